@@ -12,10 +12,33 @@ include: "workflow/rules/common.smk"
 
 # The files of rules, in the order in which they use each other's functions and settings.
 STAGES = [
-    *("download", "prepare", "split", "models", "pretrain", "text", "finetune", "external", "merge", "evaluate"),
+    *(
+        "download",
+        "prepare",
+        "split",
+        "models",
+        "pretrain",
+        "text",
+        "finetune",
+        "external",
+        "merge",
+        "evaluate",
+    ),
     *("metrics", "published", "figures", "features"),
     *(f"analysis/{file.stem}" for file in sorted((WORKFLOW / "rules/analysis").glob("*.smk"))),
-    *("report", "export", "status", "paper", "bundles", "preview", "track", "pull", "plan", "verify", "accept"),
+    *(
+        "report",
+        "export",
+        "status",
+        "paper",
+        "bundles",
+        "preview",
+        "track",
+        "pull",
+        "plan",
+        "verify",
+        "accept",
+    ),
 ]
 for STAGE in STAGES:
 

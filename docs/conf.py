@@ -4,7 +4,13 @@ import re
 
 project = html_title = "ImageNet-RIB workflow"
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "data/README.md", "tests/benchmarks/README.md", "reports/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "data/README.md",
+    "tests/benchmarks/README.md",
+    "reports/*.md",
+]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4  # as code hosts make them, so that links to headings work in both
@@ -16,7 +22,9 @@ html_theme = "furo"
 def add_contents(app, name: str, source: list[str]) -> None:
     """Append the contents of the site to README.md, in the order of its list of pages."""
     if name == root_doc:
-        pages = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md", source[0].partition("## Documentation")[2]))
+        pages = dict.fromkeys(
+            re.findall(r"\]\(([\w/-]+)\.md", source[0].partition("## Documentation")[2])
+        )
         source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
 
 

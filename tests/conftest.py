@@ -26,7 +26,9 @@ def pytest_ignore_collect(collection_path, config):
     left_out = re.findall(r"not (\w+)", config.option.markexpr)
     if collection_path.suffix != ".py" or not left_out:
         return None
-    tier = re.search(r"^pytestmark = pytest\.mark\.(\w+)$", collection_path.read_text(), re.MULTILINE)
+    tier = re.search(
+        r"^pytestmark = pytest\.mark\.(\w+)$", collection_path.read_text(), re.MULTILINE
+    )
     return True if tier and tier[1] in left_out else None
 
 
@@ -119,7 +121,12 @@ def finished(tmp_path_factory, worker_id):
             family.make(copy_project(project.folder) / "mine")
             said.write_text(
                 project.snakemake(
-                    "--cores", "1", "--report", "reports/tiny/report.html", "--report-after-run", **SECRETS
+                    "--cores",
+                    "1",
+                    "--report",
+                    "reports/tiny/report.html",
+                    "--report-after-run",
+                    **SECRETS,
                 )
             )
     return project, said.read_text()

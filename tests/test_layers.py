@@ -17,9 +17,15 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 
 def linted(folder: Path, path: str) -> str:
     """What import-linter says of the library on a path."""
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports; exit(lint_imports(no_cache=True))"]
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports; exit(lint_imports(no_cache=True))",
+    ]
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert "\nContracts: " in done.stdout, done.stdout + done.stderr
     return done.stdout
 
@@ -95,17 +101,29 @@ def test_contracts_allow_what_the_library_needs(report_of_faults, module):
 
 
 def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
 def test_imports_are_absolute():
     """Code digests don't follow relative ones."""
-    assert [path for path in MODULES if any(getattr(node, "level", 0) for node in imports(path))] == []
+    assert [
+        path for path in MODULES if any(getattr(node, "level", 0) for node in imports(path))
+    ] == []
 
 
 def test_of_safetensors_only_the_part_without_torch_is_used():
     """Where torch stays out; import-linter knows other libraries as a whole."""
     for path in (path for path in MODULES if path.relative_to(LIBRARY).parts[0] in TORCH_FREE):
         for node in imports(path):
-            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert all(name.split(".")[0] != "safetensors" or name == "safetensors.numpy" for name in names), path
+            names = (
+                [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+            assert all(
+                name.split(".")[0] != "safetensors" or name == "safetensors.numpy" for name in names
+            ), path

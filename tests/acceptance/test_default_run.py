@@ -24,7 +24,9 @@ def test_training_is_finished_everywhere_and_nothing_is_marked(ri):
     page = (ROOT / "reports/emoji/index.html").read_text()
     assert "reached the threshold of 95 %" in page and "transfer between vendors" in page
     tables = [pd.read_csv(path) for path in TABLES.glob("*.csv")]
-    assert all((table["unfinished"].isin([0, "no"])).all() for table in tables if "unfinished" in table)
+    assert all(
+        (table["unfinished"].isin([0, "no"])).all() for table in tables if "unfinished" in table
+    )
 
 
 def test_no_prediction_is_a_class_that_its_dataset_lacks():
@@ -33,15 +35,20 @@ def test_no_prediction_is_a_class_that_its_dataset_lacks():
         rows = pd.read_parquet(path, columns=["dataset", "prediction"])
         for dataset, most in rows.groupby("dataset", observed=True)["prediction"].max().items():
             (classes,) = {
-                len(json.loads(file.read_text())["keys"]) for file in prepared.glob(f"{dataset}/*/classes.json")
+                len(json.loads(file.read_text())["keys"])
+                for file in prepared.glob(f"{dataset}/*/classes.json")
             }
             assert 0 <= most < classes, (path, dataset)
 
 
 def test_ri_is_the_mean_change_on_the_other_datasets(ri):
-    accuracy = pd.read_csv(TABLES / "accuracy.csv").set_index(["model", "method", "target", "dataset"])["accuracy"]
+    accuracy = pd.read_csv(TABLES / "accuracy.csv").set_index(
+        ["model", "method", "target", "dataset"]
+    )["accuracy"]
     for (model, method, target), line in ri.iterrows():
-        change = (accuracy[model, method, target] - accuracy[model, "pretrained", "none"]).drop(target)
+        change = (accuracy[model, method, target] - accuracy[model, "pretrained", "none"]).drop(
+            target
+        )
         assert line["ri"] == pytest.approx(change.mean(), abs=1e-5)
         assert line["ci_low"] <= line["ri"] <= line["ci_high"]
 
@@ -70,6 +77,8 @@ def test_figures_and_pages_are_there():
 
 def test_the_readmes_numbers_are_those_of_the_run(ri):
     """Other processors round differently and training amplifies it, as another seed does: within 5 points."""
-    shown = pd.read_csv(ROOT / "reports/default_run/ri.csv").set_index(["model", "method", "target"])
+    shown = pd.read_csv(ROOT / "reports/default_run/ri.csv").set_index(
+        ["model", "method", "target"]
+    )
     assert shown.index.equals(ri.index)
     assert (shown["ri"] - ri["ri"]).abs().max() < 5, "stale: run `make example`"

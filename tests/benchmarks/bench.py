@@ -68,10 +68,14 @@ def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
     return algorithm
 
 
-def ratio(real: Callable[[], None], limit: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+def ratio(
+    real: Callable[[], None], limit: Callable[[], None], rounds: int
+) -> tuple[float, float, float]:
     """Median seconds of both, run alternately, and the median ratio of the limit to the real path."""
     # timeit switches garbage collection off, jobs do not.
-    taken = [[timeit(work, "gc.enable()", number=1) for work in (real, limit)] for _ in range(rounds)]
+    taken = [
+        [timeit(work, "gc.enable()", number=1) for work in (real, limit)] for _ in range(rounds)
+    ]
     one, other = (statistics.median(column) for column in zip(*taken, strict=True))
     return one, other, statistics.median(b / a for a, b in taken)
 
@@ -111,7 +115,9 @@ def b2(folder: Path) -> str:
     model = fuse_batch_norm(network(), batches[0][:4])
 
     def real() -> None:
-        (scores,) = score([model], inputs, data, 64, Progress(desc="b2", total=len(inputs), unit="image"))
+        (scores,) = score(
+            [model], inputs, data, 64, Progress(desc="b2", total=len(inputs), unit="image")
+        )
         pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
@@ -131,14 +137,20 @@ def b3(folder: Path) -> str:
     photos = {}
     for number in range(400):
         buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (50, 40, 3), np.uint8)).resize((400, 500)).save(buffer, "JPEG", quality=90)
+        Image.fromarray(rng.integers(0, 255, (50, 40, 3), np.uint8)).resize((400, 500)).save(
+            buffer, "JPEG", quality=90
+        )
         photos[f"x/{WNIDS[INDICES[number % 4]]}/{number}.jpg"] = buffer.getvalue()
     prepare_into(folder, "class_folders", tar(folder / "photos.tar", photos), storage="encoded")
     geometry = Geometry(224, 0.875, "bicubic")
 
     def bare() -> None:
         for data in photos.values():
-            image = Image.open(io.BytesIO(data)).convert("RGB").resize((256, 320), Image.Resampling.BICUBIC)
+            image = (
+                Image.open(io.BytesIO(data))
+                .convert("RGB")
+                .resize((256, 320), Image.Resampling.BICUBIC)
+            )
             np.asarray(image.crop((16, 48, 240, 272)))
 
     found = []
@@ -150,14 +162,18 @@ def b3(folder: Path) -> str:
                 images[np.arange(start, min(start + 64, len(photos)))]
 
         one, other, gain = ratio(real, bare, 3)
-        found.append(f"{workers} worker(s) {gain:.2f} ({len(photos) / one:.0f} of {len(photos) / other:.0f} images/s)")
+        found.append(
+            f"{workers} worker(s) {gain:.2f} ({len(photos) / one:.0f} of {len(photos) / other:.0f} images/s)"
+        )
     return "; ".join(found)
 
 
 def b4(folder: Path) -> str:
     """linear probing, 10 epochs, at 224 px (the network's own) and 96 px: against training the head through the network"""
     found = [linear_probing(folder, side) for side in (224, SIDE)]
-    return "; ".join(f"{gain:.1f} times as fast ({one:.2f} against {other:.2f} s)" for one, other, gain in found)
+    return "; ".join(
+        f"{gain:.1f} times as fast ({one:.2f} against {other:.2f} s)" for one, other, gain in found
+    )
 
 
 def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
@@ -167,15 +183,25 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
     labels = torch.from_numpy(data.labels).split(32)
 
     def real() -> None:
-        train(algorithm_of("linear_probe", network(), data), before, replace(TRAINING, epochs=10), RUN, CPU)
+        train(
+            algorithm_of("linear_probe", network(), data),
+            before,
+            replace(TRAINING, epochs=10),
+            RUN,
+            CPU,
+        )
 
     def through() -> None:
         model = network().requires_grad_(False)
-        optimizer = torch.optim.SGD(model.get_classifier().requires_grad_().parameters(), lr=0.01, momentum=0.9)
+        optimizer = torch.optim.SGD(
+            model.get_classifier().requires_grad_().parameters(), lr=0.01, momentum=0.9
+        )
         for _ in range(10):
             for start, own in zip(range(0, 200, 32), labels, strict=True):
                 optimizer.zero_grad()
-                F.cross_entropy(class_logits(model(inputs[slice(start, start + 32)]), members), own).backward()
+                F.cross_entropy(
+                    class_logits(model(inputs[slice(start, start + 32)]), members), own
+                ).backward()
                 optimizer.step()
 
     return ratio(real, through, 3)
@@ -193,7 +219,9 @@ def b5(folder: Path) -> str:
             changed = train(algorithm, before, TRAINING, RUN, CPU)[1]
             whole += sum(parameter.nbytes for _, parameter in algorithm.trainable())
             stored += sum(tensor.nbytes for tensor in xor_compress(changed, before).values())
-    return f"{stored / whole:.3f} ({stored / 1e6:.0f} of {whole / 1e6:.0f} MB, {len(methods)} methods)"
+    return (
+        f"{stored / whole:.3f} ({stored / 1e6:.0f} of {whole / 1e6:.0f} MB, {len(methods)} methods)"
+    )
 
 
 def b6(folder: Path) -> str:
@@ -201,7 +229,9 @@ def b6(folder: Path) -> str:
     found = []
     for kind in ("prepare", "evaluate"):
         peaks = [_peak(kind, 2000 * times, folder / f"{kind}{times}") for times in (1, 4, 16)]
-        found.append(f"{kind} {', '.join(f'{peak / 1e6:.0f}' for peak in peaks)} ({peaks[-1] / peaks[0]:.2f})")
+        found.append(
+            f"{kind} {', '.join(f'{peak / 1e6:.0f}' for peak in peaks)} ({peaks[-1] / peaks[0]:.2f})"
+        )
     return "; ".join(found)
 
 
@@ -220,7 +250,9 @@ def _peak(kind: str, n: int, folder: Path) -> int:
     else:
         dataset(folder, n)
     command = [sys.executable, __file__, "--child", kind, str(n), str(folder)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return int(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 def child(kind: str, n: int, folder: Path) -> None:
@@ -248,7 +280,13 @@ def child(kind: str, n: int, folder: Path) -> None:
     else:
         data = PreparedDataset.open(folder / str(SIDE), "bench")
         model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        score([model], Inputs(data.images, HALF, HALF, CPU), data, 64, Progress(desc="b6", total=n, unit="image"))
+        score(
+            [model],
+            Inputs(data.images, HALF, HALF, CPU),
+            data,
+            64,
+            Progress(desc="b6", total=n, unit="image"),
+        )
     ended.set()
     watcher.join()
     print(most[0])
@@ -267,12 +305,27 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
         train(algorithm, model.state_dict(), TRAINING, RUN, CPU)
     else:
         fuse_batch_norm(model, inputs[slice(4)])
-        score([lambda images: sys.exit(images is None)], inputs, data, 64, Progress(desc="b8", total=n, unit="image"))
+        score(
+            [lambda images: sys.exit(images is None)],
+            inputs,
+            data,
+            64,
+            Progress(desc="b8", total=n, unit="image"),
+        )
 
 
 def b7(folder: Path) -> str:
     """dry-run of a grid of more than 12,000 jobs: ms per job, and memory"""
-    command = ["snakemake", "-n", "--quiet", "rules", "--config", "family=imagenet", "models=all", "seeds=[0,1]"]
+    command = [
+        "snakemake",
+        "-n",
+        "--quiet",
+        "rules",
+        "--config",
+        "family=imagenet",
+        "models=all",
+        "seeds=[0,1]",
+    ]
     # An intermediate process, since a child's peak memory starts at its parent's.
     between = (
         "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', *sys.argv[1:]], check=True); "
@@ -280,12 +333,18 @@ def b7(folder: Path) -> str:
     )
     begun = time.perf_counter()
     run = subprocess.run(
-        [sys.executable, "-c", between, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", between, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     taken = time.perf_counter() - begun
     assert run.returncode == 0, run.stdout
     peak = int(run.stdout.split()[-1]) / 1024
-    jobs = int(next(line.split()[1] for line in run.stdout.splitlines() if line.startswith("total")))
+    jobs = int(
+        next(line.split()[1] for line in run.stdout.splitlines() if line.startswith("total"))
+    )
     return f"{1000 * taken / jobs:.2f} ms per job ({jobs:,} jobs in {taken:.1f} s, {peak:.0f} MB)"
 
 
@@ -293,10 +352,15 @@ def b8(folder: Path) -> str:
     """time to the first batch of a fine-tuning and an evaluation started by itself: over importing torch and timm"""
     dataset(folder, 32)
     safetensors.torch.save_model(network(), folder / "weights.safetensors")
-    algorithm = {"path": str(catalog().algorithm_file("ft")), "settings": settings_of(catalog().methods["ft"])}
+    algorithm = {
+        "path": str(catalog().algorithm_file("ft")),
+        "settings": settings_of(catalog().methods["ft"]),
+    }
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]
-    start = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = partial(
+        subprocess.run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     found = []
     for kind in ("finetune", "evaluate"):
         command = [sys.executable, __file__, "--child", f"first_{kind}", "32", str(folder)]
@@ -321,15 +385,20 @@ def b11(folder: Path) -> str:
         spent.append(timeit(lambda: watch(*progress), number=1))
 
     work = algorithm_of("ft", model, data)
-    seconds = timeit(lambda: train(work, model.state_dict(), training, RUN, CPU, watch=timed), number=1)
-    gradients = [parameter.grad if parameter.grad is not None else parameter for parameter in model.parameters()]
+    seconds = timeit(
+        lambda: train(work, model.state_dict(), training, RUN, CPU, watch=timed), number=1
+    )
+    gradients = [
+        parameter.grad if parameter.grad is not None else parameter
+        for parameter in model.parameters()
+    ]
     steps = training.epochs * len(torch.arange(200).split(32))
     norms = steps * timeit(lambda: torch.nn.utils.get_total_norm(gradients), number=50) / 50
     assert not watch.warned and len(spent) == 1 + training.epochs
-    epochs = statistics.median(spent[1:]) * training.epochs  # the first of a process imports TensorBoard's records
-    return (
-        f"{(norms + epochs) / seconds:.4f} ({1000 * norms / steps:.2f} ms a step, {1000 * epochs / 4:.1f} ms an epoch)"
-    )
+    epochs = (
+        statistics.median(spent[1:]) * training.epochs
+    )  # the first of a process imports TensorBoard's records
+    return f"{(norms + epochs) / seconds:.4f} ({1000 * norms / steps:.2f} ms a step, {1000 * epochs / 4:.1f} ms an epoch)"
 
 
 # Each with its mark.
@@ -348,9 +417,13 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="benchmarks to run, all by default")
-    parser.add_argument("--write", action="store_true", help="update these rows of reports/benchmarks.md")
+    parser.add_argument(
+        "--write", action="store_true", help="update these rows of reports/benchmarks.md"
+    )
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     devices.start(ComputeSettings("cpu", 1))
@@ -367,13 +440,19 @@ def main() -> None:
         print(f"{name}  {measure.__doc__}: {found}; mark: {mark}", flush=True)
     if chosen.write:
         written = (ROOT / "reports/benchmarks.md").read_text(encoding="utf-8").splitlines()
-        stay = {line.split(" | ")[0].removeprefix("| "): line for line in written if line.startswith("| B")}
+        stay = {
+            line.split(" | ")[0].removeprefix("| "): line
+            for line in written
+            if line.startswith("| B")
+        }
         write_text(ROOT / "reports/benchmarks.md", page({**stay, **rows}))
 
 
 def page(rows: Mapping[str, str]) -> str:
     """The table as Markdown, with machine, versions and date."""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    versions = (
+        f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    )
     measured = "\n".join(rows[name] for name in BENCHMARKS if name in rows)
     return f"""# Benchmarks
 

@@ -19,7 +19,11 @@ TRAINING = replace(training.TRAINING, epochs=1, batch_size=32)
 
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(ARCHITECTURE, num_classes=1000).eval().to(memory_format=torch.channels_last)
+    return (
+        timm.create_model(ARCHITECTURE, num_classes=1000)
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
 
 
 def dataset(folder: Path, n: int, side: int = SIDE) -> PreparedDataset:

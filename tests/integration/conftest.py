@@ -20,7 +20,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def serve(folder: Path):
     """Serve a folder; yields its address."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
+    ) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -39,7 +41,9 @@ def registry(tmp_path):
         yield folder, address
 
 
-def npm_package(folder: Path, address: str, name: str, version: str, archive: bytes, integrity: str) -> None:
+def npm_package(
+    folder: Path, address: str, name: str, version: str, archive: bytes, integrity: str
+) -> None:
     """Publish an npm package: its document and its archive."""
     (folder / "archive.tgz").write_bytes(archive)
     dist = {"tarball": f"{address}/archive.tgz", "integrity": integrity}

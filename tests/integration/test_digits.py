@@ -42,7 +42,10 @@ made("{name}", Path("{folder}"), Path("{archive}"), 32)
 def archives(tmp_path_factory):
     """Archive by the dataset that owns it."""
     folder = tmp_path_factory.mktemp("archives")
-    return {name: fetched(CATALOG.datasets[name], folder) for name in {entry.raw for entry in SETS.values()}}
+    return {
+        name: fetched(CATALOG.datasets[name], folder)
+        for name in {entry.raw for entry in SETS.values()}
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +63,34 @@ def sets(folders):
 @pytest.fixture(scope="module")
 def published(archives):
     """The file's 1797 lines, read without the layout."""
-    (data,) = [read() for name, read in archive_members(archives["digits"]) if name.endswith("digits.csv.gz")]
-    return np.array([line.split(",") for line in gzip.decompress(data).decode().splitlines()], float).astype(int)
+    (data,) = [
+        read()
+        for name, read in archive_members(archives["digits"])
+        if name.endswith("digits.csv.gz")
+    ]
+    return np.array(
+        [line.split(",") for line in gzip.decompress(data).decode().splitlines()], float
+    ).astype(int)
 
 
 def test_every_class_has_its_share_of_every_set(sets):
     counts = {name: set(np.bincount(found.labels, minlength=10)) for name, found in sets.items()}
-    assert counts.pop("digits") == {70} and set(map(tuple, counts.values())) == {(20,)} and len(counts) == 6
+    assert (
+        counts.pop("digits") == {70}
+        and set(map(tuple, counts.values())) == {(20,)}
+        and len(counts) == 6
+    )
 
 
 def test_no_two_sets_share_a_source_image(sets):
     every = [source for found in sets.values() for source in found.sources[1]]
     assert len(every) == len(set(every)) == 700 + 6 * 200
-    handwritten = [source for name, found in sets.items() if name != "digits_font" for source in found.sources[1]]
+    handwritten = [
+        source
+        for name, found in sets.items()
+        if name != "digits_font"
+        for source in found.sources[1]
+    ]
     assert all(source.startswith("digits/") for source in handwritten)
 
 
@@ -85,7 +103,10 @@ def test_labels_and_pixels_are_the_files(sets, published):
         lines = published[sets[name].index["image_id"].to_numpy().astype(int)]
         for image, line in zip(sets[name].images, lines, strict=True):
             side = 8 + 2 * MARGIN
-            small = np.asarray(Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BOX), float)
+            small = np.asarray(
+                Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BOX),
+                float,
+            )
             ink = (255 - small[MARGIN:-MARGIN, MARGIN:-MARGIN]) / 255 * 16
             assert np.abs(ink - line[:-1].reshape(8, 8)).mean() < 1.5
 
@@ -106,17 +127,25 @@ def test_corruptions_are_spread_evenly_over_classes(sets):
     assert set(np.bincount(found.labels[pale])) == {4}
 
 
-@pytest.mark.parametrize("name", ["digits_corrupted", "digits_cartoon", "digits_edges", "digits_drawn", "digits_font"])
+@pytest.mark.parametrize(
+    "name", ["digits_corrupted", "digits_cartoon", "digits_edges", "digits_drawn", "digits_font"]
+)
 def test_another_process_makes_the_same_bytes(name, folders, archives, tmp_path):
     paths = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
-    text = ANOTHER_PROCESS.format(paths=paths, name=name, folder=tmp_path / name, archive=archives[SETS[name].raw])
-    subprocess.run([sys.executable, "-c", text], check=True, env={"PYTHONHASHSEED": "7"}, timeout=120)
+    text = ANOTHER_PROCESS.format(
+        paths=paths, name=name, folder=tmp_path / name, archive=archives[SETS[name].raw]
+    )
+    subprocess.run(
+        [sys.executable, "-c", text], check=True, env={"PYTHONHASHSEED": "7"}, timeout=120
+    )
     for file in FILES.values():
         assert sha256(tmp_path / name / file) == sha256(folders[name] / file)
 
 
 def test_pretraining_subsets_are_nested_and_are_the_models_proxy(folders):
-    sizes = [str(CATALOG.models[f"digits_cnn_{size}"].pretrain["size"]) for size in (50, 150, 400, "all")]
+    sizes = [
+        str(CATALOG.models[f"digits_cnn_{size}"].pretrain["size"]) for size in (50, 150, 400, "all")
+    ]
     files = DatasetFiles("digits", folders["digits"])
     parts = [subset(load_whole(files, VIEW), size) for size in sizes]
     assert [len(part.labels) for part in parts] == [50, 150, 400, 700]
@@ -124,7 +153,10 @@ def test_pretraining_subsets_are_nested_and_are_the_models_proxy(folders):
         assert set(small.sources[1]) < set(large.sources[1])
         counts = np.bincount(small.labels)
         assert counts.max() - counts.min() <= 1
-    assert load_proxy(files, replace(VIEW, pretraining_size=sizes[1])).sources[1] == parts[1].sources[1]
+    assert (
+        load_proxy(files, replace(VIEW, pretraining_size=sizes[1])).sources[1]
+        == parts[1].sources[1]
+    )
     assert len(load_proxy(files, VIEW).labels) == 700
 
 
@@ -135,7 +167,9 @@ def test_the_order_within_a_class_depends_on_nothing_but_the_line(published):
         assert sorted(own) == list(range(len(own)))
     first = hashlib.sha256(b"digits/0").hexdigest()
     others = np.flatnonzero(published[:, -1] == published[0, -1])
-    assert ranks[0] == sum(hashlib.sha256(f"digits/{row}".encode()).hexdigest() < first for row in others)
+    assert ranks[0] == sum(
+        hashlib.sha256(f"digits/{row}".encode()).hexdigest() < first for row in others
+    )
 
 
 def items(layout, archive, **settings):

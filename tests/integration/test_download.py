@@ -28,7 +28,10 @@ def package():
     """An npm package's archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in {"package.json": json.dumps({"name": NAME, "version": VERSION}), "icons.json": "{}"}.items():
+        for name, text in {
+            "package.json": json.dumps({"name": NAME, "version": VERSION}),
+            "icons.json": "{}",
+        }.items():
             info = tarfile.TarInfo(f"package/{name}")
             info.size = len(text)
             archive.addfile(info, io.BytesIO(text.encode()))
@@ -45,7 +48,13 @@ def npm(registry, tmp_path, monkeypatch):
 
 
 def npm_source(digest):
-    return {"kind": "npm", "package": NAME, "version": VERSION, "file": f"{NAME}-{VERSION}.tgz", "digest": digest}
+    return {
+        "kind": "npm",
+        "package": NAME,
+        "version": VERSION,
+        "file": f"{NAME}-{VERSION}.tgz",
+        "digest": digest,
+    }
 
 
 def test_npm_fetches_the_pinned_archive(npm, package, tmp_path, monkeypatch):
@@ -57,14 +66,18 @@ def test_npm_fetches_the_pinned_archive(npm, package, tmp_path, monkeypatch):
 
 def test_a_package_with_another_hash_than_the_pinned_one_is_refused(npm, package, tmp_path):
     npm_package(*npm, NAME, VERSION, package, integrity(package))
-    with pytest.raises(UserError, match=r"set: icons-of-mine-1\.0\.0\.tgz .* has sha512 .* pins other"):
+    with pytest.raises(
+        UserError, match=r"set: icons-of-mine-1\.0\.0\.tgz .* has sha512 .* pins other"
+    ):
         download(npm_source("sha512-other"), tmp_path / "icons.tgz", "set")
     assert not list(tmp_path.glob("*.tgz")) and not list(tmp_path.glob("tmp*"))
 
 
 def test_an_archive_truncated_on_the_way_is_refused(npm, package, tmp_path):
     npm_package(*npm, NAME, VERSION, package[:-20], integrity(package))
-    with pytest.raises(UserError, match=r"set: `.*npm pack.*` could not fetch icons-of-mine 1\.0\.0 .*the network"):
+    with pytest.raises(
+        UserError, match=r"set: `.*npm pack.*` could not fetch icons-of-mine 1\.0\.0 .*the network"
+    ):
         download(npm_source(integrity(package)), tmp_path / "icons.tgz", "set")
     assert not list(tmp_path.glob("*.tgz"))
 
@@ -81,15 +94,24 @@ def wheel():
     info = "weights_of_mine-1.0.0.dist-info"
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("weights_of_mine/weights.pth", b"0")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: weights-of-mine\nVersion: 1.0.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: weights-of-mine\nVersion: 1.0.0\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     return buffer.getvalue()
 
 
 # The second and third are for some machines only, whichever one asks.
 @pytest.mark.parametrize(
-    "tags", ["py3-none-any", "cp312-cp312-manylinux2014_x86_64.manylinux_2_17_x86_64", "cp311-cp311-win_arm64"]
+    "tags",
+    [
+        "py3-none-any",
+        "cp312-cp312-manylinux2014_x86_64.manylinux_2_17_x86_64",
+        "cp311-cp311-win_arm64",
+    ],
 )
 @pytest.mark.parametrize("damaged", [False, True])
 def test_pip_fetches_the_pinned_wheel_only(registry, tmp_path, monkeypatch, damaged, tags):
@@ -97,14 +119,22 @@ def test_pip_fetches_the_pinned_wheel_only(registry, tmp_path, monkeypatch, dama
     file = f"weights_of_mine-1.0.0-{tags}.whl"
     data = wheel()
     (folder / "simple/weights-of-mine").mkdir(parents=True)
-    (folder / "simple/weights-of-mine/index.html").write_text(f'<a href="{address}/{file}">{file}</a>')
+    (folder / "simple/weights-of-mine/index.html").write_text(
+        f'<a href="{address}/{file}">{file}</a>'
+    )
     (folder / file).write_bytes(data + b"more" if damaged else data)
     for name in ("PIP_CONSTRAINT", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    source = {"kind": "pypi", "package": "weights-of-mine", "version": "1.0.0", "file": file, "digest": digest}
+    source = {
+        "kind": "pypi",
+        "package": "weights-of-mine",
+        "version": "1.0.0",
+        "file": file,
+        "digest": digest,
+    }
     if damaged:
         with pytest.raises(UserError, match="weights: weights_of_mine.* but the catalogue pins"):
             download(source, tmp_path / file, "weights")

@@ -22,7 +22,9 @@ def test_plain_dvc_pull_still_writes_outside_the_project(tmp_path):
     folder.mkdir(parents=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(["sh", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (folder / "outside.txt").read_text() == "hostile\n", FIXED
     assert (folder / "second/Makefile").read_text() == "hostile\n", FIXED

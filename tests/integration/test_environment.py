@@ -73,7 +73,9 @@ def test_an_environment_whose_clone_is_gone_works_without_the_library(clone, els
 
 def test_a_run_has_the_library_of_its_own_clone(clone):
     """Its rules and its scripts, with the environment of another clone; libraries are those of this environment."""
-    site = run(python_of(clone), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=clone)
+    site = run(
+        python_of(clone), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=clone
+    )
     (Path(site.strip()) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     other = copy_project(clone.with_name("other"))
     family.make(other / "mine")
@@ -83,5 +85,7 @@ def test_a_run_has_the_library_of_its_own_clone(clone):
     words = ("-m", "snakemake", "-n", "list_group", "--config", "family=tiny", "catalog=mine")
     assert "the library of the other clone" in run(python_of(clone), *words, cwd=other, check=False)
 
-    script = f"import sys; sys.path.insert(0, {str(other / 'workflow/scripts')!r}); import _run; {WHERE}"
+    script = (
+        f"import sys; sys.path.insert(0, {str(other / 'workflow/scripts')!r}); import _run; {WHERE}"
+    )
     assert str(library_of(other)) in run(python_of(clone), "-c", script, cwd=other)

@@ -24,7 +24,17 @@ from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
-from tiny.photos import GEOMETRY, INDICES, WNIDS, devkit, encrypted, jpeg, prepare_into, space_of, tar
+from tiny.photos import (
+    GEOMETRY,
+    INDICES,
+    WNIDS,
+    devkit,
+    encrypted,
+    jpeg,
+    prepare_into,
+    space_of,
+    tar,
+)
 
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
@@ -54,26 +64,48 @@ def photos(*names):
 def layouts(tmp_path_factory):
     """By layout: members of each archive, its settings and the label space."""
     place, space = tmp_path_factory.mktemp("valid"), space_of(SOME)
-    inner = {f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes() for i in SOME}
+    inner = {
+        f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes()
+        for i in SOME
+    }
     table = "".join(",".join(map(str, row)) + "\n" for row in DIGITS)
     kit = devkit(place / "kit.tar.gz", "\n".join(str(1000 - i) for i in SOME))
     images = {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(SOME[n - 1]) for n in (1, 2)}
-    icons = {"package/icons.json": json.dumps(ICONS).encode(), "package/chars.json": json.dumps(CHARS).encode()}
+    icons = {
+        "package/icons.json": json.dumps(ICONS).encode(),
+        "package/chars.json": json.dumps(CHARS).encode(),
+    }
     fogs = {"corruptions": ["fog"], "severities": [1, 2]}
     return {
         "class_folders": ([photos("x/{wnid}/1.jpg", "x/{wnid}/2.PNG")], {}, space),
         "integer_folders": ([photos("x/{index}/1.jpeg")], {}, space),
         "class_tars": ([inner], {}, space),
-        "corruptions": ([photos("fog/1/{wnid}/a.jpg"), photos("c/fog/2/{wnid}/a.jpg")], fogs, space),
-        "devkit_labels": ([images, {name: read() for name, read in archive_members(kit)}], {}, space),
-        "objectnet": ([photos("o/images/{wnid}/a.png")], {"border": 2, "also": {"other": WNIDS[SOME[0]]}}, space),
+        "corruptions": (
+            [photos("fog/1/{wnid}/a.jpg"), photos("c/fog/2/{wnid}/a.jpg")],
+            fogs,
+            space,
+        ),
+        "devkit_labels": (
+            [images, {name: read() for name, read in archive_members(kit)}],
+            {},
+            space,
+        ),
+        "objectnet": (
+            [photos("o/images/{wnid}/a.png")],
+            {"border": 2, "also": {"other": WNIDS[SOME[0]]}},
+            space,
+        ),
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
         "corrupted_icons": (
             [icons],
             {"margin": 0.06, "corruptions": ["contrast"], "severities": [1, 2]},
             own(*CHARS),
         ),
-        "codepoint_images": ([{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}], {"margin": 0.06}, own(*CHARS)),
+        "codepoint_images": (
+            [{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}],
+            {"margin": 0.06},
+            own(*CHARS),
+        ),
         "digits": (
             [{"sklearn/datasets/data/digits.csv.gz": gzip.compress(table.encode(), mtime=0)}],
             {"variant": "plain", "first": 0, "last": 2},
@@ -83,11 +115,33 @@ def layouts(tmp_path_factory):
     }
 
 
-LAYOUTS = ["class_folders", "integer_folders", "class_tars", "corruptions", "devkit_labels", "objectnet"]
+LAYOUTS = [
+    "class_folders",
+    "integer_folders",
+    "class_tars",
+    "corruptions",
+    "devkit_labels",
+    "objectnet",
+]
 LAYOUTS += ["iconify", "corrupted_icons", "codepoint_images", "digits", "digit_fonts"]
-HOSTILE = [f"..{OUTSIDE}", OUTSIDE, "x/../../../../y.jpg", "../out/images.npy", "/", "./", "x/" * 200 + "a.jpg"]
+HOSTILE = [
+    f"..{OUTSIDE}",
+    OUTSIDE,
+    "x/../../../../y.jpg",
+    "../out/images.npy",
+    "/",
+    "./",
+    "x/" * 200 + "a.jpg",
+]
 HOSTILE += ["package/icons.json"]
-KINDS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE]
+KINDS = [
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+    tarfile.CHRTYPE,
+    tarfile.GNUTYPE_SPARSE,
+]
 KINDS += [b"?"]
 FORMS = ["w", "w", "w:gz", "w:bz2", "w:xz"]
 FORMS += [zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]
@@ -115,15 +169,25 @@ def of_its_own_kind(draw, name, data):
     if name.endswith("chars.json"):
         return json.dumps(draw(mutated(CHARS, JSON))).encode()
     if name.endswith(".csv.gz"):
-        cells = st.sampled_from(["0", "16", "17", "-1", "1e9", "1e999", "nan", "x", "", "1.5", '"', "9" * 30])
+        cells = st.sampled_from(
+            ["0", "16", "17", "-1", "1e9", "1e999", "nan", "x", "", "1.5", '"', "9" * 30]
+        )
         rows = [list(map(str, row)) for row in DIGITS]
-        for row, column in draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 64)), max_size=2)):
+        for row, column in draw(
+            st.lists(st.tuples(st.integers(0, 5), st.integers(0, 64)), max_size=2)
+        ):
             rows[row][column : column + draw(st.integers(1, 2))] = [draw(cells)]
-        return gzip.compress("\n".join(",".join(row) for row in rows[: draw(st.integers(0, 6))]).encode(), mtime=0)
+        return gzip.compress(
+            "\n".join(",".join(row) for row in rows[: draw(st.integers(0, 6))]).encode(), mtime=0
+        )
     if name.endswith(".mat"):
         return draw(kits())
     if name.endswith("ground_truth.txt"):
-        return draw(st.sampled_from([b"", b"998", b"998\n-1", b"998\n2000", b"998 x", b"998\n" + b"9" * 5000, b"\xff"]))
+        return draw(
+            st.sampled_from(
+                [b"", b"998", b"998\n-1", b"998\n2000", b"998 x", b"998\n" + b"9" * 5000, b"\xff"]
+            )
+        )
     return draw(damaged(data))
 
 
@@ -131,13 +195,20 @@ def of_its_own_kind(draw, name, data):
 def kits(draw):
     """What may stand in the development kit's table."""
     cell = st.sampled_from([1, 998, -1, 0.5, float("nan"), "n01443537", "", [], [1, 2], {"a": 1}])
-    fields = draw(st.lists(st.sampled_from(["ILSVRC2012_ID", "WNID", "num_children", "x"]), unique=True, min_size=1))
+    fields = draw(
+        st.lists(
+            st.sampled_from(["ILSVRC2012_ID", "WNID", "num_children", "x"]), unique=True, min_size=1
+        )
+    )
     rows = [tuple(draw(cell) for _ in fields) for _ in range(draw(st.integers(0, 2)))]
     table = np.empty(len(rows), dtype=[(field, object) for field in fields])
     for place, row in enumerate(rows):
         table[place] = row
     buffer = io.BytesIO()
-    savemat(buffer, {draw(st.sampled_from(["synsets", "synsets", "other"])): draw(st.just(table) | st.just(3))})
+    savemat(
+        buffer,
+        {draw(st.sampled_from(["synsets", "synsets", "other"])): draw(st.just(table) | st.just(3))},
+    )
     return buffer.getvalue()
 
 
@@ -149,7 +220,9 @@ def is_json(value):
     return True
 
 
-JSON = VALUES.filter(is_json) | st.sampled_from(["<a", "<image href='/etc/passwd'/>", "ant", "wasp"])
+JSON = VALUES.filter(is_json) | st.sampled_from(
+    ["<a", "<image href='/etc/passwd'/>", "ant", "wasp"]
+)
 
 
 @st.composite
@@ -159,7 +232,9 @@ def members(draw, parts):
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(found) - 1))
         name, data, kind = found[place]
-        what = draw(st.sampled_from(["content", "content", "content", "name", "kind", "twice", "gone"]))
+        what = draw(
+            st.sampled_from(["content", "content", "content", "name", "kind", "twice", "gone"])
+        )
         if what == "content":
             found[place] = (name, draw(of_its_own_kind(name, data)), kind)
         elif what == "name":
@@ -180,24 +255,37 @@ def packed(found, form):
         with zipfile.ZipFile(buffer, "w", form) as archive:
             for name, data, kind in found:
                 info = zipfile.ZipInfo(name.encode("utf-8", "replace").decode() or "x")
-                info.compress_type, info.external_attr = form, (0o120777 << 16 if kind == tarfile.SYMTYPE else 0)
+                info.compress_type, info.external_attr = (
+                    form,
+                    (0o120777 << 16 if kind == tarfile.SYMTYPE else 0),
+                )
                 archive.writestr(info, data)
         return buffer.getvalue()
     with tarfile.open(fileobj=buffer, mode=form) as archive:
         for name, data, kind in found:
-            info = tarfile.TarInfo(name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"))
+            info = tarfile.TarInfo(
+                name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+            )
             info.size, info.type, info.linkname = len(data), kind, "../../../etc/passwd"
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 
-HEADER = {"size": (124, 12), "name": (0, 100), "kind": (156, 1), "magic": (257, 8), "prefix": (345, 155)}
+HEADER = {
+    "size": (124, 12),
+    "name": (0, 100),
+    "kind": (156, 1),
+    "magic": (257, 8),
+    "prefix": (345, 155),
+}
 
 
 @st.composite
 def false_header(draw, data):
     """A tar of which a header says something else, under a checksum that holds."""
-    blocks = [start for start in range(0, len(data), 512) if data[start + 257 : start + 262] == b"ustar"]
+    blocks = [
+        start for start in range(0, len(data), 512) if data[start + 257 : start + 262] == b"ustar"
+    ]
     if not blocks:
         return data
     changed, start = bytearray(data), draw(st.sampled_from(blocks))
@@ -206,7 +294,9 @@ def false_header(draw, data):
         lambda n: (b"\x80" if n >= 0 else b"\xff") + n.to_bytes(11, "big", signed=True)
     )
     new = draw(
-        st.binary(min_size=length, max_size=length) | number | st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"-7"])
+        st.binary(min_size=length, max_size=length)
+        | number
+        | st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"-7"])
     )
     changed[start + place : start + place + length] = new[:length].ljust(length, b"\0")
     changed[start + 148 : start + 156] = b" " * 8
@@ -219,7 +309,9 @@ def false_header(draw, data):
 def archives(draw, parts):
     """An archive's bytes, damaged or not."""
     data = packed(draw(members(parts)), draw(st.sampled_from(FORMS)))
-    for change in draw(st.sampled_from([[], [], [], [damaged], [false_header], [false_header, false_header]])):
+    for change in draw(
+        st.sampled_from([[], [], [], [damaged], [false_header], [false_header, false_header]])
+    ):
         data = draw(change(data))
     return data
 
@@ -233,14 +325,28 @@ def is_read_or_refused(layout, settings, space, contents, **more):
         paths = [place / f"{number}.zip" for number in range(len(contents))]
         for path, data in zip(paths, contents, strict=True):
             path.write_bytes(data)
-        found = outcome(lambda: prepare_into(place / "out", layout, *paths, space=space, workers=1, **settings, **more))
+        found = outcome(
+            lambda: prepare_into(
+                place / "out", layout, *paths, space=space, workers=1, **settings, **more
+            )
+        )
         made = {path.name for path in (place / "out").iterdir()}
         if found is None:
             assert made == {"images.npy", "index.parquet", "classes.json", "manifest.json"}
             assert read_json(place / "out/manifest.json")["n"] > 0
-        assert made <= {"images.npy", "images.journal", "index.parquet", "classes.json", "manifest.json"}
-        left = {path.relative_to(place).as_posix() for path in Path(top).rglob("*") if path.is_file()}
-        assert {path for path in left if not path.startswith("out/")} == {path.name for path in paths}
+        assert made <= {
+            "images.npy",
+            "images.journal",
+            "index.parquet",
+            "classes.json",
+            "manifest.json",
+        }
+        left = {
+            path.relative_to(place).as_posix() for path in Path(top).rglob("*") if path.is_file()
+        }
+        assert {path for path in left if not path.startswith("out/")} == {
+            path.name for path in paths
+        }
         assert not Path(OUTSIDE).exists()
 
 
@@ -249,7 +355,13 @@ def small(monkeypatch):
     """Limits that a damaged size exceeds before it takes memory."""
     monkeypatch.setenv(PHOTO_MEGABYTES, "4")
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    for kind in ("iconify.JSON", "digits.TABLE", "devkit_labels.TABLE", "digit_fonts.FONT", "class_tars.TAR"):
+    for kind in (
+        "iconify.JSON",
+        "digits.TABLE",
+        "devkit_labels.TABLE",
+        "digit_fonts.FONT",
+        "class_tars.TAR",
+    ):
         monkeypatch.setattr(f"rib.data.layouts.{kind}", 1 << 22)
 
 
@@ -258,7 +370,10 @@ def test_a_valid_archive_is_read(layouts, layout):
     parts, settings, space = layouts[layout]
     for form in dict.fromkeys(FORMS):
         is_read_or_refused(
-            layout, settings, space, [packed([(*part, b"0") for part in p.items()], form) for p in parts]
+            layout,
+            settings,
+            space,
+            [packed([(*part, b"0") for part in p.items()], form) for p in parts],
         )
 
 
@@ -268,9 +383,15 @@ def test_any_archive_is_read_or_refused(layouts, layout):
     parts, settings, space = layouts[layout]
 
     @fuzzed(80)
-    @given(st.tuples(*map(archives, parts)), st.sampled_from(["array", "array", "encoded"]), st.integers(0, 2))
+    @given(
+        st.tuples(*map(archives, parts)),
+        st.sampled_from(["array", "array", "encoded"]),
+        st.integers(0, 2),
+    )
     def check(contents, storage, allowed):
-        is_read_or_refused(layout, settings, space, contents, storage=storage, corrupt_allowed=allowed)
+        is_read_or_refused(
+            layout, settings, space, contents, storage=storage, corrupt_allowed=allowed
+        )
 
     check()
 
@@ -286,7 +407,14 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
     @fuzzed(30)
     @given(
         mutated(settings) if settings else st.just({}),
-        st.sampled_from([space, *(other for _, _, other in layouts.values()), own("01", "x/y", ".."), own("", "7")]),
+        st.sampled_from(
+            [
+                space,
+                *(other for _, _, other in layouts.values()),
+                own("01", "x/y", ".."),
+                own("", "7"),
+            ]
+        ),
         st.lists(st.sampled_from(valid), max_size=3) | st.just(valid),
         st.lists(NAMES, max_size=2),
     )
@@ -298,13 +426,33 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
     check()
 
 
-PICTURES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP")]
-PICTURES += [("P", "GIF"), ("1", "TIFF"), ("L", "BMP"), ("RGB", "TIFF"), ("L", "EPS"), ("L", "PPM"), ("RGB", "ICNS")]
+PICTURES = [
+    ("RGB", "JPEG"),
+    ("CMYK", "JPEG"),
+    ("P", "PNG"),
+    ("I;16", "PNG"),
+    ("LA", "PNG"),
+    ("RGBA", "WEBP"),
+]
+PICTURES += [
+    ("P", "GIF"),
+    ("1", "TIFF"),
+    ("L", "BMP"),
+    ("RGB", "TIFF"),
+    ("L", "EPS"),
+    ("L", "PPM"),
+    ("RGB", "ICNS"),
+]
 
 
 @pytest.mark.thorough
 @fuzzed(300)
-@given(st.sampled_from(PICTURES), st.sampled_from([(40, 36), (1, 2000), (7, 1)]), st.integers(0, 30), st.data())
+@given(
+    st.sampled_from(PICTURES),
+    st.sampled_from([(40, 36), (1, 2000), (7, 1)]),
+    st.integers(0, 30),
+    st.data(),
+)
 def test_any_picture_is_decoded_or_refused(kind, size, border, data):
     mode, form = kind
     buffer = io.BytesIO()
@@ -322,4 +470,6 @@ def test_any_encrypted_archive_is_read_or_refused(layouts, data, password):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         valid = encrypted(Path(folder, "o.zip"), photos, "open sesame").read_bytes()
         patch.setenv("OBJECTNET_PASSWORD", password)
-        is_read_or_refused("objectnet", settings, space, [data.draw(st.just(valid) | damaged(valid))])
+        is_read_or_refused(
+            "objectnet", settings, space, [data.draw(st.just(valid) | damaged(valid))]
+        )

@@ -33,7 +33,12 @@ def start(folder, devices, hold=0.3, per_gpu=1, command=(), **environment):
     """
     (folder / "home").mkdir(exist_ok=True)
     shared = {"TMPDIR": str(folder), "HOME": str(folder / "home")}
-    settings = {"CUDA_VISIBLE_DEVICES": devices, "RIB_JOBS_PER_GPU": str(per_gpu), **shared, **environment}
+    settings = {
+        "CUDA_VISIBLE_DEVICES": devices,
+        "RIB_JOBS_PER_GPU": str(per_gpu),
+        **shared,
+        **environment,
+    }
     return subprocess.Popen(
         [*command, sys.executable, "-c", textwrap.dedent(script)],
         stdout=subprocess.PIPE,
@@ -83,9 +88,13 @@ def test_a_killed_job_frees_its_device_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("devices", "environment"), [("", {}), ("-1", {}), ("0,1", {"SLURM_JOB_ID": "7"})], ids=["", "-1", "SLURM's"]
+    ("devices", "environment"),
+    [("", {}), ("-1", {}), ("0,1", {"SLURM_JOB_ID": "7"})],
+    ids=["", "-1", "SLURM's"],
 )
-def test_without_devices_and_with_those_that_slurm_assigned_nothing_is_locked(tmp_path, devices, environment):
+def test_without_devices_and_with_those_that_slurm_assigned_nothing_is_locked(
+    tmp_path, devices, environment
+):
     process = start(tmp_path, devices, hold=0, **environment)
     assert process.communicate(timeout=20)[0].startswith("None ")
 
@@ -123,7 +132,12 @@ def file(place):
 
 TAKEN = pytest.mark.parametrize(
     "plant",
-    [link, dangling_link, file, pytest.param(give_to_nobody, id="folder_of_another_user", marks=needs_root)],
+    [
+        link,
+        dangling_link,
+        file,
+        pytest.param(give_to_nobody, id="folder_of_another_user", marks=needs_root),
+    ],
     ids=lambda plant: plant.__name__,
 )
 
@@ -160,7 +174,12 @@ def test_without_a_folder_of_its_own_a_job_says_so(tmp_path, plant):
     plant(tmp_path / SECOND)
     process = start(tmp_path, "0", hold=0)
     last = process.communicate(timeout=20)[0].splitlines()[-1]
-    assert last.startswith("rib.base.errors.UserError: ") and FIRST in last and SECOND in last and process.returncode
+    assert (
+        last.startswith("rib.base.errors.UserError: ")
+        and FIRST in last
+        and SECOND in last
+        and process.returncode
+    )
 
 
 @pytest.mark.attack("shared machines")
@@ -212,7 +231,9 @@ def folder_in_its_place(path):
 
 
 @pytest.mark.attack("shared machines")
-@pytest.mark.parametrize("replace", [link_in_its_place, folder_in_its_place], ids=lambda replace: replace.__name__)
+@pytest.mark.parametrize(
+    "replace", [link_in_its_place, folder_in_its_place], ids=lambda replace: replace.__name__
+)
 def test_what_replaces_a_lock_in_mid_hold_is_named(tmp_path, replace):
     with start(tmp_path, "0", hold=60) as holder:
         assert holder.stdout.readline().startswith("0 ")
@@ -245,7 +266,12 @@ def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
         os.close(1)
         time.sleep(60)
     """
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "0"}
+    environment = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "HOME": str(tmp_path),
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
     environment.pop("SLURM_JOB_ID", None)
     command = [sys.executable, "-c", textwrap.dedent(body)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
@@ -264,7 +290,11 @@ def test_a_read_only_folder_is_named(tmp_path):
     (tmp_path / FIRST).mkdir(mode=0o500)
     process = start(tmp_path, "0", hold=0, command=WITHOUT_OVERRIDE)
     last = process.communicate(timeout=20)[0].splitlines()[-1]
-    assert last.startswith("PermissionError: ") and str(tmp_path / FIRST / "0.0.lock") in last and process.returncode
+    assert (
+        last.startswith("PermissionError: ")
+        and str(tmp_path / FIRST / "0.0.lock") in last
+        and process.returncode
+    )
 
 
 @pytest.fixture
@@ -272,7 +302,9 @@ def full_disk(tmp_path):
     """A folder that is a disk without room for another file."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "full", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "full", folder], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip(f"mounting needs root: {mounted.stderr.decode().strip()}")
     yield folder
@@ -285,11 +317,19 @@ def test_on_a_full_disk_with_the_folder_of_the_locks_it_is_named(tmp_path, full_
     (full_disk / FIRST).mkdir(mode=0o700)
     process = start(tmp_path, "0", hold=0, TMPDIR=str(full_disk))
     last = process.communicate(timeout=20)[0].splitlines()[-1]
-    assert last.startswith("OSError: ") and str(full_disk / FIRST / "0.0.lock") in last and process.returncode
+    assert (
+        last.startswith("OSError: ")
+        and str(full_disk / FIRST / "0.0.lock") in last
+        and process.returncode
+    )
 
 
 @pytest.mark.attack("disks")
 def test_on_a_full_disk_without_the_folder_the_second_choice_is_taken(tmp_path, full_disk):
     (full_disk / "full").touch()
-    assert start(tmp_path, "0", hold=0, TMPDIR=str(full_disk)).communicate(timeout=20)[0].startswith("0 ")
+    assert (
+        start(tmp_path, "0", hold=0, TMPDIR=str(full_disk))
+        .communicate(timeout=20)[0]
+        .startswith("0 ")
+    )
     assert locks(tmp_path / "home") == {SECOND.removeprefix("home/") + "/0.0.lock"}

@@ -110,7 +110,13 @@ def get(server, tmp_path, monkeypatch):
 
     def fetch(*quirks, digest=DIGEST):
         urls = [f"http://127.0.0.1:{server.server_port}/{quirk}/file" for quirk in quirks]
-        source = {"kind": "http", "urls": urls, "file": "a.tar", "size": len(DATA), "digest": digest}
+        source = {
+            "kind": "http",
+            "urls": urls,
+            "file": "a.tar",
+            "size": len(DATA),
+            "digest": digest,
+        }
         download(source, Path("a.tar"), "set")
         assert not list(Path("work/partial").iterdir()), "what was partial is gone once it is whole"
         return Path("a.tar").read_bytes()
@@ -125,7 +131,9 @@ def partial():
 def begin(data):
     """Leave what an earlier run has fetched."""
     Path("work/partial").mkdir(parents=True, exist_ok=True)
-    Path("work/partial", f"{hashlib.sha256(DIGEST.encode()).hexdigest()[:16]}-a.tar").write_bytes(data)
+    Path("work/partial", f"{hashlib.sha256(DIGEST.encode()).hexdigest()[:16]}-a.tar").write_bytes(
+        data
+    )
 
 
 @pytest.mark.parametrize("quirk", ["good", "moved"])
@@ -163,7 +171,9 @@ def test_a_beginning_of_another_file_is_thrown_away(get):
 
 @pytest.mark.parametrize("says", [0, fetching.HTTP_ERROR])
 @pytest.mark.parametrize("size", [1000, len(DATA) + 1])
-def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(get, server, size, says, monkeypatch):
+def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(
+    get, server, size, says, monkeypatch
+):
     """Some curls take 416 for a file that is whole already and end with 0, others call it an error."""
     real = fetching._curl
 
@@ -173,7 +183,10 @@ def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(get, server
 
     monkeypatch.setattr(fetching, "_curl", curl)
     begin(b"y" * size)
-    assert get("out_of_range") == DATA and server.seen == [("out_of_range", size), ("out_of_range", 0)]
+    assert get("out_of_range") == DATA and server.seen == [
+        ("out_of_range", size),
+        ("out_of_range", 0),
+    ]
 
 
 def test_a_server_in_trouble_is_tried_again(get, server):
@@ -191,7 +204,8 @@ def test_each_address_that_failed_is_named_with_its_reason(get):
         get("missing", "web_page", "other")
     said = str(raised.value)
     assert re.search(
-        r"missing/file: HTTP 404; .*web_page/file: a web page .*; .*other/file: a different file of 102400 bytes", said
+        r"missing/file: HTTP 404; .*web_page/file: a web page .*; .*other/file: a different file of 102400 bytes",
+        said,
     )
     assert "archives" in said and not partial() and not Path("a.tar").exists()
 
@@ -240,10 +254,15 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
     with pytest.raises(UserError, match=rf"archives: the folder {tmp_path}/none does not exist"):
         download(source, Path("b.tar"), "set")
     monkeypatch.setenv(ARCHIVES, f"{tmp_path}/wrong")
-    with pytest.raises(UserError, match=r"set: a\.tar \(5 bytes\) has sha256 .* but the catalogue pins"):
+    with pytest.raises(
+        UserError, match=r"set: a\.tar \(5 bytes\) has sha256 .* but the catalogue pins"
+    ):
         download(source, Path("b.tar"), "set")
     monkeypatch.setenv(ARCHIVES, "")
-    with pytest.raises(UserError, match=r"set: a\.tar must be .*: Accept them\. Its page: https://example\.org\. Put"):
+    with pytest.raises(
+        UserError,
+        match=r"set: a\.tar must be .*: Accept them\. Its page: https://example\.org\. Put",
+    ):
         download(source, Path("b.tar"), "set")
 
 

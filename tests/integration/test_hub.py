@@ -65,7 +65,9 @@ def test_offline_without_a_cache_is_a_sentence(hub, tmp_path):
     assert not (tmp_path / "net.safetensors").exists()
 
 
-@pytest.mark.parametrize(("repo", "path"), [("owner/net", "pytorch_model.bin"), ("nobody/none", "model.safetensors")])
+@pytest.mark.parametrize(
+    ("repo", "path"), [("owner/net", "pytorch_model.bin"), ("nobody/none", "model.safetensors")]
+)
 def test_what_the_hub_does_not_have_is_a_sentence(hub, tmp_path, repo, path):
     said = fetch(tmp_path, hub, repo, path)
     assert f"net: {repo}, {path} can't be fetched: the" in said and "correct the" in said
@@ -81,15 +83,26 @@ def test_a_file_that_lies_in_archives_is_taken_instead(hub, tmp_path):
 def test_a_gated_file_needs_a_token(hub, tmp_path):
     hub.repositories["owner/net"].gated = True
     said = fetch(tmp_path, hub)
-    assert "it is gated; accept its terms" in said and "HF_TOKEN" in said and not list(tmp_path.glob("*.*"))
-    assert fetch(tmp_path, hub, HF_TOKEN=TOKEN) == "" and (tmp_path / "net.safetensors").read_bytes() == WEIGHTS
+    assert (
+        "it is gated; accept its terms" in said
+        and "HF_TOKEN" in said
+        and not list(tmp_path.glob("*.*"))
+    )
+    assert (
+        fetch(tmp_path, hub, HF_TOKEN=TOKEN) == ""
+        and (tmp_path / "net.safetensors").read_bytes() == WEIGHTS
+    )
 
 
 def test_a_commit_that_the_hub_does_not_have_is_a_sentence(hub, tmp_path):
     said = fetch(tmp_path, hub, source={"revision": OTHER})
-    assert "the hub has no such commit; correct it, or remove the model from models.lock.json" in said
+    assert (
+        "the hub has no such commit; correct it, or remove the model from models.lock.json" in said
+    )
 
 
 def test_another_file_than_the_pinned_one_is_refused(hub, tmp_path):
     said = fetch(tmp_path, hub, source={"revision": COMMIT, "digest": "sha256:" + "0" * 64})
-    assert "has sha256" in said and "pins 000" in said and not (tmp_path / "net.safetensors").exists()
+    assert (
+        "has sha256" in said and "pins 000" in said and not (tmp_path / "net.safetensors").exists()
+    )

@@ -29,7 +29,12 @@ SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
 PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
 CHOICES = (
-    *("models=[tiny_cnn]", "image_size=32", "methods=[ft,replay]", "training={epochs: 1, batch_size: 64}"),
+    *(
+        "models=[tiny_cnn]",
+        "image_size=32",
+        "methods=[ft,replay]",
+        "training={epochs: 1, batch_size: 64}",
+    ),
     # of the family's two recipes and sizes the paper's: the targets here have fewer than 1000 images
     *("method_settings={ft: {recipe: paper}}", "train_subset=[all]"),
 )
@@ -81,13 +86,20 @@ def archives(folder, datasets, spaces):
     )
     devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", numbers)
     top = "imagenetv2-matched-frequency-format-val"
-    tar(folder / "imagenetv2-matched-frequency.tar.gz", {f"{top}/{i}/x.jpeg": picture(i, 2) for i in range(1000)})
+    tar(
+        folder / "imagenetv2-matched-frequency.tar.gz",
+        {f"{top}/{i}/x.jpeg": picture(i, 2) for i in range(1000)},
+    )
     for wider, name in enumerate(("a", "r"), start=3):
         indices = [row[0] for row in read_timm_list(f"imagenet_{name}").indices]
         files = photos(f"imagenet-{name}/", indices, wider)
         tar(folder / f"imagenet-{name}.tar", {f"imagenet-{name}/README.txt": b"x", **files})
     zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000), 5))
-    encrypted(folder / "objectnet-1.0.zip", objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))), PASSWORD)
+    encrypted(
+        folder / "objectnet-1.0.zip",
+        objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))),
+        PASSWORD,
+    )
     tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/", 6), "w:gz")
     tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/", 8), "w:gz")
     for part, names in parts.items():
@@ -143,13 +155,18 @@ def imagenet(tmp_path_factory, pytestconfig):
         # What has to be fetched by hand is asked for; then it lies where the user keeps archives.
         printed = project.snakemake("--cores", "2", "--keep-going", config=config, check=False)
         config_here = (*config, f"archives={place / 'served'}")
-        printed += project.snakemake("--cores", "2", config=config_here, OBJECTNET_PASSWORD=PASSWORD)
+        printed += project.snakemake(
+            "--cores", "2", config=config_here, OBJECTNET_PASSWORD=PASSWORD
+        )
     return project, config, printed
 
 
 def test_what_is_gated_is_asked_for_with_its_terms(imagenet):
     printed = imagenet[2]
-    assert re.search("imagenet_val: ILSVRC2012_img_val.tar .*non-commercial", printed) and "`archives`" in printed
+    assert (
+        re.search("imagenet_val: ILSVRC2012_img_val.tar .*non-commercial", printed)
+        and "`archives`" in printed
+    )
     assert re.search("objectnet-1.0.zip is encrypted.* OBJECTNET_PASSWORD", printed)
 
 
@@ -176,7 +193,9 @@ def test_the_pretraining_proxy_is_scored_nowhere(imagenet):
     assert rows["dataset"].value_counts()["imagenet_v2"] == 1000
     labels = rows[rows["dataset"] == "imagenet_val"]["label"]
     assert labels.is_unique and len(labels) == 1000, "class-balanced"
-    record = json.loads((results / "finetune/tiny_cnn/imagenet_a/replay/all/0/provenance.json").read_text())
+    record = json.loads(
+        (results / "finetune/tiny_cnn/imagenet_a/replay/all/0/provenance.json").read_text()
+    )
     assert any("/prepare/imagenet_val/" in path for path in record["inputs"])
     assert record["cfg"]["view"]["images_per_class"] == 1
 
@@ -198,15 +217,23 @@ def test_val_is_evaluated_and_no_part_of_ri(imagenet):
 
 def test_val_is_scored_with_its_real_labels_too(imagenet):
     folder = imagenet[0].folder
-    scores = pd.read_csv(folder / "reports/imagenet/tables/scores.csv").set_index(["method", "dataset"])
-    assert scores.drop("imagenet_val", level="dataset")[["real_before", "n_real"]].isna().all(axis=None)
+    scores = pd.read_csv(folder / "reports/imagenet/tables/scores.csv").set_index(
+        ["method", "dataset"]
+    )
+    assert (
+        scores.drop("imagenet_val", level="dataset")[["real_before", "n_real"]]
+        .isna()
+        .all(axis=None)
+    )
     known = read_real_labels()
     for method, run in (("pretrained", "none/pretrained"), ("ft", "imagenet_a/ft")):
         (path,) = folder.glob(f"results/imagenet/paper/evaluate/*/{run}/all/0/imagenet.parquet")
         rows = rows_of(path)
         rows = rows[rows["dataset"] == "imagenet_val"]
         answers = [known[int(name[-13:-5]) - 1] for name in rows["image_id"]]
-        right = [label in own for label, own in zip(rows["prediction"], answers, strict=True) if own]
+        right = [
+            label in own for label, own in zip(rows["prediction"], answers, strict=True) if own
+        ]
         line = scores.loc[("ft", "imagenet_val")]
         assert line["n_real"] == len(right) < line["n"]
         column = "real_before" if method == "pretrained" else "real_after"
@@ -215,13 +242,24 @@ def test_val_is_scored_with_its_real_labels_too(imagenet):
 
 def test_effective_robustness_is_the_height_above_the_published_models_line(imagenet):
     tables = imagenet[0].folder / "reports/imagenet/tables"
-    table, lines = (pd.read_csv(tables / f"{name}.csv") for name in ("effective_robustness", "baseline_lines"))
-    assert set(lines["dataset"]) == {"imagenet_v2", "imagenet_sketch"} and set(lines["models"]) == {39}
+    table, lines = (
+        pd.read_csv(tables / f"{name}.csv") for name in ("effective_robustness", "baseline_lines")
+    )
+    assert set(lines["dataset"]) == {"imagenet_v2", "imagenet_sketch"} and set(lines["models"]) == {
+        39
+    }
     assert len(table) == 2 * 2 and (tables.parent / "figures/effective_robustness.png").is_file()
-    accuracy = pd.read_csv(tables / "accuracy.csv").set_index(["method", "target", "dataset"])["accuracy"]
+    accuracy = pd.read_csv(tables / "accuracy.csv").set_index(["method", "target", "dataset"])[
+        "accuracy"
+    ]
     line = lines.set_index("dataset").loc["imagenet_v2"]
-    run = table.query("method == 'ft' and target == 'imagenet_a' and dataset == 'imagenet_v2'").iloc[0]
-    places = (np.clip(accuracy["ft", "imagenet_a", name], 0.05, 99.95) for name in ("imagenet_val", "imagenet_v2"))
+    run = table.query(
+        "method == 'ft' and target == 'imagenet_a' and dataset == 'imagenet_v2'"
+    ).iloc[0]
+    places = (
+        np.clip(accuracy["ft", "imagenet_a", name], 0.05, 99.95)
+        for name in ("imagenet_val", "imagenet_v2")
+    )
     inside, outside = places  # a thousand images each, of which none right counts as half an image
     expected = line["intercept"] + line["slope"] * np.log(inside / (100 - inside))
     assert run["rho_after"] == pytest.approx(outside - 100 / (1 + np.exp(-expected)), abs=1e-4)
@@ -231,19 +269,28 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_it(imagenet):
     project, config, _ = imagenet
     assert "Nothing to be done" in project.snakemake("-n", config=config)
-    small = (*config, "targets=[imagenet_a,imagenet_cartoon]", "budget={max_images_per_dataset: 100}")
+    small = (
+        *config,
+        "targets=[imagenet_a,imagenet_cartoon]",
+        "budget={max_images_per_dataset: 100}",
+    )
     planned = project.planned(config=small)
     assert "prepare" not in planned and planned["finetune"] == 4 and planned["evaluate_run"] == 10
     project.snakemake("tables", "--cores", "2", config=(*small, "leak_free=true"))
     tables = project.folder / "reports/imagenet/tables"
     accuracy = pd.read_csv(tables / "accuracy.csv")
-    assert set(accuracy["n"]) == {75, 100} and "at most 100 images per dataset" in accuracy["conditions"][0]
+    assert (
+        set(accuracy["n"]) == {75, 100}
+        and "at most 100 images per dataset" in accuracy["conditions"][0]
+    )
     ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["n"]
     # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75 images.
     assert ri["ft", "imagenet_a"] == 675 and ri["ft", "imagenet_cartoon"] in (500, 575)
     scored = project.folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0"
     index = rows_of(scored / "imagenet.parquet")
-    chosen = {name: set(part["source_id"]) for name, part in index.groupby("dataset", observed=True)}
+    chosen = {
+        name: set(part["source_id"]) for name, part in index.groupby("dataset", observed=True)
+    }
     assert chosen["imagenet_cartoon"] == chosen["imagenet_drawing"] == chosen["imagenet_val"]
 
 

@@ -57,13 +57,17 @@ def project(tmp_path_factory):
 
 
 def rows(project, method, model="efficientnet_lite0"):
-    folder = project.folder / RUN.format(stage="evaluate", method=method).replace("efficientnet_lite0", model)
+    folder = project.folder / RUN.format(stage="evaluate", method=method).replace(
+        "efficientnet_lite0", model
+    )
     return rows_of(next(folder.glob("*.parquet")))
 
 
 @pytest.mark.parametrize("model", ["efficientnet_lite0", "small"])
 def test_an_exported_checkpoint_scored_again_gives_the_same_rows(project, model):
-    first, again = (rows(project, method, model).drop(columns="method") for method in ("ft", "again"))
+    first, again = (
+        rows(project, method, model).drop(columns="method") for method in ("ft", "again")
+    )
     pd.testing.assert_frame_equal(first, again)
     ri = pd.read_csv(project.folder / "reports/emoji/tables/ri.csv").set_index(["model", "method"])
     numbers = ["ri", "ci_low", "ci_high", "fit"]
@@ -73,7 +77,9 @@ def test_an_exported_checkpoint_scored_again_gives_the_same_rows(project, model)
 def test_a_network_by_its_folder_is_in_the_results_beside_lite0(project):
     accuracy = pd.read_csv(project.folder / "reports/emoji/tables/accuracy.csv")
     assert set(accuracy["model"]) == {"efficientnet_lite0", "small"}
-    assert read_json(project.folder / "models.lock.json")["local-dir:networks/small"]["type"] == "vit"
+    assert (
+        read_json(project.folder / "models.lock.json")["local-dir:networks/small"]["type"] == "vit"
+    )
     page = (project.folder / "reports/emoji/index.html").read_text()
     assert "small" in page and "Again" in page
 
@@ -84,12 +90,19 @@ def test_the_export_is_opened_by_timm_alone_in_another_process(project, tmp_path
     pixels = np.load(prepared / "images.npy")
     safetensors.numpy.save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
     folder = project.folder / RUN.format(stage="export", method="ft")
-    words = [str(part) for part in (folder, tmp_path / "pixels.safetensors", tmp_path / "logits.safetensors")]
-    done = subprocess.run([sys.executable, "-I", "-c", OPEN, *words], capture_output=True, text=True, check=True)
+    words = [
+        str(part)
+        for part in (folder, tmp_path / "pixels.safetensors", tmp_path / "logits.safetensors")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", OPEN, *words], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == [[3, 96, 96], False]
     logits = safetensors.numpy.load_file(tmp_path / "logits.safetensors")["logits"]
     space = read_json(prepared / "classes.json")
-    class_logits = np.stack([logits[:, indices].max(axis=1) for indices in space["indices"]], axis=1)
+    class_logits = np.stack(
+        [logits[:, indices].max(axis=1) for indices in space["indices"]], axis=1
+    )
     own = rows(project, "ft")
     own = own[own["dataset"] == "noto"].sort_values("row")
     assert (class_logits.argmax(axis=1) == own["prediction"].to_numpy()).all()

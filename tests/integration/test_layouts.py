@@ -15,7 +15,18 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace, read_timm_list
 from rib.data import unzip
 from rib.data.archives import archive_members
-from tiny.photos import INDICES, WNIDS, devkit, encrypted, index_of, jpeg, run_prepare, space_of, tar, zipped
+from tiny.photos import (
+    INDICES,
+    WNIDS,
+    devkit,
+    encrypted,
+    index_of,
+    jpeg,
+    run_prepare,
+    space_of,
+    tar,
+    zipped,
+)
 
 ONE = space_of([0])
 
@@ -43,7 +54,11 @@ def test_v2_has_integer_folders_in_a_plain_tar_named_gz(prepared, tmp_path):
 def test_class_folders_are_found_below_any_top_folder(prepared, tmp_path, top):
     files = {f"{top}{WNIDS[i]}/{WNIDS[i]}_{n}.JPEG": jpeg(i) for i in INDICES for n in range(2)}
     files |= {f"{top}README.txt": b"read me", "__MACOSX/x": b""}
-    kinds = tar(tmp_path / "a.tar", files), zipped(tmp_path / "a.zip", files), tar(tmp_path / "a.tgz", files, "w:gz")
+    kinds = (
+        tar(tmp_path / "a.tar", files),
+        zipped(tmp_path / "a.zip", files),
+        tar(tmp_path / "a.tgz", files, "w:gz"),
+    )
     for path in kinds:
         check(*prepared("class_folders", path), 8)
 
@@ -60,7 +75,11 @@ FORMATS = {
 
 
 def test_photos_of_all_formats_are_read(prepared, tmp_path):
-    files = {f"{WNIDS[i]}/1{ending}": jpeg(i, kind=kind) for i in INDICES for ending, kind in FORMATS.items()}
+    files = {
+        f"{WNIDS[i]}/1{ending}": jpeg(i, kind=kind)
+        for i in INDICES
+        for ending, kind in FORMATS.items()
+    }
     path = zipped(tmp_path / "a.zip", {f"x/{name}": data for name, data in files.items()})
     index, images, classes = prepared("class_folders", path)
     assert sorted(index["image_id"]) == sorted(files)
@@ -75,13 +94,19 @@ def test_what_is_not_read_is_named_with_its_number(prepared, tmp_path, caplog, l
     names = ["1.png", "a.txt", "b.txt", "c.TXT", "d.heic", "notes"]
     settings = {}
     if layout == "class_tars":
-        inside = tar(tmp_path / "inside.tar", {name: jpeg(2, kind="PNG") for name in names}).read_bytes()
+        inside = tar(
+            tmp_path / "inside.tar", {name: jpeg(2, kind="PNG") for name in names}
+        ).read_bytes()
         path = tar(tmp_path / "a.tar", {f"{WNIDS[2]}.tar": inside})
     elif layout == "corruptions":
         settings = {"corruptions": ["fog"], "severities": [1]}
-        path = tar(tmp_path / "a.tar", {f"fog/1/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names})
+        path = tar(
+            tmp_path / "a.tar", {f"fog/1/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names}
+        )
     else:
-        path = tar(tmp_path / "a.tar", {f"x/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names})
+        path = tar(
+            tmp_path / "a.tar", {f"x/{WNIDS[2]}/{name}": jpeg(2, kind="PNG") for name in names}
+        )
     index, *_ = prepared(layout, path, space=space_of([2]), **settings)
     assert len(index) == 1
     assert "set: not read: 3 .txt, 1 without an ending, 1 .heic" in caplog.text
@@ -89,10 +114,14 @@ def test_what_is_not_read_is_named_with_its_number(prepared, tmp_path, caplog, l
 
 def test_a_has_200_classes_and_leaves_out_what_is_none_of_them(prepared, tmp_path):
     space = read_timm_list("imagenet_a")
-    path = tar(tmp_path / "a.tar", {f"imagenet-a/{wnid}/1.jpg": jpeg(i) for i, wnid in enumerate(WNIDS)})
+    path = tar(
+        tmp_path / "a.tar", {f"imagenet-a/{wnid}/1.jpg": jpeg(i) for i, wnid in enumerate(WNIDS)}
+    )
     index, images, classes = prepared("class_folders", path, space=space)
     check(index, images, classes, 200)
-    assert sorted(index["label"]) == list(range(200)) and classes["indices"] == [list(row) for row in space.indices]
+    assert sorted(index["label"]) == list(range(200)) and classes["indices"] == [
+        list(row) for row in space.indices
+    ]
 
 
 def test_a_class_without_a_folder_is_named(prepared, tmp_path):
@@ -101,7 +130,9 @@ def test_a_class_without_a_folder_is_named(prepared, tmp_path):
         prepared("class_folders", path)
 
 
-def test_a_partial_dataset_is_labelled_among_all_classes_and_needs_no_image_of_each(prepared, tmp_path):
+def test_a_partial_dataset_is_labelled_among_all_classes_and_needs_no_image_of_each(
+    prepared, tmp_path
+):
     space = space_of(range(1000))
     path = tar(tmp_path / "a.tar", {f"imagenet-a/{WNIDS[i]}/1.jpg": jpeg(i) for i in INDICES})
     index, images, classes = prepared("class_folders", path, space=space, partial=True)
@@ -114,21 +145,35 @@ def test_a_partial_dataset_is_labelled_among_all_classes_and_needs_no_image_of_e
 TOOLS = LabelSpace(("hammer", "saw"), ((0,), (1,)), ("hammer", "hand saw"), 2)
 
 
-@pytest.mark.parametrize("folders", [("hamer", "saw"), ("hammer", "hamer", "saw")], ids=["in its place", "besides"])
-def test_a_folder_that_is_no_class_of_ones_own_is_named_with_the_class_that_may_be_meant(prepared, tmp_path, folders):
+@pytest.mark.parametrize(
+    "folders", [("hamer", "saw"), ("hammer", "hamer", "saw")], ids=["in its place", "besides"]
+)
+def test_a_folder_that_is_no_class_of_ones_own_is_named_with_the_class_that_may_be_meant(
+    prepared, tmp_path, folders
+):
     path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in folders})
     with pytest.raises(UserError, match=r"set/hamer .*'hammer'"):
         prepared("class_folders", path, space=TOOLS)
-    index, *_ = prepared("class_folders", path, space=TOOLS, exclude=["hamer/1.jpg"]) if len(folders) > 2 else ([0, 1],)
+    index, *_ = (
+        prepared("class_folders", path, space=TOOLS, exclude=["hamer/1.jpg"])
+        if len(folders) > 2
+        else ([0, 1],)
+    )
     assert len(index) == 2, "what is excluded is no mistake"
 
 
-def test_pictures_in_no_folder_and_in_a_folder_below_that_of_their_class_are_named(prepared, tmp_path):
+def test_pictures_in_no_folder_and_in_a_folder_below_that_of_their_class_are_named(
+    prepared, tmp_path
+):
     files = {f"{folder}/1.jpg": jpeg(0) for folder in TOOLS.keys}
     with pytest.raises(UserError, match="set, outside any folder"):
         prepared("class_folders", tar(tmp_path / "a.tar", {**files, "x.jpg": jpeg(0)}), space=TOOLS)
     with pytest.raises(UserError, match="set/saw/old "):
-        prepared("class_folders", tar(tmp_path / "a.tar", {**files, "saw/old/x.jpg": jpeg(0)}), space=TOOLS)
+        prepared(
+            "class_folders",
+            tar(tmp_path / "a.tar", {**files, "saw/old/x.jpg": jpeg(0)}),
+            space=TOOLS,
+        )
 
 
 def test_a_folder_below_that_of_the_class_is_an_object(prepared, tmp_path):
@@ -142,7 +187,10 @@ def test_a_folder_below_that_of_the_class_is_an_object(prepared, tmp_path):
 
 
 def test_a_csv_file_names_the_object_of_each_image(prepared, tmp_path):
-    photos = {name: jpeg(number) for number, name in enumerate(("hammer/1.jpg", "hammer/2.jpg", "saw/1.jpg"))}
+    photos = {
+        name: jpeg(number)
+        for number, name in enumerate(("hammer/1.jpg", "hammer/2.jpg", "saw/1.jpg"))
+    }
     lines = ["image,object", "hammer/1.jpg,mine", "hammer/2.jpg,mine", "saw/1.jpg,yours"]
     path = tar(tmp_path / "a.tar", {"objects.csv": "\n".join(lines).encode(), **photos})
     index, *_ = prepared("class_folders", path, space=TOOLS, objects="objects.csv")
@@ -159,7 +207,9 @@ def test_a_csv_file_names_the_object_of_each_image(prepared, tmp_path):
         ("image,object\nhammer/1.jpg,mine\nsaw/1.jpg,\n", "no object of the image saw/1.jpg"),
     ],
 )
-def test_a_table_of_objects_that_is_missing_or_incomplete_is_one_sentence(prepared, tmp_path, table, said):
+def test_a_table_of_objects_that_is_missing_or_incomplete_is_one_sentence(
+    prepared, tmp_path, table, said
+):
     files = {} if table is None else {"objects.csv": table.encode()}
     photos = {f"{key}/1.jpg": jpeg(number) for number, key in enumerate(TOOLS.keys)}
     path = tar(tmp_path / "a.tar", {**files, **photos})
@@ -168,7 +218,9 @@ def test_a_table_of_objects_that_is_missing_or_incomplete_is_one_sentence(prepar
     assert "\n" not in str(error.value)
 
 
-def test_a_dataset_with_some_of_a_familys_own_classes_leaves_out_the_others_and_says_so(prepared, tmp_path, caplog):
+def test_a_dataset_with_some_of_a_familys_own_classes_leaves_out_the_others_and_says_so(
+    prepared, tmp_path, caplog
+):
     some = LabelSpace(("saw",), ((1,),), ("hand saw",), 2)
     path = tar(tmp_path / "a.tar", {f"{folder}/1.jpg": jpeg(0) for folder in ("hammer", "saw")})
     index, *_ = prepared("class_folders", path, space=some)
@@ -189,7 +241,9 @@ def test_an_excluded_image_of_a_folder_is_left_out(prepared, tmp_path, layout, n
     def written(text, index, n=None):
         return text.format(wnid=WNIDS[index], index=index, n=n)
 
-    path = tar(tmp_path / "a.tar", {written(name, i, n): jpeg(i) for i in INDICES for n in range(2)})
+    path = tar(
+        tmp_path / "a.tar", {written(name, i, n): jpeg(i) for i in INDICES for n in range(2)}
+    )
     settings = {"corruptions": ["fog"], "severities": [1]} if layout == "corruptions" else {}
     index, images, classes = prepared(layout, path, exclude=[written(excluded, 10)], **settings)
     check(index, images, classes, 7)
@@ -214,22 +268,35 @@ def test_training_images_lie_in_a_tar_of_tars(prepared, tmp_path):
 
 def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path):
     # in the archive's order, which is not that of the names
-    images = tar(tmp_path / "val.tar", {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(INDICES[n - 1]) for n in (3, 1, 4, 2)})
+    images = tar(
+        tmp_path / "val.tar",
+        {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(INDICES[n - 1]) for n in (3, 1, 4, 2)},
+    )
     numbers = "\n".join(str(1000 - i) for i in INDICES)
-    index, pixels, classes = prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers))
+    index, pixels, classes = prepared(
+        "devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers)
+    )
     check(index, pixels, classes, 4)
     assert index["source_id"][1] == f"val/{WNIDS[2]}/ILSVRC2012_val_00000001"
-    without, *_ = prepared("devkit_labels", images, tmp_path / "kit.tar.gz", exclude=[index["image_id"][0]])
+    without, *_ = prepared(
+        "devkit_labels", images, tmp_path / "kit.tar.gz", exclude=[index["image_id"][0]]
+    )
     assert without["image_id"].tolist() == index["image_id"].tolist()[1:]
     with pytest.raises(UserError, match="kit.tar.gz .*meta.mat"):
-        prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers, missing="meta.mat"))
+        prepared(
+            "devkit_labels", images, devkit(tmp_path / "kit.tar.gz", numbers, missing="meta.mat")
+        )
     with pytest.raises(UserError, match=" 1 images.* val.tar .*ILSVRC2012_val_00000003"):
         prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", "5"))
 
 
 def test_cartoon_and_val_share_source_ids(prepared, tmp_path):
     val = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
-    cartoon = tar(tmp_path / "c.tar.gz", {f"imagenet-cartoon/{WNIDS[2]}/ILSVRC2012_val_00000001.JPEG": jpeg(2)}, "w:gz")
+    cartoon = tar(
+        tmp_path / "c.tar.gz",
+        {f"imagenet-cartoon/{WNIDS[2]}/ILSVRC2012_val_00000001.JPEG": jpeg(2)},
+        "w:gz",
+    )
     one = prepared("devkit_labels", val, devkit(tmp_path / "kit.tar.gz", "998"))[0]["source_id"]
     other = prepared("class_folders", cartoon, space=space_of([2]))[0]["source_id"]
     assert one.tolist() == other.tolist()
@@ -244,7 +311,10 @@ def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
             for i in INDICES
         }
 
-    noise, extra = tar(tmp_path / "noise.tar", subset("fog", "snow")), tar(tmp_path / "extra.tar", subset("spatter"))
+    noise, extra = (
+        tar(tmp_path / "noise.tar", subset("fog", "snow")),
+        tar(tmp_path / "extra.tar", subset("spatter")),
+    )
     chosen = {"corruptions": ["fog", "snow"], "severities": [1, 2]}
     index, images, classes = prepared("corruptions", noise, extra, **chosen)
     check(index, images, classes, 2 * 2 * 4)
@@ -253,7 +323,9 @@ def test_c_is_one_dataset_of_all_its_subsets(prepared, tmp_path):
     slices = index["corruption"].astype(str) + "/" + index["severity"].astype(str)
     assert slices.tolist() == [name.rsplit("/", 2)[0] for name in index["image_id"]]
     with pytest.raises(UserError, match=r"set: .*frost/1 \(2 of 6 "):
-        prepared("corruptions", noise, extra, corruptions=["fog", "snow", "frost"], severities=[1, 2])
+        prepared(
+            "corruptions", noise, extra, corruptions=["fog", "snow", "frost"], severities=[1, 2]
+        )
 
 
 def bordered(index):
@@ -272,24 +344,46 @@ def objectnet_space(pytestconfig, file="objectnet.csv"):
 def some_of(space, keys):
     """A label space with some of another's classes."""
     places = [space.keys.index(key) for key in keys]
-    return LabelSpace(*(tuple(part[i] for i in places) for part in (space.keys, space.indices, space.names)))
+    return LabelSpace(
+        *(tuple(part[i] for i in places) for part in (space.keys, space.indices, space.names))
+    )
 
 
 @pytest.mark.parametrize("top", ["objectnet-1.0", "objectnet-1.0/objectnet-1.0"])
-def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(prepared, tmp_path, pytestconfig, top):
+def test_objectnet_has_no_border_and_its_classes_are_sets_of_indices(
+    prepared, tmp_path, pytestconfig, top
+):
     space = some_of(objectnet_space(pytestconfig), ["chair", "wok"])
     files = {f"{top}/images/chair/a.png": bordered(559), f"{top}/images/wok/b.png": bordered(909)}
-    files |= {f"{top}/images/egg/c.png": bordered(0), f"{top}/mappings/folder_to_objectnet_label.json": b"{}"}
-    index, images, classes = prepared("objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2, also={})
+    files |= {
+        f"{top}/images/egg/c.png": bordered(0),
+        f"{top}/mappings/folder_to_objectnet_label.json": b"{}",
+    }
+    index, images, classes = prepared(
+        "objectnet", zipped(tmp_path / "o.zip", files), space=space, border=2, also={}
+    )
     check(index, images, classes, 2)
     assert classes["indices"][classes["keys"].index("chair")] == [423, 559, 765]
     assert not (images[..., 0] == 255).all(axis=-1).any(), "no red is left"
 
 
 def test_folders_that_count_as_another_of_objectnet_get_its_label(prepared, tmp_path, pytestconfig):
-    space = some_of(objectnet_space(pytestconfig, "objectnet_released.csv"), ["keyboard", "bucket", "wok"])
-    of_folder = {"keyboard": 508, "bucket": 463, "wok": 909, "chair": 508, "swimming_trunks": 909, "egg": 0}
-    files = {f"o/images/{folder}/{n}.png": bordered(index) for folder, index in of_folder.items() for n in "ab"}
+    space = some_of(
+        objectnet_space(pytestconfig, "objectnet_released.csv"), ["keyboard", "bucket", "wok"]
+    )
+    of_folder = {
+        "keyboard": 508,
+        "bucket": 463,
+        "wok": 909,
+        "chair": 508,
+        "swimming_trunks": 909,
+        "egg": 0,
+    }
+    files = {
+        f"o/images/{folder}/{n}.png": bordered(index)
+        for folder, index in of_folder.items()
+        for n in "ab"
+    }
     settings = {"border": 2, "also": {"chair": "keyboard", "swimming_trunks": "wok"}}
     exclude = ["chair/a.png"]
     index, images, classes = prepared(
@@ -316,9 +410,13 @@ def decrypted_by(request, monkeypatch):
     return request.param
 
 
-def test_objectnets_password_comes_from_the_environment(prepared, tmp_path, pytestconfig, monkeypatch, decrypted_by):
+def test_objectnets_password_comes_from_the_environment(
+    prepared, tmp_path, pytestconfig, monkeypatch, decrypted_by
+):
     space = some_of(objectnet_space(pytestconfig), ["wok"])
-    path = encrypted(tmp_path / "o.zip", {"objectnet-1.0/images/wok/b.png": bordered(909)}, "open sesame")
+    path = encrypted(
+        tmp_path / "o.zip", {"objectnet-1.0/images/wok/b.png": bordered(909)}, "open sesame"
+    )
     monkeypatch.delenv("OBJECTNET_PASSWORD", raising=False)
     with pytest.raises(UserError, match=r"o\.zip is encrypted.* OBJECTNET_PASSWORD"):
         prepared("objectnet", path, space=space, border=2, also={})
@@ -339,15 +437,21 @@ def many(tmp_path, monkeypatch):
     monkeypatch.setenv("OBJECTNET_PASSWORD", PASSWORD)
     names = ["b.png", "a.png", "[ab].png", "-p.png", "*.png", "e?.png", "a\\b.png", "z.png"]
     files = {f"objectnet-1.0/images/wok/{name}": bordered(909 + n) for n, name in enumerate(names)}
-    return encrypted(tmp_path / "o.zip", {"x/other.txt": b"no", **files, "y/more.txt": b"no"}, PASSWORD), files
+    return encrypted(
+        tmp_path / "o.zip", {"x/other.txt": b"no", **files, "y/more.txt": b"no"}, PASSWORD
+    ), files
 
 
 def test_an_encrypted_zip_gives_its_files_whoever_decrypts_it(many, decrypted_by):
     path, files = many
     assert {name: read() for name, read in decrypted(path)} == files
     # a job that goes on after a kill skips those that are there
-    assert [read() for _, read in itertools.islice(decrypted(path), 4, None)] == list(files.values())[4:]
-    assert [read() for _, read in itertools.islice(decrypted(path), 0, None, 2)] == list(files.values())[::2]
+    assert [read() for _, read in itertools.islice(decrypted(path), 4, None)] == list(
+        files.values()
+    )[4:]
+    assert [read() for _, read in itertools.islice(decrypted(path), 0, None, 2)] == list(
+        files.values()
+    )[::2]
 
 
 def decrypted(path):
@@ -368,7 +472,9 @@ def test_a_damaged_file_of_an_encrypted_zip_is_named_and_not_passed_on(many, dec
         next(members)[1]()
 
 
-def test_unzip_is_given_the_password_where_no_list_of_processes_shows_it(many, tmp_path, monkeypatch):
+def test_unzip_is_given_the_password_where_no_list_of_processes_shows_it(
+    many, tmp_path, monkeypatch
+):
     """And, as other loaders do, told not to refuse ObjectNet's overlapping entries."""
     if (real := unzip._program()) is None:
         pytest.skip("Info-ZIP's unzip is not installed")
@@ -385,7 +491,9 @@ def test_unzip_is_given_the_password_where_no_list_of_processes_shows_it(many, t
     assert "UNZIP_DISABLE_ZIPBOMB_DETECTION=TRUE" in (tmp_path / "env").read_text()
 
 
-def test_a_member_that_points_outside_is_refused_before_unzip_sees_it(tmp_path, monkeypatch, decrypted_by):
+def test_a_member_that_points_outside_is_refused_before_unzip_sees_it(
+    tmp_path, monkeypatch, decrypted_by
+):
     monkeypatch.setenv("OBJECTNET_PASSWORD", PASSWORD)
     path = encrypted(tmp_path / "o.zip", {"a.png": b"1", "../b.png": b"2"}, PASSWORD)
     with pytest.raises(UserError, match=r"'\.\./b\.png'"):
@@ -402,7 +510,11 @@ def test_overlapping_entries_are_no_wrong_password(many, monkeypatch):
     monkeypatch.setattr(zipfile.ZipFile, "open", refuses)
     with pytest.raises(UserError) as raised:
         next(decrypted(many[0]))[1]()
-    assert "overlap" in str(raised.value) and "unzip" in str(raised.value) and "password" not in str(raised.value)
+    assert (
+        "overlap" in str(raised.value)
+        and "unzip" in str(raised.value)
+        and "password" not in str(raised.value)
+    )
 
 
 def test_a_wrong_count_is_refused(prepared, tmp_path):
@@ -412,12 +524,17 @@ def test_a_wrong_count_is_refused(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"), [("CMYK", "JPEG"), ("L", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("LA", "PNG")]
+    ("mode", "kind"),
+    [("CMYK", "JPEG"), ("L", "JPEG"), ("P", "PNG"), ("I;16", "PNG"), ("LA", "PNG")],
 )
 def test_other_colour_modes_become_rgb(prepared, tmp_path, mode, kind):
     buffer = io.BytesIO()
     grey = np.full((40, 40), 128, np.uint8)
-    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image = (
+        Image.fromarray(grey.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(grey).convert(mode)
+    )
     image.save(buffer, kind)
     path = tar(tmp_path / "a.tar", {f"x/{WNIDS[0]}/1.png": buffer.getvalue()})
     _, images, _ = prepared("class_folders", path, space=ONE)
@@ -460,13 +577,20 @@ DIGITS = "sklearn/datasets/data/digits.csv.gz"
         ("iconify", ICONS, {"margin": 0.5}, "set: margin is 0.5;"),
         ("codepoint_images", {}, {"margin": -9.0}, "set: margin is -9.0;"),
         ("iconify", ICONS, {"margin": 0.1}, "the icon 'ant'"),
-        ("iconify", {**ICONS, "package/icons.json": b"{"}, {"margin": 0.1}, "package/icons.json is not valid JSON"),
+        (
+            "iconify",
+            {**ICONS, "package/icons.json": b"{"},
+            {"margin": 0.1},
+            "package/icons.json is not valid JSON",
+        ),
         ("iconify", {**ICONS, "package/chars.json": b"[1]"}, {"margin": 0.1}, "package/chars.json"),
         ("digits", {}, {"variant": "plain", "first": 0, "last": 1}, "class 'a'"),
         ("digit_fonts", {"x.ttf": b"x"}, {"fonts": ["x"]}, "set: the font 'x' .*'a' \\("),
     ],
 )
-def test_what_does_not_suit_a_layout_is_refused(prepared, tmp_path, layout, files, settings, message):
+def test_what_does_not_suit_a_layout_is_refused(
+    prepared, tmp_path, layout, files, settings, message
+):
     space = LabelSpace(("a",), ((0,),), ("a",), 1)
     paths = [tar(tmp_path / "a.tar", files or {})] * (1 if files is not None else 2)
     with pytest.raises(UserError, match=message):
@@ -478,35 +602,69 @@ def test_each_icon_is_corrupted_in_every_way_and_keeps_its_source_and_object(pre
     path = tar(tmp_path / "a.tgz", DRAWN, "w:gz")
     plain, clean, _ = prepared("iconify", path, space=space, source_group="maker", margin=0.1)
     ways = {"corruptions": ["contrast", "impulse_noise"], "severities": [1, 5]}
-    index, images, _ = prepared("corrupted_icons", path, space=space, source_group="maker", margin=0.1, **ways)
-    kinds = [f"{corruption}/{severity}" for corruption in ways["corruptions"] for severity in ways["severities"]]
-    assert index["image_id"].tolist() == [f"{kind}/{icon}" for icon in ("bee", "ant") for kind in kinds]
-    assert (index["corruption"].astype(str) + "/" + index["severity"].astype(str)).tolist() == kinds * 2
+    index, images, _ = prepared(
+        "corrupted_icons", path, space=space, source_group="maker", margin=0.1, **ways
+    )
+    kinds = [
+        f"{corruption}/{severity}"
+        for corruption in ways["corruptions"]
+        for severity in ways["severities"]
+    ]
+    assert index["image_id"].tolist() == [
+        f"{kind}/{icon}" for icon in ("bee", "ant") for kind in kinds
+    ]
+    assert (
+        index["corruption"].astype(str) + "/" + index["severity"].astype(str)
+    ).tolist() == kinds * 2
     for column in ("label", "source_id", "object_id"):
         assert index[column].tolist() == [value for value in plain[column] for _ in kinds]
     assert index["source_id"][0] == "maker/b" and index["object_id"][0] == "b"
-    away = np.abs(images.astype(int).reshape(2, 4, -1) - clean.astype(int).reshape(2, 1, -1)).mean(axis=2)
+    away = np.abs(images.astype(int).reshape(2, 4, -1) - clean.astype(int).reshape(2, 1, -1)).mean(
+        axis=2
+    )
     assert (away[:, 0] < away[:, 1]).all() and (away[:, 2] < away[:, 3]).all() and (away > 0).all()
 
 
 @pytest.mark.parametrize(
     "data",
-    [gzip.compress(b"1,2\n"), gzip.compress(b"x" * 65), gzip.compress(b"17," * 64 + b"0\n"), b"", b"no gzip"],
+    [
+        gzip.compress(b"1,2\n"),
+        gzip.compress(b"x" * 65),
+        gzip.compress(b"17," * 64 + b"0\n"),
+        b"",
+        b"no gzip",
+    ],
     ids=["two columns", "no numbers", "too dark", "empty", "no gzip"],
 )
 def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, data):
     space = LabelSpace(("0",), ((0,),), ("0",), 1)
     with pytest.raises(UserError, match=r"a\.tar, sklearn"):
-        prepared("digits", tar(tmp_path / "a.tar", {DIGITS: data}), space=space, variant="plain", first=0, last=1)
+        prepared(
+            "digits",
+            tar(tmp_path / "a.tar", {DIGITS: data}),
+            space=space,
+            variant="plain",
+            first=0,
+            last=1,
+        )
 
 
 @pytest.mark.attack("memory")
-def test_a_table_of_digits_that_expands_to_far_more_is_refused(prepared, tmp_path, monkeypatch, peak):
+def test_a_table_of_digits_that_expands_to_far_more_is_refused(
+    prepared, tmp_path, monkeypatch, peak
+):
     monkeypatch.setattr("rib.data.layouts.digits.TABLE", 1 << 20, raising=False)
     path = tar(tmp_path / "a.tar", {DIGITS: gzip.compress(bytes(64 << 20))})
     peak()  # what follows is measured
     with pytest.raises(UserError, match=r"a\.tar.*sklearn"):
-        prepared("digits", path, space=LabelSpace(("0",), ((0,),), ("0",), 1), variant="plain", first=0, last=1)
+        prepared(
+            "digits",
+            path,
+            space=LabelSpace(("0",), ((0,),), ("0",), 1),
+            variant="plain",
+            first=0,
+            last=1,
+        )
     assert peak() < 16 << 20
 
 

@@ -51,13 +51,22 @@ def test_a_merge_of_ten_vit_b_16_takes_less_than_3_gb(stored, name):
     weights = dict.fromkeys(PARENTS, 0.1)
     if name in ("model_stock", "ties", "dare"):
         algorithm = ROOT / f"workflow/lib/rib/methods/{name}.py"
-        weights = {"form": "merge", "algorithm": str(algorithm), "parents": PARENTS, "run": "m/t/x/all/0"}
+        weights = {
+            "form": "merge",
+            "algorithm": str(algorithm),
+            "parents": PARENTS,
+            "run": "m/t/x/all/0",
+        }
         weights["settings"] = settings.get(name, {})
     elif name == "task_arithmetic":
         weights = {"pretrained": -3.0, **dict.fromkeys(PARENTS, 0.4)}
     command = [sys.executable, "-c", MERGE, stored, json.dumps(weights), json.dumps(PARENTS)]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={"PYTHONPATH": ROOT / "workflow/lib"}
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ROOT / "workflow/lib"},
     )
     peak = int(done.stdout.split()[-1])
     print(f"{name}: {peak / 1e9:.2f} GB")

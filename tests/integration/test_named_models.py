@@ -49,17 +49,29 @@ CLIP = {
 def of_timm(folder, **more):
     """Files of a repository that timm has written."""
     torch.manual_seed(0)
-    timm.models.save_for_hf(timm.create_model("test_vit", num_classes=1000, **more), folder, safe_serialization=True)
+    timm.models.save_for_hf(
+        timm.create_model("test_vit", num_classes=1000, **more), folder, safe_serialization=True
+    )
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def clip_files():
     """Files of a repository with an open_clip model of its own, and the model."""
     torch.manual_seed(0)
-    model = open_clip.model.CLIP(**{key: dict(v) if isinstance(v, dict) else v for key, v in CLIP.items()}).eval()
-    config = {"model_cfg": CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}}
-    weights = safetensors.torch.save({key: tensor.contiguous() for key, tensor in model.state_dict().items()})
-    return {"open_clip_config.json": json.dumps(config).encode(), "open_clip_model.safetensors": weights}, model
+    model = open_clip.model.CLIP(
+        **{key: dict(v) if isinstance(v, dict) else v for key, v in CLIP.items()}
+    ).eval()
+    config = {
+        "model_cfg": CLIP,
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
+    }
+    weights = safetensors.torch.save(
+        {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    )
+    return {
+        "open_clip_config.json": json.dumps(config).encode(),
+        "open_clip_model.safetensors": weights,
+    }, model
 
 
 @pytest.fixture
@@ -69,9 +81,13 @@ def repositories(tmp_path):
     found["owner/clip"] = Repository(clip_files()[0], licence="cc-by-nc-4.0")
     for name in NAMES:
         if name.startswith("timm/"):
-            found[get_pretrained_cfg(name[5:]).hf_hub_id] = Repository(sizes={"model.safetensors": 350_000_000})
+            found[get_pretrained_cfg(name[5:]).hf_hub_id] = Repository(
+                sizes={"model.safetensors": 350_000_000}
+            )
         elif name.startswith("open_clip/"):
-            repo = open_clip.pretrained.get_pretrained_cfg(*name.split("/")[1:])["hf_hub"].rstrip("/")
+            repo = open_clip.pretrained.get_pretrained_cfg(*name.split("/")[1:])["hf_hub"].rstrip(
+                "/"
+            )
             own = {
                 "open_clip_model.safetensors": 1_500_000_000,
                 "tokenizer.json": 34_000_000,
@@ -88,16 +104,28 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
     with served(repositories) as hub:
         first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
         assert len(hub.asked) >= len(NAMES)
-    assert "'vit_small_patch16_dinov3.lvd1689m' is gated" in first and "non-commercial use only (cc-by-nc-4.0)" in first
+    assert (
+        "'vit_small_patch16_dinov3.lvd1689m' is gated" in first
+        and "non-commercial use only (cc-by-nc-4.0)" in first
+    )
     again = project.snakemake("-n", config=chosen, **OFFLINE)
     assert jobs(first) == jobs(again) and jobs(again)["convert_model"] == len(NAMES)
     assert "Resolving" in first and "Resolving" not in again
     lock = read_json(project.folder / "models.lock.json")
-    assert sorted(lock) == sorted(NAMES) and {facts["source"]["revision"] for facts in lock.values()} == {COMMIT}
+    assert sorted(lock) == sorted(NAMES) and {
+        facts["source"]["revision"] for facts in lock.values()
+    } == {COMMIT}
     siglip = lock["open_clip/ViT-B-16-SigLIP2/webli"]
-    assert [part["path"] for part in siglip["tokenizer"]] == ["tokenizer.json", "tokenizer_config.json"]
+    assert [part["path"] for part in siglip["tokenizer"]] == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert siglip["preprocessing"]["crop_mode"] == "squash" and siglip["head"] == "zero_shot"
-    assert {name for name in NAMES if lock[name]["head"] == "published"} == {NAMES[2], NAMES[3], "hf-hub:owner/net"}
+    assert {name for name in NAMES if lock[name]["head"] == "published"} == {
+        NAMES[2],
+        NAMES[3],
+        "hf-hub:owner/net",
+    }
     plan = project.snakemake("plan", config=chosen, **OFFLINE)
     assert "vit_small_patch16_dinov3.lvd1689m: 350MB, dinov3-license, gated" in plan
     assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
@@ -107,7 +135,9 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
 
 def test_the_pages_examples_are_planned(project, repositories, tmp_path):
     """Commands and the entry of docs/adding.md."""
-    text = re.search(r"^## A model\n(.*?)(?=^## )", (ROOT / "docs/adding.md").read_text(), re.S | re.M)[1]
+    text = re.search(
+        r"^## A model\n(.*?)(?=^## )", (ROOT / "docs/adding.md").read_text(), re.S | re.M
+    )[1]
     commands = re.findall(r"^snakemake .*$", text, re.M)
     of_timm(project.folder / "own/networks/mine", img_size=96)
     (project.folder / "own/models.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
@@ -116,7 +146,10 @@ def test_the_pages_examples_are_planned(project, repositories, tmp_path):
         for command in commands:
             done = subprocess.run(
                 [sys.executable, "-m", *shlex.split(command), "targets=default"],
-                **{"cwd": project.folder, "env": {**os.environ, **environment(hub, tmp_path / "hf")}},
+                **{
+                    "cwd": project.folder,
+                    "env": {**os.environ, **environment(hub, tmp_path / "hf")},
+                },
                 **{"capture_output": True, "text": True},
             )
             assert done.returncode == 0 and jobs(done.stdout)["convert_model"], done.stderr
@@ -125,15 +158,26 @@ def test_the_pages_examples_are_planned(project, repositories, tmp_path):
 
 def test_torch_is_not_imported_to_read_the_lock(tmp_path):
     code = "import sys, rib.config.catalog; sys.exit(bool({'torch', 'timm', 'open_clip'} & sys.modules.keys()))"
-    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow/lib")}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow/lib")}, check=True
+    )
 
 
 def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositories, tmp_path):
     """The zero-shot head is made offline, with the tokenizer that was fetched with the weights."""
     of_timm(project.folder / "networks/mine", img_size=32)
-    chosen = ("models=[tiny_cnn, 'local-dir:networks/mine', 'hf-hub:owner/net', 'hf-hub:owner/clip']", "image_size=32")
-    files = [f"results/tiny/models/{name}/manifest.json" for name in ("mine", "owner.net", "owner.clip")]
-    fetched = ["mine/mine.safetensors", "owner.net/owner.net.safetensors", "owner.clip/owner.clip.safetensors"]
+    chosen = (
+        "models=[tiny_cnn, 'local-dir:networks/mine', 'hf-hub:owner/net', 'hf-hub:owner/clip']",
+        "image_size=32",
+    )
+    files = [
+        f"results/tiny/models/{name}/manifest.json" for name in ("mine", "owner.net", "owner.clip")
+    ]
+    fetched = [
+        "mine/mine.safetensors",
+        "owner.net/owner.net.safetensors",
+        "owner.clip/owner.clip.safetensors",
+    ]
     fetched += ["owner.clip/tokenizer.json", "owner.clip/tokenizer_config.json"]
     with served(repositories) as hub:
         settings = environment(hub, tmp_path / "hf")
@@ -143,7 +187,9 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     torch.manual_seed(0)
     with torch.inference_mode():
         network, facts = load(project.folder / "results/tiny/models/mine", torch.device("cpu"))
-        published = timm.create_model(f"local-dir:{project.folder / 'networks/mine'}", pretrained=True).eval()
+        published = timm.create_model(
+            f"local-dir:{project.folder / 'networks/mine'}", pretrained=True
+        ).eval()
         torch.testing.assert_close(network(images), published(images))
         # The repository's network is for 160 px; timm resizes its position embeddings.
         network = load(project.folder / "results/tiny/models/owner.net", torch.device("cpu"))[0]
@@ -159,7 +205,9 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
         )
         for name, data in words().items():
             (folder / name).write_bytes(data)
-        (folder / "open_clip_config.json").write_bytes(repositories["owner/clip"].files["open_clip_config.json"])
+        (folder / "open_clip_config.json").write_bytes(
+            repositories["owner/clip"].files["open_clip_config.json"]
+        )
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
         names, templates = open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
         head = open_clip.build_zero_shot_classifier(clip, tokenizer, names, templates)
@@ -177,7 +225,9 @@ def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
         first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
     source = read_json(project.folder / "models.lock.json")["timm/resnet50.a1_in1k"]["source"]
     assert "resnet50.a1_in1k" in first and source["revision"] == COMMIT
-    assert jobs(first) == jobs(project.snakemake("-n", config=("models=resnet50.a1_in1k", *chosen[1:]), **OFFLINE))
+    assert jobs(first) == jobs(
+        project.snakemake("-n", config=("models=resnet50.a1_in1k", *chosen[1:]), **OFFLINE)
+    )
     project.snakemake("-n", config=("models=[resnet18.a1_in1k]", *chosen[1:]), **OFFLINE)
 
 
@@ -195,15 +245,23 @@ def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
         ("timm:resnet18", "is not a model's name"),
     ],
 )
-def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(project, repositories, tmp_path, name, said):
+def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(
+    project, repositories, tmp_path, name, said
+):
     with served(repositories) as hub:
         settings = environment(hub, tmp_path / "hf")
-        printed = project.snakemake("-n", config=(f"models=['hf-hub:owner/net', '{name}']",), check=False, **settings)
+        printed = project.snakemake(
+            "-n", config=(f"models=['hf-hub:owner/net', '{name}']",), check=False, **settings
+        )
     assert said in printed and "config, models: " in printed and "Traceback" not in printed
     assert not (project.folder / "models.lock.json").exists()
 
 
-@pytest.mark.parametrize("settings", [OFFLINE, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["offline", "no hub"])
+@pytest.mark.parametrize(
+    "settings", [OFFLINE, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["offline", "no hub"]
+)
 def test_a_name_without_lock_and_hub_is_a_sentence(project, settings):
-    printed = project.snakemake("-n", config=("models=['hf-hub:owner/net']",), check=False, **settings)
+    printed = project.snakemake(
+        "-n", config=("models=['hf-hub:owner/net']",), check=False, **settings
+    )
     assert "'hf-hub:owner/net': the hub can't be reached" in printed

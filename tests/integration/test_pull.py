@@ -61,7 +61,9 @@ def tree() -> dict[str, object]:
     found = {}
     for path in Path("..").rglob("*"):
         if not {".dvc", "storage"}.intersection(path.parts):
-            found[str(path)] = path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+            found[str(path)] = (
+                path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+            )
     return found
 
 
@@ -75,7 +77,9 @@ def template(tmp_path_factory):
         for path, text in FILES.items():
             Path(path).write_text(text)
         with Repo.init(no_scm=True) as repo:
-            config = """[core]\n    remote = storage\n['remote "storage"']\n    url = ../../storage\n"""
+            config = (
+                """[core]\n    remote = storage\n['remote "storage"']\n    url = ../../storage\n"""
+            )
             Path(".dvc/config.local").write_text(config)
             repo.add(["results/x", "results/y.txt"])
             repo.push()
@@ -121,7 +125,10 @@ def test_all_that_is_tracked_comes_and_stays(shared):
         ("results/x/sub", ["results/x/sub/b.txt"]),
         ("./results/x/a.txt", ["results/x/a.txt"]),
         (["results/y.txt", "results/x/a.txt"], ["results/y.txt", "results/x/a.txt"]),
-        (["results", "results/x/a.txt"], ["results/x/a.txt", "results/x/sub/b.txt", "results/y.txt"]),
+        (
+            ["results", "results/x/a.txt"],
+            ["results/x/a.txt", "results/x/sub/b.txt", "results/y.txt"],
+        ),
     ],
     ids=str,
 )
@@ -179,7 +186,9 @@ def test_a_storage_that_is_not_there(shared):
     refused("results/.*dvc")
 
 
-@pytest.mark.parametrize("wanted", ["nothing", "results/x/nothing", "../outside.txt", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "wanted", ["nothing", "results/x/nothing", "../outside.txt", "/etc/passwd"]
+)
 def test_what_is_not_tracked(shared, wanted):
     refused(f"no .dvc file .*{wanted}", wanted)
 
@@ -203,13 +212,20 @@ def test_an_object_that_is_missing_or_damaged_is_named(shared, lost, damage):
     path = STORE / name[:2] / name[2:]
     path.unlink()
     if damage == "damaged":
-        path.write_bytes(b'[{"md5": "' + hashlib.md5(b"a").hexdigest().encode() + b'", "relpath": "a.txt"}]')
+        path.write_bytes(
+            b'[{"md5": "' + hashlib.md5(b"a").hexdigest().encode() + b'", "relpath": "a.txt"}]'
+        )
     line = refused(name)
     assert ("results/x.dvc" if lost == "listing" else "results/x/sub/b.txt") in line
     pull("results/y.txt")
     assert Path("results/y.txt").read_text() == "y", "what does not need it comes"
     put(b"b")
-    put(json.dumps([{"md5": hashlib.md5(text).hexdigest(), "relpath": path} for text, path in PARTS]).encode(), ".dir")
+    put(
+        json.dumps(
+            [{"md5": hashlib.md5(text).hexdigest(), "relpath": path} for text, path in PARTS]
+        ).encode(),
+        ".dir",
+    )
     pull([])
     assert pulled(), "when it was restored, it comes"
 
@@ -278,12 +294,19 @@ LISTINGS = {
     ("key", "honest"),
     [
         *((pytest.param(key, True, id=f"named in the .dvc file, {key}")) for key in LISTINGS),
-        *((pytest.param(key, False, id=f"in the place of another, {key}")) for key in ("path: up", "hash: up", "fine")),
+        *(
+            (pytest.param(key, False, id=f"in the place of another, {key}"))
+            for key in ("path: up", "hash: up", "fine")
+        ),
     ],
 )
 def test_a_hostile_listing_writes_nothing(shared, key, honest):
     Path("Makefile").write_text("mine")
-    for place in (Path("../Makefile"), STORE.parents[1] / "Makefile", STORE.parents[2] / "../Makefile"):
+    for place in (
+        Path("../Makefile"),
+        STORE.parents[1] / "Makefile",
+        STORE.parents[2] / "../Makefile",
+    ):
         place.write_text("hostile")  # where objects with a hash of that name would be looked for
     name = list_instead(LISTINGS.get(key, [ENTRY]), honest)
     line = refused("results/x.dvc")
@@ -343,7 +366,11 @@ DVC_FILES = {
     "hash up": ("results/y.txt", {}, {"md5": "../../../../Makefile"}),
     "hash up to a folder": ("results/x", {}, {"md5": "../../../../Makefile.dir"}),
     "old hash": ("results/x", {}, {"hash": "md5-dos2unix"}),
-    "files": ("results/x", {}, {"md5": None, "files": [{"relpath": "../../outside.txt", "md5": GOOD}]}),
+    "files": (
+        "results/x",
+        {},
+        {"md5": None, "files": [{"relpath": "../../outside.txt", "md5": GOOD}]},
+    ),
     "other storage": ("results/y.txt", {}, {"remote": "elsewhere"}),
     "command": ("results/y.txt", {"cmd": "touch ../outside.txt"}, {}),
 }
@@ -362,14 +389,23 @@ def test_a_hostile_dvc_file_writes_nothing(shared, key):
 def test_a_pipeline_is_neither_run_nor_checked_out(shared):
     put(b"hostile")
     md5 = hashlib.md5(b"hostile").hexdigest()
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"s": {"cmd": "touch ../ran", "outs": ["../outside.txt"]}}}))
-    lock = {"s": {"cmd": "touch ../ran", "outs": [{"path": "../outside.txt", "md5": md5, "hash": "md5"}]}}
+    Path("dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"s": {"cmd": "touch ../ran", "outs": ["../outside.txt"]}}})
+    )
+    lock = {
+        "s": {
+            "cmd": "touch ../ran",
+            "outs": [{"path": "../outside.txt", "md5": md5, "hash": "md5"}],
+        }
+    }
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     refused("dvc.yaml")
 
 
 @attack
-@pytest.mark.parametrize("place", ["results", "results/x", "results/x/sub", "results/x to .git", "a loop"])
+@pytest.mark.parametrize(
+    "place", ["results", "results/x", "results/x/sub", "results/x to .git", "a loop"]
+)
 def test_links_in_the_project_are_not_followed_out_of_it(shared, place):
     aim = Path("../aim")
     (aim / "sub").mkdir(parents=True)

@@ -25,10 +25,18 @@ from tiny import forked
 from tiny.plugins import needs
 from tiny.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
-PAGES = {path.stem: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+PAGES = {
+    path.stem: path.read_text()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
 RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
-RUN_FOR_REAL = {"your-own-family", "adding", "sharing", "cluster"}  # pages of which other tests run the commands
+RUN_FOR_REAL = {
+    "your-own-family",
+    "adding",
+    "sharing",
+    "cluster",
+}  # pages of which other tests run the commands
 LOOKS = {"plan", "status"}
 CLUSTER = "envs/requirements-cluster.txt"
 INSTALL = f"pip install --require-hashes --no-deps -r {CLUSTER}"
@@ -54,15 +62,27 @@ def section(page, title):
 
 def examples(text):
     blocks = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M))
-    return [Example(text[: block.start()].rstrip().rsplit("\n\n", 1)[-1], block[1], block[2]) for block in blocks]
+    return [
+        Example(text[: block.start()].rstrip().rsplit("\n\n", 1)[-1], block[1], block[2])
+        for block in blocks
+    ]
 
 
 def commands(text):
     """Command lines of a text's blocks and sentences, without their comments."""
-    lines = [line for block in examples(text) if not block.language for line in block.content.splitlines()]
+    lines = [
+        line
+        for block in examples(text)
+        if not block.language
+        for line in block.content.splitlines()
+    ]
     inline = re.findall(r"`((?:snakemake|dvc|make|sha256sum) [^`]+)`", text)
     found = (re.sub(r"\s+# .*", "", line) for line in [*lines, *inline])
-    return list(dict.fromkeys(line for line in found if re.match(r"(snakemake|dvc|git|make|pip|sha256sum)\b", line)))
+    return list(
+        dict.fromkeys(
+            line for line in found if re.match(r"(snakemake|dvc|git|make|pip|sha256sum)\b", line)
+        )
+    )
 
 
 def write(project, shown):
@@ -95,7 +115,9 @@ def tool(rng, label):
     """A hammer or a saw, more or less."""
     pixels = rng.normal(190, 25, (60, 70, 3))
     parts = [(slice(10, 25), slice(10, 60)), (slice(25, 55), slice(30, 38))]
-    for rows, columns in parts if label == 0 else [(slice(30, 40), slice(5, 65)), (slice(40, 46), slice(5, 65, 6))]:
+    for rows, columns in (
+        parts if label == 0 else [(slice(30, 40), slice(5, 65)), (slice(40, 46), slice(5, 65, 6))]
+    ):
         pixels[rows, columns] -= 120
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -106,7 +128,9 @@ def tools(tmp_path_factory):
     page = PAGES["your-own-family"]
     project = Project(copy_project(tmp_path_factory.mktemp("docs") / "project"), family="tools")
     written = write(project, files_of(page))
-    assert written == {f"own/{name}" for name in ("families/tools.yaml", "datasets.yaml", "classes/tools.csv")}
+    assert written == {
+        f"own/{name}" for name in ("families/tools.yaml", "datasets.yaml", "classes/tools.csv")
+    }
     rng = np.random.default_rng(0)
     for dataset, count in IMAGES.items():
         for label, name in enumerate(("hammer", "saw")):
@@ -116,7 +140,9 @@ def tools(tmp_path_factory):
                 tool(rng, label).save(folder / f"{number}.jpg")
     (command,) = commands(page)
     shell(project, command)
-    for key, value in re.findall(r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")):
+    for key, value in re.findall(
+        r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")
+    ):
         config = (project.folder / "config.yaml").read_text()
         config, found = re.subn(rf"^{key}:[^#\n]*", f"{key}: {value} ", config, flags=re.M)
         assert found == 1
@@ -131,7 +157,10 @@ def to_change(tools, tmp_path):
 
 
 def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
-    pages = [tmp_path / "README.md", *(tmp_path / "docs" / f"{name}.md" for name in PAGES if name != "README")]
+    pages = [
+        tmp_path / "README.md",
+        *(tmp_path / "docs" / f"{name}.md" for name in PAGES if name != "README"),
+    ]
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)
     rules = shell(bare, "snakemake --rulegraph mermaid-js")
@@ -178,7 +207,11 @@ def test_make_has_the_targets_that_pages_name():
     calls = {line.split(" && ")[0] for line in [*PLANNED, *contributing] if line.startswith("make")}
     assert {"make run", "make docs", "make example"} <= calls
     planned = {call: Project(ROOT).run("make", "-n", *shlex.split(call)[1:]) for call in calls}
-    (ends_with,) = (block.content.strip() for block in examples(PAGES["README"]) if block.before.endswith("ends with"))
+    (ends_with,) = (
+        block.content.strip()
+        for block in examples(PAGES["README"])
+        if block.before.endswith("ends with")
+    )
     assert ends_with in planned["make run"] and all(planned.values())
 
 
@@ -191,7 +224,9 @@ def test_no_command_is_left_out():
 
 @pytest.mark.thorough
 @needs("slurm")
-@pytest.mark.parametrize("command", [line for line in commands(PAGES["cluster"]) if line.startswith("snakemake")])
+@pytest.mark.parametrize(
+    "command", [line for line in commands(PAGES["cluster"]) if line.startswith("snakemake")]
+)
 def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
     assert shell(paper if "family=imagenet" in command else bare, f"{command} -n --quiet rules")
 
@@ -200,10 +235,23 @@ def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
 def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
     head = read_json(tools.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
     assert head["from"] == "fitted" and head["images"] == 2 * IMAGES["everyday"]
-    ri, accuracy = (pd.read_csv(tools.folder / f"reports/tools/tables/{name}.csv") for name in ("ri", "accuracy"))
-    assert set(ri["target"]) == {"photos", "sketches"} and set(ri["method"]) == {"ft", "linear_probe", "wise_ft"}
-    assert set(ri["n"]) == {2 * 2 * 3} and set(accuracy["dataset"]) == {"photos", "sketches", "toys"}
-    assert accuracy.query("method == 'pretrained'")["accuracy"].min() > 60, "the fitted head knows the classes"
+    ri, accuracy = (
+        pd.read_csv(tools.folder / f"reports/tools/tables/{name}.csv")
+        for name in ("ri", "accuracy")
+    )
+    assert set(ri["target"]) == {"photos", "sketches"} and set(ri["method"]) == {
+        "ft",
+        "linear_probe",
+        "wise_ft",
+    }
+    assert set(ri["n"]) == {2 * 2 * 3} and set(accuracy["dataset"]) == {
+        "photos",
+        "sketches",
+        "toys",
+    }
+    assert accuracy.query("method == 'pretrained'")["accuracy"].min() > 60, (
+        "the fitted head knows the classes"
+    )
     assert "</html>" in (tools.folder / "reports/tools/index.html").read_text()
 
 
@@ -218,11 +266,17 @@ def test_another_picture_makes_what_depends_on_it_again(to_change):
     photo = to_change.folder / "own/images/toys/saw/0.jpg"
     photo.write_bytes((photo.parent / "1.jpg").read_bytes() + b"more")
     jobs = planned(to_change)
-    assert jobs["download"] == jobs["prepare"] == 1 and "finetune" not in jobs and jobs["evaluate_run"] == 7
+    assert (
+        jobs["download"] == jobs["prepare"] == 1
+        and "finetune" not in jobs
+        and jobs["evaluate_run"] == 7
+    )
 
 
 def planned(project):
-    return {rule: int(n) for rule, n in re.findall(TABLE_LINE, shell(project, "snakemake -n"), re.M)}
+    return {
+        rule: int(n) for rule, n in re.findall(TABLE_LINE, shell(project, "snakemake -n"), re.M)
+    }
 
 
 @pytest.mark.slow
@@ -235,10 +289,15 @@ def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
         (to_change.folder / path).write_text(text)
     rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
     shell(to_change, f"snakemake {rows}")
-    head = read_json(to_change.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
+    head = read_json(to_change.folder / "results/tools/models/efficientnet_lite0/model.json")[
+        "head"
+    ]
     assert head["images"] == 2 * 10
     counts = pd.read_parquet(to_change.folder / rows)["dataset"].value_counts()
-    assert counts["everyday"] == 2 * (IMAGES["everyday"] - 10) and counts["photos"] == 2 * IMAGES["photos"]
+    assert (
+        counts["everyday"] == 2 * (IMAGES["everyday"] - 10)
+        and counts["photos"] == 2 * IMAGES["photos"]
+    )
 
 
 def newest_grid(project) -> Path:
@@ -251,10 +310,16 @@ def newest_grid(project) -> Path:
 def test_a_method_is_added_to_what_is_there(to_change):
     text = section("adding", "A method")
     assert write(to_change, files_of(text)) == {"own/methods.yaml", "own/methods/bitfit.py"}
-    ft = to_change.folder / RESULTS.format(stage="finetune", run="photos/ft") / "checkpoint.safetensors"
+    ft = (
+        to_change.folder
+        / RESULTS.format(stage="finetune", run="photos/ft")
+        / "checkpoint.safetensors"
+    )
     before = ft.stat().st_mtime_ns
     (command,) = commands(text)
-    shell(to_change, command.replace("snakemake", "snakemake --until compute_metrics", 1))  # the rest takes its time
+    shell(
+        to_change, command.replace("snakemake", "snakemake --until compute_metrics", 1)
+    )  # the rest takes its time
     ri = pd.read_csv(newest_grid(to_change) / "tables/ri.csv")
     assert set(ri["method"]) == {"ft", "bitfit"} and ft.stat().st_mtime_ns == before
     own = safetensors.torch.load_file(Path(str(ft).replace("/ft/", "/bitfit/")))
@@ -274,7 +339,10 @@ def test_weights_that_were_trained_elsewhere_are_scored(to_change):
     for row in csv.DictReader(io.StringIO(shown.content)):
         run = RESULTS.format(stage="finetune", run=f"{row['target']}/ft")
         stored = safetensors.torch.load_file(to_change.folder / run / "checkpoint.safetensors")
-        file, state = to_change.folder / "own" / row["file"], {**start, **xor_decompress(stored, start)}
+        file, state = (
+            to_change.folder / "own" / row["file"],
+            {**start, **xor_decompress(stored, start)},
+        )
         (torch.save if file.suffix == ".pth" else safetensors.torch.save_file)(state, file)
     (command,) = (line for line in commands(text) if "external" in line)
     shell(to_change, command.replace("snakemake", "snakemake --until write_summary", 1))
@@ -293,17 +361,26 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
         archive.writestr("labels.csv", table)
         for number, row in enumerate(csv.DictReader(io.StringIO(table))):
             image = io.BytesIO()
-            tool(np.random.default_rng(number), ["hammer", "saw"].index(row["class"])).save(image, "JPEG")
+            tool(np.random.default_rng(number), ["hammer", "saw"].index(row["class"])).save(
+                image, "JPEG"
+            )
             archive.writestr(row["file"], image.getvalue())
-    assert write(to_change, files_of(text)) == {"own/layouts/labelled_files.py", "own/datasets.yaml"}
+    assert write(to_change, files_of(text)) == {
+        "own/layouts/labelled_files.py",
+        "own/datasets.yaml",
+    }
     (command,) = (line for line in commands(text) if line.startswith("sha256sum"))
-    to_change.edit("own/datasets.yaml", "sha256:...", f"sha256:{shell(to_change, command).split()[0]}")
+    to_change.edit(
+        "own/datasets.yaml", "sha256:...", f"sha256:{shell(to_change, command).split()[0]}"
+    )
     jobs = planned(to_change)
     assert jobs["prepare"] == 1 and jobs["evaluate_run"] == 7 and "finetune" not in jobs
     rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
     shell(to_change, f"snakemake {rows}")
     shop = rows_of(to_change.folder / rows).query("dataset == 'shop'")
-    assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(shop["label"]) == [0, 1]
+    assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(
+        shop["label"]
+    ) == [0, 1]
 
 
 @pytest.mark.thorough
@@ -314,7 +391,9 @@ def test_a_figure_is_added(to_change):
     shell(to_change, command)
     shown = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
     assert len(shown) == 2 * 3 and shown[["gain", "ri"]].notna().all(axis=None)
-    assert "trade_off" in (to_change.folder / "reports/tools/index.html").read_text(), "it is part of every run"
+    assert "trade_off" in (to_change.folder / "reports/tools/index.html").read_text(), (
+        "it is part of every run"
+    )
 
 
 @pytest.mark.thorough
@@ -339,26 +418,46 @@ def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     np.testing.assert_allclose(scores.max(dim=1).values, stored["confidence"], atol=1e-3)
 
 
-WHO = {f"GIT_{who}_{what}": "tester@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+WHO = {
+    f"GIT_{who}_{what}": "tester@localhost"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
 
 
 @pytest.mark.slow
 def test_results_are_shared_as_shown(to_change, tmp_path):
-    owner, colleague, origin = to_change, Project(tmp_path / "colleague", family="tools"), tmp_path / "origin.git"
+    owner, colleague, origin = (
+        to_change,
+        Project(tmp_path / "colleague", family="tools"),
+        tmp_path / "origin.git",
+    )
 
     def run(project, line):
-        return shell(project, line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("emoji", "tools"), **WHO)
+        return shell(
+            project,
+            line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("emoji", "tools"),
+            **WHO,
+        )
 
     remote, *publish = commands(section("sharing", "Publish"))
-    run(owner, f"git init -q -b main && git init -q --bare -b main {origin} && git remote add origin {origin}")
+    run(
+        owner,
+        f"git init -q -b main && git init -q --bare -b main {origin} && git remote add origin {origin}",
+    )
     run(owner, "git add --all && git commit -qm start && git push -qu origin main")
     for line in (remote, *publish):
         run(owner, line)
     owner.git("clone", "-q", str(origin), str(colleague.folder))
     run(colleague, remote)
-    others = [line for title in ("Get", "Merge", "Verify") for line in commands(section("sharing", title))]
+    others = [
+        line for title in ("Get", "Merge", "Verify") for line in commands(section("sharing", title))
+    ]
     printed = {line: run(colleague, line) for line in dict.fromkeys(others)}
-    assert "Nothing to be done" in printed["snakemake -n"] and "all files match" in printed["snakemake verify"]
+    assert (
+        "Nothing to be done" in printed["snakemake -n"]
+        and "all files match" in printed["snakemake verify"]
+    )
     assert owner.products() == colleague.products()
     for line in commands(section("sharing", "After a change of code")):
         run(colleague, line)

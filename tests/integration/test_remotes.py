@@ -87,13 +87,21 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     lost.unlink()
     colleague = clone(owner, tmp_path / "colleague", remote)
     printed = colleague.snakemake("pull", check=False)
-    assert lost.parent.name + lost.name in printed and checkpoint in printed and "Traceback" not in printed
+    assert (
+        lost.parent.name + lost.name in printed
+        and checkpoint in printed
+        and "Traceback" not in printed
+    )
     assert all(name.endswith((".dvc", "dvc.yaml")) for name in colleague.products())
     # What doesn't depend on it can be had nevertheless.
     colleague.snakemake("pull", config=("pull=[reports,results/tiny/paper/evaluate]",))
-    assert (colleague.folder / "reports/tiny/tables/mri.csv").exists() and not (colleague.folder / checkpoint).exists()
+    assert (colleague.folder / "reports/tiny/tables/mri.csv").exists() and not (
+        colleague.folder / checkpoint
+    ).exists()
     # DVC takes a folder whose listing is in the storage for complete and would not push the file again (docs/sharing.md).
-    shutil.copy(owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost)
+    shutil.copy(
+        owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost
+    )
     colleague.snakemake("pull")
     assert owner.products() == colleague.products()
 
@@ -103,13 +111,17 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
 @pytest.mark.parametrize(
     "entry",
     [
-        pytest.param({"relpath": "../../../../../../outside"}, id="a listing on a server that leads out"),
+        pytest.param(
+            {"relpath": "../../../../../../outside"}, id="a listing on a server that leads out"
+        ),
         pytest.param({"md5": "../../../../Makefile"}, id="a hash on a server that leads out"),
     ],
 )
 def test_a_hostile_listing_from_a_server_writes_nothing(owner, remote, tmp_path, entry):
     owner.dvc("push")
-    [tracked] = yaml.safe_load((owner.folder / "results/tiny/paper/finetune/tiny_cnn.dvc").read_text())["outs"]
+    [tracked] = yaml.safe_load(
+        (owner.folder / "results/tiny/paper/finetune/tiny_cnn.dvc").read_text()
+    )["outs"]
     listing = remote.store / "files/md5" / tracked["md5"][:2] / tracked["md5"][2:]
     entries = json.loads(listing.read_text())
     listing.chmod(0o644)
@@ -137,7 +149,9 @@ def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
         second.snakemake("pull")
         assert "Nothing to be done" in second.snakemake("-n")
 
-        mine, yours = (f"methods=[ft,linear_probe,lwf,wise_ft,{name}]" for name in ("l2_sp", "ewc_released"))
+        mine, yours = (
+            f"methods=[ft,linear_probe,lwf,wise_ft,{name}]" for name in ("l2_sp", "ewc_released")
+        )
         assert methods(second.listed(config=(yours,)), "finetune") == {"ewc_released"}
         for project, choice in ((second, yours), (first, mine)):
             project.snakemake(config=(choice,))

@@ -34,7 +34,9 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Chromium, its console readable; on machines without it the tests are skipped, but not where CI is set."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     driver = shutil.which("chromedriver")
     if not (program and driver):
         if os.environ.get("CI"):
@@ -46,7 +48,9 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
-        opened.implicitly_wait(10)  # where a machine has more to do, a page is there before all of it is
+        opened.implicitly_wait(
+            10
+        )  # where a machine has more to do, a page is there before all of it is
         yield opened
 
 
@@ -69,7 +73,8 @@ def resize(browser, size):
 
 def column(table, number):
     return [
-        row.find_elements(By.TAG_NAME, "td")[number].text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        row.find_elements(By.TAG_NAME, "td")[number].text
+        for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
     ]
 
 
@@ -84,7 +89,9 @@ def view(page, name):
 def opened_table(page, title):
     """The part of the page with a table and its tools, unfolded."""
     details = page.find_element(By.XPATH, f"//details[summary[normalize-space()='Table: {title}']]")
-    page.execute_script("arguments[0].open = true; arguments[0].scrollIntoView({block: 'center'})", details)
+    page.execute_script(
+        "arguments[0].open = true; arguments[0].scrollIntoView({block: 'center'})", details
+    )
     return details.find_element(By.CLASS_NAME, "part")
 
 
@@ -121,14 +128,19 @@ def test_a_table_sorts_by_number_and_back(page):
 
 
 def test_a_table_is_filtered_and_copied_as_csv(page):
-    page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+    page.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+    )
     part = opened_table(page, "Accuracy on every dataset")
     rows = part.find_elements(By.CSS_SELECTOR, "tbody tr")
     part.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("Pretrained")
     shown = [row for row in rows if row.is_displayed()]
     assert 0 < len(shown) < len(rows) and all("pretrained" in row.text for row in shown)
     press(page, part.find_element(By.CLASS_NAME, "copy"))
-    WebDriverWait(page, 20).until(lambda _: "copied" in part.find_element(By.TAG_NAME, "output").text)
+    WebDriverWait(page, 20).until(
+        lambda _: "copied" in part.find_element(By.TAG_NAME, "output").text
+    )
     copied = page.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
     head, *lines = csv.reader(io.StringIO(copied))
     assert head == [cell.text for cell in part.find_elements(By.CSS_SELECTOR, "th button")]
@@ -138,7 +150,10 @@ def test_a_table_is_filtered_and_copied_as_csv(page):
 def test_a_view_is_filtered_and_shows_number_and_interval_below_the_pointer(page):
     matrix = view(page, "ri_matrix")
     cells = lambda: matrix.find_elements(By.CSS_SELECTOR, "g.mark-rect.role-mark path")  # noqa: E731
-    every, choice = len(cells()), Select(matrix.find_element(By.XPATH, ".//label[contains(., 'Method')]//select"))
+    every, choice = (
+        len(cells()),
+        Select(matrix.find_element(By.XPATH, ".//label[contains(., 'Method')]//select")),
+    )
     choice.select_by_index(1)
     WebDriverWait(page, 20).until(lambda _: 0 < len(cells()) < every)
     choice.select_by_index(0)
@@ -153,7 +168,10 @@ def test_a_view_is_filtered_and_shows_number_and_interval_below_the_pointer(page
 def test_a_cell_of_ri_opens_what_explains_it(page, finished):
     facts = json.loads((finished[0].folder / "reports/tiny/tables/cells.json").read_text())["cells"]
     matrix, panel = view(page, "ri_matrix"), page.find_element(By.ID, "cell")
-    chosen = lambda: "/".join(Select(own).first_selected_option.get_attribute("value") for own in selects)  # noqa: E731
+
+    def chosen():
+        return "/".join(Select(own).first_selected_option.get_attribute("value") for own in selects)
+
     selects = panel.find_elements(By.TAG_NAME, "select")
     opened = set()
     for cell in matrix.find_elements(By.CSS_SELECTOR, "g.mark-rect.role-mark path")[:5]:
@@ -161,9 +179,13 @@ def test_a_cell_of_ri_opens_what_explains_it(page, finished):
         ActionChains(page).move_to_element(cell).click().perform()
         opened.add(run := chosen())
         shown = panel.find_element(By.CLASS_NAME, "explained")
-        assert all(f"{name}: {before} of {n}" in shown.text for name, n, before, _ in facts[run]["classes"])
+        assert all(
+            f"{name}: {before} of {n}" in shown.text for name, n, before, _ in facts[run]["classes"]
+        )
         images = shown.find_elements(By.TAG_NAME, "img") if facts[run]["flips"] else []
-        assert len(images) == len(facts[run]["flips"]) and all(own.get_property("naturalWidth") for own in images)
+        assert len(images) == len(facts[run]["flips"]) and all(
+            own.get_property("naturalWidth") for own in images
+        )
     assert len(opened) > 1 and opened <= set(facts)
     for own in selects:
         Select(own).select_by_index(0)
@@ -190,7 +212,8 @@ def test_the_navigation_stays_in_view_and_leads_to_each_question(page):
         link.click()
         title = page.find_element(By.ID, link.get_attribute("href").partition("#")[2])
         above, top = (
-            page.execute_script("return arguments[0].getBoundingClientRect().top", own) for own in (nav, title)
+            page.execute_script("return arguments[0].getBoundingClientRect().top", own)
+            for own in (nav, title)
         )
         assert above == 0 and -1 <= top < page.get_window_size()["height"]
 
@@ -198,7 +221,10 @@ def test_the_navigation_stays_in_view_and_leads_to_each_question(page):
 def test_the_page_is_printed_with_its_pictures_and_tables(page):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert all(image.is_displayed() for image in page.find_elements(By.CSS_SELECTOR, "figure img"))
-    assert not any(part.is_displayed() for part in page.find_elements(By.CSS_SELECTOR, ".view-box, nav, .tools"))
+    assert not any(
+        part.is_displayed()
+        for part in page.find_elements(By.CSS_SELECTOR, ".view-box, nav, .tools")
+    )
     assert all(part.size["height"] > 30 for part in page.find_elements(By.TAG_NAME, "table"))
 
 
@@ -212,7 +238,11 @@ def test_the_page_fits_its_screen(page, size):
 
 def test_links_lead_to_what_is_there(page, finished):
     links = {link.get_attribute("href") for link in page.find_elements(By.TAG_NAME, "a")}
-    paths = [link.removeprefix("file://") for link in links if link.startswith("file://") and "#" not in link]
+    paths = [
+        link.removeprefix("file://")
+        for link in links
+        if link.startswith("file://") and "#" not in link
+    ]
     assert len(paths) > 12 * 3 + 16 and all(map(os.path.exists, paths))
     anchors = {link.partition("#")[2] for link in links if "#" in link}
     assert anchors and all(page.find_elements(By.ID, anchor) for anchor in anchors)

@@ -16,9 +16,9 @@ BUILD = "python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c 
 @pytest.fixture
 def pages(tmp_path):
     """A copy of the pages and of all that they link to."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
     for name in filter(None, listed):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
@@ -37,10 +37,14 @@ def test_the_site_has_every_page_and_leads_from_the_readme_to_it(pages):
     front = (pages / "build/site/README.html").read_text()
     for page in (pages / "docs").glob("*.md"):
         assert (pages / f"build/site/docs/{page.stem}.html").is_file()
-    assert {"docs/methods.html", "docs/configuration.html", "data/README.html"} <= set(front.split('"'))
+    assert {"docs/methods.html", "docs/configuration.html", "data/README.html"} <= set(
+        front.split('"')
+    )
 
 
-@pytest.mark.parametrize("link", ["[gone](gone.md)", "[gone](methods.md#gone)", "![gone](../reports/gone.png)"])
+@pytest.mark.parametrize(
+    "link", ["[gone](gone.md)", "[gone](methods.md#gone)", "![gone](../reports/gone.png)"]
+)
 def test_a_broken_link_fails(pages, link):
     page = pages / "docs/figures.md"
     page.write_text(f"{page.read_text()}\n{link}\n")

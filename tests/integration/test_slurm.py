@@ -16,7 +16,9 @@ LACKING = slurm.missing()
 pytestmark = [
     pytest.mark.slow,
     needs("slurm"),
-    pytest.mark.skipif(bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"),
+    pytest.mark.skipif(
+        bool(LACKING), reason=f"SLURM and munge are not installed: {', '.join(LACKING)} missing"
+    ),
 ]
 KILLED = "tiny_cnn/red/ft/all/0"
 OTHER = "tiny_cnn/green/ft/all/0"
@@ -89,7 +91,12 @@ def finished_on_slurm(tmp_path_factory):
         killer.start()
         project.snakemake(
             *WANTED,
-            *("--workflow-profile", "profiles/slurm", "--slurm-partition-config", f"{cluster.folder}/partitions.yaml"),
+            *(
+                "--workflow-profile",
+                "profiles/slurm",
+                "--slurm-partition-config",
+                f"{cluster.folder}/partitions.yaml",
+            ),
             # the cluster keeps no accounts, and its jobs take seconds
             *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
             config=("methods=[ft]", "datasets=[red,green]"),
@@ -120,7 +127,11 @@ def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
 
 
 def test_jobs_at_once_have_a_gpu_each(finished_on_slurm):
-    devices = {call.name: call.device for call in reversed(finished_on_slurm.calls) if call.stage == "finetune"}
+    devices = {
+        call.name: call.device
+        for call in reversed(finished_on_slurm.calls)
+        if call.stage == "finetune"
+    }
     assert sorted(devices) == [OTHER, KILLED]
     assert devices[KILLED] != devices[OTHER] and set(devices.values()) <= set("0123")
 

@@ -37,7 +37,9 @@ print(rib.__file__, len(rib.list_models("imagenet")), len(ri), mri["method"].ite
 
 
 def run(*words, **more):
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=300, **more)
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, timeout=300, **more
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -45,24 +47,46 @@ def run(*words, **more):
 @pytest.fixture(scope="module")
 def files():
     """Files that git tracks, or would."""
-    return run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
+    return run(
+        "git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT
+    ).splitlines()
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory, files):
     """Built from a copy, since building leaves files behind."""
     source = tmp_path_factory.mktemp("source")
-    for name in (name for name in files if not name.startswith("tests/") and (ROOT / name).is_file()):
+    for name in (
+        name for name in files if not name.startswith("tests/") and (ROOT / name).is_file()
+    ):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
-    run(*PIP, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", source / "made", source)
+    run(
+        *PIP,
+        "wheel",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--wheel-dir",
+        source / "made",
+        source,
+    )
     (made,) = (source / "made").iterdir()
     return made
 
 
 def test_the_wheel_has_the_library_its_catalogue_and_schemas_and_nothing_else(wheel, files):
-    places = {"workflow/lib/rib/": "rib/", "workflow/catalog/": "rib/catalog/", "workflow/schemas/": "rib/schemas/"}
-    expected = {new + name.removeprefix(old) for old, new in places.items() for name in files if name.startswith(old)}
+    places = {
+        "workflow/lib/rib/": "rib/",
+        "workflow/catalog/": "rib/catalog/",
+        "workflow/schemas/": "rib/schemas/",
+    }
+    expected = {
+        new + name.removeprefix(old)
+        for old, new in places.items()
+        for name in files
+        if name.startswith(old)
+    }
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert found == expected and "rib/catalog/families/emoji.yaml" in found
 
@@ -71,14 +95,20 @@ def test_metadata_are_those_of_the_citation():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (PROJECT["version"], PROJECT["license"]) == (citation["version"], citation["license"])
     assert PROJECT["description"] == citation["title"]
-    assert [author["name"] for author in PROJECT["authors"]] == [author["name"] for author in citation["authors"]]
+    assert [author["name"] for author in PROJECT["authors"]] == [
+        author["name"] for author in citation["authors"]
+    ]
 
 
 def test_dependencies_are_those_of_the_workflow_without_its_own():
-    text = "".join((ROOT / "envs" / name).read_text() for name in ("requirements.in", "requirements-torch.txt"))
+    text = "".join(
+        (ROOT / "envs" / name).read_text() for name in ("requirements.in", "requirements-torch.txt")
+    )
     wanted = re.findall(r"^[a-z].*$", text, re.M)
     name_of = {line: re.match(r"[\w.-]+", line)[0] for line in wanted}
-    assert sorted(PROJECT["dependencies"]) == sorted(line for line in wanted if name_of[line] not in WORKFLOW_ONLY)
+    assert sorted(PROJECT["dependencies"]) == sorted(
+        line for line in wanted if name_of[line] not in WORKFLOW_ONLY
+    )
     assert set(WORKFLOW_ONLY) < set(name_of.values())
     (npm,) = re.findall(r"^[a-z].*$", (ROOT / "envs/requirements-npm.in").read_text(), re.M)
     assert PROJECT["optional-dependencies"] == {"npm": [npm]}
@@ -94,7 +124,13 @@ def test_an_installed_wheel_runs_the_loop_without_a_checkout(wheel, tmp_path):
     family.make(tmp_path / "mine")
     (tmp_path / "elsewhere").mkdir()
     words = (python, "-c", LOOP, tmp_path / "mine", tmp_path / "cache")
-    printed = run(*words, cwd=tmp_path / "elsewhere", env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+    printed = run(
+        *words, cwd=tmp_path / "elsewhere", env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    )
     place, models, runs, method = printed.split()
-    assert Path(place) == site / "rib/__init__.py" and int(models) > 10 and (runs, method) == ("2", "ft")
+    assert (
+        Path(place) == site / "rib/__init__.py"
+        and int(models) > 10
+        and (runs, method) == ("2", "ft")
+    )
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -30,10 +30,19 @@ STAGE = Path("work/mutation")
 REPORT = Path("reports/mutation.md")
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 GROUPS = {
-    "metrics": ["analysis/counts", "analysis/bootstrap", "analysis/ri", "analysis/tables", "analysis/published"],
+    "metrics": [
+        "analysis/counts",
+        "analysis/bootstrap",
+        "analysis/ri",
+        "analysis/tables",
+        "analysis/published",
+    ],
     "methods": ["methods/*"],
     "training": ["training/*", "models/checkpoint"],
-    "evaluation": [f"evaluation/{name}" for name in ("evaluate", "score", "features", "recipes", "select_weights")],
+    "evaluation": [
+        f"evaluation/{name}"
+        for name in ("evaluate", "score", "features", "recipes", "select_weights")
+    ],
     "records": ["records/*"],
 }
 NOTICED = {1, 3, 24, 36, 37, 152, 255, -24, -9, -11}  # exit codes: failed, ran out of time, crashed
@@ -74,7 +83,9 @@ def files_of(modules: Iterable[str]) -> list[str]:
 
 def project_files() -> list[Path]:
     """Files of the project that git knows or would add."""
-    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True
+    )
     paths = [Path(os.fsdecode(name)) for name in tracked.stdout.split(b"\0") if name]
     return [path for path in paths if path.is_file()]
 
@@ -90,7 +101,10 @@ def make_stage(files: Iterable[str]) -> None:
         if path.is_relative_to("workflow/lib"):
             places = ["src" / path.relative_to("workflow/lib")]
         elif path.is_relative_to("workflow"):
-            places = [path, path.relative_to("workflow")]  # where the package finds schemas from `src`
+            places = [
+                path,
+                path.relative_to("workflow"),
+            ]  # where the package finds schemas from `src`
         else:
             places = [path]
         for place in places:
@@ -100,8 +114,12 @@ def make_stage(files: Iterable[str]) -> None:
     (STAGE / "mutants/workflow").mkdir(parents=True, exist_ok=True)
     (STAGE / "mutants/workflow/lib").unlink(missing_ok=True)
     (STAGE / "mutants/workflow/lib").symlink_to("../src")
-    copied = sorted({entry.name for entry in STAGE.iterdir()} - {"src", "mutants", "pyproject.toml"})
-    settings = Path("pyproject.toml").read_text().replace('"workflow/lib"', '"src"') + SETTINGS.format(
+    copied = sorted(
+        {entry.name for entry in STAGE.iterdir()} - {"src", "mutants", "pyproject.toml"}
+    )
+    settings = Path("pyproject.toml").read_text().replace(
+        '"workflow/lib"', '"src"'
+    ) + SETTINGS.format(
         modules=json.dumps([f"src/rib/{file}" for file in files]),
         copied=json.dumps(copied),
         words=json.dumps(WORDS),
@@ -115,14 +133,18 @@ def forget_survivors() -> None:
     for path in (STAGE / "mutants/src").rglob("*.py.meta"):
         facts = json.loads(path.read_text())
         codes = facts["exit_code_by_key"]
-        facts["exit_code_by_key"] = {key: code if code in NOTICED else None for key, code in codes.items()}
+        facts["exit_code_by_key"] = {
+            key: code if code in NOTICED else None for key, code in codes.items()
+        }
         path.write_text(json.dumps(facts))
 
 
 def equivalents() -> list[tuple[re.Pattern, re.Pattern]]:
     """Changes that were judged to change nothing: patterns of the line before and of the line after."""
     with open(EQUIVALENT, newline="", encoding="utf-8") as file:
-        return [(re.compile(row["before"]), re.compile(row["after"])) for row in csv.DictReader(file)]
+        return [
+            (re.compile(row["before"]), re.compile(row["after"])) for row in csv.DictReader(file)
+        ]
 
 
 def difference(mutant: str, path: str) -> tuple[str, str]:
@@ -130,7 +152,9 @@ def difference(mutant: str, path: str) -> tuple[str, str]:
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
-    return tuple("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return tuple(
+        "\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
+    )
 
 
 def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
@@ -159,13 +183,20 @@ def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
 
 def score(counts: Counter) -> float:
     """Percent of the mutants that were tried and change something which the tests notice."""
-    return 100 * counts["noticed"] / max(1, counts["mutants"] - counts["not tried"] - counts["equivalent"])
+    return (
+        100
+        * counts["noticed"]
+        / max(1, counts["mutants"] - counts["not tried"] - counts["equivalent"])
+    )
 
 
 def table(by_file: dict[str, Counter]) -> str:
     """The report: a row for each group; the score is of the mutants that were tried and aren't equivalent."""
     kinds = ["mutants", "not tried", "equivalent", "noticed"]
-    rows = [f"| modules | {' | '.join(kinds)} | lived | noticed, % |", "|---" * (len(kinds) + 3) + "|"]
+    rows = [
+        f"| modules | {' | '.join(kinds)} | lived | noticed, % |",
+        "|---" * (len(kinds) + 3) + "|",
+    ]
     for group, modules in GROUPS.items():
         counts = sum((by_file[file] for file in files_of(modules)), Counter())
         numbers = [counts[kind] for kind in kinds]
@@ -176,9 +207,15 @@ def table(by_file: dict[str, Counter]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("modules", nargs="*", help="relative to the library, without .py; or 'scored', or 'rules'")
-    parser.add_argument("--sample", type=int, help="try so many changes of the rules, always the same")
-    parser.add_argument("--report", action="store_true", help="only tell what is known from a run that was stopped")
+    parser.add_argument(
+        "modules", nargs="*", help="relative to the library, without .py; or 'scored', or 'rules'"
+    )
+    parser.add_argument(
+        "--sample", type=int, help="try so many changes of the rules, always the same"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="only tell what is known from a run that was stopped"
+    )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
     if chosen.modules == ["rules"]:
@@ -187,9 +224,15 @@ def main() -> None:
     if importlib.util.find_spec("mutmut") is None:
         sys.exit("mutmut is missing; call `make mutation`, which installs it.")
     scored = chosen.modules == ["scored"]
-    modules = [name for group in GROUPS.values() for name in group] if scored else chosen.modules or changed_modules()
+    modules = (
+        [name for group in GROUPS.values() for name in group]
+        if scored
+        else chosen.modules or changed_modules()
+    )
     if not modules:
-        sys.exit('no module differs from main; name some, for example: make mutation MODULES="analysis/ri methods/ewc"')
+        sys.exit(
+            'no module differs from main; name some, for example: make mutation MODULES="analysis/ri methods/ewc"'
+        )
     files, project = files_of(modules), Path.cwd()
     if not chosen.report:
         make_stage(files)

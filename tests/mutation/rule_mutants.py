@@ -112,7 +112,9 @@ def _block(lines: list[str], header: int) -> range:
     """Numbers of the lines that belong to a header, which are those that are indented more."""
     depth = len(lines[header]) - len(lines[header].lstrip())
     end = header + 1
-    while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > depth):
+    while end < len(lines) and (
+        not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > depth
+    ):
         end += 1
     return range(header + 1, end)
 
@@ -121,12 +123,18 @@ def all_mutants(folder: Path = RULES) -> list[Mutant]:
     """Mutants of all files of rules, in the order of the files."""
     files = [RuleFile(path) for path in sorted(folder.rglob("*.smk"))]
     known = {name: definition for file in files for name, definition in file.definitions().items()}
-    of_inputs = _reached(known, (call for file in files for kind, call in file.sections if kind == "input"))
-    of_settings = _reached(known, (call for file in files for kind, call in file.sections if kind == "params"))
+    of_inputs = _reached(
+        known, (call for file in files for kind, call in file.sections if kind == "input")
+    )
+    of_settings = _reached(
+        known, (call for file in files for kind, call in file.sections if kind == "params")
+    )
     mutants = []
     for file in files:
         for kind, call in file.sections:
-            mutants += _of_inputs(file, call) if kind == "input" else _of_settings(file, call, known)
+            mutants += (
+                _of_inputs(file, call) if kind == "input" else _of_settings(file, call, known)
+            )
         for name, definition in file.definitions().items():
             if name in of_inputs:
                 mutants += _of_input_definition(file, definition)
@@ -170,7 +178,9 @@ def _of_input_definition(file: RuleFile, definition: Definition) -> Iterator[Mut
                 yield _mutant(file, value, value, EMPTY)
 
 
-def _of_settings(file: RuleFile, node: ast.AST, known: Mapping[str, Definition]) -> Iterator[Mutant]:
+def _of_settings(
+    file: RuleFile, node: ast.AST, known: Mapping[str, Definition]
+) -> Iterator[Mutant]:
     """Each setting left out, of dicts and of calls of functions that the rules define."""
     for part in ast.walk(node):
         for key, value in _entries(part):
@@ -186,7 +196,11 @@ def _of_settings(file: RuleFile, node: ast.AST, known: Mapping[str, Definition])
 def _of_digests(file: RuleFile, node: ast.AST) -> Iterator[Mutant]:
     """Each file of a digest left out, besides the script."""
     for part in ast.walk(node):
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in DIGESTS:
+        if (
+            isinstance(part, ast.Call)
+            and isinstance(part.func, ast.Name)
+            and part.func.id in DIGESTS
+        ):
             for argument in part.args[DIGESTS[part.func.id] :]:
                 yield _mutant(file, argument, argument, NO_ARGUMENT)
 
@@ -208,7 +222,9 @@ def _is_empty(value: ast.expr) -> bool:
 
 
 def _mutant(file: RuleFile, first: ast.AST, last: ast.AST, text: str) -> Mutant:
-    return Mutant(file.path, (first.lineno, first.col_offset), (last.end_lineno, last.end_col_offset), text)
+    return Mutant(
+        file.path, (first.lineno, first.col_offset), (last.end_lineno, last.end_col_offset), text
+    )
 
 
 def make_stage(paths: Iterable[Path]) -> None:
@@ -253,4 +269,6 @@ def try_all(sample: int | None, paths: Iterable[Path]) -> None:
             lived += 1
             print(mutant.shown(mutant.file.read_text(encoding="utf-8")), flush=True)
     noticed = len(mutants) - lived
-    print(f"rules: {100 * noticed / max(1, len(mutants)):.1f} % noticed, {noticed} of {len(mutants)} tried")
+    print(
+        f"rules: {100 * noticed / max(1, len(mutants)):.1f} % noticed, {noticed} of {len(mutants)} tried"
+    )

@@ -46,7 +46,9 @@ class Results:
         self.outcomes: dict[str, str] = {}
         self.tried: dict[str, dict[str, int]] = defaultdict(dict)
         self.seconds = 0.0
-        self.code = subprocess.check_output(["git", "rev-parse", "HEAD:workflow"], text=True).strip()
+        self.code = subprocess.check_output(
+            ["git", "rev-parse", "HEAD:workflow"], text=True
+        ).strip()
 
     def save(self, part: str) -> None:
         """Keep these results, and add those of other parts with the same code."""
@@ -55,12 +57,19 @@ class Results:
         write_text(own, json.dumps(vars(self)))
         others = [json.loads(path.read_text()) for path in PARTS.glob("*.json") if path != own]
         for other in (other for other in others if other["code"] == self.code):
-            self.topics, self.outcomes = other["topics"] | self.topics, other["outcomes"] | self.outcomes
-            self.tried |= {test: given for test, given in other["tried"].items() if test not in self.tried}
+            self.topics, self.outcomes = (
+                other["topics"] | self.topics,
+                other["outcomes"] | self.outcomes,
+            )
+            self.tried |= {
+                test: given for test, given in other["tried"].items() if test not in self.tried
+            }
             self.seconds += other["seconds"]
 
     def pytest_collection_finish(self, session) -> None:
-        self.topics = {item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items}
+        self.topics = {
+            item.nodeid: item.get_closest_marker("attack").args[0] for item in session.items
+        }
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.when == "call" or report.outcome != "passed":
@@ -75,7 +84,10 @@ class Results:
         lines = ["| topic | attacks | repelled | failed | skipped |", "|---|---|---|---|---|"]
         for topic, names in [*sorted(tests.items()), ("all", sorted(self.topics))]:
             found = [self.outcomes.get(name) for name in names]
-            numbers = [len(names), *(found.count(outcome) for outcome in ("passed", "failed", "skipped"))]
+            numbers = [
+                len(names),
+                *(found.count(outcome) for outcome in ("passed", "failed", "skipped")),
+            ]
             lines.append(f"| {topic} | {' | '.join(map(str, numbers))} |")
         tried = {test: given for test, given in self.tried.items() if given}
         if tried:
@@ -101,7 +113,9 @@ def main() -> int:
     os.environ["RIB_SECURITY"] = "1"  # some fuzz tests try more inputs
     results, started = Results(), time.monotonic()
     chosen = sys.argv[1:] or ["tests/unit", "tests/workflow", "tests/integration", "tests/torture"]
-    status = pytest.main(["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results])
+    status = pytest.main(
+        ["-m", "attack", "-q", "--durations=0", "--durations-min=60", *chosen], plugins=[results]
+    )
     results.seconds = time.monotonic() - started
     results.save(" ".join(chosen))
     write_text(REPORT, results.page())

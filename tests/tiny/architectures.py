@@ -32,9 +32,13 @@ class Architecture:
         Noise is added to them: by initial scales, some of which are 0, random blocks and heads would change nothing.
         """
         torch.manual_seed(0)
-        model = build(self.library, self.architecture, num_classes, arguments=self.arguments, **rates)
+        model = build(
+            self.library, self.architecture, num_classes, arguments=self.arguments, **rates
+        )
         for parameter in model.parameters():
-            parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.02) * torch.randn_like(parameter)
+            parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.02) * torch.randn_like(
+                parameter
+            )
         return model
 
 
@@ -50,11 +54,23 @@ def small_trunk(architecture: str, **arguments) -> str:
 
 VIT = {"depth": 4, "embed_dim": 32, "num_heads": 2, "img_size": 64}
 VIT_14 = VIT | {"img_size": 56}  # with patches of 14 pixels
-NAFLEX = {"depth": 4, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2.0, "pos_embed_grid_size": (4, 4)}
+NAFLEX = {
+    "depth": 4,
+    "embed_dim": 32,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "pos_embed_grid_size": (4, 4),
+}
 PE = VIT | {"attn_pool_num_heads": 2, "attn_pool_mlp_ratio": 2.0}
 FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 128)}
 CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
-SWIN = {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (1, 2, 2, 4), "img_size": 64, "window_size": 4}
+SWIN = {
+    "depths": (1, 1, 2, 1),
+    "embed_dim": 16,
+    "num_heads": (1, 2, 2, 4),
+    "img_size": 64,
+    "window_size": 4,
+}
 RESNET = {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, 64)}
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
@@ -63,10 +79,15 @@ SIGLIP = {"embed_dim": 32, "custom_text": True, "init_logit_bias": -10}
 
 def clip(vision: Mapping, **more) -> dict:
     """Arguments for an open_clip model with this configuration of its image tower."""
-    return {"model_cfg": {"embed_dim": 24, "vision_cfg": {"image_size": 64, **vision}, "text_cfg": TEXT} | more}
+    return {
+        "model_cfg": {"embed_dim": 24, "vision_cfg": {"image_size": 64, **vision}, "text_cfg": TEXT}
+        | more
+    }
 
 
-def trunk(architecture: str, pool: str, proj: str | None = None, size: int = 64, **arguments) -> dict:
+def trunk(
+    architecture: str, pool: str, proj: str | None = None, size: int = 64, **arguments
+) -> dict:
     """Configuration of an open_clip image tower that is a small timm network."""
     name = small_trunk(architecture, **arguments)
     return {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj, "image_size": size}
@@ -134,4 +155,6 @@ EXAMPLES = {"vit", "swin", "resnet", "clip_vit", "mobileclip2"}
 
 def cases(names: Iterable[str]) -> list:
     """Parameters of a test: architectures by name, of which `make test` tries the examples and `make test-all` all."""
-    return [pytest.param(name, marks=() if name in EXAMPLES else pytest.mark.thorough) for name in names]
+    return [
+        pytest.param(name, marks=() if name in EXAMPLES else pytest.mark.thorough) for name in names
+    ]

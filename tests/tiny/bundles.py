@@ -29,7 +29,13 @@ SETTINGS = {
     "confidence": 0.95,
     "seed": 0,
 }
-COSTS = {"seconds": 1.0, "cpu_seconds": 1.0, "peak_memory": 1, "commit": "abc", "versions": {"numpy": "2"}}
+COSTS = {
+    "seconds": 1.0,
+    "cpu_seconds": 1.0,
+    "peak_memory": 1,
+    "commit": "abc",
+    "versions": {"numpy": "2"},
+}
 COSTS |= {"machine": {"processor": "p", "system": "s", "python": "3"}}
 
 
@@ -52,17 +58,25 @@ def make(
     before = Path.cwd()
     os.chdir(folder)
     try:
-        return folder / _made(methods, datasets or {"red": 0, "green": 1, "blue": 2}, targets, config or {}, model)
+        return folder / _made(
+            methods, datasets or {"red": 0, "green": 1, "blue": 2}, targets, config or {}, model
+        )
     finally:
         os.chdir(before)
 
 
 def _made(methods, datasets, targets, config, model) -> Path:
     prepared = [_prepare(name, images) for name, images in datasets.items()]
-    runs = [("none", "pretrained", 0.0), *((target, name, by) for target in targets for name, by in methods.items())]
+    runs = [
+        ("none", "pretrained", 0.0),
+        *((target, name, by) for target in targets for name, by in methods.items()),
+    ]
     rows = [_evaluate(model, target, method, by, prepared) for target, method, by in runs]
     cfg = {**SETTINGS, "fit": {"can_fit": list(methods), "threshold": None, "whole_targets": True}}
-    cfg |= {"view": {"geometry": {}, "budget": "all", "images_per_class": None}, "in_distribution": []}
+    cfg |= {
+        "view": {"geometry": {}, "budget": "all", "images_per_class": None},
+        "in_distribution": [],
+    }
     cfg |= {"excludes_proxy": [], "split": []}
     tables, page = Path("reports/tiny/tables"), Path("reports/tiny/index.html")
     tables.mkdir(parents=True)
@@ -84,23 +98,38 @@ def _made(methods, datasets, targets, config, model) -> Path:
     write(comparison_tables, **compared, outputs=outputs, **SETTINGS)
     mark_tables(tables.glob("*.csv"), outputs["fit"])
     page.write_text("<p>page</p>")
-    facts = [folder / name for folder in prepared for name in ("index.parquet", "classes.json", "manifest.json")]
+    facts = [
+        folder / name
+        for folder in prepared
+        for name in ("index.parquet", "classes.json", "manifest.json")
+    ]
     claims = [outputs[name] for name in (*TABLES, *COLUMNS)]
     labels = {name: {"label": name.title()} for name in (*methods, *datasets)}
     about = {
         "config": {"reference": None, "compare_to": "ft", "methods": list(methods), **config},
         "family": {"title": "Tiny"},
     }
-    about |= {"models": {model: {"label": "M"}}, "methods": {name: labels[name] for name in methods}}
+    about |= {
+        "models": {model: {"label": "M"}},
+        "methods": {name: labels[name] for name in methods},
+    }
     about |= {"datasets": {name: labels[name] for name in datasets}}
     made = outputs["mri_json"], outputs["counts"], *(outputs[name] for name in TABLES)
     _record("compute_metrics", tables / "provenance.json", [*rows, *manifests, *facts], made, cfg)
     compared = [outputs[name] for name in COLUMNS]
-    _record("compare_methods", tables / "comparison.provenance.json", [outputs["counts"], outputs["fit"]], compared, {})
+    _record(
+        "compare_methods",
+        tables / "comparison.provenance.json",
+        [outputs["counts"], outputs["fit"]],
+        compared,
+        {},
+    )
     _record("write_page", page.with_suffix(".provenance.json"), claims, [page], {"about": about})
     records = [str(path) for path in provenance.below([Path("results"), Path("reports")])]
     more = [*facts, *manifests, *claims, page]
-    write_bundle(rows=rows, more=more, records=records, config=about["config"], bundle=Path("tiny.rib.zip"))
+    write_bundle(
+        rows=rows, more=more, records=records, config=about["config"], bundle=Path("tiny.rib.zip")
+    )
     return Path("tiny.rib.zip")
 
 
@@ -108,7 +137,13 @@ def _prepare(name: str, images: int) -> Path:
     folder = Path(f"results/tiny/prepare/{name}/160px")
     folder.mkdir(parents=True)
     ids = [f"{name}-{images}-{number}" for number in range(IMAGES)]
-    index = {"row": range(IMAGES), "image_id": ids, "label": np.arange(IMAGES) % 2, "source_id": ids, "object_id": ids}
+    index = {
+        "row": range(IMAGES),
+        "image_id": ids,
+        "label": np.arange(IMAGES) % 2,
+        "source_id": ids,
+        "object_id": ids,
+    }
     pd.DataFrame(index).to_parquet(folder / "index.parquet")
     write_json(folder / "classes.json", CLASSES)
     write_json(folder / "manifest.json", {})
@@ -121,11 +156,22 @@ def _evaluate(model: str, target: str, method: str, by: float, prepared: list[Pa
     folder = Path(f"results/tiny/paper/evaluate/{model}/{target}/{method}/all/0")
     folder.mkdir(parents=True)
     rows, manifest = folder / "tiny.parquet", folder / "tiny.manifest.json"
-    run = {"model": model, "target": target, "method": method, "size": "all", "seed": 0, "alpha": np.nan}
+    run = {
+        "model": model,
+        "target": target,
+        "method": method,
+        "size": "all",
+        "seed": 0,
+        "alpha": np.nan,
+    }
     rng, parts = np.random.default_rng(len(target + method)), []
     for place in prepared:
         rank = (rng.random(IMAGES) > 0.5 + by).astype(np.int16)
-        parts.append(pd.DataFrame({**run, "dataset": place.parts[-2], "row": np.arange(IMAGES), "rank": rank}))
+        parts.append(
+            pd.DataFrame(
+                {**run, "dataset": place.parts[-2], "row": np.arange(IMAGES), "rank": rank}
+            )
+        )
     pd.concat(parts).to_parquet(rows)
     write_json(manifest, {"device": "cpu", "fit": {} if method == "pretrained" else {method: 1.0}})
     _record("evaluate_run", folder / "tiny.provenance.json", [], [rows, manifest], {})
@@ -151,13 +197,17 @@ def forged(
         found = {name: archive.read(name) for name in archive.namelist()}
     old = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
     files(found)
-    new = {old[name]: hashlib.sha256(data).hexdigest() for name, data in found.items() if name in old}
+    new = {
+        old[name]: hashlib.sha256(data).hexdigest() for name, data in found.items() if name in old
+    }
     lines = {name: line for name, [line] in provenance.from_lines(found[RECORDS].decode()).items()}
     records(lines)
     if consistent:
         for line, key in ((line, key) for line in lines.values() for key in ("inputs", "outputs")):
             line[key] = {name: new.get(digest, digest) for name, digest in line[key].items()}
-        found[RECORDS] = provenance.as_lines({name: [line] for name, line in lines.items()}).encode()
+        found[RECORDS] = provenance.as_lines(
+            {name: [line] for name, line in lines.items()}
+        ).encode()
     path = bundle.with_name("forged.rib.zip")
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in found.items():

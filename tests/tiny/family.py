@@ -49,12 +49,19 @@ def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
     (folder / "datasets.yaml").write_text(
         yaml.safe_dump({name: _dataset(folder, name, images_per_class) for name in DATASETS})
     )
-    (folder / "models.yaml").write_text(yaml.safe_dump({name: _model(folder, name) for name in NETWORKS}))
+    (folder / "models.yaml").write_text(
+        yaml.safe_dump({name: _model(folder, name) for name in NETWORKS})
+    )
 
 
 def _source(path: Path) -> dict:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"kind": "file", "path": f"archives/{path.name}", "file": path.name, "digest": f"sha256:{digest}"}
+    return {
+        "kind": "file",
+        "path": f"archives/{path.name}",
+        "file": path.name,
+        "digest": f"sha256:{digest}",
+    }
 
 
 def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
@@ -107,7 +114,13 @@ def _model(folder: Path, name: str) -> dict:
         "architecture": NETWORKS[name],
         "source": _source(path),
         "weights": {"member": path.name, "keys": "by_name"},
-        "preprocessing": {"input_size": SIZE, "crop_pct": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "preprocessing": {
+            "input_size": SIZE,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "mean": half,
+            "std": half,
+        },
         "licence": "none",
         "style": {"colour": "#000000", "marker": "osvD"[len(path.name) % 4]},
     }

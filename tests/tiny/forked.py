@@ -27,10 +27,17 @@ WARM = {
 IMPORTED = {"snakemake": sum(WARM.values(), ()), "dvc": ("dvc.repo",)}
 
 
-def call(program: str, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+def call(
+    program: str, words: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> tuple[int, str]:
     """Exit status of a program, and all it printed."""
     with tempfile.NamedTemporaryFile("r") as printed:
-        request = {"words": words, "folder": str(folder), "environment": dict(environment), "printed": printed.name}
+        request = {
+            "words": words,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "printed": printed.name,
+        }
         server = _server(program)
         print(json.dumps(request), file=server.stdin, flush=True)
         return int(server.stdout.readline()), printed.read()
@@ -59,14 +66,20 @@ def serve(program: str) -> None:
             _become(**request)
             sys.argv = [program, *request["words"]]
             sys.exit(main(request["words"]))
-        helpers = list(_warm_servers(child, request)) if program == "snakemake" and "-n" not in request["words"] else []
+        helpers = (
+            list(_warm_servers(child, request))
+            if program == "snakemake" and "-n" not in request["words"]
+            else []
+        )
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for helper in helpers:
             os.waitpid(helper, 0)
         print(status, flush=True)
 
 
-def _become(words: Sequence[str], folder: str, environment: Mapping[str, str], printed: str) -> None:
+def _become(
+    words: Sequence[str], folder: str, environment: Mapping[str, str], printed: str
+) -> None:
     """Give this process the folder, environment and streams of a call."""
     output = os.open(printed, os.O_WRONLY)
     for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):

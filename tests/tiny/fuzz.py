@@ -22,18 +22,55 @@ tried = 0  # inputs in this process so far
 # A part of a path that no file system, shell, format string or program's options reads as anything else.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
-POINTING = ["..", ".", "", "../x", "../../../../x", "/tmp/x", "a/b", "a/../../b", "a\\b", "~", "~nobody_here/x"]
+POINTING = [
+    "..",
+    ".",
+    "",
+    "../x",
+    "../../../../x",
+    "/tmp/x",
+    "a/b",
+    "a/../../b",
+    "a\\b",
+    "~",
+    "~nobody_here/x",
+]
 ODD = ["a\n", "a\nb", "a\0b", "a b", "é", "-rf", "*", "{x}", "{0.real}", "%s", "$HOME"]
 MEANT = ["all", "default", "none", "pretrained", "native", "true", "nan", "1e400", "1e3", "0x10"]
 NAMES = st.sampled_from(POINTING + ODD + MEANT) | st.text(max_size=6)
 NUMBERS = st.sampled_from(
-    [0, -1, 1, 2, 7, 1 << 31, 1 << 63, 10**400, 0.0, 1.0, 0.5, -0.0, 1e-13, 1e300, float("nan"), float("inf")]
+    [
+        0,
+        -1,
+        1,
+        2,
+        7,
+        1 << 31,
+        1 << 63,
+        10**400,
+        0.0,
+        1.0,
+        0.5,
+        -0.0,
+        1e-13,
+        1e300,
+        float("nan"),
+        float("inf"),
+    ]
 )
-SCALARS = st.none() | st.booleans() | NUMBERS | NAMES | st.just(datetime.date(2020, 1, 1)) | st.just(b"\xff")
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | NUMBERS
+    | NAMES
+    | st.just(datetime.date(2020, 1, 1))
+    | st.just(b"\xff")
+)
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.integers(0, 9) | st.none(), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(NAMES | st.integers(0, 9) | st.none(), inner, max_size=3)
     ),
     max_leaves=5,
 )
@@ -67,7 +104,9 @@ def outcome(call: Callable):
     finally:
         assert time.process_time() - started < SLOWEST
     assert len(sentence) < LONGEST, sentence
-    assert sentence.endswith(".") and len(sentence.split()) > 3 and "Traceback" not in sentence, sentence
+    assert sentence.endswith(".") and len(sentence.split()) > 3 and "Traceback" not in sentence, (
+        sentence
+    )
     return sentence
 
 

@@ -31,8 +31,13 @@ class Repository:
     commit: str = COMMIT
 
     def listing(self, name: str) -> dict:
-        listed = {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in self.files.items()}
-        listed |= {path: (size, hashlib.sha256(path.encode()).hexdigest()) for path, size in self.sizes.items()}
+        listed = {
+            path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in self.files.items()
+        }
+        listed |= {
+            path: (size, hashlib.sha256(path.encode()).hexdigest())
+            for path, size in self.sizes.items()
+        }
         return {
             "id": name,
             "sha": self.commit,
@@ -40,7 +45,11 @@ class Repository:
             "cardData": {"license": self.licence} if self.licence else {},
             "siblings": [
                 {"rfilename": path, "size": size, "blobId": digest[:40]}
-                | ({"lfs": {"size": size, "sha256": digest, "pointerSize": 134}} if size > SMALL else {})
+                | (
+                    {"lfs": {"size": size, "sha256": digest, "pointerSize": 134}}
+                    if size > SMALL
+                    else {}
+                )
                 for path, (size, digest) in sorted(listed.items())
             ],
         }
@@ -69,7 +78,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(401, "RepoNotFound")
         if revision not in (None, "main", repository.commit):
             return self.refuse(404, "RevisionNotFound")
-        return self.send(json.dumps(repository.listing(name)).encode(), {"Content-Type": "application/json"})
+        return self.send(
+            json.dumps(repository.listing(name)).encode(), {"Content-Type": "application/json"}
+        )
 
     def give_file(self, name, revision, path, body):
         repository = self.server.repositories.get(name)
@@ -83,7 +94,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(404, "EntryNotFound")
         data = repository.files[path]
         return self.send(
-            data, {"X-Repo-Commit": repository.commit, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, body
+            data,
+            {"X-Repo-Commit": repository.commit, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'},
+            body,
         )
 
     def refuse(self, status, code):
@@ -122,4 +135,9 @@ def served(repositories: dict[str, Repository]):
 def environment(server, folder) -> dict[str, str]:
     """Variables with which the client asks this hub, with a cache of its own."""
     address = f"http://127.0.0.1:{server.server_port}"
-    return {"HF_ENDPOINT": address, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    return {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(folder),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }

@@ -63,7 +63,9 @@ def ordeal(
             run.wait()
             killed += 1
             # A killed group leaves nothing behind that could go on beside the next call.
-            assert wait_until(lambda: not project.processes(), 5), f"these outlive the kill: {project.processes()}"
+            assert wait_until(lambda: not project.processes(), 5), (
+                f"these outlive the kill: {project.processes()}"
+            )
             print(f"kill {killed} of {kills}", flush=True)
             continue
         assert status == 0, project.printed()

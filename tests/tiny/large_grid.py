@@ -23,7 +23,9 @@ def runs() -> list[Run]:
     """4,046 runs."""
     found = [Run(f"model{i}", NO_TARGET, PRETRAINED, ALL, 0) for i in range(MODELS)]
     tuned = itertools.product(range(MODELS), DATASETS, METHODS, range(SEEDS))
-    return found + [Run(f"model{i}", target, method, ALL, seed) for i, target, method, seed in tuned]
+    return found + [
+        Run(f"model{i}", target, method, ALL, seed) for i, target, method, seed in tuned
+    ]
 
 
 def write_rows(folder: Path) -> None:
@@ -36,7 +38,10 @@ def write_rows(folder: Path) -> None:
         index = {"row": np.arange(IMAGES, dtype=np.int32), "label": labels.astype(np.int16)}
         index |= dict.fromkeys(("image_id", "source_id", "object_id"), ids)
         pd.DataFrame(index).to_parquet(place / "index.parquet")
-        write_json(place / "classes.json", LabelSpace(keys, tuple((i,) for i in range(CLASSES)), keys).to_json())
+        write_json(
+            place / "classes.json",
+            LabelSpace(keys, tuple((i,) for i in range(CLASSES)), keys).to_json(),
+        )
         write_json(place / "manifest.json", {"storage": "array", "corrupt": []})
     rng, n = np.random.default_rng(0), len(DATASETS) * IMAGES
     index = np.tile(np.arange(IMAGES, dtype=np.int32), len(DATASETS))
@@ -45,9 +50,22 @@ def write_rows(folder: Path) -> None:
         path.mkdir(parents=True)
         rank, other = (rng.geometric(0.5, n) - 1).astype(np.int16), rng.integers(CLASSES, size=n)
         values = {name: rng.random(n).astype(np.float16) for name in FLOATS}
-        values["prediction"] = np.where(rank == 0, np.tile(labels, len(DATASETS)), other).astype(np.int16)
-        names = {key: pd.Categorical([value]).repeat(n) for key, value in vars(run).items() if key != "seed"}
-        whole = {**names, "seed": np.int32(run.seed), "alpha": np.nan, "row": index, "rank": rank, **values}
+        values["prediction"] = np.where(rank == 0, np.tile(labels, len(DATASETS)), other).astype(
+            np.int16
+        )
+        names = {
+            key: pd.Categorical([value]).repeat(n)
+            for key, value in vars(run).items()
+            if key != "seed"
+        }
+        whole = {
+            **names,
+            "seed": np.int32(run.seed),
+            "alpha": np.nan,
+            "row": index,
+            "rank": rank,
+            **values,
+        }
         table = pd.DataFrame({"dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)), **whole})
         table.to_parquet(path / "all.parquet", compression="zstd")
         write_json(path / "all.manifest.json", {"device": "cpu", "fit": {run.method: 1.0}})
@@ -61,7 +79,10 @@ def write_tables(folder: Path) -> None:
             return folder / f"{name}.csv"
 
     begun = time.perf_counter()
-    outputs, prepared = Outputs(counts=folder / "counts.npz"), [folder / "prepare" / name / "none" for name in DATASETS]
+    outputs, prepared = (
+        Outputs(counts=folder / "counts.npz"),
+        [folder / "prepare" / name / "none" for name in DATASETS],
+    )
     rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
     means = {"ood_datasets": DATASETS, "source_groups": None, "conditions": ""}
     means |= {"replicates": 2000, "confidence": 0.95, "seed": 0}

@@ -20,7 +20,13 @@ from tiny.project import copy_project
 
 GEOMETRY = "64px-bicubic-crop1"
 SOURCE = {"kind": "file", "path": "archives/none", "file": "none", "digest": f"sha256:{64 * '0'}"}
-DATASET = {"family": "large", "source": SOURCE, "layout": "class_folders", "evaluation_group": "all", "licence": "none"}
+DATASET = {
+    "family": "large",
+    "source": SOURCE,
+    "layout": "class_folders",
+    "evaluation_group": "all",
+    "licence": "none",
+}
 DATASET |= {"origin": "noise"}
 MODEL = {
     "families": ["large"],
@@ -64,7 +70,12 @@ def catalogue(folder: Path) -> None:
     (folder / "classes").mkdir()
     (folder / "classes/large.csv").write_text("wnid\nn01440764\nn02206856\n")
     names = [f"model{number}" for number in range(large_grid.MODELS)]
-    defaults = {"models": names, "methods": large_grid.METHODS, "targets": large_grid.DATASETS, "image_size": 64}
+    defaults = {
+        "models": names,
+        "methods": large_grid.METHODS,
+        "targets": large_grid.DATASETS,
+        "image_size": 64,
+    }
     defaults |= {"epochs": 1, "batch_size": 8}
     family = {
         "title": "Large",
@@ -88,18 +99,27 @@ def main(folder: Path, share: float) -> None:
         large_grid.write_rows(rows)
     catalogue(project / "mine")
     config = (project / "config.yaml").read_text().replace("family: emoji", "family: large")
-    config = config.replace("catalog: []", "catalog: mine").replace("seeds: [0]", "seeds: [0, 1, 2]")
+    config = config.replace("catalog: []", "catalog: mine").replace(
+        "seeds: [0]", "seeds: [0, 1, 2]"
+    )
     (project / "config.yaml").write_text(config)
     results = project / "results/large"
     for name in large_grid.DATASETS:
         shutil.copytree(rows / "prepare" / name / "none", results / "prepare" / name / GEOMETRY)
     for run in large_grid.runs():
         if run.method == PRETRAINED or random.Random(str(run)).random() < share:
-            shutil.copytree(rows / "evaluate" / str(run), results / "paper/evaluate" / str(run), copy_function=os.link)
+            shutil.copytree(
+                rows / "evaluate" / str(run),
+                results / "paper/evaluate" / str(run),
+                copy_function=os.link,
+            )
     (project / "records.smk").write_text(RECORDS)
     path = {"PYTHONPATH": ":".join(sys.path)}
     subprocess.run(
-        ["snakemake", "-s", "records.smk", "--list-rules"], cwd=project, env={**os.environ, **path}, check=True
+        ["snakemake", "-s", "records.smk", "--list-rules"],
+        cwd=project,
+        env={**os.environ, **path},
+        check=True,
     )
 
 

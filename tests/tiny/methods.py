@@ -35,14 +35,18 @@ def coloured_images(side: int) -> SimpleNamespace:
 def set_up(name, network, images, **settings):
     """An algorithm that is ready to train a copy of the network."""
     entry = CATALOG.methods[name]
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
+    algorithm = load_algorithm(
+        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
+    )
     torch.manual_seed(0)
     part = images_of(images)
     algorithm.setup(Task(copy.deepcopy(network).eval(), part, part, 0))
     return algorithm
 
 
-def fine_tuned(name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings):
+def fine_tuned(
+    name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings
+):
     """An algorithm that has trained a copy of the network, its history and what it stores against the pretrained one."""
     algorithm = set_up(name, network, images, **settings)
     how = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
@@ -59,17 +63,26 @@ def published(key, original):
 def head_of(network):
     """Names of the head's tensors."""
     head = network.get_classifier()
-    return {f"{name}.{part}" for name, m in network.named_modules() if m is head for part in ("weight", "bias")}
+    return {
+        f"{name}.{part}"
+        for name, m in network.named_modules()
+        if m is head
+        for part in ("weight", "bias")
+    }
 
 
 def check_restored(name, network, algorithm, history, stored, folder):
     """What is stored restores what was trained, whose logits are finite and others than before."""
     safetensors.torch.save_file(stored, folder / "c.safetensors")
     loaded = safetensors.torch.load_file(folder / "c.safetensors")
-    assert loaded.keys() == stored.keys() and all(torch.equal(loaded[key], stored[key]) for key in stored)
+    assert loaded.keys() == stored.keys() and all(
+        torch.equal(loaded[key], stored[key]) for key in stored
+    )
     restored = apply(copy.deepcopy(network), {name: 1.0}, {name: folder / "c.safetensors"}).eval()
     if not name.startswith(("lora", "visual_prompt")):
-        torch.testing.assert_close(restored.state_dict(), algorithm.model.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(
+            restored.state_dict(), algorithm.model.state_dict(), rtol=0, atol=0
+        )
     algorithm.model.eval()
     with torch.inference_mode():
         before = network(algorithm.inputs[ALL_ROWS])

@@ -12,7 +12,9 @@ def repeated_by_deltas(table: pa.Table, column: str) -> bytes:
     """A file of which each text in a column is stored as what differs from the one before."""
     buffer = io.BytesIO()
     encodings = {column: "DELTA_BYTE_ARRAY"}
-    pq.write_table(table, buffer, use_dictionary=False, column_encoding=encodings, compression="zstd")
+    pq.write_table(
+        table, buffer, use_dictionary=False, column_encoding=encodings, compression="zstd"
+    )
     return buffer.getvalue()
 
 
@@ -21,7 +23,9 @@ def understated(data: bytes) -> bytes:
     facts = pq.read_metadata(io.BytesIO(data))
     groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    sizes = {group.total_byte_size for group in groups} | {chunk.total_uncompressed_size for chunk in chunks}
+    sizes = {group.total_byte_size for group in groups} | {
+        chunk.total_uncompressed_size for chunk in chunks
+    }
     return _with_footer(data, {size: 1 for size in sizes if size >= 1 << 14})
 
 

@@ -38,7 +38,8 @@ def jpeg(index, size=(40, 36), mode="RGB", kind="JPEG"):
 
 def index_of(pixels):
     red, green, blue = (
-        round((value - 8) / step) for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
+        round((value - 8) / step)
+        for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
     )
     return blue * 256 + red * 16 + green
 
@@ -61,20 +62,38 @@ def zipped(path, files):
 
 def space_of(indices):
     """The ImageNet classes of some indices."""
-    return LabelSpace(tuple(WNIDS[i] for i in indices), tuple((i,) for i in indices), tuple(WNIDS[i] for i in indices))
+    return LabelSpace(
+        tuple(WNIDS[i] for i in indices),
+        tuple((i,) for i in indices),
+        tuple(WNIDS[i] for i in indices),
+    )
 
 
 def devkit(path, numbers, missing=None):
     """A development kit whose class numbers run against the order of the wnids, with a parent synset."""
-    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [(1001, "n00001740", 5)]
+    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [
+        (1001, "n00001740", 5)
+    ]
     buffer = io.BytesIO()
     savemat(
         buffer,
-        {"synsets": np.array(synsets, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)])},
+        {
+            "synsets": np.array(
+                synsets,
+                dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)],
+            )
+        },
     )
     top = "ILSVRC2012_devkit_t12/data"
-    files = {f"{top}/meta.mat": buffer.getvalue(), f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode()}
-    return tar(path, {name: data for name, data in files.items() if not missing or missing not in name}, "w:gz")
+    files = {
+        f"{top}/meta.mat": buffer.getvalue(),
+        f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode(),
+    }
+    return tar(
+        path,
+        {name: data for name, data in files.items() if not missing or missing not in name},
+        "w:gz",
+    )
 
 
 def encrypted(path: Path, files: dict[str, bytes], password: str) -> Path:
@@ -155,7 +174,12 @@ def prepare_into(
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder."""
-    names = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
+    names = {
+        "images": "images.npy",
+        "index": "index.parquet",
+        "classes": "classes.json",
+        "manifest": "manifest.json",
+    }
     outputs = {key: folder / name for key, name in names.items()}
     dataset = DatasetSource(
         name="set",

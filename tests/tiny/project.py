@@ -41,7 +41,15 @@ PAGE = {"write_page": 1, "publish_grid": 1}
 # Rule and number of jobs in a line of the table of a dry-run; the reasons follow.
 TABLE_LINE = r"^(\w+) +(\d+)(?:  .*)?$"
 # What Snakemake says of a mistake, besides the sentence that tells of it.
-NOISE = ("Traceback", "Exception", "Error", "CalledProcess", "Exiting", "Shutting down", "Complete log")
+NOISE = (
+    "Traceback",
+    "Exception",
+    "Error",
+    "CalledProcess",
+    "Exiting",
+    "Shutting down",
+    "Complete log",
+)
 # Variables of the environment, which nothing that a run writes may contain.
 SECRETS = {
     "HF_TOKEN": "hf_TokenOfTests",
@@ -76,7 +84,9 @@ class Project:
     folder: Path
     family: str = "tiny"
 
-    def snakemake(self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str) -> str:
+    def snakemake(
+        self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str
+    ) -> str:
         """Run Snakemake and return all it printed; `config` are extra key=value choices."""
         words = [*arguments, "--config", f"family={self.family}", *config]
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
@@ -100,7 +110,9 @@ class Project:
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        done = subprocess.run(words, cwd=self.folder, env={**os.environ, **environment}, timeout=600, **streams)
+        done = subprocess.run(
+            words, cwd=self.folder, env={**os.environ, **environment}, timeout=600, **streams
+        )
         assert (done.returncode == 0) == check, f"{words}\n{done.stdout}"
         return done.stdout
 
@@ -146,7 +158,10 @@ class Project:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.folder.resolve():
+                if (
+                    process.status() != psutil.STATUS_ZOMBIE
+                    and Path(process.cwd()) == self.folder.resolve()
+                ):
                     found.append(process)
         return found
 
@@ -166,7 +181,16 @@ class Project:
 
     def state(self) -> dict[Path, tuple[int, bytes]]:
         """Time and bytes of every file but logs, what jobs have at work, and what Snakemake keeps besides its records."""
-        other = ("logs", "work", "printed.txt", "__pycache__", "auxiliary", "log", "iocache", "scripts")
+        other = (
+            "logs",
+            "work",
+            "printed.txt",
+            "__pycache__",
+            "auxiliary",
+            "log",
+            "iocache",
+            "scripts",
+        )
         found = (
             path
             for path in self.folder.rglob("*")
@@ -176,11 +200,17 @@ class Project:
 
     def products(self) -> dict[str, bytes]:
         """Bytes of every result that must be reproducible: all but records, and what tells times: pages, crates and costs."""
-        files = [path for part in ("results", "reports") for path in (self.folder / part).rglob("*") if path.is_file()]
+        files = [
+            path
+            for part in ("results", "reports")
+            for path in (self.folder / part).rglob("*")
+            if path.is_file()
+        ]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if not path.name.endswith(("provenance.json", ".html", "ro-crate-metadata.json")) and path.stem != "cost"
+            if not path.name.endswith(("provenance.json", ".html", "ro-crate-metadata.json"))
+            and path.stem != "cost"
         }
 
 
@@ -196,7 +226,11 @@ def rows_of(path: Path) -> pd.DataFrame:
 
 def jobs(printed: str) -> dict[str, int]:
     """Number of jobs of each rule that a dry-run has printed."""
-    return {rule: int(n) for rule, n in re.findall(TABLE_LINE, printed, re.M) if rule not in TARGET_RULES}
+    return {
+        rule: int(n)
+        for rule, n in re.findall(TABLE_LINE, printed, re.M)
+        if rule not in TARGET_RULES
+    }
 
 
 def jobs_of_run(printed: str) -> dict[str, int]:

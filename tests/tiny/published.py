@@ -10,7 +10,12 @@ from rib.data.prepare import prepare
 from tiny.project import ROOT
 
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-FILES = {"images": "images.npy", "index": "index.parquet", "classes": "classes.json", "manifest": "manifest.json"}
+FILES = {
+    "images": "images.npy",
+    "index": "index.parquet",
+    "classes": "classes.json",
+    "manifest": "manifest.json",
+}
 
 
 def fetched(entry, folder: Path) -> Path:

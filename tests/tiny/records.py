@@ -5,7 +5,13 @@ from pathlib import Path
 from rib.base.files import sha256
 from rib.records import provenance
 
-FACTS = {"rule": "r", "job": "", "cfg": {"b": 1, "a": [2]}, "seconds": 1.0, "started": "2026-01-01T09:59:59+00:00"}
+FACTS = {
+    "rule": "r",
+    "job": "",
+    "cfg": {"b": 1, "a": [2]},
+    "seconds": 1.0,
+    "started": "2026-01-01T09:59:59+00:00",
+}
 FACTS |= {"ended": "2026-01-01T10:00:00.000+00:00", "versions": {"torch": "2.6.0"}}
 FACTS |= {"cpu_seconds": 1.0, "peak_memory": 10**6}
 FACTS |= {"machine": {"system": "Linux", "processor": "one", "python": "3.11"}}
@@ -19,7 +25,9 @@ def record(name: str) -> str:
     return f"results/{name}/provenance.json"
 
 
-def make(name: str = "a", text: str = "made", *inputs: str, root: Path = Path(), **facts) -> tuple[str, dict]:
+def make(
+    name: str = "a", text: str = "made", *inputs: str, root: Path = Path(), **facts
+) -> tuple[str, dict]:
     """Run a job: its output, made from those of others, and its record, which is returned with its path."""
     made = root / output(name)
     made.parent.mkdir(parents=True, exist_ok=True)

@@ -70,11 +70,14 @@ def free_port() -> int:
 def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
     """Run a server until the context ends; it listens when the body begins."""
     with open(log, "w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    try:
-        assert wait_until(lambda: server.poll() is not None or _listens(port), 10) and server.poll() is None, (
-            log.read_text()
+        server = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
+    try:
+        assert (
+            wait_until(lambda: server.poll() is not None or _listens(port), 10)
+            and server.poll() is None
+        ), log.read_text()
         yield
     finally:
         server.terminate()
@@ -93,7 +96,9 @@ def ssh(folder: Path) -> Iterator[Remote]:
     store, port = folder / "store", free_port()
     store.mkdir(parents=True)
     for name in ("host_key", "user_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+        )
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd separates its privileges
@@ -107,7 +112,13 @@ def webdav(folder: Path) -> Iterator[Remote]:
     """A WebDAV server with a user and a password."""
     store, port = folder / "store", free_port()
     store.mkdir(parents=True)
-    (folder / "webdav.yaml").write_text(WEBDAV_CONFIG.format(port=port, store=store, password=PASSWORD))
-    command = [str(Path(sys.executable).with_name("wsgidav")), "--config", str(folder / "webdav.yaml")]
+    (folder / "webdav.yaml").write_text(
+        WEBDAV_CONFIG.format(port=port, store=store, password=PASSWORD)
+    )
+    command = [
+        str(Path(sys.executable).with_name("wsgidav")),
+        "--config",
+        str(folder / "webdav.yaml"),
+    ]
     with serving(command, port, folder / "webdav.log"):
         yield Remote(f"webdav://127.0.0.1:{port}/", {"user": "tester", "password": PASSWORD}, store)

@@ -10,15 +10,21 @@ import pytest
 
 NOBODY = 65534
 # Before a command: root then needs permissions as everybody does.
-WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+WITHOUT_OVERRIDE = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as a second user")
 
 
 def as_nobody(body: str, folder: Path) -> subprocess.Popen:
     """Start Python code as user `nobody`, for a minute at most, in a folder, whoever may enter the folders above it."""
-    become = f"os.chdir({str(folder)!r}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
+    become = (
+        f"os.chdir({str(folder)!r}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
+    )
     code = f"import fcntl, os, signal, socket, time\nsignal.alarm(60)\n{become}\n{textwrap.dedent(body)}"
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def give_to_nobody(folder: Path) -> None:

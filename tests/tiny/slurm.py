@@ -78,7 +78,10 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which SLURM's commands find this cluster."""
-        return {"SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{self.folder}/bin{os.pathsep}{PATH}"}
+        return {
+            "SLURM_CONF": f"{self.folder}/slurm.conf",
+            "PATH": f"{self.folder}/bin{os.pathsep}{PATH}",
+        }
 
     def __enter__(self):
         for part in ("state", "spool", "bin"):
@@ -98,7 +101,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """What a command of SLURM prints."""
-        result = subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, text=True)
+        result = subprocess.run(
+            command, env={**os.environ, **self.environment}, capture_output=True, text=True
+        )
         return result.stdout
 
     def jobs(self) -> list[dict[str, str]]:
@@ -119,7 +124,13 @@ class Cluster:
     def _configure(self) -> None:
         ports = {"controller_port": free_port(), "node_port": free_port()}
         host = socket.gethostname().split(".")[0]
-        what = {"host": host, "user": getpass.getuser(), "folder": self.folder, "gpus": self.gpus, **ports}
+        what = {
+            "host": host,
+            "user": getpass.getuser(),
+            "folder": self.folder,
+            "gpus": self.gpus,
+            **ports,
+        }
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**what))
         (self.folder / "partitions.yaml").write_text(PARTITIONS)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
@@ -136,10 +147,22 @@ class Cluster:
         srun.chmod(0o755)
 
     def _start(self) -> None:
-        munge = {name: f"{self.folder}/munge.{name}" for name in ("key", "sock", "pid", "log", "seed")}
+        munge = {
+            name: f"{self.folder}/munge.{name}" for name in ("key", "sock", "pid", "log", "seed")
+        }
         self._daemon(
-            *("munged", "--foreground", "--force", f"--key-file={munge['key']}", f"--socket={munge['sock']}"),
-            *(f"--pid-file={munge['pid']}", f"--log-file={munge['log']}", f"--seed-file={munge['seed']}"),
+            *(
+                "munged",
+                "--foreground",
+                "--force",
+                f"--key-file={munge['key']}",
+                f"--socket={munge['sock']}",
+            ),
+            *(
+                f"--pid-file={munge['pid']}",
+                f"--log-file={munge['log']}",
+                f"--seed-file={munge['seed']}",
+            ),
         )
         self._wait_for(Path(munge["sock"]).exists)
         self._daemon("slurmctld", "-D", "-c")
@@ -147,13 +170,25 @@ class Cluster:
         self._wait_for(lambda: self.run("sinfo", "--noheader", "--format=%t").strip() == "idle")
 
     def _daemon(self, *command: str) -> None:
-        program, environment = shutil.which(command[0], path=PATH), {**os.environ, **self.environment}
+        program, environment = (
+            shutil.which(command[0], path=PATH),
+            {**os.environ, **self.environment},
+        )
         with (self.folder / f"{command[0]}.out").open("w") as output:
             streams = {"stdout": output, "stderr": subprocess.STDOUT}
-            self.daemons.append(subprocess.Popen([program, *command[1:]], env=environment, **streams))
+            self.daemons.append(
+                subprocess.Popen([program, *command[1:]], env=environment, **streams)
+            )
 
     def _wait_for(self, condition) -> None:
-        wait_until(lambda: condition() or any(daemon.poll() is not None for daemon in self.daemons), 30, every=0.1)
+        wait_until(
+            lambda: condition() or any(daemon.poll() is not None for daemon in self.daemons),
+            30,
+            every=0.1,
+        )
         if not condition():
-            said = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.[lo][ou][gt]"))
+            said = "".join(
+                path.read_text(errors="replace")[-2000:]
+                for path in self.folder.glob("*.[lo][ou][gt]")
+            )
             raise AssertionError(f"the cluster does not start: {said}")

@@ -36,7 +36,9 @@ def open_clip_model(name="clip_vit"):
     torch.manual_seed(0)
     model = create(known.library, known.architecture, known.arguments).eval()
     for parameter in model.parameters():
-        parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.05) * torch.randn_like(parameter)
+        parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.05) * torch.randn_like(
+            parameter
+        )
     return model
 
 
@@ -45,7 +47,9 @@ def taken_apart(model, name="clip_vit"):
     model, known = copy.deepcopy(model), ARCHITECTURES[name]
     visual = model.visual
     del model.visual
-    network = OpenClipClassifier(visual, embedding_width(known.architecture, known.arguments), len(NAMES)).eval()
+    network = OpenClipClassifier(
+        visual, embedding_width(known.architecture, known.arguments), len(NAMES)
+    ).eval()
     text = Text(model, **text_tokens(Letters(), NAMES))
     set_zero_shot_weights(network.head, model, text.prompts)
     return network, text
@@ -68,8 +72,14 @@ def ready(algorithm, model, name="clip_vit", seed=0, text=True):
 
 def words():
     """Files of a tokenizer that knows a few words."""
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])}
+    vocabulary = {
+        word: number
+        for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(own).encode()}
+    return {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": json.dumps(own).encode(),
+    }

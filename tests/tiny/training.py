@@ -102,7 +102,9 @@ def rate(step: int, steps: int, peak: float, training) -> float:
     return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
-def trained_by_hand(model, pixels, labels, space, peak, training, seed, penalty=lambda model, rows, logits, step: 0):
+def trained_by_hand(
+    model, pixels, labels, space, peak, training, seed, penalty=lambda model, rows, logits, step: 0
+):
     """Reference of the whole training: SGD with momentum and weight decay from their definition, on whole batches.
 
     Args:
@@ -135,7 +137,15 @@ def trained_by_hand(model, pixels, labels, space, peak, training, seed, penalty=
             total += [loss.item() * len(rows), error.item() * len(rows), right]
             step += 1
         loss, error, accuracy = total / n
-        history.append({"epoch": epoch + 1, "lr": lr, "loss": loss, "cross_entropy": error, "accuracy": accuracy})
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "loss": loss,
+                "cross_entropy": error,
+                "accuracy": accuracy,
+            }
+        )
     return history
 
 
@@ -148,7 +158,13 @@ def model_folder(folder: Path, network: torch.nn.Module) -> Path:
     return folder
 
 
-PATTERN = ("train", "select", "train", "test", "test")  # five parts and three classes: every class is in every part
+PATTERN = (
+    "train",
+    "select",
+    "train",
+    "test",
+    "test",
+)  # five parts and three classes: every class is in every part
 
 
 def rows_of(part: str, n: int) -> list[int]:
@@ -159,7 +175,10 @@ def rows_of(part: str, n: int) -> list[int]:
 def split_file(path: Path, n: int) -> Path:
     """What a split job writes for a dataset of n images (see `prepared_folder`)."""
     parts = [PATTERN[i % len(PATTERN)] for i in range(n)]
-    pq.write_table(pa.table({"source_id": [f"source{i}" for i in range(n)], "part": parts, "images": [1] * n}), path)
+    pq.write_table(
+        pa.table({"source_id": [f"source{i}" for i in range(n)], "part": parts, "images": [1] * n}),
+        path,
+    )
     return path
 
 

@@ -64,7 +64,17 @@ class Job:
 REPORTS = ("all", "bundle", "paper", "export")
 GRIDS = {
     "drawings": Grid(
-        targets=(*REPORTS, "learning_rates", "accept", "compare", "plan", "pull", "status", "track", "verify"),
+        targets=(
+            *REPORTS,
+            "learning_rates",
+            "accept",
+            "compare",
+            "plan",
+            "pull",
+            "status",
+            "track",
+            "verify",
+        ),
         config={
             "family": "emoji",
             "analyses": "all",
@@ -101,7 +111,13 @@ GRIDS = {
         config={
             "family": "imagenet",
             # All but imagenet_r and imagenet_v2 share images with the pretraining proxy, a part of imagenet_val.
-            "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r", "imagenet_cartoon", "imagenet_c"],
+            "datasets": [
+                "imagenet_val",
+                "imagenet_v2",
+                "imagenet_r",
+                "imagenet_cartoon",
+                "imagenet_c",
+            ],
             "targets": ["imagenet_r", "imagenet_cartoon"],
             "models": ["ViT-B-32.openai", "resnet18.tv_in1k"],
             "methods": ["ft", "ewc", "flyp", "soup_targets"],
@@ -140,17 +156,24 @@ digits_cnn_all,digits_font,theirs,0,20,weights.pth,Theirs
 FILES = {"theirs.csv": THEIRS, "weights.pth": ""}
 
 
-def read_jobs(grids: Mapping[str, Grid], files: Mapping[str, str] | None = None) -> dict[str, list[Job]]:
+def read_jobs(
+    grids: Mapping[str, Grid], files: Mapping[str, str] | None = None
+) -> dict[str, list[Job]]:
     """Jobs of each grid, those that its targets need included; what is given to them in `files` stands in a new folder.
 
     Args:
         grids: by name.
         files: text of files that a grid names, by path relative to the folder in which Snakemake is called.
     """
-    request = {"grids": {name: asdict(grid) for name, grid in grids.items()}, "files": dict(files or {})}
+    request = {
+        "grids": {name: asdict(grid) for name, grid in grids.items()},
+        "files": dict(files or {}),
+    }
     # -P: modules beside this one have names of plugins
     command = [sys.executable, "-P", __file__]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return {name: [Job(**job) for job in jobs] for name, jobs in json.loads(done.stdout).items()}
 
@@ -254,7 +277,9 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
     from snakemake.io import is_flagged
 
     given = rule.expand_input(wildcards)[0]
-    named = {name: [value] if isinstance(value, str) else list(value) for name, value in given.items()}
+    named = {
+        name: [value] if isinstance(value, str) else list(value) for name, value in given.items()
+    }
     settings = getattr(rule.params, "cfg", {})
     settings = dict(settings(wildcards) if callable(settings) else settings)
     job = Job(

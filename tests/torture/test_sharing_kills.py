@@ -28,14 +28,23 @@ def files_of(project: Project) -> dict[str, object]:
         if not set(KEPT).intersection(name.parts):
             found[str(name)] = path.read_bytes() if path.is_file() else "a folder"
     for name in [name for name in found if name.startswith(".dvc/tmp/")]:
-        found[name] = "" if name.endswith(("btime", "lock")) else found[name]  # they tell a time and a process
-    for name in [name for name in found if name.endswith("provenance.json") or name == "provenance.jsonl"]:
+        found[name] = (
+            "" if name.endswith(("btime", "lock")) else found[name]
+        )  # they tell a time and a process
+    for name in [
+        name for name in found if name.endswith("provenance.json") or name == "provenance.jsonl"
+    ]:
         records = (
-            [json.loads(line) for line in found[name].splitlines()] if name.endswith("l") else [json.loads(found[name])]
+            [json.loads(line) for line in found[name].splitlines()]
+            if name.endswith("l")
+            else [json.loads(found[name])]
         )
         for record in records:
             for accepted in record.get("accepted", ()):
-                del accepted["when"], accepted["sample"]  # a later call chooses among the jobs that are left
+                del (
+                    accepted["when"],
+                    accepted["sample"],
+                )  # a later call chooses among the jobs that are left
                 record["sha256"] = "of these, too"
         found[name] = records
     return found
@@ -63,7 +72,9 @@ def projects(tmp_path_factory):
 
 @pytest.mark.attack("kills")
 @pytest.mark.parametrize("command", ["pull", "track", "accept"])
-def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch, tmp_path, record_property):
+def test_a_killed_call_is_made_up_for_by_the_next(
+    projects, command, monkeypatch, tmp_path, record_property
+):
     monkeypatch.setenv("RIB_ACCEPT_SAMPLE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
@@ -87,7 +98,9 @@ def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch
     record_property("kills", kills)
     for completed in ordeal(killed, kills, 0.9 * seconds, 0, words, anew, seconds / 3):
         made = files_of(killed)
-        differing = sorted(name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name))
+        differing = sorted(
+            name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
+        )
         print(
             f"{command}: came through after {completed.kills} kills, {len(made)} files, differing: {differing}",
             flush=True,
@@ -95,6 +108,8 @@ def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch
         assert differing == []
         assert not any((killed.folder / ".snakemake/locks").iterdir())
         left = [path.name for path in (tmp_path / "tmp").iterdir()]
-        assert all(name.startswith("snakemake") for name in left), left  # Snakemake's own, among the system's
+        assert all(name.startswith("snakemake") for name in left), (
+            left
+        )  # Snakemake's own, among the system's
         assert killed.planned() == planned
         assert {path.name for path in tmp_path.iterdir()} == {"storage", "whole", "killed", "tmp"}

@@ -32,7 +32,9 @@ def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_pro
     record_property("kills", KILLS)
     for completed in ordeal(killed, KILLS, LONGEST, seed=0):
         made = killed.products()
-        differing = [name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)]
+        differing = [
+            name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
+        ]
         print(
             f"came through after {completed.kills} kills and {completed.seconds:.0f} s: {len(made)} files, "
             f"{len(differing)} differ",

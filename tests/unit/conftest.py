@@ -67,13 +67,18 @@ def with_entries(tmp_path):
 
     def make(families=(), **kinds):
         for name, changes in dict(families).items():
-            write(tmp_path / f"families/{name}.yaml", {**published("families/emoji.yaml"), **changes})
+            write(
+                tmp_path / f"families/{name}.yaml", {**published("families/emoji.yaml"), **changes}
+            )
         for kind, entries in kinds.items():
             whole = published(f"{kind}.yaml")[COPIED[kind]]
             changed = {name: {**whole, **changes} for name, changes in entries.items()}
             write(
                 tmp_path / f"{kind}.yaml",
-                {name: {k: v for k, v in entry.items() if v is not None} for name, entry in changed.items()},
+                {
+                    name: {k: v for k, v in entry.items() if v is not None}
+                    for name, entry in changed.items()
+                },
             )
         return Catalog([CATALOG, tmp_path])
 

@@ -28,11 +28,18 @@ def change(kind: str = "k", model: str = "m") -> dict:
 
 
 def test_the_sample_has_every_kind_and_models_in_turn():
-    changes = {f"{kind}/{model}/{n}": change(kind, model) for kind in "ab" for model in "xyz" for n in range(9)}
+    changes = {
+        f"{kind}/{model}/{n}": change(kind, model)
+        for kind in "ab"
+        for model in "xyz"
+        for n in range(9)
+    }
     sample = sample_of(changes, 2)
     assert len(sample) == 4 and sample == sample_of(dict(reversed(changes.items())), 2)
     for kind in "ab":
-        assert len({changes[path]["model"] for path in sample if changes[path]["kind"] == kind}) == 2
+        assert (
+            len({changes[path]["model"] for path in sample if changes[path]["kind"] == kind}) == 2
+        )
     assert set(sample_of(changes, 1)) < set(sample_of(changes, 2)) < set(sample_of(changes, 5))
     assert len(sample_of(changes, 1000)) == len(changes)
 
@@ -42,8 +49,13 @@ def test_within_a_kind_the_first_of_each_model_by_hash_come_first():
     by_hash = sorted(changes, key=lambda path: hashlib.sha256(path.encode()).hexdigest())
     of_model = {model: [path for path in by_hash if path.startswith(model)] for model in "xyz"}
     for number in (1, 2, 3, 5, 7, 12):
-        rounds = [sorted((of_model[model][turn] for model in "xyz"), key=by_hash.index) for turn in range(4)]
-        assert sample_of(changes, number) == sorted([path for one in rounds for path in one][:number])
+        rounds = [
+            sorted((of_model[model][turn] for model in "xyz"), key=by_hash.index)
+            for turn in range(4)
+        ]
+        assert sample_of(changes, number) == sorted(
+            [path for one in rounds for path in one][:number]
+        )
     assert sample_of({}, 3) == []
 
 
@@ -72,14 +84,21 @@ def maker(folder: Path, text: str = "made", code: str = NEW, different: str | No
 
     def made_again(paths):
         for path in paths:
-            make(name_of(path), "other" if path == different else text, root=folder, cfg=made_with(code))
+            make(
+                name_of(path),
+                "other" if path == different else text,
+                root=folder,
+                cfg=made_with(code),
+            )
         return contextlib.nullcontext(folder)
 
     return made_again
 
 
 def records() -> dict[str, str]:
-    return {str(path): path.read_text() for path in sorted(Path("results").rglob("provenance.json"))}
+    return {
+        str(path): path.read_text() for path in sorted(Path("results").rglob("provenance.json"))
+    }
 
 
 def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, capsys):
@@ -89,7 +108,11 @@ def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, 
     for path, text in records().items():
         made = provenance.read(Path(path))
         (entry,) = made["accepted"]
-        assert made["cfg"] == {"code": NEW, "a": 1} and list(made["cfg"]) == ["code", "a"] and noted[path] == made
+        assert (
+            made["cfg"] == {"code": NEW, "a": 1}
+            and list(made["cfg"]) == ["code", "a"]
+            and noted[path] == made
+        )
         assert (entry["from"], entry["to"], entry["sample"]) == (OLD, NEW, sample_of(finished, 1))
         assert set(entry) == {"from", "to", "when", "commit", "sample"} and text.endswith("\n}\n")
         assert datetime.fromisoformat(entry["when"]).utcoffset() == timedelta(0)
@@ -103,7 +126,9 @@ def test_snakemake_is_told_before_and_after_a_record_changes(finished, tmp_path)
     told = []
 
     def note(path, record):
-        told.append((path, json.loads(Path(path).read_text())["cfg"]["code"], record["cfg"]["code"]))
+        told.append(
+            (path, json.loads(Path(path).read_text())["cfg"]["code"], record["cfg"]["code"])
+        )
 
     accept(finished, 1, maker(tmp_path / "elsewhere"), note)
     assert told == [(path, code, NEW) for path in finished for code in (OLD, NEW)]
@@ -123,9 +148,15 @@ def test_each_record_names_the_sample_of_its_kind(finished, tmp_path, capsys):
     assert asked == [sample] and len(sample) == 4
     for path, text in records().items():
         (entry,) = json.loads(text)["accepted"]
-        assert entry["sample"] == [other for other in sample if changes[other]["kind"] == changes[path]["kind"]]
+        assert entry["sample"] == [
+            other for other in sample if changes[other]["kind"] == changes[path]["kind"]
+        ]
     printed = capsys.readouterr().out
-    assert "6 jobs; re-running 4" in printed and "4 sampled jobs" in printed and "6 jobs accepted" in printed
+    assert (
+        "6 jobs; re-running 4" in printed
+        and "4 sampled jobs" in printed
+        and "6 jobs accepted" in printed
+    )
 
 
 @pytest.mark.parametrize("how", [{"text": "other"}, {"code": "edited meanwhile"}])
@@ -150,7 +181,9 @@ def test_a_sampled_job_that_left_no_record_is_refused(finished, tmp_path):
     before = records()
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(UserError, match="results/a/provenance.json"):
-        accept(finished, 3, lambda paths: contextlib.nullcontext(tmp_path / "elsewhere"), pytest.fail)
+        accept(
+            finished, 3, lambda paths: contextlib.nullcontext(tmp_path / "elsewhere"), pytest.fail
+        )
     assert records() == before
 
 

@@ -19,7 +19,14 @@ from rib.evaluation.features import layers_of
 from rib.methods.base import BATCH_NORM
 from rib.methods.ft import FullFineTuning
 from rib.models.heads import fit_head
-from rib.models.network import OpenClipClassifier, build, create, embedding_width, head_inputs, head_parameters
+from rib.models.network import (
+    OpenClipClassifier,
+    build,
+    create,
+    embedding_width,
+    head_inputs,
+    head_parameters,
+)
 from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
 from rib.training.finetune import checkpoint_gradients
@@ -46,9 +53,21 @@ PATCHES = 16  # of an image, in all plain networks here
 CHANNELS_LAST = ["swin", "swinv2"]  # (N, H, W, C)
 TOKENS = {  # before those of the patches: class token, distillation token, registers
     **dict.fromkeys(
-        ["vit", "vit_rope", "vit_rope_mixed", "beit", "dinov2", "eva02", "eva02_separate", "eva02_clip"], 1
+        [
+            "vit",
+            "vit_rope",
+            "vit_rope_mixed",
+            "beit",
+            "dinov2",
+            "eva02",
+            "eva02_separate",
+            "eva02_clip",
+        ],
+        1,
     ),
-    **dict.fromkeys(["pe_core", "pe_spatial", "pe_clip", "mobileclip2_vit", "clip_vit", "vit_rope_registers"], 1),
+    **dict.fromkeys(
+        ["pe_core", "pe_spatial", "pe_clip", "mobileclip2_vit", "clip_vit", "vit_rope_registers"], 1
+    ),
     **dict.fromkeys(["dinov2_registers", "dinov3", "dinov3_qkv_bias"], 5),
     "deit_distilled": 2,
 }
@@ -81,7 +100,9 @@ def body_of(network):
 @each
 def test_a_method_trains_and_what_it_stores_restores_it(name, method, tmp_path):
     if method == "linear_probe" and name in TWO_HEADS:
-        with pytest.raises(ValueError, match="head is a tuple, but linear probing trains one linear layer"):
+        with pytest.raises(
+            ValueError, match="head is a tuple, but linear probing trains one linear layer"
+        ):
             trained(name, method)
         return
     algorithm, history, stored = trained(name, method)
@@ -116,7 +137,9 @@ def test_lora_moves_queries_and_values_by_their_rank_and_no_keys(name):
     algorithm, _, stored = fine_tuned("lora", network, images, epochs=1, lr=1.0, rank=2)
     if name != "swin":  # which multiplies the matrices itself
         before = attention_seen(set_up("lora", network, images, rank=2))
-        q, k, *v = (not torch.equal(*pair) for pair in zip(before, attention_seen(algorithm), strict=True))
+        q, k, *v = (
+            not torch.equal(*pair) for pair in zip(before, attention_seen(algorithm), strict=True)
+        )
         assert q and not k and all(v)
     moved = {
         key.removesuffix(".lora_A"): stored[key.replace("lora_A", "lora_B")] @ a
@@ -124,7 +147,10 @@ def test_lora_moves_queries_and_values_by_their_rank_and_no_keys(name):
         if key.endswith("A")
     }
     separate = [key for key in moved if key.endswith((".q_proj.weight", ".v_proj.weight"))]
-    assert len(moved) == ATTENTION.get(name, 4) * (2 if separate else 1) and separate in ([], list(moved))
+    assert len(moved) == ATTENTION.get(name, 4) * (2 if separate else 1) and separate in (
+        [],
+        list(moved),
+    )
     for key, delta in moved.items():
         q, k, v = (delta, torch.zeros(1), delta) if separate else delta.chunk(3)
         assert not k.any() and [torch.linalg.matrix_rank(part) for part in (q, v)] == [2, 2], key
@@ -135,10 +161,16 @@ def test_lora_moves_pointwise_convolutions_where_there_is_no_attention(name):
     _, _, stored = trained(name, "lora")
     names = {key.rpartition(".weight.lora_")[0] for key in stored}
     layers = [network_of(name).get_submodule(key) for key in names]
-    assert all(layer.weight.shape[2:].numel() == 1 and getattr(layer, "groups", 1) == 1 for layer in layers)
+    assert all(
+        layer.weight.shape[2:].numel() == 1 and getattr(layer, "groups", 1) == 1 for layer in layers
+    )
     linear = {key for key, layer in zip(names, layers, strict=True) if isinstance(layer, nn.Linear)}
-    assert all(".blocks." in key and ".mlp.fc" in key for key in linear), "the layers of ConvNeXt's blocks"
-    assert ("convnext" in name) == bool(linear) and not any("se." in key or "pool" in key for key in names)
+    assert all(".blocks." in key and ".mlp.fc" in key for key in linear), (
+        "the layers of ConvNeXt's blocks"
+    )
+    assert ("convnext" in name) == bool(linear) and not any(
+        "se." in key or "pool" in key for key in names
+    )
 
 
 STAGES = {
@@ -156,7 +188,10 @@ def stages_of(name, body):
     if name in PLAIN:
         blocks = body.transformer.resblocks if hasattr(body, "transformer") else body.blocks
         return [blocks[math.ceil(quarter * len(blocks) / 4) - 1] for quarter in (1, 2, 3, 4)]
-    return [body.get_submodule(key) for key in STAGES.get(name, [f"stages.{number}" for number in range(4)])]
+    return [
+        body.get_submodule(key)
+        for key in STAGES.get(name, [f"stages.{number}" for number in range(4)])
+    ]
 
 
 @each
@@ -190,16 +225,23 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
     reference = PreparedDataset.open(prepared_folder(tmp_path / "reference", dataset), "reference")
     if name in TWO_HEADS:
         assert len(head_parameters(network)) == 4
-        with pytest.raises(UserError, match="head is a tuple, but only a linear head can be fitted"):
+        with pytest.raises(
+            UserError, match="head is a tuple, but only a linear head can be fitted"
+        ):
             fit_head(network, reference, preprocessing, CPU)
         return
     before = {key: value.clone() for key, value in network.state_dict().items()}
     fit_head(network, reference, preprocessing, CPU)
-    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key for key, value in network.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed == {key for key, _ in head_parameters(network)} and len(changed) == 2
     images = images_of(dataset)
     with torch.no_grad():
-        features, logits = head_inputs(network, images.inputs[ALL_ROWS]), network(images.inputs[ALL_ROWS])
+        features, logits = (
+            head_inputs(network, images.inputs[ALL_ROWS]),
+            network(images.inputs[ALL_ROWS]),
+        )
         weight, bias = network.get_classifier().weight.flatten(1), network.get_classifier().bias
     torch.testing.assert_close(features @ weight.T + bias, logits, rtol=1e-4, atol=1e-5)
     assert F.cross_entropy(logits, images.labels) < math.log(5), "better than chance"
@@ -210,14 +252,20 @@ def letters(texts):
     return torch.tensor([[1 + ord(letter) % 63 for letter in text[-8:]] for text in texts])
 
 
-@pytest.mark.parametrize("name", cases(name for name, known in ARCHITECTURES.items() if known.library == "open_clip"))
+@pytest.mark.parametrize(
+    "name", cases(name for name, known in ARCHITECTURES.items() if known.library == "open_clip")
+)
 def test_a_zero_shot_head_gives_the_logits_of_the_whole_model_with_its_bias(name, monkeypatch):
     known, names = ARCHITECTURES[name], ["ant", "bee", "cat"]
-    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", (lambda name: f"a photo of a {name}",))
+    monkeypatch.setattr(
+        open_clip, "OPENAI_IMAGENET_TEMPLATES", (lambda name: f"a photo of a {name}",)
+    )
     torch.manual_seed(0)
     model = create(known.library, known.architecture, known.arguments).eval()
     assert (model.logit_bias is not None) == ("siglip" in name)
-    network = OpenClipClassifier(model.visual, embedding_width(known.architecture, known.arguments), len(names))
+    network = OpenClipClassifier(
+        model.visual, embedding_width(known.architecture, known.arguments), len(names)
+    )
     set_zero_shot_weights(network.head, model, prompt_tokens(letters, names))
     images = random_inputs(name)
     with torch.inference_mode():
@@ -256,7 +304,9 @@ def assert_loaded(state, known, name):
     """A network with these published weights has just them."""
     model = with_weights(state, known.library, known.architecture, known.arguments, "by_name", name)
     loaded = model.state_dict()
-    assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
+    assert loaded.keys() == state.keys() and all(
+        torch.equal(loaded[key], state[key]) for key in state
+    )
 
 
 @each
@@ -265,13 +315,17 @@ def test_a_published_state_dict_is_loaded_and_what_it_lacks_is_named(name):
     state = whole(known)
     assert_loaded(state, known, name)
     gone = next(key for key, value in state.items() if key.endswith(".weight") and value.ndim > 1)
-    with pytest.raises(UserError, match=f"^{name}: .* don't fit {known.library}'s {known.architecture} .*{gone}"):
+    with pytest.raises(
+        UserError, match=f"^{name}: .* don't fit {known.library}'s {known.architecture} .*{gone}"
+    ):
         others = {key: value for key, value in state.items() if key != gone}
         with_weights(others, known.library, known.architecture, known.arguments, "by_name", name)
 
 
 @pytest.mark.parametrize("classes", [7, 0])
-@pytest.mark.parametrize("name", cases(name for name, known in ARCHITECTURES.items() if known.library == "timm"))
+@pytest.mark.parametrize(
+    "name", cases(name for name, known in ARCHITECTURES.items() if known.library == "timm")
+)
 def test_a_published_state_dict_is_loaded_with_its_own_head_or_without_one(name, classes):
     known = ARCHITECTURES[name]
     assert_loaded(whole(known, num_classes=classes), known, name)
@@ -281,7 +335,9 @@ def at_another_size(known):
     """Arguments of create_model for inputs twice as large, or None if the network takes any size."""
     if known.library == "open_clip":
         return {**known.arguments, "force_image_size": 2 * known.size}
-    return {**known.arguments, "img_size": 2 * known.size} if "img_size" in known.arguments else None
+    return (
+        {**known.arguments, "img_size": 2 * known.size} if "img_size" in known.arguments else None
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*(searchsorted|non-tuple sequence)")  # within timm
@@ -296,7 +352,9 @@ def test_a_published_state_dict_is_resized_to_another_input(name):
     for key in tables:
         state[key].fill_(0.5)
     if name == "clip_resnet":
-        with pytest.raises(UserError, match="size mismatch for visual.attnpool.positional_embedding"):
+        with pytest.raises(
+            UserError, match="size mismatch for visual.attnpool.positional_embedding"
+        ):
             with_weights(state, known.library, known.architecture, arguments, "by_name", name)
         return
     model = with_weights(state, known.library, known.architecture, arguments, "by_name", name)
@@ -307,23 +365,34 @@ def test_a_published_state_dict_is_resized_to_another_input(name):
             assert torch.equal(value, state[key]), key
     images = random_inputs(name, 2 * known.size)
     with torch.inference_mode():
-        assert (model(images) if known.library == "timm" else model.encode_image(images)).isfinite().all()
+        assert (
+            (model(images) if known.library == "timm" else model.encode_image(images))
+            .isfinite()
+            .all()
+        )
     built = build(known.library, known.architecture, arguments=arguments).state_dict()
     found = {key: value.shape for key, value in model.state_dict().items()}
-    assert all(found[key] == value.shape for key, value in built.items() if not key.startswith("head."))
+    assert all(
+        found[key] == value.shape for key, value in built.items() if not key.startswith("head.")
+    )
 
 
 @each
 def test_gradient_checkpointing_gives_the_same_checkpoint_and_keeps_less(name):
     network, algorithm = copy.deepcopy(network_of(name)), FullFineTuning(lr=0.01)
     if name == "clip_resnet":
-        with pytest.raises(ValueError, match="no gradient checkpointing; set compute.gradient_checkpointing to false"):
+        with pytest.raises(
+            ValueError,
+            match="no gradient checkpointing; set compute.gradient_checkpointing to false",
+        ):
             checkpoint_gradients(network, algorithm)
         return
     checkpoint_gradients(network, algorithm)
     _, _, stored = fine_tuned("ft", network, coloured_images(ARCHITECTURES[name].size), epochs=1)
     _, _, expected = trained(name, "ft")
-    assert stored.keys() == expected.keys() and all(torch.equal(stored[key], expected[key]) for key in stored)
+    assert stored.keys() == expected.keys() and all(
+        torch.equal(stored[key], expected[key]) for key in stored
+    )
     assert saved_bytes(network, name) < 0.8 * saved_bytes(network_of(name), name)
 
 
@@ -349,8 +418,20 @@ def test_a_narrow_pointwise_convolution_with_stride_has_the_right_gradient():
     plain = timm.create_model(known.architecture, num_classes=1000, **known.arguments).eval()
     plain.load_state_dict(network.state_dict())
     gradients = []
-    for model, given in ((network.to(memory_format=torch.channels_last), images), (plain.double(), images.double())):
-        logits = model(given.contiguous(memory_format=torch.channels_last) if model is network else given)
-        gradients.append((logits, *torch.autograd.grad(logits.square().sum(), model.stem[0].conv_scale.conv.weight)))
+    for model, given in (
+        (network.to(memory_format=torch.channels_last), images),
+        (plain.double(), images.double()),
+    ):
+        logits = model(
+            given.contiguous(memory_format=torch.channels_last) if model is network else given
+        )
+        gradients.append(
+            (
+                logits,
+                *torch.autograd.grad(logits.square().sum(), model.stem[0].conv_scale.conv.weight),
+            )
+        )
     for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+        torch.testing.assert_close(
+            found.double(), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item()
+        )

@@ -58,8 +58,14 @@ def test_members_are_files_in_their_order_with_their_bytes(archive):
 
 
 def test_only_wanted_members_are_given(archive):
-    for wanted in (["three.txt", "a/one.txt", "nothing"], lambda name: name in ("three.txt", "a/one.txt")):
-        assert [name for name, _ in archive_members(**archive, wanted=wanted)] == ["a/one.txt", "three.txt"]
+    for wanted in (
+        ["three.txt", "a/one.txt", "nothing"],
+        lambda name: name in ("three.txt", "a/one.txt"),
+    ):
+        assert [name for name, _ in archive_members(**archive, wanted=wanted)] == [
+            "a/one.txt",
+            "three.txt",
+        ]
         if "file" in archive:
             archive["file"].seek(0)
     assert list(archive_members(**archive, wanted=[])) == []
@@ -92,7 +98,10 @@ def test_a_member_above_the_limit_is_refused_when_it_is_read(tmp_path, monkeypat
     monkeypatch.setenv(PHOTO_MEGABYTES, "1")
     for name, read in archive_members(path):
         if name == "large":
-            with pytest.raises(TooLargeError, match=r"^/.*/a contains 'large' of more than 1\.00MB; .*photo_megabytes"):
+            with pytest.raises(
+                TooLargeError,
+                match=r"^/.*/a contains 'large' of more than 1\.00MB; .*photo_megabytes",
+            ):
                 read()
         else:
             assert read() == b"1"
@@ -146,7 +155,11 @@ def with_map(path):
     with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("a.jpg")
         info.size = len(body)
-        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.realsize": "9",
+        }
         archive.addfile(info, io.BytesIO(body))
     return path
 
@@ -190,9 +203,14 @@ BOMBS = {
 
 @pytest.mark.attack("memory")
 @pytest.mark.parametrize(
-    "make", examples(BOMBS, {"a deflated zip", "a tgz", "a tar that states gigabytes", "a long name in a tar"})
+    "make",
+    examples(
+        BOMBS, {"a deflated zip", "a tgz", "a tar that states gigabytes", "a long name in a tar"}
+    ),
 )
-def test_reading_takes_no_more_memory_than_the_limit_whatever_an_archive_states(tmp_path, monkeypatch, peak, make):
+def test_reading_takes_no_more_memory_than_the_limit_whatever_an_archive_states(
+    tmp_path, monkeypatch, peak, make
+):
     path = make(tmp_path / "a.archive")
     peak()  # what follows is measured
     monkeypatch.setenv(PHOTO_MEGABYTES, "8")
@@ -229,7 +247,10 @@ def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tm
             archive.writestr(name, data)
     with pytest.raises(UserError, match=f"^{path} .*limits.archive_ratio"):
         list(archive_members(path))
-    assert [name for name, _ in archive_members(path, wanted=["0.jpg", "3.jpg"])] == ["0.jpg", "3.jpg"]
+    assert [name for name, _ in archive_members(path, wanted=["0.jpg", "3.jpg"])] == [
+        "0.jpg",
+        "3.jpg",
+    ]
 
 
 @pytest.mark.parametrize("kind", first(COMPRESSIONS))
@@ -237,7 +258,9 @@ def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tm
 @pytest.mark.parametrize("read", [True, False])
 def test_each_byte_of_a_compressed_tar_is_unpacked_once(tmp_path, monkeypatch, kind, size, read):
     noise = random.Random(0).randbytes(size)  # which no compression makes smaller
-    path = tar(tmp_path / "a.tar", {f"{number}.jpg": noise[number:] for number in range(4)}, f"w:{kind}")
+    path = tar(
+        tmp_path / "a.tar", {f"{number}.jpg": noise[number:] for number in range(4)}, f"w:{kind}"
+    )
     monkeypatch.setattr(archives, "FREE", 4 * (size + 2048) + 10240)
     monkeypatch.setenv(ARCHIVE_RATIO, "0")
     for number, (_, read_member) in enumerate(archive_members(path)):
@@ -247,7 +270,9 @@ def test_each_byte_of_a_compressed_tar_is_unpacked_once(tmp_path, monkeypatch, k
 def test_an_archive_of_texts_is_within_the_limit(tmp_path, monkeypatch):
     """A table that unpacks to 20 bytes per byte."""
     digits = random.Random(0)
-    table = "".join(f"n01440764/image_{n:07},0,0,500,375,{digits.choice('0123456789')}\n" for n in range(30_000))
+    table = "".join(
+        f"n01440764/image_{n:07},0,0,500,375,{digits.choice('0123456789')}\n" for n in range(30_000)
+    )
     path = tar(tmp_path / "a.tar", {"table.csv": table.encode()}, "w:xz")
     monkeypatch.setattr(archives, "FREE", 0)
     assert len(table) > 20 * path.stat().st_size
@@ -299,7 +324,12 @@ def edited(old, new):
         (edited(b"\x14\x00\x00\x00\x00\x00", b"\x14\x00\x00\x00\x09\x00"), "format"),
         (lambda folder: folder / "nothing.zip", "read"),
     ],
-    ids=["truncated", "other bytes than its checksum's", "a compression that Python lacks", "missing"],
+    ids=[
+        "truncated",
+        "other bytes than its checksum's",
+        "a compression that Python lacks",
+        "missing",
+    ],
 )
 def test_an_archive_that_cannot_be_read_is_named(tmp_path, make, why):
     path = make(tmp_path)
@@ -307,7 +337,9 @@ def test_an_archive_that_cannot_be_read_is_named(tmp_path, make, why):
         read_all(path)
 
 
-@pytest.mark.parametrize(("made", "reading"), [(zipped, "zipfile.ZipFile.open"), (tar, "tarfile.TarFile.extractfile")])
+@pytest.mark.parametrize(
+    ("made", "reading"), [(zipped, "zipfile.ZipFile.open"), (tar, "tarfile.TarFile.extractfile")]
+)
 def test_any_error_of_reading_bytes_names_the_archive_and_only_too_little_memory_is_passed_on(
     tmp_path, monkeypatch, made, reading
 ):
@@ -376,9 +408,13 @@ def test_a_wrong_password_is_told_from_damage(tmp_path, monkeypatch, error, wron
 
 
 @pytest.mark.attack("memory")
-@pytest.mark.parametrize("size", [2 << 30, 12 << 20, 10], ids=["far more", "more than it has", "less than it has"])
+@pytest.mark.parametrize(
+    "size", [2 << 30, 12 << 20, 10], ids=["far more", "more than it has", "less than it has"]
+)
 @pytest.mark.parametrize("program", ["unzip", "Python"])
-def test_an_encrypted_zip_takes_no_more_memory_than_the_limit(tmp_path, monkeypatch, peak, program, size):
+def test_an_encrypted_zip_takes_no_more_memory_than_the_limit(
+    tmp_path, monkeypatch, peak, program, size
+):
     if program == "Python":
         monkeypatch.setattr(unzip, "_program", lambda: None)
     elif unzip._program() is None:
@@ -398,7 +434,9 @@ def test_an_encrypted_zip_takes_no_more_memory_than_the_limit(tmp_path, monkeypa
     assert peak() < 20 << 20
 
 
-def test_a_file_above_the_limit_in_an_encrypted_zip_is_refused_and_the_next_one_read(tmp_path, monkeypatch):
+def test_a_file_above_the_limit_in_an_encrypted_zip_is_refused_and_the_next_one_read(
+    tmp_path, monkeypatch
+):
     files = {"a.png": b"one", "b.png": bytes(10**6 + 1), "c.png": b"three"}
     path = encrypted(tmp_path / "o.zip", files, "open sesame")
     monkeypatch.setenv("OBJECTNET_PASSWORD", "open sesame")

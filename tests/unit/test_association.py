@@ -24,7 +24,10 @@ def p_of(x, y, ranks, orders, exact):
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_correlations_and_their_p_are_those_of_every_permutation(statistic):
     rng = np.random.default_rng(0)
-    for x, y in (rng.normal(size=(2, 6)), rng.integers(0, 4, (2, 6)).astype(float)):  # with and without ties
+    for x, y in (
+        rng.normal(size=(2, 6)),
+        rng.integers(0, 4, (2, 6)).astype(float),
+    ):  # with and without ties
         found, p = p_of(x, y, statistic == "spearman", *association.permutations(6, seed=0))
         reference = STATISTICS[statistic]
         assert found == pytest.approx(reference(x, y)[0])
@@ -35,7 +38,12 @@ def test_correlations_and_their_p_are_those_of_every_permutation(statistic):
 def test_few_permutations_are_all_tried_and_many_are_drawn(monkeypatch):
     orders, exact = association.permutations(5, seed=0)
     assert exact and len({tuple(order) for order in orders}) == 120
-    assert len(association.permutations(9, seed=0)[0]) == math.factorial(9) <= association.MOST < math.factorial(10)
+    assert (
+        len(association.permutations(9, seed=0)[0])
+        == math.factorial(9)
+        <= association.MOST
+        < math.factorial(10)
+    )
     monkeypatch.setattr(association, "DRAWS", 500)
     monkeypatch.setattr(association, "MOST", math.factorial(6))
     assert association.permutations(6, seed=0)[1] and not association.permutations(7, seed=0)[1]
@@ -57,7 +65,9 @@ def test_p_is_uniform_where_there_is_no_association(ranks):
         # of 120 orders and their mirror images p is a multiple of 1/120; it is never too small too often
         assert np.mean(p <= level) <= level + 3 * np.sqrt(level / 3000)
     if not ranks:  # without ties it is uniform on its steps
-        assert np.mean(p <= 0.25) == pytest.approx(0.25, abs=0.025) and np.mean(p) == pytest.approx(0.5, abs=0.03)
+        assert np.mean(p <= 0.25) == pytest.approx(0.25, abs=0.025) and np.mean(p) == pytest.approx(
+            0.5, abs=0.03
+        )
 
 
 @pytest.mark.parametrize("ranks", [False, True])
@@ -94,8 +104,12 @@ def test_the_interval_is_scipys_and_absent_where_nothing_is_known():
         (0.0, 4, 0.95, True, (-1.959964, 1.959964)),
     ],
 )
-def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright(value, n, confidence, ranks, expected):
-    assert association.interval(value, n, confidence, ranks) == pytest.approx(tuple(np.tanh(expected)), abs=5e-6)
+def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright(
+    value, n, confidence, ranks, expected
+):
+    assert association.interval(value, n, confidence, ranks) == pytest.approx(
+        tuple(np.tanh(expected)), abs=5e-6
+    )
 
 
 @pytest.fixture
@@ -104,15 +118,25 @@ def tables():
     rng = np.random.default_rng(5)
     every = [*NAMES, "val"]
     distances = pd.DataFrame(
-        [("m", *pair, kind, rng.random()) for kind in ("otdd", "ncd") for pair in itertools.combinations(every, 2)],
+        [
+            ("m", *pair, kind, rng.random())
+            for kind in ("otdd", "ncd")
+            for pair in itertools.combinations(every, 2)
+        ],
         columns=["model", "first", "second", "distance", "value"],
     )
     states = [("pretrained", "none", 0), *itertools.product(("ft", "lwf"), TARGETS, (0, 1))]
     accuracy = pd.DataFrame(
-        [("m", method, target, "all", seed, j, 100 * rng.random()) for method, target, seed in states for j in every],
+        [
+            ("m", method, target, "all", seed, j, 100 * rng.random())
+            for method, target, seed in states
+            for j in every
+        ],
         columns=["model", "method", "target", "size", "seed", "dataset", "accuracy"],
     )
-    ri = accuracy[accuracy["method"] != "pretrained"].groupby(["model", "method", "target", "size", "seed"])
+    ri = accuracy[accuracy["method"] != "pretrained"].groupby(
+        ["model", "method", "target", "size", "seed"]
+    )
     return distances, accuracy, ri["accuracy"].mean().rename("ri").reset_index()
 
 
@@ -132,7 +156,9 @@ def tabled(tables, **choices):
 
 def distance(tables, kind, i, j):
     part = tables[0].query("distance == @kind")
-    (value,) = part[[{i, j} == {a, b} for a, b in zip(part["first"], part["second"], strict=True)]]["value"]
+    (value,) = part[[{i, j} == {a, b} for a, b in zip(part["first"], part["second"], strict=True)]][
+        "value"
+    ]
     return value
 
 
@@ -149,14 +175,18 @@ def test_the_mantel_test_of_pairs_is_a_loop_over_renamed_datasets(tables):
         (kind, i, j): distance(tables, kind, i, j)
         for kind, (i, j) in itertools.product(("otdd", "ncd"), itertools.permutations(NAMES, 2))
     }
-    changed = {method: [change(tables, method, *cell) for cell in cells] for method in ("ft", "lwf")}
+    changed = {
+        method: [change(tables, method, *cell) for cell in cells] for method in ("ft", "lwf")
+    }
     for (method, kind, statistic), line in table.iterrows():
         prepare = stats.rankdata if statistic == "spearman" else np.array
         changes = prepare(changed[method])
         value = np.corrcoef(prepare([known[kind, *cell] for cell in cells]), changes)[0, 1]
         assert line["value"] == pytest.approx(value) and line["n"] == len(cells) == 16
         beyond = []
-        for order in itertools.permutations(TARGETS):  # the one dataset that is only evaluated on keeps its name
+        for order in itertools.permutations(
+            TARGETS
+        ):  # the one dataset that is only evaluated on keeps its name
             renamed = dict(zip(NAMES, [*order, "e"], strict=True))
             moved = [known[kind, renamed[i], renamed[j]] for i, j in cells]
             beyond.append(abs(np.corrcoef(prepare(moved), changes)[0, 1]) >= abs(value) - 1e-9)
@@ -166,7 +196,9 @@ def test_the_mantel_test_of_pairs_is_a_loop_over_renamed_datasets(tables):
 
 def test_groups_are_permuted_by_themselves(monkeypatch):
     orders, exact = association.permutations(3, 2, seed=0)
-    expected = {(*a, *b) for a in itertools.permutations(range(3)) for b in itertools.permutations((3, 4))}
+    expected = {
+        (*a, *b) for a in itertools.permutations(range(3)) for b in itertools.permutations((3, 4))
+    }
     assert exact and len(orders) == 12 and {tuple(order) for order in orders} == expected
     monkeypatch.setattr(association, "MOST", 11)
     monkeypatch.setattr(association, "DRAWS", 400)
@@ -177,20 +209,37 @@ def test_groups_are_permuted_by_themselves(monkeypatch):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("most", [association.MOST, 1], ids=["all permutations", "drawn"])
-def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_often_as_it_says(monkeypatch, most):
+def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_often_as_it_says(
+    monkeypatch, most
+):
     """Datasets that are only evaluated on lie farther away and lose more, and beyond that nothing is associated."""
     monkeypatch.setattr(association, "MOST", most)
     monkeypatch.setattr(association, "DRAWS", 999)
     rng, targets, others = np.random.default_rng(8), list("abcde"), list("xyz")
     every, tables, models, methods = targets + others, [], range(20), range(150)
     for model in models:
-        apart = [(model, i, j, "otdd", rng.normal() + 1.5 * (j in others)) for i, j in itertools.combinations(every, 2)]
+        apart = [
+            (model, i, j, "otdd", rng.normal() + 1.5 * (j in others))
+            for i, j in itertools.combinations(every, 2)
+        ]
         distances = pd.DataFrame(apart, columns=["model", "first", "second", "distance", "value"])
-        cells = [("pretrained", "none", j) for j in every] + list(itertools.product(methods, targets, every))
-        accuracy = pd.DataFrame(cells, columns=["method", "target", "dataset"]).assign(model=model, size="all", seed=0)
-        shift = np.where(accuracy["dataset"].isin(others), -2, 0) * (accuracy["method"] != "pretrained")
-        accuracy["accuracy"] = shift + (accuracy["method"] != "pretrained") * rng.normal(size=len(accuracy))
-        ri = accuracy[accuracy["method"] != "pretrained"].assign(ri=0.0).drop_duplicates(["method", "target"])
+        cells = [("pretrained", "none", j) for j in every] + list(
+            itertools.product(methods, targets, every)
+        )
+        accuracy = pd.DataFrame(cells, columns=["method", "target", "dataset"]).assign(
+            model=model, size="all", seed=0
+        )
+        shift = np.where(accuracy["dataset"].isin(others), -2, 0) * (
+            accuracy["method"] != "pretrained"
+        )
+        accuracy["accuracy"] = shift + (accuracy["method"] != "pretrained") * rng.normal(
+            size=len(accuracy)
+        )
+        ri = (
+            accuracy[accuracy["method"] != "pretrained"]
+            .assign(ri=0.0)
+            .drop_duplicates(["method", "target"])
+        )
         choices = {
             "targets": targets,
             "ood_datasets": every,
@@ -205,8 +254,12 @@ def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_ofte
     assert low <= np.mean(p <= 0.05) <= high
 
 
-def test_without_a_dataset_in_distribution_targets_are_compared_by_their_mean_distance_to_the_others(tables):
-    table = tabled(tables, in_distribution=None).set_index(["method", "distance", "level", "statistic"])
+def test_without_a_dataset_in_distribution_targets_are_compared_by_their_mean_distance_to_the_others(
+    tables,
+):
+    table = tabled(tables, in_distribution=None).set_index(
+        ["method", "distance", "level", "statistic"]
+    )
     assert set(table.index.get_level_values("level")) == {"pairs", "targets"}
     gains = tables[2].groupby(["method", "target"])["ri"].mean()
     apart = [np.mean([distance(tables, "ncd", i, j) for j in NAMES if j != i]) for i in TARGETS]
@@ -215,10 +268,15 @@ def test_without_a_dataset_in_distribution_targets_are_compared_by_their_mean_di
 
 
 def test_two_points_have_no_correlation_and_pairs_can_be_left_out(tables):
-    few = tuple(table[table["target"].isin(["a", "b", "none"])] if "target" in table else table for table in tables)
+    few = tuple(
+        table[table["target"].isin(["a", "b", "none"])] if "target" in table else table
+        for table in tables
+    )
     table = tabled(few, targets=["a", "b"], pairs=False)
     assert set(table["level"]) == {"targets", "in_distribution"}
-    assert table[["value", "ci_low", "p"]].isna().all(axis=None) and set(table["permutations"]) == {0}
+    assert table[["value", "ci_low", "p"]].isna().all(axis=None) and set(table["permutations"]) == {
+        0
+    }
     assert list(table) == association.COLUMNS
 
 
@@ -240,8 +298,12 @@ def test_targets_are_compared_by_their_distance_to_what_is_in_distribution(table
             response = np.array([change(tables, line.method, i, "val") for i in TARGETS])
         correlate = STATISTICS[line.statistic]
         value = correlate(apart, response)[0]
-        every = np.array([correlate(np.array(order), response)[0] for order in itertools.permutations(apart)])
-        assert line.value == pytest.approx(value) and line.p == pytest.approx(np.mean(abs(every) >= abs(value) - 1e-9))
+        every = np.array(
+            [correlate(np.array(order), response)[0] for order in itertools.permutations(apart)]
+        )
+        assert line.value == pytest.approx(value) and line.p == pytest.approx(
+            np.mean(abs(every) >= abs(value) - 1e-9)
+        )
         expected = association.interval(value, 4, 0.8, line.statistic == "spearman")
         assert (line.ci_low, line.ci_high) == pytest.approx(expected, nan_ok=True)
         assert (line.n, line.permutations, line.exact) == (4, 24, True)
@@ -266,7 +328,12 @@ def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tab
     both = (*both[:2], both[2].iloc[::-1])
     table = tabled(both)
     keys = itertools.product(
-        ("m", "a"), ("lwf", "ft"), ("10", "all"), ("otdd", "ncd"), ("pairs", "targets", "in_distribution"), STATISTICS
+        ("m", "a"),
+        ("lwf", "ft"),
+        ("10", "all"),
+        ("otdd", "ncd"),
+        ("pairs", "targets", "in_distribution"),
+        STATISTICS,
     )
     assert list(table[association.KEYS].itertuples(index=False, name=None)) == list(keys)
     for model in ("m", "a"):
@@ -274,18 +341,27 @@ def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tab
         own = table[table["model"] == model].reset_index(drop=True)
         pd.testing.assert_frame_equal(own, alone.reset_index(drop=True))
     for size in ("all", "10"):
-        single = [both[0], *(part[(part["size"] == size) | (part["target"] == "none")] for part in both[1:])]
+        single = [
+            both[0],
+            *(part[(part["size"] == size) | (part["target"] == "none")] for part in both[1:]),
+        ]
         own = table[table["size"] == size].reset_index(drop=True)
         pd.testing.assert_frame_equal(own, tabled(single).reset_index(drop=True))
 
 
 def test_three_points_have_a_correlation_and_no_interval(tables):
     table = tabled(tables, targets=TARGETS[:3], pairs=False)
-    assert table["value"].notna().all() and table["p"].notna().all() and set(table["permutations"]) == {6}
+    assert (
+        table["value"].notna().all()
+        and table["p"].notna().all()
+        and set(table["permutations"]) == {6}
+    )
     assert table[["ci_low", "ci_high"]].isna().all(axis=None) and set(table["n"]) == {3}
 
 
-def test_without_an_evaluation_in_distribution_that_level_is_left_out_and_targets_are_still_by_it(tables):
+def test_without_an_evaluation_in_distribution_that_level_is_left_out_and_targets_are_still_by_it(
+    tables,
+):
     distances, accuracy, ri = tables
     less = (distances, accuracy[accuracy["dataset"] != "val"], ri)
     table, whole = tabled(less), tabled(tables)
@@ -298,7 +374,9 @@ def test_a_model_without_runs_is_passed_over(tables):
     distances, accuracy, ri = tables
     other = distances.assign(model="none-tuned")
     table = tabled((pd.concat([other, distances]), accuracy, ri))
-    pd.testing.assert_frame_equal(table.reset_index(drop=True), tabled(tables).reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        table.reset_index(drop=True), tabled(tables).reset_index(drop=True)
+    )
 
 
 @pytest.mark.parametrize("ranks", [False, True])
@@ -307,8 +385,13 @@ def test_constant_distances_or_changes_have_no_correlation(ranks):
     rising, constant = np.arange(5.0), np.full(5, 0.1 + 0.2)
     value, p = association.permuted_p(constant.__getitem__, rising[None], orders, exact, ranks)
     assert np.isnan(value).all() and np.isnan(p).all()
-    value, p = association.permuted_p(rising.__getitem__, np.stack([constant, rising]), orders, exact, ranks)
-    assert np.isnan([value[0], p[0]]).all() and (value[1], p[1]) == (pytest.approx(1), pytest.approx(2 / 120))
+    value, p = association.permuted_p(
+        rising.__getitem__, np.stack([constant, rising]), orders, exact, ranks
+    )
+    assert np.isnan([value[0], p[0]]).all() and (value[1], p[1]) == (
+        pytest.approx(1),
+        pytest.approx(2 / 120),
+    )
     almost = np.array([1.0, 1 + 1e-12, 1, 1, 1])  # equal but for rounding
     assert np.isnan(association.correlations(almost[None], rising[None])).all()
 
@@ -329,7 +412,11 @@ def test_drawn_permutations_depend_on_the_seed_alone(tables, monkeypatch):
     first, again, other = (tabled(tables, seed=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(first, again)
     assert not first["p"].equals(other["p"]) and first["value"].equals(other["value"])
-    assert not first["exact"].any() and set(first["permutations"]) == {99} and first["p"].min() >= 1 / 100
+    assert (
+        not first["exact"].any()
+        and set(first["permutations"]) == {99}
+        and first["p"].min() >= 1 / 100
+    )
 
 
 def test_distances_are_looked_up_either_way_round(tables):
@@ -339,7 +426,11 @@ def test_distances_are_looked_up_either_way_round(tables):
     for in_distribution in ("val", None):
         expected = {
             i: np.mean(
-                [distance(tables, "otdd", i, j) for j in ([in_distribution] if in_distribution else NAMES) if j != i]
+                [
+                    distance(tables, "otdd", i, j)
+                    for j in ([in_distribution] if in_distribution else NAMES)
+                    if j != i
+                ]
             )
             for i in TARGETS
         }
@@ -352,7 +443,9 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
     distances, accuracy, ri = tables
     files = []
     for kind in ("otdd", "ncd"):
-        part = distances[distances["distance"] == kind].drop(columns="model").assign(n=9, note="how")
+        part = (
+            distances[distances["distance"] == kind].drop(columns="model").assign(n=9, note="how")
+        )
         part.to_csv(tmp_path / f"{kind}.csv", index=False)
         files.append(tmp_path / f"{kind}.csv")
     accuracy, ri = (part.assign(size="010") for part in (accuracy, ri))  # no number
@@ -372,10 +465,23 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
         outputs=outputs,
     )
     found, table = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
-    assert list(found) == ["model", "first", "second", "distance", "value", "n", "note", "conditions"]
+    assert list(found) == [
+        "model",
+        "first",
+        "second",
+        "distance",
+        "value",
+        "n",
+        "note",
+        "conditions",
+    ]
     assert found["value"].tolist() == pytest.approx([*distances.query("distance == 'otdd'")["value"],
                                                      *distances.query("distance == 'ncd'")["value"]], abs=1e-6)  # fmt: skip
-    assert set(found["model"]) == {"m"} and set(found["conditions"]) == {"paper"} == set(table["conditions"])
-    expected = association.association_table(distances, accuracy, ri, **choices).reset_index(drop=True)
+    assert set(found["model"]) == {"m"} and set(found["conditions"]) == {"paper"} == set(
+        table["conditions"]
+    )
+    expected = association.association_table(distances, accuracy, ri, **choices).reset_index(
+        drop=True
+    )
     pd.testing.assert_frame_equal(table.drop(columns="conditions"), expected, atol=1e-5)
     assert set(table["size"]) == {"010"}

@@ -44,10 +44,14 @@ def shown(images, names=ALL, **how):
 def test_an_image_depends_on_seed_epoch_and_row_alone(pictures):
     whole = shown(pictures)
     for rows in ([7], [3, 11, 0], [19, 3]):
-        assert torch.equal(inputs_of(pictures)[np.array(rows)], whole[rows]), "not on the rest of a batch or its order"
+        assert torch.equal(inputs_of(pictures)[np.array(rows)], whole[rows]), (
+            "not on the rest of a batch or its order"
+        )
     assert torch.equal(inputs_of(pictures)[slice(4, 9)], whole[4:9])
     part = inputs_of(pictures, rows=np.array([12, 2, 5]))
-    assert torch.equal(part[np.array([2, 0])], whole[[5, 12]]) and torch.equal(part[slice(None)], whole[[12, 2, 5]])
+    assert torch.equal(part[np.array([2, 0])], whole[[5, 12]]) and torch.equal(
+        part[slice(None)], whole[[12, 2, 5]]
+    )
     alike = shown(np.repeat(pictures[:1], 20, axis=0))
     assert len({image.numpy().tobytes() for image in alike}) > 15, "the same picture in another row"
     for changed in ({"seed": 1}, {"epoch": 1}):
@@ -57,7 +61,11 @@ def test_an_image_depends_on_seed_epoch_and_row_alone(pictures):
 
 def test_the_seed_and_the_epoch_do_not_stand_for_each_other(pictures):
     """Another seed is not the same seed one epoch later; nor is the next row."""
-    whole = {(seed, epoch): shown(pictures, seed=seed, epoch=epoch) for seed in range(2) for epoch in range(2)}
+    whole = {
+        (seed, epoch): shown(pictures, seed=seed, epoch=epoch)
+        for seed in range(2)
+        for epoch in range(2)
+    }
     for one, other in itertools.combinations(whole, 2):
         equal = sum(torch.equal(a, b) for a, b in zip(whole[one], whole[other], strict=True))
         assert equal < 5, f"seed and epoch {one}, and {other}"
@@ -68,7 +76,11 @@ def test_a_batch_is_as_any_other(pictures):
     plain = inputs_of(pictures, epoch=None)[np.arange(5)]
     for names in (["flip"], ["randaugment"], ALL):
         batch = inputs_of(pictures, names)[np.arange(5)]
-        assert (batch.dtype, batch.shape, batch.stride()) == (plain.dtype, plain.shape, plain.stride())
+        assert (batch.dtype, batch.shape, batch.stride()) == (
+            plain.dtype,
+            plain.shape,
+            plain.stride(),
+        )
     assert plain.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -77,11 +89,17 @@ def test_no_random_numbers_but_its_own_are_drawn(pictures, monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     seeded.clear()
-    first, states = shown(pictures), (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+    first, states = (
+        shown(pictures),
+        (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()),
+    )
     torch.manual_seed(2), np.random.seed(2), random.seed(2)
     assert torch.equal(shown(pictures), first)
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
-    assert torch.equal(torch.get_rng_state(), states[0]) and (np.random.get_state()[1] == states[1]).all()
+    assert (
+        torch.equal(torch.get_rng_state(), states[0])
+        and (np.random.get_state()[1] == states[1]).all()
+    )
     assert random.getstate() == states[2]
     seeded.clear()
     shown(pictures)
@@ -91,7 +109,10 @@ def test_no_random_numbers_but_its_own_are_drawn(pictures, monkeypatch):
 def pixels(images, names, **how):
     """Images (n, H, W, 3) uint8 as augmented."""
     augment = Augmentation(names, SIDE, 0)
-    batch = [augment(torch.from_numpy(image).permute(2, 0, 1), 0, row) for row, image in enumerate(images)]
+    batch = [
+        augment(torch.from_numpy(image).permute(2, 0, 1), 0, row)
+        for row, image in enumerate(images)
+    ]
     for image in batch:
         assert image.dtype == torch.uint8 and image.shape == (3, SIDE, SIDE)
     return torch.stack(batch).permute(0, 2, 3, 1).numpy()
@@ -99,7 +120,10 @@ def pixels(images, names, **how):
 
 def test_a_flip_mirrors_about_half_of_the_images(pictures):
     found = pixels(pictures, ["flip"])
-    mirrored = [np.array_equal(image, picture[:, ::-1]) for image, picture in zip(found, pictures, strict=True)]
+    mirrored = [
+        np.array_equal(image, picture[:, ::-1])
+        for image, picture in zip(found, pictures, strict=True)
+    ]
     same = [np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)]
     assert sum(mirrored) + sum(same) == 20 and 4 <= sum(mirrored) <= 16
 
@@ -110,21 +134,30 @@ def test_a_crop_keeps_nine_tenths_of_the_area_or_more(pictures):
     wide, high = np.ptp(found[..., 0], axis=(1, 2)) / 200, np.ptp(found[..., 1], axis=(1, 2)) / 200
     assert ((wide > 0.86) & (wide < 1.02) & (high > 0.86) & (high < 1.02)).all()
     assert (wide * high > 0.84).all() and (wide * high).min() < 0.95
-    changed = [not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)]
+    changed = [
+        not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)
+    ]
     assert sum(changed) >= 18
     assert (np.diff(found[:, SIDE // 2, :, 0], axis=1) >= 0).all(), "nothing else is done to it"
 
 
 def test_randaugment_changes_most_images_in_several_ways(pictures):
     found = pixels(pictures, ["randaugment"])
-    changed = [not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)]
+    changed = [
+        not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)
+    ]
     assert sum(changed) >= 14
-    assert any(np.ptp(image, axis=(0, 1)).max() > 215 or image.min() < 5 for image in found), "colours or borders"
+    assert any(np.ptp(image, axis=(0, 1)).max() > 215 or image.min() < 5 for image in found), (
+        "colours or borders"
+    )
 
 
 def test_names_may_be_in_any_order_and_each_of_them_counts(pictures):
     assert np.array_equal(pixels(pictures, ALL), pixels(pictures, ALL[::-1]))
-    made = [pixels(pictures, names).tobytes() for names in (ALL, ["flip"], ["crop"], ["randaugment"], ["crop", "flip"])]
+    made = [
+        pixels(pictures, names).tobytes()
+        for names in (ALL, ["flip"], ["crop"], ["randaugment"], ["crop", "flip"])
+    ]
     assert len(set(made)) == 5
 
 
@@ -141,7 +174,9 @@ def test_images_are_augmented_in_training_alone(network, target):
     method.setup(task)
     forward = method.logits
     method.logits = lambda rows: (
-        seen.append((rows, method.inputs[rows])) or epochs.append(method.inputs.epoch) or forward(rows)
+        seen.append((rows, method.inputs[rows]))
+        or epochs.append(method.inputs.epoch)
+        or forward(rows)
     )
     train(method, network.state_dict(), TRAINING, RUN, CPU)
     assert epochs == [0, 0, 0, 1, 1, 1] and task.target.inputs.epoch is None
@@ -155,7 +190,9 @@ def test_what_is_measured_before_training_is_of_the_images_themselves(network, t
     """EWC's Fisher information."""
     found = []
     for names in (ALL, []):
-        method = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
+        method = ElasticWeightConsolidation(
+            lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
+        )
         method.setup(replace(augmented_task(network, target, names), reference=None))
         found.append(method.importance)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -166,7 +203,9 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
     monkeypatch.setattr(lwf, "MOST_STORED", most)
     task, seen = augmented_task(network, target), []
     # a copy of the network calls it too
-    task.model.register_forward_pre_hook(lambda module, given: seen.append((module, given[0].clone())))
+    task.model.register_forward_pre_hook(
+        lambda module, given: seen.append((module, given[0].clone()))
+    )
     method = LearningWithoutForgetting(lr=0.01, temperature=2.0, weight=1.0, distil="all")
     method.setup(task)
     seen.clear()
@@ -176,7 +215,9 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
         assert student is task.model and teacher is not student and torch.equal(own, taught)
     assert len({images.numpy().tobytes() for _, images in seen[::2]}) == 6
     for name, value in seen[1][0].state_dict().items():
-        assert torch.equal(value, network.state_dict()[name]), "the teacher is the pretrained network"
+        assert torch.equal(value, network.state_dict()[name]), (
+            "the teacher is the pretrained network"
+        )
 
 
 def test_the_probes_features_are_those_of_the_augmented_image(network, target):
@@ -186,7 +227,9 @@ def test_the_probes_features_are_those_of_the_augmented_image(network, target):
     for epoch in (0, 1, None):
         task.target.inputs.epoch = epoch
         with torch.no_grad():
-            wanted = network.forward_head(network.forward_features(task.target.inputs[rows]), pre_logits=True)
+            wanted = network.forward_head(
+                network.forward_features(task.target.inputs[rows]), pre_logits=True
+            )
         found = method.features(rows)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         assert not found.requires_grad

@@ -15,7 +15,11 @@ def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=30
     deviations, `of_both` that of what a run adds to each object.
     """
     shared = rng.normal(0, of_objects, objects)
-    runs = rng.normal(0, of_seeds, (targets, seeds, 1)) + rng.normal(0, of_both, (targets, seeds, objects)) + shared
+    runs = (
+        rng.normal(0, of_seeds, (targets, seeds, 1))
+        + rng.normal(0, of_both, (targets, seeds, objects))
+        + shared
+    )
     weights = rng.multinomial(objects, np.full(objects, 1 / objects), size=replicates)
     weights = np.vstack([np.ones(objects), weights]) / objects
     return runs @ weights.T
@@ -45,7 +49,9 @@ def test_two_level_intervals_cover_as_often_as_they_say(targets, seeds, parts):
     hits = sum(low <= 0 <= high for _, low, high in (over_runs(values, 0.95) for values in found))
     p = np.array([p_over_runs(values) for values in found])
     assert 0.93 < hits / simulated < 0.975 and hits == (p >= 0.05).sum()
-    assert (p <= 0.01).mean() < 0.02 and (p <= 0.001).mean() <= 0.004, "Holm's correction needs small p"
+    assert (p <= 0.01).mean() < 0.02 and (p <= 0.001).mean() <= 0.004, (
+        "Holm's correction needs small p"
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -59,7 +65,9 @@ def test_without_effects_of_objects_the_interval_is_students_over_seeds():
     observed = values[0, :, 0]
     mean, low, high = over_runs(values, 0.95)
     test = stats.ttest_1samp(observed, 0)
-    assert mean == pytest.approx(observed.mean()) and (low, high) == pytest.approx(test.confidence_interval(0.95))
+    assert mean == pytest.approx(observed.mean()) and (low, high) == pytest.approx(
+        test.confidence_interval(0.95)
+    )
     assert p_over_runs(values) == pytest.approx(test.pvalue)
 
 
@@ -82,11 +90,19 @@ def test_the_interval_excludes_zero_where_p_is_below_its_level():
 def test_accuracies_stay_within_their_limits():
     values = 98.5 + drawn_runs(np.random.default_rng(6), 1, 3, 1, 1, 1)
     mean, low, high = over_runs(values, 0.95, LIMITS)
-    assert over_runs(values, 0.95)[2] > 100 and high == 100 and (mean, low) == over_runs(values, 0.95)[:2]
+    assert (
+        over_runs(values, 0.95)[2] > 100
+        and high == 100
+        and (mean, low) == over_runs(values, 0.95)[:2]
+    )
 
 
 def test_runs_that_never_differ_have_p_one_and_no_width():
-    assert p_over_runs(np.zeros((2, 3, 50))) == 1 and over_runs(np.zeros((2, 3, 50)), 0.95) == (0, 0, 0)
+    assert p_over_runs(np.zeros((2, 3, 50))) == 1 and over_runs(np.zeros((2, 3, 50)), 0.95) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_replicates_without_objects_are_left_out():
@@ -99,7 +115,9 @@ def test_replicates_without_objects_are_left_out():
 def test_weights_are_those_of_a_bootstrap_of_all_objects():
     weights = object_weights(30, 200, 0)
     assert (weights[0] == 1).all() and (weights.sum(axis=1) == 30).all()
-    assert (weights == object_weights(30, 200, 0)).all() and (weights != object_weights(30, 200, 1)).any()
+    assert (weights == object_weights(30, 200, 0)).all() and (
+        weights != object_weights(30, 200, 1)
+    ).any()
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -107,7 +125,10 @@ def test_the_interval_over_seeds_is_students(n):
     values = np.random.default_rng(n).normal(3, 2, n)
     seeds, sd, low, high = spread(values, 0.9)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert (seeds, sd) == (n, pytest.approx(np.std(values, ddof=1))) and (low, high) == pytest.approx(expected)
+    assert (seeds, sd) == (n, pytest.approx(np.std(values, ddof=1))) and (
+        low,
+        high,
+    ) == pytest.approx(expected)
 
 
 def test_one_seed_tells_nothing_of_others():

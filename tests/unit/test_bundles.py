@@ -35,9 +35,13 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     first = make(folder / "first", {"ft": -0.3, "lwf": 0.1})
     second = make(
-        folder / "second", {"lora": 0.4, "lwf": 0.1}, config={"training": {"epochs": 3, "lr": 0.1, "a<b>": "=1+1"}}
+        folder / "second",
+        {"lora": 0.4, "lwf": 0.1},
+        config={"training": {"epochs": 3, "lr": 0.1, "a<b>": "=1+1"}},
     )
-    third = make(folder / "third", {"ft": -0.3}, {"red": 0, "green": 1, "blue": 7}, targets=("red", "blue"))
+    third = make(
+        folder / "third", {"ft": -0.3}, {"red": 0, "green": 1, "blue": 7}, targets=("red", "blue")
+    )
     return first, second, third
 
 
@@ -48,9 +52,15 @@ def here(tmp_path, monkeypatch):
 
 def compare(*bundles):
     comparison.compare(
-        bundles=list(map(str, bundles)), statistics=STATISTICS, log_file="logs/compare.log", folder="reports/compare"
+        bundles=list(map(str, bundles)),
+        statistics=STATISTICS,
+        log_file="logs/compare.log",
+        folder="reports/compare",
     )
-    return {name: pd.read_csv(f"reports/compare/{name}.csv") for name in ("ranking", "settings", "claims")}
+    return {
+        name: pd.read_csv(f"reports/compare/{name}.csv")
+        for name in ("ranking", "settings", "claims")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +76,18 @@ def test_a_bundle_has_no_weights_and_no_images_and_the_same_bytes_again(made):
         names = archive.namelist()
         facts, lines = json.loads(archive.read(FACTS)), archive.read(RECORDS).decode()
     assert not [name for name in names if name.endswith((".safetensors", ".npy", ".npz"))]
-    assert {MRI, ROWS, "reports/tiny/index.html"} <= {*names} and facts["config"]["methods"] == ["ft", "lwf"]
+    assert {MRI, ROWS, "reports/tiny/index.html"} <= {*names} and facts["config"]["methods"] == [
+        "ft",
+        "lwf",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made[0].parent)
         rows = list(map(Path, facts["rows"]))
         more = [Path(name) for name in names if name not in (FACTS, RECORDS, *facts["rows"])]
         records = provenance.from_lines(lines)
-        write_bundle(rows=rows, more=more, records=records, config=facts["config"], bundle=Path("again.zip"))
+        write_bundle(
+            rows=rows, more=more, records=records, config=facts["config"], bundle=Path("again.zip")
+        )
         assert Path("again.zip").read_bytes() == made[0].read_bytes()
 
 
@@ -88,25 +103,37 @@ def test_methods_of_both_are_ranked_by_the_mri_of_their_own_tables(made, compare
     for bundle in made[:2]:
         own = pd.read_csv(bundle.parent / MRI).set_index("method")["mri"]
         for method, mri in own.items():
-            assert ranking.loc[(f"{bundle.parent.name}.tiny", method), "mri"] == pytest.approx(mri, abs=1e-6)
+            assert ranking.loc[(f"{bundle.parent.name}.tiny", method), "mri"] == pytest.approx(
+                mri, abs=1e-6
+            )
     letters = ranking["letters"].map(set)
-    assert letters["first.tiny", "lwf"] & letters["second.tiny", "lwf"], "the same rows are not told apart"
+    assert letters["first.tiny", "lwf"] & letters["second.tiny", "lwf"], (
+        "the same rows are not told apart"
+    )
     assert not letters["first.tiny", "ft"] & letters["second.tiny", "lora"], "far apart"
 
 
 def test_what_differs_and_what_was_checked_is_listed(compared):
     tables, page = compared
     settings = tables["settings"].set_index("setting")
-    assert set(settings.index) == {"config.methods", *(f"config.training.{key}" for key in ("epochs", "lr", "a<b>"))}
+    assert set(settings.index) == {
+        "config.methods",
+        *(f"config.training.{key}" for key in ("epochs", "lr", "a<b>")),
+    }
     assert (
         settings.loc["config.methods", "first.tiny"] == '["ft", "lwf"]'
         and settings.loc["config.training.a<b>", "second.tiny"] == '"=1+1"'
     )
     claims = tables["claims"]
-    assert {"accuracy.csv", "ri.csv", "mri.csv", "ranking.csv"} <= set(claims["table"]) and len(claims) == 2 * 12
+    assert {"accuracy.csv", "ri.csv", "mri.csv", "ranking.csv"} <= set(claims["table"]) and len(
+        claims
+    ) == 2 * 12
     assert (claims["largest difference"] == 0).all() and claims["numbers"].sum() > 500
     assert (
-        "a consistent forgery passes" in page and "a&lt;b&gt;" in page and "<b>" not in page and "<script" not in page
+        "a consistent forgery passes" in page
+        and "a&lt;b&gt;" in page
+        and "<b>" not in page
+        and "<script" not in page
     )
 
 
@@ -119,13 +146,20 @@ def test_only_what_is_shared_is_ranked(made):
     change = on_green["ft", "red"] - on_green["pretrained", "none"]
     assert ranking.loc[("first.tiny", "ft"), "mri"] == pytest.approx(change, abs=1e-6)
     page = Path("reports/compare/index.html").read_text()
-    assert all(f"The {what} is left out" in page for what in ("dataset blue", "target green", "target blue"))
+    assert all(
+        f"The {what} is left out" in page
+        for what in ("dataset blue", "target green", "target blue")
+    )
 
 
 def test_merges_over_seeds_that_are_not_shared_are_left_out():
     """A merge over seeds has a run of the first seed only."""
-    runs = {Run("m", "red", "ft", "all", seed) for seed in (0, 1)} | {Run("m", "red", "soup", "all", 0)}
-    assert comparison.over_other_seeds(runs, {0}) == comparison.over_other_seeds(runs, {1}) == ["soup"]
+    runs = {Run("m", "red", "ft", "all", seed) for seed in (0, 1)} | {
+        Run("m", "red", "soup", "all", 0)
+    }
+    assert (
+        comparison.over_other_seeds(runs, {0}) == comparison.over_other_seeds(runs, {1}) == ["soup"]
+    )
     assert comparison.over_other_seeds(runs, {0, 1}) == []
     assert comparison.over_other_seeds({run for run in runs if run.seed == 0}, {0}) == []
 
@@ -133,7 +167,10 @@ def test_merges_over_seeds_that_are_not_shared_are_left_out():
 def test_bundles_that_share_nothing_are_checked_and_not_ranked(made, tmp_path):
     other = make(tmp_path / "other", {"ft": 0.1}, {"red": 5, "green": 6})
     found = compare(made[0], other)
-    assert not len(found["ranking"]) and set(found["claims"]["bundle"]) == {"first.tiny", "other.tiny"}
+    assert not len(found["ranking"]) and set(found["claims"]["bundle"]) == {
+        "first.tiny",
+        "other.tiny",
+    }
     assert "are not ranked together" in Path("reports/compare/index.html").read_text()
 
 
@@ -141,7 +178,10 @@ def test_bundles_that_share_nothing_are_checked_and_not_ranked(made, tmp_path):
     ("paths", "names"),
     [
         (["a.rib.zip", "b.rib.zip"], ["a", "b"]),
-        (["ours/x.rib.zip", "their results/x.rib.zip", "y.rib.zip"], ["ours.x", "their_results.x", "y"]),
+        (
+            ["ours/x.rib.zip", "their results/x.rib.zip", "y.rib.zip"],
+            ["ours.x", "their_results.x", "y"],
+        ),
         # the nearest folder that differs, as in reports/<family>/ of two projects
         (["ours/reports/x/x.rib.zip", "theirs/reports/x/x.rib.zip"], ["ours.x", "theirs.x"]),
         (["a/x.rib.zip", "b/x.rib.zip", "x.2.rib.zip"], ["a.x", "b.x", "x.2"]),
@@ -155,7 +195,10 @@ def test_bundles_of_one_file_name_are_told_apart_by_their_folders(paths, names):
     ("paths", "why"),
     [
         (["ours/x.rib.zip", "ours/x.rib.zip"], "same file"),
-        (["a/x.rib.zip", "b/x.rib.zip", "a.x.rib.zip"], "a.x.rib.zip would both be called a.x; rename"),
+        (
+            ["a/x.rib.zip", "b/x.rib.zip", "a.x.rib.zip"],
+            "a.x.rib.zip would both be called a.x; rename",
+        ),
         (["a b/x.rib.zip", "a_b/x.rib.zip"], "rename"),
     ],
 )
@@ -176,13 +219,19 @@ def refused(path):
     """The message about a bundle, which is one sentence and leaves nothing behind."""
     with pytest.raises(UserError) as error:
         compare(path)
-    assert "\n" not in str(error.value) and not Path("reports").exists() and not list(Path("work").glob("compare*/*"))
+    assert (
+        "\n" not in str(error.value)
+        and not Path("reports").exists()
+        and not list(Path("work").glob("compare*/*"))
+    )
     return str(error.value)
 
 
 @pytest.mark.parametrize("names", [[], ["missing.rib.zip"]])
 def test_bundles_that_are_not_there_are_named(names):
-    with pytest.raises(UserError, match=f"bundles: {names[0] if names else 'no bundles'}.*--config"):
+    with pytest.raises(
+        UserError, match=f"bundles: {names[0] if names else 'no bundles'}.*--config"
+    ):
         compare(*names)
 
 
@@ -218,32 +267,61 @@ def label(text):
 
 
 def test_a_bundle_of_another_version_is_one_sentence(made):
-    assert re.search("bundle of version 1; make one of version 2", refused(forged(made[0], fact(version=1))))
+    assert re.search(
+        "bundle of version 1; make one of version 2", refused(forged(made[0], fact(version=1)))
+    )
 
 
 FILES = {
-    "a path out of the folder": (lambda files: files.update({"../outside": b"x"}), "points outside"),
+    "a path out of the folder": (
+        lambda files: files.update({"../outside": b"x"}),
+        "points outside",
+    ),
     "an absolute path": (lambda files: files.update({"/tmp/rib-outside": b"x"}), "points outside"),
-    "a file without a record": (lambda files: files.update({"results/more.csv": b"x"}), "not what its record names"),
+    "a file without a record": (
+        lambda files: files.update({"results/more.csv": b"x"}),
+        "not what its record names",
+    ),
     "a missing file": (lambda files: files.pop(ROWS), "missing"),
-    "a number": (edit(MRI, lambda data: re.sub(rb"-\d+\.\d+", b"12.5", data, count=1)), "mri.csv does not follow"),
+    "a number": (
+        edit(MRI, lambda data: re.sub(rb"-\d+\.\d+", b"12.5", data, count=1)),
+        "mri.csv does not follow",
+    ),
     "a huge number": (
         edit(MRI, lambda data: re.sub(rb"-\d+\.\d+", b"-1e999", data, count=1)),
         "mri.csv does not follow",
     ),
-    "a line less": (edit(MRI, lambda data: data[: data.rstrip().rindex(b"\n") + 1]), "mri.csv does not follow"),
-    "a formula": (edit(MRI, lambda data: data.replace(b",ft,", b",=1+1,", 1)), "begins as a formula"),
-    "a table of many columns": (edit(MRI, lambda data: b"a," * 2000 + b"a\n"), "mri.csv has 2001 columns"),
-    "a line of many cells": (edit(MRI, lambda data: b"a\n" + b"," * 2000 + b"\n"), "mri.csv has 2001 columns"),
+    "a line less": (
+        edit(MRI, lambda data: data[: data.rstrip().rindex(b"\n") + 1]),
+        "mri.csv does not follow",
+    ),
+    "a formula": (
+        edit(MRI, lambda data: data.replace(b",ft,", b",=1+1,", 1)),
+        "begins as a formula",
+    ),
+    "a table of many columns": (
+        edit(MRI, lambda data: b"a," * 2000 + b"a\n"),
+        "mri.csv has 2001 columns",
+    ),
+    "a line of many cells": (
+        edit(MRI, lambda data: b"a\n" + b"," * 2000 + b"\n"),
+        "mri.csv has 2001 columns",
+    ),
     "better rows": (table(lambda rows: rows.assign(rank=0)), "does not follow"),
     "rows twice": (table(lambda rows: pd.concat([rows, rows[:1]])), "twice"),
     "rows of another run": (table(lambda rows: rows.assign(method="lwf")), "another run"),
     "rows of no image": (table(lambda rows: rows.assign(row=rows["row"] + 1)), "of no image"),
     "rows of texts": (table(lambda rows: rows.assign(row="a")), "damaged or forged"),
     "rows without a column": (table(lambda rows: rows.drop(columns="rank")), "damaged or forged"),
-    "rows that are not Parquet": (edit(ROWS, lambda data: b"PAR1" + bytes(99) + b"PAR1"), "damaged or forged"),
+    "rows that are not Parquet": (
+        edit(ROWS, lambda data: b"PAR1" + bytes(99) + b"PAR1"),
+        "damaged or forged",
+    ),
     "a Parquet bomb": (table(lambda rows: rows.iloc[[0] * 700_000]), "unpacks to 700000 rows"),
-    "a text that each row repeats": (table(lambda rows: rows.assign(dataset=9_999_999 * "r")), "unpacks to 12000"),
+    "a text that each row repeats": (
+        table(lambda rows: rows.assign(dataset=9_999_999 * "r")),
+        "unpacks to 12000",
+    ),
     "bytes that each row repeats": (
         table(lambda rows: rows.assign(dataset=99_999 * b"r")),
         "column 'dataset' of another",
@@ -325,7 +403,10 @@ SETTINGS = {
     "another level": (setting(confidence=0.5), "does not follow"),
     "no view": (setting(view=None), "damaged or forged"),
     "no job of the tables": (lambda records: records.pop(METRICS), "damaged or forged"),
-    "an output elsewhere": (lambda records: records[METRICS]["outputs"].update({"../x": 64 * "0"}), "damaged"),
+    "an output elsewhere": (
+        lambda records: records[METRICS]["outputs"].update({"../x": 64 * "0"}),
+        "damaged",
+    ),
     "an input that is not what its maker made": (
         lambda records: records[METRICS]["inputs"].update({ROWS: 64 * "0"}),
         f"records contradict each other about {ROWS}",
@@ -356,7 +437,10 @@ def test_files_and_records_that_disagree_are_refused(made):
 @attack
 def test_links_and_what_is_packed_too_well_are_refused(made, tmp_path):
     shutil.copy(made[0], "twice.rib.zip")
-    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile("twice.rib.zip", "a") as archive:
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile("twice.rib.zip", "a") as archive,
+    ):
         archive.writestr(MRI, archive.read(MRI))
     assert "twice" in refused(Path("twice.rib.zip"))
     with zipfile.ZipFile(made[0]) as archive, zipfile.ZipFile("link.rib.zip", "w") as linked:
@@ -394,7 +478,14 @@ AGAIN = "method,mri,letters\nft,12.345678,a\nlwf,,b\n"
         AGAIN.replace("12.345678", "12.345698"),
         AGAIN.replace("lwf,,", "lwf,0.0,"),
     ],
-    ids=["a name", "a letter", "no number", "not a number", "another number", "a number where there is none"],
+    ids=[
+        "a name",
+        "a letter",
+        "no number",
+        "not a number",
+        "another number",
+        "a number where there is none",
+    ],
 )
 def test_a_claim_that_does_not_follow_is_refused_whatever_its_kind(tmp_path, claimed):
     # given

@@ -55,7 +55,9 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize("cache", [CACHE, Path("/"), Path("/0"), Path("/1"), Path("/5"), Path("/.")], ids=str)
+@pytest.mark.parametrize(
+    "cache", [CACHE, Path("/"), Path("/0"), Path("/1"), Path("/5"), Path("/.")], ids=str
+)
 def test_other_settings_have_other_keys(cache):
     keys = [cache_key({"setting": value}, cache) for value in DIFFERENT]
     assert len(set(keys)) == len(DIFFERENT)
@@ -68,13 +70,18 @@ def test_equal_settings_have_equal_keys():
 
 
 def test_a_moved_cache_keeps_its_keys():
-    made_with = [{"folder": folder / "models/a", "data": "/data/red.zip"} for folder in (CACHE, Path("/moved"))]
+    made_with = [
+        {"folder": folder / "models/a", "data": "/data/red.zip"}
+        for folder in (CACHE, Path("/moved"))
+    ]
     assert cache_key(made_with[0], CACHE) == cache_key(made_with[1], Path("/moved"))
     assert cache_key(made_with[0], CACHE) != cache_key(made_with[1], CACHE)
 
 
 @pytest.mark.parametrize(
-    "value", [object(), b"1", {1: "one"}, {1, 2}, print, Settings], ids=lambda value: type(value).__name__
+    "value",
+    [object(), b"1", {1: "one"}, {1, 2}, print, Settings],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_compared_is_refused(value):
     with pytest.raises(TypeError):

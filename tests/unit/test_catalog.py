@@ -50,11 +50,24 @@ def test_a_wrong_number_of_pretraining_images_is_refused_with_its_key(with_entri
 
 
 def test_only_emojis_label_spaces_are_per_dataset_or_have_further_answers(catalog):
-    assert [name for name, family in catalog.families.items() if family.classes_per_dataset] == ["emoji"]
-    spaces = {name: catalog.label_space(entry) for name, entry in catalog.datasets.items() if entry.family != "emoji"}
+    assert [name for name, family in catalog.families.items() if family.classes_per_dataset] == [
+        "emoji"
+    ]
+    spaces = {
+        name: catalog.label_space(entry)
+        for name, entry in catalog.datasets.items()
+        if entry.family != "emoji"
+    }
     assert all(not space.also and "also" not in space.to_json() for space in spaces.values())
-    known = {"imagenet_val": "005ba079307f41b0", "imagenet_a": "f34ecdd8bf4b3bba", "imagenet_r": "5a3ccf815de0c263"}
-    known |= {"objectnet": "1752d41cc53197ac", "digits": "2f480c882afb96c4"}  # by which results are known
+    known = {
+        "imagenet_val": "005ba079307f41b0",
+        "imagenet_a": "f34ecdd8bf4b3bba",
+        "imagenet_r": "5a3ccf815de0c263",
+    }
+    known |= {
+        "objectnet": "1752d41cc53197ac",
+        "digits": "2f480c882afb96c4",
+    }  # by which results are known
     assert {name: spaces[name].digest for name in known} == known
 
 
@@ -64,13 +77,17 @@ def test_datasets_that_each_have_their_own_classes_have_none_in_distribution(wit
     family = {"classes": {"file": "imagenet", "format": "timm"}, "classes_per_dataset": own}
     sets = {"inside": {"family": "mine", "role": "in_distribution"}, "outside": {"family": "mine"}}
     catalog = with_entries(families={"mine": family}, datasets=sets)
-    grid = SimpleNamespace(catalog=catalog, datasets={name: catalog.datasets[name] for name in sets})
+    grid = SimpleNamespace(
+        catalog=catalog, datasets={name: catalog.datasets[name] for name in sets}
+    )
     assert in_distribution(grid, "outside") == (None if own else "inside")
 
 
 def test_config_yaml_states_the_schemas_defaults_and_comments_every_key():
     text = (ROOT / "config.yaml").read_text()
-    assert validated(yaml.safe_load(text), "config", "config.yaml") == validated({}, "config", "config.yaml")
+    assert validated(yaml.safe_load(text), "config", "config.yaml") == validated(
+        {}, "config", "config.yaml"
+    )
     for line in text.splitlines():
         assert not line.strip() or "#" in line, f"no comment: {line}"
 
@@ -84,7 +101,11 @@ def test_the_data_readme_names_every_package_version_and_licence(catalog):
             assert f"{dataset.sources[0]['size'] / 1e6:.1f} MB" in line and dataset.licence in line
         elif dataset.raw == dataset.name:
             assert all(source["file"] in line for source in dataset.sources)
-            assert all(f"{source['size'] / 1e9:.1f}" in line for source in dataset.sources if "size" in source)
+            assert all(
+                f"{source['size'] / 1e9:.1f}" in line
+                for source in dataset.sources
+                if "size" in source
+            )
             assert ("by hand" in line) == (dataset.sources[0]["kind"] == "manual")
 
 
@@ -109,21 +130,45 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
     ("changes", "place"),
     [
         ({"algorithm": "none_such"}, "'none_such'.*ewc, external, .*ft"),
-        ({"settings": {"lr": 1, "batchnorm": "x"}}, "methods.yaml, mine: .*'batchnorm'.*'batch_norm'"),
-        ({"algorithm": "lwf", "settings": {"weight": 1, "temperature": 1}}, "methods.yaml, mine: .*'distil'"),
+        (
+            {"settings": {"lr": 1, "batchnorm": "x"}},
+            "methods.yaml, mine: .*'batchnorm'.*'batch_norm'",
+        ),
+        (
+            {"algorithm": "lwf", "settings": {"weight": 1, "temperature": 1}},
+            "methods.yaml, mine: .*'distil'",
+        ),
         ({"recipes": {"papers": {}}}, "methods.yaml, mine: .*'papers'.*'paper'"),
         ({"recipes": {"paper": {"lrr": 1}}}, "methods.yaml, mine, recipes, paper: .*'lrr'.*'lr'"),
-        ({"recipes": {"paper": {"recipe": "paper"}}}, "methods.yaml, mine, recipes, paper: .*'recipe'"),
-        ({"recipes": {"paper": {"lr": "high"}}}, "methods.yaml, mine, recipes, paper: .*'lr' is 'high'"),
+        (
+            {"recipes": {"paper": {"recipe": "paper"}}},
+            "methods.yaml, mine, recipes, paper: .*'recipe'",
+        ),
+        (
+            {"recipes": {"paper": {"lr": "high"}}},
+            "methods.yaml, mine, recipes, paper: .*'lr' is 'high'",
+        ),
         ({"settings": {"recipe": 3}}, "methods.yaml, mine: .*'recipe' is 3"),
-        ({"algorithm": "soup", "settings": {}, "parents": ["ft"]}, "methods.yaml, mine: recipes is only for"),
-        ({"algorithm": "soup", "recipes": None, "settings": {"recipe": "paper"}}, "methods.yaml, mine: .*'recipe'"),
+        (
+            {"algorithm": "soup", "settings": {}, "parents": ["ft"]},
+            "methods.yaml, mine: recipes is only for",
+        ),
+        (
+            {"algorithm": "soup", "recipes": None, "settings": {"recipe": "paper"}},
+            "methods.yaml, mine: .*'recipe'",
+        ),
         ({"starts_from": "none_such"}, "methods.yaml, mine: .*'none_such'"),
         ({"starts_from": "wise_ft"}, "methods.yaml, mine: .*'wise_ft'"),
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
         ({"parents": ["ft"]}, "methods.yaml, mine: parents"),
-        ({"algorithm": "soup", "settings": {}, "starts_from": "ft"}, "methods.yaml, mine: starts_from"),
-        ({"algorithm": "soup", "recipes": None, "parents": ["soup"]}, "methods.yaml, mine: .*'soup'"),
+        (
+            {"algorithm": "soup", "settings": {}, "starts_from": "ft"},
+            "methods.yaml, mine: starts_from",
+        ),
+        (
+            {"algorithm": "soup", "recipes": None, "parents": ["soup"]},
+            "methods.yaml, mine: .*'soup'",
+        ),
         ({"types": ["mlp"]}, "methods.yaml: 'mine.types.0' is 'mlp'"),
         ({"colour": "red"}, "methods.yaml: .*'colour' in 'mine'"),
         ({"style": {"colour": "red", "marker": "x"}}, "methods.yaml: 'mine.style.colour'"),
@@ -153,7 +198,10 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
         ({"source": {"kind": "npm"}}, "datasets.yaml: .*'package'.*'mine.source'"),
         ({"source": {**HUB, "path": "../x.safetensors"}}, "datasets.yaml: 'mine.source.path'"),
         ({"source": {"kind": "folder", "path": "a\0"}}, "datasets.yaml: 'mine.source.path'"),
-        ({"source": {"kind": "folder", "path": "~no_such_user/x"}}, "datasets.yaml, mine: .*~no_such_user"),
+        (
+            {"source": {"kind": "folder", "path": "~no_such_user/x"}},
+            "datasets.yaml, mine: .*~no_such_user",
+        ),
         ({"source": None, "sources": FOLDERS}, "datasets.yaml, mine: .*mine.tar"),
         ({"source": None, "archives_of": ""}, "mine: .*''"),
     ],
@@ -172,7 +220,9 @@ def test_a_bad_dataset_is_refused_with_its_key(with_entries, changes, place):
         ("families", ["..", "a b", "{x}", "a-b", "emoji"]),
     ],
 )
-def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refused(with_entries, kind, names):
+def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refused(
+    with_entries, kind, names
+):
     for name in names:
         with pytest.raises(UserError, match=kind.removesuffix("s")):
             catalog = with_entries(**{kind: {name: {}}})
@@ -180,7 +230,12 @@ def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refuse
 
 
 def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(with_entries):
-    assert with_entries(datasets={"mine": {"settings": {"margin": "1e-2"}}}).datasets["mine"].settings["margin"] == 0.01
+    assert (
+        with_entries(datasets={"mine": {"settings": {"margin": "1e-2"}}})
+        .datasets["mine"]
+        .settings["margin"]
+        == 0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,7 +261,9 @@ def test_a_file_that_is_no_catalogue_is_named(tmp_path, text, place):
 
 
 def test_a_table_that_lacks_a_number_is_named_with_its_line(tmp_path):
-    (tmp_path / "published.csv").write_text("model,dataset,accuracy,source\na,b,1,s\na,c,about 2,s\n")
+    (tmp_path / "published.csv").write_text(
+        "model,dataset,accuracy,source\na,b,1,s\na,c,about 2,s\n"
+    )
     with pytest.raises(UserError, match="published.csv line 3: accuracy"):
         Catalog([CATALOG, tmp_path]).table("published.csv", ("model", "accuracy"), ["accuracy"])
 
@@ -235,9 +292,18 @@ PRETRAIN = {"dataset": "digits", "test": "digits", "batch_size": 8, "lr": 1}
         ({"pretrain": {**PRETRAIN, "epochs": 1}}, "source, pretrain.*'mine'"),
         ({"source": None}, "source, pretrain.*'mine'"),
         ({"source": None, "pretrain": PRETRAIN}, "'epochs'.*'mine.pretrain'"),
-        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "augment": True}}, "'augment' in 'mine.pretrain'"),
-        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "size": 0}}, "'mine.pretrain.size' is 0"),
-        ({"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "lr": 0}}, "'mine.pretrain.lr' is 0"),
+        (
+            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "augment": True}},
+            "'augment' in 'mine.pretrain'",
+        ),
+        (
+            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "size": 0}},
+            "'mine.pretrain.size' is 0",
+        ),
+        (
+            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "lr": 0}},
+            "'mine.pretrain.lr' is 0",
+        ),
     ],
 )
 def test_a_bad_pretraining_is_refused_with_its_key(with_entries, changes, place):

@@ -14,7 +14,10 @@ def space(outputs):
 def test_the_classes_that_lose_most_agree_with_a_count_by_hand():
     rng = np.random.default_rng(0)
     spaces = [space(range(0, 20)), space(range(10, 30))]
-    parts = [(own, rng.integers(0, 20, 300), rng.random(300) < 0.7, rng.random(300) < 0.5) for own in spaces]
+    parts = [
+        (own, rng.integers(0, 20, 300), rng.random(300) < 0.7, rng.random(300) < 0.5)
+        for own in spaces
+    ]
     images = [
         (own.names[label], int(was), int(now))
         for own, *arrays in parts
@@ -27,7 +30,11 @@ def test_the_classes_that_lose_most_agree_with_a_count_by_hand():
     found = lost_classes(parts)
     assert len(found) == CLASSES and all(tuple(entry[1:]) == changes[entry[0]] for entry in found)
     losses = [(now - was) / n for _, n, was, now in found]
-    others = [(now - was) / n for name, (n, was, now) in changes.items() if name not in {entry[0] for entry in found}]
+    others = [
+        (now - was) / n
+        for name, (n, was, now) in changes.items()
+        if name not in {entry[0] for entry in found}
+    ]
     assert losses == sorted(losses) and max(losses) < 0 and max(losses) <= min(others)
 
 

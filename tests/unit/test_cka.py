@@ -5,13 +5,26 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from rib.analysis.cka import Kernel, cka, cka_table, epoch_table, hsic, jackknife_interval, mean_over, plain_cka
+from rib.analysis.cka import (
+    Kernel,
+    cka,
+    cka_table,
+    epoch_table,
+    hsic,
+    jackknife_interval,
+    mean_over,
+    plain_cka,
+)
 from rib.base.errors import UserError
 from tiny.tables import write
 
 RNG = np.random.default_rng(0)
 PAIR = ("m/none/pretrained/all/0", "m/a/ft/all/0")
-OBJECTS = {"a": [0, 0, 1, 2, 3, 4, 5, 6, 7, 8], "b": [2, 3, 9, 10, 11, 12, 13, 14, 15], "val": list(range(20, 32))}
+OBJECTS = {
+    "a": [0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+    "b": [2, 3, 9, 10, 11, 12, 13, 14, 15],
+    "val": list(range(20, 32)),
+}
 
 
 def each(n):
@@ -48,7 +61,9 @@ def features():
 
 def test_hsic_and_cka_equal_a_naive_reference(features):
     x, y = (part[:12] for part in features)
-    assert hsic(*(Kernel.of(part, each(12), "a") for part in (x, y)))[0] == pytest.approx(naive_hsic(x, y), rel=1e-10)
+    assert hsic(*(Kernel.of(part, each(12), "a") for part in (x, y)))[0] == pytest.approx(
+        naive_hsic(x, y), rel=1e-10
+    )
     assert of(x, y)[0] == pytest.approx(naive_cka(x, y), rel=1e-10)
 
 
@@ -63,11 +78,16 @@ def test_each_value_without_a_group_equals_computing_it_again_without_its_images
 
 
 def test_unbiased_hsic_of_independent_features_is_0_on_average():
-    draws = [hsic(*(Kernel.of(RNG.normal(size=(8, 3)), each(8), "a") for _ in range(2)))[0] for _ in range(4000)]
+    draws = [
+        hsic(*(Kernel.of(RNG.normal(size=(8, 3)), each(8), "a") for _ in range(2)))[0]
+        for _ in range(4000)
+    ]
     assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
 
 
-@pytest.mark.parametrize("estimate", [lambda x, y: of(x, y)[0], plain_cka], ids=["debiased", "plain"])
+@pytest.mark.parametrize(
+    "estimate", [lambda x, y: of(x, y)[0], plain_cka], ids=["debiased", "plain"]
+)
 def test_invariances(estimate, features):
     x, y = features
     rotation = np.linalg.qr(RNG.normal(size=(7, 7)))[0]
@@ -80,7 +100,9 @@ def test_invariances(estimate, features):
     order = RNG.permutation(len(x))
     assert estimate(x[order], y[order]) == pytest.approx(value, rel=1e-9)
     assert estimate(x, x @ rotation) == pytest.approx(1, rel=1e-9)
-    assert estimate(x * [100, 1, 1, 1, 1, 1, 1], y) != pytest.approx(value, rel=1e-2), "not to any linear map"
+    assert estimate(x * [100, 1, 1, 1, 1, 1, 1], y) != pytest.approx(value, rel=1e-2), (
+        "not to any linear map"
+    )
 
 
 def test_with_fewer_images_than_dimensions_independent_features_are_near_0_and_the_plain_estimate_is_not():
@@ -92,13 +114,17 @@ def test_with_fewer_images_than_dimensions_independent_features_are_near_0_and_t
 def test_plain_cka_is_the_papers_formula(features):
     x, y = (part - part.mean(axis=0) for part in features)
     norm = np.linalg.norm
-    expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))  # Kornblith et al. 2019, section 3
+    expected = norm(y.T @ x) ** 2 / (
+        norm(x.T @ x) * norm(y.T @ y)
+    )  # Kornblith et al. 2019, section 3
     assert plain_cka(*features) == pytest.approx(expected, rel=1e-10)
 
 
 def test_equal_features_have_a_cka_of_exactly_1_and_constant_ones_none(features):
     values = of(features[0], features[0].copy())
-    assert jackknife_interval(values, 0.95) == pytest.approx((1, 1), abs=1e-9) and values[0] == pytest.approx(1)
+    assert jackknife_interval(values, 0.95) == pytest.approx((1, 1), abs=1e-9) and values[
+        0
+    ] == pytest.approx(1)
     assert np.isnan(of(features[0], np.ones((30, 4)))).all()
 
 
@@ -135,7 +161,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
 def test_an_object_is_left_out_of_all_datasets_that_have_it():
     parts = [(np.array([0.5, 0.4, 0.6]), ["a", "b"]), (np.array([0.9, 0.8, 1.0]), ["b", "c"])]
-    assert mean_over(parts) == pytest.approx([0.7, (0.4 + 0.9) / 2, (0.6 + 0.8) / 2, (0.5 + 1.0) / 2])
+    assert mean_over(parts) == pytest.approx(
+        [0.7, (0.4 + 0.9) / 2, (0.6 + 0.8) / 2, (0.5 + 1.0) / 2]
+    )
 
 
 def stored(folder, run, dataset, layers):
@@ -150,7 +178,12 @@ def stored(folder, run, dataset, layers):
 
 
 def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path):
-    settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    settings = {
+        "ood_datasets": ["a"],
+        "conditions": "",
+        "confidence": 0.95,
+        "table": tmp_path / "t.csv",
+    }
     x = RNG.normal(size=(10, 3))
     before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     with pytest.raises(UserError, match="no fine-tuned run"):
@@ -191,15 +224,22 @@ def made_runs(folder, layers, root="features"):
     runs = {"m": ["a/ft/10/3", "b/lwf/all/0"], "n": ["val/ft/all/1"]}
     features, paths = {}, []
     for model, tuned in runs.items():
-        start = {name: {layer: rng.normal(size=(len(of), 3)) for layer in layers} for name, of in OBJECTS.items()}
+        start = {
+            name: {layer: rng.normal(size=(len(of), 3)) for layer in layers}
+            for name, of in OBJECTS.items()
+        }
         features[model, "none/pretrained/all/0"] = start
         for run in tuned:
             features[model, run] = {
-                name: {layer: part + 0.7 * rng.normal(size=part.shape) for layer, part in parts.items()}
+                name: {
+                    layer: part + 0.7 * rng.normal(size=part.shape) for layer, part in parts.items()
+                }
                 for name, parts in start.items()
             }
     for (model, run), datasets in features.items():
-        paths += [stored(folder / root, f"{model}/{run}", name, parts) for name, parts in datasets.items()]
+        paths += [
+            stored(folder / root, f"{model}/{run}", name, parts) for name, parts in datasets.items()
+        ]
     return features, paths
 
 
@@ -209,15 +249,23 @@ def check_lines(table, features, keys):
         tuned = features[line.model, f"{line.target}/{line.method}/{line.size}/{line.seed}"]
         start = features[line.model, "none/pretrained/all/0"]
         own, first = keys(line)
-        names = [line.dataset] if line.dataset != "others" else [n for n in ("a", "b") if n != line.target]
+        names = (
+            [line.dataset]
+            if line.dataset != "others"
+            else [n for n in ("a", "b") if n != line.target]
+        )
         pairs = {name: (centred(start[name][first]), centred(tuned[name][own])) for name in names}
         found = {name: naive_without_each(*pair, OBJECTS[name]) for name, pair in pairs.items()}
         objects = sorted(set().union(*(left for _, left in found.values())))
-        left = [np.mean([left.get(name, whole) for whole, left in found.values()]) for name in objects]
+        left = [
+            np.mean([left.get(name, whole) for whole, left in found.values()]) for name in objects
+        ]
         whole = np.mean([whole for whole, _ in found.values()])
         assert line.cka == pytest.approx(whole, abs=2e-6)
         assert (line.ci_low, line.ci_high) == pytest.approx(naive_interval(whole, left), abs=2e-6)
-        assert line.biased == pytest.approx(np.mean([plain_cka(*pair) for pair in pairs.values()]), abs=2e-6)
+        assert line.biased == pytest.approx(
+            np.mean([plain_cka(*pair) for pair in pairs.values()]), abs=2e-6
+        )
         assert line.n == sum(len(OBJECTS[name]) for name in names)
 
 
@@ -247,7 +295,12 @@ def test_every_snapshot_is_compared_with_the_pretrained_models_last_features(tmp
     features, paths = made_runs(tmp_path, ("snapshot1", "snapshot2", "pre_logits"))
     before = [path for path in paths if "/pretrained/" in str(path)]
     after = [path for path in paths if path not in before]
-    settings = {"ood_datasets": ["a", "b"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    settings = {
+        "ood_datasets": ["a", "b"],
+        "conditions": "c",
+        "confidence": 0.9,
+        "table": tmp_path / "t.csv",
+    }
     write(epoch_table, before=iter(before), after=iter(after), snapshots=2, **settings)
     table = pd.read_csv(tmp_path / "t.csv", dtype={"size": str})
     assert list(table)[5:7] == ["dataset", "trained"] and len(table) == 3 * 2 * 4
@@ -257,16 +310,34 @@ def test_every_snapshot_is_compared_with_the_pretrained_models_last_features(tmp
 
 def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(tmp_path):
     _, paths = made_runs(tmp_path, ("stage1",))
-    own = [path for path in paths if "/m/" in str(path) and (path.stem == "a" or "pretrained" in str(path))]
-    settings = {"ood_datasets": ["a"], "conditions": "c", "confidence": 0.9, "table": tmp_path / "t.csv"}
+    own = [
+        path
+        for path in paths
+        if "/m/" in str(path) and (path.stem == "a" or "pretrained" in str(path))
+    ]
+    settings = {
+        "ood_datasets": ["a"],
+        "conditions": "c",
+        "confidence": 0.9,
+        "table": tmp_path / "t.csv",
+    }
     write(cka_table, features=own, **settings)
     table = pd.read_csv(tmp_path / "t.csv")
-    assert table[["method", "dataset"]].to_numpy().tolist() == [["ft", "a"], ["lwf", "a"], ["lwf", "others"]]
+    assert table[["method", "dataset"]].to_numpy().tolist() == [
+        ["ft", "a"],
+        ["lwf", "a"],
+        ["lwf", "others"],
+    ]
 
 
 def test_images_of_another_order_or_object_are_other_images(tmp_path):
     x = RNG.normal(size=(10, 3))
-    settings = {"ood_datasets": ["a"], "conditions": "", "confidence": 0.95, "table": tmp_path / "t.csv"}
+    settings = {
+        "ood_datasets": ["a"],
+        "conditions": "",
+        "confidence": 0.95,
+        "table": tmp_path / "t.csv",
+    }
     before, after = (stored(tmp_path, run, "a", {"pre_logits": x}) for run in PAIR)
     index = pd.read_parquet(after.with_suffix(".index.parquet"))
     for column in ("image_id", "object_id"):
@@ -309,7 +380,14 @@ def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path):
     names = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
     layers = {name: RNG.normal(size=(10, 2)) for name in names}
     paths = [stored(tmp_path, run, "a", layers) for run in PAIR]
-    write(cka_table, features=paths, ood_datasets=["a"], conditions="", confidence=0.9, table=tmp_path / "t.csv")
+    write(
+        cka_table,
+        features=paths,
+        ood_datasets=["a"],
+        conditions="",
+        confidence=0.9,
+        table=tmp_path / "t.csv",
+    )
     table = pd.read_csv(tmp_path / "t.csv")
     assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
     assert table["depth"].tolist() == [1, 2, 3, 4, 5] and table["cka"].tolist() == [1.0] * 5

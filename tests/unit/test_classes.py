@@ -59,7 +59,15 @@ def test_classes_of_several_datasets_are_matched_by_their_outputs():
     table = class_table(COUNTS, SPACES, None)
     (line,) = worst_classes(table, ["a", "b"]).to_dict("records")  # dog does not lose
     assert line == {
-        **{"model": "m", "method": "ft", "size": "all", "class": "cat", "name": "Cat", "datasets": 2, "n": 3},
+        **{
+            "model": "m",
+            "method": "ft",
+            "size": "all",
+            "class": "cat",
+            "name": "Cat",
+            "datasets": 2,
+            "n": 3,
+        },
         **{"before": 100, "after": 62.5, "change": -37.5},
     }
     assert worst_classes(table, ["b"]).empty, "only OOD datasets count"
@@ -70,8 +78,34 @@ def test_at_most_ten_classes_of_each_group_are_listed_worst_first():
     for method in ("ft", "lwf"):
         for number in rng.permutation(30):
             change = float(number - 20) if method == "ft" else float(number - 3)
-            lines.append(("m", method, "all", "a", f"k{number}", "x", str(number), 5, 50, 50 + change, change))
-    columns = ["model", "method", "size", "dataset", "class", "name", "outputs", "n", "before", "after", "change"]
+            lines.append(
+                (
+                    "m",
+                    method,
+                    "all",
+                    "a",
+                    f"k{number}",
+                    "x",
+                    str(number),
+                    5,
+                    50,
+                    50 + change,
+                    change,
+                )
+            )
+    columns = [
+        "model",
+        "method",
+        "size",
+        "dataset",
+        "class",
+        "name",
+        "outputs",
+        "n",
+        "before",
+        "after",
+        "change",
+    ]
     worst = worst_classes(pd.DataFrame(lines, columns=columns), ["a"])
     assert worst[worst["method"] == "ft"]["change"].tolist() == [-20.0 + i for i in range(WORST)]
     assert worst[worst["method"] == "lwf"]["change"].tolist() == [-3, -2, -1]
@@ -80,7 +114,13 @@ def test_at_most_ten_classes_of_each_group_are_listed_worst_first():
 def test_a_grid_without_fine_tuning_has_empty_tables():
     table = class_table(COUNTS.of([3]), SPACES, None)
     assert table.empty and worst_classes(table, ["a", "b"]).empty
-    assert list(worst_classes(table, ["a"]).columns)[:5] == ["model", "method", "size", "class", "name"]
+    assert list(worst_classes(table, ["a"]).columns)[:5] == [
+        "model",
+        "method",
+        "size",
+        "class",
+        "name",
+    ]
     assert marked(table, pd.DataFrame(columns=[*RUN_COLUMNS, "fit", "unfinished"])).empty
 
 

@@ -34,13 +34,19 @@ def essence(tmp_path):
         ("x = '# kept'  # cut\n", "x = '# kept'"),
         ("'''Two\nlines.'''; x = '''a\n\n # b'''\n", "; x = '''a\n # b'''"),
         ("x = 'ü'; y = 1\ndef f(): 'Döc'; x = 1  # ü\n", "x = 'ü'; y = 1\ndef f(): ; x = 1"),
-        ("x = '\x0c'  # why\n\x0c\ndef f():\n    'Doc.'\n    return 1\n", "x = '\n'\ndef f():\n    return 1"),
+        (
+            "x = '\x0c'  # why\n\x0c\ndef f():\n    'Doc.'\n    return 1\n",
+            "x = '\n'\ndef f():\n    return 1",
+        ),
         ("raise E('ü', 1) from e\n", "raise E from e"),
         ("raise a.E(  # why\n    'a'\n    'b',\n    code=1,\n)\n", "raise a.E"),
         ("raise E\n", "raise E"),
         ("x = E('a')\n", "x = E('a')"),
         ("if x:\n    log.info('a %s', x)\ny = 1\n", "if x:\ny = 1"),
-        ("log.info(\n    'a',  # why\n)\ny = log.info('a')\nlogs.info('a')\n", "y = log.info('a')\nlogs.info('a')"),
+        (
+            "log.info(\n    'a',  # why\n)\ny = log.info('a')\nlogs.info('a')\n",
+            "y = log.info('a')\nlogs.info('a')",
+        ),
     ],
 )
 def test_the_essence_is_the_source_without_what_it_tells_people(essence, source, expected):
@@ -116,7 +122,9 @@ def library(tmp_path, monkeypatch):
     return write
 
 
-def test_a_closure_follows_imports_in_functions_and_packages_and_stops_where_no_result_depends_on_it(library):
+def test_a_closure_follows_imports_in_functions_and_packages_and_stops_where_no_result_depends_on_it(
+    library,
+):
     root = library("a")
     found = code_digest.closure(root / "scripts/s.py")
     assert [path for path, _ in found] == sorted(root / file for file in USED)
@@ -130,9 +138,13 @@ def test_a_closure_follows_imports_in_functions_and_packages_and_stops_where_no_
 @pytest.mark.parametrize("file", [file for file in MODULES if file.endswith(".py")])
 def test_the_digest_changes_with_every_module_that_is_used_and_with_no_other(library, file):
     before = code_digest.digest(library("a") / "scripts/s.py")
-    same = code_digest.digest(library("same", **{file: "# why\n" + MODULES[file] + "\n# more\n"}) / "scripts/s.py")
+    same = code_digest.digest(
+        library("same", **{file: "# why\n" + MODULES[file] + "\n# more\n"}) / "scripts/s.py"
+    )
     assert same == before
-    changed = code_digest.digest(library("changed", **{file: MODULES[file] + "changed = 1\n"}) / "scripts/s.py")
+    changed = code_digest.digest(
+        library("changed", **{file: MODULES[file] + "changed = 1\n"}) / "scripts/s.py"
+    )
     assert (changed != before) == (file in USED - {"scripts/_run.py"})
 
 
@@ -176,53 +188,96 @@ def test_the_digest_is_a_hash_of_names_and_essences(library):
     names = {root / file: file.removeprefix("rib/") for file in USED}
     names |= {root / f"scripts/{name}.py": f"{name}.py" for name in ("_run", "s")}
     parts = {root / "scripts/_run.py": frozenset({"arguments", "run"})}
-    texts = [f"{names[path]}\0{code_digest.essence(path, parts.get(path))}\0" for path in sorted(names)]
+    texts = [
+        f"{names[path]}\0{code_digest.essence(path, parts.get(path))}\0" for path in sorted(names)
+    ]
     expected = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
     assert code_digest.digest(root / "scripts/s.py") == expected
     assert code_digest.digest(root / "scripts/s.py", root / "page.jinja") != expected
     assert code_digest.essence(root / "page.jinja") == MODULES["page.jinja"]
 
 
-NETWORK = {"models/checkpoint.py", "models/inputs.py", "models/network.py", "models/device.py", "data/prepared.py"}
+NETWORK = {
+    "models/checkpoint.py",
+    "models/inputs.py",
+    "models/network.py",
+    "models/device.py",
+    "data/prepared.py",
+}
 SCORING = NETWORK | {"evaluation/score.py", "models/class_logits.py"}
-TRAINING = SCORING | {"training/finetune.py", "training/training_state.py", "methods/base.py", "data/splits.py"}
+TRAINING = SCORING | {
+    "training/finetune.py",
+    "training/training_state.py",
+    "methods/base.py",
+    "data/splits.py",
+}
 EVALUATION = SCORING | {
     "evaluation/evaluate.py",
     "evaluation/recipes.py",
     "models/fuse_batch_norm.py",
     "models/state.py",
 }
-FEATURES = NETWORK | {"models/layers.py", "models/state.py", "models/fuse_batch_norm.py", "evaluation/recipes.py"}
+FEATURES = NETWORK | {
+    "models/layers.py",
+    "models/state.py",
+    "models/fuse_batch_norm.py",
+    "evaluation/recipes.py",
+}
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The rules say what they
 # are made of (see tiny.wiring); that the files which settings name are in it is asserted in test_wiring.
 STAGES = [
     ("prepare", {}, {"data/prepare.py", "data/images.py", "config/label_space.py"}),
-    ("convert_model", {}, {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"}),
+    (
+        "convert_model",
+        {},
+        {"models/convert.py", "models/heads.py", "models/network.py", "data/subsets.py"},
+    ),
     ("pretrain_model", {}, TRAINING | {"training/pretrain.py"}),
     ("split_dataset", {}, {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
     ("finetune", {"method": "lwf"}, TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
     (
         "merge_weights",
         {"method": "wise_ft_curve"},
-        {"evaluation/recipes.py", "methods/wise_ft_curve.py", "methods/wise_ft.py", "base/plugins.py"},
+        {
+            "evaluation/recipes.py",
+            "methods/wise_ft_curve.py",
+            "methods/wise_ft.py",
+            "base/plugins.py",
+        },
     ),
     (
         "select_weights",
         {"method": "greedy_soup_sweep"},
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
-    ("evaluate_run", {"method": "pretrained"}, EVALUATION | {"models/padding_prompt.py", "data/groups.py"}),
+    (
+        "evaluate_run",
+        {"method": "pretrained"},
+        EVALUATION | {"models/padding_prompt.py", "data/groups.py"},
+    ),
     ("evaluate_run", {"method": "fisher"}, EVALUATION | {"methods/fisher.py"}),
     (
         "compute_features",
         {"method": "ft"},
         FEATURES | {"evaluation/features.py", "models/padding_prompt.py", "data/splits.py"},
     ),
-    ("compute_features", {"method": "fisher"}, FEATURES | {"evaluation/features.py", "methods/fisher.py"}),
+    (
+        "compute_features",
+        {"method": "fisher"},
+        FEATURES | {"evaluation/features.py", "methods/fisher.py"},
+    ),
     ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
-    ("invert_representation", {"method": "ft"}, NETWORK | {"evaluation/inversion.py", "models/layers.py"}),
-    ("compute_metrics", {}, ROWS | {f"analysis/{name}.py" for name in ("bootstrap", "fit", "tables")}),
+    (
+        "invert_representation",
+        {"method": "ft"},
+        NETWORK | {"evaluation/inversion.py", "models/layers.py"},
+    ),
+    (
+        "compute_metrics",
+        {},
+        ROWS | {f"analysis/{name}.py" for name in ("bootstrap", "fit", "tables")},
+    ),
     ("write_summary", {}, {"analysis/summary.py", "analysis/fit.py"}),
     ("compare_methods", {}, ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
     ("compare_samples", {}, ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
@@ -238,14 +293,22 @@ STAGES = [
     ("count_splits", {}, {"analysis/splits.py"}),
     ("select_variants", {}, ROWS | {"analysis/selection.py", "analysis/bootstrap.py"}),
     ("gather_histories", {}, {"analysis/training.py", "config/run.py"}),
-    ("plot_figure", {"figure": "radar"}, {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"}),
+    (
+        "plot_figure",
+        {"figure": "radar"},
+        {"figures/radar.py", "figures/__init__.py", "analysis/fit.py"},
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("rule", "wildcards", "wanted"), STAGES, ids=["-".join([rule, *which.values()]) for rule, which, _ in STAGES]
+    ("rule", "wildcards", "wanted"),
+    STAGES,
+    ids=["-".join([rule, *which.values()]) for rule, which, _ in STAGES],
 )
-def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(wiring, rule, wildcards, wanted):
+def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others(
+    wiring, rule, wildcards, wanted
+):
     # given: the files of which the rule makes the digest of such a job
     jobs = [job for jobs_of_grid in wiring.values() for job in jobs_of_grid if job.rule == rule]
     job = next(job for job in jobs if wildcards.items() <= job.wildcards.items())
@@ -259,8 +322,12 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
-    assert ("evaluation/evaluate.py" in found) == (rule == "evaluate_run"), "a change of the rows would train again"
+    assert ("evaluation/evaluate.py" in found) == (rule == "evaluate_run"), (
+        "a change of the rows would train again"
+    )
     assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
-    algorithms = {name for name in found if name.startswith("methods/") and name != "methods/__init__.py"}
+    algorithms = {
+        name for name in found if name.startswith("methods/") and name != "methods/__init__.py"
+    }
     assert algorithms <= wanted, "another method's edit would make this again"
     assert "methods/base.py" in wanted or "training/finetune.py" not in found

@@ -9,7 +9,15 @@ from scipy import stats
 
 from rib.analysis import comparison
 from rib.analysis.bootstrap import object_weights, over_runs, p_over_runs
-from rib.analysis.comparison import compare, effects_of, few_objects, holm, letters, rank, sign_flip_p
+from rib.analysis.comparison import (
+    compare,
+    effects_of,
+    few_objects,
+    holm,
+    letters,
+    rank,
+    sign_flip_p,
+)
 from rib.analysis.counts import STATE, Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables, ri_table
@@ -23,7 +31,12 @@ TARGETS = ["a", "b"]
 GROUPS = {"a": "g", "c": "g"}
 RUNS = [
     (PRETRAINED, "none", 0),
-    *((method, target, seed) for method in ("ft", "lwf", "probe") for target in TARGETS for seed in (0, 1, 2)),
+    *(
+        (method, target, seed)
+        for method in ("ft", "lwf", "probe")
+        for target in TARGETS
+        for seed in (0, 1, 2)
+    ),
 ]
 
 
@@ -35,7 +48,14 @@ def rows(model="m", seed=0, runs=RUNS):
         for dataset, n in DATASETS.items():
             objects = [f"o{i}" for i in range(n)] + ["o0", "o3"]
             labels = np.arange(len(objects))
-            run = {"model": model, "method": method, "target": target, "size": "all", "seed": number, "alpha": np.nan}
+            run = {
+                "model": model,
+                "method": method,
+                "target": target,
+                "size": "all",
+                "seed": number,
+                "alpha": np.nan,
+            }
             answers = {"label": labels, "prediction": labels + (rng.random(len(objects)) < 0.4)}
             parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
     return pd.concat(parts, ignore_index=True)
@@ -47,7 +67,9 @@ def counted_of(*parts):
     row = table.groupby([*STATE, "dataset"], dropna=False).cumcount()
     table = table.assign(row=row, rank=(table["label"] != table["prediction"]).astype(int))
     first = table.groupby(["dataset", "row"], as_index=False).first()
-    return count(by_runs(table), {name: own.reset_index(drop=True) for name, own in first.groupby("dataset")})
+    return count(
+        by_runs(table), {name: own.reset_index(drop=True) for name, own in first.groupby("dataset")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +83,10 @@ def ood_of(counts, groups=None):
 
 
 def parts_of(counts, groups=None):
-    return {state: after - before for state, (before, after) in ood_parts(counts, source_groups=groups).items()}
+    return {
+        state: after - before
+        for state, (before, after) in ood_parts(counts, source_groups=groups).items()
+    }
 
 
 def effects(counts, groups=None):
@@ -70,10 +95,18 @@ def effects(counts, groups=None):
 
 def written(path, tables, unfinished=(), **more):
     """The comparison of stored counts, read back by name; `unfinished`: model, method, target, size and seed of runs."""
-    fit = pd.DataFrame([(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    fit = pd.DataFrame(
+        [(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"]
+    )
     fit.to_csv(path / "fit.csv", index=False)
     names = comparison.COLUMNS
-    settings = {"source_groups": None, "conditions": "protocol paper", "replicates": 300, "confidence": 0.95, "seed": 0}
+    settings = {
+        "source_groups": None,
+        "conditions": "protocol paper",
+        "replicates": 300,
+        "confidence": 0.95,
+        "seed": 0,
+    }
     write(
         comparison.comparison_tables,
         counts=path / "counts.npz",
@@ -96,8 +129,12 @@ def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups)
     found = effects(counts, groups)
     mri = mri_tables(ood, 0.95)[0].set_index("method")["mri"]
     for a, b in itertools.combinations(range(len(found.names)), 2):
-        one, other = (0.0 if name == PRETRAINED else mri[name] for name in (found.names[a], found.names[b]))
-        assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(one - other, abs=1e-10)
+        one, other = (
+            0.0 if name == PRETRAINED else mri[name] for name in (found.names[a], found.names[b])
+        )
+        assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(
+            one - other, abs=1e-10
+        )
 
 
 # Sign flips
@@ -120,7 +157,11 @@ def test_p_is_that_of_all_sign_patterns(seed):
     parts = np.random.default_rng(seed).integers(-2, 4, 11).astype(float)
     expected = exact_p(parts)
     by_scipy = stats.permutation_test(
-        (parts,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True, n_resamples=np.inf
+        (parts,),
+        lambda x, axis: x.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
     )
     assert by_scipy.pvalue == pytest.approx(expected)
     found = sign_flip_p(as_pair(parts), [(0, 1)], 100_000, seed)[0, 0]
@@ -166,7 +207,9 @@ def test_p_of_few_objects_is_noted_since_rare_large_gains_make_it_small():
     for objects in (40, 1000):
         parts = np.where(rng.random((1000, objects)) < 0.03, 0.97 / 0.03, -1.0)
         flipped = sign_flip_p(np.stack([parts, np.zeros_like(parts)]), [(0, 1)], 1000, 1)[0]
-        drawn = parts @ object_weights(objects, 200, 1).T / objects  # (tests, 1 + replicates), alike in three seeds
+        drawn = (
+            parts @ object_weights(objects, 200, 1).T / objects
+        )  # (tests, 1 + replicates), alike in three seeds
         over_seeds = [p_over_runs(np.stack([one] * 3)[None]) for one in drawn]
         rejected[objects] = np.mean([flipped <= 0.05, np.array(over_seeds) <= 0.05], axis=1)
         assert bool(few_objects(pd.DataFrame({"objects": [objects]}))) == (objects < 100)
@@ -181,9 +224,15 @@ def test_tables_count_the_objects_that_can_contribute(tmp_path, caplog, groups):
     images = rows().groupby("dataset")["object_id"].agg(set)
     of_c = images["c"] - images["a"] if groups else images["c"]
     expected = {"a": len(images["b"] | of_c), "b": len(images["a"] | images["c"])}
-    assert (made["comparisons_ri"]["objects"] == made["comparisons_ri"]["target"].map(expected)).all()
+    assert (
+        made["comparisons_ri"]["objects"] == made["comparisons_ri"]["target"].map(expected)
+    ).all()
     assert set(made["comparisons"]["objects"]) == set(made["ranking"]["objects"]) == {12}
-    noted = [record.getMessage() for record in caplog.records if "fewer than 100 objects" in record.getMessage()]
+    noted = [
+        record.getMessage()
+        for record in caplog.records
+        if "fewer than 100 objects" in record.getMessage()
+    ]
     assert [note.split(":")[0] for note in noted] == ["comparisons", "comparisons_ri"]
     assert few_objects(made["seeds_ri"]) == few_objects(made["ranking"][:0]) == ""
 
@@ -223,13 +272,20 @@ def test_more_groups_than_letters_have_a_number():
 def made_effects(means, sds, objects=200, seeds=1):
     """Effects of methods with normal parts, in one target; the pretrained model is last."""
     rng = np.random.default_rng(0)
-    parts = np.stack([rng.normal(mean / objects, sd / objects, objects) for mean, sd in zip(means, sds, strict=True)])
+    parts = np.stack(
+        [
+            rng.normal(mean / objects, sd / objects, objects)
+            for mean, sd in zip(means, sds, strict=True)
+        ]
+    )
     parts += (np.array(means) - parts.sum(axis=1))[:, None] / objects  # so that sums are the means
     parts = np.concatenate([parts, np.zeros((1, objects))])[:, None].repeat(2, axis=1)
     weights = object_weights(objects, 400, 0).astype(float)
     names = [f"m{i}" for i in range(len(means))]
     change = (parts @ weights.T)[:, :1, None].repeat(seeds, axis=2)
-    return comparison.Effects([*names, PRETRAINED], {"t": ("ri", slice(1)), None: ("mri", slice(1))}, change, parts)
+    return comparison.Effects(
+        [*names, PRETRAINED], {"t": ("ri", slice(1)), None: ("mri", slice(1))}, change, parts
+    )
 
 
 def ranked(effects, confidence=0.95):
@@ -239,17 +295,33 @@ def ranked(effects, confidence=0.95):
 
 def test_methods_far_apart_have_ranks_of_their_own():
     _, table = ranked(made_effects([1.0, 9.0, -5.0], [2, 2, 2]))
-    assert table.index.tolist() == ["m1", "m0", "m2"] and table["letters"].tolist() == ["a", "b", "c"]
+    assert table.index.tolist() == ["m1", "m0", "m2"] and table["letters"].tolist() == [
+        "a",
+        "b",
+        "c",
+    ]
     assert table["rank_best"].tolist() == table["rank_worst"].tolist() == [1, 2, 3]
     assert table["pretrained"].tolist() == ["better", "better", "worse"]
 
 
 def test_methods_that_the_test_cannot_tell_apart_share_a_letter():
     compared, table = ranked(made_effects([5.0, 5.1, 20.0, 0.1], [10, 10, 10, 10]))
-    assert table.index.tolist() == ["m2", "m1", "m0", "m3"] and table["letters"].tolist() == ["a", "b", "b", "c"]
-    assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 1], [2, 3], [2, 3], [4, 4]]
+    assert table.index.tolist() == ["m2", "m1", "m0", "m3"] and table["letters"].tolist() == [
+        "a",
+        "b",
+        "b",
+        "c",
+    ]
+    assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [
+        [1, 1],
+        [2, 3],
+        [2, 3],
+        [4, 4],
+    ]
     assert table.loc["m3", "pretrained"] == "not told apart"
-    pair = compared[compared["target"].isna() & (compared["method"] == "m0") & (compared["other"] == "m1")].iloc[0]
+    pair = compared[
+        compared["target"].isna() & (compared["method"] == "m0") & (compared["other"] == "m1")
+    ].iloc[0]
     assert pair["p_holm"] > 0.05 and pair["difference"] == pytest.approx(-0.1)
 
 
@@ -260,7 +332,9 @@ def test_letters_are_by_the_adjusted_p():
     of_mri = compared[compared["target"].isna()].assign(p=0.01, p_holm=0.06)
     of_mri.loc[(of_mri["method"] == "m0") & (of_mri["other"] == "m2"), "p_holm"] = 0.05
     table = rank(of_mri, 0.95).set_index("method")
-    assert table["letters"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {"not told apart"}
+    assert table["letters"].tolist() == ["a", "ab", "b"] and set(table["pretrained"]) == {
+        "not told apart"
+    }
     assert table[["rank_best", "rank_worst"]].to_numpy().tolist() == [[1, 2], [1, 3], [2, 3]]
 
 
@@ -303,8 +377,12 @@ def test_leak_free_tables_leave_out_what_ri_leaves_out(tmp_path):
     mri = mri_tables(ood_of(counted, GROUPS), 0.95)[0].set_index("method")
     for column in ("mri", "ci_low", "ci_high"):
         found = made["ranking"].set_index("method")[column]
-        pd.testing.assert_series_equal(found.sort_index(), mri[column].sort_index(), atol=1e-6, check_names=False)
-        assert not np.allclose(found.sort_index(), whole["ranking"].set_index("method")[column].sort_index(), atol=0.01)
+        pd.testing.assert_series_equal(
+            found.sort_index(), mri[column].sort_index(), atol=1e-6, check_names=False
+        )
+        assert not np.allclose(
+            found.sort_index(), whole["ranking"].set_index("method")[column].sort_index(), atol=0.01
+        )
 
 
 def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
@@ -313,7 +391,9 @@ def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
         one, other = (
             np.array(
                 [
-                    [ood[line.model, method, t, "all", s, None].after for s in (0, 1, 2)]  # before is the same
+                    [
+                        ood[line.model, method, t, "all", s, None].after for s in (0, 1, 2)
+                    ]  # before is the same
                     for t in TARGETS
                 ]
             )
@@ -335,14 +415,18 @@ def test_the_spread_over_seeds_is_that_of_the_seeds_mri(tables, two_models):
     of_target = ri.set_index(["model", "method", "target"])["ri"]
     for line in tables[1]["seeds_ri"].itertuples():
         values = of_target[line.model, line.method, line.target].to_numpy()
-        assert (line.ri, line.seed_sd) == pytest.approx((values.mean(), values.std(ddof=1)), abs=1e-6)
+        assert (line.ri, line.seed_sd) == pytest.approx(
+            (values.mean(), values.std(ddof=1)), abs=1e-6
+        )
 
 
 def test_the_same_counts_and_seed_give_the_same_tables(tables):
     folder, _ = tables
     written(folder, "second")
     for name in comparison.COLUMNS:
-        assert (folder / f"first_{name}.csv").read_bytes() == (folder / f"second_{name}.csv").read_bytes()
+        assert (folder / f"first_{name}.csv").read_bytes() == (
+            folder / f"second_{name}.csv"
+        ).read_bytes()
 
 
 def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
@@ -350,14 +434,18 @@ def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
     write_counts(counted_of(rows("n", 1)), tmp_path / "counts.npz")
     alone = written(tmp_path, "alone")
     for name, table in tables[1].items():
-        pd.testing.assert_frame_equal(alone[name], table[table["model"] == "n"].reset_index(drop=True))
+        pd.testing.assert_frame_equal(
+            alone[name], table[table["model"] == "n"].reset_index(drop=True)
+        )
 
 
 def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
     one = [run for run in RUNS if run[2] == 0]
     write_counts(counted_of(rows(runs=one)), tmp_path / "counts.npz")
     for table in written(tmp_path, "t").values():
-        assert set(table["seeds"]) == {1} and table[["seed_sd", "seed_low", "seed_high"]].isna().all(axis=None)
+        assert set(table["seeds"]) == {1} and table[
+            ["seed_sd", "seed_low", "seed_high"]
+        ].isna().all(axis=None)
 
 
 def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
@@ -373,7 +461,9 @@ def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tm
     """As if it had not been run: of that model and size, whatever its other targets and seeds; its RI stays."""
     folder, whole = tables
     made = written(folder, "unfinished", [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)])
-    write_counts(counted_of(rows("m").query("method != 'ft'"), rows("n", 1)), tmp_path / "counts.npz")
+    write_counts(
+        counted_of(rows("m").query("method != 'ft'"), rows("n", 1)), tmp_path / "counts.npz"
+    )
     for name, table in written(tmp_path, "alone").items():
         if name == "seeds_ri":
             pd.testing.assert_frame_equal(made[name], whole[name])
@@ -386,7 +476,9 @@ def test_without_finished_methods_nothing_is_ranked(tables):
     folder, whole = tables
     runs = [(model, method, "b", "all", 0) for model in "mn" for method in ("ft", "lwf", "probe")]
     for name, table in written(folder, "none", runs).items():
-        assert list(table) == list(whole[name]) and len(table) == (len(whole[name]) if "seeds" in name else 0)
+        assert list(table) == list(whole[name]) and len(table) == (
+            len(whole[name]) if "seeds" in name else 0
+        )
     one = written(folder, "one", runs[1:])
     assert one["ranking"][["model", "method", "rank_worst"]].to_numpy().tolist() == [["m", "ft", 1]]
     assert one["comparisons"]["p_holm"].tolist() == one["comparisons"]["p"].tolist()
@@ -406,12 +498,18 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
     made = written(tmp_path, "t", source_groups=groups, draws=20_000)
     objects = sorted(set(table["object_id"]))
     right = table.assign(right=table["label"] == table["prediction"])
-    answers = right.groupby(["method", "target", "seed", "dataset", "object_id"])["right"].agg(["sum", "size"])
+    answers = right.groupby(["method", "target", "seed", "dataset", "object_id"])["right"].agg(
+        ["sum", "size"]
+    )
 
     def parts(method, target):
         """(objects,) percentage points, mean over seeds."""
         found = dict.fromkeys(objects, 0.0)
-        leaks = set(answers.loc[PRETRAINED, "none", 0, target].index) if groups and target in groups else set()
+        leaks = (
+            set(answers.loc[PRETRAINED, "none", 0, target].index)
+            if groups and target in groups
+            else set()
+        )
         kept = {
             name: [
                 thing
@@ -433,7 +531,9 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
         return np.array(list(found.values()))
 
     adds = {
-        (method, target): parts(method, target) for method in ("ft", "lwf", "probe", PRETRAINED) for target in TARGETS
+        (method, target): parts(method, target)
+        for method in ("ft", "lwf", "probe", PRETRAINED)
+        for target in TARGETS
     }
     signs = np.array(list(itertools.product((-1, 1), repeat=len(objects))))
     for name, targets in (("comparisons", [None]), ("comparisons_ri", TARGETS)):
@@ -457,12 +557,19 @@ def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
     """Equal parts have a binomial number of positive signs; parts of several sizes are compared with draws."""
     rng = np.random.default_rng(objects)
     for surplus in (0, 10, int(np.sqrt(objects)), int(2.2 * np.sqrt(objects)) // 2 * 2):
-        parts = np.repeat([1.0, -1.0], [(objects + surplus) // 2, objects - (objects + surplus) // 2])
+        parts = np.repeat(
+            [1.0, -1.0], [(objects + surplus) // 2, objects - (objects + surplus) // 2]
+        )
         exact = 2 * stats.binom.sf((objects + abs(parts.sum())) / 2 - 1, objects, 0.5)
-        assert sign_flip_p(as_pair(parts), [(0, 1)], 0, 0)[0, 0] == pytest.approx(min(1, exact), rel=0.02)
+        assert sign_flip_p(as_pair(parts), [(0, 1)], 0, 0)[0, 0] == pytest.approx(
+            min(1, exact), rel=0.02
+        )
     parts = rng.choice([0.3, 0.5, 1.0], 2 * objects) * rng.choice([-1, 1], 2 * objects)
     parts[: int(1.2 * np.sqrt(objects))] = 1
-    found, drawn = sign_flip_p(as_pair(parts), [(0, 1)], 0, 0), comparison._drawn_p(as_pair(parts), [(0, 1)], 4000, 0)
+    found, drawn = (
+        sign_flip_p(as_pair(parts), [(0, 1)], 0, 0),
+        comparison._drawn_p(as_pair(parts), [(0, 1)], 4000, 0),
+    )
     assert found[0, 0] == pytest.approx(drawn[0, 0], abs=0.03) and found[0, 0] >= drawn[0, 0] - 0.02
 
 
@@ -502,7 +609,10 @@ def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     """Another size with other methods, more targets and fewer seeds is no hindrance."""
     states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (3, 4)]
     states += [("m", "z", t, "10", 0, None) for t in ("a", "b", "c")]
-    ood = {state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros((2, 3))) for place, state in enumerate(states)}
+    ood = {
+        state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros((2, 3)))
+        for place, state in enumerate(states)
+    }
     parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
     found, small = (effects_of(ood, parts, size) for size in ("all", "10"))
     assert (found.names, [*found.columns], found.values.shape) == (
@@ -521,7 +631,10 @@ OBJECTS, SIMULATED = 200, 2000
 SIZES = {"t": 200, "b": 150, "c": 100}  # images of each dataset, one of an object
 THRESHOLDS = {"t": 0.0, "b": 0.4, "c": 0.8}
 GAINS = {"one": 0.35, "other": 0.1}
-NOISE, OF_SEEDS = 0.7, 0.1  # standard deviations: of a run's answer to an image, and of the seeds' gains
+NOISE, OF_SEEDS = (
+    0.7,
+    0.1,
+)  # standard deviations: of a run's answer to an image, and of the seeds' gains
 
 
 def simulated(rng, how_many, seeds):
@@ -541,7 +654,11 @@ def simulated(rng, how_many, seeds):
     correct, places = {}, {}
     for dataset, n in SIZES.items():
         places[dataset] = np.arange(OBJECTS)[-n:]
-        score = ease[:, places[dataset]] + NOISE * rng.normal(size=(len(states), n)) + np.array(gains)[:, None]
+        score = (
+            ease[:, places[dataset]]
+            + NOISE * rng.normal(size=(len(states), n))
+            + np.array(gains)[:, None]
+        )
         correct[dataset] = (score > THRESHOLDS[dataset]).astype(np.uint16)
     images = {dataset: np.ones(n, np.uint16) for dataset, n in SIZES.items()}
     return Counts(states, list(SIZES), OBJECTS, places, {}, images, correct)
@@ -552,7 +669,11 @@ def true_difference(seeds):
     fixed = (-OF_SEEDS, OF_SEEDS) if seeds == 2 else (0,)
     scale = np.sqrt(1 + NOISE**2 + (OF_SEEDS**2 if seeds > 2 else 0))
     right = {
-        method: [stats.norm.sf((THRESHOLDS[dataset] - gain - own) / scale) for dataset in ("b", "c") for own in fixed]
+        method: [
+            stats.norm.sf((THRESHOLDS[dataset] - gain - own) / scale)
+            for dataset in ("b", "c")
+            for own in fixed
+        ]
         for method, gain in GAINS.items()
     }
     return 100 * (np.mean(right["one"]) - np.mean(right["other"]))
@@ -585,22 +706,32 @@ def test_effects_are_of_the_mean_over_seeds_and_targets():
     found = effects_of(ood, parts, "all")
     change = {state: pair.after - pair.before for state, pair in ood.items()}
     mine = [state for state in states if state[1] == "y"]
-    assert found.values[1].reshape(4, 5) == pytest.approx(np.array([change[state] for state in mine]))
-    assert found.parts[1, 1] == pytest.approx(np.mean([parts[s] for s in mine if s[2] == "b"], axis=0))
+    assert found.values[1].reshape(4, 5) == pytest.approx(
+        np.array([change[state] for state in mine])
+    )
+    assert found.parts[1, 1] == pytest.approx(
+        np.mean([parts[s] for s in mine if s[2] == "b"], axis=0)
+    )
     assert found.parts[1, 2] == pytest.approx(np.mean([parts[s] for s in mine], axis=0))
     assert (found.values[2] == 0).all() and found.names == ["x", "y", PRETRAINED]
 
 
 # Merges over seeds, which have one run where others have three
 
-MERGED = [*RUNS, *(("soup", target, 0) for target in TARGETS), *(("second_soup", target, 0) for target in TARGETS)]
+MERGED = [
+    *RUNS,
+    *(("soup", target, 0) for target in TARGETS),
+    *(("second_soup", target, 0) for target in TARGETS),
+]
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
     """Counts with two merges over seeds, and the tables with and without them."""
     folder, counts = tmp_path_factory.mktemp("uneven"), counted_of(rows(runs=MERGED))
-    without = counts.of([place for place, state in enumerate(counts.states) if "soup" not in state[1]])
+    without = counts.of(
+        [place for place, state in enumerate(counts.states) if "soup" not in state[1]]
+    )
     found = []
     for name, own in (("with", counts), ("without", without)):
         write_counts(own, folder / "counts.npz")
@@ -627,9 +758,16 @@ def test_a_merge_over_seeds_has_no_test_and_no_rank_beside_means_over_seeds(unev
     for line in merged.to_dict("records"):
         replicates = means_over_seeds(counts, line["method"], [line["target"]])
         expected = [replicates[0], *np.percentile(replicates[1:], [2.5, 97.5])]
-        assert [line[key] for key in ("ri", "ci_low", "ci_high")] == pytest.approx(expected, abs=1e-5)
-        assert line["seeds"] == 1 and np.isnan([line[key] for key in ("seed_sd", "seed_low", "seed_high")]).all()
-    pd.testing.assert_frame_equal(own.drop(merged.index).reset_index(drop=True), without["seeds_ri"])
+        assert [line[key] for key in ("ri", "ci_low", "ci_high")] == pytest.approx(
+            expected, abs=1e-5
+        )
+        assert (
+            line["seeds"] == 1
+            and np.isnan([line[key] for key in ("seed_sd", "seed_low", "seed_high")]).all()
+        )
+    pd.testing.assert_frame_equal(
+        own.drop(merged.index).reset_index(drop=True), without["seeds_ri"]
+    )
     mri = mri_tables(ood_of(counts), 0.95)[0].set_index("method")
     assert mri.loc["soup", "seeds"] == 1 and np.isnan(mri.loc["soup", "seed_sd"])
 
@@ -637,7 +775,9 @@ def test_a_merge_over_seeds_has_no_test_and_no_rank_beside_means_over_seeds(unev
 def test_with_fewer_seeds_p_of_a_merge_over_seeds_is_that_of_all_sign_patterns(uneven, tmp_path):
     counts = uneven[0].of([place for place, state in enumerate(uneven[0].states) if state[4] < 2])
     write_counts(counts, tmp_path / "counts.npz")
-    line = written(tmp_path, "two", draws=100_000)["comparisons"].query("method == 'ft' and other == 'soup'")
+    line = written(tmp_path, "two", draws=100_000)["comparisons"].query(
+        "method == 'ft' and other == 'soup'"
+    )
     parts, terms = parts_of(counts), np.zeros(counts.objects)
     for target, (method, sign) in itertools.product(TARGETS, (("ft", 1), ("soup", -1))):
         own = [part for state, part in parts.items() if state[1] == method and state[2] == target]

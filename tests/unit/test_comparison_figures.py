@@ -36,7 +36,9 @@ def ranked(seeds=1, model="m"):
 
 def draw_ranking(seeds=1, table=None):
     table = ranked(seeds) if table is None else table
-    return ranking.draw(table, models={"m": "M", "n": "N", "none": "O"}, methods=LOOKS, confidence=0.95)
+    return ranking.draw(
+        table, models={"m": "M", "n": "N", "none": "O"}, methods=LOOKS, confidence=0.95
+    )
 
 
 def bars_of(axes):
@@ -52,7 +54,9 @@ def test_ranking_has_differences_from_the_reference_with_their_intervals_in_orde
     (axes,) = figure.axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["WiSE", "FT (fit 99.9 %, reference)", "LwF (fit 80.0 %)"]
-    assert [list(bar.get_xdata()) for bar in bars_of(axes)] == [[-0.5, 2.5], [-6, -2]], "the reference has none"
+    assert [list(bar.get_xdata()) for bar in bars_of(axes)] == [[-0.5, 2.5], [-6, -2]], (
+        "the reference has none"
+    )
     assert [to_hex(bar.get_color()) for bar in bars_of(axes)] == ["#cc79a7", "#009e73"]
     assert [marker.get_xdata()[0] for marker in markers_of(axes)] == [1, 0, -4]
     assert axes.get_xlabel() == "mRI minus that of FT (percentage points)" and axes.yaxis_inverted()
@@ -61,12 +65,20 @@ def test_ranking_has_differences_from_the_reference_with_their_intervals_in_orde
 
 def test_ranking_fills_the_markers_of_methods_whose_interval_is_off_zero():
     (axes,) = draw_ranking()[0].axes
-    assert [to_hex(marker.get_markerfacecolor()) for marker in markers_of(axes)] == ["#ffffff", "#ffffff", "#009e73"]
+    assert [to_hex(marker.get_markerfacecolor()) for marker in markers_of(axes)] == [
+        "#ffffff",
+        "#ffffff",
+        "#009e73",
+    ]
 
 
 def test_ranking_has_lines_at_the_reference_and_at_the_pretrained_model():
     (axes,) = draw_ranking()[0].axes
-    upright = {tuple(line.get_xdata()): line.get_linestyle() for line in axes.lines if [*line.get_ydata()] == [0, 1]}
+    upright = {
+        tuple(line.get_xdata()): line.get_linestyle()
+        for line in axes.lines
+        if [*line.get_ydata()] == [0, 1]
+    }
     assert upright[0, 0] == "-" and upright[-3, -3] == ":"
 
 
@@ -87,7 +99,12 @@ def test_ranking_names_the_reference_of_each_panel():
 def test_ranking_has_mri_with_its_own_interval_beside_the_panel():
     (axes,) = draw_ranking()[0].axes
     minus = "\N{MINUS SIGN}"
-    assert texts(axes)[:4] == ["mRI", "+4.0 [+3.0, +5.5]", "+3.0 [+2.0, +4.0]", f"{minus}1.0 [{minus}2.0, +0.5]"]
+    assert texts(axes)[:4] == [
+        "mRI",
+        "+4.0 [+3.0, +5.5]",
+        "+3.0 [+2.0, +4.0]",
+        f"{minus}1.0 [{minus}2.0, +0.5]",
+    ]
 
 
 def test_ranking_says_what_it_could_tell():
@@ -104,7 +121,11 @@ def test_ranking_notes_few_objects():
 
 def test_ranking_joins_methods_that_are_not_told_apart():
     (axes,) = draw_ranking()[0].axes
-    placed = [(text.get_text(), text.get_position()[1]) for text in axes.texts if len(text.get_text()) == 1]
+    placed = [
+        (text.get_text(), text.get_position()[1])
+        for text in axes.texts
+        if len(text.get_text()) == 1
+    ]
     assert placed == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
     joined = [tuple(line.get_ydata()) for line in axes.lines if not line.get_clip_on()]
     assert joined == [(0, 1), (1, 2)]
@@ -112,7 +133,9 @@ def test_ranking_joins_methods_that_are_not_told_apart():
 
 def test_numbers_and_all_letters_are_in_the_picture():
     letters = [*string.ascii_lowercase, "a1", "b1", "c1", "d1"]
-    many = pd.concat([ranked()] * 10, ignore_index=True).assign(letters=letters, reference="pretrained")
+    many = pd.concat([ranked()] * 10, ignore_index=True).assign(
+        letters=letters, reference="pretrained"
+    )
     with plt.style.context(STYLE):
         figure, _ = draw_ranking(table=many)
         figure.draw_without_rendering()
@@ -121,8 +144,13 @@ def test_numbers_and_all_letters_are_in_the_picture():
     assert all(axes.bbox.x1 < box.x0 and box.x1 <= picture.x1 for box in boxes.values())
     of_letters = [box for text, box in boxes.items() if text.get_text() in letters]
     numbers = [box for text, box in boxes.items() if "[" in text.get_text()]
-    assert len(of_letters) == 30 and max(box.x1 for box in numbers) < min(box.x0 for box in of_letters)
-    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(sorted(of_letters, key=lambda box: box.x0)))
+    assert len(of_letters) == 30 and max(box.x1 for box in numbers) < min(
+        box.x0 for box in of_letters
+    )
+    assert all(
+        one.x1 < other.x0
+        for one, other in itertools.pairwise(sorted(of_letters, key=lambda box: box.x0))
+    )
 
 
 def test_a_ranking_over_seeds_says_so():
@@ -136,7 +164,10 @@ def test_a_ranking_without_methods_says_so():
 
 
 def costs(ft=100.0, wise=110.0, lwf=90.0):
-    lines = [("m", name, "all", "cpu", took) for name, took in {"ft": ft, "lwf": lwf, "wise": wise}.items()]
+    lines = [
+        ("m", name, "all", "cpu", took)
+        for name, took in {"ft": ft, "lwf": lwf, "wise": wise}.items()
+    ]
     return pd.DataFrame(lines, columns=["model", "method", "size", "device", "seconds"])
 
 
@@ -148,10 +179,18 @@ def test_cost_has_bars_by_length_beside_mri():
     figure, shown = draw_cost(costs())
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["LwF", "FT", "WiSE"]
-    assert [bar.get_width() for bar in left.patches] == [90, 100, 110] and texts(left) == ["90", "100", "110"]
+    assert [bar.get_width() for bar in left.patches] == [90, 100, 110] and texts(left) == [
+        "90",
+        "100",
+        "110",
+    ]
     assert left.get_xscale() == "linear" and left.get_xlabel() == "CPU seconds for one mRI"
     ends = [tuple(segment[:, 0]) for lines in right.collections for segment in lines.get_segments()]
-    assert ends == [(-2, 0.5), (2, 4), (3, 5.5)] and shown["method"].tolist() == ["lwf", "ft", "wise"]
+    assert ends == [(-2, 0.5), (2, 4), (3, 5.5)] and shown["method"].tolist() == [
+        "lwf",
+        "ft",
+        "wise",
+    ]
 
 
 def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_units():
@@ -160,7 +199,10 @@ def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_unit
     assert left.get_xscale() == "log" and left.get_xlabel() == "GPU hours for one mRI"
     assert left.patches[-1].get_width() == 25
     figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", "cpu+cuda", "cpu"]))
-    assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlabel() == "CPU and GPU seconds for one mRI"
+    assert (
+        figure.axes[0].get_xscale() == "log"
+        and figure.axes[0].get_xlabel() == "CPU and GPU seconds for one mRI"
+    )
     figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", np.nan, "cpu"]))
     assert figure.axes[0].get_xlabel() == "CPU seconds for one mRI"
 
@@ -170,7 +212,9 @@ def histories(seeds):
         ("m", method, target, seed, epoch, 5.0 - epoch + seed, 20.0 * epoch + 4 * seed)
         for method, target, seed, epoch in itertools.product(("ft", "lwf"), "ab", seeds, (1, 2, 3))
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "epoch", "cross_entropy", "accuracy"])
+    return pd.DataFrame(
+        lines, columns=["model", "method", "target", "seed", "epoch", "cross_entropy", "accuracy"]
+    )
 
 
 def draw_training(table, targets):
@@ -183,7 +227,9 @@ def test_training_has_a_column_per_target_and_a_line_per_trained_method():
     loss, accuracy = figure.axes[0], figure.axes[2]
     assert [list(line.get_ydata()) for line in loss.lines] == [[4, 3, 2]] * 2
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[20, 40, 60]] * 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FT", "LwF"] and len(shown) == 12
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FT", "LwF"] and len(
+        shown
+    ) == 12
     assert loss.get_ylim()[0] == 0 and loss.get_ylim()[1] > 4
 
 
@@ -197,9 +243,13 @@ def test_training_has_thin_lines_per_seed_and_their_mean():
 
 def test_training_of_many_targets_goes_on_below():
     targets = {name: name for name in "abcdefg"}
-    table = pd.concat([histories([0]).query("target == 'a'").assign(target=name) for name in targets])
+    table = pd.concat(
+        [histories([0]).query("target == 'a'").assign(target=name) for name in targets]
+    )
     figure, _ = draw_training(table, targets)
     titled = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titled == list("abcdefg") and sum(axes.axison for axes in figure.axes) == 14
     above_nothing = figure.axes[4 + 3]
-    assert above_nothing.xaxis.get_tick_params()["labelbottom"], "no other panels are below those of the last column"
+    assert above_nothing.xaxis.get_tick_params()["labelbottom"], (
+        "no other panels are below those of the last column"
+    )

@@ -16,7 +16,9 @@ def console():
 
 
 def test_files_of_a_small_call_are_named(console):
-    outputs = [f"reports/tiny/figures/radar.{ending}" for ending in ("png", "csv", "provenance.json")]
+    outputs = [
+        f"reports/tiny/figures/radar.{ending}" for ending in ("png", "csv", "provenance.json")
+    ]
     made = console.closing_line(outputs)
     assert made == "Made: reports/tiny/figures/radar.csv, reports/tiny/figures/radar.png."
 
@@ -24,7 +26,9 @@ def test_files_of_a_small_call_are_named(console):
 def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages(console):
     tables = [f"reports/tiny/tables/{name}.csv" for name in "abcd"]
     checkpoints = [f"{RUN}/{method}/checkpoint.safetensors" for method in "abcde"]
-    made = console.closing_line([RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"])
+    made = console.closing_line(
+        [RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"]
+    )
     assert made == (
         f"Made: data/raw/red/red.zip, 5 files in {RUN}/, reports/tiny/index.html, 4 files in reports/tiny/tables/."
     )
@@ -36,7 +40,10 @@ def test_a_record_is_named_where_nothing_else_was_made(console):
 
 def test_the_table_of_a_dry_run_has_a_line_per_rule_with_its_reasons(console):
     counts = {"finetune": 5, "write_page": 1, "all": 1, "total": 7}
-    reasons = {"finetune": {"not made yet": 3, "forced": 2}, "write_page": {"an input is made again": 1}}
+    reasons = {
+        "finetune": {"not made yet": 3, "forced": 2},
+        "write_page": {"an input is made again": 1},
+    }
     lines = console.dry_run_table(counts, reasons).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["finetune", "5", "3", "not", "made", "yet,", "2", "forced"],
@@ -50,7 +57,12 @@ def test_every_reason_of_snakemake_to_make_a_file_has_words(console):
     """Its names of reasons are no interface: an update may change them."""
     reason = Reason()
     reason.forced = reason.params_changed = reason.input_changed = reason.code_changed = True
-    for files in (reason.missing_output, reason.incomplete_output, reason.updated_input, reason.updated_input_run):
+    for files in (
+        reason.missing_output,
+        reason.incomplete_output,
+        reason.updated_input,
+        reason.updated_input_run,
+    ):
         files.add("a")
     assert set(reason.get_names()) == console.REASONS.keys()
     assert console.reason_to_run(reason.get_names()) == "forced"

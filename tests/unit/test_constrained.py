@@ -17,8 +17,20 @@ from tiny.tiers import examples
 from tiny.training import TRAINING, trained
 
 LR = 0.1
-SHAPES = {"matrix": (3, 2), "vector": (4,), "kernel": (2, 2, 1, 2), "number": (), "unreached": (2, 2)}
-SCALES = {"matrix": 1.0, "vector": 0.5, "kernel": 2.0, "number": 1.0, "unreached": 1.0}  # of the learning rate
+SHAPES = {
+    "matrix": (3, 2),
+    "vector": (4,),
+    "kernel": (2, 2, 1, 2),
+    "number": (),
+    "unreached": (2, 2),
+}
+SCALES = {
+    "matrix": 1.0,
+    "vector": 0.5,
+    "kernel": 2.0,
+    "number": 1.0,
+    "unreached": 1.0,
+}  # of the learning rate
 STEPS = 12
 
 
@@ -36,7 +48,9 @@ def made(method):
     """A method that is set up on Parts, and its optimiser: plain gradient descent with a rate for each tensor."""
     model = Parts()
     method.setup(Task(model, SimpleNamespace(inputs=None), None, 0))
-    groups = [{"params": [part], "lr": LR * SCALES[name]} for name, part in model.named_parameters()]
+    groups = [
+        {"params": [part], "lr": LR * SCALES[name]} for name, part in model.named_parameters()
+    ]
     return method, torch.optim.SGD(groups, lr=LR)
 
 
@@ -52,7 +66,10 @@ def take_step(method, optimizer, gradients):
 def random_gradients(seed=1, steps=STEPS):
     """Gradients of each step that often turn round, so that tensors go away from their start and come back."""
     generator = torch.Generator().manual_seed(seed)
-    return [{name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()} for _ in range(steps)]
+    return [
+        {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+        for _ in range(steps)
+    ]
 
 
 def dot(a, b):
@@ -138,8 +155,18 @@ def rows_of(shape):
 
 
 CASES = {
-    "spd": (SelectiveProjectionDecay, {"weight": 0.7}, spd_by_hand, {"selected", "shorter", "free"}),
-    "digrap": (DirectionalGradientProjection, {"rate": 0.4}, digrap_by_hand, {"free", "part", "whole"}),
+    "spd": (
+        SelectiveProjectionDecay,
+        {"weight": 0.7},
+        spd_by_hand,
+        {"selected", "shorter", "free"},
+    ),
+    "digrap": (
+        DirectionalGradientProjection,
+        {"rate": 0.4},
+        digrap_by_hand,
+        {"free", "part", "whole"},
+    ),
     "ftp": (
         FastTrainableProjection,
         {"rate": 0.2, "annealing": 0.3},
@@ -162,16 +189,25 @@ def test_steps_are_those_of_the_papers_equations(case):
         more = {"rows": rows_of(shape)} if case == "ftp" else {}
         lists = [of_step[name].double().flatten().tolist() for of_step in gradients]
         steps = by_hand(
-            start[name].double().flatten().tolist(), lists, LR * SCALES[name], **settings, **more, seen=seen
+            start[name].double().flatten().tolist(),
+            lists,
+            LR * SCALES[name],
+            **settings,
+            **more,
+            seen=seen,
         )
         for number, (after, expected) in enumerate(zip(found, steps, strict=True), start=1):
             expected = torch.tensor(expected, dtype=torch.float32).view(shape)
-            torch.testing.assert_close(after[name], expected, rtol=1e-3, atol=1e-5, msg=f"{name}, step {number}")
+            torch.testing.assert_close(
+                after[name], expected, rtol=1e-3, atol=1e-5, msg=f"{name}, step {number}"
+            )
     assert seen == wanted, "every branch of the equations"
 
 
 AWAY, NOISE = random_gradients(seed=5, steps=2)
-GOAL = {name: part + 2 * AWAY[name] + 0.3 * NOISE[name] for name, part in Parts().state_dict().items()}
+GOAL = {
+    name: part + 2 * AWAY[name] + 0.3 * NOISE[name] for name, part in Parts().state_dict().items()
+}
 
 
 def loss_after_step(method, key, value, name="matrix"):
@@ -181,14 +217,22 @@ def loss_after_step(method, key, value, name="matrix"):
         for part, away in zip(method.parameters, AWAY.values(), strict=True):
             part += 0.5 * away
     method.memory[key].fill_(value)
-    after = take_step(method, optimizer, {name: part - GOAL[name] for name, part in method.model.state_dict().items()})
+    after = take_step(
+        method,
+        optimizer,
+        {name: part - GOAL[name] for name, part in method.model.state_dict().items()},
+    )
     return (after[name] - GOAL[name]).double().square().sum().item() / 2, method, optimizer
 
 
 def slope_of(method, optimizer, key, name="matrix"):
     """The gradient that Adam gets for a number, from its first moment after a step that begins at zero."""
     method.memory[f"{key}_mean"].zero_()
-    take_step(method, optimizer, {name: part - GOAL[name] for name, part in method.model.state_dict().items()})
+    take_step(
+        method,
+        optimizer,
+        {name: part - GOAL[name] for name, part in method.model.state_dict().items()},
+    )
     return 10 * method.memory[f"{key}_mean"][list(SHAPES).index(name)].item()
 
 
@@ -197,7 +241,10 @@ def test_the_radius_is_learned_from_the_derivative_of_the_loss():
     settings, step = {"lr": LR, "rate": 0.0, "annealing": 1.0}, 1e-3
     _, method, optimizer = loss_after_step(FastTrainableProjection(**settings), "radius", 1.0)
     assert sorted(row.any().item() for row in method.directions[0])[::2] == [False, True]
-    losses = [loss_after_step(FastTrainableProjection(**settings), "radius", 1.0 + x)[0] for x in (-step, step)]
+    losses = [
+        loss_after_step(FastTrainableProjection(**settings), "radius", 1.0 + x)[0]
+        for x in (-step, step)
+    ]
     slope = slope_of(method, optimizer, "radius")
     assert slope == pytest.approx((losses[1] - losses[0]) / (2 * step), rel=1e-2)
 
@@ -206,7 +253,9 @@ def test_the_radius_is_learned_from_the_derivative_of_the_loss():
 def test_omega_is_learned_from_the_derivative_of_the_loss_but_for_its_scale(name):
     """By finite differences, after a step that was a conflict."""
     step = 1e-2
-    _, method, optimizer = loss_after_step(DirectionalGradientProjection(lr=LR, rate=0.0), "omega", 0.5, name)
+    _, method, optimizer = loss_after_step(
+        DirectionalGradientProjection(lr=LR, rate=0.0), "omega", 0.5, name
+    )
     projection = method.memory[f"projection.{name}"].clone()
     after = method.model.state_dict()[name] - GOAL[name]
     scale = LR * SCALES[name] * (after.norm() * projection.norm()).item()
@@ -215,7 +264,10 @@ def test_omega_is_learned_from_the_derivative_of_the_loss_but_for_its_scale(name
         loss_after_step(DirectionalGradientProjection(lr=LR, rate=0.0), "omega", 0.5 + x, name)[0]
         for x in (-step, step)
     ]
-    assert cosine * scale == pytest.approx((losses[1] - losses[0]) / (2 * step), rel=1e-2) and cosine > 0
+    assert (
+        cosine * scale == pytest.approx((losses[1] - losses[0]) / (2 * step), rel=1e-2)
+        and cosine > 0
+    )
 
 
 def test_spd_leaves_tensors_that_only_go_away_to_the_optimiser():
@@ -226,7 +278,10 @@ def test_spd_leaves_tensors_that_only_go_away_to_the_optimiser():
         made(FullFineTuning(lr=LR)),
     )
     for _ in range(5):
-        found, wanted = take_step(method, optimizer, gradients), take_step(plain, of_plain, gradients)
+        found, wanted = (
+            take_step(method, optimizer, gradients),
+            take_step(plain, of_plain, gradients),
+        )
         assert all(torch.equal(found[name], wanted[name]) for name in SHAPES)
 
 
@@ -320,19 +375,29 @@ ACTIVE = {
         {"sgd", "by_layers"},
     ),
 )
-def test_what_constrains_nothing_is_the_recipes_optimiser_to_the_last_bit(network, target, optimizer, how):
+def test_what_constrains_nothing_is_the_recipes_optimiser_to_the_last_bit(
+    network, target, optimizer, how
+):
     """SPD's is without weight decay, whose place it takes."""
     training = replace(TRAINING, optimizer=optimizer, **how)
     wanted, none = (
-        trained(FullFineTuning(lr=0.001), network, target, replace(training, weight_decay=decay))[0].state_dict()
+        trained(FullFineTuning(lr=0.001), network, target, replace(training, weight_decay=decay))[
+            0
+        ].state_dict()
         for decay in (0.1, 0.0)
     )
     assert any(not torch.equal(wanted[name], none[name]) for name in wanted)
     for case, method in NEUTRAL.items():
-        found, expected = trained(method, network, target, training)[0].state_dict(), none if case == "spd" else wanted
+        found, expected = (
+            trained(method, network, target, training)[0].state_dict(),
+            none if case == "spd" else wanted,
+        )
         assert all(torch.equal(found[name], expected[name]) for name in expected), case
     for case, method in ACTIVE.items():
-        found, expected = trained(method, network, target, training)[0].state_dict(), none if case == "spd" else wanted
+        found, expected = (
+            trained(method, network, target, training)[0].state_dict(),
+            none if case == "spd" else wanted,
+        )
         assert any(not torch.equal(found[name], expected[name]) for name in expected), case
 
 
@@ -340,8 +405,12 @@ def test_a_batch_in_parts_is_constrained_as_the_whole_is(network, target):
     training = replace(TRAINING, clip_norm=0.5)
     for case in ACTIVE:
         whole, parts = (
-            trained(ACTIVE[case], network, target, replace(training, micro_batch_size=size))[0].state_dict()
+            trained(ACTIVE[case], network, target, replace(training, micro_batch_size=size))[
+                0
+            ].state_dict()
             for size in ("all", 2)
         )
         for name in whole:
-            torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-5, msg=f"{case}: {name}")
+            torch.testing.assert_close(
+                parts[name], whole[name], rtol=1e-3, atol=1e-5, msg=f"{case}: {name}"
+            )

@@ -23,7 +23,9 @@ def picture(request):
     rows, columns = np.ogrid[:height, :width]
     inside = (rows - height / 2) ** 2 + (columns - width / 3) ** 2 < (height / 4) ** 2
     tones = np.random.default_rng(0).integers(0, 120, request.param, np.uint8)
-    return np.where(inside.reshape(height, width, *[1] * (len(request.param) - 2)), tones, np.uint8(255))
+    return np.where(
+        inside.reshape(height, width, *[1] * (len(request.param) - 2)), tones, np.uint8(255)
+    )
 
 
 def test_a_corruption_keeps_shape_and_type_and_depends_on_the_generator_alone(picture):
@@ -36,7 +38,10 @@ def test_a_corruption_keeps_shape_and_type_and_depends_on_the_generator_alone(pi
 
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_a_higher_severity_is_further_from_the_picture(picture, name):
-    away = [np.abs(corrupt(picture, name, severity, rng()) - picture.astype(float)).mean() for severity in SEVERITIES]
+    away = [
+        np.abs(corrupt(picture, name, severity, rng()) - picture.astype(float)).mean()
+        for severity in SEVERITIES
+    ]
     assert away[0] > 0 and (np.diff(away) > 0).all()
 
 
@@ -56,10 +61,15 @@ def test_the_digits_have_the_corruptions_that_they_always_had():
         assert (made == util.img_as_ubyte(np.clip(expected[rank % 5], 0, 1))).all(), rank
 
 
-@pytest.mark.parametrize(("corruptions", "severities", "named"), [(["fog"], [1], "fog"), (["contrast"], [1, 6], "6")])
+@pytest.mark.parametrize(
+    ("corruptions", "severities", "named"), [(["fog"], [1], "fog"), (["contrast"], [1, 6], "6")]
+)
 def test_an_unknown_corruption_or_severity_is_named(corruptions, severities, named):
     items = corrupted_icons.items(
-        DatasetSource("set", [], None, None), margin=0, corruptions=corruptions, severities=severities
+        DatasetSource("set", [], None, None),
+        margin=0,
+        corruptions=corruptions,
+        severities=severities,
     )
     with pytest.raises(UserError, match=f"set: .*'{named}'; choose from .*gaussian_noise"):
         next(items)

@@ -26,7 +26,9 @@ def record(path, seconds, device=None, images=None):
     sizes = {"results/a": 1_500_000, "results/b": 500_000}
     counted, other = ("seconds", "cpu_seconds") if device == "cuda" else ("cpu_seconds", "seconds")
     times = {counted: seconds, other: 1e6}
-    provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": sizes, **times})
+    provenance.write(
+        path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": sizes, **times}
+    )
     if device:
         manifest = {"device": device} | ({} if images is None else {"images": images})
         path.with_name(path.name.replace("provenance", "manifest")).write_text(json.dumps(manifest))
@@ -48,19 +50,31 @@ def records(tmp_path):
                 else:
                     found.append(record(base / f"merge/{run}/provenance.json", 0.5))
                 for group, took in (("s", 1.0), ("t", 2.0)):
-                    found.append(record(base / f"evaluate/{run}/{group}.provenance.json", took, "cpu"))
+                    found.append(
+                        record(base / f"evaluate/{run}/{group}.provenance.json", took, "cpu")
+                    )
     return found
 
 
 def test_a_methods_cost_has_what_it_needs_and_is_the_mean_over_seeds(records):
     table = cost_table(jobs_of(records), PARENTS).set_index("method")
     evaluated = 2 * (1 + 2) + 5
-    for method, trained, merged in (("ft", 300, 0), ("wise", 300, 1), ("probe", 30, 0), ("lp_ft", 180, 0)):
+    for method, trained, merged in (
+        ("ft", 300, 0),
+        ("wise", 300, 1),
+        ("probe", 30, 0),
+        ("lp_ft", 180, 0),
+    ):
         line = table.loc[method]
         assert (line["finetune"], line["merge"], line["evaluate"]) == (trained, merged, evaluated)
         assert line["seconds"] == trained + merged + evaluated and line["device"] == "cpu"
     # fine-tuning of itself or its parent, merge, two evaluations, for two targets; the pretrained model's evaluation
-    assert table["jobs"].to_dict() == {"ft": 2 * 3 + 1, "wise": 2 * 4 + 1, "probe": 2 * 3 + 1, "lp_ft": 2 * 4 + 1}
+    assert table["jobs"].to_dict() == {
+        "ft": 2 * 3 + 1,
+        "wise": 2 * 4 + 1,
+        "probe": 2 * 3 + 1,
+        "lp_ft": 2 * 4 + 1,
+    }
 
 
 def test_a_method_of_which_a_record_is_missing_is_left_out(records, tmp_path):
@@ -87,7 +101,11 @@ def test_a_methods_devices_are_those_of_all_its_jobs(records, tmp_path):
 
 
 def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
-    path = record(tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")
+    path = record(
+        tmp_path / "results/f/paper/evaluate/net/none/pretrained/all/0/s.provenance.json",
+        5.0,
+        "cpu",
+    )
     write(
         cost_of,
         records=[path],
@@ -103,15 +121,24 @@ def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
 
 def test_needed_methods_count_however_far_back_and_each_once(records):
     """A soup of a merge and its parent, started from what a probe gave."""
-    parents = {**PARENTS, "soup": ["wise", "lp_ft", "ft"], "probe": ["lp_ft_less"], "lp_ft_less": []}
+    parents = {
+        **PARENTS,
+        "soup": ["wise", "lp_ft", "ft"],
+        "probe": ["lp_ft_less"],
+        "lp_ft_less": [],
+    }
     jobs = jobs_of(records)
     soup = jobs[jobs["method"] == "wise"].assign(method="soup", seconds=0.25)
     table = cost_table(pd.concat([jobs, soup]), parents).set_index("method")
     # ft, lp_ft and the probe that lp_ft starts from, over seeds and targets as above; not the merge of wise
     assert table.loc["soup", "finetune"] == 300 + 150 + 30
-    assert table.loc["soup", "merge"] == 2 * 0.25 and table.loc["soup", "evaluate"] == 2 * 2 * 0.25 + 5
+    assert (
+        table.loc["soup", "merge"] == 2 * 0.25 and table.loc["soup", "evaluate"] == 2 * 2 * 0.25 + 5
+    )
     assert table.loc["soup", "jobs"] == 2 * (3 + 1 + 2) + 1
-    assert list(table.index) == ["ft", "wise", "probe", "lp_ft", "soup"], "in the order that was given"
+    assert list(table.index) == ["ft", "wise", "probe", "lp_ft", "soup"], (
+        "in the order that was given"
+    )
 
 
 def test_models_and_sizes_have_lines_of_their_own(records):
@@ -119,9 +146,19 @@ def test_models_and_sizes_have_lines_of_their_own(records):
     tuned = jobs["method"] != "pretrained"
     other = jobs.assign(model="other", seconds=jobs["seconds"] * 2)
     small = jobs[tuned & (jobs["target"] == "a")].assign(size="10", device="cuda")
-    table = cost_table(pd.concat([jobs, other, small]), {"ft": [], "absent": []}).set_index(["model", "size"])
-    assert table["seconds"].to_dict() == {("net", "all"): 311, ("other", "all"): 622, ("net", "10"): 150 + 3 + 5}
-    assert table["device"].to_dict() == {("net", "all"): "cpu", ("other", "all"): "cpu", ("net", "10"): "cpu+cuda"}
+    table = cost_table(pd.concat([jobs, other, small]), {"ft": [], "absent": []}).set_index(
+        ["model", "size"]
+    )
+    assert table["seconds"].to_dict() == {
+        ("net", "all"): 311,
+        ("other", "all"): 622,
+        ("net", "10"): 150 + 3 + 5,
+    }
+    assert table["device"].to_dict() == {
+        ("net", "all"): "cpu",
+        ("other", "all"): "cpu",
+        ("net", "10"): "cpu+cuda",
+    }
     assert table["jobs"].to_dict() == {("net", "all"): 7, ("other", "all"): 7, ("net", "10"): 4}
     assert set(table["method"]) == {"ft"}
 
@@ -159,14 +196,20 @@ def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper\n" in text
     assert "net,lp_ft,all,cpu,9,180.00,0.00,11.00,191.00,1600,8.00,protocol paper\n" in text
     pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "cost.csv").drop(columns="conditions"), cost_table(jobs_of(records), PARENTS)
+        pd.read_csv(tmp_path / "cost.csv").drop(columns="conditions"),
+        cost_table(jobs_of(records), PARENTS),
     )
 
 
-def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_no_other_methods(records, tmp_path):
+def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_no_other_methods(
+    records, tmp_path
+):
     base, table = tmp_path / "results/f/paper", tmp_path / "cost.csv"
     runs = [(target, seed) for target in TARGETS for seed in SEEDS]
-    paths = [record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu") for t, seed in runs]
+    paths = [
+        record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu")
+        for t, seed in runs
+    ]
     fisher = {"fisher": {"wise": paths}, "shared_fisher": {}}
     write(cost_of, records=records, **fisher, parents=PARENTS, conditions="c", table=table)
     costs = pd.read_csv(table).set_index("method")
@@ -175,10 +218,15 @@ def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_n
     assert costs.loc["ft", "seconds"] == 311
 
 
-def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and_variants(records, tmp_path):
+def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and_variants(
+    records, tmp_path
+):
     # Given: one job for each seed, which two methods share, and a merge of both
     base = tmp_path / "results/f/paper"
-    shared = [record(base / f"fisher/net/none/pretrained/all/{seed}/20.provenance.json", 7.0, "cpu") for seed in SEEDS]
+    shared = [
+        record(base / f"fisher/net/none/pretrained/all/{seed}/20.provenance.json", 7.0, "cpu")
+        for seed in SEEDS
+    ]
     parents = {"ft": [], "probe": [], "wise": ["ft", "probe"]}
     # When: costs are counted
     how = {"fisher": {}, "shared_fisher": {"ft": shared, "probe": shared}}
@@ -198,7 +246,12 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
             f"epoch,lr,loss,cross_entropy,accuracy,more\n1,1.23456789e-07,3.5,2.5,0.{seed}25,x\n2,0,1.25,1,0.75,x\n"
         )
         paths.append(str(path))
-    write(training_table, histories=iter(paths), conditions="protocol paper", table=tmp_path / "training.csv")
+    write(
+        training_table,
+        histories=iter(paths),
+        conditions="protocol paper",
+        table=tmp_path / "training.csv",
+    )
     assert (tmp_path / "training.csv").read_text().splitlines() == [
         "model,method,target,size,seed,epoch,lr,loss,cross_entropy,accuracy,conditions",
         "net,ft,a,0.5,0,1,1.2345679e-07,3.5,2.5,2.5,protocol paper",
@@ -213,14 +266,22 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
 def test_entries_have_the_costs_of_the_kept_comparison():
     """Against full fine-tuning, of a method alone: without what it needs."""
     columns = ["finetune", "images", "megabytes"]
-    table = pd.read_csv(ROOT / "reports/methods/cost.csv").set_index("method")[columns].astype(float)
+    table = (
+        pd.read_csv(ROOT / "reports/methods/cost.csv").set_index("method")[columns].astype(float)
+    )
     ft, methods = table.loc["ft"], Catalog([ROOT / "workflow/catalog"]).methods
-    listed = [method for name, method in methods.items() if name in table.index and method.over == METHODS]
+    listed = [
+        method for name, method in methods.items() if name in table.index and method.over == METHODS
+    ]
     assert len(listed) > 20
     for method in listed:
         own = table.loc[method.name] - table.loc[[*method.parents]].sum()
-        found = {"storage": own["megabytes"] / ft["megabytes"]}  # merges also have a recipe of some hundred bytes
+        found = {
+            "storage": own["megabytes"] / ft["megabytes"]
+        }  # merges also have a recipe of some hundred bytes
         if method.trains:
             found["training"] = own["finetune"] / own["images"] / (ft["finetune"] / ft["images"])
         for what, ratio in found.items():
-            assert method.cost_of(what) == (float(f"{ratio:.2g}") if abs(ratio) > 0.001 else 0), method.name
+            assert method.cost_of(what) == (float(f"{ratio:.2g}") if abs(ratio) > 0.001 else 0), (
+                method.name
+            )

@@ -15,7 +15,13 @@ from tiny.records import FACTS
 
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
 TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
-SOURCE = {"kind": "http", "urls": ["http://127.0.0.1/x"], "file": "x.tar", "size": 500, "digest": "md5:" + 32 * "0"}
+SOURCE = {
+    "kind": "http",
+    "urls": ["http://127.0.0.1/x"],
+    "file": "x.tar",
+    "size": 500,
+    "digest": "md5:" + 32 * "0",
+}
 
 
 @pytest.fixture
@@ -25,7 +31,14 @@ def estimate(tmp_path, with_entries, monkeypatch):
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
     (tmp_path / "throughput.csv").write_text(STATED)
-    grid = {"models": ["net"], "methods": ["ft"], "targets": ["a"], "image_size": 112, "epochs": 10, "batch_size": 8}
+    grid = {
+        "models": ["net"],
+        "methods": ["ft"],
+        "targets": ["a"],
+        "image_size": 112,
+        "epochs": 10,
+        "batch_size": 8,
+    }
     grid |= {"recipes": ["paper"], "train_subset": ["all"]}
     family = {
         "classes": {"file": "two.csv", "format": "wnids"},
@@ -47,14 +60,28 @@ def estimate(tmp_path, with_entries, monkeypatch):
         },
         methods={
             "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
-            "mixed": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None, "cost": None},
-            "stored": {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None, "cost": {"storage": 1.5}},
+            "mixed": {
+                "algorithm": "soup",
+                "parents": ["ft", "quick"],
+                "recipes": None,
+                "cost": None,
+            },
+            "stored": {
+                "algorithm": "soup",
+                "parents": ["ft", "quick"],
+                "recipes": None,
+                "cost": {"storage": 1.5},
+            },
         },
-        models={"net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}},
+        models={
+            "net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}
+        },
     )
 
     def make(**choices):
-        chosen = resolve_grid(validated({"family": "f", **choices}, "config", "config.yaml"), catalog)
+        chosen = resolve_grid(
+            validated({"family": "f", **choices}, "config", "config.yaml"), catalog
+        )
         return plan(chosen, Path("results/f"), {"finetune": 3}), chosen
 
     return make
@@ -78,9 +105,15 @@ def test_images_hours_and_bytes(estimate):
 
 
 def test_budget_sizes_seeds_and_splits_count(estimate):
-    choices = {"budget": {"max_images_per_dataset": 500}, "seeds": [0, 1], "train_subset": ["all", "0.1"]}
+    choices = {
+        "budget": {"max_images_per_dataset": 500},
+        "seeds": [0, 1],
+        "train_subset": ["all", "0.1"],
+    }
     found, _ = estimate(**choices)
-    assert found.images == {"train": 2 * 10 * (500 + 500), "evaluate": 5 * 1500}, "a subset has as many steps"
+    assert found.images == {"train": 2 * 10 * (500 + 500), "evaluate": 5 * 1500}, (
+        "a subset has as many steps"
+    )
     found, _ = estimate(**choices, training={"subset_length": "epochs"})
     assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
     found, _ = estimate(reference="none", protocol="held_out")
@@ -122,11 +155,23 @@ def test_a_curve_passes_each_image_through_all_its_states(estimate):
 def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
     (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
     text = "\n".join(lines(*estimate()))
-    assert "9,000 images, hours unknown" in text and "net: no jobs have run" in text and "3 finetune" in text
+    assert (
+        "9,000 images, hours unknown" in text
+        and "net: no jobs have run" in text
+        and "3 finetune" in text
+    )
 
 
 def record(seconds, **cfg):
-    return {**FACTS, "seconds": seconds, "cfg": cfg, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}}
+    return {
+        **FACTS,
+        "seconds": seconds,
+        "cfg": cfg,
+        "log": "l",
+        "inputs": {},
+        "outputs": {},
+        "sizes": {},
+    }
 
 
 @pytest.fixture
@@ -151,7 +196,9 @@ def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
     assert found.rates["net"] == ({"train": 10 * 1000 / 20, "evaluate": 6000 / 3}, "as recorded")
     assert found.hours["train"] == pytest.approx(20 / 3600)
     found, _ = estimate(reference="none", training={"epochs": 1})
-    assert found.rates["net"][1] == "evaluate as recorded, train a guess from evaluation", "of another training"
+    assert found.rates["net"][1] == "evaluate as recorded, train a guess from evaluation", (
+        "of another training"
+    )
 
 
 @pytest.mark.usefixtures("nothing_stated")
@@ -169,7 +216,10 @@ def test_a_model_that_was_only_evaluated_has_a_guess_of_its_training(estimate):
 @pytest.mark.usefixtures("nothing_stated")
 def test_where_nothing_is_trained_the_hours_are_known(estimate):
     text = "\n".join(lines(*estimate(methods=[])))
-    assert "Training   0 images, 0.0 hours" in text and "Evaluation 5,700 images, hours unknown" in text
+    assert (
+        "Training   0 images, 0.0 hours" in text
+        and "Evaluation 5,700 images, hours unknown" in text
+    )
 
 
 TABLE = "Building DAG\njob         count\n--------  -------\nall             1\nfinetune       12\ntotal          13\n\nend\n"
@@ -211,6 +261,8 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estim
     choices = {"methods": ["ewc"], "seeds": [0, 1], "targets": ["a", "b"]}
     variants = {"ewc": {"lr": 0.1, "weight": [1.0, 10.0], "fisher_images": 30}}
     few, _ = estimate(**choices, method_settings=variants)
-    most, _ = estimate(**choices, method_settings={"ewc": {**variants["ewc"], "fisher_images": 2000}})
+    most, _ = estimate(
+        **choices, method_settings={"ewc": {**variants["ewc"], "fisher_images": 2000}}
+    )
     assert most.images["train"] - few.images["train"] == 2 * (100 - 30)
     assert few.disk["shared Fisher information"] == 2 * 4 * 1000  # of float32 parameters

@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import COLUMNS, EVERY, STATE, count, read_counts, read_indexes, read_objects, write_counts
+from rib.analysis.counts import (
+    COLUMNS,
+    EVERY,
+    STATE,
+    count,
+    read_counts,
+    read_indexes,
+    read_objects,
+    write_counts,
+)
 from rib.analysis.data_and_models import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import grid_tables, ri_table, roles_of
@@ -31,12 +40,16 @@ NO_THRESHOLD = {"can_fit": ["ft"], "threshold": None, "whole_targets": True}
 def scored(rows):
     """Evaluation rows: what an image is stands in the index of its dataset."""
     place = rows.groupby([*STATE, "dataset"], dropna=False, observed=True).cumcount()
-    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[[*RUN_COLUMNS, *COLUMNS]]
+    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[
+        [*RUN_COLUMNS, *COLUMNS]
+    ]
 
 
 def indexes_of(rows):
     first = rows[(rows["method"] == "pretrained") & (rows["model"] == rows["model"].iloc[0])]
-    return {name: part.reset_index(drop=True) for name, part in first.groupby("dataset", observed=True)}
+    return {
+        name: part.reset_index(drop=True) for name, part in first.groupby("dataset", observed=True)
+    }
 
 
 def counted(*parts):
@@ -58,7 +71,9 @@ def write_indexes(folder, rows):
         place = folder / f"prepare/{name}/32px"
         place.mkdir(parents=True)
         ids = [f"i{row}" for row in range(len(part))]
-        part = part[["object_id", "label"]].assign(row=range(len(part)), image_id=ids, source_id=ids)
+        part = part[["object_id", "label"]].assign(
+            row=range(len(part)), image_id=ids, source_id=ids
+        )
         part.to_parquet(place / "index.parquet")
         write_json(place / "classes.json", space_of(name).to_json())
     return prepared(folder)
@@ -78,20 +93,34 @@ def rows():
     parts = []
     for method, target, seed in [
         ("pretrained", "none", 0),
-        *((method, target, seed) for method in ("ft", "lwf") for target in TARGETS for seed in (0, 1)),
+        *(
+            (method, target, seed)
+            for method in ("ft", "lwf")
+            for target in TARGETS
+            for seed in (0, 1)
+        ),
     ]:
         for dataset, n in zip(DATASETS, (9, 7, 12), strict=True):
             objects = [f"o{i}" for i in range(n)]
             labels = np.arange(n)
             wrong = rng.random(n) < 0.4
-            run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
+            run = {
+                "model": "m",
+                "method": method,
+                "target": target,
+                "size": "all",
+                "seed": seed,
+                "alpha": np.nan,
+            }
             answers = {"label": labels, "prediction": labels + wrong}
             parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
     return pd.concat(parts, ignore_index=True)
 
 
 def accuracy(rows, method, target, seed, dataset):
-    part = rows.query("method == @method and target == @target and seed == @seed and dataset == @dataset")
+    part = rows.query(
+        "method == @method and target == @target and seed == @seed and dataset == @dataset"
+    )
     return 100 * (part["label"] == part["prediction"]).mean()
 
 
@@ -139,13 +168,28 @@ def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
 # All tables of a grid, against pandas
 
 
-SETS = {"b": 11, "a": 8, "c": 6, "val": 9}  # images, in the order of evaluation; `val` is in distribution
+SETS = {
+    "b": 11,
+    "a": 8,
+    "c": 6,
+    "val": 9,
+}  # images, in the order of evaluation; `val` is in distribution
 OBJECTS = {"b": 7, "a": 8, "c": 3, "val": 9}  # of which the first have several images
 GRID = [
     ("pretrained", "none", "all", 0, np.nan),
-    *(("ft", target, size, seed, np.nan) for target in "ba" for size in ("all", "5") for seed in (0, 1)),
+    *(
+        ("ft", target, size, seed, np.nan)
+        for target in "ba"
+        for size in ("all", "5")
+        for seed in (0, 1)
+    ),
     *(("lwf", target, "all", 0, np.nan) for target in ("a", "outside")),
-    *(("curve", target, "all", seed, alpha) for target in ("a", "outside") for seed in (0, 1) for alpha in (0.0, 0.5)),
+    *(
+        ("curve", target, "all", seed, alpha)
+        for target in ("a", "outside")
+        for seed in (0, 1)
+        for alpha in (0.0, 0.5)
+    ),
 ]
 
 
@@ -157,11 +201,24 @@ def grid_rows(seed=0):
     for model in ("n", "m"):
         for method, target, size, number, alpha in GRID:
             for dataset, n in SETS.items():
-                run = {"model": model, "method": method, "target": target, "size": size, "seed": number, "alpha": alpha}
+                run = {
+                    "model": model,
+                    "method": method,
+                    "target": target,
+                    "size": size,
+                    "seed": number,
+                    "alpha": alpha,
+                }
                 objects = [f"o{i % OBJECTS[dataset]}" for i in range(n)]
                 labels = classes[dataset]
                 answers = np.where(rng.random(n) < 0.6, labels, labels + 1)
-                part = {**run, "dataset": dataset, "object_id": objects, "label": labels, "prediction": answers}
+                part = {
+                    **run,
+                    "dataset": dataset,
+                    "object_id": objects,
+                    "label": labels,
+                    "prediction": answers,
+                }
                 parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
@@ -170,11 +227,16 @@ def grid_rows(seed=0):
 def files(tmp_path_factory):
     """A folder with rows in two files and their manifests, and the rows."""
     folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
-    for name, part in (("one", rows["dataset"].isin(["b", "val"])), ("two", rows["dataset"].isin(["a", "c"]))):
+    for name, part in (
+        ("one", rows["dataset"].isin(["b", "val"])),
+        ("two", rows["dataset"].isin(["a", "c"])),
+    ):
         write_rows(folder, scored(rows[part]).assign(confidence=0.5), name)
     write_indexes(folder, rows)
     for model, (method, target, size, seed, _) in itertools.product("nm", GRID):
-        fit = {"pretrained": {}, "curve": {"ft": 0.8}}.get(method, {method: 0.8 if target == "a" else 0.96})
+        fit = {"pretrained": {}, "curve": {"ft": 0.8}}.get(
+            method, {method: 0.8 if target == "a" else 0.96}
+        )
         manifest = folder / model / target / method / size / str(seed) / "set.manifest.json"
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text(json.dumps({"device": "cpu", "fit": fit}))
@@ -191,7 +253,13 @@ def written(folder, name, **choices):
     inside = ("in_distribution",) if "in_distribution" in choices else ()
     tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *inside)
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
-    usual = {"ood_datasets": ["a", "b", "c"], "source_groups": None, "replicates": 30, "confidence": 0.9, "seed": 5}
+    usual = {
+        "ood_datasets": ["a", "b", "c"],
+        "source_groups": None,
+        "replicates": 30,
+        "confidence": 0.9,
+        "seed": 5,
+    }
     usual["fit"] = NO_THRESHOLD
     write(
         grid_tables,
@@ -206,16 +274,26 @@ def written(folder, name, **choices):
     return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
 
 
-def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(files, tmp_path_factory):
+def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(
+    files, tmp_path_factory
+):
     folder, rows = files
     found = written(folder, "inside", in_distribution=["val"])["in_distribution"]
-    right = rows.assign(right=100.0 * (rows["label"] == rows["prediction"]))[rows["dataset"] == "val"]
-    means = right[right["alpha"].isna()].groupby(["model", "method", "size", "target", "seed"])["right"].mean()
+    right = rows.assign(right=100.0 * (rows["label"] == rows["prediction"]))[
+        rows["dataset"] == "val"
+    ]
+    means = (
+        right[right["alpha"].isna()]
+        .groupby(["model", "method", "size", "target", "seed"])["right"]
+        .mean()
+    )
     assert len(found) and not (folder / "none_in_distribution.csv").exists()
     for line in found.itertuples():
         after = means[line.model, line.method, line.size].mean()
         before = means[line.model, "pretrained", "all"].mean()
-        assert (line.before, line.after, line.change) == pytest.approx((before, after, after - before), abs=1e-5)
+        assert (line.before, line.after, line.change) == pytest.approx(
+            (before, after, after - before), abs=1e-5
+        )
         assert line.ci_low <= line.change <= line.ci_high
 
 
@@ -226,7 +304,9 @@ def plain(state):
 
 def accuracies_of(rows, weights):
     """Percent by state and dataset, each image weighted as its object is."""
-    weighed = rows.assign(alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float))
+    weighed = rows.assign(
+        alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float)
+    )
     weighed["right"] = weighed["weight"] * (weighed["label"] == weighed["prediction"])
     sums = weighed.groupby([*STATE, "dataset"])[["weight", "right"]].sum()
     return (100 * sums["right"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
@@ -235,13 +315,17 @@ def accuracies_of(rows, weights):
 def expected_ood(rows, weights, drop=None):
     """Mean accuracies on the other datasets, before and after, of every fine-tuned state, by the definitions."""
     found, accuracies = {}, {}
-    states = [plain(state) for state in rows[STATE].drop_duplicates().itertuples(index=False, name=None)]
+    states = [
+        plain(state) for state in rows[STATE].drop_duplicates().itertuples(index=False, name=None)
+    ]
     for state in states:
         model, method, target, *_ = state
         if method != "pretrained":
             left_out = target if drop else None
             if left_out not in accuracies:
-                accuracies[left_out] = accuracies_of(rows[~drop(rows, target)] if drop else rows, weights)
+                accuracies[left_out] = accuracies_of(
+                    rows[~drop(rows, target)] if drop else rows, weights
+                )
             accuracy = accuracies[left_out]
             others = [name for name in "abc" if name != target and (*state, name) in accuracy]
             before = [accuracy[model, "pretrained", "none", "all", 0, -1, name] for name in others]
@@ -254,7 +338,9 @@ def expected_ood(rows, weights, drop=None):
 def replicates(files):
     """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
     objects = sorted(set(files[1]["object_id"]))
-    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
+    draws = np.random.default_rng(5).multinomial(
+        len(objects), [1 / len(objects)] * len(objects), size=30
+    )
     every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
     return [expected_ood(files[1], weights) for weights in every]
 
@@ -269,15 +355,33 @@ def percentiles(values):
 
 def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
     table, rows = grid[2]["accuracy"], grid[1]
-    states = sorted(rows[rows["alpha"].isna()][RUN_COLUMNS].drop_duplicates().itertuples(index=False, name=None))
+    states = sorted(
+        rows[rows["alpha"].isna()][RUN_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
+    )
     expected = [(*state, name) for state in states for name in ("b", "val", "a", "c")]
     assert [tuple(line) for line in table[[*RUN_COLUMNS, "dataset"]].to_numpy()] == expected
     right = rows.assign(correct=rows["label"] == rows["prediction"])
-    right = right[rows["alpha"].isna()].groupby([*RUN_COLUMNS, "dataset"])["correct"].agg(["size", "sum"])
+    right = (
+        right[rows["alpha"].isna()]
+        .groupby([*RUN_COLUMNS, "dataset"])["correct"]
+        .agg(["size", "sum"])
+    )
     for line in table.itertuples():
-        n, correct = right.loc[(line.model, line.method, line.target, line.size, line.seed, line.dataset)]
-        assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(100 * correct / n, abs=1e-6)
-    assert list(table) == [*RUN_COLUMNS, "dataset", "role", "n", "correct", "accuracy", "conditions"]
+        n, correct = right.loc[
+            (line.model, line.method, line.target, line.size, line.seed, line.dataset)
+        ]
+        assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(
+            100 * correct / n, abs=1e-6
+        )
+    assert list(table) == [
+        *RUN_COLUMNS,
+        "dataset",
+        "role",
+        "n",
+        "correct",
+        "accuracy",
+        "conditions",
+    ]
     assert set(table["conditions"]) == {"protocol paper"}
 
 
@@ -287,7 +391,8 @@ def ri_by_role(accuracy):
     percent_before = 100 * before["correct"] / before["n"]
     counted = accuracy[(accuracy["method"] != "pretrained") & (accuracy["role"] == "ood")]
     start = [
-        percent_before[model, dataset] for model, dataset in zip(counted["model"], counted["dataset"], strict=True)
+        percent_before[model, dataset]
+        for model, dataset in zip(counted["model"], counted["dataset"], strict=True)
     ]
     change = 100 * counted["correct"] / counted["n"] - start
     return change.groupby([counted[key] for key in RUN_COLUMNS]).mean()
@@ -304,7 +409,9 @@ def test_ri_follows_from_the_rows_of_accuracy_with_the_role_ood(files):
         assert [role[target, name] for name in "abc"] == [[word] for word in of_datasets.split()]
     for target in ("none", "outside"):
         assert all(role[target, name] == ["ood"] for name in "abc")
-    assert all(role[target, "val"] == ["in_distribution"] for target in ("none", "a", "b", "outside"))
+    assert all(
+        role[target, "val"] == ["in_distribution"] for target in ("none", "a", "b", "outside")
+    )
 
 
 def test_a_variant_of_a_dataset_is_neither_ood_nor_in_distribution(files):
@@ -327,7 +434,16 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replica
             assert line["n"] == sum(SETS[name] for name in "abc" if name != state[2])
             numbers = (changes[0].iloc[place], low[place], high[place])
             assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(numbers, abs=1e-6)
-    parts = ["ri_seen", "seen_low", "seen_high", "n_seen", "ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
+    parts = [
+        "ri_seen",
+        "seen_low",
+        "seen_high",
+        "n_seen",
+        "ri_unseen",
+        "unseen_low",
+        "unseen_high",
+        "n_unseen",
+    ]
     assert list(table) == ["n", "ri", "ci_low", "ci_high", *parts]
     assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
 
@@ -336,13 +452,22 @@ def seen_by(folder, rows):
     """Whether each row is of a class whose outputs a class of the run's training images shares, by target and size."""
     found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
     view = DatasetView(None, 1, "all", None)
-    for target, size in rows[rows["method"] != "pretrained"][["target", "size"]].drop_duplicates().to_numpy():
-        whole = load_whole(DatasetFiles(target, folder / f"prepare/{target}/32px", pixels=False), view)
+    for target, size in (
+        rows[rows["method"] != "pretrained"][["target", "size"]].drop_duplicates().to_numpy()
+    ):
+        whole = load_whole(
+            DatasetFiles(target, folder / f"prepare/{target}/32px", pixels=False), view
+        )
         trained = set(subset(whole, size).labels)
         outputs = {output for k in trained for output in space_of(target).indices[k]}
-        flags = {name: [bool({*space_of(name).indices[k]} & outputs) for k in own] for name, own in label.items()}
+        flags = {
+            name: [bool({*space_of(name).indices[k]} & outputs) for k in own]
+            for name, own in label.items()
+        }
         place = rows.groupby([*STATE, "dataset"], dropna=False).cumcount()
-        found[target, size] = np.array([flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)])
+        found[target, size] = np.array(
+            [flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)]
+        )
     return found
 
 
@@ -352,19 +477,26 @@ def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which
     rows = rows[rows["alpha"].isna()].reset_index(drop=True)
     table = by_columns(made["ri"], RUN_COLUMNS)
     objects = sorted(set(rows["object_id"]))
-    draws = np.random.default_rng(5).multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
+    draws = np.random.default_rng(5).multinomial(
+        len(objects), [1 / len(objects)] * len(objects), size=30
+    )
     every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
     empty = 0
     for (target, size), seen in seen_by(folder, rows).items():
         kept = seen if which == "seen" else ~seen
-        kept &= ((rows["target"] == target) & (rows["size"] == size) | (rows["target"] == "none")).to_numpy()
+        kept &= (
+            (rows["target"] == target) & (rows["size"] == size) | (rows["target"] == "none")
+        ).to_numpy()
         kept &= (rows["dataset"] != target).to_numpy() & (rows["dataset"] != "val").to_numpy()
         changes = []
         for weights in every if kept.any() else []:
             accuracy = pd.Series(accuracies_of(rows[kept], weights)).unstack(6)
             means = accuracy.mean(axis=1, skipna=False)
             changes.append(
-                {state: means[state] - means[state[0], "pretrained", "none", "all", 0, -1] for state in means.index}
+                {
+                    state: means[state] - means[state[0], "pretrained", "none", "all", 0, -1]
+                    for state in means.index
+                }
             )
         for state, line in table[(table.index.get_level_values("target") == target)].iterrows():
             if state[3] == size:
@@ -376,7 +508,12 @@ def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which
                 values = np.array([change[*state, -1] for change in changes])
                 low, high = np.nanpercentile(values[1:], [5, 95])
                 assert tuple(numbers) == pytest.approx((values[0], low, high), abs=1e-6)
-                own = kept & (rows["method"] == state[1]) & (rows["seed"] == state[4]) & (rows["model"] == state[0])
+                own = (
+                    kept
+                    & (rows["method"] == state[1])
+                    & (rows["seed"] == state[4])
+                    & (rows["model"] == state[0])
+                )
                 assert line[f"n_{which}"] == own.sum()
     assert empty < len(table)
 
@@ -386,24 +523,32 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replic
     shown = by_columns(ood, ["model", "method", "size", "when"])
     keys = ["model", "method", "size"]
     means = [
-        part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index() for part in replicates
+        part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index()
+        for part in replicates
     ]
     assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
     observed = replicates[0][replicates[0].index.get_level_values("alpha") == -1]
     means_by_target = observed.groupby(level=[*keys, "target"]).mean().sort_index()
     lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
-    ends = {when: percentiles([part[when].to_numpy() for part in means[1:]]) for when in ("before", "after")}
+    ends = {
+        when: percentiles([part[when].to_numpy() for part in means[1:]])
+        for when in ("before", "after")
+    }
     for place, (key, expected) in enumerate(means[0].iterrows()):
         change = expected["after"] - expected["before"]
         numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
         assert tuple(mri.loc[key])[:5] == pytest.approx(numbers, abs=1e-6)
         seeds = observed.xs(key, level=keys).index.get_level_values("seed").nunique()
-        by_target = (means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]).to_numpy()
+        by_target = (
+            means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]
+        ).to_numpy()
         assert tuple(mri.loc[key][["targets", "seeds", "target_sd"]]) == pytest.approx(
             (len(by_target), seeds, by_target.std(ddof=1)), abs=1e-6
         )
         for when, (low, high) in ends.items():
-            assert tuple(shown.loc[(*key, when)]) == pytest.approx((expected[when], low[place], high[place]), abs=1e-6)
+            assert tuple(shown.loc[(*key, when)]) == pytest.approx(
+                (expected[when], low[place], high[place]), abs=1e-6
+            )
     assert list(mri)[:5] == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
     assert list(ood["when"]) == ["before", "after"] * len(mri)
 
@@ -416,10 +561,15 @@ def test_written_counts_are_those_of_all_rows(grid):
     assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
     assert [state for part in read for state in part.states] == expected.states
     for part in read:
-        assert part.datasets == expected.datasets == ["b", "val", "a", "c"] and part.objects == expected.objects == 9
+        assert (
+            part.datasets == expected.datasets == ["b", "val", "a", "c"]
+            and part.objects == expected.objects == 9
+        )
         own = [place for place, state in enumerate(expected.states) if state in part.states]
         for name in SETS:
-            assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[name].dtype == np.uint16
+            assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[
+                name
+            ].dtype == np.uint16
             assert (part.images[name] == expected.images[name]).all()
             assert (part.places[name] == expected.places[name]).all()
             assert (part.labels[name] == expected.labels[name]).all()
@@ -429,7 +579,10 @@ def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
     found, table = grid[2]["json"], grid[2]["mri"]
     assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 5", "lwf"} == set(found["n"])
     for line in table.itertuples():
-        assert found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"] == line.mri
+        assert (
+            found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"]
+            == line.mri
+        )
 
 
 def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
@@ -440,7 +593,10 @@ def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
     change = [part["after"] - part["before"] for part in replicates]
     everything = accuracies_of(rows, dict.fromkeys(rows["object_id"], 1))
     for state in states:
-        line, (place,) = table.loc[state], np.flatnonzero([other == state for other in replicates[0].index])
+        line, (place,) = (
+            table.loc[state],
+            np.flatnonzero([other == state for other in replicates[0].index]),
+        )
         numbers = []
         for part in (after, change):
             low, high = percentiles([one.iloc[place] for one in part[1:]])
@@ -452,14 +608,25 @@ def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
         else:
             assert line["downstream"] == pytest.approx(everything[(*state, state[2])], abs=1e-6)
             assert line["n"] == 11 + 6
-    assert list(table) == ["downstream", "ood", "ood_low", "ood_high", "n", "ri", "ci_low", "ci_high"]
+    assert list(table) == [
+        "downstream",
+        "ood",
+        "ood_low",
+        "ood_high",
+        "n",
+        "ri",
+        "ci_low",
+        "ci_high",
+    ]
 
 
 def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
     """b and c are made from the same sources; all of c's objects are among b's, three of b's seven among c's."""
     folder, rows, usual = grid
     caplog.set_level("INFO")
-    made = written(folder, "leak-free", source_groups={"b": "g", "c": "g", "a": "other"}, replicates=10)
+    made = written(
+        folder, "leak-free", source_groups={"b": "g", "c": "g", "a": "other"}, replicates=10
+    )
 
     def leaks(part, target):
         if target != "b":
@@ -473,7 +640,9 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
         assert line.ri == pytest.approx(expected["after"] - expected["before"], abs=1e-6)
         assert line.n == {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}[line.target]
     assert " b, 8 images" in caplog.text and " outside, 25 images" in caplog.text
-    pd.testing.assert_frame_equal(made["accuracy"].drop(columns="role"), usual["accuracy"].drop(columns="role"))
+    pd.testing.assert_frame_equal(
+        made["accuracy"].drop(columns="role"), usual["accuracy"].drop(columns="role")
+    )
     shared = made["accuracy"][made["accuracy"]["role"] == "shared"]
     assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
 
@@ -484,8 +653,15 @@ def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_
     assert roles_of(counts, "b", **choices)["c"] == "ood"
     twin = np.arange(len(counts.places["c"])) == 0
     with_twin = replace(counts, shared={("b", "c"): twin})
-    assert roles_of(with_twin, "b", **choices) == {"a": "ood", "b": "target", "c": "shared", "val": "in_distribution"}
-    assert roles_of(with_twin, "a", **choices)["c"] == "ood", "it is identical to none of this target"
+    assert roles_of(with_twin, "b", **choices) == {
+        "a": "ood",
+        "b": "target",
+        "c": "shared",
+        "val": "in_distribution",
+    }
+    assert roles_of(with_twin, "a", **choices)["c"] == "ood", (
+        "it is identical to none of this target"
+    )
 
 
 def test_leak_free_keeps_the_objects_that_the_target_lacks():
@@ -496,7 +672,9 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
     rows.loc[shared, "object_id"] = "o1"  # two images
     counts = counted(rows)
     weights = object_weights(counts.objects, 50, 0)
-    ood = ood_accuracies(counts, weights, ood_datasets=["a", "b", "c"], source_groups={"b": "g", "c": "g", "a": "h"})
+    ood = ood_accuracies(
+        counts, weights, ood_datasets=["a", "b", "c"], source_groups={"b": "g", "c": "g", "a": "h"}
+    )
 
     def leaks(part, target):
         own = {"b": "c", "c": "b"}.get(target)
@@ -520,7 +698,9 @@ def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
     rows = grid[1]
     counts = counted(rows)
     objects = sorted(set(rows["object_id"]))
-    right = rows.assign(alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float))
+    right = rows.assign(
+        alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float)
+    )
     right = right.groupby([*STATE, "dataset", "object_id"])["right"].sum().to_dict()
     for state, (parts_before, parts_after) in ood_parts(counts, ["a", "b", "c"]).items():
         parts = parts_after - parts_before
@@ -528,7 +708,10 @@ def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
         others = [name for name in "abc" if name != state[2]]
         for place, name in enumerate(objects):
             expected = sum(
-                100 * (right[*plain(state), other, name] - right[*before, other, name]) / SETS[other] / len(others)
+                100
+                * (right[*plain(state), other, name] - right[*before, other, name])
+                / SETS[other]
+                / len(others)
                 for other in others
                 if int(name[1:]) < OBJECTS[other]
             )
@@ -541,7 +724,9 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
     for file in folder.glob("plain*"):
         assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
     rows, indexes = scored(grid[1]), indexes_of(grid[1])
-    shuffled, usual = (count(by_runs(part), indexes) for part in (rows.sample(frac=1, random_state=1), rows))
+    shuffled, usual = (
+        count(by_runs(part), indexes) for part in (rows.sample(frac=1, random_state=1), rows)
+    )
     assert shuffled.states == usual.states
     for dataset in SETS:
         assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
@@ -556,7 +741,8 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
     better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
     weights = object_weights(counts.objects, 1, 0)
     before, after = (
-        ri_table(ood_accuracies(counted(part), weights), 0.95).set_index(RUN_COLUMNS)["ri"] for part in (rows, better)
+        ri_table(ood_accuracies(counted(part), weights), 0.95).set_index(RUN_COLUMNS)["ri"]
+        for part in (rows, better)
     )
     for state, change in (after - before).items():
         missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0
@@ -567,15 +753,25 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
     "change",
     [
         lambda rows: rows.drop(index=rows.index[-1]),
-        lambda rows: rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index),
+        lambda rows: rows.drop(
+            index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index
+        ),
         lambda rows: pd.concat([rows, rows.iloc[-1:]]),
         lambda rows: rows.assign(row=[*rows["row"][:-1], 0]),
         lambda rows: rows.assign(row=rows["row"] - (rows["method"] == "lwf")),
     ],
-    ids=["an image fewer", "a dataset fewer", "an image more", "an image twice", "the same number of other images"],
+    ids=[
+        "an image fewer",
+        "a dataset fewer",
+        "an image more",
+        "an image twice",
+        "the same number of other images",
+    ],
 )
 def test_any_difference_of_images_between_runs_is_refused(rows, change):
-    message = "the runs m/.*/0 and m/.*/[01] were scored on different images of [abc]; delete the folder"
+    message = (
+        "the runs m/.*/0 and m/.*/[01] were scored on different images of [abc]; delete the folder"
+    )
     with pytest.raises(UserError, match=message):
         count(by_runs(change(scored(rows))), indexes_of(rows))
 
@@ -594,7 +790,14 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     runs = [("pretrained", "none", [0, 0, 1, 2]), ("ft", "b", [5, 0, 0, 0])]
     rows = []
     for method, target, ranks in runs:
-        run = {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
+        run = {
+            "model": "m",
+            "method": method,
+            "target": target,
+            "size": "all",
+            "seed": 0,
+            "alpha": np.nan,
+        }
         rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
     counts = count(by_runs(*rows), {"a": index})
     assert counts.objects == 2 and counts.places["a"].tolist() == [0, 0, 1]
@@ -610,7 +813,9 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
     counts = counted(rows)
     places = {name: set(part) for name, part in counts.places.items()}
-    only_c = np.array([[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8)
+    only_c = np.array(
+        [[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8
+    )
     assert only_c.sum() == 3
     weights = np.concatenate([np.ones_like(only_c), only_c])
     a, b, c = (counts.accuracy_on(name, weights, EVERY, EVERY) for name in DATASETS)
@@ -635,15 +840,23 @@ def test_bootstrap_draws_are_all_objects_once_then_numpys_multinomials():
     expected = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
     weights = object_weights(30, 5, seed=7)
     assert (weights[0] == 1).all()
-    assert weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
-    assert (object_weights(30, 3, seed=7) == weights[:4]).all(), "more draws leave the first as they are"
+    assert (
+        weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
+    )
+    assert (object_weights(30, 3, seed=7) == weights[:4]).all(), (
+        "more draws leave the first as they are"
+    )
     assert (object_weights(30, 5, seed=8) != weights).any()
 
 
 def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(rows):
     pretrained = rows[rows["method"] == "pretrained"]
     alphas = [0.5, np.nan, 1.0, 0.25]
-    curve = [pretrained.assign(method="curve", target="a", seed=seed, alpha=a) for seed in (10, 9) for a in alphas]
+    curve = [
+        pretrained.assign(method="curve", target="a", seed=seed, alpha=a)
+        for seed in (10, 9)
+        for a in alphas
+    ]
     counts = counted(*curve, pretrained)
     run = ("m", "curve", "a", "all")
     expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
@@ -655,7 +868,9 @@ def test_rows_of_categories_are_counted_as_rows_of_text(rows):
     text = ["model", "method", "target", "size", "dataset"]
     plain = scored(rows)
     parts = [
-        plain[plain["dataset"] == name].astype(dict.fromkeys(text, rows[text].stack().astype("category").dtype))
+        plain[plain["dataset"] == name].astype(
+            dict.fromkeys(text, rows[text].stack().astype("category").dtype)
+        )
         for name in DATASETS
     ]
     assert len(parts[0]["dataset"].cat.categories) > 3
@@ -685,7 +900,9 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
     folder, rows, made = grid
     runs = rows[rows["method"] != "pretrained"][RUN_COLUMNS].drop_duplicates()
     table = made["fit"].set_index(RUN_COLUMNS)
-    assert set(table.index) == set(runs.itertuples(index=False, name=None)) and set(table["unfinished"]) == {"no"}
+    assert set(table.index) == set(runs.itertuples(index=False, name=None)) and set(
+        table["unfinished"]
+    ) == {"no"}
     for (_, method, target, *_), fit in table["fit"].items():
         assert np.isnan(fit) if method == "curve" else fit == (80 if target == "a" else 96)
     marked = written(folder, "threshold", fit={**NO_THRESHOLD, "threshold": 0.95})["fit"]
@@ -719,9 +936,20 @@ def answers_of(photos):
     """Rows of a pretrained and a fine-tuned model, of which each is right on half of the images."""
     rng, parts = np.random.default_rng(1), []
     for method, target in (("pretrained", "none"), ("ft", "a")):
-        run = {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
+        run = {
+            "model": "m",
+            "method": method,
+            "target": target,
+            "size": "all",
+            "seed": 0,
+            "alpha": np.nan,
+        }
         for name, own in photos.items():
-            answers = {"dataset": name, "row": range(len(own)), "rank": rng.integers(0, 2, len(own))}
+            answers = {
+                "dataset": name,
+                "row": range(len(own)),
+                "rank": rng.integers(0, 2, len(own)),
+            }
             parts.append(pd.DataFrame({**run, **answers}))
     return pd.concat(parts, ignore_index=True)
 
@@ -754,13 +982,17 @@ def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(t
     counts = count(by_runs(rows), read_objects(paths, {}))
     write_counts(counts, tmp_path / "counts.npz")
     (stored,) = read_counts(tmp_path / "counts.npz")
-    right = rows.assign(right=100.0 * (rows["rank"] == 0)).set_index(["method", "dataset", "row"])["right"]
+    right = rows.assign(right=100.0 * (rows["rank"] == 0)).set_index(["method", "dataset", "row"])[
+        "right"
+    ]
     change = right["ft"] - right["pretrained"]
     for counted in (counts, stored):
         found = ood_accuracies(counted, object_weights(counted.objects, 5, 0), source_groups={})
         (pair,) = found.values()
         assert pair.images == 4
-        assert pair.change[0] == pytest.approx(np.mean([change["b"][[0, 2]].mean(), change["c"].mean()]))
+        assert pair.change[0] == pytest.approx(
+            np.mean([change["b"][[0, 2]].mean(), change["c"].mean()])
+        )
         (whole,) = ood_accuracies(counted, object_weights(counted.objects, 5, 0)).values()
         assert whole.images == 5, "without leak_free it counts"
 
@@ -771,7 +1003,9 @@ def test_leak_free_keeps_other_images_of_the_object_of_an_identical_one(tmp_path
     ids = {"a": ["o0", "o1"], "b": ["o5", "o0"], "c": ["o0"]}
     indexes = read_objects(indexed(tmp_path, photos, ids), {})
     counts = count(by_runs(answers_of(photos)), indexes)
-    (pair,) = ood_accuracies(counts, object_weights(counts.objects, 5, 0), source_groups={}).values()
+    (pair,) = ood_accuracies(
+        counts, object_weights(counts.objects, 5, 0), source_groups={}
+    ).values()
     assert pair.images == 1 + 1 and counts.objects == 2
 
 
@@ -782,7 +1016,9 @@ def test_equal_source_ids_of_datasets_without_a_common_group_are_not_shared(tmp_
         pd.read_parquet(path).assign(source_id=["0", "1"]).to_parquet(path)
     counts = count(by_runs(answers_of(photos)), read_objects(paths, {}))
     assert counts.shared == {}
-    assert set(count(by_runs(answers_of(photos)), read_objects(paths, {"a": "g", "b": "g"})).shared) == {("a", "b")}
+    assert set(
+        count(by_runs(answers_of(photos)), read_objects(paths, {"a": "g", "b": "g"})).shared
+    ) == {("a", "b")}
 
 
 def test_an_index_of_an_earlier_version_is_counted_as_before(tmp_path, caplog):
@@ -806,7 +1042,22 @@ def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(
         write_json(path, LabelSpace(("x", "y"), ((0,), (1,)), ("x", "y")).to_json())
     labels = {"a": "A", "b": "B", "c": "C", "old": "Old"}
     table = identical_table(labels, paths, classes).set_index("dataset")
-    assert table.loc["a", ["identical", "shared", "shared_with", "other_class"]].tolist() == [2, 1, "B 1", 0]
-    assert table.loc["b", ["identical", "shared", "shared_with", "other_class"]].tolist() == [0, 2, "A 1, C 1", 1]
-    assert table.loc["c", ["identical", "shared", "shared_with", "other_class"]].tolist() == [0, 1, "B 1", 1]
+    assert table.loc["a", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
+        2,
+        1,
+        "B 1",
+        0,
+    ]
+    assert table.loc["b", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
+        0,
+        2,
+        "A 1, C 1",
+        1,
+    ]
+    assert table.loc["c", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
+        0,
+        1,
+        "B 1",
+        1,
+    ]
     assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()

@@ -20,7 +20,10 @@ def crate(tmp_path_factory):
     """Entities by id, and the records that they were made from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(make(tmp_path_factory.mktemp("crate") / "project", {"ft": 0.1}).parent)
-        records = [str(FOLDER / "tables/provenance.json"), str(FOLDER / "tables/comparison.provenance.json")]
+        records = [
+            str(FOLDER / "tables/provenance.json"),
+            str(FOLDER / "tables/comparison.provenance.json"),
+        ]
         about = {
             "family": {"title": "Tiny", "description": "invented"},
             "read": {"red": {"label": "R", "licence": "MIT"}},
@@ -31,7 +34,10 @@ def crate(tmp_path_factory):
         graph = json.loads(path.read_text())["@graph"]
         entities = {entity["@id"]: entity for entity in graph}
         assert len(entities) == len(graph)
-        own = {str(path): provenance.read(path) for path in provenance.below([Path("results"), FOLDER / "tables"])}
+        own = {
+            str(path): provenance.read(path)
+            for path in provenance.below([Path("results"), FOLDER / "tables"])
+        }
         parts = [(FOLDER / unquote(part["@id"])).is_file() for part in entities["./"]["hasPart"]]
         assert parts and all(parts)
         return entities, own
@@ -41,7 +47,9 @@ def references(value):
     """Ids that an entity names."""
     if isinstance(value, dict):
         return (
-            [value["@id"]] if value.keys() == {"@id"} else [one for part in value.values() for one in references(part)]
+            [value["@id"]]
+            if value.keys() == {"@id"}
+            else [one for part in value.values() for one in references(part)]
         )
     return [one for part in value for one in references(part)] if isinstance(value, list) else []
 
@@ -51,11 +59,17 @@ def test_entities_resolve(crate):
     named = {name for entity in entities.values() for name in references(entity)}
     assert named - entities.keys() == {"https://w3id.org/ro/crate/1.1"}
     descriptor, root = entities["ro-crate-metadata.json"], entities["./"]
-    assert descriptor["about"] == {"@id": "./"} and descriptor["@type"] == "CreativeWork" and root["@type"] == "Dataset"
+    assert (
+        descriptor["about"] == {"@id": "./"}
+        and descriptor["@type"] == "CreativeWork"
+        and root["@type"] == "Dataset"
+    )
     assert entities[root["conformsTo"]["@id"]]["@type"] == "CreativeWork"
     assert root["conformsTo"]["@id"].startswith("https://w3id.org/ro/wfrun/process/")
     files = {name for name, entity in entities.items() if entity["@type"] == "File"}
-    assert {part["@id"] for part in root["hasPart"]} == files, "what is a File must be part of the crate"
+    assert {part["@id"] for part in root["hasPart"]} == files, (
+        "what is a File must be part of the crate"
+    )
     assert all(root[key] for key in ("name", "description", "license")) and datetime.fromisoformat(
         root["datePublished"]
     )
@@ -63,14 +77,18 @@ def test_entities_resolve(crate):
 
 def test_each_job_is_an_action_with_instrument_inputs_outputs_and_times(crate):
     entities, records = crate
-    actions = {name: entity for name, entity in entities.items() if entity["@type"] == "CreateAction"}
+    actions = {
+        name: entity for name, entity in entities.items() if entity["@type"] == "CreateAction"
+    }
     assert {unquote(name)[1:] for name in actions} == records.keys()
     assert [one["@id"] for one in entities["./"]["mentions"]] == list(actions)
     for name, action in actions.items():
         record, tool = records[unquote(name)[1:]], entities[action["instrument"]["@id"]]
         assert tool["@type"] == "SoftwareApplication"
         assert (tool["name"], tool["softwareVersion"]) == (record["rule"], record["commit"])
-        assert datetime.fromisoformat(action["startTime"]) <= datetime.fromisoformat(action["endTime"])
+        assert datetime.fromisoformat(action["startTime"]) <= datetime.fromisoformat(
+            action["endTime"]
+        )
         for key, files in (("object", record["inputs"]), ("result", record["outputs"])):
             found = [entities[one["@id"]] for one in action[key]]
             assert {entity["@type"] for entity in found} <= {"File", "CreativeWork"}
@@ -90,5 +108,7 @@ def test_what_one_job_makes_and_another_reads_is_one_file(crate):
     (file,) = (name for name, entity in entities.items() if entity.get("name") == rows)
     assert file == entities[file]["identifier"], "it is not in the folder of the page"
     users = [name for name, entity in entities.items() if {"@id": file} in entity.get("object", [])]
-    makers = [name for name, entity in entities.items() if {"@id": file} in entity.get("result", [])]
+    makers = [
+        name for name, entity in entities.items() if {"@id": file} in entity.get("result", [])
+    ]
     assert len(makers) == len(users) == 1 and "evaluate" in makers[0] and "tables" in users[0]

@@ -30,8 +30,13 @@ def distances():
 def association():
     lines = [
         (model, method, kind, level, statistic, value, 0.25)
-        for model, method, kind, level in itertools.product(MODELS, ("ft", "lwf"), KINDS, ("pairs", "targets"))
-        for statistic, value in (("pearson", 0.5 if (method, level) == ("ft", "targets") else 0.9), ("spearman", -0.75))
+        for model, method, kind, level in itertools.product(
+            MODELS, ("ft", "lwf"), KINDS, ("pairs", "targets")
+        )
+        for statistic, value in (
+            ("pearson", 0.5 if (method, level) == ("ft", "targets") else 0.9),
+            ("spearman", -0.75),
+        )
     ]
     columns = ["model", "method", "distance", "level", "statistic", "value", "p"]
     return pd.DataFrame(lines, columns=columns)
@@ -44,18 +49,36 @@ def ri():
         for model, method, seed in itertools.product(MODELS, ("ft", "lwf"), (0, 1))
         for target, value in (("a", 5.0 if method == "ft" else 50.0), ("c", -7.0))
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "ri", "ci_low", "ci_high"])
+    return pd.DataFrame(
+        lines, columns=["model", "method", "target", "seed", "ri", "ci_low", "ci_high"]
+    )
 
 
 def drop(distances, association, ri, **choices):
-    shown = {"models": MODELS, "method": "ft", "method_label": "FT", "targets": TARGETS, "kinds": KINDS}
-    measured = {"ood_datasets": list(DATASETS), "in_distribution": None, "in_distribution_label": None}
-    return distance_drop.draw(distances, association, ri, **shown, **{**measured, **choices}, confidence=0.9)
+    shown = {
+        "models": MODELS,
+        "method": "ft",
+        "method_label": "FT",
+        "targets": TARGETS,
+        "kinds": KINDS,
+    }
+    measured = {
+        "ood_datasets": list(DATASETS),
+        "in_distribution": None,
+        "in_distribution_label": None,
+    }
+    return distance_drop.draw(
+        distances, association, ri, **shown, **{**measured, **choices}, confidence=0.9
+    )
 
 
 def points(axes):
     """Places of a panel's points and the ends of their whiskers."""
-    drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in "os"]
+    drawn = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if line.get_marker() in "os"
+    ]
     ends = [tuple(part[:, 1]) for whiskers in axes.collections for part in whiskers.get_segments()]
     return drawn, ends
 
@@ -69,7 +92,10 @@ def test_each_target_is_a_point_with_its_interval(distances, association, ri):
     np.testing.assert_allclose(drawn, [(15, 5.5), (25, -6.5)])
     np.testing.assert_allclose(ends, [(4, 7), (-8, -5)])
     np.testing.assert_allclose(points(panels[3])[0], [(0.15, 5.5), (0.25, -6.5)])
-    assert panels[0].get_title() == "Pearson +0.500 (p = 0.25)\nSpearman \N{MINUS SIGN}0.750 (p = 0.25)"
+    assert (
+        panels[0].get_title()
+        == "Pearson +0.500 (p = 0.25)\nSpearman \N{MINUS SIGN}0.750 (p = 0.25)"
+    )
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(TARGETS.values())
     assert figure.legends[0].get_title().get_text() == "target of FT"
     written = figure._supxlabel.get_text()
@@ -94,7 +120,11 @@ def test_the_matrix_has_each_pairs_number_once_with_n(distances):
     first, second = figure.axes[:2]
     assert [text.get_text() for text in first.texts] == ["10.0", "20.0", "30.0"]
     assert [text.get_text() for text in second.texts] == ["0.100", "0.200", "0.300"]
-    assert [text.get_position() for text in first.texts] == [(0, 1), (0, 2), (1, 2)]  # a-b, a-c, b-c
+    assert [text.get_position() for text in first.texts] == [
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    ]  # a-b, a-c, b-c
     assert (first.get_title(), second.get_title()) == ("OTDD, n = 30", "NCD, n = 20")
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == list(MODELS.values())
     assert len(shown) == len(distances)

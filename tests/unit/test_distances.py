@@ -36,7 +36,9 @@ def of_two_classes(rng, n, shift=0.0):
 def gaussian_w2(mean_a, cov_a, mean_b, cov_b):
     """Squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982), through matrix roots."""
     root = sqrtm(cov_a)
-    return ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * np.real(sqrtm(root @ cov_b @ root)))
+    return ((mean_a - mean_b) ** 2).sum() + np.trace(
+        cov_a + cov_b - 2 * np.real(sqrtm(root @ cov_b @ root))
+    )
 
 
 def label_cost(first, second):
@@ -58,8 +60,14 @@ def test_distances_of_fitted_gaussians_are_those_of_their_matrices():
 def test_the_distance_between_gaussians_has_its_closed_form():
     """Of diagonal covariances the roots are those of the diagonals."""
     rng = np.random.default_rng(1)
-    scales, means = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 0.5]]), np.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.0]])
-    first, second = (rng.normal(size=(200_000, 3)) * scale + mean for scale, mean in zip(scales, means, strict=True))
+    scales, means = (
+        np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 0.5]]),
+        np.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.0]]),
+    )
+    first, second = (
+        rng.normal(size=(200_000, 3)) * scale + mean
+        for scale, mean in zip(scales, means, strict=True)
+    )
     expected = np.sqrt((np.diff(means, axis=0) ** 2).sum() + (np.diff(scales, axis=0) ** 2).sum())
     assert distances.frechet(first, second) == pytest.approx(expected, rel=0.01)
 
@@ -69,7 +77,9 @@ def test_otdd_is_zero_of_equal_sets_and_symmetric(gaussian):
     rng = np.random.default_rng(2)
     first, second = of_two_classes(rng, 40), of_two_classes(rng, 40, shift=1)
     shuffled = rng.permutation(40)
-    again = Sample(first.features[shuffled], 7 - first.labels[shuffled])  # neither order nor names of labels matter
+    again = Sample(
+        first.features[shuffled], 7 - first.labels[shuffled]
+    )  # neither order nor names of labels matter
     assert distances.otdd(first, again, gaussian) == pytest.approx(0, abs=1e-4)
     there, back = distances.otdd(first, second, gaussian), distances.otdd(second, first, gaussian)
     assert there == pytest.approx(back) and there > 1
@@ -106,8 +116,13 @@ def test_otdd_is_the_optimum_of_the_transport_problem(gaussian):
         sets.append(Sample(rng.normal(size=(12, 2)) + rng.normal(size=(3, 2))[labels], labels))
     cost = cdist(*(part.features for part in sets), "sqeuclidean")
     for i, j in np.ndindex(cost.shape):
-        own = [part.features[part.labels == part.labels[place]] for part, place in zip(sets, (i, j), strict=True)]
-        cost[i, j] += label_cost(*own) if gaussian else ((own[0].mean(0) - own[1].mean(0)) ** 2).sum()
+        own = [
+            part.features[part.labels == part.labels[place]]
+            for part, place in zip(sets, (i, j), strict=True)
+        ]
+        cost[i, j] += (
+            label_cost(*own) if gaussian else ((own[0].mean(0) - own[1].mean(0)) ** 2).sum()
+        )
     sums = np.concatenate([np.kron(np.eye(12), np.ones(12)), np.kron(np.ones(12), np.eye(12))])
     plan = linprog(cost.ravel(), A_eq=sums, b_eq=np.full(24, 1 / 12))
     assert distances.otdd(*sets, gaussian) == pytest.approx(np.sqrt(plan.fun), rel=1e-6)
@@ -149,7 +164,9 @@ def test_the_bandwidth_is_the_median_distance_between_all_images():
     rng = np.random.default_rng(10)
     sets = [rng.normal(size=(15, 3)), rng.normal(size=(15, 3)) + 4]
     pairs = itertools.combinations(np.concatenate(sets), 2)
-    assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+    assert distances.median_distance(sets) == pytest.approx(
+        np.median([np.linalg.norm(a - b) for a, b in pairs])
+    )
 
 
 def test_principal_axes_are_orthonormal_and_hold_the_largest_variances():
@@ -166,10 +183,21 @@ def stored(folder, name, n, layer="pre_logits"):
     """What a features job writes."""
     rng = np.random.default_rng(n)
     labels = np.arange(n) % 3
-    safetensors.numpy.save_file({layer: rng.normal(size=(n, 4)).astype(np.float32)}, folder / f"{name}.safetensors")
+    safetensors.numpy.save_file(
+        {layer: rng.normal(size=(n, 4)).astype(np.float32)}, folder / f"{name}.safetensors"
+    )
     sources = [f"source{i}" for i in range(n)]
-    index = {"row": range(n), "image_id": sources, "label": labels, "source_id": sources, "object_id": sources}
-    pq.write_table(pa.table({key: list(value) for key, value in index.items()}), folder / f"{name}.index.parquet")
+    index = {
+        "row": range(n),
+        "image_id": sources,
+        "label": labels,
+        "source_id": sources,
+        "object_id": sources,
+    }
+    pq.write_table(
+        pa.table({key: list(value) for key, value in index.items()}),
+        folder / f"{name}.index.parquet",
+    )
     return folder / f"{name}.safetensors"
 
 
@@ -189,7 +217,9 @@ def test_ncd_is_near_0_of_equal_sets_and_near_1_of_noise(monkeypatch):
     table = compression.compression_table({"first": first, "again": first, "second": second})
     same, other, _ = table["value"]
     assert 0 <= same < 0.01 and 0.99 < other < 1.01
-    assert set(table["n"]) == {20} and set(table["note"]) == {"LZMA of 0.6 MB per set, 100 px, window of both"}
+    assert set(table["n"]) == {20} and set(table["note"]) == {
+        "LZMA of 0.6 MB per set, 100 px, window of both"
+    }
 
 
 def test_ncd_is_the_share_that_differs_and_hardly_depends_on_the_order():
@@ -204,7 +234,9 @@ def test_ncd_is_the_share_that_differs_and_hardly_depends_on_the_order():
 def test_squared_distances_are_scipys_and_never_negative_far_from_the_origin():
     rng = np.random.default_rng(15)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
-    np.testing.assert_allclose(distances.squared_distances(x, y), cdist(x, y, "sqeuclidean"), rtol=1e-12)
+    np.testing.assert_allclose(
+        distances.squared_distances(x, y), cdist(x, y, "sqeuclidean"), rtol=1e-12
+    )
     same = distances.squared_distances(x + 1e7, x + 1e7)
     assert (same >= 0).all() and same.diagonal().max() < 1e-6
     np.testing.assert_allclose(same, cdist(x, x, "sqeuclidean"), atol=1e-6)
@@ -232,7 +264,9 @@ def test_otdd_of_two_images_by_hand():
         Sample(np.array([[0.0], [10.0]]), np.array([0, 1])),
         Sample(np.array([[12.0], [1.0]]), np.array([3, 4])),
     )
-    assert distances.otdd(first, second, gaussian=False) == pytest.approx(np.sqrt((2 * 1 + 2 * 4) / 2))
+    assert distances.otdd(first, second, gaussian=False) == pytest.approx(
+        np.sqrt((2 * 1 + 2 * 4) / 2)
+    )
     mixed = Sample(np.array([[12.0], [1.0]]), np.array([3, 3]))  # one class, whose mean is 6.5
     cost = (1 + 6.5**2 + 4 + 3.5**2) / 2
     assert distances.otdd(first, mixed, gaussian=False) == pytest.approx(np.sqrt(cost))
@@ -245,10 +279,14 @@ def test_the_bandwidth_of_large_sets_is_that_of_their_first_images(monkeypatch):
     pairs = itertools.combinations(
         np.concatenate([values[:5] for values in sets]), 2
     )  # 17 images, shared by three sets
-    assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+    assert distances.median_distance(sets) == pytest.approx(
+        np.median([np.linalg.norm(a - b) for a, b in pairs])
+    )
     monkeypatch.setattr(distances, "MEDIAN_OF", 1)
     pairs = itertools.combinations(np.concatenate([values[:2] for values in sets]), 2)
-    assert distances.median_distance(sets) == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in pairs]))
+    assert distances.median_distance(sets) == pytest.approx(
+        np.median([np.linalg.norm(a - b) for a, b in pairs])
+    )
 
 
 def test_the_axes_of_one_dimension_are_that_dimension():
@@ -261,7 +299,8 @@ def test_every_value_of_the_table_is_its_distance():
     rng = np.random.default_rng(17)
     labels = np.arange(31) % 6  # of each class 5 images at least
     samples = {
-        name: Sample(rng.normal(size=(31, 10)) + shift, labels) for name, shift in (("a", 0), ("b", 1), ("c", 3))
+        name: Sample(rng.normal(size=(31, 10)) + shift, labels)
+        for name, shift in (("a", 0), ("b", 1), ("c", 3))
     }
     table = distances.distance_table(samples)
     pooled = np.concatenate([sample.features for sample in samples.values()])
@@ -280,7 +319,9 @@ def test_every_value_of_the_table_is_its_distance():
         }[line.distance]
         assert line.value == pytest.approx(expected, rel=1e-6) and line.n == 31
     notes = table.set_index("distance")["note"]
-    assert set(notes["otdd"]) == {"labels as Gaussians"} and set(notes["mmd2"]) == {f"bandwidth {width:.4g}"}
+    assert set(notes["otdd"]) == {"labels as Gaussians"} and set(notes["mmd2"]) == {
+        f"bandwidth {width:.4g}"
+    }
     share = variances[::-1][:6].sum() / variances.sum()
     assert set(notes["frechet"]) == {f"6 principal components, {share:.1%} of the variance"}
     flat = {name: Sample(sample.features[:, :3], labels) for name, sample in samples.items()}
@@ -290,11 +331,16 @@ def test_every_value_of_the_table_is_its_distance():
     mixed = {**samples, "c": Sample(samples["c"].features, np.arange(31) % 7)}
     table = distances.distance_table(mixed).query("distance == 'otdd'")
     assert set(table["note"]) == {"labels as points: fewer than 5 images per class in some sets"}
-    assert table["value"].iloc[0] == pytest.approx(distances.otdd(samples["a"], samples["b"], False))
+    assert table["value"].iloc[0] == pytest.approx(
+        distances.otdd(samples["a"], samples["b"], False)
+    )
 
 
 def test_as_many_images_as_the_smallest_set_has_but_no_fewer_than_six(tmp_path):
-    paths = {name: stored(tmp_path, name, n) for name, n in {"large": 30, "small": 6, "middle": 10}.items()}
+    paths = {
+        name: stored(tmp_path, name, n)
+        for name, n in {"large": 30, "small": 6, "middle": 10}.items()
+    }
     samples = distances.equal_samples(paths)
     assert list(samples) == ["large", "small", "middle"]
     for name, sample in samples.items():
@@ -302,7 +348,12 @@ def test_as_many_images_as_the_smallest_set_has_but_no_fewer_than_six(tmp_path):
         order = balanced_order(dataset)[:6]
         assert (sample.features == values[order]).all() and sample.features.dtype == np.float64
         assert (sample.labels == dataset.labels[order]).all()
-    write(distances.distances_of, datasets=list(paths), features=list(paths.values()), table=tmp_path / "d.csv")
+    write(
+        distances.distances_of,
+        datasets=list(paths),
+        features=list(paths.values()),
+        table=tmp_path / "d.csv",
+    )
     expected = distances.distance_table(samples)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "d.csv"), expected, atol=1e-6)
 
@@ -312,13 +363,18 @@ def test_sizes_are_those_of_lzma_with_a_window_of_everything():
     noise = rng.integers(0, 256, 20_000, np.uint8).tobytes()
     assert 20_000 < compression.compressed_size(noise) < 20_200
     assert compression.compressed_size(noise + noise) < 20_400, "the second half is the first"
-    assert compression.compressed_size(bytes(20_000)) < 100 and compression.compressed_size(b"") < 10
+    assert (
+        compression.compressed_size(bytes(20_000)) < 100 and compression.compressed_size(b"") < 10
+    )
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 20_000}]
-    assert compression.compressed_size(noise) == len(lzma.compress(noise, lzma.FORMAT_RAW, filters=filters))
+    assert compression.compressed_size(noise) == len(
+        lzma.compress(noise, lzma.FORMAT_RAW, filters=filters)
+    )
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"), [((100, 80, 100), 0.2), ((80, 100, 180), 1.0), ((100, 100, 100), 0.0), ((50, 200, 210), 0.8)]
+    ("sizes", "expected"),
+    [((100, 80, 100), 0.2), ((80, 100, 180), 1.0), ((100, 100, 100), 0.0), ((50, 200, 210), 0.8)],
 )
 def test_the_normalised_distance_by_hand(sizes, expected):
     assert compression.normalised_distance(*sizes) == pytest.approx(expected)
@@ -326,15 +382,28 @@ def test_the_normalised_distance_by_hand(sizes, expected):
 
 def test_the_table_of_compression_is_its_formula():
     rng = np.random.default_rng(19)
-    images = {name: rng.integers(0, high, (4, 8, 8, 3), np.uint8) for name, high in (("a", 4), ("b", 16), ("c", 200))}
+    images = {
+        name: rng.integers(0, high, (4, 8, 8, 3), np.uint8)
+        for name, high in (("a", 4), ("b", 16), ("c", 200))
+    }
     table = compression.compression_table(images)
-    assert list(zip(table["first"], table["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert list(zip(table["first"], table["second"], strict=True)) == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
     size = {name: compression.compressed_size(part.tobytes()) for name, part in images.items()}
     for line in table.itertuples():
         one, other = size[line.first], size[line.second]
-        both = compression.compressed_size(images[line.first].tobytes() + images[line.second].tobytes())
+        both = compression.compressed_size(
+            images[line.first].tobytes() + images[line.second].tobytes()
+        )
         assert line.value == pytest.approx((both - min(one, other)) / max(one, other))
-        assert (line.distance, line.n, line.note) == ("ncd", 4, "LZMA of 0.0 MB per set, 8 px, window of both")
+        assert (line.distance, line.n, line.note) == (
+            "ncd",
+            4,
+            "LZMA of 0.0 MB per set, 8 px, window of both",
+        )
     assert list(table) == ["first", "second", "distance", "value", "n", "note"]
 
 
@@ -347,10 +416,15 @@ def prepared(tmp_path):
     rng = np.random.default_rng(20)
     for name, n in {"a": 40, "b": 30, "c": 50}.items():
         images = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
-        prepared_folder(tmp_path / name, SimpleNamespace(images=images, labels=np.arange(n) % 3, space=SPACE))
+        prepared_folder(
+            tmp_path / name, SimpleNamespace(images=images, labels=np.arange(n) % 3, space=SPACE)
+        )
         split_file(tmp_path / f"{name}.parquet", n)
     return lambda held_out: [
-        DatasetFiles(name, tmp_path / name, split=tmp_path / f"{name}.parquet" if held_out else None) for name in "abc"
+        DatasetFiles(
+            name, tmp_path / name, split=tmp_path / f"{name}.parquet" if held_out else None
+        )
+        for name in "abc"
     ]
 
 
@@ -358,7 +432,13 @@ def prepared(tmp_path):
 def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, megabytes, held_out):
     """Of datasets that are split the test part is taken."""
     files = prepared(held_out)
-    write(compression.compression_of, datasets=files, view=SMALL, megabytes=megabytes, table=tmp_path / "t.csv")
+    write(
+        compression.compression_of,
+        datasets=files,
+        view=SMALL,
+        megabytes=megabytes,
+        table=tmp_path / "t.csv",
+    )
     loaded = [load_dataset(one, SMALL, TEST) for one in files]
     n = min(int(megabytes * 1e6 / 192), *(len(dataset.labels) for dataset in loaded))
     assert n == (len(rows_of("test", 30)) if held_out else 30 if megabytes == 1 else 10)
@@ -366,14 +446,31 @@ def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, meg
     for dataset in loaded:
         chosen = subset(dataset, str(n))
         images[dataset.name] = chosen.images[np.arange(n) if chosen.rows is None else chosen.rows]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), compression.compression_table(images), atol=1e-6)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "t.csv"), compression.compression_table(images), atol=1e-6
+    )
 
 
 def test_a_budget_of_less_than_an_image_is_refused(tmp_path, prepared):
     table = tmp_path / "t.csv"
     large = replace(VIEW, geometry=Geometry(224, 1.0, "bicubic"))
-    for view, megabytes, needed in ((SMALL, 0.000191, "8 px.* 0.00 MB"), (large, 0.1, "224 px.* 0.15 MB")):
+    for view, megabytes, needed in (
+        (SMALL, 0.000191, "8 px.* 0.00 MB"),
+        (large, 0.1, "224 px.* 0.15 MB"),
+    ):
         with pytest.raises(UserError, match=f"compressed_megabytes.*{needed}"):
-            write(compression.compression_of, datasets=prepared(False), view=view, megabytes=megabytes, table=table)
-    write(compression.compression_of, datasets=prepared(False), view=SMALL, megabytes=0.000193, table=table)
+            write(
+                compression.compression_of,
+                datasets=prepared(False),
+                view=view,
+                megabytes=megabytes,
+                table=table,
+            )
+    write(
+        compression.compression_of,
+        datasets=prepared(False),
+        view=SMALL,
+        megabytes=0.000193,
+        table=table,
+    )
     assert pd.read_csv(table)["n"].tolist() == [1] * 3

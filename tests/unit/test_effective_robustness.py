@@ -46,9 +46,13 @@ def test_its_interval_is_that_of_the_regressions_mean():
     low, high = line.interval(np.array([place]), 0.95)
     half = 2.7764451 * error  # Student's t of 4 degrees of freedom at 97.5 %
     middle = np.polyval(coefficients, logit(place))
-    assert (low[0], high[0]) == pytest.approx((percent(middle - half), percent(middle + half)), rel=1e-6)
+    assert (low[0], high[0]) == pytest.approx(
+        (percent(middle - half), percent(middle + half)), rel=1e-6
+    )
     beyond = line.interval(np.array([10.0]), 0.95)
-    assert logit(beyond[1]) - logit(beyond[0]) > 3 * (logit(high) - logit(low)), "wider where nothing was measured"
+    assert logit(beyond[1]) - logit(beyond[0]) > 3 * (logit(high) - logit(low)), (
+        "wider where nothing was measured"
+    )
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ def accuracies(runs):
         for (method, target), values in runs.items()
         for dataset, value in values.items()
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "target", "size", "seed", "dataset", "n", "accuracy"])
+    return pd.DataFrame(
+        lines, columns=["model", "method", "target", "size", "seed", "dataset", "n", "accuracy"]
+    )
 
 
 def test_a_model_on_the_line_has_none_and_one_above_it_its_height(baselines):
@@ -74,7 +80,11 @@ def test_a_model_on_the_line_has_none_and_one_above_it_its_height(baselines):
         ("lwf", "other"): {"val": 30.0, "ood": float(line.at(30.0)) - 3, "other": 99.0},
     }
     table = robustness_table(accuracies(runs), baselines, 0.95).set_index("method")
-    assert len(table) == 2 and set(table["dataset"]) == {"ood"} and set(table["in_distribution"]) == {"val"}
+    assert (
+        len(table) == 2
+        and set(table["dataset"]) == {"ood"}
+        and set(table["in_distribution"]) == {"val"}
+    )
     assert table["rho_before"].tolist() == pytest.approx([0, 0])
     assert table.loc["ft", ["rho_after", "change"]].tolist() == pytest.approx([7, 7])
     assert table.loc["lwf", ["rho_after", "change"]].tolist() == pytest.approx([-3, -3])
@@ -88,21 +98,40 @@ def test_a_model_on_the_line_has_none_and_one_above_it_its_height(baselines):
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
-    [(58, 84, False), (57.9, 70, True), (84.1, 70, True), (70, 57.9, True), (70, 84.1, True), (50, 90, True)],
+    [
+        (58, 84, False),
+        (57.9, 70, True),
+        (84.1, 70, True),
+        (70, 57.9, True),
+        (70, 84.1, True),
+        (50, 90, True),
+    ],
     ids=str,
 )
-def test_a_line_is_extrapolated_where_either_accuracy_lies_outside_its_models(baselines, before, after, expected):
+def test_a_line_is_extrapolated_where_either_accuracy_lies_outside_its_models(
+    baselines, before, after, expected
+):
     """The models' accuracies in distribution are 58 to 84 %, both ends among them."""
-    runs = {("pretrained", "none"): {"val": before, "ood": 50.0}, ("ft", "x"): {"val": after, "ood": 50.0}}
-    assert robustness_table(accuracies(runs), baselines, 0.95)["extrapolated"].tolist() == [expected]
+    runs = {
+        ("pretrained", "none"): {"val": before, "ood": 50.0},
+        ("ft", "x"): {"val": after, "ood": 50.0},
+    }
+    assert robustness_table(accuracies(runs), baselines, 0.95)["extrapolated"].tolist() == [
+        expected
+    ]
 
 
 def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(baselines):
     """Two models, methods, seeds and sizes; of two datasets, with different datasets in distribution."""
-    second = baselines.assign(dataset="far", in_distribution="val_far", ood=OUTSIDE[::-1] / 2, id=INSIDE + 5)
+    second = baselines.assign(
+        dataset="far", in_distribution="val_far", ood=OUTSIDE[::-1] / 2, id=INSIDE + 5
+    )
     both = pd.concat([baselines, second], ignore_index=True)
     rng = np.random.default_rng(0)
-    states = [("pretrained", "none", "all", 0), *itertools.product(("lwf", "ft"), "ab", ("10", "all"), (0, 1))]
+    states = [
+        ("pretrained", "none", "all", 0),
+        *itertools.product(("lwf", "ft"), "ab", ("10", "all"), (0, 1)),
+    ]
     sets = {"ood": "val", "far": "val_far", "other": ""}
     table = pd.DataFrame(
         [
@@ -123,13 +152,20 @@ def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(bas
         slope, intercept = np.polyfit(logit(own["id"]), logit(own["ood"]), 1)
         rho = []
         for key, when in ((("pretrained", "none", "all", 0), "before"), (line[2:6], "after")):
-            inside, outside = of[line.model, *key, sets[line.dataset]], of[line.model, *key, line.dataset]
+            inside, outside = (
+                of[line.model, *key, sets[line.dataset]],
+                of[line.model, *key, line.dataset],
+            )
             assert (getattr(line, f"id_{when}"), getattr(line, f"ood_{when}")) == (inside, outside)
             rho.append(outside - percent(intercept + slope * logit(inside)))
-        assert (line.rho_before, line.rho_after, line.change) == pytest.approx((*rho, rho[1] - rho[0]))
+        assert (line.rho_before, line.rho_after, line.change) == pytest.approx(
+            (*rho, rho[1] - rho[0])
+        )
         assert line.in_distribution == sets[line.dataset]
         low, high = Line(own["id"], own["ood"]).interval(np.array([line.id_after]), 0.9)
-        assert (line.low, line.high) == pytest.approx((line.ood_after - high[0], line.ood_after - low[0]))
+        assert (line.low, line.high) == pytest.approx(
+            (line.ood_after - high[0], line.ood_after - low[0])
+        )
         assert line.low < line.rho_after < line.high
     assert list(found) == [
         *run, "dataset", "in_distribution", "id_before", "ood_before", "rho_before", "id_after", "ood_after", "rho_after",
@@ -154,16 +190,23 @@ def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confid
     assert width[2] < width[1] < width[0]
     assert width[2] == pytest.approx(2 * stats.t.ppf(0.975, 4) * line.residual / np.sqrt(6))
     narrow = line.interval(places, 0.5)
-    assert (low < narrow[0]).all() and (narrow[0] < line.at(places)).all() and (narrow[1] < high).all()
+    assert (
+        (low < narrow[0]).all() and (narrow[0] < line.at(places)).all() and (narrow[1] < high).all()
+    )
     assert (logit(low) + logit(high)) / 2 == pytest.approx(logit(line.at(places)))
 
 
 def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     runs = accuracies(
-        {("pretrained", "none"): {"val": 70.0, "ood": 50.0}, ("ft", "x"): {"val": 65.0, "ood": 55.0}}
+        {
+            ("pretrained", "none"): {"val": 70.0, "ood": 50.0},
+            ("ft", "x"): {"val": 65.0, "ood": 55.0},
+        }
     ).assign(size="010")  # no number
     runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")}
+    outputs = {
+        name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")
+    }
     stated = baselines.to_dict("records")
     write(
         robustness_tables,
@@ -176,14 +219,19 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     table, lines = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
     expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")
     pd.testing.assert_frame_equal(table, expected, atol=1e-6)
-    pd.testing.assert_frame_equal(lines, line_table(baselines).assign(conditions="paper"), atol=1e-6)
+    pd.testing.assert_frame_equal(
+        lines, line_table(baselines).assign(conditions="paper"), atol=1e-6
+    )
     columns = "dataset in_distribution models slope intercept correlation lowest highest conditions"
     assert list(lines) == columns.split()
     assert lines["in_distribution"].tolist() == ["val"] and lines["lowest"].tolist() == [58]
 
 
 def test_none_or_all_right_is_no_infinite_logit(baselines):
-    runs = {("pretrained", "none"): {"val": 100.0, "ood": 0.0}, ("ft", "x"): {"val": 0.0, "ood": 100.0}}
+    runs = {
+        ("pretrained", "none"): {"val": 100.0, "ood": 0.0},
+        ("ft", "x"): {"val": 0.0, "ood": 100.0},
+    }
     table = robustness_table(accuracies(runs).assign(n=200), baselines, 0.95)
     assert table[["id_before", "ood_before", "id_after", "ood_after"]].to_numpy().tolist() == [
         [99.75, 0.25, 0.25, 99.75]
@@ -202,22 +250,33 @@ def test_too_few_models_are_refused(baselines):
 def grid(pytestconfig, datasets):
     catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
     return resolve_grid(
-        validated({"family": "imagenet", "datasets": datasets, "methods": ["ft"]}, "config", "here"), catalog
+        validated(
+            {"family": "imagenet", "datasets": datasets, "methods": ["ft"]}, "config", "here"
+        ),
+        catalog,
     )
 
 
 def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
     plain = grid(
-        pytestconfig, ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"]
+        pytestconfig,
+        ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"],
     )
     assert {(pair["dataset"], pair["in_distribution"]) for pair in published(plain)} == {
         ("imagenet_v2", "imagenet_val"),
         ("imagenet_sketch", "imagenet_val"),
     }
-    both = published(grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"]))
-    assert {(pair["dataset"], pair["in_distribution"]) for pair in both} == {("imagenet_r", "imagenet_val_r")}
+    both = published(
+        grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
+    )
+    assert {(pair["dataset"], pair["in_distribution"]) for pair in both} == {
+        ("imagenet_r", "imagenet_val_r")
+    }
     found = {pair["model"]: (pair["id"], pair["ood"]) for pair in both}
-    assert found["vgg11.tv_in1k"] == (87.350, 26.537) and found["resnet50.tv2_in1k"] == (94.600, 42.840)
+    assert found["vgg11.tv_in1k"] == (87.350, 26.537) and found["resnet50.tv2_in1k"] == (
+        94.600,
+        42.840,
+    )
     assert not any("in21k" in model or "clip" in model or "openai" in model for model in found)
 
 

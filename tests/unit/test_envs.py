@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 ENVS = Path(__file__).parents[2] / "envs"
-LOCKED = [path for path in sorted(ENVS.glob("requirements*.txt")) if path.stem != "requirements-torch"]
+LOCKED = [
+    path for path in sorted(ENVS.glob("requirements*.txt")) if path.stem != "requirements-torch"
+]
 TORCH = (ENVS / "requirements-torch.txt").read_text().splitlines()[1:]
 
 
@@ -52,7 +54,11 @@ def test_conda_environments_have_the_pinned_versions(path):
     dependencies = yaml.safe_load(path.read_text())["dependencies"]
     (pip,) = (part["pip"] for part in dependencies if isinstance(part, dict))
     versions = dict(part.split("==") for part in pip if part not in TORCH)
-    versions |= dict(part.split(" ==") for part in dependencies if isinstance(part, str) and part.startswith("pip "))
+    versions |= dict(
+        part.split(" ==")
+        for part in dependencies
+        if isinstance(part, str) and part.startswith("pip ")
+    )
     assert {normal(name): version for name, version in versions.items()} == {
         normal(name): PINS[normal(name)][0] for name in versions
     }
@@ -63,10 +69,12 @@ def wheel(folder, name, version, requires=()):
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
         archive.writestr(
-            f"{info}/METADATA", "\n".join([*metadata, *(f"Requires-Dist: {other}" for other in requires), ""])
+            f"{info}/METADATA",
+            "\n".join([*metadata, *(f"Requires-Dist: {other}" for other in requires), ""]),
         )
         archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr(f"{info}/RECORD", "")
         archive.writestr(f"{name}.py", "")
@@ -76,8 +84,23 @@ def install(tmp_path, requirements):
     """What `make` calls, with a folder of wheels as the only index."""
     (flags,) = re.findall(r"^LOCKED := (.*)$", (ENVS.parent / "Makefile").read_text(), re.MULTILINE)
     (tmp_path / "wanted.txt").write_text(requirements)
-    command = [sys.executable, "-m", "pip", "install", *flags.split(), "--target", tmp_path / "site"]
-    where = ["--no-index", "--find-links", tmp_path, "--disable-pip-version-check", "-r", tmp_path / "wanted.txt"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *flags.split(),
+        "--target",
+        tmp_path / "site",
+    ]
+    where = [
+        "--no-index",
+        "--find-links",
+        tmp_path,
+        "--disable-pip-version-check",
+        "-r",
+        tmp_path / "wanted.txt",
+    ]
     return subprocess.run([*command, *where], capture_output=True, text=True)
 
 

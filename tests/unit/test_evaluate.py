@@ -68,7 +68,9 @@ def scores_of(tables, space, labels, batch_size=2):
     dataset = stated_dataset(space, labels)
     inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
     progress = Progress(desc="test", total=len(labels), unit="image")
-    return score([Stated(table) for table in tables], inputs, dataset, batch_size, progress), progress
+    return score(
+        [Stated(table) for table in tables], inputs, dataset, batch_size, progress
+    ), progress
 
 
 def test_prediction_confidence_and_margin_of_single_images():
@@ -83,11 +85,15 @@ def test_prediction_confidence_and_margin_of_single_images():
     ]
     (found,), progress = scores_of([table], space, [0, 1, 0, 2, 2])
     assert found["prediction"].tolist() == [0, 0, 0, 0, 1], "the first of equal classes"
-    assert found["margin"].tolist() == [1.0, -3.0, 0.0, 0.0, 0.0], "the label's less the best of the others"
+    assert found["margin"].tolist() == [1.0, -3.0, 0.0, 0.0, 0.0], (
+        "the label's less the best of the others"
+    )
     e = np.exp
     wanted = [e(3) / (e(3) + 1 + e(2))] * 2 + [1 / 3] * 2 + [e(5) / (e(-1) + 2 * e(5))]
     assert found["confidence"].tolist() == pytest.approx(wanted, rel=1e-6)
-    assert found["rank"].tolist() == [0, 2, 0, 2, 1], "of equal classes, those with a lower index beat it"
+    assert found["rank"].tolist() == [0, 2, 0, 2, 1], (
+        "of equal classes, those with a lower index beat it"
+    )
     whole = np.log([e(3) + 1 + e(2)] * 2 + [3 * e(2)] * 2 + [e(-1) + 2 * e(5)])
     assert found["energy"].tolist() == pytest.approx(whole, rel=1e-6)
     assert found["log_prob"].tolist() == pytest.approx([3, 0, 2, 2, 5] - whole, rel=1e-5)
@@ -110,7 +116,9 @@ def reference(scores, label, also):
         "energy": energy,
         "confidence": np.exp(scores[order[0]] - energy),
         "margin": max(scores[place] for place in right) - max(others, default=-np.inf),
-        "brier": sum((np.exp(one - energy) - (place == label)) ** 2 for place, one in enumerate(scores)),
+        "brier": sum(
+            (np.exp(one - energy) - (place == label)) ** 2 for place, one in enumerate(scores)
+        ),
     }
 
 
@@ -119,17 +127,29 @@ def reference(scores, label, also):
 def test_scores_equal_the_reference_with_ties_and_several_right_answers(classes, widest):
     rng = np.random.default_rng([classes, widest])
     names = tuple(map(str, range(classes)))
-    also = tuple(tuple(rng.choice(classes, rng.integers(0, min(widest, classes) + 1), False)) for _ in names)
-    also = tuple(tuple(int(other) for other in own if other != label) for label, own in enumerate(also))
-    space = LabelSpace(names, tuple((place,) for place in range(classes)), names, classes, also if widest else ())
-    labels, table = rng.integers(0, classes, 200), rng.integers(-2, 3, (200, classes)).astype(np.float32)
+    also = tuple(
+        tuple(rng.choice(classes, rng.integers(0, min(widest, classes) + 1), False)) for _ in names
+    )
+    also = tuple(
+        tuple(int(other) for other in own if other != label) for label, own in enumerate(also)
+    )
+    space = LabelSpace(
+        names, tuple((place,) for place in range(classes)), names, classes, also if widest else ()
+    )
+    labels, table = (
+        rng.integers(0, classes, 200),
+        rng.integers(-2, 3, (200, classes)).astype(np.float32),
+    )
     (found,), _ = scores_of([table], space, labels, 64)
     for place, (scores, label) in enumerate(zip(table, labels, strict=True)):
         wanted = reference(scores, label, also[label] if widest else ())
         assert {name: float(values[place]) for name, values in found.items()} == pytest.approx(
             wanted, rel=1e-5, abs=1e-6
         )
-    right = [int(one) in (label, *also[label]) for one, label in zip(found["prediction"], labels, strict=True)]
+    right = [
+        int(one) in (label, *also[label])
+        for one, label in zip(found["prediction"], labels, strict=True)
+    ]
     assert (found["rank"] == 0).tolist() == right
 
 
@@ -137,7 +157,9 @@ def test_scores_equal_the_reference_with_ties_and_several_right_answers(classes,
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_logit_that_is_not_finite_shows_in_the_energy_and_nan_is_never_right(odd, place):
     (found,), _ = scores_of(
-        [[[odd, 1.0, 0.0], [1.0, odd, 0.0]]], LabelSpace((*"abc",), ((0,), (1,), (2,)), (*"abc",), 3), [place] * 2
+        [[[odd, 1.0, 0.0], [1.0, odd, 0.0]]],
+        LabelSpace((*"abc",), ((0,), (1,), (2,)), (*"abc",), 3),
+        [place] * 2,
     )
     assert found["energy"].isnan().all()
     if np.isnan(odd):
@@ -166,7 +188,9 @@ def test_networks_compute_in_the_precision_that_was_chosen_and_scores_in_single(
     inputs = Inputs(dataset.images, MEAN, STD, CPU)
 
     def margins():
-        return score([network], inputs, dataset, 5, Progress(desc="test", total=5, unit="image"))[0]["margin"]
+        return score([network], inputs, dataset, 5, Progress(desc="test", total=5, unit="image"))[
+            0
+        ]["margin"]
 
     single = margins()
     monkeypatch.setitem(devices._policy, "precision", "bf16")
@@ -254,16 +278,26 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, t
     kinds = [str(stored.schema.field(name).type) for name in ("row", "seed", *SCORES)]
     assert kinds == ["int32", "int32", "int16", "int16", *["halffloat"] * 5]
     table = stored.to_pandas()
-    assert table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
+    assert (
+        table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
+    )
     for name, part in sets.items():
         check(table, name, folders["tuned"], part, **vars(RUN))
-    datasets = {name: {"n": len(part.labels), "label_space": SPACE.digest} for name, part in sets.items()}
-    assert read_json(tmp_path / "run/manifest.json") == {"device": "cpu", "datasets": datasets, "fit": {"ft": 0.75}}
+    datasets = {
+        name: {"n": len(part.labels), "label_space": SPACE.digest} for name, part in sets.items()
+    }
+    assert read_json(tmp_path / "run/manifest.json") == {
+        "device": "cpu",
+        "datasets": datasets,
+        "fit": {"ft": 0.75},
+    }
 
 
 def test_a_curve_has_the_rows_of_each_alpha(network, folders, sets, tmp_path):
     states = [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
-    table = job(folders, tmp_path / "curve", run=replace(RUN, method="wise_ft_curve"), states=states).to_pandas()
+    table = job(
+        folders, tmp_path / "curve", run=replace(RUN, method="wise_ft_curve"), states=states
+    ).to_pandas()
     middle = copy.deepcopy(network)
     with torch.no_grad():
         for name, parameter in middle.named_parameters():
@@ -275,7 +309,10 @@ def test_a_curve_has_the_rows_of_each_alpha(network, folders, sets, tmp_path):
 
 
 def test_a_job_scores_the_test_split_within_the_budget(folders, sets, tmp_path):
-    splits = {name: split_file(tmp_path / f"{name}.parquet", len(part.labels)) for name, part in sets.items()}
+    splits = {
+        name: split_file(tmp_path / f"{name}.parquet", len(part.labels))
+        for name, part in sets.items()
+    }
     table = job(folders, tmp_path / "run", split=splits).to_pandas()
     for name, part in sets.items():
         check(table, name, folders["tuned"], part, rows=np.array(rows_of("test", len(part.labels))))
@@ -284,7 +321,9 @@ def test_a_job_scores_the_test_split_within_the_budget(folders, sets, tmp_path):
 
 def test_images_of_the_pretraining_proxy_are_not_scored(folders, tmp_path):
     proxy = {"first": folders["datasets"]["first"]}
-    table = job(folders, tmp_path / "run", view=replace(VIEW, images_per_class=1), proxy=proxy).to_pandas()
+    table = job(
+        folders, tmp_path / "run", view=replace(VIEW, images_per_class=1), proxy=proxy
+    ).to_pandas()
     assert table["dataset"].tolist() == ["first"] * 6 + ["second"] * 7
 
 
@@ -292,12 +331,19 @@ def test_scores_that_a_half_cannot_hold_are_its_largest(folders, tmp_path):
     large = {"fc.bias": torch.zeros(1000).index_fill(0, torch.tensor(SPACE.indices[1]), 1e5)}
     safetensors.torch.save_file(large, tmp_path / "large.safetensors")
     table = job({**folders, "ft": tmp_path / "large.safetensors"}, tmp_path / "run").to_pandas()
-    assert set(table["prediction"]) == {1} and set(table["energy"]) == {65504} and set(table["confidence"]) == {1}
+    assert (
+        set(table["prediction"]) == {1}
+        and set(table["energy"]) == {65504}
+        and set(table["confidence"]) == {1}
+    )
     assert set(table["margin"]) == {65504, -65504} and set(table["log_prob"]) == {0, -65504}
 
 
 def test_the_same_scores_give_the_same_bytes(folders, tmp_path):
-    one, other = (job(folders, tmp_path / name) and (tmp_path / name / "rows.parquet") for name in ("one", "other"))
+    one, other = (
+        job(folders, tmp_path / name) and (tmp_path / name / "rows.parquet")
+        for name in ("one", "other")
+    )
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -312,11 +358,16 @@ def test_the_rows_of_imagenet_c_need_at_most_40_megabytes(tmp_path):
     scores = {name: torch.cat([part[name] for part in parts]) for name in SCORES}
     assert 0.4 < (scores["rank"] == 0).float().mean() < 0.6
     index = pa.table({"row": pa.array(range(n), pa.int32())})
-    table = _rows(PreparedDataset("imagenet_c", None, labels.numpy(), None, index, SPACE), scores, RUN, None)
+    table = _rows(
+        PreparedDataset("imagenet_c", None, labels.numpy(), None, index, SPACE), scores, RUN, None
+    )
     pq.write_table(table, tmp_path / "rows.parquet", **ENCODING)
     assert 50 * (tmp_path / "rows.parquet").stat().st_size < 40e6
     read = pq.read_table(tmp_path / "rows.parquet")
-    assert read["row"].to_pylist() == list(range(n)) and read["rank"].to_numpy().tolist() == scores["rank"].tolist()
+    assert (
+        read["row"].to_pylist() == list(range(n))
+        and read["rank"].to_numpy().tolist() == scores["rank"].tolist()
+    )
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])

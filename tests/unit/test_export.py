@@ -32,11 +32,24 @@ from rib.models.network import create, load
 from rib.models.state import network_in_state
 from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.project import ROOT
-from tiny.training import COMPUTE, CPU, MEAN, STD, TRAINING, VIEW, prepared_folder, random_images, settings_of, trained
+from tiny.training import (
+    COMPUTE,
+    CPU,
+    MEAN,
+    STD,
+    TRAINING,
+    VIEW,
+    prepared_folder,
+    random_images,
+    settings_of,
+    trained,
+)
 
 open_clip = pytest.importorskip("open_clip")
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-TEMPLATES = [ROOT / f"workflow/lib/rib/reporting/{name}.jinja" for name in ("model_card.md", "citation")]
+TEMPLATES = [
+    ROOT / f"workflow/lib/rib/reporting/{name}.jinja" for name in ("model_card.md", "citation")
+]
 LIBRARIES = {"open_clip_model.safetensors": "open_clip", "model.safetensors": "timm"}
 # What others do with exports: the library alone, in a process that does not have this project on its path.
 ALONE = """
@@ -82,15 +95,34 @@ class Exported:
         self.model_folder.mkdir()
         if architecture.library == "open_clip":
             torch.manual_seed(0)
-            self.whole = create("open_clip", architecture.architecture, architecture.arguments).eval()
+            self.whole = create(
+                "open_clip", architecture.architecture, architecture.arguments
+            ).eval()
             self.network.visual.load_state_dict(self.whole.visual.state_dict())
             self.archive = folder / "published.safetensors"
             safetensors.torch.save_file(contiguous(self.whole.state_dict()), self.archive)
-        safetensors.torch.save_file(contiguous(self.network.state_dict()), self.model_folder / "weights.safetensors")
-        self.preprocessing = {"input_size": architecture.size, "crop_pct": 0.9, "interpolation": "bicubic"}
-        facts = {"name": "net", "library": architecture.library, "architecture": architecture.architecture}
-        facts |= {"num_classes": 40, "arguments": dict(architecture.arguments), "source": {"repo": "timm/net"}}
-        facts |= {"preprocessing": self.preprocessing | {"mean": MEAN, "std": STD}, "head": {"from": "published"}}
+        safetensors.torch.save_file(
+            contiguous(self.network.state_dict()), self.model_folder / "weights.safetensors"
+        )
+        self.preprocessing = {
+            "input_size": architecture.size,
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+        }
+        facts = {
+            "name": "net",
+            "library": architecture.library,
+            "architecture": architecture.architecture,
+        }
+        facts |= {
+            "num_classes": 40,
+            "arguments": dict(architecture.arguments),
+            "source": {"repo": "timm/net"},
+        }
+        facts |= {
+            "preprocessing": self.preprocessing | {"mean": MEAN, "std": STD},
+            "head": {"from": "published"},
+        }
         write_json(self.model_folder / "model.json", facts)
         self.target = random_images(12, architecture.size)
         prepared_folder(folder / "target", self.target)
@@ -174,8 +206,18 @@ class Exported:
         safetensors.torch.save_file({"images": self.images}, images)
         given = json.dumps({name: str(folder) for name, folder in folders.items()})
         # -I: neither the current folder nor PYTHONPATH is on the path
-        command = [sys.executable, "-I", "-c", PROGRAMS[self.architecture.library], given, images, found]
-        subprocess.run(command, check=True, timeout=120, cwd=self.folder, env={"HF_HUB_OFFLINE": "1"})
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            PROGRAMS[self.architecture.library],
+            given,
+            images,
+            found,
+        ]
+        subprocess.run(
+            command, check=True, timeout=120, cwd=self.folder, env={"HF_HUB_OFFLINE": "1"}
+        )
         return load_file(found)
 
 
@@ -193,7 +235,11 @@ STATES = {
 
 
 @pytest.fixture(
-    scope="module", params=["resnet", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("vit", "clip_vit"))]
+    scope="module",
+    params=[
+        "resnet",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("vit", "clip_vit")),
+    ],
 )
 def exported(request, tmp_path_factory):
     """A ViT, a CNN and a CLIP model that several methods have trained, and logits of the exported states."""
@@ -210,12 +256,16 @@ def test_the_library_alone_gives_the_runs_own_logits(exported, method):
     own = run.logits(STATES[method])
     assert torch.equal(alone[method], own)  # on the same machine, with the same format in memory
     # Evaluations have BatchNorm fused and channels last in memory, which rounds differently.
-    torch.testing.assert_close(alone[method], run.logits_of_evaluation(STATES[method]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        alone[method], run.logits_of_evaluation(STATES[method]), rtol=1e-4, atol=1e-5
+    )
     assert not torch.allclose(own, run.logits({"pretrained": 1.0}))
 
 
 @pytest.mark.parametrize("family", cases(ARCHITECTURES))
-def test_every_family_is_opened_by_its_library_with_the_runs_own_logits_and_images(family, tmp_path):
+def test_every_family_is_opened_by_its_library_with_the_runs_own_logits_and_images(
+    family, tmp_path
+):
     run = Exported(tmp_path, ARCHITECTURES[family])
     run.perturb("ft")
     folder = run.export({"ft": 1.0})
@@ -223,13 +273,17 @@ def test_every_family_is_opened_by_its_library_with_the_runs_own_logits_and_imag
     if run.architecture.library == "timm":
         model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         data = timm.data.resolve_model_data_config(model)
-        assert data == shown | {"input_size": (3, *2 * [run.architecture.size]), "crop_pct": 0.9, "crop_mode": "center"}
+        assert data == shown | {
+            "input_size": (3, *2 * [run.architecture.size]),
+            "crop_pct": 0.9,
+            "crop_mode": "center",
+        }
     else:
         model = open_clip.create_model(f"local-dir:{folder}").eval()
         found = model.visual.preprocess_cfg
-        assert {key: list(part) if key in ("mean", "std") else part for key, part in found.items()}.items() >= (
-            shown | {"resize_mode": "shortest"}
-        ).items()
+        assert {
+            key: list(part) if key in ("mean", "std") else part for key, part in found.items()
+        }.items() >= (shown | {"resize_mode": "shortest"}).items()
         text = torch.arange(16).view(2, 8)
         with torch.inference_mode():
             assert torch.equal(model.encode_text(text), run.whole.encode_text(text))
@@ -238,7 +292,9 @@ def test_every_family_is_opened_by_its_library_with_the_runs_own_logits_and_imag
             logits = model(run.images)
         else:
             head = load_file(folder / "classification_head.safetensors")
-            logits = F.linear(model.encode_image(run.images, normalize=True), head["weight"], head["bias"])
+            logits = F.linear(
+                model.encode_image(run.images, normalize=True), head["weight"], head["bias"]
+            )
     assert torch.equal(logits, run.logits({"ft": 1.0}))
     assert not torch.allclose(logits, run.logits({"pretrained": 1.0}))
 
@@ -270,7 +326,9 @@ def test_the_configuration_has_the_familys_classes_and_no_facts_of_other_weights
     assert config["label_names"] == names and config["num_classes"] == 40
     record = timm.models.get_pretrained_cfg("resnet50").to_dict()
     others = [record[key] for key in ("tag", "license", "hf_hub_id", "url") if record.get(key)]
-    assert others and not {json.dumps(value) for value in others} & set(re.findall(r'".*?"', json.dumps(config)))
+    assert others and not {json.dumps(value) for value in others} & set(
+        re.findall(r'".*?"', json.dumps(config))
+    )
     assert "label_names" not in json.loads((resnet.export({"ft": 1.0}) / "config.json").read_text())
 
 
@@ -287,9 +345,13 @@ def test_squashed_images_are_squashed_by_the_library_too(resnet, clip):
 
 def test_an_image_size_that_the_network_was_built_for_is_part_of_the_configuration(tmp_path):
     small = ARCHITECTURES["clip_vit"]
-    run = Exported(tmp_path, replace(small, arguments={**small.arguments, "force_image_size": 32}, size=32))
+    run = Exported(
+        tmp_path, replace(small, arguments={**small.arguments, "force_image_size": 32}, size=32)
+    )
     run.perturb("ft")
-    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{run.export({'ft': 1.0})}")
+    model, _, transform = open_clip.create_model_and_transforms(
+        f"local-dir:{run.export({'ft': 1.0})}"
+    )
     assert model.visual.image_size == (32, 32) and transform.transforms[0].size == 32
 
 
@@ -339,8 +401,13 @@ ABOUT = {
         "reference": None,
         "statistics": {"confidence": 0.95},
     },
-    "models": {"net": {"label": "Net_1", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
-    "methods": {name: {"label": name, "source": f"{name}'s paper", "reference": "no"} for name in ("ft", "lwf")},
+    "models": {
+        "net": {"label": "Net_1", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}
+    },
+    "methods": {
+        name: {"label": name, "source": f"{name}'s paper", "reference": "no"}
+        for name in ("ft", "lwf")
+    },
     "datasets": {"target": {"label": "A|B"}, "other": {"label": "Other"}},
 }
 FREE = {"label": "A|B", "licence": "MIT", "origin": "here", "publishable": True, "tuning": None}
@@ -350,9 +417,20 @@ FREE = {"label": "A|B", "licence": "MIT", "origin": "here", "publishable": True,
 def card(resnet, tmp_path):
     """A function that writes a card about a target and returns it as the hub reads it."""
     key = "net,target,ft,all,0"
-    lines = ["model,target,method,size,seed,dataset,n,accuracy", "net,none,pretrained,all,0,other,9,50.0"]
-    lines += ["net,none,pretrained,all,0,target,8,12.5", f"{key},other,9,62.5", f"{key},target,8,75.0"]
-    lines += ["net,target,lwf,all,0,other,9,1.0", "net,target,ft,all,1,other,9,2.0", "net,target,ft,10,0,other,9,3.0"]
+    lines = [
+        "model,target,method,size,seed,dataset,n,accuracy",
+        "net,none,pretrained,all,0,other,9,50.0",
+    ]
+    lines += [
+        "net,none,pretrained,all,0,target,8,12.5",
+        f"{key},other,9,62.5",
+        f"{key},target,8,75.0",
+    ]
+    lines += [
+        "net,target,lwf,all,0,other,9,1.0",
+        "net,target,ft,all,1,other,9,2.0",
+        "net,target,ft,10,0,other,9,3.0",
+    ]
     (tmp_path / "accuracy.csv").write_text("\n".join(lines))
     columns = "model,target,method,size,seed,n,ri,ci_low,ci_high,conditions,fit,unfinished"
     (tmp_path / "ri.csv").write_text(f"{columns}\n{key},9,12.5,-1.25,20.0,protocol paper,80.0,1\n")
@@ -360,7 +438,11 @@ def card(resnet, tmp_path):
 
     def made(target=FREE, weights=None, **about):
         tables = [tmp_path / f"{name}.csv" for name in ("accuracy", "ri")]
-        given = {"templates": TEMPLATES, "tables": tables, "about": {**ABOUT, "read": {"target": target}, **about}}
+        given = {
+            "templates": TEMPLATES,
+            "tables": tables,
+            "about": {**ABOUT, "read": {"target": target}, **about},
+        }
         return ModelCard((resnet.export(weights or {"ft": 1.0}, **given) / "README.md").read_text())
 
     return made
@@ -370,7 +452,9 @@ def test_the_hub_reads_the_metadata(card):
     data = card().data
     assert (data.library_name, data.license, data.base_model) == ("timm", "mit", "timm/net")
     assert data.pipeline_tag == "image-classification" and data.metrics == ["accuracy"]
-    results = {found.dataset_type: (found.dataset_name, found.metric_value) for found in data.eval_results}
+    results = {
+        found.dataset_type: (found.dataset_name, found.metric_value) for found in data.eval_results
+    }
     assert results == {"other": ("Other", 0.625), "target": ("A|B", 0.75)}
 
 
@@ -379,14 +463,23 @@ def test_the_card_says_what_was_measured_and_over_what(card):
     assert "**+12.5 percentage points**, 95 % confidence interval -1.3 to +20.0" in text
     assert "do not count. Here it is over Other (9 images)" in text and "protocol paper" in text
     assert "80.0 %. Training is unfinished" in text
-    assert r"| A\|B (the target) | 8 | 12.5 | 75.0 |" in text and "| Other | 9 | 50.0 | 62.5 |" in text
-    assert "| settings of ft | lr 0.1, recipe paper |" in text and r"Toys \& \<games\>" in text and r"Net\_1" in text
+    assert (
+        r"| A\|B (the target) | 8 | 12.5 | 75.0 |" in text and "| Other | 9 | 50.0 | 62.5 |" in text
+    )
+    assert (
+        "| settings of ft | lr 0.1, recipe paper |" in text
+        and r"Toys \& \<games\>" in text
+        and r"Net\_1" in text
+    )
 
 
 def test_a_merge_names_its_parts_and_their_settings(card, resnet):
     resnet.perturb("lwf")
     text = card(weights={"pretrained": 0.25, "ft": 0.5, "lwf": 0.25}).text
-    assert "| average of | pretrained 0.25; ft 0.5; lwf 0.25 |" in text and "| settings of lwf | weight 2.0 |" in text
+    assert (
+        "| average of | pretrained 0.25; ft 0.5; lwf 0.25 |" in text
+        and "| settings of lwf | weight 2.0 |" in text
+    )
 
 
 def test_a_merge_over_seeds_names_its_runs_and_the_settings_of_their_method_once(card, resnet):
@@ -400,7 +493,11 @@ def test_a_merge_over_seeds_names_its_runs_and_the_settings_of_their_method_once
 def test_a_merge_on_loading_names_what_it_merged(card, resnet):
     resnet.perturb("lwf")
     parents = {"form": "merge", "parents": ["ft", "lwf"], "run": "net/target/ft/all/0"}
-    merge = Merge(algorithm=CATALOG.algorithm_file("ties"), settings={"density": 0.2, "scaling": 1.0}, **parents)
+    merge = Merge(
+        algorithm=CATALOG.algorithm_file("ties"),
+        settings={"density": 0.2, "scaling": 1.0},
+        **parents,
+    )
     text = card(weights=merge).text
     assert "| merged on loading | ft; lwf, and the pretrained weights |" in text
     assert "| settings of lwf | weight 2.0 |" in text
@@ -421,13 +518,20 @@ def test_a_merge_on_loading_names_what_it_merged(card, resnet):
 )
 def test_terms_of_the_target_are_named(card, licence, more, said):
     found = card({**FREE, "licence": licence, **more})
-    for words in ("Share-alike", "Non-commercial", "No licence is stated", "must not be published", "forbids tuning"):
+    for words in (
+        "Share-alike",
+        "Non-commercial",
+        "No licence is stated",
+        "must not be published",
+        "forbids tuning",
+    ):
         assert (words in found.text) == any(words in part for part in said)
     assert found.data.license == ("mit" if licence == "MIT" else "other")
 
 
 @pytest.mark.parametrize(
-    ("uses", "reference", "told"), [("no", "memory", False), ("optional", "memory", True), ("optional", None, False)]
+    ("uses", "reference", "told"),
+    [("no", "memory", False), ("optional", "memory", True), ("optional", None, False)],
 )
 def test_the_licence_of_a_proxy_that_was_trained_on_is_named(card, uses, reference, told):
     methods = {name: {**entry, "reference": uses} for name, entry in ABOUT["methods"].items()}
@@ -449,4 +553,6 @@ def test_every_licence_of_the_catalogue_is_understood(card):
 def test_the_card_cites_the_paper_and_this_software(card):
     cite = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     (bibtex,) = re.findall(r"```bibtex\n(.*?)```", card().text, re.DOTALL)
-    assert {cite["title"], cite["preferred-citation"]["title"]} == set(re.findall(r"title   = \{(.*)\}", bibtex))
+    assert {cite["title"], cite["preferred-citation"]["title"]} == set(
+        re.findall(r"title   = \{(.*)\}", bibtex)
+    )

@@ -23,7 +23,16 @@ from rib.models.network import build, load
 from rib.training.finetune import finetune
 from tiny.grids import grid
 from tiny.project import ROOT
-from tiny.training import COMPUTE, CPU, VIEW, model_folder, prepared_folder, random_images, resnet, task_of
+from tiny.training import (
+    COMPUTE,
+    CPU,
+    VIEW,
+    model_folder,
+    prepared_folder,
+    random_images,
+    resnet,
+    task_of,
+)
 
 HEAD = "model,target,method,seed,file"
 CHOICES = {"models": ["efficientnet_lite0"], "targets": ["noto", "twemoji"], "methods": ["ft"]}
@@ -51,20 +60,32 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
     found = resolved(tmp_path, [f"{HEAD},label", *labelled], [HEAD, *others])
     assert list(found.methods) == ["ft", "theirs", "others"]
     theirs, others = found.methods["theirs"], found.methods["others"]
-    assert (theirs.label, others.label) == ("Their method", "others") and theirs.style != others.style
-    assert (theirs.form, theirs.recipe, theirs.trains, theirs.can_fit) == ("external", None, False, False)
+    assert (theirs.label, others.label) == (
+        "Their method",
+        "others",
+    ) and theirs.style != others.style
+    assert (theirs.form, theirs.recipe, theirs.trains, theirs.can_fit) == (
+        "external",
+        None,
+        False,
+        False,
+    )
     assert Run("efficientnet_lite0", "twemoji", "theirs", "all", 0) in found.runs()
     files = {run: row["path"] for run, row in found.catalog.external.items() if "/theirs/" in run}
     names = [f"efficientnet_lite0/{target}/theirs/all/0" for target in ("noto", "twemoji")]
     assert files == dict(zip(names, (tmp_path / "a.pth", tmp_path / "b"), strict=True))
     shown = found.resolved()
-    assert shown["recipes"] == ["adamw"] and "external" not in shown, "paths of the user are not shown"
+    assert shown["recipes"] == ["adamw"] and "external" not in shown, (
+        "paths of the user are not shown"
+    )
 
 
 @pytest.mark.parametrize("methods", ["all", ["pretrained"], ["theirs"], []])
 def test_they_join_whatever_other_methods_are_chosen(tmp_path, methods):
     found = resolved(tmp_path, [HEAD, *ROWS], methods=methods)
-    assert list(found.methods).count("theirs") == 1 and (methods == "all" or list(found.methods) == ["theirs"])
+    assert list(found.methods).count("theirs") == 1 and (
+        methods == "all" or list(found.methods) == ["theirs"]
+    )
 
 
 def test_rows_of_runs_that_are_not_chosen_wait(tmp_path):
@@ -80,8 +101,16 @@ def test_a_run_of_each_size_and_seed_has_a_row(tmp_path):
     rows += [row.replace(",0,", ",7,") for row in rows]
     found = resolved(tmp_path, [f"{HEAD},size", *rows], train_subset=["all", 0.5], seeds=[0, 7])
     assert sum(run.method == "theirs" for run in found.runs()) == 8
-    with pytest.raises(UserError, match=r"2 runs have no row, such as efficientnet_lite0/noto/theirs/all/8"):
-        resolved(tmp_path, [f"{HEAD},size", *rows], train_subset=["all", 0.5], seeds=[0, 8], targets=["noto"])
+    with pytest.raises(
+        UserError, match=r"2 runs have no row, such as efficientnet_lite0/noto/theirs/all/8"
+    ):
+        resolved(
+            tmp_path,
+            [f"{HEAD},size", *rows],
+            train_subset=["all", 0.5],
+            seeds=[0, 8],
+            targets=["noto"],
+        )
 
 
 @pytest.mark.parametrize(
@@ -89,21 +118,45 @@ def test_a_run_of_each_size_and_seed_has_a_row(tmp_path):
     [
         ([HEAD.replace(",file", ""), "a,b,c,0"], r"0\.csv lacks the column file"),
         ([HEAD, ROWS[0], "efficientnet_lite0,twemoji"], r"0\.csv line 3: expected 5 values"),
-        ([HEAD, *ROWS, ROWS[0]], r"0\.csv line 4: efficientnet_lite0/noto/theirs/all/0 is in .*line 2 too"),
+        (
+            [HEAD, *ROWS, ROWS[0]],
+            r"0\.csv line 4: efficientnet_lite0/noto/theirs/all/0 is in .*line 2 too",
+        ),
         ([HEAD, *ROWS, "vit,noto,theirs,0,a"], r"0\.csv line 4: unknown model 'vit'"),
-        ([HEAD, *ROWS, "efficientnet_lite0,notto,theirs,0,a"], r"0\.csv line 4: unknown target 'notto' \(.*'noto'"),
-        ([f"{HEAD},size", *[f"{row},10" for row in ROWS]], r"config, external: \d+ runs have no row"),
+        (
+            [HEAD, *ROWS, "efficientnet_lite0,notto,theirs,0,a"],
+            r"0\.csv line 4: unknown target 'notto' \(.*'noto'",
+        ),
+        (
+            [f"{HEAD},size", *[f"{row},10" for row in ROWS]],
+            r"config, external: \d+ runs have no row",
+        ),
         ([HEAD.replace("seed", "sead"), *ROWS], "lacks the column seed"),
         (
             [f"{HEAD},lable", *[f"{row},x" for row in ROWS]],
             r"0\.csv line 2: unknown column 'lable' \(did you mean 'label'",
         ),
         ([HEAD, ROWS[0].replace(",0,", ",zero,"), *ROWS[1:]], r"0\.csv line 2: the seed is 'zero'"),
-        ([HEAD, *[row.replace("theirs", "ft") for row in ROWS]], "config, external: 'ft' is already defined in"),
-        ([HEAD, *[row.replace("theirs", "../x") for row in ROWS]], r"config, external: '\.\./x' is not a valid name"),
-        ([HEAD, *[row.replace("theirs", "pretrained") for row in ROWS]], "'pretrained' is not a valid name"),
-        ([f"{HEAD},label", *[f"{row},<b>" for row in ROWS]], r"config, external: 'theirs\.label' is '<b>'"),
-        ([HEAD, ROWS[0]], "config, external: 1 runs have no row, such as efficientnet_lite0/twemoji/theirs/all/0;"),
+        (
+            [HEAD, *[row.replace("theirs", "ft") for row in ROWS]],
+            "config, external: 'ft' is already defined in",
+        ),
+        (
+            [HEAD, *[row.replace("theirs", "../x") for row in ROWS]],
+            r"config, external: '\.\./x' is not a valid name",
+        ),
+        (
+            [HEAD, *[row.replace("theirs", "pretrained") for row in ROWS]],
+            "'pretrained' is not a valid name",
+        ),
+        (
+            [f"{HEAD},label", *[f"{row},<b>" for row in ROWS]],
+            r"config, external: 'theirs\.label' is '<b>'",
+        ),
+        (
+            [HEAD, ROWS[0]],
+            "config, external: 1 runs have no row, such as efficientnet_lite0/twemoji/theirs/all/0;",
+        ),
     ],
 )
 def test_a_bad_table_is_one_sentence(tmp_path, lines, said):
@@ -128,17 +181,33 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
     entries = {
         "half": {"algorithm": "wise_ft", "settings": {"alpha": 0.5}, "parents": ["theirs"]},
         "mixed": {"algorithm": "soup", "parents": ["ft", "theirs"]},
-        "further": {"algorithm": "ft", "recipes": {"adamw": {"lr": 0.001}}, "starts_from": "theirs"},
+        "further": {
+            "algorithm": "ft",
+            "recipes": {"adamw": {"lr": 0.001}},
+            "starts_from": "theirs",
+        },
     }
     more = {"label": "x", "source": "x", "style": style}
-    (tmp_path / "methods.yaml").write_text(yaml.safe_dump({name: {**e, **more} for name, e in entries.items()}))
+    (tmp_path / "methods.yaml").write_text(
+        yaml.safe_dump({name: {**e, **more} for name, e in entries.items()})
+    )
     found = resolved(tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=list(entries))
     recipes = {name: method.recipe for name, method in found.methods.items()}
-    assert recipes == {"theirs": None, "half": None, "ft": "adamw", "mixed": "adamw", "further": "adamw"}
+    assert recipes == {
+        "theirs": None,
+        "half": None,
+        "ft": "adamw",
+        "mixed": "adamw",
+        "further": "adamw",
+    }
 
 
 def test_a_thousand_rows_are_read_in_a_moment(tmp_path):
-    rows = [f"efficientnet_lite0,{t},theirs,{seed},{seed}.pth" for t in ("noto", "twemoji") for seed in range(500)]
+    rows = [
+        f"efficientnet_lite0,{t},theirs,{seed},{seed}.pth"
+        for t in ("noto", "twemoji")
+        for seed in range(500)
+    ]
     resolved(tmp_path, [HEAD, *ROWS])
     begun = time.process_time()
     found = resolved(tmp_path, [HEAD, *rows], seeds=list(range(500)))
@@ -169,7 +238,9 @@ def taken(network, library, architecture, *files, **arguments):
     """The state dict that a network has after it has taken the weights of files."""
     model = copy.deepcopy(network)
     method = External(
-        "a/run", versions(*files), {"library": library, "architecture": architecture, "arguments": arguments}
+        "a/run",
+        versions(*files),
+        {"library": library, "architecture": architecture, "arguments": arguments},
     )
     method.setup(task_of(model, random_images(4)))
     return model.state_dict()
@@ -189,7 +260,9 @@ def test_a_job_stores_what_differs_from_the_pretrained_weights(tmp_path, caplog,
     target = DatasetFiles("set", prepared_folder(tmp_path / "set", data))
     found = job(tmp_path, folder, target, save(tuned.state_dict(), tmp_path / name))
     stored = xor_decompress(safetensors.torch.load_file(found["checkpoint"]), network.state_dict())
-    same(stored, {k: t for k, t in tuned.state_dict().items() if part in k and t.is_floating_point()})
+    same(
+        stored, {k: t for k, t in tuned.state_dict().items() if part in k and t.is_floating_point()}
+    )
     model = apply(load(folder, CPU)[0], {"theirs": 1.0}, {"theirs": found["checkpoint"]})
     same(model.state_dict(), tuned.state_dict())
     facts = read_json(found["manifest"])
@@ -229,7 +302,10 @@ def test_weights_that_equal_the_pretrained_ones_are_taken_with_a_warning(tmp_pat
     folder = model_folder(tmp_path / "model", network)
     found = job(tmp_path, folder, target, save(network.state_dict(), tmp_path / "w.pth"))
     assert "net/set/theirs/all/0: the weights equal the pretrained ones" in caplog.text
-    same(apply(load(folder, CPU)[0], {"x": 1.0}, {"x": found["checkpoint"]}).state_dict(), network.state_dict())
+    same(
+        apply(load(folder, CPU)[0], {"x": 1.0}, {"x": found["checkpoint"]}).state_dict(),
+        network.state_dict(),
+    )
 
 
 def test_the_library_converts_names_and_types(tmp_path):
@@ -238,7 +314,11 @@ def test_the_library_converts_names_and_types(tmp_path):
     network = timm.create_model("test_vit", num_classes=7)
     tuned = changed(network).half()
     tuned.head.bias.data.zero_()
-    state = {f"visual.trunk.{key}": tensor for key, tensor in tuned.state_dict().items() if "head" not in key}
+    state = {
+        f"visual.trunk.{key}": tensor
+        for key, tensor in tuned.state_dict().items()
+        if "head" not in key
+    }
     state["visual.head.proj.weight"] = tuned.head.weight
     same(
         taken(network, "timm", "test_vit", save(state, tmp_path / "w.safetensors")),
@@ -288,11 +368,23 @@ class Trap:
 
 # How a state dict of test_resnet is changed, and the sentence.
 BAD = {
-    "pickled code": (lambda s: {**s, "x": Trap()}, "contains other pickled objects than tensors, which are never"),
+    "pickled code": (
+        lambda s: {**s, "x": Trap()},
+        "contains other pickled objects than tensors, which are never",
+    ),
     "nested": (lambda s: {"state_dict": s}, "save its state dict, tensors by name"),
-    "NaN": (lambda s: s | {"fc.bias": s["fc.bias"] * torch.nan}, "'fc.bias' has NaN or infinite values"),
-    "other outputs": (lambda s: s | {"fc.weight": s["fc.weight"][:7], "fc.bias": s["fc.bias"][:7]}, r"fc\.weight.*7"),
-    "no head": (lambda s: {key: s[key] for key in s if "fc." not in key}, r"Missing key.*fc\.weight"),
+    "NaN": (
+        lambda s: s | {"fc.bias": s["fc.bias"] * torch.nan},
+        "'fc.bias' has NaN or infinite values",
+    ),
+    "other outputs": (
+        lambda s: s | {"fc.weight": s["fc.weight"][:7], "fc.bias": s["fc.bias"][:7]},
+        r"fc\.weight.*7",
+    ),
+    "no head": (
+        lambda s: {key: s[key] for key in s if "fc." not in key},
+        r"Missing key.*fc\.weight",
+    ),
     "another architecture": (
         lambda s: timm.create_model("test_vit").state_dict(),
         r"don't fit timm's test_resnet .*Missing key.*conv1",
@@ -311,7 +403,8 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, monkeypatch, kind):
     with pytest.raises(UserError, match=f"(?s)^a/run: .*{said}") as refused:
         taken(network, "timm", "test_resnet", path)
     assert (
-        not re.search("weights_only|torch.load|safe_globals", str(refused.value)) and not (tmp_path / "trap").exists()
+        not re.search("weights_only|torch.load|safe_globals", str(refused.value))
+        and not (tmp_path / "trap").exists()
     )
 
 
@@ -319,7 +412,9 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, monkeypatch, kind):
 def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.bin").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(UserError, match=r"^a/run: .*w\.bin contains other pickled objects than tensors"):
+    with pytest.raises(
+        UserError, match=r"^a/run: .*w\.bin contains other pickled objects than tensors"
+    ):
         taken(resnet(), "timm", "test_resnet", tmp_path / "w.bin")
     assert not (tmp_path / "trap").exists()
     pickle.loads(pickle.dumps(Trap()))
@@ -339,17 +434,28 @@ def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
 )
 def test_a_head_that_does_not_fit_is_refused(tmp_path, clip, head):
     whole, network = clip
-    files = save(whole.state_dict(), tmp_path / "a.safetensors"), save(head, tmp_path / "b.safetensors")
-    with pytest.raises(ValueError, match="the head of a/run has NaN or infinite values, or isn't Linear.*5"):
+    files = (
+        save(whole.state_dict(), tmp_path / "a.safetensors"),
+        save(head, tmp_path / "b.safetensors"),
+    )
+    with pytest.raises(
+        ValueError, match="the head of a/run has NaN or infinite values, or isn't Linear.*5"
+    ):
         taken(network, "open_clip", "tiny", *files, model_cfg=CLIP)
 
 
 @pytest.mark.attack("weights")
 def test_a_tower_that_lacks_a_tensor_is_refused(tmp_path, clip):
     whole, network = clip
-    visual = {f"visual.{key}": tensor for key, tensor in whole.visual.state_dict().items() if key != "proj"}
+    visual = {
+        f"visual.{key}": tensor
+        for key, tensor in whole.visual.state_dict().items()
+        if key != "proj"
+    }
     with pytest.raises(UserError, match=r"a/run: .*Missing key.*visual\.proj"):
-        taken(network, "open_clip", "tiny", save(visual, tmp_path / "w.safetensors"), model_cfg=CLIP)
+        taken(
+            network, "open_clip", "tiny", save(visual, tmp_path / "w.safetensors"), model_cfg=CLIP
+        )
 
 
 @pytest.mark.attack("weights")
@@ -359,5 +465,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     planned = versions(path)
     save(changed(network).state_dict(), path)
     of = {"library": "timm", "architecture": "test_resnet", "arguments": {}}
-    with pytest.raises(ValueError, match=r"w\.pth has changed since the job was planned; run again"):
+    with pytest.raises(
+        ValueError, match=r"w\.pth has changed since the job was planned; run again"
+    ):
         External("a/run", planned, of).setup(task_of(copy.deepcopy(network), random_images(4)))

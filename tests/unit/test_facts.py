@@ -18,10 +18,18 @@ HUB_FILES = {
 }
 # Images, bytes of the archive and its digest; None where nobody states it.
 DATASETS = {
-    "imagenet_sketch": (50_889, 7_593_573_012, "4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed"),
+    "imagenet_sketch": (
+        50_889,
+        7_593_573_012,
+        "4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed",
+    ),
     "objectnet": (18_574, None, None),
     "objectnet_released": (18_574, None, None),
-    "imagenet_train": (1_281_167, 147_897_477_120, "b08200a27a8e34218a0e58fde36b0fe8f73bc377f4acea2d91602057c3ca45bb"),
+    "imagenet_train": (
+        1_281_167,
+        147_897_477_120,
+        "b08200a27a8e34218a0e58fde36b0fe8f73bc377f4acea2d91602057c3ca45bb",
+    ),
 }
 # The released code, lib/dataset/objectnet_dataset.py:21-28, objclasses.
 RELEASED_INDICES = """
@@ -51,11 +59,20 @@ RELEASED_LINES = {
 
 
 def test_weights_are_fetched_under_the_names_that_the_hub_has(catalog):
-    usual = {"timm": timm.models._hub.HF_SAFE_WEIGHTS_NAME, "open_clip": open_clip.constants.HF_SAFE_WEIGHTS_NAME}
-    on_hub = {name: model for name, model in catalog.models.items() if model.source and model.source["kind"] == "hub"}
+    usual = {
+        "timm": timm.models._hub.HF_SAFE_WEIGHTS_NAME,
+        "open_clip": open_clip.constants.HF_SAFE_WEIGHTS_NAME,
+    }
+    on_hub = {
+        name: model
+        for name, model in catalog.models.items()
+        if model.source and model.source["kind"] == "hub"
+    }
     assert len(on_hub) == 34 and set(HUB_FILES) < set(on_hub)
     for name, model in on_hub.items():
-        assert HUB_FILES.get(name, {"path": usual[model.library]}).items() <= model.source.items(), name
+        assert (
+            HUB_FILES.get(name, {"path": usual[model.library]}).items() <= model.source.items()
+        ), name
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -69,12 +86,17 @@ def test_archives_are_pinned_as_public_records_have_them(catalog, name):
 
 
 def test_the_released_map_of_objectnet_is_the_released_list(catalog):
-    entry, whole = catalog.datasets["objectnet_released"], catalog.label_space(catalog.datasets["objectnet"])
+    entry, whole = (
+        catalog.datasets["objectnet_released"],
+        catalog.label_space(catalog.datasets["objectnet"]),
+    )
     space = catalog.label_space(entry)
     index_of = {key: index for key, (index,) in zip(space.keys, space.indices, strict=True)}
     released = [int(index) for index in RELEASED_INDICES.split()]
     assert len(released) == 105 and sorted(index_of.values()) == released
-    assert {folder: index_of[key] for folder, key in entry.settings["also"].items()} == RELEASED_MISTAKES
+    assert {
+        folder: index_of[key] for folder, key in entry.settings["also"].items()
+    } == RELEASED_MISTAKES
     right = dict(zip(whole.keys, whole.indices, strict=True))
     assert set(right) == set(index_of) | set(RELEASED_MISTAKES)
     assert all(index in right[key] for key, index in index_of.items())

@@ -47,13 +47,17 @@ LAYERS = ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
 
 
 def open_clip_tower():
-    tower = VisionTransformer(image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24)
+    tower = VisionTransformer(
+        image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
+    )
     return OpenClipClassifier(tower, 24)
 
 
 def open_clip_resnet():
     """The tower of open_clip's RN50, made small."""
-    tower = OpenClipClassifier(ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8), 24)
+    tower = OpenClipClassifier(
+        ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8), 24
+    )
     for name, parameter in tower.named_parameters():
         if name.endswith("bn3.weight"):  # which begins at zero, so that blocks would do nothing
             nn.init.ones_(parameter)
@@ -62,7 +66,9 @@ def open_clip_resnet():
 
 def open_clip_trunk():
     """A tower that open_clip takes from timm, as its ConvNeXts."""
-    return OpenClipClassifier(TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear"), 24)
+    return OpenClipClassifier(
+        TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear"), 24
+    )
 
 
 NETWORKS = {
@@ -132,7 +138,9 @@ def test_a_padding_prompt_is_part_of_the_run(network, images):
     model = nn.Sequential()
     model.prompt, model.network = prompt, copy.deepcopy(network)
     prompted, plain = layers_of(model, images), layers_of(network, images)
-    torch.testing.assert_close(prompted["pre_logits"], layers_of(network, prompt(images))["pre_logits"])
+    torch.testing.assert_close(
+        prompted["pre_logits"], layers_of(network, prompt(images))["pre_logits"]
+    )
     assert not torch.allclose(prompted["pre_logits"], plain["pre_logits"])
 
 
@@ -143,8 +151,12 @@ def test_batches_do_not_matter_and_rows_keep_their_order(network):
     for name in LAYERS:
         assert whole[name].dtype == torch.float32 and whole[name].shape[0] == 5
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
-    reordered = features_of(network, Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([1, 6])), 2, "test")
-    torch.testing.assert_close(reordered["pre_logits"], whole["pre_logits"][[1, 0]], rtol=1e-4, atol=1e-5)
+    reordered = features_of(
+        network, Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([1, 6])), 2, "test"
+    )
+    torch.testing.assert_close(
+        reordered["pre_logits"], whole["pre_logits"][[1, 0]], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_network_whose_stages_are_unknown_is_refused():
@@ -179,7 +191,9 @@ def run(tmp_path_factory):
     )
 
 
-def job(run, out, function=compute_features, *, proxy=None, split=None, limit=99, more=None, **changes):
+def job(
+    run, out, function=compute_features, *, proxy=None, split=None, limit=99, more=None, **changes
+):
     """What a job writes; `more` are arguments of the function, `changes` those of the run on the dataset."""
     out.mkdir()
     source = RunOnDataset(
@@ -232,7 +246,9 @@ def test_a_job_keeps_the_layers_that_are_asked_for_and_refuses_unknown_ones(run,
 
 def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_path):
     rows = rows_of("test", 11)
-    features, index, _ = job(run, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 11))
+    features, index, _ = job(
+        run, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 11)
+    )
     assert index["row"].to_pylist() == rows
     wanted = by_hand(run, run.networks[0], rows)["pre_logits"]
     torch.testing.assert_close(features["pre_logits"], wanted, rtol=1e-3, atol=1e-4)
@@ -244,8 +260,16 @@ def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_p
 
 def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="net/set/ft/all/3 on others.*curve"):
-        job(run, tmp_path / "curve", states=[State(0.0, {"pretrained": 1.0}), State(1.0, {"ft": 1.0})])
-    broken = {"layer4.0.conv1.weight": torch.full_like(run.networks[0].layer4[0].conv1.weight, float("nan"))}
+        job(
+            run,
+            tmp_path / "curve",
+            states=[State(0.0, {"pretrained": 1.0}), State(1.0, {"ft": 1.0})],
+        )
+    broken = {
+        "layer4.0.conv1.weight": torch.full_like(
+            run.networks[0].layer4[0].conv1.weight, float("nan")
+        )
+    }
     safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
     with pytest.raises(UserError, match="net/set/ft/all/3 on others.*'stage4'"):
         job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
@@ -255,7 +279,10 @@ def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progres
     features, index, manifest = job(
         run, tmp_path / "out", compute_epoch_features, limit=6, more={"snapshots": run.files}
     )
-    expected = [(f"features of net/set/ft/all/3 on others, snapshot{number}", 2, 2, "batch") for number in (1, 2)]
+    expected = [
+        (f"features of net/set/ft/all/3 on others, snapshot{number}", 2, 2, "batch")
+        for number in (1, 2)
+    ]
     assert progress() == expected
     rows = index["row"].to_pylist()
     assert features.keys() == {"snapshot1", "snapshot2"} and rows == sorted(rows) and len(rows) == 6
@@ -270,11 +297,15 @@ def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
     network = timm.create_model("test_vit", img_size=SIDE, depth=9).eval()
     seen, images = {}, torch.randn(2, 3, SIDE, SIDE)
     for number, block in enumerate(network.blocks, start=1):
-        block.register_forward_hook(lambda _, args, output, number=number: seen.__setitem__(number, output))
+        block.register_forward_hook(
+            lambda _, args, output, number=number: seen.__setitem__(number, output)
+        )
     with torch.inference_mode():
         found = layers_of(network, images)
     for stage, block in zip(LAYERS, (3, 5, 7, 9), strict=False):
-        torch.testing.assert_close(found[stage], seen[block][:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found[stage], seen[block][:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):

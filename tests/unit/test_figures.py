@@ -45,32 +45,62 @@ OOD = pd.DataFrame(
 )
 METHOD = {"method": "ft", "method_label": "FT"}
 LABELS = {"m2": "Second", "m1": "First"}
-BEFORE_AFTER = {**METHOD, "models": LABELS, "datasets": 8, "targets": 5, "confidence": 0.95, "paper": {}}
+BEFORE_AFTER = {
+    **METHOD,
+    "models": LABELS,
+    "datasets": 8,
+    "targets": 5,
+    "confidence": 0.95,
+    "paper": {},
+}
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
-RI_MATRIX = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "shared": ["b"], "confidence": 0.95}
+RI_MATRIX = {
+    "models": {"m": "M"},
+    "methods": {"ft": "FT"},
+    "targets": TARGETS,
+    "shared": ["b"],
+    "confidence": 0.95,
+}
 RI_COLUMNS = ["model", "method", "target", "seed", "ri", "ci_low", "ci_high"]
 EXAMPLE = {**METHOD, "target": "b", "datasets": DATASETS}
-PROTOCOL = {**EXAMPLE, "size": "all", "left_out": {}, "model": "m", "model_label": "M", "targets": TARGETS}
+PROTOCOL = {
+    **EXAMPLE,
+    "size": "all",
+    "left_out": {},
+    "model": "m",
+    "model_label": "M",
+    "targets": TARGETS,
+}
 
 
 @pytest.fixture
 def accuracy():
     """Accuracies of one model: pretrained 10, 20, 30; ft and lwf each their own."""
-    states = [("pretrained", "none"), *((method, target) for method in ("ft", "lwf") for target in TARGETS)]
+    states = [
+        ("pretrained", "none"),
+        *((method, target) for method in ("ft", "lwf") for target in TARGETS),
+    ]
     lines = [
         ("m", method, target, 0, dataset, 50, 10.0 * (column + 1) + 7 * row)
         for row, (method, target) in enumerate(states)
         for column, dataset in enumerate(DATASETS)
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "target", "seed", "dataset", "n", "accuracy"])
+    return pd.DataFrame(
+        lines, columns=["model", "method", "target", "seed", "dataset", "n", "accuracy"]
+    )
 
 
 @pytest.fixture
 def ri():
     lines = [
         ("m", m, t, 0, v, v - 1, v + 1, 99.9, int((m, t) == ("ft", "a")))
-        for (m, t), v in {("ft", "a"): 5.0, ("ft", "b"): -12.5, ("lwf", "a"): 1, ("lwf", "b"): 2}.items()
+        for (m, t), v in {
+            ("ft", "a"): 5.0,
+            ("ft", "b"): -12.5,
+            ("lwf", "a"): 1,
+            ("lwf", "b"): 2,
+        }.items()
     ]
     return pd.DataFrame(lines, columns=[*RI_COLUMNS, "fit", "unfinished"])
 
@@ -92,7 +122,10 @@ def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
     (axes,) = figure.axes
     assert [round(bar.get_height(), 6) for bar in axes.patches] == [40, 20, 10, 30]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Second", "First"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["before (pretrained)", "after FT"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "before (pretrained)",
+        "after FT",
+    ]
     ends = [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
     assert ends == [(35, 46), (15, 26), (8, 13), (28, 33)]
     assert set(shown["method"]) == {"ft"} and len(shown) == 4
@@ -104,7 +137,10 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
     before, after = (line for line in figure.axes[0].lines if line.get_marker() == "D")
     np.testing.assert_equal([before.get_ydata(), after.get_ydata()], [[44, np.nan], [70, np.nan]])
     assert figure.axes[0].get_legend().get_texts()[-1].get_text() == "paper (read off its figure)"
-    assert figure.axes[0].get_ylim()[1] > 70 and shown.set_index(["model", "when"]).loc[("m2", "after"), "paper"] == 70
+    assert (
+        figure.axes[0].get_ylim()[1] > 70
+        and shown.set_index(["model", "when"]).loc[("m2", "after"), "paper"] == 70
+    )
     plain, _ = before_after.draw(OOD, **BEFORE_AFTER)
     assert not [line for line in plain.axes[0].lines if line.get_marker() == "D"]
     assert len(plain.axes[0].get_legend().get_texts()) == 2
@@ -116,7 +152,9 @@ def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
     before, after = figure.axes[0].lines
     assert list(before.get_ydata()) == [10, 20, 30, 10] and before.get_linestyle() == "-"
     assert list(after.get_ydata()) == [24, 34, 44, 24] and after.get_linestyle() == "--"
-    weights = {label.get_text(): label.get_fontweight() for label in figure.axes[0].get_xticklabels()}
+    weights = {
+        label.get_text(): label.get_fontweight() for label in figure.axes[0].get_xticklabels()
+    }
     assert weights == {"Set A": "normal", "Set B": "bold", "Set C": "normal"}
 
 
@@ -131,7 +169,12 @@ def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
 
 
 def draw_accuracy(accuracy, **changes):
-    settings = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": TARGETS, "datasets": DATASETS}
+    settings = {
+        "models": {"m": "M"},
+        "methods": {"ft": "FT"},
+        "targets": TARGETS,
+        "datasets": DATASETS,
+    }
     return accuracy_matrix.draw(accuracy, **{**settings, "source_groups": {}, **changes})
 
 
@@ -148,10 +191,14 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
         columns=["dataset", "row", "prediction", "rank"],
     )
     space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
-    other = LabelSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))  # of which the second is the first's ant
+    other = LabelSpace(
+        ("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet")
+    )  # of which the second is the first's ant
     images = np.zeros((2, 4, 4, 3), np.uint8)
     index = pa.table({"image_id": ["x", "y"]})
-    prepared = [PreparedDataset(name, images, np.array([0, 1]), None, index, space) for name in "ab"]
+    prepared = [
+        PreparedDataset(name, images, np.array([0, 1]), None, index, space) for name in "ab"
+    ]
     index = pa.table({"image_id": ["z", "x"]})
     prepared.append(PreparedDataset("c", images, np.array([1, 1]), None, index, other))
     figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
@@ -169,13 +216,17 @@ def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
 @pytest.mark.parametrize("size, images", [("all", 301), ("0.5", 150), ("1", 1)])
 def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size, images):
     """Under held_out those are other images than the 50 that are tested."""
-    splits = pd.DataFrame({"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]})
+    splits = pd.DataFrame(
+        {"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]}
+    )
     figure, _ = protocol.draw(accuracy, ri, mri, splits, **{**PROTOCOL, "size": size})
     assert f"({images} image{'s' if images > 1 else ''})" in " ".join(texts(figure))
 
 
 def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
-    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}})
+    figure, _ = protocol.draw(
+        accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}}
+    )
     colours = {}
     for text in figure.axes[0].texts:
         colours.setdefault(text.get_position()[1], set()).add(text.get_color())
@@ -201,12 +252,18 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
     figure, _ = protocol.draw(accuracy.assign(accuracy=50.0), ri, mri, **PROTOCOL)
     unchanged = {text.get_color() for text in figure.axes[0].texts if text.get_text() == "+0.0"}
     assert unchanged and not unchanged & {GAIN, LOSS}
-    assert [flips.BARS[name]["color"] for name in ("wrong_to_right", "right_to_wrong")] == [GAIN, LOSS]
+    assert [flips.BARS[name]["color"] for name in ("wrong_to_right", "right_to_wrong")] == [
+        GAIN,
+        LOSS,
+    ]
     figure, _ = ri_matrix.draw(ri, mri, **RI_MATRIX)
     (image,) = figure.axes[0].images
     high, low = (np.array(image.cmap(end)[:3]) for end in (0.9, 0.1))
     gain, loss = (np.array(to_rgb(colour)) for colour in (GAIN, LOSS))
-    assert np.abs(high - gain).sum() < np.abs(high - loss).sum() and np.abs(low - loss).sum() < np.abs(low - gain).sum()
+    assert (
+        np.abs(high - gain).sum() < np.abs(high - loss).sum()
+        and np.abs(low - loss).sum() < np.abs(low - gain).sum()
+    )
 
 
 DIVERGING = {
@@ -219,7 +276,11 @@ def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
     for path in Path(rib.figures.__file__).parent.glob("*.py"):
         if path.name != "__init__.py":
             tree = ast.parse(path.read_text())
-            texts = {str(node.value).removesuffix("_r") for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            texts = {
+                str(node.value).removesuffix("_r")
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant)
+            }
             assert not texts & (DIVERGING | {GAIN, LOSS}), path.name
             names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
             stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
@@ -239,12 +300,22 @@ def written(folder, name, inputs, settings, size, sizes):
     for key, path in files.items():
         inputs[key].to_csv(path, index=False)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure(name, {key: str(path) for key, path in files.items()}, settings, size=size, sizes=sizes, **paths)
+    write_figure(
+        name,
+        {key: str(path) for key, path in files.items()},
+        settings,
+        size=size,
+        sizes=sizes,
+        **paths,
+    )
     return paths
 
 
 def test_the_same_table_gives_the_same_files(tmp_path):
-    made = [written(tmp_path / name, "before_after", {"ood": OOD}, BEFORE_AFTER, "all", ["all"]) for name in "ab"]
+    made = [
+        written(tmp_path / name, "before_after", {"ood": OOD}, BEFORE_AFTER, "all", ["all"])
+        for name in "ab"
+    ]
     first, second = ([path.read_bytes() for path in paths.values()] for paths in made)
     assert first == second
 
@@ -263,7 +334,11 @@ def drawn(monkeypatch, tmp_path, name, inputs, settings, size, sizes):
     monkeypatch.setattr("rib.figures.plt.close", kept.append)
     paths = written(tmp_path, name, inputs, settings, size, sizes)
     (figure,) = kept
-    return figure, "\n".join(text.get_text() for text in figure.findobj(Text)), pd.read_csv(paths["csv"])
+    return (
+        figure,
+        "\n".join(text.get_text() for text in figure.findobj(Text)),
+        pd.read_csv(paths["csv"]),
+    )
 
 
 @pytest.mark.parametrize("size, sizes", [("all", ["0.5", "all", "10"]), ("0.5", ["0.5"])])
@@ -271,13 +346,20 @@ def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
     accuracy, ri, mri, monkeypatch, tmp_path, size, sizes
 ):
     ood = pd.concat([OOD.assign(size=name) for name in sizes])
-    _, said, shown = drawn(monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes)
+    _, said, shown = drawn(
+        monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes
+    )
     assert f"train_subset {size}" in said and set(shown["size"].astype(str)) == {size}
     assert all(name in said.split("train_subset")[1] for name in sizes)
     tables = {"ri": ri, "mri": mri}
-    inputs = {key: pd.concat([table.assign(size=s) for s in sizes]) for key, table in tables.items()}
+    inputs = {
+        key: pd.concat([table.assign(size=s) for s in sizes]) for key, table in tables.items()
+    }
     figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, RI_MATRIX, size, sizes)
-    assert f"train_subset {size}" in figure.get_supxlabel() and "fine-tuned on" in figure.get_supxlabel()
+    assert (
+        f"train_subset {size}" in figure.get_supxlabel()
+        and "fine-tuned on" in figure.get_supxlabel()
+    )
     assert set(shown["size"].astype(str)) == {size}, "a table whose rows had lost it"
 
 
@@ -289,37 +371,75 @@ def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(monkeypatch, t
 
 def test_a_method_that_a_model_lacks_has_an_empty_panel(accuracy):
     figure, shown = draw_accuracy(accuracy, methods={"ft": "FT", "for_vits": "V"})
-    assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(shown["method"])
+    assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(
+        shown["method"]
+    )
 
 
 def test_flips_diverge_from_zero_with_their_intervals():
-    shares = {"agreement": (60.0, 50.0, 72.0), "right_to_wrong": (5.0, 3.0, 8.0), "wrong_to_right": (9.0, 8.0, 12.0)}
+    shares = {
+        "agreement": (60.0, 50.0, 72.0),
+        "right_to_wrong": (5.0, 3.0, 8.0),
+        "wrong_to_right": (9.0, 8.0, 12.0),
+    }
     ends = ("", "_low", "_high")
-    values = {f"{name}{end}": x for name, spread in shares.items() for end, x in zip(ends, spread, strict=True)}
-    table = pd.DataFrame([{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")])
-    figure, shown = flips.draw(table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9)
+    values = {
+        f"{name}{end}": x
+        for name, spread in shares.items()
+        for end, x in zip(ends, spread, strict=True)
+    }
+    table = pd.DataFrame(
+        [{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")]
+    )
+    figure, shown = flips.draw(
+        table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9
+    )
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == [-5, -5, 9, 9]
     ends = [tuple(segment[:, 0]) for lines in left.collections for segment in lines.get_segments()]
     assert ends == [(-8, -3)] * 2 + [(8, 12)] * 2
-    assert [tuple(segment[:, 0]) for segment in right.collections[0].get_segments()] == [(50, 72)] * 2
-    assert [label.get_text() for label in left.get_yticklabels()] == ["LwF", "FT"] and left.yaxis_inverted()
-    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"] and set(shown["method"]) == {"ft", "lwf"}
+    assert [tuple(segment[:, 0]) for segment in right.collections[0].get_segments()] == [
+        (50, 72)
+    ] * 2
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "LwF",
+        "FT",
+    ] and left.yaxis_inverted()
+    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"] and set(shown["method"]) == {
+        "ft",
+        "lwf",
+    }
     assert "90%" in figure.get_supxlabel()
 
 
 def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     lines = [
-        ("m", "ft", target, seed, dataset, 20.0, 10.0 + 4 * seed if target != dataset else 99.0, 3.0, 1.0 + seed)
+        (
+            "m",
+            "ft",
+            target,
+            seed,
+            dataset,
+            20.0,
+            10.0 + 4 * seed if target != dataset else 99.0,
+            3.0,
+            1.0 + seed,
+        )
         for target, seed, dataset in itertools.product(TARGETS, (0, 1), TARGETS)
     ]
     columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
     columns += ["ece_floor_before", "ece_floor_after"]
     figure, shown = calibration.draw(
-        pd.DataFrame(lines, columns=columns), models={"m": "M"}, methods={"ft": "FT", "vit": "V"}, datasets=DATASETS
+        pd.DataFrame(lines, columns=columns),
+        models={"m": "M"},
+        methods={"ft": "FT", "vit": "V"},
+        datasets=DATASETS,
     )
     axes, absent = figure.axes
-    assert shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2 and not absent.axison
+    assert (
+        shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2
+        and not absent.axison
+    )
     joined, before, after, floor_before, floor_after = axes.collections
     assert [tuple(segment[:, 0]) for segment in joined.get_segments()][:2] == [(20, 12)] * 2
     assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
@@ -327,7 +447,10 @@ def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     assert [tuple(place) for place in floor_before.get_offsets()] == [(3, 0), (3, 1)]
     assert [tuple(place) for place in floor_after.get_offsets()] == [(1.5, 0), (1.5, 1)]
     named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named[2:] == ["floor before", "floor after"] and "perfectly calibrated" in figure.get_supxlabel()
+    assert (
+        named[2:] == ["floor before", "floor after"]
+        and "perfectly calibrated" in figure.get_supxlabel()
+    )
     assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())
 
 
@@ -339,7 +462,14 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
     values = {"id_before": 85.0, "ood_before": 70.0, "id_after": 40.0, "ood_after": 15.0}
     values |= {"rho_before": 5.0, "rho_after": -5.0}
     lines = [
-        {"model": "m", "method": method, "target": target, "dataset": "b", "in_distribution": "a", **values}
+        {
+            "model": "m",
+            "method": method,
+            "target": target,
+            "dataset": "b",
+            "in_distribution": "a",
+            **values,
+        }
         for method, target in itertools.product(("ft", "lwf"), "bc")
     ]
     figure, shown = effective_robustness.draw(
@@ -350,7 +480,9 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
         datasets=DATASETS,
         confidence=0.9,
     )
-    assert len(figure.axes) == 2 and set(shown["target"]) == {"c"}, "what was fine-tuned on is not shown"
+    assert len(figure.axes) == 2 and set(shown["target"]) == {"c"}, (
+        "what was fine-tuned on is not shown"
+    )
     axes = figure.axes[0]
     _, _, dots, before, after = axes.lines
     assert list(dots.get_xdata()) == [50, 60, 80] and list(dots.get_ydata()) == [30, 40, 60]
@@ -359,7 +491,10 @@ def test_effective_robustness_joins_before_and_after_beside_the_baselines():
     (arrow,) = axes.texts
     assert (arrow.xyann, arrow.xy) == ((85, 70), (40, 15))
     assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
-    assert figure.axes[1].get_xlabel() == "Set A (%)" and "90%" in figure.legends[0].get_texts()[-1].get_text()
+    assert (
+        figure.axes[1].get_xlabel() == "Set A (%)"
+        and "90%" in figure.legends[0].get_texts()[-1].get_text()
+    )
     assert axes.get_xlim()[0] < 40 and axes.get_xlim()[1] > 85 and axes.get_ylim()[0] < 15
 
 
@@ -382,7 +517,12 @@ def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
         drawn, axes = plt.subplots()
         axes.plot([0, 1], label=text)
         axes.set_xticks([0], [text])
-        for name in (axes.set_title(text), axes.text(0, 0, text), axes.annotate(text, (0, 0)), drawn.suptitle(text)):
+        for name in (
+            axes.set_title(text),
+            axes.text(0, 0, text),
+            axes.annotate(text, (0, 0)),
+            drawn.suptitle(text),
+        ):
             assert name.get_text() == text
         axes.legend()
         drawn.canvas.draw()
@@ -391,9 +531,14 @@ def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
 
 def test_logarithmic_axes_are_without_mathtext():
     keys = pd.DataFrame({"model": "m", "method": ["a", "b"], "size": "all"})
-    costs, means = keys.assign(device="cpu", seconds=[1.0, 4000.0]), keys.assign(mri=1.0, ci_low=0.5, ci_high=1.5)
+    costs, means = (
+        keys.assign(device="cpu", seconds=[1.0, 4000.0]),
+        keys.assign(mri=1.0, ci_low=0.5, ci_high=1.5),
+    )
     with plt.style.context(STYLE):
-        made, _ = cost.draw(costs, means, models={"m": "M"}, methods={"a": "A", "b": "B"}, confidence=0.95)
+        made, _ = cost.draw(
+            costs, means, models={"m": "M"}, methods={"a": "A", "b": "B"}, confidence=0.95
+        )
         made.canvas.draw()
     texts = [part.get_text() for part in made.findobj(Text)]
     assert "10" in texts and not any("$" in text for text in texts)

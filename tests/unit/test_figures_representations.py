@@ -18,25 +18,53 @@ LOOK = {"models": {"m": "M"}, "methods": METHODS, "targets": {"a": "Set A"}, "co
 def cka():
     """CKA of two methods and two layers on the target and three other places, which differ in the second decimal."""
     lines = [
-        ("m", method, "a", seed, dataset, layer, depth, value + seed / 50, value - 0.1, value + 0.05)
+        (
+            "m",
+            method,
+            "a",
+            seed,
+            dataset,
+            layer,
+            depth,
+            value + seed / 50,
+            value - 0.1,
+            value + 0.05,
+        )
         for method, start in (("ft", 0.5), ("lwf", 0.7))
         for seed in (0, 1)
         for layer, depth in (("stage1", 1), ("pre_logits", 5))
         for dataset, value in (("a", start), ("b", 0.11), ("others", start - 0.2 - depth / 100))
     ]
-    columns = ["model", "method", "target", "seed", "dataset", "layer", "depth", "cka", "ci_low", "ci_high"]
+    columns = [
+        "model",
+        "method",
+        "target",
+        "seed",
+        "dataset",
+        "layer",
+        "depth",
+        "cka",
+        "ci_low",
+        "ci_high",
+    ]
     return pd.DataFrame(lines, columns=columns)
 
 
 def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_on_the_others(cka):
     figure, shown = cka_layers.draw(cka, **LOOK)
     own, others = figure.axes
-    assert own.get_title("left") == "M, on the target" and "other datasets" in others.get_title("left")
-    lines = [container.lines[0].get_ydata() for axes in (own, others) for container in axes.containers]
+    assert own.get_title("left") == "M, on the target" and "other datasets" in others.get_title(
+        "left"
+    )
+    lines = [
+        container.lines[0].get_ydata() for axes in (own, others) for container in axes.containers
+    ]
     means_over_seeds = [[0.51, 0.51], [0.71, 0.71], [0.3, 0.26], [0.5, 0.46]]
     assert [pytest.approx(line) for line in means_over_seeds] == [list(line) for line in lines]
     (ends,) = own.containers[0].lines[2]
-    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [[0.4, 0.55]] * 2
+    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [
+        [0.4, 0.55]
+    ] * 2
     assert len(own.collections) == 4  # bands and whiskers
     assert [label.get_text() for label in own.get_xticklabels()] == ["¼", "head's\ninput"]
     (legend,) = figure.legends
@@ -47,13 +75,20 @@ def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_o
 
 def test_a_method_that_a_model_lacks_has_no_line(cka):
     figure, _ = cka_layers.draw(cka[cka["method"] == "ft"], **LOOK)
-    assert [len(container.lines[0].get_ydata()) for container in figure.axes[0].containers] == [2, 0]
+    assert [len(container.lines[0].get_ydata()) for container in figure.axes[0].containers] == [
+        2,
+        0,
+    ]
 
 
 def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
     cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
-    about = {"config": {"statistics": {"confidence": 0.9}}} | {key: {} for key in ("models", "methods", "datasets")}
-    (shown,) = page_tables({"cka": tmp_path / "cka.csv"}, ROOT / "workflow/report/tables.yaml", about)
+    about = {"config": {"statistics": {"confidence": 0.9}}} | {
+        key: {} for key in ("models", "methods", "datasets")
+    }
+    (shown,) = page_tables(
+        {"cka": tmp_path / "cka.csv"}, ROOT / "workflow/report/tables.yaml", about
+    )
     texts = dict(zip(shown["header"], (cell[0] for cell in shown["rows"][0]), strict=True))
     (interval,) = (text for header, text in texts.items() if header.startswith("90 %"))
     assert (texts["CKA"], interval, texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")
@@ -61,9 +96,27 @@ def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
 
 def test_stir_shows_both_directions_and_cka_with_their_intervals():
     lines = [
-        ("m", method, "a", 0, reference, value, value - 0.1, value + 0.1, 0.9, 0.8, 0.95, 64, residual, 0.99)
+        (
+            "m",
+            method,
+            "a",
+            0,
+            reference,
+            value,
+            value - 0.1,
+            value + 0.1,
+            0.9,
+            0.8,
+            0.95,
+            64,
+            residual,
+            0.99,
+        )
         for method, start in (("ft", 0.3), ("lwf", 0.5))
-        for reference, value, residual in (("pretrained", start, 0.05), ("fine-tuned", start + 0.2, 0.11))
+        for reference, value, residual in (
+            ("pretrained", start, 0.05),
+            ("fine-tuned", start + 0.2, 0.11),
+        )
     ]
     columns = [
         *("model", "method", "target", "seed", "reference", "stir", "ci_low", "ci_high"),
@@ -72,20 +125,50 @@ def test_stir_shows_both_directions_and_cka_with_their_intervals():
     figure, shown = stir.draw(pd.DataFrame(lines, columns=columns), **LOOK)
     (axes,) = figure.axes
     heights = [list(container.lines[0].get_ydata()) for container in axes.containers]
-    assert heights == [pytest.approx([0.3, 0.5]), pytest.approx([0.5, 0.7]), pytest.approx([0.9, 0.9])]
+    assert heights == [
+        pytest.approx([0.3, 0.5]),
+        pytest.approx([0.5, 0.7]),
+        pytest.approx([0.9, 0.9]),
+    ]
     (ends,) = axes.containers[0].lines[2]
-    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [[0.2, 0.4], [0.4, 0.6]]
+    assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [
+        [0.2, 0.4],
+        [0.4, 0.6],
+    ]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["FT", "LwF"]
-    assert [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"] == [[0.99] * 2] * 2
-    legend = [text.get_text() for text in figure.legends[0].get_texts() if "own inversions" not in text.get_text()]
-    assert legend == ["STIR(fine-tuned | pretrained)", "STIR(pretrained | fine-tuned)", "CKA on the images themselves"]
-    assert "64 images" in figure.get_supxlabel() and ": 5 to 11 % of" in figure.get_supxlabel() and len(shown) == 4
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"] == [
+        [0.99] * 2
+    ] * 2
+    legend = [
+        text.get_text()
+        for text in figure.legends[0].get_texts()
+        if "own inversions" not in text.get_text()
+    ]
+    assert legend == [
+        "STIR(fine-tuned | pretrained)",
+        "STIR(pretrained | fine-tuned)",
+        "CKA on the images themselves",
+    ]
+    assert (
+        "64 images" in figure.get_supxlabel()
+        and ": 5 to 11 % of" in figure.get_supxlabel()
+        and len(shown) == 4
+    )
 
 
 def test_cka_epochs_starts_at_1_and_has_a_point_per_snapshot(cka):
     rows = cka[cka["layer"] == "stage1"].drop(columns=["layer", "depth"])
-    rows = pd.concat([rows.assign(trained=50.0), rows.assign(trained=100.0, cka=rows["cka"] - 0.05)])
+    rows = pd.concat(
+        [rows.assign(trained=50.0), rows.assign(trained=100.0, cka=rows["cka"] - 0.05)]
+    )
     figure, shown = cka_epochs.draw(rows, **LOOK)
-    lines = [list(container.lines[0].get_ydata()) for axes in figure.axes for container in axes.containers]
+    lines = [
+        list(container.lines[0].get_ydata())
+        for axes in figure.axes
+        for container in axes.containers
+    ]
     assert lines == [pytest.approx([1, start, start - 0.05]) for start in (0.51, 0.71, 0.3, 0.5)]
-    assert set(shown["trained"]) == {0, 50, 100} and "Steps of fine-tuning (%)" in figure.get_supxlabel()
+    assert (
+        set(shown["trained"]) == {0, 50, 100}
+        and "Steps of fine-tuning (%)" in figure.get_supxlabel()
+    )

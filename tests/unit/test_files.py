@@ -39,7 +39,9 @@ def test_both_published_forms_of_a_digest_are_checked(tmp_path):
 
 def test_a_tilde_is_the_home_folder_and_an_unknown_users_is_refused(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert from_home("~/data", "config") == Path("/home/me/data") and from_home("/a/~b", "config") == Path("/a/~b")
+    assert from_home("~/data", "config") == Path("/home/me/data") and from_home(
+        "/a/~b", "config"
+    ) == Path("/a/~b")
     with pytest.raises(UserError, match="^config: .*~no-such-user/data"):
         from_home("~no-such-user/data", "config")
 
@@ -90,9 +92,13 @@ def test_tables_are_written_without_index_and_with_the_digits_asked_for(tmp_path
     assert (tmp_path / "t.csv").read_bytes().startswith(b"a,b,c\n0.33,1,x\n")
 
 
-def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(tmp_path, monkeypatch, caplog):
+def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
+    tmp_path, monkeypatch, caplog
+):
     caplog.set_level("INFO")
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2000 if folder == tmp_path else 0))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda folder: SimpleNamespace(free=2000 if folder == tmp_path else 0)
+    )
     for needed in (0, 2000):
         refuse_full_disk(tmp_path, needed, "prepare of a")
     assert "prepare of a" in caplog.text and caplog.text.count("2.00kB") == 3
@@ -101,7 +107,12 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(tmp_path
 
 
 def test_bytes_are_shown_in_powers_of_a_thousand():
-    assert [in_bytes(number) for number in (0, 999, 1250, 1.25e9)] == ["0.00B", "999B", "1.25kB", "1.25GB"]
+    assert [in_bytes(number) for number in (0, 999, 1250, 1.25e9)] == [
+        "0.00B",
+        "999B",
+        "1.25kB",
+        "1.25GB",
+    ]
 
 
 def test_progress_is_lines_of_the_log_and_short_work_has_none(caplog, capfd):

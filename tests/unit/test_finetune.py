@@ -59,22 +59,30 @@ FULL = replace(TRAINING, epochs=3, weight_decay=0.02, warmup_fraction=0.25)
 def expected(network, target, training, seed=0, lr=0.01, penalty=lambda *_: 0):
     model = copy.deepcopy(network)
     pixels = normalised(target.images)
-    history = trained_by_hand(model, pixels, target.labels, target.space, lr, training, seed, penalty)
+    history = trained_by_hand(
+        model, pixels, target.labels, target.space, lr, training, seed, penalty
+    )
     return model, history
 
 
 def agree(network, found, history, by_hand, history_by_hand):
     """The same weights, to a small part of what they moved, and the same history."""
     before = network.state_dict()
-    for (name, value), wanted in zip(found.state_dict().items(), by_hand.state_dict().values(), strict=True):
+    for (name, value), wanted in zip(
+        found.state_dict().items(), by_hand.state_dict().values(), strict=True
+    ):
         moved = (wanted - before[name]).float().abs().max().item()
-        torch.testing.assert_close(value, wanted, rtol=0, atol=0.01 * moved + 1e-7, msg=lambda text, n=name: n + text)
+        torch.testing.assert_close(
+            value, wanted, rtol=0, atol=0.01 * moved + 1e-7, msg=lambda text, n=name: n + text
+        )
     assert [row.keys() for row in history] == [row.keys() for row in history_by_hand]
     for row, other in zip(history, history_by_hand, strict=True):
         assert row == pytest.approx(other, rel=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"warmup_steps": 1}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"warmup_steps": 1}]
+)
 def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
     training = replace(FULL, **changes)
     found = trained(FullFineTuning(lr=0.01), network, target, training, seed=3)
@@ -84,7 +92,9 @@ def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes
 def test_batch_norm_that_trains_follows_the_batches(network, target):
     found = trained(FullFineTuning(lr=0.01, batch_norm="train"), network, target, FULL)
     model = copy.deepcopy(network).train()
-    history = trained_by_hand(model, normalised(target.images), target.labels, target.space, 0.01, FULL, 0)
+    history = trained_by_hand(
+        model, normalised(target.images), target.labels, target.space, 0.01, FULL, 0
+    )
     agree(network, *found, model, history)
 
 
@@ -104,7 +114,11 @@ def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     algorithm, sizes = FullFineTuning(lr=0.01), []
     forward = algorithm.logits
     algorithm.logits = lambda rows: sizes.append(len(rows)) or forward(rows)
-    agree(network, *trained(algorithm, network, target, training), *expected(network, target, training))
+    agree(
+        network,
+        *trained(algorithm, network, target, training),
+        *expected(network, target, training),
+    )
     assert max(sizes) == 3, "memory is that of a part"
 
 
@@ -134,7 +148,14 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
 
 @pytest.mark.parametrize(
     ("images", "changes"),
-    [(95, {}), (96, {}), (97, {}), (95, {"warmup_steps": 2}), (95, {"warmup_fraction": 0.0}), (3, {"epochs": 1})],
+    [
+        (95, {}),
+        (96, {}),
+        (97, {}),
+        (95, {"warmup_steps": 2}),
+        (95, {"warmup_fraction": 0.0}),
+        (3, {"epochs": 1}),
+    ],
 )
 def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero(images, changes):
     training = replace(TRAINING, **{"epochs": 7, "batch_size": 12, **changes})
@@ -154,7 +175,10 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
-    states = [trained(FullFineTuning(lr=0.01), network, target, seed=seed)[0].state_dict() for seed in (0, 0, 1)]
+    states = [
+        trained(FullFineTuning(lr=0.01), network, target, seed=seed)[0].state_dict()
+        for seed in (0, 0, 1)
+    ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
@@ -162,13 +186,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, targ
 def test_only_what_a_method_trains_has_gradients(network, target):
     """What is frozen costs no gradient, and weight decay doesn't reach it."""
     method, model = FullFineTuning(lr=0.01), copy.deepcopy(network)
-    method.trainable = lambda: [(name, p) for name, p in model.named_parameters() if name.startswith("fc.")]
+    method.trainable = lambda: [
+        (name, p) for name, p in model.named_parameters() if name.startswith("fc.")
+    ]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     method.setup(task_of(model, target))
     _, changes = train(method, network.state_dict(), FULL, RUN, CPU)
     assert changes.keys() == {"fc.weight", "fc.bias"}
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        "fc.weight",
+        "fc.bias",
+    }
 
 
 def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target):
@@ -189,25 +218,36 @@ def diverging(monkeypatch, at):
 
 
 @pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2), (5, 2)])
-def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(network, target, monkeypatch, at, epoch):
+def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
+    network, target, monkeypatch, at, epoch
+):
     method = FullFineTuning(lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
     diverging(monkeypatch, at)  # with three steps in an epoch
-    with pytest.raises(DivergenceError, match=f"the loss at epoch {epoch}, step {at} is not finite") as caught:
+    with pytest.raises(
+        DivergenceError, match=f"the loss at epoch {epoch}, step {at} is not finite"
+    ) as caught:
         train(method, network.state_dict(), replace(FULL, warmup_steps=1), RUN, CPU)
     assert caught.value.epochs == epoch - 1
-    assert caught.value.good.keys() == ({name for name, _ in network.named_parameters()} if epoch == 2 else set())
+    assert caught.value.good.keys() == (
+        {name for name, _ in network.named_parameters()} if epoch == 2 else set()
+    )
 
 
 def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network, target):
     method = FullFineTuning(lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
-    method.state_delta = lambda pretrained: {"fine": torch.ones(2), "w": torch.tensor([1.0, math.inf])}
+    method.state_delta = lambda pretrained: {
+        "fine": torch.ones(2),
+        "w": torch.tensor([1.0, math.inf]),
+    }
     with pytest.raises(DivergenceError, match="'w' after step 3 is not finite"):
         train(method, network.state_dict(), FULL, RUN, CPU)
 
 
-def test_a_training_that_goes_on_counts_what_was_done_before(network, target, tmp_path, monkeypatch, caplog, progress):
+def test_a_training_that_goes_on_counts_what_was_done_before(
+    network, target, tmp_path, monkeypatch, caplog, progress
+):
     caplog.set_level(logging.INFO, "rib")
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
     step, done = finetune._step, []
@@ -256,7 +296,11 @@ def folders(network, small, tmp_path_factory):
 def job(folders, out, algorithm="ft", settings=None, **changes):
     """Run `finetune`; the files that it writes, by name."""
     out.mkdir(exist_ok=True)
-    files = {"checkpoint": "checkpoint.safetensors", "history": "history.csv", "manifest": "manifest.json"}
+    files = {
+        "checkpoint": "checkpoint.safetensors",
+        "history": "history.csv",
+        "manifest": "manifest.json",
+    }
     files |= {"saved": "state.pt", "rescue": "logs/rescued.safetensors"}
     arguments = {
         "run": Run("net", "set", "ft", "all", 5),
@@ -292,7 +336,9 @@ def same_changes(network, found, model):
         torch.testing.assert_close(value, wanted[name], rtol=0, atol=0.02 * moved)
 
 
-def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, folders, tmp_path, progress):
+def test_a_job_writes_what_changed_its_history_and_what_it_saw(
+    network, small, folders, tmp_path, progress
+):
     paths = job(folders, tmp_path / "a")
     run = "net/set/ft/all/5"
     assert progress() == [(f"training {run}", 54, 54, "image"), (f"fit of {run}", 18, 18, "image")]
@@ -305,17 +351,27 @@ def test_a_job_writes_what_changed_its_history_and_what_it_saw(network, small, f
     for row, other in zip(rows, history, strict=True):
         assert row == pytest.approx(other, rel=1e-4)
     with torch.inference_mode():
-        right = masked(model.eval()(normalised(small.images, MEAN, STD)), SPACE).argmax(dim=1).numpy() == small.labels
+        right = (
+            masked(model.eval()(normalised(small.images, MEAN, STD)), SPACE).argmax(dim=1).numpy()
+            == small.labels
+        )
     assert read_json(paths["manifest"]) == {
         **{"device": "cpu", "label_space": SPACE.digest},
-        **{"train_images": 18, "steps": 5 * 3, "images": 18 * 3, "fit": pytest.approx(right.mean(), abs=1e-6)},
+        **{
+            "train_images": 18,
+            "steps": 5 * 3,
+            "images": 18 * 3,
+            "fit": pytest.approx(right.mean(), abs=1e-6),
+        },
     }
     assert not paths["saved"].exists() and not paths["rescue"].parent.exists()
 
 
 def test_a_job_trains_on_the_train_split_within_size_and_budget(network, small, folders, tmp_path):
     chosen = np.isin(np.arange(18), rows_of("train", 18))
-    target = DatasetFiles("set", folders["target"], split=split_file(tmp_path / "split.parquet", 18))
+    target = DatasetFiles(
+        "set", folders["target"], split=split_file(tmp_path / "split.parquet", 18)
+    )
     paths = job(folders, tmp_path / "split", target=target)
     same_changes(network, stored(network, paths["checkpoint"]), by_hand(network, small, chosen)[0])
     assert read_json(paths["manifest"])["images"] == chosen.sum() * 3
@@ -326,7 +382,11 @@ def test_a_job_trains_on_the_train_split_within_size_and_budget(network, small, 
         ("both", {"run": six, "training": by_epochs, "view": replace(VIEW, budget=9)}, 6),
     ):
         facts = read_json(job(folders, tmp_path / name, **changes)["manifest"])
-        assert (facts["train_images"], facts["steps"], facts["images"]) == (images, 3 * -(-images // 4), images * 3)
+        assert (facts["train_images"], facts["steps"], facts["images"]) == (
+            images,
+            3 * -(-images // 4),
+            images * 3,
+        )
 
 
 def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_path):
@@ -351,7 +411,9 @@ def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_pat
 def by_steps(network, pixels, labels, training, steps, seed=5, lr=0.02):
     """SGD for a number of steps, written out: the network after each, and the mean scores of each epoch."""
     model, states, scores = copy.deepcopy(network), [], []
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay
+    )
     n, size, of_epoch = len(labels), training.batch_size, -(-len(labels) // training.batch_size)
     for step in range(steps):
         epoch, place = divmod(step, of_epoch)
@@ -366,7 +428,10 @@ def by_steps(network, pixels, labels, training, steps, seed=5, lr=0.02):
         scores += [[]] if place == 0 else []
         scores[-1].append((len(rows), error.item(), (logits.argmax(dim=1) == own).sum().item()))
     seen = [sum(count for count, _, _ in epoch) for epoch in scores]
-    errors = [sum(count * error for count, error, _ in epoch) / n for epoch, n in zip(scores, seen, strict=True)]
+    errors = [
+        sum(count * error for count, error, _ in epoch) / n
+        for epoch, n in zip(scores, seen, strict=True)
+    ]
     right = [sum(right for _, _, right in epoch) / n for epoch, n in zip(scores, seen, strict=True)]
     return states, errors, right
 
@@ -396,13 +461,17 @@ def test_a_job_trains_for_its_steps_or_epochs(
     states, errors, right = by_steps(network, pixels, labels, training, steps)
     same_changes(network, stored(network, paths["checkpoint"]), states[-1])
     with open(paths["history"]) as file:
-        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        history = [
+            {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+        ]
     assert [row["epoch"] for row in history] == list(range(1, epochs + 1)) and len(errors) == epochs
     assert [row["cross_entropy"] for row in history] == pytest.approx(errors, rel=1e-4)
     assert [row["accuracy"] for row in history] == pytest.approx(right, rel=1e-6)
     of_epoch = -(-len(labels) // 4)
     lasts = [min(of_epoch * epoch, steps) - 1 for epoch in range(1, epochs + 1)]
-    assert [row["lr"] for row in history] == pytest.approx([rate(step, steps, 0.02, training) for step in lasts])
+    assert [row["lr"] for row in history] == pytest.approx(
+        [rate(step, steps, 0.02, training) for step in lasts]
+    )
     facts = read_json(paths["manifest"])
     assert (facts["train_images"], facts["steps"], facts["images"]) == (len(labels), steps, images)
     assert progress()[0][1:3] == (images, images)
@@ -410,7 +479,11 @@ def test_a_job_trains_for_its_steps_or_epochs(
 
 @pytest.mark.parametrize(
     ("steps", "number", "kept"),
-    [(15, 10, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15]), (4, 10, [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]), (7, 3, [3, 5, 7])],
+    [
+        (15, 10, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15]),
+        (4, 10, [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]),
+        (7, 3, [3, 5, 7]),
+    ],
 )
 def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
     network, small, folders, tmp_path, steps, number, kept
@@ -419,7 +492,9 @@ def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
     training = replace(FULL, epochs=None, steps=steps)
     paths = job(folders, tmp_path / "run", snapshots=snapshots, training=training)
     assert snapshots[-1].read_bytes() == paths["checkpoint"].read_bytes()
-    states, _, _ = by_steps(network, normalised(small.images, MEAN, STD), small.labels, training, steps)
+    states, _, _ = by_steps(
+        network, normalised(small.images, MEAN, STD), small.labels, training, steps
+    )
     for step, path in zip(kept, snapshots, strict=True):
         same_changes(network, stored(network, path), states[step - 1])
 
@@ -444,7 +519,10 @@ def restored(network, path, name, pixels):
     """The network of a checkpoint, and its inputs, put together from what each method stores."""
     model, tensors = copy.deepcopy(network), safetensors.torch.load_file(path)
     if name == "visual_prompt":
-        pixels, strips = pixels.clone(), {key.removeprefix("padding_prompt."): t for key, t in tensors.items()}
+        pixels, strips = (
+            pixels.clone(),
+            {key.removeprefix("padding_prompt."): t for key, t in tensors.items()},
+        )
         width = strips["top"].shape[1]
         pixels[:, :, :width] += strips["top"]
         pixels[:, :, -width:] += strips["bottom"]
@@ -456,7 +534,9 @@ def restored(network, path, name, pixels):
             weight = key.removesuffix(".lora_A")
             state[weight] += (tensors[f"{weight}.lora_B"] @ tensors[key]).view(state[weight].shape)
     else:
-        model.load_state_dict({**network.state_dict(), **xor_decompress(tensors, network.state_dict())})
+        model.load_state_dict(
+            {**network.state_dict(), **xor_decompress(tensors, network.state_dict())}
+        )
     return model.eval(), pixels
 
 
@@ -467,7 +547,10 @@ def telling(network, small, tmp_path_factory):
     with torch.no_grad():
         pixels = normalised(small.images, MEAN, STD)
         features = model.forward_head(model.forward_features(pixels), pre_logits=True)
-        model.fc.weight.copy_(torch.randn(model.fc.weight.shape, generator=generator) / features.std(dim=0).clamp(0.01))
+        model.fc.weight.copy_(
+            torch.randn(model.fc.weight.shape, generator=generator)
+            / features.std(dim=0).clamp(0.01)
+        )
         model.fc.bias.copy_(-model.fc.weight @ features.mean(dim=0))
     return model, model_folder(tmp_path_factory.mktemp("telling") / "model", model)
 
@@ -480,7 +563,9 @@ def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
     caplog.set_level(logging.INFO, "rib")
     network, folder = telling
     how, run = replace(FULL, augmentation=["flip", "randaugment"]), Run("net", "set", name, size, 5)
-    paths = job({**folders, "model": folder}, tmp_path / "run", name, TUNED[name], training=how, run=run)
+    paths = job(
+        {**folders, "model": folder}, tmp_path / "run", name, TUNED[name], training=how, run=run
+    )
     dataset = subset(PreparedDataset.open(folders["target"], "set"), size)
     rows = slice(None) if dataset.rows is None else dataset.rows
     pixels, labels = normalised(small.images[rows], MEAN, STD), small.labels[rows]
@@ -494,12 +579,16 @@ def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
     assert f"{100 * fit:.1f} % of {len(labels)} training images" in caplog.text
 
 
-def test_the_fit_is_of_so_many_images_at_most(network, small, folders, tmp_path, monkeypatch, progress):
+def test_the_fit_is_of_so_many_images_at_most(
+    network, small, folders, tmp_path, monkeypatch, progress
+):
     monkeypatch.setattr(finetune, "FIT_IMAGES", 7)
     monkeypatch.setattr(finetune, "FIT_BATCH", 3)
     paths = job(folders, tmp_path / "run")
     part = first_images(PreparedDataset.open(folders["target"], "set"), 7)
-    model, pixels = restored(network, paths["checkpoint"], "ft", normalised(small.images[part.rows], MEAN, STD))
+    model, pixels = restored(
+        network, paths["checkpoint"], "ft", normalised(small.images[part.rows], MEAN, STD)
+    )
     with torch.inference_mode():
         right = masked(model(pixels), SPACE).argmax(dim=1).numpy() == part.labels
     assert read_json(paths["manifest"])["fit"] == pytest.approx(right.mean(), abs=1e-6)
@@ -510,7 +599,9 @@ def test_a_job_with_gradient_checkpointing_writes_the_same_bytes(folders, tmp_pa
     """It is timm's, and in each step of training only: the fit is measured without it."""
     calls = []
     checkpoint = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *a, **k: calls.append(1) or checkpoint(*a, **k))
+    monkeypatch.setattr(
+        torch.utils.checkpoint, "checkpoint", lambda *a, **k: calls.append(1) or checkpoint(*a, **k)
+    )
     paths = job(folders, tmp_path / "all")
     assert not calls
     compute = replace(COMPUTE, gradient_checkpointing=True)
@@ -519,32 +610,57 @@ def test_a_job_with_gradient_checkpointing_writes_the_same_bytes(folders, tmp_pa
     for name in ("checkpoint", "history", "manifest"):
         assert again[name].read_bytes() == paths[name].read_bytes()
     with pytest.raises(
-        UserError, match="^method ft on model net: BatchNorm statistics would be updated twice; set compute"
+        UserError,
+        match="^method ft on model net: BatchNorm statistics would be updated twice; set compute",
     ):
-        job(folders, tmp_path / "moving", compute=compute, settings={"lr": 0.02, "batch_norm": "train"})
+        job(
+            folders,
+            tmp_path / "moving",
+            compute=compute,
+            settings={"lr": 0.02, "batch_norm": "train"},
+        )
 
 
 def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path):
     how, made = replace(FULL, epochs=1, augmentation=["flip"]), []
     for seed in (5, 5, 6):
-        paths = job(folders, tmp_path / f"{len(made)}", training=how, run=Run("net", "set", "ft", "all", seed))
+        paths = job(
+            folders,
+            tmp_path / f"{len(made)}",
+            training=how,
+            run=Run("net", "set", "ft", "all", seed),
+        )
         made.append(paths["checkpoint"].read_bytes())
     assert made[0] == made[1] != made[2]
     plain = job(folders, tmp_path / "plain", training=replace(how, augmentation=[]))
     assert plain["checkpoint"].read_bytes() != made[0]
     flip = Augmentation(["flip"], 32, 5)
     images = torch.from_numpy(small.images).permute(0, 3, 1, 2)
-    images = torch.stack([flip(images[row], 0, row) for row in range(18)]).permute(0, 2, 3, 1).numpy()
+    images = (
+        torch.stack([flip(images[row], 0, row) for row in range(18)]).permute(0, 2, 3, 1).numpy()
+    )
     states, _, _ = by_steps(network, normalised(images, MEAN, STD), small.labels, how, 5)
     same_changes(network, stored(network, tmp_path / "0/checkpoint.safetensors"), states[-1])
     assert not np.array_equal(images, small.images)
 
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
-def test_a_recipe_that_a_method_cannot_be_trained_with_is_refused_with_its_name(folders, tmp_path, changes):
-    how, run = replace(FULL, optimizer="adamw", **changes), Run("net", "set", "visual_prompt", "all", 5)
+def test_a_recipe_that_a_method_cannot_be_trained_with_is_refused_with_its_name(
+    folders, tmp_path, changes
+):
+    how, run = (
+        replace(FULL, optimizer="adamw", **changes),
+        Run("net", "set", "visual_prompt", "all", 5),
+    )
     with pytest.raises(UserError, match="a recipe with layer_decay, or decay_norm_and_bias"):
-        job(folders, tmp_path / "run", "visual_prompt", TUNED["visual_prompt"], training=how, run=run)
+        job(
+            folders,
+            tmp_path / "run",
+            "visual_prompt",
+            TUNED["visual_prompt"],
+            training=how,
+            run=run,
+        )
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -559,19 +675,27 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     method = FullFineTuning(**settings)
     part = SimpleNamespace(images=small.images, labels=small.labels, space=SPACE)
     task = task_of(model.to(memory_format=torch.channels_last), part, seed=5)
-    task.target.inputs.mean, task.target.inputs.std = (255 * torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    task.target.inputs.mean, task.target.inputs.std = (
+        255 * torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD)
+    )
     method.setup(task)
     _, changes = train(method, network.state_dict(), FULL, replace(RUN, seed=5), CPU)
-    assert found.keys() == changes.keys() and all(torch.equal(found[name], changes[name]) for name in found)
+    assert found.keys() == changes.keys() and all(
+        torch.equal(found[name], changes[name]) for name in found
+    )
 
 
-def test_a_job_starts_from_another_methods_checkpoint_and_stores_all_that_differs(network, small, folders, tmp_path):
+def test_a_job_starts_from_another_methods_checkpoint_and_stores_all_that_differs(
+    network, small, folders, tmp_path
+):
     first = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         first.fc.weight += 0.05 * torch.randn(first.fc.weight.shape, generator=generator)
     changed = {"fc.weight": first.fc.weight.detach()}
-    safetensors.torch.save_file(xor_compress(changed, network.state_dict()), tmp_path / "lp.safetensors")
+    safetensors.torch.save_file(
+        xor_compress(changed, network.state_dict()), tmp_path / "lp.safetensors"
+    )
     paths = job(folders, tmp_path / "run", start={"linear_probe": tmp_path / "lp.safetensors"})
     model, _ = by_hand(first, small)
     same_changes(network, stored(network, paths["checkpoint"]), model)
@@ -585,22 +709,32 @@ def test_a_start_with_a_padding_prompt_is_refused(folders, tmp_path):
         job(folders, tmp_path / "run", start={"visual_prompt": tmp_path / "vp.safetensors"})
 
 
-def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(network, small, folders, tmp_path):
+def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(
+    network, small, folders, tmp_path
+):
     settings = {"lr": 0.02, "weight": 0.5}
     with pytest.raises(UserError, match="method ft on model net.*pretraining proxy"):
         job(folders, tmp_path / "without", "replay", settings)
     with_memory = job(
-        folders, tmp_path / "with", "replay", settings, reference=DatasetFiles("memory", folders["memory"])
+        folders,
+        tmp_path / "with",
+        "replay",
+        settings,
+        reference=DatasetFiles("memory", folders["memory"]),
     )
     memory = normalised(random_images(6, 32, seed=2).images, MEAN, STD)
     labels = torch.arange(6) % 3
 
     def penalty(model, rows, logits, step):
-        chosen = np.random.default_rng([5, step, int(rows[0]), 1]).choice(6, size=len(rows), replace=False)
+        chosen = np.random.default_rng([5, step, int(rows[0]), 1]).choice(
+            6, size=len(rows), replace=False
+        )
         return 0.5 * F.cross_entropy(masked(model(memory[chosen]), SPACE), labels[chosen])
 
     model = copy.deepcopy(network)
-    trained_by_hand(model, normalised(small.images, MEAN, STD), small.labels, SPACE, 0.02, FULL, 5, penalty)
+    trained_by_hand(
+        model, normalised(small.images, MEAN, STD), small.labels, SPACE, 0.02, FULL, 5, penalty
+    )
     same_changes(network, stored(network, with_memory["checkpoint"]), model)
 
 
@@ -609,7 +743,9 @@ def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(fol
     # given: the reference dataset with a split, and one that has the images of its train part alone
     whole = random_images(20, 32, seed=2)
     train_part = np.array(rows_of("train", 20))
-    alone = SimpleNamespace(images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space)
+    alone = SimpleNamespace(
+        images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space
+    )
     folder = prepared_folder(tmp_path / "whole", whole)
     split = split_file(tmp_path / "split.parquet", 20)
     references = {
@@ -639,12 +775,16 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
     diverging(monkeypatch, 12)  # of 5 in an epoch
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
     logs = tmp_path / "run" / "logs" / "of" / "it"
-    with pytest.raises(UserError, match=r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2") as e:
+    with pytest.raises(
+        UserError, match=r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2"
+    ) as e:
         job(folders, tmp_path / "run", rescue=logs / "rescued.safetensors")
     assert str(logs / "rescued.safetensors") in str(e.value) and "0.02" in str(e.value)
     kept = safetensors.torch.load_file(logs / "rescued.safetensors")
     wanted = stored(network, good[1])
-    assert kept.keys() == wanted.keys() and all(torch.equal(kept[name], wanted[name]) for name in kept)
+    assert kept.keys() == wanted.keys() and all(
+        torch.equal(kept[name], wanted[name]) for name in kept
+    )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 

@@ -36,7 +36,12 @@ ACCURACY = pd.DataFrame(
 
 def fits_of(ft, lwf=0.2, size="all"):
     """Fits of the checkpoints behind a run of each method."""
-    own = {"ft": {"ft": ft}, "lwf": {"lwf": lwf}, "wise": {"ft": ft}, "soup": {"lwf": lwf, "ft": ft}}
+    own = {
+        "ft": {"ft": ft},
+        "lwf": {"lwf": lwf},
+        "wise": {"ft": ft},
+        "soup": {"lwf": lwf, "ft": ft},
+    }
     return {Run("m", "none", "pretrained", "all", 0): {}} | {
         Run("m", "a", method, size, 0): parts for method, parts in own.items()
     }
@@ -47,27 +52,40 @@ def table_of(fits, **choices):
 
 
 @pytest.mark.parametrize(
-    ("ft", "threshold", "unfinished"), [(0.95, 0.95, "no"), (0.9499, 0.95, "yes"), (0.0, None, "no"), (0.99, 1, "yes")]
+    ("ft", "threshold", "unfinished"),
+    [(0.95, 0.95, "no"), (0.9499, 0.95, "yes"), (0.0, None, "no"), (0.99, 1, "yes")],
 )
 def test_a_run_and_its_merges_are_unfinished_below_the_threshold(ft, threshold, unfinished):
     """At the threshold it is reached; a regularised method is never unfinished, and the pretrained model has no fit."""
     table = table_of(fits_of(ft), threshold=threshold)
-    assert table["unfinished"].to_dict() == {"lwf": "no", **dict.fromkeys(("ft", "wise", "soup"), unfinished)}
+    assert table["unfinished"].to_dict() == {
+        "lwf": "no",
+        **dict.fromkeys(("ft", "wise", "soup"), unfinished),
+    }
     assert table.loc["ft", "fit"] == pytest.approx(100 * ft) and table.loc["lwf", "fit"] == 20
 
 
 def test_the_fit_of_a_merge_is_its_accuracy_where_its_target_is_what_it_was_trained_on():
     assert table_of(fits_of(1.0)).loc[["wise", "soup"], "fit"].tolist() == [60, 60]
     for table in (table_of(fits_of(1.0, size="10")), table_of(fits_of(1.0), whole_targets=False)):
-        assert table.loc[["wise", "soup"], "fit"].isna().all() and table.loc[["ft", "lwf"], "fit"].tolist() == [100, 20]
-    elsewhere = fit_table(fits_of(1.0), ACCURACY.query("dataset != 'a'"), **CHOICES).set_index("method")
+        assert table.loc[["wise", "soup"], "fit"].isna().all() and table.loc[
+            ["ft", "lwf"], "fit"
+        ].tolist() == [100, 20]
+    elsewhere = fit_table(fits_of(1.0), ACCURACY.query("dataset != 'a'"), **CHOICES).set_index(
+        "method"
+    )
     assert elsewhere.loc[["wise", "soup"], "fit"].isna().all(), "the target is not evaluated"
 
 
 def test_a_grid_without_fine_tuned_runs_has_no_fits():
-    assert list(table_of({}).columns) == ["model", "target", "size", "seed", "fit", "unfinished"] and not len(
-        table_of({})
-    )
+    assert list(table_of({}).columns) == [
+        "model",
+        "target",
+        "size",
+        "seed",
+        "fit",
+        "unfinished",
+    ] and not len(table_of({}))
 
 
 # Tables
@@ -78,10 +96,14 @@ def fit(tmp_path):
     """ft on a with seed 1 is unfinished, at 50 %; all others are at 100, LwF's are unknown."""
     lines = [
         ("m", method, target, size, seed, None if method == "lwf" else 100.0, "no")
-        for method, target, size, seed in itertools.product(("ft", "lwf"), "ab", ("all", "10"), (0, 1))
+        for method, target, size, seed in itertools.product(
+            ("ft", "lwf"), "ab", ("all", "10"), (0, 1)
+        )
     ]
     table = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"])
-    table.loc[table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1), ["fit", "unfinished"]] = 50.0, "yes"
+    table.loc[
+        table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1), ["fit", "unfinished"]
+    ] = 50.0, "yes"
     table.to_csv(tmp_path / "fit.csv", index=False)
     return tmp_path / "fit.csv"
 
@@ -111,7 +133,9 @@ def marked(fit, text):
 def test_a_row_has_the_fit_of_the_runs_that_it_covers(fit, columns, row, expected):
     header, line = marked(fit, f"{columns},value,conditions\n{row},0.10,x; y\n")
     assert header == [*columns.split(","), "value", "conditions", "fit", "unfinished"]
-    assert line == [*row.split(","), "0.10", "x; y", *expected], "what was there stays as it was written"
+    assert line == [*row.split(","), "0.10", "x; y", *expected], (
+        "what was there stays as it was written"
+    )
 
 
 def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
@@ -123,25 +147,40 @@ def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
 
 def test_tables_without_runs_and_the_fits_themselves_are_left_alone(fit):
     before = fit.read_bytes()
-    assert marked(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]] and fit.read_bytes() == before
+    assert (
+        marked(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]]
+        and fit.read_bytes() == before
+    )
 
 
 # Names and figures
 
 
 def test_runs_are_named_by_model_and_method_with_size_and_seed_where_there_are_several():
-    runs = pd.DataFrame([("m", "ft", "a", "all", 0), ("m", "ft", "b", "all", 0), ("n", "lwf", "b", "all", 0)])
+    runs = pd.DataFrame(
+        [("m", "ft", "a", "all", 0), ("m", "ft", "b", "all", 0), ("n", "lwf", "b", "all", 0)]
+    )
     runs = runs.set_axis(RUN_COLUMNS, axis=1).assign(unfinished="yes")
-    assert name_unfinished(runs, LABELS) == ["Net, full fine-tuning on Set A, Set B", "Other, LwF on Set B"]
-    assert name_unfinished(runs[:1].assign(size="0.5"), LABELS) == ["Net, full fine-tuning on Set A (size 0.5)"]
+    assert name_unfinished(runs, LABELS) == [
+        "Net, full fine-tuning on Set A, Set B",
+        "Other, LwF on Set B",
+    ]
+    assert name_unfinished(runs[:1].assign(size="0.5"), LABELS) == [
+        "Net, full fine-tuning on Set A (size 0.5)"
+    ]
     several = pd.concat([runs[:1], runs[:1].assign(seed=1)])
-    assert name_unfinished(several, LABELS) == ["Net, full fine-tuning on Set A (seed 0), Set A (seed 1)"]
+    assert name_unfinished(several, LABELS) == [
+        "Net, full fine-tuning on Set A (seed 0), Set A (seed 1)"
+    ]
     several["unfinished"] = ["no", "yes"]
     assert name_unfinished(several, LABELS) == ["Net, full fine-tuning on Set A (seed 1)"]
     assert name_unfinished(runs[:0], LABELS) == []
 
 
-LOOKS = {name: {"label": label, "colour": "#000000", "marker": "o"} for name, label in LABELS["methods"].items()}
+LOOKS = {
+    name: {"label": label, "colour": "#000000", "marker": "o"}
+    for name, label in LABELS["methods"].items()
+}
 FLIPS = pd.DataFrame(
     [
         {"model": "m", "method": method, "size": size}
@@ -174,11 +213,17 @@ def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(
     settings = {"models": {"m": "Net"}, "methods": methods, "confidence": 0.95}
     texts = said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings)
     assert "full fine-tuning †" in texts and "LwF" in texts
-    assert any("† training unfinished: Net, full fine-tuning on Set A (seed 1)" in " ".join(t.split()) for t in texts)
+    assert any(
+        "† training unfinished: Net, full fine-tuning on Set A (seed 1)" in " ".join(t.split())
+        for t in texts
+    )
     texts = said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings, size="10")
     assert not any("†" in text for text in texts), "runs of that size are finished"
     other = {**settings, "models": {"n": "Other"}}
-    assert not any("†" in text for text in said(monkeypatch, fit, "flips", {"flips": FLIPS.assign(model="n")}, other))
+    assert not any(
+        "†" in text
+        for text in said(monkeypatch, fit, "flips", {"flips": FLIPS.assign(model="n")}, other)
+    )
     assert settings["methods"] == methods, "settings are not changed in place"
 
 
@@ -194,14 +239,29 @@ def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(m
     settings = {"method": "ft", "method_label": "FT", "datasets": {**LABELS["targets"], "c": "C"}}
     settings |= {"models": {"m": {"label": "Net", "colour": "#000000", "marker": "o"}}}
     for target, unfinished in (("a", True), ("b", False)):
-        texts = said(monkeypatch, fit, "radar", {"accuracy": accuracy}, {**settings, "target": target})
+        texts = said(
+            monkeypatch, fit, "radar", {"accuracy": accuracy}, {**settings, "target": target}
+        )
         assert any("after FT †" in text for text in texts) == unfinished
         assert any("training unfinished" in text for text in texts) == unfinished
 
 
 def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
-    ranks = {"model": "m", "method": "lwf", "size": "all", "mri": 1.0, "ci_low": 0.0, "ci_high": 2.0}
-    ranks |= {"seeds": 1, "reference": "pretrained", "difference": 1.0, "diff_low": 0.0, "diff_high": 2.0}
+    ranks = {
+        "model": "m",
+        "method": "lwf",
+        "size": "all",
+        "mri": 1.0,
+        "ci_low": 0.0,
+        "ci_high": 2.0,
+    }
+    ranks |= {
+        "seeds": 1,
+        "reference": "pretrained",
+        "difference": 1.0,
+        "diff_low": 0.0,
+        "diff_high": 2.0,
+    }
     ranks |= {"letters": "a", "smallest_difference": None, "fit": 42.9}
     inputs = {"ranking": pd.DataFrame([ranks])}
     settings = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
@@ -210,7 +270,9 @@ def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
     assert "LwF (fit 42.9 %)" in texts and any(reason in " ".join(text.split()) for text in texts)
     inputs["ranking"] = inputs["ranking"][:0]
     texts = said(monkeypatch, fit, "ranking", inputs, settings)
-    assert "no method is ranked" in texts and any(reason in " ".join(text.split()) for text in texts)
+    assert "no method is ranked" in texts and any(
+        reason in " ".join(text.split()) for text in texts
+    )
 
 
 def test_many_unfinished_runs_are_counted(monkeypatch, fit):
@@ -222,7 +284,9 @@ def test_many_unfinished_runs_are_counted(monkeypatch, fit):
         "methods": {name: LABELS["methods"][name] for name in ("ft", "lwf")},
         "confidence": 0.95,
     }
-    note = " ".join(max(said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings), key=len).split())
+    note = " ".join(
+        max(said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings), key=len).split()
+    )
     assert note.endswith("... (72 runs)") and len(note) < 320
 
 
@@ -232,12 +296,19 @@ def test_many_unfinished_runs_are_counted(monkeypatch, fit):
 def test_methods_that_train_everything_on_the_task_alone_can_fit():
     catalog = Catalog([ROOT / "workflow/catalog"])
     can_fit = {name for name, method in catalog.methods.items() if method.can_fit}
-    assert can_fit == {"ft", "lp_ft", "ft_released", "ft_frozen_head"}  # of which the last has the pretrained head
+    assert can_fit == {
+        "ft",
+        "lp_ft",
+        "ft_released",
+        "ft_frozen_head",
+    }  # of which the last has the pretrained head
     thresholds = {name: family.fit_threshold for name, family in catalog.families.items()}
     assert thresholds == {"emoji": 0.95, "imagenet": None, "digits": 0.95}
 
 
-def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_nothing_are_marked(with_entries):
+def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_nothing_are_marked(
+    with_entries,
+):
     catalog = with_entries(families={"mine": {}})
     threshold = catalog.families["mine"].fit_threshold
     of_random_weights = table_of(fits_of(0.11), can_fit=["ft"], threshold=threshold)
@@ -247,9 +318,17 @@ def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_no
 def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
     catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
     can_fit = [name for name, method in catalog.methods.items() if method.can_fit]
-    for family, unfinished in (("mine", "no"), ("emoji", "yes"), ("digits", "yes"), ("imagenet", "no")):
+    for family, unfinished in (
+        ("mine", "no"),
+        ("emoji", "yes"),
+        ("digits", "yes"),
+        ("imagenet", "no"),
+    ):
         threshold = catalog.families[family].fit_threshold
-        assert table_of(fits_of(0.5), can_fit=can_fit, threshold=threshold).loc["ft", "unfinished"] == unfinished
+        assert (
+            table_of(fits_of(0.5), can_fit=can_fit, threshold=threshold).loc["ft", "unfinished"]
+            == unfinished
+        )
 
 
 def grid_of(catalog, **choices):
@@ -264,8 +343,14 @@ def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
         datasets={"my_set": {"family": "mine"}},
         models={"my_model": {"families": ["mine"]}},
     )
-    choices = {"methods": ["ft", "lwf", "linear_probe"], "method_settings": {"lwf": {"lr": [0.1, 0.2]}}}
-    for family, expected in (("mine", {"ft", "lwf-lr0.1", "lwf-lr0.2"}), ("emoji", {"ft", "linear_probe"})):
+    choices = {
+        "methods": ["ft", "lwf", "linear_probe"],
+        "method_settings": {"lwf": {"lr": [0.1, 0.2]}},
+    }
+    for family, expected in (
+        ("mine", {"ft", "lwf-lr0.1", "lwf-lr0.2"}),
+        ("emoji", {"ft", "linear_probe"}),
+    ):
         models = ["my_model"] if family == "mine" else ["efficientnet_lite0"]
         methods = grid_of(catalog, family=family, models=models, **choices).methods
         can_fit = [name for name, method in methods.items() if method.can_fit]
@@ -276,7 +361,9 @@ def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
 
 
 def test_an_unknown_method_that_can_fit_is_refused_in_one_sentence(with_entries):
-    catalog = with_entries(families={"mine": {"can_fit": ["lwff"]}}, datasets={"my_set": {"family": "mine"}})
+    catalog = with_entries(
+        families={"mine": {"can_fit": ["lwff"]}}, datasets={"my_set": {"family": "mine"}}
+    )
     with pytest.raises(UserError, match=r"families/mine\.yaml, can_fit: .*'lwff'.*'lwf'") as error:
         grid_of(catalog, family="mine", methods=["ft"], targets=["my_set"])
     assert "\n" not in str(error.value)
@@ -286,7 +373,9 @@ def test_an_unknown_method_that_can_fit_is_refused_in_one_sentence(with_entries)
 def test_a_threshold_outside_0_to_1_is_refused_in_one_sentence(tmp_path, threshold):
     text = (ROOT / "workflow/catalog/families/emoji.yaml").read_text()
     (tmp_path / "families").mkdir()
-    (tmp_path / "families/mine.yaml").write_text(text.replace("fit_threshold: 0.95", f"fit_threshold: {threshold}"))
+    (tmp_path / "families/mine.yaml").write_text(
+        text.replace("fit_threshold: 0.95", f"fit_threshold: {threshold}")
+    )
     with pytest.raises(UserError, match=r"'fit_threshold' is .*above 0 and at most 1") as error:
         _ = Catalog([ROOT / "workflow/catalog", tmp_path]).families
     assert "\n" not in str(error.value)

@@ -29,7 +29,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 def timm_folder(**arguments):
     """A folder as timm writes it, whose configuration has these arguments."""
-    timm.models.save_for_hf(timm.create_model("test_vit", num_classes=1000), "net", safe_serialization=True)
+    timm.models.save_for_hf(
+        timm.create_model("test_vit", num_classes=1000), "net", safe_serialization=True
+    )
     config = read_json(Path("net/config.json"))
     write_json(Path("net/config.json"), config | {"model_args": arguments})
 
@@ -45,9 +47,19 @@ def open_clip_folder(**vision):
 # Of each limit: its name, a low value, the folder, and what the sentence says. The process imports the libraries, which
 # takes seconds, so that the cases are few.
 LIMITS = {
-    "processor time": ("SECONDS", 1, lambda: timm_folder(depth=MILLIONS_OF_LAYERS), "more than 1 s"),
+    "processor time": (
+        "SECONDS",
+        1,
+        lambda: timm_folder(depth=MILLIONS_OF_LAYERS),
+        "more than 1 s",
+    ),
     "time": ("PATIENCE", 0.1, lambda: timm_folder(depth=MILLIONS_OF_LAYERS), "more than 120 s"),
-    "memory": ("MEMORY", 256 << 20, lambda: open_clip_folder(layers=MILLIONS_OF_LAYERS), r"more than 268MB of memory"),
+    "memory": (
+        "MEMORY",
+        256 << 20,
+        lambda: open_clip_folder(layers=MILLIONS_OF_LAYERS),
+        r"more than 268MB of memory",
+    ),
 }
 
 
@@ -58,14 +70,19 @@ def test_a_configuration_with_millions_of_layers_meets_each_limit(monkeypatch, k
     make_folder()
     monkeypatch.setattr(foreign_network, limit, value)
     children = psutil.Process().children()
-    with pytest.raises(UserError, match=f"'local-dir:net': building its network took {said}; .*choose another model"):
+    with pytest.raises(
+        UserError,
+        match=f"'local-dir:net': building its network took {said}; .*choose another model",
+    ):
         describe(["local-dir:net"])
     assert psutil.Process().children() == children
 
 
 @pytest.mark.thorough
 @pytest.mark.attack("weights")
-def test_facts_within_the_limits_are_those_of_the_network_and_the_process_knows_no_secrets(monkeypatch):
+def test_facts_within_the_limits_are_those_of_the_network_and_the_process_knows_no_secrets(
+    monkeypatch,
+):
     """A network of the hub is built by library code, which may read the environment."""
     environments = []
     popen = limited_process.subprocess.Popen
@@ -76,7 +93,10 @@ def test_facts_within_the_limits_are_those_of_the_network_and_the_process_knows_
 
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setattr(limited_process.subprocess, "Popen", looks)
-    for of in (("timm", "test_vit", {"img_size": [64, 64]}), ("open_clip", "net", {"model_cfg": CLIP})):
+    for of in (
+        ("timm", "test_vit", {"img_size": [64, 64]}),
+        ("open_clip", "net", {"model_cfg": CLIP}),
+    ):
         facts = foreign_network_facts(*of)
         assert facts == network_facts(*of) and facts["type"] == "vit"
     assert len(environments) == 2

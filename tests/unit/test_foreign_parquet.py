@@ -57,8 +57,12 @@ def test_the_size_of_a_table_is_that_of_its_numbers_and_of_every_text(tmp_path):
 @pytest.mark.parametrize("read", [pa.Table.from_pandas, lambda frame: pa.table(dict(frame))])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
-def test_files_of_pandas_and_of_either_version_of_pages_are_read(tmp_path, read, version, compression):
-    frame = pd.DataFrame({"name": pd.Categorical(["b", "a", "b"]), "row": [0, 1, 2], "score": [0.5, None, 1]})
+def test_files_of_pandas_and_of_either_version_of_pages_are_read(
+    tmp_path, read, version, compression
+):
+    frame = pd.DataFrame(
+        {"name": pd.Categorical(["b", "a", "b"]), "row": [0, 1, 2], "score": [0.5, None, 1]}
+    )
     path = tmp_path / "rows.parquet"
     pq.write_table(read(frame), path, data_page_version=version, compression=compression)
     assert checked_size(path, COLUMNS, Size(3, 10**6)).rows == 3
@@ -70,11 +74,18 @@ def test_rows_as_they_are_written_are_within_the_limits_of_a_bundle(tmp_path, le
     rng = np.random.default_rng(0)
     rows = 55_000
     texts = ["model", "target", "method", "size", "dataset"]
-    columns = {name: pa.array([name.ljust(letters, "x")] * rows).dictionary_encode() for name in texts}
-    columns |= {"seed": pa.array([0] * rows, pa.int32()), "alpha": pa.array(np.repeat(np.linspace(0, 1, 11), 5000))}
+    columns = {
+        name: pa.array([name.ljust(letters, "x")] * rows).dictionary_encode() for name in texts
+    }
+    columns |= {
+        "seed": pa.array([0] * rows, pa.int32()),
+        "alpha": pa.array(np.repeat(np.linspace(0, 1, 11), 5000)),
+    }
     columns |= {"row": pa.array(np.tile(np.arange(5000, dtype=np.int32), 11))}
     columns |= {"prediction": pa.array(rng.integers(0, 1000, rows), pa.int16())}
-    columns |= {"rank": pa.array((rng.random(rows) < 0.2) * rng.integers(0, 1000, rows), pa.int16())}
+    columns |= {
+        "rank": pa.array((rng.random(rows) < 0.2) * rng.integers(0, 1000, rows), pa.int16())
+    }
     columns |= {name: pa.array(rng.random(rows).astype(np.float16)) for name in FLOATS}
     assert {*columns} == {*CONSTANT, "row", "prediction", "rank", *FLOATS}
     path = tmp_path / "rows.parquet"
@@ -85,11 +96,15 @@ def test_rows_as_they_are_written_are_within_the_limits_of_a_bundle(tmp_path, le
 
 BOMBS = {
     "a text that each row repeats": lambda: written(table(name=[LONG] * ROWS_OF_TEXT)),
-    "texts of which each repeats the one before": lambda: repeated_by_deltas(table(name=[LONG] * ROWS_OF_TEXT), "name"),
+    "texts of which each repeats the one before": lambda: repeated_by_deltas(
+        table(name=[LONG] * ROWS_OF_TEXT), "name"
+    ),
     "a long text that the footer understates": lambda: understated(
         written(table(name=[16 * LONG] + ["a"] * (ROWS_OF_TEXT - 1)))
     ),
-    "many rows": lambda: written(pa.table({"name": ["a"] * 10**6, "row": np.zeros(10**6, np.int64)})),
+    "many rows": lambda: written(
+        pa.table({"name": ["a"] * 10**6, "row": np.zeros(10**6, np.int64)})
+    ),
 }
 
 
@@ -113,21 +128,36 @@ OTHER_COLUMNS = {
     "a list": ({"name": [["a"]] * ROWS_OF_TEXT}, "'name' of another type"),
     "a structure": ({"more": [{"a": 1}] * ROWS_OF_TEXT}, "'more' of another type"),
     "bytes": ({"more": [b"a"] * ROWS_OF_TEXT}, "'more' of another type"),
-    "a text in place of a number": ({"row": ["a"] * ROWS_OF_TEXT}, "'row' is a text, not a whole number"),
-    "a number in place of a text": ({"name": [1] * ROWS_OF_TEXT}, "'name' is a whole number, not a text"),
-    "a fraction in place of a whole number": ({"row": [0.5] * ROWS_OF_TEXT}, "'row' is a number, not a whole number"),
+    "a text in place of a number": (
+        {"row": ["a"] * ROWS_OF_TEXT},
+        "'row' is a text, not a whole number",
+    ),
+    "a number in place of a text": (
+        {"name": [1] * ROWS_OF_TEXT},
+        "'name' is a whole number, not a text",
+    ),
+    "a fraction in place of a whole number": (
+        {"row": [0.5] * ROWS_OF_TEXT},
+        "'row' is a number, not a whole number",
+    ),
 }
 
 
 @attack
 @pytest.mark.parametrize(("columns", "said"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
-def test_columns_of_other_types_are_refused_before_a_value_is_read(tmp_path, monkeypatch, columns, said):
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *_, **__: pytest.fail("a value was read"))
+def test_columns_of_other_types_are_refused_before_a_value_is_read(
+    tmp_path, monkeypatch, columns, said
+):
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda *_, **__: pytest.fail("a value was read")
+    )
     assert said in refused(tmp_path, written(table(**columns)), Size(1000, 10**6))
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path):
-    assert "lacks the column 'row'" in refused(tmp_path, written(table().drop(["row"])), Size(1000, 10**6))
+    assert "lacks the column 'row'" in refused(
+        tmp_path, written(table().drop(["row"])), Size(1000, 10**6)
+    )
 
 
 @attack

@@ -17,7 +17,9 @@ def with_statistics(model):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "tf_efficientnet_lite0", "test_vit"])
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "test_resnet", "tf_efficientnet_lite0", "test_vit"]
+)
 def test_fusing_changes_logits_by_rounding_only(name):
     torch.manual_seed(0)
     model = with_statistics(timm.create_model(name, num_classes=10)).double()

@@ -134,9 +134,23 @@ BESIDE = {
     "methods/layered.py": "from rib.methods import algorithm\n\n\n@algorithm\nclass L:\n"
     "    def __init__(self, *, layers: list[int]): ...\n",
 }
-CONFIG = {"family": "own", "accept_terms": ["a"]} | dict.fromkeys(("models", "methods", "targets", "datasets"), "all")
+CONFIG = {"family": "own", "accept_terms": ["a"]} | dict.fromkeys(
+    ("models", "methods", "targets", "datasets"), "all"
+)
 # Names that stand for something, where mutated ones are refused at once.
-OWN_NAMES = ["own", "red", "green", "memory", "test", "net", "made", "file", "mine", "blend", "own.csv"]
+OWN_NAMES = [
+    "own",
+    "red",
+    "green",
+    "memory",
+    "test",
+    "net",
+    "made",
+    "file",
+    "mine",
+    "blend",
+    "own.csv",
+]
 KNOWN = st.sampled_from([*OWN_NAMES, "ft", "noto", "iconify", "lora"])
 ENTRIES = VALUES | NAMES | KNOWN | st.lists(KNOWN, max_size=3)
 
@@ -196,7 +210,10 @@ def resolved(config, folders):
         assert posixpath.normpath(path) == path and path.startswith(place), path
         assert all(PLAIN.fullmatch(part) for part in inside.split("/")), path
     assert len(set(grid.runs())) == len(set(map(str, grid.runs()))) == len(grid.runs())
-    entries = [vars(entry) for entry in (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())]
+    entries = [
+        vars(entry)
+        for entry in (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
+    ]
     json.dumps([entries, grid.resolved(), grid.conditions()], allow_nan=False)
     return grid
 
@@ -209,7 +226,10 @@ def written(grid):
             yield f"data/raw/{name}/{source['file']}", "data/raw/"
             yield f"work/partial/0-{source['file']}", "work/partial/"
     geometries = [grid.geometry(name).key for name in grid.models]
-    parts = [*(entry.name for entry in grid.datasets_read()), *(f"group_{name}" for name in grid.evaluation_groups())]
+    parts = [
+        *(entry.name for entry in grid.datasets_read()),
+        *(f"group_{name}" for name in grid.evaluation_groups()),
+    ]
     assert len(parts) == len(set(parts))
     for part in parts:
         yield from ((f"results/{family}/prepare/{part}/{key}", "results/") for key in geometries)
@@ -225,7 +245,10 @@ def written(grid):
 def test_any_config_is_taken_or_refused(data):
     family = data.draw(st.sampled_from(["emoji", "digits", "imagenet"]))
     config = data.draw(
-        mutated({**validated({}, "config", "defaults"), "family": family}, VALUES | st.lists(NAMES, max_size=3))
+        mutated(
+            {**validated({}, "config", "defaults"), "family": family},
+            VALUES | st.lists(NAMES, max_size=3),
+        )
     )
     result = outcome(lambda: resolved(config, [CATALOG]))
     assert isinstance(result, Grid) or "config" in result or "families/" in result, result
@@ -238,9 +261,15 @@ def choices(draw):
     family = draw(st.sampled_from(sorted(catalog.families)))
     datasets = [name for name, entry in catalog.datasets.items() if entry.family == family]
     models = [name for name, entry in catalog.models.items() if family in entry.families]
-    lists = {"models": models, "methods": list(catalog.methods), "targets": datasets, "datasets": datasets}
+    lists = {
+        "models": models,
+        "methods": list(catalog.methods),
+        "targets": datasets,
+        "datasets": datasets,
+    }
     several = {
-        key: st.sampled_from(["all", "default"]) | st.lists(st.sampled_from(names), min_size=1, max_size=4)
+        key: st.sampled_from(["all", "default"])
+        | st.lists(st.sampled_from(names), min_size=1, max_size=4)
         for key, names in lists.items()
     }
     value = st.sampled_from([0.1, 1, "1e-3", "all", 10**400, -1]) | VALUES
@@ -254,7 +283,9 @@ def choices(draw):
         "protocol": st.sampled_from(["paper", "held_out"]),
         "accept_terms": st.just("objectnet_tuning"),
         "recipes": st.sampled_from(["all", "default", "adamw"]) | st.lists(NAMES, max_size=2),
-        "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(0), "steps": st.integers(0)}),
+        "training": st.fixed_dictionaries(
+            {}, optional={"epochs": st.integers(0), "steps": st.integers(0)}
+        ),
         "method_settings": st.dictionaries(
             st.sampled_from(["ft", "lora", "lwf", "wise_ft_curve"]), setting, max_size=2
         ),
@@ -291,7 +322,14 @@ NAMED = [
     ("families/own.yaml", "classes", "file"),
     *(
         ("datasets.yaml", "red", key)
-        for key in ("family", "evaluation_group", "source_group", "variant_of", "icons_file", "layout")
+        for key in (
+            "family",
+            "evaluation_group",
+            "source_group",
+            "variant_of",
+            "icons_file",
+            "layout",
+        )
     ),
     ("datasets.yaml", "red", "source", "file"),
     ("datasets.yaml", "red", "source", "path"),
@@ -329,7 +367,10 @@ def test_no_value_leads_out_of_the_projects_folders(place, name):
 def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
     own, config = copy.deepcopy(OWN), dict(CONFIG)
     if kind == "families":
-        file = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50] + ".yaml"
+        file = (
+            name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50]
+            + ".yaml"
+        )
         name = Path(file).stem
         own[f"families/{file}"] = own.pop("families/own.yaml")
         for entry in own["datasets.yaml"].values():
@@ -352,12 +393,36 @@ def test_plain_names_are_taken(name):
     own["models.yaml"] = {name: OWN["models.yaml"]["net"], **OWN["models.yaml"]}
     with folder_of({**own, **BESIDE}) as folder:
         grid = outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
-        assert name in grid.models and name in grid.catalog.families and "mine-lr0.2-rank4" in grid.methods
+        assert (
+            name in grid.models
+            and name in grid.catalog.families
+            and "mine-lr0.2-rank4" in grid.methods
+        )
 
 
-TOKENS = ["!!int ''", "!!bool x", "!!timestamp x", "!!map x", "!!set {a}", "!!python/name:os.system", "2020-13-45"]
+TOKENS = [
+    "!!int ''",
+    "!!bool x",
+    "!!timestamp x",
+    "!!map x",
+    "!!set {a}",
+    "!!python/name:os.system",
+    "2020-13-45",
+]
 TOKENS += ["*none", "? [1]: 2", "<<: 3"]
-TOKENS += ["- a\n- b", "\t", "---", "%YAML 9", "|", "'", "[" * 2000, "a: {a: 1, a: 2}", "1: 2", "~: 1", "true: 1"]
+TOKENS += [
+    "- a\n- b",
+    "\t",
+    "---",
+    "%YAML 9",
+    "|",
+    "'",
+    "[" * 2000,
+    "a: {a: 1, a: 2}",
+    "1: 2",
+    "~: 1",
+    "true: 1",
+]
 TOKENS += ["\x00", "!!binary '\xe9'", "1e999", ".nan", "{}", "[]", "\n", ": ", ", "]
 
 
@@ -365,7 +430,12 @@ TOKENS += ["\x00", "!!binary '\xe9'", "1e999", ".nan", "{}", "[]", "\n", ": ", "
 @fuzzed(150)
 @given(
     st.sampled_from(sorted(OWN)),
-    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), st.sampled_from(TOKENS) | st.text(max_size=3)), max_size=3),
+    st.lists(
+        st.tuples(
+            st.floats(0, 1), st.integers(0, 40), st.sampled_from(TOKENS) | st.text(max_size=3)
+        ),
+        max_size=3,
+    ),
     st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16", "cp500"]),
     st.binary(max_size=3),
 )
@@ -385,7 +455,9 @@ def test_any_yaml_text_is_taken_or_refused_with_its_file(name, changes, encoding
 @given(st.binary(max_size=60) | st.sampled_from(TOKENS).map(str.encode), st.sampled_from(KINDS))
 def test_any_bytes_are_taken_or_refused_as_yaml(data, kind):
     with folder_of({"x.yaml": data}) as folder:
-        result = outcome(lambda: validated(read_yaml(folder / "x.yaml"), kind, str(folder / "x.yaml")))
+        result = outcome(
+            lambda: validated(read_yaml(folder / "x.yaml"), kind, str(folder / "x.yaml"))
+        )
         assert isinstance(result, dict) or str(folder / "x.yaml") in result, result
 
 
@@ -396,7 +468,16 @@ PYTHON = BESIDE["methods/layered.py"]
 @fuzzed(60)
 @given(
     st.sampled_from(
-        [*OWN, *BESIDE, "families", "classes", "methods", "methods/new.py", "layouts/new.py", "methods/y z.py"]
+        [
+            *OWN,
+            *BESIDE,
+            "families",
+            "classes",
+            "methods",
+            "methods/new.py",
+            "layouts/new.py",
+            "methods/y z.py",
+        ]
     ),
     st.none()
     | st.binary(max_size=20)
@@ -405,7 +486,9 @@ PYTHON = BESIDE["methods/layered.py"]
     ),
 )
 def test_any_file_or_folder_of_a_catalogue_is_taken_or_refused(name, content):
-    files = {path: text for path, text in {**OWN, **BESIDE}.items() if not path.startswith(f"{name}/")}
+    files = {
+        path: text for path, text in {**OWN, **BESIDE}.items() if not path.startswith(f"{name}/")
+    }
     with folder_of({**files, name: content}) as folder:
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
@@ -424,16 +507,25 @@ READERS = {
     read_own_classes: ("key", "name"),
 }
 WNIDS = imagenet_wnids()[:4]
-CELLS = st.sampled_from([*WNIDS, " ".join(WNIDS[:2]), "0", "0 1", "999", "1000", "-1", "²", "٣", "a", "b"]) | NAMES
-TEXT = st.sampled_from(['"', ",", "\n", "\r", "\r\n", "\0", "\ufeff", "x" * 200_000, "key", "emoji"]) | st.text(
-    max_size=5
+CELLS = (
+    st.sampled_from(
+        [*WNIDS, " ".join(WNIDS[:2]), "0", "0 1", "999", "1000", "-1", "²", "٣", "a", "b"]
+    )
+    | NAMES
 )
+TEXT = st.sampled_from(
+    ['"', ",", "\n", "\r", "\r\n", "\0", "\ufeff", "x" * 200_000, "key", "emoji"]
+) | st.text(max_size=5)
 
 
 @st.composite
 def tables(draw, columns):
     """A table with odd cells, one text of it replaced by another."""
-    rows = draw(st.lists(st.lists(CELLS, min_size=1, max_size=5) | st.tuples(*[CELLS] * len(columns)), max_size=4))
+    rows = draw(
+        st.lists(
+            st.lists(CELLS, min_size=1, max_size=5) | st.tuples(*[CELLS] * len(columns)), max_size=4
+        )
+    )
     text = "\n".join(",".join(row) for row in [columns, *rows]) + "\n"
     for place in draw(st.lists(st.integers(0, len(text)), max_size=1)):
         text = text[:place] + draw(TEXT) + text[place:]
@@ -449,19 +541,27 @@ def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader, data):
         if isinstance(result, str):
             assert str(folder / "classes.csv") in result, result
             return
-    assert isinstance(result, LabelSpace) and len(result.keys) == len(result.indices) == len(result.names) > 0
+    assert (
+        isinstance(result, LabelSpace)
+        and len(result.keys) == len(result.indices) == len(result.names) > 0
+    )
     assert len(set(result.keys)) == len(result.keys) and all(result.keys)
     for row in result.indices:
         assert row and list(row) == sorted(set(row)) and 0 <= row[0] <= row[-1] < result.num_classes
     assert not result.also or (any(result.also) and len(result.also) == len(result.keys))
     for label, others in enumerate(result.also):
-        assert list(others) == sorted(set(others) - {label}) and set(others) <= set(range(len(result.keys)))
+        assert list(others) == sorted(set(others) - {label}) and set(others) <= set(
+            range(len(result.keys))
+        )
     assert LabelSpace.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 @pytest.mark.thorough
 @fuzzed(60)
-@given(NAMES | st.sampled_from(["imagenet21k_goog", "imagenet12k", "mini_imagenet", "imagenet_a_synsets"]))
+@given(
+    NAMES
+    | st.sampled_from(["imagenet21k_goog", "imagenet12k", "mini_imagenet", "imagenet_a_synsets"])
+)
 def test_any_name_of_a_timm_list_is_taken_or_refused(name):
     outcome(lambda: read_timm_list(name))
 
@@ -477,30 +577,47 @@ def test_published_numbers_are_taken_or_refused_with_their_file(rows):
 
 
 @fuzzed(60)
-@given(st.lists(st.binary(min_size=1, max_size=12).map(lambda name: name.translate(None, b"/\0")), max_size=4))
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=12).map(lambda name: name.translate(None, b"/\0")),
+        max_size=4,
+    )
+)
 def test_a_folder_with_any_names_is_packed_or_refused(names):
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top, "images")
         folder.mkdir()
         for name in {name for name in names if name.strip(b".")}:
             Path(bytes(folder).decode(), name.decode("utf-8", "surrogateescape")).write_bytes(name)
-        result = outcome(lambda: (listing(folder), pack(folder, Path(top, "a.tar"), "set"), files_of(folder)))
+        result = outcome(
+            lambda: (listing(folder), pack(folder, Path(top, "a.tar"), "set"), files_of(folder))
+        )
         assert isinstance(result, tuple) or "contains no files" in result
         assert {path.name for path in Path(top).iterdir()} <= {"images", "a.tar"}
 
 
 @pytest.mark.thorough
 @fuzzed(60)
-@given(NAMES | st.just("../here.zip"), st.lists(NAMES.filter(lambda name: "\0" not in name), max_size=2))
+@given(
+    NAMES | st.just("../here.zip"),
+    st.lists(NAMES.filter(lambda name: "\0" not in name), max_size=2),
+)
 def test_any_place_of_an_archive_is_looked_at_or_refused(name, folders):
     """A file may come from anywhere, and is put where it belongs."""
     source = {**FILE, "path": name, "digest": f"md5:{hashlib.md5(b'zip').hexdigest()}"}
     own = {"x": {**OWN["datasets.yaml"]["red"], "source": source}}
-    with folder_of({"own/datasets.yaml": own, "here.zip": b"zip"}) as top, pytest.MonkeyPatch.context() as patch:
+    with (
+        folder_of({"own/datasets.yaml": own, "here.zip": b"zip"}) as top,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.chdir(top)
         patch.setenv(ARCHIVES, ":".join(folders))
         (top / "raw").mkdir()
-        result = outcome(lambda: download(Catalog([top / "own"]).datasets["x"].sources[0], top / "raw/b.zip", "x"))
+        result = outcome(
+            lambda: download(
+                Catalog([top / "own"]).datasets["x"].sources[0], top / "raw/b.zip", "x"
+            )
+        )
         assert isinstance(result, str) or (top / "raw/b.zip").read_bytes() == b"zip"
         assert {path.name for path in top.iterdir()} == {"own", "here.zip", "raw"}
         assert {path.name for path in (top / "raw").iterdir()} <= {"b.zip"}

@@ -21,7 +21,16 @@ pytestmark = pytest.mark.attack("fuzzing")
 
 DIGITS = st.text("0123456789abcdef", min_size=1, max_size=64)
 PLACES = st.sampled_from(
-    ["results", "results/", "results/..", "results/a/../../x", "/etc/passwd", "/dev/zero", "data/raw/a", "reports//x"]
+    [
+        "results",
+        "results/",
+        "results/..",
+        "results/a/../../x",
+        "/etc/passwd",
+        "/dev/zero",
+        "data/raw/a",
+        "reports//x",
+    ]
 )
 
 
@@ -53,13 +62,19 @@ def test_any_gathered_record_is_adopted_or_refused(folder, data):
             assert "line 1" in result or output("a") in result or record("a") in result, result
         else:
             assert result[1] in ({record("a"): own}, {})
-            made = [file for lines in result[0].values() for line in lines for file in line["outputs"]]
-            assert all(file.startswith(provenance.MADE) and ".." not in file.split("/") for file in made)
+            made = [
+                file for lines in result[0].values() for line in lines for file in line["outputs"]
+            ]
+            assert all(
+                file.startswith(provenance.MADE) and ".." not in file.split("/") for file in made
+            )
 
 
 @fuzzed(200, in_security=10_000)
 @given(
-    cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), st.binary(max_size=5)), max_size=3),
+    cuts=st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 30), st.binary(max_size=5)), max_size=3
+    ),
     own=st.booleans(),
 )
 def test_any_bytes_of_a_record_are_taken_or_refused(folder, cuts, own):
@@ -77,20 +92,115 @@ def test_any_bytes_of_a_record_are_taken_or_refused(folder, cuts, own):
         assert data == before or not result[0]
 
 
-ELEMENTS = ["g", "path", "rect", "circle", "use", "image", "text", "style", "filter", "feTurbulence", "feImage", "defs"]
-ELEMENTS += ["feGaussianBlur", "feTile", "mask", "clipPath", "pattern", "linearGradient", "stop", "svg", "symbol", "a"]
-ELEMENTS += ["marker", "switch", "foreignObject", "script", "animate", "feDisplacementMap", "feMorphology", "x:y", "é"]
-ATTRIBUTES = ["id", "href", "xlink:href", "style", "fill", "filter", "mask", "clip-path", "d", "x", "y", "width", "r"]
-ATTRIBUTES += ["height", "transform", "viewBox", "numOctaves", "baseFrequency", "stdDeviation", "radius", "points"]
-ATTRIBUTES += ["stroke-width", "stroke-dasharray", "font-size", "marker-start", "patternUnits", "xmlns", "x:y"]
-WORDS = ["#a", "#b", "url(#a)", "url(#b)", "a", "b", "/etc/passwd", "file:///dev/zero", "data:image/png;base64,AAAA"]
-WORDS += ["data:image/svg+xml,<svg/>", "url(/dev/zero)", "@import 'x'", "M0 0h9v9z", "M0 0" + "h1v1" * 500, "1e9", "-1"]
-WORDS += ["nan", "1e-30", "0 0 1e9 1e9", "matrix(1e9 0 0 1e9 0 0)", "rotate(45)", "100%", "1 1e-9", "red", "none"]
+ELEMENTS = [
+    "g",
+    "path",
+    "rect",
+    "circle",
+    "use",
+    "image",
+    "text",
+    "style",
+    "filter",
+    "feTurbulence",
+    "feImage",
+    "defs",
+]
+ELEMENTS += [
+    "feGaussianBlur",
+    "feTile",
+    "mask",
+    "clipPath",
+    "pattern",
+    "linearGradient",
+    "stop",
+    "svg",
+    "symbol",
+    "a",
+]
+ELEMENTS += [
+    "marker",
+    "switch",
+    "foreignObject",
+    "script",
+    "animate",
+    "feDisplacementMap",
+    "feMorphology",
+    "x:y",
+    "é",
+]
+ATTRIBUTES = [
+    "id",
+    "href",
+    "xlink:href",
+    "style",
+    "fill",
+    "filter",
+    "mask",
+    "clip-path",
+    "d",
+    "x",
+    "y",
+    "width",
+    "r",
+]
+ATTRIBUTES += [
+    "height",
+    "transform",
+    "viewBox",
+    "numOctaves",
+    "baseFrequency",
+    "stdDeviation",
+    "radius",
+    "points",
+]
+ATTRIBUTES += [
+    "stroke-width",
+    "stroke-dasharray",
+    "font-size",
+    "marker-start",
+    "patternUnits",
+    "xmlns",
+    "x:y",
+]
+WORDS = [
+    "#a",
+    "#b",
+    "url(#a)",
+    "url(#b)",
+    "a",
+    "b",
+    "/etc/passwd",
+    "file:///dev/zero",
+    "data:image/png;base64,AAAA",
+]
+WORDS += [
+    "data:image/svg+xml,<svg/>",
+    "url(/dev/zero)",
+    "@import 'x'",
+    "M0 0h9v9z",
+    "M0 0" + "h1v1" * 500,
+    "1e9",
+    "-1",
+]
+WORDS += [
+    "nan",
+    "1e-30",
+    "0 0 1e9 1e9",
+    "matrix(1e9 0 0 1e9 0 0)",
+    "rotate(45)",
+    "100%",
+    "1 1e-9",
+    "red",
+    "none",
+]
 TEXT = st.sampled_from(WORDS) | st.integers(-3, 10**6).map(str) | st.text(max_size=4)
 
 
 def escaped(text):
-    return "".join({"<": "&lt;", "&": "&amp;", '"': "&quot;"}.get(letter, letter) for letter in text)
+    return "".join(
+        {"<": "&lt;", "&": "&amp;", '"': "&quot;"}.get(letter, letter) for letter in text
+    )
 
 
 def tag(name, given, inner):
@@ -103,7 +213,9 @@ def element(children):
     return st.builds(tag, st.sampled_from(ELEMENTS), parts, st.lists(children, max_size=4))
 
 
-DRAWINGS = st.recursive(TEXT.map(escaped) | st.sampled_from(["<g>", "</svg>", "<!--", "<![CDATA[", "&x;"]), element)
+DRAWINGS = st.recursive(
+    TEXT.map(escaped) | st.sampled_from(["<g>", "</svg>", "<!--", "<![CDATA[", "&x;"]), element
+)
 
 
 class Renderers:
@@ -140,7 +252,9 @@ def test_any_drawing_is_drawn_or_refused(renderers, body):
     started = time.monotonic()
     result = outcome(lambda: renderers(body))
     assert isinstance(result, str) or result.startswith(b"\x89PNG")
-    assert time.monotonic() - started < 3 * SLOWEST  # the limit is of processor time, and other tests run beside this
+    assert (
+        time.monotonic() - started < 3 * SLOWEST
+    )  # the limit is of processor time, and other tests run beside this
 
 
 @st.composite
@@ -150,10 +264,20 @@ def aliased(draw):
     for number in range(1, draw(st.integers(1, 30))):
         inner = ", ".join([f"*a{number - 1}"] * width)
         form = draw(
-            st.sampled_from(["a{n}: &a{n} [{i}]", "a{n}: &a{n} {{k: [{i}]}}", "a{n}: &a{n} {{<<: *m, k: [{i}]}}"])
+            st.sampled_from(
+                [
+                    "a{n}: &a{n} [{i}]",
+                    "a{n}: &a{n} {{k: [{i}]}}",
+                    "a{n}: &a{n} {{<<: *m, k: [{i}]}}",
+                ]
+            )
         )
         lines.append(form.format(n=number, i=inner))
-    return "m: &m {z: 1}\n" + "\n".join(lines) + draw(st.sampled_from(["", "\n? *a0\n", "\nb: &b [*b]\n"]))
+    return (
+        "m: &m {z: 1}\n"
+        + "\n".join(lines)
+        + draw(st.sampled_from(["", "\n? *a0\n", "\nb: &b [*b]\n"]))
+    )
 
 
 NESTED = st.builds(
@@ -161,7 +285,9 @@ NESTED = st.builds(
     st.sampled_from(["[", "{a: ", "- ", "? ", "!!x [", "&a ["]),
     st.integers(0, 9999),
 )
-DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(lambda value: json.dumps(value, default=str) * 2)
+DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(
+    lambda value: json.dumps(value, default=str) * 2
+)
 
 
 @fuzzed(200, in_security=10_000)

@@ -18,16 +18,33 @@ from tiny.grids import grid, project_catalog
 def test_the_default_grid_has_the_promised_size():
     chosen = grid()
     assert len(chosen.models) >= 2 and len(chosen.targets) >= 4 and chosen.sizes == ["all"]
-    assert list(chosen.methods) == ["ft", "linear_probe", *(f"wise_ft-alpha{alpha}" for alpha in (0.25, 0.5, 0.75))]
-    assert len(chosen.runs()) == len(chosen.models) * (1 + len(chosen.methods) * len(chosen.targets))
+    assert list(chosen.methods) == [
+        "ft",
+        "linear_probe",
+        *(f"wise_ft-alpha{alpha}" for alpha in (0.25, 0.5, 0.75)),
+    ]
+    assert len(chosen.runs()) == len(chosen.models) * (
+        1 + len(chosen.methods) * len(chosen.targets)
+    )
     assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
 
 
 def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set():
     chosen = grid(family="imagenet")
-    assert chosen.sizes == ["all", "1000"] and grid(family="imagenet", train_subset=["all"]).sizes == ["all"]
-    recipes = {name: method.recipe for name, method in chosen.methods.items() if method.name.startswith(("ft", "wise"))}
-    assert recipes == {"ft": "paper", "ft-adamw": "adamw", "wise_ft": "paper", "wise_ft-adamw": "adamw"}
+    assert chosen.sizes == ["all", "1000"] and grid(
+        family="imagenet", train_subset=["all"]
+    ).sizes == ["all"]
+    recipes = {
+        name: method.recipe
+        for name, method in chosen.methods.items()
+        if method.name.startswith(("ft", "wise"))
+    }
+    assert recipes == {
+        "ft": "paper",
+        "ft-adamw": "adamw",
+        "wise_ft": "paper",
+        "wise_ft-adamw": "adamw",
+    }
     assert chosen.methods["wise_ft-adamw"].parents == ("ft-adamw",)
     runs = [run for run in chosen.runs() if run.method != "pretrained"]
     assert len(runs) == len(chosen.models) * len(chosen.methods) * len(chosen.targets) * 2
@@ -40,13 +57,22 @@ def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set(
         ({}, "ft"),
         ({"methods": ["linear_probe"]}, "pretrained"),
         ({"method_settings": {"ft": {"lr": [0.1, 0.2]}}}, "pretrained"),
-        ({"methods": ["ft"], "method_settings": {"ft": {"lr": [0.1, 0.2]}}, "compare_to": "ft-lr0.2"}, "ft-lr0.2"),
+        (
+            {
+                "methods": ["ft"],
+                "method_settings": {"ft": {"lr": [0.1, 0.2]}},
+                "compare_to": "ft-lr0.2",
+            },
+            "ft-lr0.2",
+        ),
         ({"compare_to": "linear_probe"}, "linear_probe"),
         ({"compare_to": "pretrained"}, "pretrained"),
     ],
     ids=str,
 )
-def test_differences_are_from_ft_unless_the_run_lacks_it_or_config_says_otherwise(choices, reference):
+def test_differences_are_from_ft_unless_the_run_lacks_it_or_config_says_otherwise(
+    choices, reference
+):
     chosen = grid(**choices)
     assert chosen.compare_to == chosen.resolved()["compare_to"] == reference
 
@@ -79,7 +105,12 @@ def test_the_full_grid_trains_and_merges_each_model_on_each_target():
 def test_recipes_multiply_the_methods():
     chosen = grid(recipes=["adamw", "paper"])
     assert len(chosen.methods) == 2 * len(grid().methods)
-    assert {"ft", "ft-paper", "wise_ft-alpha0.25", "wise_ft-alpha0.25-paper"} <= chosen.methods.keys()
+    assert {
+        "ft",
+        "ft-paper",
+        "wise_ft-alpha0.25",
+        "wise_ft-alpha0.25-paper",
+    } <= chosen.methods.keys()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +164,11 @@ def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
     [
         {},
         {"family": "imagenet"},
-        {"methods": ["lora", "soup"], "method_settings": {"lora": {"rank": [4, 8]}}, "seeds": [0, 1]},
+        {
+            "methods": ["lora", "soup"],
+            "method_settings": {"lora": {"rank": [4, 8]}},
+            "seeds": [0, 1],
+        },
         {"train_subset": ["all", 10, 0.25]},
         {"recipes": "all", "methods": "all"},
         {"family": "imagenet", "reference": "none", "leak_free": True, "training": {"epochs": 3}},
@@ -163,13 +198,20 @@ def test_splits_that_leave_nothing_to_test_are_refused(train):
     for select in (round(1 - train, 2), 0.5):
         with pytest.raises(UserError, match="config, split"):
             grid(family="imagenet", protocol="held_out", split={"train": train, "select": select})
-    kept = grid(family="imagenet", protocol="held_out", split={"train": train, "select": round(0.9999 - train, 4)})
+    kept = grid(
+        family="imagenet",
+        protocol="held_out",
+        split={"train": train, "select": round(0.9999 - train, 4)},
+    )
     assert sum(kept.split_fractions.values()) < 1
 
 
 def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
     groups = grid(family="imagenet", leak_free=True).leak_free_groups()
-    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"] and "imagenet_v2" not in groups
+    assert (
+        groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"]
+        and "imagenet_v2" not in groups
+    )
     assert grid(family="imagenet").leak_free_groups() is None
     assert grid(family="imagenet", leak_free=True, protocol="held_out").leak_free_groups() is None
 
@@ -179,11 +221,16 @@ def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
     assert chosen.split_before("imagenet_val") == chosen.split_before("imagenet_r") == []
     assert chosen.split_before("imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
     more = grid(family="imagenet", protocol="held_out", datasets="all")
-    assert more.split_before("imagenet_c_extra")[-1] == "imagenet_c" and more.split_before("imagenet_val") == []
+    assert (
+        more.split_before("imagenet_c_extra")[-1] == "imagenet_c"
+        and more.split_before("imagenet_val") == []
+    )
 
 
 def test_conditions_name_the_budget_and_what_is_left_out():
-    phrases = "; ".join(grid(family="imagenet", budget={"max_images_per_dataset": 73}, leak_free=True).conditions())
+    phrases = "; ".join(
+        grid(family="imagenet", budget={"max_images_per_dataset": 73}, leak_free=True).conditions()
+    )
     assert "73 images" in phrases and "leak-free" in phrases and "paper" in phrases
     plain = "; ".join(grid(family="imagenet").conditions())
     assert "73" not in plain and "leak-free" not in plain
@@ -195,7 +242,9 @@ def test_leak_free_without_effect_is_said_and_is_no_condition():
     assert "leak-free" not in "; ".join(held_out.conditions())
     (notice,) = set(held_out.notices) - set(grid(family="imagenet", protocol="held_out").notices)
     assert "leak_free" in notice and "held_out" in notice
-    assert not [said for said in grid(family="imagenet", leak_free=True).notices if "leak_free" in said]
+    assert not [
+        said for said in grid(family="imagenet", leak_free=True).notices if "leak_free" in said
+    ]
 
 
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
@@ -205,8 +254,12 @@ def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
 
 
 def test_a_list_of_values_sweeps_and_names_its_variants():
-    methods = grid(methods=["lora"], method_settings={"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}}).methods
-    assert set(methods) == {f"lora-lr{lr}-rank{rank}" for lr in ("0.00001", "0.5") for rank in (4, 8)}
+    methods = grid(
+        methods=["lora"], method_settings={"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}}
+    ).methods
+    assert set(methods) == {
+        f"lora-lr{lr}-rank{rank}" for lr in ("0.00001", "0.5") for rank in (4, 8)
+    }
     assert methods["lora-lr0.00001-rank4"].settings["lr"] == 1e-5
     assert methods["lora-lr0.5-rank8"].settings["rank"] == 8
     assert methods["lora-lr0.5-rank8"].label == "LoRA, lr 0.5, rank 8"
@@ -214,8 +267,13 @@ def test_a_list_of_values_sweeps_and_names_its_variants():
 
 def test_a_method_that_depends_on_a_swept_one_is_swept_with_it():
     settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}, "wise_ft": {"alpha": 0.5}}
-    parents = {n: m.parents for n, m in grid(methods=["wise_ft", "lp_ft"], method_settings=settings).methods.items()}
-    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == ("linear_probe-lr1",)
+    parents = {
+        n: m.parents
+        for n, m in grid(methods=["wise_ft", "lp_ft"], method_settings=settings).methods.items()
+    }
+    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == (
+        "linear_probe-lr1",
+    )
     assert len(parents) == 2 + 2 + 2 + 2 and "ft" not in parents
 
 
@@ -225,16 +283,24 @@ def test_parents_swept_over_the_same_setting_are_told_apart():
     soups = {name: method.parents for name, method in methods.items() if "soup" in name}
     assert len(soups) == 4
     assert soups["soup-ft_lr0.1-lwf_lr0.4"] == ("ft-lr0.1", "ewc", "lwf-lr0.4")
-    both = grid(methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}).methods
+    both = grid(
+        methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}
+    ).methods
     assert both["lp_ft-lr1-linear_probe_lr4"].settings["lr"] == 1
     assert both["lp_ft-lr1-linear_probe_lr4"].parents == ("linear_probe-lr4",) and len(both) == 6
 
 
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
-    catalog = with_entries(methods={"mine": {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}})
+    catalog = with_entries(
+        methods={"mine": {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}}
+    )
     assert list(grid(catalog, methods=["mine"]).methods) == ["linear_probe", "lp_ft", "mine"]
-    methods = grid(catalog, methods=["mine"], method_settings={"linear_probe": {"lr": [1, 2]}}).methods
-    assert methods["mine-lr2"].parents == ("lp_ft-lr2",) and methods["lp_ft-lr2"].parents == ("linear_probe-lr2",)
+    methods = grid(
+        catalog, methods=["mine"], method_settings={"linear_probe": {"lr": [1, 2]}}
+    ).methods
+    assert methods["mine-lr2"].parents == ("lp_ft-lr2",) and methods["lp_ft-lr2"].parents == (
+        "linear_probe-lr2",
+    )
 
 
 def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with_entries):
@@ -242,7 +308,9 @@ def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with
     assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0001}
     assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
     own = {"method_settings": {"lwf": {"temperature": 9}}, "recipes": {}}
-    chosen = grid(own_family(with_entries, **own), family="mine", methods=["ft", "lwf"], recipes=["paper"])
+    chosen = grid(
+        own_family(with_entries, **own), family="mine", methods=["ft", "lwf"], recipes=["paper"]
+    )
     assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
     rates = {name: entries[name].recipes["paper"] for name in ("ft", "lwf")}
     lwf, ft = chosen.methods["lwf-paper"], chosen.methods["ft-paper"]
@@ -257,7 +325,12 @@ def test_a_parent_is_added_with_a_notice():
     assert "'ft'" in notice and "'wise_ft'" in notice
 
 
-NOT_HERE = [("greedy_soup", "held_out"), ("replay", "reference"), ("lora_released", "vit"), ("flyp", "text tower")]
+NOT_HERE = [
+    ("greedy_soup", "held_out"),
+    ("replay", "reference"),
+    ("lora_released", "vit"),
+    ("flyp", "text tower"),
+]
 
 
 @pytest.mark.parametrize(("method", "why"), NOT_HERE)
@@ -278,25 +351,48 @@ def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entri
     with pytest.raises(UserError, match="config, recipes: .*'mine'"):
         grid(catalog, **choices)  # ft is trained with adamw here, lora_released always with paper
     chosen = grid(catalog, **choices, recipes="paper")
-    assert set(chosen.methods_of("my_vit")) == {"lora_released", "ft-paper", "mine-paper", "lwf-paper"}
+    assert set(chosen.methods_of("my_vit")) == {
+        "lora_released",
+        "ft-paper",
+        "mine-paper",
+        "lwf-paper",
+    }
     assert chosen.methods_of("efficientnet_lite0") == ["ft-paper", "lwf-paper"]
     runs = {(run.model, run.method) for run in chosen.runs()}
     for method in ("mine-paper", "lora_released"):
         assert ("my_vit", method) in runs and ("efficientnet_lite0", method) not in runs
-        assert any(f"'{method}'" in notice and "'efficientnet_lite0'" in notice for notice in chosen.notices)
+        assert any(
+            f"'{method}'" in notice and "'efficientnet_lite0'" in notice
+            for notice in chosen.notices
+        )
 
 
 def test_methods_that_train_with_texts_are_for_models_with_a_text_tower(with_entries):
     """And so are merges of them; a fitted head in place of the zero-shot one leaves no use for the tower."""
-    mine = {"algorithm": "wise_ft", "recipes": None, "parents": ["flyp"], "settings": {"alpha": 0.5}, "can_fit": None}
-    catalog = with_entries(models={"my_clip": {"library": "open_clip", "head": "zero_shot"}}, methods={"mine": mine})
+    mine = {
+        "algorithm": "wise_ft",
+        "recipes": None,
+        "parents": ["flyp"],
+        "settings": {"alpha": 0.5},
+        "can_fit": None,
+    }
+    catalog = with_entries(
+        models={"my_clip": {"library": "open_clip", "head": "zero_shot"}}, methods={"mine": mine}
+    )
     choices = {"methods": ["ft", "mine"], "recipes": "paper"}
     chosen = grid(catalog, models=["efficientnet_lite0", "my_clip"], **choices)
     assert chosen.methods_of("my_clip") == ["ft-paper", "flyp-paper", "mine-paper"]
     assert chosen.methods_of("efficientnet_lite0") == ["ft-paper"]
-    why = "is not run on 'efficientnet_lite0': it trains with texts, but the model has no text tower"
-    assert {f"method '{name}' {why}" for name in ("flyp-paper", "mine-paper")} <= set(chosen.notices)
-    with pytest.raises(UserError, match="'mine' cannot be run: of 'flyp': it trains with texts, but no chosen model"):
+    why = (
+        "is not run on 'efficientnet_lite0': it trains with texts, but the model has no text tower"
+    )
+    assert {f"method '{name}' {why}" for name in ("flyp-paper", "mine-paper")} <= set(
+        chosen.notices
+    )
+    with pytest.raises(
+        UserError,
+        match="'mine' cannot be run: of 'flyp': it trains with texts, but no chosen model",
+    ):
         grid(catalog, models=["efficientnet_lite0"], **choices)
 
 
@@ -304,11 +400,18 @@ def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
     soup = {"algorithm": "soup", "recipes": None, "parents": ["ft", "replay"]}
     chosen = grid(with_entries(methods={"mine": soup}), methods="all")
     assert "mine" not in chosen.methods and "replay" not in chosen.methods
-    assert any("'mine'" in notice and "'replay'" in notice and "reference" in notice for notice in chosen.notices)
+    assert any(
+        "'mine'" in notice and "'replay'" in notice and "reference" in notice
+        for notice in chosen.notices
+    )
 
 
-def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_are_accepted(with_entries):
-    catalog = with_entries(datasets={"mine": {"tuning": {"accept": "mine_tuning", "terms": "It forbids tuning."}}})
+def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_are_accepted(
+    with_entries,
+):
+    catalog = with_entries(
+        datasets={"mine": {"tuning": {"accept": "mine_tuning", "terms": "It forbids tuning."}}}
+    )
     chosen = grid(catalog, targets="all")
     assert "mine" not in chosen.targets and "mine" in chosen.ood
     assert any("'mine'" in notice and "It forbids tuning." in notice for notice in chosen.notices)
@@ -319,7 +422,9 @@ def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_
     assert any("'mine'" in notice and "mine_tuning" in notice for notice in accepted.notices)
 
 
-def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_in_ri_only_without_its_original(with_entries):
+def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_in_ri_only_without_its_original(
+    with_entries,
+):
     catalog = with_entries(datasets={"mine": {"optional": True, "variant_of": "noto"}})
     assert "mine" not in grid(catalog).datasets
     both = grid(catalog, datasets="all", targets="all")
@@ -334,19 +439,26 @@ def test_a_and_r_among_all_classes_are_their_photos_and_have_no_part_in_ri(name)
     chosen = grid(family="imagenet", datasets="all", targets="all")
     original, whole = chosen.datasets[name], chosen.datasets[f"{name}_1000"]
     assert name in chosen.ood and whole.name not in [*chosen.ood, *chosen.targets]
-    assert (whole.sources, whole.images, whole.source_group) == (original.sources, original.images, name)
+    assert (whole.sources, whole.images, whole.source_group) == (
+        original.sources,
+        original.images,
+        name,
+    )
     spaces = [chosen.catalog.label_space(entry) for entry in (original, whole)]
-    assert [len(space.keys) for space in spaces] == [200, 1000] and set(spaces[0].keys) < set(spaces[1].keys)
+    assert [len(space.keys) for space in spaces] == [200, 1000] and set(spaces[0].keys) < set(
+        spaces[1].keys
+    )
 
 
 def test_corrupted_noto_shares_its_sources_and_is_there_only_when_named():
     assert (
-        "noto_corrupted" not in grid().datasets and "noto_corrupted" not in grid(datasets="all", targets="all").targets
+        "noto_corrupted" not in grid().datasets
+        and "noto_corrupted" not in grid(datasets="all", targets="all").targets
     )
     chosen = grid(datasets=["noto", "noto_corrupted", "openmoji"], leak_free=True)
-    assert set(chosen.ood) == set(chosen.datasets) and chosen.evaluation_groups()["noto_corrupted"] == [
+    assert set(chosen.ood) == set(chosen.datasets) and chosen.evaluation_groups()[
         "noto_corrupted"
-    ]
+    ] == ["noto_corrupted"]
     assert chosen.leak_free_groups() == dict.fromkeys(("noto", "noto_corrupted"), "noto")
 
 
@@ -361,7 +473,9 @@ def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_o
 def test_a_model_pretrained_here_is_for_its_own_family():
     chosen = grid(family="digits", models=["digits_cnn_50"])
     assert chosen.head("digits_cnn_50") == "pretrained"
-    assert [entry.name for entry in chosen.datasets_read()][-1] == "digits" and "digits" not in chosen.datasets
+    assert [entry.name for entry in chosen.datasets_read()][
+        -1
+    ] == "digits" and "digits" not in chosen.datasets
     with pytest.raises(UserError, match="config, models: 'digits_cnn_50'.*digits.*emoji"):
         grid(models=["digits_cnn_50"])
 
@@ -382,7 +496,11 @@ def own_family(with_entries, models=("mine",), head="published", **changes):
         ({"models": ["emoji"]}, {"models": "all"}, "config, models: .*mine"),
         ({"head": "none"}, {}, "config, models: 'my_model'.*reference"),
         ({"method_settings": {"lwff": {}}}, {}, "families/mine.yaml, method_settings: .*'lwff'"),
-        ({"method_settings": {"lwf": {"temp": 1}}}, {}, "families/mine.yaml, method_settings, lwf: .*'temp'"),
+        (
+            {"method_settings": {"lwf": {"temp": 1}}},
+            {},
+            "families/mine.yaml, method_settings, lwf: .*'temp'",
+        ),
     ],
 )
 def test_a_family_that_cannot_be_run_is_explained(with_entries, family, choices, place):
@@ -397,15 +515,26 @@ def test_a_family_without_datasets_is_explained(with_entries):
 
 def test_the_largest_seeds_are_taken_by_what_uses_them():
     largest = (1 << 31) - 1
-    config = validated({"seeds": [largest], "stir": {"seed": (1 << 64) - 1}}, "config", "config.yaml")
+    config = validated(
+        {"seeds": [largest], "stir": {"seed": (1 << 64) - 1}}, "config", "config.yaml"
+    )
     pa.array(config["seeds"], pa.int32())  # a column of rows
     torch.Generator().manual_seed(config["stir"]["seed"])
 
 
 def test_numbers_that_the_command_line_gives_as_text_are_numbers():
-    given = {"seeds": ["0", "1"], "training": {"epochs": "3", "steps": "5"}, "image_size": "64", "models": ["1"]}
+    given = {
+        "seeds": ["0", "1"],
+        "training": {"epochs": "3", "steps": "5"},
+        "image_size": "64",
+        "models": ["1"],
+    }
     config = validated({**given, "compute": {"warm_start": "False"}}, "config", "config.yaml")
-    assert config["seeds"] == [0, 1] and config["training"]["epochs"] == 3 and config["training"]["steps"] == 5
+    assert (
+        config["seeds"] == [0, 1]
+        and config["training"]["epochs"] == 3
+        and config["training"]["steps"] == 5
+    )
     assert config["image_size"] == 64 and config["models"] == ["1"]
     assert config["compute"]["warm_start"] is False
 
@@ -420,8 +549,14 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"seeds": [0, 1 << 64]}, "config.yaml: 'seeds.1' is 18446744073709551616.* to 2147483647"),
         ({"seeds": [1 << 31]}, "config.yaml: 'seeds.0' is 2147483648.* to 2147483647"),
         ({"stir": {"seed": 1 << 64}}, "config.yaml: 'stir.seed' is 18446744073709551616"),
-        ({"compute": {"threads_per_job": 1 << 31}}, "config.yaml: 'compute.threads_per_job' is 2147483648.* 1024"),
-        ({"training": {"subset_length": "images"}}, "config.yaml: 'training.subset_length' is 'images'"),
+        (
+            {"compute": {"threads_per_job": 1 << 31}},
+            "config.yaml: 'compute.threads_per_job' is 2147483648.* 1024",
+        ),
+        (
+            {"training": {"subset_length": "images"}},
+            "config.yaml: 'training.subset_length' is 'images'",
+        ),
         ({"training": {"epochs": True}}, "config.yaml: 'training.epochs' is True"),
         ({"training": {"epochs": 0}}, "config.yaml: 'training.epochs' is 0"),
         ({"training": {"steps": 1.5}}, "config.yaml: 'training.steps' is 1.5"),
@@ -432,7 +567,10 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"seeds": []}, "config.yaml: 'seeds'"),
         ({"seeds": [1.0]}, "config.yaml: 'seeds.0' is 1.0"),
         ({"seeds": ["true"]}, "config.yaml: 'seeds.0' is 'true'"),
-        ({"train_subset": "all"}, "config.yaml: 'train_subset' is 'all'.*; expected: 'default' .*or a list of sizes"),
+        (
+            {"train_subset": "all"},
+            "config.yaml: 'train_subset' is 'all'.*; expected: 'default' .*or a list of sizes",
+        ),
         ({"train_subset": []}, "config.yaml: 'train_subset'"),
         ({"train_subset": [0]}, "config.yaml: 'train_subset.0' is 0"),
         ({"train_subset": [1.5]}, "config.yaml: 'train_subset.0' is 1.5"),
@@ -450,11 +588,23 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"reference": "noto"}, "config, reference: .*emoji"),
         ({"accept_terms": "objectnet_tunning"}, "config, accept_terms: .*'objectnet_tunning'"),
         ({"method_settings": {"lwff": {}}}, "config, method_settings: .*'lwff'.*'lwf'"),
-        ({"method_settings": {"lora": {"ranks": 1}}}, "config, method_settings, lora: .*'ranks'.*'rank'"),
-        ({"method_settings": {"lora": {"rank": [4, True]}}}, "config, method_settings, lora: .*'rank'"),
-        ({"method_settings": {"lwf": {"distil": ["a/b", "c"]}}}, "lwf: .*'distil' is 'a/b'; give 'all' or 'class'"),
         (
-            {"methods": ["surgical_last"], "method_settings": {"surgical_last": {"blocks": [["block1"], ["head"]]}}},
+            {"method_settings": {"lora": {"ranks": 1}}},
+            "config, method_settings, lora: .*'ranks'.*'rank'",
+        ),
+        (
+            {"method_settings": {"lora": {"rank": [4, True]}}},
+            "config, method_settings, lora: .*'rank'",
+        ),
+        (
+            {"method_settings": {"lwf": {"distil": ["a/b", "c"]}}},
+            "lwf: .*'distil' is 'a/b'; give 'all' or 'class'",
+        ),
+        (
+            {
+                "methods": ["surgical_last"],
+                "method_settings": {"surgical_last": {"blocks": [["block1"], ["head"]]}},
+            },
             "'surgical_last-blocks.*block1",
         ),
         ({"methods": ["lwf"], "method_settings": {"lwf": {"lr": [0.1, 0.1]}}}, "'lwf-lr0.1'"),
@@ -469,20 +619,33 @@ def test_bad_choices_are_refused_with_their_key(choices, place):
 def test_dawin_is_refused_on_datasets_that_would_take_it_days():
     # ImageNet-C has 3.75 million images; a budget, or other datasets, make it possible.
     with pytest.raises(
-        UserError, match="'dawin' cannot be run: .*'imagenet_c' has 3,750,000; .*max_images_per_dataset"
+        UserError,
+        match="'dawin' cannot be run: .*'imagenet_c' has 3,750,000; .*max_images_per_dataset",
     ):
         grid(family="imagenet", methods=["dawin"])
-    assert "dawin" in grid(family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_000}).methods
+    assert (
+        "dawin"
+        in grid(
+            family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_000}
+        ).methods
+    )
     with pytest.raises(UserError, match="'dawin' cannot be run"):
         grid(family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_001})
     others = ["imagenet_a", "imagenet_r", "imagenet_val"]
-    assert "dawin" in grid(family="imagenet", datasets=others, targets=["imagenet_r"], methods=["dawin"]).methods
+    assert (
+        "dawin"
+        in grid(
+            family="imagenet", datasets=others, targets=["imagenet_r"], methods=["dawin"]
+        ).methods
+    )
 
 
 def test_all_methods_leave_out_what_would_take_days_with_a_notice():
     chosen = grid(family="imagenet", methods="all")
     assert "dawin" not in chosen.methods
-    assert any(notice.startswith("method 'dawin' is left out: it is too slow") for notice in chosen.notices)
+    assert any(
+        notice.startswith("method 'dawin' is left out: it is too slow") for notice in chosen.notices
+    )
     assert "dawin" in grid(methods="all").methods
 
 

@@ -36,8 +36,20 @@ def clip(tmp_path_factory):
     config = {
         "embed_dim": 16,
         "quick_gelu": True,
-        "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "vision_cfg": {
+            "image_size": SIDE,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 16,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 32,
+            "heads": 2,
+            "layers": 1,
+        },
     }
     (folder / "tiny-clip.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "tiny-clip.json")
@@ -57,7 +69,13 @@ def entry(library, architecture, archive):
         "architecture": architecture,
         "source": {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": archive.name},
         "weights": {"keys": "by_name"},
-        "preprocessing": {"input_size": SIDE, "crop_pct": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "preprocessing": {
+            "input_size": SIDE,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "mean": half,
+            "std": half,
+        },
         "pretraining": "none",
         "licence": "none",
     }
@@ -82,7 +100,9 @@ def converted(folder, archive, described, head, num_classes, names=None, referen
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypatch):
     model, archive = clip
-    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2])
+    monkeypatch.setattr(
+        open_clip, "OPENAI_IMAGENET_TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2]
+    )
     described = entry("open_clip", "tiny-clip", archive)
     found = converted(tmp_path, archive, described, "zero_shot", len(names or [0] * 1000), names)
     images = torch.randn(5, 3, SIDE, SIDE)
@@ -93,10 +113,16 @@ def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypa
             names or open_clip.IMAGENET_CLASSNAMES,
             open_clip.OPENAI_IMAGENET_TEMPLATES,
         )
-        expected = model.logit_scale.exp() * F.normalize(model.encode_image(images), dim=-1) @ classes
+        expected = (
+            model.logit_scale.exp() * F.normalize(model.encode_image(images), dim=-1) @ classes
+        )
         assert torch.allclose(found(images), expected, atol=1e-4)
     assert read_json(tmp_path / "model.json")["head"] == {"from": "zero_shot"}
-    assert not any("text" in name or "transformer.res" in name for name in found.state_dict() if "visual" not in name)
+    assert not any(
+        "text" in name or "transformer.res" in name
+        for name in found.state_dict()
+        if "visual" not in name
+    )
 
 
 @pytest.mark.thorough
@@ -115,7 +141,9 @@ def reference(tmp_path):
     for label in range(3):
         pixels[labels == label, ..., label] += 2
     space = LabelSpace(tuple("abc"), ((0,), (1,), (2,)), tuple(NAMES), 3)
-    return prepared_folder(tmp_path / "reference", SimpleNamespace(images=pixels, labels=labels, space=space))
+    return prepared_folder(
+        tmp_path / "reference", SimpleNamespace(images=pixels, labels=labels, space=space)
+    )
 
 
 def headless(tmp_path, **more):
@@ -138,26 +166,42 @@ def renamed(archive):
 
 
 @pytest.mark.parametrize("keys", ["by_name", "by_order"])
-@pytest.mark.parametrize("published", [{"num_classes": 0}, {"num_classes": 1000}], ids=["headless", "another head"])
+@pytest.mark.parametrize(
+    "published", [{"num_classes": 0}, {"num_classes": 1000}], ids=["headless", "another head"]
+)
 def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, reference, published, keys):
     archive = headless(tmp_path, **published)
     before = safetensors.torch.load_file(archive)
     archive = renamed(archive) if keys == "by_order" else archive
     described = entry("timm", "test_vit", archive)
-    described["weights"] = {"keys": keys, "member": "weights.pth"} if keys == "by_order" else {"keys": keys}
+    described["weights"] = (
+        {"keys": keys, "member": "weights.pth"} if keys == "by_order" else {"keys": keys}
+    )
     described["preprocessing"]["input_size"] = 160
     big = reference / "images.npy"
     np.save(big, np.repeat(np.repeat(np.load(big), 5, axis=1), 5, axis=2))
     found = converted(tmp_path, archive, described, "fitted", 3, reference=reference)
     after = found.state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items() if not name.startswith("head."))
+    assert all(
+        torch.equal(tensor, after[name])
+        for name, tensor in before.items()
+        if not name.startswith("head.")
+    )
     assert after["head.weight"].shape == (3, 64)
     facts = read_json(tmp_path / "model.json")
-    assert facts["num_classes"] == 3 and facts["head"]["from"] == "fitted" and facts["head"]["images"] == 60
+    assert (
+        facts["num_classes"] == 3
+        and facts["head"]["from"] == "fitted"
+        and facts["head"]["images"] == 60
+    )
     check_optimal(found, reference, facts["head"]["penalty"])
     assert facts["head"]["select_accuracy"] > 0.6 and facts["head"]["select_confidence"] > 0.5
-    crosses = {float(penalty): value for penalty, value in facts["head"]["select_cross_entropy"].items()}
-    assert facts["head"]["penalty"] == max(p for p, value in crosses.items() if value == min(crosses.values()))
+    crosses = {
+        float(penalty): value for penalty, value in facts["head"]["select_cross_entropy"].items()
+    }
+    assert facts["head"]["penalty"] == max(
+        p for p, value in crosses.items() if value == min(crosses.values())
+    )
 
 
 def check_optimal(network, reference, penalty):
@@ -169,7 +213,9 @@ def check_optimal(network, reference, penalty):
     pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         features = network.forward_head(network.forward_features(pixels), pre_logits=True).double()
-    weight, bias = (part.detach().double().requires_grad_() for part in network.get_classifier().parameters())
+    weight, bias = (
+        part.detach().double().requires_grad_() for part in network.get_classifier().parameters()
+    )
     spread = features.std(dim=0).mean()
     loss = F.cross_entropy(features.clone() @ weight.T + bias, torch.from_numpy(dataset.labels))
     (loss + penalty / 2 * (weight * spread).square().sum()).backward()
@@ -191,7 +237,11 @@ def test_beyond_a_best_penalty_at_an_end_more_are_tried(noise, beyond, caplog, m
     monkeypatch.setattr(heads, "POWERS", range(0, -3, -1))
     found = heads._on_select_part(*blobs(3, noise), 3)
     assert sorted(found) == list(range(min(found), max(found) + 1)), "without a gap"
-    assert beyond(found) not in heads.POWERS and min(found) >= heads.WEAKEST and max(found) <= heads.STRONGEST
+    assert (
+        beyond(found) not in heads.POWERS
+        and min(found) >= heads.WEAKEST
+        and max(found) <= heads.STRONGEST
+    )
     best = heads._chosen(found)
     assert best in (heads.STRONGEST, heads.WEAKEST) or min(found) < best < max(found)
     for power in (best, heads.STRONGEST, heads.WEAKEST):
@@ -215,8 +265,13 @@ def test_the_fit_is_at_the_minimum_of_the_convex_loss_it_states():
     torch.manual_seed(0)
     features, labels = torch.randn(200, 8).double(), torch.randint(0, 4, (200,))
     for penalty in (1.0, 1e-3):
-        weight, bias = (part.requires_grad_() for part in heads._fit(features, labels, 4, penalty, None))
-        loss = F.cross_entropy(features @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+        weight, bias = (
+            part.requires_grad_() for part in heads._fit(features, labels, 4, penalty, None)
+        )
+        loss = (
+            F.cross_entropy(features @ weight.T + bias, labels)
+            + penalty / 2 * weight.square().sum()
+        )
         loss.backward()
         assert weight.grad.abs().max() < 1e-5 and bias.grad.abs().max() < 1e-5
 
@@ -244,14 +299,26 @@ def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
 
 
 @pytest.mark.attack("weights")
-@pytest.mark.parametrize("kind", ["option that runs code", "other option", "code in the tokenizer's files"])
+@pytest.mark.parametrize(
+    "kind", ["option that runs code", "other option", "code in the tokenizer's files"]
+)
 def test_a_tokenizer_that_would_run_code_is_refused(tmp_path, kind):
     """Options of a foreign configuration reach transformers, which imports modules that tokenizer files name."""
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Trap: pass\n")
-    own = {"tokenizer_class": "Trap", "auto_map": {"AutoTokenizer": [f"{tmp_path}--trap.Trap", None]}}
+    own = {
+        "tokenizer_class": "Trap",
+        "auto_map": {"AutoTokenizer": [f"{tmp_path}--trap.Trap", None]},
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(own if "code" in kind else {}))
-    options = {"option that runs code": {"trust_remote_code": True}, "other option": {"subfolder": "x"}}.get(kind, {})
-    config = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": options}}
+    options = {
+        "option that runs code": {"trust_remote_code": True},
+        "other option": {"subfolder": "x"},
+    }.get(kind, {})
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {},
+        "text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": options},
+    }
     files = [tmp_path / "tokenizer_config.json"]
     with pytest.raises(UserError, match="other options than open_clip's own, or code"):
         load_tokenizer("tiny", {"model_cfg": config}, files, [{"path": str(files[0])}])
@@ -262,7 +329,12 @@ def test_a_tokenizer_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     config = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "x"}}
     with pytest.raises(UserError, match="tokenizer can't be made from"):
-        load_tokenizer("tiny", {"model_cfg": config}, [tmp_path / "tokenizer.json"], [{"path": "tokenizer.json"}])
+        load_tokenizer(
+            "tiny",
+            {"model_cfg": config},
+            [tmp_path / "tokenizer.json"],
+            [{"path": "tokenizer.json"}],
+        )
 
 
 def test_options_of_all_of_open_clips_own_tokenizers_are_allowed():

@@ -13,7 +13,9 @@ from unit.conftest import CATALOG
 
 def powers(line):
     """Ten anchors, each of which has the one before nine times."""
-    return "".join(f"a{n}: &a{n} {line.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 11))
+    return "".join(
+        f"a{n}: &a{n} {line.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 11)
+    )
 
 
 FILES = {
@@ -24,7 +26,8 @@ FILES = {
     "list in itself": "a: &a [*a]",
     "mapping in itself": "a: &a {b: *a}",
     "mapping merged into itself": "a: &a {<<: *a}",
-    "chain of aliases": "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)),
+    "chain of aliases": "a0: &a0 [x]\n"
+    + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)),
     "chain of deep aliases": "a0: &a0 x\n"
     + "".join(f"a{n}: &a{n} {'[' * 45}*a{n - 1}{']' * 45}\n" for n in range(1, 40)),
     "open lists": "[" * 100_000,
@@ -52,7 +55,11 @@ def refused(read, path, text):
     begun = time.process_time()
     with pytest.raises(UserError, match=path.name) as error:
         read()
-    assert time.process_time() - begun < 1 and len(str(error.value)) < 500 and "\n" not in str(error.value)
+    assert (
+        time.process_time() - begun < 1
+        and len(str(error.value)) < 500
+        and "\n" not in str(error.value)
+    )
     return str(error.value)
 
 
@@ -65,7 +72,9 @@ def test_config_is_refused_within_a_second(tmp_path, text):
 
 @pytest.mark.attack("YAML")
 @pytest.mark.parametrize("file", ["datasets", "models", "methods", "recipes", "families"])
-@pytest.mark.parametrize("kind", ["billion laughs by merging", "mapping in itself", "open lists", "nested mappings"])
+@pytest.mark.parametrize(
+    "kind", ["billion laughs by merging", "mapping in itself", "open lists", "nested mappings"]
+)
 def test_catalogues_are_refused_within_a_second(tmp_path, file, kind):
     path = tmp_path / ("families/own.yaml" if file == "families" else f"{file}.yaml")
     refused(lambda: getattr(Catalog([CATALOG, tmp_path]), file), path, FILES[kind])
@@ -74,7 +83,9 @@ def test_catalogues_are_refused_within_a_second(tmp_path, file, kind):
 @pytest.mark.parametrize("key", ["family", "label"])
 def test_the_key_that_is_given_twice_is_named_with_its_line(tmp_path, key):
     path = tmp_path / "config.yaml"
-    assert f"'{key}' is given twice" in refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
+    assert f"'{key}' is given twice" in refused(
+        lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n"
+    )
     assert "line 3" in refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
 
 

@@ -42,12 +42,16 @@ LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {"compression": "tiff_lzw"}, "WEBP": {
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_a_lossless_copy_in_another_format_is_the_same_photo(kind):
     image = noise()
-    assert identity_of(decode(saved(image, kind, **LOSSLESS[kind]), "x")) == identity_of(np.asarray(image))
+    assert identity_of(decode(saved(image, kind, **LOSSLESS[kind]), "x")) == identity_of(
+        np.asarray(image)
+    )
 
 
 def test_grey_pixels_are_the_same_photo_with_one_channel_and_with_three():
     grey = noise(mode="L")
-    assert identity_of(decode(saved(grey, "PNG"), "x")) == identity_of(decode(saved(grey.convert("RGB"), "PNG"), "x"))
+    assert identity_of(decode(saved(grey, "PNG"), "x")) == identity_of(
+        decode(saved(grey.convert("RGB"), "PNG"), "x")
+    )
 
 
 def test_the_same_bytes_in_another_shape_are_another_photo():
@@ -104,10 +108,20 @@ def test_identical_images_of_two_classes_are_counted_as_such():
     photos = pa.array(["1", "2", "1", "3", "3", None, "4"])
     assert identical_images(photos).tolist() == [True, False, True, True, True, False, False]
     labels = np.array([0, 0, 0, 1, 2, 5, 7])
-    assert of_other_classes(photos, labels).tolist() == [False, False, False, True, True, False, False]
+    assert of_other_classes(photos, labels).tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
-def test_an_index_of_an_earlier_version_has_photos_of_unknown_identity_and_says_what_to_run(tmp_path, caplog):
+def test_an_index_of_an_earlier_version_has_photos_of_unknown_identity_and_says_what_to_run(
+    tmp_path, caplog
+):
     path = tmp_path / "index.parquet"
     pq.write_table(pa.table({"image_id": ["a", "b"]}), path)
     assert read_identities(path).to_pylist() == [None, None]

@@ -21,7 +21,9 @@ from tiny.fuzz import fuzzed
 
 
 def noise(width, height):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64)])
@@ -30,7 +32,12 @@ def noise(width, height):
 def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interpolation, crop):
     image = noise(*size)
     transform = timm.data.create_transform(
-        32, is_training=False, interpolation=interpolation, crop_pct=crop, mean=(0, 0, 0), std=(1, 1, 1)
+        32,
+        is_training=False,
+        interpolation=interpolation,
+        crop_pct=crop,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
     )
     expected = (transform(image).numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
     assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
@@ -69,7 +76,9 @@ def test_ordinary_photos_have_the_pixels_of_the_whole_resized_photo(size, geomet
 
 
 @fuzzed(600)
-@given(SIDES | st.tuples(st.integers(1, 3), st.integers(1, 900)), geometries("center"), st.booleans())
+@given(
+    SIDES | st.tuples(st.integers(1, 3), st.integers(1, 900)), geometries("center"), st.booleans()
+)
 def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometry, turned):
     """Black and white noise, in which filters overshoot and a shift of a hundredth pixel is seen."""
     image = noise(*(reversed(size) if turned else size)).point(lambda value: 255 * (value > 127))
@@ -91,7 +100,11 @@ def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size
         return resize(image, size, *arguments)
 
     monkeypatch.setattr(Image.Image, "resize", counted)
-    assert resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation)).shape == (1024, 1024, 3)
+    assert resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation)).shape == (
+        1024,
+        1024,
+        3,
+    )
     assert sum(pixels) <= 2 * 1024**2
 
 
@@ -108,7 +121,9 @@ def test_a_border_is_cut_off_on_each_side():
 
 
 def test_drawings_keep_their_aspect_and_a_white_margin():
-    pixels = fit_on_white(Image.new("RGB", (40, 20), "black"), Geometry(100, 1.0, "bicubic"), margin=0.1)
+    pixels = fit_on_white(
+        Image.new("RGB", (40, 20), "black"), Geometry(100, 1.0, "bicubic"), margin=0.1
+    )
     rows, columns = np.where(pixels[..., 0] == 0)
     assert (columns.min(), columns.max()) == (10, 89) and (rows.min(), rows.max()) == (30, 69)
 
@@ -141,10 +156,14 @@ def bmp_of(width, height):
 
 @pytest.mark.attack("memory")
 @pytest.mark.parametrize("made", [png_of, gif_of, bmp_of])
-@pytest.mark.parametrize("size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"])
+@pytest.mark.parametrize(
+    "size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"]
+)
 def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, made, size):
     data = made(*size)
-    with pytest.raises(CorruptImageError, match=rf"set/a\.png .*{size[0]} x {size[1]} .*limits\.photo_megapixels"):
+    with pytest.raises(
+        CorruptImageError, match=rf"set/a\.png .*{size[0]} x {size[1]} .*limits\.photo_megapixels"
+    ):
         decode(data, "set/a.png")
     assert peak() < 1 << 22
 
@@ -163,7 +182,11 @@ def test_the_limit_of_pixels_is_a_setting(monkeypatch):
         decode(data, "x")
 
 
-BROKEN, POSTSCRIPT, LINE = b"\x89PNG", encoded(Image.new("L", (4, 4)), "EPS"), encoded(Image.new("L", (1, 1001)))
+BROKEN, POSTSCRIPT, LINE = (
+    b"\x89PNG",
+    encoded(Image.new("L", (4, 4)), "EPS"),
+    encoded(Image.new("L", (1, 1001))),
+)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +206,9 @@ PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of a TIFF
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_values_of_16_bits_keep_their_highest_eight(kind):
     image = Image.fromarray(RAMP.astype(np.uint16))
-    assert (np.asarray(decode(encoded(image, kind), "x")) == (RAMP.astype(np.uint16) >> 8)[..., None]).all()
+    assert (
+        np.asarray(decode(encoded(image, kind), "x")) == (RAMP.astype(np.uint16) >> 8)[..., None]
+    ).all()
 
 
 UNKNOWN = {
@@ -199,7 +224,11 @@ UNKNOWN = {
 def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
     """Given a TIFF from 0 to 255 or 65535 in a kind of numbers that has no range, it is refused, with what to do."""
     kind, tags = UNKNOWN[why]
-    data = encoded(Image.fromarray((RAMP if kind != np.uint8 else RAMP / 257).astype(kind)), "TIFF", tiffinfo=tags)
+    data = encoded(
+        Image.fromarray((RAMP if kind != np.uint8 else RAMP / 257).astype(kind)),
+        "TIFF",
+        tiffinfo=tags,
+    )
     with pytest.raises(CorruptImageError, match=rf"set/a\.tif .*{why}.*8 bits per channel"):
         decode(data, "set/a.tif")
 
@@ -207,7 +236,9 @@ def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
 def test_of_several_frames_the_first_counts(kind):
     first, second = Image.new("L", (5, 4), 10), Image.new("L", (5, 4), 200)
-    assert np.unique(decode(encoded(first, kind, save_all=True, append_images=[second]), "x")).tolist() == [10]
+    assert np.unique(
+        decode(encoded(first, kind, save_all=True, append_images=[second]), "x")
+    ).tolist() == [10]
 
 
 ICONS = {
@@ -243,12 +274,15 @@ def test_icons_fill_their_square_but_for_the_margin():
 def test_aliases_flip_and_turn():
     assert (drawn("right") == drawn("left")[:, ::-1]).all()
     assert (drawn("again") == drawn("left")).all()
-    rows, columns = np.where(drawn("top")[..., 0] == 0)  # a quarter turn clockwise brings the left half to the top
+    rows, columns = np.where(
+        drawn("top")[..., 0] == 0
+    )  # a quarter turn clockwise brings the left half to the top
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (5, 44, 5, 24)
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("blank", "nothing is visible"), ("broken", ""), ("none", "no icon"), ("loop", "no icon")]
+    ("name", "why"),
+    [("blank", "nothing is visible"), ("broken", ""), ("none", "no icon"), ("loop", "no icon")],
 )
 def test_an_icon_that_cannot_be_drawn_is_named(name, why):
     with pytest.raises(UserError, match=rf"set: (?=.*'{name}').*{why}"):

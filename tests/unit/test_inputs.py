@@ -12,10 +12,14 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
 
 
 def wanted(rows):
-    return (IMAGES[rows].transpose(0, 3, 1, 2) / 255.0 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    return (IMAGES[rows].transpose(0, 3, 1, 2) / 255.0 - np.array(MEAN)[:, None, None]) / np.array(
+        STD
+    )[:, None, None]
 
 
-@pytest.mark.parametrize("batch", [slice(2, 5), slice(None), slice(5, 99), np.array([3, 0, 3]), [6]])
+@pytest.mark.parametrize(
+    "batch", [slice(2, 5), slice(None), slice(5, 99), np.array([3, 0, 3]), [6]]
+)
 def test_inputs_are_pixels_less_the_mean_over_the_deviation_of_each_channel(batch):
     found = Inputs(IMAGES, MEAN, STD, CPU)[batch]
     assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
@@ -26,7 +30,9 @@ def test_only_the_rows_that_count_are_there_in_their_order():
     inputs = Inputs(IMAGES, MEAN, STD, CPU, np.array([5, 1, 4]))
     assert len(inputs) == 3 and len(Inputs(IMAGES, MEAN, STD, CPU)) == 7
     np.testing.assert_allclose(inputs[slice(1, 3)].numpy(), wanted([1, 4]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(inputs[np.array([2, 0])].numpy(), wanted([4, 5]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        inputs[np.array([2, 0])].numpy(), wanted([4, 5]), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_normalising_leaves_the_stored_pixels_alone():
@@ -48,14 +54,23 @@ def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_s
     batches = -(-7 // batch_size)
     assert progress() == [("test", batches, batches, "batch")]
     assert found.shape == (7, 3) and found.dtype == torch.float64 and not found.requires_grad
-    np.testing.assert_allclose(found.numpy(), wanted(slice(None)).sum(axis=(2, 3)), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        found.numpy(), wanted(slice(None)).sum(axis=(2, 3)), rtol=1e-4, atol=1e-3
+    )
     assert sum(sizes) == 7 and max(sizes) == min(batch_size, 7)
 
 
 def test_a_padding_prompt_adds_each_strip_at_its_border():
     prompt = PaddingPrompt.of(6, 2, CPU)
-    assert [tuple(strip.shape) for strip in prompt.parameters()] == [(3, 2, 6), (3, 2, 6), (3, 2, 2), (3, 2, 2)]
-    assert not any(strip.any() for strip in prompt.parameters()) and all(s.requires_grad for s in prompt.parameters())
+    assert [tuple(strip.shape) for strip in prompt.parameters()] == [
+        (3, 2, 6),
+        (3, 2, 6),
+        (3, 2, 2),
+        (3, 2, 2),
+    ]
+    assert not any(strip.any() for strip in prompt.parameters()) and all(
+        s.requires_grad for s in prompt.parameters()
+    )
     for value, strip in enumerate((prompt.top, prompt.bottom, prompt.left, prompt.right), start=1):
         strip.data += value + torch.arange(strip.numel()).view(strip.shape) / 1000
     images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -64,4 +79,6 @@ def test_a_padding_prompt_adds_each_strip_at_its_border():
     expected[:, :, 4:] += prompt.bottom.data
     expected[:, :, 2:4, :2] += prompt.left.data
     expected[:, :, 2:4, 4:] += prompt.right.data
-    assert torch.equal(prompt(images), expected) and torch.equal(expected[:, :, 2:4, 2:4], images[:, :, 2:4, 2:4])
+    assert torch.equal(prompt(images), expected) and torch.equal(
+        expected[:, :, 2:4, 2:4], images[:, :, 2:4, 2:4]
+    )

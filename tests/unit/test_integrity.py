@@ -25,13 +25,17 @@ def made(path: str, text: str, manifest: str | None = None, **facts) -> Path:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text)
     if manifest:
-        Path(manifest).write_text(json.dumps({"files": {Path(path).name: sha256(Path(path))}, **facts}))
+        Path(manifest).write_text(
+            json.dumps({"files": {Path(path).name: sha256(Path(path))}, **facts})
+        )
     return Path(path)
 
 
 def recorded(record: str, *files: str) -> None:
     outputs = {file: sha256(Path(file)) for file in files}
-    provenance.write(Path(record), {**FACTS, "log": "l", "inputs": {}, "outputs": outputs, "sizes": {}})
+    provenance.write(
+        Path(record), {**FACTS, "log": "l", "inputs": {}, "outputs": outputs, "sizes": {}}
+    )
 
 
 def changed_in_place(path: Path) -> None:
@@ -114,8 +118,14 @@ def removed(path: Path) -> None:
     path.unlink()
 
 
-EXCHANGES = pytest.mark.parametrize("exchange", [changed_in_place, exchanged, removed], ids=lambda way: way.__name__)
-OUTPUTS = {"data": "results/out.x", "state": "results/state.x", "provenance": "results/provenance.json"}
+EXCHANGES = pytest.mark.parametrize(
+    "exchange", [changed_in_place, exchanged, removed], ids=lambda way: way.__name__
+)
+OUTPUTS = {
+    "data": "results/out.x",
+    "state": "results/state.x",
+    "provenance": "results/provenance.json",
+}
 
 
 def running(**more):
@@ -127,13 +137,18 @@ def running(**more):
 @pytest.fixture
 def inputs():
     """Paths of a job's inputs, by what they are."""
-    return {"listed": made("in/images.npy", "pixels", "in/manifest.json"), "plain": made("in/index.txt", "rows")}
+    return {
+        "listed": made("in/images.npy", "pixels", "in/manifest.json"),
+        "plain": made("in/index.txt", "rows"),
+    }
 
 
 @pytest.mark.attack("changed results")
 @EXCHANGES
 @pytest.mark.parametrize("which", ["listed", "plain"])
-def test_an_input_that_is_exchanged_while_a_job_reads_it_makes_no_result(inputs, which, exchange, capfd):
+def test_an_input_that_is_exchanged_while_a_job_reads_it_makes_no_result(
+    inputs, which, exchange, capfd
+):
     with pytest.raises(SystemExit), running() as out:
         exchange(inputs[which])
         for name in ("data", "state"):
@@ -203,7 +218,9 @@ def test_a_big_file_is_read_once(big, monkeypatch):
 
     monkeypatch.setattr(hashing, "sha256", unread)
     counted = []
-    assert hashing.remembered_hash(big, counted.append) == sha256(big) and counted == [big.stat().st_size]
+    assert hashing.remembered_hash(big, counted.append) == sha256(big) and counted == [
+        big.stat().st_size
+    ]
 
 
 def test_a_big_file_that_was_changed_is_read_again_whatever_its_time_says(big):
@@ -213,8 +230,14 @@ def test_a_big_file_that_was_changed_is_read_again_whatever_its_time_says(big):
 
 def test_every_changed_file_is_counted_and_five_are_in_the_command():
     files = {name: made(f"r/{name}.npy", name) for name in "abcdefg"}
-    Path("r/manifest.json").write_text(json.dumps({"files": {path.name: sha256(path) for path in files.values()}}))
-    for changed, wrong, more in (("c", "c", ""), ("d", "cd", " and 1 more"), ("abefg", "abcde", " and 6 more")):
+    Path("r/manifest.json").write_text(
+        json.dumps({"files": {path.name: sha256(path) for path in files.values()}})
+    )
+    for changed, wrong, more in (
+        ("c", "c", ""),
+        ("d", "cd", " and 1 more"),
+        ("abefg", "abcde", " and 6 more"),
+    ):
         for name in changed:
             changed_in_place(files[name])
         command = " ".join(f"r/{name}.npy" for name in wrong)
@@ -230,9 +253,17 @@ def test_what_inputs_should_be_is_gathered_from_records_and_manifests():
     plain = made("reports/t/c.txt", "no job made it")
     image = made("p/images.npy", "pixels", "p/manifest.json", device="cpu")
     Path("p/empty.manifest.json").write_text("{}")
-    inputs = [table, plain, Path("p/manifest.json"), Path("p/empty.manifest.json"), Path("nowhere/manifest.json")]
+    inputs = [
+        table,
+        plain,
+        Path("p/manifest.json"),
+        Path("p/empty.manifest.json"),
+        Path("nowhere/manifest.json"),
+    ]
     assert integrity.claims(inputs) == {table: {sha256(table)}, image: {sha256(image)}}
-    assert integrity.claims([rows, image]) == {rows: {sha256(rows)}}, "the image's manifest was not asked"
+    assert integrity.claims([rows, image]) == {rows: {sha256(rows)}}, (
+        "the image's manifest was not asked"
+    )
     Path("reports/t/provenance.json").write_text("{")
     assert integrity.claims([table]) == {}
 
@@ -243,16 +274,24 @@ def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
 
     made("p/a/images.npy", "a", "p/a/manifest.json")
     made("p/b/images.npy", "b", "p/b/manifest.json")
-    datasets = {name: {"manifest": f"p/{name}/manifest.json", "sha256": digest(name)} for name in ("a", "b", "gone")}
+    datasets = {
+        name: {"manifest": f"p/{name}/manifest.json", "sha256": digest(name)}
+        for name in ("a", "b", "gone")
+    }
     rows = made("s/rows.parquet", "rows")
     facts = {"files": {"rows.parquet": sha256(rows)}, "datasets": datasets}
     Path("s/manifest.json").write_text(json.dumps(facts))
-    assert integrity.files_of(Path("s/manifest.json")) == {rows: sha256(rows)}, "these datasets are another's business"
+    assert integrity.files_of(Path("s/manifest.json")) == {rows: sha256(rows)}, (
+        "these datasets are another's business"
+    )
     Path("s/manifest.json").write_text(json.dumps({**facts, "order": ["a", "b", "gone"]}))
     assert integrity.files_of(Path("s/manifest.json")) == {
         rows: sha256(rows),
         **{Path(f"p/{name}/manifest.json"): digest(name) for name in ("a", "b", "gone")},
-        **{Path(f"p/{name}/images.npy"): sha256(Path(f"p/{name}/images.npy")) for name in ("a", "b")},
+        **{
+            Path(f"p/{name}/images.npy"): sha256(Path(f"p/{name}/images.npy"))
+            for name in ("a", "b")
+        },
     }
 
 
@@ -262,7 +301,15 @@ def test_hashes_are_those_of_hashlib_and_missing_files_have_none(monkeypatch):
     Path("link.bin").symlink_to(one)
     Path("dangling.bin").symlink_to("nowhere")
     Path("folder").mkdir()
-    files = [one, other, Path("link.bin"), Path("dangling.bin"), Path("gone.bin"), Path("folder"), one]
+    files = [
+        one,
+        other,
+        Path("link.bin"),
+        Path("dangling.bin"),
+        Path("gone.bin"),
+        Path("folder"),
+        one,
+    ]
     digest = hashlib.sha256(b"0123456789").hexdigest()
     empty = hashlib.sha256(b"").hexdigest()
     assert list(hashing.hashes(iter(files), "hashing").items()) == list(
@@ -284,7 +331,9 @@ def test_what_is_remembered_is_of_one_path_size_and_time(big):
     assert other.stat().st_size == big.stat().st_size
     assert hashing.remembered_hash(other, lambda number: None) == sha256(other)
     notes = [json.loads(note.read_text()) for note in sorted(hashing.MEMORY.iterdir())]
-    assert {note["path"]: note["sha256"] for note in notes} == {str(path): sha256(path) for path in (big, other)}
+    assert {note["path"]: note["sha256"] for note in notes} == {
+        str(path): sha256(path) for path in (big, other)
+    }
     for note in notes:
         stat = Path(note["path"]).stat()
         assert note["signature"] == {

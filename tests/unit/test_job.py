@@ -43,7 +43,10 @@ def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
         out["data"].write_text("made")
         out["manifest"].write_text('{"n": 1}')
     made = sha256(tmp_path / "results/data.x")
-    assert json.loads((tmp_path / "results/manifest.x").read_text()) == {"n": 1, "files": {"data.x": made}}
+    assert json.loads((tmp_path / "results/manifest.x").read_text()) == {
+        "n": 1,
+        "files": {"data.x": made},
+    }
     record = json.loads((tmp_path / "results/provenance.x").read_text())
     assert record["inputs"] == {"in.txt": sha256(tmp_path / "in.txt")}
     manifest = sha256(tmp_path / "results/manifest.x")
@@ -79,7 +82,11 @@ def two_disks(monkeypatch):
     monkeypatch.setattr(os, "replace", replace)
 
 
-OUTPUTS = {"data": "results/data.x", "archive": "results/archive.x", "provenance": "results/provenance.x"}
+OUTPUTS = {
+    "data": "results/data.x",
+    "archive": "results/archive.x",
+    "provenance": "results/provenance.x",
+}
 
 
 @pytest.mark.usefixtures("two_disks")
@@ -90,10 +97,16 @@ def test_results_may_lie_on_another_disk_than_work(start, tmp_path):
         out["data"].write_text("made")
         os.utime(out["data"], (1e9, 1e9))
         out["archive"].symlink_to(tmp_path / "in.txt")
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["archive.x", "data.x", "provenance.x"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "archive.x",
+        "data.x",
+        "provenance.x",
+    ]
     assert (tmp_path / "results/data.x").read_text() == "made"
     assert (tmp_path / "results/data.x").stat().st_mtime == 1e9
-    assert (tmp_path / "results/archive.x").readlink() == tmp_path / "in.txt", "the user's archive is not copied"
+    assert (tmp_path / "results/archive.x").readlink() == tmp_path / "in.txt", (
+        "the user's archive is not copied"
+    )
 
 
 @pytest.mark.usefixtures("two_disks")
@@ -115,8 +128,12 @@ def test_where_the_other_disk_is_full_nothing_is_half_written(start, tmp_path, m
     assert "results/.archive.x.copy: no space is left" in printed, "the disk that is full is named"
 
 
-@pytest.mark.parametrize(("outputs", "printed"), [({"data": "x"}, ["warning"]), ({}, ["line", "warning", "done"])])
-def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(start, tmp_path, capfd, outputs, printed):
+@pytest.mark.parametrize(
+    ("outputs", "printed"), [({"data": "x"}, ["warning"]), ({}, ["line", "warning", "done"])]
+)
+def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(
+    start, tmp_path, capfd, outputs, printed
+):
     with start(outputs=outputs) as out:
         log.info("a line")
         log.warning("a warning")
@@ -212,7 +229,10 @@ def test_a_file_larger_than_a_limit_is_a_sentence(start, tmp_path, capfd, limite
 def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
     for rule in (*MEMORY_SETTING, "evaluate_run"):
-        assert any(f" {rule}" in path.read_text() for path in (pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
+        assert any(
+            f" {rule}" in path.read_text()
+            for path in (pytestconfig.rootpath / "workflow/rules").rglob("*.smk")
+        )
         named = re.search(r"(\w+)\.(\w+) in config", message_of(OutOfMemoryError(), rule, "log"))
         assert named[2] in config[named[1]]
     assert "training.micro_batch_size" in message_of(OutOfMemoryError(), "finetune", "log")
@@ -234,16 +254,26 @@ def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
     assert any((tmp_path / "work").iterdir()) and not (tmp_path / "results").exists()
     with start() as out:
         out["data"].write_text("whole")
-    assert (tmp_path / "results/data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
+    assert (tmp_path / "results/data.x").read_text() == "whole" and not any(
+        (tmp_path / "work").iterdir()
+    )
 
 
 @pytest.mark.parametrize("stopped", [UserError("no."), KeyboardInterrupt()])
-def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(start, tmp_path, stopped):
+def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(
+    start, tmp_path, stopped
+):
     outputs = {"data": "data.x"}
-    with pytest.raises((SystemExit, KeyboardInterrupt)), start(outputs=outputs, resumes="data.x") as out:
+    with (
+        pytest.raises((SystemExit, KeyboardInterrupt)),
+        start(outputs=outputs, resumes="data.x") as out,
+    ):
         out["data"].write_text("half")
         raise stopped
-    with pytest.raises((SystemExit, KeyboardInterrupt)), start(outputs=outputs, resumes="data.x") as out:
+    with (
+        pytest.raises((SystemExit, KeyboardInterrupt)),
+        start(outputs=outputs, resumes="data.x") as out,
+    ):
         assert out["data"].read_text() == "half"
         raise stopped
     with start(cfg={"a": 2}, outputs=outputs, resumes="data.x") as out:
@@ -261,7 +291,9 @@ def test_settings_that_json_would_change_are_refused(start, capfd):
 def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeypatch):
     def git(*arguments):
         who = ("-c", "user.name=n", "-c", "user.email=e")
-        return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *who, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     monkeypatch.chdir(tmp_path)
     git("init", "-q")
@@ -277,7 +309,9 @@ def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeyp
 
 
 def test_a_move_that_is_not_permitted_names_both_of_its_ends():
-    error = PermissionError(errno.EACCES, "Permission denied", "work/new.safetensors", None, "results/old.safetensors")
+    error = PermissionError(
+        errno.EACCES, "Permission denied", "work/new.safetensors", None, "results/old.safetensors"
+    )
     message = message_of(error, "convert_model", "log")
     assert "work/new.safetensors" in message and "results/old.safetensors" in message
     assert "change its permissions" in message

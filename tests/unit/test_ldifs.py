@@ -58,7 +58,9 @@ def features_of_clip(network, images):
 def unit_channels(tokens, smallest):
     """Channels (C, T) of tokens (T, C) of an image: of norm 1, or divided by a fraction of the mean norm if that is more."""
     channels = list(tokens.T)
-    norms = [(channel**2).sum() ** 0.5 if channel.any() else torch.zeros(()) for channel in channels]
+    norms = [
+        (channel**2).sum() ** 0.5 if channel.any() else torch.zeros(()) for channel in channels
+    ]
     least = smallest * sum(norm.item() for norm in norms) / len(norms)
     scaled = [
         channel / (norm + 1e-10) if norm > least else channel / (least + 1e-10)
@@ -90,14 +92,18 @@ def test_sixteen_steps_on_a_cnn_descend_the_authors_distance_of_feature_maps(net
     def penalty(model, rows, logits, step):
         return weight * distance_by_hand(features_of_resnet, 0.1, model, network, pixels[rows])
 
-    expected = trained_by_hand(by_hand, pixels, target.labels, target.space, 0.01, EIGHT_EPOCHS, 0, penalty)
+    expected = trained_by_hand(
+        by_hand, pixels, target.labels, target.space, 0.01, EIGHT_EPOCHS, 0, penalty
+    )
     assert history[-1]["loss"] > history[-1]["cross_entropy"] + 1e-3, "the features moved"
     for row, wanted in zip(history, expected, strict=True):
         assert row == pytest.approx(wanted, rel=1e-3)
     torch.testing.assert_close(model.state_dict(), by_hand.state_dict(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "features"), first([("vit", features_of_vit), ("clip_vit", features_of_clip)]))
+@pytest.mark.parametrize(
+    ("name", "features"), first([("vit", features_of_vit), ("clip_vit", features_of_clip)])
+)
 def test_sixteen_steps_on_a_transformer_descend_the_authors_distance_of_all_tokens(name, features):
     network, target = ARCHITECTURES[name].build(), random_images(side=ARCHITECTURES[name].size)
     weight = 2000.0
@@ -107,7 +113,9 @@ def test_sixteen_steps_on_a_transformer_descend_the_authors_distance_of_all_toke
     def penalty(model, rows, logits, step):
         return weight * distance_by_hand(features, 0.0, model, network, pixels[rows])
 
-    expected = trained_by_hand(by_hand, pixels, target.labels, target.space, 0.01, EIGHT_EPOCHS, 0, penalty)
+    expected = trained_by_hand(
+        by_hand, pixels, target.labels, target.space, 0.01, EIGHT_EPOCHS, 0, penalty
+    )
     assert history[-1]["loss"] > history[-1]["cross_entropy"] + 1e-3, "the features moved"
     for row, wanted in zip(history, expected, strict=True):
         assert row == pytest.approx(wanted, rel=1e-3)
@@ -118,7 +126,9 @@ def test_the_default_weight_is_the_authors():
     assert CATALOG.methods["ldifs"].settings["weight"] == 10.0
 
 
-@pytest.mark.parametrize("name", ["vit", "deit_distilled", "dinov2_registers", "siglip", "clip_vit", "eva02_clip"])
+@pytest.mark.parametrize(
+    "name", ["vit", "deit_distilled", "dinov2_registers", "siglip", "clip_vit", "eva02_clip"]
+)
 def test_all_tokens_of_a_transformer_count(name):
     network = ARCHITECTURES[name].build()
     images = normalised(random_images(n=2, side=ARCHITECTURES[name].size).images)
@@ -126,12 +136,20 @@ def test_all_tokens_of_a_transformer_count(name):
         depths, output = token_features(network, images)
         assert torch.equal(output, network.forward_features(images))
     positions = 16
-    class_tokens = {"vit": 1, "deit_distilled": 2, "dinov2_registers": 5, "siglip": 0, "clip_vit": 1, "eva02_clip": 1}
+    class_tokens = {
+        "vit": 1,
+        "deit_distilled": 2,
+        "dinov2_registers": 5,
+        "siglip": 0,
+        "clip_vit": 1,
+        "eva02_clip": 1,
+    }
     assert [tokens.shape[:2] for tokens in depths] == [(2, positions + class_tokens[name])] * 5
 
 
 @pytest.mark.parametrize(
-    "name", ["swin", "swinv2_cr", "convnext_clip", "clip_resnet", "efficientnet", "mobileclip2_large"]
+    "name",
+    ["swin", "swinv2_cr", "convnext_clip", "clip_resnet", "efficientnet", "mobileclip2_large"],
 )
 def test_positions_of_feature_maps_are_tokens_with_the_channels_last(name):
     network = ARCHITECTURES[name].build()
@@ -144,7 +162,9 @@ def test_positions_of_feature_maps_are_tokens_with_the_channels_last(name):
     assert all(round(number**0.5) ** 2 == number for number in tokens)
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "swin", "clip_vit", "clip_resnet", "siglip_clip"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "vit", "swin", "clip_vit", "clip_resnet", "siglip_clip"]
+)
 def test_without_a_weight_it_is_full_fine_tuning(name):
     network, target = ARCHITECTURES[name].build(), random_images(side=ARCHITECTURES[name].size)
     models = []
@@ -154,7 +174,9 @@ def test_without_a_weight_it_is_full_fine_tuning(name):
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
-def test_stored_features_are_those_that_are_computed_in_each_step(network, target, monkeypatch, progress):
+def test_stored_features_are_those_that_are_computed_in_each_step(
+    network, target, monkeypatch, progress
+):
     rows = np.array([7, 0, 3])
     found = []
     for enough in (True, False):
@@ -169,9 +191,14 @@ def test_stored_features_are_those_that_are_computed_in_each_step(network, targe
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
-def test_augmented_images_are_compared_with_the_pretrained_features_of_the_same_images(network, target):
+def test_augmented_images_are_compared_with_the_pretrained_features_of_the_same_images(
+    network, target
+):
     algorithm, task = FeatureDistance(**DEFAULTS), task_of(copy.deepcopy(network), target)
-    task.target.inputs.augmentation, task.target.inputs.epoch = Augmentation(["flip", "crop"], 64, 0), 1
+    task.target.inputs.augmentation, task.target.inputs.epoch = (
+        Augmentation(["flip", "crop"], 64, 0),
+        1,
+    )
     algorithm.setup(task)
     rows = np.arange(10)
     algorithm.logits(rows)
@@ -188,7 +215,10 @@ def test_features_have_a_gradient_of_zero_where_the_network_has_not_moved(target
     logits = algorithm.logits(rows)
     penalty = algorithm.penalty(rows, logits)
     gradients = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
-    assert penalty.item() < 1e-9 and max(part.abs().max() for part in gradients if part is not None) < 1e-3
+    assert (
+        penalty.item() < 1e-9
+        and max(part.abs().max() for part in gradients if part is not None) < 1e-3
+    )
 
 
 @pytest.mark.parametrize("rest", [0.0, 1e-12])

@@ -100,7 +100,9 @@ def test_without_locks_what_may_be_in_use_counts_as_in_use():
 def test_without_locks_a_job_says_so_and_makes_nothing(capfd):
     with (
         pytest.raises(SystemExit),
-        job(rule="r", name="n", cfg={}, inputs={}, outputs={"data": "out.x"}, log_file="n.log") as out,
+        job(
+            rule="r", name="n", cfg={}, inputs={}, outputs={"data": "out.x"}, log_file="n.log"
+        ) as out,
     ):
         out["data"].write_text("made")
     assert "no file locks" in capfd.readouterr().err and not Path("out.x").exists()

@@ -90,13 +90,18 @@ def merge(network, tmp_path):
 
     def merged(name, states, fisher=None, run=RUN, form="merge", **settings):
         start, files = network.state_dict(), {}
-        for part, tensors in {**states, **{f"{key} fisher": own for key, own in (fisher or {}).items()}}.items():
+        for part, tensors in {
+            **states,
+            **{f"{key} fisher": own for key, own in (fisher or {}).items()},
+        }.items():
             files[part] = tmp_path / f"{part.replace(' ', '_')}.safetensors"
             safetensors.torch.save_file(
                 tensors if part in (fisher or {}) else xor_compress(tensors, start), files[part]
             )
         made = {key: files[f"{key} fisher"] for key in fisher or {}}
-        how = Merge(form, file_of(name), {**SETTINGS.get(name, {}), **settings}, list(states), run, made)
+        how = Merge(
+            form, file_of(name), {**SETTINGS.get(name, {}), **settings}, list(states), run, made
+        )
         found = apply(copy.deepcopy(network), how, {key: files[key] for key in states})
         return found.eval() if form == "ensemble" else found.state_dict()
 
@@ -105,13 +110,18 @@ def merge(network, tmp_path):
 
 def flat(network, state):
     """All parameters as one list of numbers."""
-    return [value for name, _ in network.named_parameters() for value in state[name].flatten().tolist()]
+    return [
+        value for name, _ in network.named_parameters() for value in state[name].flatten().tolist()
+    ]
 
 
 def information(network, seed):
     """Fisher information, with values that are 0."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.rand(part.shape, generator=generator) for name, part in network.named_parameters()}
+    drawn = {
+        name: torch.rand(part.shape, generator=generator)
+        for name, part in network.named_parameters()
+    }
     return {name: part * (part > 0.3) for name, part in drawn.items()}
 
 
@@ -121,14 +131,18 @@ def test_ties_trims_the_whole_vector_elects_signs_and_averages_those_that_agree(
     trimmed = []
     for state in states.values():
         update = [b - a for a, b in zip(start, flat(network, state), strict=True)]
-        kept = sorted(range(len(update)), key=lambda i, update=update: -abs(update[i]))[: int(density * len(update))]
+        kept = sorted(range(len(update)), key=lambda i, update=update: -abs(update[i]))[
+            : int(density * len(update))
+        ]
         trimmed.append([value if i in kept else 0.0 for i, value in enumerate(update)])
     expected = []
     for value, *updates in zip(start, *trimmed, strict=True):
         sign = np.sign(sum(updates))
         agree = [update for update in updates if update and np.sign(update) == sign]
         expected.append(value + scaling * sum(agree) / max(1, len(agree)))
-    assert len({tuple(np.sign(updates)) for updates in zip(*trimmed, strict=True)}) > 6  # with conflicts and zeros
+    assert (
+        len({tuple(np.sign(updates)) for updates in zip(*trimmed, strict=True)}) > 6
+    )  # with conflicts and zeros
     np.testing.assert_allclose(flat(network, merge("ties", states)), expected, rtol=1e-6, atol=1e-7)
 
 
@@ -148,15 +162,21 @@ def test_ties_of_everything_without_conflicts_is_the_mean_of_the_task_vectors(ne
 def test_ties_leaves_a_value_whose_updates_cancel(network, merge):
     start = network.state_dict()
     up, down = ({"b.bias": start["b.bias"] + step} for step in (0.5, -0.5))
-    assert torch.equal(merge("ties", {"p": up, "q": down}, density=1.0)["b.bias"][2], start["b.bias"][2])
+    assert torch.equal(
+        merge("ties", {"p": up, "q": down}, density=1.0)["b.bias"][2], start["b.bias"][2]
+    )
 
 
-def test_a_share_below_one_value_keeps_the_largest_update_and_one_above_the_changed_ones_keeps_them_all(network, merge):
+def test_a_share_below_one_value_keeps_the_largest_update_and_one_above_the_changed_ones_keeps_them_all(
+    network, merge
+):
     start = network.state_dict()
     tuned = {"b.bias": start["b.bias"] + torch.tensor([0.1, -0.4, 0.2, 0.0, 0.3])}
     found = merge("ties", {"p": tuned}, density=1e-6, scaling=1.0)["b.bias"] - start["b.bias"]
     torch.testing.assert_close(found, torch.tensor([0.0, -0.4, 0.0, 0.0, 0.0]))
-    torch.testing.assert_close(merge("ties", {"p": tuned}, density=0.2, scaling=1.0)["b.bias"], tuned["b.bias"])
+    torch.testing.assert_close(
+        merge("ties", {"p": tuned}, density=0.2, scaling=1.0)["b.bias"], tuned["b.bias"]
+    )
 
 
 def test_model_stocks_ratio_comes_from_the_mean_cosine_of_each_layer(network, merge):
@@ -166,7 +186,10 @@ def test_model_stocks_ratio_comes_from_the_mean_cosine_of_each_layer(network, me
     for seed, key in enumerate("pqr", start=1):
         own = moved(network, seed)
         states[key] = {
-            name: own[name] + shared[name] - start[name] if own[name].is_floating_point() else own[name] for name in own
+            name: own[name] + shared[name] - start[name]
+            if own[name].is_floating_point()
+            else own[name]
+            for name in own
         }
     found, ratios = merge("model_stock", states), []
     for name, _ in network.named_parameters():
@@ -180,7 +203,8 @@ def test_model_stocks_ratio_comes_from_the_mean_cosine_of_each_layer(network, me
         cosine = sum(cosines) / 3
         ratios.append(3 * cosine / (1 + 2 * cosine))
         expected = [
-            ratios[-1] * sum(values) / 3 + (1 - ratios[-1]) * a for a, *values in zip(before, *tuned, strict=True)
+            ratios[-1] * sum(values) / 3 + (1 - ratios[-1]) * a
+            for a, *values in zip(before, *tuned, strict=True)
         ]
         np.testing.assert_allclose(found[name].flatten().tolist(), expected, rtol=1e-5, atol=1e-6)
     assert len(set(ratios)) == len(ratios) and 0.2 < min(ratios) < max(ratios) < 0.98
@@ -191,27 +215,43 @@ def test_model_stock_of_orthogonal_or_opposite_updates_is_the_pretrained_model(n
     bias = start["b.bias"]
     steps = torch.eye(5)
     for other in (steps[1], -0.5 * steps[0], torch.zeros(5)):
-        states = {"p": {"b.bias": bias + steps[0]}, "q": {"b.bias": bias + other, "a.bias": start["a.bias"]}}
+        states = {
+            "p": {"b.bias": bias + steps[0]},
+            "q": {"b.bias": bias + other, "a.bias": start["a.bias"]},
+        }
         assert torch.equal(merge("model_stock", states)["b.bias"], bias)
 
 
 def test_dare_keeps_rescaled_updates_and_adds_them_up(network, merge):
-    start, states = network.state_dict(), {key: moved(network, seed) for seed, key in enumerate("pq")}
+    start, states = (
+        network.state_dict(),
+        {key: moved(network, seed) for seed, key in enumerate("pq")},
+    )
     found, masks = merge("dare", states), []
     for name, _ in network.named_parameters():
         total = start[name].flatten().double()
         for key, state in states.items():
-            number = int.from_bytes(hashlib.sha256(f"{RUN}/{key}/{name}".encode()).digest()[:8], "big") >> 1
-            drawn = torch.rand(start[name].shape, generator=torch.Generator().manual_seed(number)).flatten()
+            number = (
+                int.from_bytes(hashlib.sha256(f"{RUN}/{key}/{name}".encode()).digest()[:8], "big")
+                >> 1
+            )
+            drawn = torch.rand(
+                start[name].shape, generator=torch.Generator().manual_seed(number)
+            ).flatten()
             masks += [float(value) < 0.6 for value in drawn]
-            for i, (value, before) in enumerate(zip(state[name].flatten(), start[name].flatten(), strict=True)):
+            for i, (value, before) in enumerate(
+                zip(state[name].flatten(), start[name].flatten(), strict=True)
+            ):
                 total[i] += 0.4 * (float(value) - float(before)) / 0.6 if drawn[i] < 0.6 else 0.0
         torch.testing.assert_close(found[name].flatten(), total.float())
     assert 0.4 < np.mean(masks) < 0.8
 
 
 def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
-    start, states = network.state_dict(), {key: moved(network, seed) for seed, key in enumerate("pq")}
+    start, states = (
+        network.state_dict(),
+        {key: moved(network, seed) for seed, key in enumerate("pq")},
+    )
     names = [name for name, _ in network.named_parameters()]
     one, other = (dict(list(states.items())[::step]) for step in (1, -1))
     first, second = merge("dare", one), merge("dare", other)
@@ -220,9 +260,15 @@ def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
     equal = dict.fromkeys("pq", states["p"])
     of_p, of_q = (merge("dare", {key: equal[key]}) for key in "pq")
     assert not torch.equal(of_p["a.weight"], of_q["a.weight"])
-    assert not torch.equal(of_p["a.weight"], merge("dare", {"p": equal["p"]}, run="m/t/x/all/1")["a.weight"])
-    alone = merge("dare", {"p": {"b.weight": states["p"]["b.weight"]}})  # other tensors draw nothing from its numbers
-    assert torch.equal(alone["b.weight"], of_p["b.weight"]) and torch.equal(alone["a.bias"], start["a.bias"])
+    assert not torch.equal(
+        of_p["a.weight"], merge("dare", {"p": equal["p"]}, run="m/t/x/all/1")["a.weight"]
+    )
+    alone = merge(
+        "dare", {"p": {"b.weight": states["p"]["b.weight"]}}
+    )  # other tensors draw nothing from its numbers
+    assert torch.equal(alone["b.weight"], of_p["b.weight"]) and torch.equal(
+        alone["a.bias"], start["a.bias"]
+    )
 
 
 def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
@@ -239,8 +285,12 @@ def test_fisher_merging_weights_each_value_by_its_information(network, merge):
     fisher = {key: information(network, seed) for seed, key in enumerate("pq", start=7)}
     found, empty = merge("fisher", states, fisher), 0
     for name, _ in network.named_parameters():
-        columns = [[part[name].flatten().tolist() for part in parts.values()] for parts in (states, fisher)]
-        for value, *both in zip(found[name].flatten().tolist(), *columns[0], *columns[1], strict=True):
+        columns = [
+            [part[name].flatten().tolist() for part in parts.values()] for parts in (states, fisher)
+        ]
+        for value, *both in zip(
+            found[name].flatten().tolist(), *columns[0], *columns[1], strict=True
+        ):
             tuned, weights = both[:2], both[2:]
             empty += not any(weights)
             weights = weights if any(weights) else [1.0, 1.0]
@@ -254,7 +304,11 @@ def test_the_average_of_equal_states_is_that_state(network, merge, tmp_path, nam
     state = moved(network, 3)
     state["b.bias"][0] = 0.0
     states = dict.fromkeys("pqr", state)
-    fisher = {key: information(network, seed) for seed, key in enumerate("pqr")} if name == "fisher" else None
+    fisher = (
+        {key: information(network, seed) for seed, key in enumerate("pqr")}
+        if name == "fisher"
+        else None
+    )
     if name == "soup":
         merge("ties", states)  # writes the checkpoints
         files = {key: tmp_path / f"{key}.safetensors" for key in states}
@@ -279,7 +333,9 @@ def test_buffers_are_averaged_and_counters_keep_the_highest(network, merge, name
 
 def peft_of(function, states, start, **settings):
     tensors = [state["a.weight"] - start["a.weight"] for state in states.values()]
-    return start["a.weight"] + function(tensors, torch.full((len(tensors),), settings.pop("weight")), **settings)
+    return start["a.weight"] + function(
+        tensors, torch.full((len(tensors),), settings.pop("weight")), **settings
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The density 1.0")
@@ -297,8 +353,13 @@ def test_peft_agrees(density):
     expected = peft_of(merge_utils.ties, states, start, weight=0.7, density=density)
     torch.testing.assert_close(ours(ties, density=density, scaling=0.7), expected)
     weights = task_arithmetic.recipe("pqr", scaling=0.4)
-    found = sum(weight * (states | {"pretrained": start})[key]["a.weight"] for key, weight in weights.items())
-    torch.testing.assert_close(found, peft_of(merge_utils.task_arithmetic, states, start, weight=0.4))
+    found = sum(
+        weight * (states | {"pretrained": start})[key]["a.weight"]
+        for key, weight in weights.items()
+    )
+    torch.testing.assert_close(
+        found, peft_of(merge_utils.task_arithmetic, states, start, weight=0.4)
+    )
     expected = peft_of(merge_utils.dare_linear, states, start, weight=0.4, density=1.0)
     torch.testing.assert_close(ours(dare, density=1.0, scaling=0.4), expected)
     one = replace(one, changes={"p": states["p"]})  # the trimming alone
@@ -319,7 +380,9 @@ def probabilities(network, state, images):
 def test_an_ensemble_of_outputs_gives_the_logarithm_of_the_mean_probability(network, merge):
     states = {key: moved(network, seed, scale=1.0) for seed, key in enumerate("pq")}
     found = merge("output_ensemble", states, form="ensemble")
-    parts = [probabilities(network, state, IMAGES) for state in (network.state_dict(), *states.values())]
+    parts = [
+        probabilities(network, state, IMAGES) for state in (network.state_dict(), *states.values())
+    ]
     with torch.no_grad():
         torch.testing.assert_close(found(IMAGES).exp(), (sum(parts) / 3).float())
     same = merge("output_ensemble", dict.fromkeys("pq", network.state_dict()), form="ensemble")
@@ -341,11 +404,17 @@ def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, mer
     for image in IMAGES:
         entropies = []
         for state in every:
-            entropies.append(-sum(p * math.log(p) for p in probabilities(network, state, image[None])[0].tolist()))
+            entropies.append(
+                -sum(
+                    p * math.log(p) for p in probabilities(network, state, image[None])[0].tolist()
+                )
+            )
         total = sum(math.exp(-entropy) for entropy in entropies)
         seen.append([math.exp(-entropy) / total for entropy in entropies])
     with torch.no_grad():
-        torch.testing.assert_close(found.weights(IMAGES).T, torch.tensor(seen), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            found.weights(IMAGES).T, torch.tensor(seen), rtol=1e-4, atol=1e-6
+        )
         logits = found(IMAGES)
     for image, weights, row in zip(IMAGES, seen, logits, strict=True):
         state = {
@@ -366,10 +435,16 @@ def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, mer
 
 def test_dawin_of_equal_networks_is_that_network(network, merge):
     same = merge("dawin", dict.fromkeys("pq", network.state_dict()), form="ensemble")
-    slightly = merge("dawin", {"p": {"b.bias": network.state_dict()["b.bias"] + 1}}, form="ensemble")
+    slightly = merge(
+        "dawin", {"p": {"b.bias": network.state_dict()["b.bias"] + 1}}, form="ensemble"
+    )
     with torch.no_grad():
         alone = torch.cat([network(image[None]) for image in IMAGES])
-        assert torch.equal(same(IMAGES), alone) and same.changed == [] and slightly.changed == ["b.bias"]
+        assert (
+            torch.equal(same(IMAGES), alone)
+            and same.changed == []
+            and slightly.changed == ["b.bias"]
+        )
 
 
 def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge):
@@ -384,7 +459,9 @@ def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge)
         logits = found(IMAGES)
     # then: each of them is the average for the image, of which the pretrained network has its share
     assert sorted(found.changed) == ["b.bias", "b.weight"]
-    for image, (_, of_first, of_second), row in zip(IMAGES, weights.T.tolist(), logits, strict=True):
+    for image, (_, of_first, of_second), row in zip(
+        IMAGES, weights.T.tolist(), logits, strict=True
+    ):
         model = copy.deepcopy(network)
         with torch.no_grad():
             model.get_parameter("b.bias").add_(of_first)
@@ -394,11 +471,17 @@ def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge)
 
 def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
     tuned = moved(network, 1)
-    strip = {f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")}
-    with pytest.raises(UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"):
+    strip = {
+        f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
+    }
+    with pytest.raises(
+        UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"
+    ):
         merge("model_stock", {"p": tuned})
     for states in ({"p": tuned, "vp": strip}, {"vp": strip}):
-        with pytest.raises(UserError, match=r"^'vp' trains a padding prompt, which can't be merged with weights\.$"):
+        with pytest.raises(
+            UserError, match=r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
+        ):
             merge("ties", states)
     with pytest.raises(UserError, match=r"^dawin\.py: a network has a padding prompt, .*\.$"):
         merge("dawin", {"p": tuned, "vp": strip}, form="ensemble")
@@ -417,7 +500,9 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         ("fisher", "fisher_images", 0, "a whole number from 1"),
     ],
 )
-def test_settings_out_of_range_are_refused_before_anything_runs(pytestconfig, method, setting, value, range_):
+def test_settings_out_of_range_are_refused_before_anything_runs(
+    pytestconfig, method, setting, value, range_
+):
     catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
     choices = {"methods": [method], "method_settings": {method: {setting: value}}}
     with pytest.raises(UserError, match=f"{method}: the setting '{setting}' is .*; give {range_}"):
@@ -428,26 +513,47 @@ def test_an_algorithm_says_what_it_needs():
     assert takes_fisher(file_of("fisher")) and not any(
         takes_fisher(file_of(name)) for name in ("ties", "soup", "dawin")
     )
-    assert [constant(file_of(name), "FEWEST_PARENTS", 1) for name in ("model_stock", "ties")] == [2, 1]
+    assert [constant(file_of(name), "FEWEST_PARENTS", 1) for name in ("model_stock", "ties")] == [
+        2,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
 def test_a_recipe_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
     manifest, recipe = tmp_path / "manifest.json", tmp_path / "recipe.json"
     write_json(manifest, {"files": {"checkpoint.safetensors": "hash"}})
-    run, known = Run("m", "t", "x", "all", 3), {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]}
-    write_recipe(algorithm="any/where/mine.py", manifests=[manifest], recipe=recipe, form=form, run=run, **known)
+    run, known = (
+        Run("m", "t", "x", "all", 3),
+        {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]},
+    )
+    write_recipe(
+        algorithm="any/where/mine.py",
+        manifests=[manifest],
+        recipe=recipe,
+        form=form,
+        run=run,
+        **known,
+    )
     made = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **known}
     assert read_json(recipe)["states"] == [{"alpha": None, "merge": made}]
     assert read_json(recipe)["checkpoints"] == {"ft, seed 1": "hash"}
     (state,) = run_states("x", recipe, "there/mine.py", [tmp_path / "f"])
-    assert state == (None, Merge(**made | {"algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}))
-    assert list(state.weights) == ["ft, seed 1"] and run_states("x", recipe)[0].weights.algorithm == "mine"
+    assert state == (
+        None,
+        Merge(**made | {"algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}),
+    )
+    assert (
+        list(state.weights) == ["ft, seed 1"]
+        and run_states("x", recipe)[0].weights.algorithm == "mine"
+    )
 
 
 def source_of(folder, images, states, checkpoints, tmp_path):
     files = DatasetFiles("t", images, split=split_file(tmp_path / "split.parquet", 20))
-    return RunOnDataset(Run("m", "t", "ft", "all", 4), states, checkpoints, folder, files, VIEW, 4, COMPUTE)
+    return RunOnDataset(
+        Run("m", "t", "ft", "all", 4), states, checkpoints, folder, files, VIEW, 4, COMPUTE
+    )
 
 
 def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
@@ -455,12 +561,22 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     folder = model_folder(tmp_path / "model", network)
     images = random_images(20, 32, seed=1)
     tuned = copy.deepcopy(network)
-    tuned.fc.weight.data += 0.1 * torch.randn(tuned.fc.weight.shape, generator=torch.Generator().manual_seed(1))
+    tuned.fc.weight.data += 0.1 * torch.randn(
+        tuned.fc.weight.shape, generator=torch.Generator().manual_seed(1)
+    )
     files = {"ft": tmp_path / "ft.safetensors"}
     safetensors.torch.save_file({"fc.weight": tuned.fc.weight.detach()}, files["ft"])
-    source = source_of(folder, prepared_folder(tmp_path / "set", images), [State(None, {"ft": 1.0})], files, tmp_path)
+    source = source_of(
+        folder,
+        prepared_folder(tmp_path / "set", images),
+        [State(None, {"ft": 1.0})],
+        files,
+        tmp_path,
+    )
     found = tmp_path / "fisher.safetensors"
-    compute_fisher(source=source, fisher_images=3, fisher=found, manifest=tmp_path / "manifest.json")
+    compute_fisher(
+        source=source, fisher_images=3, fisher=found, manifest=tmp_path / "manifest.json"
+    )
     rows = rows_of("train", 20)
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, 3).round().astype(int)]
     generator, total = torch.Generator().manual_seed(4), {}
@@ -468,7 +584,9 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
         scores = tuned(normalised(images.images[[row]], MEAN, STD)).log_softmax(dim=1)[0]
         label = int(torch.multinomial(scores.detach().exp(), 1, generator=generator))
         for name, gradient in zip(
-            dict(tuned.named_parameters()), torch.autograd.grad(scores[label], list(tuned.parameters())), strict=True
+            dict(tuned.named_parameters()),
+            torch.autograd.grad(scores[label], list(tuned.parameters())),
+            strict=True,
         ):
             total[name] = total.get(name, 0) + gradient**2 / 3
     stored = safetensors.torch.load_file(found)
@@ -489,7 +607,13 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
     run = Run("m", "none", "pretrained", "all", 4)
     source = RunOnDataset(run, run_states("pretrained", None), {}, folder, files, VIEW, 4, COMPUTE)
     stored = tmp_path / "fisher.safetensors"
-    compute_fisher(source=source, fisher_images=5, fisher=stored, manifest=tmp_path / "manifest.json", kind=kind)
+    compute_fisher(
+        source=source,
+        fisher_images=5,
+        fisher=stored,
+        manifest=tmp_path / "manifest.json",
+        kind=kind,
+    )
 
     def images_of(dataset):
         inputs = Inputs(dataset.images, MEAN, STD, CPU)
@@ -497,10 +621,15 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
 
     # When: EWC computes it itself, and when it gets it and has no proxy
     results = []
-    for reference, fisher in ((images_of(proxy), None), (None, safetensors.torch.load_file(stored))):
+    for reference, fisher in (
+        (images_of(proxy), None),
+        (None, safetensors.torch.load_file(stored)),
+    ):
         algorithm = ElasticWeightConsolidation(lr=0.01, weight=10.0, fisher=kind, fisher_images=5)
         algorithm.setup(Task(copy.deepcopy(model), images_of(target), reference, 4, fisher=fisher))
-        results.append(train(algorithm, model.state_dict(), TRAINING, Run("m", "t", "x", "all", 4), CPU))
+        results.append(
+            train(algorithm, model.state_dict(), TRAINING, Run("m", "t", "x", "all", 4), CPU)
+        )
     # Then: the weights are the same, bit by bit, and others than without a penalty
     (history, own), (_, shared) = results
     assert own.keys() == shared.keys() and all(torch.equal(own[name], shared[name]) for name in own)
@@ -521,9 +650,14 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
     assert sum(isinstance(module, nn.BatchNorm2d) for module in several.modules()) > 0
     with torch.inference_mode():
         torch.testing.assert_close(single(images), network(images) + 1, rtol=1e-4, atol=1e-4)
-    of = [source_of(folder, tmp_path, [State(None, how)], files, tmp_path) for how in (merge, ensemble)]
+    of = [
+        source_of(folder, tmp_path, [State(None, how)], files, tmp_path)
+        for how in (merge, ensemble)
+    ]
     assert of[0].weights is merge
-    with pytest.raises(UserError, match=r"an ensemble has several networks; choose a method with one\.$"):
+    with pytest.raises(
+        UserError, match=r"an ensemble has several networks; choose a method with one\.$"
+    ):
         assert of[1].weights
 
 
@@ -532,4 +666,9 @@ def test_tensors_are_read_when_they_are_asked_for(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(2), "b": torch.ones(2)}, path)
     found = read_tensors(path)
     safetensors.torch.save_file({"a": torch.full((2,), 5.0), "b": torch.ones(2)}, path)
-    assert found["a"][0] == 5 and list(found) == ["a", "b"] and "c" not in found and found["b"].device == CPU
+    assert (
+        found["a"][0] == 5
+        and list(found) == ["a", "b"]
+        and "c" not in found
+        and found["b"].device == CPU
+    )

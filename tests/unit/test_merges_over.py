@@ -44,22 +44,32 @@ def test_a_merge_over_seeds_has_one_run_of_the_first_seed_for_each_target_and_si
     chosen = grid(**TWO, methods=["soup_seeds", "lwf"], train_subset=["all", 50])
     expected = {(target, size, 4) for target in TWO["targets"] for size in ("all", "50")}
     assert {(run.target, run.size, run.seed) for run in merges(chosen, "soup_seeds")} == expected
-    assert len(merges(chosen, "soup_seeds")) == 4 and len(merges(chosen, "ft")) == len(merges(chosen, "lwf")) == 8
-    assert chosen.parents_of("soup_seeds") == ["ft, seed 4", "ft, seed 2"] and not chosen.runs_over_targets()
+    assert (
+        len(merges(chosen, "soup_seeds")) == 4
+        and len(merges(chosen, "ft")) == len(merges(chosen, "lwf")) == 8
+    )
+    assert (
+        chosen.parents_of("soup_seeds") == ["ft, seed 4", "ft, seed 2"]
+        and not chosen.runs_over_targets()
+    )
 
 
 def test_a_merge_over_targets_has_a_run_without_target_for_each_seed_and_size_and_none_with_ri():
     chosen = grid(**TWO, methods=["soup_targets"], train_subset=["all", 50])
     assert chosen.parents_of("soup_targets") == ["ft, target noto", "ft, target openmoji"]
     assert "soup_targets" not in {run.method for run in chosen.runs()}
-    expected = set(itertools.product(["efficientnet_lite0"], ["none"], ["soup_targets"], ["all", "50"], [4, 2]))
+    expected = set(
+        itertools.product(["efficientnet_lite0"], ["none"], ["soup_targets"], ["all", "50"], [4, 2])
+    )
     found = chosen.runs_over_targets()
     assert len(found) == 4 and {tuple(vars(run).values()) for run in found} == expected
 
 
 def test_a_merge_over_methods_keeps_the_names_of_methods_as_keys():
     chosen = grid(**TWO, methods=["soup", "lp_ft"])
-    assert chosen.parents_of("soup") == ["ft", "ewc", "lwf"] and chosen.parents_of("lp_ft") == ["linear_probe"]
+    assert chosen.parents_of("soup") == ["ft", "ewc", "lwf"] and chosen.parents_of("lp_ft") == [
+        "linear_probe"
+    ]
     assert len(merges(chosen, "soup")) == 4
 
 
@@ -71,35 +81,48 @@ def test_several_parents_over_seeds_are_all_merged(with_entries):
 
 def test_a_merge_over_variants_has_all_with_a_recipe_and_is_not_swept_itself():
     settings = {"ft": {"lr": [0.1, 0.2], "dropout": [0, 0.5]}}
-    chosen = grid(**TWO, methods=["soup_sweep"], method_settings=settings, recipes=["adamw", "paper"])
+    chosen = grid(
+        **TWO, methods=["soup_sweep"], method_settings=settings, recipes=["adamw", "paper"]
+    )
     assert len(chosen.methods) == 8 + 2
     swept = [f"lr{lr}-dropout{rate}" for lr in ("0.1", "0.2") for rate in ("0", "0.5")]
-    found = {name: sorted(chosen.methods[name].parents) for name in ("soup_sweep", "soup_sweep-paper")}
+    found = {
+        name: sorted(chosen.methods[name].parents) for name in ("soup_sweep", "soup_sweep-paper")
+    }
     assert found["soup_sweep"] == sorted(f"ft-{values}" for values in swept)
     assert found["soup_sweep-paper"] == sorted(f"ft-paper-{values}" for values in swept)
     assert chosen.parents_of("soup_sweep") == list(chosen.methods["soup_sweep"].parents)
     assert chosen.methods["soup_sweep-paper"].label == "soup over a sweep, SGD"
 
 
-def test_of_a_merge_over_variants_a_parent_that_is_not_swept_is_one_of_them_and_own_sweeps_are_variants(with_entries):
+def test_of_a_merge_over_variants_a_parent_that_is_not_swept_is_one_of_them_and_own_sweeps_are_variants(
+    with_entries,
+):
     mine = {**SOUP, "over": "variants", "parents": ["ft", "lwf"]}
     chosen = grid(
         with_entries(methods={"mine": mine}),
         methods=["mine"],
         method_settings={**SWEEP, "mine": {"pretrained": [True, False]}},
     )
-    assert {name for name in chosen.methods if "mine" in name} == {"mine-pretrainedTrue", "mine-pretrainedFalse"}
+    assert {name for name in chosen.methods if "mine" in name} == {
+        "mine-pretrainedTrue",
+        "mine-pretrainedFalse",
+    }
     assert chosen.methods["mine-pretrainedTrue"].parents == ("ft-lr0.1", "ft-lr0.2", "lwf")
 
 
 def test_a_recipe_that_is_not_swept_has_no_merge_over_variants(with_entries):
     family = {"recipes": {"paper": {"ft": {"lr": [0.1, 0.2]}}, "adamw": {"ft": {"lr": 0.3}}}}
     defaults = {**grid().family.defaults, "targets": ["my_set"]}
-    catalog = with_entries(families={"mine": {**family, "defaults": defaults}}, datasets={"my_set": {"family": "mine"}})
+    catalog = with_entries(
+        families={"mine": {**family, "defaults": defaults}}, datasets={"my_set": {"family": "mine"}}
+    )
     choices = {"family": "mine", "models": ["efficientnet_lite0"], "methods": ["soup_sweep"]}
     methods = grid(catalog, **choices, recipes=["adamw", "paper"]).methods
     assert [name for name in methods if "soup" in name] == ["soup_sweep-paper"]
-    with pytest.raises(UserError, match="'soup_sweep' cannot be run: it merges a sweep with one recipe"):
+    with pytest.raises(
+        UserError, match="'soup_sweep' cannot be run: it merges a sweep with one recipe"
+    ):
         grid(catalog, **choices, recipes=["adamw"])
 
 
@@ -113,33 +136,51 @@ def test_a_swept_parent_gives_a_merge_over_seeds_for_each_variant():
 
 NO_PARENTS = [
     ("soup_seeds", {"seeds": [3]}, "it merges over seeds, and there is one; list several in seeds"),
-    ("soup_sweep", {}, "it merges a sweep with one recipe; sweep a setting of ft in method_settings"),
+    (
+        "soup_sweep",
+        {},
+        "it merges a sweep with one recipe; sweep a setting of ft in method_settings",
+    ),
     ("soup_sweep", {"recipes": ["adamw", "paper"]}, "it merges a sweep with one recipe"),
     ("soup_targets", {"targets": ["noto"]}, "it merges over targets; choose several"),
     ("soup_targets", {"datasets": ["noto", "openmoji"]}, "no dataset is left to score it on"),
-    ("soup_targets", {"datasets": ["noto", "openmoji", "noto_corrupted"]}, "no dataset is left to score it on"),
+    (
+        "soup_targets",
+        {"datasets": ["noto", "openmoji", "noto_corrupted"]},
+        "no dataset is left to score it on",
+    ),
     ("greedy_soup_sweep", {"method_settings": SWEEP}, "it selects on held-out images"),
 ]
 
 
 @pytest.mark.parametrize(("method", "choices", "why"), NO_PARENTS)
-def test_a_merge_without_parents_or_datasets_is_refused_by_name_and_left_out_with_a_notice(method, choices, why):
+def test_a_merge_without_parents_or_datasets_is_refused_by_name_and_left_out_with_a_notice(
+    method, choices, why
+):
     choices = {**TWO, **choices}
-    with pytest.raises(UserError, match=f"^config, methods: '{method}' cannot be run: {re.escape(why)}[^.]*\\.$"):
+    with pytest.raises(
+        UserError, match=f"^config, methods: '{method}' cannot be run: {re.escape(why)}[^.]*\\.$"
+    ):
         grid(**choices, methods=["ft", method])
     chosen = grid(**choices, methods="all")
     assert not [name for name in chosen.methods if name.startswith(method)]
-    (notice,) = (notice for notice in chosen.notices if notice.startswith(f"method '{method}' is left out"))
+    (notice,) = (
+        notice for notice in chosen.notices if notice.startswith(f"method '{method}' is left out")
+    )
     assert why in notice
 
 
 def test_merges_over_targets_are_scored_where_neither_targets_nor_their_sources_are(with_entries):
     catalog = with_entries(datasets={"mine": {"source_group": "of_openmoji"}})
-    datasets = {name: replace(entry) for name, entry in catalog.datasets.items() if entry.family == "emoji"}
+    datasets = {
+        name: replace(entry) for name, entry in catalog.datasets.items() if entry.family == "emoji"
+    }
     chosen = grid(catalog, **TWO, methods=["soup_targets"])
     assert chosen.not_trained_on == [name for name in chosen.datasets if name not in TWO["targets"]]
     fluent = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
-    left = {name for name, entry in datasets.items() if entry.source_group not in ("noto", "fluent")} - {"noto"}
+    left = {
+        name for name, entry in datasets.items() if entry.source_group not in ("noto", "fluent")
+    } - {"noto"}
     assert set(fluent.not_trained_on) == left and "mine" in left and "openmoji" in left
 
 
@@ -161,7 +202,10 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
     ("changes", "said"),
     [
         ({"algorithm": "ft", "over": "seeds"}, "methods.yaml, mine: over is only for merges"),
-        ({"over": "targets", "algorithm": "greedy_soup"}, "mine: over: targets is not for a select"),
+        (
+            {"over": "targets", "algorithm": "greedy_soup"},
+            "mine: over: targets is not for a select",
+        ),
         (
             {"over": "targets", "algorithm": "wise_ft_curve", "settings": {"steps": 2}},
             "mine: over: targets is not for a curve",
@@ -189,7 +233,10 @@ KEYS = ["ft, seed 0", "ft, seed 1", "ft, seed 2"]
 def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
     assert soup.recipe(KEYS, pretrained=False) == dict.fromkeys(KEYS, 1 / 3)
     assert soup.recipe(KEYS) == dict.fromkeys(["pretrained", *KEYS], 1 / 4)
-    settings = {name: project_catalog().methods[name].settings for name in ("soup", "soup_seeds", "greedy_soup_sweep")}
+    settings = {
+        name: project_catalog().methods[name].settings
+        for name in ("soup", "soup_seeds", "greedy_soup_sweep")
+    }
     assert [own["pretrained"] for own in settings.values()] == [True, False, False]
 
 
@@ -218,12 +265,16 @@ def written(folder, source, **settings):
 
 
 LISTED = "def recipe(parents, *, weights: list):\n    return {key: weights[i] for i, key in enumerate(parents)}\n"
-STRICT = "def recipe(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
+STRICT = (
+    "def recipe(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
+)
 
 
 def test_a_users_recipe_is_stored_by_key(tmp_path):
     stored = written(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
-    assert stored["states"] == [{"alpha": None, "weights": dict(zip(KEYS, [0.5, 0.25, 0.25], strict=True))}]
+    assert stored["states"] == [
+        {"alpha": None, "weights": dict(zip(KEYS, [0.5, 0.25, 0.25], strict=True))}
+    ]
     assert stored["checkpoints"] == {key: f"hash{place}" for place, key in enumerate(KEYS)}
 
 
@@ -263,7 +314,9 @@ def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest, mark):
     accuracy.columns = ["model", "method", "target", "size", "seed", "dataset", "accuracy"]
     run = Run("m", "a", "soup", "all", 0)
     fits = {run: {"ft, seed 0": 1.0, "ft, seed 1": 1.0, "ft, seed 2": lowest, "lwf, seed 2": 0.1}}
-    (line,) = fit_table(fits, accuracy, can_fit=["ft"], threshold=0.95, whole_targets=True).to_dict("records")
+    (line,) = fit_table(fits, accuracy, can_fit=["ft"], threshold=0.95, whole_targets=True).to_dict(
+        "records"
+    )
     assert (line["unfinished"], line["fit"]) == (mark, 80.0)
 
 
@@ -271,11 +324,20 @@ def test_the_cost_of_a_merge_over_seeds_is_that_of_all_its_trainings():
     lines = [("evaluate", "m", "none", "pretrained", "all", "0", 5.0)]
     for target, seed in itertools.product("ab", "012"):
         lines += [
-            (stage, "m", target, "ft", "all", seed, took) for stage, took in (("finetune", 100.0), ("evaluate", 2.0))
+            (stage, "m", target, "ft", "all", seed, took)
+            for stage, took in (("finetune", 100.0), ("evaluate", 2.0))
         ]
-    lines += [(stage, "m", target, "soup", "all", "0", 3.0) for target in "ab" for stage in ("merge", "evaluate")]
-    jobs = pd.DataFrame(lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds"])
-    jobs = jobs.assign(device="", images=0, megabytes=0.0, record=[f"{i}.json" for i in range(len(jobs))])
+    lines += [
+        (stage, "m", target, "soup", "all", "0", 3.0)
+        for target in "ab"
+        for stage in ("merge", "evaluate")
+    ]
+    jobs = pd.DataFrame(
+        lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds"]
+    )
+    jobs = jobs.assign(
+        device="", images=0, megabytes=0.0, record=[f"{i}.json" for i in range(len(jobs))]
+    )
     table = cost_table(jobs, {"ft": [], "soup": ["ft"]}).set_index("method")
     assert table.loc["ft", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [200, 0, 9, 5]
     assert table.loc["soup", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [600, 6, 11, 11]
@@ -290,21 +352,36 @@ def tabulated(tmp_path):
     """The table of two seeds of a merge over targets, and the rows that it is of."""
     rng, rows, manifests = np.random.default_rng(1), [], []
     for name, n in OBJECTS.items():
-        index = pd.DataFrame({"object_id": [f"o{i}" for i in range(n)] + ["o0"], "label": [*range(n), 0]})
+        index = pd.DataFrame(
+            {"object_id": [f"o{i}" for i in range(n)] + ["o0"], "label": [*range(n), 0]}
+        )
         (tmp_path / f"{name}/none").mkdir(parents=True)
         index.to_parquet(tmp_path / f"{name}/none/index.parquet")
     for method, seed in (("pretrained", 0), ("soup_targets", 0), ("soup_targets", 1)):
         parts = []
         for name in OBJECTS if method == "pretrained" else ("b", "c"):
             n = OBJECTS[name] + 1
-            run = {"model": "m", "method": method, "target": "none", "size": "all", "seed": seed, "alpha": np.nan}
+            run = {
+                "model": "m",
+                "method": method,
+                "target": "none",
+                "size": "all",
+                "seed": seed,
+                "alpha": np.nan,
+            }
             answers = {"row": np.arange(n), "rank": (rng.random(n) > RIGHT[method]).astype(int)}
-            parts.append(pd.DataFrame({**run, "dataset": name, **answers})[[*RUN_COLUMNS, *COLUMNS]])
+            parts.append(
+                pd.DataFrame({**run, "dataset": name, **answers})[[*RUN_COLUMNS, *COLUMNS]]
+            )
         folder = tmp_path / f"m/none/{method}/all/{seed}"
         folder.mkdir(parents=True)
         rows.append(folder / "g.parquet")
         pd.concat(parts).to_parquet(rows[-1])
-        fit = {} if method == "pretrained" else {"ft, target a": 1.0, "ft, target z": 0.9 if seed else 1.0}
+        fit = (
+            {}
+            if method == "pretrained"
+            else {"ft, target a": 1.0, "ft, target z": 0.9 if seed else 1.0}
+        )
         manifests.append(folder / "g.manifest.json")
         manifests[-1].write_text(json.dumps({"device": "cpu", "fit": fit}))
     write(
@@ -329,7 +406,9 @@ def slow_mean(images, drawn):
     for name, own in images.items():
         right = shown = 0
         for row, rank in own:
-            times = int(drawn[row if row < OBJECTS[name] else 0])  # the last image is of the first object
+            times = int(
+                drawn[row if row < OBJECTS[name] else 0]
+            )  # the last image is of the first object
             right, shown = right + times * (rank == 0), shown + times
         found.append(100 * right / shown if shown else np.nan)
     return sum(found) / 2
@@ -339,13 +418,18 @@ def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same
     table, rows = tabulated
     assert table["seed"].tolist() == [0, 1] and set(table["method"]) == {"soup_targets"}
     assert set(table["datasets"]) == {2} and set(table["images"]) == {7 + 9}
-    weights = object_weights(8, 200, 3)  # objects o0 to o7 of b and c, whose places are those of their names
+    weights = object_weights(
+        8, 200, 3
+    )  # objects o0 to o7 of b and c, whose places are those of their names
     for line in table.itertuples():
         sides = [
             rows[rows["method"] == "pretrained"],
             rows[(rows["method"] != "pretrained") & (rows["seed"] == line.seed)],
         ]
-        images = [{name: own[own["dataset"] == name][["row", "rank"]].to_numpy() for name in "bc"} for own in sides]
+        images = [
+            {name: own[own["dataset"] == name][["row", "rank"]].to_numpy() for name in "bc"}
+            for own in sides
+        ]
         before, after = (np.array([slow_mean(own, drawn) for drawn in weights]) for own in images)
         assert (line.before, line.after) == pytest.approx((before[0], after[0]), abs=1e-5)
         low, high = np.nanpercentile((after - before)[1:], [5, 95])

@@ -34,7 +34,17 @@ from rib.models import device as devices
 from rib.models.checkpoint import merged
 from rib.models.class_logits import class_logits, class_members
 from rib.models.network import OpenClipClassifier, build
-from tiny.training import CPU, TRAINING, masked, normalised, random_images, resnet, settings_of, task_of, trained
+from tiny.training import (
+    CPU,
+    TRAINING,
+    masked,
+    normalised,
+    random_images,
+    resnet,
+    settings_of,
+    task_of,
+    trained,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +72,19 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
     rows = np.array([2, 0, 7])
     with torch.no_grad():
         teacher = network(algorithm.inputs[rows])
-    student = (teacher + torch.randn(teacher.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    student = (
+        teacher + torch.randn(teacher.shape, generator=torch.Generator().manual_seed(1))
+    ).requires_grad_()
     loss = algorithm.penalty(rows, student)
     p, q = (torch.softmax(logits.detach().double() / 3, dim=1) for logits in (teacher, student))
-    assert loss.item() == pytest.approx(0.7 * 9 * (p * (p / q).log()).sum(dim=1).mean().item(), rel=1e-4)
+    assert loss.item() == pytest.approx(
+        0.7 * 9 * (p * (p / q).log()).sum(dim=1).mean().item(), rel=1e-4
+    )
     loss.backward()
     # d/dz of T^2 KL(p || softmax(z / T)) is T (q - p); the mean over the batch divides by its size.
-    torch.testing.assert_close(student.grad.double(), 0.7 * 3 * (q - p) / len(rows), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        student.grad.double(), 0.7 * 3 * (q - p) / len(rows), rtol=1e-3, atol=1e-6
+    )
     assert algorithm.penalty(rows, teacher).item() == pytest.approx(0, abs=1e-5)
 
 
@@ -84,7 +100,9 @@ def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_t
     rows = np.array([3, 9, 4])
     student = torch.randn(3, 1000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        p, q = (torch.softmax(x / 2, dim=1) for x in (network(normalised(target.images[rows])), student))
+        p, q = (
+            torch.softmax(x / 2, dim=1) for x in (network(normalised(target.images[rows])), student)
+        )
     expected = 4 * (p * (p / q).log()).sum(dim=1).mean().item()
     assert algorithm.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
 
@@ -98,10 +116,14 @@ def test_stored_logits_teach_as_those_computed_in_each_step(network, target, mon
     stored, history = trained(LearningWithoutForgetting(**settings), network, target)
     assert ("teacher logits", 1, 1, "batch") in progress()
     torch.testing.assert_close(stored.state_dict(), computed.state_dict(), rtol=1e-4, atol=1e-5)
-    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in other], rel=1e-5)
+    assert [row["loss"] for row in history] == pytest.approx(
+        [row["loss"] for row in other], rel=1e-5
+    )
 
 
-def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weight_lwf_is_ft(network, target):
+def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weight_lwf_is_ft(
+    network, target
+):
     settings = {"lr": 0.01, "temperature": 2.0, "distil": "all"}
     model, alone = trained(LearningWithoutForgetting(**settings, weight=0.0), network, target)
     _, both = trained(LearningWithoutForgetting(**settings, weight=1.0), network, target)
@@ -120,8 +142,13 @@ def test_wise_ft_weighs_pretrained_and_parent():
 
 
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
-    assert curve(["ft"], steps=1) == {0.0: {"pretrained": 1, "ft": 0}, 1.0: {"pretrained": 0, "ft": 1}}
-    assert curve(["ft"], steps=4) == {i / 4: {"pretrained": 1 - i / 4, "ft": i / 4} for i in range(5)}
+    assert curve(["ft"], steps=1) == {
+        0.0: {"pretrained": 1, "ft": 0},
+        1.0: {"pretrained": 0, "ft": 1},
+    }
+    assert curve(["ft"], steps=4) == {
+        i / 4: {"pretrained": 1 - i / 4, "ft": i / 4} for i in range(5)
+    }
 
 
 def test_an_unknown_architecture_and_a_setting_out_of_range_are_named():
@@ -146,7 +173,12 @@ ANNEALED = {**PROJECT, "annealing": 0.5}
         (FullFineTuning, {"lr": 0.1}, {"lr": [1e-9, 2.0]}, {"lr": [0, -1]}),
         (FullFineTuning, {"lr": 0.1}, {"dropout": [0.0, 0.99]}, {"dropout": [-0.01, 1.0]}),
         (FullFineTuning, {"lr": 0.1}, {"drop_path": [0.0, 0.99]}, {"drop_path": [-0.01, 1.0]}),
-        (FullFineTuning, {"lr": 0.1}, {"batch_norm": ["frozen", "train"]}, {"batch_norm": ["", "eval"]}),
+        (
+            FullFineTuning,
+            {"lr": 0.1},
+            {"batch_norm": ["frozen", "train"]},
+            {"batch_norm": ["", "eval"]},
+        ),
         (LinearProbingReleased, {"lr": 0.1}, {"batch_norm": ["train"]}, {"batch_norm": ["eval"]}),
         (LinearProbing, {"lr": 0.1}, {"lr": [1e-9]}, {"lr": [0]}),
         (L2StartingPoint, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
@@ -156,18 +188,40 @@ ANNEALED = {**PROJECT, "annealing": 0.5}
         (FastTrainableProjection, ANNEALED, {"rate": [0, 1.0]}, {"rate": [-1e-9]}),
         (FastTrainableProjection, ANNEALED, {"annealing": [0, 1]}, {"annealing": [-0.01, 1.01]}),
         (LearningWithoutForgetting, DISTIL, {"temperature": [1e-9]}, {"temperature": [0, -1]}),
-        (LearningWithoutForgetting, DISTIL, {"weight": [0, 0.5], "distil": ["all", "class"]}, {"weight": [-1e-9]}),
+        (
+            LearningWithoutForgetting,
+            DISTIL,
+            {"weight": [0, 0.5], "distil": ["all", "class"]},
+            {"weight": [-1e-9]},
+        ),
         (LearningWithoutForgetting, DISTIL, {}, {"distil": ["", "classes"]}),
-        (ElasticWeightConsolidation, FISHER, {"weight": [0], "fisher_images": [1]}, {"weight": [-1e-9]}),
-        (ElasticWeightConsolidation, FISHER, {"fisher": ["sampled", "empirical"]}, {"fisher": ["", "all"]}),
+        (
+            ElasticWeightConsolidation,
+            FISHER,
+            {"weight": [0], "fisher_images": [1]},
+            {"weight": [-1e-9]},
+        ),
+        (
+            ElasticWeightConsolidation,
+            FISHER,
+            {"fisher": ["sampled", "empirical"]},
+            {"fisher": ["", "all"]},
+        ),
         (ElasticWeightConsolidation, FISHER, {}, {"fisher_images": [0]}),
         (LowRankAdaptation, ADAPT, {"rank": [1], "alpha": [1e-9]}, {"rank": [0], "alpha": [0, -1]}),
         (LowRankAdaptation, ADAPT, {"also": ["none", "tokens_and_norms"]}, {"also": ["", "all"]}),
-        (VisualPrompting, PROMPT, {"padding": [1e-9, 0.49], "init_std": [0]}, {"padding": [0, 0.5, 0.6]}),
+        (
+            VisualPrompting,
+            PROMPT,
+            {"padding": [1e-9, 0.49], "init_std": [0]},
+            {"padding": [0, 0.5, 0.6]},
+        ),
         (VisualPrompting, PROMPT, {"lr": [1e-9]}, {"init_std": [-1e-9], "lr": [0]}),
     ],
 )
-def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(algorithm, settings, fit, unfit):
+def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(
+    algorithm, settings, fit, unfit
+):
     for name, values in fit.items():
         for value in values:
             assert getattr(algorithm(**{**settings, name: value}), name) == value
@@ -230,9 +284,13 @@ def step_of(algorithm, network, target, rows, seed=0):
 def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of_it(
     network, target, catalog, released, factor
 ):
-    settings = settings_of(catalog.methods["ewc_released"]) if released else {"lr": 0.1, "weight": 0.3}
+    settings = (
+        settings_of(catalog.methods["ewc_released"]) if released else {"lr": 0.1, "weight": 0.3}
+    )
     model, start, penalty = step_of(L2StartingPoint(**settings), network, target, np.arange(3))
-    by_hand = factor * sum(((p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
+    by_hand = factor * sum(
+        ((p - start[name]) ** 2).sum().item() for name, p in model.named_parameters()
+    )
     assert penalty.item() == pytest.approx(by_hand, rel=1e-5)
     penalty.backward()
     for name, parameter in model.named_parameters():
@@ -249,7 +307,9 @@ def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of
         ("empirical", 1, [0]),
     ],
 )
-def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, target, kind, most, rows, progress):
+def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(
+    network, target, kind, most, rows, progress
+):
     """Independent reference: torch.func's per-sample gradients, log-probabilities written out."""
     algorithm = ElasticWeightConsolidation(lr=0.1, weight=3.0, fisher=kind, fisher_images=most)
     model, start, penalty = step_of(algorithm, network, target, np.arange(3), seed=7)
@@ -259,29 +319,43 @@ def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(network, 
         probabilities = network(images).softmax(dim=1)
     if kind == "sampled":
         generator = torch.Generator().manual_seed(7)
-        labels = torch.cat([torch.multinomial(row, 1, generator=generator) for row in probabilities])
+        labels = torch.cat(
+            [torch.multinomial(row, 1, generator=generator) for row in probabilities]
+        )
     else:
         labels = torch.from_numpy(target.labels)[list(rows)]
 
     def log_probability(parameters, image, label):
-        logits = torch.func.functional_call(network, (parameters, dict(network.named_buffers())), (image[None],))[0]
+        logits = torch.func.functional_call(
+            network, (parameters, dict(network.named_buffers())), (image[None],)
+        )[0]
         if kind == "empirical":
             logits = torch.stack([logits[list(row)].max() for row in target.space.indices])
         return torch.log(logits.softmax(dim=0))[label]
 
-    per_image = [torch.func.grad(log_probability)(start, *pair) for pair in zip(images, labels, strict=True)]
-    fisher = {name: torch.stack([one[name] ** 2 for one in per_image]).mean(dim=0) for name in start}
+    per_image = [
+        torch.func.grad(log_probability)(start, *pair) for pair in zip(images, labels, strict=True)
+    ]
+    fisher = {
+        name: torch.stack([one[name] ** 2 for one in per_image]).mean(dim=0) for name in start
+    }
     for found, (name, expected) in zip(algorithm.importance, fisher.items(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7, msg=name)
-    by_hand = 1.5 * sum((fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters())
+    by_hand = 1.5 * sum(
+        (fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters()
+    )
     assert penalty.item() == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, target):
-    reference = SimpleNamespace(images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space)
+    reference = SimpleNamespace(
+        images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space
+    )
     found = []
     for data in ((target, None), (target, reference), (reference, None)):
-        algorithm = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
+        algorithm = ElasticWeightConsolidation(
+            lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
+        )
         algorithm.setup(task_of(copy.deepcopy(network), *data))
         found.append(algorithm.importance)
     assert not torch.equal(found[0][0], found[1][0])
@@ -289,7 +363,9 @@ def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, tar
 
 
 def test_replay_adds_the_cross_entropy_of_the_reference(network, target):
-    reference = SimpleNamespace(images=target.images[:3], labels=target.labels[:3], space=target.space)
+    reference = SimpleNamespace(
+        images=target.images[:3], labels=target.labels[:3], space=target.space
+    )
     algorithm = Replay(lr=0.1, weight=0.5)
     algorithm.setup(task_of(copy.deepcopy(network), target, reference))
     rows = np.arange(5)
@@ -310,7 +386,9 @@ def test_replay_draws_again_for_each_seed_step_and_part_of_a_batch(network, targ
         algorithm.step = step
         rows = np.array([first, 8])
         chosen = np.random.default_rng([seed, step, first, 1]).choice(30, size=2, replace=False)
-        error = F.cross_entropy(masked(network(pixels[chosen]), target.space), torch.from_numpy(chosen % 3))
+        error = F.cross_entropy(
+            masked(network(pixels[chosen]), target.space), torch.from_numpy(chosen % 3)
+        )
         assert algorithm.penalty(rows, None).item() == pytest.approx(2 * error.item(), rel=1e-4)
         return tuple(chosen)
 
@@ -324,7 +402,10 @@ def test_the_released_lwf_distils_class_logits_without_the_square(network, targe
     student = torch.randn(2, 1000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         teacher = network(algorithm.inputs[rows])
-    p, q = (class_logits(x, class_members(target.space, CPU)).div(2).softmax(dim=1) for x in (teacher, student))
+    p, q = (
+        class_logits(x, class_members(target.space, CPU)).div(2).softmax(dim=1)
+        for x in (teacher, student)
+    )
     expected = (p * (p.log() - q.log())).sum(dim=1).mean().item()
     assert algorithm.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
 
@@ -335,13 +416,18 @@ def test_the_prompt_starts_from_noise_of_its_seed(network, target):
         algorithm.setup(task_of(copy.deepcopy(network), target, seed=seed))
         return algorithm
 
-    noise = torch.cat([strip.flatten() for strip in started(init_std=0.3).prompt.parameters()]).detach()
+    noise = torch.cat(
+        [strip.flatten() for strip in started(init_std=0.3).prompt.parameters()]
+    ).detach()
     again, other = (started(seed, init_std=0.3).prompt.top for seed in (0, 1))
     assert torch.equal(again.flatten(), noise[: again.numel()]) and not torch.allclose(again, other)
     assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.3, rel=0.05)
     assert not any(strip.any() for strip in started(init_std=0.0).prompt.parameters())
     generator = torch.Generator().manual_seed(1)
-    wanted = [0.3 * torch.randn(shape, generator=generator) for shape in [(3, 8, 64)] * 2 + [(3, 48, 8)] * 2]
+    wanted = [
+        0.3 * torch.randn(shape, generator=generator)
+        for shape in [(3, 8, 64)] * 2 + [(3, 48, 8)] * 2
+    ]
     for strip, values in zip(started(1, init_std=0.3).prompt.parameters(), wanted, strict=True):
         assert torch.equal(strip, values)
     for padding, width in ((0.001, 1), (0.24, 15), (0.245, 16)):
@@ -360,8 +446,15 @@ def test_the_prompt_trains_by_the_gradient_through_the_network(network, target):
     wanted = -5.0 * gradient
     stored = algorithm.state_delta(network.state_dict())
     inner = wanted[:, 8:-8]
-    strips = {"top": wanted[:, :8], "bottom": wanted[:, -8:], "left": inner[..., :8], "right": inner[..., -8:]}
-    assert stored.keys() == {f"padding_prompt.{name}" for name in strips} and not changed(network, model)
+    strips = {
+        "top": wanted[:, :8],
+        "bottom": wanted[:, -8:],
+        "left": inner[..., :8],
+        "right": inner[..., -8:],
+    }
+    assert stored.keys() == {f"padding_prompt.{name}" for name in strips} and not changed(
+        network, model
+    )
     for name, values in strips.items():
         torch.testing.assert_close(stored[f"padding_prompt.{name}"], values, rtol=1e-3, atol=1e-5)
     assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -402,12 +495,16 @@ def test_lora_starts_as_the_network_and_trains_its_factors_alone(make, target):
     algorithm = LowRankAdaptation(**ADAPT)
     algorithm.setup(task_of(copy.deepcopy(network), target))
     rows = np.arange(3)
-    torch.testing.assert_close(algorithm.logits(rows), network(algorithm.inputs[rows]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        algorithm.logits(rows), network(algorithm.inputs[rows]), rtol=1e-5, atol=1e-5
+    )
     names = [name for name, _ in algorithm.trainable()]
     assert len(names) == 2 * len(algorithm.layers) > 0 and all(".lora_" in name for name in names)
 
 
-def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolution_of_a_cnn(target):
+def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolution_of_a_cnn(
+    target,
+):
     for network, wanted in (
         (vit(), lambda name, part: name.endswith("attn.qkv")),
         (resnet(), lambda name, part: isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)),
@@ -426,13 +523,23 @@ def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target, ca
 
 
 def clip_tower():
-    tower = VisionTransformer(image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24)
+    tower = VisionTransformer(
+        image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
+    )
     return OpenClipClassifier(tower, 24)
 
 
 def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, catalog):
-    norms = {f"visual.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in ("weight", "bias")}
-    clip = {"visual.class_embedding", "visual.positional_embedding", "visual.proj", "head.weight", "head.bias"}
+    norms = {
+        f"visual.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in ("weight", "bias")
+    }
+    clip = {
+        "visual.class_embedding",
+        "visual.positional_embedding",
+        "visual.proj",
+        "head.weight",
+        "head.bias",
+    }
     for network, wanted in (
         (clip_tower(), norms | clip),
         (vit(), {"cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
@@ -440,7 +547,9 @@ def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, cat
     ):
         algorithm = LinearProbingReleased(**settings_of(catalog.methods["linear_probe_released"]))
         algorithm.setup(task_of(network, target))
-        assert {name for name, _ in algorithm.trainable()} == wanted and algorithm.batch_norm == "train"
+        assert {
+            name for name, _ in algorithm.trainable()
+        } == wanted and algorithm.batch_norm == "train"
 
 
 class Parts(nn.Module):
@@ -450,8 +559,12 @@ class Parts(nn.Module):
         super().__init__()
         self.plain, self.wide = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 3)
         self.grouped, self.tall = nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, (1, 3))
-        self.block = nn.ModuleDict({"se": nn.ModuleDict({"reduce": nn.Conv2d(4, 2, 1)}), "other": nn.Linear(4, 4)})
-        self.block["mlp"] = nn.ModuleDict({"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4), "fc3": nn.Linear(4, 4)})
+        self.block = nn.ModuleDict(
+            {"se": nn.ModuleDict({"reduce": nn.Conv2d(4, 2, 1)}), "other": nn.Linear(4, 4)}
+        )
+        self.block["mlp"] = nn.ModuleDict(
+            {"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4), "fc3": nn.Linear(4, 4)}
+        )
         self.fc1, self.qkv = nn.Linear(4, 4), nn.Linear(4, 12)
         self.head = nn.Conv2d(4, 1000, 1)
 
@@ -481,7 +594,10 @@ def test_a_network_without_attention_and_pointwise_layers_is_refused_by_lora(tar
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_attention_that_was_unfolded_computes_the_same(batch_first):
     torch.manual_seed(0)
-    attention, tokens = nn.MultiheadAttention(12, 3, batch_first=batch_first).eval(), torch.randn(4, 5, 12)
+    attention, tokens = (
+        nn.MultiheadAttention(12, 3, batch_first=batch_first).eval(),
+        torch.randn(4, 5, 12),
+    )
     with torch.no_grad():
         attention.in_proj_bias.normal_(), attention.out_proj.bias.normal_()
         wanted, _ = attention(tokens, tokens, tokens, need_weights=False)
@@ -500,7 +616,9 @@ def in_bf16(monkeypatch):
 
 
 @pytest.mark.parametrize("most", [9, 10])
-def test_lwfs_teacher_computes_in_the_students_precision(network, target, monkeypatch, in_bf16, most):
+def test_lwfs_teacher_computes_in_the_students_precision(
+    network, target, monkeypatch, in_bf16, most
+):
     """So that a student that has not moved agrees with its teacher."""
     monkeypatch.setattr(lwf, "MOST_STORED", most)
     algorithm, rows = LearningWithoutForgetting(**DISTIL), np.arange(10)
@@ -512,36 +630,52 @@ def test_lwfs_teacher_computes_in_the_students_precision(network, target, monkey
     assert abs(algorithm.penalty(rows, same)) < 0.1 * algorithm.penalty(rows, other)
 
 
-def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen(network, target, in_bf16):
+def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen(
+    network, target, in_bf16
+):
     replay = Replay(lr=0.1, weight=1.0)
     replay.setup(task_of(copy.deepcopy(network), target, target))
     chosen = np.random.default_rng([0, 0, 0, 1]).choice(10, size=10, replace=False)
     with in_bf16:
         logits = network(replay.inputs[chosen])
-    error = F.cross_entropy(masked(logits.float(), target.space), torch.from_numpy(target.labels)[chosen])
+    error = F.cross_entropy(
+        masked(logits.float(), target.space), torch.from_numpy(target.labels)[chosen]
+    )
     assert replay.penalty(np.arange(10), None).item() == pytest.approx(error.item(), rel=1e-6)
     probe = LinearProbing(lr=0.1)
     probe.setup(task_of(copy.deepcopy(network), target))
-    single = network.forward_head(network.forward_features(probe.inputs[slice(None)]), pre_logits=True)
+    single = network.forward_head(
+        network.forward_features(probe.inputs[slice(None)]), pre_logits=True
+    )
     difference = (probe.features(np.arange(10)).float() - single).abs().max() / single.abs().max()
     assert 1e-4 < difference < 0.05
 
 
-def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_single(network, target, in_bf16):
+def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_single(
+    network, target, in_bf16
+):
     algorithm, one = FullFineTuning(lr=0.01), replace(TRAINING, epochs=1, batch_size=10)
     _, history = trained(algorithm, network, target, one)
     rows = np.random.default_rng([0, 0]).permutation(10)
     with in_bf16:
-        logits = network(normalised(target.images)[rows].contiguous(memory_format=torch.channels_last))
-    error = F.cross_entropy(masked(logits.float(), target.space), torch.from_numpy(target.labels)[rows])
-    single = F.cross_entropy(masked(network(normalised(target.images)), target.space), torch.from_numpy(target.labels))
+        logits = network(
+            normalised(target.images)[rows].contiguous(memory_format=torch.channels_last)
+        )
+    error = F.cross_entropy(
+        masked(logits.float(), target.space), torch.from_numpy(target.labels)[rows]
+    )
+    single = F.cross_entropy(
+        masked(network(normalised(target.images)), target.space), torch.from_numpy(target.labels)
+    )
     assert abs(history[0]["loss"] - error.item()) < 0.1 * abs(error.item() - single.item())
 
 
 def test_a_network_with_several_heads_has_no_probe(network, target):
     model = copy.deepcopy(network)
     model.get_classifier = lambda: (model.fc, model.fc)
-    with pytest.raises(ValueError, match="head is a tuple, but linear probing trains one linear layer"):
+    with pytest.raises(
+        ValueError, match="head is a tuple, but linear probing trains one linear layer"
+    ):
         LinearProbing(lr=0.1).setup(task_of(model, target))
 
 
@@ -552,7 +686,9 @@ def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    assert soup.recipe(["ft", "ewc", "lwf"]) == dict.fromkeys(["pretrained", "ft", "ewc", "lwf"], 0.25)
+    assert soup.recipe(["ft", "ewc", "lwf"]) == dict.fromkeys(
+        ["pretrained", "ft", "ewc", "lwf"], 0.25
+    )
 
 
 def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_one_that_costs_little_does_not():
@@ -567,7 +703,14 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_one_that_cos
 
 def test_a_greedy_soup_compares_with_the_soup_so_far():
     """b joins a though it is worse than a by itself was before; c is compared with the soup of both."""
-    scores = {("a",): 0.5, ("b",): 0.4, ("c",): 0.3, ("pretrained",): 0.1, ("a", "b"): 0.7, ("a", "b", "c"): 0.6}
+    scores = {
+        ("a",): 0.5,
+        ("b",): 0.4,
+        ("c",): 0.3,
+        ("pretrained",): 0.1,
+        ("a", "b"): 0.7,
+        ("a", "b", "c"): 0.6,
+    }
 
     def score(weights):
         assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) == 1

@@ -42,7 +42,10 @@ TIMM = {
     ),
     "a folder of weights": ({"cache_dir": "/tmp"}, "cache_dir"),
     "other pretrained weights": ({"pretrained": True}, "pretrained"),
-    "a configuration with a file": ({"pretrained_cfg": {"file": "/tmp/other.pth"}}, "pretrained_cfg"),
+    "a configuration with a file": (
+        {"pretrained_cfg": {"file": "/tmp/other.pth"}},
+        "pretrained_cfg",
+    ),
     "a configuration with an address": (
         {"pretrained_cfg_overlay": {"url": "http://127.0.0.1/other.pth"}},
         "pretrained_cfg_overlay",
@@ -60,17 +63,28 @@ OPEN_CLIP = {
     "weights of a text tower": ({"pretrained_text_path": "other.pth"}, "pretrained_text_path"),
     "pretrained weights": ({"pretrained": "openai"}, "pretrained"),
     "unsafe loading": ({"weights_only": False}, "weights_only"),
-    "an image tower of the hub": (clip("vision_cfg", timm_model_name="hf-hub:owner/net"), "timm_model_name"),
-    "a pretrained image tower": (clip("vision_cfg", timm_model_pretrained=True), "timm_model_pretrained"),
+    "an image tower of the hub": (
+        clip("vision_cfg", timm_model_name="hf-hub:owner/net"),
+        "timm_model_name",
+    ),
+    "a pretrained image tower": (
+        clip("vision_cfg", timm_model_pretrained=True),
+        "timm_model_pretrained",
+    ),
     "a text tower of the hub": (clip("text_cfg", hf_model_name="owner/net"), "hf_model_name"),
     "a tokenizer that may be code": (
         clip("text_cfg", tokenizer_kwargs={"trust_remote_code": True}),
         "trust_remote_code",
     ),
-    "a path as a tokenizer": (clip("text_cfg", hf_tokenizer_name="/tmp/other"), "hf_tokenizer_name"),
+    "a path as a tokenizer": (
+        clip("text_cfg", hf_tokenizer_name="/tmp/other"),
+        "hf_tokenizer_name",
+    ),
     "a list in place of a tower": ({"model_cfg": CLIP | {"text_cfg": ["/tmp"]}}, "text_cfg"),
 }
-CASES = [("timm", *case) for case in TIMM.values()] + [("open_clip", *case) for case in OPEN_CLIP.values()]
+CASES = [("timm", *case) for case in TIMM.values()] + [
+    ("open_clip", *case) for case in OPEN_CLIP.values()
+]
 NAMES = [*TIMM, *OPEN_CLIP]
 every_argument = pytest.mark.parametrize(("library", "arguments", "key"), CASES, ids=NAMES)
 
@@ -91,9 +105,20 @@ def entry(library, arguments):
         "library": library,
         "architecture": "test_vit" if library == "timm" else "ViT-B-32",
         "arguments": arguments,
-        "preprocessing": {"input_size": 64, "crop_pct": 1.0, "interpolation": "bicubic", "mean": half, "std": half},
+        "preprocessing": {
+            "input_size": 64,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "mean": half,
+            "std": half,
+        },
         "licence": "MIT",
-        "source": {"kind": "file", "path": "w.safetensors", "file": "w.safetensors", "digest": f"sha256:{'0' * 64}"},
+        "source": {
+            "kind": "file",
+            "path": "w.safetensors",
+            "file": "w.safetensors",
+            "digest": f"sha256:{'0' * 64}",
+        },
     }
 
 
@@ -129,7 +154,9 @@ IN_FOLDERS = [
 
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("name", ["local-dir:net", "hf-hub:owner/net"])
-@pytest.mark.parametrize(("library", "arguments", "key"), IN_FOLDERS, ids=[key for *_, key in IN_FOLDERS])
+@pytest.mark.parametrize(
+    ("library", "arguments", "key"), IN_FOLDERS, ids=[key for *_, key in IN_FOLDERS]
+)
 def test_a_configuration_of_a_folder_or_the_hub_refuses_it(name, library, arguments, key):
     Path("net").mkdir()
     if library == "timm":
@@ -190,7 +217,9 @@ USUAL = {
 @pytest.mark.parametrize("arguments", USUAL.values(), ids=USUAL)
 def test_arguments_of_an_architecture_are_taken(arguments):
     taken = own_catalog({"net": entry("timm", arguments)}).models["net"].arguments
-    assert taken == {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    assert taken == {
+        key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()
+    }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -275,7 +304,11 @@ class Trap:
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", ["code", "damage", "text"])
 def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
-    contents = {"code": lambda: pickle.dumps(Trap()), "damage": lambda: b"PK", "text": lambda: b"<html>"}
+    contents = {
+        "code": lambda: pickle.dumps(Trap()),
+        "damage": lambda: b"PK",
+        "text": lambda: b"<html>",
+    }
     Path("state.pt").write_bytes(contents[kind]())
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -290,7 +323,9 @@ HOSTILE_SIZES = {"crop_pct": [1e-9, 0.0, 0.2], "input_size": [10**9]}
 
 
 @pytest.mark.attack("weights")
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values])
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values]
+)
 def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
     """Images are resized to input_size / crop_pct."""
     hostile = entry("timm", {})

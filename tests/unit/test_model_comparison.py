@@ -17,14 +17,22 @@ from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.tables import write
 
-SETTINGS = {"source_groups": None, "conditions": "protocol paper", "replicates": 200, "confidence": 0.9, "seed": 3}
+SETTINGS = {
+    "source_groups": None,
+    "conditions": "protocol paper",
+    "replicates": 200,
+    "confidence": 0.9,
+    "seed": 3,
+}
 PLACES = {"a": np.array([0, 1, 2, 3]), "b": np.array([2, 3, 4, 5, 6]), "c": np.array([0, 4, 7])}
 IMAGES = {"a": [1, 2, 1, 1], "b": [1, 1, 1, 3, 1], "c": [2, 1, 1]}
 
 
 def counts_of(correct, places=PLACES, images=IMAGES):
     """Counts from the number of right answers by state (model, method, target, seed), dataset and object."""
-    states = sorted((model, method, target, "all", seed, None) for model, method, target, seed in correct)
+    states = sorted(
+        (model, method, target, "all", seed, None) for model, method, target, seed in correct
+    )
     by_state = {(m, method, t, "all", s, None): own for (m, method, t, s), own in correct.items()}
     return Counts(
         states=states,
@@ -44,13 +52,20 @@ def runs_of(model, methods=("ft",), seeds=(0,), targets=("a", "b")):
 def random_counts(models=("k", "m"), seed=0, **more):
     rng = np.random.default_rng(seed)
     runs = [run for model in models for run in runs_of(model, **more)]
-    return counts_of({run: {name: rng.integers(0, np.array(n) + 1) for name, n in IMAGES.items()} for run in runs})
+    return counts_of(
+        {
+            run: {name: rng.integers(0, np.array(n) + 1) for name, n in IMAGES.items()}
+            for run in runs
+        }
+    )
 
 
 def written(folder, counts, methods=("ft",), unfinished=(), **more):
     """Both tables of stored counts; `unfinished`: model, method, target, size and seed of runs."""
     write_counts(counts, folder / "counts.npz")
-    fit = pd.DataFrame([(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    fit = pd.DataFrame(
+        [(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"]
+    )
     fit.to_csv(folder / "fit.csv", index=False)
     paths = {name: folder / f"{name}.csv" for name in ("model_comparisons", "model_ranks")}
     given = {
@@ -76,10 +91,21 @@ def test_differences_are_those_of_counts_by_hand(tmp_path):
         for run in runs_of(model)
     }
     compared, ranks = written(tmp_path, counts_of(correct, places, images))
-    assert compared["difference"].tolist() == [150, -50, 100] and compared["measure"].tolist() == list(MEASURES)
-    assert set(compared["model"]) == {"k"} and set(compared["other_model"]) == {"m"} and set(compared["objects"]) == {3}
-    assert ranks[["model", "ood_before", "ood_after"]].to_numpy().tolist() == [["k", 50, 100], ["m", 100, 0]]
-    assert ranks[["rank_before", "rank_after"]].to_numpy().tolist() == [[2, 1], [1, 2]], "who starts better ends worse"
+    assert compared["difference"].tolist() == [150, -50, 100] and compared[
+        "measure"
+    ].tolist() == list(MEASURES)
+    assert (
+        set(compared["model"]) == {"k"}
+        and set(compared["other_model"]) == {"m"}
+        and set(compared["objects"]) == {3}
+    )
+    assert ranks[["model", "ood_before", "ood_after"]].to_numpy().tolist() == [
+        ["k", 50, 100],
+        ["m", 100, 0],
+    ]
+    assert ranks[["rank_before", "rank_after"]].to_numpy().tolist() == [[2, 1], [1, 2]], (
+        "who starts better ends worse"
+    )
 
 
 @pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
@@ -94,9 +120,14 @@ def test_differences_are_those_of_the_tables_of_each_model(tmp_path, groups):
         for measure in MEASURES:
             apart = mri.loc[("k", method), measure] - mri.loc[("m", method), measure]
             assert own.loc[measure, "difference"] == pytest.approx(apart, abs=1e-6)
-        after = [np.mean([p.after for s, p in ood.items() if s[:2] == (model, method)], axis=0) for model in "km"]
+        after = [
+            np.mean([p.after for s, p in ood.items() if s[:2] == (model, method)], axis=0)
+            for model in "km"
+        ]
         expected = estimate(after[0] - after[1], 0.9)
-        assert own.loc["ood_after", ["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(expected, abs=1e-6)
+        assert own.loc["ood_after", ["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(
+            expected, abs=1e-6
+        )
     before = compared[compared["measure"] == "ood_before"]
     assert before["p"].nunique() == 1, "the same test with the same draws"
     shown = ranks.set_index(["model", "method"])
@@ -136,12 +167,17 @@ def test_three_seeds_are_part_of_intervals_and_tests(tmp_path):
     compared, _ = written(tmp_path, counts, draws=1)
     ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3))
     change = [
-        np.array([[ood[m, "ft", t, "all", s, None] for s in range(3)] for t in "ab"], dtype=object) for m in ("k", "m")
+        np.array([[ood[m, "ft", t, "all", s, None] for s in range(3)] for t in "ab"], dtype=object)
+        for m in ("k", "m")
     ]
-    values = [np.array([[pair.after - pair.before for pair in line] for line in own]) for own in change]
+    values = [
+        np.array([[pair.after - pair.before for pair in line] for line in own]) for own in change
+    ]
     apart = values[0] - values[1]
     own = compared.set_index("measure").loc["mri"]
-    assert own[["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(over_runs(apart, 0.9), abs=1e-6)
+    assert own[["difference", "ci_low", "ci_high"]].tolist() == pytest.approx(
+        over_runs(apart, 0.9), abs=1e-6
+    )
     assert own["p"] == pytest.approx(p_over_runs(apart), abs=1e-6)
 
 
@@ -153,10 +189,15 @@ def test_an_unfinished_model_is_compared_before_fine_tuning_only(tmp_path):
     of_k = (trained["model"] == "k") & (trained["method"] == "ft")
     assert not of_k.any() and len(compared) == len(everything) - 4
     missing = ranks[ranks["rank_after"].isna()]
-    assert missing[["model", "method"]].to_numpy().tolist() == [["k", "ft"]] and missing["rank_before"].isna().all()
+    assert (
+        missing[["model", "method"]].to_numpy().tolist() == [["k", "ft"]]
+        and missing["rank_before"].isna().all()
+    )
     assert set(ranks[(ranks["method"] == "ft") & (ranks["model"] != "k")]["rank_before"]) == {1, 2}
     ft = compared[compared["method"] == "ft"]
-    assert ft["p_holm"].min() == pytest.approx(min(1, 5 * ft["p"].min()), abs=1e-5), "a family of five tests"
+    assert ft["p_holm"].min() == pytest.approx(min(1, 5 * ft["p"].min()), abs=1e-5), (
+        "a family of five tests"
+    )
 
 
 def test_one_model_as_in_a_preview_is_ranked_and_compared_with_none(tmp_path):
@@ -178,7 +219,10 @@ def at_sizes(counts, sizes):
 def test_models_are_compared_at_the_sizes_that_both_have(tmp_path):
     """As in a preview, in which the models have other sizes finished."""
     counts, found = random_counts(), []
-    for name, sizes in {"all": {"k": ["10", "all"], "m": ["10", "100"]}, "shared": {"k": ["10"], "m": ["10"]}}.items():
+    for name, sizes in {
+        "all": {"k": ["10", "all"], "m": ["10", "100"]},
+        "shared": {"k": ["10"], "m": ["10"]},
+    }.items():
         (tmp_path / name).mkdir()
         found.append(written(tmp_path / name, at_sizes(counts, sizes)))
     for table, expected in zip(*found, strict=True):
@@ -258,19 +302,34 @@ def test_the_table_has_tau_and_its_p_and_no_interval_of_tau(tmp_path):
     ood = ood_accuracies(counts, object_weights(counts.objects, 1, 3))
     sides = []
     for when in ("before", "after"):
-        of_models = [[getattr(p, when)[0] for s, p in ood.items() if s[0] == model] for model in "hijklm"]
+        of_models = [
+            [getattr(p, when)[0] for s, p in ood.items() if s[0] == model] for model in "hijklm"
+        ]
         sides.append(np.mean(of_models, axis=1).round(9))
     expected = stats.kendalltau(*sides)
-    assert ranks.loc[0, ["tau", "tau_p"]].tolist() == pytest.approx([expected.statistic, expected.pvalue], abs=1e-6)
+    assert ranks.loc[0, ["tau", "tau_p"]].tolist() == pytest.approx(
+        [expected.statistic, expected.pvalue], abs=1e-6
+    )
     assert ranks["tau"].nunique() == ranks["tau_p"].nunique() == 1
-    assert not {"tau_low", "tau_high"} & set(ranks), "a bootstrap pulls tau to 0, so its interval would not hold it"
+    assert not {"tau_low", "tau_high"} & set(ranks), (
+        "a bootstrap pulls tau to 0, so its interval would not hold it"
+    )
 
 
 def test_models_are_not_ranked_by_a_merge_over_seeds_beside_means_over_seeds(tmp_path):
     """It has one run for each target, where ft has three; what is said of ft is the same without it."""
     rng, seeds = np.random.default_rng(5), (0, 1, 2)
-    runs = [run for model in "km" for run in (*runs_of(model, seeds=seeds), *runs_of(model, ("soup",))[1:])]
-    counts = counts_of({run: {name: rng.integers(0, np.array(n) + 1) for name, n in IMAGES.items()} for run in runs})
+    runs = [
+        run
+        for model in "km"
+        for run in (*runs_of(model, seeds=seeds), *runs_of(model, ("soup",))[1:])
+    ]
+    counts = counts_of(
+        {
+            run: {name: rng.integers(0, np.array(n) + 1) for name, n in IMAGES.items()}
+            for run in runs
+        }
+    )
     compared, ranks = written(tmp_path, counts, ("ft", "soup"))
     alone, ranks_alone = written(tmp_path, counts, ("ft",))
     pd.testing.assert_frame_equal(compared, alone)
@@ -280,6 +339,10 @@ def test_models_are_not_ranked_by_a_merge_over_seeds_beside_means_over_seeds(tmp
     after = ranks[ranks["method"] == "soup"].set_index("model")
     assert after[["rank_before", "rank_after", "tau", "tau_p"]].isna().all(axis=None)
     for model in "km":
-        own = np.mean([pair.after for state, pair in ood.items() if state[:2] == (model, "soup")], axis=0)
+        own = np.mean(
+            [pair.after for state, pair in ood.items() if state[:2] == (model, "soup")], axis=0
+        )
         expected = estimate(own, 0.9)
-        assert after.loc[model, ["ood_after", "after_low", "after_high"]].tolist() == pytest.approx(expected, abs=1e-5)
+        assert after.loc[model, ["ood_after", "after_low", "after_high"]].tolist() == pytest.approx(
+            expected, abs=1e-5
+        )

@@ -16,7 +16,16 @@ STYLES = {
     )
 }
 SETTINGS = {"method": "ft", "method_label": "FT", "models": STYLES, "confidence": 0.95}
-COLUMNS = ["method", "model", "ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
+COLUMNS = [
+    "method",
+    "model",
+    "ood_before",
+    "before_low",
+    "before_high",
+    "ood_after",
+    "after_low",
+    "after_high",
+]
 
 
 def table(ranks=((2, 1), (1, 3), (3, 2)), tau=(np.nan, np.nan)):
@@ -35,20 +44,37 @@ def test_models_show_accuracies_with_whiskers_beside_ranks_that_cross():
     figure, shown = models.draw(table(), **SETTINGS)
     left, right, named = figure.axes
     points = [line for line in left.lines if line.get_marker() in "osD"]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(30, 50), (40, 20), (25, 45)]
-    whiskers = [line.get_xydata().tolist() for line in left.lines if line.get_label() != "unchanged"][:2]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [
+        (30, 50),
+        (40, 20),
+        (25, 45),
+    ]
+    whiskers = [
+        line.get_xydata().tolist() for line in left.lines if line.get_label() != "unchanged"
+    ][:2]
     assert whiskers == [[[28, 50], [33, 50]], [[30, 49], [30, 52]]]
     (same,) = (line for line in left.lines if line.get_label() == "unchanged")
-    assert (same.get_xdata() == same.get_ydata()).all() and left.get_xlim() == left.get_ylim() == (16, 55)
+    assert (same.get_xdata() == same.get_ydata()).all() and left.get_xlim() == left.get_ylim() == (
+        16,
+        55,
+    )
     slopes = [line.get_ydata().tolist() for line in right.lines]
     assert slopes == [[2, 1], [1, 3], [3, 2]] and right.yaxis_inverted() and named.yaxis_inverted()
-    assert [to_hex(line.get_color()) for line in right.lines] == [STYLES[name]["colour"] for name in "klm"]
-    assert dict(zip(named.get_yticks(), [text.get_text() for text in named.get_yticklabels()], strict=True)) == {
+    assert [to_hex(line.get_color()) for line in right.lines] == [
+        STYLES[name]["colour"] for name in "klm"
+    ]
+    assert dict(
+        zip(named.get_yticks(), [text.get_text() for text in named.get_yticklabels()], strict=True)
+    ) == {
         1: "1  Model K",
         3: "3  Model L",
         2: "2  Model M",
     }
-    assert "needs five ranked models" in figure.get_supxlabel() and figure.get_suptitle() == "FT" and len(shown) == 3
+    assert (
+        "needs five ranked models" in figure.get_supxlabel()
+        and figure.get_suptitle() == "FT"
+        and len(shown) == 3
+    )
 
 
 def test_models_state_tau_with_its_p():

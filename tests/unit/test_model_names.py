@@ -85,7 +85,10 @@ def test_a_folder_that_timm_wrote_is_described(tmp_path):
         p.numel() for p in timm.create_model("test_vit", num_classes=1000, img_size=64).parameters()
     )
     path = folder / "model.safetensors"
-    assert facts["source"]["digest"] == f"sha256:{sha256(path)}" and facts["source"]["file"] == "net.safetensors"
+    assert (
+        facts["source"]["digest"] == f"sha256:{sha256(path)}"
+        and facts["source"]["file"] == "net.safetensors"
+    )
 
 
 def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path, monkeypatch):
@@ -96,7 +99,10 @@ def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path, mo
     commit_of = {old: old, new: new, "main": new, None: new}
 
     def model_info(self, repo, revision=None, **_):
-        files = [SimpleNamespace(rfilename=path.name, size=1, lfs=None) for path in folders[old].iterdir()]
+        files = [
+            SimpleNamespace(rfilename=path.name, size=1, lfs=None)
+            for path in folders[old].iterdir()
+        ]
         return SimpleNamespace(sha=commit_of[revision], siblings=files, card_data=None, gated=False)
 
     def download(repo, file, revision=None):
@@ -120,7 +126,11 @@ def edited(folder, **changes):
 @pytest.mark.thorough
 def test_a_head_for_a_thousand_other_classes_is_not_taken_for_imagenets(tmp_path):
     names = timm.data.ImageNetInfo().label_names()
-    for head, labels in (("published", names), ("none", names[::-1]), ("none", [f"class {n}" for n in range(1000)])):
+    for head, labels in (
+        ("published", names),
+        ("none", names[::-1]),
+        ("none", [f"class {n}" for n in range(1000)]),
+    ):
         edited(saved(tmp_path / "net"), label_names=labels)
         assert describe(["local-dir:net"])["local-dir:net"]["head"] == head
 
@@ -128,7 +138,9 @@ def test_a_head_for_a_thousand_other_classes_is_not_taken_for_imagenets(tmp_path
 HOSTILE = {
     "loads a pickle": lambda f: edited(f, model_args={"checkpoint_path": "/tmp/evil.pth"}),
     "other pretrained weights": lambda f: edited(f, model_args={"pretrained": True}),
-    "pretrained configuration": lambda f: edited(f, model_args={"pretrained_cfg": {"file": "/tmp/evil.pth"}}),
+    "pretrained configuration": lambda f: edited(
+        f, model_args={"pretrained_cfg": {"file": "/tmp/evil.pth"}}
+    ),
     "no such argument": lambda f: edited(f, model_args={"evil": 1}),
     "no such architecture": lambda f: edited(f, architecture="evil"),
     "architecture of another folder": lambda f: edited(f, architecture="local-dir:/tmp"),
@@ -170,22 +182,35 @@ CLIP = {
         ("vision_cfg", {"layers": "many"}),
         ("model_cfg", None),
     ],
-    ids=["tower of the hub", "tower of a folder", "text tower of the hub", "not square", "wrong type", "no model"],
+    ids=[
+        "tower of the hub",
+        "tower of a folder",
+        "text tower of the hub",
+        "not square",
+        "wrong type",
+        "no model",
+    ],
 )
 def test_an_open_clip_folder_that_cannot_be_used_is_refused(tmp_path, part, changes):
     config = {**CLIP, part: {**CLIP.get(part, {}), **changes}} if changes else None
     (tmp_path / "clip").mkdir()
-    (tmp_path / "clip/open_clip_config.json").write_text(json.dumps({"model_cfg": config} if config else {}))
+    (tmp_path / "clip/open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config} if config else {})
+    )
     (tmp_path / "clip/open_clip_model.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match="config, models"):
         describe(["local-dir:clip"])
 
 
 def test_an_unknown_name_names_the_nearest():
-    with pytest.raises(UserError, match=r"'timm/resnet50.a1_in2k': timm .* has no such model.*timm/resnet50.a1_in1k"):
+    with pytest.raises(
+        UserError,
+        match=r"'timm/resnet50.a1_in2k': timm .* has no such model.*timm/resnet50.a1_in1k",
+    ):
         describe(["timm/resnet50.a1_in2k"])
     with pytest.raises(
-        UserError, match=r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*open_clip/ViT-B-16-SigLIP2/webli"
+        UserError,
+        match=r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*open_clip/ViT-B-16-SigLIP2/webli",
     ):
         describe(["open_clip/ViT-B-16-SigLIP2/web"])
     with pytest.raises(UserError, match=r"'timm/gcvit_base.in1k': .*no repository"):
@@ -195,7 +220,9 @@ def test_an_unknown_name_names_the_nearest():
 def test_the_activation_is_that_of_the_weights():
     """open_clip's dfn2b weights were trained with QuickGELU, which the architecture of that name does not have."""
     assert (
-        describe(["open_clip/ViT-B-16/dfn2b"], ask_hub=False)["open_clip/ViT-B-16/dfn2b"]["architecture"]
+        describe(["open_clip/ViT-B-16/dfn2b"], ask_hub=False)["open_clip/ViT-B-16/dfn2b"][
+            "architecture"
+        ]
         == "ViT-B-16-quickgelu"
     )
 
@@ -234,17 +261,29 @@ def test_models_without_a_style_get_one_that_no_other_has(catalog):
         for number, (name, model) in enumerate(catalog.models.items())
     }
     styled = with_styles(models)
-    made = [tuple(styled[name].style.values()) for name, model in models.items() if model.style is None]
-    given = [(model.style["marker"], model.style["colour"]) for model in models.values() if model.style]
-    assert len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
-    assert {marker for marker, _ in made} <= set(MARKERS) and {colour for _, colour in made} <= set(COLOURS)
+    made = [
+        tuple(styled[name].style.values()) for name, model in models.items() if model.style is None
+    ]
+    given = [
+        (model.style["marker"], model.style["colour"]) for model in models.values() if model.style
+    ]
+    assert (
+        len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
+    )
+    assert {marker for marker, _ in made} <= set(MARKERS) and {colour for _, colour in made} <= set(
+        COLOURS
+    )
 
 
 def test_gates_and_licences_are_said_before_anything_is_fetched(catalog):
     model = catalog.models["resnet50.a1_in1k"]
     assert terms([model]) == []
     said = terms(
-        [replace(model, gated=True), replace(model, licence="cc-by-nc-4.0"), replace(model, licence="apple-amlr")]
+        [
+            replace(model, gated=True),
+            replace(model, licence="cc-by-nc-4.0"),
+            replace(model, licence="apple-amlr"),
+        ]
     )
     assert ["gated" in said[0], *("non-commercial" in line for line in said[1:])] == 3 * [True]
 
@@ -257,12 +296,20 @@ def tiny_catalog(tmp_path):
 @pytest.mark.thorough
 def test_names_that_are_one_in_paths_are_refused(tmp_path):
     saved(tmp_path / "a/net"), saved(tmp_path / "b/net")
-    with pytest.raises(UserError, match="'local-dir:b/net' is called 'net' here, as another model is"):
+    with pytest.raises(
+        UserError, match="'local-dir:b/net' is called 'net' here, as another model is"
+    ):
         tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"local-dir:net": 3}', '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"local-dir:net": 3}',
+        '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}',
+    ],
 )
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
@@ -272,7 +319,9 @@ def test_a_damaged_lock_is_refused(tmp_path, text):
 
 @pytest.mark.thorough
 def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
-    edited(saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]})
+    edited(
+        saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]}
+    )
     with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):
         tiny_catalog(tmp_path).add_models(["local-dir:net"])
     assert not Path("models.lock.json").exists()
@@ -289,15 +338,23 @@ def test_an_entry_adds_to_a_record(tmp_path):
     own = Catalog([*catalog.folders, tmp_path / "own"]).models["mine"]
     assert (own.label, own.architecture, own.record) == ("Mine", "test_vit", "local-dir:net")
     assert re.fullmatch("sha256:[0-9a-f]{64}", own.source["digest"])
-    assert Path(own.source["path"]) == Path("net/model.safetensors")  # as in the lock, not below the catalogue
+    assert Path(own.source["path"]) == Path(
+        "net/model.safetensors"
+    )  # as in the lock, not below the catalogue
 
 
 @pytest.mark.parametrize(
     ("licence", "asked"),
     [
         *[(text, []) for text in ("apache-2.0", "MIT (model card)", "dinov3-license", "CC-BY-4.0")],
-        *[(text, ["non-commercial"]) for text in ("cc-by-nc-4.0", "apple-amlr", "fair-noncommercial-research-license")],
-        *[("CC BY-NC-SA 4.0", ["share-alike", "non-commercial"]), ("CC-BY-SA-4.0", ["share-alike"])],
+        *[
+            (text, ["non-commercial"])
+            for text in ("cc-by-nc-4.0", "apple-amlr", "fair-noncommercial-research-license")
+        ],
+        *[
+            ("CC BY-NC-SA 4.0", ["share-alike", "non-commercial"]),
+            ("CC-BY-SA-4.0", ["share-alike"]),
+        ],
         *[(text, ["not stated"]) for text in ("not stated", "unknown", "none")],
     ],
 )

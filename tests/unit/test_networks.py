@@ -14,13 +14,22 @@ from rib.base.errors import UserError
 from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import apply, merged
 from rib.models.network import OpenClipClassifier, build
-from tiny.methods import CATALOG, check_frozen, check_restored, coloured_images, fine_tuned, published
+from tiny.methods import (
+    CATALOG,
+    check_frozen,
+    check_restored,
+    coloured_images,
+    fine_tuned,
+    published,
+)
 from tiny.tiers import examples
 from tiny.training import resnet
 
 SIDE = 64
 FROZEN = {"linear_probe", "lora", "visual_prompt"}
-TRAINED = [name for name, method in CATALOG.methods.items() if method.trains and method.text == "no"]
+TRAINED = [
+    name for name, method in CATALOG.methods.items() if method.trains and method.text == "no"
+]
 
 
 def vit():
@@ -28,7 +37,9 @@ def vit():
 
 
 def open_clip_tower():
-    tower = VisionTransformer(image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24)
+    tower = VisionTransformer(
+        image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
+    )
     return OpenClipClassifier(tower, 24)
 
 
@@ -36,7 +47,9 @@ NETWORKS = {"vit": vit, "resnet": resnet, "open_clip": open_clip_tower}
 TYPES = {"vit": "vit", "resnet": "cnn", "open_clip": "vit"}
 
 
-@pytest.fixture(scope="module", params=["vit", "resnet", pytest.param("open_clip", marks=pytest.mark.thorough)])
+@pytest.fixture(
+    scope="module", params=["vit", "resnet", pytest.param("open_clip", marks=pytest.mark.thorough)]
+)
 def network(request):
     torch.manual_seed(0)
     model = NETWORKS[request.param]().eval()
@@ -68,7 +81,9 @@ def test_lora_merged_equals_lora_applied_and_pefts_own_merge(network, images):
     algorithm, _, stored = fine_tuned("lora", network, images, lr=0.5)
     state = {key: value.cpu() for key, value in network.state_dict().items()}
     ours = merged(state, stored)
-    assert len(ours) == len(algorithm.layers) and not {key for key in ours if torch.equal(ours[key], state[key])}
+    assert len(ours) == len(algorithm.layers) and not {
+        key for key in ours if torch.equal(ours[key], state[key])
+    }
     for name, layer in algorithm.layers.items():
         assert isinstance(layer, LoraLayer)
         key = published(f"{name}.weight", state)
@@ -115,7 +130,8 @@ def test_each_method_learns_its_share_of_what_ft_learns(name, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("lora", {"lr": 0.5}), ("visual_prompt", {"lr": 5.0}), ("linear_probe", {})]
+    ("name", "settings"),
+    [("lora", {"lr": 0.5}), ("visual_prompt", {"lr": 5.0}), ("linear_probe", {})],
 )
 def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
     name, settings, network, images, tmp_path
@@ -127,7 +143,9 @@ def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
     algorithm.model.eval()
     rows = np.arange(10)
     with torch.inference_mode():
-        torch.testing.assert_close(restored(algorithm.inputs[rows]), algorithm.logits(rows), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            restored(algorithm.inputs[rows]), algorithm.logits(rows), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_states_whose_statistics_moved_are_averaged(images, tmp_path):
@@ -135,7 +153,9 @@ def test_states_whose_statistics_moved_are_averaged(images, tmp_path):
     network = resnet().eval()
     algorithm, _, stored = fine_tuned("ft_released", network, images, lr=0.01)
     safetensors.torch.save_file(stored, tmp_path / "ft.safetensors")
-    half = apply(copy.deepcopy(network), {"pretrained": 0.5, "ft": 0.5}, {"ft": tmp_path / "ft.safetensors"})
+    half = apply(
+        copy.deepcopy(network), {"pretrained": 0.5, "ft": 0.5}, {"ft": tmp_path / "ft.safetensors"}
+    )
     state, before, after = half.state_dict(), network.state_dict(), algorithm.model.state_dict()
     for key in state:
         if key.endswith("num_batches_tracked"):
@@ -160,9 +180,14 @@ def test_linear_probing_fits_a_head_that_is_a_convolution(images):
 
 def test_lora_leaves_a_convolutional_head_alone_and_adapts_convnext(images):
     assert not [name for name in adapted_layers(bit())[1] if name.startswith("head")]
-    convnext = timm.create_model("convnext_atto", num_classes=1000, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+    convnext = timm.create_model(
+        "convnext_atto", num_classes=1000, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)
+    )
     _, _, stored = fine_tuned("lora", convnext.eval(), images)
-    assert {key.rpartition(".mlp.")[2].split(".")[0] for key in stored if ".mlp." in key} == {"fc1", "fc2"}
+    assert {key.rpartition(".mlp.")[2].split(".")[0] for key in stored if ".mlp." in key} == {
+        "fc1",
+        "fc2",
+    }
 
 
 class Bypassing(torch.nn.Module):
@@ -201,4 +226,6 @@ def test_a_batch_in_parts_trains_as_the_whole_does(name, network, images):
     for key in whole:
         torch.testing.assert_close(parts[key], whole[key], rtol=1e-3, atol=1e-5)
     for row, other in zip(history, parts_history, strict=True):
-        assert (row["loss"], row["accuracy"]) == pytest.approx((other["loss"], other["accuracy"]), rel=1e-4)
+        assert (row["loss"], row["accuracy"]) == pytest.approx(
+            (other["loss"], other["accuracy"]), rel=1e-4
+        )

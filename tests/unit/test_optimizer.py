@@ -32,7 +32,9 @@ from tiny.training import (
 )
 
 # Three steps in an epoch, the last of two images; warm-up ends after the second.
-ADAMW = replace(TRAINING, epochs=3, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, warmup_fraction=0.25)
+ADAMW = replace(
+    TRAINING, epochs=3, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, warmup_fraction=0.25
+)
 LR, STEPS = 0.001, 9
 MEMBERS = torch.tensor([(1, 5, 1), (7, 7, 7), (9, 20, 30)])  # of the classes of SPACE
 
@@ -62,7 +64,10 @@ def bare_loop(network, target, training, take_step, seed=0, steps=STEPS, augment
         pixels = inputs[rows]
         if augmentation:
             images = torch.from_numpy(target.images[rows]).permute(0, 3, 1, 2)
-            images = [augmentation(image, epoch, row) for image, row in zip(images, rows.tolist(), strict=True)]
+            images = [
+                augmentation(image, epoch, row)
+                for image, row in zip(images, rows.tolist(), strict=True)
+            ]
             pixels = normalised(torch.stack(images).permute(0, 2, 3, 1).numpy())
         model.zero_grad()
         F.cross_entropy(model(pixels)[:, MEMBERS].max(dim=2).values, labels[rows]).backward()
@@ -96,7 +101,9 @@ def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, tar
 
     by_hand, norms = bare_loop(network, target, ADAMW, steps(), seed=3)
     assert max(norms) > 1, "gradients are clipped"
-    for (name, value), wanted in zip(model.state_dict().items(), by_hand.state_dict().values(), strict=True):
+    for (name, value), wanted in zip(
+        model.state_dict().items(), by_hand.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, wanted), name
     other, _ = bare_loop(network, target, replace(ADAMW, clip_norm=None), steps(), seed=3)
     assert not torch.equal(other.fc.weight, model.fc.weight)
@@ -122,7 +129,9 @@ def test_adamw_follows_its_equations(network, target):
     start = network.state_dict()
     for name, value in model.named_parameters():
         moved = (value - start[name]).abs().max().item()
-        torch.testing.assert_close(value, by_hand.get_parameter(name), rtol=0, atol=0.01 * moved, msg=name)
+        torch.testing.assert_close(
+            value, by_hand.get_parameter(name), rtol=0, atol=0.01 * moved, msg=name
+        )
         assert (value.detach() - by_hand.get_parameter(name)).abs().mean() < 1e-6
     assert moved > 10 * 1e-6
 
@@ -149,7 +158,10 @@ def test_lion_follows_its_equations(network, target):
 
 
 def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, target):
-    training, names = replace(ADAMW, optimizer="sgd", weight_decay=0.0, clip_norm=None), ["flip", "crop"]
+    training, names = (
+        replace(ADAMW, optimizer="sgd", weight_decay=0.0, clip_norm=None),
+        ["flip", "crop"],
+    )
     augmentation = Augmentation(names, 64, seed=5)
     model, task = copy.deepcopy(network), task_of(copy.deepcopy(network), target)
     task.target.inputs.augmentation = augmentation
@@ -162,14 +174,23 @@ def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, t
     plain, _ = bare_loop(network, target, training, make)
     for name, value in model.named_parameters():
         moved = (plain.get_parameter(name) - by_hand.get_parameter(name)).abs().max().item()
-        torch.testing.assert_close(value, by_hand.get_parameter(name), rtol=0, atol=0.02 * moved + 1e-8, msg=name)
+        torch.testing.assert_close(
+            value, by_hand.get_parameter(name), rtol=0, atol=0.02 * moved + 1e-8, msg=name
+        )
         assert moved > 0 or name not in ("conv1.0.weight", "fc.weight")
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])
 def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, smoothing):
     """One step on all images: cross-entropy with (1 - s) of the label and s / C of each of C classes, written out."""
-    training = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0, momentum=0.0, label_smoothing=smoothing)
+    training = replace(
+        TRAINING,
+        epochs=1,
+        batch_size=10,
+        warmup_fraction=0.0,
+        momentum=0.0,
+        label_smoothing=smoothing,
+    )
     model, history = trained(FullFineTuning(lr=0.1), network, target, training)
     by_hand = frozen_norms(network)
     logs = F.log_softmax(masked(by_hand(normalised(target.images)), target.space), dim=1)
@@ -177,7 +198,9 @@ def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, sm
     loss = -(wanted * logs).sum(dim=1).mean()
     assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(loss, [by_hand.fc.weight])
-    torch.testing.assert_close(model.fc.weight.data, network.fc.weight - 0.1 * gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        model.fc.weight.data, network.fc.weight - 0.1 * gradient, rtol=0, atol=1e-6
+    )
 
 
 def vit():
@@ -190,14 +213,24 @@ def rates_of(model, target, training, monkeypatch):
     names, found, step = {id(p): name for name, p in model.named_parameters()}, [], finetune._step
 
     def looks(method, optimizer, *arguments):
-        groups = [(group["lr"], group["weight_decay"], p) for group in optimizer.param_groups for p in group["params"]]
+        groups = [
+            (group["lr"], group["weight_decay"], p)
+            for group in optimizer.param_groups
+            for p in group["params"]
+        ]
         found.append({names[id(p)]: (lr, decay) for lr, decay, p in groups})
         return step(method, optimizer, *arguments)
 
     monkeypatch.setattr(finetune, "_step", looks)
     method = FullFineTuning(lr=LR)
     method.setup(task_of(model, target))
-    train(method, {name: value.clone() for name, value in model.state_dict().items()}, training, RUN, CPU)
+    train(
+        method,
+        {name: value.clone() for name, value in model.state_dict().items()},
+        training,
+        RUN,
+        CPU,
+    )
     return found
 
 
@@ -217,11 +250,17 @@ def test_the_rate_falls_by_layer_from_the_head_down_in_every_step(target, monkey
     for step, rates in enumerate(found):
         assert rates.keys() == {name for name, _ in model.named_parameters()}
         for name, (lr, _) in rates.items():
-            assert lr == pytest.approx(rate(step, STEPS, LR, training) * 0.5 ** (7 - layer(name)), rel=1e-12), name
-    groups = create_optimizer_v2(model, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5).param_groups
+            assert lr == pytest.approx(
+                rate(step, STEPS, LR, training) * 0.5 ** (7 - layer(name)), rel=1e-12
+            ), name
+    groups = create_optimizer_v2(
+        model, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5
+    ).param_groups
     scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     for name, parameter in model.named_parameters():
-        assert found[-1][name][0] == pytest.approx(rate(8, STEPS, LR, training) * scales[id(parameter)])
+        assert found[-1][name][0] == pytest.approx(
+            rate(8, STEPS, LR, training) * scales[id(parameter)]
+        )
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.9])
@@ -231,7 +270,10 @@ def test_biases_and_norms_decay_or_not(target, monkeypatch, layer_decay, decays)
     model = vit()
     (rates, *_) = rates_of(model, target, training, monkeypatch)
     for name, parameter in model.named_parameters():
-        if name not in ("pos_embed", "cls_token"):  # timm's models exempt them from a decay by groups
+        if name not in (
+            "pos_embed",
+            "cls_token",
+        ):  # timm's models exempt them from a decay by groups
             assert rates[name][1] == (0.1 if decays or parameter.ndim > 1 else 0), name
 
 
@@ -242,15 +284,24 @@ def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target)
     for exempt in (False, True):
         training = replace(ADAMW, decay_norm_and_bias=not exempt)
         model, _ = trained(FullFineTuning(lr=LR), network, target, training)
-        torch.testing.assert_close(model.fc.weight[unused], network.fc.weight[unused] * shrunk, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            model.fc.weight[unused], network.fc.weight[unused] * shrunk, rtol=1e-5, atol=0
+        )
         wanted = network.fc.bias[unused] * (1 if exempt else shrunk)
-        torch.testing.assert_close(model.fc.bias[unused], wanted, rtol=1e-6 if exempt else 1e-5, atol=0)
+        torch.testing.assert_close(
+            model.fc.bias[unused], wanted, rtol=1e-6 if exempt else 1e-5, atol=0
+        )
 
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
 def test_a_recipe_by_layers_is_refused_for_parameters_outside_the_network(network, target, changes):
     with pytest.raises(UserError, match="layer_decay, or decay_norm_and_bias"):
-        trained(VisualPrompting(lr=1.0, padding=0.1, init_std=0.0), network, target, replace(ADAMW, **changes))
+        trained(
+            VisualPrompting(lr=1.0, padding=0.1, init_std=0.0),
+            network,
+            target,
+            replace(ADAMW, **changes),
+        )
 
 
 def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
@@ -273,7 +324,14 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
 def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target):
     """One step of plain gradient descent on a prompt: it is as long as the learning rate times the limit."""
     # given
-    one_step = replace(TRAINING, epochs=1, batch_size=len(target.labels), momentum=0.0, warmup_steps=0, clip_norm=0.001)
+    one_step = replace(
+        TRAINING,
+        epochs=1,
+        batch_size=len(target.labels),
+        momentum=0.0,
+        warmup_steps=0,
+        clip_norm=0.001,
+    )
     method = VisualPrompting(lr=2.0, padding=0.1, init_std=0.0)
     # when
     trained(method, network, target, one_step)
@@ -284,4 +342,6 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
 
 def test_inputs_of_these_tests_are_the_images(target):
     pixels = images_of(target).inputs[np.arange(3)]
-    torch.testing.assert_close(pixels, normalised(target.images[:3], HALF, HALF), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        pixels, normalised(target.images[:3], HALF, HALF), rtol=1e-5, atol=1e-6
+    )

@@ -28,5 +28,6 @@ def test_files_of_the_catalogue_that_git_does_not_track_are_named(repository):
 def test_a_folder_outside_of_any_repository_has_none_that_is_tracked(repository):
     (repository / ".git").rename(repository / "moved")
     assert outside_git([repository / "own"]) == [
-        str(repository / "own" / name) for name in ("classes/c.csv", "methods.yaml", "methods/new.py")
+        str(repository / "own" / name)
+        for name in ("classes/c.csv", "methods.yaml", "methods/new.py")
     ]

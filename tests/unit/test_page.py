@@ -25,9 +25,20 @@ ABOUT = {
     "sizes": ["all"],
     "shown_size": "all",
     "conditions": ["protocol paper", "at most 9 images per dataset"],
-    "datasets": {name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"},
-    "models": {"net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}},
-    "methods": {"ft": {"label": "full fine-tuning", "settings": {"lr": 0.1}, "source": "somewhere", "can_fit": True}},
+    "datasets": {
+        name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"
+    },
+    "models": {
+        "net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}
+    },
+    "methods": {
+        "ft": {
+            "label": "full fine-tuning",
+            "settings": {"lr": 0.1},
+            "source": "somewhere",
+            "can_fit": True,
+        }
+    },
     "fit_threshold": 0.95,
     "sweeps": {},
 }
@@ -50,7 +61,12 @@ def tables(tmp_path):
     covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
     covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
     mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
-    mri |= {"on_target": 90.0, "on_target_low": 88.0, "on_target_high": 91.0, "on_target_before": 40.0}
+    mri |= {
+        "on_target": 90.0,
+        "on_target_low": 88.0,
+        "on_target_high": 91.0,
+        "on_target_before": 40.0,
+    }
     mri |= {"seed_sd": None, "seed_low": None, "seed_high": None}
     mri |= {"seeds": 1, "targets": 2, "target_sd": 3.0, "target_low": -28.0, "target_high": 26.0}
     rows = {
@@ -69,7 +85,9 @@ def tables(tmp_path):
 
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
-    mri, ri, accuracy = page_tables({name: tables[name] for name in ("mri", "ri", "accuracy")}, COLUMNS, ABOUT)
+    mri, ri, accuracy = page_tables(
+        {name: tables[name] for name in ("mri", "ri", "accuracy")}, COLUMNS, ABOUT
+    )
     minus = "\N{MINUS SIGN}"
     assert mri["rows"][0][:5] == [
         ("Net", "Net"),
@@ -79,11 +97,14 @@ def test_tables_have_labels_signs_and_values_to_sort_by(tables):
         (f"{minus}2.0 to +0.0", -2.0),
     ]
     assert ri["rows"][0][5] == ("+0.0", -0.04)
-    assert accuracy["header"][5:] == ["A", "B", "Fit (%)"] and accuracy["rows"][0][5:] == [("50.0", 50.0)] * 2 + [
-        ("80.0", 80.0)
-    ]
+    assert accuracy["header"][5:] == ["A", "B", "Fit (%)"] and accuracy["rows"][0][5:] == [
+        ("50.0", 50.0)
+    ] * 2 + [("80.0", 80.0)]
     assert accuracy["rows"][1][1][0] == "pretrained" and accuracy["rows"][1][-1][0] == "\N{EN DASH}"
-    assert mri["header"][-1] == ri["header"][-1] == "Fit (%)" and ri["rows"][0][-1] == ("80.0", 80.0)
+    assert mri["header"][-1] == ri["header"][-1] == "Fit (%)" and ri["rows"][0][-1] == (
+        "80.0",
+        80.0,
+    )
     assert ri["rows"][0][8:11] == [("+3.0", 3.0), ("+1.0 to +4.0", 1.0), ("2,400", 2400)]
     assert len(set(ri["rows"][0][11:-1])) == 1, "there are no other classes"
 
@@ -113,17 +134,22 @@ def test_accepted_jobs_are_counted():
 
 
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
-    minutes = lambda start, seconds: record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)  # noqa: E731
+    def minutes(start, seconds):
+        return record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)
+
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
     assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
     (row,) = facts["stage_rows"]
     times = [("5 min 30 s", 330), ("2 min 00 s", 120), ("4.0 s", 4)]
     assert row == [("finetune", "finetune"), ("4", 4), *times, ("1.00MB", 10**6), ("0.00B", 0)]
-    assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith("2026-01-01 10:31")
+    assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith(
+        "2026-01-01 10:31"
+    )
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(3.21, "3.2 s"), (60, "1 min 00 s"), (248.4, "4 min 08 s"), (7500, "2 h 05 min")]
+    ("seconds", "shown"),
+    [(3.21, "3.2 s"), (60, "1 min 00 s"), (248.4, "4 min 08 s"), (7500, "2 h 05 min")],
 )
 def test_durations_read_as_people_say_them(seconds, shown):
     assert duration(seconds) == shown
@@ -158,7 +184,9 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
     text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
     assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
     assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in text
-    assert 'src="data:image/webp;base64,' in text and 'src="http' not in text and "@import" not in text
+    assert (
+        'src="data:image/webp;base64,' in text and 'src="http' not in text and "@import" not in text
+    )
     assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
     assert citation["title"] in text.replace("&#39;", "'")
@@ -177,7 +205,9 @@ def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
     def said(about):
         return page(tmp_path, tables, [record()], [], about).split("<main>")[0]
 
-    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in said(ABOUT) and "below 95 %" in said(ABOUT)
+    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in said(
+        ABOUT
+    ) and "below 95 %" in said(ABOUT)
     tables["fit"].write_text(tables["fit"].read_text().replace("yes", "no"))
     assert "reached the threshold of 95 %" in said(ABOUT) and "unfinished" not in said(ABOUT)
     about = {**ABOUT, "fit_threshold": None}
@@ -186,7 +216,9 @@ def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
     assert "threshold" not in said({**ABOUT, "methods": methods})
 
 
-def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(tmp_path, tables):
+def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(
+    tmp_path, tables
+):
     lines = [
         {
             "model": model,
@@ -198,15 +230,28 @@ def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot
             "before": b,
             "after": a,
         }
-        for model, size, b, a in [("net", "all", 90, 81), ("net", "5", 90, 1), ("other", "all", 70, 65)]
+        for model, size, b, a in [
+            ("net", "all", 90, 81),
+            ("net", "5", 90, 1),
+            ("other", "all", 70, 65),
+        ]
     ]
     pd.DataFrame(lines).to_csv(tmp_path / "in_distribution.csv", index=False)
     own = {**ABOUT["models"], "other": {**ABOUT["models"]["net"], "label": "Other"}}
     about = {**ABOUT, "models": own, "family": {**ABOUT["family"], "limits": "It shows nothing."}}
     text = " ".join(
-        page(tmp_path, {**tables, "in_distribution": tmp_path / "in_distribution.csv"}, [record()], [], about).split()
+        page(
+            tmp_path,
+            {**tables, "in_distribution": tmp_path / "in_distribution.csv"},
+            [record()],
+            [],
+            about,
+        ).split()
     )
-    assert "full fine-tuning: 70.0 to 90.0 % before, 65.0 to 81.0 % after." in text and "It shows nothing." in text
+    assert (
+        "full fine-tuning: 70.0 to 90.0 % before, 65.0 to 81.0 % after." in text
+        and "It shows nothing." in text
+    )
     without = page(tmp_path, tables, [record()], [])
     assert "Accuracy in distribution" not in without and "It shows nothing" not in without
 
@@ -214,20 +259,32 @@ def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot
 def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):
     for name in ("fit", "mri", "ri"):
         tables[name].write_text(tables[name].read_text().splitlines()[0] + "\n")
-    assert "fit" not in page(tmp_path, tables, [record()], []).split("<main>")[0].split("</style>")[1]
+    assert (
+        "fit" not in page(tmp_path, tables, [record()], []).split("<main>")[0].split("</style>")[1]
+    )
 
 
 def test_the_page_has_the_counts_of_a_split(tmp_path):
     """Of every dataset, those that train, select and test."""
-    (tmp_path / "splits.csv").write_text("dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n")
+    (tmp_path / "splits.csv").write_text(
+        "dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n"
+    )
     (table,) = page_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, ABOUT)
     assert table["header"] == ["Dataset", "Training", "Selection", "Test"]
-    assert [[text for text, _ in row] for row in table["rows"]] == [["A", "30", "10", "11"], ["B", "6", "2", "2"]]
+    assert [[text for text, _ in row] for row in table["rows"]] == [
+        ["A", "30", "10", "11"],
+        ["B", "6", "2", "2"],
+    ]
 
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
-    text = page(tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], [])
-    assert all(said in text for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 job)"))
+    text = page(
+        tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], []
+    )
+    assert all(
+        said in text
+        for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 job)")
+    )
     assert "not run from a git checkout (1 job)" in text and "nothing to compare" in text
 
 
@@ -237,11 +294,15 @@ def test_a_figure_and_a_table_stand_below_their_question(tmp_path, tables):
     section = text.split('id="q-why"')[1].split("</section>")[0]
     assert 'id="radar"' in section and text.count('id="radar"') == 1
     assert text.split('id="q-survived"')[1].split("</section>")[0].count("<summary>Table: ") == 3
-    assert 'href="#q-why"' in text and 'href="#q-model"' not in text, "no figure or table is about models"
+    assert 'href="#q-why"' in text and 'href="#q-model"' not in text, (
+        "no figure or table is about models"
+    )
 
 
 def test_a_table_without_a_question_is_refused(tmp_path):
-    (tmp_path / "columns.yaml").write_text("x: {title: X, question: when, note: N, columns: {P: p}}")
+    (tmp_path / "columns.yaml").write_text(
+        "x: {title: X, question: when, note: N, columns: {P: p}}"
+    )
     (tmp_path / "x.csv").write_text("p\n1\n")
     with pytest.raises(UserError, match="'x'.*survived"):
         page_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
@@ -255,7 +316,9 @@ def test_a_table_without_a_question_is_refused(tmp_path):
 )  # fmt: skip
 def test_the_answer_is_the_range_of_finished_runs_with_intervals(unfinished, ends, counts):
     values = pd.Series([-3.0, 0.5, 5.0])
-    mri = pd.DataFrame({"model": "net", "method": "ft", "size": "all", "mri": values, "unfinished": unfinished})
+    mri = pd.DataFrame(
+        {"model": "net", "method": "ft", "size": "all", "mri": values, "unfinished": unfinished}
+    )
     said = answer(mri.assign(ci_low=values - 1, ci_high=values + 1), ABOUT)
     assert all(part in said for part in (*ends, counts, "95\N{NO-BREAK SPACE}%"))
     assert answer(mri.assign(size="5"), ABOUT) == ""
@@ -273,13 +336,18 @@ def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
 
 def test_every_figure_has_a_caption():
     modules = {path.stem for path in (ROOT / "workflow/lib/rib/figures").glob("[a-z]*.py")}
-    assert {path.stem for path in CAPTIONS.glob("*.rst") if len(path.read_text()) > 100} == modules != set()
+    assert (
+        {path.stem for path in CAPTIONS.glob("*.rst") if len(path.read_text()) > 100}
+        == modules
+        != set()
+    )
 
 
 def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
     costs = [(50.0, 10**9, 10**6), (10.0, 2 * 10**9, 1)]
     records = [
-        record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1}) for time, memory, size in costs
+        record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1})
+        for time, memory, size in costs
     ]
     (row,) = run_facts(records)["stage_rows"]
     assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
@@ -287,7 +355,9 @@ def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
 
 def shown_table(folder, csv, columns):
     (folder / "x.csv").write_text(csv)
-    (folder / "columns.yaml").write_text(f"x: {{title: X, question: why, note: N, columns: {columns}}}")
+    (folder / "columns.yaml").write_text(
+        f"x: {{title: X, question: why, note: N, columns: {columns}}}"
+    )
     (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", ABOUT)
     return table
 
@@ -301,7 +371,9 @@ def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
     change = "{value: d, form: signed, interval: [low, high]}"
-    table = shown_table(tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}")
+    table = shown_table(
+        tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
+    )
     assert table["header"] == ["Method", "Images", "Change", "95 % confidence interval", "P"]
     assert [[shown for shown, _ in row] for row in table["rows"]] == [
         ["full fine-tuning", "3", "\N{MINUS SIGN}1.3", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
@@ -311,15 +383,25 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
 
 def test_counts_beside_missing_values_have_no_decimals(tmp_path):
     table = shown_table(
-        tmp_path, "seed,n\n0,5000\n,\n", "{Seed: {value: seed, form: count}, Images: {value: n, form: count}}"
+        tmp_path,
+        "seed,n\n0,5000\n,\n",
+        "{Seed: {value: seed, form: count}, Images: {value: n, form: count}}",
     )
-    assert [[shown for shown, _ in row] for row in table["rows"]] == [["0", "5,000"], ["\N{EN DASH}"] * 2]
+    assert [[shown for shown, _ in row] for row in table["rows"]] == [
+        ["0", "5,000"],
+        ["\N{EN DASH}"] * 2,
+    ]
 
 
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
     table = shown_table(tmp_path, "first,second,r,low,high\na,other,-0.12345,,\n", columns)
-    assert [shown for shown, _ in table["rows"][0]] == ["A", "other", "\N{MINUS SIGN}0.123", "\N{EN DASH}"]
+    assert [shown for shown, _ in table["rows"][0]] == [
+        "A",
+        "other",
+        "\N{MINUS SIGN}0.123",
+        "\N{EN DASH}",
+    ]
 
 
 class Tags(HTMLParser):
@@ -362,12 +444,27 @@ def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text
 
 def test_the_answer_is_of_chosen_variants_not_of_the_best_of_all(tmp_path):
     """Given two variants of which the worse one was chosen on held-out images."""
-    about = {**ABOUT, "sweeps": {"ft": {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}}}
+    about = {
+        **ABOUT,
+        "sweeps": {"ft": {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}},
+    }
     about["config"] = {**ABOUT["config"], "select": "target"}
     row = {"model": "net", "size": "all", "unfinished": 0, "ci_low": -1.0, "ci_high": 9.0}
-    means = pd.DataFrame([{**row, "method": name, "mri": mri} for name, mri in (("ft-lr1", 2.0), ("ft-lr2", 8.0))])
-    chosen = {"model": "net", "method": "ft", "size": "all", "target": "mean", "ri": 2.0, "ci_low": 1.0, "ci_high": 3.0}
-    pd.DataFrame([{**chosen, "target": "a", "ri": 5.0}, chosen]).to_csv(tmp_path / "selection.csv", index=False)
+    means = pd.DataFrame(
+        [{**row, "method": name, "mri": mri} for name, mri in (("ft-lr1", 2.0), ("ft-lr2", 8.0))]
+    )
+    chosen = {
+        "model": "net",
+        "method": "ft",
+        "size": "all",
+        "target": "mean",
+        "ri": 2.0,
+        "ci_low": 1.0,
+        "ci_high": 3.0,
+    }
+    pd.DataFrame([{**chosen, "target": "a", "ri": 5.0}, chosen]).to_csv(
+        tmp_path / "selection.csv", index=False
+    )
     said = answer(with_choices(means, tmp_path / "selection.csv", about), about)
     assert "+2.0 [+1.0, +3.0]" in said and "+8.0" not in said
     about["config"]["select"] = "oracle"

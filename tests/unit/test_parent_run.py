@@ -25,18 +25,24 @@ def test_asking_whether_a_lock_is_held_changes_nothing(tmp_path):
 
 def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    alive, dead = (parent_run.RUNS / f"{socket.gethostname()}.{name}.lock" for name in ("1.a", "2.b"))
+    alive, dead = (
+        parent_run.RUNS / f"{socket.gethostname()}.{name}.lock" for name in ("1.a", "2.b")
+    )
     dead.parent.mkdir(parents=True)
     dead.touch()
     with FileLock(alive):
         assert len(parent_run.others(locked=True)) == 1 and dead.exists()
-        assert "process 1 " in parent_run.announce(True, 1)[0] and not dead.exists() and alive.exists()
+        assert (
+            "process 1 " in parent_run.announce(True, 1)[0] and not dead.exists() and alive.exists()
+        )
 
 
 def test_an_active_run_tells_how_many_jobs_it_starts_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parent_run.jobs_of_others() is None
-    alive, dead, odd = (parent_run.RUNS / f"{socket.gethostname()}.{name}" for name in ("1.a", "2.b", "3.c"))
+    alive, dead, odd = (
+        parent_run.RUNS / f"{socket.gethostname()}.{name}" for name in ("1.a", "2.b", "3.c")
+    )
     parent_run.RUNS.mkdir(parents=True)
     for registration, jobs in ((alive, "3"), (dead, "5"), (odd, "many")):
         Path(f"{registration}.lock").touch()
@@ -53,7 +59,10 @@ def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
     body = "import sys; from pathlib import Path; from rib.jobs.parent_run import is_held; print(is_held(Path(sys.argv[1])))"
     library = {**os.environ, "PYTHONPATH": str(Path(parent_run.__file__).parents[2])}
     command = [sys.executable, "-c", body, tmp_path / "a.lock"]
-    assert subprocess.run(command, env=library, timeout=20, capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run(command, env=library, timeout=20, capture_output=True, text=True).stdout
+        == "False\n"
+    )
 
 
 @pytest.mark.attack("shared machines")
@@ -74,4 +83,6 @@ def test_a_job_that_does_not_clean_up_is_ended(first, status):
         f"signal.signal(signal.SIGTERM, {first}); parent_run.end_process()"
     )
     library = {**os.environ, "PYTHONPATH": str(Path(parent_run.__file__).parents[2])}
-    assert subprocess.run([sys.executable, "-c", body], env=library, timeout=60).returncode == status
+    assert (
+        subprocess.run([sys.executable, "-c", body], env=library, timeout=60).returncode == status
+    )

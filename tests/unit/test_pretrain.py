@@ -28,7 +28,13 @@ ENTRY = {
     "architecture": "test_resnet",
     "pretraining": "photos",
     "licence": "none",
-    "preprocessing": {"input_size": 32, "crop_pct": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
+    "preprocessing": {
+        "input_size": 32,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": HALF,
+        "std": HALF,
+    },
 }
 HOW = {
     "dataset": "photos",
@@ -76,7 +82,9 @@ def trained(folders, out, test="others", **how):
     return read_json(out / "model.json")
 
 
-def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_it_states(folders, tmp_path):
+def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_it_states(
+    folders, tmp_path
+):
     facts = trained(folders, tmp_path / "all")
     assert facts["trained"]["images"] == 24 and facts["trained"]["test"]["images"] == 12
     network, _ = load(tmp_path / "all", CPU)
@@ -85,16 +93,31 @@ def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_
     with torch.inference_mode():
         scores = network(pixels)[:, INDICES]
     right = (scores.argmax(dim=1).numpy() == others.labels).mean()
-    assert facts["trained"]["test"] == {"dataset": "others", "images": 12, "accuracy": pytest.approx(100 * right)}
+    assert facts["trained"]["test"] == {
+        "dataset": "others",
+        "images": 12,
+        "accuracy": pytest.approx(100 * right),
+    }
     assert right > 0.5, "colours are learned"
     with open(tmp_path / "all/history.csv") as file:
         history = list(csv.DictReader(file))
-    assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(history[0]["cross_entropy"])
+    assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(
+        history[0]["cross_entropy"]
+    )
 
 
-def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(folders, tmp_path, progress, caplog):
+def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(
+    folders, tmp_path, progress, caplog
+):
     """Reference: the loop written out, BatchNorm in training mode, warm-up bounded by its share of all steps alone."""
-    how = {"epochs": 2, "weight_decay": 0.05, "momentum": 0.8, "warmup_fraction": 0.5, "seed": 4, "lr": 0.05}
+    how = {
+        "epochs": 2,
+        "weight_decay": 0.05,
+        "momentum": 0.8,
+        "warmup_fraction": 0.5,
+        "seed": 4,
+        "lr": 0.05,
+    }
     caplog.set_level(logging.INFO, "rib")
     facts = trained(folders, tmp_path / "net", **how)
     run = "net/photos/pretraining/all/4"
@@ -107,15 +130,21 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
     photos = PreparedDataset.open(folders["photos"], "photos")
     pixels = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     training = SimpleNamespace(**{**HOW, **how}, warmup_steps=math.inf)
-    history = trained_by_hand(network.train(), pixels, photos.labels, photos.space, 0.05, training, 4)
+    history = trained_by_hand(
+        network.train(), pixels, photos.labels, photos.space, 0.05, training, 4
+    )
     stored = safetensors.torch.load_file(tmp_path / "net/weights.safetensors")
     assert stored.keys() == start.keys() and stored["bn1.num_batches_tracked"] == 2 * 3
     for name, wanted in network.state_dict().items():
         moved = (wanted - start[name]).float().abs().max().item()
-        torch.testing.assert_close(stored[name], wanted, rtol=0, atol=0.05 * moved + 1e-6, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            stored[name], wanted, rtol=0, atol=0.05 * moved + 1e-6, msg=lambda m, n=name: n + m
+        )
     with open(tmp_path / "net/history.csv") as file:
         for row, wanted in zip(csv.DictReader(file), history, strict=True):
-            assert {name: float(value) for name, value in row.items()} == pytest.approx(wanted, rel=1e-3)
+            assert {name: float(value) for name, value in row.items()} == pytest.approx(
+                wanted, rel=1e-3
+            )
     del facts["trained"]
     entry = {key: value for key, value in ENTRY.items() if key != "pretrain"}
     source = {"pretrain": {**HOW, **how}}
@@ -124,11 +153,23 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(fol
 
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
     made = {
-        name: (trained(folders, tmp_path / name, **how), sha256(tmp_path / name / "weights.safetensors"))[1]
-        for name, how in {"a": {}, "b": {}, "seed": {"seed": 1}, "size": {"size": 8}, "share": {"size": 0.5}}.items()
+        name: (
+            trained(folders, tmp_path / name, **how),
+            sha256(tmp_path / name / "weights.safetensors"),
+        )[1]
+        for name, how in {
+            "a": {},
+            "b": {},
+            "seed": {"seed": 1},
+            "size": {"size": 8},
+            "share": {"size": 0.5},
+        }.items()
     }
     assert made["a"] == made["b"] and len(set(made.values())) == 4
-    images = [read_json(tmp_path / name / "model.json")["trained"]["images"] for name in ("seed", "size", "share")]
+    images = [
+        read_json(tmp_path / name / "model.json")["trained"]["images"]
+        for name in ("seed", "size", "share")
+    ]
     assert images == [24, 8, 12]
 
 
@@ -162,7 +203,9 @@ def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_pa
 
     monkeypatch.setattr(finetune, "_step", breaks)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    with pytest.raises(UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"):
+    with pytest.raises(
+        UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"
+    ):
         trained(folders, tmp_path / "net")
     assert not (tmp_path / "net/state.pt").exists(), "it leads nowhere"
     kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
@@ -170,7 +213,9 @@ def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_pa
     assert not (tmp_path / "net/weights.safetensors").exists()
 
 
-def test_testing_on_what_was_trained_on_and_a_size_beyond_the_dataset_are_refused(folders, tmp_path):
+def test_testing_on_what_was_trained_on_and_a_size_beyond_the_dataset_are_refused(
+    folders, tmp_path
+):
     with pytest.raises(UserError, match="others .*24 .*photos"):
         trained(folders, tmp_path / "net", test="photos")
     with pytest.raises(UserError, match=r"pretrain\.size 25: photos has 24 images"):

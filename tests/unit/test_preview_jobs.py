@@ -26,7 +26,10 @@ class Files(dict):
 
 
 def job(name, needs=(), act="write"):
-    files = {"input": Files({f"in{n}": str(path) for n, path in enumerate(needs)}), "output": [f"preview/{name}"]}
+    files = {
+        "input": Files({f"in{n}": str(path) for n, path in enumerate(needs)}),
+        "output": [f"preview/{name}"],
+    }
     return SimpleNamespace(name=name, act=act, log=[f"{name}.log"], **files)
 
 
@@ -34,7 +37,9 @@ def page():
     made = job("page")
     made.input = Files({"analyses": [], "captions": [], "mri": "preview/compute_metrics"})
     cfg = {"analyses": [], "more_files": {"All": ["x"]}}
-    return SimpleNamespace(**{**vars(made), "params": SimpleNamespace(cfg=cfg), "output": SimpleNamespace(page="page")})
+    return SimpleNamespace(
+        **{**vars(made), "params": SimpleNamespace(cfg=cfg), "output": SimpleNamespace(page="page")}
+    )
 
 
 def call(made):
@@ -66,8 +71,14 @@ def preview(*jobs):
 
 def test_jobs_that_fail_or_are_killed_are_named_with_those_that_need_them():
     metrics = job("compute_metrics")
-    jobs = [job("killed", ["preview/compute_metrics"], "kill"), job("failed", ["preview/compute_metrics"], "fail")]
-    jobs += [job("needs", ["preview/killed"]), *(job(f"other{n}", ["preview/compute_metrics"]) for n in range(4))]
+    jobs = [
+        job("killed", ["preview/compute_metrics"], "kill"),
+        job("failed", ["preview/compute_metrics"], "fail"),
+    ]
+    jobs += [
+        job("needs", ["preview/killed"]),
+        *(job(f"other{n}", ["preview/compute_metrics"]) for n in range(4)),
+    ]
     said = preview(metrics, *jobs, job("last", ["preview/other3"]))
     assert said == {
         "slow": "it takes too long",

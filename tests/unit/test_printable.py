@@ -91,7 +91,9 @@ def test_what_is_printed_is_as_many_lines_as_were_given(name, shown):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "shown"), [("ascii", rb"caf\xe9 \u65e5"), ("utf-8", "café 日".encode())], ids=["ascii", "utf-8"]
+    ("encoding", "shown"),
+    [("ascii", rb"caf\xe9 \u65e5"), ("utf-8", "café 日".encode())],
+    ids=["ascii", "utf-8"],
 )
 def test_what_an_encoding_lacks_is_escaped(encoding, shown):
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
@@ -114,13 +116,24 @@ def test_where_nobody_reads_any_more_nothing_is_said_about_it():
 @pytest.mark.attack("text")
 @each_in_utf8
 def test_a_table_has_printable_cells_and_columns(tmp_path, name, shown):
-    frame = pd.DataFrame({name: [name, "x"], "n": [1.5, -2.0], "group": pd.Categorical([name, "x"])})
+    frame = pd.DataFrame(
+        {name: [name, "x"], "n": [1.5, -2.0], "group": pd.Categorical([name, "x"])}
+    )
     write_table(tmp_path / "table.csv", frame)
     lines = (tmp_path / "table.csv").read_bytes().decode().split("\n")
     assert lines == [f"{shown},n,group", f"{shown},1.500000,{shown}", "x,-2.000000,x", ""]
 
 
-FORMULAS = ["=1+1", "=cmd|'/c calc'!A0", "+SUM(A1)", "-2+3+cmd|'/c calc'!A0", "@SUM(A1)", "-", "--1", "+1 2"]
+FORMULAS = [
+    "=1+1",
+    "=cmd|'/c calc'!A0",
+    "+SUM(A1)",
+    "-2+3+cmd|'/c calc'!A0",
+    "@SUM(A1)",
+    "-",
+    "--1",
+    "+1 2",
+]
 NUMBERS = ["-1", "+1", "-1.5", "+.5", "-1e-05", "+2E3", "-inf", "7"]
 
 
@@ -160,7 +173,9 @@ def test_a_member_that_is_refused_is_named_printably(tmp_path, pack, name, shown
 
 
 ESCAPED = r"\x1b]0;owned\x07\x1b[2J\r\n"
-ATTACK = ESCAPED.encode().decode("unicode_escape") + FORGED  # a title, an empty screen, and a line of its own
+ATTACK = (
+    ESCAPED.encode().decode("unicode_escape") + FORGED
+)  # a title, an empty screen, and a line of its own
 
 
 @pytest.mark.attack("archives")
@@ -184,7 +199,9 @@ def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
     command = prepare_job("class_folders", 'space=LabelSpace(("a",), ((0,),), ("a",), 1)')
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
-    assert rb"\u65e5\u672c" in done.stderr and "日本" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert rb"\u65e5\u672c" in done.stderr and "日本" in (tmp_path / "log").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.attack("text")
@@ -192,7 +209,10 @@ def test_a_job_that_fails_with_a_hostile_text_has_one_line_of_error(tmp_path, mo
     """Given an error of a library that quotes a name, its traceback in the log can't pass for other lines of the log."""
     monkeypatch.chdir(tmp_path)
     forged = f"a\n12:00:00 ERROR {FORGED}"
-    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={}, log_file="log"):
+    with (
+        pytest.raises(SystemExit),
+        job(rule="r", name="n", cfg={}, inputs={}, outputs={}, log_file="log"),
+    ):
         raise ValueError(forged)
     for text in (capfd.readouterr().err, (tmp_path / "log").read_text()):
         assert not re.search(rf"^\S* ?(ERROR )?{FORGED}", text, re.MULTILINE), text

@@ -20,7 +20,11 @@ def in_the_project(monkeypatch):
 
 
 def test_pre_commit_has_the_pinned_tools():
-    pins = dict(re.findall(r"^([a-z]+)==([0-9.]+)", Path("envs/requirements-dev.txt").read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(
+            r"^([a-z]+)==([0-9.]+)", Path("envs/requirements-dev.txt").read_text(), re.MULTILINE
+        )
+    )
     revisions = {
         repo["repo"].rsplit("/", 1)[1].removesuffix("-pre-commit"): repo["rev"].removeprefix("v")
         for repo in yaml.safe_load(Path(".pre-commit-config.yaml").read_text())["repos"]
@@ -33,7 +37,9 @@ def test_the_github_workflow_runs_the_projects_own_script():
     assert "bash .ci/run" in [step.get("run") for step in jobs["ci"]["steps"]]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_example_configs_give_a_grid(path):
     config = validated(yaml.safe_load(path.read_text()), "config", str(path))
     assert len(resolve_grid(config, Catalog([readme.CATALOG])).runs()) > 3

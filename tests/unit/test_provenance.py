@@ -81,7 +81,10 @@ def test_a_job_without_all_its_outputs_or_with_a_record_of_another_form_is_left_
     (folder / "results/c/provenance.json").write_text('{"outputs": {"out.txt": "0"}}')
     assert provenance.gather([Path("results")]) == 1
     assert list(provenance.load()) == ["results/a/provenance.json"]
-    assert all(f"results/{name}/provenance.json" in caplog.text for name in "bc") and "results/a/" not in caplog.text
+    assert (
+        all(f"results/{name}/provenance.json" in caplog.text for name in "bc")
+        and "results/a/" not in caplog.text
+    )
 
 
 def test_outputs_that_agree_are_matched_and_known_ones_are_not_read(folder):
@@ -156,7 +159,9 @@ def test_a_line_that_is_no_record_is_named(folder, line):
     assert provenance.load() == {}
 
 
-def test_one_input_of_many_that_was_made_again_is_enough_and_inputs_that_no_job_made_say_nothing(folder):
+def test_one_input_of_many_that_was_made_again_is_enough_and_inputs_that_no_job_made_say_nothing(
+    folder,
+):
     made, right = [], {"config.yaml": "1" * 64}  # which has no record
     for name in ("a", "b", "c"):
         path, record = make(name, text=f"made {name}")
@@ -164,10 +169,16 @@ def test_one_input_of_many_that_was_made_again_is_enough_and_inputs_that_no_job_
         right |= record["outputs"]
     fits = [make("fits", inputs=right)[0], make("alone", inputs={"config.yaml": "2" * 64})[0]]
     others = {
-        make(f"other-{name}", inputs={**right, f"results/{name}/out.txt": "0" * 64})[0] for name in ("a", "b", "c")
+        make(f"other-{name}", inputs={**right, f"results/{name}/out.txt": "0" * 64})[0]
+        for name in ("a", "b", "c")
     }
-    assert provenance.made_from_others([*made, *fits, *sorted(others), "results/gone/provenance.json"]) == others
-    assert provenance.made_from_others([*fits, *others]) == set(), "whose inputs' records were not asked for"
+    assert (
+        provenance.made_from_others([*made, *fits, *sorted(others), "results/gone/provenance.json"])
+        == others
+    )
+    assert provenance.made_from_others([*fits, *others]) == set(), (
+        "whose inputs' records were not asked for"
+    )
 
 
 def test_of_many_jobs_only_the_copied_records_are_refused_and_those_that_agree_matched(folder):
@@ -200,7 +211,9 @@ def test_a_job_is_known_only_if_its_record_and_every_output_are(folder):
     record["outputs"]["results/a/more.txt"] = sha256(folder / "results/a/more.txt")
     provenance.write(folder / path, record)
     for file in (path, *record["outputs"]):
-        assert matched({path: [record]}, known=lambda asked, left=file: asked != left) == {path: record}
+        assert matched({path: [record]}, known=lambda asked, left=file: asked != left) == {
+            path: record
+        }
     assert matched({path: [record]}, known=lambda asked: True) == {}
     for file in (path, *record["outputs"]):
         (folder / file).rename(folder / "aside")
@@ -236,10 +249,16 @@ def test_records_are_found_below_folders_and_by_their_own_path(folder):
     group = folder / "results/b/two.provenance.json"
     group.write_text("{}")
     (folder / "results/b/provenance.json.dvc").write_text("")
-    everything = [folder / "results/a/provenance.json", folder / "results/b/one/provenance.json", group]
+    everything = [
+        folder / "results/a/provenance.json",
+        folder / "results/b/one/provenance.json",
+        group,
+    ]
     assert list(provenance.below([folder / "results"])) == everything
     assert list(provenance.below([folder / "results/b", folder / "results/a"])) == everything
-    assert list(provenance.below([group, folder / "results/a/out.txt", folder / "nowhere"])) == [group]
+    assert list(provenance.below([group, folder / "results/a/out.txt", folder / "nowhere"])) == [
+        group
+    ]
 
 
 def test_gathering_takes_files_one_by_one_and_keeps_what_only_begins_like_them(folder):
@@ -260,7 +279,9 @@ def test_gathering_takes_files_one_by_one_and_keeps_what_only_begins_like_them(f
 
 def test_files_that_are_older_than_their_record_are_not_read_again(folder, monkeypatch):
     path, _ = make()
-    monkeypatch.setattr("rib.records.hashing.sha256", lambda file, count: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(
+        "rib.records.hashing.sha256", lambda file, count: pytest.fail(f"{file} was read")
+    )
     recorded = (folder / path).stat().st_mtime
     os.utime(folder / "results/a/out.txt", (recorded, recorded))
     assert provenance.gather([Path("results/a")]) == 1

@@ -17,20 +17,31 @@ def rows(tmp_path):
             ranks = 3 * (np.arange(n) >= right[model, dataset])
             parts.append(pd.DataFrame({"model": model, "dataset": dataset, "rank": ranks}))
         text = {"model": "category", "dataset": "category"}  # as files with dictionaries are read
-        pd.concat(parts).assign(confidence=0.5).astype(text).to_parquet(tmp_path / f"{model}.parquet")
+        pd.concat(parts).assign(confidence=0.5).astype(text).to_parquet(
+            tmp_path / f"{model}.parquet"
+        )
     return [tmp_path / "net.parquet", tmp_path / "other.parquet"]
 
 
 def compared(rows, stated, table, expected=None, obstacle=None):
-    published = [dict(zip(("model", "dataset", "accuracy", "source"), line, strict=True)) for line in stated]
+    published = [
+        dict(zip(("model", "dataset", "accuracy", "source"), line, strict=True)) for line in stated
+    ]
     compare(rows=rows, published=published, expected=expected or {}, obstacle=obstacle, table=table)
     return pd.read_csv(table)
 
 
 def test_each_published_number_has_what_was_measured_and_the_difference(rows, tmp_path, capsys):
-    stated = [("other", "b", 50.15, "x"), ("net", "a", 80.4, "y"), ("net", "b", 59.7, "z"), ("third", "a", 50, "none")]
+    stated = [
+        ("other", "b", 50.15, "x"),
+        ("net", "a", 80.4, "y"),
+        ("net", "b", 59.7, "z"),
+        ("third", "a", 50, "none"),
+    ]
     table = compared(rows, stated, tmp_path / "t.csv")
-    assert list(table) == [*("model", "dataset", "published", "measured", "difference", "images", "verdict", "source")]
+    assert list(table) == [
+        *("model", "dataset", "published", "measured", "difference", "images", "verdict", "source")
+    ]
     assert table.to_numpy().tolist() == [
         ["other", "b", 50.15, 50.0, -0.15, 500, "within", "x"],
         ["net", "a", 80.4, 80.2, -0.2, 1000, "within", "y"],
@@ -41,7 +52,9 @@ def test_each_published_number_has_what_was_measured_and_the_difference(rows, tm
     assert "2 of 3 " in printed and "net on a: 80.20, published 80.40: within" in printed
 
 
-@pytest.mark.parametrize(("off", "verdict"), [(0.0, "within"), (0.19, "within"), (0.21, "outside"), (9.0, "outside")])
+@pytest.mark.parametrize(
+    ("off", "verdict"), [(0.0, "within"), (0.19, "within"), (0.21, "outside"), (9.0, "outside")]
+)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_difference_counts_either_way(rows, tmp_path, off, verdict, sign):
     assert TOLERANCE == 0.2
@@ -57,7 +70,11 @@ def test_a_dataset_that_is_not_whole_is_not_compared(rows, tmp_path):
 
 def test_settings_that_are_not_those_of_published_numbers_are_an_obstacle_to_all(rows, tmp_path):
     table = compared(
-        rows, [("net", "a", 80.2, "x"), ("net", "b", 1.0, "x")], tmp_path / "t.csv", {"a": 5}, "half precision"
+        rows,
+        [("net", "a", 80.2, "x"), ("net", "b", 1.0, "x")],
+        tmp_path / "t.csv",
+        {"a": 5},
+        "half precision",
     )
     assert set(table["verdict"]) == {"not comparable: half precision"}
     assert table["difference"].tolist() == [0.0, 59.0]

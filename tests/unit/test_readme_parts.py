@@ -36,8 +36,13 @@ def example(tmp_path, monkeypatch):
     (tmp_path / "mri.csv").write_text("\n".join(["method,mri,ci_low,ci_high,fit", *lines]))
     (tmp_path / "ranking.csv").write_text("method,letters\nft,ab\nlwf,b\n")
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
-    lines = [f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3" for seed, (size, ri) in enumerate(runs)]
-    (tmp_path / "ri.csv").write_text("\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines]))
+    lines = [
+        f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3"
+        for seed, (size, ri) in enumerate(runs)
+    ]
+    (tmp_path / "ri.csv").write_text(
+        "\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines])
+    )
     (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
 
 
@@ -53,13 +58,22 @@ def test_every_key_of_config_has_a_line():
     keys = yaml.safe_load((ROOT / "config.yaml").read_text())
     table = readme.config_table()
     for key, value in keys.items():
-        for name in [f"{key}.{part}" for part in value] if isinstance(value, dict) and value else [key]:
+        for name in (
+            [f"{key}.{part}" for part in value] if isinstance(value, dict) and value else [key]
+        ):
             assert f"\n| `{name}` | `" in table
 
 
 def test_defaults_are_shown_as_in_yaml(monkeypatch):
-    leaves = {"a": (True, "on | off"), "b": ("all", "what"), "c": (["x"], "which"), "d": (0.5, "how much")}
-    parts = {key: {"default": default, "description": text} for key, (default, text) in leaves.items()}
+    leaves = {
+        "a": (True, "on | off"),
+        "b": ("all", "what"),
+        "c": (["x"], "which"),
+        "d": (0.5, "how much"),
+    }
+    parts = {
+        key: {"default": default, "description": text} for key, (default, text) in leaves.items()
+    }
     schema = {"properties": {"a": parts.pop("a"), "more": {"properties": parts}}}
     monkeypatch.setattr(readme, "load_schema", {"config": schema}.get)
     assert readme.config_table().splitlines() == [
@@ -80,10 +94,19 @@ def test_captions_become_lines_of_a_list(tmp_path, monkeypatch):
 
 
 def test_methods_say_what_they_need(catalog):
-    needs = {line.split(" | ")[0]: line.split(" | ")[2] for line in readme.method_table(catalog).splitlines()}
+    needs = {
+        line.split(" | ")[0]: line.split(" | ")[2]
+        for line in readme.method_table(catalog).splitlines()
+    }
     assert len(needs) == len(catalog.methods) + 2
-    assert needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`" and needs["| `lp_ft`"] == "`linear_probe`"
-    assert needs["| `soup_seeds`"] == "`ft`, several seeds" and needs["| `soup_targets`"] == "`ft`, several targets"
+    assert (
+        needs["| `greedy_soup`"] == "`ft`, `ewc`, `lwf`, `held_out`"
+        and needs["| `lp_ft`"] == "`linear_probe`"
+    )
+    assert (
+        needs["| `soup_seeds`"] == "`ft`, several seeds"
+        and needs["| `soup_targets`"] == "`ft`, several targets"
+    )
     assert needs["| `greedy_soup_sweep`"] == "`ft`, a sweep, `held_out`"
     assert needs["| `replay`"] == "a reference dataset"
     assert needs["| `flyp`"] == "a model of images and texts"
@@ -91,7 +114,10 @@ def test_methods_say_what_they_need(catalog):
 
 
 def test_recipes_say_what_differs_from_the_defaults(catalog):
-    lines = {line.split(" | ")[0]: line.split(" | ") for line in readme.recipe_table(catalog).splitlines()}
+    lines = {
+        line.split(" | ")[0]: line.split(" | ")
+        for line in readme.recipe_table(catalog).splitlines()
+    }
     assert len(lines) == len(catalog.recipes) + 2
     assert lines["| `paper`"][1:3] == ["SGD", "optimizer sgd, warmup_steps 196"]
     assert lines["| `adamw`"][2] == "optimizer adamw, weight_decay 0.1, clip_norm 1.0"
@@ -107,14 +133,20 @@ def test_the_headline_is_of_the_largest_size(example, catalog):
 
 def test_the_headline_says_that_there_is_one_seed(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
-    path.write_text("model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n")
-    assert readme.headline(catalog).endswith(". One seed: the intervals are over objects, for these trained networks.")
+    path.write_text(
+        "model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n"
+    )
+    assert readme.headline(catalog).endswith(
+        ". One seed: the intervals are over objects, for these trained networks."
+    )
 
 
 def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
     path = readme.EXAMPLE / "ri.csv"
     header, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([f"{header},unfinished", *(f"{line},{int('-1.0' in line)}" for line in lines)]))
+    path.write_text(
+        "\n".join([f"{header},unfinished", *(f"{line},{int('-1.0' in line)}" for line in lines)])
+    )
     gained, lost = readme.headline(catalog).split(" Lowest RI: ")
     assert lost.endswith("(EfficientNet-Lite0, full fine-tuning, Noto; training unfinished).")
     assert "unfinished" not in gained
@@ -123,8 +155,14 @@ def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ("11.4,8,15,-13,-16,-9", "; +11.4 on classes that the target has, -13.0 on those that it lacks"),
-        ("-1,-3,1,-13,-16,-9", "; -1.0 on classes that the target has, -13.0 on those that it lacks"),
+        (
+            "11.4,8,15,-13,-16,-9",
+            "; +11.4 on classes that the target has, -13.0 on those that it lacks",
+        ),
+        (
+            "-1,-3,1,-13,-16,-9",
+            "; -1.0 on classes that the target has, -13.0 on those that it lacks",
+        ),
         ("-1,-3,1,-2,-4,-0.5", ""),
         ("2,1,3,,,", ""),
     ],
@@ -136,21 +174,31 @@ def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
     keys = "ri_seen,seen_low,seen_high,ri_unseen,unseen_low,unseen_high"
     head = f"model,method,target,size,seed,ri,ci_low,ci_high,{keys}"
     (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,0,-1,-3,3,{parts}\n")
-    assert f"Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})." in (
-        readme.headline(catalog)
+    assert (
+        f"Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})."
+        in (readme.headline(catalog))
     )
 
 
 def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
     lines = readme.graph(GRAPH).splitlines()
-    assert lines == ["```mermaid", "flowchart LR", "    evaluate --> metrics", "    metrics --> write_page", "```"]
+    assert lines == [
+        "```mermaid",
+        "flowchart LR",
+        "    evaluate --> metrics",
+        "    metrics --> write_page",
+        "```",
+    ]
     with pytest.raises(AssertionError):
         readme.graph("")
 
 
 def pages(folder, *names):
     """Two pages with places for parts."""
-    texts = [f"before\n<!-- made by make docs: {name} -->\nstale\n<!-- end -->\nafter {name}\n" for name in names]
+    texts = [
+        f"before\n<!-- made by make docs: {name} -->\nstale\n<!-- end -->\nafter {name}\n"
+        for name in names
+    ]
     for number, text in enumerate((texts[0], "\n".join(texts[1:]))):
         (folder / f"{number}.md").write_text(text)
     return sorted(folder.glob("*.md"))

@@ -13,21 +13,31 @@ from tiny.project import ROOT
 
 def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
     chosen = grid(
-        methods=["wise_ft", "ft_released"], recipes=["paper", "adamw"], method_settings={"wise_ft": {"alpha": 0.5}}
+        methods=["wise_ft", "ft_released"],
+        recipes=["paper", "adamw"],
+        method_settings={"wise_ft": {"alpha": 0.5}},
     )
     assert list(chosen.methods) == ["ft-paper", "ft", "wise_ft-paper", "wise_ft", "ft_released"]
     assert {name: method.recipe for name, method in chosen.methods.items()} == {
         **{"ft-paper": "paper", "wise_ft-paper": "paper", "ft_released": "paper"},
         **{"ft": "adamw", "wise_ft": "adamw"},
     }
-    assert chosen.methods["wise_ft-paper"].parents == ("ft-paper",) and chosen.methods["wise_ft"].parents == ("ft",)
+    assert chosen.methods["wise_ft-paper"].parents == ("ft-paper",) and chosen.methods[
+        "wise_ft"
+    ].parents == ("ft",)
     labels = {name: method.label for name, method in chosen.methods.items()}
     assert labels["ft"] == "full fine-tuning" and labels["ft-paper"] == "full fine-tuning, SGD"
-    assert labels["wise_ft-paper"] == f"{labels['wise_ft']}, SGD" and labels["ft_released"].endswith("(released)")
-    assert list(grid(methods=["ft"], recipes="paper").methods) == ["ft-paper"], "also where it is the only one"
+    assert labels["wise_ft-paper"] == f"{labels['wise_ft']}, SGD" and labels[
+        "ft_released"
+    ].endswith("(released)")
+    assert list(grid(methods=["ft"], recipes="paper").methods) == ["ft-paper"], (
+        "also where it is the only one"
+    )
     assert set(grid(methods=["ft"], recipes="all").methods) == {"ft", "ft-paper"}
     assert list(grid(family="imagenet", methods=["lora"]).methods) == ["lora"]
-    with pytest.raises(UserError, match="'lora' has no learning rate for recipe 'adamw' in family imagenet"):
+    with pytest.raises(
+        UserError, match="'lora' has no learning rate for recipe 'adamw' in family imagenet"
+    ):
         grid(family="imagenet", methods=["lora"], recipes=["paper", "adamw"])
 
 
@@ -35,7 +45,9 @@ def test_a_recipe_that_a_family_gives_a_method_is_that_methods_alone():
     methods = grid(family="imagenet", methods=["wise_ft", "lwf"]).methods
     assert list(methods) == ["ft", "ft-adamw", "wise_ft", "wise_ft-adamw", "lwf"]
     assert [methods[name].settings["lr"] for name in ("ft", "ft-adamw")] == [0.001, 0.00003]
-    one = grid(family="imagenet", methods=["wise_ft"], method_settings={"ft": {"recipe": "paper"}}).methods
+    one = grid(
+        family="imagenet", methods=["wise_ft"], method_settings={"ft": {"recipe": "paper"}}
+    ).methods
     assert list(one) == ["ft", "wise_ft"]
 
 
@@ -43,9 +55,16 @@ def test_each_method_has_the_rate_of_its_recipe_and_is_trained_by_it():
     chosen = grid(methods=["ft", "lora"], recipes=["adamw", "paper"])
     rates = {name: method.settings["lr"] for name, method in chosen.methods.items()}
     assert rates == {"ft": 0.0001, "lora": 0.002, "ft-paper": 0.0002, "lora-paper": 0.01}
-    assert not any(key in method.settings for method in chosen.methods.values() for key in ("recipe", "epochs"))
+    assert not any(
+        key in method.settings for method in chosen.methods.values() for key in ("recipe", "epochs")
+    )
     adamw, sgd = (TrainingSettings(**chosen.training(name)) for name in ("ft", "ft-paper"))
-    assert (adamw.optimizer, adamw.weight_decay, adamw.clip_norm, adamw.warmup_steps) == ("adamw", 0.1, 1.0, 500)
+    assert (adamw.optimizer, adamw.weight_decay, adamw.clip_norm, adamw.warmup_steps) == (
+        "adamw",
+        0.1,
+        1.0,
+        500,
+    )
     assert (sgd.optimizer, sgd.momentum, sgd.weight_decay, sgd.clip_norm) == ("sgd", 0.9, 0.0, None)
     assert adamw.batch_size == sgd.batch_size == 32 and adamw.subset_length == "steps"
 
@@ -64,9 +83,14 @@ def test_a_recipe_is_swept_like_any_other_setting():
 def test_a_merge_combines_parents_of_the_same_recipe_alone():
     methods = grid(methods=["soup", "lp_ft"], recipes=["adamw", "paper"]).methods
     soups = {name: method.parents for name, method in methods.items() if name.startswith("soup")}
-    assert soups == {"soup": ("ft", "ewc", "lwf"), "soup-paper": ("ft-paper", "ewc-paper", "lwf-paper")}
+    assert soups == {
+        "soup": ("ft", "ewc", "lwf"),
+        "soup-paper": ("ft-paper", "ewc-paper", "lwf-paper"),
+    }
     assert methods["lp_ft-paper"].parents == ("linear_probe-paper",) and "lp_ft" in methods
-    one = grid(methods=["soup"], recipes=["adamw", "paper"], method_settings={"lwf": {"recipe": "paper"}}).methods
+    one = grid(
+        methods=["soup"], recipes=["adamw", "paper"], method_settings={"lwf": {"recipe": "paper"}}
+    ).methods
     assert [name for name in one if name.startswith("soup")] == ["soup-paper"]
 
 
@@ -82,27 +106,43 @@ def test_what_is_said_last_of_the_length_of_training_holds(with_entries):
         own = {name: {"epochs": 4}}
         assert length(name, training={"steps": 7}, method_settings=own) == {"epochs": 4}
     steps = with_entries(methods={"mine": {"recipes": {"adamw": {"lr": 1, "steps": 9}}}})
-    assert length("mine", steps) == {"steps": 9} and length("mine", steps, training={"epochs": 2}) == {"epochs": 2}
+    assert length("mine", steps) == {"steps": 9} and length(
+        "mine", steps, training={"epochs": 2}
+    ) == {"epochs": 2}
     for_all = with_entries(methods={"mine": {"settings": {"lr": 1, "steps": 9}, "recipes": None}})
-    assert length("mine", for_all) == {"steps": 9} and length("mine-paper", for_all, recipes="paper") == {"steps": 9}
+    assert length("mine", for_all) == {"steps": 9} and length(
+        "mine-paper", for_all, recipes="paper"
+    ) == {"steps": 9}
     chosen = grid(methods=["ft"], method_settings={"ft": {"steps": [5, 6]}})
     assert [chosen.training(name)["steps"] for name in ("ft-steps5", "ft-steps6")] == [5, 6]
     assert chosen.training("ft-steps5")["epochs"] is None
 
 
 def test_the_resolved_config_says_how_each_method_is_trained():
-    found = grid(methods=["wise_ft", "ft_released"], method_settings={"wise_ft": {"alpha": 0.5}}).resolved()
+    found = grid(
+        methods=["wise_ft", "ft_released"], method_settings={"wise_ft": {"alpha": 0.5}}
+    ).resolved()
     assert found["recipes"] == ["adamw", "paper"]
-    assert {"recipe": "adamw", "epochs": 20, "lr": 0.0001}.items() <= found["method_settings"]["ft"].items()
-    assert {"recipe": "paper", "epochs": 20}.items() <= found["method_settings"]["ft_released"].items()
+    assert {"recipe": "adamw", "epochs": 20, "lr": 0.0001}.items() <= found["method_settings"][
+        "ft"
+    ].items()
+    assert {"recipe": "paper", "epochs": 20}.items() <= found["method_settings"][
+        "ft_released"
+    ].items()
     assert found["method_settings"]["wise_ft"] == {"alpha": 0.5}
-    assert found["training"] == {"batch_size": 32, "micro_batch_size": "all", "subset_length": "steps"}
+    assert found["training"] == {
+        "batch_size": 32,
+        "micro_batch_size": "all",
+        "subset_length": "steps",
+    }
 
 
 def test_a_recipe_of_ones_own_has_the_schemas_defaults(with_entries):
     mine = {"optimizer": "lion", "momentum": None, "weight_decay": None, "warmup_steps": None}
     catalog = with_entries(recipes={"mine": mine})
-    how = grid(catalog, methods=["ft"], recipes=["mine"], method_settings={"ft": {"lr": 1}}).training("ft-mine")
+    how = grid(
+        catalog, methods=["ft"], recipes=["mine"], method_settings={"ft": {"lr": 1}}
+    ).training("ft-mine")
     assert {key: how[key] for key in ("optimizer", "momentum", "weight_decay", "warmup_steps")} == {
         **{"optimizer": "lion", "momentum": 0.9, "weight_decay": 0.0, "warmup_steps": 500}
     }
@@ -137,19 +177,49 @@ def test_a_bad_recipe_is_refused_with_its_key(with_entries, changes, place):
         ({"recipes": ["adam"]}, "config, recipes .*'adam'.*'adamw'"),
         ({"recipes": []}, "config, recipes: the list is empty"),
         ({"recipes": {}}, "config.yaml: 'recipes'"),
-        ({"methods": ["mine"]}, "config, recipes: 'mine' has no learning rate for recipe 'adamw' in family emoji"),
+        (
+            {"methods": ["mine"]},
+            "config, recipes: 'mine' has no learning rate for recipe 'adamw' in family emoji",
+        ),
         ({"method_settings": {"ft": {"recipe": "adam"}}}, "method ft: .*'adam'.*'adamw'"),
-        ({"method_settings": {"ft": {"recipe": []}}}, "config, method_settings, ft: .*'recipe' is an empty list"),
-        ({"method_settings": {"ft": {"recipe": 1}}}, "config, method_settings, ft: .*'recipe' is 1"),
-        ({"method_settings": {"wise_ft": {"recipe": "paper"}}}, "config, method_settings, wise_ft: .*'recipe'"),
-        ({"method_settings": {"wise_ft": {"epochs": 3}}}, "config, method_settings, wise_ft: .*'epochs'"),
-        ({"training": {"epochs": 1, "steps": 1}}, "config, training: epochs and steps are both given"),
-        ({"method_settings": {"ft": {"epochs": 1, "steps": 1}}}, "config, method_settings, ft: epochs and steps"),
+        (
+            {"method_settings": {"ft": {"recipe": []}}},
+            "config, method_settings, ft: .*'recipe' is an empty list",
+        ),
+        (
+            {"method_settings": {"ft": {"recipe": 1}}},
+            "config, method_settings, ft: .*'recipe' is 1",
+        ),
+        (
+            {"method_settings": {"wise_ft": {"recipe": "paper"}}},
+            "config, method_settings, wise_ft: .*'recipe'",
+        ),
+        (
+            {"method_settings": {"wise_ft": {"epochs": 3}}},
+            "config, method_settings, wise_ft: .*'epochs'",
+        ),
+        (
+            {"training": {"epochs": 1, "steps": 1}},
+            "config, training: epochs and steps are both given",
+        ),
+        (
+            {"method_settings": {"ft": {"epochs": 1, "steps": 1}}},
+            "config, method_settings, ft: epochs and steps",
+        ),
         ({"method_settings": {"ft": {"epochs": 0}}}, "'ft': epochs is 0"),
         ({"method_settings": {"ft": {"steps": [3, -1]}}}, "'ft': steps is -1"),
-        ({"method_settings": {"ft": {"epochs": 1.5}}}, "config, method_settings, ft: .*'epochs' is 1.5"),
-        ({"method_settings": {"lwf": {"recipe": "paper"}}, "methods": ["soup"]}, "config, recipes: .*'soup'"),
-        ({"method_settings": {"linear_probe": {"recipe": "paper"}}, "methods": ["lp_ft"]}, "recipes: .*'lp_ft'"),
+        (
+            {"method_settings": {"ft": {"epochs": 1.5}}},
+            "config, method_settings, ft: .*'epochs' is 1.5",
+        ),
+        (
+            {"method_settings": {"lwf": {"recipe": "paper"}}, "methods": ["soup"]},
+            "config, recipes: .*'soup'",
+        ),
+        (
+            {"method_settings": {"linear_probe": {"recipe": "paper"}}, "methods": ["lp_ft"]},
+            "recipes: .*'lp_ft'",
+        ),
     ],
 )
 def test_a_bad_choice_is_refused_with_its_key(with_entries, choices, place):
@@ -163,9 +233,18 @@ def test_a_bad_choice_is_refused_with_its_key(with_entries, choices, place):
         ({"adam": {}}, "families/mine.yaml, recipes: .*'adam'.*'adamw'"),
         ({"adamw": {"fft": {}}}, "families/mine.yaml, recipes, adamw: .*'fft'.*'ft'"),
         ({"adamw": {"ft": {"lrr": 1}}}, "families/mine.yaml, recipes, adamw, ft: .*'lrr'.*'lr'"),
-        ({"adamw": {"ft": {"recipe": "paper"}}}, "families/mine.yaml, recipes, adamw, ft: .*'recipe'"),
-        ({"adamw": {"ft": {"lr": "high"}}}, "families/mine.yaml, recipes, adamw, ft: .*'lr' is 'high'"),
-        ({"adamw": {"ft": {"lr": 1, "epochs": 1, "steps": 1}}}, "families/mine.yaml, recipes, adamw, ft: epochs and"),
+        (
+            {"adamw": {"ft": {"recipe": "paper"}}},
+            "families/mine.yaml, recipes, adamw, ft: .*'recipe'",
+        ),
+        (
+            {"adamw": {"ft": {"lr": "high"}}},
+            "families/mine.yaml, recipes, adamw, ft: .*'lr' is 'high'",
+        ),
+        (
+            {"adamw": {"ft": {"lr": 1, "epochs": 1, "steps": 1}}},
+            "families/mine.yaml, recipes, adamw, ft: epochs and",
+        ),
         ({"adamw": 3}, "families/mine.yaml: 'recipes.adamw' is 3"),
     ],
 )
@@ -178,12 +257,16 @@ def test_a_familys_recipes_are_checked(with_entries, recipes, place):
 
 def test_a_familys_default_recipe_must_be_known(with_entries):
     defaults = {**grid().family.defaults, "recipes": ["adam"], "targets": ["my_set"]}
-    catalog = with_entries(families={"mine": {"defaults": defaults}}, datasets={"my_set": {"family": "mine"}})
+    catalog = with_entries(
+        families={"mine": {"defaults": defaults}}, datasets={"my_set": {"family": "mine"}}
+    )
     with pytest.raises(UserError, match="families/mine.yaml, recipes .*'adam'"):
         grid(catalog, family="mine", methods=["ft"])
 
 
-def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(with_entries, tmp_path):
+def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(
+    with_entries, tmp_path
+):
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/mine.py").write_text(
         "from rib.methods import algorithm\n\n\n@algorithm\nclass Mine:\n    def __init__(self, *, steps: int = 3): ...\n"
@@ -211,6 +294,8 @@ def test_recipes_of_config_override_what_the_family_gives_a_method():
     assert set(grid(family="imagenet", methods=["ft"], recipes=["adamw"]).methods) == {"ft-adamw"}
 
 
-@pytest.mark.parametrize(("budget", "sizes"), [("all", ["all", "1000"]), (5000, ["all", "1000"]), (1000, ["all"])])
+@pytest.mark.parametrize(
+    ("budget", "sizes"), [("all", ["all", "1000"]), (5000, ["all", "1000"]), (1000, ["all"])]
+)
 def test_default_sizes_are_those_that_the_budget_allows(budget, sizes):
     assert grid(family="imagenet", budget={"max_images_per_dataset": budget}).sizes == sizes

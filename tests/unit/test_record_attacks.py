@@ -19,7 +19,9 @@ from tiny.records import edit, make, output, record
 
 OWN = Path(record("a"))
 LINK, OUTSIDE = "results/a/link.txt", "outside"
-RECORDS, ADOPTION, CHANGES = (pytest.mark.attack(topic) for topic in ("records", "adoption", "changed results"))
+RECORDS, ADOPTION, CHANGES = (
+    pytest.mark.attack(topic) for topic in ("records", "adoption", "changed results")
+)
 # Another value of each part, and of parts of a part.
 EDITS = {
     "rule": {"rule": "other"},
@@ -67,7 +69,9 @@ def flips(data: bytes):
 
 
 def about_record() -> list[tuple[str, str]]:
-    return [(found.kind, found.file) for found in examine([str(OWN)]).findings if found.file == str(OWN)]
+    return [
+        (found.kind, found.file) for found in examine([str(OWN)]).findings if found.file == str(OWN)
+    ]
 
 
 @pytest.mark.thorough
@@ -123,7 +127,15 @@ def test_an_edited_record_is_damaged(change):
         lambda text: text + " ",
         lambda text: "[" * 100_000,
     ],
-    ids=["no digest", "spelling of a number", "a part twice", "one line", "no SHA-256", "a blank more", "nesting"],
+    ids=[
+        "no digest",
+        "spelling of a number",
+        "a part twice",
+        "one line",
+        "no SHA-256",
+        "a blank more",
+        "nesting",
+    ],
 )
 @RECORDS
 def test_a_record_in_another_form_is_damaged(change):
@@ -144,7 +156,10 @@ def test_an_edited_record_with_a_right_digest_contradicts_the_gathered_line(chan
 
 def test_a_newer_record_and_one_that_was_accepted_since_contradict_nothing():
     gathered()
-    for change in ({"ended": "2026-01-02T10:00:00.000+00:00"}, {"accepted": [{"when": "2026-02-02T10:00:00+00:00"}]}):
+    for change in (
+        {"ended": "2026-01-02T10:00:00.000+00:00"},
+        {"accepted": [{"when": "2026-02-02T10:00:00+00:00"}]},
+    ):
         make("a", **change)
         assert about_record() == [] and provenance.gather([Path("results")]) == 1
 
@@ -205,7 +220,9 @@ def test_no_job_takes_over_what_an_edited_manifest_states(change, recorded):
     path = with_manifest(change, recorded=recorded)
     with (
         pytest.raises(SystemExit),
-        job(rule="r", name="n", cfg={}, inputs={"m": str(path)}, outputs={"x": "x"}, log_file="log"),
+        job(
+            rule="r", name="n", cfg={}, inputs={"m": str(path)}, outputs={"x": "x"}, log_file="log"
+        ),
     ):
         pytest.fail("the job has started")
     assert not Path("x").exists()
@@ -221,7 +238,14 @@ def test_a_manifest_that_states_another_hash_than_the_record_is_named_by_verify(
 def test_a_job_records_hashes_of_bytes():
     made = with_manifest(lambda path: None)
     outputs = {name: f"results/b/{name}.json" for name in ("x", "provenance")}
-    with job(rule="r", name="n", cfg={}, inputs={"m": [str(made), output("a")]}, outputs=outputs, log_file="l") as out:
+    with job(
+        rule="r",
+        name="n",
+        cfg={},
+        inputs={"m": [str(made), output("a")]},
+        outputs=outputs,
+        log_file="l",
+    ) as out:
         out["x"].write_text("x")
     assert provenance.read(Path("results/b/provenance.json"))["inputs"] == {
         str(path): sha256(path) for path in (made, Path(output("a")))
@@ -232,7 +256,11 @@ def test_a_job_records_hashes_of_bytes():
 def test_accept_and_track_leave_a_damaged_record_out(caplog):
     OWN.write_text(edited(OWN.read_text()))
     assert provenance.gather([Path("results")]) == 0
-    assert str(OWN) in caplog.text and provenance.DAMAGED in caplog.text and "`snakemake pull`" in caplog.text
+    assert (
+        str(OWN) in caplog.text
+        and provenance.DAMAGED in caplog.text
+        and "`snakemake pull`" in caplog.text
+    )
 
 
 # ---- adoption
@@ -244,8 +272,22 @@ def listing(**change) -> None:
     provenance.save({facts.pop("path", str(OWN)): [facts]})
 
 
-NUMBERS = {"huge": 10**400, "infinite": 1e999, "no number": float("nan"), "text": "1", "true": True, "negative": -1}
-HASHES = {"short": "0" * 63, "long": "0" * 65, "capital": "A" * 64, "number": 1, "list": ["0" * 64], "none": None}
+NUMBERS = {
+    "huge": 10**400,
+    "infinite": 1e999,
+    "no number": float("nan"),
+    "text": "1",
+    "true": True,
+    "negative": -1,
+}
+HASHES = {
+    "short": "0" * 63,
+    "long": "0" * 65,
+    "capital": "A" * 64,
+    "number": 1,
+    "list": ["0" * 64],
+    "none": None,
+}
 NAMES = {
     "absolute": "/etc/hostname",
     "parent": "results/../../secret",
@@ -257,7 +299,10 @@ NAMES = {
 WRONG = {
     **{f"seconds: {what}": {"seconds": number} for what, number in NUMBERS.items()},
     **{f"size: {what}": {"sizes": {output("a"): number}} for what, number in NUMBERS.items()},
-    **{f"hash of an output: {what}": {"outputs": {output("a"): value}} for what, value in HASHES.items()},
+    **{
+        f"hash of an output: {what}": {"outputs": {output("a"): value}}
+        for what, value in HASHES.items()
+    },
     **{f"hash of an input: {what}": {"inputs": {"x": value}} for what, value in HASHES.items()},
     **{f"output: {what}": {"outputs": {name: "0" * 64}} for what, name in NAMES.items()},
     **{f"record: {what}": {"path": f"{name}provenance.json"} for what, name in NAMES.items()},
@@ -290,7 +335,9 @@ def test_a_gathered_line_with_a_wrong_part_is_named_by_its_number(change):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("line", ["[" * 100_000, "1" * 5000, '{"a": ' * 10_000], ids=["lists", "digits", "objects"])
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, "1" * 5000, '{"a": ' * 10_000], ids=["lists", "digits", "objects"]
+)
 @ADOPTION
 def test_a_line_that_no_parser_takes_is_named_by_its_number(line):
     provenance.FILE.write_text(line + "\n")
@@ -341,7 +388,9 @@ def test_a_folder_is_no_output(name):
         adopted()
 
 
-@pytest.mark.parametrize("name", ["results/a//out.txt", "results/./a/out.txt", "results/a/out.txt/", "results/a/.."])
+@pytest.mark.parametrize(
+    "name", ["results/a//out.txt", "results/./a/out.txt", "results/a/out.txt/", "results/a/.."]
+)
 @pytest.mark.parametrize("part", ["outputs", "inputs"])
 @ADOPTION
 def test_a_name_that_is_not_normal_is_refused(name, part):
@@ -377,7 +426,10 @@ def test_a_record_that_the_page_could_not_show_is_damaged(facts):
     "manifest",
     [
         {"order": 1},
-        {"order": ["m"], "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": "0" * 64}}},
+        {
+            "order": ["m"],
+            "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": "0" * 64}},
+        },
         [],
         None,
         {"files": []},

@@ -16,7 +16,10 @@ DRAW = "def draw(table, more=None, *, labels: dict, size: str = 'all'): ...\n"
 def registry(tmp_path):
     """A registry of a workflow that has the figures one and two, for a choice of analyses."""
     for name in ("one", "two"):
-        for path, text in ((f"lib/rib/figures/{name}.py", DRAW), (f"report/captions/{name}.rst", "How to read it.")):
+        for path, text in (
+            (f"lib/rib/figures/{name}.py", DRAW),
+            (f"report/captions/{name}.rst", "How to read it."),
+        ):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text)
     return lambda analyses="all": Registry(tmp_path, analyses)
@@ -78,7 +81,9 @@ def test_a_figure_without_a_module_or_a_caption_is_refused(registry, tmp_path, m
 
 def test_a_question_that_the_page_does_not_ask_is_refused(registry):
     with pytest.raises(UserError, match="'one'.*'when'.*survived"):
-        registry().figure("one", question="when", inputs={"table": "a.csv"}, settings={"labels": {}})
+        registry().figure(
+            "one", question="when", inputs={"table": "a.csv"}, settings={"labels": {}}
+        )
 
 
 def test_an_analysis_shows_figures_that_are_registered(registry):
@@ -93,7 +98,13 @@ def with_analyses(made):
     for name in ("two", "one"):
         made.figure(name, question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
     made.analysis("usual", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]})
-    made.analysis("extra", tables={"extra": "extra.csv"}, figures=["one"], files={"maps": ["maps.csv"]}, optional=True)
+    made.analysis(
+        "extra",
+        tables={"extra": "extra.csv"},
+        figures=["one"],
+        files={"maps": ["maps.csv"]},
+        optional=True,
+    )
     return made
 
 
@@ -101,8 +112,14 @@ def with_analyses(made):
 def test_an_optional_analysis_is_part_of_a_run_that_names_it(registry, chosen, extra):
     made = with_analyses(registry(chosen))
     assert made.chosen_figures() == (["two", "one"] if extra else ["two"])
-    assert made.chosen_parts("tables") == {"usual": "usual.csv", **({"extra": "extra.csv"} if extra else {})}
-    assert made.chosen_parts("files") == {"rows": ["rows.csv"], **({"maps": ["maps.csv"]} if extra else {})}
+    assert made.chosen_parts("tables") == {
+        "usual": "usual.csv",
+        **({"extra": "extra.csv"} if extra else {}),
+    }
+    assert made.chosen_parts("files") == {
+        "rows": ["rows.csv"],
+        **({"maps": ["maps.csv"]} if extra else {}),
+    }
     assert [entry.optional for entry in made.chosen()] == [False, True][: 1 + extra]
 
 

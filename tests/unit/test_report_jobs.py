@@ -33,24 +33,43 @@ def test_what_is_compared_has_the_same_targets_for_each_method(report_jobs):
 
 
 def test_settings_name_only_what_the_runs_are_of(report_jobs):
-    runs = {"a/none/pretrained/all/0", "a/x/ft/all/0", "a/x/lwf/all/0", "b/none/pretrained/all/0", "b/x/ft/all/0"}
+    runs = {
+        "a/none/pretrained/all/0",
+        "a/x/ft/all/0",
+        "a/x/lwf/all/0",
+        "b/none/pretrained/all/0",
+        "b/x/ft/all/0",
+    }
     labels = {
         "models": {"a": "A", "b": "B", "c": "C"},
         "methods": {"ft": "F", "lwf": "L", "lora": "R"},
         "targets": {"x": "X", "y": "Y"},
     }
-    expected = {"models": {"a": "A", "b": "B"}, "methods": {"ft": "F", "lwf": "L"}, "targets": {"x": "X"}}
+    expected = {
+        "models": {"a": "A", "b": "B"},
+        "methods": {"ft": "F", "lwf": "L"},
+        "targets": {"x": "X"},
+    }
     assert report_jobs.of_runs(labels, runs, 1) == expected
-    assert report_jobs.of_runs({"labels": labels, "size": "all"}, runs, 1) == {"labels": expected, "size": "all"}
-    example = report_jobs.of_runs({"models": labels["models"], "method": "lwf", "targets": 2}, runs, 1)
+    assert report_jobs.of_runs({"labels": labels, "size": "all"}, runs, 1) == {
+        "labels": expected,
+        "size": "all",
+    }
+    example = report_jobs.of_runs(
+        {"models": labels["models"], "method": "lwf", "targets": 2}, runs, 1
+    )
     assert example == {"models": {"a": "A"}, "method": "lwf", "targets": 1}
-    assert report_jobs.of_runs({"methods": ["ft", "lwf"]}, runs, 1) == {"methods": ["ft"]}, "those of all models"
+    assert report_jobs.of_runs({"methods": ["ft", "lwf"]}, runs, 1) == {"methods": ["ft"]}, (
+        "those of all models"
+    )
 
 
 def test_averages_and_variants_are_those_of_finished_methods(report_jobs):
     """As in a preview during a sweep, when the second of three variants is finished but not its merge."""
     runs = {"a/none/pretrained/all/0", "a/x/ft-1/all/0", "a/x/ft-2/all/0", "a/x/merge-1/all/0"}
     averages = {"merge-1": ["ft-1", 0.5], "merge-2": ["ft-2", 0.5], "merge-3": ["ft-3", 0.5]}
-    assert report_jobs.of_runs({"averages": averages}, runs, 1) == {"averages": {"merge-1": ["ft-1", 0.5]}}
+    assert report_jobs.of_runs({"averages": averages}, runs, 1) == {
+        "averages": {"merge-1": ["ft-1", 0.5]}
+    }
     variants = {"ft": ["ft-1", "ft-2", "ft-3"], "merge": ["merge-1", "merge-2", "merge-3"]}
     assert report_jobs.finished_sweeps(variants, runs) == {"ft": ["ft-1", "ft-2"]}

@@ -33,8 +33,22 @@ SIDE = 160
 TRAINING = replace(training.TRAINING, epochs=3, warmup_fraction=0.3)
 STEPS = 3 * 3
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-METHODS = ["ft", "linear_probe", "visual_prompt", "lora", "ewc", "lwf", "replay", "linear_probe_released"]
-MORE = {"weight_decay": 0.1, "clip_norm": 0.5, "label_smoothing": 0.1, "augmentation": ["crop", "flip"]}
+METHODS = [
+    "ft",
+    "linear_probe",
+    "visual_prompt",
+    "lora",
+    "ewc",
+    "lwf",
+    "replay",
+    "linear_probe_released",
+]
+MORE = {
+    "weight_decay": 0.1,
+    "clip_norm": 0.5,
+    "label_smoothing": 0.1,
+    "augmentation": ["crop", "flip"],
+}
 ADAMW = replace(TRAINING, optimizer="adamw", **MORE)
 LION = replace(ADAMW, optimizer="lion", augmentation=["randaugment"])
 RECIPES = {
@@ -42,11 +56,19 @@ RECIPES = {
     "adamw": ADAMW,
     "lion": LION,
     "by_layers": replace(ADAMW, layer_decay=0.8, decay_norm_and_bias=False),
-    "cut_short": replace(LION, epochs=None, steps=8),  # in the third epoch, of which one step is left out
+    "cut_short": replace(
+        LION, epochs=None, steps=8
+    ),  # in the third epoch, of which one step is left out
 }
 CASES = [(name, "paper") for name in METHODS]
 CASES += [(name, recipe) for name in ("ft", "lwf", "linear_probe") for recipe in ("adamw", "lion")]
-CASES += [("spd", "adamw"), ("ftp", "paper"), ("ftp", "by_layers"), ("digrap", "paper"), ("digrap", "lion")]
+CASES += [
+    ("spd", "adamw"),
+    ("ftp", "paper"),
+    ("ftp", "by_layers"),
+    ("digrap", "paper"),
+    ("digrap", "lion"),
+]
 CASES += [("visual_prompt", "adamw"), ("lora", "adamw"), ("ft", "by_layers"), ("ft", "cut_short")]
 
 
@@ -68,7 +90,9 @@ def trained(name, network, images, saved=None, how=TRAINING, **settings):
     """What a job does: everything from the start, then on from what was saved."""
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings})
+    algorithm = load_algorithm(
+        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
+    )
     target, reference = images_of(images), images_of(images)
     if how.augmentation:
         target.inputs.augmentation = Augmentation(how.augmentation, SIDE, 0)
@@ -94,7 +118,9 @@ def killed(monkeypatch, kills):
 
 
 @pytest.mark.parametrize(("name", "recipe"), first(CASES, 2))
-def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images, name, recipe, tmp_path, monkeypatch):
+def test_a_training_killed_again_and_again_gives_the_same_bytes(
+    network, images, name, recipe, tmp_path, monkeypatch
+):
     how = {"how": RECIPES[recipe], "lr": 0.001} if recipe != "paper" else {}
     history, whole = trained(name, network, images, **how)
     # before anything is saved, within an epoch, at its end, and in the last step
@@ -109,7 +135,9 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(network, images,
 
 
 @pytest.mark.thorough
-def test_a_process_killed_at_random_moments_gives_the_same_bytes(network, images, tmp_path, monkeypatch):
+def test_a_process_killed_at_random_moments_gives_the_same_bytes(
+    network, images, tmp_path, monkeypatch
+):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._step
@@ -121,7 +149,9 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(network, images
         """Train on; after so many steps only wait, so that who kills it is never late."""
         done = []
         monkeypatch.setattr(
-            finetune, "_step", lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1]
+            finetune,
+            "_step",
+            lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1],
         )
         again, resumed = trained("ft", network, images, saved)
         safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
@@ -152,7 +182,9 @@ def stamp(path):
         return None
 
 
-def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(network, images, tmp_path, monkeypatch):
+def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
+    network, images, tmp_path, monkeypatch
+):
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step = finetune._step
 
@@ -241,7 +273,9 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("limit", [100, 5000], ids=["what is buffered", "what torch writes"])
-def test_a_state_larger_than_a_limit_of_files_names_its_path(tmp_path, monkeypatch, limited_files, limit):
+def test_a_state_larger_than_a_limit_of_files_names_its_path(
+    tmp_path, monkeypatch, limited_files, limit
+):
     """Given a limit of some bytes, the error is the system's, from which a job makes a sentence; the last state stays."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     *_, state = small_training(tmp_path / "s.pt")

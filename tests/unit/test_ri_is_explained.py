@@ -48,7 +48,10 @@ def test_the_module_that_computes_it_says_it_in_these_words():
 
 def test_no_page_says_otherwise():
     pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("workflow/report/**/*.*")]
-    pages += [*ROOT.glob("workflow/lib/rib/reporting/*"), *ROOT.glob("workflow/lib/rib/analysis/*.py")]
+    pages += [
+        *ROOT.glob("workflow/lib/rib/reporting/*"),
+        *ROOT.glob("workflow/lib/rib/analysis/*.py"),
+    ]
     for page in filter(lambda path: path.is_file(), pages):
         text = words(page.read_text())
         assert not [phrase for phrase in WRONG if phrase in text], page
@@ -58,4 +61,6 @@ def test_no_page_says_otherwise():
 def test_the_protocol_figure_says_what_grey_means():
     caption = words((ROOT / REPORT / "captions/protocol.rst").read_text())
     (sentence,) = re.findall(r"Rows in grey are not in RI[^.]*\.", caption)
-    assert all(reason in sentence for reason in ("target", "in distribution", "variants", "leak_free"))
+    assert all(
+        reason in sentence for reason in ("target", "in distribution", "variants", "leak_free")
+    )

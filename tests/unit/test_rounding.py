@@ -38,7 +38,9 @@ def test_a_difference_is_rounded_half_away_from_zero_from_its_six_decimals(value
 
 def test_all_numbers_are_rounded_as_a_reader_rounds_the_text_of_the_table(tmp_path):
     rng = random.Random(0)
-    values = [rng.randint(-10_000, 10_000) / 100 for _ in range(2000)] + [rng.uniform(-100, 100) for _ in range(2000)]
+    values = [rng.randint(-10_000, 10_000) / 100 for _ in range(2000)] + [
+        rng.uniform(-100, 100) for _ in range(2000)
+    ]
     write_table(tmp_path / "table.csv", pd.DataFrame({"ri": values}))
     texts = (tmp_path / "table.csv").read_text().split()[1:]
     for value, text in zip(values, texts, strict=True):
@@ -80,7 +82,9 @@ def test_summary_page_views_and_figures_show_the_same_text():
     ri = pd.DataFrame([{**run, "ri": value, "ci_low": low, "ci_high": high}])
     # when
     labels = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": {"a": "A"}}
-    figure, _ = ri_matrix.draw(ri, ri.rename(columns={"ri": "mri"}), **labels, shared=[], confidence=0.95)
+    figure, _ = ri_matrix.draw(
+        ri, ri.rename(columns={"ri": "mri"}), **labels, shared=[], confidence=0.95
+    )
     texts = [text.get_text() for text in figure.axes[0].texts]
     # then
     assert _in_latex(cell) == "$-10.0_{[-10.3, -9.7]}$"
@@ -92,7 +96,11 @@ def test_summary_page_views_and_figures_show_the_same_text():
 
 def test_nothing_that_people_read_is_rounded_in_another_way():
     library = ROOT / "workflow/lib/rib"
-    files = [*library.glob("figures/*.py"), *library.glob("reporting/*"), library / "analysis/summary.py"]
+    files = [
+        *library.glob("figures/*.py"),
+        *library.glob("reporting/*"),
+        library / "analysis/summary.py",
+    ]
     allowed = ("cost_estimate.py",)  # hours of devices
     other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")
     for path in files:

@@ -72,7 +72,9 @@ def test_rows_of_evaluations_are_taken_as_they_are(rows):
     assert one["alpha"].notna().sum() == 7
 
 
-@pytest.mark.parametrize("column", [name for name, how in COLUMNS.items() if not how.may_be_missing])
+@pytest.mark.parametrize(
+    "column", [name for name, how in COLUMNS.items() if not how.may_be_missing]
+)
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=["None", "NaN", "NA"])
 def test_a_missing_value_is_refused(rows, column, missing):
     sentence = refusal(with_value(rows, column, 9, missing))
@@ -83,7 +85,12 @@ def test_a_missing_value_is_refused(rows, column, missing):
     ("column", "value"),
     [
         *((name, -1) for name, how in COLUMNS.items() if how.kind == WHOLE),
-        *((name, value) for name, how in COLUMNS.items() if how.kind == WHOLE for value in (1.5, "1", True)),
+        *(
+            (name, value)
+            for name, how in COLUMNS.items()
+            if how.kind == WHOLE
+            for value in (1.5, "1", True)
+        ),
         *((name, value) for name in ("rank", "prediction", "row") for value in (np.inf, "first")),
         *((name, 3) for name in ("model", "target", "method", "size", "dataset")),
         *((name, "") for name in ("model", "dataset")),
@@ -128,10 +135,19 @@ def test_other_columns_and_types_of_whole_numbers_do_not_matter(rows):
         (lambda: pd.concat([scored("ft", "red")] * 2, axis=1), "'model' twice"),
         (lambda: scored("pretrained", "none"), "fine-tuned"),
         (lambda: scored("ft", "red"), "pretrained net"),
-        (lambda: pd.concat([scored("pretrained", "none"), scored("pretrained", "red")]), "'target'"),
+        (
+            lambda: pd.concat([scored("pretrained", "none"), scored("pretrained", "red")]),
+            "'target'",
+        ),
         (lambda: pd.concat([scored("pretrained", "none"), scored("soup", "none")]), "'target'"),
-        (lambda: pd.concat([scored("pretrained", "none", alpha=0.5), scored("ft", "red")]), "'alpha'"),
-        (lambda: pd.concat([scored("pretrained", "none").assign(seed=1), scored("ft", "red")]), "'seed'"),
+        (
+            lambda: pd.concat([scored("pretrained", "none", alpha=0.5), scored("ft", "red")]),
+            "'alpha'",
+        ),
+        (
+            lambda: pd.concat([scored("pretrained", "none").assign(seed=1), scored("ft", "red")]),
+            "'seed'",
+        ),
     ],
 )
 def test_a_table_of_something_else_is_refused(rows_of, named):
@@ -162,7 +178,9 @@ def test_images_and_classes_that_do_not_exist_are_refused(rows):
     check_upper_limits(checked_rows(rows), images, classes)
     for column, limits in {"row": images, "rank": classes, "prediction": classes}.items():
         changed = with_value(rows, column, 11, limits["green"])
-        with pytest.raises(UserError, match=f"'{column}'.* row 11 .*green.* {limits['green'] - 1};"):
+        with pytest.raises(
+            UserError, match=f"'{column}'.* row 11 .*green.* {limits['green'] - 1};"
+        ):
             check_upper_limits(checked_rows_of_part(changed, column), images, classes)
 
 

@@ -34,7 +34,9 @@ def changes(tmp_path):
     (tmp_path / "copy.smk").write_text(SOURCE)
     mutants = rule_mutants.all_mutants(tmp_path)
     lines = [mutant.shown(SOURCE).splitlines() for mutant in mutants]
-    shown = {(before.removeprefix("  - "), after.removeprefix("  + ")) for _, before, after in lines}
+    shown = {
+        (before.removeprefix("  - "), after.removeprefix("  + ")) for _, before, after in lines
+    }
     return shown, [mutant.apply(SOURCE) for mutant in mutants]
 
 

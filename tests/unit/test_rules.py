@@ -7,10 +7,16 @@ import pytest
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 RULES = {
-    path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text() for path in (WORKFLOW / "rules").rglob("*.smk")
+    path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text()
+    for path in (WORKFLOW / "rules").rglob("*.smk")
 }
 # Rules from which others inherit: the script is named after what all of them do, not after the rule.
-SHARED = {"compute_metrics": "tabulate", "compute_features": "run_network", "status": "look", "published": "publish"}
+SHARED = {
+    "compute_metrics": "tabulate",
+    "compute_features": "run_network",
+    "status": "look",
+    "published": "publish",
+}
 BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 
 
@@ -32,8 +38,16 @@ def test_a_stage_has_one_name(rule):
     assert re.search(r"scripts/(\w+)\.py\"", block)[1] == script
     named = re.findall(r"(?:digest|method_settings)\(\s*\"(\w+)\"", block)
     assert set(named) <= {script}, named
-    looks = {"download", "accept", "status", "preview", "compare"}  # their bytes are pinned, or they make nothing kept
-    assert rule in looks or re.search(rf"\w\(\s*\"{script}\"", "".join(RULES.values())), "no code digest"
+    looks = {
+        "download",
+        "accept",
+        "status",
+        "preview",
+        "compare",
+    }  # their bytes are pinned, or they make nothing kept
+    assert rule in looks or re.search(rf"\w\(\s*\"{script}\"", "".join(RULES.values())), (
+        "no code digest"
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +55,9 @@ def test_a_stage_has_one_name(rule):
     [
         ({"tabulation": "analysis", "network_settings": "evaluation"}[settings], module, function)
         for text in RULES.values()
-        for settings, module, function in re.findall(r"(tabulation|network_settings)\(\s*\"(\w+):(\w+)\"", text)
+        for settings, module, function in re.findall(
+            r"(tabulation|network_settings)\(\s*\"(\w+):(\w+)\"", text
+        )
     ],
 )
 def test_the_function_that_a_rule_names_exists(package, module, function):

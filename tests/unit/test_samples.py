@@ -30,8 +30,15 @@ def calibration_floor(confidence):
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
 SPACE = LabelSpace(("x", "y", "z"), ((0,), (1,), (2,)), ("x", "y", "z"), 3)
-FIRST = {"a": 0, "b": 4, "c": 6}  # object of each, so that every two share some and have some of their own
-RUNS = [("pretrained", "none", 0), *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1))]
+FIRST = {
+    "a": 0,
+    "b": 4,
+    "c": 6,
+}  # object of each, so that every two share some and have some of their own
+RUNS = [
+    ("pretrained", "none", 0),
+    *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1)),
+]
 
 
 def rows_of(method, target, seed, rng):
@@ -42,7 +49,9 @@ def rows_of(method, target, seed, rng):
         columns = {
             "dataset": dataset,
             "row": numbers,
-            "object_id": [f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers],
+            "object_id": [
+                f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers
+            ],
             "label": numbers % 3,
             "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
             "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
@@ -50,7 +59,14 @@ def rows_of(method, target, seed, rng):
             "brier": np.full(n, 1, np.float16),
         }
         parts.append(pd.DataFrame(columns))
-    run = {"model": "m", "method": method, "target": target, "size": "all", "seed": seed, "alpha": np.nan}
+    run = {
+        "model": "m",
+        "method": method,
+        "target": target,
+        "size": "all",
+        "seed": seed,
+        "alpha": np.nan,
+    }
     rows = pd.concat(parts, ignore_index=True).assign(**run)
     return rows.assign(rank=(rows["prediction"] - rows["label"]) % 3)
 
@@ -95,9 +111,20 @@ def written(tmp_path, paths, **choices):
         **STATISTICS,
         **choices,
     }
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
-    indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
-    write(samples.sample_tables, rows=paths, indexes=indexes, classes=classes, **settings, outputs=outputs)
+    outputs = {
+        name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
+    }
+    indexes, classes = (
+        sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json")
+    )
+    write(
+        samples.sample_tables,
+        rows=paths,
+        indexes=indexes,
+        classes=classes,
+        **settings,
+        outputs=outputs,
+    )
     return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
 
 
@@ -108,7 +135,9 @@ def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, 
     assert len(table) == 8 * 3 and set(table["conditions"]) == {"protocol paper"}
     for line in table.itertuples():
         before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
-        before, after = (part[part["dataset"] == line.dataset].reset_index() for part in (before, after))
+        before, after = (
+            part[part["dataset"] == line.dataset].reset_index() for part in (before, after)
+        )
         same = sum(p == q for p, q in zip(before["prediction"], after["prediction"], strict=True))
         assert line.agreement == pytest.approx(100 * same / SIZES[line.dataset], abs=1e-5)
         change = accuracy.loc[(line.method, line.target, line.seed, line.dataset), "accuracy"]
@@ -148,14 +177,23 @@ def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_pa
             for seed in (0, 1):
                 after, parts = rows[method, target, seed], []
                 for dataset in set(SIZES) - {target}:
-                    out = objects[target] if groups and {target, dataset} <= groups.keys() else set()
+                    out = (
+                        objects[target] if groups and {target, dataset} <= groups.keys() else set()
+                    )
                     kept = (before["dataset"] == dataset) & ~before["object_id"].isin(out)
                     left.add((dataset, target, int(kept.sum())))
                     parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
                 shares.append(np.mean(parts))
-        assert flips.set_index("method").loc[method, "agreement"] == pytest.approx(np.mean(shares), abs=1e-5)
+        assert flips.set_index("method").loc[method, "agreement"] == pytest.approx(
+            np.mean(shares), abs=1e-5
+        )
     of_c = {target: n for dataset, target, n in left if dataset == "c"}
-    assert of_c == {None: {"a": 12, "b": 12}, 2: {"a": 6, "b": 12}, 3: {"a": 6, "b": 2}}[groups and len(groups)]
+    assert (
+        of_c
+        == {None: {"a": 12, "b": 12}, 2: {"a": 6, "b": 12}, 3: {"a": 6, "b": 2}}[
+            groups and len(groups)
+        ]
+    )
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
@@ -164,10 +202,14 @@ def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_pat
     _, flips = written(tmp_path, paths, source_groups=groups)
     counts = counted(rows)
     weights = object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
-    mri, _ = mri_tables(ood_accuracies(counts, weights, source_groups=groups), STATISTICS["confidence"])
+    mri, _ = mri_tables(
+        ood_accuracies(counts, weights, source_groups=groups), STATISTICS["confidence"]
+    )
     both = flips.merge(mri, on=["model", "method", "size"])
     assert len(both) == 2
-    np.testing.assert_allclose(both["wrong_to_right"] - both["right_to_wrong"], both["mri"], atol=1e-5)
+    np.testing.assert_allclose(
+        both["wrong_to_right"] - both["right_to_wrong"], both["mri"], atol=1e-5
+    )
 
 
 def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
@@ -184,26 +226,36 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
         for target in ("a", "b"):
             for seed in (0, 1):
                 after = rows["ft", target, seed]
-                flipped = (before["prediction"] == before["label"]) & (after["prediction"] != before["label"])
+                flipped = (before["prediction"] == before["label"]) & (
+                    after["prediction"] != before["label"]
+                )
                 by_dataset = flipped.loc[drawn].groupby(before["dataset"].loc[drawn]).mean()
                 shares.append(by_dataset.drop(target).mean())
         found.append(100 * np.mean(shares))
     line = flips.set_index("method").loc["ft"]
     expected = np.percentile(found, [5, 95])
-    assert (line["right_to_wrong_low"], line["right_to_wrong_high"]) == pytest.approx(tuple(expected), abs=1e-5)
+    assert (line["right_to_wrong_low"], line["right_to_wrong_high"]) == pytest.approx(
+        tuple(expected), abs=1e-5
+    )
 
 
 def test_what_all_objects_share_has_no_spread(grid, tmp_path):
     """A run that repeats the pretrained one agrees on every image, whatever is drawn."""
     rows, _ = grid
-    paths = [tmp_path / f"same/m/{place}/all/0/group.parquet" for place in ("none/pretrained", "a/ft")]
+    paths = [
+        tmp_path / f"same/m/{place}/all/0/group.parquet" for place in ("none/pretrained", "a/ft")
+    ]
     for path in paths:
         path.parent.mkdir(parents=True)
         rows["pretrained", "none", 0].to_parquet(path)
     _, flips = written(tmp_path, paths)
     line = flips.iloc[0]
     assert line[["agreement", "agreement_low", "agreement_high"]].tolist() == [100, 100, 100]
-    assert line[["right_to_wrong_low", "right_to_wrong_high", "wrong_to_right"]].tolist() == [0, 0, 0]
+    assert line[["right_to_wrong_low", "right_to_wrong_high", "wrong_to_right"]].tolist() == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_calibration_error_of_known_cases():
@@ -218,10 +270,14 @@ def test_calibration_error_of_known_cases():
     # number of bins gives that.
     confidence, right = np.array([0.5, 0.54, 0.59, 0.61]), np.array([True, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx(25.5)
-    assert all(abs(slow_error(confidence, right, bins) - 25.5) > 4 for bins in range(4, 41) if bins != 15)
+    assert all(
+        abs(slow_error(confidence, right, bins) - 25.5) > 4 for bins in range(4, 41) if bins != 15
+    )
     # What is too sure on one half and too unsure on the other does not cancel out between bins.
     assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(90)
-    assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, "rounded past 1"
+    assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, (
+        "rounded past 1"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 5, 97, 1000])
@@ -232,16 +288,28 @@ def test_the_floor_is_the_mean_error_of_a_perfectly_calibrated_model(n, kind):
     confidence = rng.beta(*draw, n)
     errors = [calibration_error(confidence, rng.random(n) < confidence) for _ in range(2000)]
     noise = 4 * np.std(errors) / np.sqrt(len(errors))
-    assert -noise <= calibration_floor(confidence) - np.mean(errors) <= noise + 0.02 * np.mean(errors)
+    assert (
+        -noise <= calibration_floor(confidence) - np.mean(errors) <= noise + 0.02 * np.mean(errors)
+    )
 
 
 def test_floors_of_known_cases():
-    assert calibration_floor(np.array([0.3])) == pytest.approx(100 * 2 * 0.3 * 0.7), "0.7 or 0.3 off"
-    assert calibration_floor(np.full(2, 0.5)) == pytest.approx(25), "half the draws are 0.5 off, the others 0"
+    assert calibration_floor(np.array([0.3])) == pytest.approx(100 * 2 * 0.3 * 0.7), (
+        "0.7 or 0.3 off"
+    )
+    assert calibration_floor(np.full(2, 0.5)) == pytest.approx(25), (
+        "half the draws are 0.5 off, the others 0"
+    )
     assert calibration_floor(np.array([0.3, 0.5, 0.5])) == pytest.approx((42 + 2 * 25) / 3)
-    assert calibration_floor(np.array([0.0, 1.0, 1.0])) == 0 == calibration_floor(np.float32([1.0000001]))
+    assert (
+        calibration_floor(np.array([0.0, 1.0, 1.0]))
+        == 0
+        == calibration_floor(np.float32([1.0000001]))
+    )
     large = np.full(50_000, 0.9)
-    assert calibration_floor(large) == pytest.approx(100 * np.sqrt(2 * 0.09 / np.pi / 50_000), rel=1e-3), "normal"
+    assert calibration_floor(large) == pytest.approx(
+        100 * np.sqrt(2 * 0.09 / np.pi / 50_000), rel=1e-3
+    ), "normal"
 
 
 def test_tables_have_the_floors_before_and_after(grid, tmp_path):
@@ -257,7 +325,9 @@ def test_tables_have_the_floors_before_and_after(grid, tmp_path):
 def test_runs_on_different_images_are_refused():
     scored = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
     runs = (Run("m", "none", "pretrained", "all", 0), Run("m", "a", "ft", "all", 1))
-    message = "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
+    message = (
+        "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
+    )
     with pytest.raises(UserError, match=message):
         compared(scored, scored.assign(row=[0, 1, 4]), "photos", runs)
 
@@ -279,7 +349,11 @@ def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_tar
         for seed in (0, 1):
             after, parts = rows["ft", target, seed], []
             for dataset in set(SIZES) - {target}:
-                kept = (before["dataset"] == dataset) & ~((dataset in ("a", "b")) & (before["row"] == 0))
+                kept = (before["dataset"] == dataset) & ~(
+                    (dataset in ("a", "b")) & (before["row"] == 0)
+                )
                 parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
             shares.append(np.mean(parts))
-    assert flips.set_index("method").loc["ft", "agreement"] == pytest.approx(np.mean(shares), abs=1e-5)
+    assert flips.set_index("method").loc["ft", "agreement"] == pytest.approx(
+        np.mean(shares), abs=1e-5
+    )

@@ -46,10 +46,14 @@ def grid(tmp_path):
             logits = rng.normal(scale=2, size=(SIZES[name], 8)).astype(np.float32)
             (found,), _ = scores_of([logits], space, labels[name], 16)
             part = {key: values.numpy() for key, values in found.items()}
-            part |= {key: part[key].astype(np.float16) for key in ("log_prob", "brier", "confidence")}
+            part |= {
+                key: part[key].astype(np.float16) for key in ("log_prob", "brier", "confidence")
+            }
             parts.append(pd.DataFrame({"dataset": name, "row": range(SIZES[name]), **part}))
             pairs = zip(logits, labels[name], strict=True)
-            expected[target, method, name] = np.array([plain(line, label, space) for line, label in pairs])
+            expected[target, method, name] = np.array(
+                [plain(line, label, space) for line, label in pairs]
+            )
         rows.append(tmp_path / f"m/{target}/{method}/all/0/group.parquet")
         rows[-1].parent.mkdir(parents=True)
         pd.concat(parts).to_parquet(rows[-1])
@@ -64,11 +68,26 @@ def grid(tmp_path):
 
 
 def written(grid, tmp_path, real_labels=()):
-    indexes, classes = (sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json"))
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
-    choices = {"ood_datasets": list(SPACES), "source_groups": None, "conditions": "paper", "real_labels": real_labels}
+    indexes, classes = (
+        sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json")
+    )
+    outputs = {
+        name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
+    }
+    choices = {
+        "ood_datasets": list(SPACES),
+        "source_groups": None,
+        "conditions": "paper",
+        "real_labels": real_labels,
+    }
     write(
-        samples.sample_tables, rows=grid[0], indexes=indexes, classes=classes, **choices, **STATISTICS, outputs=outputs
+        samples.sample_tables,
+        rows=grid[0],
+        indexes=indexes,
+        classes=classes,
+        **choices,
+        **STATISTICS,
+        outputs=outputs,
     )
     return [pd.read_csv(outputs[name]) for name in ("scores", "mean_scores")]
 
@@ -86,42 +105,66 @@ def test_scores_of_a_run_are_those_of_its_logits(grid, tmp_path):
         for name, was, now in zip(PARTS, before, after, strict=True):
             found = [line[f"{name}_{part}"] for part in ("before", "after", "change")]
             assert found == pytest.approx([was, now, now - was], abs=2e-3, nan_ok=True), name
-    assert table.set_index("dataset").loc["few", "top5_before"].isna().all() and table["top5_before"].notna().any()
+    assert (
+        table.set_index("dataset").loc["few", "top5_before"].isna().all()
+        and table["top5_before"].notna().any()
+    )
     assert table[["real_before", "real_after", "n_real"]].isna().all(axis=None)
 
 
 def test_means_are_over_runs_and_the_other_datasets_with_intervals_over_objects(grid, tmp_path):
     _, means = written(grid, tmp_path)
     before = {name: grid[1]["none", "pretrained", name] for name in SPACES}
-    changes = {name: grid[1][target, "ft", name] - before[name] for target, name in (("few", "many"), ("many", "few"))}
+    changes = {
+        name: grid[1][target, "ft", name] - before[name]
+        for target, name in (("few", "many"), ("many", "few"))
+    }
     line = means.set_index("method").loc["ft"]
     for place, name in enumerate(PARTS):
         expected = np.mean([part[:, place].mean() for part in changes.values()])
         assert line[f"{name}_change"] == pytest.approx(expected, abs=2e-3, nan_ok=True)
-        assert line[f"{name}_after"] - line[f"{name}_before"] == pytest.approx(expected, abs=2e-3, nan_ok=True)
-    assert line[["top5_change", "top5_change_low"]].isna().all(), "one of the datasets has four classes"
+        assert line[f"{name}_after"] - line[f"{name}_before"] == pytest.approx(
+            expected, abs=2e-3, nan_ok=True
+        )
+    assert line[["top5_change", "top5_change_low"]].isna().all(), (
+        "one of the datasets has four classes"
+    )
     objects = sorted({f"o{i // 2}" for n in SIZES.values() for i in range(n)})
     drawn = []
-    for weights in samples.object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])[1:]:
+    for weights in samples.object_weights(
+        len(objects), STATISTICS["replicates"], STATISTICS["seed"]
+    )[1:]:
         times = dict(zip(objects, weights.astype(int), strict=True))
         repeats = {name: [times[f"o{i // 2}"] for i in range(n)] for name, n in SIZES.items()}
-        drawn.append(np.mean([np.repeat(changes[name], repeats[name], axis=0)[:, 3].mean() for name in SPACES]))
+        drawn.append(
+            np.mean(
+                [np.repeat(changes[name], repeats[name], axis=0)[:, 3].mean() for name in SPACES]
+            )
+        )
     interval = tuple(np.percentile(drawn, [5, 95]))
-    assert (line["brier_change_low"], line["brier_change_high"]) == pytest.approx(interval, abs=2e-3)
+    assert (line["brier_change_low"], line["brier_change_high"]) == pytest.approx(
+        interval, abs=2e-3
+    )
 
 
 def test_real_labels_of_the_columns_are_timms(grid, tmp_path):
     """The rows' classes are ImageNet's first eight, which a few of the first images have among their ReaL labels."""
     known = [(0, 3), (), (500,), *[(i % 8,) for i in range(37)]]
     answers = real_answers(
-        "many", pd.Series([f"ILSVRC2012_val_{i + 1:08}.JPEG" for i in range(40)]), SPACES["many"], known
+        "many",
+        pd.Series([f"ILSVRC2012_val_{i + 1:08}.JPEG" for i in range(40)]),
+        SPACES["many"],
+        known,
     )
     rows = pd.read_parquet(grid[0][0])
     rows = rows[rows["dataset"] == "many"]
     labelled = [i for i in range(40) if set(known[i]) & set(range(8))]
     right = [rows["prediction"].iloc[i] in known[i] for i in labelled]
     found = real_accuracies(rows, rows, answers)
-    assert found == pytest.approx((100 * np.mean(right), 100 * np.mean(right), 38)) and len(labelled) == 38
+    assert (
+        found == pytest.approx((100 * np.mean(right), 100 * np.mean(right), 38))
+        and len(labelled) == 38
+    )
     table, _ = written(grid, tmp_path, ["many"])
     own = read_real_labels()[:40]
     number = sum(bool(set(row) & set(range(8))) for row in own)
@@ -134,31 +177,48 @@ def test_real_accuracy_by_hand():
     space = LabelSpace(("a", "b", "c"), ((0, 9), (1,), (2,)), ("a", "b", "c"), 1000)
     ids = pd.Series([f"ILSVRC2012_val_{i:08}.JPEG" for i in (1, 2, 3, 5)])
     answers = real_answers("val", ids, space, [[1, 2], [], [9], [0], [0, 777]])
-    assert answers.tolist() == [[False, True, True], [False] * 3, [True, False, False], [True, False, False]]
+    assert answers.tolist() == [
+        [False, True, True],
+        [False] * 3,
+        [True, False, False],
+        [True, False, False],
+    ]
     before, after = (pd.DataFrame({"prediction": own}) for own in ([1, 0, 0, 1], [2, 1, 1, 2]))
     assert real_accuracies(before, after, answers) == pytest.approx((100 * 2 / 3, 100 / 3, 3))
     assert real_accuracies(before, after, None) == (None, None, None)
     assert real_accuracies(before, after, np.zeros((4, 3), bool)) == (None, None, None)
 
 
-@pytest.mark.parametrize("image", ["ILSVRC2012_val_00000004.JPEG", "ILSVRC2012_val_00000000.JPEG", "n01440764/7.jpg"])
+@pytest.mark.parametrize(
+    "image", ["ILSVRC2012_val_00000004.JPEG", "ILSVRC2012_val_00000000.JPEG", "n01440764/7.jpg"]
+)
 def test_an_image_that_the_real_labels_do_not_have_is_refused(image):
     ids = pd.Series(["ILSVRC2012_val_00000001.JPEG", image])
-    with pytest.raises(UserError, match=f"datasets.yaml, val: the ReaL labels have no image '{image}'"):
+    with pytest.raises(
+        UserError, match=f"datasets.yaml, val: the ReaL labels have no image '{image}'"
+    ):
         real_answers("val", ids, SPACES["many"], [[0], [0], [0]])
 
 
 def test_timm_has_the_published_real_labels():
     """Beyer et al. 2020: 46,837 of 50,000 images have labels, 57,553 in all."""
     known = read_real_labels()
-    assert len(known) == 50_000 and sum(map(bool, known)) == 46_837 and sum(map(len, known)) == 57_553
+    assert (
+        len(known) == 50_000 and sum(map(bool, known)) == 46_837 and sum(map(len, known)) == 57_553
+    )
     assert {index for row in known for index in row} <= set(range(1000))
-    assert imagenet_wnids()[65] == "n01751748" and read_timm_list("imagenet").keys == imagenet_wnids()
+    assert (
+        imagenet_wnids()[65] == "n01751748" and read_timm_list("imagenet").keys == imagenet_wnids()
+    )
 
 
 def test_accuracies_of_equal_runs_do_not_change():
     rows = pd.DataFrame(
-        {"rank": [0, 4, 5], "log_prob": np.float16([-0.5, -1, -2]), "brier": np.float16([0.25, 1, 1.5])}
+        {
+            "rank": [0, 4, 5],
+            "log_prob": np.float16([-0.5, -1, -2]),
+            "brier": np.float16([0.25, 1, 1.5]),
+        }
     )
     found = compared_scores(rows, rows, 6)
     assert found[:, :].shape == (12, 3) and (found[2::3] == 0).all()

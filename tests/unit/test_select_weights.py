@@ -36,13 +36,21 @@ def manifests(tmp_path):
     """Of the checkpoints of ft and lwf."""
     paths = [tmp_path / f"{name}.json" for name in ("ft", "lwf")]
     for path in paths:
-        write_json(path, {"files": {"checkpoint.safetensors": f"hash of {path.stem}", "history.csv": "other"}})
+        write_json(
+            path,
+            {"files": {"checkpoint.safetensors": f"hash of {path.stem}", "history.csv": "other"}},
+        )
     return paths
 
 
 def recipe_of(tmp_path, algorithm, parents, manifests, **settings):
     path = tmp_path / "recipe.json"
-    known = {"algorithm": algorithm, "settings": settings, "parents": parents, "manifests": manifests}
+    known = {
+        "algorithm": algorithm,
+        "settings": settings,
+        "parents": parents,
+        "manifests": manifests,
+    }
     write_recipe(**known, recipe=path, form=algorithm_settings(algorithm)[0])
     return path
 
@@ -111,7 +119,9 @@ def parents(tmp_path_factory):
 def chosen(parents, names, manifests, algorithm, tmp_path, **settings):
     select_weights(
         model_folder=parents["model"],
-        target=DatasetFiles("set", parents["target"], split=split_file(tmp_path / "split.parquet", 40)),
+        target=DatasetFiles(
+            "set", parents["target"], split=split_file(tmp_path / "split.parquet", 40)
+        ),
         view=VIEW,
         algorithm=str(algorithm),
         settings=settings,
@@ -128,16 +138,22 @@ def chosen(parents, names, manifests, algorithm, tmp_path, **settings):
 def accuracy(parents, weights):
     """On the select split, of the weights' average, written out."""
     images, model = parents["images"], copy.deepcopy(parents["networks"]["pretrained"])
-    model.fc.weight.data = sum(weight * parents["networks"][name].fc.weight.data for name, weight in weights.items())
+    model.fc.weight.data = sum(
+        weight * parents["networks"][name].fc.weight.data for name, weight in weights.items()
+    )
     rows = rows_of("select", 40)
     with torch.no_grad():
         scores = masked(model(normalised(images.images[rows], MEAN, STD)), SPACE)
     return float((scores.argmax(dim=1).numpy() == images.labels[rows]).mean()), len(rows)
 
 
-def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests, tmp_path, progress, caplog):
+def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
+    parents, manifests, tmp_path, progress, caplog
+):
     caplog.set_level(logging.INFO, "rib")
-    found = chosen(parents, ["ft"], manifests, LIBRARY / "methods/wise_ft_selected.py", tmp_path, steps=4)
+    found = chosen(
+        parents, ["ft"], manifests, LIBRARY / "methods/wise_ft_selected.py", tmp_path, steps=4
+    )
     states = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)]
     right = [accuracy(parents, weights) for weights in states]
     assert right[0][1] == 8 and len(set(right)) > 1
@@ -155,12 +171,16 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests,
 def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests, tmp_path):
     found = chosen(parents, ["ft", "lwf"], manifests, LIBRARY / "methods/greedy_soup.py", tmp_path)
     for candidate in found["candidates"]:
-        assert candidate["accuracy"] == pytest.approx(accuracy(parents, candidate["weights"])[0], abs=1e-6)
+        assert candidate["accuracy"] == pytest.approx(
+            accuracy(parents, candidate["weights"])[0], abs=1e-6
+        )
     alone = {name: accuracy(parents, {name: 1.0})[0] for name in ("pretrained", "ft", "lwf")}
     ranked = sorted(alone, key=alone.get, reverse=True)
     soup = ranked[:1]
     for name in ranked[1:]:
-        before, after = (accuracy(parents, dict.fromkeys(s, 1 / len(s)))[0] for s in (soup, [*soup, name]))
+        before, after = (
+            accuracy(parents, dict.fromkeys(s, 1 / len(s)))[0] for s in (soup, [*soup, name])
+        )
         if after >= before:
             soup.append(name)
     assert found["states"][0]["weights"] == dict.fromkeys(soup, 1 / len(soup))
@@ -175,4 +195,6 @@ def test_a_state_that_is_asked_for_again_is_scored_once(parents, manifests, tmp_
     )
     (tmp_path / "mine.py").write_text(source)
     found = chosen(parents, ["ft"], manifests, tmp_path / "mine.py", tmp_path)
-    assert len(found["candidates"]) == 1 and found["states"] == [{"alpha": None, "weights": {"ft": 1.0}}]
+    assert len(found["candidates"]) == 1 and found["states"] == [
+        {"alpha": None, "weights": {"ft": 1.0}}
+    ]

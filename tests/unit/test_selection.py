@@ -11,7 +11,13 @@ from scipy import stats
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import EVERY, Counts, write_counts
 from rib.analysis.fit import mark_tables
-from rib.analysis.selection import choices_of, gains_of, select_accuracies, selection_table, selections
+from rib.analysis.selection import (
+    choices_of,
+    gains_of,
+    select_accuracies,
+    selection_table,
+    selections,
+)
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.reporting.page import page_tables
@@ -23,7 +29,12 @@ from tiny.tables import write
 VARIANTS = {"ft": ["ft-lr1", "ft-lr2", "ft-lr3"], "lora": ["lora-rank1", "lora-rank2"]}
 NAMES = [name for own in VARIANTS.values() for name in own]
 DATASETS = {"a": [0, 1, 2, 3], "b": [2, 3, 4], "c": [0, 4, 5, 6, 7], "d": [1, 3, 5, 7]}  # objects
-GROUPS = {"a": "g", "b": "b", "c": "g", "d": "d"}  # `a` and `c` share source images, so neither chooses for the other
+GROUPS = {
+    "a": "g",
+    "b": "b",
+    "c": "g",
+    "d": "d",
+}  # `a` and `c` share source images, so neither chooses for the other
 TARGETS = ["b", "d"]
 OTHERS = {
     "b": {"a": ["d"], "c": ["d"], "d": ["a", "c"]},
@@ -42,21 +53,34 @@ def counts_of(correct, datasets=DATASETS):
         places={name: np.array(objects) for name, objects in datasets.items()},
         labels={name: np.zeros(len(objects), int) for name, objects in datasets.items()},
         images={name: np.ones(len(objects), np.uint16) for name, objects in datasets.items()},
-        correct={name: np.array([correct[state][name] for state in states], np.uint16) for name in datasets},
+        correct={
+            name: np.array([correct[state][name] for state in states], np.uint16)
+            for name in datasets
+        },
     )
 
 
 def drawn(seed, datasets=DATASETS, targets=TARGETS, seeds=(0, 1)):
     """Random right and wrong predictions of all states."""
     rng = np.random.default_rng(seed)
-    runs = [PRETRAINED, *(("m", *run, None) for run in itertools.product(NAMES, targets, ["all"], seeds))]
-    return {run: {name: rng.integers(0, 2, len(objects)) for name, objects in datasets.items()} for run in runs}
+    runs = [
+        PRETRAINED,
+        *(("m", *run, None) for run in itertools.product(NAMES, targets, ["all"], seeds)),
+    ]
+    return {
+        run: {name: rng.integers(0, 2, len(objects)) for name, objects in datasets.items()}
+        for run in runs
+    }
 
 
 def accuracy(right, objects, weights):
     """In percent, one image after the other."""
     shown = sum(int(weights[place]) for place in objects)
-    return 100 * sum(int(weights[place]) * int(hit) for place, hit in zip(objects, right, strict=True)) / shown
+    return (
+        100
+        * sum(int(weights[place]) * int(hit) for place, hit in zip(objects, right, strict=True))
+        / shown
+    )
 
 
 def slow(correct, weights, rule, names, target, select=None, select_weights=None, seeds=(0, 1)):
@@ -67,12 +91,16 @@ def slow(correct, weights, rule, names, target, select=None, select_weights=None
         return accuracy(correct[state][name], DATASETS[name], weights)
 
     def gain(variant, name):
-        return sum(on(("m", variant, target, "all", s, None), name) for s in seeds) / len(seeds) - on(PRETRAINED, name)
+        return sum(on(("m", variant, target, "all", s, None), name) for s in seeds) / len(
+            seeds
+        ) - on(PRETRAINED, name)
 
     def score(variant, scored):
         if rule == "target":
             runs = [select[("m", variant, "none", "all", s, None)][target] for s in seeds]
-            return sum(accuracy(right, DATASETS[target], select_weights) for right in runs) / len(seeds)
+            return sum(accuracy(right, DATASETS[target], select_weights) for right in runs) / len(
+                seeds
+            )
         by = OTHERS[target][scored] if rule == "leave_one_out" else others
         return sum(gain(variant, name) for name in by) / len(by)
 
@@ -86,11 +114,15 @@ def slow(correct, weights, rule, names, target, select=None, select_weights=None
     return chosen, sum(gain(chosen[name], name) for name in others) / len(others)
 
 
-def chosen_by(rule, counts, weights, select=None, variants=VARIANTS, groups=GROUPS, source_groups=None):
+def chosen_by(
+    rule, counts, weights, select=None, variants=VARIANTS, groups=GROUPS, source_groups=None
+):
     """Choices by method and target, all of one size; select: counts and weights of the select splits."""
     held_out = {}
     for target in select[0].datasets if select else ():
-        for state, own in zip(select[0].states, select[0].accuracy_on(target, select[1], EVERY, EVERY).T, strict=True):
+        for state, own in zip(
+            select[0].states, select[0].accuracy_on(target, select[1], EVERY, EVERY).T, strict=True
+        ):
             held_out.setdefault((*state[:2], "all", target), []).append(own)
     gains = gains_of(counts, weights, counts.datasets, source_groups)
     found = choices_of(gains, held_out, rule, variants, groups)
@@ -119,10 +151,14 @@ def test_every_replicate_chooses_as_plain_loops_do(rule, seed):
         names = VARIANTS[method]
         for row in range(n):
             chosen, ri = slow(correct, weights[row], rule, names, target, held_out, other[row])
-            assert [names[i] for i in np.broadcast_to(best[:, row], len(chosen))] == list(chosen.values())
+            assert [names[i] for i in np.broadcast_to(best[:, row], len(chosen))] == list(
+                chosen.values()
+            )
             assert ris[:, row].mean() == pytest.approx(ri)
         again += (best != best[:, :1]).any()
-    assert again, "no replicate chose otherwise, so that this test would pass without choosing again"
+    assert again, (
+        "no replicate chose otherwise, so that this test would pass without choosing again"
+    )
 
 
 def test_each_rule_by_hand():
@@ -135,7 +171,9 @@ def test_each_rule_by_hand():
     correct = {PRETRAINED: {"a": [0] * 4, "b": [0] * 3, "c": [0] * 5, "d": [0] * 4}}
     for name, (a, c, d) in right.items():
         correct["m", name, "b", "all", 0, None] = {"a": a, "b": [1, 1, 1], "c": c, "d": d}
-    held_out = {("m", name, "none", "all", 0, None): {"b": [1, name == "ft-lr3", 0]} for name in right}
+    held_out = {
+        ("m", name, "none", "all", 0, None): {"b": [1, name == "ft-lr3", 0]} for name in right
+    }
     select = counts_of(held_out, {"b": DATASETS["b"]})
     weights = np.ones((2, 8), np.uint8)
     own = {"variants": {"ft": list(right)}, "select": (select, weights)}
@@ -144,11 +182,16 @@ def test_each_rule_by_hand():
         for rule in ("target", "leave_one_out", "oracle")
     }
     assert (found["target"][0].tolist(), found["target"][1][0, 0]) == ([[2, 2]], pytest.approx(60))
-    assert (found["oracle"][0].tolist(), found["oracle"][1][0, 0]) == ([[1, 1]], pytest.approx(200 / 3))
+    assert (found["oracle"][0].tolist(), found["oracle"][1][0, 0]) == (
+        [[1, 1]],
+        pytest.approx(200 / 3),
+    )
     # a and c by d alone: lr3 (0 and 80 there); d by a and c: lr2 (62.5 against 50 and 40), 75 there
     assert found["leave_one_out"][0][:, 0].tolist() == [2, 2, 1]
     assert found["leave_one_out"][1][0, 0] == pytest.approx((0 + 80 + 75) / 3)
-    table = selection_table({("m", "ft", "all", "b"): found["leave_one_out"]}, "leave_one_out", 0.95)
+    table = selection_table(
+        {("m", "ft", "all", "b"): found["leave_one_out"]}, "leave_one_out", 0.95
+    )
     assert table["chosen"].tolist()[0] == "ft-lr3", "the choice of two of three datasets"
 
 
@@ -164,7 +207,9 @@ def test_leave_one_out_does_not_choose_by_what_shares_sources_with_the_target():
     for name, (b, c, d) in right.items():
         correct["m", name, "a", "all", 0, None] = {"a": [1] * 4, "b": b, "c": c, "d": d}
     # when
-    choice = chosen_by("leave_one_out", counts_of(correct), np.ones((1, 8), np.uint8), variants={"ft": list(right)})
+    choice = chosen_by(
+        "leave_one_out", counts_of(correct), np.ones((1, 8), np.uint8), variants={"ft": list(right)}
+    )
     # then: b by d takes lr2, c by b and d lr1, d by b lr1
     best, ri, *_ = choice["ft", "a"]
     assert best[:, 0].tolist() == [1, 0, 0]
@@ -177,7 +222,10 @@ def test_a_replicate_that_draws_other_objects_chooses_another_variant():
     for name, right in (("ft-lr1", [1, 0]), ("ft-lr2", [0, 1])):
         correct["m", name, "b", "all", 0, None] = {"a": right, "b": [1]}
     counts = counts_of(correct, {"a": [0, 1], "b": [2]})
-    weights, variants = np.array([[1, 1, 1], [2, 0, 1], [0, 2, 1]], np.uint8), {"ft": ["ft-lr1", "ft-lr2"]}
+    weights, variants = (
+        np.array([[1, 1, 1], [2, 0, 1], [0, 2, 1]], np.uint8),
+        {"ft": ["ft-lr1", "ft-lr2"]},
+    )
     choice = chosen_by("oracle", counts, weights, variants=variants)["ft", "b"]
     best, ri, *_ = choice
     assert best.tolist() == [[0, 0, 1]] and ri.tolist() == [[50, 100, 100]]
@@ -189,9 +237,14 @@ def test_equal_variants_go_to_the_first_of_the_grid_whatever_rounding_does():
     """Means of 0.1, 0.2 and 0.3 over seeds differ by their order."""
     seeds = {"x": [0.1, 0.2, 0.3], "y": [0.3, 0.2, 0.1], "z": [0.2, 0.3, 0.1]}
     assert len({np.mean(values) for values in seeds.values()}) > 1
-    gains = {("m", name, "all", "t"): {"a": [np.array([value]) for value in own]} for name, own in seeds.items()}
+    gains = {
+        ("m", name, "all", "t"): {"a": [np.array([value]) for value in own]}
+        for name, own in seeds.items()
+    }
     for order in itertools.permutations(seeds):
-        ((best, *_),) = choices_of(gains, {}, "oracle", {"ft": order}, {"a": "a", "t": "t"}).values()
+        ((best, *_),) = choices_of(
+            gains, {}, "oracle", {"ft": order}, {"a": "a", "t": "t"}
+        ).values()
         assert best.tolist() == [[0]]
 
 
@@ -207,11 +260,16 @@ def test_the_table_has_the_accuracy_that_was_chosen_by_and_equal_variants():
     """Of three variants two are best on the select split; the first of the grid is taken."""
     names, accuracies = ["x", "y", "z"], [80.0, 90.0, 90.0]
     gains = {("m", name, "all", "t"): {"a": [np.full(2, 5.0)]} for name in names}
-    select = {("m", name, "all", "t"): [np.full(2, value)] for name, value in zip(names, accuracies, strict=True)}
+    select = {
+        ("m", name, "all", "t"): [np.full(2, value)]
+        for name, value in zip(names, accuracies, strict=True)
+    }
     choices = choices_of(gains, select, "target", {"ft": names}, {})
     line = selection_table(choices, "target", 0.95).iloc[0]
     assert (line["chosen"], line["tied_with"], line["select_accuracy"]) == ("y", "z", 90)
-    line = selection_table(choices_of(gains, {}, "oracle", {"ft": names}, {}), "oracle", 0.95).iloc[0]
+    line = selection_table(choices_of(gains, {}, "oracle", {"ft": names}, {}), "oracle", 0.95).iloc[
+        0
+    ]
     assert np.isnan(line["select_accuracy"]), "nothing was held out"
 
 
@@ -220,7 +278,8 @@ def test_the_oracle_has_no_interval(seeds):
     """Given a choice by the very results that are scored, then it has RI as an upper bound and nothing around it."""
     counts, weights = counts_of(drawn(0, seeds=seeds)), full_weights(0)
     choices = {
-        ("m", method, "all", target): one for (method, target), one in chosen_by("oracle", counts, weights).items()
+        ("m", method, "all", target): one
+        for (method, target), one in chosen_by("oracle", counts, weights).items()
     }
     table = selection_table(choices, "oracle", 0.95)
     assert table["ri"].notna().all() and table[["ci_low", "ci_high"]].isna().all(axis=None)
@@ -228,7 +287,9 @@ def test_the_oracle_has_no_interval(seeds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-@pytest.mark.parametrize("levels", [(0, 0, 0), (0,) * 8, (0, 0.3, 0.6)], ids=["3 equal", "8 equal", "3 apart"])
+@pytest.mark.parametrize(
+    "levels", [(0, 0, 0), (0,) * 8, (0, 0.3, 0.6)], ids=["3 equal", "8 equal", "3 apart"]
+)
 def test_why_the_oracle_has_no_interval(levels, seeds):
     """Percentile intervals of the chosen variant's accuracy; 200 objects, the truth is that of the best variant.
 
@@ -254,14 +315,21 @@ def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule
     for number in range(5):
         counts, weights = counts_of(drawn(number, seeds=(0, 1, 2))), full_weights(number, 400)
         found = chosen_by(rule, counts, weights)
-        choices = {("m", method, "all", target): choice for (method, target), choice in found.items()}
+        choices = {
+            ("m", method, "all", target): choice for (method, target), choice in found.items()
+        }
         table = selection_table(choices, rule, 0.95).set_index(["method", "target"])
         for key, (_, ri, *_) in found.items():
-            assert ri.shape == (3, len(weights)) and table.loc[key, "ri"] == pytest.approx(ri[:, 0].mean())
+            assert ri.shape == (3, len(weights)) and table.loc[key, "ri"] == pytest.approx(
+                ri[:, 0].mean()
+            )
             of_objects = ri[:, 1:].mean(axis=0).std()
             assert table.loc[key, "ci_high"] - table.loc[key, "ri"] >= 1.95 * of_objects
         means = [
-            np.mean([ri[:, 1:].mean(axis=0) for (own, _), (_, ri, *_) in found.items() if own == m], axis=0)
+            np.mean(
+                [ri[:, 1:].mean(axis=0) for (own, _), (_, ri, *_) in found.items() if own == m],
+                axis=0,
+            )
             for m in VARIANTS
         ]
         reach = (table["ci_high"] - table["ri"]).xs("mean", level="target")
@@ -272,19 +340,27 @@ def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule
 def test_the_oracle_is_never_below_a_variant_or_another_rule(seed):
     correct, weights = drawn(seed), full_weights(seed)
     counts = counts_of(correct)
-    held_out = counts_of(drawn(seed, {n: DATASETS[n] for n in TARGETS}, ["none"]), {n: DATASETS[n] for n in TARGETS})
+    held_out = counts_of(
+        drawn(seed, {n: DATASETS[n] for n in TARGETS}, ["none"]), {n: DATASETS[n] for n in TARGETS}
+    )
     best = chosen_by("oracle", counts, weights)
     for key, (_, ri, *_) in chosen_by("target", counts, weights, (held_out, weights)).items():
         assert (best[key][1].mean(axis=0) >= ri.mean(axis=0) - 1e-9).all()
     for name in VARIANTS["ft"]:
-        for key, (_, ri, *_) in chosen_by("oracle", counts, weights, variants={"ft": [name]}).items():
+        for key, (_, ri, *_) in chosen_by(
+            "oracle", counts, weights, variants={"ft": [name]}
+        ).items():
             assert (best[key][1].mean(axis=0) >= ri.mean(axis=0) - 1e-9).all()
 
 
 def test_what_the_target_chooses_does_not_depend_on_the_other_datasets():
-    held_out = counts_of(drawn(9, {n: DATASETS[n] for n in TARGETS}, ["none"]), {n: DATASETS[n] for n in TARGETS})
+    held_out = counts_of(
+        drawn(9, {n: DATASETS[n] for n in TARGETS}, ["none"]), {n: DATASETS[n] for n in TARGETS}
+    )
     weights = full_weights(0)
-    one, two = (chosen_by("target", counts_of(drawn(seed)), weights, (held_out, weights)) for seed in (1, 2))
+    one, two = (
+        chosen_by("target", counts_of(drawn(seed)), weights, (held_out, weights)) for seed in (1, 2)
+    )
     assert all((one[key][0] == two[key][0]).all() for key in one)
     assert any((one[key][1] != two[key][1]).any() for key in one)
 
@@ -298,13 +374,17 @@ def test_leak_free_excludes_from_choice_and_ri_what_shares_sources_with_the_targ
     how = {"weights": np.ones((1, 8)), "variants": {"ft": ["ft-lr1", "ft-lr2"]}}
     ((best, ri, *_),) = chosen_by("oracle", counts, **how).values()
     assert (best.item(), ri.item()) == (0, pytest.approx(200 / 3))
-    ((best, ri, *_),) = chosen_by("oracle", counts, **how, source_groups={"b": "g", "d": "g"}).values()
+    ((best, ri, *_),) = chosen_by(
+        "oracle", counts, **how, source_groups={"b": "g", "d": "g"}
+    ).values()
     assert (best.item(), ri.item()) == (1, 100)
 
 
 def test_methods_that_a_model_does_not_have_are_left_out():
     correct = {state: right for state, right in drawn(0).items() if not state[1].startswith("lora")}
-    assert {method for method, _ in chosen_by("oracle", counts_of(correct), full_weights(0))} == {"ft"}
+    assert {method for method, _ in chosen_by("oracle", counts_of(correct), full_weights(0))} == {
+        "ft"
+    }
 
 
 @pytest.mark.parametrize("rule", ["target", "leave_one_out", "oracle"])
@@ -317,10 +397,14 @@ def test_a_choice_is_among_the_variants_that_are_finished_if_there_are_two(rule)
     scored = {state: right for state, right in held_out.items() if state[1] != "lora-rank2"}
     select = (counts_of(scored, {name: DATASETS[name] for name in TARGETS}), np.ones((5, 8)))
     # when
-    found = chosen_by(rule, counts_of(correct), np.ones((5, 8)), select if rule == "target" else None)
+    found = chosen_by(
+        rule, counts_of(correct), np.ones((5, 8)), select if rule == "target" else None
+    )
     # then
     finished = {"ft": ["ft-lr2", "ft-lr3"]}
-    whole = chosen_by(rule, counts_of(correct), np.ones((5, 8)), select if rule == "target" else None, finished)
+    whole = chosen_by(
+        rule, counts_of(correct), np.ones((5, 8)), select if rule == "target" else None, finished
+    )
     assert found.keys() == {("ft", "b"), ("ft", "d")}
     for key, choice in found.items():
         assert choice.variants == finished["ft"] and (choice.best == whole[key].best).all()
@@ -331,9 +415,20 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
     """Targets a and b have the same four objects, and the same predictions on each."""
     paths = []
     index = pd.DataFrame({"object_id": list("wxyz"), "label": [0, 1, 2, 3]})
-    for target, (name, right) in itertools.product("ab", {"x-1": [0, 0, 3, 3], "x-2": [0, 3, 3, 3]}.items()):
-        run = {"model": "m", "method": name, "target": target, "size": "all", "seed": 0, "alpha": np.nan}
-        paths += write_rows(tmp_path, pd.DataFrame({**run, "dataset": target, "row": range(4), "rank": right}))
+    for target, (name, right) in itertools.product(
+        "ab", {"x-1": [0, 0, 3, 3], "x-2": [0, 3, 3, 3]}.items()
+    ):
+        run = {
+            "model": "m",
+            "method": name,
+            "target": target,
+            "size": "all",
+            "seed": 0,
+            "alpha": np.nan,
+        }
+        paths += write_rows(
+            tmp_path, pd.DataFrame({**run, "dataset": target, "row": range(4), "rank": right})
+        )
         (tmp_path / target / "32px").mkdir(parents=True, exist_ok=True)
         index.to_parquet(tmp_path / target / "32px/index.parquet")
     found = select_accuracies(paths, sorted(tmp_path.glob("*/*/index.parquet")), 50, 3)
@@ -342,12 +437,22 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
     for name in ("x-1", "x-2"):
         one, two = (found["m", name, "all", target][0] for target in "ab")
         assert one.tolist() == two.tolist() and len(one) == 51
-    assert (found["m", "x-1", "all", "a"][0] != 25 * object_weights(4, 50, 3)[:, :2].sum(axis=1)).any()
+    assert (
+        found["m", "x-1", "all", "a"][0] != 25 * object_weights(4, 50, 3)[:, :2].sum(axis=1)
+    ).any()
 
 
 FIT = pd.DataFrame(
     [
-        ("m", name, target, "all", seed, 90.0 if target == "b" else 100.0 - 10 * seed, "yes" if target == "b" else "no")
+        (
+            "m",
+            name,
+            target,
+            "all",
+            seed,
+            90.0 if target == "b" else 100.0 - 10 * seed,
+            "yes" if target == "b" else "no",
+        )
         for name in NAMES
         for target in TARGETS
         for seed in (0, 1)
@@ -359,11 +464,19 @@ FIT = pd.DataFrame(
 def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_path):
     counts = counts_of(drawn(0))
     twin = replace(counts, states=[*counts.states, *(("n", *state[1:]) for state in counts.states)])
-    twin = replace(twin, correct={name: np.concatenate([right] * 2) for name, right in counts.correct.items()})
+    twin = replace(
+        twin, correct={name: np.concatenate([right] * 2) for name, right in counts.correct.items()}
+    )
     write_counts(twin, tmp_path / "counts.npz")
     write_table(tmp_path / "fit.csv", pd.concat([FIT, FIT.assign(model="n")]))
     how = {"rule": "oracle", "variants": VARIANTS, "groups": GROUPS, "ood_datasets": list(DATASETS)}
-    how |= {"source_groups": None, "conditions": "c", "replicates": 100, "confidence": 0.95, "seed": 0}
+    how |= {
+        "source_groups": None,
+        "conditions": "c",
+        "replicates": 100,
+        "confidence": 0.95,
+        "seed": 0,
+    }
     written = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for path in written:
         write(selections, counts=tmp_path / "counts.npz", **how, table=path)
@@ -372,10 +485,19 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
     table = pd.read_csv(written[0])
     key = ["model", "method", "target"]
     assert table[key].to_numpy().tolist() == [
-        [model, method, target] for model in "mn" for method in VARIANTS for target in ("b", "d", "mean")
+        [model, method, target]
+        for model in "mn"
+        for method in VARIANTS
+        for target in ("b", "d", "mean")
     ]
-    assert set(table["rule"]) == {"oracle (upper bound)"} and table["variants"].tolist() == [3, 3, 3, 2, 2, 2] * 2
-    assert table["fit"].fillna(0).tolist() == [90, 95, 0] * 4 and table["unfinished"].tolist() == [2, 0, 0] * 4
+    assert (
+        set(table["rule"]) == {"oracle (upper bound)"}
+        and table["variants"].tolist() == [3, 3, 3, 2, 2, 2] * 2
+    )
+    assert (
+        table["fit"].fillna(0).tolist() == [90, 95, 0] * 4
+        and table["unfinished"].tolist() == [2, 0, 0] * 4
+    )
     ri = table["ri"].to_numpy().reshape(-1, 3)
     np.testing.assert_allclose(ri[:, 2], ri[:, :2].mean(axis=1), atol=1e-5)
     assert table.loc[table["target"] == "mean", ["chosen", "chosen_share"]].isna().all(axis=None)
@@ -383,7 +505,13 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
 
 
 def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
-    line = {"model": "m", "rule": "oracle (upper bound)", "size": "all", "target": "b", "chosen": "ft-lr1"}
+    line = {
+        "model": "m",
+        "rule": "oracle (upper bound)",
+        "size": "all",
+        "target": "b",
+        "chosen": "ft-lr1",
+    }
     line |= {
         "method": "ft",
         "select_accuracy": 91.0,
@@ -394,11 +522,22 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
         "ci_low": 0.5,
         "ci_high": 2.0,
     }
-    lines = [line, {**line, "target": "mean", "chosen": None, "select_accuracy": None, "chosen_share": None}]
-    pd.DataFrame(lines).assign(fit=90.0, unfinished=[1, 0]).to_csv(tmp_path / "selection.csv", index=False)
+    lines = [
+        line,
+        {**line, "target": "mean", "chosen": None, "select_accuracy": None, "chosen_share": None},
+    ]
+    pd.DataFrame(lines).assign(fit=90.0, unfinished=[1, 0]).to_csv(
+        tmp_path / "selection.csv", index=False
+    )
     about = {"methods": {"ft": {"label": "full"}, "ft-lr1": {"label": "full, lr 1"}}}
-    about |= {"models": {}, "datasets": {"b": {"label": "B"}}, "config": {"statistics": {"confidence": 0.95}}}
-    (shown,) = page_tables({"selection": tmp_path / "selection.csv"}, ROOT / "workflow/report/tables.yaml", about)
+    about |= {
+        "models": {},
+        "datasets": {"b": {"label": "B"}},
+        "config": {"statistics": {"confidence": 0.95}},
+    }
+    (shown,) = page_tables(
+        {"selection": tmp_path / "selection.csv"}, ROOT / "workflow/report/tables.yaml", about
+    )
     first, mean = ([text for text, _ in row] for row in shown["rows"])
     assert first[:7] == ["m", "full †", "oracle (upper bound)", "all", "B", "full, lr 1", "91.0"]
     assert first[7:] == ["\N{EN DASH}", "87.5", "3", "+1.0", "+0.5 to +2.0", "90.0"]
@@ -410,14 +549,23 @@ SWEEP = {"method_settings": {"lora": {"rank": [4, 8]}}, "methods": ["lora"]}
 
 def test_variants_are_those_of_one_entry_by_setting_recipe_or_parent_and_no_curve():
     rates = {"ft": {"lr": [0.1, 0.2]}, "wise_ft": {"alpha": 0.5}}
-    chosen = grid(select="oracle", methods=["ft", "linear_probe", "wise_ft", "wise_ft_curve"], method_settings=rates)
+    chosen = grid(
+        select="oracle",
+        methods=["ft", "linear_probe", "wise_ft", "wise_ft_curve"],
+        method_settings=rates,
+    )
     assert chosen.selection["variants"] == {
         "ft": ["ft-lr0.1", "ft-lr0.2"],
         "wise_ft": ["wise_ft-lr0.1", "wise_ft-lr0.2"],
     }
-    by_recipe = grid(select="oracle", recipes=["adamw", "paper"], methods=["linear_probe"]).selection["variants"]
+    by_recipe = grid(
+        select="oracle", recipes=["adamw", "paper"], methods=["linear_probe"]
+    ).selection["variants"]
     assert by_recipe == {"linear_probe": ["linear_probe", "linear_probe-paper"]}
-    assert grid().selection is None and {method.base for method in chosen.methods.values()} >= {"ft", "wise_ft_curve"}
+    assert grid().selection is None and {method.base for method in chosen.methods.values()} >= {
+        "ft",
+        "wise_ft_curve",
+    }
 
 
 def test_datasets_that_share_source_images_have_one_group():
@@ -430,11 +578,22 @@ def test_datasets_that_share_source_images_have_one_group():
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"select": "oracle", "methods": ["ft", "linear_probe"]}, "config, select: no method .* several variants"),
-        ({"select": "oracle", "methods": ["wise_ft_curve"]}, "config, select: no method .* several variants"),
+        (
+            {"select": "oracle", "methods": ["ft", "linear_probe"]},
+            "config, select: no method .* several variants",
+        ),
+        (
+            {"select": "oracle", "methods": ["wise_ft_curve"]},
+            "config, select: no method .* several variants",
+        ),
         ({"select": "target", **SWEEP}, "config, select: target .* protocol paper .* held_out"),
         (
-            {"select": "leave_one_out", **SWEEP, "datasets": ["noto", "twemoji"], "targets": ["noto"]},
+            {
+                "select": "leave_one_out",
+                **SWEEP,
+                "datasets": ["noto", "twemoji"],
+                "targets": ["noto"],
+            },
             "config, select: for target 'noto' and dataset 'twemoji', leave_one_out",
         ),
         ({"select": "best"}, "config.yaml: 'select' is 'best'"),

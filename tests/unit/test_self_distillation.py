@@ -14,7 +14,9 @@ from tiny.training import TRAINING, normalised, task_of, trained, trained_by_han
 STEPS = 6  # two epochs of 10 images in batches of 4
 DEFAULTS = {"lr": 0.02, "average": "ema", "temperature": 2.0, "weight": 1.0}
 KINDS = [("ema", {"decay": 0.8}), ("wma", {"beta": 0.5}), ("wma", {"beta": 3.0})]
-kinds = pytest.mark.parametrize(("average", "setting"), KINDS, ids=["ema", "wma-beta0.5", "wma-beta3"])
+kinds = pytest.mark.parametrize(
+    ("average", "setting"), KINDS, ids=["ema", "wma-beta0.5", "wma-beta3"]
+)
 
 
 def weights_by_hand(average, setting, step):
@@ -30,7 +32,9 @@ def weights_by_hand(average, setting, step):
 
 def mean_by_hand(states, weights):
     return {
-        name: sum(weight * state[name].double() for weight, state in zip(weights, states, strict=True)).float()
+        name: sum(
+            weight * state[name].double() for weight, state in zip(weights, states, strict=True)
+        ).float()
         for name, value in states[0].items()
         if value.is_floating_point()
     }
@@ -41,14 +45,20 @@ def snapshot(model):
 
 
 @kinds
-def test_training_descends_the_divergence_from_the_mean_of_the_trajectory(network, target, average, setting):
-    algorithm = SelfDistillation(**{**DEFAULTS, "average": average, "temperature": 3.0, "weight": 5.0}, **setting)
+def test_training_descends_the_divergence_from_the_mean_of_the_trajectory(
+    network, target, average, setting
+):
+    algorithm = SelfDistillation(
+        **{**DEFAULTS, "average": average, "temperature": 3.0, "weight": 5.0}, **setting
+    )
     model, history = trained(algorithm, network, target)
     by_hand, teacher, states = copy.deepcopy(network), copy.deepcopy(network), []
 
     def penalty(model, rows, logits, step):
         states.append(snapshot(model))
-        teacher.load_state_dict(mean_by_hand(states, weights_by_hand(average, setting, step)), strict=False)
+        teacher.load_state_dict(
+            mean_by_hand(states, weights_by_hand(average, setting, step)), strict=False
+        )
         total = 0.0
         for student, image in zip(logits, normalised(target.images)[rows], strict=True):
             with torch.no_grad():
@@ -59,8 +69,12 @@ def test_training_descends_the_divergence_from_the_mean_of_the_trajectory(networ
         return 5 * 9 * total / len(rows)
 
     pixels = normalised(target.images)
-    expected = trained_by_hand(by_hand, pixels, target.labels, target.space, 0.02, TRAINING, 0, penalty)
-    assert len(states) == STEPS and history[-1]["loss"] > history[-1]["cross_entropy"] + 1e-4, "they differ"
+    expected = trained_by_hand(
+        by_hand, pixels, target.labels, target.space, 0.02, TRAINING, 0, penalty
+    )
+    assert len(states) == STEPS and history[-1]["loss"] > history[-1]["cross_entropy"] + 1e-4, (
+        "they differ"
+    )
     for row, wanted in zip(history, expected, strict=True):
         assert row == pytest.approx(wanted, rel=1e-3)
     torch.testing.assert_close(model.state_dict(), by_hand.state_dict(), rtol=1e-3, atol=1e-5)
@@ -86,7 +100,11 @@ def test_the_teacher_averages_weights_and_batch_norm_statistics_from_the_pretrai
         algorithm.update(SimpleNamespace(step=move))
         states.append(snapshot(algorithm.model))
         expected = mean_by_hand(states, weights_by_hand(average, setting, step + 1))
-        found = {name: value for name, value in algorithm.teacher.state_dict().items() if name in expected}
+        found = {
+            name: value
+            for name, value in algorithm.teacher.state_dict().items()
+            if name in expected
+        }
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert algorithm.memory.keys() == expected.keys()
     assert not any(module.training for module in algorithm.teacher.modules())
@@ -96,7 +114,10 @@ def test_an_average_that_forgets_at_once_is_full_fine_tuning_to_the_bit(network,
     distilled, history = trained(SelfDistillation(**DEFAULTS, decay=0), network, target)
     plain, expected = trained(FullFineTuning(lr=0.02), network, target)
     assert history == expected
-    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in distilled.state_dict().items())
+    assert all(
+        torch.equal(value, plain.state_dict()[name])
+        for name, value in distilled.state_dict().items()
+    )
 
 
 def test_equal_logits_have_a_gradient_of_exactly_zero(network, target):
@@ -123,7 +144,13 @@ def test_shares_are_finite_for_any_beta_and_of_a_long_training(beta):
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("average", ["", "sma"]), ("decay", [-1e-9, 1]), ("beta", [0, -1]), ("temperature", [0]), ("weight", [-1e-9])],
+    [
+        ("average", ["", "sma"]),
+        ("decay", [-1e-9, 1]),
+        ("beta", [0, -1]),
+        ("temperature", [0]),
+        ("weight", [-1e-9]),
+    ],
     ids=["average", "decay", "beta", "temperature", "weight"],
 )
 def test_a_setting_out_of_range_is_refused(name, values):

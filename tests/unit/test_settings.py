@@ -13,7 +13,9 @@ from rib.methods import load_algorithm
 
 
 def accepted(annotation, value, **how):
-    return check_settings({"key": value}, {"key": Setting(annotation, True, None)}, "mine", **how)["key"]
+    return check_settings({"key": value}, {"key": Setting(annotation, True, None)}, "mine", **how)[
+        "key"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,8 @@ def test_defaults_fill_in_what_a_complete_entry_leaves_out():
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({}, "'rank'"), ({"rank": 1, "alpah": 1}, "'alpah'.*'alpha'"), ({"rank": 1, 3: 1}, "3")]
+    ("settings", "named"),
+    [({}, "'rank'"), ({"rank": 1, "alpah": 1}, "'alpah'.*'alpha'"), ({"rank": 1, 3: 1}, "3")],
 )
 def test_missing_and_unknown_settings_are_named(settings, named):
     with pytest.raises(UserError, match=f"^mine: .*{named}"):
@@ -84,7 +87,11 @@ def test_missing_and_unknown_settings_are_named(settings, named):
 @pytest.mark.parametrize(
     ("name", "form", "settings"),
     [
-        ("lwf", "finetune", ["temperature", "weight", "distil", "lr", "batch_norm", "dropout", "drop_path"]),
+        (
+            "lwf",
+            "finetune",
+            ["temperature", "weight", "distil", "lr", "batch_norm", "dropout", "drop_path"],
+        ),
         ("linear_probe", "finetune", ["lr"]),
         ("wise_ft", "recipe", ["alpha"]),
         ("wise_ft_curve", "curve", ["steps"]),
@@ -115,7 +122,9 @@ FROZEN = "Literal['frozen', 'train']"
 )
 def test_a_value_out_of_the_range_of_its_annotation_is_refused(annotation, fit, unfit, expected):
     for value in fit:
-        assert accepted(annotation, value, sweeps=False) == {"1e-3": 0.001, "2": 2}.get(str(value), value)
+        assert accepted(annotation, value, sweeps=False) == {"1e-3": 0.001, "2": 2}.get(
+            str(value), value
+        )
     for value in unfit:
         with pytest.raises(UserError, match=f"^mine: the setting 'key' is .*; give {expected}\\.$"):
             accepted(annotation, value, sweeps=False)
@@ -153,7 +162,9 @@ def test_fields_of_a_class_are_its_settings(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     _, known = algorithm_settings(path)
-    assert list(known)[:3] == ["size", "names", "lr"] and known["size"] == Setting("Positive", False, 2)
+    assert list(known)[:3] == ["size", "names", "lr"] and known["size"] == Setting(
+        "Positive", False, 2
+    )
     assert load_algorithm(path, {"names": ["a"], "lr": 0.1}).size == 2
     with pytest.raises(UserError, match=r"mine\.py: size is 0; set a number above 0"):
         load_algorithm(path, {"names": ["a"], "lr": 0.1, "size": 0})
@@ -164,7 +175,11 @@ def test_a_signature_is_positional_and_keyword_only_arguments(tmp_path):
     path.write_text("def draw(a, b: str = 'x', *, c: int, d=-1, e=None): ...\n")
     positional, keywords = signature_of(path, "draw")
     assert positional == {"a": Setting("", True, None), "b": Setting("str", False, "x")}
-    assert keywords == {"c": Setting("int", True, None), "d": Setting("", False, -1), "e": Setting("", False, None)}
+    assert keywords == {
+        "c": Setting("int", True, None),
+        "d": Setting("", False, -1),
+        "e": Setting("", False, None),
+    }
     with pytest.raises(UserError, match=f"^{path} .*'items'"):
         signature_of(path, "items")
 
@@ -195,7 +210,11 @@ def test_defaults_of_an_algorithms_signature_are_part_of_a_methods_settings(laye
     catalog = layered({"layers": [0, 1]})
     defaults = {"rank": 4, "lr": 0.5, "batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
     assert catalog.methods["mine"].settings == {"layers": [0, 1], **defaults}
-    config = validated({"methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}}, "config", "config.yaml")
+    config = validated(
+        {"methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}},
+        "config",
+        "config.yaml",
+    )
     grid = resolve_grid(config, catalog)
     assert {name: method.settings for name, method in grid.methods.items()} == {
         f"mine-rank{rank}": {"layers": [0, 1], **defaults, "rank": rank} for rank in (1, 2)

@@ -26,7 +26,9 @@ def slow_intervals(differences, confidence):
 
     def mean(method, column):
         runs = itertools.product(range(targets), range(seeds))
-        return sum(differences[method, target, run, column] for target, run in runs) / (targets * seeds)
+        return sum(differences[method, target, run, column] for target, run in runs) / (
+            targets * seeds
+        )
 
     errors = [np.std([mean(method, b) for b in range(1, columns)]) for method in range(methods)]
     largest = []
@@ -34,7 +36,10 @@ def slow_intervals(differences, confidence):
         ratios = [abs(mean(m, b) - mean(m, 0)) / errors[m] for m in range(methods)]
         largest.append(max(ratios))
     reach = np.quantile(largest, confidence)
-    return [(mean(m, 0), mean(m, 0) - reach * errors[m], mean(m, 0) + reach * errors[m]) for m in range(methods)]
+    return [
+        (mean(m, 0), mean(m, 0) - reach * errors[m], mean(m, 0) + reach * errors[m])
+        for m in range(methods)
+    ]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -62,7 +67,9 @@ def test_more_methods_make_every_interval_wider_and_none_is_moved():
 def test_a_method_that_equals_the_reference_has_an_interval_of_no_length_and_widens_no_other():
     differences = drawn_differences()
     with_equal = np.concatenate([differences, np.zeros_like(differences[:1])])
-    made, alone = (np.array(simultaneous_intervals(part, 0.95, 0)) for part in (with_equal, differences))
+    made, alone = (
+        np.array(simultaneous_intervals(part, 0.95, 0)) for part in (with_equal, differences)
+    )
     assert (made[:, -1] == 0).all()
     assert made[:, :-1] == pytest.approx(alone)
 
@@ -147,7 +154,9 @@ def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
     methods = ["m0", "m1", "m3"]
     places = [0, 1, 3]
     pairs = itertools.combinations(places, 2)
-    told = [smallest_told(effects.values[one] - effects.values[other], 6, 0.95) for one, other in pairs]
+    told = [
+        smallest_told(effects.values[one] - effects.values[other], 6, 0.95) for one, other in pairs
+    ]
     assert smallest_difference(effects, methods, 6, 0.95) == pytest.approx(sorted(told)[1])
     assert np.isnan(smallest_difference(effects, ["m0"], 1, 0.95))
 
@@ -158,7 +167,9 @@ def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_to
     effects.values[1] = effects.values[0]
     assert np.isnan(smallest_difference(effects, ["m0", "m1"], 1, 0.95))
     of_pairs_that_differ = smallest_difference(effects, ["m0", "m2"], 3, 0.95)
-    assert smallest_difference(effects, ["m0", "m1", "m2"], 3, 0.95) == pytest.approx(of_pairs_that_differ)
+    assert smallest_difference(effects, ["m0", "m1", "m2"], 3, 0.95) == pytest.approx(
+        of_pairs_that_differ
+    )
 
 
 # What intervals promise
@@ -191,7 +202,9 @@ class Benchmark:
         if seeds < 3:
             networks = 100 * stats.norm.cdf(means / np.sqrt(2.25))
             return answers, networks.mean(axis=(1, 2, 3))
-        return answers, 100 * stats.norm.cdf(self.levels[:, 0, 0, 0] / np.sqrt(2.25 + self.of_training**2))
+        return answers, 100 * stats.norm.cdf(
+            self.levels[:, 0, 0, 0] / np.sqrt(2.25 + self.of_training**2)
+        )
 
     def values(self, answers):
         """Accuracies (methods, targets, seeds, 1 + replicates)."""
@@ -201,7 +214,9 @@ class Benchmark:
 @pytest.mark.slow
 @pytest.mark.parametrize("methods", [5, 15, 28])
 @pytest.mark.parametrize("seeds, of_training", [(1, 0.15), (3, 0.0), (3, 0.05), (3, 0.15)])
-def test_simultaneous_intervals_hold_all_true_differences_as_often_as_they_say(methods, seeds, of_training):
+def test_simultaneous_intervals_hold_all_true_differences_as_often_as_they_say(
+    methods, seeds, of_training
+):
     """Accuracies of 50 to 58 %, 200 objects; a training of 0.05 and 0.15 moves them by 1.3 and 4 points."""
     rng, simulated, covered = np.random.default_rng(methods), 1000, 0
     benchmark = Benchmark(methods, seeds, of_training)
@@ -218,7 +233,9 @@ def test_simultaneous_intervals_hold_all_true_differences_as_often_as_they_say(m
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", [15, 378])
 @pytest.mark.parametrize("seeds, of_training", [(1, 0.0), (3, 0.03), (3, 0.1)])
-def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_cases(tests, seeds, of_training):
+def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_cases(
+    tests, seeds, of_training
+):
     rng, simulated, told = np.random.default_rng(tests), 300, 0
     benchmark = Benchmark(2, seeds, of_training, replicates=500)
     benchmark.levels[:] = 0
@@ -235,7 +252,9 @@ def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_c
             values = benchmark.values(answers)
             p = p_over_runs(values[1] - values[0])
         told += p <= 0.05 / tests
-    print(f"{tests} tests, {seeds} seeds, training {of_training}: {smallest:.1f} points, power {told / simulated:.3f}")
+    print(
+        f"{tests} tests, {seeds} seeds, training {of_training}: {smallest:.1f} points, power {told / simulated:.3f}"
+    )
     assert 0.6 <= told / simulated <= 0.95
 
 

@@ -11,7 +11,12 @@ from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS
 from tiny.tables import write
 
-RUNS = [("m", "none", "pretrained"), ("m", "a", "ft"), ("k", "none", "pretrained"), ("k", "a", "ft")]
+RUNS = [
+    ("m", "none", "pretrained"),
+    ("m", "a", "ft"),
+    ("k", "none", "pretrained"),
+    ("k", "a", "ft"),
+]
 SETS = {"a": 30, "c": 40, "plain": 10}  # images in the index, of which every fifth is not scored
 
 
@@ -38,7 +43,11 @@ def grid(tmp_path):
             scored = []
             for name in group:
                 row = np.flatnonzero(np.arange(SETS[name]) % 5)
-                scored.append(pd.DataFrame({"dataset": name, "row": row, "rank": rng.integers(0, 2, len(row))}))
+                scored.append(
+                    pd.DataFrame(
+                        {"dataset": name, "row": row, "rank": rng.integers(0, 2, len(row))}
+                    )
+                )
                 index = pd.read_parquet(indexes[name])
                 run = {"model": model, "target": target, "method": method}
                 parts.append(scored[-1].merge(index, on="row").assign(**run))
@@ -49,7 +58,9 @@ def grid(tmp_path):
 
 def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     rows, indexes, *_ = grid
-    tables = {name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
+    tables = {
+        name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
+    }
     choices = {"slices": slices, "relative_errors": errors or {}, "conditions": "protocol paper"}
     write(slice_tables, rows=rows, indexes=indexes, **choices, outputs=tables)
     return pd.read_csv(tables[table])
@@ -61,32 +72,49 @@ def test_accuracies_of_slices_are_pandas(grid, tmp_path):
     assert list(table) == [*keys, "n", "before", "after", "change", "conditions"]
     values = {"a": [*"123", "fog", "snow"], "c": [*"123", "day", "fog", "snow"]}
     for (model, dataset), part in table.groupby(["model", "dataset"]):
-        assert sorted(part["value"].astype(str)) == values[dataset] and set(part["method"]) == {"ft"}
+        assert sorted(part["value"].astype(str)) == values[dataset] and set(part["method"]) == {
+            "ft"
+        }
         for line in part.itertuples():
             own = grid[2][(grid[2]["model"] == model) & (grid[2]["dataset"] == dataset)]
             own = own[own[line.slice].astype(str).str.removesuffix(".0") == line.value]
             own = own.assign(right=100 * (own["rank"] == 0))
-            before, after = (own[own["method"] == method]["right"] for method in ("pretrained", "ft"))
+            before, after = (
+                own[own["method"] == method]["right"] for method in ("pretrained", "ft")
+            )
             assert line.n == len(before) == len(after)
-            assert (line.before, line.after) == pytest.approx((before.mean(), after.mean()), abs=1e-5)
+            assert (line.before, line.after) == pytest.approx(
+                (before.mean(), after.mean()), abs=1e-5
+            )
             assert line.change == pytest.approx(after.mean() - before.mean(), abs=2e-6)
 
 
 @pytest.mark.parametrize("slices", [(), ("severity",), ("time",)])
 def test_corruptions_are_split_by_both_columns_whatever_slices_are_chosen(grid, tmp_path, slices):
     table = written(grid, tmp_path, *slices, table="corruptions")
-    assert list(table)[len(RUN_COLUMNS) :] == ["dataset", "corruption", "severity", *list(table)[-5:]]
+    assert list(table)[len(RUN_COLUMNS) :] == [
+        "dataset",
+        "corruption",
+        "severity",
+        *list(table)[-5:],
+    ]
     assert list(table)[-5:] == ["n", "before", "after", "change", "conditions"]
-    every = grid[2][grid[2]["dataset"] != "plain"].assign(right=lambda rows: 100.0 * (rows["rank"] == 0))
+    every = grid[2][grid[2]["dataset"] != "plain"].assign(
+        right=lambda rows: 100.0 * (rows["rank"] == 0)
+    )
     every["corruption"] = every["corruption"].astype(str)
     keys = ["model", "dataset", "corruption", "severity"]
-    expected = every.pivot_table(index=keys, columns="method", values="right", aggfunc=["size", "mean"])
+    expected = every.pivot_table(
+        index=keys, columns="method", values="right", aggfunc=["size", "mean"]
+    )
     table = table.set_index(keys).sort_index()
     assert table.index.tolist() == expected.index.tolist() and len(table) > 20
     assert table["n"].tolist() == expected["size", "ft"].tolist()
     for column, method in (("before", "pretrained"), ("after", "ft")):
         assert table[column].tolist() == pytest.approx(expected["mean", method].tolist(), abs=1e-5)
-    assert table["change"].tolist() == pytest.approx((table["after"] - table["before"]).tolist(), abs=2e-6)
+    assert table["change"].tolist() == pytest.approx(
+        (table["after"] - table["before"]).tolist(), abs=2e-6
+    )
 
 
 ALEXNET = {"fog": 80.0, "snow": 50.0}
@@ -110,7 +138,9 @@ def accuracies(corruptions=("fog", "snow"), severities=(1, 2, 3, 4, 5), datasets
 def test_mce_is_the_mean_over_corruptions_of_sums_of_errors_over_alexnets():
     table = accuracies()
     # in another order of rows the result is the same
-    found = mean_corruption_errors(table.sample(frac=1, random_state=0), {"c": ALEXNET}).set_index("model")
+    found = mean_corruption_errors(table.sample(frac=1, random_state=0), {"c": ALEXNET}).set_index(
+        "model"
+    )
     assert set(found["dataset"]) == {"c"} and len(found) == 2
     for model in ("m", "k"):
         expected = {}
@@ -119,7 +149,11 @@ def test_mce_is_the_mean_over_corruptions_of_sums_of_errors_over_alexnets():
             for corruption, alexnet in ALEXNET.items():
                 errors = 0
                 for line in table.to_dict("records"):
-                    if (line["model"], line["dataset"], line["corruption"]) == (model, "c", corruption):
+                    if (line["model"], line["dataset"], line["corruption"]) == (
+                        model,
+                        "c",
+                        corruption,
+                    ):
                         errors += 100 - line[column]
                 ratios.append(errors / (5 * alexnet))
             expected[column] = 100 * sum(ratios) / len(ratios)
@@ -131,7 +165,10 @@ def test_mce_of_alexnet_itself_is_100_and_of_a_perfect_model_0():
     table = accuracies(datasets=["c"])
     table["before"], table["after"] = 100 - table["corruption"].map(ALEXNET), 100.0
     found = mean_corruption_errors(table, {"c": ALEXNET})
-    assert found["before"].tolist() == pytest.approx([100, 100]) and found["after"].tolist() == [0, 0]
+    assert found["before"].tolist() == pytest.approx([100, 100]) and found["after"].tolist() == [
+        0,
+        0,
+    ]
 
 
 def test_corruptions_without_an_error_of_alexnet_do_not_count_in_mce():
@@ -146,12 +183,20 @@ def test_corruptions_without_an_error_of_alexnet_do_not_count_in_mce():
     ("table", "missing"),
     [
         (accuracies(["fog"]), "missing are snow."),
-        (accuracies(severities=[1, 3, 5]), "missing are fog (severity 2, 4), snow (severity 2, 4)."),
-        (accuracies()[lambda t: (t["corruption"] == "fog") | (t["severity"] < 5)], "missing are snow (severity 5)."),
+        (
+            accuracies(severities=[1, 3, 5]),
+            "missing are fog (severity 2, 4), snow (severity 2, 4).",
+        ),
+        (
+            accuracies()[lambda t: (t["corruption"] == "fog") | (t["severity"] < 5)],
+            "missing are snow (severity 5).",
+        ),
         (accuracies(datasets=["other"]), "missing are fog, snow."),
     ],
 )
-def test_without_all_corruptions_of_the_file_there_is_no_mce_and_the_log_says_why(table, missing, caplog):
+def test_without_all_corruptions_of_the_file_there_is_no_mce_and_the_log_says_why(
+    table, missing, caplog
+):
     found = mean_corruption_errors(table, {"c": ALEXNET})
     assert found.empty and list(found)[-4:] == ["dataset", "before", "after", "change"]
     (line,) = caplog.messages
@@ -172,7 +217,9 @@ def test_datasets_without_corruptions_have_no_mce(grid, tmp_path):
 def test_the_catalogue_states_alexnets_error_for_each_corruption_that_it_needs(catalog):
     for entry in catalog.datasets.values():
         if entry.relative_errors:
-            rows = catalog.table(entry.relative_errors, ("corruption", "error", "source"), ["error"])
+            rows = catalog.table(
+                entry.relative_errors, ("corruption", "error", "source"), ["error"]
+            )
             assert {row["corruption"] for row in rows} == set(entry.settings["corruptions"])
             assert all(0 < float(row["error"]) < 100 and row["source"] for row in rows)
             assert entry.settings["severities"] == [1, 2, 3, 4, 5]
@@ -189,7 +236,10 @@ def test_without_a_choice_all_columns_that_there_are_count(grid, tmp_path):
 @pytest.mark.parametrize(
     ("slices", "message"),
     [
-        (["severity", "colour"], "the indexes of a, c, plain have no column 'colour'; .* corruption, severity, time"),
+        (
+            ["severity", "colour"],
+            "the indexes of a, c, plain have no column 'colour'; .* corruption, severity, time",
+        ),
         (["label"], "no column 'label'"),
     ],
 )
@@ -202,6 +252,8 @@ def test_a_column_that_no_index_has_is_refused(grid, tmp_path, slices, message):
 def test_runs_on_different_images_are_refused(grid, tmp_path):
     path = grid[0][-1]
     pd.read_parquet(path).iloc[1:].to_parquet(path)
-    message = "k/none/pretrained/all/0 and k/a/ft/all/0 were scored on different images of c; delete"
+    message = (
+        "k/none/pretrained/all/0 and k/a/ft/all/0 were scored on different images of c; delete"
+    )
     with pytest.raises(UserError, match=message):
         written(grid, tmp_path, "severity")

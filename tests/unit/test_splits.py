@@ -31,7 +31,9 @@ def dataset(per_class, variants=1):
 
 def of_labels(labels, variants=1):
     """A dataset with so many images of each source, as ImageNet-C has of each photo."""
-    sources = [f"val/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)]
+    sources = [
+        f"val/{label}/{number}" for number, label in enumerate(labels) for _ in range(variants)
+    ]
     images = [f"{source}/{variant % variants}" for variant, source in enumerate(sources)]
     labels = np.repeat(labels, variants)
     space = LabelSpace(tuple("abcd"), tuple((i,) for i in range(4)), tuple("abcd"))
@@ -45,7 +47,9 @@ def prepared(folder, labels, variants=1, photos=None):
     `photos` are the identities of its images; without them each is another photo.
     """
     whole = of_labels(np.array(list(labels.values())), variants)
-    whole = replace(whole, index=whole.index.set_column(0, "source_id", [np.repeat(list(labels), variants)]))
+    whole = replace(
+        whole, index=whole.index.set_column(0, "source_id", [np.repeat(list(labels), variants)])
+    )
     folder.mkdir(parents=True)
     photos = photos or [f"{folder.name}/photo {row}" for row in range(len(whole.labels))]
     pq.write_table(whole.index.append_column(PHOTO, [photos]), folder / "index.parquet")
@@ -56,7 +60,11 @@ def prepared(folder, labels, variants=1, photos=None):
 
 def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS, same_sources=True):
     """The split of a prepared dataset, after those of others, which have the same source images or not."""
-    files, view, table = DatasetFiles(folder.name, folder), replace(VIEW, budget=budget), folder / "split.parquet"
+    files, view, table = (
+        DatasetFiles(folder.name, folder),
+        replace(VIEW, budget=budget),
+        folder / "split.parquet",
+    )
     before = [EarlierSplit(path, path.with_name("index.parquet"), same_sources) for path in earlier]
     split_dataset(files=files, view=view, fractions=fractions, earlier=before, table=table)
     return table
@@ -70,7 +78,9 @@ def sources(n, classes=4, prefix="s"):
 def tally(labels, parts):
     """(classes, 3) sources of each class and part."""
     found = collections.Counter((label, parts[source]) for source, label in labels.items())
-    return np.array([[found[label, name] for name in PARTS] for label in sorted(set(labels.values()))])
+    return np.array(
+        [[found[label, name] for name in PARTS] for label in sorted(set(labels.values()))]
+    )
 
 
 def off(counts, fractions):
@@ -84,7 +94,9 @@ percent = st.integers(5, 90)
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), percent, percent)
 def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, train, select):
-    assume(train + select < 100 and min(sizes) * train >= 100)  # so that each class can have a training image
+    assume(
+        train + select < 100 and min(sizes) * train >= 100
+    )  # so that each class can have a training image
     fractions = {"train": train / 100, "select": select / 100}
     labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
     counts = tally(labels, parts_of(labels, fractions, {}))
@@ -108,7 +120,9 @@ def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
 @given(st.permutations(range(60)))
 def test_the_order_of_rows_says_nothing(order):
     rows = list(sources(15).items())
-    assert parts_of(dict(rows[i] for i in order), FRACTIONS, {}) == parts_of(dict(rows), FRACTIONS, {})
+    assert parts_of(dict(rows[i] for i in order), FRACTIONS, {}) == parts_of(
+        dict(rows), FRACTIONS, {}
+    )
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -116,7 +130,10 @@ def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
     """Three datasets hold any of the sources, the last among classes of its own; what is new makes up for what is not."""
     rng = np.random.default_rng(seed)
     classes, holders = rng.integers(0, 4, 90), rng.integers(0, 8, 90)
-    datasets = [{f"s{i}": int(classes[i]) // (1 + d // 2) for i in range(90) if holders[i] >> d & 1} for d in range(3)]
+    datasets = [
+        {f"s{i}": int(classes[i]) // (1 + d // 2) for i in range(90) if holders[i] >> d & 1}
+        for d in range(3)
+    ]
     known, fitted = {}, 0
     for labels in datasets:
         parts = parts_of(labels, FRACTIONS, known)
@@ -125,15 +142,23 @@ def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
         for label in set(labels.values()):
             own = {source: label for source, of in labels.items() if of == label}
             came = collections.Counter(known.get(source) for source in own)
-            if all(came[name] <= share * len(own) for name, share in zip(PARTS, (0.6, 0.2, 0.2), strict=True)):
+            if all(
+                came[name] <= share * len(own)
+                for name, share in zip(PARTS, (0.6, 0.2, 0.2), strict=True)
+            ):
                 fitted += 1
                 assert off(tally(own, parts), FRACTIONS).max() < 1
         known |= parts
     assert fitted >= 4
 
 
-def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_split_as_alone(tmp_path):
-    val, copy = prepared(tmp_path / "val", sources(29)), prepared(tmp_path / "copy", sources(29), variants=3)
+def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_split_as_alone(
+    tmp_path,
+):
+    val, copy = (
+        prepared(tmp_path / "val", sources(29)),
+        prepared(tmp_path / "copy", sources(29), variants=3),
+    )
     some = dict(list(sources(29).items())[::2])
     more = prepared(tmp_path / "more", some | sources(20, prefix="n"))
     first = split_of(val)
@@ -153,7 +178,10 @@ def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_spl
 @pytest.mark.parametrize("budget", [20, 57, 90])
 def test_a_budget_is_split_as_evenly(tmp_path, budget):
     """What the budget takes of a set is split like a whole one, and another set's sources agree with it."""
-    val, copy = prepared(tmp_path / "val", sources(29)), prepared(tmp_path / "copy", sources(29), variants=3)
+    val, copy = (
+        prepared(tmp_path / "val", sources(29)),
+        prepared(tmp_path / "copy", sources(29), variants=3),
+    )
     first = split_of(val, budget=budget)
     second = split_of(copy, [first], budget=budget)
     parts = [read_split(path) for path in (first, second)]
@@ -161,8 +189,12 @@ def test_a_budget_is_split_as_evenly(tmp_path, budget):
     assert len(parts[0]) == budget and off(tally(labels, parts[0]), FRACTIONS).max() < 1
     assert parts[1].keys() == parts[0].keys() and parts[1] == parts[0]
     smaller = split_of(prepared(tmp_path / "smaller", sources(29)), [split_of(val)], budget=budget)
-    labels = {source: label for source, label in sources(29).items() if source in read_split(smaller)}
-    assert off(tally(labels, read_split(smaller)), FRACTIONS).max() < 1.5, "parts alternate in the budget's order"
+    labels = {
+        source: label for source, label in sources(29).items() if source in read_split(smaller)
+    }
+    assert off(tally(labels, read_split(smaller)), FRACTIONS).max() < 1.5, (
+        "parts alternate in the budget's order"
+    )
 
 
 def test_splits_are_disjoint_and_complete_and_of_a_proxy_the_train_split_is_taken(tmp_path):
@@ -171,7 +203,11 @@ def test_splits_are_disjoint_and_complete_and_of_a_proxy_the_train_split_is_take
     whole, split = load_whole(files, VIEW), replace(files, split=split_of(folder))
     parts = [load_dataset(split, VIEW, which).sources[1] for which in PARTS]
     assert sum(map(len, parts)) == 4 * 29 and set.union(*map(set, parts)) == set(whole.sources[1])
-    assert load_dataset(files, VIEW, TRAIN).sources[1] == load_proxy(files, VIEW).sources[1] == whole.sources[1]
+    assert (
+        load_dataset(files, VIEW, TRAIN).sources[1]
+        == load_proxy(files, VIEW).sources[1]
+        == whole.sources[1]
+    )
     assert load_proxy(split, VIEW).sources[1] == parts[0]
 
 
@@ -203,7 +239,9 @@ def test_a_dataset_without_identical_photos_is_split_as_by_its_ids_alone(tmp_pat
     labels = sources(29)
     table = pq.read_table(split_of(prepared(tmp_path / "a", labels)))
     assert table.column_names == ["source_id", "part", "images"]
-    assert dict(zip(*table.select([0, 1]).to_pydict().values(), strict=True)) == parts_of(labels, FRACTIONS, {})
+    assert dict(zip(*table.select([0, 1]).to_pydict().values(), strict=True)) == parts_of(
+        labels, FRACTIONS, {}
+    )
 
 
 def test_a_photo_of_an_earlier_dataset_keeps_its_part_under_any_name(tmp_path):
@@ -236,7 +274,10 @@ def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budge
         folders.append(prepared(tmp_path / str(number), labels, variants=2, photos=photos))
     tables = []
     for folder in folders:
-        before = [EarlierSplit(path, path.with_name("index.parquet"), path.parent == folders[0]) for path in tables]
+        before = [
+            EarlierSplit(path, path.with_name("index.parquet"), path.parent == folders[0])
+            for path in tables
+        ]
         tables.append(folder / "split.parquet")
         view = replace(VIEW, budget=budget)
         files = DatasetFiles(folder.name, folder)
@@ -250,9 +291,13 @@ def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budge
 def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_path, caplog):
     """Given a source with two images, one of which is trained on and the other tested elsewhere, it is in no part."""
     ids = list(sources(20))
-    first = prepared(tmp_path / "first", sources(20), photos=[f"photo of {source}" for source in ids])
+    first = prepared(
+        tmp_path / "first", sources(20), photos=[f"photo of {source}" for source in ids]
+    )
     parts = read_split(split_of(first))
-    trained, tested = (next(source for source in ids if parts[source] == name) for name in (TRAIN, TEST))
+    trained, tested = (
+        next(source for source in ids if parts[source] == name) for name in (TRAIN, TEST)
+    )
     photos = [f"photo of {trained}", f"photo of {tested}", *(f"own {n}" for n in range(38))]
     second = prepared(tmp_path / "second", sources(5, prefix="o"), variants=2, photos=photos)
     found = read_split(split_of(second, [first / "split.parquet"], same_sources=False))
@@ -265,7 +310,9 @@ def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_pa
 
 def test_an_index_that_does_not_know_identical_photos_is_not_split(tmp_path):
     folder = prepared(tmp_path / "old", sources(29))
-    pq.write_table(pq.read_table(folder / "index.parquet").drop_columns([PHOTO]), folder / "index.parquet")
+    pq.write_table(
+        pq.read_table(folder / "index.parquet").drop_columns([PHOTO]), folder / "index.parquet"
+    )
     with pytest.raises(UserError, match=r"old/index\.parquet .*snakemake --forcerun prepare"):
         split_of(folder)
     assert not (folder / "split.parquet").exists()
@@ -273,7 +320,9 @@ def test_an_index_that_does_not_know_identical_photos_is_not_split(tmp_path):
 
 def test_a_budget_takes_each_photo_before_any_twice(tmp_path):
     """Given each photo twice, when half of the images are taken, then no photo is taken twice."""
-    folder = prepared(tmp_path / "twice", sources(10), photos=[f"photo {n // 2}" for n in range(40)])
+    folder = prepared(
+        tmp_path / "twice", sources(10), photos=[f"photo {n // 2}" for n in range(40)]
+    )
     taken = load_whole(DatasetFiles("twice", folder), replace(VIEW, budget=20))
     assert len({row // 2 for row in taken.rows}) == 20
 
@@ -290,7 +339,9 @@ def test_a_part_knows_its_images():
 @pytest.mark.parametrize("n, which", [(1, "test"), (3, "train")])
 def test_a_part_without_images_and_a_class_without_training_images_are_refused(tmp_path, n, which):
     folder = prepared(tmp_path / "d", sources(n))
-    table = split_of(folder, fractions=FRACTIONS if which == "test" else {"train": 0.1, "select": 0.2})
+    table = split_of(
+        folder, fractions=FRACTIONS if which == "test" else {"train": 0.1, "select": 0.2}
+    )
     with pytest.raises(UserError, match=rf"held_out: d: .* the {which} split"):
         load_dataset(DatasetFiles("d", folder, split=table), VIEW, which)
 
@@ -309,7 +360,11 @@ def test_subsets_are_nested_and_classes_are_balanced(labels, data):
 def test_sizes_are_numbers_or_fractions():
     whole = dataset(10)
     small, half = subset(whole, "6"), subset(whole, "0.5")
-    assert len(small.labels) == 6 and len(half.labels) == 20 and set(small.sources[1]) < set(half.sources[1])
+    assert (
+        len(small.labels) == 6
+        and len(half.labels) == 20
+        and set(small.sources[1]) < set(half.sources[1])
+    )
     assert subset(whole, "all") is whole
     for size in ("41", "0.001"):
         with pytest.raises(UserError, match=f"train_subset {size}: d has 40 images"):

@@ -27,7 +27,10 @@ def record(folder, seconds, **run):
     path = folder / RUN.format(**{"stage": "finetune", "model": "m", "target": "t", **run})
     if seconds is not None:
         path.parent.mkdir(parents=True)
-        provenance.write(path, {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}, "seconds": seconds})
+        provenance.write(
+            path,
+            {**FACTS, "log": "l", "inputs": {}, "outputs": {}, "sizes": {}, "seconds": seconds},
+        )
     return str(path.relative_to(folder))
 
 
@@ -61,7 +64,9 @@ def test_the_time_left_is_that_of_the_run_at_work(here, capsys):
     parent_run.RUNS.mkdir(parents=True)
     registration = parent_run.RUNS / f"{socket.gethostname()}.1.a"
     Path(f"{registration}.jobs").write_text("1")
-    cells = {"finetune": [record(here, 8.0, method="ft"), record(here, None, method="ft", target="u")]}
+    cells = {
+        "finetune": [record(here, 8.0, method="ft"), record(here, None, method="ft", target="u")]
+    }
     with FileLock(f"{registration}.lock"):
         print_status(cells, 2, "logs/tiny")
     assert "8.0 s with 1 job at once" in capsys.readouterr().out

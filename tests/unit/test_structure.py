@@ -50,7 +50,9 @@ def test_two_loads_do_not_differ_also_after_use(architecture):
         network(torch.zeros(1, *size))
     network.train()
     for one in (network, copy.deepcopy(network)):
-        assert structural_difference(one, reference) is None and changed_tensor(one, reference) is None
+        assert (
+            structural_difference(one, reference) is None and changed_tensor(one, reference) is None
+        )
 
 
 def test_equal_networks_do_not_differ(networks):
@@ -71,10 +73,16 @@ def test_equal_networks_do_not_differ(networks):
         (lambda net: net.layers[0]._forward_pre_hooks.clear(), "'layers.0' has other hooks"),
         (lambda net: net.layers.append(nn.Identity()), "'layers.3' is a Identity"),
         (lambda net: net.layers.pop(2), "'layers.2' is missing"),
-        (lambda net: net.layers._modules.update({"0": net.layers._modules.pop("0")}), "another order"),
+        (
+            lambda net: net.layers._modules.update({"0": net.layers._modules.pop("0")}),
+            "another order",
+        ),
         (lambda net: net.set_submodule("layers.2", nn.GELU()), "'layers.2' is a GELU"),
         (lambda net: setattr(net, "forward", lambda images: images), "'forward'"),
-        (lambda net: setattr(net.layers[2], "forward", torch.tanh), "'layers.2' has another 'forward'"),
+        (
+            lambda net: setattr(net.layers[2], "forward", torch.tanh),
+            "'layers.2' has another 'forward'",
+        ),
         (lambda net: setattr(net.layers[0], "stride", (2, 2)), "'layers.0' has another 'stride'"),
         (lambda net: setattr(net.layers[1], "eps", 0.1), "'layers.1' has another 'eps'"),
         (lambda net: setattr(net, "temperature", 1.0), "'temperature'"),

@@ -36,7 +36,10 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
                 run = {"model": model, "method": method, "size": size, "seeds": seeds_run}
                 for target, value in zip("ab", values, strict=True):
                     interval = {"ci_low": value - 1, "ci_high": value + 1.26}
-                    fit = {"fit": FITS[method], "unfinished": int(method in unfinished and target == "b")}
+                    fit = {
+                        "fit": FITS[method],
+                        "unfinished": int(method in unfinished and target == "b"),
+                    }
                     seeds_ri.append({**run, "target": target, "ri": value, **interval, **fit})
                 mri = sum(values) / 2
                 fit["unfinished"] = int(method in unfinished)
@@ -44,19 +47,35 @@ def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinis
                 if method not in unfinished:
                     reference = "pretrained" if "ft" in unfinished else "ft"
                     difference = mri - (0 if "ft" in unfinished else sum(RI["ft"]) / 2)
-                    ends = (np.nan, np.nan) if method == reference else (difference - 2, difference + 2.04)
-                    ranking.append({**run, **dict(zip(DIFFERENCE, (reference, difference, *ends), strict=True))})
+                    ends = (
+                        (np.nan, np.nan)
+                        if method == reference
+                        else (difference - 2, difference + 2.04)
+                    )
+                    ranking.append(
+                        {
+                            **run,
+                            **dict(zip(DIFFERENCE, (reference, difference, *ends), strict=True)),
+                        }
+                    )
             for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
                 pair = {"model": model, "size": size, "method": one, "other": other}
                 if {one, other} & set(unfinished):
                     continue
                 compared.append({**pair, "p_holm": 0.3})
                 compared_ri += [{**pair, "target": target, "p_holm": p} for target in "ab"]
-    made = {"mri": mean, "seeds_ri": seeds_ri, "comparisons": compared, "comparisons_ri": compared_ri}
+    made = {
+        "mri": mean,
+        "seeds_ri": seeds_ri,
+        "comparisons": compared,
+        "comparisons_ri": compared_ri,
+    }
     made["ranking"] = ranking
     known = {**COLUMNS, "mri": ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds"]}
     for name, lines in made.items():
-        columns = [key for key in [*known[name], "fit", "unfinished"] if not lines or key in lines[0]]
+        columns = [
+            key for key in [*known[name], "fit", "unfinished"] if not lines or key in lines[0]
+        ]
         pd.DataFrame(lines, columns=columns).to_csv(folder / f"{name}.csv", index=False)
     return {name: folder / f"{name}.csv" for name in made}
 
@@ -95,7 +114,14 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     text = summary()["md"]
     assert re.findall(r"<h2>(.*)</h2>", rendered(text)) == ["Net_1 &amp; Co", "Other"]
     rows, minus = rows_of(text), "\N{MINUS SIGN}"
-    assert rows[0] == ["Method", "Set|A#1", "Set $B~^\\", "mRI", "mRI minus full {fine}-tuning", "Fit (%)"]
+    assert rows[0] == [
+        "Method",
+        "Set|A#1",
+        "Set $B~^\\",
+        "mRI",
+        "mRI minus full {fine}-tuning",
+        "Fit (%)",
+    ]
     assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 5]
     interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
     assert rows[2] == [
@@ -109,7 +135,9 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
     assert rows[3][-2] == f"+0.2 [{minus}1.8, +2.2]"
     assert rows[3][-1] == "" and "†" not in text
     assert rows[4][0] == "probe|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
-    assert re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
+    assert (
+        re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
+    )
 
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
@@ -118,10 +146,17 @@ def test_latex_is_booktabs_with_every_name_escaped(summary):
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
     body = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1].replace("\\midrule\n", "")
     rows = body.strip().splitlines()
-    assert len(rows) == 4 and all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows)
+    assert len(rows) == 4 and all(
+        row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows
+    )
     first, second = r"Set|A\#1", r"Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert rows[0] == rf"Method & {first} & {second} & mRI & mRI minus full \{{fine\}}-tuning & Fit (\%) \\"
-    assert rows[1].startswith(r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$")
+    assert (
+        rows[0]
+        == rf"Method & {first} & {second} & mRI & mRI minus full \{{fine\}}-tuning & Fit (\%) \\"
+    )
+    assert rows[1].startswith(
+        r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$"
+    )
     assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% " in text
     assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
     unescaped = [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)]
@@ -143,7 +178,12 @@ def test_differences_from_the_reference_are_in_all_three_files(summary, tmp_path
     text = summary()
     assert r"$+0.2_{[-1.8, +2.2]}$" in text["tex"]
     line = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"]).loc["net", "lwf"]
-    assert line[DIFFERENCE].tolist() == ["ft", pytest.approx(0.17), pytest.approx(-1.83), pytest.approx(2.21)]
+    assert line[DIFFERENCE].tolist() == [
+        "ft",
+        pytest.approx(0.17),
+        pytest.approx(-1.83),
+        pytest.approx(2.21),
+    ]
     rows = rows_of(summary(unfinished=("ft",))["md"])
     assert rows[0][-2] == "mRI minus pretrained"
     assert rows[2][-2] == "\N{EN DASH}" and rows[3][-2] == "+4.0 [+2.0, +6.0]"
@@ -168,11 +208,16 @@ def test_a_model_without_methods_has_no_table(summary):
     assert empty["csv"].splitlines() == [HEADER]
 
 
-@pytest.mark.parametrize(("p", "expected"), [((0.01, 0.05), "x"), ((0.01, 0.051), None), ((0.2, 0.01), None)], ids=str)
+@pytest.mark.parametrize(
+    ("p", "expected"), [((0.01, 0.05), "x"), ((0.01, 0.051), None), ((0.2, 0.01), None)], ids=str
+)
 def test_the_best_is_better_than_every_other_or_nobody_is(p, expected):
     values = pd.Series({"x": 3.0, "y": 2.0, "z": 1.0})
     pairs = [("x", "y", p[0]), ("x", "z", p[1]), ("y", "z", 0.5), ("x", "pretrained", 1.0)]
-    assert best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.95) == expected
+    assert (
+        best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.95)
+        == expected
+    )
 
 
 def test_a_method_alone_is_not_called_best():
@@ -188,7 +233,9 @@ def test_a_p_of_the_level_itself_is_enough():
 
 
 def test_the_best_may_stand_on_either_side_of_its_pairs():
-    pairs = pd.DataFrame([("w", "x", 0.01), ("x", "y", 0.9), ("w", "y", 0.01)], columns=["method", "other", "p_holm"])
+    pairs = pd.DataFrame(
+        [("w", "x", 0.01), ("x", "y", 0.9), ("w", "y", 0.01)], columns=["method", "other", "p_holm"]
+    )
     assert best_of(pd.Series({"w": 1.0, "x": 2.0, "y": 3.0}), pairs, 0.95) is None
     assert best_of(pd.Series({"w": 9.0, "x": 2.0, "y": 3.0}), pairs, 0.95) == "w"
     assert best_of(pd.Series({"y": 3.0, "x": 2.0}), pairs.assign(p_holm=0.01), 0.95) == "y"
@@ -221,10 +268,24 @@ def test_every_model_has_its_own_best():
     values = pd.DataFrame(
         [
             (model, size, method, "a", value, value - 1, value + 1, 90.0, 0)
-            for model, size, order in (("m", "all", "ft probe"), ("n", "all", "probe ft"), ("n", "10", "ft probe"))
+            for model, size, order in (
+                ("m", "all", "ft probe"),
+                ("n", "all", "probe ft"),
+                ("n", "10", "ft probe"),
+            )
             for value, method in zip((2.0, 1.0), order.split(), strict=True)
         ],
-        columns=["model", "size", "method", "column", "value", "ci_low", "ci_high", "fit", "unfinished"],
+        columns=[
+            "model",
+            "size",
+            "method",
+            "column",
+            "value",
+            "ci_low",
+            "ci_high",
+            "fit",
+            "unfinished",
+        ],
     )
     compared = pd.DataFrame(
         [
@@ -235,7 +296,10 @@ def test_every_model_has_its_own_best():
         columns=["model", "size", "column", "method", "other", "p_holm"],
     )
     cells = cells_of(values, compared, 0.95)
-    assert {key for key, cell in cells.items() if cell.best} == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
+    assert {key for key, cell in cells.items() if cell.best} == {
+        ("m", "all", "ft", "a"),
+        ("n", "all", "probe", "a"),
+    }
     assert cells["n", "10", "probe", "a"] == Cell(1.0, 0.0, 2.0, 90.0, 0, False) and len(cells) == 6
 
 
@@ -243,11 +307,26 @@ def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary, t
     """The others are compared among themselves."""
     made = summary(unfinished=("ft",))
     rows = rows_of(made["md"])
-    assert [("†" in cell) for cell in rows[2]] == [False, False, True, True, False, False] and "**" not in rows[2][1]
-    assert not any("†" in cell for row in rows[3:] for cell in row) and "†: training unfinished" in made["md"]
-    assert r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in made["tex"] and r"\dag{}: training unfinished" in made["tex"]
+    assert [("†" in cell) for cell in rows[2]] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ] and "**" not in rows[2][1]
+    assert (
+        not any("†" in cell for row in rows[3:] for cell in row)
+        and "†: training unfinished" in made["md"]
+    )
+    assert (
+        r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in made["tex"]
+        and r"\dag{}: training unfinished" in made["tex"]
+    )
     table = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"])
-    assert table.loc[("net", "ft"), ["a_unfinished", "b_unfinished", "mri_unfinished"]].tolist() == [0, 1, 1]
+    assert table.loc[
+        ("net", "ft"), ["a_unfinished", "b_unfinished", "mri_unfinished"]
+    ].tolist() == [0, 1, 1]
     assert table["a_best"].sum() == 0, "lwf and probe tie"
     assert "**" not in summary(unfinished=tuple(RI))["md"]
 
@@ -258,6 +337,8 @@ def test_labels_in_markdown_stay_text(summary, monkeypatch, where):
     usual, hostile = rendered(summary()["md"]), "[x](javascript:alert(1)) **b** `c` | d"
     first = next(iter(LABELS[where].values()))
     monkeypatch.setitem(
-        LABELS, where, {name: hostile if label == first else label for name, label in LABELS[where].items()}
+        LABELS,
+        where,
+        {name: hostile if label == first else label for name, label in LABELS[where].items()},
     )
     assert rendered(summary()["md"]) == usual.replace(first.replace("&", "&amp;"), hostile)

@@ -21,10 +21,20 @@ EXPECTED = {  # first names of parameters of block1 to block4, in order of defin
         ["blocks.3", "blocks.4"],
         ["blocks.5", "blocks.6", "conv_head", "bn2"],
     ],
-    "vit": [["cls_token", "pos_embed", "patch_embed", "blocks.0"], ["blocks.1"], ["blocks.2"], ["blocks.3", "norm"]],
+    "vit": [
+        ["cls_token", "pos_embed", "patch_embed", "blocks.0"],
+        ["blocks.1"],
+        ["blocks.2"],
+        ["blocks.3", "norm"],
+    ],
     "clip_vit": [
         [
-            *("visual.class_embedding", "visual.positional_embedding", "visual.conv1", "visual.ln_pre"),
+            *(
+                "visual.class_embedding",
+                "visual.positional_embedding",
+                "visual.conv1",
+                "visual.ln_pre",
+            ),
             "visual.transformer.resblocks.0",
         ],
         ["visual.transformer.resblocks.1"],
@@ -32,7 +42,10 @@ EXPECTED = {  # first names of parameters of block1 to block4, in order of defin
         ["visual.proj", "visual.transformer.resblocks.3", "visual.ln_post"],
     ],
     "clip_resnet": [
-        [*(f"visual.{kind}{number}" for number in (1, 2, 3) for kind in ("conv", "bn")), "visual.layer1"],
+        [
+            *(f"visual.{kind}{number}" for number in (1, 2, 3) for kind in ("conv", "bn")),
+            "visual.layer1",
+        ],
         ["visual.layer2"],
         ["visual.layer3"],
         ["visual.layer4", "visual.attnpool"],
@@ -48,7 +61,9 @@ def test_blocks_are_quarters_of_the_depth_with_what_lies_before_and_after(name):
     for parameter, _ in network.named_parameters():
         block = "head" if parameter in head else None
         for number, starts in enumerate(EXPECTED[name], start=1):
-            if block is None and any(parameter == start or parameter.startswith(f"{start}.") for start in starts):
+            if block is None and any(
+                parameter == start or parameter.startswith(f"{start}.") for start in starts
+            ):
                 block = f"block{number}"
         assert found[parameter] == block, parameter
 
@@ -64,10 +79,16 @@ def test_every_parameter_of_every_architecture_is_in_a_block(name):
 
 @pytest.mark.parametrize(
     ("blocks", "parts"),
-    [(["block1"], ("conv1", "bn1", "layer1")), (["block4"], ("layer4",)), (["block3", "head"], ("layer3", "fc"))],
+    [
+        (["block1"], ("conv1", "bn1", "layer1")),
+        (["block4"], ("layer4",)),
+        (["block3", "head"], ("layer3", "fc")),
+    ],
     ids=["first", "last", "two"],
 )
-def test_only_the_chosen_blocks_are_trained_and_as_full_fine_tuning_would(network, target, blocks, parts):
+def test_only_the_chosen_blocks_are_trained_and_as_full_fine_tuning_would(
+    network, target, blocks, parts
+):
     model, history = trained(SurgicalFineTuning(lr=0.02, blocks=blocks), network, target)
     by_hand = copy.deepcopy(network)
     kept = [part for key, part in by_hand.named_parameters() if key.split(".")[0] in parts]
@@ -80,14 +101,23 @@ def test_only_the_chosen_blocks_are_trained_and_as_full_fine_tuning_would(networ
         assert torch.equal(model.state_dict()[key], value) == (
             not key.startswith(parts) or "running" in key or "num" in key
         )
-        torch.testing.assert_close(model.state_dict()[key], by_hand.state_dict()[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            model.state_dict()[key], by_hand.state_dict()[key], rtol=1e-3, atol=1e-5
+        )
 
 
 def test_a_block_that_does_not_exist_is_refused_with_those_that_do(target):
-    with pytest.raises(ValueError, match="blocks names 'block5', .* set some of block1, block2, block3, block4, head$"):
+    with pytest.raises(
+        ValueError,
+        match="blocks names 'block5', .* set some of block1, block2, block3, block4, head$",
+    ):
         SurgicalFineTuning(lr=0.1, blocks=["block1", "block5"])
-    shallow = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=16, num_heads=2, img_size=64)
-    with pytest.raises(ValueError, match="blocks names 'block2', .* set some of block1, block3, block4, head$"):
+    shallow = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, embed_dim=16, num_heads=2, img_size=64
+    )
+    with pytest.raises(
+        ValueError, match="blocks names 'block2', .* set some of block1, block3, block4, head$"
+    ):
         SurgicalFineTuning(lr=0.1, blocks=["block2"]).setup(task_of(shallow, target))
 
 

@@ -61,7 +61,9 @@ def chain(length, copies=1):
     return f'{"".join(uses)}<g id="a{length}">{RECT}</g>'
 
 
-INNER = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="secret.png" width="9" height="9"/></svg>'
+INNER = (
+    b'<svg xmlns="http://www.w3.org/2000/svg"><image href="secret.png" width="9" height="9"/></svg>'
+)
 XLINK = "xmlns:a='http://www.w3.org/1999/xlink' a:href"
 REFERENCES = {
     "image, a path in the folder": image("secret.png"),
@@ -80,7 +82,9 @@ REFERENCES = {
     "gradient": f'<linearGradient href="secret.svg#a"/>{RECT}',
     "an SVG in a data URL": image(data_url(INNER, "svg+xml")),
     "a compressed SVG in a data URL": image(data_url(gzip.compress(INNER), "svg+xml")),
-    "an SVG in a data URL of text": image("data:text/plain;base64," + base64.b64encode(INNER).decode()),
+    "an SVG in a data URL of text": image(
+        "data:text/plain;base64," + base64.b64encode(INNER).decode()
+    ),
     "a style attribute": '<rect style="fill:url(secret.svg#a)" width="9" height="9"/>',
     "a presentation attribute": '<rect fill="url( &quot;secret.svg#a&quot;)" width="9" height="9"/>',
     "a style element": f"<style>rect {{fill: URL('secret.svg#a')}}</style>{RECT}",
@@ -95,7 +99,9 @@ def test_a_drawing_reads_nothing_outside_of_it(tmp_path, monkeypatch, body):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.png").write_bytes(picture("PNG"))
     body = body.replace("{folder}", str(tmp_path)).replace("{name}", tmp_path.name)
-    with pytest.raises(UserError, match=r"^set: the icon 'ant' can't be rendered \(it refers to .*exclude"):
+    with pytest.raises(
+        UserError, match=r"^set: the icon 'ant' can't be rendered \(it refers to .*exclude"
+    ):
         drawn(body)
 
 
@@ -121,15 +127,21 @@ HOSTILE = {
     "250 nested groups": nested(250),
     "100000 nested groups": nested(100_000),
     "1e8 octaves": filtered('<feTurbulence numOctaves="1e8" baseFrequency=".1"/>'),
-    "octaves that are not a number": filtered('<feTurbulence numOctaves="nan" baseFrequency=".1"/>'),
+    "octaves that are not a number": filtered(
+        '<feTurbulence numOctaves="nan" baseFrequency=".1"/>'
+    ),
     "megabytes": "<a/>" * 2_000_000,
-    "octaves twice": filtered('<feTurbulence numOctaves="100000000" xmlns:x="x" x:numOctaves="1"/>'),
+    "octaves twice": filtered(
+        '<feTurbulence numOctaves="100000000" xmlns:x="x" x:numOctaves="1"/>'
+    ),
 }
 EXHAUSTING = {
     "a huge blur": '<filter id="a" x="-1e5" y="-1e5" width="2e5" height="2e5"><feGaussianBlur stdDeviation="1e5"/>'
     '</filter><rect width="9" height="9" filter="url(#a)"/>',
     "2000 turbulences": filtered('<feTurbulence numOctaves="10" baseFrequency=".1"/>' * 2000),
-    "a huge filter region": filtered('<feFlood flood-color="red"/><feMorphology radius="9999"/>', 10**9),
+    "a huge filter region": filtered(
+        '<feFlood flood-color="red"/><feMorphology radius="9999"/>', 10**9
+    ),
     "a huge pattern": '<pattern id="p" patternUnits="userSpaceOnUse" width="1e5" height="1e5"><rect width="1e5" '
     'height="1e5"/></pattern><rect width="16" height="16" fill="url(#p)"/>',
     "a use of itself": '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g>',
@@ -150,7 +162,9 @@ def test_a_drawing_that_would_crash_the_renderer_is_refused_before(body):
 
 @pytest.mark.attack("drawings")
 @pytest.mark.parametrize("body", examples(EXHAUSTING, {"a huge blur", "a use of itself"}))
-def test_a_drawing_that_crashes_the_renderer_or_exceeds_a_limit_is_named(tmp_path, monkeypatch, body):
+def test_a_drawing_that_crashes_the_renderer_or_exceeds_a_limit_is_named(
+    tmp_path, monkeypatch, body
+):
     """Or it is drawn after all, within the limits. Nothing is left behind, such as a core dump."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(svg, "SECONDS", 1)
@@ -195,7 +209,9 @@ def test_what_a_failed_renderer_prints_is_not_shown(monkeypatch, capfd, body, wh
     monkeypatch.setattr(svg, "MEMORY", 1 << 28)
     with pytest.raises(UserError) as failed:
         drawn(body)
-    sentence = rf"set: the icon 'ant' can't be rendered \({why}\); exclude it in the dataset's entry\."
+    sentence = (
+        rf"set: the icon 'ant' can't be rendered \({why}\); exclude it in the dataset's entry\."
+    )
     assert re.fullmatch(sentence, str(failed.value)), failed.value
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""
@@ -216,7 +232,10 @@ LEGITIMATE = {
     "a use": f'<g id="a">{RECT}</g><use href="#a" x="6"/><use xlink:href="#a" y="6"/>',
     "a style": f"<style>rect {{fill: #00f; clip-path: url('#c')}}</style>{RECT}",
     "text with a backslash and a URL": rf"<title>a\b url(x)</title>{RECT}",
-    **{f"a photo, {kind}": image(data_url(picture(kind), kind.lower())) for kind in ("PNG", "JPEG", "GIF", "WEBP")},
+    **{
+        f"a photo, {kind}": image(data_url(picture(kind), kind.lower()))
+        for kind in ("PNG", "JPEG", "GIF", "WEBP")
+    },
 }
 
 
@@ -226,7 +245,9 @@ def test_other_drawings_have_the_renderers_own_pixels(body):
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="-2 -2 20 20" '
         f'width="48" height="48">{body}</svg>'
     )
-    png = resvg_py.svg_to_bytes(svg_string=text, width=48, height=48, background="#ffffff", skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(
+        svg_string=text, width=48, height=48, background="#ffffff", skip_system_fonts=True
+    )
     assert (drawn(body) == np.asarray(decode(bytes(png), "x"))).all()
 
 
@@ -246,7 +267,9 @@ def test_one_process_renders_many_drawings_and_no_script_is_run_again(tmp_path):
         print(len(seen), len(psutil.Process().children()))
         """)
     )
-    made = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert made.stdout.split() == ["started", "1", "0"] and not made.stderr
 
 
@@ -273,15 +296,27 @@ def test_the_renderer_ends_after_its_parent_is_killed(body):
 
 @pytest.mark.attack("drawings")
 @pytest.mark.parametrize(
-    "body", [REFERENCES["image, a path in the folder"], EXHAUSTING["a chain of 200 uses"]], ids=["a file", "a crash"]
+    "body",
+    [REFERENCES["image, a path in the folder"], EXHAUSTING["a chain of 200 uses"]],
+    ids=["a file", "a crash"],
 )
-def test_a_job_with_a_hostile_drawing_ends_with_a_sentence_in_its_log_and_leaves_nothing(tmp_path, body):
+def test_a_job_with_a_hostile_drawing_ends_with_a_sentence_in_its_log_and_leaves_nothing(
+    tmp_path, body
+):
     icons = {"icons": {"ant": {"body": RECT}, "bee": {"body": body}}}
-    files = {"package/icons.json": json.dumps(icons).encode(), "package/chars.json": b'{"a": "ant", "b": "bee"}'}
+    files = {
+        "package/icons.json": json.dumps(icons).encode(),
+        "package/chars.json": b'{"a": "ant", "b": "bee"}',
+    }
     tar(tmp_path / "a.tar", files)
-    command = prepare_job("iconify", 'space=LabelSpace(("a", "b"), ((0,), (1,)), ("a", "b"), 2), margin=0.1')
+    command = prepare_job(
+        "iconify", 'space=LabelSpace(("a", "b"), ((0,), (1,)), ("a", "b"), 2), margin=0.1'
+    )
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert made.returncode == 1 and "the icon 'bee' can't be rendered" in (tmp_path / "log").read_text()
+    assert (
+        made.returncode == 1
+        and "the icon 'bee' can't be rendered" in (tmp_path / "log").read_text()
+    )
     assert len(made.stderr.splitlines()) == 1, made.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "log", "work"} and not any(
         (tmp_path / "work").iterdir()

@@ -47,7 +47,13 @@ FIT = [
     "|*_`[x](javascript:alert(1))$\\",
     "日本語",
 ]
-KINDS = {"datasets": "label", "models": "label", "methods": "label", "recipes": "label", "family": "title"}
+KINDS = {
+    "datasets": "label",
+    "models": "label",
+    "methods": "label",
+    "recipes": "label",
+    "family": "title",
+}
 MARKDOWN = {
     "pipe": "a | b",
     "bold": "**a** and __b__",
@@ -71,7 +77,9 @@ def entry(kind, key, text):
     """An entry of a kind of the catalogue whose text of a key is another."""
     if kind == "family":
         return validated({**published("families/emoji.yaml"), key: text}, kind, "own")
-    return validated({"own": {**published(f"{kind}.yaml")[COPIED[kind]], key: text}}, kind, "own")["own"]
+    return validated({"own": {**published(f"{kind}.yaml")[COPIED[kind]], key: text}}, kind, "own")[
+        "own"
+    ]
 
 
 @pytest.mark.attack("text")
@@ -96,7 +104,13 @@ def test_other_labels_are_kept_as_they_are(kind, text):
     assert entry(kind, KINDS[kind], text)[KINDS[kind]] == text
 
 
-PROSE = {"datasets": "origin", "models": "pretraining", "methods": "source", "recipes": "source", "family": "limits"}
+PROSE = {
+    "datasets": "origin",
+    "models": "pretraining",
+    "methods": "source",
+    "recipes": "source",
+    "family": "limits",
+}
 
 
 @pytest.mark.attack("text")
@@ -127,8 +141,12 @@ def classes(tmp_path):
         family, dataset = published("families/emoji.yaml"), published("datasets.yaml")["noto"]
         (tmp_path / "families").mkdir()
         (tmp_path / "families/own.yaml").write_text(yaml.safe_dump({**family, "classes": form}))
-        dataset = {key: value for key, value in dataset.items() if key not in ("classes", "exclude")}
-        (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"own": {**dataset, "family": "own"}}))
+        dataset = {
+            key: value for key, value in dataset.items() if key not in ("classes", "exclude")
+        }
+        (tmp_path / "datasets.yaml").write_text(
+            yaml.safe_dump({"own": {**dataset, "family": "own"}})
+        )
         catalog = Catalog([tmp_path])
         return catalog.label_space(catalog.datasets["own"])
 
@@ -137,7 +155,11 @@ def classes(tmp_path):
 
 @pytest.mark.attack("text")
 @pytest.mark.parametrize(
-    ("kind", "why"), [*(("own", why) for why in UNFIT), *((kind, "script") for kind in CLASS_FILES if kind != "own")]
+    ("kind", "why"),
+    [
+        *(("own", why) for why in UNFIT),
+        *((kind, "script") for kind in CLASS_FILES if kind != "own"),
+    ],
 )
 def test_class_names_that_are_markup_hidden_or_blank_are_refused(classes, kind, why):
     with pytest.raises(UserError, match=r"class|own\.csv") as refused:
@@ -153,7 +175,9 @@ def test_other_class_names_are_kept(classes, name):
 def shown(text):
     """What a Markdown renderer makes of a text in a table: the cells' text, without any markup."""
     (table,) = [
-        t for t in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text) if t.type == "inline"
+        t
+        for t in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        if t.type == "inline"
     ][2:3]
     assert {part.type for part in table.children} <= {"text", "text_special"}
     return "".join(part.content for part in table.children)
@@ -164,7 +188,9 @@ def shown(text):
 def test_text_in_markdown_stays_text(text):
     escaped = markdown(text)
     assert shown(f"| a | b |\n|---|---|\n| {escaped} | x |\n") == " ".join(text.split())
-    assert not re.search(r"(?<!\\)(\\\\)*\$", escaped), "GitHub typesets what is between two dollars"
+    assert not re.search(r"(?<!\\)(\\\\)*\$", escaped), (
+        "GitHub typesets what is between two dollars"
+    )
 
 
 URLS = {
@@ -172,10 +198,19 @@ URLS = {
     "user alone": ("ftp://secret@host/x", "ftp://[redacted]@host/x"),
     "at in password": ("https://a:secret@secret@host/", "https://[redacted]@host/"),
     "signature": ("https://h/x?X-Amz-Signature=secret&a=1", "https://h/x?[redacted]"),
-    "both in a sentence": ("from https://a:secret@h/x?k=secret now", "from https://[redacted]@h/x?[redacted] now"),
-    "list": ("['http://h/a?secret', 'http://h/b?secret']", "['http://h/a?[redacted] 'http://h/b?[redacted]"),
+    "both in a sentence": (
+        "from https://a:secret@h/x?k=secret now",
+        "from https://[redacted]@h/x?[redacted] now",
+    ),
+    "list": (
+        "['http://h/a?secret', 'http://h/b?secret']",
+        "['http://h/a?[redacted] 'http://h/b?[redacted]",
+    ),
     "fragment": ("https://h/x?a#secret", "https://h/x?[redacted]"),
-    "URL in a URL": ("https://h/https://a:secret@g/x?secret", "https://h/https://[redacted]@g/x?[redacted]"),
+    "URL in a URL": (
+        "https://h/https://a:secret@g/x?secret",
+        "https://h/https://[redacted]@g/x?[redacted]",
+    ),
     "none": ("https://h/@user/x: HTTP 404", "https://h/@user/x: HTTP 404"),
 }
 
@@ -198,7 +233,14 @@ WITH_USER = "https://user:secret@example.org/a.zip?x=secret"
         {"source": {**HTTP, "urls": [WITH_USER]}},
         {"source": {**HTTP, "urls": ["https://example.org/a", "https://secret@example.org"]}},
         {"source": {**MANUAL, "page": WITH_USER}},
-        {"source": {"kind": "file", "path": WITH_USER, "file": "a.zip", "digest": "md5:" + 32 * "0"}},
+        {
+            "source": {
+                "kind": "file",
+                "path": WITH_USER,
+                "file": "a.zip",
+                "digest": "md5:" + 32 * "0",
+            }
+        },
         {"origin": f"from {WITH_USER}"},
         {"label": WITH_USER},
     ],
@@ -222,14 +264,21 @@ def test_urls_in_config_are_refused_without_repeating_them(key, listed):
 @pytest.mark.attack("text")
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:1/x?X-Amz-Signature=secret", "http://localhost:1/x?secret", "http://[secret/x?secret"],
+    [
+        "http://127.0.0.1:1/x?X-Amz-Signature=secret",
+        "http://localhost:1/x?secret",
+        "http://[secret/x?secret",
+    ],
     ids=["refused connection", "signature without a name", "malformed"],
 )
 def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, capsys, url):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rib.data.http.ATTEMPTS", 1)
     again = url.replace("[secret", "[")
-    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"):
+    with (
+        pytest.raises(SystemExit),
+        job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"),
+    ):
         fetch([again], tmp_path / "part", HTTP["digest"], None, "set")
     said = Path("a.log").read_text() + capsys.readouterr().err
     assert "set: no URL gave the file" in said and "?[redacted]" in said and "secret" not in said
@@ -238,7 +287,10 @@ def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, caps
 @pytest.mark.attack("text")
 def test_tracebacks_in_logs_have_no_signatures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit), job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"):
+    with (
+        pytest.raises(SystemExit),
+        job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"),
+    ):
         raise KeyError("https://h/x?secret")
     assert "Traceback" in Path("a.log").read_text() and "secret" not in Path("a.log").read_text()
 

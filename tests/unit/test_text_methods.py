@@ -97,7 +97,11 @@ def test_captions_are_prompts_of_the_class_drawn_anew_in_each_step(clip):
         for row, found in zip(ROWS, seen[-1], strict=True):
             counts.setdefault(int(row) % 3, set()).add(found)
     possible = {
-        label: {tuple(Letters()([t(NAMES[i])])[0].tolist()) for i in SPACE.indices[label] for t in TEMPLATES}
+        label: {
+            tuple(Letters()([t(NAMES[i])])[0].tolist())
+            for i in SPACE.indices[label]
+            for t in TEMPLATES
+        }
         for label in (0, 1)
     }
     assert counts == possible and len(set(seen)) > 50
@@ -113,9 +117,15 @@ def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
     rows = np.array([row for row in range(10) if row % 3 == 0] * 50)
     assert {algorithm.labels[row] for row in rows} == {0}
     # when
-    captions = [tuple(tokens) for algorithm.step in range(3) for tokens in algorithm.captions(rows).tolist()]
+    captions = [
+        tuple(tokens) for algorithm.step in range(3) for tokens in algorithm.captions(rows).tolist()
+    ]
     # then: each of two outputs with three prompts has a sixth, within five standard deviations
-    prompts = {tuple(Letters()([template(NAMES[i])])[0].tolist()) for i in SPACE.indices[0] for template in TEMPLATES}
+    prompts = {
+        tuple(Letters()([template(NAMES[i])])[0].tolist())
+        for i in SPACE.indices[0]
+        for template in TEMPLATES
+    }
     share = 1 / len(prompts)
     spread = math.sqrt(share * (1 - share) / len(captions))
     counts = Counter(captions)
@@ -124,7 +134,9 @@ def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
         assert counts[prompt] / len(captions) == pytest.approx(share, abs=5 * spread)
 
 
-@pytest.mark.parametrize(("method", "name"), [("flyp", "clip_vit"), ("flyp", "siglip_clip"), ("carot", "clip_resnet")])
+@pytest.mark.parametrize(
+    ("method", "name"), [("flyp", "clip_vit"), ("flyp", "siglip_clip"), ("carot", "clip_resnet")]
+)
 def test_the_checkpoint_is_the_zero_shot_classifier_of_the_trained_towers(method, name, tmp_path):
     """Made by open_clip's own builder with the tokenizer; nothing but the image tower and the head is stored."""
     model = open_clip_model(name)
@@ -156,9 +168,13 @@ def test_the_history_has_the_contrastive_loss_and_the_cross_entropy_of_the_zero_
         for algorithm.step, rows in enumerate((order[:4], order[4:8], order[8:])):
             texts = clip.encode_text(algorithm.captions(rows), normalize=True)
             features = clip.encode_image(pixels_of()[rows], normalize=True)
-            losses.append(open_clip.ClipLoss()(features, texts, clip.logit_scale.exp()).item() * len(rows))
+            losses.append(
+                open_clip.ClipLoss()(features, texts, clip.logit_scale.exp()).item() * len(rows)
+            )
     assert row["loss"] == pytest.approx(sum(losses) / 10, rel=1e-4)
-    assert row["cross_entropy"] == pytest.approx(F.cross_entropy(scores, labels, label_smoothing=0.1).item(), rel=1e-4)
+    assert row["cross_entropy"] == pytest.approx(
+        F.cross_entropy(scores, labels, label_smoothing=0.1).item(), rel=1e-4
+    )
     assert row["accuracy"] == pytest.approx((scores.argmax(dim=1) == labels).float().mean().item())
 
 
@@ -188,9 +204,14 @@ def test_carots_loss_is_the_authors(clip):
     algorithm.logits(ROWS)
     found = algorithm.error(ROWS, torch.tensor(7.0))
     tokens, n = algorithm.captions(ROWS), len(ROWS)
-    student, teacher = (similarities(model, ROWS, tokens) for model in (together(algorithm).eval(), clip))
+    student, teacher = (
+        similarities(model, ROWS, tokens) for model in (together(algorithm).eval(), clip)
+    )
     contrastive = divergence = 0.0
-    for own, taught in ((student, teacher), (list(zip(*student, strict=True)), list(zip(*teacher, strict=True)))):
+    for own, taught in (
+        (student, teacher),
+        (list(zip(*student, strict=True)), list(zip(*teacher, strict=True))),
+    ):
         for i in range(n):
             q, p = softmax(own[i]), softmax(taught[i])
             contrastive -= math.log(q[i]) / (2 * n)
@@ -204,7 +225,9 @@ def test_carots_loss_is_the_authors(clip):
         )
     )
     assert divergence > 0.01
-    assert found.item() == pytest.approx(contrastive + 0.2 * constraint + 1.5 * divergence, rel=1e-4)
+    assert found.item() == pytest.approx(
+        contrastive + 0.2 * constraint + 1.5 * divergence, rel=1e-4
+    )
     found.backward()
     assert algorithm.model.visual.proj.grad.any() and not any(
         part.grad is not None for part in algorithm.memory.values()
@@ -320,8 +343,12 @@ def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monk
         logits = algorithm.logits(ROWS)
         assert torch.equal(logits, algorithm.model(algorithm.inputs[ROWS]))
         tokens = algorithm.task.text.random(5, 3, np.random.default_rng([0, algorithm.step, 3]))
-        after, before = (similarities(model, ROWS, tokens) for model in (together(algorithm).eval(), clip))
-        pairs = [pair for rows in zip(after, before, strict=True) for pair in zip(*rows, strict=True)]
+        after, before = (
+            similarities(model, ROWS, tokens) for model in (together(algorithm).eval(), clip)
+        )
+        pairs = [
+            pair for rows in zip(after, before, strict=True) for pair in zip(*rows, strict=True)
+        ]
         wanted = 0.6 * sum((a - b) ** 2 for a, b in pairs) / (2 * 5 * len(ROWS))
         found[algorithm.step] = algorithm.penalty(ROWS, logits)
         assert found[algorithm.step].item() == pytest.approx(wanted, rel=1e-3) and wanted > 1e-3
@@ -345,7 +372,9 @@ def test_lipsum_ft_in_micro_batches_is_the_whole_batch(clip):
     results = []
     for micro in (ALL, 2):
         algorithm, before = ready(LipsumFineTuning(**LIPSUM), clip)
-        results.append(train(algorithm, before, replace(TRAINING, micro_batch_size=micro), RUN, CPU))
+        results.append(
+            train(algorithm, before, replace(TRAINING, micro_batch_size=micro), RUN, CPU)
+        )
     (whole, a), (parts, b) = results
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     assert [row["loss"] for row in whole] == pytest.approx([row["loss"] for row in parts], rel=1e-4)
@@ -362,7 +391,9 @@ def test_random_texts_have_the_frame_of_the_tokenizers_own(clip):
     texts = text.random(200, 3, np.random.default_rng(0))
     assert texts[:, 0].eq(62).all() and texts[:, 4].eq(63).all() and texts[:, 5:].eq(0).all()
     assert set(texts[:, 1:4].flatten().tolist()) == set(range(1, 62))
-    last = replace(text, after=torch.tensor([9, 0, 0, 0, 5]), before=text.before[:0])  # a class token at the end
+    last = replace(
+        text, after=torch.tensor([9, 0, 0, 0, 5]), before=text.before[:0]
+    )  # a class token at the end
     assert last.random(1, 2, np.random.default_rng(0))[0, 2:].tolist() == [9, 0, 5]
 
 
@@ -376,7 +407,9 @@ def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
         assert torch.equal(before[name], after[name]) == (name in head), name
         assert not torch.equal(before[name], other[name]), name
     once = replace(TRAINING, epochs=1, batch_size=10)
-    model, whole = (trained(kind(lr=0.01), network, target, once)[0] for kind in (FrozenHead, FullFineTuning))
+    model, whole = (
+        trained(kind(lr=0.01), network, target, once)[0] for kind in (FrozenHead, FullFineTuning)
+    )
     for (name, a), (_, b) in zip(model.named_parameters(), whole.named_parameters(), strict=True):
         assert torch.equal(a, b) != (name in head), name
 
@@ -419,7 +452,11 @@ def test_carots_settings_out_of_range_are_named(settings, said):
 
 @pytest.mark.parametrize(
     ("key", "value", "range_"),
-    [("weight", -1, "number of at least 0"), ("texts", 0, "whole number from 1"), ("length", 0, "whole number from 1")],
+    [
+        ("weight", -1, "number of at least 0"),
+        ("texts", 0, "whole number from 1"),
+        ("length", 0, "whole number from 1"),
+    ],
 )
 def test_lipsum_fts_settings_out_of_range_are_named(key, value, range_):
     with pytest.raises(ValueError, match=f"{key} is {value}; set a {range_}"):
@@ -438,7 +475,9 @@ def test_what_a_model_lacks_is_a_sentence(clip):
         ready(METHODS["carot"](), open_clip_model("convnext_clip_mlp"), "convnext_clip_mlp")
 
 
-@pytest.mark.parametrize("name", ["clip_vit", "clip_resnet", "convnext_clip", "pe_clip", "eva02_clip", "mobileclip2"])
+@pytest.mark.parametrize(
+    "name", ["clip_vit", "clip_resnet", "convnext_clip", "pe_clip", "eva02_clip", "mobileclip2"]
+)
 def test_the_constrained_projection_is_the_last_of_the_image_tower(name):
     """Features are linear in it, up to a bias."""
     visual, found = open_clip_model(name).visual, []
@@ -453,6 +492,8 @@ def test_the_constrained_projection_is_the_last_of_the_image_tower(name):
 
 def test_contrastive_losses_are_refused_in_micro_batches(clip):
     algorithm, before = ready(METHODS["flyp"](), clip)
-    with pytest.raises(UserError, match=r"compares all images of a batch; set training.micro_batch_size to all\."):
+    with pytest.raises(
+        UserError, match=r"compares all images of a batch; set training.micro_batch_size to all\."
+    ):
         train(algorithm, before, replace(TRAINING, micro_batch_size=3), RUN, CPU)
     train(algorithm, before, replace(TRAINING, micro_batch_size=4, epochs=1), RUN, CPU)

@@ -57,7 +57,11 @@ def test_the_tables_of_a_family_are_named_for_dvc(called):
     stated = yaml.safe_load(Path("reports/f/dvc.yaml").read_text())
     assert stated["metrics"] == ["tables/mri.json"]
     (plot,) = (facts for plot in stated["plots"] for facts in plot.values())
-    assert (plot["x"], plot["y"], plot["template"]) == ("mri", {"tables/mri.csv": "method"}, "intervals")
+    assert (plot["x"], plot["y"], plot["template"]) == (
+        "mri",
+        {"tables/mri.csv": "method"},
+        "intervals",
+    )
 
 
 @pytest.mark.parametrize("units", [[], ["nothing/*"], ["results/*.dvc"]], ids=str)
@@ -97,7 +101,11 @@ def test_errors_of_dvc_are_one_line_without_secrets(monkeypatch, error, line):
     with pytest.raises(UserError, match=f"^{line}") as caught, tracking.dvc_repository():
         pass
     told = str(caught.value)
-    assert "\n" not in told and len(told) <= 1000 and not {"secret", "hidden"} & {*re.findall(r"\w+", told)}
+    assert (
+        "\n" not in told
+        and len(told) <= 1000
+        and not {"secret", "hidden"} & {*re.findall(r"\w+", told)}
+    )
 
 
 def test_a_refusal_of_dvc_has_its_reason():
@@ -131,7 +139,10 @@ def test_what_another_command_of_dvc_has_at_work_is_left_alone(command):
     at_work = [Path("results/a", tmp_fname()), Path(".dvc/cache/files", tmp_fname())]
     for path in at_work:
         path.write_text("half a file")
-    call = {"track": lambda: tracking.track(["results/*"], Path("reports/f")), "pull": lambda: pull([])}[command]
+    call = {
+        "track": lambda: tracking.track(["results/*"], Path("reports/f")),
+        "pull": lambda: pull([]),
+    }[command]
     with Repo() as other, other.lock, pytest.raises(UserError, match="at work in this folder"):
         call()
     assert all(path.exists() for path in at_work) and not FILE.exists()

@@ -34,17 +34,28 @@ def counts_of(*tuned, seed=1):
         places=places,
         labels={name: np.zeros(len(own), int) for name, own in places.items()},
         images={name: np.full(len(own), 2, np.uint16) for name, own in places.items()},
-        correct={n: rng.integers(0, 3, (len(states), len(own)), dtype=np.uint16) for n, own in places.items()},
+        correct={
+            n: rng.integers(0, 3, (len(states), len(own)), dtype=np.uint16)
+            for n, own in places.items()
+        },
     )
 
 
 def runs(*methods, targets=("a", "b"), seeds=(0,), size="all"):
-    return [("m", method, target, size, seed, None) for method in methods for target in targets for seed in seeds]
+    return [
+        ("m", method, target, size, seed, None)
+        for method in methods
+        for target in targets
+        for seed in seeds
+    ]
 
 
 def accuracy(counts, state, dataset, weights):
     """Accuracy in percent of one state, with one replicate's weights."""
-    own, right = weights[PLACES[dataset]].astype(float), counts.correct[dataset][counts.states.index(state)]
+    own, right = (
+        weights[PLACES[dataset]].astype(float),
+        counts.correct[dataset][counts.states.index(state)],
+    )
     return 100 * (own * right).sum() / (2 * own).sum() if own.sum() else np.nan
 
 
@@ -56,7 +67,12 @@ def reference(counts, states, weights):
         change.append(
             np.mean(
                 [
-                    np.mean([accuracy(counts, s, d, drawn) - accuracy(counts, PRETRAINED, d, drawn) for d in others])
+                    np.mean(
+                        [
+                            accuracy(counts, s, d, drawn) - accuracy(counts, PRETRAINED, d, drawn)
+                            for d in others
+                        ]
+                    )
                     for s, others in ((s, [d for d in PLACES if d != s[2]]) for s in states)
                 ]
             )
@@ -77,7 +93,10 @@ def test_both_means_and_their_intervals_are_those_of_the_same_replicates():
         wanted = [(part[0], *np.nanpercentile(part[1:], [5, 95])) for part in pair]
         assert table.loc[method, NUMBERS].tolist() == pytest.approx(np.ravel(wanted).tolist())
     before = np.mean([accuracy(counts, PRETRAINED, dataset, weights[0]) for dataset in ("a", "b")])
-    assert table["on_target_before"].tolist() == pytest.approx([before, before]) and "curve" not in table.index
+    assert (
+        table["on_target_before"].tolist() == pytest.approx([before, before])
+        and "curve" not in table.index
+    )
 
 
 @pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2, 5)])
@@ -85,7 +104,10 @@ def test_seeds_count_on_both_axes_and_targets_count_that_are_only_fine_tuned_on(
     states = runs("ft", seeds=seeds)
     counts, weights = counts_of(*states), object_weights(OBJECTS, 200, 0)
     row = mri_of(counts, weights, 0.95, ood_datasets=["a", "c"]).loc["ft"]
-    by_run = [[[accuracy(counts, s, t, w) for w in weights] for s in states if s[2] == t] for t in ("a", "b")]
+    by_run = [
+        [[accuracy(counts, s, t, w) for w in weights] for s in states if s[2] == t]
+        for t in ("a", "b")
+    ]
     assert row[NUMBERS[:3]].tolist() == pytest.approx(over_runs(np.array(by_run), 0.95))
     per_seed = ood_accuracies(counts, weights[:1], ["a", "c"])
     means = [np.mean([per_seed[s].change[0] for s in states if s[4] == seed]) for seed in seeds]
@@ -102,11 +124,16 @@ def test_targets_that_are_not_evaluated_are_left_out(seeds):
     own = [accuracy(counts, ("m", "ft", "a", "all", seed, None), "a", weights[0]) for seed in seeds]
     assert row[["on_target", "on_target_before"]].tolist() == pytest.approx([np.mean(own), before])
     none = mri_of(counts_of(*runs("ft", targets=("outside",), seeds=seeds)), weights)
-    assert none[[*NUMBERS[:3], "on_target_before"]].isna().all(axis=None) and none["mri"].notna().all()
+    assert (
+        none[[*NUMBERS[:3], "on_target_before"]].isna().all(axis=None) and none["mri"].notna().all()
+    )
 
 
 def test_sizes_are_rows_of_their_own():
-    counts, weights = counts_of(*runs("ft"), *runs("ft", size="0.5")), object_weights(OBJECTS, 30, 0)
+    counts, weights = (
+        counts_of(*runs("ft"), *runs("ft", size="0.5")),
+        object_weights(OBJECTS, 30, 0),
+    )
     table = mri_of(counts, weights).set_index("size")
     for size in ("all", "0.5"):
         own, _ = reference(counts, runs("ft", size=size), weights[:1])
@@ -121,7 +148,15 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         index.to_parquet(tmp_path / name / "view/index.parquet")
     runs = [("pretrained", "none", None, 1), ("ft", "a", 0.5, 2), ("ft", "a", 1.0, 3)]
     parts = [
-        {"model": "m", "method": method, "target": target, "size": "all", "seed": 0, "alpha": alpha, "dataset": name}
+        {
+            "model": "m",
+            "method": method,
+            "target": target,
+            "size": "all",
+            "seed": 0,
+            "alpha": alpha,
+            "dataset": name,
+        }
         | {"row": place, "rank": int(place >= right)}
         for method, target, alpha, right in runs
         for name in ("a", "b")
@@ -171,18 +206,25 @@ def mri_table(points=POINTS, models=("m",), seeds=1):
         for model in models
         for method, (x, y) in points.items()
     ]
-    return pd.DataFrame(lines, columns=["model", "method", "size", "seeds", "on_target_before", *NUMBERS])
+    return pd.DataFrame(
+        lines, columns=["model", "method", "size", "seeds", "on_target_before", *NUMBERS]
+    )
 
 
 def marks(axes):
     """Places of the points, by label."""
     named = [line for line in axes.lines if not line.get_label().startswith("_")]
-    return {line.get_label(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in named}
+    return {
+        line.get_label(): list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for line in named
+    }
 
 
 def joined(axes):
     """Places along each line through several points."""
-    several = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 2]
+    several = [
+        line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 2
+    ]
     return [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in several]
 
 
@@ -203,13 +245,21 @@ def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
     assert any(np.array_equal(end, [[95, 11.5], [95, 12.25]]) for end in ends)
     assert axes.get_title("left") == "M" and len(shown) == 5
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["pretrained", *(s["label"] for s in STYLES.values())]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "pretrained",
+        *(s["label"] for s in STYLES.values()),
+    ]
 
 
 def test_variants_that_share_colour_and_marker_are_filled_differently():
     figure, _ = tradeoff.draw(mri_table(), NO_CURVE, **SETTINGS)
     fills = {line.get_label(): line.get_fillstyle() for line in figure.axes[0].lines}
-    assert (fills["FT"], fills["LP"], fills["W, alpha 0.9"], fills["W, alpha 0.1"]) == ("full", "full", "full", "none")
+    assert (fills["FT"], fills["LP"], fills["W, alpha 0.9"], fills["W, alpha 0.1"]) == (
+        "full",
+        "full",
+        "full",
+        "none",
+    )
 
 
 def test_each_parent_has_a_line_of_its_own():
@@ -220,19 +270,33 @@ def test_each_parent_has_a_line_of_its_own():
 
 def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
     states = [
-        ("m", "curve", target, seed, alpha, 20 + 75 * alpha + 2 * seed, 30 * alpha * (1 - alpha) + apart)
+        (
+            "m",
+            "curve",
+            target,
+            seed,
+            alpha,
+            20 + 75 * alpha + 2 * seed,
+            30 * alpha * (1 - alpha) + apart,
+        )
         for target, apart in (("a", -1), ("b", 1))
         for seed in (-1, 1)
         for alpha in (1.0, 0.0, 0.5)
     ]
-    curves = pd.DataFrame(states, columns=["model", "method", "target", "seed", "alpha", "downstream", "ri"])
-    curves = pd.concat([curves, curves.assign(target="outside", downstream=np.nan, ri=curves["ri"] + 3)])
+    curves = pd.DataFrame(
+        states, columns=["model", "method", "target", "seed", "alpha", "downstream", "ri"]
+    )
+    curves = pd.concat(
+        [curves, curves.assign(target="outside", downstream=np.nan, ri=curves["ri"] + 3)]
+    )
     methods = {**STYLES, "curve": {"label": "C", "colour": "#000000", "marker": "."}}
     settings = {**SETTINGS, "methods": methods, "averages": {}}
     figure, shown = tradeoff.draw(mri_table(), curves, **settings)
     (line,) = joined(figure.axes[0])
     assert np.ravel(line) == pytest.approx([20, 1.5, 57.5, 9, 95, 1.5]) and len(shown) == 5 + 3
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5"] and marks(figure.axes[0])["C"] == []
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5"] and marks(figure.axes[0])[
+        "C"
+    ] == []
 
 
 @pytest.mark.parametrize(("seeds", "note"), [(1, "objects, for these networks and targets"),
@@ -241,7 +305,10 @@ def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
 def test_the_axis_says_what_the_accuracy_is_and_the_note_what_is_resampled(seeds, note):
     figure, _ = tradeoff.draw(mri_table(seeds=seeds), NO_CURVE, **SETTINGS)
     label, *below = figure.get_supxlabel().split("\n")
-    assert label == "fit of the training images (%)" and figure.get_supylabel() == "mRI (percentage points)"
+    assert (
+        label == "fit of the training images (%)"
+        and figure.get_supylabel() == "mRI (percentage points)"
+    )
     assert " ".join(below) == f"whiskers: 90% confidence intervals over {note}"
 
 
@@ -259,9 +326,21 @@ def test_a_target_that_is_not_evaluated_leaves_an_empty_panel():
 
 
 def test_the_way_through_training_goes_from_the_pretrained_model_to_the_end():
-    steps = [("ft", 0, 20, 0), ("ft", 50, 60, 8), ("ft", 100, 95, 12), ("lp", 0, 20, 0), ("lp", 100, 70, -3)]
-    table = pd.DataFrame([("m", *step) for step in steps], columns=["model", "method", "trained", "on_target", "mri"])
-    settings = {**LOOK, "methods": {name: STYLES[name] for name in ("ft", "lp")}, "targets": {"a": "Set A"}}
+    steps = [
+        ("ft", 0, 20, 0),
+        ("ft", 50, 60, 8),
+        ("ft", 100, 95, 12),
+        ("lp", 0, 20, 0),
+        ("lp", 100, 70, -3),
+    ]
+    table = pd.DataFrame(
+        [("m", *step) for step in steps], columns=["model", "method", "trained", "on_target", "mri"]
+    )
+    settings = {
+        **LOOK,
+        "methods": {name: STYLES[name] for name in ("ft", "lp")},
+        "targets": {"a": "Set A"},
+    }
     figure, shown = tradeoff_epochs.draw(table, **settings)
     (axes,) = figure.axes
     lines = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "."]

@@ -8,7 +8,17 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.records import provenance
-from rib.records.verify import CHANGED, MISSING, STALE, UNRECORDED, Finding, examine, related, report_lines, verify
+from rib.records.verify import (
+    CHANGED,
+    MISSING,
+    STALE,
+    UNRECORDED,
+    Finding,
+    examine,
+    related,
+    report_lines,
+    verify,
+)
 from tiny.records import edit, make, output, record
 
 CHAIN = ("a", "b", "c")
@@ -23,12 +33,18 @@ def folder(tmp_path, monkeypatch):
 
 
 def found(*names: str) -> list[tuple[str, str]]:
-    return [(finding.kind, finding.file) for finding in examine([record(name) for name in names or "c"]).findings]
+    return [
+        (finding.kind, finding.file)
+        for finding in examine([record(name) for name in names or "c"]).findings
+    ]
 
 
 def test_all_that_a_result_was_made_from_is_hashed():
     seen = examine([record("c")])
-    assert list(seen.records) == [record(name) for name in CHAIN] and seen.findings == seen.absent == []
+    assert (
+        list(seen.records) == [record(name) for name in CHAIN]
+        and seen.findings == seen.absent == []
+    )
     assert seen.hashes == {output(name): sha256(Path(output(name))) for name in CHAIN}
 
 
@@ -45,7 +61,9 @@ def test_a_lost_output_is_named():
 def test_what_was_made_from_other_inputs_is_stale():
     make("a", "made again")
     seen = examine([record("c")])
-    assert seen.findings == [Finding(STALE, output("b"), record("b"), f"{output('a')} differs from the record")]
+    assert seen.findings == [
+        Finding(STALE, output("b"), record("b"), f"{output('a')} differs from the record")
+    ]
 
 
 def test_an_input_that_no_job_makes_is_compared_and_missed():
@@ -59,7 +77,9 @@ def test_an_input_that_no_job_makes_is_compared_and_missed():
     assert found() == [(MISSING, "captions.rst")]
 
 
-@pytest.mark.parametrize(("damage", "why"), [(None, "no record"), ("{", "damaged"), ("[]", "damaged")])
+@pytest.mark.parametrize(
+    ("damage", "why"), [(None, "no record"), ("{", "damaged"), ("[]", "damaged")]
+)
 @pytest.mark.parametrize(("name", "asked"), [("b", "cb"), ("b", "c"), ("c", "c")])
 def test_an_output_whose_record_is_lost_or_damaged_is_named(name, asked, damage, why):
     """Where nothing asked for its job and no record tells of it, as an input of another."""
@@ -87,7 +107,11 @@ def test_what_was_not_pulled_is_counted_and_no_difference():
     provenance.gather([Path("results")])
     shutil.rmtree("results/a")
     seen = examine([record("c")])
-    assert seen.absent == [record("a")] and seen.findings == [] and set(seen.records) == {record("b"), record("c")}
+    assert (
+        seen.absent == [record("a")]
+        and seen.findings == []
+        and set(seen.records) == {record("b"), record("c")}
+    )
     shutil.rmtree("results/b")
     Path("results/b").mkdir()
     assert record("b") in examine([record("c")]).absent
@@ -101,7 +125,9 @@ def test_jobs_that_share_a_folder_are_told_apart():
     made["outputs"] = {"results/c/one.parquet": sha256(Path("results/c/one.parquet"))}
     provenance.write(Path("results/c/one.provenance.json"), made)
     findings = examine(["results/c/one.provenance.json", "results/c/two.provenance.json"]).findings
-    assert [(finding.kind, finding.file) for finding in findings] == [(UNRECORDED, "results/c/two.parquet")]
+    assert [(finding.kind, finding.file) for finding in findings] == [
+        (UNRECORDED, "results/c/two.parquet")
+    ]
 
 
 def test_what_differs_is_printed_with_a_remedy_logged_and_refused(capsys, caplog):
@@ -132,10 +158,14 @@ def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders()
     """Nothing was gathered; makers are found beside the inputs."""
     known, makers = related([record("c")])
     assert list(known) == [record(name) for name in CHAIN]
-    assert {path: len(lines) for path, lines in known.items()} == {record(name): 1 for name in CHAIN}
+    assert {path: len(lines) for path, lines in known.items()} == {
+        record(name): 1 for name in CHAIN
+    }
     assert makers == {output(name): record(name) for name in CHAIN}
     assert list(related([record("b"), record("b")])[0]) == [record("a"), record("b")]
-    assert related([]) == ({}, {}) and related(["results/x/provenance.json"])[0] == {"results/x/provenance.json": []}
+    assert related([]) == ({}, {}) and related(["results/x/provenance.json"])[0] == {
+        "results/x/provenance.json": []
+    }
 
 
 def test_inputs_outside_of_what_jobs_make_are_not_looked_beside():
@@ -195,13 +225,17 @@ def test_every_other_input_makes_a_finding_and_a_job_without_outputs_is_named_by
     listed = {"one.txt": "0" * 64, "same.txt": sha256(Path("same.txt")), "other.txt": "1" * 64}
     edit("c", inputs=listed, outputs={})
     assert examine([record("c")]).findings == [
-        Finding(STALE, record("c"), record("c"), f"{file} differs from the record") for file in ("one.txt", "other.txt")
+        Finding(STALE, record("c"), record("c"), f"{file} differs from the record")
+        for file in ("one.txt", "other.txt")
     ]
 
 
 def test_a_record_with_an_output_elsewhere_is_another_jobs():
     Path("results/c/more.txt").write_text("more")
-    both = {output("c"): sha256(Path(output("c"))), "results/c/more.txt": sha256(Path("results/c/more.txt"))}
+    both = {
+        output("c"): sha256(Path(output("c"))),
+        "results/c/more.txt": sha256(Path("results/c/more.txt")),
+    }
     edit("c", outputs=both)
     assert found() == []
     edit("c", outputs={**both, output("b"): sha256(Path(output("b")))})
@@ -227,7 +261,9 @@ def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
     for name in ("two.parquet", "two.provenance.json", "c.dvc", "half.tmp"):
         Path(f"results/c/{name}").write_text("")
     Path("results/c/folder").mkdir()
-    assert [(finding.kind, finding.file) for finding in examine([record("c")]).findings] == [(UNRECORDED, output("c"))]
+    assert [(finding.kind, finding.file) for finding in examine([record("c")]).findings] == [
+        (UNRECORDED, output("c"))
+    ]
     Path(output("c")).unlink()
     assert examine([record("c")]).absent == [record("c")]
     Path("results/c/two.provenance.json").unlink()
@@ -237,7 +273,10 @@ def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
 
 def test_of_several_gathered_records_the_best_one_counts_and_what_differs_from_it_is_found():
     Path("results/c/more.txt").write_text("more")
-    right = {output("c"): sha256(Path(output("c"))), "results/c/more.txt": sha256(Path("results/c/more.txt"))}
+    right = {
+        output("c"): sha256(Path(output("c"))),
+        "results/c/more.txt": sha256(Path("results/c/more.txt")),
+    }
     made = provenance.read(Path(record("c")))
     half = {**made, "outputs": {**right, "results/c/more.txt": "0" * 64}}
     none = {**made, "outputs": dict.fromkeys(right, "1" * 64)}
@@ -259,18 +298,28 @@ def test_ten_files_of_a_kind_are_listed_and_the_first_three_are_in_the_advice():
     assert lines[0].endswith(": 10") and lines[1] == "  f00" and lines[10] == "  f09"
     assert len(lines) == 12 and "`snakemake f00 f01 f02`" in lines[11]
     lines = report_lines([finding(CHANGED, n) for n in range(12)])
-    assert lines[0].endswith(": 12") and lines[10:12] == ["  f09", "  and 2 more"] and len(lines) == 13
+    assert (
+        lines[0].endswith(": 12") and lines[10:12] == ["  f09", "  and 2 more"] and len(lines) == 13
+    )
 
 
 def test_kinds_are_listed_in_one_order_with_why_and_stale_jobs_once():
     findings = [
-        *(finding(UNRECORDED, 1, "no record"), finding(STALE, 2, "x"), finding(STALE, 2, "y"), finding(STALE, 3, "x")),
+        *(
+            finding(UNRECORDED, 1, "no record"),
+            finding(STALE, 2, "x"),
+            finding(STALE, 2, "y"),
+            finding(STALE, 3, "x"),
+        ),
         *(finding(MISSING, 4), finding(CHANGED, 5)),
     ]
     lines = report_lines(findings)
     heads = [line for line in lines if not line.startswith(" ")]
     assert [line.rpartition(":")[2] for line in heads] == [" 1", " 1", " 2 (of 3 inputs)", " 1"]
-    places = [lines.index(line) for line in ("  f05", "  f04", "  f02 (y)", "  f03 (x)", "  f01 (no record)")]
+    places = [
+        lines.index(line)
+        for line in ("  f05", "  f04", "  f02 (y)", "  f03 (x)", "  f01 (no record)")
+    ]
     assert places == sorted(places) and len(lines) == 4 * 2 + 5
     assert "`snakemake --forcerun f02 f03`" in lines[places[3] + 1]
     assert len(report_lines([])) == 1

@@ -29,14 +29,32 @@ def about(label="Net"):
 def tables():
     """mRI, RI and accuracy of two models, methods, targets and seeds."""
     rng = np.random.default_rng(0)
-    runs = [(m, w, t, "all", s) for m in ("net", "other") for w in ("ewc", "ft") for t in "ab" for s in (0, 1)]
-    ri = pd.DataFrame(runs, columns=RUN).assign(ri=rng.normal(0, 5, len(runs)), fit=90.0, unfinished=0)
+    runs = [
+        (m, w, t, "all", s)
+        for m in ("net", "other")
+        for w in ("ewc", "ft")
+        for t in "ab"
+        for s in (0, 1)
+    ]
+    ri = pd.DataFrame(runs, columns=RUN).assign(
+        ri=rng.normal(0, 5, len(runs)), fit=90.0, unfinished=0
+    )
     ri = ri.assign(ci_low=ri["ri"] - 1, ci_high=ri["ri"] + 1)
-    mri = ri.groupby(["model", "method", "size"])[["ri", "ci_low", "ci_high", "fit"]].mean().reset_index()
-    mri = mri.rename(columns={"ri": "mri"}).assign(unfinished=[1, 0, 0, 0], on_target_before=40.0, on_target=90.0)
+    mri = (
+        ri.groupby(["model", "method", "size"])[["ri", "ci_low", "ci_high", "fit"]]
+        .mean()
+        .reset_index()
+    )
+    mri = mri.rename(columns={"ri": "mri"}).assign(
+        unfinished=[1, 0, 0, 0], on_target_before=40.0, on_target=90.0
+    )
     mri = mri.assign(on_target_low=85.0, on_target_high=95.0)
     before = [(m, "pretrained", "none", "all", 0) for m in ("net", "other")]
-    accuracy = [(*run, d, 50, k) for run in [*before, *runs] for d, k in zip("ab", rng.integers(0, 51, 2), strict=True)]
+    accuracy = [
+        (*run, d, 50, k)
+        for run in [*before, *runs]
+        for d, k in zip("ab", rng.integers(0, 51, 2), strict=True)
+    ]
     accuracy = pd.DataFrame(accuracy, columns=[*RUN, "dataset", "n", "correct"])
     return mri, ri, accuracy.assign(accuracy=2.0 * accuracy["correct"])
 
@@ -67,15 +85,21 @@ def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(seed
             shown["/".join(names)],
             map(points, numbers_of_run),
         )
-        assert row["shown"] == (f"{value}, {low} to {high}" if seeds == 1 else value) and row["text"] == value
+        assert (
+            row["shown"] == (f"{value}, {low} to {high}" if seeds == 1 else value)
+            and row["text"] == value
+        )
     assert [row["text"][-1] == "†" for row in rows if row["target"] == MEAN].count(True) == 1
-    assert {"ri", "dark"} <= set(numbers) and not {"model", "method", "target", "shown"} & set(numbers)
+    assert {"ri", "dark"} <= set(numbers) and not {"model", "method", "target", "shown"} & set(
+        numbers
+    )
 
 
 @pytest.mark.parametrize("correct", [0, 1, 25, 50])
 def test_intervals_of_accuracies_are_wilsons(correct):
     table = pd.DataFrame(
-        [("net", "ft", "a", "all", 0, "b", 50, 2.0 * correct)], columns=[*RUN, "dataset", "n", "accuracy"]
+        [("net", "ft", "a", "all", 0, "b", 50, 2.0 * correct)],
+        columns=[*RUN, "dataset", "n", "accuracy"],
     )
     found = with_intervals(table, 0.9).iloc[0]
     expected = binomtest(correct, 50).proportion_ci(0.9, method="wilson")
@@ -88,7 +112,9 @@ def test_a_label_is_data_and_not_part_of_an_expression():
         rows, _ = data(view)
         assert HOSTILE in {row["model"] for row in rows}
         expressions = [json.dumps(part.get("transform")) for part in (view, *view["layer"])]
-        assert expressions == [json.dumps(part.get("transform")) for part in (usual[name], *usual[name]["layer"])]
+        assert expressions == [
+            json.dumps(part.get("transform")) for part in (usual[name], *usual[name]["layer"])
+        ]
 
 
 def test_without_fine_tuned_runs_there_is_no_view():

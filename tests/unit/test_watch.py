@@ -50,7 +50,9 @@ MEASURED = {"loss", "cross_entropy", "accuracy", "lr", "gradient_norm", "images_
 def dropping():
     """A network whose training draws random numbers."""
     torch.manual_seed(0)
-    return timm.create_model("test_resnet", num_classes=1000, zero_init_last=False, drop_rate=0.5).eval()
+    return timm.create_model(
+        "test_resnet", num_classes=1000, zero_init_last=False, drop_rate=0.5
+    ).eval()
 
 
 @pytest.fixture
@@ -72,7 +74,10 @@ def watch_of(place, job="digest", **more):
     folder, monitored = place
     given = {"model_folder": folder / "model", "view": VIEW, "monitored": monitored}
     given |= {"monitored_splits": [folder / "split/more/32px.parquet"]}
-    given |= {"log_file": str(folder / "logs/run/0.log"), "history": folder / "work" / job / "history.csv"}
+    given |= {
+        "log_file": str(folder / "logs/run/0.log"),
+        "history": folder / "work" / job / "history.csv",
+    }
     return Watch(**given | more)
 
 
@@ -90,7 +95,10 @@ def trained(watch=None, saved=None, training=LONG):
 def shown(place):
     """Epochs and values by tag, as TensorBoard shows them."""
     reader = EventAccumulator(str(place[0] / "logs/run/0")).Reload()
-    return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in reader.Scalars(tag)]
+        for tag in reader.Tags()["scalars"]
+    }
 
 
 def history_of(place, job="digest"):
@@ -102,13 +110,19 @@ def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_
     rows, changed, drawn = trained()
     again, same, next_drawn = trained(watch_of(place))
     assert again == rows and torch.equal(drawn, next_drawn)
-    assert same.keys() == changed.keys() and all(torch.equal(same[name], changed[name]) for name in changed)
+    assert same.keys() == changed.keys() and all(
+        torch.equal(same[name], changed[name]) for name in changed
+    )
     write_history(rows, place[0] / "whole.csv")
-    assert (place[0] / "whole.csv").read_bytes() == (place[0] / "work/digest/history.csv").read_bytes()
+    assert (place[0] / "whole.csv").read_bytes() == (
+        place[0] / "work/digest/history.csv"
+    ).read_bytes()
     tags = shown(place)
     assert tags.keys() == {f"train/{name}" for name in MEASURED} | {"monitor/other", "monitor/more"}
     assert all([step for step, _ in values] == [1, 2, 3] for values in tags.values())
-    assert [value for _, value in tags["train/loss"]] == pytest.approx([row["loss"] for row in rows])
+    assert [value for _, value in tags["train/loss"]] == pytest.approx(
+        [row["loss"] for row in rows]
+    )
     assert min(value for _, value in tags["train/gradient_norm"]) > 0
 
 
@@ -118,22 +132,30 @@ def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(place):
     _, changed, _ = trained(watch_of(place))
     safetensors.torch.save_file(changed, folder / "c.safetensors")
     for name, part in (("other", None), ("more", folder / "split/more/32px.parquet")):
-        dataset = load_dataset(DatasetFiles(name, folder / name / "32px", split=part), VIEW, "select")
+        dataset = load_dataset(
+            DatasetFiles(name, folder / name / "32px", split=part), VIEW, "select"
+        )
         assert len(dataset.labels) == (9 if part is None else 2)
         inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
-        network = network_in_state(folder / "model", {"x": 1.0}, {"x": folder / "c.safetensors"}, inputs)
+        network = network_in_state(
+            folder / "model", {"x": 1.0}, {"x": folder / "c.safetensors"}, inputs
+        )
         right = correct(network, inputs, dataset, 4, "").float().mean().item()
         assert shown(place)[f"monitor/{name}"][-1] == (EPOCHS, pytest.approx(right))
 
 
-def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_its_images(place, monkeypatch, caplog):
+def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_its_images(
+    place, monkeypatch, caplog
+):
     """Under protocol held_out its split has no source image of the proxy, so these belong to no part."""
     # given: `more` holds the proxy, one image of each of three classes, and its split was made of the other six
     folder, (_, more) = place
     view = replace(VIEW, images_per_class=1)
     files = DatasetFiles("more", more.parent, proxy=more.parent)
     split = folder / "split/more/32px.parquet"
-    split_dataset(files=files, view=view, fractions={"train": 0.4, "select": 0.3}, earlier=(), table=split)
+    split_dataset(
+        files=files, view=view, fractions={"train": 0.4, "select": 0.3}, earlier=(), table=split
+    )
     in_split = set(read_split(split))
     assert len(in_split) == 6
     # when: it is monitored beside another dataset
@@ -145,17 +167,23 @@ def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_i
 
     monkeypatch.setattr(watching, "accuracy_of", score)
     caplog.set_level(logging.WARNING, "rib")
-    trained(watch_of(place, view=view, monitored_related=[more], monitored_proxy_folder=more.parent))
+    trained(
+        watch_of(place, view=view, monitored_related=[more], monitored_proxy_folder=more.parent)
+    )
     # then: both have a curve, and no image of the proxy is scored
     assert not caplog.records
     assert {"monitor/other", "monitor/more"} <= shown(place).keys()
-    assert shown_sources["more"] == {source for source, part in read_split(split).items() if part == "select"}
+    assert shown_sources["more"] == {
+        source for source, part in read_split(split).items() if part == "select"
+    }
 
 
 def test_at_most_200_images_are_monitored(place, monkeypatch):
     monkeypatch.setattr(watching, "MONITORED_IMAGES", 4)
     seen = []
-    monkeypatch.setattr(watching, "accuracy_of", lambda *given: seen.append(len(given[2].labels)) or 1.0)
+    monkeypatch.setattr(
+        watching, "accuracy_of", lambda *given: seen.append(len(given[2].labels)) or 1.0
+    )
     trained(watch_of(place), training=TRAINING)
     assert set(seen) == {4, 2} and watching.BATCH <= 200
 
@@ -163,7 +191,10 @@ def test_at_most_200_images_are_monitored(place, monkeypatch):
 def test_gradient_norm_is_that_before_clipping(place):
     norms = {}
     for clip in (None, 0.01):
-        trained(watch_of(place, monitored=()), training=replace(LONG, epochs=1, batch_size=10, clip_norm=clip))
+        trained(
+            watch_of(place, monitored=()),
+            training=replace(LONG, epochs=1, batch_size=10, clip_norm=clip),
+        )
         ((_, norms[clip]),) = shown(place)["train/gradient_norm"]
     assert norms[None] > 0.02 and norms[0.01] == pytest.approx(norms[None], rel=1e-5)
 
@@ -189,7 +220,10 @@ def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 8)
         trained(watch_of(place), saved)
-    assert history_of(place) == [1, 2] and [step for step, _ in shown(place)["train/loss"]] == [1, 2]
+    assert history_of(place) == [1, 2] and [step for step, _ in shown(place)["train/loss"]] == [
+        1,
+        2,
+    ]
     rows, *_ = trained(watch_of(place), saved)
     assert rows == trained()[0] and history_of(place) == [1, 2, 3]
     assert all([step for step, _ in values] == [1, 2, 3] for values in shown(place).values())
@@ -197,7 +231,9 @@ def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
 
 
 def progress(*epochs, norm: float | None = 1.0):
-    rows = [{"epoch": n, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5} for n in epochs]
+    rows = [
+        {"epoch": n, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5} for n in epochs
+    ]
     return rows, 10 * len(rows), norm, {}, CPU
 
 
@@ -225,7 +261,9 @@ def test_a_full_disk_is_one_warning_and_leaves_whole_records(place, caplog):
     watch(*progress(1))
     (file,) = (place[0] / "logs/run/0").iterdir()
     whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))  # the next record is written in part
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1])
+    )  # the next record is written in part
     try:
         for n in (2, 3):
             watch(*progress(*range(1, n + 1)))
@@ -233,7 +271,12 @@ def test_a_full_disk_is_one_warning_and_leaves_whole_records(place, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_bytes() == whole and len(caplog.records) == 1 and caplog.text.count("\n") == 1
     watch(*progress(1, 2, 3, 4))
-    assert [step for step, _ in shown(place)["train/loss"]] == [1, 4] and history_of(place) == [1, 2, 3, 4]
+    assert [step for step, _ in shown(place)["train/loss"]] == [1, 4] and history_of(place) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_what_fails_in_monitoring_does_not_end_a_training(place, caplog):
@@ -253,7 +296,9 @@ def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
     exec(code, made := {})
     monkeypatch.setattr(watching, "TRACKERS", (*watching.TRACKERS, made["JsonLines"]))
     trained(watch_of(place))
-    lines = [json.loads(line) for line in (place[0] / "logs/run/0/digest.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (place[0] / "logs/run/0/digest.jsonl").read_text().splitlines()
+    ]
     assert [line["epoch"] for line in lines] == [1, 1, 2, 2, 3, 3]
     assert lines[0].keys() == {"epoch"} | {f"train/{name}" for name in MEASURED}
     assert set(shown(place)) == {name for line in lines for name in line} - {"epoch"}
@@ -263,7 +308,9 @@ def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
 def test_watching_costs_at_most_a_hundredth_of_a_step(place):
     """Processor time of gradient norms, history and event file, of EfficientNet-Lite0 with epochs of four steps."""
     torch.manual_seed(0)
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).to(memory_format=torch.channels_last)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).to(
+        memory_format=torch.channels_last
+    )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     method, watch, spent = FullFineTuning(lr=0.01), watch_of(place, monitored=()), []
     method.setup(task_of(network, random_images(128, 96)))
@@ -274,7 +321,9 @@ def test_watching_costs_at_most_a_hundredth_of_a_step(place):
     def watched(*progress):
         spent.append(timed(lambda: watch(*progress)))
 
-    whole = timed(lambda: train(method, before, replace(LONG, batch_size=32), RUN, CPU, watch=watched))
+    whole = timed(
+        lambda: train(method, before, replace(LONG, batch_size=32), RUN, CPU, watch=watched)
+    )
     gradients = [parameter.grad for parameter in network.parameters()]
     norm = timed(lambda: torch.nn.utils.get_total_norm(gradients), 50) / 50
     share = (sum(spent) + 4 * EPOCHS * norm) / whole

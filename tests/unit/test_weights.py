@@ -57,7 +57,10 @@ def scripted(state):
 def deflated(data):
     """A zip as torch writes it, with its parts compressed."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as given, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as given,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made,
+    ):
         for part in given.infolist():
             made.writestr(part.filename, given.read(part))
     return buffer.getvalue()
@@ -66,11 +69,31 @@ def deflated(data):
 OLD = {"_use_new_zipfile_serialization": False}
 # Of each file: its name, its bytes from a state dict, and what the sentence contains.
 FILES = {
-    "integers": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].int()}), f"{PLACE}.*int32"),
-    "complex numbers": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].cfloat()}), PLACE),
-    "NaN": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] * float("nan")}), f"{PLACE}.*NaN"),
-    "infinity": ("w.pth", lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] / 0}), f"{PLACE}.*infinite"),
-    "another shape": ("w.pth", lambda s: saved(s | {"conv_stem.weight": torch.zeros(3)}), "conv_stem.weight.*shape"),
+    "integers": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].int()}),
+        f"{PLACE}.*int32",
+    ),
+    "complex numbers": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"].cfloat()}),
+        PLACE,
+    ),
+    "NaN": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] * float("nan")}),
+        f"{PLACE}.*NaN",
+    ),
+    "infinity": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": s["conv_stem.weight"] / 0}),
+        f"{PLACE}.*infinite",
+    ),
+    "another shape": (
+        "w.pth",
+        lambda s: saved(s | {"conv_stem.weight": torch.zeros(3)}),
+        "conv_stem.weight.*shape",
+    ),
     "TorchScript": ("w.pt", scripted, "TorchScript"),
     "truncated zip": ("w.pth", lambda s: saved(s)[:-2000], "truncated"),
     "beginning of a zip": ("w.pth", lambda s: saved(s)[:500], "truncated"),
@@ -82,24 +105,53 @@ FILES = {
     "list": ("w.pth", lambda s: saved(list(s.values())), "list with no named tensors"),
     "number": ("w.pth", lambda s: saved(3), "int with no named tensors"),
     "empty dict": ("w.pth", lambda s: saved({}), "dict with no named tensors"),
-    "nested in state_dict": ("w.pth", lambda s: saved({"epoch": 3, "state_dict": s}), r"'state_dict' \(OrderedDict\)"),
+    "nested in state_dict": (
+        "w.pth",
+        lambda s: saved({"epoch": 3, "state_dict": s}),
+        r"'state_dict' \(OrderedDict\)",
+    ),
     "nested in model": ("w.pth", lambda s: saved({"model": s}), r"'model' \(OrderedDict\)"),
     "text among tensors": ("w.pth", lambda s: saved(s | {"author": "me"}), r"'author' \(str\)"),
     "other tensors": ("w.pth", lambda s: saved({"a": torch.zeros(1)}), "1 tensors"),
-    "compressed tensors": ("w.pth", lambda s: deflated(saved(s)), "truncated, damaged or in another format"),
-    "sparse tensors": ("w.pth", lambda s: saved(s | {"x": torch.eye(3).to_sparse()}), r"'x' \(Tensor\)"),
-    "tensors without data": ("w.pth", lambda s: saved(s | {"x": torch.zeros(3, device="meta")}), r"'x' \(Tensor\)"),
+    "compressed tensors": (
+        "w.pth",
+        lambda s: deflated(saved(s)),
+        "truncated, damaged or in another format",
+    ),
+    "sparse tensors": (
+        "w.pth",
+        lambda s: saved(s | {"x": torch.eye(3).to_sparse()}),
+        r"'x' \(Tensor\)",
+    ),
+    "tensors without data": (
+        "w.pth",
+        lambda s: saved(s | {"x": torch.zeros(3, device="meta")}),
+        r"'x' \(Tensor\)",
+    ),
     "too large for its type": (
         "w.pth",
-        lambda s: saved(s | {"conv_stem.weight": torch.full_like(s["conv_stem.weight"], 1e300, dtype=torch.float64)}),
+        lambda s: saved(
+            s
+            | {
+                "conv_stem.weight": torch.full_like(
+                    s["conv_stem.weight"], 1e300, dtype=torch.float64
+                )
+            }
+        ),
         f"{PLACE}.*infinite",
     ),
     "one number as a tensor": (
         "w.pth",
-        lambda s: saved(s | {"conv_stem.weight": torch.zeros(1).expand(s["conv_stem.weight"].shape)}),
+        lambda s: saved(
+            s | {"conv_stem.weight": torch.zeros(1).expand(s["conv_stem.weight"].shape)}
+        ),
         f"{PLACE}.*stored",
     ),
-    "4 bytes as 8 GB": ("w.pth", lambda s: saved(s | {"x": torch.zeros(1).expand(50_000, 40_000)}), "'x'.*stored"),
+    "4 bytes as 8 GB": (
+        "w.pth",
+        lambda s: saved(s | {"x": torch.zeros(1).expand(50_000, 40_000)}),
+        "'x'.*stored",
+    ),
     "4 bytes as 8 GB, old format": (
         "w.pth",
         lambda s: saved(s | {"x": torch.zeros(1).expand(50_000, 40_000)}, **OLD),
@@ -126,14 +178,34 @@ FILES = {
         "classifier.weight.*shape",
     ),
     "pickled code": ("w.pth", lambda s: saved(s | {"x": Trap()}), "never loaded"),
-    "pickled code, old format": ("w.pth", lambda s: saved(s | {"x": Trap()}, **OLD), "never loaded"),
+    "pickled code, old format": (
+        "w.pth",
+        lambda s: saved(s | {"x": Trap()}, **OLD),
+        "never loaded",
+    ),
     "plain pickle": ("w.pth", lambda s: pickle.dumps(Trap()), "never loaded"),
     "pickled network": ("w.pth", lambda s: saved(torch.nn.Linear(2, 2)), "never loaded"),
-    "pickled arguments": ("w.pth", lambda s: saved({"args": argparse.Namespace(lr=1)}), "never loaded"),
-    "truncated safetensors": ("w.safetensors", lambda s: safetensors.torch.save(s)[:-100], "truncated"),
-    "beginning of safetensors": ("w.safetensors", lambda s: safetensors.torch.save(s)[:20], "truncated"),
+    "pickled arguments": (
+        "w.pth",
+        lambda s: saved({"args": argparse.Namespace(lr=1)}),
+        "never loaded",
+    ),
+    "truncated safetensors": (
+        "w.safetensors",
+        lambda s: safetensors.torch.save(s)[:-100],
+        "truncated",
+    ),
+    "beginning of safetensors": (
+        "w.safetensors",
+        lambda s: safetensors.torch.save(s)[:20],
+        "truncated",
+    ),
     "empty safetensors": ("w.safetensors", lambda s: b"", "truncated"),
-    "safetensors without tensors": ("w.safetensors", lambda s: safetensors.torch.save({}), "no named tensors"),
+    "safetensors without tensors": (
+        "w.safetensors",
+        lambda s: safetensors.torch.save({}),
+        "no named tensors",
+    ),
     "pickle named safetensors": ("w.safetensors", lambda s: saved({"x": Trap()}), "another format"),
 }
 
@@ -160,21 +232,38 @@ def converted(folder, name, data, packed):
         "preprocessing": {"input_size": SIDE},
     }
     outputs = {"weights": "out/weights.safetensors", "description": "out/model.json"}
-    with job(rule="convert", name="net", cfg={}, inputs={}, outputs=outputs, log_file="net.log") as out:
+    with job(
+        rule="convert", name="net", cfg={}, inputs={}, outputs=outputs, log_file="net.log"
+    ) as out:
         none = dict.fromkeys(("class_names", "reference", "view"))
-        convert(archives=[archive], entry=entry, head="published", num_classes=10, **none, compute=COMPUTE, **out)
+        convert(
+            archives=[archive],
+            entry=entry,
+            head="published",
+            num_classes=10,
+            **none,
+            compute=COMPUTE,
+            **out,
+        )
 
 
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", FILES)
-def test_weights_are_refused_with_a_sentence_that_names_file_and_key(tmp_path, monkeypatch, capfd, state, kind):
+def test_weights_are_refused_with_a_sentence_that_names_file_and_key(
+    tmp_path, monkeypatch, capfd, state, kind
+):
     monkeypatch.chdir(tmp_path)
     name, data, said = FILES[kind]
     with pytest.raises(SystemExit):
         converted(tmp_path, name, data(state), packed=not name.endswith("safetensors"))
     printed, log = capfd.readouterr().err, Path("net.log").read_text()
     assert re.search(rf"^convert net: net: .*({said})", printed) and printed.count("\n") == 1
-    assert "package.zip" in printed or "w.safetensors" in printed or "architecture" in printed or PLACE in printed
+    assert (
+        "package.zip" in printed
+        or "w.safetensors" in printed
+        or "architecture" in printed
+        or PLACE in printed
+    )
     assert "Traceback" not in log
     for text in (printed, log):
         assert not re.search("weights_only|torch.load|jit.load|trust|allowlist|safe_globals", text)
@@ -204,7 +293,12 @@ def test_tied_weights_and_views_of_a_storage_are_read(tmp_path):
     """Two names of one tensor, as of an embedding and a head, slices of one storage, and a transposed tensor."""
     embedding, whole = torch.randn(100, 50), torch.randn(300, 20)
     state = {"embedding": embedding, "head": embedding, "transposed": embedding.T}
-    state |= {"q": whole[:100], "k": whole[100:200], "v": whole[200:], "step": torch.zeros(1, 1).expand(1, 1)}
+    state |= {
+        "q": whole[:100],
+        "k": whole[100:200],
+        "v": whole[200:],
+        "step": torch.zeros(1, 1).expand(1, 1),
+    }
     torch.save(state, tmp_path / "w.pth")
     read = read_state(tmp_path / "w.pth", None, "net")
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
@@ -216,10 +310,17 @@ def test_nothing_in_the_project_unpickles_what_was_downloaded():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
-            called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
-            assert called not in ("pickle.load", "pickle.loads", "torch.jit.load", "joblib.load", "pd.read_pickle"), (
-                path
+            called, given = (
+                ast.unparse(node.func),
+                {word.arg: ast.unparse(word.value) for word in node.keywords},
             )
+            assert called not in (
+                "pickle.load",
+                "pickle.loads",
+                "torch.jit.load",
+                "joblib.load",
+                "pd.read_pickle",
+            ), path
             assert called != "torch.load" or given.get("weights_only") == "True", path
             assert given.get("allow_pickle", "False") == "False", path
 
@@ -234,7 +335,11 @@ def test_the_trap_works(tmp_path, monkeypatch):
 @pytest.mark.parametrize("missing", ["blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"])
 def test_missing_tensors_are_named_where_timm_does_not_look(missing):
     """timm loads this architecture without a check, since its published weights have more tensors than it."""
-    of = ("timm", "vit_base_patch16_siglip_gap_224", {"depth": 1, "embed_dim": 32, "num_heads": 2, "img_size": 64})
+    of = (
+        "timm",
+        "vit_base_patch16_siglip_gap_224",
+        {"depth": 1, "embed_dim": 32, "num_heads": 2, "img_size": 64},
+    )
     state = create(*of[:2], {**of[2], "num_classes": 0}).state_dict()
     more = {**state, "attn_pool.latent": torch.zeros(1)}
     assert with_weights(more, *of, "by_name", "net").state_dict().keys() == state.keys()
@@ -244,12 +349,16 @@ def test_missing_tensors_are_named_where_timm_does_not_look(missing):
 
 
 def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
-    safetensors.torch.save_file({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "w.safetensors")
+    safetensors.torch.save_file(
+        {f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "w.safetensors"
+    )
     assert read_state(tmp_path / "w.safetensors", None, "net").keys() == state.keys()
 
 
 @pytest.mark.attack("weights")
 def test_pickles_are_read_only_where_torchs_advice_is_restated():
     """torch's errors recommend weights_only=False; tests with damaged files show that these two modules don't."""
-    readers = [path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()]
+    readers = [
+        path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()
+    ]
     assert sorted(readers) == ["training_state.py", "weights.py"]

@@ -93,7 +93,11 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
         for job in jobs_of_grid:
             behind = outputs_behind(job, maker)
             for name, paths in job.inputs.items():
-                stale = [path for path in paths if path in maker and not behind & {*maker[path].outputs.values()}]
+                stale = [
+                    path
+                    for path in paths
+                    if path in maker and not behind & {*maker[path].outputs.values()}
+                ]
                 if stale and name not in MONITORED:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
@@ -150,7 +154,9 @@ def asked(script_module, monkeypatch):
     monkeypatch.setattr(script_module, "run", run)
 
     def run_script(job):
-        inputs = {name: paths if job.is_list[name] else paths[0] for name, paths in job.inputs.items()}
+        inputs = {
+            name: paths if job.is_list[name] else paths[0] for name, paths in job.inputs.items()
+        }
         snakemake = SimpleNamespace(
             rule=job.rule,
             input=InputFiles(fromdict=inputs),
@@ -183,7 +189,10 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch):
     run_script, given_to = asked
     monkeypatch.setattr("rib.evaluation.recipes.run_states", lambda *_: [])
     for jobs_of_grid in wiring.values():
-        groups = {job.outputs["manifest"]: job.settings["datasets"] for job in jobs_of(jobs_of_grid, "list_group")}
+        groups = {
+            job.outputs["manifest"]: job.settings["datasets"]
+            for job in jobs_of(jobs_of_grid, "list_group")
+        }
         monkeypatch.setattr(
             "rib.data.groups.read_group",
             lambda manifest, groups=groups: {name: Path(name) for name in groups[str(manifest)]},
@@ -212,10 +221,16 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
     for job in jobs:
         for kind, file in named_code(job).items():
             kinds.add((job.script, kind))
-            assert file in job.code, f"{job.rule}: {file} may change and the job would not run again"
+            assert file in job.code, (
+                f"{job.rule}: {file} may change and the job would not run again"
+            )
     assert kinds == {
         *(("tabulate", "function"), ("run_network", "function"), ("look", "function")),
-        *(("finetune", "algorithm"), ("select_weights", "algorithm"), ("merge_weights", "algorithm")),
+        *(
+            ("finetune", "algorithm"),
+            ("select_weights", "algorithm"),
+            ("merge_weights", "algorithm"),
+        ),
         *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
         *(("prepare", "layout"), ("plot_figure", "figure")),
     }
@@ -228,7 +243,10 @@ def named_code(job):
         module = job.settings["function"].split(":")[0]
         named["function"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     # The recipe of a merge that is computed on loading does not depend on the algorithm's code.
-    is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in ("merge", "ensemble")
+    is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in (
+        "merge",
+        "ensemble",
+    )
     if "algorithm" in job.settings and not is_computed_on_loading:
         named["algorithm"] = str(Path(job.settings["algorithm"]).relative_to(LIBRARY))
     if "layout" in job.settings and job.script == "prepare":
@@ -246,7 +264,9 @@ def test_a_figures_digest_has_the_style_of_all_figures(jobs):
 def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
     """Digests leave the package `reporting` out, so that rules add each of its files that decides what is written."""
     made_by_reporting = set()
-    for job in {job.rule: job for job in jobs if job.script and job.rule not in WITHOUT_CODE}.values():
+    for job in {
+        job.rule: job for job in jobs if job.script and job.rule not in WITHOUT_CODE
+    }.values():
         needed = reporting_behind(job)
         assert needed <= {*job.code}, job.rule
         if needed:
@@ -257,7 +277,10 @@ def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
 def reporting_behind(job):
     """Modules and templates of rib.reporting from which a job's stage is made, as they import and name each other."""
     folder = LIBRARY / "reporting"
-    behind, waiting = set(), [SCRIPTS / f"{job.script}.py", *(LIBRARY / file for file in job.code[1:])]
+    behind, waiting = (
+        set(),
+        [SCRIPTS / f"{job.script}.py", *(LIBRARY / file for file in job.code[1:])],
+    )
     while waiting:
         path = waiting.pop()
         if path not in behind:

@@ -22,9 +22,22 @@ def zoo(catalog, library):
 
 def test_every_pair_of_architecture_and_pretraining_that_exists_is_there(catalog):
     names = {model.name for model in zoo(catalog, "timm")}
-    b16 = ["augreg_in1k", "sam_in1k", "orig_in21k_ft_in1k", "augreg_in21k_ft_in1k", "augreg2_in21k_ft_in1k"]
-    assert {"vit_base_patch16_224_miil.in21k_ft_in1k", *(f"vit_base_patch16_224.{tag}" for tag in b16)} <= names
-    assert {f"vit_base_patch{p}_clip_224.{tag}_ft_in1k" for p in (16, 32) for tag in ("openai", "laion2b")} <= names
+    b16 = [
+        "augreg_in1k",
+        "sam_in1k",
+        "orig_in21k_ft_in1k",
+        "augreg_in21k_ft_in1k",
+        "augreg2_in21k_ft_in1k",
+    ]
+    assert {
+        "vit_base_patch16_224_miil.in21k_ft_in1k",
+        *(f"vit_base_patch16_224.{tag}" for tag in b16),
+    } <= names
+    assert {
+        f"vit_base_patch{p}_clip_224.{tag}_ft_in1k"
+        for p in (16, 32)
+        for tag in ("openai", "laion2b")
+    } <= names
     headless = {model.name for model in zoo(catalog, "timm") if model.head == "none"}
     of_21k = {"vit_base_patch32_224.orig_in21k", "vit_large_patch16_224.orig_in21k"}
     assert headless == of_21k | {"vit_base_patch16_224.dino", "vit_base_patch16_224.mae"}
@@ -53,25 +66,46 @@ def test_what_entries_lack_is_what_the_libraries_record(catalog, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     written = read_json(ROOT / "workflow/catalog" / LOCK)
     entries = {
-        name: entry for name, entry in read_yaml(ROOT / "workflow/catalog/models.yaml").items() if "record" in entry
+        name: entry
+        for name, entry in read_yaml(ROOT / "workflow/catalog/models.yaml").items()
+        if "record" in entry
     }
     assert describe(list(written), ask_hub=False) == written
     assert {entry["record"] for entry in entries.values()} == written.keys() and len(entries) == 34
-    both = {(name, key) for name, entry in entries.items() for key in entry.keys() & written[entry["record"]].keys()}
-    differ = {(name, key) for name, key in both if entries[name][key] != written[entries[name]["record"]][key]}
+    both = {
+        (name, key)
+        for name, entry in entries.items()
+        for key in entry.keys() & written[entry["record"]].keys()
+    }
+    differ = {
+        (name, key)
+        for name, key in both
+        if entries[name][key] != written[entries[name]["record"]][key]
+    }
     # Licences that open_clip's records lack, and one file that is pinned by digest.
     unrecorded = {name for name, entry in entries.items() if "licence" in entry}
     assert all(written[entries[name]["record"]]["licence"] == "not stated" for name in unrecorded)
-    assert differ == {(name, "licence") for name in unrecorded} | {("ViT-L-14.laion2b_s32b_b82k", "source")}
+    assert differ == {(name, "licence") for name in unrecorded} | {
+        ("ViT-L-14.laion2b_s32b_b82k", "source")
+    }
 
 
 def test_lite_entries_agree_with_timms_record_of_the_same_networks(catalog, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         own = catalog.models[f"efficientnet_lite{number}"]
-        record = describe([f"timm/{own.architecture}.in1k"], ask_hub=False)[f"timm/{own.architecture}.in1k"]
-        assert own.preprocessing == record["preprocessing"] and own.licence.lower() == record["licence"]
-        assert (own.type, own.parameters, own.head) == (record["type"], record["parameters"], record["head"])
+        record = describe([f"timm/{own.architecture}.in1k"], ask_hub=False)[
+            f"timm/{own.architecture}.in1k"
+        ]
+        assert (
+            own.preprocessing == record["preprocessing"]
+            and own.licence.lower() == record["licence"]
+        )
+        assert (own.type, own.parameters, own.head) == (
+            record["type"],
+            record["parameters"],
+            record["head"],
+        )
 
 
 def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog):
@@ -81,7 +115,10 @@ def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog
         assert record["hf_hub"].rstrip("/") == model.source["repo"], model.name
         mean = record.get("mean") or open_clip.OPENAI_DATASET_MEAN
         std = record.get("std") or open_clip.OPENAI_DATASET_STD
-        assert (model.preprocessing["mean"], model.preprocessing["std"]) == (list(mean), list(std)), model.name
+        assert (model.preprocessing["mean"], model.preprocessing["std"]) == (
+            list(mean),
+            list(std),
+        ), model.name
         quick = open_clip.get_model_config(model.architecture).get("quick_gelu", False)
         assert model.head == "zero_shot" and quick == (tag == "openai")
 
@@ -113,13 +150,23 @@ def test_the_papers_bars_are_those_of_the_default_models(catalog):
     columns = ("family", "model", "method", "ood_before", "ood_after", "source")
     rows = catalog.table("paper.csv", columns, ["ood_before", "ood_after"])
     assert [row["model"] for row in rows] == catalog.families["imagenet"].defaults["models"]
-    assert all(row["family"] == "imagenet" and row["method"] in catalog.methods and row["source"] for row in rows)
+    assert all(
+        row["family"] == "imagenet" and row["method"] in catalog.methods and row["source"]
+        for row in rows
+    )
     change = {row["model"]: float(row["ood_after"]) - float(row["ood_before"]) for row in rows}
-    assert min(change, key=change.get).endswith("laion2b_ft_in1k") and max(change.values()) == pytest.approx(2.5)
+    assert min(change, key=change.get).endswith("laion2b_ft_in1k") and max(
+        change.values()
+    ) == pytest.approx(2.5)
 
 
 def test_every_architecture_has_a_stated_speed(catalog):
     rates = (EVALUATE, TRAIN)
-    rows = {row["architecture"]: row for row in catalog.table("throughput.csv", ("architecture", *rates), rates)}
+    rows = {
+        row["architecture"]: row
+        for row in catalog.table("throughput.csv", ("architecture", *rates), rates)
+    }
     for model in (*zoo(catalog, "timm"), *zoo(catalog, "open_clip")):
-        assert float(rows[model.architecture][EVALUATE]) > float(rows[model.architecture][TRAIN]) > 0
+        assert (
+            float(rows[model.architecture][EVALUATE]) > float(rows[model.architecture][TRAIN]) > 0
+        )

@@ -23,7 +23,9 @@ def long_run(finished_copy):
     log = finished_copy.folder / "logs/tiny/paper/finetune/tiny_cnn/red/ft/all/0.log"
     begun = os.times().elapsed
     try:
-        assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), finished_copy.printed()
+        assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
+            finished_copy.printed()
+        )
         assert wait_until(lambda: "computing" in log.read_text(), 60), begun
         yield finished_copy, run
     finally:
@@ -59,8 +61,15 @@ def test_a_run_that_is_interrupted_alone_ends_its_jobs_and_forgets_nothing(long_
     assert run.wait(10) != 0
     assert wait_until(lambda: not project.processes(), 10), "processes outlive the stop"
     printed = project.printed()
-    assert "Stopped" in printed and "failed" not in printed and "Traceback" not in printed and "Error" not in printed
-    assert not [path for path in (project.folder / ".snakemake/incomplete").rglob("*") if path.is_file()]
+    assert (
+        "Stopped" in printed
+        and "failed" not in printed
+        and "Traceback" not in printed
+        and "Error" not in printed
+    )
+    assert not [
+        path for path in (project.folder / ".snakemake/incomplete").rglob("*") if path.is_file()
+    ]
     assert not list((project.folder / ".snakemake/locks").glob("*.lock"))
     planned = project.planned(CHECKPOINT, config=(LONG,))
     assert planned == {"finetune": 1}, "what was finished counts"
@@ -69,7 +78,9 @@ def test_a_run_that_is_interrupted_alone_ends_its_jobs_and_forgets_nothing(long_
 def test_a_run_that_is_told_to_end_does_not_say_that_a_job_failed(finished_copy):
     (finished_copy.folder / CHECKPOINT).unlink()
     run = finished_copy.start(*SNAKEMAKE, CHECKPOINT, "--cores", "1", *CONFIG)
-    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), finished_copy.printed()
+    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
+        finished_copy.printed()
+    )
     run.send_signal(signal.SIGTERM)
     assert run.wait(60) != 0
     printed = finished_copy.printed()

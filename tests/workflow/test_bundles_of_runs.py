@@ -17,12 +17,20 @@ def test_bundles_of_a_run_with_different_methods_are_compared(finished_copy, tmp
     both = f"bundles=[{tmp_path}/ours.rib.zip,{tmp_path}/theirs.rib.zip]"
     finished_copy.snakemake("compare", "--cores", "1", config=(both,))
     folder = finished_copy.folder / "reports/compare"
-    ranking, claims, settings = (pd.read_csv(folder / f"{name}.csv") for name in ("ranking", "claims", "settings"))
+    ranking, claims, settings = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("ranking", "claims", "settings")
+    )
     assert ranking.groupby("bundle")["method"].count().to_dict() == {"ours": 4, "theirs": 1}
     ft = ranking[ranking["method"] == "ft"]
-    assert ft["mri"].nunique() == 1 and set.intersection(*map(set, ft["letters"])), "the same rows are not told apart"
-    assert (claims["largest difference"] < 1e-5).all() and "config.methods" in set(settings["setting"])
-    assert finished_copy.planned("bundle", config=("methods=[ft]", both)) == {}, "comparing makes nothing again"
+    assert ft["mri"].nunique() == 1 and set.intersection(*map(set, ft["letters"])), (
+        "the same rows are not told apart"
+    )
+    assert (claims["largest difference"] < 1e-5).all() and "config.methods" in set(
+        settings["setting"]
+    )
+    assert finished_copy.planned("bundle", config=("methods=[ft]", both)) == {}, (
+        "comparing makes nothing again"
+    )
 
 
 def test_without_a_bundle_comparing_is_one_sentence(project):
@@ -31,9 +39,24 @@ def test_without_a_bundle_comparing_is_one_sentence(project):
 
 
 def test_every_job_of_a_run_is_an_action_of_the_crate(finished):
-    entities = json.loads((finished[0].folder / "reports/tiny/ro-crate-metadata.json").read_text())["@graph"]
+    entities = json.loads((finished[0].folder / "reports/tiny/ro-crate-metadata.json").read_text())[
+        "@graph"
+    ]
     by_id = {entity["@id"]: entity for entity in entities}
-    rules = {by_id[e["instrument"]["@id"]]["name"] for e in entities if e["@type"] == "CreateAction"}
-    stages = {"download", "prepare", "convert_model", "finetune", "merge_weights", "evaluate_run", "compute_metrics"}
+    rules = {
+        by_id[e["instrument"]["@id"]]["name"] for e in entities if e["@type"] == "CreateAction"
+    }
+    stages = {
+        "download",
+        "prepare",
+        "convert_model",
+        "finetune",
+        "merge_weights",
+        "evaluate_run",
+        "compute_metrics",
+    }
     assert stages | {"plot_figure", "compare_methods"} <= rules
-    assert all((finished[0].folder / "reports/tiny" / part["@id"]).is_file() for part in by_id["./"]["hasPart"])
+    assert all(
+        (finished[0].folder / "reports/tiny" / part["@id"]).is_file()
+        for part in by_id["./"]["hasPart"]
+    )

@@ -17,7 +17,8 @@ CHECKPOINT = f"{RUN}/checkpoint.safetensors"
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
 PIXELS = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 TARGET_PIXELS, TARGET_INDEX = (
-    f"results/tiny/prepare/red/160px-bicubic-crop1/{name}" for name in ("images.npy", "index.parquet")
+    f"results/tiny/prepare/red/160px-bicubic-crop1/{name}"
+    for name in ("images.npy", "index.parquet")
 )
 WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 TABLE = "reports/tiny/tables/mri.csv"
@@ -73,7 +74,9 @@ def test_a_changed_file_is_named_at_the_start_with_ways_out(finished_copy, path,
 
 @pytest.mark.thorough
 @ATTACK
-def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_runs_too(finished_copy):
+def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_runs_too(
+    finished_copy,
+):
     for path in (CHECKPOINT, ROWS, PIXELS, TABLE):
         another_byte(finished_copy.folder / path)
     for words in (("-n",), ("results/tiny/models/tiny_cnn/manifest.json", "--cores", "1")):
@@ -84,7 +87,10 @@ def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_run
 @ATTACK
 def test_an_edited_record_is_named_at_the_start(finished_copy):
     finished_copy.edit(f"{RUN}/provenance.json", '"started": "2', '"started": "1')
-    assert f"{WARNING}, or of an earlier version: {RUN}/provenance.json. " in finished_copy.snakemake("-n")
+    assert (
+        f"{WARNING}, or of an earlier version: {RUN}/provenance.json. "
+        in finished_copy.snakemake("-n")
+    )
 
 
 def without_digests(project):
@@ -100,10 +106,14 @@ def test_results_of_an_earlier_version_are_named_and_stop_nothing(finished_copy)
     without_digests(finished_copy)
     printed = finished_copy.snakemake("--cores", "1")
     assert "Nothing to be done" in printed and "and 47 more" in printed
-    finished_copy.snakemake(f"{finished_copy.of_grid()}/figures/radar.png", "--cores", "1", "--force")
+    finished_copy.snakemake(
+        f"{finished_copy.of_grid()}/figures/radar.png", "--cores", "1", "--force"
+    )
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert "an earlier version wrote it" in printed and "Traceback" not in printed
-    printed = finished_copy.snakemake(f"{finished_copy.of_grid()}/index.html", "--cores", "1", "--force")
+    printed = finished_copy.snakemake(
+        f"{finished_copy.of_grid()}/index.html", "--cores", "1", "--force"
+    )
     assert "Traceback" not in printed
 
 
@@ -120,7 +130,9 @@ def test_a_finished_a_touched_and_an_accepted_run_have_no_changed_files(finished
     quiet(finished_copy, "-n")
     quiet(finished_copy, CHECKPOINT, "--touch", "--force")
     finished_copy.edit(
-        "workflow/lib/rib/methods/lwf.py", "self.weight * self.temperature**2", "self.temperature**2 * self.weight"
+        "workflow/lib/rib/methods/lwf.py",
+        "self.weight * self.temperature**2",
+        "self.temperature**2 * self.weight",
     )
     quiet(finished_copy, "accept", "--cores", "2", RIB_ACCEPT_SAMPLE="1")
     assert "Nothing to be done" in quiet(finished_copy, "-n")
@@ -146,7 +158,14 @@ def test_tracked_and_pulled_projects_have_no_changed_files(finished_copy, tmp_pa
     finished_copy.dvc("push")
     finished_copy.git("clone", "-q", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
-    clone.dvc("remote", "add", "--local", "--default", "storage", str(finished_copy.folder.parent / "storage"))
+    clone.dvc(
+        "remote",
+        "add",
+        "--local",
+        "--default",
+        "storage",
+        str(finished_copy.folder.parent / "storage"),
+    )
     clone.dvc("pull")
     quiet(clone, "-n")
     assert "Adopted" in quiet(clone, "--cores", "1")
@@ -158,7 +177,9 @@ def test_what_a_run_is_making_or_a_killed_one_left_is_not_named(finished_copy):
     """A job whose outputs are half there, beside the record of the time before."""
     markers = finished_copy.folder / ".snakemake/incomplete"
     for name in (CHECKPOINT, f"{RUN}/manifest.json"):
-        (markers / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
+        (markers / base64.urlsafe_b64encode(name.encode()).decode()).write_text(
+            '{"external_jobid": null}'
+        )
     (finished_copy.folder / CHECKPOINT).write_bytes(b"half")
     quiet(finished_copy, "-n", "--rerun-incomplete")
 
@@ -166,9 +187,21 @@ def test_what_a_run_is_making_or_a_killed_one_left_is_not_named(finished_copy):
 @pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
     shutil.rmtree(finished_copy.folder / RUN)
-    command = (sys.executable, "-m", "snakemake", CHECKPOINT, "--cores", "1", "--config", "family=tiny", "catalog=mine")
+    command = (
+        sys.executable,
+        "-m",
+        "snakemake",
+        CHECKPOINT,
+        "--cores",
+        "1",
+        "--config",
+        "family=tiny",
+        "catalog=mine",
+    )
     run = finished_copy.start(*command)
-    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), finished_copy.printed()
+    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
+        finished_copy.printed()
+    )
     quiet(finished_copy, "-n")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
@@ -179,19 +212,36 @@ def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
 
 @pytest.mark.slow
 @ATTACK
-@pytest.mark.parametrize("path", [TARGET_PIXELS, TARGET_INDEX, WEIGHTS], ids=lambda path: path.rpartition("/")[2])
+@pytest.mark.parametrize(
+    "path", [TARGET_PIXELS, TARGET_INDEX, WEIGHTS], ids=lambda path: path.rpartition("/")[2]
+)
 def test_an_input_that_is_exchanged_in_mid_run_stops_its_job(finished_copy, path):
     """Once it is there again, the same command makes the same bytes."""
     folder = finished_copy.folder
     before = (folder / CHECKPOINT).read_bytes()
     shutil.rmtree(folder / RUN)
-    command = (sys.executable, "-m", "snakemake", CHECKPOINT, "--cores", "1", "--config", "family=tiny", "catalog=mine")
+    command = (
+        sys.executable,
+        "-m",
+        "snakemake",
+        CHECKPOINT,
+        "--cores",
+        "1",
+        "--config",
+        "family=tiny",
+        "catalog=mine",
+    )
     run = finished_copy.start(*command)
-    assert wait_until(lambda: list((folder / "work").glob("*/job")), 60, every=0.005), finished_copy.printed()
+    assert wait_until(lambda: list((folder / "work").glob("*/job")), 60, every=0.005), (
+        finished_copy.printed()
+    )
     shutil.copy2(folder / path, folder / "kept")
     another_byte(folder / path)
     assert run.wait(300) != 0, finished_copy.printed()
-    assert f"{path}: was changed while" in finished_copy.printed() and not (folder / CHECKPOINT).exists()
+    assert (
+        f"{path}: was changed while" in finished_copy.printed()
+        and not (folder / CHECKPOINT).exists()
+    )
     os.replace(folder / "kept", folder / path)
     finished_copy.snakemake(CHECKPOINT, "--cores", "1")
     assert (folder / CHECKPOINT).read_bytes() == before
@@ -227,5 +277,7 @@ assert provenance.changed(known.has_other_time, known.is_unfinished) == [more]
 def test_twenty_thousand_files_take_less_than_two_seconds(tmp_path):
     """Outputs of 10,000 jobs that Snakemake knows, in a process of its own, since this changes Snakemake."""
     parts = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
-    took = Project(tmp_path).run(sys.executable, "-c", TIMES, PYTHONPATH=os.pathsep.join(map(str, parts)))
+    took = Project(tmp_path).run(
+        sys.executable, "-c", TIMES, PYTHONPATH=os.pathsep.join(map(str, parts))
+    )
     assert min(map(float, took.split())) < 2, took

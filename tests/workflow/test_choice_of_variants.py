@@ -42,13 +42,15 @@ def test_the_choice_is_the_variant_that_is_best_on_the_targets_select_split(sele
     table = pd.read_csv(selected.folder / TABLE).set_index("target")
     ri = pd.read_csv(selected.folder / "reports/tiny/held_out/tables/ri.csv")
     for target in ("red", "green"):
-        split = read_split(selected.folder / f"results/tiny/held_out/split/{target}/160px-bicubic-crop1.parquet")
+        split = read_split(
+            selected.folder / f"results/tiny/held_out/split/{target}/160px-bicubic-crop1.parquet"
+        )
         right = {}
         for rank in RANKS:
             scored = rows(selected, "select", f"lora-rank{rank}", target)
-            assert set(scored["dataset"]) == {target} and {split[source] for source in scored["source_id"]} == {
-                "select"
-            }
+            assert set(scored["dataset"]) == {target} and {
+                split[source] for source in scored["source_id"]
+            } == {"select"}
             assert len(scored) == sum(part == "select" for part in split.values())
             right[f"lora-rank{rank}"] = (scored["rank"] == 0).sum()
         chosen = max(right, key=right.get)  # the first of equal ones
@@ -56,7 +58,9 @@ def test_the_choice_is_the_variant_that_is_best_on_the_targets_select_split(sele
         assert table.loc[target, "ri"] == pytest.approx(own, abs=1e-5)
         assert (table.loc[target, "chosen"], table.loc[target, "variants"]) == (chosen, 2)
         assert 0 < table.loc[target, "chosen_share"] <= 100
-    assert table.loc["mean", "ri"] == pytest.approx(table.loc[["red", "green"], "ri"].mean(), abs=1e-5)
+    assert table.loc["mean", "ri"] == pytest.approx(
+        table.loc[["red", "green"], "ri"].mean(), abs=1e-5
+    )
     assert set(table["method"]) == {"lora"} and set(table["rule"]) == {"target"}
     assert set(table["conditions"]) == {"protocol held_out"}
 
@@ -74,7 +78,9 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
     assert list(test.columns) == list(select.columns)
     assert not set(test.loc[test["dataset"] == "red", "source_id"]) & set(select["source_id"])
     assert (
-        selected.planned("tables", config=SWEEP).keys().isdisjoint({"evaluate_run", "score_select_split", "finetune"})
+        selected.planned("tables", config=SWEEP)
+        .keys()
+        .isdisjoint({"evaluate_run", "score_select_split", "finetune"})
     )
 
 
@@ -84,13 +90,20 @@ def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(t
     folder = copy_project(tmp_path / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    config = (*SWEEP[:3], "methods=[ft,wise_ft]", "method_settings={ft: {lr: [0.01, 0.02, 0.03]}}", "select=target")
+    config = (
+        *SWEEP[:3],
+        "methods=[ft,wise_ft]",
+        "method_settings={ft: {lr: [0.01, 0.02, 0.03]}}",
+        "select=target",
+    )
     finished = [f"{method}-lr{rate}" for method in ("ft", "wise_ft") for rate in (0.01, 0.02)]
     rows = ["evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet"]
     for variant, target in itertools.product(finished, ("red", "green")):
         stages = ("evaluate",) if variant == "wise_ft-lr0.02" else ("evaluate", "select")
         rows += [f"{stage}/tiny_vit/{target}/{variant}/all/0/tiny.parquet" for stage in stages]
-    project.snakemake(*(f"results/tiny/held_out/{path}" for path in rows), "--cores", "2", config=config)
+    project.snakemake(
+        *(f"results/tiny/held_out/{path}" for path in rows), "--cores", "2", config=config
+    )
     # when
     project.snakemake("preview", "--cores", "1", config=config)
     # then: figures and tables are there, ft is chosen among two, and of the merges there is only one
@@ -100,19 +113,27 @@ def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(t
     assert (preview / "figures/tradeoff.png").is_file()
     table = pd.read_csv(preview / "tables/selection.csv")
     assert table["target"].tolist() == ["green", "red", "mean"] and set(table["method"]) == {"ft"}
-    assert set(table["variants"]) == {2} and set(table["chosen"].dropna()) <= {"ft-lr0.01", "ft-lr0.02"}
+    assert set(table["variants"]) == {2} and set(table["chosen"].dropna()) <= {
+        "ft-lr0.01",
+        "ft-lr0.02",
+    }
 
 
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("select=target", "config, select: target chooses by images of the target that were not trained on"),
+        (
+            "select=target",
+            "config, select: target chooses by images of the target that were not trained on",
+        ),
         ("method_settings={lora: {rank: 1}}", "config, select: no method has several variants"),
     ],
 )
 def test_a_choice_that_cannot_be_made_is_one_sentence(selected, config, said):
     choices = [
-        choice for choice in (*SWEEP, "select=oracle") if choice.split("=")[0] not in (config.split("=")[0], "protocol")
+        choice
+        for choice in (*SWEEP, "select=oracle")
+        if choice.split("=")[0] not in (config.split("=")[0], "protocol")
     ]
     printed = selected.snakemake("-n", config=(*choices, config), check=False)
     assert said in printed and "Traceback" not in printed

@@ -41,7 +41,11 @@ def test_slices_of_a_layout_split_accuracies(finished_copy):
     (folder / "mine/fog_errors.csv").write_text("corruption,error,source\nfog,80,made up\n")
     key = "relative_errors: fog_errors.csv"
     entry.write_text(
-        re.sub(r"(?s)(\ngreen:.*?)layout: class_folders", rf"\1layout: sliced\n  {key}", entry.read_text())
+        re.sub(
+            r"(?s)(\ngreen:.*?)layout: class_folders",
+            rf"\1layout: sliced\n  {key}",
+            entry.read_text(),
+        )
     )
     finished_copy.snakemake("slices", "--cores", "2", config=(*config, "slices=[severity]"))
     table = pd.read_csv(folder / "reports/tiny/slices/tables/accuracy_by_slice.csv")
@@ -60,6 +64,11 @@ def test_slices_of_a_layout_split_accuracies(finished_copy):
         table.rename(columns={"value": "severity"})[["severity", "n", "after"]]
     )
     (folder / "reports/tiny/slices/tables/accuracy_by_slice.csv").unlink()
-    printed = finished_copy.snakemake("slices", "--cores", "1", config=(*config, "slices=[colour]"), check=False)
-    assert "no column 'colour'; choose from corruption, severity" in printed and "Traceback" not in printed
+    printed = finished_copy.snakemake(
+        "slices", "--cores", "1", config=(*config, "slices=[colour]"), check=False
+    )
+    assert (
+        "no column 'colour'; choose from corruption, severity" in printed
+        and "Traceback" not in printed
+    )
     assert not (folder / "reports/tiny/slices/tables/accuracy_by_slice.csv").exists()

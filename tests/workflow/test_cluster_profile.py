@@ -42,7 +42,9 @@ def test_every_submitted_job_states_its_memory_and_time(project):
     found = asked(project, "analyses=all")
     assert len(found) > 15
     for rule, jobs in found.items():
-        assert rule in LOCAL or all(int(job["mem_mb"]) > 0 and int(job["runtime"]) > 0 for job in jobs), rule
+        assert rule in LOCAL or all(
+            int(job["mem_mb"]) > 0 and int(job["runtime"]) > 0 for job in jobs
+        ), rule
 
 
 def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
@@ -54,7 +56,11 @@ def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
 
 def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
     assert sorted(groups(project)) == [4, 5]
-    some = ("models=[vit_base_patch16_224.augreg_in1k]", "methods=[ft]", "targets=[imagenet_a,imagenet_r]")
+    some = (
+        "models=[vit_base_patch16_224.augreg_in1k]",
+        "methods=[ft]",
+        "targets=[imagenet_a,imagenet_r]",
+    )
     jobs = asked(imagenet, *some, "reference=none")["evaluate_run"]
     long = [job for job in jobs if job["runtime"] == "720"]
     assert long and sum(groups(imagenet, *some, "reference=none")) == len(jobs) - len(long)
@@ -66,7 +72,8 @@ def test_without_a_cluster_evaluations_are_not_grouped(project):
 
 def test_the_profile_takes_over_what_the_default_one_says():
     default, slurm = (
-        yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
+        yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
+        for name in ("default", "slurm")
     )
     assert {**default, **slurm} == {"cores": default["cores"], **slurm}
     assert {key: slurm[key] for key in default if key != "cores"} == {

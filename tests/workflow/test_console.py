@@ -30,7 +30,10 @@ def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
     printed = finished_copy.snakemake(*figures(finished_copy), "--force", "--cores", "1")
     assert re.findall(r"^\[(\d)/2\] plot_figure \w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
     assert "2 jobs: 2 plot_figure" in printed and not [word for word in PAGES if word in printed]
-    assert "rule plot_figure:" in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
+    assert (
+        "rule plot_figure:"
+        in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
+    )
 
 
 def last_words(printed):
@@ -52,15 +55,30 @@ def test_the_last_line_names_what_this_call_made(finished_copy):
 
 def test_the_last_line_names_the_page_where_it_was_made(finished):
     (line,) = last_words(finished[1])
-    assert "reports/tiny/index.html" in line and "results/tiny/" in line and "reports/tiny/figures/" in line
+    assert (
+        "reports/tiny/index.html" in line
+        and "results/tiny/" in line
+        and "reports/tiny/figures/" in line
+    )
 
 
 def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # lines and columns
-    command = [sys.executable, "-m", "snakemake", *figures(finished_copy), "--force", "--cores", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *figures(finished_copy),
+        "--force",
+        "--cores",
+        "1",
+    ]
     with subprocess.Popen(
-        [*command, "--config", "family=tiny", "catalog=mine"], cwd=finished_copy.folder, stdout=end, stderr=end
+        [*command, "--config", "family=tiny", "catalog=mine"],
+        cwd=finished_copy.folder,
+        stdout=end,
+        stderr=end,
     ) as run:
         os.close(end)
         shown = b""
@@ -69,7 +87,8 @@ def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
     text = shown.decode()
     assert run.returncode == 0, text
     assert (
-        re.search(r"1/2 jobs \|.*\| \d\d:\d\d, 1 running", text) and "running" not in re.findall(r"\[2/2\].*", text)[0]
+        re.search(r"1/2 jobs \|.*\| \d\d:\d\d, 1 running", text)
+        and "running" not in re.findall(r"\[2/2\].*", text)[0]
     )
     assert len(re.findall(r"\[\d/2\] plot_figure \w+: \d+ s", text)) == 2
 
@@ -84,10 +103,14 @@ def _read(terminal):
 
 def test_a_dry_run_is_a_table_of_rules_and_with_verbose_a_list_of_jobs(finished_copy):
     printed = finished_copy.snakemake("-n", config=("seeds=[0,1]",))
-    assert jobs(printed)["finetune"] == 6 and re.search(r"^finetune +6  not made yet$", printed, re.M)
+    assert jobs(printed)["finetune"] == 6 and re.search(
+        r"^finetune +6  not made yet$", printed, re.M
+    )
     assert len(printed.splitlines()) < 30 and "output:" not in printed and "--verbose" in printed
     every_job = finished_copy.listed(config=("seeds=[0,1]",))
-    assert methods(every_job, "finetune") == {"ft", "linear_probe", "lwf"} and jobs(every_job) == jobs(printed)
+    assert methods(every_job, "finetune") == {"ft", "linear_probe", "lwf"} and jobs(
+        every_job
+    ) == jobs(printed)
     assert "Nothing to be done" in finished_copy.snakemake("-n")
 
 
@@ -104,9 +127,15 @@ def test_unfinished_files_are_named_without_the_advice_to_wipe_metadata(finished
     marker = finished_copy.folder / ".snakemake/incomplete"
     marker.mkdir(exist_ok=True)
     (radar,) = figures(finished_copy, "radar")
-    (marker / base64.urlsafe_b64encode(radar.encode()).decode()).write_text('{"external_jobid": null}')
+    (marker / base64.urlsafe_b64encode(radar.encode()).decode()).write_text(
+        '{"external_jobid": null}'
+    )
     printed = finished_copy.snakemake(radar, "-n", "--workflow-profile", "none", check=False)
-    assert f"{radar}." in printed and "--rerun-incomplete" in printed and "cleanup-metadata" not in printed
+    assert (
+        f"{radar}." in printed
+        and "--rerun-incomplete" in printed
+        and "cleanup-metadata" not in printed
+    )
     assert not [word for word in NOISE if word in printed]
 
 
@@ -133,7 +162,9 @@ def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
     ids=["streams", "locale"],
 )
-@pytest.mark.parametrize("words", [["-n", "--verbose"], ["data/raw/red/red.zip"]], ids=["dry-run", "run"])
+@pytest.mark.parametrize(
+    "words", [["-n", "--verbose"], ["data/raw/red/red.zip"]], ids=["dry-run", "run"]
+)
 def test_where_the_terminal_knows_ascii_only_paths_are_escaped(project, environment, words):
     """Given a folder and a catalogue with other characters in their paths, all is shown, and no complaint about logging."""
     folder = project.folder.with_name("é日")
@@ -150,14 +181,24 @@ def test_where_the_terminal_knows_ascii_only_paths_are_escaped(project, environm
 def test_ctrl_c_again_and_again_is_as_quiet_as_once(project):
     """Given jobs at work, each Ctrl-C reaches all processes of the terminal; the run says that it stopped, and no more."""
     network = "results/tiny/models/tiny_cnn/manifest.json"
-    command = (sys.executable, "-m", "snakemake", network, "--config", "family=tiny", "catalog=mine")
+    command = (
+        sys.executable,
+        "-m",
+        "snakemake",
+        network,
+        "--config",
+        "family=tiny",
+        "catalog=mine",
+    )
     run = project.start(*command, "--cores", "2")
     assert wait_until(lambda: list((project.folder / "work").glob("*/job")), 60), project.printed()
     while run.poll() is None:
         os.killpg(run.pid, signal.SIGINT)
         time.sleep(0.02)
     printed = project.printed()
-    assert not [word for word in ("Traceback", "Interrupt", "BrokenPipe") if word in printed], printed
+    assert not [word for word in ("Traceback", "Interrupt", "BrokenPipe") if word in printed], (
+        printed
+    )
     assert "Stopped. Finished results are kept" in printed
     assert wait_until(lambda: not project.processes())
 

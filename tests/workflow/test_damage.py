@@ -50,16 +50,28 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     (folder / RECIPE).with_name("provenance.json").unlink()
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
-    assert f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n" in printed
-    assert f"missing: 1\n  {ARRAY}\n" in printed and f"without a provenance record: 1\n  {RECIPE}" in printed
-    assert "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them." in printed
+    assert (
+        f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n"
+        in printed
+    )
+    assert (
+        f"missing: 1\n  {ARRAY}\n" in printed
+        and f"without a provenance record: 1\n  {RECIPE}" in printed
+    )
+    assert (
+        "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them."
+        in printed
+    )
     assert "made from other inputs" not in printed and "Traceback" not in printed
     assert finished_copy.state() == before
 
 
 def test_of_a_grid_that_was_never_run_nothing_differs(project):
     printed = project.snakemake("verify", "--cores", "1")
-    assert "jobs have no files here: not run yet, or not pulled" in printed and "verified 0 jobs" in printed
+    assert (
+        "jobs have no files here: not run yet, or not pulled" in printed
+        and "verified 0 jobs" in printed
+    )
 
 
 def test_nothing_is_built_on_an_edited_table(finished_copy):
@@ -97,8 +109,13 @@ def test_the_limits_of_config_reach_the_jobs(project):
     (folder / "datasets.yaml").write_text(yaml.safe_dump(datasets))
     (folder / "blue/link.png").symlink_to("/etc/hostname")
     target = MADE_FROM[ARCHIVE]
-    printed = project.snakemake(target, "--cores", "1", config=("limits={photo_megapixels: 2}",), check=False)
+    printed = project.snakemake(
+        target, "--cores", "1", config=("limits={photo_megapixels: 2}",), check=False
+    )
     assert f"{large.name} " in printed and "1500 x 1400 is above limits.photo_megapixels" in printed
-    assert "blue: left out: 1 hidden files or links, the first is" in printed and "blue/link.png" in printed
+    assert (
+        "blue: left out: 1 hidden files or links, the first is" in printed
+        and "blue/link.png" in printed
+    )
     project.snakemake(target, "--cores", "1", config=("limits={photo_megapixels: 3}",))
     assert (project.folder / target).exists()

@@ -39,12 +39,18 @@ def test_a_dry_run_does_not_import_torch(emoji):
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", printed, re.M))
     assert "snakemake" in imported and "rib.config.grid" in imported
     # (pandas comes with Snakemake's plugin for SLURM, which every start of Snakemake imports)
-    assert not {name for name in imported if name.split(".")[0] in ("torch", "timm", "torchvision", "matplotlib")}
+    assert not {
+        name
+        for name in imported
+        if name.split(".")[0] in ("torch", "timm", "torchvision", "matplotlib")
+    }
 
 
 def test_a_bad_choice_is_one_sentence_and_leaves_nothing(emoji):
     printed = emoji.snakemake("-n", config=("model=all",), check=False)
-    message = r"config\.yaml or --config: unknown key 'model' \(did you mean 'models'\?\); allowed are"
+    message = (
+        r"config\.yaml or --config: unknown key 'model' \(did you mean 'models'\?\); allowed are"
+    )
     assert re.search(message, printed) and "Traceback" not in printed
     assert not any((emoji.folder / name).exists() for name in ("results", "reports", "data/raw"))
 

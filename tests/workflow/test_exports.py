@@ -46,11 +46,19 @@ def exported(finished, tmp_path_factory):
 
 def test_every_fine_tuned_run_is_exported_and_nothing_else_is_made(exported):
     project, printed = exported
-    made = {path.relative_to(project.folder / EXPORTS) for path in (project.folder / EXPORTS).rglob("*.*")}
-    runs = {f"tiny_cnn/{target}/{method}/all/0" for target in ("red", "green") for method in METHODS}
+    made = {
+        path.relative_to(project.folder / EXPORTS)
+        for path in (project.folder / EXPORTS).rglob("*.*")
+    }
+    runs = {
+        f"tiny_cnn/{target}/{method}/all/0" for target in ("red", "green") for method in METHODS
+    }
     assert set(map(str, made)) == {f"{run}/{file}" for run in runs for file in FILES}
     assert jobs_of_run(printed) == {"export_run": 8}
-    assert "exporting 8 runs" in printed and "Made: 8 exported runs in results/tiny/paper/export/" in printed
+    assert (
+        "exporting 8 runs" in printed
+        and "Made: 8 exported runs in results/tiny/paper/export/" in printed
+    )
 
 
 def test_exports_are_not_part_of_a_run(finished, exported):
@@ -62,7 +70,9 @@ def test_timm_alone_gives_the_confidences_that_were_stored(exported, tmp_path):
     project = exported[0]
     results = project.folder / "results/tiny"
     prepared = results / "prepare/blue/160px-bicubic-crop1"
-    images = torch.from_numpy(np.load(prepared / "images.npy")).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = (
+        torch.from_numpy(np.load(prepared / "images.npy")).permute(0, 3, 1, 2).float() / 127.5 - 1
+    )
     safetensors.torch.save_file({"images": images.contiguous()}, tmp_path / "images.safetensors")
     files = [tmp_path / f"{name}.safetensors" for name in ("images", "logits")]
     folders = {method: f"{EXPORTS}/tiny_cnn/red/{method}/all/0" for method in METHODS}
@@ -93,17 +103,25 @@ def test_the_code_of_the_card_runs(exported):
 
 def test_the_card_has_the_numbers_of_the_tables_and_the_hashes_of_what_was_exported(exported):
     project, _ = exported
-    folder, reports = project.folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0", project.folder / "reports/tiny/tables"
+    folder, reports = (
+        project.folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0",
+        project.folder / "reports/tiny/tables",
+    )
     card = ModelCard((folder / "README.md").read_text())
     run = "method == 'wise_ft' and target == 'red'"
     accuracy, ri = (pd.read_csv(reports / f"{name}.csv").query(run) for name in ("accuracy", "ri"))
     found = {result.dataset_type: result.metric_value for result in card.data.eval_results}
-    assert found == pytest.approx(dict(zip(accuracy["dataset"], accuracy["accuracy"] / 100, strict=True)), abs=1e-6)
+    assert found == pytest.approx(
+        dict(zip(accuracy["dataset"], accuracy["accuracy"] / 100, strict=True)), abs=1e-6
+    )
     (row,) = ri.itertuples()
     assert f"**{points(row.ri)} percentage points**" in card.text
     assert f"{points(row.ci_low)} to {points(row.ci_high)}" in card.text
     assert f"{fit_percent(row.fit)} %" in card.text
-    for file in ("models/tiny_cnn/weights.safetensors", "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"):
+    for file in (
+        "models/tiny_cnn/weights.safetensors",
+        "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors",
+    ):
         assert sha256(project.folder / "results/tiny" / file) in card.text
     assert str(project.folder) not in card.text and not re.search(r"\d\d:\d\d", card.text)
 
@@ -114,7 +132,9 @@ def test_a_second_export_has_the_same_bytes_in_another_folder(exported, tmp_path
     shutil.rmtree(project.folder / run)
     project.snakemake(f"{run}/README.md", "--cores", "1")
     for file in FILES - {"provenance.json"}:
-        assert (project.folder / run / file).read_bytes() == (exported[0].folder / run / file).read_bytes()
+        assert (project.folder / run / file).read_bytes() == (
+            exported[0].folder / run / file
+        ).read_bytes()
 
 
 def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
@@ -129,15 +149,29 @@ def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
     weights = project.folder / f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors"
     weights.unlink()
     weights.write_bytes(b"other")
-    assert f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors" in project.snakemake("verify", check=False)
+    assert f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors" in project.snakemake(
+        "verify", check=False
+    )
 
 
 def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(project, tmp_path):
     config = {
         "embed_dim": 16,
-        "vision_cfg": {"image_size": 160, "layers": 1, "width": 32, "head_width": 16, "patch_size": 80},
+        "vision_cfg": {
+            "image_size": 160,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 80,
+        },
     }
-    config["text_cfg"] = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config["text_cfg"] = {
+        "context_length": 8,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    }
     torch.manual_seed(0)
     whole = create("open_clip", "tiny", {"model_cfg": config})
     weights = project.folder / "mine/archives/tiny_clip.safetensors"
@@ -150,19 +184,30 @@ def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(proj
     }
     source = {"kind": "file", "path": "archives/tiny_clip.safetensors", "file": "w.safetensors"}
     source["digest"] = f"sha256:{sha256(weights)}"
-    entry |= {"label": "CLIP", "source": source, "weights": {"keys": "by_name"}, "arguments": {"model_cfg": config}}
+    entry |= {
+        "label": "CLIP",
+        "source": source,
+        "weights": {"keys": "by_name"},
+        "arguments": {"model_cfg": config},
+    }
     models.write_text(json.dumps({"tiny_clip": entry}))
     printed = project.snakemake(
         "export", "--cores", "2", config=("models=[tiny_clip]", "methods=[ft]", "targets=[red]")
     )
     folder = project.folder / f"{EXPORTS}/tiny_clip/red/ft/all/0"
-    assert {path.name for path in folder.iterdir()} == (FILES - {"config.json", "model.safetensors"}) | {
+    assert {path.name for path in folder.iterdir()} == (
+        FILES - {"config.json", "model.safetensors"}
+    ) | {
         "open_clip_config.json",
         "open_clip_model.safetensors",
         "classification_head.safetensors",
     }
     exported = safetensors.torch.load_file(folder / "open_clip_model.safetensors")
-    changed = {name for name, tensor in whole.state_dict().items() if not torch.equal(tensor, exported[name])}
+    changed = {
+        name
+        for name, tensor in whole.state_dict().items()
+        if not torch.equal(tensor, exported[name])
+    }
     assert changed and all(name.startswith("visual.") for name in changed)
     assert run_card(folder) == "(1, 1000)" and "exporting 1 runs" in printed
 
@@ -173,10 +218,16 @@ def test_what_cannot_be_exported_is_left_out_with_a_line_or_refused_by_name(fini
     assert "method 'visual_prompt' can't be exported: networks have no padding prompt" in printed
     assert "method 'wise_ft_curve' can't be exported: it has several states" in printed
     assert "exporting 1 runs" in printed
-    printed = finished_copy.snakemake("-n", "export", config=("methods=[visual_prompt]",), check=False)
-    assert re.search(r"^method 'visual_prompt' can't be exported: .*; choose another method\.$", printed, re.M)
+    printed = finished_copy.snakemake(
+        "-n", "export", config=("methods=[visual_prompt]",), check=False
+    )
+    assert re.search(
+        r"^method 'visual_prompt' can't be exported: .*; choose another method\.$", printed, re.M
+    )
     for method in ("visual_prompt", "wise_ft_curve"):
         file = f"{EXPORTS}/tiny_cnn/red/{method}/all/0/README.md"
         printed = finished_copy.snakemake("-n", file, config=more, check=False)
-        assert re.search(rf"^method '{method}' can't be exported: .*; choose another method\.$", printed, re.M)
+        assert re.search(
+            rf"^method '{method}' can't be exported: .*; choose another method\.$", printed, re.M
+        )
         assert "Traceback" not in printed

@@ -35,8 +35,12 @@ def path(project, stage, target, method, file):
 
 def tuned(project, target, method="ft"):
     """The whole state dict of a run, put together from its checkpoint."""
-    start = safetensors.torch.load_file(project.folder / "results/tiny/models/tiny_cnn/weights.safetensors")
-    stored = safetensors.torch.load_file(path(project, "finetune", target, method, "checkpoint.safetensors"))
+    start = safetensors.torch.load_file(
+        project.folder / "results/tiny/models/tiny_cnn/weights.safetensors"
+    )
+    stored = safetensors.torch.load_file(
+        path(project, "finetune", target, method, "checkpoint.safetensors")
+    )
     return {**start, **xor_decompress(stored, start)}
 
 
@@ -52,11 +56,16 @@ def scored(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scored") / "project"
     shutil.copytree(finished[0].folder, folder, symlinks=True)
     project = Project(folder)
-    rows = ("tiny_cnn,red,theirs,0,red.pth,Their method", "tiny_cnn,green,theirs,0,exported,Their method")
+    rows = (
+        "tiny_cnn,red,theirs,0,red.pth,Their method",
+        "tiny_cnn,green,theirs,0,exported,Their method",
+    )
     table(project, "weights", *rows)
     (folder / "theirs/exported").mkdir()
     torch.save(tuned(project, "red"), folder / "theirs/red.pth")
-    safetensors.torch.save_file(tuned(project, "green"), folder / "theirs/exported/model.safetensors")
+    safetensors.torch.save_file(
+        tuned(project, "green"), folder / "theirs/exported/model.safetensors"
+    )
     (folder / "theirs/methods.yaml").write_text(yaml.safe_dump({"half": HALF}))
     printed = project.snakemake("--cores", "2", config=CHOICES)
     assert "2 import_checkpoint" in printed and "finetune" not in printed
@@ -72,18 +81,25 @@ def to_change(scored, tmp_path):
 def test_the_same_weights_have_the_same_rows_and_ri(scored):
     for one, other in (("ft", "theirs"), ("wise_ft", "half")):
         for target in ("red", "green"):
-            files = (path(scored, "evaluate", target, method, "tiny.parquet") for method in (one, other))
+            files = (
+                path(scored, "evaluate", target, method, "tiny.parquet") for method in (one, other)
+            )
             ours, theirs = (rows_of(file).drop(columns="method") for file in files)
             pd.testing.assert_frame_equal(ours, theirs)
             if one == "ft":
-                files = (path(scored, "finetune", target, method, "manifest.json") for method in (one, other))
+                files = (
+                    path(scored, "finetune", target, method, "manifest.json")
+                    for method in (one, other)
+                )
                 fits = [read_json(file)["fit"] for file in files]
                 assert fits[0] == fits[1]
                 same = [tuned(scored, target, method) for method in (one, other)]
                 assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
     ri = pd.read_csv(scored.folder / "reports/tiny/tables/ri.csv").set_index(["method", "target"])
     columns = ["ri", "ci_low", "ci_high", "n", "fit"]
-    assert (ri.loc["ft", columns] == ri.loc["theirs", columns]).all(axis=None) and "half" in ri.index
+    assert (ri.loc["ft", columns] == ri.loc["theirs", columns]).all(
+        axis=None
+    ) and "half" in ri.index
     pd.testing.assert_frame_equal(ri.loc["ft", columns], ri.loc["theirs", columns])
 
 
@@ -106,18 +122,26 @@ def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
     assert "all files match their records" in scored.snakemake("verify", config=CHOICES)
     assert "nothing is missing" in scored.snakemake("status", config=CHOICES)
     planned = scored.snakemake("plan", config=CHOICES)
-    assert "2 import_checkpoint" in planned and "Training   80 images" in planned, "of the two runs of ft"
+    assert "2 import_checkpoint" in planned and "Training   80 images" in planned, (
+        "of the two runs of ft"
+    )
 
 
 def listed(printed, rule):
     """Target and method of the jobs of a rule in what Project.listed printed."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
-    return {(re.search(r"target=(\w+)", block)[1], re.search(r"method=(\w+)", block)[1]) for block in blocks}
+    return {
+        (re.search(r"target=(\w+)", block)[1], re.search(r"method=(\w+)", block)[1])
+        for block in blocks
+    }
 
 
 def test_a_changed_file_re_runs_its_run_alone(to_change):
     state = tuned(to_change, "red")
-    torch.save({key: t * 1.01 if "classifier" in key else t for key, t in state.items()}, to_change.folder / "x")
+    torch.save(
+        {key: t * 1.01 if "classifier" in key else t for key, t in state.items()},
+        to_change.folder / "x",
+    )
     os.utime(to_change.folder / "x", (1, 1))  # older than what was made of the other
     (to_change.folder / "x").replace(to_change.folder / "theirs/red.pth")
     printed = to_change.listed(config=CHOICES)
@@ -130,8 +154,12 @@ def test_a_changed_file_re_runs_its_run_alone(to_change):
 
 
 def test_a_second_table_runs_only_what_is_new(to_change):
-    table(to_change, "more", *(f"tiny_cnn,{target},others,0,red.pth," for target in ("red", "green")))
-    printed = to_change.listed(config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2]))
+    table(
+        to_change, "more", *(f"tiny_cnn,{target},others,0,red.pth," for target in ("red", "green"))
+    )
+    printed = to_change.listed(
+        config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2])
+    )
     new = {("red", "others"), ("green", "others")}
     assert listed(printed, "import_checkpoint") == listed(printed, "evaluate_run") == new
 
@@ -145,10 +173,14 @@ def test_pulled_checkpoints_need_no_files(to_change):
 @pytest.mark.slow
 def test_results_are_kept_after_a_change_of_code(to_change):
     to_change.edit(
-        "workflow/lib/rib/methods/external.py", "own, (state, *more) = self.model,", "own = self.model; state, *more ="
+        "workflow/lib/rib/methods/external.py",
+        "own, (state, *more) = self.model,",
+        "own = self.model; state, *more =",
     )
     printed = to_change.snakemake("accept", config=CHOICES)
-    assert "2 jobs accepted" in printed and "Nothing to be done" in to_change.snakemake("-n", config=CHOICES)
+    assert "2 jobs accepted" in printed and "Nothing to be done" in to_change.snakemake(
+        "-n", config=CHOICES
+    )
 
 
 class Trap:
@@ -161,13 +193,24 @@ class Trap:
 @pytest.mark.attack("weights")
 def test_a_pickle_with_code_is_refused_and_nothing_is_written(to_change):
     (to_change.folder / "theirs/trap.bin").write_bytes(pickle.dumps({"x": Trap()}))
-    table(to_change, "weights", *(f"tiny_cnn,{target},bad,0,trap.bin," for target in ("red", "green")))
+    table(
+        to_change, "weights", *(f"tiny_cnn,{target},bad,0,trap.bin," for target in ("red", "green"))
+    )
     (to_change.folder / "theirs/methods.yaml").unlink()
     config = ("methods=[pretrained]", *CHOICES[1:])
     folder = path(to_change, "finetune", "red", "bad", "")
-    printed = to_change.snakemake(f"{folder.relative_to(to_change.folder)}/manifest.json", config=config, check=False)
-    assert re.search(r"tiny_cnn/red/bad/all/0: theirs/trap\.bin contains other pickled objects than tensors", printed)
-    assert "Traceback" not in printed and not (to_change.folder / "trap").exists() and not folder.exists()
+    printed = to_change.snakemake(
+        f"{folder.relative_to(to_change.folder)}/manifest.json", config=config, check=False
+    )
+    assert re.search(
+        r"tiny_cnn/red/bad/all/0: theirs/trap\.bin contains other pickled objects than tensors",
+        printed,
+    )
+    assert (
+        "Traceback" not in printed
+        and not (to_change.folder / "trap").exists()
+        and not folder.exists()
+    )
     assert not any((to_change.folder / "work").iterdir())
 
 
@@ -175,12 +218,17 @@ def test_a_pickle_with_code_is_refused_and_nothing_is_written(to_change):
     ("row", "said"),
     [
         ("rot,theirs,0,a.pth,", "theirs/weights.csv line 2: unknown target 'rot'"),
-        ("red,theirs,0,a.pth,", "line 2: theirs/a.pth is no file, and no folder with model.safetensors or open_"),
+        (
+            "red,theirs,0,a.pth,",
+            "line 2: theirs/a.pth is no file, and no folder with model.safetensors or open_",
+        ),
     ],
     ids=["target", "file"],
 )
 def test_what_is_wrong_in_a_table_stops_a_run_before_any_job(project, row, said):
     table(project, "weights", f"tiny_cnn,{row}")
-    printed = project.snakemake(config=("external=[theirs/weights.csv]", "targets=[red]"), check=False)
+    printed = project.snakemake(
+        config=("external=[theirs/weights.csv]", "targets=[red]"), check=False
+    )
     assert said in printed and "Traceback" not in printed and "UserError" not in printed
     assert not (project.folder / "results").exists()

@@ -42,12 +42,16 @@ def project(tmp_path):
 def differences(project, whole):
     """Results that differ from those of a run that nothing disturbed."""
     products = project.products()
-    return [name for name in whole.keys() | products.keys() if whole.get(name) != products.get(name)]
+    return [
+        name for name in whole.keys() | products.keys() if whole.get(name) != products.get(name)
+    ]
 
 
 def at_work(project):
     """Whether a fine-tuning has begun."""
-    return list((project.folder / "logs").rglob("finetune/**/*.log")) and list((project.folder / "work").glob("*/job"))
+    return list((project.folder / "logs").rglob("finetune/**/*.log")) and list(
+        (project.folder / "work").glob("*/job")
+    )
 
 
 def goes_on(project, whole):
@@ -73,7 +77,9 @@ def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
     run = project.start("make", "run")
     assert wait_until(lambda: at_work(project), 60)
     snakemake = next(process for process in project.processes() if process.ppid() == run.pid)
-    jobs = [process for process in project.processes() if process.pid not in (run.pid, snakemake.pid)]
+    jobs = [
+        process for process in project.processes() if process.pid not in (run.pid, snakemake.pid)
+    ]
     snakemake.kill()
     run.wait()
     assert jobs and wait_until(lambda: not project.processes(), 20), "jobs go on without their run"
@@ -85,10 +91,14 @@ def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
     first = project.start("make", "run")
     assert wait_until(lambda: at_work(project), 60)
     command = ("snakemake", "--cores", "1")
-    second = subprocess.run([sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True)
+    second = subprocess.run(
+        [sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True
+    )
     assert second.returncode != 0 and "Traceback" not in second.stderr
     assert "Another run is active in this folder (process " in second.stderr
-    beside = subprocess.run([sys.executable, "-m", *command, "-n"], cwd=project.folder, capture_output=True, text=True)
+    beside = subprocess.run(
+        [sys.executable, "-m", *command, "-n"], cwd=project.folder, capture_output=True, text=True
+    )
     assert beside.returncode == 0, beside.stderr
     assert first.wait(300) == 0, project.printed()
     assert differences(project, whole) == []
@@ -111,7 +121,9 @@ def another_disk(tmp_path):
     """A folder that is a disk of its own, of some megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tiny", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1g", "tiny", folder], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"mounting needs root: {mounted.stderr.strip()}")
     yield folder
@@ -139,7 +151,9 @@ def test_results_may_be_a_link_to_another_disk(project, another_disk):
     project.snakemake(network, "--cores", "1")
     assert "Nothing to be done" in project.snakemake(network, "-n")
     assert "all files match their records" in project.snakemake("verify", "--cores", "1")
-    assert not [path for path in another_disk.rglob("*") if path.name.startswith(".")], "copies are renamed"
+    assert not [path for path in another_disk.rglob("*") if path.name.startswith(".")], (
+        "copies are renamed"
+    )
 
 
 def used(project):
@@ -198,7 +212,10 @@ def test_a_read_only_folder_is_a_sentence(small_disk, whole):
     remount("ro")
     done = subprocess.run(["make", "run"], cwd=project.folder, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "is not writable" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert (
+        "is not writable" in done.stdout + done.stderr
+        and "Traceback" not in done.stdout + done.stderr
+    )
     remount("rw")
     assert "Nothing to be done" in goes_on(project, whole)
 
@@ -209,8 +226,12 @@ MODEL = "results/tiny/models/tiny_cnn/manifest.json"
 @pytest.mark.slow
 @pytest.mark.attack("disks")
 @pytest.mark.parametrize("finished", [False, True], ids=["new", "finished"])
-@pytest.mark.parametrize("folder", [".snakemake", "logs", "results", "results/tiny/models/tiny_cnn", "work"])
-def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(project, folder, finished):
+@pytest.mark.parametrize(
+    "folder", [".snakemake", "logs", "results", "results/tiny/models/tiny_cnn", "work"]
+)
+def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(
+    project, folder, finished
+):
     if finished:
         project.snakemake(MODEL, "--cores", "1")
     place = project.folder / folder
@@ -221,7 +242,16 @@ def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(pr
     before = project.products()
     for path in closed:
         path.chmod(0o555)
-    command = (*WITHOUT_OVERRIDE, sys.executable, "-m", "snakemake", MODEL, "--force", "--cores", "1")
+    command = (
+        *WITHOUT_OVERRIDE,
+        sys.executable,
+        "-m",
+        "snakemake",
+        MODEL,
+        "--force",
+        "--cores",
+        "1",
+    )
     printed = project.run(*command, check=False)
     for path in closed:
         path.chmod(0o755)
@@ -245,7 +275,9 @@ fcntl.flock = flock
 @pytest.mark.slow
 @pytest.mark.attack("locks")
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def test_without_file_locks_dry_runs_work_and_a_run_beside_them_says_why_it_does_not(project, tmp_path, error):
+def test_without_file_locks_dry_runs_work_and_a_run_beside_them_says_why_it_does_not(
+    project, tmp_path, error
+):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(WITHOUT_FLOCK)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "FLOCK_FAILS_WITH": error}
@@ -256,7 +288,10 @@ def test_without_file_locks_dry_runs_work_and_a_run_beside_them_says_why_it_does
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, cwd=project.folder, env=environment, **streams)
 
-    calls = {name: start(*words) for name, words in {"one": ["-n"], "other": ["-n"], "run": ["--cores", "1"]}.items()}
+    calls = {
+        name: start(*words)
+        for name, words in {"one": ["-n"], "other": ["-n"], "run": ["--cores", "1"]}.items()
+    }
     printed = {name: call.communicate(timeout=300)[0] for name, call in calls.items()}
     for name in ("one", "other"):
         assert calls[name].returncode == 0 and "finetune" in printed[name], printed[name]
@@ -264,6 +299,8 @@ def test_without_file_locks_dry_runs_work_and_a_run_beside_them_says_why_it_does
     status = start("status")
     printed["status"] = status.communicate(timeout=300)[0]
     assert status.returncode != 0 and "no file locks" in printed["status"]
-    assert not any("Traceback" in text or "UserWarning" in text for text in printed.values()), printed
+    assert not any("Traceback" in text or "UserWarning" in text for text in printed.values()), (
+        printed
+    )
     assert project.products() == before
     project.snakemake(MODEL, "--cores", "1")

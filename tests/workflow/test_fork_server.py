@@ -30,7 +30,11 @@ SOCKETS = f"work/warm-here-{os.getpid()}"
 def servers():
     """Servers that this process's jobs have started, and their workers."""
     mine = {f"{SOCKETS}/{libraries}.sock" for libraries in warm.PRELOADED}
-    return [one for one in psutil.process_iter(["cmdline"]) if mine.intersection(one.info["cmdline"] or [])]
+    return [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if mine.intersection(one.info["cmdline"] or [])
+    ]
 
 
 @pytest.mark.slow
@@ -50,7 +54,9 @@ cli.main({arguments!r})
 """
 
 
-@pytest.mark.parametrize(("given", "limited"), [([], False), (["--max-jobs-per-timespan", "90/1s"], True)])
+@pytest.mark.parametrize(
+    ("given", "limited"), [([], False), (["--max-jobs-per-timespan", "90/1s"], True)]
+)
 def test_jobs_start_as_fast_as_they_can_unless_the_user_limits_them(finished_copy, given, limited):
     table = f"{finished_copy.of_grid()}/tables/training.csv"
     arguments = ["--force", table, *given, "--config", "family=tiny", "catalog=mine"]
@@ -108,7 +114,11 @@ def test_a_killed_job_takes_its_worker_along(script):
 def test_a_worker_whose_job_is_gone_before_it_starts_says_nothing(script, tmp_path):
     """Given a job that Ctrl-C ended right after its request, its worker neither complains nor runs the script."""
     assert script(WHO).communicate(timeout=60)[0] == "worker\n"
-    request = {"script": str(tmp_path / "script_0.py"), "folder": str(tmp_path), "environment": dict(os.environ)}
+    request = {
+        "script": str(tmp_path / "script_0.py"),
+        "folder": str(tmp_path),
+        "environment": dict(os.environ),
+    }
     reading, writing = os.pipe()
     with open(reading) as printed, socket.socket(socket.AF_UNIX) as job:
         job.connect(f"{SOCKETS}/tables.sock")
@@ -142,7 +152,9 @@ def test_the_server_ends_with_its_run(tmp_path):
     path = tmp_path / "warm/w.sock"
     path.parent.mkdir()
     code = f"from rib.jobs.fork_server import serve; serve({str(path)!r}, '{owner.pid}', 'tables')"
-    server = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)})
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(LIBRARY)}
+    )
     assert wait_until(path.exists)
     owner.kill()
     owner.wait()
@@ -244,7 +256,9 @@ print(listener.accept()[0].recv(1 << 16), flush=True)
 @pytest.mark.attack("shared machines")
 def test_a_server_of_another_user_is_told_nothing(script, tmp_path):
     (tmp_path / SOCKETS).mkdir(mode=0o700, parents=True)
-    with subprocess.Popen([sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True) as theirs:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True
+    ) as theirs:
         assert theirs.stdout.readline() == "listening\n"
         printed = script(WHO).communicate(timeout=PROMPT)[0]
         assert printed.endswith("own process\n") and "another user" in printed
@@ -253,7 +267,9 @@ def test_a_server_of_another_user_is_told_nothing(script, tmp_path):
 
 @needs_root
 @pytest.mark.attack("shared machines")
-@pytest.mark.parametrize("opened", [False, True], ids=["closed_folder", "folder_and_socket_without_modes"])
+@pytest.mark.parametrize(
+    "opened", [False, True], ids=["closed_folder", "folder_and_socket_without_modes"]
+)
 def test_a_server_runs_nothing_for_another_user(script, tmp_path, opened):
     """Where a file system has no modes, the check of the peer alone must do."""
     assert script(WHO).communicate(timeout=60)[0] == "worker\n"
@@ -276,7 +292,8 @@ def test_a_server_runs_nothing_for_another_user(script, tmp_path, opened):
             print("hung up")
     """
     assert (
-        as_nobody(body, tmp_path / "work").communicate(timeout=PROMPT)[0] == f"{'hung up' if opened else 'refused'}\n"
+        as_nobody(body, tmp_path / "work").communicate(timeout=PROMPT)[0]
+        == f"{'hung up' if opened else 'refused'}\n"
     )
     assert not (tmp_path / "ran").exists()
 
@@ -291,7 +308,8 @@ def test_only_this_user_can_connect_whatever_the_umask(script, tmp_path, mask):
         os.umask(before)
     assert process.communicate(timeout=60)[0] == f"{mask:03o}\n", "jobs keep theirs"
     modes = {
-        path.name: path.stat().st_mode & 0o777 for path in (tmp_path / SOCKETS, *(tmp_path / SOCKETS).glob("*.sock"))
+        path.name: path.stat().st_mode & 0o777
+        for path in (tmp_path / SOCKETS, *(tmp_path / SOCKETS).glob("*.sock"))
     }
     assert modes == {Path(SOCKETS).name: 0o700, "tables.sock": 0o600}
 
@@ -304,7 +322,9 @@ def test_the_socket_of_a_killed_server_is_replaced(script, tmp_path):
         server.wait(10)
     stale = (tmp_path / SOCKETS / "tables.sock").stat().st_mtime_ns
     begun = time.monotonic()
-    assert script(WHO).communicate(timeout=60)[0] == "worker\n" and time.monotonic() - begun < PROMPT
+    assert (
+        script(WHO).communicate(timeout=60)[0] == "worker\n" and time.monotonic() - begun < PROMPT
+    )
     assert len(servers()) == 1 and (tmp_path / SOCKETS / "tables.sock").stat().st_mtime_ns > stale
 
 
@@ -326,7 +346,9 @@ def test_a_project_may_lie_deep(script, tmp_path, monkeypatch):
 
 @pytest.mark.attack("shared machines")
 def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
-    monkeypatch.setenv(warm.WARM, f"work/{'w' * 120}")  # refused as by a file system without sockets
+    monkeypatch.setenv(
+        warm.WARM, f"work/{'w' * 120}"
+    )  # refused as by a file system without sockets
     assert script(WHO).communicate(timeout=PROMPT)[0].endswith("own process\n")
 
 
@@ -342,7 +364,9 @@ fork_server.PATIENCE = 0.5
 fork_server.serve("warm/tables.sock", "{os.getpid()}", "tables")
 """
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL
+    )
     assert wait_until(Path("warm/tables.sock").exists)
     yield psutil.Process(process.pid)
     process.kill()
@@ -371,7 +395,11 @@ def answer_to(request, descriptors=(1, 2)):
 def request_for(body):
     """A job's request to run this code."""
     Path("job.py").write_text(body)
-    job = {"script": str(Path("job.py").resolve()), "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    job = {
+        "script": str(Path("job.py").resolve()),
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+    }
     return f"{json.dumps(job)}\n".encode()
 
 
@@ -397,7 +425,9 @@ def test_a_request_that_is_none_runs_nothing_and_the_next_is_served(server, garb
 
 
 @pytest.mark.attack("shared machines")
-@pytest.mark.parametrize("sent", [b"", b" ", b' {"script": "'], ids=["nothing", "a_byte", "half_a_request"])
+@pytest.mark.parametrize(
+    "sent", [b"", b" ", b' {"script": "'], ids=["nothing", "a_byte", "half_a_request"]
+)
 def test_a_worker_does_not_wait_forever_for_a_request(server, sent):
     with connected() as connection:
         connection.sendall(sent)
@@ -466,7 +496,9 @@ def test_a_server_that_never_answers_does_not_keep_a_job(tmp_path, monkeypatch, 
 def test_a_folder_that_is_exchanged_after_its_check_is_told_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(SOCKETS).mkdir(mode=0o700, parents=True)
-    with subprocess.Popen([sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True) as theirs:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER_OF_ANOTHER_USER], stdout=subprocess.PIPE, text=True
+    ) as theirs:
         assert theirs.stdout.readline() == "listening\n"
         Path(SOCKETS).rename("work/theirs")
         Path(SOCKETS).mkdir(mode=0o700)
@@ -488,13 +520,27 @@ def test_nothing_is_left_after_a_run(finished_copy):
     """Neither of this run, nor of one that was killed with its servers."""
     work, table = finished_copy.folder / "work", f"{finished_copy.of_grid()}/tables/training.csv"
     (work / "warm-here-1").mkdir(mode=0o700, parents=True)
-    with contextlib.chdir(work), socket.socket(socket.AF_UNIX) as dead:  # an address has 107 bytes at most
+    with (
+        contextlib.chdir(work),
+        socket.socket(socket.AF_UNIX) as dead,
+    ):  # an address has 107 bytes at most
         dead.bind("warm-here-1/networks.sock")
     seen = set()
-    words = (sys.executable, "-m", "snakemake", "--force", table, "--config", "family=tiny", "catalog=mine")
+    words = (
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--force",
+        table,
+        "--config",
+        "family=tiny",
+        "catalog=mine",
+    )
     run = finished_copy.start(*words)
     while run.poll() is None:
         seen.update(path.parent.name for path in work.glob("warm-*/tables.sock"))
         time.sleep(0.02)
-    assert run.returncode == 0 and seen == {f"warm-{os.uname().nodename}-{run.pid}"}, finished_copy.printed()
+    assert run.returncode == 0 and seen == {f"warm-{os.uname().nodename}-{run.pid}"}, (
+        finished_copy.printed()
+    )
     assert wait_until(lambda: not finished_copy.processes()) and list(work.glob("warm-*")) == []

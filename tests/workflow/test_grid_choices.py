@@ -33,7 +33,9 @@ def held_out_rows(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    rows_of_runs = [f"results/tiny/held_out/evaluate/tiny_vit/{run}/all/0/tiny.parquet" for run in HELD_OUT_RUNS]
+    rows_of_runs = [
+        f"results/tiny/held_out/evaluate/tiny_vit/{run}/all/0/tiny.parquet" for run in HELD_OUT_RUNS
+    ]
     project.snakemake(*rows_of_runs, config=HELD_OUT)
     return project
 
@@ -46,7 +48,9 @@ def held_out(held_out_rows):
 
 
 def parts_of(project, dataset):
-    return read_split(project.folder / f"results/tiny/held_out/split/{dataset}/160px-bicubic-crop1.parquet")
+    return read_split(
+        project.folder / f"results/tiny/held_out/split/{dataset}/160px-bicubic-crop1.parquet"
+    )
 
 
 def checkpoint(run, protocol="paper"):
@@ -63,12 +67,17 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
     assert red == copy and not red.keys() & green.keys()
     for dataset, own in scored.groupby("dataset"):
         assert {parts_of(held_out_rows, dataset)[source] for source in own["source_id"]} == {"test"}
-    shared = scored[scored["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
+    shared = (
+        scored[scored["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
+    )
     assert shared["red"] == shared["copy"] and "memory" not in set(scored["dataset"])
     before = rows(held_out_rows, "tiny_vit/none/pretrained/all/0")
     assert list(before["image_id"]) == list(scored["image_id"])
     manifest = json.loads(
-        (held_out_rows.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json").read_text()
+        (
+            held_out_rows.folder
+            / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/manifest.json"
+        ).read_text()
     )
     assert manifest["images"] == 2 * sum(which == "train" for which in red.values())
 
@@ -76,7 +85,9 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
 @pytest.mark.thorough
 def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
     """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
-    table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/splits.csv").set_index("dataset")
+    table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/splits.csv").set_index(
+        "dataset"
+    )
     assert table[["train", "select", "test"]].to_numpy().tolist() == [[36, 12, 12]] * 4
     scored = rows(held_out, "tiny_vit/red/ft/all/0")
     assert (scored.groupby("dataset").size() == table["test"]).all()
@@ -88,7 +99,9 @@ MERGES = "results/tiny/held_out/merge/tiny_vit/red"
 
 
 def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out_rows):
-    recipe = json.loads((held_out_rows.folder / MERGES / "wise_ft_selected/all/0/recipe.json").read_text())
+    recipe = json.loads(
+        (held_out_rows.folder / MERGES / "wise_ft_selected/all/0/recipe.json").read_text()
+    )
     assert len(recipe["candidates"]) == 11 and recipe["candidates"][0]["images"] > 0
     best = max(candidate["accuracy"] for candidate in recipe["candidates"])
     (state,) = recipe["states"]
@@ -100,7 +113,9 @@ def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_ou
 @pytest.mark.thorough
 def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
     soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/recipe.json").read_text())
-    assert {"pretrained", "ft", "ewc", "lwf"} == {name for c in soup["candidates"] for name in c["weights"]}
+    assert {"pretrained", "ft", "ewc", "lwf"} == {
+        name for c in soup["candidates"] for name in c["weights"]
+    }
 
 
 def test_a_curve_is_one_run_with_a_state_per_alpha(held_out_rows):
@@ -116,7 +131,10 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out_rows):
 @pytest.mark.thorough
 def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(held_out):
     tables = held_out.folder / "reports/tiny/held_out/tables"
-    curves, ri = pd.read_csv(tables / "curves.csv"), pd.read_csv(tables / "ri.csv").set_index("method")["ri"]
+    curves, ri = (
+        pd.read_csv(tables / "curves.csv"),
+        pd.read_csv(tables / "ri.csv").set_index("method")["ri"],
+    )
     assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
     assert curves["ri"].iloc[-1] == pytest.approx(ri["ft"], abs=1e-5)
     assert ((curves["ood_low"] <= curves["ood"]) & (curves["ood"] <= curves["ood_high"])).all()
@@ -126,11 +144,16 @@ def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(h
 @pytest.mark.thorough
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
     record = json.loads(
-        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/replay/all/0/provenance.json").read_text()
+        (
+            held_out.folder
+            / "results/tiny/held_out/finetune/tiny_vit/red/replay/all/0/provenance.json"
+        ).read_text()
     )
     assert any("/prepare/memory/" in path for path in record["inputs"])
     other = json.loads(
-        (held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/provenance.json").read_text()
+        (
+            held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/provenance.json"
+        ).read_text()
     )
     assert not any("/prepare/memory/" in path for path in other["inputs"])
 
@@ -151,10 +174,17 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     runs = project.folder / "results/tiny/paper/finetune/tiny_vit/red"
     assert sorted(path.name for path in runs.iterdir()) == ["lora-rank1", "lora-rank2"]
     facts = {
-        size: json.loads((runs / f"lora-rank2/{size}/1/manifest.json").read_text()) for size in ("all", "10", "0.25")
+        size: json.loads((runs / f"lora-rank2/{size}/1/manifest.json").read_text())
+        for size in ("all", "10", "0.25")
     }
-    assert {size: fact["train_images"] for size, fact in facts.items()} == {"all": 20, "10": 10, "0.25": 5}
-    assert {fact["steps"] for fact in facts.values()} == {2 * 3}, "a part of the images trains as long as all of them"
+    assert {size: fact["train_images"] for size, fact in facts.items()} == {
+        "all": 20,
+        "10": 10,
+        "0.25": 5,
+    }
+    assert {fact["steps"] for fact in facts.values()} == {2 * 3}, (
+        "a part of the images trains as long as all of them"
+    )
     stored = {
         name: safetensors.torch.load_file(runs / f"{name}/checkpoint.safetensors")
         for name in ("lora-rank1/all/0", "lora-rank1/all/1", "lora-rank2/all/0")
@@ -165,7 +195,8 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     }
     assert shapes["lora-rank1/all/0"] == {(2, 64)} and shapes["lora-rank2/all/0"] == {(4, 64)}
     assert any(
-        (stored["lora-rank1/all/0"][key] != stored["lora-rank1/all/1"][key]).any() for key in stored["lora-rank1/all/0"]
+        (stored["lora-rank1/all/0"][key] != stored["lora-rank1/all/1"][key]).any()
+        for key in stored["lora-rank1/all/0"]
     )
     mri = pd.read_csv(project.folder / "reports/tiny/tables/mri.csv", dtype={"size": str})
     assert list(zip(mri["method"], mri["size"], strict=True)) == [
@@ -190,13 +221,20 @@ def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finishe
 @pytest.mark.thorough
 def test_the_tables_of_a_leak_free_run_agree(finished_copy):
     """Jobs of four rules leave out the same images: those of `copy`, which shares its sources with the target `red`."""
-    before = pd.read_csv(finished_copy.folder / "reports/tiny/tables/mri.csv").set_index("method")["mri"]
+    before = pd.read_csv(finished_copy.folder / "reports/tiny/tables/mri.csv").set_index("method")[
+        "mri"
+    ]
     names = ("mri", "ranking", "summary", "flips")
     files = {name: f"{finished_copy.of_grid('leak_free=true')}/tables/{name}.csv" for name in names}
     finished_copy.snakemake(*files.values(), "--cores", "1", config=("leak_free=true",))
-    made = {name: pd.read_csv(finished_copy.folder / file).set_index("method") for name, file in files.items()}
+    made = {
+        name: pd.read_csv(finished_copy.folder / file).set_index("method")
+        for name, file in files.items()
+    }
     mri = made["mri"]["mri"]
-    assert (mri - before).abs().max() > 0.1 and all("leak-free" in text for text in made["mri"]["conditions"])
+    assert (mri - before).abs().max() > 0.1 and all(
+        "leak-free" in text for text in made["mri"]["conditions"]
+    )
     flipped = made["flips"]["wrong_to_right"] - made["flips"]["right_to_wrong"]
     for found in (made["ranking"]["mri"], made["summary"]["mri"], flipped):
         assert found[mri.index].tolist() == pytest.approx(mri.tolist(), abs=0.006)
@@ -216,7 +254,13 @@ def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(hel
 
 @pytest.mark.thorough
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
-    config = ("methods=[lp_ft]", "targets=[red]", "models=[tiny_vit]", "seeds=[3]", "training={batch_size: 20}")
+    config = (
+        "methods=[lp_ft]",
+        "targets=[red]",
+        "models=[tiny_vit]",
+        "seeds=[3]",
+        "training={batch_size: 20}",
+    )
     printed = project.snakemake(checkpoint("tiny_vit/red/lp_ft/all/3"), config=config)
     assert "method 'linear_probe' is added to the grid: 'lp_ft' starts from it" in printed
     results = project.folder / "results/tiny"
@@ -227,12 +271,16 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
         results / "paper/finetune/tiny_vit/red/linear_probe/all/3/checkpoint.safetensors"
     )
     model.load_state_dict({**state, **xor_decompress(probe, state)})
-    images = torch.from_numpy(np.load(results / "prepare/red/160px-bicubic-crop1/images.npy")).permute(0, 3, 1, 2)
+    images = torch.from_numpy(
+        np.load(results / "prepare/red/160px-bicubic-crop1/images.npy")
+    ).permute(0, 3, 1, 2)
     space = json.loads((results / "prepare/red/160px-bicubic-crop1/classes.json").read_text())
     index = pq.read_table(results / "prepare/red/160px-bicubic-crop1/index.parquet")
     with torch.inference_mode():
         scores = model(images.float() / 127.5 - 1)[:, [row[0] for row in space["indices"]]]
-    expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(index["label"].to_numpy().astype(int)))
+    expected = torch.nn.functional.cross_entropy(
+        scores, torch.from_numpy(index["label"].to_numpy().astype(int))
+    )
     # all 20 images in one batch: the loss of the first step is that of the probe
     assert history["cross_entropy"].iloc[0] == pytest.approx(expected.item(), rel=1e-4)
 
@@ -240,8 +288,12 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
 @pytest.mark.thorough
 def test_a_changed_probe_re_runs_what_starts_from_it(project):
     config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
-    project.snakemake(*(checkpoint(f"tiny_vit/red/{method}/all/0") for method in ("lp_ft", "ft")), config=config)
-    project.edit("workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32")
+    project.snakemake(
+        *(checkpoint(f"tiny_vit/red/{method}/all/0") for method in ("lp_ft", "ft")), config=config
+    )
+    project.edit(
+        "workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32"
+    )
     assert methods(project.listed(config=config), "finetune") == {"linear_probe", "lp_ft"}
 
 
@@ -278,4 +330,6 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     assert kept and all(tensor.isfinite().all() for tensor in kept.values())
     good = checkpoint("tiny_vit/red/breaks/all/0")
     project.snakemake(good, config=(*config, "training={epochs: 2}"))
-    assert kept.keys() == {name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)}
+    assert kept.keys() == {
+        name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)
+    }

@@ -28,8 +28,16 @@ def test_the_papers_grid_is_planned_without_data(printed):
     planned = jobs(printed)
     assert planned["finetune"] == MODELS * TRAINED * TARGETS * SIZES
     assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
-    assert planned["evaluate_run"] == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
-    assert planned["compare_samples"] == planned["compare_with_baselines"] == planned["compare_models"] == 1
+    assert (
+        planned["evaluate_run"]
+        == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
+    )
+    assert (
+        planned["compare_samples"]
+        == planned["compare_with_baselines"]
+        == planned["compare_models"]
+        == 1
+    )
     assert planned["plot_figure"] == 16  # with those of models and of their pretraining data
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
@@ -40,13 +48,18 @@ def test_the_papers_grid_is_planned_without_data(printed):
 def test_plan_says_what_the_dry_run_says(imagenet, printed):
     plan, planned = imagenet.snakemake("plan"), jobs(printed)
     (line,) = re.findall(r"^Jobs .*\((.*)\)$", plan, re.M)
-    assert {rule: int(n.replace(",", "")) for n, rule in re.findall(r"(\d[\d,]*) ([a-z_]+)", line)} == planned
+    assert {
+        rule: int(n.replace(",", "")) for n, rule in re.findall(r"(\d[\d,]*) ([a-z_]+)", line)
+    } == planned
     assert "stated" in plan and "Download   71.1GB" in plan
     assert "no size is stated for ILSVRC2012_devkit_t12.tar.gz, imagenet-cartoon.tar.gz" in plan
 
 
 def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet, printed):
-    assert "dataset 'objectnet' is evaluated but not a target: ObjectNet's licence forbids tuning" in printed
+    assert (
+        "dataset 'objectnet' is evaluated but not a target: ObjectNet's licence forbids tuning"
+        in printed
+    )
     config = ("accept_terms=objectnet_tuning", "methods=[ft]")
     assert imagenet.planned(config=config)["finetune"] == MODELS * 2 * (TARGETS + 1) * SIZES
 
@@ -63,11 +76,17 @@ def test_published_numbers_need_the_pretrained_models_alone(imagenet):
     printed = imagenet.snakemake("published", "-n", config=("reference=none", "models=all"))
     assert "model 'vit_base_patch16_224.mae' is left out: it has no head for the classes" in printed
     planned = jobs(printed)
-    assert planned["evaluate_run"] == 30 and "finetune" not in planned and planned["compare_published"] == 1
+    assert (
+        planned["evaluate_run"] == 30
+        and "finetune" not in planned
+        and planned["compare_published"] == 1
+    )
 
 
 def test_a_pair_that_does_not_exist_says_which_do(imagenet):
-    printed = imagenet.snakemake("-n", config=("models=[vit_small_patch16_224.sam_in1k]",), check=False)
+    printed = imagenet.snakemake(
+        "-n", config=("models=[vit_small_patch16_224.sam_in1k]",), check=False
+    )
     assert (
         "there is no 'vit_small_patch16_224.sam_in1k': 'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
         "'sam_in1k' exists for vit_base_patch16_224, vit_base_patch32_224." in printed
@@ -80,5 +99,7 @@ def test_a_dataset_of_fewer_classes_has_a_line_where_val_is_scored_among_them(im
     planned = imagenet.planned(config=(*config, f"datasets=[{names}]"))
     assert planned["prepare"] == 3 * 4 and planned["evaluate_run"] == MODELS * (1 + 2 * SIZES) * 2
     assert planned["compare_with_baselines"] == 1
-    planned = imagenet.planned(config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]"))
+    planned = imagenet.planned(
+        config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]")
+    )
     assert "compare_with_baselines" not in planned

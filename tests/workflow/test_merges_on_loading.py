@@ -10,7 +10,12 @@ from tiny.project import methods, rows_of
 
 pytestmark = pytest.mark.thorough
 
-PARENTS = {"mine_ties": ["ft", "lwf"], "mine_fisher": ["ft", "lwf"], "mine_dawin": ["ft"], "mine_stock": ["ft"]}
+PARENTS = {
+    "mine_ties": ["ft", "lwf"],
+    "mine_fisher": ["ft", "lwf"],
+    "mine_dawin": ["ft"],
+    "mine_stock": ["ft"],
+}
 SETTINGS = {"mine_ties": {"density": 0.5, "scaling": 1.0}, "mine_fisher": {"fisher_images": 7}}
 ALGORITHMS = {"mine_stock": "model_stock"}
 RUNS = "results/tiny/paper"
@@ -39,14 +44,18 @@ def chosen(*names):
     return (f"methods=[{','.join(names)}]", "targets=[red]")
 
 
-def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_own_evaluation_again(merging):
+def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_own_evaluation_again(
+    merging,
+):
     names = ("mine_ties", "mine_fisher", "mine_dawin")
     planned = merging.planned("tables", config=chosen(*names))
     jobs = {"merge_weights": 3, "compute_fisher": 2, "evaluate_run": 3}
     assert {rule: planned.get(rule) for rule in jobs} == jobs and "finetune" not in planned
     files = [f"{RUNS}/evaluate/tiny_cnn/red/{name}/all/0/tiny.parquet" for name in names]
     merging.snakemake(*files, "--cores", "2", config=chosen(*names))
-    recipe = json.loads((merging.folder / f"{RUNS}/merge/tiny_cnn/red/mine_ties/all/0/recipe.json").read_text())
+    recipe = json.loads(
+        (merging.folder / f"{RUNS}/merge/tiny_cnn/red/mine_ties/all/0/recipe.json").read_text()
+    )
     made = {"form": "merge", "algorithm": "ties", "run": "tiny_cnn/red/mine_ties/all/0"}
     made |= {"parents": ["ft", "lwf"], "settings": SETTINGS["mine_ties"]}
     assert recipe["states"] == [{"alpha": None, "merge": made}]
@@ -59,9 +68,9 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
     assert scores[2] not in scores[:2] and len(set(map(len, scores))) == 1
     merging.edit(TIES, "scaling * update", "update * scaling")
     printed = merging.listed(*files, config=chosen(*names))
-    assert methods(printed, "evaluate_run") == {"mine_ties"} and merging.planned(*files, config=chosen(*names)) == {
-        "evaluate_run": 1
-    }
+    assert methods(printed, "evaluate_run") == {"mine_ties"} and merging.planned(
+        *files, config=chosen(*names)
+    ) == {"evaluate_run": 1}
 
 
 def test_what_cannot_be_merged_or_exported_is_refused_before_anything_runs(merging):
@@ -69,12 +78,21 @@ def test_what_cannot_be_merged_or_exported_is_refused_before_anything_runs(mergi
     assert "method 'mine_stock' merges at least 2 parents, but has 1; add others." in printed
     merging.edit("mine/methods.yaml", "- lwf", "- visual_prompt")
     printed = merging.snakemake("-n", config=chosen("mine_fisher"), check=False)
-    assert "method 'mine_fisher': its parent 'visual_prompt' trains a padding prompt; choose another." in printed
+    assert (
+        "method 'mine_fisher': its parent 'visual_prompt' trains a padding prompt; choose another."
+        in printed
+    )
     merging.edit("mine/methods.yaml", "- ft", "- visual_prompt")
     printed = merging.snakemake("-n", config=chosen("mine_dawin"), check=False)
-    assert "method 'mine_dawin': its parent 'visual_prompt' trains a padding prompt; choose another." in printed
+    assert (
+        "method 'mine_dawin': its parent 'visual_prompt' trains a padding prompt; choose another."
+        in printed
+    )
     merging.edit("mine/methods.yaml", "- visual_prompt", "- ft")
     file = f"{RUNS}/export/tiny_cnn/red/mine_dawin/all/0/README.md"
     printed = merging.snakemake("-n", file, config=chosen("mine_dawin"), check=False)
-    assert "method 'mine_dawin' can't be exported: it has several networks; choose another method." in printed
+    assert (
+        "method 'mine_dawin' can't be exported: it has several networks; choose another method."
+        in printed
+    )
     assert "Traceback" not in printed

@@ -28,7 +28,11 @@ TABLES = "reports/tiny/held_out/tables"
 def parents(printed, rule, run):
     """The runs whose checkpoints' manifests are inputs of a job that a dry-run lists."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
-    (block,) = (block for block in blocks if f"output: results/tiny/held_out/merge/{run}/recipe.json" in block)
+    (block,) = (
+        block
+        for block in blocks
+        if f"output: results/tiny/held_out/merge/{run}/recipe.json" in block
+    )
     inputs = re.search("input: (.*)", block)[1]
     return re.findall(r"results/tiny/held_out/finetune/tiny_vit/(\S+)/manifest\.json", inputs)
 
@@ -46,7 +50,11 @@ def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
     assert targets == ["red/ft-lr0.001/all/0", "green/ft-lr0.001/all/0"]
     planned = jobs(printed)
     assert planned["finetune"] == 2 * 2 * 2 and planned["select_weights"] == 2 * 2
-    over_seeds, over_sweep, over_targets = 2 * 2, 2 * 2, 2 * 2  # targets or seeds, and variants or seeds
+    over_seeds, over_sweep, over_targets = (
+        2 * 2,
+        2 * 2,
+        2 * 2,
+    )  # targets or seeds, and variants or seeds
     assert planned["merge_weights"] == over_seeds + over_sweep + over_targets
     assert planned["evaluate_run"] == 1 + 8 + over_seeds + 2 * over_sweep
     assert planned["score_over_targets"] == over_targets and planned["tabulate_over_targets"] == 1
@@ -59,9 +67,14 @@ def test_without_parents_there_is_no_merge(project):
         assert f"method '{name}' is left out: " in printed and f"method={name}" not in printed
     assert not {"score_over_targets", "tabulate_over_targets"} & jobs(printed).keys()
     said = project.snakemake(
-        "-n", config=(*CHOICES[:2], "targets=[red,green,blue]", "methods=[soup_targets]"), check=False
+        "-n",
+        config=(*CHOICES[:2], "targets=[red,green,blue]", "methods=[soup_targets]"),
+        check=False,
     )
-    assert "'soup_targets' cannot be run: no dataset is left to score it on" in said and "Traceback" not in said
+    assert (
+        "'soup_targets' cannot be run: no dataset is left to score it on" in said
+        and "Traceback" not in said
+    )
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +94,33 @@ def table(project, name):
 def test_recipes_name_parents_by_what_they_differ_in(merged):
     runs = merged.folder / "results/tiny/held_out"
     expected = {
-        "red/soup_seeds-lr0.001/all/1": {f"ft-lr0.001, seed {seed}": f"red/ft-lr0.001/all/{seed}" for seed in (1, 0)},
+        "red/soup_seeds-lr0.001/all/1": {
+            f"ft-lr0.001, seed {seed}": f"red/ft-lr0.001/all/{seed}" for seed in (1, 0)
+        },
         "green/soup_sweep/all/0": {f"ft-lr{lr}": f"green/ft-lr{lr}/all/0" for lr in (0.001, 0.003)},
         "none/soup_targets-lr0.003/all/0": {
-            f"ft-lr0.003, target {target}": f"{target}/ft-lr0.003/all/0" for target in ("red", "green")
+            f"ft-lr0.003, target {target}": f"{target}/ft-lr0.003/all/0"
+            for target in ("red", "green")
         },
     }
     for run, parts in expected.items():
         recipe = json.loads((runs / f"merge/tiny_vit/{run}/recipe.json").read_text())
         assert recipe["states"] == [{"alpha": None, "weights": dict.fromkeys(parts, 0.5)}]
-        manifests = {key: runs / f"finetune/tiny_vit/{part}/manifest.json" for key, part in parts.items()}
+        manifests = {
+            key: runs / f"finetune/tiny_vit/{part}/manifest.json" for key, part in parts.items()
+        }
         hashes = {
-            key: json.loads(path.read_text())["files"]["checkpoint.safetensors"] for key, path in manifests.items()
+            key: json.loads(path.read_text())["files"]["checkpoint.safetensors"]
+            for key, path in manifests.items()
         }
         assert recipe["checkpoints"] == hashes and len(set(hashes.values())) == 2
-    greedy = json.loads((runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/recipe.json").read_text())
-    assert {name for found in greedy["candidates"] for name in found["weights"]} == {"ft-lr0.001", "ft-lr0.003"}
+    greedy = json.loads(
+        (runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/recipe.json").read_text()
+    )
+    assert {name for found in greedy["candidates"] for name in found["weights"]} == {
+        "ft-lr0.001",
+        "ft-lr0.003",
+    }
 
 
 def test_a_merge_over_seeds_has_no_spread_and_is_compared_with_means_over_seeds(merged):
@@ -104,9 +128,13 @@ def test_a_merge_over_seeds_has_no_spread_and_is_compared_with_means_over_seeds(
     assert not [name for name in mri.index if "soup_targets" in name]
     assert mri["seeds"].to_dict() == {name: 1 if "soup_seeds" in name else 2 for name in mri.index}
     assert mri["seed_sd"].isna().to_dict() == {name: "soup_seeds" in name for name in mri.index}
-    of_merges = compared["method"].str.contains("soup_seeds") | compared["other"].str.contains("soup_seeds")
+    of_merges = compared["method"].str.contains("soup_seeds") | compared["other"].str.contains(
+        "soup_seeds"
+    )
     assert (
-        of_merges.sum() > 4 and set(compared["seeds"][of_merges]) == {1} and set(compared["seeds"][~of_merges]) == {2}
+        of_merges.sum() > 4
+        and set(compared["seeds"][of_merges]) == {1}
+        and set(compared["seeds"][~of_merges]) == {2}
     )
     values = mri["mri"].to_dict() | {"pretrained": 0.0}
     apart = compared["method"].map(values) - compared["other"].map(values)
@@ -118,9 +146,13 @@ def test_a_merge_over_targets_is_scored_on_blue_alone(merged):
     found = table(merged, "merges_over_targets")
     assert len(found) == 4 and set(found["datasets"]) == {1} and set(found["seed"]) == {0, 1}
     runs = merged.folder / "results/tiny/held_out"
-    before = rows_of(runs / "evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet").query("dataset == 'blue'")
+    before = rows_of(runs / "evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet").query(
+        "dataset == 'blue'"
+    )
     for line in found.itertuples():
-        path = runs / f"evaluate_over_targets/tiny_vit/none/{line.method}/all/{line.seed}/tiny.parquet"
+        path = (
+            runs / f"evaluate_over_targets/tiny_vit/none/{line.method}/all/{line.seed}/tiny.parquet"
+        )
         after = rows_of(path)
         assert set(after["dataset"]) == {"blue"} and len(after) == len(before) == line.images
         means = [100 * np.mean(rows["rank"] == 0) for rows in (before, after)]
@@ -139,7 +171,9 @@ def test_the_python_api_loads_the_networks_of_merges(merged):
     over_targets = f"none/{line['method']}/all/{line['seed']}"
     for run in ("red/soup_seeds-lr0.001/all/1", "green/soup_sweep/all/0", over_targets):
         network, rows = rib.load_run(merged.folder, f"tiny/held_out/tiny_vit/{run}", **choices)
-        keys = json.loads((merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/recipe.json").read_text())
+        keys = json.loads(
+            (merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/recipe.json").read_text()
+        )
         assert list(network.files["checkpoints"]) == list(keys["checkpoints"]) and len(rows)
 
 

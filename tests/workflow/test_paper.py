@@ -17,7 +17,11 @@ MAP = list(csv.DictReader((ROOT / "workflow/catalog/paper_map.csv").read_text().
 def test_the_map_names_figures_and_tables_that_exist(row):
     assert (ROOT / f"workflow/lib/rib/figures/{row['figure']}.py").is_file()
     described = yaml.safe_load((ROOT / "workflow/report/tables.yaml").read_text())
-    assert row["tables"].split() and set(row["tables"].split()) <= described.keys() | {"ri", "mri", "ood"}
+    assert row["tables"].split() and set(row["tables"].split()) <= described.keys() | {
+        "ri",
+        "mri",
+        "ood",
+    }
 
 
 def test_only_a_page_with_the_papers_bars_speaks_of_them(project):
@@ -42,7 +46,9 @@ def test_the_target_collects_what_the_run_has_and_says_what_it_stands_for(finish
     made = {path.name for path in folder.iterdir()} - {"README.md", "provenance.json"}
     assert {"ri_matrix.png", "ri_matrix.pdf", "ri.csv", "mri.csv", "before_after.csv"} <= made
     for name in made:
-        source = Path("figures" if name.split(".")[0] in {row["figure"] for row in MAP} else "tables")
+        source = Path(
+            "figures" if name.split(".")[0] in {row["figure"] for row in MAP} else "tables"
+        )
         assert f"[{name}]({name})" in text
         made_of_grid = finished_copy.folder / finished_copy.of_grid() / source / name
         assert (folder / name).read_bytes() == made_of_grid.read_bytes()

@@ -28,25 +28,40 @@ def test_finished_runs_have_their_numbers_and_what_is_missing_is_named(partial):
     before = partial.state()
     assert "8 of 9 runs" in partial.snakemake("preview", "--cores", "1")
     preview = partial.folder / "reports/tiny/preview"
-    after = {path: stat for path, stat in partial.state().items() if not path.is_relative_to(preview)}
+    after = {
+        path: stat for path, stat in partial.state().items() if not path.is_relative_to(preview)
+    }
     assert after == before, "nothing else is touched"
 
     for name in ("ri", "accuracy"):
         here, whole = table(partial, name), table(partial, name, "reports/tiny")
-        whole = whole[(whole["method"] != "lwf") | (whole["target"] != "green")].reset_index(drop=True)
-        pd.testing.assert_frame_equal(here.drop(columns="conditions"), whole.drop(columns="conditions"))
+        whole = whole[(whole["method"] != "lwf") | (whole["target"] != "green")].reset_index(
+            drop=True
+        )
+        pd.testing.assert_frame_equal(
+            here.drop(columns="conditions"), whole.drop(columns="conditions")
+        )
     assert table(partial, "ri")["conditions"].str.contains("PREVIEW of 8 of 9 runs").all()
 
     mri, whole = table(partial, "mri"), table(partial, "mri", "reports/tiny")
     assert "lwf" not in set(mri["method"]), "its mean would be over other targets"
     whole = whole[whole["method"] != "lwf"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mri.drop(columns="conditions"), whole.drop(columns="conditions"))
-    assert "lwf" not in {*table(partial, "comparisons")["method"], *table(partial, "comparisons")["other"]}
+    assert "lwf" not in {
+        *table(partial, "comparisons")["method"],
+        *table(partial, "comparisons")["other"],
+    }
 
     page = (preview / "index.html").read_text()
-    assert re.search(r"LwF: 1 of 2 runs", page) and re.search("Green: 3 of 4 runs", page) and "left out:" not in page
+    assert (
+        re.search(r"LwF: 1 of 2 runs", page)
+        and re.search("Green: 3 of 4 runs", page)
+        and "left out:" not in page
+    )
     figures = {path.stem for path in (preview / "figures").glob("*.png")}
-    assert figures == {path.stem for path in (partial.folder / "reports/tiny/figures").glob("*.png")}
+    assert figures == {
+        path.stem for path in (partial.folder / "reports/tiny/figures").glob("*.png")
+    }
     assert not list(preview.rglob("*provenance.json"))
 
 

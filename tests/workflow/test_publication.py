@@ -64,7 +64,9 @@ def test_a_bundle_changes_nothing_that_is_published(looked_at):
     before = published(looked_at)
     looked_at.snakemake("--cores", "2", "bundle")
     made = {"tiny.rib.zip", "bundle.provenance.json"}
-    assert {name: digest for name, digest in published(looked_at).items() if name not in made} == before
+    assert {
+        name: digest for name, digest in published(looked_at).items() if name not in made
+    } == before
     assert "all files match their records" in looked_at.snakemake("verify")
 
 

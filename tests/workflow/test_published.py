@@ -13,7 +13,11 @@ def accuracy(finished):
 
 
 def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, accuracy):
-    stated = {"red": accuracy["red"] + 0.1, "green": accuracy["green"] - 3, "blue": accuracy["blue"]}
+    stated = {
+        "red": accuracy["red"] + 0.1,
+        "green": accuracy["green"] - 3,
+        "blue": accuracy["blue"],
+    }
     lines = [f"tiny_cnn,{dataset},{value:.3f},tests" for dataset, value in stated.items()]
     (finished_copy.folder / "mine/published.csv").write_text(
         "\n".join(["model,dataset,accuracy,source", *lines]) + "\n"
@@ -21,17 +25,27 @@ def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, acc
     finished_copy.edit("mine/datasets.yaml", "blue:\n", "blue:\n  images: 20\n")
     printed = finished_copy.snakemake("published", "--cores", "1")
     assert "2 of 3 published numbers within 0.2 points" in printed
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/published/tables/published.csv").set_index("dataset")
+    table = pd.read_csv(
+        finished_copy.folder / "reports/tiny/published/tables/published.csv"
+    ).set_index("dataset")
     assert table["verdict"].to_dict() == {"red": "within", "green": "outside", "blue": "within"}
-    assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(table["images"]) == {20}
-    finished_copy.snakemake("published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",))
-    table = pd.read_csv(finished_copy.folder / "reports/tiny/published/tables/published.csv").set_index("dataset")
+    assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(
+        table["images"]
+    ) == {20}
+    finished_copy.snakemake(
+        "published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",)
+    )
+    table = pd.read_csv(
+        finished_copy.folder / "reports/tiny/published/tables/published.csv"
+    ).set_index("dataset")
     assert table.loc["blue", "verdict"] == "not comparable: the budget leaves images out"
 
 
 def test_without_published_numbers_it_says_so(finished_copy):
     printed = finished_copy.snakemake("published", "--cores", "1", check=False)
-    assert "the catalogue's published.csv has no accuracy of these models on these datasets" in printed
+    assert (
+        "the catalogue's published.csv has no accuracy of these models on these datasets" in printed
+    )
 
 
 def test_plan_uses_what_was_measured_here(finished_copy):

@@ -44,12 +44,19 @@ def datasets(settings):
 
 @pytest.fixture(scope="module")
 def tuned(network):
-    return {(target, method): rib.finetune(network, target, method) for target in TARGETS for method in METHODS}
+    return {
+        (target, method): rib.finetune(network, target, method)
+        for target in TARGETS
+        for method in METHODS
+    }
 
 
 @pytest.fixture(scope="module")
 def rows(network, tuned, datasets):
-    return {key: rib.evaluate(part, datasets) for key, part in {("none", "pretrained"): network, **tuned}.items()}
+    return {
+        key: rib.evaluate(part, datasets)
+        for key, part in {("none", "pretrained"): network, **tuned}.items()
+    }
 
 
 def only(pattern, settings):
@@ -60,11 +67,15 @@ def only(pattern, settings):
 def test_models_and_datasets_are_those_of_the_workflow(finished, network, settings):
     results = finished[0].folder / "results/tiny"
     for name in ("weights.safetensors", "model.json"):
-        assert (network.files["model_folder"] / name).read_bytes() == (results / "models/tiny_cnn" / name).read_bytes()
+        assert (network.files["model_folder"] / name).read_bytes() == (
+            results / "models/tiny_cnn" / name
+        ).read_bytes()
     data = rib.load_dataset("red", network)
     (prepared,) = (results / "prepare/red").iterdir()
     for name in ("images.npy", "index.parquet", "classes.json"):
-        assert only(f"prepare/red/*/{name}", settings).read_bytes() == (prepared / name).read_bytes()
+        assert (
+            only(f"prepare/red/*/{name}", settings).read_bytes() == (prepared / name).read_bytes()
+        )
     assert data.images.shape == (20, 160, 160, 3) and data.labels.shape == (20,)
     assert not network.training and network.preprocessing["input_size"] == 160
 
@@ -88,9 +99,9 @@ def test_rows_and_networks_are_those_of_a_finished_run(finished, tuned, rows, ne
     """By `load_run`, whose rows are those of the files."""
     for (target, method), found in rows.items():
         loaded, own = finished_run(finished[0], target, method)
-        (path,) = (finished[0].folder / f"results/tiny/paper/evaluate/tiny_cnn/{target}/{method}/all/0").glob(
-            "*.parquet"
-        )
+        (path,) = (
+            finished[0].folder / f"results/tiny/paper/evaluate/tiny_cnn/{target}/{method}/all/0"
+        ).glob("*.parquet")
         pd.testing.assert_frame_equal(own, pd.read_parquet(path))
         pd.testing.assert_frame_equal(found, own)
         state = {("none", "pretrained"): network, **tuned}[target, method].state_dict()
@@ -131,7 +142,9 @@ def test_a_network_of_ones_own_training_is_scored_as_it_is(settings, datasets, t
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     own.load_state_dict(tuned["red", "ft"].state_dict())
     found = rib.evaluate(own, datasets, "mine", "red")
-    pd.testing.assert_frame_equal(found.drop(columns="method"), rows["red", "ft"].drop(columns="method"))
+    pd.testing.assert_frame_equal(
+        found.drop(columns="method"), rows["red", "ft"].drop(columns="method")
+    )
     assert set(found["method"]) == {"mine"}
     for call in (lambda: rib.evaluate(own, datasets), lambda: rib.finetune(own, "red")):
         with pytest.raises(rib.UserError, match="weights were changed since it was loaded"):
@@ -174,7 +187,9 @@ CHANGES = {
     ),
     "another activation": lambda own: set_module(own, "bn1.act", torch.nn.Hardtanh(-0.1, 0.1)),
     "another head": lambda own: set_module(own, "classifier", torch.nn.Linear(256, 1000)),
-    "a module in between": lambda own: set_module(own, "bn2", torch.nn.Sequential(own.bn2, torch.nn.Softmax(dim=1))),
+    "a module in between": lambda own: set_module(
+        own, "bn2", torch.nn.Sequential(own.bn2, torch.nn.Softmax(dim=1))
+    ),
     "another forward": lambda own: set_attribute(
         own, "forward", lambda images: -own.forward_head(own.forward_features(images))
     ),
@@ -183,7 +198,9 @@ CHANGES = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
+@pytest.mark.parametrize(
+    "change", [pytest.param(change, id=name) for name, change in CHANGES.items()]
+)
 def test_a_network_is_scored_with_its_modules_hooks_and_attributes(settings, rows, change):
     """Given a network that is changed without a change of its tensors; when it is taken back, it is the same again."""
     torch.manual_seed(0)
@@ -210,11 +227,15 @@ def assert_scored_as_it_is(own, dataset):
     classes = torch.tensor(data.space.indices).flatten()
     scored = rib.evaluate(own, [dataset], "mine", "red")
     assert scored["prediction"].tolist() == logits[:, classes].argmax(dim=1).tolist()
-    assert scored["energy"].to_numpy(float) == pytest.approx(logits[:, classes].logsumexp(dim=1), rel=2e-3, abs=1e-3)
+    assert scored["energy"].to_numpy(float) == pytest.approx(
+        logits[:, classes].logsumexp(dim=1), rel=2e-3, abs=1e-3
+    )
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
+@pytest.mark.parametrize(
+    "change", [pytest.param(change, id=name) for name, change in CHANGES.items()]
+)
 def test_a_changed_network_needs_a_name_and_is_not_fine_tuned(settings, change):
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     take_back = change(own)
@@ -230,7 +251,9 @@ def test_scoring_leaves_a_network_as_it_was(settings):
     """A changed one, which is scored itself: its hooks are called, and its modes and tensors are those of before."""
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     called = []
-    own.register_forward_hook(lambda module, images, logits: called.append((module is own, module.training)))
+    own.register_forward_hook(
+        lambda module, images, logits: called.append((module is own, module.training))
+    )
     own.train()
     own.bn1.eval()
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
@@ -288,7 +311,9 @@ def test_weights_of_another_type_are_refused(settings):
 @pytest.mark.thorough
 @pytest.mark.parametrize("cache", [".", "0", "1", "cache.0"])
 @pytest.mark.parametrize("by_variable", [False, True], ids=["cache", "RIB_CACHE"])
-def test_other_settings_are_other_results_whatever_the_cache_is_called(tmp_path, monkeypatch, cache, by_variable):
+def test_other_settings_are_other_results_whatever_the_cache_is_called(
+    tmp_path, monkeypatch, cache, by_variable
+):
     """Settings that are the same text without the digits and points of the cache's name."""
     family.make(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
@@ -301,12 +326,21 @@ def test_other_settings_are_other_results_whatever_the_cache_is_called(tmp_path,
         network = rib.load_model("tiny_cnn", "tiny", image_size=size, **own)
         assert rib.load_dataset("red", network).images.shape[1] == size
     made = [
-        rib.finetune(network, "red", "l2_sp", training={"epochs": 1}, method_settings={"l2_sp": {"weight": weight}})
+        rib.finetune(
+            network,
+            "red",
+            "l2_sp",
+            training={"epochs": 1},
+            method_settings={"l2_sp": {"weight": weight}},
+        )
         for weight in (1.05, 10.5)
     ]
     one, other = (tuned.files["checkpoints"]["l2_sp"].read_bytes() for tuned in made)
     assert one != other
-    assert all((tmp_path / cache).resolve() in path.parents for path in made[0].files["checkpoints"].values())
+    assert all(
+        (tmp_path / cache).resolve() in path.parents
+        for path in made[0].files["checkpoints"].values()
+    )
 
 
 @pytest.mark.thorough
@@ -330,7 +364,9 @@ def test_a_moved_cache_is_used_where_it_is(tmp_path):
     (tmp_path / "before").rename(tmp_path / "after")
     made = sorted(path for path in (tmp_path / "after").rglob("*") if path.suffix != ".lock")
     rib.load_dataset("red", rib.load_model("tiny_cnn", "tiny", cache=tmp_path / "after", **own))
-    assert sorted(path for path in (tmp_path / "after").rglob("*") if path.suffix != ".lock") == made
+    assert (
+        sorted(path for path in (tmp_path / "after").rglob("*") if path.suffix != ".lock") == made
+    )
 
 
 @pytest.mark.thorough
@@ -343,7 +379,8 @@ def test_limits_of_photos_are_settings_of_a_dataset(settings):
         rib.load_dataset("copy", network)
     assert len(list(Path(settings["cache"]).glob("prepare/copy/*/index.parquet"))) >= before + 1
     folders = {
-        rib.api._Stages(rib.api._settings(one), datasets=["copy"]).dataset("copy").folder for one in (small, large)
+        rib.api._Stages(rib.api._settings(one), datasets=["copy"]).dataset("copy").folder
+        for one in (small, large)
     }
     assert len(folders) == 2
 
@@ -353,18 +390,30 @@ def test_nothing_is_made_twice_and_nothing_outside_of_the_cache(tmp_path, monkey
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("RIB_CACHE", str(tmp_path / "cache"))
-    first = rib.finetune(rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1})
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"}
+    first = rib.finetune(
+        rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1}
+    )
+    made = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "cache").rglob("*")
+        if path.suffix != ".lock"
+    }
     shutil.rmtree(tmp_path / "mine/archives")
-    again = rib.finetune(rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1})
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
+    again = rib.finetune(
+        rib.load_model("tiny_cnn", "tiny", catalog="../mine"), "red", training={"epochs": 1}
+    )
+    assert all(
+        torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items()
+    )
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert not list((tmp_path / "here").iterdir())
 
 
 def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
     family.make(tmp_path / "mine")
-    network = rib.load_model("tiny_cnn", "tiny", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache"))
+    network = rib.load_model(
+        "tiny_cnn", "tiny", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache")
+    )
 
     def killed(*, images, **more):
         images.write_bytes(b"half")
@@ -374,7 +423,9 @@ def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         file_of = inspect.getfile
         patch.setattr(
-            api.inspect, "getfile", lambda of, source=api.prepare.__file__: source if of is killed else file_of(of)
+            api.inspect,
+            "getfile",
+            lambda of, source=api.prepare.__file__: source if of is killed else file_of(of),
         )
         patch.setattr(api.prepare, "prepare", killed)
         rib.load_dataset("red", network)
@@ -387,7 +438,9 @@ def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
 def test_a_damaged_file_of_the_cache_is_refused(tmp_path):
     family.make(tmp_path / "mine")
     settings = {"catalog": str(tmp_path / "mine"), "cache": str(tmp_path / "cache")}
-    weights = rib.load_model("tiny_cnn", "tiny", **settings).files["model_folder"] / "weights.safetensors"
+    weights = (
+        rib.load_model("tiny_cnn", "tiny", **settings).files["model_folder"] / "weights.safetensors"
+    )
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match=f"{weights} is missing or was changed"):
         rib.load_model("tiny_cnn", "tiny", **settings)
@@ -407,7 +460,9 @@ def test_other_settings_or_code_are_other_results(network, tuned, monkeypatch):
 
 @pytest.mark.thorough
 def test_a_method_that_starts_from_another_and_one_with_a_reference(network, settings):
-    assert set(rib.finetune(network, "red", "lp_ft", training={"epochs": 1}).files["checkpoints"]) == {"lp_ft"}
+    assert set(
+        rib.finetune(network, "red", "lp_ft", training={"epochs": 1}).files["checkpoints"]
+    ) == {"lp_ft"}
     assert rib.finetune(network, "red", "replay", training={"epochs": 1}).run.method == "replay"
     # EWC's Fisher information is of the proxy, and made once for two targets
     for target in ("red", "green"):
@@ -426,39 +481,80 @@ def test_a_method_that_starts_from_another_and_one_with_a_reference(network, set
             lambda network, own: rib.load_model("tiny_cnn", "tinny", **own),
             "unknown family 'tinny' (did you mean 'tiny'?)",
         ),
-        (lambda network, own: rib.load_model("tiny_cnn", "tiny", wrong=1, **own), "unknown key 'wrong'"),
+        (
+            lambda network, own: rib.load_model("tiny_cnn", "tiny", wrong=1, **own),
+            "unknown key 'wrong'",
+        ),
         (lambda network, own: rib.list_datasets("tinny", **own), "unknown family 'tinny'"),
         (lambda network, own: rib.list_models("tiny", catalgo="mine"), "unknown key 'catalgo'"),
         (
             lambda network, own: rib.load_model("tiny_cnn", "tiny", seeds=[1], **own),
             "'seeds' is an argument of functions",
         ),
-        (lambda network, own: rib.finetune(network, "red", protocol="held_out"), "'protocol' is an argument"),
-        (lambda network, own: rib.load_dataset("noto", network), "(family tiny): unknown dataset 'noto'"),
-        (lambda network, own: rib.evaluate(network, ["gren"]), "unknown dataset 'gren' (did you mean 'green'?)"),
-        (lambda network, own: rib.evaluate(network, "gren"), "unknown dataset 'gren' (did you mean 'green'?)"),
-        (lambda network, own: rib.evaluate(torch.nn.Linear(1, 1), ["red"]), "a Linear was not loaded by rib"),
-        (lambda network, own: rib.finetune(network, "noto"), "(family tiny): unknown dataset 'noto'"),
-        (lambda network, own: rib.finetune(network, "red", "lwff"), "unknown method 'lwff' (did you mean 'lwf'?)"),
-        (lambda network, own: rib.finetune(network, "red", "replay", reference="none"), "it needs a reference dataset"),
-        (lambda network, own: rib.finetune(network, "red", "wise_ft_curve"), "is a curve of 11 networks"),
         (
-            lambda network, own: rib.finetune(network, "red", method_settings={"ft": {"lr": [0.1, 0.2]}}),
+            lambda network, own: rib.finetune(network, "red", protocol="held_out"),
+            "'protocol' is an argument",
+        ),
+        (
+            lambda network, own: rib.load_dataset("noto", network),
+            "(family tiny): unknown dataset 'noto'",
+        ),
+        (
+            lambda network, own: rib.evaluate(network, ["gren"]),
+            "unknown dataset 'gren' (did you mean 'green'?)",
+        ),
+        (
+            lambda network, own: rib.evaluate(network, "gren"),
+            "unknown dataset 'gren' (did you mean 'green'?)",
+        ),
+        (
+            lambda network, own: rib.evaluate(torch.nn.Linear(1, 1), ["red"]),
+            "a Linear was not loaded by rib",
+        ),
+        (
+            lambda network, own: rib.finetune(network, "noto"),
+            "(family tiny): unknown dataset 'noto'",
+        ),
+        (
+            lambda network, own: rib.finetune(network, "red", "lwff"),
+            "unknown method 'lwff' (did you mean 'lwf'?)",
+        ),
+        (
+            lambda network, own: rib.finetune(network, "red", "replay", reference="none"),
+            "it needs a reference dataset",
+        ),
+        (
+            lambda network, own: rib.finetune(network, "red", "wise_ft_curve"),
+            "is a curve of 11 networks",
+        ),
+        (
+            lambda network, own: rib.finetune(
+                network, "red", method_settings={"ft": {"lr": [0.1, 0.2]}}
+            ),
             "unknown method with one value of each setting 'ft'",
         ),
-        (lambda network, own: rib.load_run(ROOT, "tiny/paper/tiny_cnn"), "has no finished run tiny/paper/tiny_cnn"),
+        (
+            lambda network, own: rib.load_run(ROOT, "tiny/paper/tiny_cnn"),
+            "has no finished run tiny/paper/tiny_cnn",
+        ),
         (
             lambda network, own: rib.load_model("tiny_cnn", "tiny", models=["tiny_vit"], **own),
             "'models' is an argument",
         ),
-        (lambda network, own: rib.finetune(network, "red", family="emoji"), "'family' is an argument"),
+        (
+            lambda network, own: rib.finetune(network, "red", family="emoji"),
+            "'family' is an argument",
+        ),
         (lambda network, own: rib.evaluate(network, ["red"], method="mine"), "'target' is None"),
         (lambda network, own: rib.evaluate(network, ["red"], target="red"), "'method' is None"),
         (
             lambda network, own: rib.evaluate(network, ["red"], "mine", "rd"),
             "unknown target 'rd' (did you mean 'red'?)",
         ),
-        (lambda network, own: rib.evaluate(network, ["red"], "pretrained", "red"), "'method' is 'pretrained'"),
+        (
+            lambda network, own: rib.evaluate(network, ["red"], "pretrained", "red"),
+            "'method' is 'pretrained'",
+        ),
         (lambda network, own: rib.evaluate(network, []), "'datasets' is empty"),
         (
             lambda network, own: rib.load_model("tiny_cnn", "tiny", **own, cache=__file__),
@@ -469,10 +565,31 @@ def test_a_method_that_starts_from_another_and_one_with_a_reference(network, set
 def test_a_mistake_is_one_sentence(network, settings, call, sentence):
     with pytest.raises(rib.UserError) as refused:
         call(network, {"catalog": settings["catalog"]})
-    assert sentence in str(refused.value) and str(refused.value).endswith(".") and "\n" not in str(refused.value)
+    assert (
+        sentence in str(refused.value)
+        and str(refused.value).endswith(".")
+        and "\n" not in str(refused.value)
+    )
 
 
-WRONG = (object(), None, 5, -1, 0.5, True, b"red", "", " ", [], {}, {"red": 1}, ["red", 5], len, torch.zeros(2), "a\0b")
+WRONG = (
+    object(),
+    None,
+    5,
+    -1,
+    0.5,
+    True,
+    b"red",
+    "",
+    " ",
+    [],
+    {},
+    {"red": 1},
+    ["red", 5],
+    len,
+    torch.zeros(2),
+    "a\0b",
+)
 OPTIONAL = {("list_models", "family"), ("evaluate", "method"), ("evaluate", "target")}
 USUAL_ARGUMENTS = {
     "list_models": {"family": "tiny"},
@@ -504,16 +621,26 @@ def wrong_calls():
         names = [*usual, *(SETTINGS if takes_settings else ())]
         for name in names:
             for value in WRONG:
-                taken = any(type(value) is type(other) and value == other for other in TAKEN.get(name, ()))
+                taken = any(
+                    type(value) is type(other) and value == other for other in TAKEN.get(name, ())
+                )
                 if not taken and not (value is None and (function, name) in OPTIONAL):
-                    marks = () if value is WRONG[0] else pytest.mark.thorough  # `make test` has one value
+                    marks = (
+                        () if value is WRONG[0] else pytest.mark.thorough
+                    )  # `make test` has one value
                     yield pytest.param(
-                        function, name, value, id=f"{function}, {name}, {str(value)[:20]!a}", marks=marks
+                        function,
+                        name,
+                        value,
+                        id=f"{function}, {name}, {str(value)[:20]!a}",
+                        marks=marks,
                     )
 
 
 @pytest.mark.parametrize(("function", "name", "value"), wrong_calls())
-def test_a_wrong_type_of_any_argument_is_one_sentence(network, rows, settings, function, name, value):
+def test_a_wrong_type_of_any_argument_is_one_sentence(
+    network, rows, settings, function, name, value
+):
     given = dict(USUAL_ARGUMENTS[function])
     if "network" in given:
         given["network"] = network
@@ -531,10 +658,14 @@ def test_a_wrong_type_of_any_argument_is_one_sentence(network, rows, settings, f
 def test_a_run_of_a_model_by_name_is_loaded(project, settings):
     """The lock file of the project tells which model its short name is."""
     timm.models.save_for_hf(
-        timm.create_model("test_resnet", num_classes=1000), project.folder / "nets/mine", safe_serialization=True
+        timm.create_model("test_resnet", num_classes=1000),
+        project.folder / "nets/mine",
+        safe_serialization=True,
     )
     run, chosen = "tiny/paper/mine/none/pretrained/all/0", "models=['local-dir:nets/mine']"
-    project.snakemake(f"results/{run.replace('paper/', 'paper/evaluate/')}/tiny.parquet", config=(chosen,))
+    project.snakemake(
+        f"results/{run.replace('paper/', 'paper/evaluate/')}/tiny.parquet", config=(chosen,)
+    )
     network, rows = rib.load_run(project.folder, run, catalog=str(project.folder / "mine"))
     assert network.run.model == "mine" and set(rows["model"]) == {"mine"}
 
@@ -581,7 +712,10 @@ def test_a_project_is_found_by_any_path(finished, tmp_path, monkeypatch):
     for project in (".", tmp_path / "link", "~/link", f"{tmp_path}/other/../link"):
         network, rows = rib.load_run(project, RUN, catalog="mine")
         assert len(rows) == 80 and rows["method"].unique().tolist() == ["ft"]
-        assert network.files["model_folder"] == finished[0].folder.resolve() / "results/tiny/models/tiny_cnn"
+        assert (
+            network.files["model_folder"]
+            == finished[0].folder.resolve() / "results/tiny/models/tiny_cnn"
+        )
         monkeypatch.chdir("/")
         assert len(rib.evaluate(network, ["red"])) == 20
         monkeypatch.chdir(finished[0].folder)
@@ -607,7 +741,9 @@ def test_ten_wrong_ranks_or_predictions_are_no_ri(network, rows, column, value):
 def test_rows_of_images_that_do_not_exist_are_no_ri(network, rows):
     parts = [rows["none", "pretrained"], rows["red", "ft"]]
     with pytest.raises(UserError, match="'row'"):
-        rib.robustness_improvement(pd.concat([part.assign(row=part["row"] + 15) for part in parts]), network)
+        rib.robustness_improvement(
+            pd.concat([part.assign(row=part["row"] + 15) for part in parts]), network
+        )
     with pytest.raises(UserError, match="'row' has other images of blue"):
         rib.robustness_improvement(pd.concat([parts[0], parts[1][1:]]), network)
 
@@ -618,11 +754,15 @@ def test_rows_of_the_pretrained_network_are_needed(network, rows):
 
 
 def test_a_changed_file_of_a_finished_run_is_refused(finished_copy):
-    (path,) = finished_copy.folder.glob("results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/*.parquet")
+    (path,) = finished_copy.folder.glob(
+        "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/*.parquet"
+    )
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(UserError, match="is missing or was changed"):
         finished_run(finished_copy, "red", "ft")
-    (path,) = finished_copy.folder.glob("results/tiny/paper/finetune/tiny_cnn/green/ft/all/0/manifest.json")
+    (path,) = finished_copy.folder.glob(
+        "results/tiny/paper/finetune/tiny_cnn/green/ft/all/0/manifest.json"
+    )
     path.unlink()
     with pytest.raises(UserError, match=f"{path} is missing"):
         finished_run(finished_copy, "green", "ft")
@@ -656,10 +796,16 @@ def test_the_documented_examples_run(settings, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "reference"),
-    [("net_10", "memory"), ("tiny_cnn", "memory"), ("tiny_cnn", {"part_of": "red", "images_per_class": 2})],
+    [
+        ("net_10", "memory"),
+        ("tiny_cnn", "memory"),
+        ("tiny_cnn", {"part_of": "red", "images_per_class": 2}),
+    ],
     ids=["trained here", "fitted head", "proxy in the target"],
 )
-def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(project, tmp_path, model, reference):
+def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(
+    project, tmp_path, model, reference
+):
     mine = project.folder / "mine"
     entries = yaml.safe_load((mine / "models.yaml").read_text())
     entries["net_10"] = {**MODEL, "label": "net_10", "pretrain": {**HOW, "size": 10}}
@@ -675,11 +821,15 @@ def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(project, tm
     run = f"{model}/copy/replay/all/0"
     rate = {"replay": {"lr": 0.00001}}
     config = (f"models={model}", "targets=copy", "methods=replay", f"method_settings={rate}")
-    project.snakemake("--cores", "1", f"results/tiny/paper/evaluate/{run}/tiny.parquet", config=config)
+    project.snakemake(
+        "--cores", "1", f"results/tiny/paper/evaluate/{run}/tiny.parquet", config=config
+    )
     own = {"catalog": str(mine), "cache": str(tmp_path / "cache"), "method_settings": rate}
     tuned = rib.finetune(rib.load_model(model, "tiny", **own), "copy", "replay")
     loaded, rows = rib.load_run(project.folder, f"tiny/paper/{run}", **own)
-    for one, other in zip(tuned.files["checkpoints"].values(), loaded.files["checkpoints"].values(), strict=True):
+    for one, other in zip(
+        tuned.files["checkpoints"].values(), loaded.files["checkpoints"].values(), strict=True
+    ):
         assert one.read_bytes() == other.read_bytes()
     pd.testing.assert_frame_equal(rib.evaluate(tuned, sorted(rows["dataset"].unique())), rows)
     assert (rows["dataset"] == "copy").sum() == (20 if reference == "memory" else 10)
@@ -688,8 +838,12 @@ def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(project, tm
 @pytest.mark.slow
 def test_the_documented_examples_run_as_they_stand(tmp_path):
     """Fetches three packages of pip and seven of npm, or takes them from the folders in RIB_ARCHIVES."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/lib')!r})\n" + "\n".join(examples())
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/lib')!r})\n" + "\n".join(
+        examples()
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
     assert re.search(r"^0 +ft +-?[\d.]+", done.stdout, re.M), done.stderr
 
 
@@ -697,12 +851,22 @@ def test_the_documented_examples_run_as_they_stand(tmp_path):
 def test_the_emoji_family_has_the_bytes_of_the_workflow(tmp_path):
     """Fetches packages, as the test above."""
     project = Project(copy_project(tmp_path / "project"), "emoji")
-    choices = ("models=efficientnet_lite0", "targets=emojione", "methods=ft", "datasets=[emojione,fxemoji]")
+    choices = (
+        "models=efficientnet_lite0",
+        "targets=emojione",
+        "methods=ft",
+        "datasets=[emojione,fxemoji]",
+    )
     project.snakemake("--cores", "1", "tables", config=(*choices, "training={epochs: 1}"))
-    network = rib.load_model("efficientnet_lite0", "emoji", cache=str(tmp_path / "cache"), training={"epochs": 1})
+    network = rib.load_model(
+        "efficientnet_lite0", "emoji", cache=str(tmp_path / "cache"), training={"epochs": 1}
+    )
     tuned = rib.finetune(network, "emojione")
     loaded, rows = rib.load_run(project.folder, "emoji/paper/efficientnet_lite0/emojione/ft/all/0")
-    assert tuned.files["checkpoints"]["ft"].read_bytes() == loaded.files["checkpoints"]["ft"].read_bytes()
+    assert (
+        tuned.files["checkpoints"]["ft"].read_bytes()
+        == loaded.files["checkpoints"]["ft"].read_bytes()
+    )
     pd.testing.assert_frame_equal(rib.evaluate(tuned, ["emojione", "fxemoji"]), rows)
 
 
@@ -715,7 +879,9 @@ def test_importing_is_light_and_no_digest_of_code_depends_on_the_api():
     code = "import rib, sys; print({name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'numpy', 'yaml'})"
     environment = {"PYTHONPATH": str(ROOT / "workflow/lib")}
     assert (
-        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        ).stdout
         == "set()\n"
     )
     for script in (ROOT / "workflow/scripts").glob("*.py"):
@@ -723,11 +889,15 @@ def test_importing_is_light_and_no_digest_of_code_depends_on_the_api():
 
 
 def test_every_name_is_typed_and_explained():
-    assert sorted(api.__all__) == dir(rib) and all(getattr(rib, name) is getattr(api, name) for name in api.__all__)
+    assert sorted(api.__all__) == dir(rib) and all(
+        getattr(rib, name) is getattr(api, name) for name in api.__all__
+    )
     for name in set(api.__all__) - {"UserError"}:
         function = getattr(rib, name)
         signature = inspect.signature(function)
-        annotations = [part.annotation for key, part in signature.parameters.items() if key != "settings"]
+        annotations = [
+            part.annotation for key, part in signature.parameters.items() if key != "settings"
+        ]
         assert inspect.Parameter.empty not in {*annotations, signature.return_annotation}
         assert re.search(rf"`rib\.{name}\(.*\)`", function.__doc__), name
     with pytest.raises(AttributeError):

@@ -12,10 +12,14 @@ def test_flips_explain_every_change_of_accuracy_and_mri(finished):
         pd.read_csv(folder / f"{name}.csv") for name in ("samples", "flips", "accuracy", "mri")
     )
     before = accuracy.query("method == 'pretrained'").set_index("dataset")["accuracy"]
-    both = samples.merge(accuracy, on=["model", "method", "target", "size", "seed", "dataset", "n", "conditions"])
+    both = samples.merge(
+        accuracy, on=["model", "method", "target", "size", "seed", "dataset", "n", "conditions"]
+    )
     assert len(both) == len(samples) == 4 * 2 * 4
     change = both["accuracy"] - both["dataset"].map(before)
-    assert (both["wrong_to_right"] - both["right_to_wrong"]).tolist() == pytest.approx(change.tolist(), abs=1e-5)
+    assert (both["wrong_to_right"] - both["right_to_wrong"]).tolist() == pytest.approx(
+        change.tolist(), abs=1e-5
+    )
     means = flips.merge(mri, on=["model", "method", "size", "conditions"])
     assert len(means) == len(mri) == 4
     assert (means["wrong_to_right"] - means["right_to_wrong"]).tolist() == pytest.approx(
@@ -29,26 +33,39 @@ def test_scores_and_classes_agree_with_accuracies(finished):
     folder = finished[0].folder / "reports/tiny/tables"
     names = ("scores", "mean_scores", "classes", "worst_classes", "accuracy", "mri", "ri")
     found = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
-    both = found["scores"].merge(found["accuracy"], on=["model", "method", "target", "size", "seed", "dataset", "n"])
+    both = found["scores"].merge(
+        found["accuracy"], on=["model", "method", "target", "size", "seed", "dataset", "n"]
+    )
     assert len(both) == 4 * 2 * 4
     assert both["top1_after"].tolist() == pytest.approx(both["accuracy"].tolist(), abs=1e-5)
     means = found["mean_scores"].merge(found["mri"], on=["model", "method", "size"])
-    assert means["top1_change"].tolist() == pytest.approx(means["mri"].tolist(), abs=1e-5) and len(means) == 4
+    assert (
+        means["top1_change"].tolist() == pytest.approx(means["mri"].tolist(), abs=1e-5)
+        and len(means) == 4
+    )
     assert means["top5_before"].isna().all(), "five classes"
     classes = found["classes"]
     assert set(classes.groupby(["method", "dataset"]).size()) == {5} and set(classes["n"]) == {4}
-    for method, part in classes.groupby("method"):  # each dataset weighs as often as it is not the target
-        after = both[(both["method"] == method) & (both["target"] != both["dataset"])].groupby("dataset")["top1_after"]
+    for method, part in classes.groupby(
+        "method"
+    ):  # each dataset weighs as often as it is not the target
+        after = both[(both["method"] == method) & (both["target"] != both["dataset"])].groupby(
+            "dataset"
+        )["top1_after"]
         weighed = part.groupby("dataset")["after"].mean()
         assert weighed.tolist() == pytest.approx(after.mean()[weighed.index].tolist(), abs=1e-5)
     assert (found["worst_classes"]["change"] < 0).all() and "fit" in found["worst_classes"]
     page = (finished[0].folder / "reports/tiny/index.html").read_text()
-    assert "Classes that lose most" in page and "Brier after" in page and "tables/classes.csv" in page
+    assert (
+        "Classes that lose most" in page and "Brier after" in page and "tables/classes.csv" in page
+    )
 
 
 @pytest.mark.slow
 def test_a_curve_is_left_out_and_a_grid_without_fine_tuning_has_empty_tables(finished_copy):
-    finished_copy.snakemake("tables", "--cores", "2", config=("methods=[wise_ft_curve]", "targets=[red]"))
+    finished_copy.snakemake(
+        "tables", "--cores", "2", config=("methods=[wise_ft_curve]", "targets=[red]")
+    )
     folder = finished_copy.folder / "reports/tiny/tables"
     assert set(pd.read_csv(folder / "samples.csv")["method"]) == {"ft"}
     finished_copy.snakemake("tables", "--cores", "2", config=("methods=[pretrained]",))

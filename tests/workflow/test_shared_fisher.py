@@ -23,7 +23,9 @@ def test_one_job_for_each_seed_serves_all_targets_and_is_recorded(finished_copy)
     file = finished_copy.folder / f"{FISHER}/0/2000.safetensors"
     assert sum(float(tensor.sum()) for tensor in safetensors.torch.load_file(file).values()) > 0
     for target in ("red", "green"):
-        record = (finished_copy.folder / CHECKPOINT.format(target=target)).with_name("provenance.json")
+        record = (finished_copy.folder / CHECKPOINT.format(target=target)).with_name(
+            "provenance.json"
+        )
         assert f"{FISHER}/0/2000.safetensors" in json.loads(record.read_text())["inputs"]
     costs = pd.read_csv(finished_copy.folder / "reports/tiny/tables/cost.csv").set_index("method")
     # two trainings, two evaluations, that of the pretrained model, and one Fisher information

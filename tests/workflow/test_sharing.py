@@ -29,7 +29,12 @@ def clone(project, folder):
     project.git("clone", "-q", ".", str(folder))
     colleague = Project(folder)
     colleague.dvc(
-        "remote", "add", "--local", "--default", "storage", os.path.relpath(project.folder.parent / "storage", folder)
+        "remote",
+        "add",
+        "--local",
+        "--default",
+        "storage",
+        os.path.relpath(project.folder.parent / "storage", folder),
     )
     colleague.snakemake("pull")
     return colleague
@@ -47,7 +52,9 @@ def as_shared(finished, tmp_path_factory):
     project.git("init", "-q", "-b", "main")
     project.git("add", "--all")
     project.git("commit", "-qm", "project")
-    project.dvc("remote", "add", "--local", "--default", "storage", "../storage")  # beside a copy, too
+    project.dvc(
+        "remote", "add", "--local", "--default", "storage", "../storage"
+    )  # beside a copy, too
     assert "tracked. To share the results" in share(project, "results")
     clone(project, folder / "colleague")
     return folder
@@ -110,7 +117,10 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
     shared.snakemake("pull")
     printed = shared.snakemake("-n")
     assert "Nothing to be done" in printed and "match their records" in printed
-    for name in ("reports/tiny/tables/mri.csv", "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv"):
+    for name in (
+        "reports/tiny/tables/mri.csv",
+        "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv",
+    ):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
 
 
@@ -156,18 +166,24 @@ def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(coll
         whole = (colleague.folder / path).read_bytes()
         (colleague.folder / path).unlink()  # which may be a link into DVC's cache
         (colleague.folder / path).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert f"{path}: does not match its provenance record" in colleague.snakemake("-n", check=False)
+        assert f"{path}: does not match its provenance record" in colleague.snakemake(
+            "-n", check=False
+        )
         (colleague.folder / path).write_bytes(whole)
     for path in paths:
         (colleague.folder / path).write_bytes(b"damaged")
     printed = colleague.snakemake("verify", check=False)
-    assert "edited or damaged after it was made: 5\n" in printed and all(f"  {path}\n" in printed for path in paths)
+    assert "edited or damaged after it was made: 5\n" in printed and all(
+        f"  {path}\n" in printed for path in paths
+    )
 
 
 @pytest.mark.slow
 def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
     shared.edit(
-        "workflow/lib/rib/methods/lwf.py", "self.weight * self.temperature**2", "self.temperature**2 * self.weight"
+        "workflow/lib/rib/methods/lwf.py",
+        "self.weight * self.temperature**2",
+        "self.temperature**2 * self.weight",
     )
     shared.snakemake("accept", RIB_ACCEPT_SAMPLE="1")
     share(shared, "LwF refactored")
@@ -200,8 +216,12 @@ def test_tracking_twice_changes_nothing(shared):
 @pytest.mark.thorough
 def test_dvc_shows_metrics_and_plots(colleague):
     shown = json.loads(colleague.dvc("metrics", "show", "--json"))
-    values = shown[""]["data"][os.path.join("reports", "tiny", "tables", "mri.json")]["data"]["tiny_cnn"]  # noqa: PTH118
-    assert set(values) == {"ft", "linear_probe", "lwf", "wise_ft"} and isinstance(values["ft"], float)
+    # DVC names files as the system does.
+    file = os.path.join("reports", "tiny", "tables", "mri.json")  # noqa: PTH118
+    values = shown[""]["data"][file]["data"]["tiny_cnn"]
+    assert set(values) == {"ft", "linear_probe", "lwf", "wise_ft"} and isinstance(
+        values["ft"], float
+    )
     colleague.dvc("plots", "show", "--out", "plots")
     page = (colleague.folder / "plots/index.html").read_text()
     assert "linear_probe" in page and "ci_low" in page
@@ -223,7 +243,9 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
 def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(shared, tmp_path):
     shared.git("clone", "-q", ".", str(tmp_path / "reader"))
     reader = Project(tmp_path / "reader")
-    reader.dvc("remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage"))
+    reader.dvc(
+        "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage")
+    )
     reader.snakemake("pull", config=("pull=[results/tiny/paper/metrics,reports]",))
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/figures/radar.py", "markersize=4.5", "markersize=5.5")
@@ -238,7 +260,10 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
 def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(colleague):
     """Same settings, other bytes: as if the colleague's processor rounded otherwise."""
     run = colleague.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
-    manifest, record = json.loads((run / "manifest.json").read_text()), provenance.read(run / "provenance.json")
+    manifest, record = (
+        json.loads((run / "manifest.json").read_text()),
+        provenance.read(run / "provenance.json"),
+    )
     with open(run / "history.csv", "a") as file:
         file.write("other bytes\n")
     manifest["files"]["history.csv"] = sha256(run / "history.csv")
@@ -254,7 +279,9 @@ def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
     marker = colleague.folder / ".snakemake/incomplete"
     marker.mkdir(parents=True, exist_ok=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
-    (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text('{"external_jobid": null}')
+    (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text(
+        '{"external_jobid": null}'
+    )
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
@@ -263,37 +290,54 @@ def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
 def test_a_re_run_does_not_write_through_into_the_cache(shared, kind):
     shared.dvc("config", "--local", "cache.type", kind)
     shared.dvc("checkout", "--relink", "--force")
-    checkpoint = shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/checkpoint.safetensors"
-    assert checkpoint.is_symlink() == (kind == "symlink") and (checkpoint.stat().st_nlink > 1) == (kind == "hardlink")
+    checkpoint = (
+        shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/checkpoint.safetensors"
+    )
+    assert checkpoint.is_symlink() == (kind == "symlink") and (checkpoint.stat().st_nlink > 1) == (
+        kind == "hardlink"
+    )
     old = sha256(checkpoint)
     shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     shared.snakemake()
     assert sha256(checkpoint) != old and not checkpoint.is_symlink()
-    objects = [path for path in (shared.folder / ".dvc/cache/files/md5").glob("??/*") if path.is_file()]
+    objects = [
+        path for path in (shared.folder / ".dvc/cache/files/md5").glob("??/*") if path.is_file()
+    ]
     assert len(objects) > 100
     for path in objects:
-        assert file_hash(path, "md5").hex() == path.parent.name + path.name.removesuffix(".dir"), path
+        assert file_hash(path, "md5").hex() == path.parent.name + path.name.removesuffix(".dir"), (
+            path
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.attack("DVC storage")
 @pytest.mark.parametrize("missing", ["results", "results/tiny/paper/finetune", ".dvc/cache"])
-def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(shared, colleague, missing):
+def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(
+    shared, colleague, missing
+):
     expected, records = colleague.products(), (colleague.folder / provenance.FILE).read_bytes()
     shutil.rmtree(colleague.folder / missing)
     colleague.git("checkout", "--", ".")  # .dvc files are in git
     words = ("--config", "family=tiny", "catalog=mine")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     calls = [
-        subprocess.Popen([sys.executable, "-m", "snakemake", name, *words], cwd=colleague.folder, **streams)
+        subprocess.Popen(
+            [sys.executable, "-m", "snakemake", name, *words], cwd=colleague.folder, **streams
+        )
         for name in ("pull", "track")
     ]
     for call in calls:
         printed = call.communicate(timeout=300)[0]
         assert "Traceback" not in printed
-        assert call.returncode == 0 or re.search("at work in this folder|missing here|match its", printed), printed
+        assert call.returncode == 0 or re.search(
+            "at work in this folder|missing here|match its", printed
+        ), printed
     colleague.snakemake("pull")
     colleague.snakemake("track")
-    assert colleague.products() == expected and (colleague.folder / provenance.FILE).read_bytes() == records
+    assert (
+        colleague.products() == expected
+        and (colleague.folder / provenance.FILE).read_bytes() == records
+    )
     assert colleague.git("status", "--porcelain") == ""
     assert "all files match their records" in colleague.snakemake("verify", "--cores", "1")

@@ -15,7 +15,13 @@ MODEL = {
     "pretraining": "memory",
     "library": "timm",
     "architecture": "test_efficientnet",
-    "preprocessing": {"input_size": 160, "crop_pct": 1.0, "interpolation": "bicubic", "mean": HALF, "std": HALF},
+    "preprocessing": {
+        "input_size": 160,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": HALF,
+        "std": HALF,
+    },
     "licence": "none",
     "style": {"colour": "#000000", "marker": "o"},
 }
@@ -40,7 +46,10 @@ def own(project):
     folder = project.folder / "own"
     folder.mkdir()
     sizes = {"net_10": 10, "net_all": "all"}
-    models = {name: {**MODEL, "label": name, "pretrain": {**HOW, "size": size}} for name, size in sizes.items()}
+    models = {
+        name: {**MODEL, "label": name, "pretrain": {**HOW, "size": size}}
+        for name, size in sizes.items()
+    }
     (folder / "models.yaml").write_text(yaml.safe_dump(models))
     (folder / "datasets.yaml").write_text(yaml.safe_dump({"usual": USUAL}))
     return project
@@ -48,31 +57,57 @@ def own(project):
 
 @pytest.mark.slow
 def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
-    planned, said = own.planned(config=(*CONFIG, SIZES)), own.snakemake("plan", config=(*CONFIG, SIZES))
-    assert planned["pretrain_model"] == 2 and "convert_model" not in planned and "2 pretrain_model" in said
+    planned, said = (
+        own.planned(config=(*CONFIG, SIZES)),
+        own.snakemake("plan", config=(*CONFIG, SIZES)),
+    )
+    assert (
+        planned["pretrain_model"] == 2
+        and "convert_model" not in planned
+        and "2 pretrain_model" in said
+    )
     own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
     folder = own.folder / "results/tiny/models"
-    facts = {name: json.loads((folder / name / "model.json").read_text()) for name in ("net_10", "net_all")}
+    facts = {
+        name: json.loads((folder / name / "model.json").read_text())
+        for name in ("net_10", "net_all")
+    }
     assert [fact["trained"]["images"] for fact in facts.values()] == [10, 20]
     tables = own.folder / "reports/tiny/tables"
-    accuracy = pd.read_csv(tables / "accuracy.csv").query("method == 'pretrained' and dataset == 'usual'")
+    accuracy = pd.read_csv(tables / "accuracy.csv").query(
+        "method == 'pretrained' and dataset == 'usual'"
+    )
     assert accuracy.set_index("model")["accuracy"].to_dict() == {
         name: fact["trained"]["test"]["accuracy"] for name, fact in facts.items()
     }
     sizes = pd.read_csv(tables / "sizes.csv", dtype={"size": str})
     assert set(zip(sizes["size"], sizes["train_images"], strict=True)) == {("all", 20), ("5", 5)}
-    assert set(zip(sizes["model"], sizes["pretraining_images"], strict=True)) == {("net_10", 10), ("net_all", 20)}
+    assert set(zip(sizes["model"], sizes["pretraining_images"], strict=True)) == {
+        ("net_10", 10),
+        ("net_all", 20),
+    }
     assert len(pd.read_csv(tables / "pretraining_sizes.csv")) == 2 * 2 * 2
     page = (own.folder / "reports/tiny/index.html").read_text()
-    for shown in ("Sizes of pretraining", "Sizes of the training subset", "train_subsets.png", "pretraining_sizes.png"):
+    for shown in (
+        "Sizes of pretraining",
+        "Sizes of the training subset",
+        "train_subsets.png",
+        "pretraining_sizes.png",
+    ):
         assert shown in page
     assert "Nothing to be done" in own.snakemake("--cores", "2", config=(*CONFIG, SIZES))
-    cfg = json.loads((folder.parent / "paper/finetune/net_10/red/replay/all/0/provenance.json").read_text())["cfg"]
-    assert cfg["view"]["pretraining_size"] == "10", "images that the model never saw are no proxy of its pretraining"
+    cfg = json.loads(
+        (folder.parent / "paper/finetune/net_10/red/replay/all/0/provenance.json").read_text()
+    )["cfg"]
+    assert cfg["view"]["pretraining_size"] == "10", (
+        "images that the model never saw are no proxy of its pretraining"
+    )
     # another rate pretrains one model anew, and what depends on it
     own.edit("own/models.yaml", "lr: 0.01", "lr: 0.02")
     planned = own.planned(config=(*CONFIG, SIZES))
-    assert planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate_run"] == 5
+    assert (
+        planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate_run"] == 5
+    )
 
 
 def test_a_grid_of_one_size_and_published_models_has_no_such_analysis(project):
@@ -85,8 +120,16 @@ def test_a_grid_of_one_size_and_published_models_has_no_such_analysis(project):
 @pytest.mark.parametrize(
     ("key", "name", "said"),
     [
-        ("dataset", "red", "pretrain.dataset .*unknown dataset of role reference of family tiny 'red'"),
-        ("test", "memory", "pretrain.test .*unknown dataset of role in_distribution of family tiny 'memory'"),
+        (
+            "dataset",
+            "red",
+            "pretrain.dataset .*unknown dataset of role reference of family tiny 'red'",
+        ),
+        (
+            "test",
+            "memory",
+            "pretrain.test .*unknown dataset of role in_distribution of family tiny 'memory'",
+        ),
     ],
 )
 def test_pretraining_on_what_is_not_kept_for_it_is_refused(own, key, name, said):

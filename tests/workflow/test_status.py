@@ -13,7 +13,9 @@ def test_done_and_missing_cells_and_the_time_left(finished_copy):
     lock.write_text("results/tiny/models/tiny_cnn/manifest.json\n")  # a killed run's
     printed = finished_copy.snakemake("status", "--cores", "1")
     assert re.search(r"^finetune +6 done +0 missing, [\d.]+ s each$", printed, re.M)
-    assert re.search(r"^merge +2 done +0 missing", printed, re.M) and "nothing is missing" in printed
+    assert (
+        re.search(r"^merge +2 done +0 missing", printed, re.M) and "nothing is missing" in printed
+    )
     printed = finished_copy.snakemake("status", "--cores", "2", config=("seeds=[0,1]",))
     assert re.search(r"^finetune +6 done +6 missing, ", printed, re.M) and re.search(
         r"^evaluate +9 done +8 missing", printed, re.M
@@ -38,5 +40,8 @@ def test_threads_and_gpus_limit_the_jobs_at_once(finished_copy, options, choice,
 
 def test_a_grid_that_was_never_run_has_no_rate(project):
     printed = project.snakemake("status", "--cores", "1")
-    assert re.search(r"^finetune +0 done +6 missing$", printed, re.M) and "started but not ended: 0 jobs" in printed
+    assert (
+        re.search(r"^finetune +0 done +6 missing$", printed, re.M)
+        and "started but not ended: 0 jobs" in printed
+    )
     assert "time left: unknown" in printed

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.thorough
 CONFIGS = {
     **{
         kind: FILES[kind]
-        for kind in ("billion laughs in mappings", "billion laughs by merging", "open lists", "nested mappings")
+        for kind in (
+            "billion laughs in mappings",
+            "billion laughs by merging",
+            "open lists",
+            "nested mappings",
+        )
     },
     "duplicate keys": "family: emoji\nfamily: tiny\n",
     "duplicate keys below": "training: {epochs: 1, epochs: 2}\n",
@@ -41,12 +46,18 @@ def test_config_is_refused_before_snakemake_reads_it(project, kind):
 def test_config_files_on_the_command_line_are_refused_too(project, kind):
     (project.folder / "more.yaml").write_text(CONFIGS[kind])
     printed = project.snakemake("-n", "--configfile", "more.yaml", check=False)
-    assert "more.yaml is not valid YAML" in printed and "given twice" in printed and "Traceback" not in printed
+    assert (
+        "more.yaml is not valid YAML" in printed
+        and "given twice" in printed
+        and "Traceback" not in printed
+    )
 
 
 def results(report):
     """Snakemake's results as its report has them in a script, read as a browser does: up to the first end tag."""
-    (script,) = re.findall(r'<script id="results">\s*var results = (.*?);?\s*</script', report, re.S)
+    (script,) = re.findall(
+        r'<script id="results">\s*var results = (.*?);?\s*</script', report, re.S
+    )
     return json.loads(script)
 
 
@@ -97,25 +108,38 @@ def signed(project):
     with serve(archive.parent) as address:
 
         def change(end):
-            source = {"kind": "http", "urls": [f"{address}/{end}"], "file": "red.zip", "digest": f"sha256:{digest}"}
-            catalogue.write_text(yaml.safe_dump(entries | {"red": {**entries["red"], "source": source}}))
+            source = {
+                "kind": "http",
+                "urls": [f"{address}/{end}"],
+                "file": "red.zip",
+                "digest": f"sha256:{digest}",
+            }
+            catalogue.write_text(
+                yaml.safe_dump(entries | {"red": {**entries["red"], "source": source}})
+            )
 
         yield project, change
 
 
 def leaked(project, secret, where=("",)):
     """Files of a project that contain a secret, but not its catalogue."""
-    files = [path for part in where for path in (project.folder / part).rglob("*") if path.is_file()]
+    files = [
+        path for part in where for path in (project.folder / part).rglob("*") if path.is_file()
+    ]
     return [
         path.relative_to(project.folder)
         for path in files
-        if "mine" not in path.parts and path.suffix != ".safetensors" and secret.encode() in path.read_bytes()
+        if "mine" not in path.parts
+        and path.suffix != ".safetensors"
+        and secret.encode() in path.read_bytes()
     ]
 
 
 RED = "data/raw/red/red.zip"
 FORGED = "all checks passed"
-ESCAPED = r"\x1b]0;owned\x07\x1b[2J\r\n"  # a title of the terminal, an empty screen, the start of a line
+ESCAPED = (
+    r"\x1b]0;owned\x07\x1b[2J\r\n"  # a title of the terminal, an empty screen, the start of a line
+)
 
 
 @pytest.mark.attack("archives")
@@ -162,7 +186,9 @@ def test_signatures_of_urls_that_fail_are_in_no_log(signed):
 def test_urls_with_passwords_are_refused_at_start(signed):
     project, _ = signed
     catalogue = project.folder / "mine/datasets.yaml"
-    catalogue.write_text(catalogue.read_text().replace("origin: tests", "origin: https://me:secret@example.org/", 1))
+    catalogue.write_text(
+        catalogue.read_text().replace("origin: tests", "origin: https://me:secret@example.org/", 1)
+    )
     printed = project.snakemake("-n", check=False)
     assert "origin" in printed and "https://[redacted]@example.org/" in printed
     assert leaked(project, ":secret@") == [] and ":secret@" not in printed
@@ -174,4 +200,6 @@ def test_secrets_of_the_environment_are_in_no_log_record_or_report(finished, var
     project, printed = finished
     secret = SECRETS[variable]
     assert secret not in printed
-    assert leaked(project, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []
+    assert (
+        leaked(project, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []
+    )

@@ -45,13 +45,20 @@ def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
     datasets = ["red", "green", "blue", "copy"]
     for line in made["mri"].itertuples():
         before, after = (
-            np.mean([np.mean([accuracy[*key(i), j] for j in datasets if j != i]) for i in ("red", "green")])
+            np.mean(
+                [
+                    np.mean([accuracy[*key(i), j] for j in datasets if j != i])
+                    for i in ("red", "green")
+                ]
+            )
             for key in (lambda i: ("pretrained", "none"), lambda i, method=line.method: (method, i))
         )
         assert (line.ood_before, line.ood_after) == pytest.approx((before, after), abs=1e-5)
         assert line.mri == pytest.approx(after - before, abs=1e-5)
     values = json.loads((finished[0].folder / "reports/tiny/tables/mri.json").read_text())
-    assert values["tiny_cnn"]["ft"] == pytest.approx(made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6)
+    assert values["tiny_cnn"]["ft"] == pytest.approx(
+        made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6
+    )
 
 
 def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
@@ -61,9 +68,14 @@ def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
     assert len(compared) == 4 + 6, "four methods against no change, and among each other"
     for line in compared.itertuples():
         other = 0 if line.other == "pretrained" else mri.loc[line.other, "mri"]
-        assert line.difference == pytest.approx(mri.loc[line.method, "mri"] - other, abs=1e-5) and line.p <= line.p_holm
+        assert (
+            line.difference == pytest.approx(mri.loc[line.method, "mri"] - other, abs=1e-5)
+            and line.p <= line.p_holm
+        )
     assert ranking["mri"].tolist() == pytest.approx(sorted(mri["mri"], reverse=True), abs=1e-5)
-    assert (mri["seeds"] == 1).all() and mri[["seed_sd", "seed_low", "seed_high"]].isna().all(axis=None)
+    assert (mri["seeds"] == 1).all() and mri[["seed_sd", "seed_low", "seed_high"]].isna().all(
+        axis=None
+    )
     summary = (folder / "summary.md").read_text()
     assert "## tiny\\_cnn" in summary and summary.count("\n| ") == 1 + 4
     assert len(pd.read_csv(folder / "training.csv")) == 3 * 2 * 2
@@ -94,7 +106,9 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
     (model,) = pd.read_csv(tables / "models.csv").to_dict("records")
     assert (model["head"], model["pixels"]) == ("published with the weights", 160)
     page = (finished[0].folder / "reports/tiny/index.html").read_text()
-    assert page.index("<summary>Table: Data</summary>") < page.index("<summary>Table: Models</summary>")
+    assert page.index("<summary>Table: Data</summary>") < page.index(
+        "<summary>Table: Models</summary>"
+    )
     assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
@@ -104,7 +118,9 @@ def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
     assert len(rows) == 80 and list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
     assert (rows["confidence"].between(0.2, 1)).all() and rows["label"].max() == 4
     right = rows["prediction"] == rows["label"]
-    assert ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
+    assert (
+        ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
+    )
     assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
     # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the rest is shared equally.
     least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
@@ -123,15 +139,26 @@ def test_records_say_what_was_made_from_what(finished):
     )
     for path, digest in record["inputs"].items():
         assert sha256(folder / path) == digest
-    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"]["lr"] == 0.01
-    rows = json.loads((folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json").read_text())
-    prepared = json.loads((folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text())
+    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"][
+        "lr"
+    ] == 0.01
+    rows = json.loads(
+        (
+            folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json"
+        ).read_text()
+    )
+    prepared = json.loads(
+        (folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text()
+    )
     assert rows["datasets"]["red"]["label_space"] == prepared["label_space"]
 
 
 def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
     results = finished[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
-    sizes = {name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size for name in ("ft", "linear_probe")}
+    sizes = {
+        name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size
+        for name in ("ft", "linear_probe")
+    }
     head = (256 + 1) * 1000 * 4
     assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
 
@@ -146,7 +173,14 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 
 LIBRARY = "workflow/lib/rib"
 # Histories too, since unfinished runs are marked in their table.
-MADE_OF_ROWS = {"compute_metrics", "compare_methods", "compare_samples", "write_summary", "count_costs", "plot_figure"}
+MADE_OF_ROWS = {
+    "compute_metrics",
+    "compare_methods",
+    "compare_samples",
+    "write_summary",
+    "count_costs",
+    "plot_figure",
+}
 MADE_OF_ROWS |= {"gather_histories", "explain_cells", "describe_data_and_models"}
 
 
@@ -182,7 +216,9 @@ def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_
 
 def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_copy):
     finished_copy.edit(
-        f"{LIBRARY}/analysis/tables.py", 'names = ["model", "method", "size"]', 'names = [*["model", "method", "size"]]'
+        f"{LIBRARY}/analysis/tables.py",
+        'names = ["model", "method", "size"]',
+        'names = [*["model", "method", "size"]]',
     )
     planned = finished_copy.planned()
     assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, *PAGE}
@@ -197,12 +233,27 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
     folder = f"{finished_copy.of_grid()}/tables"
     finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
     tables = finished_copy.folder / folder
-    fit, ranking, ri, training = (pd.read_csv(tables / f"{name}.csv") for name in ("fit", "ranking", "ri", "training"))
-    assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"} and fit["fit"].notna().all()
-    assert set(ranking["method"]) == {"linear_probe", "lwf"} and set(ri["method"]) == set(fit["method"])
-    assert ri.set_index("method")["unfinished"].to_dict() == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
+    fit, ranking, ri, training = (
+        pd.read_csv(tables / f"{name}.csv") for name in ("fit", "ranking", "ri", "training")
+    )
+    assert (
+        set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"}
+        and fit["fit"].notna().all()
+    )
+    assert set(ranking["method"]) == {"linear_probe", "lwf"} and set(ri["method"]) == set(
+        fit["method"]
+    )
+    assert ri.set_index("method")["unfinished"].to_dict() == {
+        "ft": 1,
+        "linear_probe": 0,
+        "lwf": 0,
+        "wise_ft": 1,
+    }
     assert set(training.query("unfinished == 1")["method"]) == {"ft"}
-    assert "| full fine-tuning |" in (text := (tables / "summary.md").read_text()) and text.count("†") == 7
+    assert (
+        "| full fine-tuning |" in (text := (tables / "summary.md").read_text())
+        and text.count("†") == 7
+    )
 
 
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
@@ -215,20 +266,29 @@ def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
     finished_copy.edit("workflow/catalog/methods.yaml", "{lr: 0.001}", "{lr: 0.002}")
     printed = finished_copy.listed()
-    assert methods(printed, "finetune") == {"ft"} and methods(printed, "evaluate_run") == {"ft", "wise_ft"}
+    assert methods(printed, "finetune") == {"ft"} and methods(printed, "evaluate_run") == {
+        "ft",
+        "wise_ft",
+    }
 
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     made = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
-    assert planned == {**made, **TABLES, "plot_figure": 12, **PAGE}, "what is made of a grid has a folder of its own"
+    assert planned == {**made, **TABLES, "plot_figure": 12, **PAGE}, (
+        "what is made of a grid has a folder of its own"
+    )
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
     entry = finished_copy.folder / "mine/datasets.yaml"
     entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>" + 64 * "0", entry.read_text()))
     planned = finished_copy.planned()
-    assert planned["download"] == planned["prepare"] == 1 and planned["finetune"] == 3 and planned["evaluate_run"] == 9
+    assert (
+        planned["download"] == planned["prepare"] == 1
+        and planned["finetune"] == 3
+        and planned["evaluate_run"] == 9
+    )
 
 
 @pytest.mark.thorough
@@ -261,7 +321,9 @@ def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
 def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_copy):
     prepared = finished_copy.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"
     (prepared / "images.npy").unlink()
-    printed = finished_copy.snakemake("tables", "--cores", "1", config=("seeds=[5]", "methods=[ft]"), check=False)
+    printed = finished_copy.snakemake(
+        "tables", "--cores", "1", config=("seeds=[5]", "methods=[ft]"), check=False
+    )
     assert "blue/160px-bicubic-crop1/images.npy is missing; delete" in printed
 
 
@@ -272,7 +334,9 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
     space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
-    stored = safetensors.torch.load_file(results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors")
+    stored = safetensors.torch.load_file(
+        results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+    )
     tuned = {**pretrained, **xor_decompress(stored, pretrained)}
     middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
     found = {}
@@ -282,19 +346,25 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
         with torch.inference_mode():
             scores = model(inputs)[:, [row[0] for row in space["indices"]]].softmax(dim=1).numpy()
         target = "none" if method == "pretrained" else "red"
-        rows = pq.read_table(results / f"paper/evaluate/tiny_cnn/{target}/{method}/all/0/tiny.parquet").to_pandas()
+        rows = pq.read_table(
+            results / f"paper/evaluate/tiny_cnn/{target}/{method}/all/0/tiny.parquet"
+        ).to_pandas()
         rows = rows[rows["dataset"] == "blue"]
         assert (rows["prediction"] == scores.argmax(axis=1)).all()
         np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
         found[method] = rows["confidence"].to_numpy()
-    assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(found["ft"], found["wise_ft"])
+    assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(
+        found["ft"], found["wise_ft"]
+    )
 
 
 @pytest.mark.slow
 def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     project.snakemake(config=("methods=[]", "compute={evaluation_batch_size: 7}"))
     name = "results/tiny/paper/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet"
-    one, other = (pq.read_table(folder / name).to_pandas() for folder in (finished[0].folder, project.folder))
+    one, other = (
+        pq.read_table(folder / name).to_pandas() for folder in (finished[0].folder, project.folder)
+    )
     assert (one["prediction"] == other["prediction"]).all()
     np.testing.assert_allclose(one["margin"], other["margin"], rtol=1e-3, atol=1e-3)
 
@@ -302,14 +372,20 @@ def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
 @pytest.mark.thorough
 def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project):
     planned = project.planned(config=("methods=[pretrained]",))
-    assert planned["evaluate_run"] == 1 and planned["compute_metrics"] == 1 and "plot_figure" not in planned
+    assert (
+        planned["evaluate_run"] == 1
+        and planned["compute_metrics"] == 1
+        and "plot_figure" not in planned
+    )
 
 
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     figures = finished_copy.folder / finished_copy.of_grid() / "figures"
     shutil.rmtree(figures)
     assert finished_copy.planned() == {}, "they are published"
-    planned = finished_copy.planned(*(f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost")))
+    planned = finished_copy.planned(
+        *(f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost"))
+    )
     assert planned == {"plot_figure": 2}
 
 
@@ -327,10 +403,20 @@ def test_a_second_run_has_nothing_to_do_even_in_a_moved_project(finished_copy, t
 
 def nothing_half_written(project, stage):
     """No output of a stage, no temporary file anywhere."""
-    left = [path for path in project.folder.rglob("*") if path.name.endswith(".tmp") or path.name.startswith("tmp")]
-    made = list((project.folder / "results").rglob(f"{stage}/**/*")) if (project.folder / "results").exists() else []
+    left = [
+        path
+        for path in project.folder.rglob("*")
+        if path.name.endswith(".tmp") or path.name.startswith("tmp")
+    ]
+    made = (
+        list((project.folder / "results").rglob(f"{stage}/**/*"))
+        if (project.folder / "results").exists()
+        else []
+    )
     work = project.folder / "work"
-    files = [path for path in [*made, *(work.rglob("*") if work.exists() else [])] if path.is_file()]
+    files = [
+        path for path in [*made, *(work.rglob("*") if work.exists() else [])] if path.is_file()
+    ]
     return not files and not [path for path in left if ".snakemake" not in path.parts]
 
 
@@ -338,9 +424,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
     printed = project.snakemake(run, config=config, check=False)
-    message = (
-        r"training diverged: model tiny_cnn, method ft, target red: .* is not finite with the peak learning rate 1e"
-    )
+    message = r"training diverged: model tiny_cnn, method ft, target red: .* is not finite with the peak learning rate 1e"
     assert re.search(rf"{message}\+30", printed) and "Traceback" not in printed
     assert nothing_half_written(project, "finetune")
 
@@ -349,7 +433,9 @@ def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
     archive = project.folder / "mine/archives/red.zip"
     archive.write_bytes(archive.read_bytes()[:-100])
     printed = project.snakemake(config=("methods=[ft]",), check=False)
-    assert re.search(r"red: red\.zip \(\d+ bytes\) has sha256 .* but the catalogue pins .*truncated", printed)
+    assert re.search(
+        r"red: red\.zip \(\d+ bytes\) has sha256 .* but the catalogue pins .*truncated", printed
+    )
     assert not list((project.folder / "data/raw/red").glob("*.zip"))
 
 
@@ -374,6 +460,10 @@ def test_a_picture_that_cannot_be_decoded_is_named(project):
     entry = project.folder / "mine/datasets.yaml"
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     entry.write_text(re.sub(r"(?s)(red:.*?sha256:)\w+", rf"\g<1>{digest}", entry.read_text()))
-    printed = project.snakemake("results/tiny/prepare/red/160px-bicubic-crop1/manifest.json", check=False)
-    assert re.search(r"the image red, red/n01440764/broken\.png \(red\.zip\) can't be decoded", printed)
+    printed = project.snakemake(
+        "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json", check=False
+    )
+    assert re.search(
+        r"the image red, red/n01440764/broken\.png \(red\.zip\) can't be decoded", printed
+    )
     assert nothing_half_written(project, "prepare")

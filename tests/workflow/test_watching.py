@@ -37,12 +37,18 @@ def test_event_files_of_a_run_are_shown_by_the_command_of_docs(finished):
     with open(folder.parent / "tensorboard.txt", "w") as printed:
         options = ["--port", str(port), "--host", "127.0.0.1"]
         server = subprocess.Popen(
-            [sys.executable, "-m", f"{program}.main", *words, *options], cwd=folder, stdout=printed, stderr=printed
+            [sys.executable, "-m", f"{program}.main", *words, *options],
+            cwd=folder,
+            stdout=printed,
+            stderr=printed,
         )
     found = {}
 
     def tags():
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/scalars/tags") as answer:
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/scalars/tags") as answer,
+        ):
             found.update(json.load(answer))
         return len(found) == 6
 
@@ -61,7 +67,9 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     project.snakemake(training, "--cores", "1", config=MONITOR)
     made = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
     record = read_json((project.folder / training).with_name("provenance.json"))
-    assert not any("green" in path for path in record["inputs"]) and "monitor" not in json.dumps(record["cfg"])
+    assert not any("green" in path for path in record["inputs"]) and "monitor" not in json.dumps(
+        record["cfg"]
+    )
     (file,) = (project.folder / f"logs/tiny/{RUN}").glob("events.out.tfevents.*")
     assert b"monitor/green" in file.read_bytes() and b"train/loss" in file.read_bytes()
     for monitor in ("[]", "[red]", "[green,red]"):
@@ -73,7 +81,9 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{project.grid(*more).group_of('red')}.parquet"
     planned = project.planned(training, rows, config=more)
     assert planned["prepare"] == 1 and "finetune" not in planned
-    project.snakemake(training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",))
+    project.snakemake(
+        training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",)
+    )
     again = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
     assert {name for name in made if made[name] != again[name]} == {"provenance.json"}
 
@@ -83,7 +93,11 @@ def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(
     folder = copy_project(tmp_path / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
-    project.edit("mine/families/tiny.yaml", "reference: memory", "reference: {part_of: green, images_per_class: 2}")
+    project.edit(
+        "mine/families/tiny.yaml",
+        "reference: memory",
+        "reference: {part_of: green, images_per_class: 2}",
+    )
     held_out = ("protocol=held_out", "methods=[ft]")
     training = f"results/tiny/{HELD_OUT}/manifest.json"
     # when
@@ -100,4 +114,7 @@ def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(
 def test_an_unknown_dataset_is_refused_in_a_sentence(project):
     printed = project.snakemake("-n", config=("monitor=[gren]",), check=False)
     sentence = printed.strip().splitlines()[-1]
-    assert all(word in sentence for word in ("config", "monitor", "gren", "green")) and "Traceback" not in printed
+    assert (
+        all(word in sentence for word in ("config", "monitor", "gren", "green"))
+        and "Traceback" not in printed
+    )

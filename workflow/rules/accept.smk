@@ -10,7 +10,11 @@ TELL_TIMES = ("count_costs", "write_page")
 def local_options():
     """Cores and GPUs of this call."""
     gpus = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None
-    return ["--cores", str(workflow.cores), *([] if gpus is None else ["--resources", f"gpu={gpus}"])]
+    return [
+        "--cores",
+        str(workflow.cores),
+        *([] if gpus is None else ["--resources", f"gpu={gpus}"]),
+    ]
 
 
 rule accept:
@@ -25,7 +29,12 @@ rule accept:
             "mirror": {
                 "linked": FOLDERS[1:],
                 "made": ["data/raw", f"results/{FAMILY}", REPORTS],
-                "config": {**config, "external": [str(Path(it).expanduser().resolve()) for it in CONFIG["external"]]},
+                "config": {
+                    **config,
+                    "external": [
+                        str(Path(it).expanduser().resolve()) for it in CONFIG["external"]
+                    ],
+                },
                 "options": local_options(),
             },
         },

@@ -29,7 +29,9 @@ use rule compute_metrics as bundle with:
             "function": "rib.reporting.bundle:write_bundle",
             "records": [*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],
             "config": ABOUT["config"],
-            "code": digest("tabulate", *(REPORTING / name for name in ("bundle.py", "foreign_parquet.py"))),
+            "code": digest(
+                "tabulate", *(REPORTING / name for name in ("bundle.py", "foreign_parquet.py"))
+            ),
         },
 
 

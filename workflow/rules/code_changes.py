@@ -22,7 +22,9 @@ from rib.records.verify import related
 CODE = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 
 
-def code_changes(workflow, records: Iterable[str], folders: Iterable[str], without: Iterable[str]) -> dict[str, dict]:
+def code_changes(
+    workflow, records: Iterable[str], folders: Iterable[str], without: Iterable[str]
+) -> dict[str, dict]:
     """Finished jobs of records, of folders, or that those depend on, whose settings differ from the record only in the code digest.
 
     Returns:
@@ -40,7 +42,9 @@ def code_changes(workflow, records: Iterable[str], folders: Iterable[str], witho
             continue
         if not any(map(known.is_unfinished, [*made["outputs"], path])):
             wildcards = rule.get_wildcards(path)
-            kind = "/".join([made["rule"], *(wildcards.get(key, "") for key in ("method", "figure")), old, new])
+            kind = "/".join(
+                [made["rule"], *(wildcards.get(key, "") for key in ("method", "figure")), old, new]
+            )
             changes[path] = {"code": new, "kind": kind, "model": wildcards.get("model", "")}
     return changes
 
@@ -58,7 +62,12 @@ def settings_now(rule, path: str) -> Mapping | None:
 
 @contextlib.contextmanager
 def made_again(
-    records: Sequence[str], *, linked: Iterable[str], made: Iterable[str], config: Mapping, options: Sequence[str]
+    records: Sequence[str],
+    *,
+    linked: Iterable[str],
+    made: Iterable[str],
+    config: Mapping,
+    options: Sequence[str],
 ) -> Iterator[Path]:
     """Re-run jobs with the current code and the project's inputs, in a mirror that is deleted afterwards.
 
@@ -73,7 +82,9 @@ def made_again(
 
     Raises a UserError if a job fails.
     """
-    with private("accept", "logs/accept.log", {}, resumes=None):  # removed by the next job if this process is killed
+    with private(
+        "accept", "logs/accept.log", {}, resumes=None
+    ):  # removed by the next job if this process is killed
         mirror = WORK / "accept"
         for part in map(Path, CODE):
             (shutil.copytree if part.is_dir() else shutil.copy2)(part, mirror / part)
@@ -86,15 +97,28 @@ def made_again(
                 (mirror / file).symlink_to(file.absolute())
                 # Snakemake compares the times of the links themselves.
                 stat = file.lstat()
-                os.utime(mirror / file, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False)
+                os.utime(
+                    mirror / file, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False
+                )
         write_text(mirror / "config.yaml", json.dumps(config, indent=1))
         rules = {path: provenance.read(Path(path))["rule"] for path in records}
         for rule in dict.fromkeys(rules.values()):
             own = [path for path in records if rules[path] == rule]
             log.info("%s: %d jobs", rule, len(own))
             # Allowing only one rule prevents that inputs are made again.
-            command = [sys.executable, "-m", "snakemake", *own, "--allowed-rules", rule, "--force", *options]
-            done = subprocess.run(command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            command = [
+                sys.executable,
+                "-m",
+                "snakemake",
+                *own,
+                "--allowed-rules",
+                rule,
+                "--force",
+                *options,
+            ]
+            done = subprocess.run(
+                command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             log_lines(done.stdout)
             if done.returncode:
                 raise UserError(

@@ -52,7 +52,11 @@ RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN_PATH = "{model}/{target}/{method}/{size}/{seed}"
 # Tables, figures and page of this grid, and where they are published; the grid of each folder there is one.
 METRICS = f"{RUNS}/metrics/{GRID.digest}"
-REPORTS = f"reports/{FAMILY}" if CONFIG["protocol"] == "paper" else f"reports/{FAMILY}/{CONFIG['protocol']}"
+REPORTS = (
+    f"reports/{FAMILY}"
+    if CONFIG["protocol"] == "paper"
+    else f"reports/{FAMILY}/{CONFIG['protocol']}"
+)
 LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
@@ -61,7 +65,9 @@ GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
 VIEW_OF = {model: GRID.view_of(model) for model in GRID.models}
 VIEW_AT = {key: GRID.view_at(geometry) for key, geometry in GEOMETRIES.items()}
 EVALUATION_GROUPS = GRID.evaluation_groups()
-LARGE_DATASETS = {name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"} & set(GRID.datasets)
+LARGE_DATASETS = {
+    name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"
+} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
@@ -101,7 +107,10 @@ def digest(stage, *modules):
 
 def of_form(*forms):
     """Wildcard constraint for the grid's methods of the given forms."""
-    return "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms) or "(?!)"
+    return (
+        "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms)
+        or "(?!)"
+    )
 
 
 def memory_of(datasets, usual):
@@ -111,19 +120,28 @@ def memory_of(datasets, usual):
 
 def threads_for(datasets):
     """Threads of a job that reads the given datasets; encoded photos are decoded by worker threads."""
-    return max(THREADS, CONFIG["compute"]["decode_workers"]) if LARGE_DATASETS.intersection(datasets) else THREADS
+    return (
+        max(THREADS, CONFIG["compute"]["decode_workers"])
+        if LARGE_DATASETS.intersection(datasets)
+        else THREADS
+    )
 
 
 def job_files(path, inside=False, **endings):
     """Outputs of a job, by name, with its manifest and record: files at a path with endings, or inside of a folder."""
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
-    return {name: f"{path}/{ending}" if inside else f"{path}.{ending}" for name, ending in endings.items()}
+    return {
+        name: f"{path}/{ending}" if inside else f"{path}.{ending}"
+        for name, ending in endings.items()
+    }
 
 
 def copies(files, folder):
     """Outputs of a job that publishes files of METRICS in a folder of reports/: by their path in METRICS, and its record."""
     names = [str(Path(file).relative_to(METRICS)) for file in files]
-    return {name: f"{folder}/{name}" for name in names} | {"provenance": f"{folder}/provenance.json"}
+    return {name: f"{folder}/{name}" for name in names} | {
+        "provenance": f"{folder}/provenance.json"
+    }
 
 
 def publishing(folder):

@@ -32,9 +32,22 @@ from rib.jobs.parent_run import end_jobs
 from rib.records import provenance
 
 FAILED = {LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR}
-SHOWN = {None, LogEvent.RUN_INFO, LogEvent.SHELLCMD, LogEvent.DEBUG_DAG}  # and, during a run, finished jobs
+SHOWN = {
+    None,
+    LogEvent.RUN_INFO,
+    LogEvent.SHELLCMD,
+    LogEvent.DEBUG_DAG,
+}  # and, during a run, finished jobs
 # Messages that are not shown.
-CHATTER = ("Assuming", "Building DAG", "Using shell", "Conda env", "Group jobs", "Select jobs", "Loading script")
+CHATTER = (
+    "Assuming",
+    "Building DAG",
+    "Using shell",
+    "Conda env",
+    "Group jobs",
+    "Select jobs",
+    "Loading script",
+)
 ENDING = ("Complete log", "Elapsed time")
 # Other output about failed jobs: the command and traceback of each, its settings and its log.
 COMMAND = "CalledProcessError"
@@ -49,7 +62,9 @@ SHORT_END = "This was a dry-run; with --verbose it lists every job with its file
 # Texts in which Snakemake advises to wipe the metadata of files, and what is said instead: it would
 # keep results that nobody compared.
 PROVENANCE_HINT = "Some jobs were triggered by provenance information"
-ACCEPT_HINT = "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
+ACCEPT_HINT = (
+    "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
+)
 INCOMPLETE_FILES = "Incomplete files:\n"
 INCOMPLETE_HINT = "These files are not finished; --rerun-incomplete makes them again: {}."
 CHANGED = "settings or code changed"
@@ -91,7 +106,10 @@ class Progress:
 
     def finish(self, number: int) -> str:
         """Count a finished job and return a line about it; empty for a job without commands."""
-        seconds, job = time.monotonic() - self.started.pop(number, time.monotonic()), self.jobs.get(number)
+        seconds, job = (
+            time.monotonic() - self.started.pop(number, time.monotonic()),
+            self.jobs.get(number),
+        )
         self.bar.n += 1
         if job is None or job.rule.norun:
             return ""
@@ -103,18 +121,31 @@ class Progress:
 
     def state(self) -> str:
         """Running and failed jobs, and remaining time of the kinds of jobs that have a finished job."""
-        known = {kind: n * fmean(self.took[kind]) for kind, n in self.left.items() if n and kind in self.took}
+        known = {
+            kind: n * fmean(self.took[kind])
+            for kind, n in self.left.items()
+            if n and kind in self.took
+        }
         seconds = sum(known.values()) / max(1, self.most)
         unknown = sum(number for kind, number in self.left.items() if kind not in known)
         failed = f", {self.failed} failed" if self.failed else ""
-        time_left = f"{'at least' if unknown else 'about'} {duration(seconds)} left" if seconds else "time left unknown"
+        time_left = (
+            f"{'at least' if unknown else 'about'} {duration(seconds)} left"
+            if seconds
+            else "time left unknown"
+        )
         return f"{len(self.started)} running{failed}{f', {time_left}' if known or unknown else ''}"
 
 
 def _kind(job) -> tuple:
     """Key of jobs that take about as long."""
     wildcards = job.wildcards_dict
-    return job.rule.name, wildcards.get("model"), wildcards.get("method"), wildcards.get("evaluation_group")
+    return (
+        job.rule.name,
+        wildcards.get("model"),
+        wildcards.get("method"),
+        wildcards.get("evaluation_group"),
+    )
 
 
 def _named(job) -> str:
@@ -190,12 +221,17 @@ class Console(logging.Formatter):
         self.workflow = workflow
         self.progress: Progress | None = None
         self.made = ""  # closing line of a rule's own, in place of closing_line
-        self.said_last = False  # whether the last job to fail ran alone, so that its message was printed last
+        self.said_last = (
+            False  # whether the last job to fail ran alone, so that its message was printed last
+        )
         self.stopped = self.over = False
         self.has_table = False  # whether the table of a dry-run was shown
         _escape_what_streams_lack()
         shown = workflow.is_main_process
-        self.handler = next((each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"), None)
+        self.handler = next(
+            (each for each in logger.handlers if shown and each.name == "DefaultStreamHandler"),
+            None,
+        )
         if self.handler:
             self.usual, self.filters = self.handler.formatter, self.handler.filters[:]
             self.handler.setFormatter(self)
@@ -216,7 +252,9 @@ class Console(logging.Formatter):
             self.progress.start(record.jobid)
         if event == LogEvent.JOB_FINISHED:
             return self.progress is not None
-        return event in SHOWN and not str(record.msg).startswith(CHATTER if self.progress else CHATTER + ENDING)
+        return event in SHOWN and not str(record.msg).startswith(
+            CHATTER if self.progress else CHATTER + ENDING
+        )
 
     def format(self, record: logging.LogRecord) -> str:
         text = self._text(record)
@@ -234,7 +272,9 @@ class Console(logging.Formatter):
                 return SHORT_END
         if not self.workflow.dryrun and event == LogEvent.RUN_INFO:
             jobs = list(self.workflow.dag.needrun_jobs())
-            if not any(job.output for job in jobs):  # status, plan and verify print their own output
+            if not any(
+                job.output for job in jobs
+            ):  # status, plan and verify print their own output
                 return ""
             self.progress = Progress(jobs)
             counts = Counter(job.rule.name for job in jobs if not job.rule.norun)
@@ -251,7 +291,11 @@ class Console(logging.Formatter):
             return ACCEPT_HINT if changed else ""
         if INCOMPLETE_FILES in text:
             return INCOMPLETE_HINT.format(", ".join(text.partition(INCOMPLETE_FILES)[2].split()))
-        of_job = event in FAILED or (error == "RuleException" and COMMAND in text) or text.startswith(AFTER_FAILURE)
+        of_job = (
+            event in FAILED
+            or (error == "RuleException" and COMMAND in text)
+            or text.startswith(AFTER_FAILURE)
+        )
         if self.over or of_job:
             return ""
         sentence = error and _sentence_of(sys.exc_info()[1])
@@ -297,12 +341,23 @@ class Console(logging.Formatter):
             words = "Stopped. Finished results are kept; run the same command again to continue."
             print_lines(words, file=sys.stderr)
             return
-        jobs = [job for failed in self.workflow.scheduler.failed for job in (failed if failed.is_group() else [failed])]
+        jobs = [
+            job
+            for failed in self.workflow.scheduler.failed
+            for job in (failed if failed.is_group() else [failed])
+        ]
         said = {_named(job): reason(Path(job.log[0])) for job in jobs if job.log}
-        alone = len(said) == 1 and self.workflow.local_exec and not self.workflow.execution_settings.keep_going
+        alone = (
+            len(said) == 1
+            and self.workflow.local_exec
+            and not self.workflow.execution_settings.keep_going
+        )
         if not (alone and self.said_last and all(said.values())):
             for job, sentence in sorted(said.items()):
-                sentence = sentence or "it ended without a message; it may have been killed or run out of memory"
+                sentence = (
+                    sentence
+                    or "it ended without a message; it may have been killed or run out of memory"
+                )
                 print_lines(f"{job}: {sentence}", file=sys.stderr)
 
     def _handle_signals(self) -> None:
@@ -329,7 +384,9 @@ class Console(logging.Formatter):
             signal.signal(number, stop)
         if local and hasattr(scheduler._executor, "pool"):  # --touch has none
             # Processes inherit the blocked signals of the thread that starts them.
-            scheduler._executor.pool._initializer = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+            scheduler._executor.pool._initializer = partial(
+                signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}
+            )
 
 
 def _escape_what_streams_lack() -> None:

@@ -11,7 +11,9 @@ def archive_files(entry):
 
 def archive_source(w):
     """Settings of a download job; for a folder they include a listing of its files."""
-    found = next(archive for archive in CATALOG.sources[w.name].sources if archive["file"] == w.archive)
+    found = next(
+        archive for archive in CATALOG.sources[w.name].sources if archive["file"] == w.archive
+    )
     if found["kind"] in ("file", "folder"):
         found = {**found, "path": local(found["path"])}
     if found["kind"] != "folder":
@@ -31,7 +33,9 @@ rule download:
         "logs/download/{name}/{archive}.log",
     wildcard_constraints:
         name="|".join(map(re.escape, CATALOG.sources)),
-        archive="|".join(re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources),
+        archive="|".join(
+            re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources
+        ),
     localrule: True
     conda:
         "../../envs/fetch.yaml"

@@ -26,7 +26,9 @@ def evaluation_inputs(w, datasets):
     geometry = GEOMETRY_OF[w.model]
     return {
         **state_inputs(w),
-        "evaluation_group": f"{GROUP}/manifest.json".format(evaluation_group=w.evaluation_group, geometry=geometry),
+        "evaluation_group": f"{GROUP}/manifest.json".format(
+            evaluation_group=w.evaluation_group, geometry=geometry
+        ),
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
     }
@@ -72,9 +74,13 @@ rule evaluate_run:
         turn=1,
         # a curve keeps one network per alpha in memory, an ensemble one per parent
         mem_mb=lambda w: (
-            16000 if w.method in [*CURVES, *ENSEMBLES] else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
+            16000
+            if w.method in [*CURVES, *ENSEMBLES]
+            else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
         ),
-        runtime=lambda w: 720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120,
+        runtime=lambda w: (
+            720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120
+        ),
     params:
         cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),
     script:

@@ -7,7 +7,11 @@ EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
     **dict.fromkeys(CURVES, "it has several states"),
     **dict.fromkeys(ENSEMBLES, "it has several networks"),
-    **{name: "networks have no padding prompt" for name, m in GRID.methods.items() if m.algorithm == "visual_prompt"},
+    **{
+        name: "networks have no padding prompt"
+        for name, m in GRID.methods.items()
+        if m.algorithm == "visual_prompt"
+    },
     **dict.fromkeys(GRID.over_targets, "model cards are of one target"),
 }
 NOT_EXPORTED = {name: f"method '{name}' can't be exported: {why}" for name, why in REASONS.items()}
@@ -24,7 +28,9 @@ def export_inputs(w):
         "archive": ancient(archive_files(entry)[0]) if entry.library == "open_clip" else [],
         "tables": [TABLES["accuracy"], TABLES["ri"]],
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in made],
-        "templates": [local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")],
+        "templates": [
+            local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")
+        ],
         "citation": local(WORKFLOW.parent / "CITATION.cff"),
     }
 
@@ -33,11 +39,20 @@ use rule compute_features as export_run with:
     input:
         unpack(export_inputs),
     output:
-        **job_files(EXPORT, inside=True, weights="model.safetensors", config="config.json", card="README.md"),
+        **job_files(
+            EXPORT,
+            inside=True,
+            weights="model.safetensors",
+            config="config.json",
+            card="README.md",
+        ),
     log:
         f"{RUN_LOGS}/export/{RUN_PATH}.log",
     wildcard_constraints:
-        model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "timm") or "(?!)",
+        model="|".join(
+            re.escape(name) for name, model in GRID.models.items() if model.library == "timm"
+        )
+        or "(?!)",
         method=of_form("finetune", "external", *MERGES),
     threads: THREADS
     resources:
@@ -51,11 +66,16 @@ use rule compute_features as export_run with:
             parents=PARENTS[w.method],
             published=GRID.models[w.model].weights,
             label_names=(
-                list(CATALOG.family_label_space(FAMILY).names) if GRID.family.classes["format"] == "own" else None
+                list(CATALOG.family_label_space(FAMILY).names)
+                if GRID.family.classes["format"] == "own"
+                else None
             ),
             about={
                 **ABOUT,
-                "config": {key: ABOUT["config"][key] for key in ("method_settings", "reference", "statistics")},
+                "config": {
+                    key: ABOUT["config"][key]
+                    for key in ("method_settings", "reference", "statistics")
+                },
                 "training": {
                     parent["method"]: GRID.training(parent["method"])
                     for parent in map(parent_of, PARENTS[w.method])
@@ -76,7 +96,10 @@ use rule export_run as export_open_clip_run with:
             card="README.md",
         ),
     wildcard_constraints:
-        model="|".join(re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip") or "(?!)",
+        model="|".join(
+            re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip"
+        )
+        or "(?!)",
         method=of_form("finetune", "external", *MERGES),
 
 
@@ -84,9 +107,13 @@ def exported(w):
     """Model cards of the runs that can be exported; says how many there are, how large, and what is left out."""
     runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
-        raise UserError(f"{'; '.join(NOT_EXPORTED.values()) or 'no method is chosen'}; choose another method.")
+        raise UserError(
+            f"{'; '.join(NOT_EXPORTED.values()) or 'no method is chosen'}; choose another method."
+        )
     models = [GRID.models[run.model] for run in runs]
-    size = sum(max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models)
+    size = sum(
+        max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models
+    )
     plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
     print_lines(*NOT_EXPORTED.values(), plan, file=sys.stderr)
     CONSOLE.made = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."

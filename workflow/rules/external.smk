@@ -2,7 +2,11 @@
 
 from rib.records import provenance
 
-EXPORTED = ["model.safetensors", "open_clip_model.safetensors", "classification_head.safetensors"]  # in folders
+EXPORTED = [
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "classification_head.safetensors",
+]  # in folders
 
 
 def weights_settings(w):
@@ -17,10 +21,20 @@ def weights_settings(w):
     if not files and (made := provenance.read(record)):
         return made["cfg"]["settings"]
     if not files:
-        raise UserError(f"{row['where']}: {row['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}.")
+        raise UserError(
+            f"{row['where']}: {row['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}."
+        )
     stats = {str(Path(local(file.parent), file.name)): file.stat() for file in files}
-    model = {"library": entry.library, "architecture": entry.architecture, "arguments": GRID.arguments(entry.name)}
-    return {"run": run, "files": {file: [s.st_size, s.st_mtime_ns] for file, s in stats.items()}, "model": model}
+    model = {
+        "library": entry.library,
+        "architecture": entry.architecture,
+        "arguments": GRID.arguments(entry.name),
+    }
+    return {
+        "run": run,
+        "files": {file: [s.st_size, s.st_mtime_ns] for file, s in stats.items()},
+        "model": model,
+    }
 
 
 for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external):
@@ -35,5 +49,10 @@ use rule finetune as import_checkpoint with:
         method=of_form("external"),
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, settings=weights_settings(w), training=None, view=VIEW_OF[w.model], compute=COMPUTE
+            "finetune",
+            w,
+            settings=weights_settings(w),
+            training=None,
+            view=VIEW_OF[w.model],
+            compute=COMPUTE,
         ),

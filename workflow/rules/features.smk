@@ -8,32 +8,53 @@ def compared_runs():
     """
     chosen, where = CONFIG["representations"], "config, representations"
     single = [name for name in SHOWN if name not in ENSEMBLES]
-    targets, methods = ([] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods"))
+    targets, methods = (
+        [] if chosen[key] in ("default", "all") else chosen[key] for key in ("targets", "methods")
+    )
     for name in targets:
         known_name(name, GRID.targets, "target of this run", where)
     for name in methods:
         known_name(name, single, "method of this run with one state", where)
     if chosen["targets"] == "default" and EXAMPLE_TARGET:
         targets = [EXAMPLE_TARGET]
-    return [run for run in GRID.runs() if run.target in (targets or GRID.targets) and run.method in (methods or single)]
+    return [
+        run
+        for run in GRID.runs()
+        if run.target in (targets or GRID.targets) and run.method in (methods or single)
+    ]
 
 
 COMPARED = compared_runs()
 FEATURES = f"{RUNS}/features/{RUN_PATH}/{{dataset}}"
 # Features of the compared runs, and settings of their figures.
 PRETRAINED_FEATURES, TUNED_FEATURES = (
-    [f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset) for run in runs for dataset in GRID.ood]
+    [
+        f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset)
+        for run in runs
+        for dataset in GRID.ood
+    ]
     for runs in (PRETRAINED_RUNS.values(), COMPARED)
 )
 # Resources of jobs that compute CKA: memory for the kernels of all layers and one more, and their sums over objects.
-KERNELS = {"mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20, "runtime": 120}
+KERNELS = {
+    "mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20,
+    "runtime": 120,
+}
 COMPARED_SETTINGS = {
     "models": MODEL_LABELS,
-    "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}},
-    "targets": {name: label for name, label in TARGET_LABELS.items() if name in {run.target for run in COMPARED}},
+    "methods": {
+        name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}
+    },
+    "targets": {
+        name: label
+        for name, label in TARGET_LABELS.items()
+        if name in {run.target for run in COMPARED}
+    },
     "confidence": CONFIDENCE,
 }
-ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")  # curves and ensembles have several
+ONE_STATE = of_form(
+    "finetune", "external", "recipe", "select", "merge"
+)  # curves and ensembles have several
 
 
 def network_settings(function, w, **more):
@@ -51,7 +72,10 @@ def network_settings(function, w, **more):
 
 def network_inputs(w):
     """Inputs of a job that passes images of its dataset, else of the target, through a run's network, by name."""
-    return {**state_inputs(w), **dataset_inputs("dataset", w.get("dataset", w.target), GEOMETRY_OF[w.model])}
+    return {
+        **state_inputs(w),
+        **dataset_inputs("dataset", w.get("dataset", w.target), GEOMETRY_OF[w.model]),
+    }
 
 
 # Other rules that pass a dataset's images through a network inherit from this one.

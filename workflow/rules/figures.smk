@@ -3,10 +3,16 @@
 FIGURE = f"{METRICS}/figures/{{figure}}"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
-SHOWN = {name: method for name, method in GRID.methods.items() if name not in [*CURVES, *GRID.over_targets]}
+SHOWN = {
+    name: method
+    for name, method in GRID.methods.items()
+    if name not in [*CURVES, *GRID.over_targets]
+}
 SHARED = [name for name in SHOWN if all(name in GRID.methods_of(model) for model in GRID.models)]
 EXAMPLE_METHOD = next((name for name in ("ft", *SHARED) if name in SHARED), None)
-EXAMPLE_TARGET = next((name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None)
+EXAMPLE_TARGET = next(
+    (name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None
+)
 HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)
 MODEL_LABELS = {name: model.label for name, model in GRID.models.items()}
 MODEL_STYLES = {name: {"label": model.label, **model.style} for name, model in GRID.models.items()}
@@ -24,8 +30,14 @@ ONE_METHOD = {"method": EXAMPLE_METHOD, "method_label": METHOD_LABELS.get(EXAMPL
 EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
 LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
 STYLED_MEANS = {**LABELLED_MEANS, "methods": METHOD_STYLES}
-FITTED = "fit of the training images" if GRID.shown_size == "all" else "accuracy on the target, partly trained on"
-ON_TARGET = {"accuracy": "test accuracy on the target" if CONFIG["protocol"] == "held_out" else FITTED}
+FITTED = (
+    "fit of the training images"
+    if GRID.shown_size == "all"
+    else "accuracy on the target, partly trained on"
+)
+ON_TARGET = {
+    "accuracy": "test accuracy on the target" if CONFIG["protocol"] == "held_out" else FITTED
+}
 LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
 # For the names of unfinished runs, curves among them.
 RUN_LABELS = {**LABELS, "methods": {name: method.label for name, method in GRID.methods.items()}}
@@ -51,7 +63,9 @@ def not_in_ri():
         for name, dataset in GRID.datasets.items()
         if name not in GRID.ood
     }
-    shared = [name for name in GRID.ood if name in groups and groups[name] == groups.get(EXAMPLE_TARGET)]
+    shared = [
+        name for name in GRID.ood if name in groups and groups[name] == groups.get(EXAMPLE_TARGET)
+    ]
     return left_out | dict.fromkeys(shared, "shared images")
 
 
@@ -72,7 +86,13 @@ REGISTRY.figure(
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
         **({"splits": f"{METRICS}/tables/splits.csv"} if GRID.split_fractions else {}),
     },
-    settings={**EXAMPLE, "size": GRID.shown_size, "left_out": not_in_ri(), **ONE_MODEL, "targets": TARGET_LABELS},
+    settings={
+        **EXAMPLE,
+        "size": GRID.shown_size,
+        "left_out": not_in_ri(),
+        **ONE_MODEL,
+        "targets": TARGET_LABELS,
+    },
 )
 PAPER_BARS = paper_bars()
 REGISTRY.figure(
@@ -95,7 +115,9 @@ REGISTRY.figure(
     inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
     settings={
         **LABELS,
-        "shared": [n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1],
+        "shared": [
+            n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
+        ],
         "confidence": CONFIDENCE,
     },
 )
@@ -107,15 +129,22 @@ REGISTRY.figure(
     settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
 REGISTRY.figure(
-    "radar", question="survived", inputs=ACCURACY, settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])}
+    "radar",
+    question="survived",
+    inputs=ACCURACY,
+    settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
 )
-if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable}:
+if PUBLISHABLE := {
+    name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable
+}:
     REGISTRY.figure(
         "examples",
         question="trust",
         inputs={
             "rows": rows_of([PRETRAINED_RUNS[FIRST_MODEL]]),
-            "images": [prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in PUBLISHABLE],
+            "images": [
+                prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in PUBLISHABLE
+            ],
         },
         settings={"datasets": PUBLISHABLE, "model_label": MODEL_LABELS[FIRST_MODEL], "objects": 8},
     )
@@ -123,7 +152,12 @@ if PUBLISHABLE := {name: label for name, label in DATASET_LABELS.items() if GRID
 
 rule plot_figure:
     input:
-        unpack(lambda w: {**REGISTRY.figures[w.figure].inputs, **with_fit(w.figure, {"fit": TABLES["fit"]})}),
+        unpack(
+            lambda w: {
+                **REGISTRY.figures[w.figure].inputs,
+                **with_fit(w.figure, {"fit": TABLES["fit"]}),
+            }
+        ),
     output:
         png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
         pdf=f"{FIGURE}.pdf",

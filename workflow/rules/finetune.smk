@@ -5,11 +5,15 @@ CHECKPOINT = f"{RUNS}/finetune/{RUN_PATH}"
 # number of images, and `_empirical` if labels are the images' own.
 FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 CHECKPOINTING = {"gradient_checkpointing": CONFIG["compute"]["gradient_checkpointing"]}
-CHECKPOINT_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES]
+CHECKPOINT_RUNS = [
+    r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form not in MERGES
+]
 TRAINED_RUNS = [run for run in CHECKPOINT_RUNS if GRID.methods[run.method].trains]
 # Keys of the checkpoints that make up a run's weights, by method: none, the method itself, or the parents of a merge.
 PARENTS = {PRETRAINED: []}
-PARENTS |= {name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()}
+PARENTS |= {
+    name: GRID.parents_of(name) if m.form in MERGES else [name] for name, m in GRID.methods.items()
+}
 
 
 def checkpoint_files(file, w, parents):
@@ -42,7 +46,9 @@ def shared_fisher_inputs(w):
     """Inputs of a job that trains with Fisher information from a job of its own, by name; none for other runs."""
     if not shared_fisher_files("safetensors", w):
         return {}
-    (manifest,), (fisher,) = (shared_fisher_files(ending, w) for ending in ("manifest.json", "safetensors"))
+    (manifest,), (fisher,) = (
+        shared_fisher_files(ending, w) for ending in ("manifest.json", "safetensors")
+    )
     return {"fisher_manifest": manifest, "shared_fisher": ancient(fisher)}
 
 
@@ -54,7 +60,11 @@ def training_inputs(w):
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
         **dataset_inputs("target", w.target, geometry),
-        **(reference_inputs("reference", w.model) if uses_proxy else {"reference": [], "reference_split": []}),
+        **(
+            reference_inputs("reference", w.model)
+            if uses_proxy
+            else {"reference": [], "reference_split": []}
+        ),
         "manifests": checkpoint_files("manifest.json", w, start),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
         **text_inputs(w),
@@ -64,7 +74,10 @@ def training_inputs(w):
 
 def monitored_inputs(w):
     """Datasets whose accuracy is shown in the course of training. None is made for the sake of a training that is done."""
-    done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists() or not GRID.methods[w.method].trains
+    done = (
+        Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists()
+        or not GRID.methods[w.method].trains
+    )
     geometry, names = GEOMETRY_OF[w.model], CONFIG["monitor"]
     related = [name for name in names if GRID.excludes_proxy(name)]
     files = {
@@ -74,9 +87,13 @@ def monitored_inputs(w):
     }
     proxy = proxy_of(geometry, related)
     if done:
-        files = {role: [path for path in paths if Path(path).exists()] for role, paths in files.items()}
+        files = {
+            role: [path for path in paths if Path(path).exists()] for role, paths in files.items()
+        }
         proxy = proxy if proxy and Path(proxy).exists() else []
-    return {role: ancient(paths) for role, paths in files.items()} | {"monitored_proxy": ancient(proxy)}
+    return {role: ancient(paths) for role, paths in files.items()} | {
+        "monitored_proxy": ancient(proxy)
+    }
 
 
 for NAME in CONFIG["monitor"]:
@@ -87,7 +104,11 @@ def method_settings(stage, w, **more):
     """Settings of a job that runs a method's algorithm."""
     method = GRID.methods[w.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
-    own = {"algorithm": local(algorithm), "settings": method.settings, "parents": GRID.parents_of(w.method)}
+    own = {
+        "algorithm": local(algorithm),
+        "settings": method.settings,
+        "parents": GRID.parents_of(w.method),
+    }
     return {**own, **more, "code": digest(stage, algorithm)}
 
 
@@ -96,7 +117,9 @@ rule finetune:
         unpack(training_inputs),
         unpack(monitored_inputs),
     output:
-        **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"),
+        **job_files(
+            CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"
+        ),
     log:
         f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
@@ -110,7 +133,11 @@ rule finetune:
         runtime=lambda w: 2880 if w.target in LARGE_DATASETS else 240,
     params:
         cfg=lambda w: method_settings(
-            "finetune", w, training=GRID.training(w.method), view=VIEW_OF[w.model], compute=COMPUTE | CHECKPOINTING
+            "finetune",
+            w,
+            training=GRID.training(w.method),
+            view=VIEW_OF[w.model],
+            compute=COMPUTE | CHECKPOINTING,
         ),
     script:
         str(WORKFLOW / "scripts/finetune.py")

@@ -4,10 +4,16 @@ from rib.config.settings import constant, takes_fisher
 
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
 RECIPE = {name: f"{MERGE}/{name}.json" for name in ("recipe", "provenance")}
-MERGED_RUNS = [r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES]
+MERGED_RUNS = [
+    r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES
+]
 MERGED_RUNS += GRID.runs_over_targets()
 # File of the algorithm, in a list, of methods whose network it makes when a run is loaded.
-ON_LOADING = {name: [CATALOG.algorithm_file(m.algorithm)] for name, m in GRID.methods.items() if m.form in LOADED}
+ON_LOADING = {
+    name: [CATALOG.algorithm_file(m.algorithm)]
+    for name, m in GRID.methods.items()
+    if m.form in LOADED
+}
 
 
 def loading_settings(stage, w, *modules):
@@ -31,10 +37,14 @@ def refuse_parents():
         method, number = GRID.methods[name], len(PARENTS[name])
         least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
         if number < least:
-            raise UserError(f"method '{name}' merges at least {least} parents, but has {number}; add others.")
+            raise UserError(
+                f"method '{name}' merges at least {least} parents, but has {number}; add others."
+            )
         for parent in method.parents:
             if GRID.methods[parent].algorithm == "visual_prompt":
-                raise UserError(f"method '{name}': its parent '{parent}' trains a padding prompt; choose another.")
+                raise UserError(
+                    f"method '{name}': its parent '{parent}' trains a padding prompt; choose another."
+                )
 
 
 refuse_parents()
@@ -63,7 +73,12 @@ rule merge_weights:
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
     images = {"watched": ancient(prepared("images.npy", w.target, GEOMETRY_OF[w.model]))}
-    return {**state_inputs(w), **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]), **images, "recipe": []}
+    return {
+        **state_inputs(w),
+        **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]),
+        **images,
+        "recipe": [],
+    }
 
 
 # Score candidates on the select split of the target; the recipe contains their accuracies.

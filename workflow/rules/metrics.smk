@@ -8,12 +8,16 @@ IN_RI = {"ood_datasets": GRID.ood, "source_groups": GRID.leak_free_groups()}
 MEANS_OF_RI = {**IN_RI, "conditions": CONDITIONS, **CONFIG["statistics"]}
 TABLE_NAMES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
 TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in TABLE_NAMES}
-IN_DISTRIBUTION_DATASETS = [name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"]
+IN_DISTRIBUTION_DATASETS = [
+    name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"
+]
 if IN_DISTRIBUTION_DATASETS:
     TABLES["in_distribution"] = f"{METRICS}/tables/in_distribution.csv"
     REGISTRY.analysis("in_distribution", tables={"in_distribution": TABLES["in_distribution"]})
 REGISTRY.analysis(
-    "classes", tables={"worst_classes": TABLES["worst_classes"]}, files={"Accuracy by class": [TABLES["classes"]]}
+    "classes",
+    tables={"worst_classes": TABLES["worst_classes"]},
+    files={"Accuracy by class": [TABLES["classes"]]},
 )
 TABLES["mri_json"] = f"{METRICS}/tables/mri.json"
 # What decides whether a run is unfinished (rib.analysis.fit).
@@ -72,7 +76,11 @@ rule compute_metrics:
         runtime=720 if LARGE_DATASETS else 30,
     params:
         cfg=tabulation(
-            "tables:grid_tables", fit=FIT, in_distribution=IN_DISTRIBUTION_DATASETS, **MEANS_OF_RI, **TRAINED_ON
+            "tables:grid_tables",
+            fit=FIT,
+            in_distribution=IN_DISTRIBUTION_DATASETS,
+            **MEANS_OF_RI,
+            **TRAINED_ON,
         ),
     script:
         str(WORKFLOW / "scripts/tabulate.py")

@@ -7,12 +7,18 @@ TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain
 def fitted_on(w):
     """The reference dataset on which a model's head is fitted; empty for other heads."""
     fitted = GRID.head(w.model) == "fitted"
-    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model]) if fitted else []
+    return (
+        prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model])
+        if fitted
+        else []
+    )
 
 
 rule convert_model:
     input:
-        manifests=lambda w: [f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])],
+        manifests=lambda w: [
+            f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])
+        ],
         archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
         reference=fitted_on,
     output:
@@ -20,12 +26,15 @@ rule convert_model:
     log:
         f"{LOGS}/models/{{model}}.log",
     wildcard_constraints:
-        model="|".join(re.escape(name) for name in CATALOG.models if name not in TRAINED_HERE) or "(?!)",
+        model="|".join(re.escape(name) for name in CATALOG.models if name not in TRAINED_HERE)
+        or "(?!)",
     conda:
         "../../envs/torch.yaml"
     resources:
         gpu=lambda w: GPU if fitted_on(w) else 0,
-        mem_mb=lambda w: 32000 if fitted_on(w) and GRID.reference.dataset.storage == "encoded" else 8000,
+        mem_mb=lambda w: (
+            32000 if fitted_on(w) and GRID.reference.dataset.storage == "encoded" else 8000
+        ),
         runtime=120,
     params:
         cfg=lambda w: {**GRID.conversion(w.model), "code": digest("convert_model")},

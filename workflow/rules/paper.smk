@@ -2,7 +2,9 @@
 
 PAPER = f"{REPORTS}/paper"
 PAPER_PARTS = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
-KNOWN_TABLES = TABLES | {name: path for entry in REGISTRY.analyses.values() for name, path in entry.tables.items()}
+KNOWN_TABLES = TABLES | {
+    name: path for entry in REGISTRY.analyses.values() for name, path in entry.tables.items()
+}
 PAPER_FILES = {
     row["of_paper"]: figure_files(*{row["figure"]} & REGISTRY.figures.keys())
     + [KNOWN_TABLES[name] for name in row["tables"].split() if name in KNOWN_TABLES]
@@ -23,7 +25,9 @@ use rule status as paper with:
         cfg={
             "function": "rib.reporting.paper:write_paper",
             "parts": PAPER_PARTS,
-            "made": {key: [Path(path).name for path in paths] for key, paths in PAPER_FILES.items()},
+            "made": {
+                key: [Path(path).name for path in paths] for key, paths in PAPER_FILES.items()
+            },
             "family": {key: getattr(GRID.family, key) for key in ("name", "title", "limits")},
             "conditions": GRID.conditions(),
             "folder": PAPER,

@@ -4,7 +4,11 @@ PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
 # Datasets that are prepared with several threads.
-MANY_IMAGES = {name for name, entry in CATALOG.datasets.items() if (entry.images or entry.about_images or 0) > 5000}
+MANY_IMAGES = {
+    name
+    for name, entry in CATALOG.datasets.items()
+    if (entry.images or entry.about_images or 0) > 5000
+}
 
 
 def prepared(file, dataset, geometry):
@@ -33,10 +37,18 @@ def preparation(w):
 
 rule prepare:
     input:
-        manifests=lambda w: [f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[w.dataset])],
+        manifests=lambda w: [
+            f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[w.dataset])
+        ],
         archives=lambda w: ancient(archive_files(CATALOG.datasets[w.dataset])),
     output:
-        **job_files(PREPARED, inside=True, images="images.npy", index="index.parquet", classes="classes.json"),
+        **job_files(
+            PREPARED,
+            inside=True,
+            images="images.npy",
+            index="index.parquet",
+            classes="classes.json",
+        ),
     log:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
@@ -54,7 +66,9 @@ rule prepare:
 # List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the time of a dry-run.
 rule list_group:
     input:
-        manifests=lambda w: [prepared("manifest.json", n, w.geometry) for n in EVALUATION_GROUPS[w.evaluation_group]],
+        manifests=lambda w: [
+            prepared("manifest.json", n, w.geometry) for n in EVALUATION_GROUPS[w.evaluation_group]
+        ],
         files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
     output:
         **job_files(GROUP, inside=True),
@@ -64,6 +78,9 @@ rule list_group:
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: {"datasets": EVALUATION_GROUPS[w.evaluation_group], "code": digest("list_group")},
+        cfg=lambda w: {
+            "datasets": EVALUATION_GROUPS[w.evaluation_group],
+            "code": digest("list_group"),
+        },
     script:
         "../scripts/list_group.py"

@@ -10,9 +10,18 @@ PREVIEW = f"{REPORTS}/preview"
 @cache
 def preview_of_now():
     """Arguments of rib.reporting.preview.write_preview: what is finished, and the jobs of its reports."""
-    runs, of = GRID.runs(), {"model": MODEL_LABELS, "method": RUN_LABELS["methods"], "target": TARGET_LABELS}
+    runs, of = GRID.runs(), {
+        "model": MODEL_LABELS,
+        "method": RUN_LABELS["methods"],
+        "target": TARGET_LABELS,
+    }
     finished = finished_runs(workflow, runs, rows_of, SELECT_ROWS, UPSTREAM)
-    partial = {"finished": len(finished.runs), "runs": len(runs), "outdated": finished.outdated, "counts": []}
+    partial = {
+        "finished": len(finished.runs),
+        "runs": len(runs),
+        "outdated": finished.outdated,
+        "counts": [],
+    }
     partial["targets"] = ", ".join(TARGET_LABELS[name] for name in finished.targets)
     for kind, name in [(kind, name) for kind, names in of.items() for name in names]:
         own = [str(run) in finished.runs for run in runs if getattr(run, kind) == name]
@@ -21,7 +30,9 @@ def preview_of_now():
         workflow,
         [*ALL_TABLES, *ALL_FIGURES, PAGE],
         finished,
-        here=lambda path: f"{PREVIEW}{path.removeprefix(METRICS)}" if path.startswith(f"{METRICS}/") else path,
+        here=lambda path: (
+            f"{PREVIEW}{path.removeprefix(METRICS)}" if path.startswith(f"{METRICS}/") else path
+        ),
         runs_folder=RUNS,
         logs=f"{LOGS}/preview",
         note=f"PREVIEW of {len(finished.runs)} of {len(runs)} runs; means over {partial['targets']}",

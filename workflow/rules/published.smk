@@ -2,7 +2,9 @@
 
 STATED = [
     row
-    for row in CATALOG.table("published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
+    for row in CATALOG.table(
+        "published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"]
+    )
     if row["model"] in GRID.models and row["dataset"] in GRID.datasets
 ]
 STATED_ON = sorted({(row["model"], GRID.group_of(row["dataset"])) for row in STATED})
@@ -35,7 +37,10 @@ def published_table(w):
 # Rules that read only tables and records inherit its resources.
 use rule compute_metrics as compare_published with:
     input:
-        rows=[f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet" for model, group in STATED_ON],
+        rows=[
+            f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet"
+            for model, group in STATED_ON
+        ],
     output:
         **table_files("published", table=PUBLISHED),
     log:

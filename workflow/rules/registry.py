@@ -26,7 +26,9 @@ class Analysis:
 
     tables: Mapping[str, str]  # shown on the page, by name
     figures: Sequence[str] = ()
-    files: Mapping[str, list[str]] = field(default_factory=dict)  # further files that the page links to, by title
+    files: Mapping[str, list[str]] = field(
+        default_factory=dict
+    )  # further files that the page links to, by title
     optional: bool = False  # whether it is part of a run only if config's `analyses` lists it; its rules always exist
 
 
@@ -59,12 +61,16 @@ class Registry:
         Raises a UserError if one of the files is missing, the question is unknown, or `draw` has other arguments.
         """
         if question not in QUESTIONS:
-            raise UserError(f"the figure '{name}' has the question '{question}'; known are {', '.join(QUESTIONS)}.")
+            raise UserError(
+                f"the figure '{name}' has the question '{question}'; known are {', '.join(QUESTIONS)}."
+            )
         module = self.workflow / f"lib/rib/figures/{name}.py"
         caption = self.workflow / "report/captions" / captions / f"{name}.rst"
         for path in (module, caption):
             if not path.is_file():
-                raise UserError(f"the figure '{name}' is registered, but {path} does not exist; add it.")
+                raise UserError(
+                    f"the figure '{name}' is registered, but {path} does not exist; add it."
+                )
         for given, known in zip((inputs, settings), signature_of(module, "draw"), strict=True):
             required = {key for key, argument in known.items() if argument.required}
             if not required <= given.keys() <= known.keys():
@@ -78,7 +84,9 @@ class Registry:
         """Register an analysis, whose parts are the attributes of `Analysis`, after its figures."""
         self.analyses[name] = Analysis(**parts)
         if unknown := set(self.analyses[name].figures) - self.figures.keys():
-            raise UserError(f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered.")
+            raise UserError(
+                f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered."
+            )
 
     def chosen(self) -> list[Analysis]:
         """Analyses that are part of the run; a UserError if config lists an unknown one."""
@@ -86,8 +94,12 @@ class Registry:
         wanted = optional if self.wanted == "all" else self.wanted
         for name in wanted:
             if name not in optional:
-                raise UserError(f"config, analyses: unknown '{name}'; known are {', '.join(optional) or 'none'}.")
-        return [entry for name, entry in self.analyses.items() if name in wanted or not entry.optional]
+                raise UserError(
+                    f"config, analyses: unknown '{name}'; known are {', '.join(optional) or 'none'}."
+                )
+        return [
+            entry for name, entry in self.analyses.items() if name in wanted or not entry.optional
+        ]
 
     def chosen_figures(self) -> list[str]:
         """Names of the figures of the run: those without an analysis, and those of its analyses."""
@@ -97,11 +109,19 @@ class Registry:
 
     def chosen_parts(self, part: str) -> dict[str, str] | dict[str, list[str]]:
         """The `tables` by name, or the `files` by title, of all analyses that are part of the run."""
-        return {name: made for entry in self.chosen() for name, made in getattr(entry, part).items()}
+        return {
+            name: made for entry in self.chosen() for name, made in getattr(entry, part).items()
+        }
 
 
 def shades_of(colours: Sequence[str]) -> list[str]:
     """Colours #rrggbb, each darker than an equal one before."""
-    darker = [1 - colours[:place].count(own) / (1.6 * colours.count(own)) for place, own in enumerate(colours)]
+    darker = [
+        1 - colours[:place].count(own) / (1.6 * colours.count(own))
+        for place, own in enumerate(colours)
+    ]
     parts = [[int(own[at : at + 2], 16) for at in (1, 3, 5)] for own in colours]
-    return ["#" + "".join(f"{round(part * by):02x}" for part in own) for own, by in zip(parts, darker, strict=True)]
+    return [
+        "#" + "".join(f"{round(part * by):02x}" for part in own)
+        for own, by in zip(parts, darker, strict=True)
+    ]

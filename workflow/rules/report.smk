@@ -7,12 +7,22 @@ report: "../report/workflow.rst"
 PAGE = f"{METRICS}/index.html"
 CRATE = f"{METRICS}/ro-crate-metadata.json"
 REPORTING = WORKFLOW / "lib/rib/reporting"
-PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()] if HAS_FIGURES else []
+PNGS = (
+    [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
+    if HAS_FIGURES
+    else []
+)
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
 MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
 # Some are both a table of the page and a file that it links to.
 ALL_TABLES = list(
-    dict.fromkeys([*TABLES.values(), *MORE_TABLES.values(), *(path for paths in MORE_FILES.values() for path in paths)])
+    dict.fromkeys(
+        [
+            *TABLES.values(),
+            *MORE_TABLES.values(),
+            *(path for paths in MORE_FILES.values() for path in paths),
+        ]
+    )
 )
 
 
@@ -23,7 +33,10 @@ PUBLICATIONS = {"publish_grid": (GRID_FILES, REPORTS)}
 # `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of its own.
 for NAME, ADDED in REGISTRY.analyses.items():
     if ADDED.optional:
-        FILES = [*ADDED.tables.values(), *(path for paths in ADDED.files.values() for path in paths)]
+        FILES = [
+            *ADDED.tables.values(),
+            *(path for paths in ADDED.files.values() for path in paths),
+        ]
         if HAS_FIGURES:
             FILES.extend(figure_files(*ADDED.figures))
         PUBLICATIONS[NAME] = (FILES, f"{REPORTS}/{NAME}")
@@ -72,14 +85,25 @@ for RUN in TRAINED_RUNS:
         SHARED_FISHER_RECORDS.setdefault(RUN.method, {})[RECORD] = None
 ALL_FISHER_RECORDS = list(
     dict.fromkeys(
-        path for group in (FISHER_RECORDS, SHARED_FISHER_RECORDS) for paths in group.values() for path in paths
+        path
+        for group in (FISHER_RECORDS, SHARED_FISHER_RECORDS)
+        for paths in group.values()
+        for path in paths
     )
 )
 # Records of the jobs behind the tables.
 RECORDS_BY_STAGE = {
-    "download": [f"{it}.provenance.json" for e in (*DATASETS_READ, *GRID.models.values()) for it in archive_files(e)],
+    "download": [
+        f"{it}.provenance.json"
+        for e in (*DATASETS_READ, *GRID.models.values())
+        for it in archive_files(e)
+    ],
     "prepare": list(
-        dict.fromkeys(prepared("provenance.json", entry.name, key) for key in GEOMETRIES for entry in DATASETS_READ)
+        dict.fromkeys(
+            prepared("provenance.json", entry.name, key)
+            for key in GEOMETRIES
+            for entry in DATASETS_READ
+        )
     ),
     **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
     "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
@@ -88,7 +112,11 @@ RECORDS_BY_STAGE = {
     **({"fisher": ALL_FISHER_RECORDS} if ALL_FISHER_RECORDS else {}),
     "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
     "evaluate": beside("provenance", ROWS),
-    **({"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)} if OVER_TARGETS_ROWS else {}),
+    **(
+        {"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)}
+        if OVER_TARGETS_ROWS
+        else {}
+    ),
     **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
 }
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
@@ -106,7 +134,9 @@ ABOUT = {
     "shown_size": GRID.shown_size,
     "conditions": GRID.conditions(),
     "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
-    "read": facts_of({e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"),
+    "read": facts_of(
+        {e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"
+    ),
     "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence", "record"),
     "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
     "fit_threshold": GRID.family.fit_threshold,
@@ -144,16 +174,26 @@ rule write_page:
         cfg={
             "upstream": UPSTREAM,
             "analyses": list(MORE_TABLES),
-            "more_files": {title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
-            "prepared": {e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL]) for e in DATASETS_READ},
-            "questions": {Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
+            "more_files": {
+                title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()
+            },
+            "prepared": {
+                e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL])
+                for e in DATASETS_READ
+            },
+            "questions": {
+                Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS
+            },
             "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
             "about": ABOUT,
             "published": GRID_FILES,
             "code": digest(
                 "write_page",
                 *sorted(REPORTING.glob("page*")),
-                *(REPORTING / name for name in ("citation.jinja", "crate.py", "questions.py", "views.py")),
+                *(
+                    REPORTING / name
+                    for name in ("citation.jinja", "crate.py", "questions.py", "views.py")
+                ),
             ),
         },
     script:

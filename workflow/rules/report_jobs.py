@@ -17,7 +17,14 @@ from rib.records.hashing import differing
 
 # A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
 LARGE, REPLICATES = 1000, 200
-SLOW = {"compare_samples", "compare_slices", "explain_cells", "accuracy_matrix", "ri_matrix", "classes"}
+SLOW = {
+    "compare_samples",
+    "compare_slices",
+    "explain_cells",
+    "accuracy_matrix",
+    "ri_matrix",
+    "classes",
+}
 TOO_SLOW = "it takes too long for a preview"
 NOT_MADE = ("provenance", "pdf", "crate")  # outputs that a preview lacks
 # Jobs that show each run, whichever others are finished.
@@ -36,7 +43,11 @@ class Finished(NamedTuple):
 
 
 def finished_runs(
-    workflow, runs: Sequence[Run], rows_of: Callable, select_rows: Sequence[str], records: Iterable[str]
+    workflow,
+    runs: Sequence[Run],
+    rows_of: Callable,
+    select_rows: Sequence[str],
+    records: Iterable[str],
 ) -> Finished:
     """The finished ones of a grid's runs; a UserError without any.
 
@@ -48,9 +59,19 @@ def finished_runs(
     hashes: dict[str, str | None] = {}  # of outputs, None if a run would make them again
     for path in records:
         if made := provenance.read(Path(path)):
-            now = settings_now(workflow.get_rule(made["rule"]), path) if workflow.is_rule(made["rule"]) else None
-            same = all(hashes.get(file, digest) == digest for file, digest in made["inputs"].items())
-            hashes |= made["outputs"] if same and repr(now) == repr(made["cfg"]) else dict.fromkeys(made["outputs"])
+            now = (
+                settings_now(workflow.get_rule(made["rule"]), path)
+                if workflow.is_rule(made["rule"])
+                else None
+            )
+            same = all(
+                hashes.get(file, digest) == digest for file, digest in made["inputs"].items()
+            )
+            hashes |= (
+                made["outputs"]
+                if same and repr(now) == repr(made["cfg"])
+                else dict.fromkeys(made["outputs"])
+            )
     rows = {run: rows_of([run]) for run in runs}
     needed = [*chain.from_iterable(rows.values()), *select_rows]
     recorded = {Path(file): hashes[file] for file in needed if hashes.get(file)}
@@ -69,7 +90,9 @@ def finished_runs(
         )
     targets, among = common_targets(cells)
     outdated = sum(all(map(Path.is_file, map(Path, files))) for files in rows.values()) - len(done)
-    compared = {str(run) for key in among for run in cells[key]} | {before[model] for model, *_ in among}
+    compared = {str(run) for key in among for run in cells[key]} | {
+        before[model] for model, *_ in among
+    }
     shown = {str(run) for own in cells.values() for run in own} | {*before.values()}
     unscored = {run_of(path) for path in map(Path, select_rows) if path not in valid}
     variant_of = {run: (run.model, run.method, run.size) for run in runs}
@@ -83,10 +106,19 @@ def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tup
     own: dict[tuple, set[str]] = {}
     for *method, target in cells:
         own.setdefault(tuple(method), set()).add(target)
-    order = [target for target, _ in Counter(sorted(chain.from_iterable(own.values()))).most_common()]
+    order = [
+        target for target, _ in Counter(sorted(chain.from_iterable(own.values()))).most_common()
+    ]
     choices = [order[: number + 1] for number in range(len(order))]
-    best = max(choices, key=lambda some: len(some) * sum(part.issuperset(some) for part in own.values()))
-    return best, {(*method, target) for method, part in own.items() if part.issuperset(best) for target in best}
+    best = max(
+        choices, key=lambda some: len(some) * sum(part.issuperset(some) for part in own.values())
+    )
+    return best, {
+        (*method, target)
+        for method, part in own.items()
+        if part.issuperset(best)
+        for target in best
+    }
 
 
 def preview_jobs(
@@ -109,7 +141,11 @@ def preview_jobs(
             return
         rule = next(rule for rule in workflow.rules if rule.is_producer(path))
         w = Wildcards(fromdict=rule.get_wildcards(path))
-        output, given, name = rule.expand_output(w)[0], rule.expand_input(w)[0], w.get("figure", rule.name)
+        output, given, name = (
+            rule.expand_output(w)[0],
+            rule.expand_input(w)[0],
+            w.get("figure", rule.name),
+        )
         seen.update(output)
         for file in given:
             add(str(file))
@@ -122,9 +158,16 @@ def preview_jobs(
                 left_out[name] = "no sweep has two finished variants"
                 return
         lists = {key: [*map(str, it)] for key, it in given.items() if not isinstance(it, str)}
-        kept = {key: [it for it in files if _is_of(it, runs_folder, runs)] for key, files in lists.items()}
-        tuned = {key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()}
-        if (large and name in SLOW) or any(not tuned[key] and lists[key] != kept[key] for key in lists):
+        kept = {
+            key: [it for it in files if _is_of(it, runs_folder, runs)]
+            for key, files in lists.items()
+        }
+        tuned = {
+            key: any(f"/{PRETRAINED}/" not in it for it in files) for key, files in kept.items()
+        }
+        if (large and name in SLOW) or any(
+            not tuned[key] and lists[key] != kept[key] for key in lists
+        ):
             left_out[name] = TOO_SLOW if large and name in SLOW else "no run of it is finished"
             return
         if "runs" in cfg:  # those of the manifests
@@ -138,28 +181,53 @@ def preview_jobs(
             cfg["compared"] = sorted(finished.compared)
         if large and "replicates" in cfg:
             cfg["replicates"] = min(REPLICATES, cfg["replicates"])
-        named = {key: [*map(here, kept[key])] if key in kept else here(str(it)) for key, it in given.items()}
+        named = {
+            key: [*map(here, kept[key])] if key in kept else here(str(it))
+            for key, it in given.items()
+        }
         left_out.update(dict.fromkeys(SLOW.intersection(output.keys()) if large else (), TOO_SLOW))
-        made = {key: here(str(it)) for key, it in output.items() if key not in NOT_MADE and key not in left_out}
-        parts = {"input": InputFiles(fromdict=named), "output": OutputFiles(fromdict=made), "wildcards": w}
-        parts |= {"params": Params(fromdict={"cfg": cfg}), "log": Log([f"{logs}/{name}.log"]), "threads": 1}
-        jobs.append(SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts))
+        made = {
+            key: here(str(it))
+            for key, it in output.items()
+            if key not in NOT_MADE and key not in left_out
+        }
+        parts = {
+            "input": InputFiles(fromdict=named),
+            "output": OutputFiles(fromdict=made),
+            "wildcards": w,
+        }
+        parts |= {
+            "params": Params(fromdict={"cfg": cfg}),
+            "log": Log([f"{logs}/{name}.log"]),
+            "threads": 1,
+        }
+        jobs.append(
+            SimpleNamespace(name=name, rule=rule.name, script=Path(rule.script).name, **parts)
+        )
 
     for path in paths:
         add(path)
     return jobs, left_out
 
 
-def finished_sweeps(variants: Mapping[str, Sequence[str]], runs: Iterable[str]) -> dict[str, list[str]]:
+def finished_sweeps(
+    variants: Mapping[str, Sequence[str]], runs: Iterable[str]
+) -> dict[str, list[str]]:
     """The variants of each method that runs are of, for methods that have at least two."""
     methods = {name.split("/")[2] for name in runs}
-    finished = {base: [name for name in names if name in methods] for base, names in variants.items()}
+    finished = {
+        base: [name for name in names if name in methods] for base, names in variants.items()
+    }
     return {base: names for base, names in finished.items() if len(names) > 1}
 
 
 def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
     """Whether a file is of one of the runs, or of none of the grid's: <stage>/<model>/<target>/<method>/<size>/<seed>/<file>."""
-    inside = Path(path).parts[len(Path(runs_folder).parts) :] if path.startswith(f"{runs_folder}/") else ()
+    inside = (
+        Path(path).parts[len(Path(runs_folder).parts) :]
+        if path.startswith(f"{runs_folder}/")
+        else ()
+    )
     return len(inside) != 7 or str(run_of(Path(path))) in runs
 
 
@@ -170,9 +238,15 @@ def of_runs(settings: Mapping, runs: Iterable[str], targets: int) -> dict:
     """
     tuned = [run.split("/")[:3] for run in runs if f"/{PRETRAINED}/" not in run]
     models = {model for model, _, method in tuned if settings.get("method", method) == method}
-    known = {"models": models, "methods": {run[2] for run in tuned}, "targets": {run[1] for run in tuned}}
+    known = {
+        "models": models,
+        "methods": {run[2] for run in tuned},
+        "targets": {run[1] for run in tuned},
+    }
     known["averages"] = known["methods"]
-    shared = known["methods"].intersection(*({run[2] for run in tuned if run[0] == model} for model in models))
+    shared = known["methods"].intersection(
+        *({run[2] for run in tuned if run[0] == model} for model in models)
+    )
 
     def part(key: str, value):
         if key in known and isinstance(value, Mapping):
@@ -181,6 +255,10 @@ def of_runs(settings: Mapping, runs: Iterable[str], targets: int) -> dict:
             return [name for name in value if name in (shared if key == "methods" else known[key])]
         if key == "targets" and isinstance(value, int):
             return targets
-        return {name: part(name, entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
+        return (
+            {name: part(name, entry) for name, entry in value.items()}
+            if isinstance(value, Mapping)
+            else value
+        )
 
     return {key: part(key, value) for key, value in settings.items()}

@@ -97,10 +97,16 @@ class SeenRecords(SnakemakeRecords):
         time = _IOFile.mtime_uncached
 
         async def mtime_uncached(file, *arguments, **more):
-            return Mtime(local=seen[file].endtime) if file in seen else await time(file, *arguments, **more)
+            return (
+                Mtime(local=seen[file].endtime)
+                if file in seen
+                else await time(file, *arguments, **more)
+            )
 
         FilePersistence._read_record = lambda store, key: seen.get(key) or read(store, key)
-        FilePersistence._filter_incomplete_keys = lambda store, keys: unfinished(store, set(keys) - seen.keys())
+        FilePersistence._filter_incomplete_keys = lambda store, keys: unfinished(
+            store, set(keys) - seen.keys()
+        )
         FilePersistence._read_locks = lambda store: ()
         _IOFile.mtime_uncached = mtime_uncached
 
@@ -115,7 +121,9 @@ def _delete_own_locks(store: FilePersistence) -> None:
 def _unlock_unless_at_work(store: FilePersistence) -> None:
     """Implementation of `snakemake --unlock`."""
     if alive := list(others(locked=True).values()):
-        raise UserError(f"a run is active in this folder ({'; '.join(alive)}); its locks are kept. Stop it first.")
+        raise UserError(
+            f"a run is active in this folder ({'; '.join(alive)}); its locks are kept. Stop it first."
+        )
     shutil.rmtree(store._lockdir, ignore_errors=True)
 
 

@@ -42,10 +42,14 @@ rule split_dataset:
         dataset_proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
         earlier=lambda w: splits_of(w.geometry, GRID.evaluated_before(w.dataset)),
         earlier_prepared=lambda w: [
-            prepared("manifest.json", name, w.geometry) for name in GRID.evaluated_before(w.dataset)
+            prepared("manifest.json", name, w.geometry)
+            for name in GRID.evaluated_before(w.dataset)
         ],
         earlier_indexes=lambda w: ancient(
-            [prepared("index.parquet", name, w.geometry) for name in GRID.evaluated_before(w.dataset)]
+            [
+                prepared("index.parquet", name, w.geometry)
+                for name in GRID.evaluated_before(w.dataset)
+            ]
         ),
     output:
         table=f"{SPLIT}.parquet",

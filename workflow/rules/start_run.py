@@ -22,7 +22,14 @@ from rib.records import provenance
 NAMED = 3  # changed files that are named at the start; the others are counted
 # Folders that every run writes to. Snakemake deletes outdated outputs before a job finds that it cannot begin.
 WRITTEN = (".", ".snakemake", "logs", "work")
-LOOKS = {"status", "preview", "plan", "verify", "pull", "compare"}  # targets before which no outputs are adopted
+LOOKS = {
+    "status",
+    "preview",
+    "plan",
+    "verify",
+    "pull",
+    "compare",
+}  # targets before which no outputs are adopted
 # Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
@@ -46,7 +53,9 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     for folder in WRITTEN:
         if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
             where = Path.cwd() / folder
-            raise UserError(f"{where} is not writable; change its permissions, or copy the project elsewhere.")
+            raise UserError(
+                f"{where} is not writable; change its permissions, or copy the project elsewhere."
+            )
     log.addHandler(logging.StreamHandler())  # shows progress while pulled outputs are checked
     log.setLevel(logging.INFO)
     for notice in grid.notices:
@@ -65,10 +74,14 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
                 _lift_rate_limit(workflow.scheduling_settings)
                 _unlock_after_kill(at_once)
                 sweep()
-                _check_results(SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records.")
+                _check_results(
+                    SnakemakeRecords(), "Adopted the outputs of {} jobs, which match their records."
+                )
             else:
                 seen = SeenRecords()
-                _check_results(seen, "The outputs of {} jobs match their records; a run adopts them.")
+                _check_results(
+                    seen, "The outputs of {} jobs match their records; a run adopts them."
+                )
                 seen.show()
         return prepare(*arguments, **more)
 

@@ -1,7 +1,9 @@
 # Store the text tower of each open_clip model on which a method trains with texts, and the tokens of these texts.
 
 TEXT = f"results/{FAMILY}/text/{{model}}"
-TEXT_MODELS = [name for name in GRID.models if any(GRID.methods[m].text != "no" for m in GRID.methods_of(name))]
+TEXT_MODELS = [
+    name for name in GRID.models if any(GRID.methods[m].text != "no" for m in GRID.methods_of(name))
+]
 
 
 def text_inputs(w):

@@ -5,10 +5,21 @@ TRACKED = [
     *(f"results/{FAMILY}/{stage}/*" for stage in ("prepare", "models", "text")),
     *(
         f"{RUNS}/{stage}/*"
-        for stage in ("split", "finetune", "merge", "evaluate", "evaluate_over_targets", "select", "features")
+        for stage in (
+            "split",
+            "finetune",
+            "merge",
+            "evaluate",
+            "evaluate_over_targets",
+            "select",
+            "features",
+        )
         + ("fisher", "metrics", "export")
     ),
-    *(f"{REPORTS}/{name}" for name in ("tables", "figures", "provenance.json", Path(PAGE).name, Path(CRATE).name)),
+    *(
+        f"{REPORTS}/{name}"
+        for name in ("tables", "figures", "provenance.json", Path(PAGE).name, Path(CRATE).name)
+    ),
     *(folder for _, folder in PUBLICATIONS.values() if folder != REPORTS),
     f"{REPORTS}/published",
 ]

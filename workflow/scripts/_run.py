@@ -53,7 +53,9 @@ def dataset_files(snakemake, role):
     from rib.data.view import DatasetFiles
 
     w = snakemake.wildcards
-    manifest, proxy, split = (snakemake.input.get(f"{role}{part}") for part in ("", "_proxy", "_split"))
+    manifest, proxy, split = (
+        snakemake.input.get(f"{role}{part}") for part in ("", "_proxy", "_split")
+    )
     if not manifest:
         return None
     name = w.get("dataset", w.get("target"))
@@ -70,12 +72,17 @@ def dataset_group(snakemake, folders) -> list:
     cfg, files = snakemake.params.cfg, snakemake.input
     proxies = {name: Path(files.proxy).parent for name in cfg["excludes_proxy"]}
     splits = dict(zip(cfg["split"], map(Path, files.splits), strict=True))
-    return [DatasetFiles(name, folder, proxies.get(name), splits.get(name)) for name, folder in folders.items()]
+    return [
+        DatasetFiles(name, folder, proxies.get(name), splits.get(name))
+        for name, folder in folders.items()
+    ]
 
 
 def checkpoints(snakemake) -> dict[str, Path]:
     """Files of the checkpoints that make up a run's weights, by method."""
-    return dict(zip(snakemake.params.cfg["parents"], map(Path, snakemake.input.checkpoints), strict=True))
+    return dict(
+        zip(snakemake.params.cfg["parents"], map(Path, snakemake.input.checkpoints), strict=True)
+    )
 
 
 def run_weights(snakemake) -> dict:
@@ -84,6 +91,8 @@ def run_weights(snakemake) -> dict:
 
     cfg, recipe = snakemake.params.cfg, snakemake.input.recipe
     fisher, stated = list(map(Path, snakemake.input.fisher)), cfg.get("states")
-    states = run_states(snakemake.wildcards.method, Path(recipe) if recipe else None, cfg.get("algorithm"), fisher)
+    states = run_states(
+        snakemake.wildcards.method, Path(recipe) if recipe else None, cfg.get("algorithm"), fisher
+    )
     states = [State(**state) for state in stated] if stated else states
     return {"states": states, "checkpoints": checkpoints(snakemake)}

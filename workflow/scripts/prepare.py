@@ -10,7 +10,13 @@ with run(snakemake, resumes="images.journal") as out:
     from rib.data.prepare import prepare
     from rib.data.variables import CORRUPT_IMAGES
 
-    named = {"name": snakemake.wildcards.dataset, "space": LabelSpace.from_json(snakemake.params.cfg["space"])}
+    named = {
+        "name": snakemake.wildcards.dataset,
+        "space": LabelSpace.from_json(snakemake.params.cfg["space"]),
+    }
     dataset = DatasetSource(**arguments(DatasetSource, snakemake, {}, **named))
-    limits = {"corrupt_allowed": int(os.environ.get(CORRUPT_IMAGES, 0)), "workers": snakemake.threads}
+    limits = {
+        "corrupt_allowed": int(os.environ.get(CORRUPT_IMAGES, 0)),
+        "workers": snakemake.threads,
+    }
     prepare(**arguments(prepare, snakemake, out, dataset=dataset, **limits))

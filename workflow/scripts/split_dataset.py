@@ -10,7 +10,9 @@ with run(snakemake) as out:
     cfg, files = snakemake.params.cfg, snakemake.input
     earlier = [
         EarlierSplit(table=Path(table), index=Path(index), same_sources=same_sources)
-        for table, index, same_sources in zip(files.earlier, files.earlier_indexes, cfg["same_sources"], strict=True)
+        for table, index, same_sources in zip(
+            files.earlier, files.earlier_indexes, cfg["same_sources"], strict=True
+        )
     ]
     dataset = dataset_files(snakemake, "dataset")
     split_dataset(**arguments(split_dataset, snakemake, out, files=dataset, earlier=earlier))

@@ -62,11 +62,20 @@ from rib.training.settings import TrainingSettings
 __all__ = ["UserError", "evaluate", "finetune", "list_datasets", "list_methods", "list_models"]
 __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
 # Keys of config.yaml in whose place functions have arguments.
-CHOICES = {"datasets": "default", "targets": "default", "methods": [], "seeds": [0], "protocol": "paper"}
+CHOICES = {
+    "datasets": "default",
+    "targets": "default",
+    "methods": [],
+    "seeds": [0],
+    "protocol": "paper",
+}
 CHOICES |= {"external": []}
 # Files of the outputs of jobs, by argument.
 OUTPUTS = {name: f"{name}.json" for name in ("classes", "recipe", "manifest")}
-OUTPUTS |= {name: f"{name}.safetensors" for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")}
+OUTPUTS |= {
+    name: f"{name}.safetensors"
+    for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")
+}
 OUTPUTS |= {"images": "images.npy", "index": "index.parquet", "history": "history.csv"}
 OUTPUTS |= {"description": "model.json", "saved": "state.pt"}
 PATHS = ("catalog", "archives")  # settings that are a path or several
@@ -82,7 +91,11 @@ def list_models(family: str | None = None, **settings) -> list[str]:
         text_argument(family, "family", "a family")
     catalog = _catalog(_resolved(settings), family)
     usual = () if family is None else catalog.families[family].defaults["models"]
-    return [name for name, entry in catalog.models.items() if family in (None, *entry.families) or name in usual]
+    return [
+        name
+        for name, entry in catalog.models.items()
+        if family in (None, *entry.families) or name in usual
+    ]
 
 
 def list_datasets(family: str, **settings) -> list[str]:
@@ -122,7 +135,9 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
     return view.load_whole(stages.dataset(name), stages.view)
 
 
-def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings) -> nn.Module:
+def finetune(
+    network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings
+) -> nn.Module:
     """The network that a method makes of a pretrained one on a dataset, in evaluation mode; see `load_model`.
 
     Methods that it starts from or merges are trained first. Raises a UserError if the network was changed since it was
@@ -135,7 +150,9 @@ def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0,
     _refuse_arguments(settings, "family", "models")
     settings = _settings(network) | _resolved(settings)
     known = _catalog(settings).methods
-    base = max((name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method)
+    base = max(
+        (name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method
+    )
     choices = {"datasets": [target], "targets": [target], "methods": [base], "seeds": [seed]}
     stages = _Stages(settings, **choices)
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
@@ -145,7 +162,10 @@ def finetune(network: nn.Module, target: str, method: str = "ft", seed: int = 0,
 
 
 def evaluate(
-    network: nn.Module, datasets: Iterable[str], method: str | None = None, target: str | None = None
+    network: nn.Module,
+    datasets: Iterable[str],
+    method: str | None = None,
+    target: str | None = None,
 ) -> pd.DataFrame:
     """Rows of a network on datasets: one per image, with the columns of rib.evaluation.evaluate.
 
@@ -176,7 +196,9 @@ def evaluate(
         return rows_of_networks(run, [None], [logits], loaded, pixels, batch_size).to_pandas()
 
 
-def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.DataFrame, pd.DataFrame]:
+def robustness_improvement(
+    rows: pd.DataFrame, network: nn.Module
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
 
     RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution
@@ -191,7 +213,10 @@ def robustness_improvement(rows: pd.DataFrame, network: nn.Module) -> tuple[pd.D
     folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
     index_paths = [folder / OUTPUTS["index"] for folder in folder_of.values()]
     objects_of = counts.read_objects(index_paths, stages.grid.leak_free_groups())
-    spaces = {name: LabelSpace.from_json(read_json(folder / OUTPUTS["classes"])) for name, folder in folder_of.items()}
+    spaces = {
+        name: LabelSpace.from_json(read_json(folder / OUTPUTS["classes"]))
+        for name, folder in folder_of.items()
+    }
     images_of = {name: len(objects) for name, objects in objects_of.items()}
     classes_of = {name: len(space.keys) for name, space in spaces.items()}
     row_schema.check_upper_limits(rows, images_of, classes_of)
@@ -216,18 +241,32 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     path = Path(str(named))
     recipe = stages_folder / "merge" / path / OUTPUTS["recipe"]
     states = run_states(named.method, recipe if recipe.is_file() else None)
-    trained = {name: replace(named, **parent_of(name)) for name in states[0].weights if name != PRETRAINED}
-    checkpoints = {name: stages_folder / f"finetune/{part}" / OUTPUTS["checkpoint"] for name, part in trained.items()}
+    trained = {
+        name: replace(named, **parent_of(name)) for name in states[0].weights if name != PRETRAINED
+    }
+    checkpoints = {
+        name: stages_folder / f"finetune/{part}" / OUTPUTS["checkpoint"]
+        for name, part in trained.items()
+    }
     model = stages_folder.parent / "models" / named.model
-    manifests = [path.with_name(OUTPUTS["manifest"]) for path in (model / OUTPUTS["weights"], *checkpoints.values())]
+    manifests = [
+        path.with_name(OUTPUTS["manifest"])
+        for path in (model / OUTPUTS["weights"], *checkpoints.values())
+    ]
     _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
     records = read_lock(project / LOCK)  # of models by name
     name = next((name for name in records if parse_name(name).short == named.model), named.model)
-    stages = _Stages(_resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records)
+    stages = _Stages(
+        _resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records
+    )
     if isinstance(merge := states[0].weights, Merge):
         file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
         of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
-        fisher = {name: stages_folder / f"fisher/{part}" / of_images for name, part in trained.items() if of_images}
+        fisher = {
+            name: stages_folder / f"fisher/{part}" / of_images
+            for name, part in trained.items()
+            if of_images
+        }
         _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
         states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
     table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
@@ -248,7 +287,10 @@ def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
         raise missing
     stages_folder = project / "results" / family / protocol
     # Merges over targets are in a folder of their own.
-    folders_of_rows = [stages_folder / stage / Path(*run.parts[2:]) for stage in ("evaluate", "evaluate_over_targets")]
+    folders_of_rows = [
+        stages_folder / stage / Path(*run.parts[2:])
+        for stage in ("evaluate", "evaluate_over_targets")
+    ]
     rows = []
     try:
         for folder in filter(Path.is_dir, folders_of_rows):
@@ -271,7 +313,9 @@ def _resolved(settings: Mapping) -> dict:
         value = resolved.get(key)
         if isinstance(value, str | os.PathLike):
             resolved[key] = str(path_argument(value, key))
-        elif isinstance(value, list | tuple) and all(isinstance(path, str | os.PathLike) for path in value):
+        elif isinstance(value, list | tuple) and all(
+            isinstance(path, str | os.PathLike) for path in value
+        ):
             resolved[key] = [str(path_argument(path, key)) for path in value]
     return resolved
 
@@ -279,12 +323,16 @@ def _resolved(settings: Mapping) -> dict:
 def _refuse_arguments(settings: Mapping, *names: str) -> None:
     """Raise a UserError if settings have what is an argument of functions, or not for them."""
     for name in sorted(settings.keys() & set(names)):
-        raise UserError(f"'{name}' is an argument of functions, or of the workflow only; leave it out.")
+        raise UserError(
+            f"'{name}' is an argument of functions, or of the workflow only; leave it out."
+        )
 
 
 def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
     """The project's catalogue and the user's own; the family, if one is given, must be in it."""
-    validated({key: value for key, value in settings.items() if key != "cache"}, "config", "settings")
+    validated(
+        {key: value for key, value in settings.items() if key != "cache"}, "config", "settings"
+    )
     catalog = Catalog([PROJECT_CATALOG, *as_list(settings.get("catalog", []))])
     if family is not None:
         known_name(family, catalog.families, "family", "catalogue")
@@ -295,7 +343,9 @@ def _settings(network: nn.Module) -> dict:
     """The settings that a network was loaded with."""
     if not isinstance(network, nn.Module) or not isinstance(getattr(network, "run", None), Run):
         kind = type(network).__name__
-        raise UserError(f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model.")
+        raise UserError(
+            f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model."
+        )
     return network.settings
 
 
@@ -306,7 +356,9 @@ def _change(network: nn.Module, reference: nn.Module) -> str | None:
     if name := changed_tensor(network, reference):
         return f"the network's weights were changed since it was loaded ('{name}')"
     if has_global_hooks():
-        return "the network was changed since it was loaded (torch has forward hooks of all modules)"
+        return (
+            "the network was changed since it was loaded (torch has forward hooks of all modules)"
+        )
     return None
 
 
@@ -321,7 +373,9 @@ def _refuse_misplaced(network: nn.Module, kind: str) -> None:
             )
     types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     if types and torch.float32 not in types:
-        raise UserError("the network's weights are not float32, as its images are; call network.float() first.")
+        raise UserError(
+            "the network's weights are not float32, as its images are; call network.float() first."
+        )
 
 
 @contextlib.contextmanager
@@ -343,7 +397,11 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
         logits = network(pixels)
         wanted = (len(pixels), outputs)
         if not isinstance(logits, Tensor) or logits.shape != wanted:
-            kind = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            kind = (
+                f"{tuple(logits.shape)}"
+                if isinstance(logits, Tensor)
+                else f"a {type(logits).__name__}"
+            )
             raise UserError(
                 f"of {len(pixels)} images the network returns {kind}; let it return logits {wanted}, as it did when "
                 "it was loaded."
@@ -355,8 +413,14 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
 
 def _refuse_changed(*manifests: Path) -> None:
     for manifest in manifests:
-        if changed := differing(files_of(manifest), "checking files") if manifest.is_file() else [manifest]:
-            raise UserError(f"{changed[0]} is missing or was changed; delete its folder, and make it again.")
+        if (
+            changed := differing(files_of(manifest), "checking files")
+            if manifest.is_file()
+            else [manifest]
+        ):
+            raise UserError(
+                f"{changed[0]} is missing or was changed; delete its folder, and make it again."
+            )
 
 
 class _Stages:
@@ -369,7 +433,9 @@ class _Stages:
             records: facts of models by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
-        cache = settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
+        cache = (
+            settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
+        )
         self.cache = path_argument(cache, "cache")
         self.settings = {**settings, "cache": str(self.cache)}
         catalog = _catalog(settings)
@@ -378,8 +444,13 @@ class _Stages:
         config = validated(CHOICES | choices | of_config, "config", "settings")
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
-        self.geometry, self.workers = self.grid.geometry(self.name), config["compute"]["decode_workers"]
-        self.view = view.DatasetView(**self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers)
+        self.geometry, self.workers = (
+            self.grid.geometry(self.name),
+            config["compute"]["decode_workers"],
+        )
+        self.view = view.DatasetView(
+            **self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers
+        )
         self.compute = device.ComputeSettings(**self.grid.compute())
         variables.set_from(config)
 
@@ -388,11 +459,17 @@ class _Stages:
     ) -> nn.Module:
         """The network of a run, with what it was made from as attributes."""
         if len(states) > 1:
-            raise UserError(f"'{run.method}' is a curve of {len(states)} networks; choose a method with one.")
+            raise UserError(
+                f"'{run.method}' is a curve of {len(states)} networks; choose a method with one."
+            )
         network, facts = load(model_folder, device.start(self.compute))
         network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
         used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
-        network.preprocessing, network.run, network.settings = facts["preprocessing"] | used, run, self.settings
+        network.preprocessing, network.run, network.settings = (
+            facts["preprocessing"] | used,
+            run,
+            self.settings,
+        )
         network.files = {"model_folder": model_folder, "states": states, "checkpoints": checkpoints}
         return network
 
@@ -406,7 +483,9 @@ class _Stages:
         if change := _change(network, self.network(network.run, **network.files)):
             raise UserError(f"{change}; to fine-tune, load it again with rib.load_model.")
 
-    def run_of_rows(self, network: nn.Module, change: str | None, method: str | None, target: str | None) -> Run:
+    def run_of_rows(
+        self, network: nn.Module, change: str | None, method: str | None, target: str | None
+    ) -> Run:
         """What the rows of a network are called: what it was made as, or what the user calls it.
 
         Args:
@@ -414,17 +493,32 @@ class _Stages:
         """
         if method is None and target is None:
             if change:
-                raise UserError(f"{change}; to score it, give evaluate a method and a target as its names.")
+                raise UserError(
+                    f"{change}; to score it, give evaluate a method and a target as its names."
+                )
             return network.run
         text_argument(method, "method", "what was done to the network, along with the target")
         text_argument(target, "target", "the dataset that it was trained on, along with the method")
         if method == PRETRAINED or not presentable(method):
-            raise UserError(f"'method' is {show(method)}, which can't be the name of what was done; choose another.")
-        known_name(target, self.grid.catalog.datasets_of(self.grid.family, *EVALUATED), "target", "evaluate")
+            raise UserError(
+                f"'method' is {show(method)}, which can't be the name of what was done; choose another."
+            )
+        known_name(
+            target,
+            self.grid.catalog.datasets_of(self.grid.family, *EVALUATED),
+            "target",
+            "evaluate",
+        )
         return replace(network.run, method=method, target=target)
 
     def kept(
-        self, place: str, function: Callable, known: Mapping, *code: str, keyed: Mapping = NOTHING, **outputs: str
+        self,
+        place: str,
+        function: Callable,
+        known: Mapping,
+        *code: str,
+        keyed: Mapping = NOTHING,
+        **outputs: str,
     ) -> Path:
         """Folder of the cache with all outputs of a job's function, compared with their digests.
 
@@ -436,7 +530,9 @@ class _Stages:
             outputs: names of further outputs, by argument.
         """
         known = {"view": self.view, "compute": self.compute, **known}
-        known = {name: known[name] for name in inspect.signature(function).parameters if name in known}
+        known = {
+            name: known[name] for name in inspect.signature(function).parameters if name in known
+        }
         code_used = digest(Path(inspect.getfile(function)), *map(Path, code))
         key = cache_key([{**known, **keyed}, code_used], self.cache)
         folder = self.cache / place / key
@@ -456,7 +552,10 @@ class _Stages:
                 function(**known, **{name: files[name] for name in of_function})
                 for name in ("saved", "manifest"):
                     files[name].unlink(missing_ok=True)
-                write_json(files["manifest"], {"files": {path.name: sha256(path) for path in part.iterdir()}})
+                write_json(
+                    files["manifest"],
+                    {"files": {path.name: sha256(path) for path in part.iterdir()}},
+                )
                 part.rename(folder)
         _refuse_changed(folder / OUTPUTS["manifest"])
         return folder
@@ -482,9 +581,13 @@ class _Stages:
         known, entry = self.grid.preparation(name, self.geometry), self.grid.catalog.datasets[name]
         geometry, space = known["geometry"] and self.geometry, LabelSpace.from_json(known["space"])
         named = {key: known[key] for key in ("source_group", "icons", "exclude")}
-        known["dataset"] = images.DatasetSource(name, self.archives(entry), space, geometry, **named)
+        known["dataset"] = images.DatasetSource(
+            name, self.archives(entry), space, geometry, **named
+        )
         known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
-        limits = {"limits": self.grid.config["limits"]}  # of photos, which it has from the environment
+        limits = {
+            "limits": self.grid.config["limits"]
+        }  # of photos, which it has from the environment
         folder = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"], keyed=limits)
         proxy = None
         if self.grid.excludes_proxy(name):
@@ -494,7 +597,11 @@ class _Stages:
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
-        return replace(self.dataset(self.grid.reference.dataset.name), proxy=None) if self.grid.reference else None
+        return (
+            replace(self.dataset(self.grid.reference.dataset.name), proxy=None)
+            if self.grid.reference
+            else None
+        )
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""
@@ -520,12 +627,19 @@ class _Stages:
             parent = replace(run, **parent_of(key))
             parents[key] = self.trained(parent)[1][parent.method]
         algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
-        known = {"algorithm": algorithm, "settings": method.settings, "parents": list(parents), "start": parents}
+        known = {
+            "algorithm": algorithm,
+            "settings": method.settings,
+            "parents": list(parents),
+            "start": parents,
+        }
         known |= {"run": run, "form": method.form}
         if not method.trains:
             known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
             folder = self.kept(f"merge/{run}", write_recipe, known, algorithm)
-            fisher = [self.fisher(run, name, parents) for name in parents if takes_fisher(Path(algorithm))]
+            fisher = [
+                self.fisher(run, name, parents) for name in parents if takes_fisher(Path(algorithm))
+            ]
             return run_states(run.method, folder / OUTPUTS["recipe"], algorithm, fisher), parents
         known |= {"model_folder": self.model(), "target": self.dataset(run.target)}
         known |= {"reference": self.reference() if method.reference != "no" else None}
@@ -544,9 +658,13 @@ class _Stages:
         fisher_images, kind = shared
         of = Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed)
         how = (self.view, 1, self.compute)
-        source = RunOnDataset(of, run_states(PRETRAINED, None), {}, self.model(), self.reference(), *how)
+        source = RunOnDataset(
+            of, run_states(PRETRAINED, None), {}, self.model(), self.reference(), *how
+        )
         known = {"source": source, "fisher_images": fisher_images, "kind": kind}
-        return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
+        return (
+            self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
+        )
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
@@ -554,5 +672,10 @@ class _Stages:
         own = {of.method: checkpoints[parent]}
         data, how = self.dataset(of.target), (self.view, 1, self.compute)
         source = RunOnDataset(of, run_states(of.method, None), own, self.model(), data, *how)
-        known = {"source": source, "fisher_images": self.grid.methods[run.method].settings["fisher_images"]}
-        return self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
+        known = {
+            "source": source,
+            "fisher_images": self.grid.methods[run.method].settings["fisher_images"],
+        }
+        return (
+            self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
+        )

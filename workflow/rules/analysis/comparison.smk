@@ -1,9 +1,14 @@
 # Compare methods: differences from a reference, paired comparisons, a ranking, the variation between seeds, and tables for papers.
 
-COMPARISON = {name: f"{METRICS}/tables/{name}.csv" for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")}
+COMPARISON = {
+    name: f"{METRICS}/tables/{name}.csv"
+    for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")
+}
 SUMMARY = {ending: f"{METRICS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
-REGISTRY.figure("ranking", question="method", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS)
+REGISTRY.figure(
+    "ranking", question="method", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS
+)
 REGISTRY.analysis(
     "comparison",
     tables={name: COMPARISON[name] for name in ("ranking", "comparisons", "seeds_ri")},
@@ -29,7 +34,10 @@ use rule compute_metrics as compare_methods with:
 
 use rule compare_published as write_summary with:
     input:
-        **{name: COMPARISON[name] for name in ("seeds_ri", "comparisons", "comparisons_ri", "ranking")},
+        **{
+            name: COMPARISON[name]
+            for name in ("seeds_ri", "comparisons", "comparisons_ri", "ranking")
+        },
         **{name: TABLES[name] for name in ("mri", "fit")},
     output:
         **table_files("summary", **SUMMARY),

@@ -53,9 +53,21 @@ FACTS_OF_MODELS = {
 use rule compare_published as describe_data_and_models with:
     input:
         accuracy=TABLES["accuracy"],
-        prepared=[prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS],
-        indexes=ancient([prepared("index.parquet", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS]),
-        classes=ancient([prepared("classes.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS]),
+        prepared=[
+            prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS
+        ],
+        indexes=ancient(
+            [
+                prepared("index.parquet", name, GEOMETRY_OF[FIRST_MODEL])
+                for name in FACTS_OF_DATASETS
+            ]
+        ),
+        classes=ancient(
+            [
+                prepared("classes.json", name, GEOMETRY_OF[FIRST_MODEL])
+                for name in FACTS_OF_DATASETS
+            ]
+        ),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
     output:
         **table_files("data_and_models", **TRUST_TABLES),

@@ -2,7 +2,9 @@
 
 DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.
-IN_DISTRIBUTION = next((name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None)
+IN_DISTRIBUTION = next(
+    (name for name in DISTANCE_SETS if CATALOG.datasets[name].role != "ood"), None
+)
 DISTANCE_KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
 DISTANCE_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("distances", "association")}
 FEATURES_BEFORE = f"{RUNS}/features/{{model}}/none/{PRETRAINED}/all/0/{{dataset}}"
@@ -31,14 +33,22 @@ REGISTRY.figure(
     inputs={"distances": DISTANCE_TABLES["distances"]},
     settings={"models": MODEL_LABELS, "datasets": DISTANCE_LABELS, "kinds": DISTANCE_KINDS},
 )
-REGISTRY.analysis("distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True)
+REGISTRY.analysis(
+    "distances", tables=DISTANCE_TABLES, figures=["distance_drop", "distance_matrix"], optional=True
+)
 
 
 use rule compute_metrics as measure_distances with:
     input:
-        manifests=expand(f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True),
-        features=ancient(expand(f"{FEATURES_BEFORE}.safetensors", dataset=DISTANCE_SETS, allow_missing=True)),
-        index=ancient(expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)),
+        manifests=expand(
+            f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True
+        ),
+        features=ancient(
+            expand(f"{FEATURES_BEFORE}.safetensors", dataset=DISTANCE_SETS, allow_missing=True)
+        ),
+        index=ancient(
+            expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)
+        ),
     output:
         table=f"{DISTANCES_OF}.csv",
         provenance=f"{DISTANCES_OF}.provenance.json",
@@ -80,7 +90,9 @@ use rule compute_metrics as compress_datasets with:
 use rule compute_metrics as associate_distances with:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
-        compression=[COMPRESSION_OF.format(geometry=GEOMETRY_OF[model]) + ".csv" for model in GRID.models],
+        compression=[
+            COMPRESSION_OF.format(geometry=GEOMETRY_OF[model]) + ".csv" for model in GRID.models
+        ],
         accuracy=TABLES["accuracy"],
         ri=TABLES["ri"],
         fit=TABLES["fit"],

@@ -3,7 +3,9 @@
 from rib.analysis.baselines import baselines
 
 BASELINES = baselines(GRID)
-ROBUSTNESS_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")}
+ROBUSTNESS_TABLES = {
+    name: f"{METRICS}/tables/{name}.csv" for name in ("effective_robustness", "baseline_lines")
+}
 
 if BASELINES:
 
@@ -11,9 +13,16 @@ if BASELINES:
         "effective_robustness",
         question="survived",
         inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
-        settings={**LABELLED_MEANS, "models": MODEL_STYLES, "baselines": BASELINES, "datasets": DATASET_LABELS},
+        settings={
+            **LABELLED_MEANS,
+            "models": MODEL_STYLES,
+            "baselines": BASELINES,
+            "datasets": DATASET_LABELS,
+        },
     )
-    REGISTRY.analysis("effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"])
+    REGISTRY.analysis(
+        "effective_robustness", tables=ROBUSTNESS_TABLES, figures=["effective_robustness"]
+    )
 
 
 use rule compare_published as compare_with_baselines with:

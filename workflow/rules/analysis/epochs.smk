@@ -3,13 +3,21 @@
 
 EPOCH_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
-KEPT = [f"snapshot{number}" for number in range(1, 11)]  # at equal distances, whatever the number of epochs
+KEPT = [
+    f"snapshot{number}" for number in range(1, 11)
+]  # at equal distances, whatever the number of epochs
 EPOCH_FEATURES = f"{RUNS}/epochs/{RUN_PATH}/{{dataset}}"
 EPOCH_RUNS = [run for run in COMPARED if GRID.methods[run.method].trains]
-EPOCH_FILES = [f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=n) for run in EPOCH_RUNS for n in GRID.ood]
+EPOCH_FILES = [
+    f"{EPOCH_FEATURES}.safetensors".format(**vars(run), dataset=n)
+    for run in EPOCH_RUNS
+    for n in GRID.ood
+]
 EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
 EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
-TRAINED = {name: style for name, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[name].trains}
+TRAINED = {
+    name: style for name, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[name].trains
+}
 EPOCH_SETTINGS = COMPARED_SETTINGS | {"methods": TRAINED}
 
 OF_CKA = {"cka_epochs": EPOCH_TABLES["cka_epochs"]}
@@ -27,7 +35,12 @@ use rule finetune as keep_snapshots with:
     input:
         unpack(training_inputs),
     output:
-        **job_files(SNAPSHOTS, inside=True, **{name: f"{name}.safetensors" for name in KEPT}, history="history.csv"),
+        **job_files(
+            SNAPSHOTS,
+            inside=True,
+            **{name: f"{name}.safetensors" for name in KEPT},
+            history="history.csv",
+        ),
     log:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
 
@@ -46,7 +59,9 @@ use rule compute_features as compute_epoch_features with:
     wildcard_constraints:
         method=of_form("finetune"),
     params:
-        cfg=lambda w: network_settings("features:compute_epoch_features", w, limit=CONFIG["representations"]["images"]),
+        cfg=lambda w: network_settings(
+            "features:compute_epoch_features", w, limit=CONFIG["representations"]["images"]
+        ),
 
 
 use rule compute_metrics as compute_cka_epochs with:
@@ -70,7 +85,11 @@ def snapshot_inputs(w):
     """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
     snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**w) for name in KEPT]
     trained = {"trained": f"{SNAPSHOTS}/manifest.json".format(**w), "manifests": []}
-    return {**evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group]), **trained, "checkpoints": ancient(snapshots)}
+    return {
+        **evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group]),
+        **trained,
+        "checkpoints": ancient(snapshots),
+    }
 
 
 # The states are those of a curve whose alpha is the share of training.
@@ -93,7 +112,10 @@ use rule evaluate_run as evaluate_snapshots with:
             w,
             EVALUATION_GROUPS[w.evaluation_group],
             parents=KEPT,
-            states=[{"alpha": n / len(KEPT), "weights": {name: 1.0}} for n, name in enumerate(KEPT, start=1)],
+            states=[
+                {"alpha": n / len(KEPT), "weights": {name: 1.0}}
+                for n, name in enumerate(KEPT, start=1)
+            ],
         ),
 
 

@@ -28,7 +28,9 @@ if RATED_RUNS:
                         "can_fit": method.can_fit,
                         "lr": method.settings["lr"],
                     }
-                    for name, method in ((run.method, GRID.methods[run.method]) for run in RATED_RUNS)
+                    for name, method in (
+                        (run.method, GRID.methods[run.method]) for run in RATED_RUNS
+                    )
                 },
                 threshold=GRID.family.fit_threshold,
                 conditions=CONDITIONS,

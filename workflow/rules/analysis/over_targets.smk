@@ -3,7 +3,10 @@
 OVER_TARGETS = f"{METRICS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
 # The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
-LEFT = {group: [name for name in names if name in GRID.not_trained_on] for group, names in EVALUATION_GROUPS.items()}
+LEFT = {
+    group: [name for name in names if name in GRID.not_trained_on]
+    for group, names in EVALUATION_GROUPS.items()
+}
 LEFT_GROUPS = [group for group in LEFT if LEFT[group]]
 OVER_TARGETS_ROWS = rows_of(GRID.runs_over_targets(), "evaluate_over_targets", LEFT_GROUPS)
 BEFORE_ROWS = rows_of(PRETRAINED_RUNS.values(), groups=LEFT_GROUPS)
@@ -20,7 +23,9 @@ if GRID.over_targets:
         log:
             f"{RUN_LOGS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}.log",
         params:
-            cfg=lambda w: evaluation_settings(w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]),
+            cfg=lambda w: evaluation_settings(
+                w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]
+            ),
 
     use rule compute_metrics as tabulate_over_targets with:
         input:

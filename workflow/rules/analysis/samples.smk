@@ -2,9 +2,13 @@
 # runs, one run at a time; with one job per run, start-up would take longer than reading.
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
-SAMPLE_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")}
+SAMPLE_TABLES = {
+    name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
+}
 
-REGISTRY.figure("flips", question="why", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS)
+REGISTRY.figure(
+    "flips", question="why", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS
+)
 REGISTRY.figure(
     "calibration",
     question="trust",
@@ -16,7 +20,12 @@ REGISTRY.analysis(
     tables={name: SAMPLE_TABLES[name] for name in ("flips", "mean_scores")},
     figures=["flips", "calibration"],
     # One line per run and dataset: thousands for the paper's grid.
-    files={"Agreement, calibration and scores by run and dataset": [SAMPLE_TABLES["samples"], SAMPLE_TABLES["scores"]]},
+    files={
+        "Agreement, calibration and scores by run and dataset": [
+            SAMPLE_TABLES["samples"],
+            SAMPLE_TABLES["scores"],
+        ]
+    },
 )
 
 

@@ -5,7 +5,8 @@ SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 SELECT_ROWS = [
     f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.group_of(run.target))
     for run in GRID.runs()
-    if CONFIG["select"] == "target" and any(run.method in names for names in GRID.selection["variants"].values())
+    if CONFIG["select"] == "target"
+    and any(run.method in names for names in GRID.selection["variants"].values())
 ]
 
 if GRID.selection:

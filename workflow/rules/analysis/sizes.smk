@@ -2,19 +2,36 @@
 
 SIZES = {name: f"{METRICS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and dataset.
-SERIES = {name: f"{m.architecture} on {m.pretrain['dataset']}" for name, m in GRID.models.items() if m.pretrain}
-PRETRAINING_IMAGES = {name: model.pretraining_images for name, model in GRID.models.items() if model.pretraining_images}
+SERIES = {
+    name: f"{m.architecture} on {m.pretrain['dataset']}"
+    for name, m in GRID.models.items()
+    if m.pretrain
+}
+PRETRAINING_IMAGES = {
+    name: model.pretraining_images
+    for name, model in GRID.models.items()
+    if model.pretraining_images
+}
 # One fine-tuned run of each model, target and size, which records the number of images.
 COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUNS}.values())
 
 if COUNTED and len(GRID.sizes) > 1:
-    REGISTRY.figure("train_subsets", question="survived", inputs={"sizes": SIZES["sizes"]}, settings=STYLED_MEANS)
+    REGISTRY.figure(
+        "train_subsets",
+        question="survived",
+        inputs={"sizes": SIZES["sizes"]},
+        settings=STYLED_MEANS,
+    )
     REGISTRY.analysis("sizes", tables={"sizes": SIZES["sizes"]}, figures=["train_subsets"])
 
 if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values())) > 1):
     OF_SIZES = {"pretraining_sizes": SIZES["pretraining_sizes"]}
     # Published models may be many; with them, one method is shown.
-    ONLY = METHOD_STYLES if len(SERIES) == len(GRID.models) else {EXAMPLE_METHOD: METHOD_STYLES[EXAMPLE_METHOD]}
+    ONLY = (
+        METHOD_STYLES
+        if len(SERIES) == len(GRID.models)
+        else {EXAMPLE_METHOD: METHOD_STYLES[EXAMPLE_METHOD]}
+    )
     REGISTRY.figure(
         "pretraining_sizes",
         question="model",

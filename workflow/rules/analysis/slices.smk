@@ -1,10 +1,15 @@
 # Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config slices='[severity]'
 
-SLICES = {name: f"{METRICS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")}
+SLICES = {
+    name: f"{METRICS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
+}
 # AlexNet's errors in percent by corruption, to which those of a dataset are relative.
 ERRORS = ("corruption", "error", "source")
 ALEXNET = {
-    name: {row["corruption"]: float(row["error"]) for row in CATALOG.table(e.relative_errors, ERRORS, ["error"])}
+    name: {
+        row["corruption"]: float(row["error"])
+        for row in CATALOG.table(e.relative_errors, ERRORS, ["error"])
+    }
     for name, e in GRID.datasets.items()
     if e.relative_errors
 }
@@ -23,4 +28,9 @@ use rule compare_samples as compare_slices with:
     log:
         f"{LOGS}/slices.log",
     params:
-        cfg=tabulation("slices:slice_tables", slices=CONFIG["slices"], relative_errors=ALEXNET, conditions=CONDITIONS),
+        cfg=tabulation(
+            "slices:slice_tables",
+            slices=CONFIG["slices"],
+            relative_errors=ALEXNET,
+            conditions=CONDITIONS,
+        ),

@@ -14,4 +14,6 @@ if GRID.split_fractions:
         log:
             f"{LOGS}/splits.log",
         params:
-            cfg=tabulation("splits:split_table", datasets=list(GRID.datasets), conditions=CONDITIONS),
+            cfg=tabulation(
+                "splits:split_table", datasets=list(GRID.datasets), conditions=CONDITIONS
+            ),

@@ -20,14 +20,20 @@ use rule compute_features as invert_representation with:
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: network_settings("inversion:invert_run", w, parents=PARENTS[w.method], settings=CONFIG["stir"]),
+        cfg=lambda w: network_settings(
+            "inversion:invert_run", w, parents=PARENTS[w.method], settings=CONFIG["stir"]
+        ),
 
 
 use rule compute_features as cross_inversions with:
     input:
         unpack(network_inputs),
-        before=lambda w: f"{INVERTED}.manifest.json".format(**{**w, **vars(PRETRAINED_RUNS[w.model])}),
-        inverted_before=lambda w: ancient(f"{INVERTED}.safetensors".format(**{**w, **vars(PRETRAINED_RUNS[w.model])})),
+        before=lambda w: f"{INVERTED}.manifest.json".format(
+            **{**w, **vars(PRETRAINED_RUNS[w.model])}
+        ),
+        inverted_before=lambda w: ancient(
+            f"{INVERTED}.safetensors".format(**{**w, **vars(PRETRAINED_RUNS[w.model])})
+        ),
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
@@ -56,4 +62,8 @@ use rule compute_metrics as compute_stir with:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg=tabulation("stir:stir_table", **{key: CONFIG["stir"][key] for key in ("layer", "steps")}, **STATISTICS),
+        cfg=tabulation(
+            "stir:stir_table",
+            **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
+            **STATISTICS,
+        ),

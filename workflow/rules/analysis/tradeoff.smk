@@ -14,7 +14,9 @@ REGISTRY.figure(
     settings={
         **STYLED_MEANS,
         "methods": METHOD_STYLES
-        | {name: {"label": GRID.methods[name].label, **GRID.methods[name].style} for name in CURVES},
+        | {
+            name: {"label": GRID.methods[name].label, **GRID.methods[name].style} for name in CURVES
+        },
         "averages": {} if CURVES else AVERAGES,
         **ON_TARGET,
     },

@@ -8,11 +8,15 @@ REGISTRY.figure(
     inputs={"training": TRAINING},
     settings={
         **ONE_MODEL,
-        "methods": {name: style for name, style in METHOD_STYLES.items() if GRID.methods[name].trains},
+        "methods": {
+            name: style for name, style in METHOD_STYLES.items() if GRID.methods[name].trains
+        },
         "targets": TARGET_LABELS,
     },
 )
-REGISTRY.analysis("training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]})
+REGISTRY.analysis(
+    "training", tables={}, figures=["training"], files={"Training history by epoch": [TRAINING]}
+)
 
 
 use rule compare_published as gather_histories with:

@@ -46,7 +46,9 @@ def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
     blocks = [np.arange(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
     if math.prod(map(math.factorial, sizes)) <= MOST:
         orders = [np.array(list(itertools.permutations(block)), np.int64) for block in blocks]
-        chosen = np.indices([len(order) for order in orders]).reshape(len(orders), -1)  # one order of each group
+        chosen = np.indices([len(order) for order in orders]).reshape(
+            len(orders), -1
+        )  # one order of each group
         return np.hstack([order[rows] for order, rows in zip(orders, chosen, strict=True)]), True
     rng = np.random.default_rng(seed)
     return np.hstack([rng.permuted(np.tile(block, (DRAWS, 1)), axis=1) for block in blocks]), False
@@ -103,12 +105,17 @@ def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[floa
 
 
 def to_targets(
-    distances: pd.DataFrame, targets: Sequence[str], ood_datasets: Sequence[str], in_distribution: str | None
+    distances: pd.DataFrame,
+    targets: Sequence[str],
+    ood_datasets: Sequence[str],
+    in_distribution: str | None,
 ) -> dict[str, float]:
     """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
     matrix, others = matrix_of(distances), [in_distribution] if in_distribution else ood_datasets
     own = {name: [other for other in others if other != name] for name in targets}
-    return {name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()}
+    return {
+        name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()
+    }
 
 
 def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
@@ -146,24 +153,42 @@ def association_table(
     for model, of_model in distances.groupby("model", sort=False):
         own = accuracy[accuracy["model"] == model]
         before = own[own["method"] == PRETRAINED].set_index("dataset")["accuracy"]
-        after = own[own["method"] != PRETRAINED].groupby(["method", "size", "target", "dataset"])["accuracy"].mean()
-        changes = {key: value - before[key[-1]] for key, value in after.items()}  # A_i(j) - A_pre(j)
-        gains = ri[ri["model"] == model].groupby(["method", "size", "target"], sort=False)["ri"].mean()
+        after = (
+            own[own["method"] != PRETRAINED]
+            .groupby(["method", "size", "target", "dataset"])["accuracy"]
+            .mean()
+        )
+        changes = {
+            key: value - before[key[-1]] for key, value in after.items()
+        }  # A_i(j) - A_pre(j)
+        gains = (
+            ri[ri["model"] == model].groupby(["method", "size", "target"], sort=False)["ri"].mean()
+        )
         runs = list(dict.fromkeys(key[:2] for key in gains.index))
         if not runs:
             continue
         only_evaluated = [name for name in ood_datasets if name not in targets]
         cells = [(target, other) for target in targets for other in ood_datasets if other != target]
-        responses = {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
+        responses = (
+            {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
+        )
         responses["targets"] = [[gains[(*run, target)] for target in targets] for run in runs]
         if in_distribution in set(accuracy["dataset"]):
             inside = [(target, in_distribution) for target in targets]
-            responses["in_distribution"] = [[changes[(*run, *cell)] for cell in inside] for run in runs]
+            responses["in_distribution"] = [
+                [changes[(*run, *cell)] for cell in inside] for run in runs
+            ]
         for kind, found in of_model.groupby("distance", sort=False):
-            apart = np.array(list(to_targets(found, targets, ood_datasets, in_distribution).values()))
+            apart = np.array(
+                list(to_targets(found, targets, ood_datasets, in_distribution).values())
+            )
             for level, response in responses.items():
                 mantel = level == "pairs"
-                permuted = _renamed(found, [*targets, *only_evaluated], cells) if mantel else apart.__getitem__
+                permuted = (
+                    _renamed(found, [*targets, *only_evaluated], cells)
+                    if mantel
+                    else apart.__getitem__
+                )
                 sizes = (len(targets), len(only_evaluated)) if mantel else (len(targets),)
                 tested = _tested(permuted, np.array(response), sizes, mantel, confidence, seed)
                 lines += [(model, *runs[run], kind, level, *rest) for run, *rest in tested]
@@ -173,7 +198,9 @@ def association_table(
     return table.sort_values(KEYS[:3], kind="stable", key=lambda column: pd.factorize(column)[0])
 
 
-def _renamed(distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]) -> Permuted:
+def _renamed(
+    distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]
+) -> Permuted:
     """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
     matrix = matrix_of(distances).loc[names, names].to_numpy()
     rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
@@ -181,11 +208,18 @@ def _renamed(distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tupl
 
 
 def _tested(
-    permuted: Permuted, responses: np.ndarray, sizes: Sequence[int], pairs: bool, confidence: float, seed: int
+    permuted: Permuted,
+    responses: np.ndarray,
+    sizes: Sequence[int],
+    pairs: bool,
+    confidence: float,
+    seed: int,
 ) -> Iterator[tuple]:
     """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
     enough = (n := responses.shape[1]) >= FEWEST
-    orders, exact = permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
+    orders, exact = (
+        permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
+    )
     for statistic in STATISTICS:
         ranks = statistic == "spearman"
         undefined = np.full((2, len(responses)), np.nan)

@@ -13,7 +13,10 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
         return None
     space = grid.catalog.label_space(grid.datasets[dataset]).digest
     fitting = (name for name, entry in grid.datasets.items() if entry.role == "in_distribution")
-    return next((name for name in fitting if grid.catalog.label_space(grid.datasets[name]).digest == space), None)
+    return next(
+        (name for name in fitting if grid.catalog.label_space(grid.datasets[name]).digest == space),
+        None,
+    )
 
 
 def baselines(grid: Grid) -> list[dict]:
@@ -27,12 +30,23 @@ def baselines(grid: Grid) -> list[dict]:
     columns = ("model", "dataset", "accuracy", "source")
     rows = grid.catalog.table("baselines.csv", columns, ["accuracy"])
     own = {name for name, entry in grid.catalog.models.items() if entry.baseline}
-    rows += [row for row in grid.catalog.table("published.csv", columns, ["accuracy"]) if row["model"] in own]
+    rows += [
+        row
+        for row in grid.catalog.table("published.csv", columns, ["accuracy"])
+        if row["model"] in own
+    ]
     stated = {(row["model"], row["dataset"]): float(row["accuracy"]) for row in rows}
     return [
-        {"model": model, "dataset": name, "in_distribution": inside, "id": stated[model, inside], "ood": accuracy}
+        {
+            "model": model,
+            "dataset": name,
+            "in_distribution": inside,
+            "id": stated[model, inside],
+            "ood": accuracy,
+        }
         for name in grid.ood
-        if not grid.datasets[name].adversarially_filtered and (inside := in_distribution(grid, name))
+        if not grid.datasets[name].adversarially_filtered
+        and (inside := in_distribution(grid, name))
         for (model, dataset), accuracy in stated.items()
         if dataset == name and (model, inside) in stated
     ]

@@ -52,7 +52,9 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     return float(values[0]), float(low), float(high)
 
 
-def over_runs(values: np.ndarray, confidence: float, limits: tuple = (-np.inf, np.inf)) -> tuple[float, float, float]:
+def over_runs(
+    values: np.ndarray, confidence: float, limits: tuple = (-np.inf, np.inf)
+) -> tuple[float, float, float]:
     """Mean over the runs of targets and seeds, and its confidence interval over objects and, from three on, seeds.
 
     Args:
@@ -113,7 +115,9 @@ def variance_of_mean(values: np.ndarray) -> Variance:
         return Variance(of_objects, 0.0, 0.0, 1.0)
     scale = 1 / seeds / targets**2
     of_seeds = scale * observed.var(axis=1, ddof=1)
-    shared = scale * (drawn - drawn.mean(axis=1, keepdims=True)).var(axis=2).sum(axis=1) / (seeds - 1)
+    shared = (
+        scale * (drawn - drawn.mean(axis=1, keepdims=True)).var(axis=2).sum(axis=1) / (seeds - 1)
+    )
     whole = of_seeds.sum()
     freedom = (seeds - 1) * whole**2 / (of_seeds**2).sum() if whole else seeds - 1
     return Variance(of_objects, whole, shared.sum(), freedom)

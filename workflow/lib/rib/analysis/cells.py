@@ -51,14 +51,24 @@ def write_cells(
             `images`, lost or gained, the wrong prediction); `images` are dataset, class and WebP picture as base64.
     """
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
-    labels = {name: own["label"].to_numpy() for name, own in read_indexes(indexes, ["label"]).items()}
+    labels = {
+        name: own["label"].to_numpy() for name, own in read_indexes(indexes, ["label"]).items()
+    }
     folders = {path.parts[-3]: path.parent for path in prepared if path.parts[-3] in publishable}
-    opened = {name: PreparedDataset.open(path, name, Geometry(**geometry)) for name, path in folders.items()}
+    opened = {
+        name: PreparedDataset.open(path, name, Geometry(**geometry))
+        for name, path in folders.items()
+    }
     files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     before = lru_cache(1)(lambda model: read_rows(files[pretrained[model]].values(), READ))
-    tuned = sorted((run for run in files if run.size == size and run.method != PRETRAINED), key=lambda run: -run.seed)
-    runs = {f"{run.model}/{run.method}/{run.target}": run for run in tuned}  # the last one, of the lowest seed, stays
+    tuned = sorted(
+        (run for run in files if run.size == size and run.method != PRETRAINED),
+        key=lambda run: -run.seed,
+    )
+    runs = {
+        f"{run.model}/{run.method}/{run.target}": run for run in tuned
+    }  # the last one, of the lowest seed, stays
     found, places = {}, {}
     for cell, run in Progress(sorted(runs.items()), desc="explaining cells", unit="cell"):
         counted, flips = [], {"lost": [], "gained": []}
@@ -67,19 +77,35 @@ def write_cells(
                 was = before(run.model)[name]
                 _, lost, gained = compared(was, after, name, (pretrained[run.model], run)).values()
                 counted.append((spaces[name], labels[name][after["row"]], right(was), right(after)))
-                step = -(-len(labels[name]) * len(opened) // IMAGES)  # of which each dataset has as many candidates
+                step = -(
+                    -len(labels[name]) * len(opened) // IMAGES
+                )  # of which each dataset has as many candidates
                 candidate = (after["row"] % step == 0).to_numpy() & (name in opened)
                 for kind, flags, wrong in (("lost", lost, after), ("gained", gained, was)):
                     own = wrong.loc[flags & candidate, ["row", "prediction"]]
-                    flips[kind] += [(row // step, name, row, guess) for row, guess in own.itertuples(index=False)]
+                    flips[kind] += [
+                        (row // step, name, row, guess)
+                        for row, guess in own.itertuples(index=False)
+                    ]
         some = [(kind, *flip) for kind, own in flips.items() for flip in sorted(own)[: MOST[kind]]]
-        named = [(places.setdefault(it[2:4], len(places)), it[0], spaces[it[2]].names[it[4]]) for it in some]
+        named = [
+            (places.setdefault(it[2:4], len(places)), it[0], spaces[it[2]].names[it[4]])
+            for it in some
+        ]
         found[cell] = {"classes": lost_classes(counted), "flips": named}
-    images = [(name, spaces[name].names[labels[name][row]], _picture(opened[name], row)) for name, row in places]
-    write_text(cells, json.dumps({"images": images, "cells": found}, ensure_ascii=False, separators=(",", ":")))
+    images = [
+        (name, spaces[name].names[labels[name][row]], _picture(opened[name], row))
+        for name, row in places
+    ]
+    write_text(
+        cells,
+        json.dumps({"images": images, "cells": found}, ensure_ascii=False, separators=(",", ":")),
+    )
 
 
-def lost_classes(counted: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, np.ndarray]]) -> list[tuple]:
+def lost_classes(
+    counted: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, np.ndarray]],
+) -> list[tuple]:
     """Classes whose accuracy falls most: name, number of images, and how many are right before and after.
 
     Args:
@@ -88,7 +114,9 @@ def lost_classes(counted: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, n
     """
     sums: dict[tuple, list] = {}
     for space, *arrays in counted:
-        n, was, now = (np.bincount(arrays[0], by, len(space.keys)).astype(int) for by in (None, *arrays[1:]))
+        n, was, now = (
+            np.bincount(arrays[0], by, len(space.keys)).astype(int) for by in (None, *arrays[1:])
+        )
         for label in np.flatnonzero(n):
             entry = sums.setdefault(space.indices[label], [space.names[label], 0, 0, 0])
             entry[1:] = (a + int(b[label]) for a, b in zip(entry[1:], (n, was, now), strict=True))

@@ -26,7 +26,13 @@ from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 PRE_LOGITS = "pre_logits"
-DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, PRE_LOGITS: 5}  # see rib.models.layers
+DEPTHS = {
+    "stage1": 1,
+    "stage2": 2,
+    "stage3": 3,
+    "stage4": 4,
+    PRE_LOGITS: 5,
+}  # see rib.models.layers
 OTHERS = "others"  # dataset column of the mean over all datasets other than the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
@@ -46,7 +52,9 @@ class Kernel:
         """Kernel of features (n, d), in double precision; a UserError if too few images are left without a group."""
         n = len(features)
         if n - np.bincount(groups).max() < FEWEST:
-            raise UserError(f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}.")
+            raise UserError(
+                f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}."
+            )
         centred = features.astype(np.float64)
         centred -= centred.mean(axis=0)  # only reduces rounding errors
         values = centred @ centred.T
@@ -57,7 +65,9 @@ class Kernel:
 def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Sum rows by group: (n, ...) to (g, ...)."""
     order = np.argsort(groups, kind="stable")
-    return np.add.reduceat(values[order], np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0]), axis=0)
+    return np.add.reduceat(
+        values[order], np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0]), axis=0
+    )
 
 
 def hsic(one: Kernel, other: Kernel) -> np.ndarray:
@@ -68,10 +78,14 @@ def hsic(one: Kernel, other: Kernel) -> np.ndarray:
     groups, n = one.groups, len(one.groups)
     products = one.values * other.values
     within_products, within_one, within_other = (
-        _within(part, groups) for part in (_group_sums(products.T, groups).T, one.to_groups, other.to_groups)
+        _within(part, groups)
+        for part in (_group_sums(products.T, groups).T, one.to_groups, other.to_groups)
     )
     trace = _without(products.sum(axis=1), within_products, groups)
-    sum_one, sum_other = _without(one.sums, within_one, groups), _without(other.sums, within_other, groups)
+    sum_one, sum_other = (
+        _without(one.sums, within_one, groups),
+        _without(other.sums, within_other, groups),
+    )
     # 1^T K L 1 without a group: sum over the remaining images of the products of their sums over the remaining images.
     left = (one.sums[:, None] - one.to_groups) * (other.sums[:, None] - other.to_groups)
     cross = np.r_[one.sums @ other.sums, left.sum(axis=0) - _within(left, groups)]
@@ -92,13 +106,17 @@ def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.nda
 
 def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray:
     """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features."""
-    scale = (hsic(one, one) if own is None else own) * hsic(other, other)  # `own` may be known already
+    scale = (hsic(one, one) if own is None else own) * hsic(
+        other, other
+    )  # `own` may be known already
     return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
 
 
 def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
     """Linear CKA of (n, p) and (n, q) with the biased estimator, 0..1 (Kornblith et al. 2019, section 3, table 1)."""
-    one, other = (part - part.mean(axis=0) for part in (one.astype(np.float64), other.astype(np.float64)))
+    one, other = (
+        part - part.mean(axis=0) for part in (one.astype(np.float64), other.astype(np.float64))
+    )
     kernels = [part @ part.T for part in (one, other)]
     scale = np.prod([np.linalg.norm(kernel) for kernel in kernels])
     return float(np.sum(kernels[0] * kernels[1]) / scale) if scale else float("nan")
@@ -122,11 +140,16 @@ def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
     `parts` has the values (1 + g,) and the names of the g objects of each dataset.
     """
     objects = sorted(set().union(*(names for _, names in parts)))
-    left = [pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy() for values, names in parts]
+    left = [
+        pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy()
+        for values, names in parts
+    ]
     return np.r_[np.mean([values[0] for values, _ in parts]), np.mean(left, axis=0)]
 
 
-def cka_table(*, features: Iterable[Path], ood_datasets: Collection[str], confidence: float) -> pd.DataFrame:
+def cka_table(
+    *, features: Iterable[Path], ood_datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
     """The CKA of every fine-tuned run with its pretrained model, per dataset and layer.
 
     Args:
@@ -146,7 +169,12 @@ def cka_table(*, features: Iterable[Path], ood_datasets: Collection[str], confid
 
 
 def epoch_table(
-    *, before: Iterable[Path], after: Iterable[Path], snapshots: int, ood_datasets: Collection[str], confidence: float
+    *,
+    before: Iterable[Path],
+    after: Iterable[Path],
+    snapshots: int,
+    ood_datasets: Collection[str],
+    confidence: float,
 ) -> pd.DataFrame:
     """The CKA of the head's input with that of the pretrained model, at several times in training.
 
@@ -161,12 +189,19 @@ def epoch_table(
     Raises:
         UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
     """
-    names = {f"snapshot{number}": {"trained": 100 * number / snapshots} for number in range(1, snapshots + 1)}
+    names = {
+        f"snapshot{number}": {"trained": 100 * number / snapshots}
+        for number in range(1, snapshots + 1)
+    }
     return _table([*before, *after], names, PRE_LOGITS, ood_datasets, confidence)
 
 
 def _table(
-    features: Iterable[Path], names: Mapping, against: str | None, ood_datasets: Collection[str], confidence: float
+    features: Iterable[Path],
+    names: Mapping,
+    against: str | None,
+    ood_datasets: Collection[str],
+    confidence: float,
 ) -> pd.DataFrame:
     """Compare runs with their pretrained models: one row per run, name and dataset.
 
@@ -177,20 +212,31 @@ def _table(
     runs = by_run(features)
     tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
     if not tuned:
-        raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
+        raise UserError(
+            "representations: no fine-tuned run is chosen; choose methods and targets in config.yaml."
+        )
     found: dict[tuple, dict[str, tuple]] = {}
     cells = [(run.model, *part) for run in runs if run not in tuned for part in runs[run].items()]
     for model, dataset, path in Progress(cells, desc="CKA", unit="dataset"):
-        after = {run: paths[dataset] for run, paths in tuned.items() if run.model == model and dataset in paths}
+        after = {
+            run: paths[dataset]
+            for run, paths in tuned.items()
+            if run.model == model and dataset in paths
+        }
         for key, value in compare(path, after, against):
             found.setdefault(key, {})[dataset] = value
     lines = [
         (*run.values(RUN_COLUMNS), dataset, *names[name].values(), *rest)
         for run, name in itertools.product(tuned, names)
-        for dataset, *rest in _lines(run.target, found.get((run, name), {}), ood_datasets, confidence)
+        for dataset, *rest in _lines(
+            run.target, found.get((run, name), {}), ood_datasets, confidence
+        )
     ]
     further = next(iter(names.values()))
-    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", *further, "n", "cka", "ci_low", "ci_high", "biased"])
+    return pd.DataFrame(
+        lines,
+        columns=[*RUN_COLUMNS, "dataset", *further, "n", "cka", "ci_low", "ci_high", "biased"],
+    )
 
 
 def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Iterator[tuple]:
@@ -209,12 +255,16 @@ def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Ite
     index, first = _index(before), load_file(before)
     names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
     if against is not None and against not in first:
-        raise UserError(f"config, representations.layers: '{against}' is needed for comparison; add it to the list.")
+        raise UserError(
+            f"config, representations.layers: '{against}' is needed for comparison; add it to the list."
+        )
     kernels = {layer: Kernel.of(part, groups, before.stem) for layer, part in first.items()}
     own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
     for run, path in after.items():
         if not _index(path).equals(index):
-            raise UserError(f"{path} and {before} are of different images; delete both and run again.")
+            raise UserError(
+                f"{path} and {before} are of different images; delete both and run again."
+            )
         for name, part in load_file(path).items():
             layer = against or name
             values = cka(kernels[layer], Kernel.of(part, groups, before.stem), own[layer])
@@ -222,14 +272,28 @@ def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Ite
 
 
 def _index(features: Path) -> pd.DataFrame:
-    return pd.read_parquet(features.with_suffix(".index.parquet"), columns=["image_id", "object_id"])
+    return pd.read_parquet(
+        features.with_suffix(".index.parquet"), columns=["image_id", "object_id"]
+    )
 
 
-def _lines(target: str, own: Mapping[str, tuple], ood_datasets: Collection[str], confidence: float) -> list[tuple]:
+def _lines(
+    target: str, own: Mapping[str, tuple], ood_datasets: Collection[str], confidence: float
+) -> list[tuple]:
     """Dataset, n, CKA with its confidence interval, and plain CKA, of each dataset and of the mean over the others."""
-    if others := [part for dataset, part in own.items() if dataset in ood_datasets and dataset != target]:
+    if others := [
+        part for dataset, part in own.items() if dataset in ood_datasets and dataset != target
+    ]:
         values, names, plain, n = zip(*others, strict=True)
-        own = {**own, OTHERS: (mean_over(list(zip(values, names, strict=True))), None, np.mean(plain), sum(n))}
+        own = {
+            **own,
+            OTHERS: (
+                mean_over(list(zip(values, names, strict=True))),
+                None,
+                np.mean(plain),
+                sum(n),
+            ),
+        }
     return [
         (dataset, n, values[0], *jackknife_interval(values, confidence), plain)
         for dataset, (values, _, plain, n) in own.items()

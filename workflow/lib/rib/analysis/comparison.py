@@ -74,8 +74,12 @@ class Effects:
     columns: dict[Hashable, tuple[Hashable, slice]]
     # (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate
     values: np.ndarray
-    parts: np.ndarray  # (names, columns, objects) contribution of each object to the mean over seeds
-    untested: Set[tuple[str, Hashable]] = frozenset()  # names and columns that are left out of comparisons
+    parts: (
+        np.ndarray
+    )  # (names, columns, objects) contribution of each object to the mean over seeds
+    untested: Set[tuple[str, Hashable]] = (
+        frozenset()
+    )  # names and columns that are left out of comparisons
     # names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed
     once: Set[tuple[str, Hashable]] = frozenset()
 
@@ -96,18 +100,29 @@ class Effects:
 
 
 def effects_of(
-    ood: Mapping[State, Ood], parts: Mapping[State, np.ndarray], size: str, unfinished: Collection[str] = ()
+    ood: Mapping[State, Ood],
+    parts: Mapping[State, np.ndarray],
+    size: str,
+    unfinished: Collection[str] = (),
 ) -> Effects:
     """Collect the effects of one model's runs with the same training subset; unfinished methods are not tested."""
     states = [state for state in ood if state[3] == size]
     methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
-    model, own = states[0][0], {method: {state[4] for state in states if state[1] == method} for method in methods}
+    model, own = (
+        states[0][0],
+        {method: {state[4] for state in states if state[1] == method} for method in methods},
+    )
     once = {method: min(found) for method, found in own.items() if len(found) < len(seeds)}
 
     def table(value: Mapping[State, np.ndarray]) -> np.ndarray:
         """Array (methods and pretrained, targets, seeds, ...)."""
         runs = [[[(m, t, size, once.get(m, s)) for s in seeds] for t in targets] for m in methods]
-        found = np.array([[[value[model, *run, None] for run in part] for part in of_method] for of_method in runs])
+        found = np.array(
+            [
+                [[value[model, *run, None] for run in part] for part in of_method]
+                for of_method in runs
+            ]
+        )
         return np.concatenate([found, np.zeros_like(found[:1])])
 
     by_target = table(parts).mean(axis=2)
@@ -122,7 +137,9 @@ def effects_of(
     )
 
 
-def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int) -> np.ndarray:
+def sign_flip_p(
+    parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+) -> np.ndarray:
     """Two-sided p of differences between methods, when the signs of the objects' contributions are random.
 
     From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as normal with the
@@ -149,7 +166,9 @@ def sign_flip_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int,
     return p
 
 
-def _drawn_p(parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int) -> np.ndarray:
+def _drawn_p(
+    parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+) -> np.ndarray:
     """The fraction of random signs with at least the observed absolute difference, counting the observed one."""
     used, places = np.unique(pairs, return_inverse=True)
     first, second = places.reshape(-1, 2).T
@@ -196,7 +215,10 @@ def letters(alike: np.ndarray) -> list[str]:
             split = (groups - both) | {group - {one} for group in both for one in pair}
             groups = {group for group in split if not any(group < other for other in split)}
     ordered = enumerate(sorted(groups, key=sorted))
-    named = [(group, string.ascii_lowercase[number % 26] + str(number // 26 or "")) for number, group in ordered]
+    named = [
+        (group, string.ascii_lowercase[number % 26] + str(number // 26 or ""))
+        for number, group in ordered
+    ]
     return ["".join(name for group, name in named if item in group) for item in range(len(alike))]
 
 
@@ -208,19 +230,35 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
         interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
     """
     lines, pairs = [], list(itertools.combinations(range(len(effects.names)), 2))
-    flipped, left_out = sign_flip_p(effects.parts, pairs, draws, seed) if effects.few_seeds else None, effects.left_out
+    flipped, left_out = (
+        sign_flip_p(effects.parts, pairs, draws, seed) if effects.few_seeds else None,
+        effects.left_out,
+    )
     for place, (column, (family, _)) in enumerate(effects.columns.items()):
         for pair, places in enumerate(pairs):
-            names, sides = [effects.names[one] for one in places], [effects.of(one, column) for one in places]
+            names, sides = (
+                [effects.names[one] for one in places],
+                [effects.of(one, column) for one in places],
+            )
             if len({side.shape for side in sides}) > 1:
                 sides = [side.mean(axis=1, keepdims=True) for side in sides]
             apart = sides[0] - sides[1]
             tested = left_out.isdisjoint((name, column) for name in names)
-            p = np.nan if not tested else flipped[pair, place] if effects.few_seeds else p_over_runs(apart)
+            p = (
+                np.nan
+                if not tested
+                else flipped[pair, place]
+                if effects.few_seeds
+                else p_over_runs(apart)
+            )
             over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
-            lines.append((family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds))
+            lines.append(
+                (family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds)
+            )
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
-    table["p_holm"] = table.dropna(subset=["p"]).groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
+    table["p_holm"] = (
+        table.dropna(subset=["p"]).groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
+    )
     return table
 
 
@@ -233,8 +271,12 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
         pretrained (better, worse or not told apart in comparison with the pretrained model).
     """
     own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
-    sign = np.zeros((len(own) + 1, len(own) + 1), int)  # 1 where the first is better than the second
-    sign[np.triu_indices(len(sign), 1)] = np.sign(comparisons["difference"]) * (comparisons["p_holm"] <= 1 - confidence)
+    sign = np.zeros(
+        (len(own) + 1, len(own) + 1), int
+    )  # 1 where the first is better than the second
+    sign[np.triu_indices(len(sign), 1)] = np.sign(comparisons["difference"]) * (
+        comparisons["p_holm"] <= 1 - confidence
+    )
     sign -= sign.T
     order = np.argsort(-own["mri"].to_numpy(), kind="stable")
     among = sign[np.ix_(order, order)]
@@ -242,7 +284,9 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
         rank_best=1 + (among < 0).sum(axis=1),
         rank_worst=len(order) - (among > 0).sum(axis=1),
         letters=letters(among == 0),
-        pretrained=[{1: "better", 0: "not told apart", -1: "worse"}[value] for value in sign[order, -1]],
+        pretrained=[
+            {1: "better", 0: "not told apart", -1: "worse"}[value] for value in sign[order, -1]
+        ],
     )
 
 
@@ -272,7 +316,9 @@ def differences_from(
     return table.reset_index()
 
 
-def smallest_difference(effects: Effects, methods: Sequence[str], tests: int, confidence: float) -> float:
+def smallest_difference(
+    effects: Effects, methods: Sequence[str], tests: int, confidence: float
+) -> float:
     """Median over pairs of methods of `smallest_told`, in percentage points.
 
     Pairs that are right on the same images in all runs are left out: that nothing varies tells
@@ -293,10 +339,16 @@ def _mri_values(effects: Effects) -> dict[str, np.ndarray]:
     return dict(zip(effects.names, effects.values[:, targets], strict=True))
 
 
-def tables_of(effects: Effects, confidence: float, draws: int, seed: int, compare_to: str) -> dict[str, pd.DataFrame]:
+def tables_of(
+    effects: Effects, confidence: float, draws: int, seed: int, compare_to: str
+) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size; some may be empty."""
     every = compare(effects, confidence, draws, seed)
-    own = every[every["other"] == PRETRAINED].rename(columns={"difference": "ri"}).sort_values("method", kind="stable")
+    own = (
+        every[every["other"] == PRETRAINED]
+        .rename(columns={"difference": "ri"})
+        .sort_values("method", kind="stable")
+    )
     tested = every.dropna(subset=["p"])
     found = {
         "seeds_ri": own.dropna(subset=["target"]),
@@ -308,14 +360,18 @@ def tables_of(effects: Effects, confidence: float, draws: int, seed: int, compar
     differences = differences_from(effects, methods, compare_to, confidence, seed)
     tests = len(found["comparisons"])
     smallest = smallest_difference(effects, methods, tests, confidence)
-    ranking = ranking.assign(**{name: differences[name].to_numpy() for name in REFERENCE}, smallest_difference=smallest)
+    ranking = ranking.assign(
+        **{name: differences[name].to_numpy() for name in REFERENCE}, smallest_difference=smallest
+    )
     return found | {"ranking": ranking}
 
 
 def few_objects(table: pd.DataFrame) -> str:
     """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty for others."""
     fewest = table["objects"].min() if "objects" in table else np.nan
-    few = f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
+    few = (
+        f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
+    )
     return few if fewest < FEWEST_OBJECTS else ""
 
 
@@ -338,17 +394,31 @@ def comparison_tables(
     found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
     for of_model in read_counts(counts):
-        plain = of_model.of([place for place, state in enumerate(of_model.states) if state[-1] is None])
-        ood = ood_accuracies(plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups)
-        parts = {s: after - before for s, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()}
+        plain = of_model.of(
+            [place for place, state in enumerate(of_model.states) if state[-1] is None]
+        )
+        ood = ood_accuracies(
+            plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups
+        )
+        parts = {
+            s: after - before
+            for s, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()
+        }
         for size in sorted({state[3] for state in ood}):
             model = plain.states[0][0]
-            left_out = set(unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"])
+            left_out = set(
+                unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"]
+            )
             effects = effects_of(ood, parts, size, left_out)
             tables = tables_of(effects, confidence, draws, seed, compare_to)
-            objects = ri_objects(plain, [*filter(None, effects.columns)], ood_datasets, source_groups)
+            objects = ri_objects(
+                plain, [*filter(None, effects.columns)], ood_datasets, source_groups
+            )
             for name, table in tables.items():
-                of_rows = [objects.get(target, objects[None]) for target in table.get("target", [None] * len(table))]
+                of_rows = [
+                    objects.get(target, objects[None])
+                    for target in table.get("target", [None] * len(table))
+                ]
                 tables[name] = table.assign(model=model, size=size, objects=of_rows)
             found.append(tables)
     whole = {}

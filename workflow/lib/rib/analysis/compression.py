@@ -19,7 +19,9 @@ SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 def compressed_size(data: bytes) -> int:
     """LZMA-compressed size in bytes, with a window that covers all the data."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": max(SMALLEST_WINDOW, len(data))}]
+    filters = [
+        {"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": max(SMALLEST_WINDOW, len(data))}
+    ]
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
 
 
@@ -38,13 +40,19 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
     n, side, *_ = next(iter(images.values())).shape
     note = f"LZMA of {3 * n * side**2 / 1e6:.1f} MB per set, {side} px, window of both"
     lines = []
-    for first, second in Progress(list(itertools.combinations(data, 2)), desc="compressing", unit="pair"):
+    for first, second in Progress(
+        list(itertools.combinations(data, 2)), desc="compressing", unit="pair"
+    ):
         both = compressed_size(data[first] + data[second])
-        lines.append((first, second, "ncd", normalised_distance(alone[first], alone[second], both), n, note))
+        lines.append(
+            (first, second, "ncd", normalised_distance(alone[first], alone[second], both), n, note)
+        )
     return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
 
 
-def compression_of(*, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float) -> pd.DataFrame:
+def compression_of(
+    *, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float
+) -> pd.DataFrame:
     """`compression_table` of as many images as the smallest dataset has and the budget allows.
 
     The test split is used where there is one. Raises a UserError if no image fits the budget, `megabytes` of pixels.
@@ -57,5 +65,7 @@ def compression_of(*, datasets: Sequence[DatasetFiles], view: DatasetView, megab
             f"distances.compressed_megabytes: an image of {side} px takes {each / 1e6:.2f} MB; set at least that."
         )
     chosen = [subset(dataset, str(n)) for dataset in loaded]
-    images = {part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen}
+    images = {
+        part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen
+    }
     return compression_table(images)

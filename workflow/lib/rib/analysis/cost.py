@@ -18,7 +18,19 @@ from rib.config.run import PRETRAINED
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
-JOB = ["stage", "model", "target", "method", "size", "seed", "seconds", "images", "megabytes", "device", "record"]
+JOB = [
+    "stage",
+    "model",
+    "target",
+    "method",
+    "size",
+    "seed",
+    "seconds",
+    "images",
+    "megabytes",
+    "device",
+    "record",
+]
 
 
 def jobs_of(records: Sequence[str]) -> pd.DataFrame:
@@ -37,8 +49,13 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
         said = read_json(manifest) if manifest.is_file() else {}
         device, spent = said.get("device", ""), (float("nan"), float("nan"))
         if found := made.get(path):
-            spent = found["seconds" if device == "cuda" else "cpu_seconds"], sum(found["sizes"].values()) / 1e6
-        lines.append((*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], device, path))
+            spent = (
+                found["seconds" if device == "cuda" else "cpu_seconds"],
+                sum(found["sizes"].values()) / 1e6,
+            )
+        lines.append(
+            (*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], device, path)
+        )
     return pd.DataFrame(lines, columns=JOB)
 
 
@@ -53,14 +70,20 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
         (passed through training) and megabytes (of fine-tuning and merging); methods with a missing record are left out.
     """
     lines = []
-    for (model, size), part in jobs[jobs["method"] != PRETRAINED].groupby(["model", "size"], sort=False):
+    for (model, size), part in jobs[jobs["method"] != PRETRAINED].groupby(
+        ["model", "size"], sort=False
+    ):
         before = jobs[(jobs["model"] == model) & (jobs["method"] == PRETRAINED)]
         for method in [name for name in parents if name in set(part["method"])]:
-            trained = part["method"].isin(_with_needed(method, parents)) & (part["stage"] == "finetune")
+            trained = part["method"].isin(_with_needed(method, parents)) & (
+                part["stage"] == "finetune"
+            )
             own = part[trained | ((part["method"] == method) & (part["stage"] != "finetune"))]
             own = own.drop_duplicates("record")  # variants of a method share Fisher information
             if own["seconds"].isna().any() or before["seconds"].isna().any():
-                log.warning("cost of %s, %s: left out, since a job's record is missing", model, method)
+                log.warning(
+                    "cost of %s, %s: left out, since a job's record is missing", model, method
+                )
                 continue
             seeds = part[part["method"] == method]["seed"].nunique()
             seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
@@ -69,8 +92,20 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             images = own.loc[own["stage"] == "finetune", "images"].sum() / seeds
             stored = own.loc[own["stage"] != "evaluate", "megabytes"].sum() / seeds
             jobs_needed = len(own) / seeds + len(before)
-            lines.append((model, method, size, devices, jobs_needed, *seconds, seconds.sum(), images, stored))
-    columns = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
+            lines.append(
+                (model, method, size, devices, jobs_needed, *seconds, seconds.sum(), images, stored)
+            )
+    columns = [
+        "model",
+        "method",
+        "size",
+        "device",
+        "jobs",
+        *STAGES,
+        "seconds",
+        "images",
+        "megabytes",
+    ]
     return pd.DataFrame(lines, columns=columns).astype({"jobs": int, "images": int})
 
 
@@ -93,7 +128,9 @@ def cost_of(
         shared_fisher: records of the Fisher information that a method's trainings on all targets share, by method.
     """
     jobs = jobs_of(records)
-    merging = [jobs_of(paths).assign(method=method, stage="merge") for method, paths in fisher.items()]
+    merging = [
+        jobs_of(paths).assign(method=method, stage="merge") for method, paths in fisher.items()
+    ]
     training = [
         jobs_of(paths).assign(method=method, stage="finetune", size=size)
         for method, paths in shared_fisher.items()

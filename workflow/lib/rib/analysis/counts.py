@@ -47,14 +47,18 @@ class Counts:
     datasets: list[str]  # names, in the rows' order
     objects: int  # total number of objects
     places: dict[str, np.ndarray]  # by dataset, (n,) ascending indices of its objects
-    labels: dict[str, np.ndarray]  # by dataset, (n,) class of each object, an index into the dataset's label space
+    labels: dict[
+        str, np.ndarray
+    ]  # by dataset, (n,) class of each object, an index into the dataset's label space
     images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
     correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
     # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source image
     # the target has too, by its id or since images are identical. Pairs without any are left out.
     shared: Shared = field(default_factory=dict)
 
-    def accuracy_on(self, dataset: str, weights: np.ndarray, states: Index, objects: Index) -> np.ndarray:
+    def accuracy_on(
+        self, dataset: str, weights: np.ndarray, states: Index, objects: Index
+    ) -> np.ndarray:
         """Accuracies (replicates, states) in percent, with weights (replicates, all objects); NaN where these are 0."""
         counted = weights[:, self.places[dataset][objects]].astype(np.float64)
         right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
@@ -89,15 +93,24 @@ def _read_rows(path: Path) -> tuple[Run, Rows]:
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
     names = table["dataset"].dictionary_encode().combine_chunks()
     alpha, row, rank = (table[column].to_numpy() for column in ("alpha", "row", "rank"))
-    return run_of(path), Rows(alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank)
+    return run_of(path), Rows(
+        alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank
+    )
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in a table of evaluation rows."""
     for key, own in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         dataset, names = pd.factorize(own["dataset"], sort=True)
-        alpha, row, rank = own["alpha"].to_numpy(float), own["row"].to_numpy(), own["rank"].to_numpy()
-        yield Run(**dict(zip(RUN_COLUMNS, key, strict=True))), Rows(alpha, dataset, list(names), row, rank)
+        alpha, row, rank = (
+            own["alpha"].to_numpy(float),
+            own["row"].to_numpy(),
+            own["rank"].to_numpy(),
+        )
+        yield (
+            Run(**dict(zip(RUN_COLUMNS, key, strict=True))),
+            Rows(alpha, dataset, list(names), row, rank),
+        )
 
 
 def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
@@ -124,22 +137,38 @@ def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]
             first, images, place, objects = scored[dataset]
             if not np.array_equal(shown, images):
                 raise different_images(dataset, first, run)
-            correct = np.bincount(place[rows[part.rank[own] == 0]], minlength=len(objects)).astype(np.uint16)
-            found.setdefault((*state, None if np.isnan(alpha) else float(alpha)), {})[dataset] = correct
+            correct = np.bincount(place[rows[part.rank[own] == 0]], minlength=len(objects)).astype(
+                np.uint16
+            )
+            found.setdefault((*state, None if np.isnan(alpha) else float(alpha)), {})[dataset] = (
+                correct
+            )
     states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
     for state, (dataset, (first, *_)) in product(states, scored.items()):
         if dataset not in found[state]:
-            raise different_images(dataset, first, Run(**dict(zip(RUN_COLUMNS, state, strict=False))))
-    ids = {dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()}
+            raise different_images(
+                dataset, first, Run(**dict(zip(RUN_COLUMNS, state, strict=False)))
+            )
+    ids = {
+        dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()
+    }
     every = pd.Index(np.unique(np.concatenate([own.to_numpy(object) for own in ids.values()])))
     return Counts(
         states=states,
         datasets=list(scored),
         objects=len(every),
         places={dataset: every.get_indexer(own) for dataset, own in ids.items()},
-        labels={name: objects.get_level_values("label").to_numpy() for name, (*_, objects) in scored.items()},
-        images={name: np.bincount(place[rows]).astype(np.uint16) for name, (_, rows, place, _) in scored.items()},
-        correct={dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored},
+        labels={
+            name: objects.get_level_values("label").to_numpy()
+            for name, (*_, objects) in scored.items()
+        },
+        images={
+            name: np.bincount(place[rows]).astype(np.uint16)
+            for name, (_, rows, place, _) in scored.items()
+        },
+        correct={
+            dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored
+        },
         shared=shared_objects(
             {name: (indexes[name], rows, place) for name, (_, rows, place, _) in scored.items()},
             {state[STATE.index("target")] for state in states},
@@ -187,7 +216,9 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.Mu
     return place, groups.size().index
 
 
-def read_indexes(paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS) -> dict[str, pd.DataFrame]:
+def read_indexes(
+    paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS
+) -> dict[str, pd.DataFrame]:
     """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset."""
     return {path.parts[-3]: pd.read_parquet(path, columns=list(columns)) for path in paths}
 
@@ -251,13 +282,21 @@ def write_counts(counts: Counts, path: Path) -> None:
     `shared/<target>/<dataset>` for pairs that share source images, of leak-free results.
     """
     facts = {"states": counts.states, "datasets": counts.datasets, "objects": counts.objects}
-    arrays = {"facts": np.array(json.dumps(facts, default=int))}  # seeds have a type that JSON doesn't support
+    arrays = {
+        "facts": np.array(json.dumps(facts, default=int))
+    }  # seeds have a type that JSON doesn't support
     for dataset in counts.datasets:
         arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in OF_ALL_STATES}
-    arrays |= {f"shared/{target}/{dataset}": objects for (target, dataset), objects in counts.shared.items()}
+    arrays |= {
+        f"shared/{target}/{dataset}": objects
+        for (target, dataset), objects in counts.shared.items()
+    }
     for model in dict.fromkeys(state[0] for state in counts.states):
         own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
-        arrays |= {f"correct/{model}/{name}": _packed(it, counts.images[name]) for name, it in own.correct.items()}
+        arrays |= {
+            f"correct/{model}/{name}": _packed(it, counts.images[name])
+            for name, it in own.correct.items()
+        }
     np.savez_compressed(path, **arrays)
 
 
@@ -272,15 +311,23 @@ def read_counts(path: Path) -> Iterable[Counts]:
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         states = [tuple(state) for state in facts["states"]]
-        common = {part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]} for part in OF_ALL_STATES}
+        common = {
+            part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]}
+            for part in OF_ALL_STATES
+        }
         pairs = [tuple(name.split("/")[1:]) for name in stored.files if name.startswith("shared/")]
-        shared = {(target, dataset): stored[f"shared/{target}/{dataset}"] for target, dataset in pairs}
+        shared = {
+            (target, dataset): stored[f"shared/{target}/{dataset}"] for target, dataset in pairs
+        }
         for model in dict.fromkeys(state[0] for state in states):
             yield Counts(
                 states=[state for state in states if state[0] == model],
                 datasets=facts["datasets"],
                 objects=facts["objects"],
-                correct={name: _unpacked(stored[f"correct/{model}/{name}"], n) for name, n in common["images"].items()},
+                correct={
+                    name: _unpacked(stored[f"correct/{model}/{name}"], n)
+                    for name, n in common["images"].items()
+                },
                 shared=shared,
                 **common,
             )
@@ -292,4 +339,8 @@ def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
-    return packed if images.max() > 1 else np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)
+    return (
+        packed
+        if images.max() > 1
+        else np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)
+    )

@@ -23,7 +23,9 @@ Coverage = dict[tuple[str, str], dict[str, np.ndarray]]
 
 def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
     """Label spaces of prepared datasets by name."""
-    return {own.name: LabelSpace.from_json(read_json(own.folder / "classes.json")) for own in datasets}
+    return {
+        own.name: LabelSpace.from_json(read_json(own.folder / "classes.json")) for own in datasets
+    }
 
 
 def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView) -> Coverage:
@@ -34,6 +36,11 @@ def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView
     for target, size in {state[2:4] for state in counts.states if state[1] != PRETRAINED}:
         trained = set(subset(whole(target), size).labels)
         outputs = {output for label in trained for output in spaces[target].indices[label]}
-        seen = {name: [not outputs.isdisjoint(row) for row in spaces[name].indices] for name in counts.datasets}
-        found[target, size] = {name: np.array(own)[counts.labels[name]] for name, own in seen.items()}
+        seen = {
+            name: [not outputs.isdisjoint(row) for row in spaces[name].indices]
+            for name in counts.datasets
+        }
+        found[target, size] = {
+            name: np.array(own)[counts.labels[name]] for name, own in seen.items()
+        }
     return found

@@ -40,7 +40,9 @@ def data_and_models(
     """
     evaluated = pd.read_csv(accuracy).groupby("dataset")["n"].max()
     objects = read_objects(indexes)
-    same = identical_table({name: facts["label"] for name, facts in datasets.items()}, indexes, classes)
+    same = identical_table(
+        {name: facts["label"] for name, facts in datasets.items()}, indexes, classes
+    )
     lines = []
     for (name, facts), manifest in zip(datasets.items(), prepared, strict=True):
         images = len(objects[name])
@@ -97,7 +99,9 @@ def head_of(facts: Mapping[str, object]) -> str:
     return "published with the weights"
 
 
-def identical_table(labels: Mapping[str, str], indexes: Sequence[Path], classes: Sequence[Path]) -> pd.DataFrame:
+def identical_table(
+    labels: Mapping[str, str], indexes: Sequence[Path], classes: Sequence[Path]
+) -> pd.DataFrame:
     """Numbers of identical images of each dataset, which the log has too if there are any.
 
     Args:
@@ -114,9 +118,15 @@ def identical_table(labels: Mapping[str, str], indexes: Sequence[Path], classes:
     lines = []
     for name, label in labels.items():
         own = photos[name]
-        shared_with = {labels[other]: identical_to(own, theirs) for other, theirs in photos.items() if other != name}
+        shared_with = {
+            labels[other]: identical_to(own, theirs)
+            for other, theirs in photos.items()
+            if other != name
+        }
         in_another = _any_of(shared_with.values(), len(own))
-        named = ", ".join(f"{other} {images.sum()}" for other, images in shared_with.items() if images.any())
+        named = ", ".join(
+            f"{other} {images.sum()}" for other, images in shared_with.items() if images.any()
+        )
         flags = identical_images(own), in_another, conflicting[name]
         identical, shared, other_class = (int(images.sum()) for images in flags)
         if identical or shared:
@@ -145,7 +155,9 @@ def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
     return np.array([" ".join(map(str, outputs)) for outputs in space.indices])[labels]
 
 
-def _of_other_classes(photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _of_other_classes(
+    photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Which images of each dataset are identical to one of another class: (n,) bool."""
     _, classes = np.unique(np.concatenate([*outputs.values()]), return_inverse=True)
     conflicting = of_other_classes(pa.concat_arrays(photos.values()), classes)

@@ -44,7 +44,9 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between the rows of (n, d) and (m, d): (n, m), never negative."""
     middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # centring reduces rounding errors
     first, second = first - middle, second - middle
-    return np.maximum((first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T, 0)
+    return np.maximum(
+        (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T, 0
+    )
 
 
 def covariance_root(features: np.ndarray) -> np.ndarray:
@@ -86,10 +88,16 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
         raise ValueError("OTDD needs samples of equal size")
     pair = (first, second)
     places = [np.unique(sample.labels, return_inverse=True)[1] for sample in pair]
-    classes = [[one.features[own == i] for i in range(own.max() + 1)] for one, own in zip(pair, places, strict=True)]
+    classes = [
+        [one.features[own == i] for i in range(own.max() + 1)]
+        for one, own in zip(pair, places, strict=True)
+    ]
     if not gaussian:
         classes = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in classes]
-    cost = squared_distances(first.features, second.features) + gaussian_distances(*classes)[np.ix_(*places)]
+    cost = (
+        squared_distances(first.features, second.features)
+        + gaussian_distances(*classes)[np.ix_(*places)]
+    )
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
@@ -99,7 +107,9 @@ def median_distance(samples: Sequence[np.ndarray]) -> float:
     Source: Gretton et al. 2012, section 8; only the first images of large samples are used.
     """
     pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
-    return float(np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)])))
+    return float(
+        np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)]))
+    )
 
 
 def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
@@ -112,7 +122,9 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
     """
     pairs = ((first, first), (second, second), (first, second))
     *within, between = (np.exp(squared_distances(x, y) / (-2 * bandwidth**2)) for x, y in pairs)
-    means = ((values.sum() - np.trace(values)) / (len(values) * (len(values) - 1)) for values in within)
+    means = (
+        (values.sum() - np.trace(values)) / (len(values) * (len(values) - 1)) for values in within
+    )
     return float(sum(means) - 2 * between.mean())
 
 
@@ -140,14 +152,22 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
     points = f"labels as points: fewer than {FEWEST} images per class in some sets"
     labels = "labels as Gaussians" if gaussian else points
     bandwidth = median_distance(features)
-    axes, explained = principal_axes(features, min(features[0].shape[1], (n - 1) // SAMPLE_PER_DIMENSION))
+    axes, explained = principal_axes(
+        features, min(features[0].shape[1], (n - 1) // SAMPLE_PER_DIMENSION)
+    )
     fitted = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
     lines = []
     for pair in Progress(list(itertools.combinations(samples, 2)), desc="distances", unit="pair"):
         first, second = (samples[name] for name in pair)
         lines += [
             (*pair, "otdd", otdd(first, second, gaussian), n, labels),
-            (*pair, "mmd2", mmd2(first.features, second.features, bandwidth), n, f"bandwidth {bandwidth:.4g}"),
+            (
+                *pair,
+                "mmd2",
+                mmd2(first.features, second.features, bandwidth),
+                n,
+                f"bandwidth {bandwidth:.4g}",
+            ),
             (*pair, "frechet", frechet(first.features @ axes, second.features @ axes), n, fitted),
         ]
     return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])

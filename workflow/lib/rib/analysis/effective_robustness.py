@@ -56,7 +56,9 @@ class Line:
         self.slope, self.intercept, self.correlation = found.slope, found.intercept, found.rvalue
         self.models, self.lowest, self.highest = len(x), np.min(inside), np.max(inside)
         self.centre, self.spread = x.mean(), ((x - x.mean()) ** 2).sum()
-        self.residual = np.sqrt(((y - (found.intercept + found.slope * x)) ** 2).sum() / (len(x) - 2))
+        self.residual = np.sqrt(
+            ((y - (found.intercept + found.slope * x)) ** 2).sum() / (len(x) - 2)
+        )
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
         """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""
@@ -73,10 +75,15 @@ class Line:
 
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
     """The line of each dataset, from the dataset, id and ood (percent) of each model."""
-    return {name: Line(part["id"], part["ood"]) for name, part in baselines.groupby("dataset", sort=False)}
+    return {
+        name: Line(part["id"], part["ood"])
+        for name, part in baselines.groupby("dataset", sort=False)
+    }
 
 
-def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def robustness_table(
+    accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence: float
+) -> pd.DataFrame:
     """Effective robustness of every fine-tuned run on every dataset that has a line.
 
     Args:
@@ -88,7 +95,9 @@ def robustness_table(accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence
         ood_after, rho_after, low, high (confidence interval of rho_after), change (rho_after - rho_before);
         extrapolated: whether the accuracy before or after is outside the range of the line's models.
     """
-    half = 50 / accuracy["n"]  # at least half an image is counted as right and as wrong, so that logits are finite
+    half = (
+        50 / accuracy["n"]
+    )  # at least half an image is counted as right and as wrong, so that logits are finite
     scored = accuracy.assign(accuracy=accuracy["accuracy"].clip(half, 100 - half))
     tuned = scored["method"] != PRETRAINED
     after = scored[tuned].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy")
@@ -118,7 +127,9 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(**{key: [getattr(line, key) for line in lines] for key in columns})
 
 
-def robustness_tables(*, accuracy: Path, baselines: Iterable[Mapping], confidence: float) -> dict[str, pd.DataFrame]:
+def robustness_tables(
+    *, accuracy: Path, baselines: Iterable[Mapping], confidence: float
+) -> dict[str, pd.DataFrame]:
     """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`.
 
     Args:

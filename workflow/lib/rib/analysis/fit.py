@@ -32,14 +32,28 @@ def fit_table(
         can_fit: methods whose runs are unfinished below the threshold (0 to 1; None for no threshold).
         whole_targets: whether runs of size `all` train on the images that are evaluated.
     """
-    on_target = accuracy[accuracy["target"] == accuracy["dataset"]].set_index(RUN_COLUMNS)["accuracy"].to_dict()
+    on_target = (
+        accuracy[accuracy["target"] == accuracy["dataset"]]
+        .set_index(RUN_COLUMNS)["accuracy"]
+        .to_dict()
+    )
     lines = []
     for run, own in fits.items():
         if run.method != PRETRAINED:
             key = run.values(RUN_COLUMNS)
             merged = on_target.get(key) if whole_targets and run.size == ALL else None
-            below = any(fit < (threshold or 0) for name, fit in own.items() if parent_of(name)["method"] in can_fit)
-            lines.append((*key, 100 * own[run.method] if run.method in own else merged, "yes" if below else "no"))
+            below = any(
+                fit < (threshold or 0)
+                for name, fit in own.items()
+                if parent_of(name)["method"] in can_fit
+            )
+            lines.append(
+                (
+                    *key,
+                    100 * own[run.method] if run.method in own else merged,
+                    "yes" if below else "no",
+                )
+            )
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).astype({"fit": float})
 
 
@@ -55,7 +69,9 @@ def mark_tables(tables: Iterable[Path], fit: Path) -> None:
     row covers the runs that agree with it in all run columns of its table; target `mean` stands for all targets and seeds.
     With a column `chosen`, it covers the runs of that method.
     """
-    runs = pd.read_csv(fit, dtype=str, keep_default_na=False)  # as text, so that tables keep their numbers as they are
+    runs = pd.read_csv(
+        fit, dtype=str, keep_default_na=False
+    )  # as text, so that tables keep their numbers as they are
     runs["fit"] = pd.to_numeric(runs["fit"])
     for path in tables:
         columns = set(pd.read_csv(path, nrows=0))
@@ -71,7 +87,11 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     means = [runs.assign(target=MEAN, seed="")] if "target" in keys else []
     covered = pd.concat([runs, *means]).groupby(keys, as_index=False)
     covered = covered.agg(fit=("fit", "mean"), unfinished=("unfinished", "sum"))
-    return table.merge(covered, how="left", on=keys).fillna({"unfinished": 0}).astype({"unfinished": int})
+    return (
+        table.merge(covered, how="left", on=keys)
+        .fillna({"unfinished": 0})
+        .astype({"unfinished": int})
+    )
 
 
 def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -83,10 +103,16 @@ def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]])
     """
     sized, seeds = set(runs["size"]) != {ALL}, runs["seed"].nunique() > 1
     found = []
-    for (model, method), part in runs[runs["unfinished"] == "yes"].groupby(["model", "method"], sort=False):
+    for (model, method), part in runs[runs["unfinished"] == "yes"].groupby(
+        ["model", "method"], sort=False
+    ):
         targets = [
-            labels["targets"][run.target] + f" (size {run.size})" * sized + f" (seed {run.seed})" * seeds
+            labels["targets"][run.target]
+            + f" (size {run.size})" * sized
+            + f" (seed {run.seed})" * seeds
             for run in part.itertuples()
         ]
-        found.append(f"{labels['models'][model]}, {labels['methods'][method]} on {', '.join(targets)}")
+        found.append(
+            f"{labels['models'][model]}, {labels['methods'][method]} on {', '.join(targets)}"
+        )
     return found

@@ -35,7 +35,11 @@ def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
 
 
 def choice_table(
-    *, variants: Mapping[str, Mapping], threshold: float | None, manifests: Sequence[Path], histories: Sequence[Path]
+    *,
+    variants: Mapping[str, Mapping],
+    threshold: float | None,
+    manifests: Sequence[Path],
+    histories: Sequence[Path],
 ) -> pd.DataFrame:
     """`choose` of all fine-tuning runs.
 
@@ -46,5 +50,14 @@ def choice_table(
     lines = []
     for manifest, history in zip(manifests, histories, strict=True):
         run, loss = run_of(manifest), pd.read_csv(history)["loss"].iloc[-1]
-        lines.append({**vars(run), **variants[run.method], "fit": 100 * read_json(manifest)["fit"], "loss": loss})
-    return choose(pd.DataFrame(lines), threshold)[[*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]]
+        lines.append(
+            {
+                **vars(run),
+                **variants[run.method],
+                "fit": 100 * read_json(manifest)["fit"],
+                "loss": loss,
+            }
+        )
+    return choose(pd.DataFrame(lines), threshold)[
+        [*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]
+    ]

@@ -25,12 +25,26 @@ MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
 FEWEST_MODELS = 5  # for Kendall's tau
 DECIMALS = 9  # of accuracies in percent; what differs by less is a rounding error
 KEY = ["method", "size"]
-PAIR = ["model", "other_model", "measure", "difference", "ci_low", "ci_high", "p", "p_holm", "objects"]
+PAIR = [
+    "model",
+    "other_model",
+    "measure",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_holm",
+    "objects",
+]
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
 
 
 def effects_of(
-    models: Iterable[Counts], methods: Collection[tuple], weights: np.ndarray, unfinished: Collection[tuple], **which
+    models: Iterable[Counts],
+    methods: Collection[tuple],
+    weights: np.ndarray,
+    unfinished: Collection[tuple],
+    **which,
 ) -> Effects:
     """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
 
@@ -44,17 +58,31 @@ def effects_of(
     names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
     for of_model in models:
         counts = of_model.of(
-            [i for i, state in enumerate(of_model.states) if state[1:4:2] in methods or state[1] == PRETRAINED]
+            [
+                i
+                for i, state in enumerate(of_model.states)
+                if state[1:4:2] in methods or state[1] == PRETRAINED
+            ]
         )
         ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
         states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
-        keys, targets = sorted({state[1:4:2] for state in states}), len({state[2] for state in states})
+        keys, targets = (
+            sorted({state[1:4:2] for state in states}),
+            len({state[2] for state in states}),
+        )
         columns = [(*key, measure) for key in keys for measure in MEASURES]
         by_key = [[state for state in states if state[1:4:2] == key] for key in keys]
-        scored = [measures @ np.array([(ood[state].before, ood[state].after) for state in own]) for own in by_key]
-        by_measure = [np.moveaxis(part.reshape(targets, -1, *part.shape[1:]), 2, 0) for part in scored]
+        scored = [
+            measures @ np.array([(ood[state].before, ood[state].after) for state in own])
+            for own in by_key
+        ]
+        by_measure = [
+            np.moveaxis(part.reshape(targets, -1, *part.shape[1:]), 2, 0) for part in scored
+        ]
         seeds = max(part.shape[2] for part in by_measure)
-        every = np.concatenate([np.repeat(part, seeds // part.shape[2], axis=2) for part in by_measure])
+        every = np.concatenate(
+            [np.repeat(part, seeds // part.shape[2], axis=2) for part in by_measure]
+        )
         values.append(every.reshape(len(columns) * targets, seeds, -1))
         once = {key for key, part in zip(keys, by_measure, strict=True) if part.shape[2] < seeds}
         means = [np.mean([of_objects[state] for state in own], axis=0) for own in by_key]
@@ -62,10 +90,17 @@ def effects_of(
         names.append(states[0][0])
     return Effects(
         names=names,
-        columns={name: (name[:2], slice(i * targets, (i + 1) * targets)) for i, name in enumerate(columns)},
+        columns={
+            name: (name[:2], slice(i * targets, (i + 1) * targets))
+            for i, name in enumerate(columns)
+        },
         values=np.array(values),
         parts=np.array(parts),
-        untested={(model, (*key, measure)) for model, *key in unfinished for measure in ("mri", "ood_after")},
+        untested={
+            (model, (*key, measure))
+            for model, *key in unfinished
+            for measure in ("mri", "ood_after")
+        },
         once={(name, column) for name in names for column in columns if column[:2] in once},
     )
 
@@ -89,7 +124,9 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     Source: Kendall 1945 (doi 10.1093/biomet/33.3.239).
     """
     if (models := len(before)) < FEWEST_MODELS:
-        raise UserError(f"Kendall's tau of {models} models says next to nothing; compare models from five on.")
+        raise UserError(
+            f"Kendall's tau of {models} models says next to nothing; compare models from five on."
+        )
     # Values that differ by a rounding error are equal.
     before_rounded, after_rounded = np.round(before, DECIMALS), np.round(after, DECIMALS)
     result = kendalltau(before_rounded, after_rounded)
@@ -101,14 +138,19 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
     tau and tau_p are those of `kendall_tau`, NaN with fewer than five ranked models.
     """
-    both, models = [(method, size, f"ood_{when}") for when in ("before", "after")], range(len(effects.names))
+    both, models = (
+        [(method, size, f"ood_{when}") for when in ("before", "after")],
+        range(len(effects.names)),
+    )
     sides = [np.array([effects.of(model, column) for model in models]) for column in both]
     lines = [
         (name, *over_runs(before, confidence, LIMITS), *over_runs(after, confidence, LIMITS))
         for name, before, after in zip(effects.names, *sides, strict=True)
     ]
     table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
-    ranked = np.array([(model, (method, size, "mri")) not in effects.left_out for model in effects.names])
+    ranked = np.array(
+        [(model, (method, size, "mri")) not in effects.left_out for model in effects.names]
+    )
     ranks = (
         table.loc[ranked, ["ood_before", "ood_after"]]
         .round(DECIMALS)
@@ -119,7 +161,9 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
     tau, p = np.nan, np.nan
     if ranked.sum() >= FEWEST_MODELS:
         accuracies = table.loc[ranked]
-        tau, p = kendall_tau(accuracies["ood_before"].to_numpy(), accuracies["ood_after"].to_numpy())
+        tau, p = kendall_tau(
+            accuracies["ood_before"].to_numpy(), accuracies["ood_after"].to_numpy()
+        )
     return table.assign(tau=tau, tau_p=p)
 
 
@@ -141,7 +185,11 @@ def model_tables(
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
         methods: methods that all models have, without curves.
     """
-    unfinished = read_table(fit).query("unfinished == 'yes'")[["model", *KEY]].itertuples(index=False, name=None)
+    unfinished = (
+        read_table(fit)
+        .query("unfinished == 'yes'")[["model", *KEY]]
+        .itertuples(index=False, name=None)
+    )
     which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
     first = next(iter(read_counts(counts)))
     weights = object_weights(first.objects, replicates, seed)
@@ -154,8 +202,18 @@ def model_tables(
     compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     compared = compared.rename(columns={"method": "model", "other": "other_model"})
     keys = [*KEY, "measure"]
-    compared[keys] = pd.DataFrame(compared["target"].tolist(), compared.index, keys)  # also without rows
-    compared["objects"] = ri_objects(first, {state[2] for state in first.states} - {NO_TARGET}, *which.values())[None]
+    compared[keys] = pd.DataFrame(
+        compared["target"].tolist(), compared.index, keys
+    )  # also without rows
+    compared["objects"] = ri_objects(
+        first, {state[2] for state in first.states} - {NO_TARGET}, *which.values()
+    )[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
-    ranks = {key: rank(effects, *key, confidence) for key in dict.fromkeys(name[:2] for name in effects.columns)}
-    return {"model_comparisons": compared, "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY)}
+    ranks = {
+        key: rank(effects, *key, confidence)
+        for key in dict.fromkeys(name[:2] for name in effects.columns)
+    }
+    return {
+        "model_comparisons": compared,
+        "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY),
+    }

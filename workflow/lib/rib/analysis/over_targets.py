@@ -45,10 +45,25 @@ def over_targets_table(
         UserError: the runs were evaluated on different kinds of devices.
     """
     fits = read_fits(manifests)
-    counts = count(read_rows_of(rows), {name: own for name, own in read_objects(indexes).items() if name in datasets})
-    ood, scored = ood_accuracies(counts, object_weights(counts.objects, replicates, seed)), len(counts.datasets)
+    counts = count(
+        read_rows_of(rows),
+        {name: own for name, own in read_objects(indexes).items() if name in datasets},
+    )
+    ood, scored = (
+        ood_accuracies(counts, object_weights(counts.objects, replicates, seed)),
+        len(counts.datasets),
+    )
     lines = [
-        (model, method, *of, scored, pair.images, pair.before[0], pair.after[0], *estimate(pair.change, confidence))
+        (
+            model,
+            method,
+            *of,
+            scored,
+            pair.images,
+            pair.before[0],
+            pair.after[0],
+            *estimate(pair.change, confidence),
+        )
         for (model, method, _, *of, _), pair in ood.items()
         if method != PRETRAINED
     ]

@@ -14,7 +14,12 @@ KEYS = ["model", "dataset"]
 
 
 def compare(
-    *, rows: Iterable[Path], published: Iterable[dict], expected: Mapping[str, int], obstacle: str | None, table: Path
+    *,
+    rows: Iterable[Path],
+    published: Iterable[dict],
+    expected: Mapping[str, int],
+    obstacle: str | None,
+    table: Path,
 ) -> None:
     """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
 
@@ -25,10 +30,20 @@ def compare(
         table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
     """
     columns = [*KEYS, "rank"]
-    scored = pd.concat([pd.read_parquet(path, columns=columns).astype(dict.fromkeys(KEYS, str)) for path in rows])
+    scored = pd.concat(
+        [pd.read_parquet(path, columns=columns).astype(dict.fromkeys(KEYS, str)) for path in rows]
+    )
     scored["right"] = scored["rank"] == 0
-    found = scored.groupby(KEYS)["right"].agg(measured=lambda right: 100 * right.mean(), images="size").reset_index()
-    stated = pd.DataFrame(published).rename(columns={"accuracy": "published"}).astype({"published": float})
+    found = (
+        scored.groupby(KEYS)["right"]
+        .agg(measured=lambda right: 100 * right.mean(), images="size")
+        .reset_index()
+    )
+    stated = (
+        pd.DataFrame(published)
+        .rename(columns={"accuracy": "published"})
+        .astype({"published": float})
+    )
     both = stated.merge(found, on=KEYS, how="inner")
     # Rounded as in the table, so that a difference equal to the tolerance is within.
     both["difference"] = (both["measured"] - both["published"]).round(DECIMALS)
@@ -36,8 +51,14 @@ def compare(
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
     write_table(table, both[columns], f"%.{DECIMALS}f")
     for line in both.to_dict("records"):
-        print_lines("{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(**line))
-    print_lines(f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points")
+        print_lines(
+            "{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(
+                **line
+            )
+        )
+    print_lines(
+        f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points"
+    )
 
 
 def _verdict(line: Mapping, expected: Mapping[str, int], obstacle: str | None) -> str:

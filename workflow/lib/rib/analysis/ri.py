@@ -79,9 +79,16 @@ def ood_accuracies(
         ]
         means = np.mean(accuracies, axis=0).T
         images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        own = whole(target)[:, rows].T if target in counts.datasets and among is None else np.full_like(means, np.nan)
+        own = (
+            whole(target)[:, rows].T
+            if target in counts.datasets and among is None
+            else np.full_like(means, np.nan)
+        )
         pairs = ([i, len(states) + i] for i in range(len(states)))
-        found |= {state: Ood(*means[pair], images, own[pair]) for state, pair in zip(states, pairs, strict=True)}
+        found |= {
+            state: Ood(*means[pair], images, own[pair])
+            for state, pair in zip(states, pairs, strict=True)
+        }
     return {state: found[state] for state in counts.states if state in found}
 
 
@@ -95,20 +102,29 @@ def ood_parts(
     """
     place = {state: position for position, state in enumerate(counts.states)}
     by_target = _by_target(counts, ood_datasets, source_groups)
-    found = {state: np.zeros((2, counts.objects)) for state in counts.states if state[2] in by_target}
+    found = {
+        state: np.zeros((2, counts.objects)) for state in counts.states if state[2] in by_target
+    }
     for state, parts in found.items():
         left, rows = by_target[state[2]], [place[_before(state)], place[state]]
         for name, kept in left.items():
             share = 100 / (counts.images[name][kept].sum(dtype=np.int64) * len(left))
             for part, right in zip(parts, counts.correct[name][rows][:, kept], strict=True):
-                part += np.bincount(counts.places[name][kept], share * right, minlength=counts.objects)
+                part += np.bincount(
+                    counts.places[name][kept], share * right, minlength=counts.objects
+                )
     return found
 
 
-def ri_objects(counts: Counts, targets: Collection[str], *which: Collection[str] | None) -> dict[str | None, int]:
+def ri_objects(
+    counts: Counts, targets: Collection[str], *which: Collection[str] | None
+) -> dict[str | None, int]:
     """Number of objects with an image in the RI of each target and, as None, of any; `which`: see `ood_accuracies`."""
     left = _by_target(counts, *which)
-    own = {target: [counts.places[name][kept] for name, kept in left[target].items()] for target in targets}
+    own = {
+        target: [counts.places[name][kept] for name, kept in left[target].items()]
+        for target in targets
+    }
     places = {**own, None: [part for parts in own.values() for part in parts]}
     return {target: len(np.unique(np.concatenate(parts))) for target, parts in places.items()}
 
@@ -121,12 +137,17 @@ def _before(state: State) -> State:
 def _by_target(counts: Counts, *which: Collection[str] | None) -> dict[str, dict[str, Index]]:
     """`on_other_datasets` of each target."""
     targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
-    return {target: on_other_datasets(counts.places, target, *which, shared=counts.shared) for target in targets}
+    return {
+        target: on_other_datasets(counts.places, target, *which, shared=counts.shared)
+        for target in targets
+    }
 
 
 def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
     """Those objects of `on_other_datasets` that are also among others; datasets without any are dropped."""
-    both = {name: among[name] if kept is EVERY else among[name] & kept for name, kept in left.items()}
+    both = {
+        name: among[name] if kept is EVERY else among[name] & kept for name, kept in left.items()
+    }
     return {name: EVERY if kept.all() else kept for name, kept in both.items() if kept.any()}
 
 
@@ -145,7 +166,9 @@ def on_other_datasets(
     Raises:
         UserError: no objects remain in any dataset.
     """
-    others = [name for name in places if name != target and (ood_datasets is None or name in ood_datasets)]
+    others = [
+        name for name in places if name != target and (ood_datasets is None or name in ood_datasets)
+    ]
     left: dict[str, Index] = {}
     for name in others:
         leaking = np.zeros(len(places[name]), bool)
@@ -162,7 +185,11 @@ def on_other_datasets(
 
 
 def _leaking(
-    places: Mapping[str, np.ndarray], target: str, dataset: str, source_groups: Mapping[str, str], shared: Shared
+    places: Mapping[str, np.ndarray],
+    target: str,
+    dataset: str,
+    source_groups: Mapping[str, str],
+    shared: Shared,
 ) -> np.ndarray:
     """Which objects of a dataset have an image whose source image the target has too: (n,) bool."""
     leaking = shared.get((target, dataset), np.zeros(len(places[dataset]), bool))

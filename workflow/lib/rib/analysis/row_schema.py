@@ -79,7 +79,9 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def check_upper_limits(rows: pd.DataFrame, images: Mapping[str, int], classes: Mapping[str, int]) -> None:
+def check_upper_limits(
+    rows: pd.DataFrame, images: Mapping[str, int], classes: Mapping[str, int]
+) -> None:
     """Raise a UserError if rows (see `checked_rows`) are of images or classes that don't exist.
 
     Args:
@@ -97,7 +99,9 @@ def check_upper_limits(rows: pd.DataFrame, images: Mapping[str, int], classes: M
 
 
 def _wrong(name: str, place: int, why: str) -> UserError:
-    return UserError(f"the column '{name}' of the rows, in row {place} (from 0), is {why}; {AGAIN}.")
+    return UserError(
+        f"the column '{name}' of the rows, in row {place} (from 0), is {why}; {AGAIN}."
+    )
 
 
 def _first(wrong: pd.Series | np.ndarray) -> int | None:
@@ -113,7 +117,9 @@ def _check_values(values: pd.Series, column: Column) -> None:
     present = values[~missing]
     if (place := _first(~_is_of_kind(present, column.kind))) is not None:
         value = present.iloc[place]
-        raise _wrong(values.name, int(present.index[place]), f"{_shown_value(value)}, not {column.kind}")
+        raise _wrong(
+            values.name, int(present.index[place]), f"{_shown_value(value)}, not {column.kind}"
+        )
     if column.kind == TEXT:
         return
     if present.dtype == object:  # Python's numbers may be larger than any of a column
@@ -165,7 +171,9 @@ def _refuse_duplicates(rows: pd.DataFrame) -> None:
     if (place := _first(twice)) is not None:
         row = rows.iloc[place]
         network = f"{row['model']}, {row['method']}, {row['target']}"
-        raise _wrong("row", place, f"image {row['row']} of {row['dataset']}, which {network} has already")
+        raise _wrong(
+            "row", place, f"image {row['row']} of {row['dataset']}, which {network} has already"
+        )
 
 
 def _check_targets(rows: pd.DataFrame) -> None:
@@ -185,7 +193,9 @@ def _check_targets(rows: pd.DataFrame) -> None:
         raise UserError("all rows are of pretrained networks; add those of a fine-tuned one.")
     for model in rows["model"].unique():
         if not (pretrained & (rows["model"] == model)).any():
-            raise UserError(f"the rows of the pretrained {model} are missing; evaluate it on the same datasets.")
+            raise UserError(
+                f"the rows of the pretrained {model} are missing; evaluate it on the same datasets."
+            )
 
 
 def _refuse_other_images(rows: pd.DataFrame) -> None:
@@ -200,7 +210,9 @@ def _refuse_other_images(rows: pd.DataFrame) -> None:
     first = next(state for state in images if state[place_of_method] == PRETRAINED)
     for state, own in images.items():
         for dataset in [*images[first], *own]:
-            both = [found.get(dataset, np.array([], dtype=np.int64)) for found in (own, images[first])]
+            both = [
+                found.get(dataset, np.array([], dtype=np.int64)) for found in (own, images[first])
+            ]
             if not np.array_equal(*both):
                 raise UserError(
                     f"the column 'row' has other images of {dataset} for {_network(state)} than for "

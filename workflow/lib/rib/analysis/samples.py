@@ -72,7 +72,9 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float
     return 100 * float(np.abs(gaps).sum()) / len(within), 100 * float(by_chance.sum()) / len(within)
 
 
-def compared(before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]) -> dict[str, np.ndarray]:
+def compared(
+    before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]
+) -> dict[str, np.ndarray]:
     """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, prediction, rank).
 
     Raises:
@@ -93,7 +95,11 @@ def right(rows: pd.DataFrame) -> np.ndarray:
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
     """A run's rows by dataset, from all its evaluation groups."""
     tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
-    return {name: own for table in tables for name, own in table.groupby("dataset", observed=True, sort=False)}
+    return {
+        name: own
+        for table in tables
+        for name, own in table.groupby("dataset", observed=True, sort=False)
+    }
 
 
 class ObjectMeans:
@@ -117,7 +123,10 @@ class ObjectMeans:
         every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
         self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
         self.places = {dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()}
-        self.images = {dataset: np.bincount(place).astype(np.uint16) for dataset, place in self.of_image.items()}
+        self.images = {
+            dataset: np.bincount(place).astype(np.uint16)
+            for dataset, place in self.of_image.items()
+        }
         self.weights = object_weights(len(every), replicates, seed)
 
     def per_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
@@ -126,7 +135,10 @@ class ObjectMeans:
         return np.stack([np.bincount(places, weights=own, minlength=n) for own in values])
 
     def means(
-        self, runs: Iterable[tuple[str, Mapping[str, np.ndarray]]], ood_datasets: Collection[str], source_groups: Groups
+        self,
+        runs: Iterable[tuple[str, Mapping[str, np.ndarray]]],
+        ood_datasets: Collection[str],
+        source_groups: Groups,
     ) -> np.ndarray:
         """Means over images, runs and the datasets other than their target: (replicates + 1, k).
 
@@ -137,17 +149,28 @@ class ObjectMeans:
         number = 0
         for target, found in runs:
             number += 1
-            others = on_other_datasets(self.places, target, ood_datasets, source_groups, self.shared)
+            others = on_other_datasets(
+                self.places, target, ood_datasets, source_groups, self.shared
+            )
             for dataset, kept in others.items():
                 part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
                 part[1] = part[1] + found[dataset] / len(others)
-        return sum(self._resampled(dataset, kept, summed) for (dataset, _), (kept, summed) in parts.items()) / number
+        return (
+            sum(
+                self._resampled(dataset, kept, summed)
+                for (dataset, _), (kept, summed) in parts.items()
+            )
+            / number
+        )
 
     def _resampled(self, dataset: str, kept: Index, summed: np.ndarray) -> np.ndarray:
         """Mean over a dataset's images, or its remaining objects' images, for each bootstrap replicate."""
         places, images = self.places[dataset][kept], self.images[dataset][kept]
         columns = np.vstack([summed[:, kept], images]).T
-        blocks = (self.weights[start : start + BLOCK, places] for start in range(0, len(self.weights), BLOCK))
+        blocks = (
+            self.weights[start : start + BLOCK, places]
+            for start in range(0, len(self.weights), BLOCK)
+        )
         totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
             return totals[:, :-1] / totals[:, -1:]
@@ -193,27 +216,42 @@ def sample_tables(
     files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
     first = pretrained[min(pretrained)]
-    shared, index = read_rows(files[first].values()), read_objects(indexes, source_groups, ["object_id"])
+    shared, index = (
+        read_rows(files[first].values()),
+        read_objects(indexes, source_groups, ["object_id"]),
+    )
     images = {name: index[name].iloc[own["row"]] for name, own in shared.items()}
     objects = {name: _objects_of(own) for name, own in images.items()}
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
     scored = {name: own["image_id"].iloc[shared[name]["row"]] for name, own in named.items()}
-    answers = {name: real_answers(name, own, spaces[name], read_real_labels()) for name, own in scored.items()}
+    answers = {
+        name: real_answers(name, own, spaces[name], read_real_labels())
+        for name, own in scored.items()
+    }
     lines, means = [], []
-    tuned = sorted((run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP))
+    tuned = sorted(
+        (run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP)
+    )
     counted = {name: (own, np.arange(len(own)), objects[name][0]) for name, own in images.items()}
-    resampling = ObjectMeans(objects, replicates, seed, shared_objects(counted, {run.target for run in tuned}))
+    resampling = ObjectMeans(
+        objects, replicates, seed, shared_objects(counted, {run.target for run in tuned})
+    )
     progress = Progress(tuned, desc="comparing runs", unit="run")
 
-    def per_object(run: Run, before: Mapping[str, pd.DataFrame], errors: Mapping) -> tuple[str, dict[str, np.ndarray]]:
+    def per_object(
+        run: Run, before: Mapping[str, pd.DataFrame], errors: Mapping
+    ) -> tuple[str, dict[str, np.ndarray]]:
         after, sums = read_rows(files[run].values()), {}
         for dataset, own in before.items():
             flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
             real = real_accuracies(own, after[dataset], answers.get(dataset))
             values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
             shares = [100.0 * flag for flag in flags.values()]
-            pair = *errors[dataset], *calibration(after[dataset]["confidence"].to_numpy(), right(after[dataset]))
+            pair = (
+                *errors[dataset],
+                *calibration(after[dataset]["confidence"].to_numpy(), right(after[dataset])),
+            )
             numbers = (*map(np.mean, shares), *pair, *values.mean(axis=1), *real)
             lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *numbers))
             sums[dataset] = resampling.per_object(dataset, [*shares, *values])
@@ -222,14 +260,23 @@ def sample_tables(
     for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
         before = read_rows(files[pretrained[model]].values())
         for dataset, own in before.items():
-            compared(shared[dataset], own, dataset, (first, pretrained[model]))  # all models must share its images
-        errors = {name: calibration(own["confidence"].to_numpy(), right(own)) for name, own in before.items()}
+            compared(
+                shared[dataset], own, dataset, (first, pretrained[model])
+            )  # all models must share its images
+        errors = {
+            name: calibration(own["confidence"].to_numpy(), right(own))
+            for name, own in before.items()
+        }
         for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            found = resampling.means((per_object(run, before, errors) for run in runs), ood_datasets, source_groups)
+            found = resampling.means(
+                (per_object(run, before, errors) for run in runs), ood_datasets, source_groups
+            )
             estimates = (estimate(values, confidence) for values in found.T)
             means.append((*group, *itertools.chain.from_iterable(estimates)))
     keys = [*RUN_COLUMNS, "dataset", "n"]
-    each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype({"n_real": "Int64"})
+    each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype(
+        {"n_real": "Int64"}
+    )
     columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
     by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
     return {

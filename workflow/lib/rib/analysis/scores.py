@@ -8,7 +8,11 @@ import pandas as pd
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 
-SCORES = [f"{name}_{part}" for name in ("top1", "top5", "nll", "brier") for part in ("before", "after", "change")]
+SCORES = [
+    f"{name}_{part}"
+    for name in ("top1", "top5", "nll", "brier")
+    for part in ("before", "after", "change")
+]
 REAL = ["real_before", "real_after", "n_real"]
 FIRST = 5  # classes that count in top-5
 VALIDATION_IMAGE = r"^ILSVRC2012_val_(\d{8})\.JPEG$"
@@ -24,18 +28,24 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
     for rows in (before, after):
         rank, log_prob, brier = (rows[name].to_numpy() for name in ("rank", "log_prob", "brier"))
         top5 = 100.0 * (rank < FIRST) if classes > FIRST else np.full(len(rank), np.nan)
-        found.append([100.0 * (rank == 0), top5, -log_prob.astype(np.float64), brier.astype(np.float64)])
+        found.append(
+            [100.0 * (rank == 0), top5, -log_prob.astype(np.float64), brier.astype(np.float64)]
+        )
     was, now = np.array(found)
     return np.stack([was, now, now - was], axis=1).reshape(len(SCORES), -1)
 
 
-def real_answers(dataset: str, image_ids: pd.Series, space: LabelSpace, known: Sequence[Iterable[int]]) -> np.ndarray:
+def real_answers(
+    dataset: str, image_ids: pd.Series, space: LabelSpace, known: Sequence[Iterable[int]]
+) -> np.ndarray:
     """Classes that are right by ReaL labels (n, classes) bool, from the images' file names and `read_real_labels`.
 
     Raises:
         UserError: the ReaL labels don't have an image.
     """
-    numbers = pd.to_numeric(image_ids.str.extract(VALIDATION_IMAGE, expand=False)).fillna(0).astype(int)
+    numbers = (
+        pd.to_numeric(image_ids.str.extract(VALIDATION_IMAGE, expand=False)).fillna(0).astype(int)
+    )
     if not (inside := numbers.between(1, len(known))).all():
         raise UserError(
             f"datasets.yaml, {dataset}: the ReaL labels have no image '{image_ids[~inside].iloc[0]}'; they are for "
@@ -52,5 +62,7 @@ def real_accuracies(before: pd.DataFrame, after: pd.DataFrame, answers: np.ndarr
     """Values of `REAL`: accuracy in percent among the images with a ReaL label, and their number; None without answers."""
     if answers is None or not (labelled := answers.any(axis=1)).any():
         return None, None, None
-    right = (answers[np.arange(len(rows)), rows["prediction"]][labelled] for rows in (before, after))
+    right = (
+        answers[np.arange(len(rows)), rows["prediction"]][labelled] for rows in (before, after)
+    )
     return (*(100 * float(own.mean()) for own in right), int(labelled.sum()))

@@ -49,17 +49,25 @@ class Choice(NamedTuple):
     scores: np.ndarray  # (variants, datasets or 1) by which is chosen, without resampling
 
 
-def gains_of(counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups) -> Gains:
+def gains_of(
+    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups
+) -> Gains:
     """Accuracy after fine-tuning minus before, in percentage points; see `ood_accuracies`."""
     targets = {state[2] for state in counts.states} - {NO_TARGET}
     which = ood_datasets, source_groups, counts.shared
     left = {target: on_other_datasets(counts.places, target, *which) for target in targets}
     found: Gains = {}
     for name in ood_datasets:
-        own = [place for place, s in enumerate(counts.states) if s[2] == NO_TARGET or name in left[s[2]]]
+        own = [
+            place
+            for place, s in enumerate(counts.states)
+            if s[2] == NO_TARGET or name in left[s[2]]
+        ]
         pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
         for (model, method, target, size, *_), pair in pairs.items():
-            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(pair.change)
+            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(
+                pair.change
+            )
     return found
 
 
@@ -67,9 +75,13 @@ def select_accuracies(
     rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
 ) -> dict[Key, list[np.ndarray]]:
     """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
-    parts = ((replace(run, target=NO_TARGET), part) for run, part in read_rows_of(rows))  # one state, all targets
+    parts = (
+        (replace(run, target=NO_TARGET), part) for run, part in read_rows_of(rows)
+    )  # one state, all targets
     counts, found = count(parts, read_objects(indexes)), {}
-    weights = object_weights(counts.objects, draws, (seed, 1))  # other draws than those of the test objects
+    weights = object_weights(
+        counts.objects, draws, (seed, 1)
+    )  # other draws than those of the test objects
     for target in counts.datasets:
         accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T
         for (model, method, _, size, *_), own in zip(counts.states, accuracies, strict=True):
@@ -78,7 +90,11 @@ def select_accuracies(
 
 
 def choices_of(
-    gains: Gains, select: Mapping[Key, Sequence[np.ndarray]], rule: str, variants: Variants, groups: Mapping[str, str]
+    gains: Gains,
+    select: Mapping[Key, Sequence[np.ndarray]],
+    rule: str,
+    variants: Variants,
+    groups: Mapping[str, str],
 ) -> dict[Key, Choice]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
@@ -101,13 +117,17 @@ def choices_of(
             if len(names) < min(2, len(all_names)):
                 continue  # a preview has only one of several variants, so there is no choice
             keys = [(model, name, size, target) for name in names]
-            every = np.array([list(gains[key].values()) for key in keys])  # (variants, datasets, seeds, replicates)
+            every = np.array(
+                [list(gains[key].values()) for key in keys]
+            )  # (variants, datasets, seeds, replicates)
             means = every.mean(axis=2)
             if rule == "target":
                 scores = np.array([np.mean(select[key], axis=0) for key in keys])[:, None]
             elif rule == "leave_one_out":
                 own = [groups[name] for name in gains[keys[0]]]
-                others = [[group not in (scored, groups[target]) for group in own] for scored in own]
+                others = [
+                    [group not in (scored, groups[target]) for group in own] for scored in own
+                ]
                 scores = np.stack([means[:, places].mean(axis=1) for places in others], axis=1)
             else:
                 scores = means.mean(axis=1, keepdims=True)
@@ -127,7 +147,9 @@ def selection_table(choices: Mapping[Key, Choice], rule: str, confidence: float)
     interval for the oracle.
     """
     lines = []
-    for (model, method, size), group in itertools.groupby(choices.items(), lambda item: item[0][:3]):
+    for (model, method, size), group in itertools.groupby(
+        choices.items(), lambda item: item[0][:3]
+    ):
         named = f"{rule} (upper bound)" if rule == ORACLE else rule
         run, found = (model, method, named, size), []
         for (*_, target), (best, ri, names, scores) in group:
@@ -135,10 +157,14 @@ def selection_table(choices: Mapping[Key, Choice], rule: str, confidence: float)
             accuracy = scores[chosen, 0] if rule == "target" else np.nan
             choice = (names[chosen], tied_with(scores, names, chosen), accuracy)
             share = 100 * (best[:, 1:] == chosen).mean()
-            lines.append((*run, target, *choice, share, len(names), *_estimate(ri[None], rule, confidence)))
+            lines.append(
+                (*run, target, *choice, share, len(names), *_estimate(ri[None], rule, confidence))
+            )
             found.append(ri)
         no_choice = (None, None, np.nan, np.nan)
-        lines.append((*run, MEAN, *no_choice, len(names), *_estimate(np.array(found), rule, confidence)))
+        lines.append(
+            (*run, MEAN, *no_choice, len(names), *_estimate(np.array(found), rule, confidence))
+        )
     return pd.DataFrame(lines, columns=TABLE)
 
 
@@ -178,7 +204,12 @@ def selections(
     select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
     found = []
     for of_model in read_counts(counts):
-        gains = gains_of(of_model, object_weights(of_model.objects, replicates, seed), ood_datasets, source_groups)
+        gains = gains_of(
+            of_model,
+            object_weights(of_model.objects, replicates, seed),
+            ood_datasets,
+            source_groups,
+        )
         choices = choices_of(gains, select, rule, variants, groups)
         found.append(selection_table(choices, rule, confidence))
     return pd.concat(found)

@@ -38,14 +38,38 @@ def size_tables(
         (accuracy on held-out in-distribution images; empty for published models), before, before_low, before_high,
         after, after_low, after_high (mean OOD accuracies), all in percent; mri, ci_low, ci_high in percentage points.
     """
-    facts = {model: read_json(path)["trained"] for model, path in zip(trained_here, descriptions, strict=True)}
+    facts = {
+        model: read_json(path)["trained"]
+        for model, path in zip(trained_here, descriptions, strict=True)
+    }
     images = stated | {model: fact["images"] for model, fact in facts.items()}
-    trained = pd.DataFrame(runs).assign(train_images=[read_json(path)["train_images"] for path in manifests])
-    means, per_size = read_table(mri), trained.groupby(["model", "size"], as_index=False)["train_images"].mean()
-    of_mri = means.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA).merge(per_size, on=["model", "size"])
+    trained = pd.DataFrame(runs).assign(
+        train_images=[read_json(path)["train_images"] for path in manifests]
+    )
+    means, per_size = (
+        read_table(mri),
+        trained.groupby(["model", "size"], as_index=False)["train_images"].mean(),
+    )
+    of_mri = (
+        means.rename(columns={"mri": "ri"})
+        .assign(target=MEAN, seed=pd.NA)
+        .merge(per_size, on=["model", "size"])
+    )
     found = pd.concat([read_table(ri).merge(trained, on=["model", "target", "size"]), of_mri])
-    found = found.astype({"seed": "Int64"}).assign(pretraining_images=found["model"].map(images).astype("Int64"))
-    columns = ["model", "method", "target", "size", "seed", "train_images", "pretraining_images", "ri", *INTERVAL]
+    found = found.astype({"seed": "Int64"}).assign(
+        pretraining_images=found["model"].map(images).astype("Int64")
+    )
+    columns = [
+        "model",
+        "method",
+        "target",
+        "size",
+        "seed",
+        "train_images",
+        "pretraining_images",
+        "ri",
+        *INTERVAL,
+    ]
 
     known = means[means["model"].isin(list(images))][[*KEY, "mri", *INTERVAL]]
     accuracies = []
@@ -54,7 +78,9 @@ def size_tables(
         known = known.merge(rows[[*KEY, *names]].rename(columns=names), on=KEY)
         accuracies += names.values()
     known["pretraining_images"] = known["model"].map(images)
-    known["held_out"] = known["model"].map({model: fact["test"]["accuracy"] for model, fact in facts.items()})
+    known["held_out"] = known["model"].map(
+        {model: fact["test"]["accuracy"] for model, fact in facts.items()}
+    )
     ordered = [*KEY, "pretraining_images", "held_out", *accuracies, "mri", *INTERVAL]
     known = known.sort_values("pretraining_images", kind="stable")[ordered]
     return {"sizes": found[columns], "pretraining_sizes": known}

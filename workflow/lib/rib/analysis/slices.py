@@ -23,7 +23,9 @@ from rib.data.prepared import INDEX_COLUMNS
 ACCURACIES = ["n", "before", "after", "change"]
 CORRUPTION = ["corruption", "severity"]
 SEVERITIES = {1, 2, 3, 4, 5}  # AlexNet's errors are means over these
-Errors = Mapping[str, Mapping[str, float]]  # AlexNet's, in percent, by dataset that states them and corruption
+Errors = Mapping[
+    str, Mapping[str, float]
+]  # AlexNet's, in percent, by dataset that states them and corruption
 
 
 def slice_tables(
@@ -42,22 +44,33 @@ def slice_tables(
     Raises:
         UserError: no index has a column that is asked for, or two runs were scored on different images.
     """
-    there = {path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS] for path in indexes}
+    there = {
+        path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS]
+        for path in indexes
+    }
     known = sorted({name for names in there.values() for name in names})
     if missing := [name for name in slices if name not in known]:
         choice = f"choose from {', '.join(known)}" if known else "no layout gives slices"
         names = ", ".join(path.parts[-3] for path in there)
-        raise UserError(f"config, slices: the indexes of {names} have no column '{missing[0]}'; {choice}.")
+        raise UserError(
+            f"config, slices: the indexes of {names} have no column '{missing[0]}'; {choice}."
+        )
     parts = []
     for path, names in there.items():
         ((dataset, index),) = read_indexes([path], names).items()
         parts += [(dataset, index[[name]]) for name in slices or known if name in names]
         parts += [(dataset, index[CORRUPTION])] if {*CORRUPTION} <= {*names} else []
     found = list(_compared(rows, parts))
-    single = [(*run, name, *columns, *rest) for run, name, columns, *rest in found if columns != CORRUPTION]
+    single = [
+        (*run, name, *columns, *rest)
+        for run, name, columns, *rest in found
+        if columns != CORRUPTION
+    ]
     double = [(*run, name, *rest) for run, name, columns, *rest in found if columns == CORRUPTION]
     corruptions = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
-    by_slice = pd.DataFrame(single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES])
+    by_slice = pd.DataFrame(
+        single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES]
+    )
     mce = mean_corruption_errors(corruptions, relative_errors)
     return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
 
@@ -119,7 +132,9 @@ def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]])
         values = groups.size().index.to_frame().to_numpy().tolist()
         splits.append((dataset, list(index), values, groups.ngroup().to_numpy()))
     files, before = by_run(rows), {}
-    for run in Progress(sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"):
+    for run in Progress(
+        sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"
+    ):
         found = list(_accuracies(files[run].values(), splits))
         start, shown = before.setdefault(run.model, (run, found))
         pairs = itertools.zip_longest(found, shown, fillvalue=())

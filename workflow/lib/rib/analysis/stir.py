@@ -38,17 +38,25 @@ def stir_table(
         objects = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
         groups = np.unique(objects, return_inverse=True)[1]
         stored = load_file(path)
-        kernels = {name: Kernel.of(part, groups, path.stem) for name, part in stored.items() if "." in name}
+        kernels = {
+            name: Kernel.of(part, groups, path.stem) for name, part in stored.items() if "." in name
+        }
         plain = cka(kernels["before.images"], kernels["after.images"])
         for reference, (inverted, sees) in REFERENCES.items():
             values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
             own = cka(kernels[f"{inverted}.images"], kernels[f"{inverted}.inverted_{inverted}"])
             what = (*run_of(path).values(RUN_COLUMNS), path.stem, layer, reference, len(groups))
-            numbers = [number for one in (values, plain) for number in (one[0], *jackknife_interval(one, confidence))]
+            numbers = [
+                number
+                for one in (values, plain)
+                for number in (one[0], *jackknife_interval(one, confidence))
+            ]
             residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
             lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
     if not lines:
-        raise UserError("stir: no fine-tuned run is chosen; choose methods and targets of representations in config.")
+        raise UserError(
+            "stir: no fine-tuned run is chosen; choose methods and targets of representations in config."
+        )
     columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", "ci_low", "ci_high"]
     columns += ["cka", "cka_low", "cka_high", "fidelity", "residual", "passes"]
     return pd.DataFrame(lines, columns=columns)

@@ -20,7 +20,12 @@ DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the rank
 NO_RANK = "\N{EN DASH}"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", UNFINISHED: r"\dag{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        UNFINISHED: r"\dag{}",
+    }
 )
 
 
@@ -47,11 +52,16 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     """
     tested = values[values.index.isin([*compared["method"], *compared["other"]])]
     best = tested.idxmax() if len(tested) else None
-    pairs = compared[((compared["method"] == best) | (compared["other"] == best)) & (compared["other"] != PRETRAINED)]
+    pairs = compared[
+        ((compared["method"] == best) | (compared["other"] == best))
+        & (compared["other"] != PRETRAINED)
+    ]
     return best if len(pairs) and (pairs["p_holm"] <= 1 - confidence).all() else None
 
 
-def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> dict[tuple[str, str, str, str], Cell]:
+def cells_of(
+    values: pd.DataFrame, compared: pd.DataFrame, confidence: float
+) -> dict[tuple[str, str, str, str], Cell]:
     """Cells by model, size, method and column.
 
     Args:
@@ -62,7 +72,11 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     keys = ["model", "size", "column"]
     tests = dict(list(compared.groupby(keys)))
     for (model, size, column), part in values.groupby(keys, sort=False):
-        best = best_of(part.set_index("method")["value"], tests.get((model, size, column), compared[:0]), confidence)
+        best = best_of(
+            part.set_index("method")["value"],
+            tests.get((model, size, column), compared[:0]),
+            confidence,
+        )
         for method, *numbers in part[["method", *NUMBERS]].itertuples(index=False):
             cells[model, size, method, column] = Cell(*numbers, int(method == best))
     return cells
@@ -87,7 +101,12 @@ def write_summary(
         labels: labels of models, methods and targets, in display order.
     """
     values, compared = (
-        pd.concat([read_table(per_target).rename(columns={"target": "column"}), read_table(mean).assign(column=MRI)])
+        pd.concat(
+            [
+                read_table(per_target).rename(columns={"target": "column"}),
+                read_table(mean).assign(column=MRI),
+            ]
+        )
         for mean, per_target in ((mri, seeds_ri), (comparisons, comparisons_ri))
     )
     values["value"] = values["ri"].fillna(values["mri"])
@@ -96,10 +115,15 @@ def write_summary(
     columns = {**labels["targets"], MRI: "mRI"}
     count = int(values["seeds"].max()) if len(values) else 0
     over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
-    once = " A merge over seeds is one network per target, without a rank beside means over seeds." * (
-        values["seeds"].nunique() > 1
+    once = (
+        " A merge over seeds is one network per target, without a rank beside means over seeds."
+        * (values["seeds"].nunique() > 1)
     )
-    unfinished = f" {UNFINISHED}: training unfinished; such methods have no test." if values["unfinished"].any() else ""
+    unfinished = (
+        f" {UNFINISHED}: training unfinished; such methods have no test."
+        if values["unfinished"].any()
+        else ""
+    )
     note = (
         f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
         f"{f' (mean of {count} seeds)' if count > 1 else ''} over {over}; bold: better than every other method (paired "
@@ -115,14 +139,22 @@ def write_summary(
         if (*key, method, MRI) in cells
     ]
     heads = ["Method"] if {size for _, size, _, _ in cells} == {ALL} else ["Method", "Size"]
-    texts = {"md": [markdown(note) + "\n"], "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"]}
+    texts = {
+        "md": [markdown(note) + "\n"],
+        "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"],
+    }
     for model, own in itertools.groupby(rows, key=lambda row: row[0]):
         lines = []
         for _, size, method in own:
-            named, found = [labels["methods"][method], size], [cells[model, size, method, name] for name in columns]
+            named, found = (
+                [labels["methods"][method], size],
+                [cells[model, size, method, name] for name in columns],
+            )
             difference = _difference_of(differences, (model, size, method))
             lines.append([*named[: len(heads)], *found, difference, fit_percent(found[-1].fit)])
-        minus = _difference_header(differences[differences.index.get_level_values("model") == model], labels["methods"])
+        minus = _difference_header(
+            differences[differences.index.get_level_values("model") == model], labels["methods"]
+        )
         table = pd.DataFrame(lines, columns=[*heads, *columns.values(), minus, "Fit (%)"])
         texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
         caption = f"{labels['models'][model]}. {note}".translate(LATEX)
@@ -130,12 +162,28 @@ def write_summary(
     for ending, parts in texts.items():
         write_text(outputs[ending], "\n".join(parts))
     lines = [
-        [model, method, size, *(number for column in columns for number in astuple(cells[model, size, method, column]))]
+        [
+            model,
+            method,
+            size,
+            *(
+                number
+                for column in columns
+                for number in astuple(cells[model, size, method, column])
+            ),
+        ]
         for model, size, method in rows
     ]
-    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")]
+    names = [
+        f"{column}{end}"
+        for column in columns
+        for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")
+    ]
     table = pd.DataFrame(lines, columns=["model", "method", "size", *names])
-    write_table(outputs["csv"], table.merge(differences.reset_index(), how="left", on=["model", "size", "method"]))
+    write_table(
+        outputs["csv"],
+        table.merge(differences.reset_index(), how="left", on=["model", "size", "method"]),
+    )
 
 
 def _difference_of(differences: pd.DataFrame, run: tuple[str, str, str]) -> Cell | str:
@@ -159,11 +207,18 @@ def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) ->
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
-    return _shown(table, _in_markdown, markdown).to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
+    return (
+        _shown(table, _in_markdown, markdown).to_markdown(
+            index=False, colalign=sides, disable_numparse=True
+        )
+        + "\n"
+    )
 
 
 def _in_markdown(cell: Cell) -> str:
-    value, low, high = (points(number).replace("-", MINUS) for number in (cell.value, cell.low, cell.high))
+    value, low, high = (
+        points(number).replace("-", MINUS) for number in (cell.value, cell.low, cell.high)
+    )
     return f"{f'**{value}**' if cell.best else value}{UNFINISHED * bool(cell.unfinished)} [{low}, {high}]"
 
 
@@ -180,5 +235,9 @@ def _in_latex(cell: Cell) -> str:
     return f"${value}{mark}_{{[{points(cell.low)}, {points(cell.high)}]}}$"
 
 
-def _shown(table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]) -> pd.DataFrame:
-    return table.map(lambda value: of_cell(value) if isinstance(value, Cell) else escape(value)).rename(columns=escape)
+def _shown(
+    table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]
+) -> pd.DataFrame:
+    return table.map(
+        lambda value: of_cell(value) if isinstance(value, Cell) else escape(value)
+    ).rename(columns=escape)

@@ -8,7 +8,16 @@ import pandas as pd
 
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
-from rib.analysis.counts import EVERY, STATE, Counts, State, count, read_objects, read_rows_of, write_counts
+from rib.analysis.counts import (
+    EVERY,
+    STATE,
+    Counts,
+    State,
+    count,
+    read_objects,
+    read_rows_of,
+    write_counts,
+)
 from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
 from rib.analysis.ri import Groups, Ood, on_other_datasets, ood_accuracies
@@ -25,7 +34,10 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
     for place, state in enumerate(counts.states):
         if state[-1] is None:
             for dataset in counts.datasets:
-                n, right = int(counts.images[dataset].sum()), int(counts.correct[dataset][place].sum())
+                n, right = (
+                    int(counts.images[dataset].sum()),
+                    int(counts.correct[dataset][place].sum()),
+                )
                 lines.append((*state[:-1], dataset, n, right, 100 * right / n))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
@@ -55,7 +67,9 @@ def roles_of(
     """
     whole = set(ood_datasets)
     if target != NO_TARGET:
-        counted = on_other_datasets(counts.places, target, ood_datasets, source_groups, shared=counts.shared)
+        counted = on_other_datasets(
+            counts.places, target, ood_datasets, source_groups, shared=counts.shared
+        )
         whole = {name for name, objects in counted.items() if objects is EVERY}
     roles = {}
     for name in counts.datasets:
@@ -90,7 +104,14 @@ def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
 
 
-def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.ndarray, confidence: float, **choices):
+def seen_table(
+    ri: pd.DataFrame,
+    counts: Counts,
+    covered: Coverage,
+    weights: np.ndarray,
+    confidence: float,
+    **choices,
+):
     """`ri_table`, and RI over images of classes that were seen, and not, in training.
 
     The further columns are ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no such images.
@@ -99,9 +120,18 @@ def seen_table(ri: pd.DataFrame, counts: Counts, covered: Coverage, weights: np.
     counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
     others = {run: {name: ~seen for name, seen in own.items()} for run, own in covered.items()}
     for which, among in (("seen", covered), ("unseen", others)):
-        part = ri_table(ood_accuracies(counts, weights, **choices, among=among), confidence).astype({"n": "Int64"})
-        names = {"ri": f"ri_{which}", "ci_low": f"{which}_low", "ci_high": f"{which}_high", "n": f"n_{which}"}
-        ri = ri.merge(part[[*RUN_COLUMNS, *names]].rename(columns=names), on=RUN_COLUMNS, how="left")
+        part = ri_table(ood_accuracies(counts, weights, **choices, among=among), confidence).astype(
+            {"n": "Int64"}
+        )
+        names = {
+            "ri": f"ri_{which}",
+            "ci_low": f"{which}_low",
+            "ci_high": f"{which}_high",
+            "n": f"n_{which}",
+        }
+        ri = ri.merge(
+            part[[*RUN_COLUMNS, *names]].rename(columns=names), on=RUN_COLUMNS, how="left"
+        )
     return ri
 
 
@@ -111,7 +141,13 @@ def curve_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
     Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
     """
     lines = [
-        (*state, run.on_target[1, 0], *estimate(run.after, confidence), run.images, *estimate(run.change, confidence))
+        (
+            *state,
+            run.on_target[1, 0],
+            *estimate(run.after, confidence),
+            run.images,
+            *estimate(run.change, confidence),
+        )
         for state, run in ood.items()
         if state[-1] is not None
     ]
@@ -143,15 +179,44 @@ def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFram
         evaluated = ~np.isnan(own[:, 0, 0, 0])
         own = own[evaluated] if evaluated.any() else own[:1, :1]
         on_target = *over_runs(own[:, :, 1], confidence, LIMITS), own[:, :, 0, 0].mean()
-        found = over_runs(change, confidence), *(over_runs(each, confidence, LIMITS) for each in (before, after))
+        found = (
+            over_runs(change, confidence),
+            *(over_runs(each, confidence, LIMITS) for each in (before, after)),
+        )
         spreads = [spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)]
         (targets, *over_targets), (seeds, *over_seeds) = spreads
-        mri.append((*key, *found[0], found[1][0], found[2][0], *on_target, targets, seeds, *over_targets, *over_seeds))
-        means += [(*key, when, *numbers) for when, numbers in zip(("before", "after"), found[1:], strict=True)]
+        mri.append(
+            (
+                *key,
+                *found[0],
+                found[1][0],
+                found[2][0],
+                *on_target,
+                targets,
+                seeds,
+                *over_targets,
+                *over_seeds,
+            )
+        )
+        means += [
+            (*key, when, *numbers)
+            for when, numbers in zip(("before", "after"), found[1:], strict=True)
+        ]
     names = ["model", "method", "size"]
     on_target = [f"on_target{end}" for end in ("", "_low", "_high", "_before")]
     apart = [f"{over}_{number}" for over in ("target", "seed") for number in ("sd", "low", "high")]
-    columns = [*names, "mri", "ci_low", "ci_high", "ood_before", "ood_after", *on_target, "targets", "seeds", *apart]
+    columns = [
+        *names,
+        "mri",
+        "ci_low",
+        "ci_high",
+        "ood_before",
+        "ood_after",
+        *on_target,
+        "targets",
+        "seeds",
+        *apart,
+    ]
     by_when = pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"])
     return pd.DataFrame(mri, columns=columns), by_when
 
@@ -206,7 +271,9 @@ def grid_tables(
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(read_rows_of(files), read_objects(indexes, source_groups))
     names = [str(Run(**dict(zip(RUN_COLUMNS, state, strict=False)))) for state in counts.states]
-    shared = counts.of([place for place, name in enumerate(names) if compared is None or name in compared])
+    shared = counts.of(
+        [place for place, name in enumerate(names) if compared is None or name in compared]
+    )
     write_counts(shared, outputs["counts"])
     weights = object_weights(counts.objects, replicates, seed)
     choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
@@ -216,13 +283,22 @@ def grid_tables(
     ri = ri_table(ood, confidence)
     if source_groups is not None:
         for target, images in ri.groupby("target")["n"].first().items():
-            log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
-    accuracy = with_roles(accuracy_table(counts), counts, in_distribution=in_distribution, **choices)
-    classes, fits = class_table(counts, label_spaces(datasets), source_groups), fit_table(fits, accuracy, **fit)
+            log.info(
+                "leak-free: for the target %s, %d images of other datasets remain", target, images
+            )
+    accuracy = with_roles(
+        accuracy_table(counts), counts, in_distribution=in_distribution, **choices
+    )
+    classes, fits = (
+        class_table(counts, label_spaces(datasets), source_groups),
+        fit_table(fits, accuracy, **fit),
+    )
     tables = {
         "accuracy": accuracy,
         "fit": fits,
-        "ri": seen_table(ri, counts, coverage(counts, datasets, view), weights, confidence, **choices),
+        "ri": seen_table(
+            ri, counts, coverage(counts, datasets, view), weights, confidence, **choices
+        ),
         "mri": mri,
         "ood": means,
         "curves": curve_table(of_shared, confidence),
@@ -238,7 +314,9 @@ def grid_tables(
     return tables
 
 
-def tradeoff_table(*, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping) -> pd.DataFrame:
+def tradeoff_table(
+    *, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping
+) -> pd.DataFrame:
     """Accuracy on the target and mRI in the course of training, from rows of pretrained models and of snapshots.
 
     Args:
@@ -250,13 +328,19 @@ def tradeoff_table(*, rows: Iterable[Path], indexes: Iterable[Path], choices: Ma
     """
     counts = count(read_rows_of(rows), read_objects(indexes, choices.get("source_groups")))
     lines = []
-    for state, pair in ood_accuracies(counts, object_weights(counts.objects, 0, 0), **choices).items():
+    for state, pair in ood_accuracies(
+        counts, object_weights(counts.objects, 0, 0), **choices
+    ).items():
         for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):
             lines.append((*state[:2], state[3], trained, pair.on_target[place, 0], mri))
     if not lines:
-        raise UserError("representations: no fine-tuned run is chosen; choose methods and targets in config.yaml.")
+        raise UserError(
+            "representations: no fine-tuned run is chosen; choose methods and targets in config.yaml."
+        )
     keys = ["model", "method", "size", "trained"]
-    return pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
+    return (
+        pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
+    )
 
 
 def json_by_method(mri: pd.DataFrame) -> dict:

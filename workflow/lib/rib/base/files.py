@@ -28,10 +28,14 @@ def from_home(path: str, where: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{where}: the home folder in {path} is unknown; write the full path.") from error
+        raise UserError(
+            f"{where}: the home folder in {path} is unknown; write the full path."
+        ) from error
 
 
-def file_hash(path: Path, algorithm: str, count: Callable[[int], object] = lambda size: None) -> bytes:
+def file_hash(
+    path: Path, algorithm: str, count: Callable[[int], object] = lambda size: None
+) -> bytes:
     """Digest of a file, read in chunks to limit memory; `count` is called with the bytes of each."""
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
@@ -93,13 +97,17 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it is damaged: delete it and run again.") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error}); it is damaged: delete it and run again."
+        ) from error
 
 
 def is_private(folder: Path) -> bool:
     """Whether a path is a folder, not a link to one, that belongs to this user and is closed to everybody else."""
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    )
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:

@@ -56,7 +56,9 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
         environment["PYTHONPATH"] = os.pathsep.join(folders)
-        process = subprocess.Popen(command, env=environment, pass_fds=[other.fileno()], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, pass_fds=[other.fileno()], stderr=subprocess.DEVNULL
+        )
     with process, connection:
         try:
             yield lambda request: _ask(process, connection, request, limits)
@@ -64,7 +66,9 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
             process.kill()
 
 
-def _ask(process: subprocess.Popen, connection: Connection, request: bytes, limits: Limits) -> bytes:
+def _ask(
+    process: subprocess.Popen, connection: Connection, request: bytes, limits: Limits
+) -> bytes:
     try:
         connection.send_bytes(request)
         if connection.poll(limits.patience):

@@ -41,7 +41,9 @@ def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
                 "other; mount it with them (Lustre: -o flock), or use a folder on another disk."
             ) from error
         if error.errno in NO_FILE:
-            raise UserError(f"{path} is a link, a folder or a socket where a lock should be; remove it.") from error
+            raise UserError(
+                f"{path} is a link, a folder or a socket where a lock should be; remove it."
+            ) from error
         raise
     return lock
 

@@ -41,7 +41,9 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
         shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
         try:
             print(shown, file=stream, flush=True)
-        except BrokenPipeError:  # whoever read has ended, such as `head`; nothing is said about that at the end either
+        except (
+            BrokenPipeError
+        ):  # whoever read has ended, such as `head`; nothing is said about that at the end either
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -49,7 +51,16 @@ class Progress(tqdm):
     """tqdm's counts, rate and ETA as log lines: at most one every few seconds, none for short tasks."""
 
     def __init__(self, iterable=None, *, desc: str, total: int | None = None, unit: str):
-        super().__init__(iterable, desc=desc, total=total, unit=unit, mininterval=5, delay=5, ascii=True, leave=False)
+        super().__init__(
+            iterable,
+            desc=desc,
+            total=total,
+            unit=unit,
+            mininterval=5,
+            delay=5,
+            ascii=True,
+            leave=False,
+        )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if self.n:
@@ -65,4 +76,8 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )

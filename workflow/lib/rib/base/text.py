@@ -52,4 +52,6 @@ def markdown(text: str) -> str:
 
 def redacted(text: str) -> str:
     """Remove user names, passwords and query strings, which may be signatures, from the URLs in a text."""
-    return re.sub(r"(://(?:(?!://)[^\s?])*\?)\S+", r"\1[redacted]", re.sub(USER, "://[redacted]@", text))
+    return re.sub(
+        r"(://(?:(?!://)[^\s?])*\?)\S+", r"\1[redacted]", re.sub(USER, "://[redacted]@", text)
+    )

@@ -16,12 +16,31 @@ from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable, redacted
-from rib.config.entries import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import (
+    CURVE,
+    EXTERNAL,
+    FINETUNE,
+    MERGES,
+    SELECT,
+    Dataset,
+    Family,
+    Method,
+    Model,
+    Recipe,
+)
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import known_name, load_schema, number, read_yaml, validated
-from rib.config.settings import BASE, RECIPE, TRAINING, Setting, algorithm_settings, check_settings, signature_of
+from rib.config.settings import (
+    BASE,
+    RECIPE,
+    TRAINING,
+    Setting,
+    algorithm_settings,
+    check_settings,
+    signature_of,
+)
 from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
@@ -42,22 +61,34 @@ class Catalog:
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
-        self.urls: dict[tuple[str, str], list[str]] = {}  # by entry and file; entries have them without query strings
+        self.urls: dict[
+            tuple[str, str], list[str]
+        ] = {}  # by entry and file; entries have them without query strings
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
             if not os.access(folder, os.R_OK | os.X_OK):
-                raise UserError(f"catalog: the folder {folder} is not readable; change its permissions.")
-        self._algorithms = _modules(LIBRARY / "methods", *(folder / "methods" for folder in self.folders))
-        self._layouts = _modules(LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders))
+                raise UserError(
+                    f"catalog: the folder {folder} is not readable; change its permissions."
+                )
+        self._algorithms = _modules(
+            LIBRARY / "methods", *(folder / "methods" for folder in self.folders)
+        )
+        self._layouts = _modules(
+            LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders)
+        )
 
     @cached_property
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
         entries: dict[str, tuple[dict, Path]] = {}
-        for path in [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]:
+        for path in [
+            path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))
+        ]:
             if not FAMILY_NAME.fullmatch(path.stem):
-                raise UserError(f"{path}: the file name is the name of the family; use only letters, digits and _.")
+                raise UserError(
+                    f"{path}: the file name is the name of the family; use only letters, digits and _."
+                )
             _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
         return {name: _family(name, entry) for name, (entry, _) in entries.items()}
 
@@ -74,7 +105,11 @@ class Catalog:
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
         """Datasets of a family with one of the roles."""
-        return {name: e for name, e in self.datasets.items() if e.family == family.name and e.role in roles}
+        return {
+            name: e
+            for name, e in self.datasets.items()
+            if e.family == family.name and e.role in roles
+        }
 
     def _dataset(self, name: str, entry: dict, sources: Mapping[str, list[dict]]) -> Dataset:
         where = f"datasets.yaml, {name}"
@@ -82,10 +117,18 @@ class Catalog:
         named = tuple({"file": f"{raw}.tar", **source} for source in sources[raw])
         files = [source["file"] for source in named]
         if twice := [file for file in files if files.count(file) > 1]:
-            raise UserError(f"{where}: two of its sources have the file name {twice[0]}; set file to different names.")
+            raise UserError(
+                f"{where}: two of its sources have the file name {twice[0]}; set file to different names."
+            )
         _, known = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
-        return Dataset(name=name, raw=raw, sources=named, settings=settings, **{"evaluation_group": name, **entry})
+        return Dataset(
+            name=name,
+            raw=raw,
+            sources=named,
+            settings=settings,
+            **{"evaluation_group": name, **entry},
+        )
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -105,7 +148,9 @@ class Catalog:
             UserError: A name cannot be resolved, or its short form is taken.
         """
         records = {name: self.records.get(name, {}).get("source", {}) for name in names}
-        self.records.update(resolve(name for name in names if not records[name].keys() & {"revision", "digest"}))
+        self.records.update(
+            resolve(name for name in names if not records[name].keys() & {"revision", "digest"})
+        )
         found = {model.record: name for name, model in self.models.items() if model.record}
         for name in names:
             if name not in found:
@@ -123,20 +168,30 @@ class Catalog:
         """Entries of models with the facts of the records that they name."""
         if not isinstance(entries, dict):
             return entries
-        names = {key: str(own["record"]) for key, own in entries.items() if isinstance(own, dict) and "record" in own}
+        names = {
+            key: str(own["record"])
+            for key, own in entries.items()
+            if isinstance(own, dict) and "record" in own
+        }
         self.records.update(resolve(name for name in names.values() if name not in self.records))
         return entries | {key: self.records[name] | entries[key] for key, name in names.items()}
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
         order = load_schema("recipes")["additionalProperties"]["properties"]
-        entries = {name: {key: own[key] for key in order} for name, own in self._entries("recipes").items()}
-        return {name: Recipe(own.pop("label"), own.pop("source"), own) for name, own in entries.items()}
+        entries = {
+            name: {key: own[key] for key in order} for name, own in self._entries("recipes").items()
+        }
+        return {
+            name: Recipe(own.pop("label"), own.pop("source"), own) for name, own in entries.items()
+        }
 
     @cached_property
     def methods(self) -> dict[str, Method]:
         """Methods by name, with settings checked against the keyword arguments of their algorithm."""
-        methods = {name: self._method(name, entry) for name, entry in self._entries("methods").items()}
+        methods = {
+            name: self._method(name, entry) for name, entry in self._entries("methods").items()
+        }
         for name, method in methods.items():
             where = f"methods.yaml, {name}"
             for parent in method.parents:
@@ -160,41 +215,68 @@ class Catalog:
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
                 if not re.fullmatch("[0-9]+", row["seed"]):
-                    raise UserError(f"{where}: the seed is {show(row['seed'])}; give a whole number.")
+                    raise UserError(
+                        f"{where}: the seed is {show(row['seed'])}; give a whole number."
+                    )
                 run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
                 if run in rows:
-                    raise UserError(f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows.")
-                rows[run] = {**row, "size": size, "where": where, "path": table.parent / from_home(row["file"], where)}
+                    raise UserError(
+                        f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows."
+                    )
+                rows[run] = {
+                    **row,
+                    "size": size,
+                    "where": where,
+                    "path": table.parent / from_home(row["file"], where),
+                }
         return rows
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
         """Datasets and models with downloads of their own, by name; they share the folder data/raw."""
         for name in self.datasets.keys() & self.models.keys():
-            raise UserError(f"'{name}' is both a dataset and a model, which share the folder data/raw; rename one.")
-        return {name: entry for name, entry in {**self.datasets, **self.models}.items() if entry.raw == name}
+            raise UserError(
+                f"'{name}' is both a dataset and a model, which share the folder data/raw; rename one."
+            )
+        return {
+            name: entry
+            for name, entry in {**self.datasets, **self.models}.items()
+            if entry.raw == name
+        }
 
     def _method(self, name: str, entry: dict) -> Method:
         form, known = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         start = entry.pop("starts_from", None)
         where = f"methods.yaml, {name}"
         if start and form != FINETUNE:
-            raise UserError(f"{where}: starts_from is only for methods that train; list the merged methods in parents.")
+            raise UserError(
+                f"{where}: starts_from is only for methods that train; list the merged methods in parents."
+            )
         if entry["parents"] and form == FINETUNE:
-            raise UserError(f"{where}: parents is only for merges; use starts_from for the method that it starts from.")
+            raise UserError(
+                f"{where}: parents is only for merges; use starts_from for the method that it starts from."
+            )
         over = entry["over"]
         if over != METHODS and form not in MERGES:
             raise UserError(f"{where}: over is only for merges.")
         if over == TARGETS and form in (CURVE, SELECT):
-            raise UserError(f"{where}: over: targets is not for a {form}: there is no target to select or trace it on.")
+            raise UserError(
+                f"{where}: over: targets is not for a {form}: there is no target to select or trace it on."
+            )
         parents = (start,) if start else tuple(entry["parents"])
         if entry["recipes"] and form != FINETUNE:
-            raise UserError(f"{where}: recipes is only for methods that train; a merge has those of its parents.")
+            raise UserError(
+                f"{where}: recipes is only for methods that train; a merge has those of its parents."
+            )
         if form == FINETUNE and (taken := sorted(known.keys() & TRAINING.keys())):
-            raise UserError(f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it.")
+            raise UserError(
+                f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it."
+            )
         known = {**known, **TRAINING} if form == FINETUNE else known
         settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
-        of_recipe = {key: setting for key, setting in known.items() if key != RECIPE}  # a recipe can't name another
+        of_recipe = {
+            key: setting for key, setting in known.items() if key != RECIPE
+        }  # a recipe can't name another
         recipes = {
             known_name(recipe, self.recipes, RECIPE, where): check_settings(
                 own, of_recipe, f"{where}, recipes, {recipe}", complete=False
@@ -218,10 +300,15 @@ class Catalog:
             else:
                 checked = validated(own, kind, str(path))
             for name, entry in checked.items():
-                stated = own[name].keys() & {"source", "sources"}  # paths of records are relative to the project
+                stated = own[name].keys() & {
+                    "source",
+                    "sources",
+                }  # paths of records are relative to the project
                 for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
                     if isinstance(source, dict) and source["kind"] in ("file", "folder"):
-                        source["path"] = str(path.parent / from_home(source["path"], f"{path}, {name}"))
+                        source["path"] = str(
+                            path.parent / from_home(source["path"], f"{path}, {name}")
+                        )
                     elif isinstance(source, dict) and source["kind"] == "http":
                         self.urls[name, source["file"]] = source["urls"]
                         source["urls"] = list(map(redacted, source["urls"]))
@@ -234,10 +321,16 @@ class Catalog:
     def _external_methods(self) -> dict[str, dict]:
         """Entries of the methods that the tables name."""
         labels = {row["method"]: row["method"] for row in self.external.values()}
-        labels |= {row["method"]: row["label"] for row in reversed(self.external.values()) if row.get("label")}
+        labels |= {
+            row["method"]: row["label"]
+            for row in reversed(self.external.values())
+            if row.get("label")
+        }
         shared = {"algorithm": EXTERNAL, "source": "trained elsewhere"}
         styles = ({"colour": "#000000", "marker": marker} for marker in itertools.cycle(MARKERS))
-        entries = {name: {"label": labels[name], **shared, "style": next(styles)} for name in labels}
+        entries = {
+            name: {"label": labels[name], **shared, "style": next(styles)} for name in labels
+        }
         return validated(entries, "methods", TABLES)
 
     def algorithm_file(self, algorithm: str) -> Path:
@@ -266,15 +359,21 @@ class Catalog:
         if space.num_classes != whole.num_classes:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
-            raise UserError(f"{where}: '{space.keys[0]}' is its only class; add more to its class file.")
+            raise UserError(
+                f"{where}: '{space.keys[0]}' is its only class; add more to its class file."
+            )
         if unfit := [text for text in (*space.keys, *space.names) if not presentable(text)]:
-            raise UserError(f"{where}: its class {show(unfit[0])} is not valid ({WHY}); rename it in its class file.")
+            raise UserError(
+                f"{where}: its class {show(unfit[0])} is not valid ({WHY}); rename it in its class file."
+            )
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
         return read_timm_list(file) if format == "timm" else READERS[format](self._class_file(file))
 
-    def table(self, name: str, columns: Iterable[str], numbers: Iterable[str]) -> list[dict[str, str]]:
+    def table(
+        self, name: str, columns: Iterable[str], numbers: Iterable[str]
+    ) -> list[dict[str, str]]:
         """Rows of a CSV file that each catalogue folder may contain.
 
         Raises:
@@ -298,24 +397,34 @@ class Catalog:
         for folder in self.folders:
             if (folder / "classes" / name).is_file():
                 return folder / "classes" / name
-        raise UserError(f"the class file classes/{name} is not in any catalogue folder; add it to one.")
+        raise UserError(
+            f"the class file classes/{name} is not in any catalogue folder; add it to one."
+        )
 
 
 def _family(name: str, entry: dict) -> Family:
     threshold = entry["fit_threshold"]
-    return Family(name=name, **{**entry, "fit_threshold": None if threshold == "none" else threshold})
+    return Family(
+        name=name, **{**entry, "fit_threshold": None if threshold == "none" else threshold}
+    )
 
 
 def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
     if name in entries:
-        raise UserError(f"{path}: '{name}' is already defined in {entries[name][1]}; rename one of them.")
+        raise UserError(
+            f"{path}: '{name}' is already defined in {entries[name][1]}; rename one of them."
+        )
     entries[name] = (entry, path)
 
 
 def _modules(*folders: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in [path for folder in folders for path in sorted({*folder.glob("[a-z]*.py")} - {BASE})]:
+    for path in [
+        path for folder in folders for path in sorted({*folder.glob("[a-z]*.py")} - {BASE})
+    ]:
         if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].parent} already contains a module of this name; rename it.")
+            raise UserError(
+                f"{path}: {found[path.stem].parent} already contains a module of this name; rename it."
+            )
         found[path.stem] = path
     return found

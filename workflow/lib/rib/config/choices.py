@@ -22,7 +22,9 @@ def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def choose(key: str, known: Mapping, config: Mapping, family: Family, named: Mapping | None = None) -> list[str]:
+def choose(
+    key: str, known: Mapping, config: Mapping, family: Family, named: Mapping | None = None
+) -> list[str]:
     """Known names that config's `key` selects, some by other names; raise a UserError for an unknown one or none."""
     choice, where = config[key], f"config, {key}"
     if choice == "all":
@@ -30,9 +32,13 @@ def choose(key: str, known: Mapping, config: Mapping, family: Family, named: Map
     if choice == "default":
         choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
     kind, within = key.removesuffix("s"), f"{where} (family {family.name})"
-    names = [known_name((named or {}).get(name, name), known, kind, within) for name in as_list(choice)]
+    names = [
+        known_name((named or {}).get(name, name), known, kind, within) for name in as_list(choice)
+    ]
     if not names and key != "methods":
-        raise UserError(f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}.")
+        raise UserError(
+            f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}."
+        )
     return list(dict.fromkeys(names))
 
 
@@ -40,7 +46,9 @@ def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[s
     """Datasets to evaluate on, in the catalogue's order; raise a UserError if one is unknown or the family has none."""
     known = catalog.datasets_of(family, *EVALUATED)
     if not known:
-        raise UserError(f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one.")
+        raise UserError(
+            f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one."
+        )
     if config["datasets"] == "default":
         return {name: entry for name, entry in known.items() if not entry.optional}
     chosen = choose("datasets", known, config, family)
@@ -62,11 +70,17 @@ def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Refer
         choice, where = family.reference, f"families/{family.name}.yaml, reference"
     if choice in (None, "none"):
         return None
-    name, size = (choice["part_of"], choice["images_per_class"]) if isinstance(choice, dict) else (choice, None)
+    name, size = (
+        (choice["part_of"], choice["images_per_class"])
+        if isinstance(choice, dict)
+        else (choice, None)
+    )
     fitting = catalog.datasets_of(family, *(EVALUATED if size else ["reference"]))
     kind = "dataset that is evaluated" if size else "dataset of role reference"
     if not fitting:
-        raise UserError(f"{where}: family {family.name} has no {kind}; give it one or set reference to none.")
+        raise UserError(
+            f"{where}: family {family.name} has no {kind}; give it one or set reference to none."
+        )
     return Reference(fitting[known_name(name, fitting, kind, where)], size)
 
 
@@ -75,7 +89,11 @@ def head_of(model: Model, family: Family) -> str:
     if model.pretrain:
         return "pretrained"
     own_classes = family.classes["format"] == "own"
-    return "fitted" if model.head == "none" or (own_classes and model.head == "published") else model.head
+    return (
+        "fitted"
+        if model.head == "none" or (own_classes and model.head == "published")
+        else model.head
+    )
 
 
 def choose_models(
@@ -100,10 +118,16 @@ def choose_models(
             "family to their entries."
         )
     models = {name: known[name] for name in choose("models", known, config, family, named)}
-    headless = [name for name in models if head_of(models[name], family) == "fitted"] if reference is None else []
+    headless = (
+        [name for name in models if head_of(models[name], family) == "fitted"]
+        if reference is None
+        else []
+    )
     why = f"has no head for the classes of family {family.name}, and there is no reference dataset to fit one"
     if headless and (config["models"] != "all" or len(headless) == len(models)):
-        raise UserError(f"config, models: '{headless[0]}' {why}; set reference, or leave the model out.")
+        raise UserError(
+            f"config, models: '{headless[0]}' {why}; set reference, or leave the model out."
+        )
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
         _check_pretraining(model, family, catalog)
@@ -124,20 +148,29 @@ def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
     """Check that a model pretrained here is trained on a reference dataset and tested in distribution."""
-    for key, role in (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ():
+    for key, role in (
+        (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ()
+    ):
         own = catalog.datasets.get(model.pretrain[key])
         if own and own.family != family.name:
             raise UserError(
                 f"config, models: '{model.name}' is trained for family {own.family}; choose other models for family "
                 f"{family.name}."
             )
-        kind, where = f"dataset of role {role} of family {family.name}", f"models.yaml, {model.name}, pretrain.{key}"
+        kind, where = (
+            f"dataset of role {role} of family {family.name}",
+            f"models.yaml, {model.name}, pretrain.{key}",
+        )
         known_name(model.pretrain[key], catalog.datasets_of(family, role), kind, where)
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
     """Datasets that count in RI: those out of distribution, and a variant only if its original is not evaluated."""
-    return [name for name, entry in datasets.items() if entry.role == "ood" and entry.variant_of not in datasets]
+    return [
+        name
+        for name, entry in datasets.items()
+        if entry.role == "ood" and entry.variant_of not in datasets
+    ]
 
 
 def choose_targets(
@@ -163,7 +196,10 @@ def choose_targets(
     targets = [name for name in chosen if not why[name]]
     terms = {name: datasets[name].tuning for name in targets if datasets[name].tuning}
     return targets, [
-        *(f"dataset '{name}' is a target because {t['accept']} is accepted: {t['terms']}" for name, t in terms.items()),
+        *(
+            f"dataset '{name}' is a target because {t['accept']} is accepted: {t['terms']}"
+            for name, t in terms.items()
+        ),
         *(f"dataset '{name}' is evaluated but not a target: {why[name]}" for name in refused),
     ]
 
@@ -195,19 +231,29 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
             "per class; set it to paper."
         )
     if (total := sum(config["split"].values())) >= 1:
-        raise UserError(f"config, split: train and select add up to {total:g}; make the sum less than 1.")
+        raise UserError(
+            f"config, split: train and select add up to {total:g}; make the sum less than 1."
+        )
     return config["split"]
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
     """Datasets that count in RI, and are no targets, nor variants of them, nor share source images with any."""
     groups = {datasets[name].source_group for name in targets} - {None}
-    others = [name for name in ood_datasets(datasets) if not {name, datasets[name].variant_of} & {*targets}]
+    others = [
+        name
+        for name in ood_datasets(datasets)
+        if not {name, datasets[name].variant_of} & {*targets}
+    ]
     return [name for name in others if datasets[name].source_group not in groups]
 
 
 def nothing_to_merge(
-    method: Method, config: Mapping, datasets: Mapping[str, Dataset], targets: list[str], swept: Callable[[str], bool]
+    method: Method,
+    config: Mapping,
+    datasets: Mapping[str, Dataset],
+    targets: list[str],
+    swept: Callable[[str], bool],
 ) -> str | None:
     """Reason why a merge has one parent or can't be scored, if it does; `swept`: whether a method has several variants."""
     if method.over == SEEDS and len(config["seeds"]) < 2:
@@ -217,11 +263,15 @@ def nothing_to_merge(
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
     if method.over == TARGETS and not not_trained_on(datasets, targets):
-        return "no dataset is left to score it on: each is a target, or shares source images with one"
+        return (
+            "no dataset is left to score it on: each is a target, or shares source images with one"
+        )
     return None
 
 
-def too_many_images(method: Method, config: Mapping, datasets: Mapping[str, Dataset], catalog: Catalog) -> str | None:
+def too_many_images(
+    method: Method, config: Mapping, datasets: Mapping[str, Dataset], catalog: Catalog
+) -> str | None:
     """Reason why a method would take too long to evaluate, if its algorithm limits the images of a dataset.
 
     Datasets whose entries don't say how many images they have are not counted.
@@ -264,13 +314,21 @@ def choose_methods(
             return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
         if not set(types) & set(method.types):
             return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
-        if method.text == "required" and "zero_shot" not in (head_of(model, family) for model in models.values()):
+        if method.text == "required" and "zero_shot" not in (
+            head_of(model, family) for model in models.values()
+        ):
             return "it trains with texts, but no chosen model has a text tower"
         parents = ((parent, obstacle(parent)) for parent in method.parents)
-        return next((f"of '{parent}': {why}" for parent, why in parents if why), None) or other_obstacle(method)
+        return next(
+            (f"of '{parent}': {why}" for parent, why in parents if why), None
+        ) or other_obstacle(method)
 
     names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
-    names += [name for name, method in catalog.methods.items() if method.form == EXTERNAL and name not in names]
+    names += [
+        name
+        for name, method in catalog.methods.items()
+        if method.form == EXTERNAL and name not in names
+    ]
     why = {name: obstacle(name) for name in names if name != PRETRAINED}
     refused = [name for name in why if why[name]]
     if refused and config["methods"] not in ("all", "default"):
@@ -291,7 +349,10 @@ def choose_methods(
 
 
 def choose_selection(
-    config: Mapping, methods: Mapping[str, Method], datasets: Mapping[str, Dataset], targets: list[str]
+    config: Mapping,
+    methods: Mapping[str, Method],
+    datasets: Mapping[str, Dataset],
+    targets: list[str],
 ) -> dict[str, object] | None:
     """`rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be chosen.
 
@@ -326,13 +387,17 @@ def choose_selection(
 
 def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
     """The method that differences in the ranking are from; a UserError if it is none of the run's."""
-    with_mri = [name for name, method in methods.items() if method.form != CURVE and method.over != TARGETS]
+    with_mri = [
+        name for name, method in methods.items() if method.form != CURVE and method.over != TARGETS
+    ]
     if config["compare_to"] == "default":
         return USUAL_REFERENCE if USUAL_REFERENCE in with_mri else PRETRAINED
     return known_name(config["compare_to"], [*with_mri, PRETRAINED], "method", "config, compare_to")
 
 
-def check_external(rows: Mapping[str, Mapping], known: Mapping[str, Collection[str]], runs: Iterable[Run]) -> None:
+def check_external(
+    rows: Mapping[str, Mapping], known: Mapping[str, Collection[str]], runs: Iterable[Run]
+) -> None:
     """Raise a UserError if a row of Catalog.external has an unknown name, or a run that was trained elsewhere has no row."""
     for row, (column, names) in itertools.product(rows.values(), known.items()):
         known_name(row[column], names, column, row["where"])

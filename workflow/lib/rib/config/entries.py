@@ -117,7 +117,9 @@ class Method:
     form: str  # `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`
     algorithm: str
     settings: dict
-    parents: tuple[str, ...]  # methods that must run first: those that a merge averages, or that training starts from
+    parents: tuple[
+        str, ...
+    ]  # methods that must run first: those that a merge averages, or that training starts from
     reference: str
     types: tuple[str, ...]
     source: str
@@ -130,7 +132,9 @@ class Method:
     recipes: dict = field(default_factory=dict)  # settings by recipe, which override `settings`
     base: str | None = None  # of a resolved method: the name of the entry that it is a variant of
     recipe: str | None = None  # of a resolved method that trains
-    length: dict = field(default_factory=dict)  # of a resolved method that trains: its `epochs` or `steps`
+    length: dict = field(
+        default_factory=dict
+    )  # of a resolved method that trains: its `epochs` or `steps`
 
     @property
     def trains(self) -> bool:

@@ -19,15 +19,35 @@ from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
-UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")  # keys of config that are no settings of results
+UNRECORDED = (
+    "catalog",
+    "archives",
+    "external",
+    "bundles",
+    "monitor",
+)  # keys of config that are no settings of results
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows, what is pulled, and
 # settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
-OF_CALL = ("archives", "bundles", "pull", "monitor")  # keys of config that are about a call, not about the grid
+OF_CALL = (
+    "archives",
+    "bundles",
+    "pull",
+    "monitor",
+)  # keys of config that are about a call, not about the grid
 # What a model is, without its label and style.
-MODEL_FACTS = ("name", "library", "architecture", "source", "tokenizer", "weights", "pretrain", "preprocessing")
+MODEL_FACTS = (
+    "name",
+    "library",
+    "architecture",
+    "source",
+    "tokenizer",
+    "weights",
+    "pretrain",
+    "preprocessing",
+)
 MODEL_FACTS += ("pretraining", "licence")
 
 
@@ -41,15 +61,21 @@ class Grid:
     datasets: dict[str, Dataset]  # evaluated datasets, in the order of the catalogue
     reference: Reference | None
     models: dict[str, Model]
-    methods: dict[str, Method]  # methods by name with resolved settings; each swept value is a separate variant
+    methods: dict[
+        str, Method
+    ]  # methods by name with resolved settings; each swept value is a separate variant
     targets: list[str]
     sizes: list[str]  # sizes of the training subset of the target, as written in paths
     seeds: list[int]
     split_fractions: dict[str, float] | None  # fractions of protocol held_out; None under `paper`
     compare_to: str  # method, or the pretrained model, that differences in the ranking are from
-    selection: dict[str, object] | None  # how a variant of each sweep is chosen (see `choose_selection`), if at all
+    selection: (
+        dict[str, object] | None
+    )  # how a variant of each sweep is chosen (see `choose_selection`), if at all
     notices: list[str]  # messages about what was added to the grid or left out, and why
-    entries_of_methods: list[str]  # names of the methods' entries, of which `methods` are the variants
+    entries_of_methods: list[
+        str
+    ]  # names of the methods' entries, of which `methods` are the variants
 
     @property
     def shown_size(self) -> str:
@@ -70,15 +96,27 @@ class Grid:
         if self.reference is None or self.reference.images_per_class is None:
             return False
         group = self.catalog.datasets[dataset].source_group
-        return dataset == self.reference.dataset.name or group == self.reference.dataset.source_group is not None
+        return (
+            dataset == self.reference.dataset.name
+            or group == self.reference.dataset.source_group is not None
+        )
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
-        trained = [how[key] for model in self.models.values() if (how := model.pretrain) for key in ("dataset", "test")]
+        trained = [
+            how[key]
+            for model in self.models.values()
+            if (how := model.pretrain)
+            for key in ("dataset", "test")
+        ]
         methods = any(method.reference != "no" for method in self.methods.values())
         fitted = any(self.head(model) == "fitted" for model in self.models)
-        proxy = self.reference and (methods or fitted or any(map(self.excludes_proxy, self.datasets)))
-        names = dict.fromkeys([*self.datasets, *([self.reference.dataset.name] if proxy else []), *trained])
+        proxy = self.reference and (
+            methods or fitted or any(map(self.excludes_proxy, self.datasets))
+        )
+        names = dict.fromkeys(
+            [*self.datasets, *([self.reference.dataset.name] if proxy else []), *trained]
+        )
         return [self.catalog.datasets[name] for name in names]
 
     def evaluation_groups(self) -> dict[str, list[str]]:
@@ -95,7 +133,9 @@ class Grid:
         """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`)."""
         group = self.datasets[dataset].evaluation_group
         of_family = self.catalog.datasets_of(self.family, *EVALUATED)
-        in_group = {name: entry for name, entry in of_family.items() if entry.evaluation_group == group}
+        in_group = {
+            name: entry for name, entry in of_family.items() if entry.evaluation_group == group
+        }
         usual = [name for name, entry in in_group.items() if not entry.optional] or list(in_group)
         evaluated = [name for name in in_group if name in self.datasets]
         if evaluated == usual:
@@ -105,7 +145,9 @@ class Grid:
     @cached_property
     def digest(self) -> str:
         """Digest of the choices on which tables of a plain run depend, in the path of the folder that has them."""
-        return _short_digest({key: value for key, value in self.resolved().items() if key not in NOT_OF_GRID})
+        return _short_digest(
+            {key: value for key, value in self.resolved().items() if key not in NOT_OF_GRID}
+        )
 
     def evaluated_before(self, dataset: str) -> list[str]:
         """Evaluated datasets that are split before this one; references are split last."""
@@ -115,19 +157,27 @@ class Grid:
     def split_before(self, dataset: str) -> list[str]:
         """Those of `evaluated_before` whose entries say that they have the same source images."""
         group = self.catalog.datasets[dataset].source_group
-        related = [name for name, entry in self.datasets.items() if entry.source_group == group is not None]
+        related = [
+            name for name, entry in self.datasets.items() if entry.source_group == group is not None
+        ]
         return related[: related.index(dataset)] if dataset in related else related
 
     def source_groups(self) -> dict[str, str]:
         """Source group by dataset, for datasets that share source images with others."""
-        return {name: entry.source_group for name, entry in self.datasets.items() if entry.source_group}
+        return {
+            name: entry.source_group for name, entry in self.datasets.items() if entry.source_group
+        }
 
     def leak_free_groups(self) -> dict[str, str] | None:
         """`source_groups` if images that share sources with the target are excluded from RI, else None.
 
         Under held_out nothing is excluded, because test images share no sources with training images.
         """
-        return self.source_groups() if self.config["leak_free"] and self.split_fractions is None else None
+        return (
+            self.source_groups()
+            if self.config["leak_free"] and self.split_fractions is None
+            else None
+        )
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""
@@ -136,13 +186,19 @@ class Grid:
             found.append("leak-free")
         if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
             found.append(f"at most {budget} images per dataset")
-        if labels := [entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)]:
+        if labels := [
+            entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)
+        ]:
             found.append(
                 f"pretraining proxy: {self.reference.images_per_class} images per class of {self.reference.dataset.label}, "
                 f"excluded from {', '.join(labels)}"
             )
         family = self.catalog.datasets_of(self.family, *EVALUATED).values()
-        if missing := [entry.label for entry in family if not entry.optional and entry.name not in self.datasets]:
+        if missing := [
+            entry.label
+            for entry in family
+            if not entry.optional and entry.name not in self.datasets
+        ]:
             found.append(f"without {', '.join(missing)}")
         if more := [self.datasets[name].label for name in self.ood if self.datasets[name].optional]:
             found.append(f"RI with {', '.join(more)}")
@@ -164,7 +220,10 @@ class Grid:
     def runs(self) -> list[Run]:
         """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
         found, first = [], self.seeds[:1]
-        seeds = {name: first if method.over == SEEDS else self.seeds for name, method in self.methods.items()}
+        seeds = {
+            name: first if method.over == SEEDS else self.seeds
+            for name, method in self.methods.items()
+        }
         for model in self.models:
             found.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
             methods = [name for name in self.methods_of(model) if name not in self.over_targets]
@@ -184,9 +243,17 @@ class Grid:
 
     def runs_over_targets(self) -> list[Run]:
         """Runs of merges over targets: models x methods x sizes x seeds."""
-        own = {model: [name for name in self.methods_of(model) if name in self.over_targets] for model in self.models}
+        own = {
+            model: [name for name in self.methods_of(model) if name in self.over_targets]
+            for model in self.models
+        }
         runs = itertools.product(self.sizes, self.seeds)
-        return [Run(model, NO_TARGET, name, *run) for run in runs for model in own for name in own[model]]
+        return [
+            Run(model, NO_TARGET, name, *run)
+            for run in runs
+            for model in own
+            for name in own[model]
+        ]
 
     def parents_of(self, method: str) -> list[str]:
         """Keys of the runs that a method's run starts from or merges (see rib.config.run.parent_of), by method's name if possible."""
@@ -211,9 +278,14 @@ class Grid:
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
         shown, size = self.models[model].preprocessing, self.setting("image_size")
-        own = {"size": shown["input_size"] if size == "native" else size, "interpolation": shown["interpolation"]}
+        own = {
+            "size": shown["input_size"] if size == "native" else size,
+            "interpolation": shown["interpolation"],
+        }
         crop = {key: shown[key] for key in ("crop_pct", "crop_mode")}
-        return Geometry(**own, **(crop if self.family.crop_pct is None else {"crop_pct": self.family.crop_pct}))
+        return Geometry(
+            **own, **(crop if self.family.crop_pct is None else {"crop_pct": self.family.crop_pct})
+        )
 
     def arguments(self, model: str) -> dict:
         """Arguments of the library's create_model, with the input size if the network has to be built for it."""
@@ -230,12 +302,19 @@ class Grid:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         how = self.methods[method]
         shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
-        return {**self.catalog.recipes[how.recipe].training, **dict.fromkeys(LENGTH), **how.length, **shared}
+        return {
+            **self.catalog.recipes[how.recipe].training,
+            **dict.fromkeys(LENGTH),
+            **how.length,
+            **shared,
+        }
 
     def compute(self) -> dict:
         """Settings of torch (rib.models.device.ComputeSettings)."""
         chosen = self.config["compute"]
-        return {"threads": chosen["threads_per_job"]} | {key: chosen[key] for key in ("device", "precision", "compile")}
+        return {"threads": chosen["threads_per_job"]} | {
+            key: chosen[key] for key in ("device", "precision", "compile")
+        }
 
     def view_at(self, geometry: Geometry) -> dict:
         """View of the datasets at a geometry (rib.data.view.DatasetView)."""
@@ -273,10 +352,17 @@ class Grid:
 
     def conversion(self, model: str) -> dict:
         """Settings with which a model is converted (rib.models.convert.convert) or trained here (rib.training.pretrain)."""
-        entry, head, space = self.models[model], self.head(model), self.catalog.family_label_space(self.family.name)
+        entry, head, space = (
+            self.models[model],
+            self.head(model),
+            self.catalog.family_label_space(self.family.name),
+        )
         own_classes = self.family.classes["format"] == "own"
         return {
-            "entry": {**{key: getattr(entry, key) for key in MODEL_FACTS}, "arguments": self.arguments(model)},
+            "entry": {
+                **{key: getattr(entry, key) for key in MODEL_FACTS},
+                "arguments": self.arguments(model),
+            },
             "head": head,
             "num_classes": space.num_classes,
             "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
@@ -320,21 +406,30 @@ class Grid:
         """The configuration with every `default` and `all` resolved, without settings of the machine."""
         return {
             **{key: value for key, value in self.config.items() if key not in UNRECORDED},
-            "compute": {key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE},
+            "compute": {
+                key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE
+            },
             "datasets": list(self.datasets),
             "reference": self.reference and self.reference.dataset.name,
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": {
-                name: {**method.settings, **({"recipe": method.recipe, **method.length} if method.trains else {})}
+                name: {
+                    **method.settings,
+                    **({"recipe": method.recipe, **method.length} if method.trains else {}),
+                }
                 for name, method in self.methods.items()
             },
-            "recipes": list(dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)),
+            "recipes": list(
+                dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)
+            ),
             "targets": self.targets,
             "compare_to": self.compare_to,
             "image_size": self.setting("image_size"),
             "train_subset": self.sizes,
-            "training": {key: self.setting(key) for key in self.config["training"] if key not in LENGTH},
+            "training": {
+                key: self.setting(key) for key in self.config["training"] if key not in LENGTH
+            },
         }
 
 
@@ -366,13 +461,21 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         nothing = choices.nothing_to_merge(method, config, datasets, targets, variants.swept)
         return nothing or choices.too_many_images(method, config, datasets, catalog)
 
-    names, of_methods = choices.choose_methods(config, family, catalog, models, reference, other_obstacle)
+    names, of_methods = choices.choose_methods(
+        config, family, catalog, models, reference, other_obstacle
+    )
     subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
     if subsets == "default":  # without those that the budget makes impossible
-        subsets = [size for size in family.defaults["train_subset"] if ALL in (size, budget) or size < budget]
+        subsets = [
+            size
+            for size in family.defaults["train_subset"]
+            if ALL in (size, budget) or size < budget
+        ]
     sizes = [in_path(size) for size in subsets or [ALL]]
     if len(set(sizes)) < len(sizes):
-        raise UserError("config, train_subset: two fractions agree in their first twelve digits; remove one of them.")
+        raise UserError(
+            "config, train_subset: two fractions agree in their first twelve digits; remove one of them."
+        )
     methods = resolve_methods(names, variants)
     grid = Grid(
         config=config,
@@ -394,7 +497,9 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     external = [name for name, method in methods.items() if method.form == EXTERNAL]
     named = [parse_name(name).short for name in catalog.records if external]
     known = {"model": [*catalog.models, *named], "target": catalog.datasets_of(family, *EVALUATED)}
-    choices.check_external(catalog.external, known, [run for run in grid.runs() if run.method in external])
+    choices.check_external(
+        catalog.external, known, [run for run in grid.runs() if run.method in external]
+    )
     if config["leak_free"] and grid.leak_free_groups() is None:
         grid.notices.append(
             "leak_free: true has no effect under protocol held_out, which scores no image that shares "
@@ -402,5 +507,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         )
     for model in models:
         for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
-            grid.notices.append(f"method '{name}' is not run on '{model}': {grid.misfit(name, model)}")
+            grid.notices.append(
+                f"method '{name}' is not run on '{model}': {grid.misfit(name, model)}"
+            )
     return grid

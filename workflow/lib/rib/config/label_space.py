@@ -42,16 +42,26 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, value: dict) -> "LabelSpace":
-        indices, also = (tuple(map(tuple, rows)) for rows in (value["indices"], value.get("also", ())))
+        indices, also = (
+            tuple(map(tuple, rows)) for rows in (value["indices"], value.get("also", ()))
+        )
         return cls(tuple(value["keys"]), indices, tuple(value["names"]), value["num_classes"], also)
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":
         """The space of only the classes with the given labels, in the same order."""
         kept = sorted(labels)
         place = {label: number for number, label in enumerate(kept)}
-        keys, indices, names = (tuple(part[label] for label in kept) for part in (self.keys, self.indices, self.names))
-        also = tuple(tuple(place[other] for other in self.also[label] if other in place) for label in kept if self.also)
-        return replace(self, keys=keys, indices=indices, names=names, also=also if any(also) else ())
+        keys, indices, names = (
+            tuple(part[label] for label in kept) for part in (self.keys, self.indices, self.names)
+        )
+        also = tuple(
+            tuple(place[other] for other in self.also[label] if other in place)
+            for label in kept
+            if self.also
+        )
+        return replace(
+            self, keys=keys, indices=indices, names=names, also=also if any(also) else ()
+        )
 
 
 @cache
@@ -88,7 +98,9 @@ def read_timm_list(name: str) -> LabelSpace:
         raise UserError(
             f"timm's class list '{name}' contains {other[0]}, which is not an ImageNet-1K class; correct the entry."
         )
-    lemmas = dict(line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines())
+    lemmas = dict(
+        line.split("\t", 1) for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines()
+    )
     names = tuple(lemmas[wnid].split(",")[0].strip() for wnid in wnids)
     return LabelSpace(wnids, tuple((index_of[wnid],) for wnid in wnids), names)
 
@@ -110,7 +122,9 @@ def read_index_map(path: Path) -> LabelSpace:
         found[key] = tuple(sorted(map(int, indices)))
         for index in found[key]:
             _claim(owners, f"index {index}", key, where)
-    return LabelSpace(tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found))
+    return LabelSpace(
+        tuple(found), tuple(found.values()), tuple(key.replace("_", " ") for key in found)
+    )
 
 
 def read_class_map(path: Path) -> LabelSpace:
@@ -128,15 +142,23 @@ def read_class_map(path: Path) -> LabelSpace:
         if not 1 <= len(wnids) <= LARGEST_CLASS:
             raise UserError(f"{where}: {emoji} has {len(wnids)} wnids; list 1 to {LARGEST_CLASS}.")
         if not row["reason"].strip():
-            raise UserError(f"{where}: {emoji} has no reason; state why its wnids match the drawing.")
+            raise UserError(
+                f"{where}: {emoji} has no reason; state why its wnids match the drawing."
+            )
         if other := [wnid for wnid in wnids if wnid not in index_of]:
-            raise UserError(f"{where}: {emoji} lists {other[0]}, which is not an ImageNet-1K class; correct it.")
+            raise UserError(
+                f"{where}: {emoji} lists {other[0]}, which is not an ImageNet-1K class; correct it."
+            )
         for key in (*wnids, row["codepoint"]):
             _claim(owners, key, emoji, where)
-    indices = tuple(tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows)
+    indices = tuple(
+        tuple(sorted(index_of[wnid] for wnid in row["wnids"].split())) for _, row in rows
+    )
     names = tuple(row["emoji"] for _, row in rows)
     also = tuple(_also(row, names, where) for where, row in rows)
-    return LabelSpace(tuple(row["codepoint"] for _, row in rows), indices, names, also=also if any(also) else ())
+    return LabelSpace(
+        tuple(row["codepoint"] for _, row in rows), indices, names, also=also if any(also) else ()
+    )
 
 
 def _also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int, ...]:
@@ -144,7 +166,9 @@ def _also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int,
     others = row.get("also", "").split()
     for name in others:
         if name == row["emoji"] or names.count(name) != 1:
-            raise UserError(f"{where}: {row['emoji']} lists {name} in also; name the emoji of exactly one other row.")
+            raise UserError(
+                f"{where}: {row['emoji']} lists {name} in also; name the emoji of exactly one other row."
+            )
     return tuple(sorted({names.index(name) for name in others}))
 
 
@@ -178,16 +202,28 @@ def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace
             raise UserError(f"{where}: {key} is not a class of the family; correct it.")
     names = tuple(row["name"] for _, row in rows)
     outputs = [family.keys.index(key) for key in keys] if family else range(len(keys))
-    return LabelSpace(tuple(keys), tuple((i,) for i in outputs), names, family.num_classes if family else len(keys))
+    return LabelSpace(
+        tuple(keys),
+        tuple((i,) for i in outputs),
+        names,
+        family.num_classes if family else len(keys),
+    )
 
 
 # Readers of class files by the format that an entry names.
-READERS = {"class_map": read_class_map, "wnids": read_wnid_list, "index_map": read_index_map, "own": read_own_classes}
+READERS = {
+    "class_map": read_class_map,
+    "wnids": read_wnid_list,
+    "index_map": read_index_map,
+    "own": read_own_classes,
+}
 
 
 def _claim(owners: dict[str, str], key: str, owner: str, where: str) -> None:
     if key in owners:
-        raise UserError(f"{where}: {key} belongs to both {owners[key]} and {owner}; remove it from one of them.")
+        raise UserError(
+            f"{where}: {key} belongs to both {owners[key]} and {owner}; remove it from one of them."
+        )
     owners[key] = owner
 
 
@@ -221,7 +257,11 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[s
         for row in reader:
             where = f"{path} line {reader.line_num}"
             if None in row.values() or None in row:
-                raise UserError(f"{where}: expected {len(reader.fieldnames)} values; correct the row.")
+                raise UserError(
+                    f"{where}: expected {len(reader.fieldnames)} values; correct the row."
+                )
             yield where, row
     except csv.Error as error:
-        raise UserError(f"{path} is not valid CSV after line {reader.line_num} ({error}); correct it.") from error
+        raise UserError(
+            f"{path} is not valid CSV after line {reader.line_num} ({error}); correct it."
+        ) from error

@@ -28,7 +28,16 @@ LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe and Ito's
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999999",
+)  # Okabe and Ito's
 MARKERS = "osD^vPX*phH8<>d"
 # Licences that forbid commercial use, besides those that say so (-nc-, noncommercial).
 RESEARCH_ONLY = (" apple amlr ", " seer license ", " fastvit license ", " cvnets license ")
@@ -49,7 +58,11 @@ class Name:
         Raises:
             UserError: It has other characters than a path may have here.
         """
-        last = Path(self.rest).resolve().name if self.kind == "local-dir" else re.sub("[/@]", ".", self.rest)
+        last = (
+            Path(self.rest).resolve().name
+            if self.kind == "local-dir"
+            else re.sub("[/@]", ".", self.rest)
+        )
         if not IN_PATHS.fullmatch(last):
             raise UserError(
                 f"config, models: '{last}' of {show(self.text)} can't be a folder's name here; use at most 100 letters, "
@@ -62,7 +75,9 @@ def parse_name(text: str) -> Name:
     """Parse a model's name; raise a UserError if it has none of the four forms."""
     if not (match := FORM.fullmatch(text)):
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
-        raise UserError(f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue.")
+        raise UserError(
+            f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue."
+        )
     return Name(text, *filter(None, match.groups()))
 
 
@@ -91,21 +106,29 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
         found = Path(folder) / "found.json"
         command = [sys.executable, "-m", "rib.models.records", str(found), *names]
         environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
-        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             explained = said.startswith("config, models")
             raise UserError(said if explained else f"config, models: {shown} not resolved: {said}")
         facts = read_json(found)
         for name, record in facts.items():
-            validated_models({parse_name(name).short: entry_of(name, record)}, f"config, models, {name}")
+            validated_models(
+                {parse_name(name).short: entry_of(name, record)}, f"config, models, {name}"
+            )
         write_json(LOCK, read_lock(LOCK) | facts)
     return facts
 
 
 def entry_of(name: str, facts: Mapping) -> dict:
     """A catalogue entry of a resolved name; its label is the name in paths."""
-    tag = name.rpartition("/")[2].partition(".")[2] if name.startswith("timm/") else name.rpartition("/")[2]
+    tag = (
+        name.rpartition("/")[2].partition(".")[2]
+        if name.startswith("timm/")
+        else name.rpartition("/")[2]
+    )
     return {
         "families": [],
         "label": parse_name(name).short,
@@ -128,11 +151,17 @@ def validated_models(entries: object, where: str) -> dict[str, dict]:
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
     """Models with a colour and a marker that no other one has, for those without a style."""
-    taken = {(model.style["colour"], model.style["marker"]) for model in models.values() if model.style}
+    taken = {
+        (model.style["colour"], model.style["marker"]) for model in models.values() if model.style
+    }
     pairs = [*itertools.product(MARKERS, COLOURS)]
-    free = itertools.chain((pair for pair in pairs if pair[::-1] not in taken), itertools.cycle(pairs))
+    free = itertools.chain(
+        (pair for pair in pairs if pair[::-1] not in taken), itertools.cycle(pairs)
+    )
     return {
-        name: model if model.style else replace(model, style=dict(zip(("marker", "colour"), next(free), strict=True)))
+        name: model
+        if model.style
+        else replace(model, style=dict(zip(("marker", "colour"), next(free), strict=True)))
         for name, model in models.items()
     }
 
@@ -142,7 +171,13 @@ def licence_terms(licence: str) -> list[str]:
     words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "
     asked = {
         "share-alike": (" sa ", " share alike ", " sharealike "),
-        "non-commercial": (" nc ", " non commercial ", " noncommercial ", " imagenet ", *RESEARCH_ONLY),
+        "non-commercial": (
+            " nc ",
+            " non commercial ",
+            " noncommercial ",
+            " imagenet ",
+            *RESEARCH_ONLY,
+        ),
         "not stated": (" not stated ", " unknown ", " none "),
     }
     return [term for term, signs in asked.items() if any(sign in words for sign in signs)]
@@ -157,5 +192,7 @@ def terms(models: Iterable[Model]) -> list[str]:
                 f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its page of the hub and log in (HF_TOKEN)"
             )
         if "non-commercial" in licence_terms(model.licence):
-            found.append(f"model '{model.name}' is licensed for non-commercial use only ({model.licence})")
+            found.append(
+                f"model '{model.name}' is licensed for non-commercial use only ({model.licence})"
+            )
     return found

@@ -9,8 +9,16 @@ PRETRAINED = "pretrained"
 NO_TARGET = "none"
 MEAN = "mean"  # target of table rows that cover all targets
 ALL = "all"  # size of a run that trains on the whole target
-MERGE, ENSEMBLE = LOADED = "merge", "ensemble"  # forms of algorithms that make a run's network when it is loaded
-METHODS, SEEDS, VARIANTS, TARGETS = "methods", "seeds", "variants", "targets"  # what the parents of a merge differ in
+MERGE, ENSEMBLE = LOADED = (
+    "merge",
+    "ensemble",
+)  # forms of algorithms that make a run's network when it is loaded
+METHODS, SEEDS, VARIANTS, TARGETS = (
+    "methods",
+    "seeds",
+    "variants",
+    "targets",
+)  # what the parents of a merge differ in
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 
 
@@ -26,7 +34,9 @@ def largest(sizes: Iterable[str]) -> str:
 
     Fractions and numbers cannot be compared before the images of datasets are counted.
     """
-    return max(sizes, key=lambda size: (size == ALL, "." in size, 0.0 if size == ALL else float(size)))
+    return max(
+        sizes, key=lambda size: (size == ALL, "." in size, 0.0 if size == ALL else float(size))
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,9 @@ def parent_of(key: str) -> dict[str, str | int]:
     """What differs between a merge's run and the parent with a key: `ft, seed 1` is {"method": "ft", "seed": 1}."""
     method, _, other = key.partition(", ")
     column, _, value = other.partition(" ")
-    return {"method": method} | ({column: int(value) if column == "seed" else value} if other else {})
+    return {"method": method} | (
+        {column: int(value) if column == "seed" else value} if other else {}
+    )
 
 
 def run_of(path: Path) -> Run:

@@ -18,8 +18,13 @@ from rib.config.values import is_number, is_whole, nearest, show
 
 SCHEMAS = shipped("schemas")
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
-LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")  # slow to convert, or refused by Python with a message of its own
-DEEPEST, REPEATED = 50, 20_000  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
+LONG_NUMBER = re.compile(
+    r"[-+]?\d[\w.:]{1000}"
+)  # slow to convert, or refused by Python with a message of its own
+DEEPEST, REPEATED = (
+    50,
+    20_000,
+)  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
 
 
 def _matches(validator, pattern: str, value: object, schema: dict):
@@ -30,13 +35,19 @@ def _matches(validator, pattern: str, value: object, schema: dict):
 
 def _format(validator, kind: str, value: object, schema: dict):
     """Check a text that is shown: a `label`, or `prose` of several lines."""
-    if isinstance(value, str) and not presentable(value if kind == "label" else " ".join(value.split())):
+    if isinstance(value, str) and not presentable(
+        value if kind == "label" else " ".join(value.split())
+    ):
         yield ValidationError(WHY)
 
 
 TYPES = {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
 KEYWORDS = {"pattern": _matches, "format": _format}
-Validator = extend(Draft202012Validator, KEYWORDS, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES))
+Validator = extend(
+    Draft202012Validator,
+    KEYWORDS,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES),
+)
 
 
 @cache
@@ -54,7 +65,9 @@ def validated(value: object, schema_name: str, where: str) -> dict:
     """
     schema = load_schema(schema_name)
     filled = _filled(value, schema)
-    if errors := sorted(Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))):
+    if errors := sorted(
+        Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))
+    ):
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
 
@@ -63,14 +76,22 @@ def _filled(value: object, schema: dict) -> object:
     """Fill in defaults, and convert texts to numbers and booleans: `--config seeds='[0,1]'` gives a list of strings."""
     if isinstance(value, str):
         meant = {"true": True, "false": False}.get(value.lower(), number(value))
-        return meant if meant is not None and not _valid(value, schema) and _valid(meant, schema) else value
+        return (
+            meant
+            if meant is not None and not _valid(value, schema) and _valid(meant, schema)
+            else value
+        )
     if isinstance(value, list):
         return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict):
         return value
     known = schema.get("properties", {})
     other = schema.get("additionalProperties") or {}
-    defaults = {key: part["default"] for key, part in known.items() if key not in value and "default" in part}
+    defaults = {
+        key: part["default"]
+        for key, part in known.items()
+        if key not in value and "default" in part
+    }
     return {key: _filled(item, known.get(key, other)) for key, item in (value | defaults).items()}
 
 
@@ -108,12 +129,16 @@ def _sentence(error: ValidationError) -> str:
     return f"{subject} {shown}, which is not valid ({why}){meaning}."
 
 
-def known_name(name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known") -> str:
+def known_name(
+    name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known"
+) -> str:
     """Return the name if it is known; otherwise raise a UserError that lists the known names."""
     known = list(known)
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
-        raise UserError(f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; {listed_as} are {names}.")
+        raise UserError(
+            f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; {listed_as} are {names}."
+        )
     return name
 
 
@@ -124,18 +149,26 @@ def read_yaml(path: Path) -> object:
         return yaml.load(text, SAFE_LOADER) or {}
     # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it.") from error
+        raise UserError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it."
+        ) from error
 
 
 def _refuse_hostile(text: str) -> None:
     """Refuse duplicate keys, and levels and aliases that would exhaust stack or memory; parsing alone is safe."""
-    sizes, begun, repeated = {}, [], 0  # sizes by anchor; starts, places and parts of unfinished collections
+    sizes, begun, repeated = (
+        {},
+        [],
+        0,
+    )  # sizes by anchor; starts, places and parts of unfinished collections
     for place, event in enumerate(yaml.parse(text, SAFE_LOADER)):
         problem = None
         if begun and isinstance(event, yaml.NodeEvent):
             begun[-1][2].append(getattr(event, "value", event))
         if isinstance(event, yaml.AliasEvent):
-            repeated += len(begun) * sizes.get(event.anchor, 1)  # by level, which also limits levels made by aliases
+            repeated += len(begun) * sizes.get(
+                event.anchor, 1
+            )  # by level, which also limits levels made by aliases
         elif isinstance(event, yaml.CollectionStartEvent):
             begun.append((event, place + repeated, []))
             sizes[event.anchor] = float("inf")  # an alias inside of it would never end
@@ -143,7 +176,10 @@ def _refuse_hostile(text: str) -> None:
             event, before, parts = begun.pop()
             sizes[event.anchor] = place + repeated - before
             keys = parts[::2] if isinstance(event, yaml.MappingStartEvent) else []
-            problem = next((f"the key '{key}' is given twice" for key, n in Counter(keys).items() if n > 1), None)
+            problem = next(
+                (f"the key '{key}' is given twice" for key, n in Counter(keys).items() if n > 1),
+                None,
+            )
         elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):
             problem = "a number of more than 1000 digits"
         if len(begun) > DEEPEST or repeated > REPEATED:
@@ -157,4 +193,6 @@ def read_source(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct or remove it.") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); correct or remove it."
+        ) from error

@@ -27,7 +27,9 @@ class Setting(NamedTuple):
 
     def is_sweep(self, value: object) -> bool:
         """Whether a value is a list of values to sweep over; a setting that is itself a list is swept by lists."""
-        return isinstance(value, list) and (not self.annotation.startswith("list") or isinstance(value[0], list))
+        return isinstance(value, list) and (
+            not self.annotation.startswith("list") or isinstance(value[0], list)
+        )
 
 
 # Settings of every method that trains, in addition to its algorithm's: the recipe, and how long it trains.
@@ -61,7 +63,10 @@ def check_settings(
             given[key] = known[key].default
         elif key not in later:
             raise UserError(f"{where}: the setting '{key}' is missing; add it.")
-    return {key: _checked(value, known[key], f"{where}: the setting '{key}'", sweeps) for key, value in given.items()}
+    return {
+        key: _checked(value, known[key], f"{where}: the setting '{key}'", sweeps)
+        for key, value in given.items()
+    }
 
 
 def _checked(value: object, setting: Setting, where: str, sweeps: bool) -> object:
@@ -79,9 +84,15 @@ def _checked_value(value: object, annotation: str, where: str) -> object:
     if kind == "list":
         if not isinstance(value, list) or not value:
             raise UserError(f"{where} is {show(value)}; give a list.")
-        return [_checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value]
+        return [
+            _checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value
+        ]
     found = number(value) if isinstance(value, str) and kind in ("float", "int", *RANGES) else value
-    wanted = misfit(annotation, found) if kind == "Literal" or is_number(found) else RANGES.get(kind, ("",))[0]
+    wanted = (
+        misfit(annotation, found)
+        if kind == "Literal" or is_number(found)
+        else RANGES.get(kind, ("",))[0]
+    )
     types = {
         "float": ("a number", is_number(found)),
         "int": ("a whole number", is_whole(found)),
@@ -118,8 +129,12 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
             return node.name, _keywords(node, path)
         if isinstance(node, ast.ClassDef) and "algorithm" in map(ast.unparse, node.decorator_list):
-            return EXTERNAL if path.stem == EXTERNAL else FINETUNE, _constructor_settings(node, path)
-    raise UserError(f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one.")
+            return EXTERNAL if path.stem == EXTERNAL else FINETUNE, _constructor_settings(
+                node, path
+            )
+    raise UserError(
+        f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one."
+    )
 
 
 def takes_fisher(path: Path) -> bool:
@@ -136,7 +151,11 @@ def takes_fisher(path: Path) -> bool:
 @cache
 def constant(path: Path, name: str, default: object) -> object:
     """A literal that a module assigns to a name."""
-    found = {ast.unparse(node.targets[0]): node.value for node in _parsed(path).body if isinstance(node, ast.Assign)}
+    found = {
+        ast.unparse(node.targets[0]): node.value
+        for node in _parsed(path).body
+        if isinstance(node, ast.Assign)
+    }
     return ast.literal_eval(found[name]) if name in found else default
 
 
@@ -145,11 +164,20 @@ def _parsed(path: Path) -> ast.Module:
         return ast.parse(read_source(path))
     except (SyntaxError, ValueError) as error:
         line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise UserError(f"{path}{line} is not valid Python ({getattr(error, 'msg', error)}); correct it.") from error
+        raise UserError(
+            f"{path}{line} is not valid Python ({getattr(error, 'msg', error)}); correct it."
+        ) from error
 
 
 def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
-    init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    init = next(
+        (
+            part
+            for part in node.body
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__"
+        ),
+        None,
+    )
     own = _keywords(init, path) if init else _fields(node, path)
     return own if init and init.args.kwarg is None else {**own, **_common_settings(), **own}
 
@@ -181,7 +209,9 @@ def _keywords(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
     return _settings(function.args.kwonlyargs, function.args.kw_defaults, path)
 
 
-def _settings(arguments: list[ast.arg], defaults: list[ast.expr | None], path: Path) -> Mapping[str, Setting]:
+def _settings(
+    arguments: list[ast.arg], defaults: list[ast.expr | None], path: Path
+) -> Mapping[str, Setting]:
     found = {}
     for argument, default in zip(arguments, defaults, strict=True):
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""

@@ -60,9 +60,18 @@ def archive_members(
         largest: most bytes of a file that is read; None for the limit of photos.
     """
     largest = largest or photo_limit(PHOTO_MEGABYTES)
-    take = (lambda name: True) if wanted is None else wanted if callable(wanted) else (lambda name: name in wanted)
+    take = (
+        (lambda name: True)
+        if wanted is None
+        else wanted
+        if callable(wanted)
+        else (lambda name: name in wanted)
+    )
     # Where sizes are read, a MemoryError means damage.
-    with _damage_explained(path, UserError), contextlib.nullcontext(file) if file else open(path, "rb") as data:
+    with (
+        _damage_explained(path, UserError),
+        contextlib.nullcontext(file) if file else open(path, "rb") as data,
+    ):
         is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
         unpacked = _Unpacked(path, size=data.seek(0, os.SEEK_END))
         data.seek(0)
@@ -143,7 +152,9 @@ def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
     except passing:
         raise
     except NotImplementedError as error:
-        raise UserError(f"{path} is in a format that Python can't read ({error}); repack it.") from error
+        raise UserError(
+            f"{path} is in a format that Python can't read ({error}); repack it."
+        ) from error
     except Exception as error:
         if OVERLAP in str(error):
             raise UserError(
@@ -163,7 +174,11 @@ class _Header(tarfile.TarInfo):
         shared = sum(map(len, archive.pax_headers.values()))
         if (self.type in EXTENDED and self.size > CHUNK) or shared > CHUNK:
             raise ValueError(f"headers of {self.size + shared} bytes")
-        return self._proc_gnusparse_10() if self.type == tarfile.GNUTYPE_SPARSE else super()._proc_member(archive)
+        return (
+            self._proc_gnusparse_10()
+            if self.type == tarfile.GNUTYPE_SPARSE
+            else super()._proc_member(archive)
+        )
 
     def _proc_gnusparse_10(self, *_) -> None:
         raise NotImplementedError("a sparse file")
@@ -186,15 +201,23 @@ def read_limited(file: BinaryIO, largest: int, path: Path, name: str) -> bytes:
 
 
 def _unzip(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, password: tuple[str, str | None] | None, largest: int
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    path: Path,
+    password: tuple[str, str | None] | None,
+    largest: int,
 ) -> bytes:
     with _damage_explained(path, UserError, MemoryError):
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise NotImplementedError("of its other compressions, zipfile expands any number of bytes at once")
+            raise NotImplementedError(
+                "of its other compressions, zipfile expands any number of bytes at once"
+            )
         encrypted, (variable, value) = info.flag_bits & 1, password or ("", None)
         if encrypted and not value:
             how = f"set the environment variable {variable} to the password shown on its download page"
-            raise UserError(f"{path} is encrypted; {how if variable else 'its layout has no password'}.")
+            raise UserError(
+                f"{path} is encrypted; {how if variable else 'its layout has no password'}."
+            )
         try:
             with archive.open(info, pwd=os.fsencode(value) if encrypted else None) as file:
                 return read_limited(file, largest, path, info.filename)
@@ -209,6 +232,10 @@ def _unzip(
 
 def _refuse_hostile(archive: Path, name: str, size: int) -> None:
     if name.startswith("/") or ".." in Path(name).parts:
-        raise UserError(f"{archive} contains '{name}', which points outside the archive; don't use this file.")
+        raise UserError(
+            f"{archive} contains '{name}', which points outside the archive; don't use this file."
+        )
     if size < 0:
-        raise UserError(f"{archive} contains '{name}' of {size} bytes; it is damaged: delete it and run again.")
+        raise UserError(
+            f"{archive} contains '{name}' of {size} bytes; it is damaged: delete it and run again."
+        )

@@ -56,13 +56,18 @@ def download(source: Mapping, target: Path, what: str, partial: Path = PARTIAL) 
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
     if source["kind"] == "http":
-        part = partial / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
+        part = (
+            partial
+            / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
+        )
         part.parent.mkdir(parents=True, exist_ok=True)
         fetch(source["urls"], part, source["digest"], source.get("size"), what)
         shutil.move(part, target)
         return
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)  # the clients run elsewhere
+        fetched = FETCHERS[source["kind"]](
+            source, Path(folder).resolve(), what
+        )  # the clients run elsewhere
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
@@ -75,7 +80,9 @@ def _already_there(source: Mapping) -> Path | None:
     found = next((path for folder in folders if (path := folder / source["file"]).is_file()), None)
     # A typo in a path must not download hundreds of gigabytes.
     if found is None and (missing := [folder for folder in folders if not folder.is_dir()]):
-        raise UserError(f"config, archives: the folder {missing[0]} does not exist; correct the path or remove it.")
+        raise UserError(
+            f"config, archives: the folder {missing[0]} does not exist; correct the path or remove it."
+        )
     return found
 
 
@@ -94,12 +101,23 @@ def _npm(source: Mapping, folder: Path, what: str) -> Path:
             f"{what}: npm is not installed, but is needed to fetch {source['package']}; "
             "install Node.js, or run `pip install --require-hashes --no-deps -r envs/requirements-npm.txt`."
         )
-    command = [npm, "pack", f"{source['package']}@{source['version']}", "--pack-destination", str(folder)]
+    command = [
+        npm,
+        "pack",
+        f"{source['package']}@{source['version']}",
+        "--pack-destination",
+        str(folder),
+    ]
     return _run_client([*command, "--ignore-scripts"], folder, source, what)
 
 
 def _pypi(source: Mapping, folder: Path, what: str) -> Path:
-    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", *_platform(source["file"])]
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        *_platform(source["file"]),
+    ]
     if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
         options.append("--progress-bar=raw")
     options += ["--dest", str(folder), f"{source['package']}=={source['version']}"]
@@ -115,13 +133,17 @@ def _platform(wheel: str) -> list[str]:
     if platforms == "any":
         return []
     options = ["--implementation", python[:2], "--python-version", python[2:], "--abi", abi]
-    return options + [part for platform in platforms.split(".") for part in ("--platform", platform)]
+    return options + [
+        part for platform in platforms.split(".") for part in ("--platform", platform)
+    ]
 
 
 def _file(source: Mapping, folder: Path, what: str) -> Path:
     path = Path(source["path"])
     if not path.is_file():
-        raise UserError(f"{what}: {path} does not exist; put {source['file']} there or correct the entry.")
+        raise UserError(
+            f"{what}: {path} does not exist; put {source['file']} there or correct the entry."
+        )
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
@@ -137,7 +159,9 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        cached = hf_hub_download(source["repo"], source["path"], revision=source.get("revision", "main"))
+        cached = hf_hub_download(
+            source["repo"], source["path"], revision=source.get("revision", "main")
+        )
     except Exception as error:  # of several libraries
         raise UserError(
             f"{what}: {source['repo']}, {source['path']} can't be fetched: {hub_problem(error)}. Or put the file as "
@@ -153,7 +177,14 @@ def hub_problem(error: Exception) -> str:
     return f"{meaning} ({kinds[0]}: {' '.join(str(error).split())[:200]})"
 
 
-FETCHERS = {"npm": _npm, "pypi": _pypi, "hub": _hub, "file": _file, "folder": _folder, "manual": _manual}
+FETCHERS = {
+    "npm": _npm,
+    "pypi": _pypi,
+    "hub": _hub,
+    "file": _file,
+    "folder": _folder,
+    "manual": _manual,
+}
 
 
 def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> Path:
@@ -169,12 +200,18 @@ def _run_client(command: list[str], folder: Path, source: Mapping, what: str) ->
     code, output, _ = run_client(command, HEARTBEAT, show, stderr=subprocess.STDOUT, cwd=folder)
     package = f"{source['package']} {source['version']}"
     if code:
-        lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("Progress ")]
+        lines = [
+            line.strip()
+            for line in output.splitlines()
+            if line.strip() and not line.startswith("Progress ")
+        ]
         raise UserError(
             f"{what}: `{' '.join(command[:4])}` could not fetch {package} ({' / '.join(lines[-3:])}); check the "
             "network and the package index settings, then run again."
         )
     files = [file.name for file in folder.iterdir()]
     if files != [source["file"]]:
-        raise UserError(f"{what}: expected {source['file']} from {package}, got {', '.join(files) or 'nothing'}.")
+        raise UserError(
+            f"{what}: expected {source['file']} from {package}, got {', '.join(files) or 'nothing'}."
+        )
     return folder / source["file"]

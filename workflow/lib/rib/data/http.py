@@ -38,7 +38,9 @@ def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: 
         UserError: no URL gave the pinned file; the message says what each gave instead.
     """
     if shutil.which("curl") is None:
-        raise UserError(f"{what}: curl is not installed, but is needed to fetch {urls[0]}; install it, then run again.")
+        raise UserError(
+            f"{what}: curl is not installed, but is needed to fetch {urls[0]}; install it, then run again."
+        )
     problems = []
     for url in urls:
         if (problem := _from(url, part, digest, size, what)) is None:
@@ -57,7 +59,9 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
         if attempt:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
         begun = part.stat().st_size if part.exists() else 0
-        code, status, said = (0, "200", "") if begun and begun == size else _curl(url, part, size, what)
+        code, status, said = (
+            (0, "200", "") if begun and begun == size else _curl(url, part, size, what)
+        )
         if code == 0:
             if (problem := _differs(part, digest, what)) is None:
                 return None
@@ -68,7 +72,11 @@ def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str
         problem = f"HTTP {status}" if code == HTTP_ERROR else said or f"curl ended with {code}"
         if code in NO_RANGE or status == "416":
             part.unlink(missing_ok=True)
-        elif code not in PASSING and not (code == HTTP_ERROR and status[:1] == "5") and status != "429":
+        elif (
+            code not in PASSING
+            and not (code == HTTP_ERROR and status[:1] == "5")
+            and status != "429"
+        ):
             return problem
     return problem
 
@@ -80,7 +88,9 @@ def run_client(
 
     Raises an OSError if the program was killed because its file became too large.
     """
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options
+    ) as process:
         try:
             while True:
                 try:
@@ -97,8 +107,25 @@ def run_client(
 def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:
     """One attempt: curl's exit code, the HTTP status and curl's message."""
     command = [
-        *("curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=http,https", "--continue-at", "-"),
-        *("--connect-timeout", str(CONNECT_TIMEOUT), "--speed-limit", "1000", "--speed-time", str(STALL)),
+        *(
+            "curl",
+            "--fail",
+            "--silent",
+            "--show-error",
+            "--location",
+            "--proto",
+            "=http,https",
+            "--continue-at",
+            "-",
+        ),
+        *(
+            "--connect-timeout",
+            str(CONNECT_TIMEOUT),
+            "--speed-limit",
+            "1000",
+            "--speed-time",
+            str(STALL),
+        ),
         *("--write-out", "%{http_code}", "--output", str(part), "--", url),
     ]
     progress = Progress(desc=f"fetching {what}", total=size, unit="B")

@@ -37,9 +37,15 @@ class DatasetSource:
     name: str
     archives: Sequence[Path]
     space: LabelSpace
-    geometry: Geometry | None  # geometry at which images are drawn; None if photos are stored as published
-    source_group: str | None = None  # shared by datasets made from the same source images; None if it shares none
-    icons: Mapping[str, str] = field(default_factory=dict)  # icon names by codepoint, if the archive has no such table
+    geometry: (
+        Geometry | None
+    )  # geometry at which images are drawn; None if photos are stored as published
+    source_group: str | None = (
+        None  # shared by datasets made from the same source images; None if it shares none
+    )
+    icons: Mapping[str, str] = field(
+        default_factory=dict
+    )  # icon names by codepoint, if the archive has no such table
     exclude: Collection[str] = ()  # image ids or class keys to leave out
 
     def __str__(self) -> str:
@@ -68,7 +74,9 @@ class CorruptImageError(UserError):
 class Photo:
     """An encoded photo in an archive."""
 
-    read: Callable[[], bytes]  # returns the encoded bytes; must be called before the next archive member is requested
+    read: Callable[
+        [], bytes
+    ]  # returns the encoded bytes; must be called before the next archive member is requested
     name: str  # name of the photo, for messages
     border: int = 0  # pixels to crop on each side
 
@@ -81,7 +89,9 @@ class Item:
     label: int  # class index in the label space
     source_id: str  # shared by images made from the same original (a photo or a vendor's drawing)
     object_id: str  # resampling unit for confidence intervals (the photo or, for emoji, the object)
-    picture: Photo | np.ndarray  # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
+    picture: (
+        Photo | np.ndarray
+    )  # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
     # text or integers by which accuracies can be split, such as a severity; the same names for every image
     slices: Mapping[str, str | int] = field(default_factory=dict)
     # What a drawing was before it was resized to the geometry, (h, w[, 3]) uint8, by which identical
@@ -90,7 +100,9 @@ class Item:
     original: Image.Image | np.ndarray | None = None
 
 
-def photo_item(label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int) -> Item:
+def photo_item(
+    label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int
+) -> Item:
     """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
     return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo, slices)
 
@@ -108,7 +120,9 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
         if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
-            raise ValueError(f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml")
+            raise ValueError(
+                f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml"
+            )
         if max(image.size) > LONGEST_SHAPE * min(image.size):
             raise ValueError(f"it is {image.width} x {image.height} pixels")
         _refuse_unknown_range(image)
@@ -123,12 +137,18 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of exceptions on corrupt files
-        why = f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        why = (
+            f"it is none of {', '.join(FORMATS)}"
+            if isinstance(error, UnidentifiedImageError)
+            else error
+        )
         raise CorruptImageError(
             f"the image {name} can't be decoded ({why}); fetch its archive again or exclude it in the dataset's entry."
         ) from error
     if min(image.size) <= 2 * border:
-        raise CorruptImageError(f"the image {name} is smaller than its border of {border} px on each side.")
+        raise CorruptImageError(
+            f"the image {name} is smaller than its border of {border} px on each side."
+        )
     return ImageOps.crop(image, border) if border else image
 
 
@@ -143,7 +163,9 @@ def _refuse_unknown_range(image: Image.Image) -> None:
     if image.format != "TIFF":
         return
     if image.mode == "I" or SIGNED in image.tag_v2.get(SAMPLEFORMAT, ()):
-        raise ValueError(f"its pixels are integers of 32 bits or with a sign, whose range is unknown; {how}")
+        raise ValueError(
+            f"its pixels are integers of 32 bits or with a sign, whose range is unknown; {how}"
+        )
     has_16_bits = image.tag_v2.get(BITSPERSAMPLE) == (16,)
     counts_up = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == BLACK_IS_ZERO
     if image.mode.startswith("I;16") and not (has_16_bits and counts_up):
@@ -157,7 +179,9 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     """
     shorter = int(geometry.size / geometry.crop_pct)
     squash = geometry.crop_mode == "squash"
-    width, height = (shorter if squash else shorter * side // min(image.size) for side in image.size)
+    width, height = (
+        shorter if squash else shorter * side // min(image.size) for side in image.size
+    )
     left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
     window = (left, top, left + geometry.size, top + geometry.size)
     resample = RESAMPLING[geometry.interpolation]
@@ -218,13 +242,17 @@ def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, 
 def refuse_margin(margin: float, dataset: str) -> None:
     """Refuse a margin that is negative, or leaves nothing of a drawing's square."""
     if not 0 <= margin < 0.5:
-        raise UserError(f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its settings.")
+        raise UserError(
+            f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its settings."
+        )
 
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
     """Fit a whole picture into a white square, with a margin on each side that is a fraction of the square's side."""
     scale = round(geometry.size * (1 - 2 * margin)) / max(image.size)
-    image = image.resize([max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation])
+    image = image.resize(
+        [max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation]
+    )
     canvas = Image.new("RGB", (geometry.size, geometry.size), "white")
     canvas.paste(image, ((geometry.size - image.width) // 2, (geometry.size - image.height) // 2))
     return np.asarray(canvas)

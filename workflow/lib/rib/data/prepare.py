@@ -27,7 +27,13 @@ from rib.base.plugins import load_module
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
-from rib.data.identity import PHOTO, identical_images, identity_of, of_other_classes, read_identities
+from rib.data.identity import (
+    PHOTO,
+    identical_images,
+    identity_of,
+    of_other_classes,
+    read_identities,
+)
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
 from rib.data.prepared import INDEX_COLUMNS
 
@@ -36,7 +42,9 @@ SAVED_EVERY = 512  # images between two points from which a killed job resumes
 AHEAD = 4  # images per worker that are read ahead of writing
 COLUMNS = {"row": pa.int32(), "image_id": pa.string(), "label": pa.int16()}
 COLUMNS |= dict.fromkeys(["source_id", "object_id", "sha256", PHOTO], pa.string())
-PLACES = dict.fromkeys(["offset", "length", "border"], pa.int64())  # more columns for encoded photos
+PLACES = dict.fromkeys(
+    ["offset", "length", "border"], pa.int64()
+)  # more columns for encoded photos
 
 
 def prepare(
@@ -86,7 +94,11 @@ def prepare(
     geometry = None if storage == "encoded" else dataset.geometry
     if likely := expected or about:
         there = images.stat().st_size if images.exists() else 0
-        needed = likely * geometry.size**2 * 3 if geometry else sum(path.stat().st_size for path in dataset.archives)
+        needed = (
+            likely * geometry.size**2 * 3
+            if geometry
+            else sum(path.stat().st_size for path in dataset.archives)
+        )
         refuse_full_disk(images.parent, max(0, needed - there), f"preparing {dataset}")
     items = load_module(layout).items(dataset, **settings)
     with Written(images, geometry) as written:
@@ -95,7 +107,9 @@ def prepare(
         if classes_per_dataset:
             space, labels = space.restricted(written.labels), sorted(written.labels)
             if len(labels) < 2:
-                raise UserError(f"{dataset}: '{space.keys[0]}' is its only class with images; add images of another.")
+                raise UserError(
+                    f"{dataset}: '{space.keys[0]}' is its only class with images; add images of another."
+                )
         written.finish(index, labels, dataset)
     write_json(classes, space.to_json())
     facts = {"n": written.count, "classes": len(written.labels), "label_space": space.digest}
@@ -178,8 +192,14 @@ class Written:
 
     def _check_slices(self, item: Item) -> None:
         self._slices = dict(item.slices) if self._slices is None else self._slices
-        first, own = ({name: type(v) for name, v in slices.items()} for slices in (self._slices, item.slices))
-        if own != first or not {str, int}.issuperset(own.values()) or own.keys() & set(INDEX_COLUMNS):
+        first, own = (
+            {name: type(v) for name, v in slices.items()} for slices in (self._slices, item.slices)
+        )
+        if (
+            own != first
+            or not {str, int}.issuperset(own.values())
+            or own.keys() & set(INDEX_COLUMNS)
+        ):
             raise UserError(
                 f"{item.image_id} has the slices {dict(item.slices)}, the first image {self._slices}; let the layout "
                 "give every image the same ones, text or int, not named like a column of the index."
@@ -189,7 +209,9 @@ class Written:
         """Flush to disk, the images before their rows."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._lines.write(f"{json.dumps([self._since, self.corrupt, self.count, self.end])}\n".encode())
+        self._lines.write(
+            f"{json.dumps([self._since, self.corrupt, self.count, self.end])}\n".encode()
+        )
         self._lines.flush()
         self._since = []
 
@@ -200,7 +222,9 @@ class Written:
         self._write_header(self.count if self.geometry else self.end)
         fixed = COLUMNS if self.geometry else COLUMNS | PLACES
         kinds = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
-        schema = pa.schema(fixed | {name: kinds[type(value)] for name, value in (self._slices or {}).items()})
+        schema = pa.schema(
+            fixed | {name: kinds[type(value)] for name, value in (self._slices or {}).items()}
+        )
         self._lines.seek(0)
         rows = enumerate(row for line in self._lines for row in json.loads(line)[0])
         places = {label: place for place, label in enumerate(labels)}
@@ -215,25 +239,38 @@ class Written:
     def _write_header(self, count: int) -> None:
         # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
         shape = (count, self.geometry.size, self.geometry.size, 3) if self.geometry else (count,)
-        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
     """Refuse two images with one id. Ids are compared as text only if two hashes are equal, to save memory."""
     batches = pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"])
-    hashes = np.fromiter((hash(name) for batch in batches for name in batch["image_id"].to_pylist()), np.int64)
+    hashes = np.fromiter(
+        (hash(name) for batch in batches for name in batch["image_id"].to_pylist()), np.int64
+    )
     if len(np.unique(hashes)) == len(hashes):
         return
     table = pq.read_table(index, columns=["image_id", "label"])
     counts = table["image_id"].value_counts()
     for name in counts.field("values").filter(pc.greater(counts.field("counts"), 1)):
         rows = np.flatnonzero(pc.equal(table["image_id"], name))[:2].tolist()
-        both = " and ".join(f"row {row}, class '{keys[table['label'][row].as_py()]}'" for row in rows)
-        raise UserError(f"{dataset}: two images have the id '{name}' ({both}); rename one, or correct the layout.")
+        both = " and ".join(
+            f"row {row}, class '{keys[table['label'][row].as_py()]}'" for row in rows
+        )
+        raise UserError(
+            f"{dataset}: two images have the id '{name}' ({both}); rename one, or correct the layout."
+        )
 
 
 def _write(
-    written: Written, items: Iterable[Item], dataset: DatasetSource, expected: int | None, allowed: int, workers: int
+    written: Written,
+    items: Iterable[Item],
+    dataset: DatasetSource,
+    expected: int | None,
+    allowed: int,
+    workers: int,
 ) -> None:
     """Append the images that aren't written yet, and check the number of all."""
     done = written.count + len(written.corrupt)
@@ -241,13 +278,19 @@ def _write(
         log.info("%s: resuming after %d images", dataset, done)
     progress = Progress(desc=f"preparing {dataset}", total=expected, unit="image")
     progress.update(done)
-    for item, converted in _converted(islice(items, done, None), written.geometry, dataset.name, workers):
+    for item, converted in _converted(
+        islice(items, done, None), written.geometry, dataset.name, workers
+    ):
         try:
             image = converted.result()
         except (CorruptImageError, TooLargeError) as error:
             written.corrupt.append(item.image_id)
             if len(written.corrupt) > allowed:
-                hint = f" ({allowed} may be left out)" if allowed else "; or raise corrupt_images in config.yaml"
+                hint = (
+                    f" ({allowed} may be left out)"
+                    if allowed
+                    else "; or raise corrupt_images in config.yaml"
+                )
                 raise UserError(f"{str(error).removesuffix('.')}{hint}.") from error
             log.warning("%s: left out: %s", dataset, error)
         else:
@@ -257,7 +300,9 @@ def _write(
     found = written.count + len(written.corrupt)
     where = f"{dataset}: {', '.join(path.name for path in dataset.archives)}"
     if not written.count:
-        raise UserError(f"{where} contains no image of its classes; check the entry's layout and classes.")
+        raise UserError(
+            f"{where} contains no image of its classes; check the entry's layout and classes."
+        )
     if expected is not None and found != expected:
         raise UserError(
             f"{where} gave {found} images instead of {expected}; the archive is not the published one, or the entry's "
@@ -275,7 +320,9 @@ def _converted(
             picture = item.picture
             try:
                 if isinstance(picture, Photo):
-                    job = pool.submit(_convert_photo, picture.read(), picture.name, picture.border, geometry)
+                    job = pool.submit(
+                        _convert_photo, picture.read(), picture.name, picture.border, geometry
+                    )
                 else:
                     job = pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
             except TooLargeError as error:
@@ -299,14 +346,21 @@ def _convert_photo(data: bytes, name: str, border: int, geometry: Geometry | Non
 
 
 def _convert_drawing(
-    pixels: np.ndarray, original: Image.Image | np.ndarray | None, dataset: str, geometry: Geometry | None
+    pixels: np.ndarray,
+    original: Image.Image | np.ndarray | None,
+    dataset: str,
+    geometry: Geometry | None,
 ) -> Converted:
     """A drawing at a geometry; its identity is that of its original, if the layout gives one."""
     if geometry is None:
         raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
-    return Converted(_bytes_at(pixels, geometry), identity_of(pixels if original is None else original))
+    return Converted(
+        _bytes_at(pixels, geometry), identity_of(pixels if original is None else original)
+    )
 
 
 def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:
-    assert pixels.shape == (geometry.size, geometry.size, 3) and pixels.dtype == np.uint8, pixels.shape
+    assert pixels.shape == (geometry.size, geometry.size, 3) and pixels.dtype == np.uint8, (
+        pixels.shape
+    )
     return pixels.tobytes()

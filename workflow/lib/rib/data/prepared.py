@@ -19,7 +19,17 @@ from rib.data.images import decode, resize_and_crop
 
 DIGESTS = ["sha256", PHOTO]
 # Columns of the index; others are slices, which a layout adds.
-INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id", *DIGESTS, "offset", "length", "border"]
+INDEX_COLUMNS = [
+    "row",
+    "image_id",
+    "label",
+    "source_id",
+    "object_id",
+    *DIGESTS,
+    "offset",
+    "length",
+    "border",
+]
 
 
 class EncodedImages:
@@ -31,9 +41,13 @@ class EncodedImages:
         workers: decoding threads; PIL releases the GIL.
     """
 
-    def __init__(self, data: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str):
+    def __init__(
+        self, data: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str
+    ):
         self.data, self.geometry, self.name = data, geometry, name
-        self.offsets, self.lengths, self.borders = (index[key].to_numpy() for key in ("offset", "length", "border"))
+        self.offsets, self.lengths, self.borders = (
+            index[key].to_numpy() for key in ("offset", "length", "border")
+        )
         self.ids = index["image_id"]
         self._pool = ThreadPoolExecutor(workers)
 
@@ -56,7 +70,9 @@ class PreparedDataset:
     """A dataset at one geometry."""
 
     name: str
-    images: np.ndarray | EncodedImages  # (n, size, size, 3) uint8, memory-mapped or decoded on access
+    images: (
+        np.ndarray | EncodedImages
+    )  # (n, size, size, 3) uint8, memory-mapped or decoded on access
     labels: np.ndarray  # (n,) int64, indices into the label space
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
@@ -67,7 +83,12 @@ class PreparedDataset:
 
     @classmethod
     def open(
-        cls, folder: Path, name: str, geometry: Geometry | None = None, workers: int = 1, pixels: bool = True
+        cls,
+        folder: Path,
+        name: str,
+        geometry: Geometry | None = None,
+        workers: int = 1,
+        pixels: bool = True,
     ) -> "PreparedDataset":
         """Open the output folder of a prepare job; pixels are read on access.
 
@@ -131,7 +152,10 @@ class PreparedDataset:
     def joined_index(self) -> pa.Table:
         """The index, in which identical photos have one source id and one object id."""
         index = self.index
-        for column, joined in (("source_id", self.joined_sources), ("object_id", self.joined_objects)):
+        for column, joined in (
+            ("source_id", self.joined_sources),
+            ("object_id", self.joined_objects),
+        ):
             if joined:
                 names = [joined.get(name, name) for name in index[column].to_pylist()]
                 place = index.column_names.index(column)
@@ -149,4 +173,6 @@ def _stored_images(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
         again = path.with_name("manifest.json")
-        raise UserError(f"{path} is damaged; delete {again} and run again to recreate it.") from None
+        raise UserError(
+            f"{path} is damaged; delete {again} and run again to recreate it."
+        ) from None

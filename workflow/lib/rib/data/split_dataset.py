@@ -90,7 +90,9 @@ def _parts_given(
     return given
 
 
-def _part_of_each_photo(index: Path, part_of_id: Mapping[str, str], photos: pa.Array) -> dict[str, str]:
+def _part_of_each_photo(
+    index: Path, part_of_id: Mapping[str, str], photos: pa.Array
+) -> dict[str, str]:
     """The part of those photos, by identity, that are also images of an earlier dataset.
 
     Images that a budget leaves out of the earlier dataset may have no part.
@@ -111,7 +113,9 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, part_of_source: Mapping[str, str], table: Path) -> None:
-    images = dataset.index.group_by("source_id").aggregate([("label", "count")]).sort_by("source_id")
+    images = (
+        dataset.index.group_by("source_id").aggregate([("label", "count")]).sort_by("source_id")
+    )
     ids, counts = images["source_id"].to_pylist(), images["label_count"].to_pylist()
     sources = [dataset.joined_sources.get(name, name) for name in ids]
     parts = [part_of_source[source] for source in sources]

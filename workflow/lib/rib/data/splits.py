@@ -22,7 +22,11 @@ from rib.data.subsets import hashed
 
 TRAIN, SELECT, TEST = "train", "select", "test"
 LEFT_OUT = "left_out"  # of a source image whose images other datasets have in different splits
-SEATED = (TRAIN, TEST, SELECT)  # columns of counts; the first of equally underfilled splits gets the next image
+SEATED = (
+    TRAIN,
+    TEST,
+    SELECT,
+)  # columns of counts; the first of equally underfilled splits gets the next image
 FINEST = 10_000  # largest denominator of a fraction
 
 
@@ -32,7 +36,9 @@ def read_split(path: Path) -> dict[str, str]:
     return dict(zip(table["source_id"], table["part"], strict=True))
 
 
-def parts_of(labels: Mapping[str, int], fractions: Mapping[str, float], known: Mapping[str, str]) -> dict[str, str]:
+def parts_of(
+    labels: Mapping[str, int], fractions: Mapping[str, float], known: Mapping[str, str]
+) -> dict[str, str]:
     """The split of each source image of a dataset, stratified by class; the order of `labels` doesn't matter.
 
     Each split gets its fraction of a class's n sources, rounded up or down, and likewise of all sources of the dataset.
@@ -50,11 +56,15 @@ def parts_of(labels: Mapping[str, int], fractions: Mapping[str, float], known: M
     """
     ordered = sorted(labels, key=lambda source: (labels[source], hashed("order", source), source))
     classes = [list(own) for _, own in itertools.groupby(ordered, key=labels.get)]
-    fixed = np.array([[sum(known.get(source) == name for source in own) for name in SEATED] for own in classes])
+    fixed = np.array(
+        [[sum(known.get(source) == name for source in own) for name in SEATED] for own in classes]
+    )
     counts = seats(np.array([len(own) for own in classes]), fractions, fixed)
     found = {source: known[source] for source in labels if source in known}
     for own, given in zip(classes, counts - fixed, strict=True):
-        places = sorted(((2 * i + 1) / n, SEATED[part]) for part, n in enumerate(given) for i in range(n))
+        places = sorted(
+            ((2 * i + 1) / n, SEATED[part]) for part, n in enumerate(given) for i in range(n)
+        )
         free = (source for source in own if source not in known)
         found |= {source: name for source, (_, name) in zip(free, places, strict=True)}
     return found
@@ -74,8 +84,12 @@ def seats(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarray) 
     Returns:
         (classes, 3) int64, at least `fixed`, with row sums `sizes`.
     """
-    train, select = (Fraction(fractions[name]).limit_denominator(FINEST) for name in (TRAIN, SELECT))
-    one = math.lcm(train.denominator, select.denominator)  # integer arithmetic: rounding errors would break ties
+    train, select = (
+        Fraction(fractions[name]).limit_denominator(FINEST) for name in (TRAIN, SELECT)
+    )
+    one = math.lcm(
+        train.denominator, select.denominator
+    )  # integer arithmetic: rounding errors would break ties
     asked = [int(share * one) for share in (train, 1 - train - select, select)]
     quota, counts = sizes[:, None] * asked, fixed.astype(np.int64)
     while (lacking := np.flatnonzero(counts.sum(axis=1) < sizes)).size:
@@ -98,10 +112,21 @@ def _exchange(excess: np.ndarray, may_give: np.ndarray, one: int) -> list[tuple[
     total = excess.sum(axis=0)
     if (np.abs(total) < one).all():
         return []
-    for giver, taker in sorted(itertools.permutations(range(3), 2), key=lambda pair: total[pair[1]] - total[pair[0]]):
+    for giver, taker in sorted(
+        itertools.permutations(range(3), 2), key=lambda pair: total[pair[1]] - total[pair[0]]
+    ):
         third = 3 - giver - taker
-        for steps in ([(giver, taker)], [(giver, third), (third, taker)]) if total[giver] - total[taker] > one else []:
-            fit = [(may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0), a, b) for a, b in steps]
+        for steps in (
+            ([(giver, taker)], [(giver, third), (third, taker)])
+            if total[giver] - total[taker] > one
+            else []
+        ):
+            fit = [
+                (may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0), a, b) for a, b in steps
+            ]
             if all(rows.any() for rows, *_ in fit):
-                return [(int(np.where(rows, excess[:, a] - excess[:, b], -1).argmax()), a, b) for rows, a, b in fit]
+                return [
+                    (int(np.where(rows, excess[:, a] - excess[:, b], -1).argmax()), a, b)
+                    for rows, a, b in fit
+                ]
     return []

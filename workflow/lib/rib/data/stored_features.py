@@ -24,4 +24,6 @@ def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
             )
         values = file.get_tensor(layer)
     index = pq.read_table(path.with_suffix(".index.parquet"))
-    return values, PreparedDataset(path.stem, None, index["label"].to_numpy().astype(np.int64), None, index, None)
+    return values, PreparedDataset(
+        path.stem, None, index["label"].to_numpy().astype(np.int64), None, index, None
+    )

@@ -62,7 +62,9 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
     by_source = np.array([hashed("order", source) for source in sources])[places]
     by_image = by_source
     if len(sources) < len(places):
-        by_image = np.array([hashed("order", image) for image in dataset.index["image_id"].to_pylist()])
+        by_image = np.array(
+            [hashed("order", image) for image in dataset.index["image_id"].to_pylist()]
+        )
     turn = rank_within(dataset.labels, by_source, rank_within(places, by_image))
     return np.lexsort((by_source, turn))
 
@@ -72,7 +74,9 @@ def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     order = np.lexsort((*keys, groups))
     ordered = groups[order]
     ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)  # the place of each group's first
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(
+        ordered, ordered
+    )  # the place of each group's first
     return ranks
 
 

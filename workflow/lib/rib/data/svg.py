@@ -91,7 +91,12 @@ def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
 def _render(request: bytes) -> bytes:
     """The PNG of a request, which is the side in pixels and, in the next lines, the drawing; or why there is none."""
     side, _, svg = request.decode().partition("\n")
-    options = {"width": int(side), "height": int(side), "background": "#ffffff", "skip_system_fonts": True}
+    options = {
+        "width": int(side),
+        "height": int(side),
+        "background": "#ffffff",
+        "skip_system_fonts": True,
+    }
     try:
         return DRAWN + bytes(resvg_py.svg_to_bytes(svg_string=svg, **options))
     except ValueError as error:

@@ -19,7 +19,9 @@ from rib.base.errors import UserError
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
-BATCH = 256  # files per process: their names fit into a command, the messages about them into a pipe
+BATCH = (
+    256  # files per process: their names fit into a command, the messages about them into a pipe
+)
 WRONG_PASSWORD = 82  # unzip's manual, DIAGNOSTICS
 
 
@@ -33,7 +35,9 @@ def decrypted_members(
     password = os.environ.get(variable)
     names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []
     # Python reads archives with names that unzip might misinterpret.
-    plain = all(name.isascii() and name.isprintable() and not name.startswith("-") for name in names)
+    plain = all(
+        name.isascii() and name.isprintable() and not name.startswith("-") for name in names
+    )
     if not names or not plain or len(set(names)) < len(names):
         yield from archive_members(path, wanted, password=(variable, password))
         return
@@ -58,7 +62,12 @@ def _skip_to(wanted: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], pa
 def _program() -> str | None:
     """Info-ZIP's unzip; None if it is not installed or can't decrypt."""
     found = shutil.which("unzip")
-    said = found and subprocess.run([found, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    said = (
+        found
+        and subprocess.run(
+            [found, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        ).stdout
+    )
     return found if said and "decryption" in said else None
 
 
@@ -69,7 +78,13 @@ def _decrypted(
     # Unlike a command-line argument, an environment variable doesn't show in the process list.
     options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", password))
     process = subprocess.Popen(
-        [_program(), "-p", "-q", str(path), *(re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files)],
+        [
+            _program(),
+            "-p",
+            "-q",
+            str(path),
+            *(re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,7 +100,9 @@ def _decrypted(
                 said = " ".join(process.stderr.read().decode(errors="replace").split())
                 code = process.wait()
                 if code == WRONG_PASSWORD or "incorrect password" in said:
-                    raise UserError(f"{path}: the password in {variable} doesn't open '{file.filename}'; correct it.")
+                    raise UserError(
+                        f"{path}: the password in {variable} doesn't open '{file.filename}'; correct it."
+                    )
                 raise UserError(
                     f"{path}: unzip can't read '{file.filename}' ({said or f'exit code {code}'}); the file is "
                     f"truncated or damaged, or the password in {variable} is wrong."

@@ -4,8 +4,13 @@ import os
 from collections.abc import Mapping
 
 ARCHIVES = "RIB_ARCHIVES"  # folders with downloaded archives, separated as in PATH
-CORRUPT_IMAGES = "RIB_CORRUPT_IMAGES"  # maximum of images left out per dataset; the manifest lists them
-PHOTO_MEGABYTES, PHOTO_MEGAPIXELS = "RIB_PHOTO_MEGABYTES", "RIB_PHOTO_MEGAPIXELS"  # limits of a photo
+CORRUPT_IMAGES = (
+    "RIB_CORRUPT_IMAGES"  # maximum of images left out per dataset; the manifest lists them
+)
+PHOTO_MEGABYTES, PHOTO_MEGAPIXELS = (
+    "RIB_PHOTO_MEGABYTES",
+    "RIB_PHOTO_MEGAPIXELS",
+)  # limits of a photo
 ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that a byte of an archive may unpack to
 DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}  # outside of Snakemake
 

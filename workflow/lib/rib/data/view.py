@@ -24,10 +24,14 @@ class DatasetView:
 
     geometry: Geometry
     workers: int  # threads that decode encoded photos
-    budget: int | str  # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
+    budget: (
+        int | str
+    )  # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
     # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole dataset of its own
     images_per_class: int | None
-    pretraining_size: str = ALL  # of a model pretrained here on a subset of the proxy: that subset, see `subset`
+    pretraining_size: str = (
+        ALL  # of a model pretrained here on a subset of the proxy: that subset, see `subset`
+    )
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,15 @@ class DatasetFiles:
 
     name: str
     folder: Path  # output of the prepare job
-    proxy: Path | None = None  # folder of the dataset with the pretraining proxy, if this dataset shares its sources
-    split: Path | None = None  # output of the split_dataset job (protocol held_out); None for all images
-    pixels: bool = True  # whether images are opened; False for jobs that need the index and the classes only
+    proxy: Path | None = (
+        None  # folder of the dataset with the pretraining proxy, if this dataset shares its sources
+    )
+    split: Path | None = (
+        None  # output of the split_dataset job (protocol held_out); None for all images
+    )
+    pixels: bool = (
+        True  # whether images are opened; False for jobs that need the index and the classes only
+    )
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:
@@ -57,7 +67,9 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     Raises:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers, files.pixels)
+    dataset = PreparedDataset.open(
+        files.folder, files.name, view.geometry, view.workers, files.pixels
+    )
     if files.proxy:
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
     return dataset if view.budget == ALL else first_images(dataset, view.budget)
@@ -75,13 +87,19 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     """Source images of the pretraining proxy: those with the lowest hashes in each class."""
-    pairs = pq.read_table(index, columns=["label", "source_id"]).group_by(["label", "source_id"]).aggregate([])
+    pairs = (
+        pq.read_table(index, columns=["label", "source_id"])
+        .group_by(["label", "source_id"])
+        .aggregate([])
+    )
     hashes = np.array([hashed("reference", source) for source in pairs["source_id"].to_pylist()])
     chosen = rank_within(pairs["label"].to_numpy(), hashes) < images_per_class
     return frozenset(pairs["source_id"].filter(chosen).to_pylist())
 
 
-def _without_proxy(dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int) -> PreparedDataset:
+def _without_proxy(
+    dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int
+) -> PreparedDataset:
     """The images of a whole dataset that the pretraining proxy lacks, as source images and as identical photos.
 
     Raises:
@@ -113,7 +131,9 @@ def _without_proxy(dataset: PreparedDataset, folder: Path, proxy: Path, images_p
 def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDataset:
     """The images whose source id satisfies a predicate."""
     places, sources = dataset.declared_sources
-    return dataset.take(np.flatnonzero(np.array([holds(source) for source in sources], bool)[places]))
+    return dataset.take(
+        np.flatnonzero(np.array([holds(source) for source in sources], bool)[places])
+    )
 
 
 def _split(dataset: PreparedDataset, part: str, split: Path) -> PreparedDataset:

@@ -22,13 +22,24 @@ from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 
 LARGEST = float(np.finfo(np.float16).max)
-CONSTANT = ["model", "target", "method", "size", "seed", "alpha", "dataset"]  # columns with one value or a few
+CONSTANT = [
+    "model",
+    "target",
+    "method",
+    "size",
+    "seed",
+    "alpha",
+    "dataset",
+]  # columns with one value or a few
 FLOATS = ["log_prob", "energy", "confidence", "margin", "brier"]
 # Needs 39 of the 45 MB that the rows of ImageNet-C (3.75 million images) have as plain numbers.
 ENCODING = {
     "compression": "zstd",
     "use_dictionary": [*CONSTANT, "prediction"],
-    "column_encoding": {"row": "DELTA_BINARY_PACKED", **dict.fromkeys(["rank", *FLOATS], "BYTE_STREAM_SPLIT")},
+    "column_encoding": {
+        "row": "DELTA_BINARY_PACKED",
+        **dict.fromkeys(["rank", *FLOATS], "BYTE_STREAM_SPLIT"),
+    },
 }
 
 
@@ -63,12 +74,20 @@ def evaluate(
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     loaded = [load_dataset(files, view, part) for files in datasets]
     pixels = [Inputs.of(dataset, preprocessing, device) for dataset in loaded]
-    models = [network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states]
+    models = [
+        network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states
+    ]
     alphas = [state.alpha for state in states]
     table = rows_of_networks(run, alphas, models, loaded, pixels, batch_size)
     pq.write_table(table, rows, **ENCODING)
-    facts = {dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest} for dataset in loaded}
-    fit = {method: read_json(path)["fit"] for method, path in zip(checkpoints, manifests, strict=bool(manifests))}
+    facts = {
+        dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest}
+        for dataset in loaded
+    }
+    fit = {
+        method: read_json(path)["fit"]
+        for method, path in zip(checkpoints, manifests, strict=bool(manifests))
+    }
     write_json(manifest, {"device": device.type, "datasets": facts, "fit": fit})
 
 
@@ -100,21 +119,33 @@ def rows_of_networks(
         scores_of_networks = score(networks, inputs, dataset, batch_size, progress)
         for alpha, scores in zip(alphas, scores_of_networks, strict=True):
             if not scores["energy"].isfinite().all():
-                raise UserError(f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights.")
+                raise UserError(
+                    f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights."
+                )
             tables.append(_rows(dataset, scores, run, alpha))
     progress.close()
     return pa.concat_tables(tables).unify_dictionaries()
 
 
-def _rows(dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None) -> pa.Table:
+def _rows(
+    dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None
+) -> pa.Table:
     n = len(dataset.labels)
 
     def constant(text: str) -> pa.DictionaryArray:
         return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
 
     columns = {key: constant(getattr(run, key)) for key in ("model", "target", "method", "size")}
-    columns |= {"seed": pa.array([run.seed] * n, pa.int32()), "alpha": pa.array([alpha] * n, pa.float64())}
+    columns |= {
+        "seed": pa.array([run.seed] * n, pa.int32()),
+        "alpha": pa.array([alpha] * n, pa.float64()),
+    }
     columns |= {"dataset": constant(dataset.name), "row": dataset.index["row"]}
-    columns |= {name: pa.array(scores[name].numpy().astype(np.int16)) for name in ("prediction", "rank")}
-    columns |= {name: pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16)) for name in FLOATS}
+    columns |= {
+        name: pa.array(scores[name].numpy().astype(np.int16)) for name in ("prediction", "rank")
+    }
+    columns |= {
+        name: pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16))
+        for name in FLOATS
+    }
     return pa.table(columns)

@@ -60,51 +60,87 @@ def export_run(
         UserError: the run has a padding prompt, the disk is too full, or the library gives other logits.
     """
     model, facts = load(source.model_folder, CPU)
-    model = apply(model, source.weights, source.checkpoints).to(memory_format=torch.contiguous_format)
+    model = apply(model, source.weights, source.checkpoints).to(
+        memory_format=torch.contiguous_format
+    )
     if not hasattr(model, "get_classifier"):
         raise UserError(f"{source}: a padding prompt can't be exported; choose another method.")
     geometry, images = source.view.geometry, source.images(CHECKED)
-    shown = {**facts["preprocessing"], **vars(geometry), "input_size": (3, geometry.size, geometry.size)}
+    shown = {
+        **facts["preprocessing"],
+        **vars(geometry),
+        "input_size": (3, geometry.size, geometry.size),
+    }
     if facts["library"] == "open_clip":
         state = read_state(archive, published.get("member"), facts["name"])
-        of = (facts["library"], facts["architecture"], facts["arguments"], published["keys"], facts["name"])
+        of = (
+            facts["library"],
+            facts["architecture"],
+            facts["arguments"],
+            published["keys"],
+            facts["name"],
+        )
         found = _as_open_clip(model, with_weights(state, *of), facts, shown, outputs)
     else:
         found = _as_timm(model, {"label_names": label_names}, shown, outputs["weights"].parent)
     inputs = Inputs.of(images, shown, CPU)[:]
     with torch.inference_mode():
         if not torch.equal(model(inputs), found.eval()(inputs)):
-            raise UserError(f"{source}: {facts['library']} gives other logits for the export; don't use it.")
+            raise UserError(
+                f"{source}: {facts['library']} gives other logits for the export; don't use it."
+            )
     merged = [parent_of(key)["method"] for key in source.weights if key != PRETRAINED]
-    accuracy, ri = (list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in tables)
+    accuracy, ri = (
+        list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in tables
+    )
     options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates[0].parent), **options)
     environment.filters |= {"markdown": markdown, "licence_terms": licence_terms}
     environment.filters |= {"points": points, "percent": percent, "fit_percent": fit_percent}
     card = environment.get_template(templates[0].name).render(
-        **{"run": source.run, "weights": source.weights, "facts": facts, "shown": shown, "about": about},
+        **{
+            "run": source.run,
+            "weights": source.weights,
+            "facts": facts,
+            "shown": shown,
+            "about": about,
+        },
         parts=list(dict.fromkeys([source.run.method, *merged])),
-        **{"accuracy": accuracy, "ri": ri, "cite": yaml.safe_load(citation.read_text(encoding="utf-8"))},
+        **{
+            "accuracy": accuracy,
+            "ri": ri,
+            "cite": yaml.safe_load(citation.read_text(encoding="utf-8")),
+        },
         records=[record for record in map(provenance.read, records) if record],
     )
     write_text(outputs["card"], card + "\n")
 
 
 def _as_timm(model: nn.Module, names: Mapping, shown: Mapping, folder: Path) -> nn.Module:
-    refuse_full_disk(folder, sum(tensor.nbytes for tensor in model.state_dict().values()), "an export")
-    model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key in KEPT}
+    refuse_full_disk(
+        folder, sum(tensor.nbytes for tensor in model.state_dict().values()), "an export"
+    )
+    model.pretrained_cfg = {
+        key: value for key, value in model.pretrained_cfg.items() if key in KEPT
+    }
     timm.models.save_for_hf(model, folder, names, safe_serialization=True, data_config=shown)
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
-def _as_open_clip(model: nn.Module, whole: nn.Module, facts: Mapping, shown: Mapping, outputs: Mapping) -> nn.Module:
+def _as_open_clip(
+    model: nn.Module, whole: nn.Module, facts: Mapping, shown: Mapping, outputs: Mapping
+) -> nn.Module:
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 
     whole.visual.load_state_dict(model.visual.state_dict())
     tensors = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
-    refuse_full_disk(outputs["weights"].parent, sum(tensor.nbytes for tensor in tensors.values()), "an export")
-    config = deepcopy(facts["arguments"].get("model_cfg") or open_clip.get_model_config(facts["architecture"]))
+    refuse_full_disk(
+        outputs["weights"].parent, sum(tensor.nbytes for tensor in tensors.values()), "an export"
+    )
+    config = deepcopy(
+        facts["arguments"].get("model_cfg") or open_clip.get_model_config(facts["architecture"])
+    )
     config["vision_cfg"]["image_size"] = shown["size"]
     resize_mode = "squash" if shown["crop_mode"] == "squash" else "shortest"
     open_clip.model.set_model_preprocess_cfg(whole, {**shown, "resize_mode": resize_mode})

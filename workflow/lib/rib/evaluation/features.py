@@ -23,7 +23,13 @@ INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]
 
 
 def compute_features(
-    *, source: RunOnDataset, layers: str | Sequence[str], limit: int, features: Path, index: Path, manifest: Path
+    *,
+    source: RunOnDataset,
+    layers: str | Sequence[str],
+    limit: int,
+    features: Path,
+    index: Path,
+    manifest: Path,
 ) -> None:
     """Compute and store features of a run on a dataset.
 
@@ -50,7 +56,13 @@ def compute_features(
 
 
 def compute_epoch_features(
-    *, source: RunOnDataset, snapshots: Sequence[Path], limit: int, features: Path, index: Path, manifest: Path
+    *,
+    source: RunOnDataset,
+    snapshots: Sequence[Path],
+    limit: int,
+    features: Path,
+    index: Path,
+    manifest: Path,
 ) -> None:
     """Compute and store the head's input at several times in the training of a run.
 
@@ -62,7 +74,9 @@ def compute_epoch_features(
     for number, path in enumerate(snapshots, start=1):
         model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         name = f"snapshot{number}"
-        found[name] = features_of(model, inputs, source.batch_size, f"features of {source}, {name}")[PRE_LOGITS]
+        found[name] = features_of(
+            model, inputs, source.batch_size, f"features of {source}, {name}"
+        )[PRE_LOGITS]
     _store(source, found, inputs, features, manifest)
     pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
@@ -72,7 +86,9 @@ def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
     return dataset, Inputs.of(dataset, source.preprocessing, device)
 
 
-def _store(source: RunOnDataset, found: dict[str, Tensor], inputs: Inputs, features: Path, manifest: Path) -> None:
+def _store(
+    source: RunOnDataset, found: dict[str, Tensor], inputs: Inputs, features: Path, manifest: Path
+) -> None:
     for name, tensor in found.items():
         source.refuse_infinite(f"a feature of '{name}'", tensor)
     safetensors.torch.save_file(found, features)

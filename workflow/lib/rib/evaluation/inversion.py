@@ -40,7 +40,12 @@ TINY = 1e-12  # smallest norm, to avoid a division by zero
 
 
 def invert(
-    representation: Representation, wanted: Tensor, start: Tensor, steps: int, lr: float, progress: Progress
+    representation: Representation,
+    wanted: Tensor,
+    start: Tensor,
+    steps: int,
+    lr: float,
+    progress: Progress,
 ) -> tuple[Tensor, Tensor]:
     """Images with given features, found by gradient descent on pixels, independently for each image.
 
@@ -69,14 +74,22 @@ def invert(
     return best, least
 
 
-def representation_of(model: nn.Module, preprocessing: Mapping, layer: str, device: torch.device) -> Representation:
+def representation_of(
+    model: nn.Module, preprocessing: Mapping, layer: str, device: torch.device
+) -> Representation:
     """A network's features at a layer (see rib.models.layers), as a function of images with values 0..1."""
-    mean, std = (torch.tensor(preprocessing[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(preprocessing[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std")
+    )
 
     def features(images: Tensor) -> Tensor:
-        found = layers_of(model, ((images - mean) / std).contiguous(memory_format=torch.channels_last))
+        found = layers_of(
+            model, ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        )
         if layer not in found:
-            raise UserError(f"config, stir.layer: the network has no '{layer}'; choose from {', '.join(found)}.")
+            raise UserError(
+                f"config, stir.layer: the network has no '{layer}'; choose from {', '.join(found)}."
+            )
         return found[layer].float()
 
     return features
@@ -101,14 +114,25 @@ class InversionSettings:
     seed: int
 
 
-def _represent(source: RunOnDataset, weights: Weights, layer: str, device: torch.device) -> Representation:
+def _represent(
+    source: RunOnDataset, weights: Weights, layer: str, device: torch.device
+) -> Representation:
     """Representation in full precision and without fused BatchNorm, since gradients pass through the network."""
-    model = apply(load(source.model_folder, device)[0], weights, source.checkpoints).eval().requires_grad_(False)
+    model = (
+        apply(load(source.model_folder, device)[0], weights, source.checkpoints)
+        .eval()
+        .requires_grad_(False)
+    )
     return representation_of(model, source.preprocessing, layer, device)
 
 
 def invert_run(
-    *, source: RunOnDataset, settings: InversionSettings, inverted: Path, index: Path, manifest: Path
+    *,
+    source: RunOnDataset,
+    settings: InversionSettings,
+    inverted: Path,
+    index: Path,
+    manifest: Path,
 ) -> None:
     """Invert a run's representation of a dataset's images; a UserError for a curve, or if one is not finite.
 
@@ -123,17 +147,29 @@ def invert_run(
     representation = _represent(source, weights, settings.layer, device)
     start = starts(pixels, settings.start, source.preprocessing["mean"], settings.seed)
     n, steps = len(pixels), settings.steps
-    progress, began, parts = Progress(desc=f"inverting {source}", total=n * steps, unit="pass"), time.monotonic(), []
+    progress, began, parts = (
+        Progress(desc=f"inverting {source}", total=n * steps, unit="pass"),
+        time.monotonic(),
+        [],
+    )
     for first in range(0, n, source.batch_size):
         rows = slice(first, first + source.batch_size)
         with torch.no_grad():
             wanted = representation(pixels[rows])
         parts.append(invert(representation, wanted, start[rows], steps, settings.lr, progress))
     progress.close()
-    images, residual = (torch.cat(tensors).cpu().contiguous() for tensors in zip(*parts, strict=True))
+    images, residual = (
+        torch.cat(tensors).cpu().contiguous() for tensors in zip(*parts, strict=True)
+    )
     source.refuse_infinite("a representation", residual)
     seconds = time.monotonic() - began
-    log.info("inverted %d images in %d passes and %.0f s: mean residual %.3f", n, n * steps, seconds, residual.mean())
+    log.info(
+        "inverted %d images in %d passes and %.0f s: mean residual %.3f",
+        n,
+        n * steps,
+        seconds,
+        residual.mean(),
+    )
     safetensors.torch.save_file({"inverted": images, "residual": residual}, inverted)
     pq.write_table(dataset.joined_index.select(["image_id", "object_id"]), index)
     facts = {"n": n, "passes": n * steps, "residual": round(residual.mean().item(), 6)}
@@ -141,7 +177,12 @@ def invert_run(
 
 
 def cross_features(
-    *, source: RunOnDataset, settings: InversionSettings, inverted_before: Path, inverted_after: Path, features: Path
+    *,
+    source: RunOnDataset,
+    settings: InversionSettings,
+    inverted_before: Path,
+    inverted_after: Path,
+    features: Path,
 ) -> None:
     """Features of a pretrained and a fine-tuned network for images and for both networks' inversions of them.
 
@@ -152,10 +193,14 @@ def cross_features(
     pixels = Inputs.of(source.images(settings.images), AS_STORED, device)[:]
     files = {"before": inverted_before, "after": inverted_after}
     stored = {when: safetensors.torch.load_file(path, device.type) for when, path in files.items()}
-    shown = {"images": pixels} | {f"inverted_{when}": part["inverted"] for when, part in stored.items()}
+    shown = {"images": pixels} | {
+        f"inverted_{when}": part["inverted"] for when, part in stored.items()
+    }
     found = {f"residual_{when}": part["residual"] for when, part in stored.items()}
     for when, state in {"before": {PRETRAINED: 1.0}, "after": weights}.items():
         representation = _represent(source, state, settings.layer, device)
         for name, images in shown.items():
-            found[f"{when}.{name}"] = in_batches(representation, images, source.batch_size, f"features of {source}")
+            found[f"{when}.{name}"] = in_batches(
+                representation, images, source.batch_size, f"features of {source}"
+            )
     safetensors.torch.save_file(found, features)

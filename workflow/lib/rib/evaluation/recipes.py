@@ -42,12 +42,18 @@ def write_recipe(
         found = weights if form == CURVE else {None: weights}
         for total in (sum(own.values()) for own in found.values()):
             if abs(total - 1) > 1e-9:
-                raise UserError(f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it.")
+                raise UserError(
+                    f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it."
+                )
     store_recipe(recipe, list(starmap(State, found.items())), parents, manifests, [])
 
 
 def store_recipe(
-    path: Path, states: list[State], parents: Sequence[str], manifests: Sequence[Path], candidates: list[Mapping]
+    path: Path,
+    states: list[State],
+    parents: Sequence[str],
+    manifests: Sequence[Path],
+    candidates: list[Mapping],
 ) -> None:
     """Write a recipe as JSON: states, hashes of the parents' checkpoints, candidates.
 
@@ -57,7 +63,9 @@ def store_recipe(
     """
     if unknown := {name for state in states for name in state.weights} - {PRETRAINED, *parents}:
         named = ", ".join((*parents, PRETRAINED))
-        raise UserError(f"the recipe weighs {min(map(repr, unknown))}, which is not merged; name only {named}.")
+        raise UserError(
+            f"the recipe weighs {min(map(repr, unknown))}, which is not merged; name only {named}."
+        )
     hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
     checkpoints = dict(zip(parents, hashes, strict=True))
     stored = [{"alpha": state.alpha, **_stored(state.weights)} for state in states]
@@ -71,7 +79,10 @@ def _stored(weights: Weights) -> dict:
 
 
 def run_states(
-    method: str, recipe: Path | None, algorithm: str | Path | None = None, fisher: Sequence[Path] = ()
+    method: str,
+    recipe: Path | None,
+    algorithm: str | Path | None = None,
+    fisher: Sequence[Path] = (),
 ) -> list[State]:
     """The states with which a run is scored.
 
@@ -86,4 +97,9 @@ def run_states(
         return [State(**state) for state in states]
     made = states[0]["merge"]
     made |= {"algorithm": algorithm or made["algorithm"]}
-    return [State(None, Merge(**made, fisher=dict(zip(made["parents"], fisher, strict=True)) if fisher else {}))]
+    return [
+        State(
+            None,
+            Merge(**made, fisher=dict(zip(made["parents"], fisher, strict=True)) if fisher else {}),
+        )
+    ]

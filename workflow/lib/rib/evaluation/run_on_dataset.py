@@ -38,7 +38,9 @@ class RunOnDataset:
     def weights(self) -> Weights:
         """Weights of the run's single state; a UserError for a curve or an ensemble, which has several."""
         if len(self.states) > 1:
-            raise UserError(f"{self}: a curve has several states; choose one of its end points instead.")
+            raise UserError(
+                f"{self}: a curve has several states; choose one of its end points instead."
+            )
         weights = self.states[0].weights
         if isinstance(weights, Merge) and weights.form == ENSEMBLE:
             raise UserError(f"{self}: an ensemble has several networks; choose a method with one.")

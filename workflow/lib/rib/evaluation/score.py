@@ -32,7 +32,10 @@ def score(
         of the other classes; brier, the sum over classes of (softmax - 1 for the label and 0 for others) squared, 0 to
         2 (Brier 1950; for several classes as in Ovadia et al. 2019, arXiv 1906.02530).
     """
-    members, also = class_members(dataset.space, inputs.device), dataset.space.also or [()] * len(dataset.space.keys)
+    members, also = (
+        class_members(dataset.space, inputs.device),
+        dataset.space.also or [()] * len(dataset.space.keys),
+    )
     answers = padded([(label, *others) for label, others in enumerate(also)], inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
     parts: list[list[dict]] = [[] for _ in models]
@@ -44,10 +47,15 @@ def score(
                 logits = model(pixels)
             found.append(_summary(class_logits(logits.float(), members), right))
         progress.update(len(pixels))
-    return [{name: torch.cat([part[name] for part in found]).cpu() for name in found[0]} for found in parts]
+    return [
+        {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
+        for found in parts
+    ]
 
 
-def correct(model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, what: str) -> Tensor:
+def correct(
+    model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, what: str
+) -> Tensor:
     """Whether a network is right on each image: (n,) bool on the CPU; `what` labels the progress bar."""
     progress = Progress(desc=what, total=len(inputs), unit="image")
     (found,) = score([model], inputs, dataset, batch_size, progress)
@@ -59,12 +67,19 @@ def _summary(scores: Tensor, right: Tensor) -> dict[str, Tensor]:
     """Results of `score` for class logits (N, C) and right answers (N, K), the label first."""
     own = scores.gather(1, right)
     best = own.amax(dim=1, keepdim=True)
-    place = right.masked_fill(own != best, scores.shape[1]).amin(dim=1, keepdim=True)  # the first of equal answers
+    place = right.masked_fill(own != best, scores.shape[1]).amin(
+        dim=1, keepdim=True
+    )  # the first of equal answers
     classes = torch.arange(scores.shape[1], device=scores.device)
     beaten = (best > scores) | ((best == scores) & (classes >= place))
     others = scores.scatter(1, right, float("-inf")).amax(dim=1)
-    prediction, log_probs = scores.argmax(dim=1), scores.log_softmax(dim=1)  # argmax: the first of equal scores
-    errors = log_probs.exp().scatter_add(1, right[:, :1], scores.new_full((len(scores), 1), -1))  # softmax - one-hot
+    prediction, log_probs = (
+        scores.argmax(dim=1),
+        scores.log_softmax(dim=1),
+    )  # argmax: the first of equal scores
+    errors = log_probs.exp().scatter_add(
+        1, right[:, :1], scores.new_full((len(scores), 1), -1)
+    )  # softmax - one-hot
     return {
         "prediction": prediction,
         "rank": scores.shape[1] - beaten.sum(dim=1),

@@ -43,9 +43,16 @@ def select_weights(
         if key not in scores:
             model, facts = load(model_folder, device)
             model = apply(model, weights, checkpoints).eval()
-            inputs, what = Inputs.of(held_out, facts["preprocessing"], device), f"selecting on {target.name}"
+            inputs, what = (
+                Inputs.of(held_out, facts["preprocessing"], device),
+                f"selecting on {target.name}",
+            )
             right = correct(model, inputs, held_out, batch_size, what).float().mean().item()
-            scores[key] = {"weights": dict(weights), "accuracy": round(right, 6), "images": len(inputs)}
+            scores[key] = {
+                "weights": dict(weights),
+                "accuracy": round(right, 6),
+                "images": len(inputs),
+            }
             log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
         return scores[key]["accuracy"]
 

@@ -33,7 +33,11 @@ CHANGES = "PuOr_r"
 ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
 SHARED = "‡"  # mark of datasets that share source images
 # Settings that choose what is shown, by column of the table of fits.
-CHOICES = {"model": ("models", "series", "model"), "method": ("methods", "method"), "target": ("targets", "target")}
+CHOICES = {
+    "model": ("models", "series", "model"),
+    "method": ("methods", "method"),
+    "target": ("targets", "target"),
+}
 LONGEST = 200  # characters of a note that names unfinished runs
 Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
 Labels = Mapping[str, str]  # by name of a model, method or dataset
@@ -72,7 +76,11 @@ def write_figure(
     module = importlib.import_module(f"rib.figures.{figure}")
     only = None if getattr(module, "EVERY_SIZE", False) else size
     finished_only = getattr(module, "FINISHED_ONLY", False)
-    runs = _chosen(_of_size(read_table(fit), only), settings) if fit else pd.DataFrame(columns=["method", "unfinished"])
+    runs = (
+        _chosen(_of_size(read_table(fit), only), settings)
+        if fit
+        else pd.DataFrame(columns=["method", "unfinished"])
+    )
     unfinished = runs[runs["unfinished"] == "yes"]["method"]
     if not finished_only:
         settings = _marked(settings, set(unfinished))
@@ -84,11 +92,19 @@ def write_figure(
             _add_below(drawn, f"train_subset {only}" + (f"; also run: {others}" if others else ""))
             if "size" not in shown:
                 methods = shown["method"] if "method" in shown else [None] * len(shown)
-                shown = shown.assign(size=[ALL if method == PRETRAINED else only for method in methods])
+                shown = shown.assign(
+                    size=[ALL if method == PRETRAINED else only for method in methods]
+                )
         if len(unfinished):
-            lead = "not ranked, since training is unfinished" if finished_only else f"{UNFINISHED} training unfinished"
+            lead = (
+                "not ranked, since training is unfinished"
+                if finished_only
+                else f"{UNFINISHED} training unfinished"
+            )
             named = "; ".join(name_unfinished(runs, labels))
-            named = textwrap.shorten(named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})")
+            named = textwrap.shorten(
+                named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})"
+            )
             _add_below(drawn, textwrap.fill(f"{lead}: {named}", int(15 * drawn.get_figwidth())))
         if note:
             _add_below(drawn, textwrap.fill(note, int(15 * drawn.get_figwidth())))
@@ -124,11 +140,18 @@ def _marked(settings: Mapping, methods: Collection[str]) -> dict:
     """Settings in which the labels of the given methods are marked."""
 
     def mark(label: str | Mapping) -> str | dict:
-        return f"{label} {UNFINISHED}" if isinstance(label, str) else {**label, "label": mark(label["label"])}
+        return (
+            f"{label} {UNFINISHED}"
+            if isinstance(label, str)
+            else {**label, "label": mark(label["label"])}
+        )
 
     found = dict(settings)
     if "methods" in settings:
-        found["methods"] = {name: mark(look) if name in methods else look for name, look in settings["methods"].items()}
+        found["methods"] = {
+            name: mark(look) if name in methods else look
+            for name, look in settings["methods"].items()
+        }
     if settings.get("method") in methods:
         found["method_label"] = mark(settings["method_label"])
     return found

@@ -32,7 +32,9 @@ def run_panels(
         runs = [(model, method) for method in methods if (model, method) in scored]
         lines += [runs[start : start + columns] for start in range(0, len(runs), columns)]
     size = (margin[0] + panel[0] * columns, margin[1] + len(lines) * panel[1])
-    figure, panels = plt.subplots(len(lines), columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, panels = plt.subplots(
+        len(lines), columns, figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     found, lowest = {}, {}
     for line, runs in zip(panels, lines, strict=True):
         found |= dict(zip(runs, line, strict=False))
@@ -54,7 +56,13 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def line_with_intervals(
-    axes: Axes, rows: pd.DataFrame, over: str, columns: Sequence[str], style: Mapping[str, str], place: int, places: int
+    axes: Axes,
+    rows: pd.DataFrame,
+    over: str,
+    columns: Sequence[str],
+    style: Mapping[str, str],
+    place: int,
+    places: int,
 ) -> None:
     """Draw one line.
 
@@ -68,10 +76,18 @@ def line_with_intervals(
     shift = (1 + DODGE) ** (place - (places - 1) / 2)
     value, low, high = (rows[column] for column in columns)
     means = value.groupby(rows[over]).mean()
-    axes.plot(means.index * shift, means, color=style["colour"], linewidth=1.2, linestyle=style.get("line", "-"))
+    axes.plot(
+        means.index * shift,
+        means,
+        color=style["colour"],
+        linewidth=1.2,
+        linestyle=style.get("line", "-"),
+    )
     look = {"fmt": style["marker"], "color": style["colour"], "label": style["label"]}
     whiskers = [value - low, high - value]
-    axes.errorbar(rows[over] * shift, value, whiskers, **look, markersize=4.5, elinewidth=0.9, capsize=2)
+    axes.errorbar(
+        rows[over] * shift, value, whiskers, **look, markersize=4.5, elinewidth=0.9, capsize=2
+    )
 
 
 def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
@@ -85,4 +101,9 @@ def image_axis(axes: Axes, numbers: Iterable[float]) -> None:
 def method_legend(figure: Figure, axes: Axes) -> None:
     """One legend for the lines of `axes`, above all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / ENTRY)))
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=max(1, int(figure.get_figwidth() / ENTRY)),
+    )

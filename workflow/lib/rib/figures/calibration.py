@@ -12,10 +12,27 @@ from rib.figures._panels import name_rows, run_panels
 
 BLUE, GREY = "#08519c", "#737373"
 MARKS = {
-    "ece_before": {"s": 18, "facecolor": "white", "edgecolor": BLUE, "label": "before (pretrained)"},
+    "ece_before": {
+        "s": 18,
+        "facecolor": "white",
+        "edgecolor": BLUE,
+        "label": "before (pretrained)",
+    },
     "ece_after": {"s": 18, "facecolor": BLUE, "edgecolor": BLUE, "label": "after fine-tuning"},
-    "ece_floor_before": {"s": 16, "marker": TICKUP, "linewidth": 1.5, "color": GREY, "label": "floor before"},
-    "ece_floor_after": {"s": 16, "marker": TICKDOWN, "linewidth": 1.5, "color": BLUE, "label": "floor after"},
+    "ece_floor_before": {
+        "s": 16,
+        "marker": TICKUP,
+        "linewidth": 1.5,
+        "color": GREY,
+        "label": "floor before",
+    },
+    "ece_floor_after": {
+        "s": 16,
+        "marker": TICKDOWN,
+        "linewidth": 1.5,
+        "color": BLUE,
+        "label": "floor after",
+    },
 }
 FLOOR = "floor (ticks): what a perfectly calibrated model with as many images and the same confidences has by chance"
 
@@ -27,8 +44,12 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
         samples: columns model, method, target, seed, dataset, ece_before, ece_after, ece_floor_before, ece_floor_after.
     """
     on_other_datasets = samples[samples["target"] != samples["dataset"]]
-    errors = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)[list(MARKS)].mean()
-    figure, panels = run_panels(errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9))
+    errors = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)[
+        list(MARKS)
+    ].mean()
+    figure, panels = run_panels(
+        errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9)
+    )
     for run, axes in panels.items():
         _dumbbells(axes, errors.loc[run].reindex(list(datasets)))
         axes.set_title(f"{models[run[0]]},\n{methods[run[1]]}", fontsize=8)
@@ -46,6 +67,8 @@ def _dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
     """Connect the error before and after with a line, for each dataset with results."""
     places = np.flatnonzero(errors["ece_after"].notna())
     errors = errors.iloc[places]
-    axes.hlines(places, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1)
+    axes.hlines(
+        places, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1
+    )
     for name, style in MARKS.items():
         axes.scatter(errors[name], places, zorder=2, **style)

@@ -6,7 +6,9 @@ from rib.figures import Drawn, Labels, Styles
 from rib.figures.cka_layers import draw_lines, note
 
 
-def draw(cka_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
+def draw(
+    cka_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
+) -> Drawn:
     """CKA with confidence intervals against the share of steps: on the target, and the mean over the other datasets.
 
     Args:

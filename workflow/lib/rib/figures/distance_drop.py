@@ -40,14 +40,20 @@ def draw(
         kinds: label of each kind of distance, one column of panels each.
     """
     size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
-    figure, panels = plt.subplots(len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row")
-    means = ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
+    figure, panels = plt.subplots(
+        len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row"
+    )
+    means = (
+        ri[ri["method"] == method].groupby(["model", "target"])[["ri", "ci_low", "ci_high"]].mean()
+    )
     lines = []
     for row, (model, label) in zip(panels, models.items(), strict=True):
         for axes, kind in zip(row, kinds, strict=True):
             part = distances[(distances["model"] == model) & (distances["distance"] == kind)]
             apart = to_targets(part, list(targets), ood_datasets, in_distribution)
-            points = [(model, kind, name, apart[name], *means.loc[(model, name)]) for name in targets]
+            points = [
+                (model, kind, name, apart[name], *means.loc[(model, name)]) for name in targets
+            ]
             _points(axes, points, targets)
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
             lines += points
@@ -56,17 +62,31 @@ def draw(
         axes.set_xlabel(kind, fontsize=8)
     look = {"ncols": min(len(targets), 5), "title": f"target of {method_label}"}
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", **look)
-    to = f"distance to {in_distribution_label}" if in_distribution else "mean distance to the other datasets"
-    figure.supxlabel(f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7)
-    return figure, pd.DataFrame(lines, columns=["model", "distance", "target", "value", "ri", "ci_low", "ci_high"])
+    to = (
+        f"distance to {in_distribution_label}"
+        if in_distribution
+        else "mean distance to the other datasets"
+    )
+    figure.supxlabel(
+        f"horizontal axis: {to}; whiskers: {confidence:.0%} confidence intervals of RI", fontsize=7
+    )
+    return figure, pd.DataFrame(
+        lines, columns=["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
+    )
 
 
 def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
     axes.axhline(0, color="#525252", linewidth=0.8)
     for place, (*_, name, apart, value, low, high) in enumerate(points):
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+        look = {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "markersize": 5,
+        }
         whiskers = [[value - low], [high - value]]
-        axes.errorbar(apart, value, whiskers, linestyle="none", label=targets[name], **look, **EDGES)
+        axes.errorbar(
+            apart, value, whiskers, linestyle="none", label=targets[name], **look, **EDGES
+        )
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=7)
@@ -74,8 +94,13 @@ def _points(axes, points: Sequence[tuple], targets: Labels) -> None:
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
     keys = {"model": model, "method": method, "distance": kind, "level": "targets"}
-    lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index("statistic")
+    lines = association[(association[list(keys)] == pd.Series(keys)).all(axis=1)].set_index(
+        "statistic"
+    )
     if lines["value"].isna().any():
         return "too few or equal points"
-    parts = [f"{name.title()} {line['value']:+.3f} (p = {line['p']:.2g})" for name, line in lines.iterrows()]
+    parts = [
+        f"{name.title()} {line['value']:+.3f} (p = {line['p']:.2g})"
+        for name, line in lines.iterrows()
+    ]
     return "\n".join(parts).replace("-", "\N{MINUS SIGN}")

@@ -13,7 +13,12 @@ RIGHT, WRONG = "#1b7837", "#b2182b"
 
 
 def draw(
-    rows: Sequence[pd.DataFrame], images: Sequence[PreparedDataset], *, datasets: Labels, model_label: str, objects: int
+    rows: Sequence[pd.DataFrame],
+    images: Sequence[PreparedDataset],
+    *,
+    datasets: Labels,
+    model_label: str,
+    objects: int,
 ) -> Drawn:
     """One image of a few classes in every dataset, one row per class and one column per dataset.
 
@@ -34,25 +39,43 @@ def draw(
             found = shown[(shown["object"] == one) & (shown["dataset"] == dataset)]
             axes.spines[:].set_visible(not found.empty)
             if found.empty:
-                axes.text(0.5, 0.5, "has none", ha="center", va="center", fontsize=6, transform=axes.transAxes)
+                axes.text(
+                    0.5,
+                    0.5,
+                    "has none",
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    transform=axes.transAxes,
+                )
             else:
                 _show(axes, prepared[dataset], found.iloc[0])
         first = shown[shown["object"] == one].iloc[0]
-        line[0].set_ylabel(shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7)
+        line[0].set_ylabel(
+            shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7
+        )
     for axes, label in zip(panels[0], datasets.values(), strict=True):
         axes.set_title(label, fontsize=7)
-    figure.supxlabel(f"below each image: prediction of pretrained {model_label} (✓ correct, ✗ wrong)", fontsize=7)
+    figure.supxlabel(
+        f"below each image: prediction of pretrained {model_label} (✓ correct, ✗ wrong)", fontsize=7
+    )
     return figure, shown[["dataset", "object", "image_id", "label", "prediction"]]
 
 
-def first_of_each_class(rows: pd.DataFrame, prepared: Mapping[str, PreparedDataset]) -> pd.DataFrame:
+def first_of_each_class(
+    rows: pd.DataFrame, prepared: Mapping[str, PreparedDataset]
+) -> pd.DataFrame:
     """The first image of each class in each dataset; `object` is the lowest output index of the class."""
     parts = []
     for name, dataset in prepared.items():
         part = rows[rows["dataset"] == name]
         part = part.assign(label=dataset.labels[part["row"]], dataset=name).drop_duplicates("label")
         ids = dataset.index["image_id"].take(part["row"].to_numpy()).to_pylist()
-        parts.append(part.assign(image_id=ids, object=[dataset.space.indices[label][0] for label in part["label"]]))
+        parts.append(
+            part.assign(
+                image_id=ids, object=[dataset.space.indices[label][0] for label in part["label"]]
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -75,4 +98,6 @@ def _show(axes, dataset: PreparedDataset, row: pd.Series) -> None:
     axes.imshow(dataset.images[np.array([row["row"]])][0])
     prediction = shorten(dataset.space.names[row["prediction"]])
     axes.set_xlabel(f"{'✓' if right else '✗'} {prediction}", fontsize=6, color=colour, labelpad=2)
-    axes.spines[:].set(color=colour, linewidth=1.6 if right else 0.9, linestyle="-" if right else (0, (3, 2)))
+    axes.spines[:].set(
+        color=colour, linewidth=1.6 if right else 0.9, linestyle="-" if right else (0, (3, 2))
+    )

@@ -27,10 +27,14 @@ def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: fl
     """
     shown = flips[flips["model"].isin(list(models)) & flips["method"].isin(list(methods))]
     size = (7.2, 1.1 + len(models) * (0.45 + 0.34 * len(methods)))
-    figure, panels = plt.subplots(len(models), 2, figsize=size, squeeze=False, sharex="col", width_ratios=[3, 1.6])
+    figure, panels = plt.subplots(
+        len(models), 2, figsize=size, squeeze=False, sharex="col", width_ratios=[3, 1.6]
+    )
     for (left, right), (model, label) in zip(panels, models.items(), strict=True):
         rows = shown[shown["model"] == model].set_index("method")
-        run = [method for method in methods if method in rows.index]  # some methods apply to one type of model only
+        run = [
+            method for method in methods if method in rows.index
+        ]  # some methods apply to one type of model only
         _draw_flips(left, rows.loc[run])
         _draw_agreement(right, rows.loc[run])
         left.set_title(label, loc="left")
@@ -50,20 +54,37 @@ def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: fl
 
 def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
-    edges = {"edgecolor": INK, "linewidth": 0.6, "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2}}
+    edges = {
+        "edgecolor": INK,
+        "linewidth": 0.6,
+        "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2},
+    }
     for side, align, (name, style) in zip((-1, 1), ("right", "left"), BARS.items(), strict=True):
-        axes.barh(places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style)
+        axes.barh(
+            places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style
+        )
         for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
-            axes.annotate(percent(value), (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER)
+            axes.annotate(
+                percent(value), (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER
+            )
     axes.axvline(0, color="black", linewidth=0.8)
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(rows))
-    style = {"color": INK, "marker": "o", "markersize": 4, "linestyle": "none", "elinewidth": 1, "capsize": 2}
+    style = {
+        "color": INK,
+        "marker": "o",
+        "markersize": 4,
+        "linestyle": "none",
+        "elinewidth": 1,
+        "capsize": 2,
+    }
     axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **style)
     for place, value in zip(places, rows["agreement"], strict=True):
-        align = "right" if value > 75 else "left"  # a number to the right would not fit into the panel
+        align = (
+            "right" if value > 75 else "left"
+        )  # a number to the right would not fit into the panel
         axes.annotate(whole_percent(value), (value, place), (0, 4), ha=align, va="bottom", **NUMBER)
 
 

@@ -8,15 +8,21 @@ from matplotlib.axes import Axes
 from rib.figures import Drawn, Styles
 
 
-def draw(ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles, confidence: float) -> Drawn:
+def draw(
+    ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles, confidence: float
+) -> Drawn:
     """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
 
     Args:
         ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low, after_high, rank_before,
             rank_after (NaN for models that are not ranked), tau, tau_p.
     """
-    shown = ranks[(ranks["method"] == method) & ranks["model"].isin(list(models))].reset_index(drop=True)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, max(3.4, 1.2 + 0.16 * len(shown))), width_ratios=(3, 2))
+    shown = ranks[(ranks["method"] == method) & ranks["model"].isin(list(models))].reset_index(
+        drop=True
+    )
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(7.2, max(3.4, 1.2 + 0.16 * len(shown))), width_ratios=(3, 2)
+    )
     _draw_accuracies(left, shown, models)
     _draw_ranks(right, shown, models)
     correlation = f"Kendall's tau of before and after {_tau_text(*shown.loc[0, ['tau', 'tau_p']])}"
@@ -42,7 +48,9 @@ def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
         axes.plot(x, y, models[row["model"]]["marker"], color=colour, markersize=5)
     columns = shown[["before_low", "before_high", "after_low", "after_high"]]
     ends = columns.min(axis=None) - 3, columns.max(axis=None) + 3
-    axes.plot(ends, ends, color="#525252", linewidth=0.8, linestyle="--", zorder=1, label="unchanged")
+    axes.plot(
+        ends, ends, color="#525252", linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
+    )
     axes.legend()
     axes.set(xlabel="Mean OOD accuracy before (%)", ylabel="Mean OOD accuracy after (%)")
     axes.set(xlim=ends, ylim=ends, aspect="equal", anchor="N")
@@ -53,16 +61,26 @@ def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
     """Lines between ranks; equal ranks are drawn one below the other, models without a rank below all others."""
     sides = [shown["rank_before"], shown["rank_after"]]
     # Equal ranks in the order of the other side, so that lines cross only where the order changes.
-    ordered = [side + other.fillna(0) / 1000 for side, other in zip(sides, sides[::-1], strict=True)]
+    ordered = [
+        side + other.fillna(0) / 1000 for side, other in zip(sides, sides[::-1], strict=True)
+    ]
     places = [side.rank(method="first", na_option="bottom") for side in ordered]
     for model, ranked, *ends in zip(shown["model"], sides[1].notna(), *places, strict=True):
-        look = {"marker": models[model]["marker"], "color": models[model]["colour"], "markersize": 5}
+        look = {
+            "marker": models[model]["marker"],
+            "color": models[model]["colour"],
+            "markersize": 5,
+        }
         axes.plot([0, 1], ends, linestyle="-" if ranked else "", **look)
-    before, after = ([f"{rank:g}" if rank == rank else "\N{EN DASH}" for rank in side] for side in sides)
+    before, after = (
+        [f"{rank:g}" if rank == rank else "\N{EN DASH}" for rank in side] for side in sides
+    )
     named = axes.twinx()
     axes.set_yticks(places[0], before)
     labels = (models[model]["label"] for model in shown["model"])
-    named.set_yticks(places[1], [f"{rank}  {label}" for rank, label in zip(after, labels, strict=True)])
+    named.set_yticks(
+        places[1], [f"{rank}  {label}" for rank, label in zip(after, labels, strict=True)]
+    )
     for each in (axes, named):
         each.set_ylim(len(shown) + 0.5, 0.5)
         each.tick_params(axis="y", length=0, labelsize=7)

@@ -46,10 +46,18 @@ def draw(
     """
     one = accuracy[accuracy["model"] == model]
     before = one[one["method"] == PRETRAINED].set_index("dataset")["accuracy"]
-    after = one[(one["method"] == method) & (one["target"] == target)].groupby("dataset")["accuracy"].mean()
+    after = (
+        one[(one["method"] == method) & (one["target"] == target)]
+        .groupby("dataset")["accuracy"]
+        .mean()
+    )
     whole, column = (one, "n") if splits is None else (splits, "train")
     n = images_of(size, int(whole[whole["dataset"] == target][column].iloc[0]))
-    shown = pd.DataFrame({"before": before, "after": after, "change": after - before}).loc[list(datasets)].reset_index()
+    shown = (
+        pd.DataFrame({"before": before, "after": after, "change": after - before})
+        .loc[list(datasets)]
+        .reset_index()
+    )
     mine = ri[(ri["model"] == model) & (ri["method"] == method)].groupby("target")["ri"].mean()
     total = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
 
@@ -65,21 +73,38 @@ def draw(
     change = f"mean change on\nthe other OOD datasets\n{points(mine[target])} points"
     _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
     _arrow(axes, (66, 34), (72, 34))
-    _arrow(axes, (85.5, 27), (85.5, 20), f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "")
+    _arrow(
+        axes,
+        (85.5, 27),
+        (85.5, 20),
+        f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "",
+    )
     mean = f"mRI: mean over {counted(len(targets), 'target')}\n{points(total['mri'])} points"
-    _box(axes, (72, 4, 27, 16), f"{mean}\n({points(total['ci_low'])} to {points(total['ci_high'])})")
+    _box(
+        axes, (72, 4, 27, 16), f"{mean}\n({points(total['ci_low'])} to {points(total['ci_high'])})"
+    )
     return figure, shown
 
 
 def _box(axes, place: tuple[float, float, float, float], text: str) -> None:
     x, y, width, height = place
-    style = {"boxstyle": "round,pad=0,rounding_size=1.2", "facecolor": "#f0f0f0", "edgecolor": NEUTRAL}
+    style = {
+        "boxstyle": "round,pad=0,rounding_size=1.2",
+        "facecolor": "#f0f0f0",
+        "edgecolor": NEUTRAL,
+    }
     axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
     axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
 
 
 def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 11, "color": NEUTRAL, "shrinkA": 0, "shrinkB": 0}
+    style = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 11,
+        "color": NEUTRAL,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     axes.add_patch(FancyArrowPatch(start, end, **style))
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
     if start[0] == end[0]:
@@ -99,10 +124,25 @@ def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Lab
         y = 45 - place * step
         why = left_out.get(row["dataset"])
         label = datasets[row["dataset"]] + (f" ({why})" if why else "")
-        axes.text(25, y, label, fontsize=7 * min(1, WIDEST / len(label)), va="center", color=FAINT if why else NEUTRAL)
+        axes.text(
+            25,
+            y,
+            label,
+            fontsize=7 * min(1, WIDEST / len(label)),
+            va="center",
+            color=FAINT if why else NEUTRAL,
+        )
         for name, x in columns.items():
             text = points(row[name]) if name == "change" else percent(row[name])
             change = rounded(row[name]) if name == "change" and row[name] == row[name] else 0
             colour = FAINT if why else GAIN if change > 0 else LOSS if change < 0 else NEUTRAL
             axes.text(x, y, text, fontsize=7, ha="right", va="center", color=colour)
-    axes.text(65, 45 - (len(shown) + 1) * step, NOTE, fontsize=6.5, ha="right", va="center", color="#525252")
+    axes.text(
+        65,
+        45 - (len(shown) + 1) * step,
+        NOTE,
+        fontsize=6.5,
+        ha="right",
+        va="center",
+        color="#525252",
+    )

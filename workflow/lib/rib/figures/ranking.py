@@ -136,7 +136,9 @@ def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
     at = _right_of(axes, MARGIN)
     axes.text(1, -0.7, "mRI", transform=at, ha="left", va="bottom", fontsize=8)
     for place, row in enumerate(rows.to_dict("records")):
-        value, low, high = (points(row[key]).replace("-", MINUS) for key in ("mri", "ci_low", "ci_high"))
+        value, low, high = (
+            points(row[key]).replace("-", MINUS) for key in ("mri", "ci_low", "ci_high")
+        )
         text = f"{value} [{low}, {high}]"
         axes.text(1, place, text, transform=at, ha="left", va="center", fontsize=7)
 

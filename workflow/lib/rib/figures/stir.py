@@ -11,13 +11,20 @@ from rib.figures import Drawn, Labels, Styles
 DOTS = {
     "pretrained": {"label": "STIR(fine-tuned | pretrained)", "color": "#D55E00", "marker": "o"},
     "fine-tuned": {"label": "STIR(pretrained | fine-tuned)", "color": "#0072B2", "marker": "s"},
-    "cka": {"label": "CKA on the images themselves", "color": "#555555", "marker": "D", "markerfacecolor": "white"},
+    "cka": {
+        "label": "CKA on the images themselves",
+        "color": "#555555",
+        "marker": "D",
+        "markerfacecolor": "white",
+    },
 }
 CEILING = "reference on its own inversions"  # fidelity, an approximate upper bound of STIR
 SIDESTEP = 0.22
 
 
-def draw(stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float) -> Drawn:
+def draw(
+    stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
+) -> Drawn:
     """STIR and CKA with confidence intervals, three dots per method, and the fidelity of inversions as bars.
 
     Args:
@@ -27,15 +34,33 @@ def draw(stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels
     numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "fidelity", "residual"]
     shown = stir.groupby(["model", "method", "reference"], sort=False)[numbers].mean().reset_index()
     size = (5.6, 0.9 + 2.2 * len(models))
-    figure, panels = plt.subplots(len(models), 1, figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure, panels = plt.subplots(
+        len(models), 1, figsize=size, sharex=True, sharey=True, squeeze=False
+    )
     for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
         for side, (reference, style) in zip((-1, 0, 1), DOTS.items(), strict=True):
-            kind = ("cka", "cka_low", "cka_high") if reference == "cka" else ("stir", "ci_low", "ci_high")
+            kind = (
+                ("cka", "cka_low", "cka_high")
+                if reference == "cka"
+                else ("stir", "ci_low", "ci_high")
+            )
             measured = shown["reference"] == ("pretrained" if reference == "cka" else reference)
-            rows = shown[(shown["model"] == model) & measured].set_index("method").reindex(list(methods))
+            rows = (
+                shown[(shown["model"] == model) & measured]
+                .set_index("method")
+                .reindex(list(methods))
+            )
             value, low, high = (rows[column] for column in kind)
             places = np.arange(len(methods)) + side * SIDESTEP
-            axes.errorbar(places, value, [value - low, high - value], linestyle="", markersize=5, elinewidth=1, **style)
+            axes.errorbar(
+                places,
+                value,
+                [value - low, high - value],
+                linestyle="",
+                markersize=5,
+                elinewidth=1,
+                **style,
+            )
             if reference != "cka":
                 look = {"color": "black", "markersize": 13, "label": CEILING if side < 0 else None}
                 axes.plot(places, rows["fidelity"], "_", **look)
@@ -51,5 +76,7 @@ def draw(stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels
         f"residual of the inversions: {whole_percent(least)} to {whole_percent(most)} % of the representation's norm",
         fontsize=7,
     )
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7
+    )
     return figure, shown

@@ -18,7 +18,11 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
     Args:
         sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, as written by rib.analysis.sizes.
     """
-    shown = sizes[(sizes["target"] == MEAN) & sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))]
+    shown = sizes[
+        (sizes["target"] == MEAN)
+        & sizes["model"].isin(list(models))
+        & sizes["method"].isin(list(methods))
+    ]
     columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
     lines = -(-len(models) // columns)
     size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines)
@@ -27,13 +31,18 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
         own = shown[shown["model"] == model]
         for place, (method, style) in enumerate(methods.items()):
             rows = own[own["method"] == method].sort_values("train_images")
-            line_with_intervals(axes, rows, "train_images", ["ri", "ci_low", "ci_high"], style, place, len(methods))
+            line_with_intervals(
+                axes, rows, "train_images", ["ri", "ci_low", "ci_high"], style, place, len(methods)
+            )
         axes.axhline(0, color="#252525", linewidth=0.8)
         axes.set_title(label)
         image_axis(axes, np.unique(own["train_images"]))
     for axes in panels.flat[len(models) :]:
         axes.set_axis_off()
     figure.supylabel("mRI (percentage points)", fontsize=9)
-    figure.supxlabel(f"Fine-tuning images (log scale); whiskers: {confidence:.0%} confidence intervals", fontsize=8)
+    figure.supxlabel(
+        f"Fine-tuning images (log scale); whiskers: {confidence:.0%} confidence intervals",
+        fontsize=8,
+    )
     method_legend(figure, panels.flat[0])
     return figure, shown.reset_index(drop=True)

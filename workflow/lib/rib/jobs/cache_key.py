@@ -42,8 +42,12 @@ def _plain(value: object, cache: Path) -> object:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"a setting is named {key!r}; a text is needed in a key of the cache")
+                raise TypeError(
+                    f"a setting is named {key!r}; a text is needed in a key of the cache"
+                )
         return {"mapping": {key: _plain(item, cache) for key, item in value.items()}}
     if isinstance(value, list | tuple):
         return [_plain(item, cache) for item in value]
-    raise TypeError(f"{value!r} is a {type(value).__name__}, which can't be part of a key of the cache")
+    raise TypeError(
+        f"{value!r} is a {type(value).__name__}, which can't be part of a key of the cache"
+    )

@@ -19,7 +19,9 @@ from rib.base.plugins import LIBRARY
 
 OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
 SHARED = "_run"  # module whose functions the scripts share
-Span = tuple[int, int, int, int]  # start row, start column, end row, end column; rows count from 1, columns are bytes
+Span = tuple[
+    int, int, int, int
+]  # start row, start column, end row, end column; rows count from 1, columns are bytes
 
 
 @cache
@@ -29,17 +31,23 @@ def essence(path: Path, names: frozenset[str] | None = None) -> str:
     if path.suffix != ".py":
         return source
     text, tree = source.encode(), ast.parse(source)
-    lines = text.splitlines(keepends=True)  # str.splitlines would also split at form feeds, unlike ast
+    lines = text.splitlines(
+        keepends=True
+    )  # str.splitlines would also split at form feeds, unlike ast
     # Text is cut by position because the format of an AST dump differs between Python versions.
     spans = [*_comments(source, lines), *_for_people(tree)]
     needed = set(_needed(tree, names))
     spans += [_span(node) for node in tree.body if node not in needed]
     starts = [0, *accumulate(map(len, lines))]
     kept, end = b"", 0
-    for start, stop in sorted((starts[row - 1] + left, starts[last - 1] + right) for row, left, last, right in spans):
+    for start, stop in sorted(
+        (starts[row - 1] + left, starts[last - 1] + right) for row, left, last, right in spans
+    ):
         kept += text[end:start]  # nothing if the span is inside of the one before
         end = max(end, stop)
-    return "\n".join(line.rstrip() for line in (kept + text[end:]).decode().splitlines() if line.strip())
+    return "\n".join(
+        line.rstrip() for line in (kept + text[end:]).decode().splitlines() if line.strip()
+    )
 
 
 def _comments(source: str, lines: list[bytes]) -> Iterator[Span]:
@@ -67,7 +75,12 @@ def _for_people(tree: ast.Module) -> Iterator[Span]:
 def _span(node: ast.AST) -> Span:
     """Position of a node, including its decorators."""
     start = min([node, *getattr(node, "decorator_list", [])], key=lambda part: part.lineno)
-    return start.lineno, 0 if start is not node else node.col_offset, node.end_lineno, node.end_col_offset
+    return (
+        start.lineno,
+        0 if start is not node else node.col_offset,
+        node.end_lineno,
+        node.end_col_offset,
+    )
 
 
 def _needed(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
@@ -80,7 +93,9 @@ def _needed(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
         if (name := todo.pop()) not in used:
             used.add(name)
             if name in functions:
-                todo += [part.id for part in ast.walk(functions[name]) if isinstance(part, ast.Name)]
+                todo += [
+                    part.id for part in ast.walk(functions[name]) if isinstance(part, ast.Name)
+                ]
     return [node for node in tree.body if used & _bound(node)]
 
 
@@ -89,12 +104,18 @@ def _bound(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     if isinstance(node, ast.Assign):
-        return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        return {
+            part.id
+            for part in ast.walk(node)
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+        }
     return {getattr(node, "name", "")}
 
 
 @cache
-def imports(path: Path, names: frozenset[str] | None = None) -> frozenset[tuple[Path, frozenset[str] | None]]:
+def imports(
+    path: Path, names: frozenset[str] | None = None
+) -> frozenset[tuple[Path, frozenset[str] | None]]:
     """Project modules that a file imports, at any level, each with the functions to include (None: all)."""
     if path.suffix != ".py":
         return frozenset()
@@ -105,7 +126,9 @@ def imports(path: Path, names: frozenset[str] | None = None) -> frozenset[tuple[
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == SHARED:
-            found.add((path.with_name(f"{SHARED}.py"), frozenset(alias.name for alias in node.names)))
+            found.add(
+                (path.with_name(f"{SHARED}.py"), frozenset(alias.name for alias in node.names))
+            )
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         found.update((file, None) for module in modules for file in _module_files(module))
@@ -118,7 +141,9 @@ def _module_files(name: str) -> list[Path]:
     if root != LIBRARY.name or (parts and parts[0] in OUTSIDE):
         return []
     folders = [LIBRARY.joinpath(*parts[:end]) / "__init__.py" for end in range(len(parts) + 1)]
-    return [file for file in [*folders, LIBRARY.joinpath(*parts).with_suffix(".py")] if file.is_file()]
+    return [
+        file for file in [*folders, LIBRARY.joinpath(*parts).with_suffix(".py")] if file.is_file()
+    ]
 
 
 def closure(*files: Path) -> list[tuple[Path, frozenset[str] | None]]:

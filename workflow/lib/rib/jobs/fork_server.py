@@ -32,12 +32,20 @@ from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 WARM = "RIB_WARM_START"  # environment variable: folder of the sockets of a run whose jobs share servers, or empty
 PRELOADED = {
-    "networks": ("torch", "timm", "safetensors.torch", "pyarrow.parquet", "tensorboard.summary.writer.record_writer"),
+    "networks": (
+        "torch",
+        "timm",
+        "safetensors.torch",
+        "pyarrow.parquet",
+        "tensorboard.summary.writer.record_writer",
+    ),
     "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot"),
 }
 # CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch themselves.
 NVIDIA = Path("/dev/nvidiactl")
-PATIENCE = 60.0  # seconds to wait until a server listens, and in a worker until its job has sent all
+PATIENCE = (
+    60.0  # seconds to wait until a server listens, and in a worker until its job has sent all
+)
 ANSWER = 300.0  # seconds until a job no longer waits for a worker; the server may still import its libraries
 LONGEST_REQUEST = 64 << 20  # bytes; environments have 6 MB at most, and an escaped byte takes six
 STARTED = b"S"
@@ -55,14 +63,18 @@ def delegate(script: str, libraries: str) -> None:
         log.warning("no warm start (%s); this job imports its libraries itself", error)
         return
     with connection, contextlib.suppress(ConnectionError):
-        request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)})
+        request = json.dumps(
+            {"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+        )
         connection.settimeout(ANSWER)
         try:
             socket.send_fds(connection, [b" "], [1, 2])  # with the first byte
             connection.sendall(f"{request}\n".encode())
             answer = connection.recv(1)
         except TimeoutError:
-            log.warning("no warm start (the server does not answer); this job imports its libraries itself")
+            log.warning(
+                "no warm start (the server does not answer); this job imports its libraries itself"
+            )
             return
         if answer != STARTED:
             return
@@ -85,7 +97,10 @@ def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
         command = [sys.executable, "-c", serving, str(path), str(owner), libraries]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        server, deadline = subprocess.Popen(command, env=environment, **quiet), time.monotonic() + PATIENCE
+        server, deadline = (
+            subprocess.Popen(command, env=environment, **quiet),
+            time.monotonic() + PATIENCE,
+        )
         while server.poll() is None and time.monotonic() < deadline:
             if connection := _connection(path):
                 return connection
@@ -97,7 +112,9 @@ def _connection(path: Path) -> socket.socket | None:
     """Connect to a server of this user; None if none listens."""
     connection = socket.socket(socket.AF_UNIX)
     # A stopped server may have a full queue. With settimeout, a busy one's would be refused at once.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(PATIENCE), 0))
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(PATIENCE), 0)
+    )
     try:
         connection.connect(str(path))
         if not _same_user(connection):
@@ -112,7 +129,9 @@ def _connection(path: Path) -> socket.socket | None:
 
 def _same_user(connection: socket.socket) -> bool:
     """Whether the process at the other end runs as this user."""
-    _, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, user, _ = struct.unpack(
+        "iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
     return user == os.geteuid()
 
 
@@ -158,7 +177,9 @@ def _work(connection: socket.socket) -> None:
             os.close(descriptor)
         os.chdir(job["folder"])
         os.environ.clear()
-        os.environ.update({key: value for key, value in job["environment"].items() if key != PARENT_RUN})
+        os.environ.update(
+            {key: value for key, value in job["environment"].items() if key != PARENT_RUN}
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

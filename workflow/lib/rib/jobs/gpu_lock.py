@@ -59,7 +59,9 @@ def _lock_folder() -> Path:
         with contextlib.suppress(OSError):
             folder.parent.mkdir(exist_ok=True)
             if folder.is_dir() and folder.lstat().st_uid == os.geteuid() and not is_private(folder):
-                shutil.rmtree(folder, ignore_errors=True)  # of an earlier version; others may hold its locks
+                shutil.rmtree(
+                    folder, ignore_errors=True
+                )  # of an earlier version; others may hold its locks
             folder.mkdir(mode=0o700, exist_ok=True)
             if is_private(folder):
                 return folder
@@ -73,10 +75,14 @@ def _free(devices: Sequence[str], folder: Path) -> str | None:
     """Lock a place on the GPU with the fewest jobs; None if all places are taken."""
     for number in range(int(os.environ.get(JOBS_PER_GPU, 1))):
         for device in devices:
-            name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in device)
+            name = "".join(
+                letter if letter.isalnum() or letter in "-_" else "-" for letter in device
+            )
             path = folder / f"{name}.{number}.lock"
             with contextlib.suppress(Timeout):
                 _held.append(acquire(path, timeout=0))
-                os.utime(path)  # what cleans folders of temporary files removes old ones, held or not
+                os.utime(
+                    path
+                )  # what cleans folders of temporary files removes old ones, held or not
                 return device
     return None

@@ -68,14 +68,21 @@ def job(
         SystemExit: The body failed; the reason is on standard error and in the log.
     """
     started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
-    with _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)), _stopped_by(signal.SIGTERM):
+    with (
+        _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)),
+        _stopped_by(signal.SIGTERM),
+    ):
         try:
             if repr(json.loads(json.dumps(cfg))) != repr(cfg):
-                raise ValueError(f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}")
+                raise ValueError(
+                    f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}"
+                )
             checked = integrity.checked(_paths(inputs))
             hashes = {str(path): checked[path].sha256 for path in _paths(inputs)}
             # Differs between jobs, and between runs of a job with other settings or inputs.
-            identity = new_sha256(repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()).hexdigest()[:16]
+            identity = new_sha256(
+                repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()
+            ).hexdigest()[:16]
             with private(identity, log_file, outputs, resumes) as staged:
                 with _unless_exchanged(checked, WORK / identity / resumes if resumes else None):
                     yield staged
@@ -113,7 +120,9 @@ def _stopped_by(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None) -> Iterator[dict[str, Path]]:
+def private(
+    name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None
+) -> Iterator[dict[str, Path]]:
     """Where a job writes its outputs: a private folder of this process, marked (MARK); see `job` for when it is kept.
 
     It is empty at first, unless the job may resume. A process of a killed run that still runs the same job is waited
@@ -123,7 +132,9 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
     shared = os.path.commonpath([Path(path).parent for path in outputs.values()]) if outputs else ""
     staged = {key: folder / Path(path).relative_to(shared) for key, path in outputs.items()}
     if len(set(staged.values())) != len(staged):
-        raise ValueError(f"the outputs of a job must have different names: {sorted(outputs.values())}")
+        raise ValueError(
+            f"the outputs of a job must have different names: {sorted(outputs.values())}"
+        )
     WORK.mkdir(exist_ok=True)
     try:
         lock = acquire(_lock(folder), timeout=0)
@@ -140,7 +151,9 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
         yield staged
         done = True
     finally:
-        if done or not (resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size):
+        if done or not (
+            resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size
+        ):
             shutil.rmtree(folder, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
@@ -148,7 +161,9 @@ def private(name: str, log_file: str, outputs: Mapping[str, str], resumes: str |
 
 def _processor_seconds() -> float:
     """Processor time of this process and of those it waited for; os.times counts in ticks of 10 ms."""
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 def _peak_memory() -> int:
@@ -181,7 +196,11 @@ def begun() -> tuple[dict[Path, str], set[Path]]:
                 working[mark.parent] = log_file
             elif all(map(os.path.exists, outputs)):
                 over.add(mark.parent)
-    over |= {path for path, log_file in logs.items() if path not in working and log_file in working.values()}
+    over |= {
+        path
+        for path, log_file in logs.items()
+        if path not in working and log_file in working.values()
+    }
     return logs, over
 
 
@@ -193,7 +212,11 @@ def _lock(folder: Path) -> Path:
 def reason(log_file: Path) -> str | None:
     """The last error message in a job's log; None if there is none."""
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
-    return re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip() if " ERROR " in text else None
+    return (
+        re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip()
+        if " ERROR " in text
+        else None
+    )
 
 
 def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: dict) -> None:
@@ -206,11 +229,15 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
             hashes[declared[name]] = sha256(path)
     if manifest := staged.get("manifest"):
         facts = read_json(manifest) if manifest.is_file() else {}
-        write_json(manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}})
+        write_json(
+            manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}}
+        )
         hashes[declared["manifest"]] = sha256(manifest)
     if "provenance" in staged:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sizes = {path: staged[name].stat().st_size for name, path in declared.items() if path in hashes}
+        sizes = {
+            path: staged[name].stat().st_size for name, path in declared.items() if path in hashes
+        }
         record = {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
         provenance.write(staged["provenance"], record)
     in_order = sorted(staged, key=lambda name: (name == "manifest", name == "provenance"))
@@ -265,7 +292,9 @@ def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _unless_exchanged(files: Mapping[Path, integrity.CheckedFile], state: Path | None) -> Iterator[None]:
+def _unless_exchanged(
+    files: Mapping[Path, integrity.CheckedFile], state: Path | None
+) -> Iterator[None]:
     """Raise a UserError at the end of the body, however that ends, if one of the files was exchanged meanwhile.
 
     Args:
@@ -288,7 +317,10 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
     """Write log lines to a file, and those from INFO (from WARNING if quiet) to standard error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file, to_screen = logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler(sys.stderr)
+        to_file, to_screen = (
+            logging.FileHandler(path, mode="w", encoding="utf-8"),
+            logging.StreamHandler(sys.stderr),
+        )
     except OSError as error:
         sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
     to_file.handleError = lambda record: None  # the job itself reports a full disk

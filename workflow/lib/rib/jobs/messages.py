@@ -7,7 +7,10 @@ from pathlib import Path
 from rib.base.errors import UserError
 
 # Setting to lower, by rule, when a GPU runs out of memory; compute.evaluation_batch_size for all other rules.
-MEMORY_SETTING = {"finetune": "training.micro_batch_size", "keep_snapshots": "training.micro_batch_size"}
+MEMORY_SETTING = {
+    "finetune": "training.micro_batch_size",
+    "keep_snapshots": "training.micro_batch_size",
+}
 
 # Why a path cannot be written, by error number, and what to do about it.
 UNWRITABLE = {
@@ -55,7 +58,9 @@ def _error_number(error: Exception) -> int | None:
     """The number of the system's error that an exception tells of; None if it tells of none."""
     if isinstance(error, OSError):
         return error.errno
-    if type(error).__name__ == "SafetensorError":  # of a library in Rust, which is not imported here
+    if (
+        type(error).__name__ == "SafetensorError"
+    ):  # of a library in Rust, which is not imported here
         stated = re.search(r"\(os error ([0-9]+)\)", str(error))
         return int(stated[1]) if stated else None
     return None

@@ -18,7 +18,9 @@ from filelock import FileLock
 
 from rib.base.locks import WITHOUT_LOCKS, acquire
 
-PARENT_RUN = "RIB_PARENT_RUN"  # environment variable: id of the Snakemake process that a job belongs to
+PARENT_RUN = (
+    "RIB_PARENT_RUN"  # environment variable: id of the Snakemake process that a job belongs to
+)
 JOBS_AT_ONCE = "RIB_JOBS_AT_ONCE"  # environment variable: how many jobs this call starts at once
 RUNS = Path(".snakemake/runs")  # next to Snakemake's own locks, so that both are deleted together
 LOCKED_FILES = Path(".snakemake/locks")
@@ -32,7 +34,9 @@ def parent_run() -> psutil.Process | None:
     """The Snakemake process that is an ancestor of this one; none on a cluster node, which may inherit the variable."""
     if (number := os.environ.get(PARENT_RUN)) is None:
         return None
-    return next((process for process in psutil.Process().parents() if process.pid == int(number)), None)
+    return next(
+        (process for process in psutil.Process().parents() if process.pid == int(number)), None
+    )
 
 
 def end_with_parent() -> None:
@@ -123,7 +127,9 @@ def others(locked: bool) -> dict[Path, str]:
         with contextlib.suppress(FileNotFoundError):
             since = path.stat().st_mtime
             if is_held(path) if where == host else locked or time.time() - since < STARTED:
-                alive[path] = f"process {process} on {where}, since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M}"
+                alive[path] = (
+                    f"process {process} on {where}, since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M}"
+                )
     return alive
 
 
@@ -133,7 +139,9 @@ def is_held(path: Path) -> bool:
     Where the file system has no locks nobody can know, and the answer is yes: what is in use must not be removed.
     """
     try:
-        with open(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # it may be a pipe
+        with open(
+            path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:  # it may be a pipe
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -11,7 +11,9 @@ from rib.jobs.job import job
 MONITORED = ("monitored", "monitored_splits", "monitored_related", "monitored_proxy")
 
 
-def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContextManager[dict[str, Path]]:
+def run(
+    snakemake, resumes: str | None = None, warm: str = ""
+) -> AbstractContextManager[dict[str, Path]]:
     """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
 
     The script continues in a worker that has the libraries `warm` (rib.jobs.fork_server.PRELOADED), if the run has one.
@@ -22,7 +24,9 @@ def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContex
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs={name: value for name, value in named_inputs(snakemake).items() if name not in MONITORED},
+        inputs={
+            name: value for name, value in named_inputs(snakemake).items() if name not in MONITORED
+        },
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,
@@ -32,4 +36,7 @@ def run(snakemake, resumes: str | None = None, warm: str = "") -> AbstractContex
 def named_inputs(snakemake) -> dict[str, str | list[str]]:
     """A job's inputs by name: a path, or a list of paths."""
     given = snakemake.input.items()
-    return {name: str(value) if isinstance(value, str) else list(map(str, value)) for name, value in given}
+    return {
+        name: str(value) if isinstance(value, str) else list(map(str, value))
+        for name, value in given
+    }

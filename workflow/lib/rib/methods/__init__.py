@@ -58,7 +58,11 @@ def algorithm(cls: type) -> type:
 def load_algorithm(path: str | Path, settings: Mapping):
     """The algorithm of a module, with its settings; a UserError unless one class is marked and they are in range."""
     module = load_module(path)
-    own = {found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__}
+    own = {
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and found.__module__ == module.__name__
+    }
     marked = list(own & _marked)
     if len(marked) != 1:
         names = ", ".join(sorted(cls.__name__ for cls in marked)) or "no class"
@@ -66,4 +70,6 @@ def load_algorithm(path: str | Path, settings: Mapping):
     try:
         return marked[0](**settings)
     except ValueError as error:
-        raise UserError(f"{Path(path).name}: {error}; correct the setting in the method's entry.") from error
+        raise UserError(
+            f"{Path(path).name}: {error}; correct the setting in the method's entry."
+        ) from error

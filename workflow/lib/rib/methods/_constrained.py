@@ -23,7 +23,9 @@ class ConstrainedFineTuning(FineTuning):
 
     def gradients(self) -> list[Tensor]:
         """The gradient of each tensor, zero where the loss doesn't reach it."""
-        return [torch.zeros_like(part) if part.grad is None else part.grad for part in self.parameters]
+        return [
+            torch.zeros_like(part) if part.grad is None else part.grad for part in self.parameters
+        ]
 
     def deviations(self) -> Sequence[Tensor]:
         """theta - start of each tensor."""
@@ -32,13 +34,19 @@ class ConstrainedFineTuning(FineTuning):
     def remember_tensors(self, key: str) -> list[Tensor]:
         """A tensor of zeros in the shape of each trained one, kept from step to step."""
         kept = [torch.zeros_like(part) for part in self.parameters]
-        self.memory |= {f"{key}.{name}": tensor for name, tensor in zip(self.names, kept, strict=True)}
+        self.memory |= {
+            f"{key}.{name}": tensor for name, tensor in zip(self.names, kept, strict=True)
+        }
         return kept
 
     def remember_numbers(self, key: str, start: float) -> None:
         """One number per tensor (L,), learned by `adam`, with the moments of its gradient."""
         first = torch.full((len(self.starts),), start, device=self.starts[0].device)
-        self.memory |= {key: first, f"{key}_mean": torch.zeros_like(first), f"{key}_square": torch.zeros_like(first)}
+        self.memory |= {
+            key: first,
+            f"{key}_mean": torch.zeros_like(first),
+            f"{key}_square": torch.zeros_like(first),
+        }
 
     def adam(self, key: str, gradient: Tensor, rate: float) -> Tensor:
         """Take a step of Adam on the numbers of `key`, and return them; they may be clipped in place.
@@ -49,7 +57,9 @@ class ConstrainedFineTuning(FineTuning):
         number, mean, square = (self.memory[name] for name in (key, f"{key}_mean", f"{key}_square"))
         mean.lerp_(gradient, 1 - BETAS[0])
         square.lerp_(gradient.square(), 1 - BETAS[1])
-        mean, square = (m / (1 - beta ** (self.step + 1)) for m, beta in zip((mean, square), BETAS, strict=True))
+        mean, square = (
+            m / (1 - beta ** (self.step + 1)) for m, beta in zip((mean, square), BETAS, strict=True)
+        )
         return number.sub_(rate * mean / (square.sqrt() + EPSILON))
 
 

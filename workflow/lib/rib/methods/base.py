@@ -40,9 +40,13 @@ class FineTuning:
     """
 
     lr: Positive  # peak learning rate
-    batch_norm: Literal["frozen", "train"] = "frozen"  # keeps the BatchNorm statistics, or updates them
+    batch_norm: Literal["frozen", "train"] = (
+        "frozen"  # keeps the BatchNorm statistics, or updates them
+    )
     dropout: BelowOne = 0.0  # dropout probability before the network's classifier
-    drop_path: BelowOne = 0.0  # probability of skipping a residual block in training (timm's stochastic depth)
+    drop_path: BelowOne = (
+        0.0  # probability of skipping a residual block in training (timm's stochastic depth)
+    )
     # Not settings:
     whole_batches = False  # True if the error of a batch is not the mean over parts of it
     frozen_network = False  # True if the network stays in evaluation mode, without dropout or updates of statistics
@@ -50,7 +54,9 @@ class FineTuning:
     def __post_init__(self):
         for field in fields(self):
             annotation = str(field.type).removeprefix("typing.").removeprefix("rib.methods.")
-            if field.name in vars(self) and (expected := misfit(annotation, value := getattr(self, field.name))):
+            if field.name in vars(self) and (
+                expected := misfit(annotation, value := getattr(self, field.name))
+            ):
                 raise ValueError(f"{field.name} is {value!r}; set {expected}")
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # of the whole training, set by the training loop

@@ -22,7 +22,10 @@ from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
-FIRST_MOMENTUM, WARM_UP = 0.05, 0.2  # alpha rises linearly from the first, in this fraction of all steps
+FIRST_MOMENTUM, WARM_UP = (
+    0.05,
+    0.2,
+)  # alpha rises linearly from the first, in this fraction of all steps
 
 
 @algorithm
@@ -45,11 +48,18 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     def setup(self, task: Task) -> None:
         super().setup(task)
         if self.text.tower.logit_bias is not None:
-            raise ValueError("it distils a softmax over texts, but the model was pretrained with a sigmoid loss")
+            raise ValueError(
+                "it distils a softmax over texts, but the model was pretrained with a sigmoid loss"
+            )
         visual_projection(self.model.visual)
-        self.teacher, tower = (copy.deepcopy(part).requires_grad_(False) for part in (self.model, self.text.tower))
+        self.teacher, tower = (
+            copy.deepcopy(part).requires_grad_(False) for part in (self.model, self.text.tower)
+        )
         self.teacher_text = replace(self.text, tower=tower)
-        own = {**dict(self.teacher.named_parameters()), **{TOWER + name: p for name, p in tower.named_parameters()}}
+        own = {
+            **dict(self.teacher.named_parameters()),
+            **{TOWER + name: p for name, p in tower.named_parameters()},
+        }
         self.memory = {name: own[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
@@ -81,7 +91,9 @@ def visual_projection(visual: nn.Module) -> Tensor:
     """The last projection (d, e) of an image tower of open_clip; a ValueError if it is not linear."""
     if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
         return visual.proj
-    layers = dict(visual.named_modules())  # CLIP's ResNets; timm's networks with and without an own projection
+    layers = dict(
+        visual.named_modules()
+    )  # CLIP's ResNets; timm's networks with and without an own projection
     for name in ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc"):
         if isinstance(layers.get(name), nn.Linear):
             return layers[name].weight.T

@@ -21,7 +21,13 @@ def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tupl
         total = states.start[name].double()
         for parent in states.changes:
             update = states.update(parent, name)
-            total = total + scaling * update * _kept(f"{states.run}/{parent}/{name}", update, density) / density
+            total = (
+                total
+                + scaling
+                * update
+                * _kept(f"{states.run}/{parent}/{name}", update, density)
+                / density
+            )
         yield name, total.to(states.start[name].dtype)
 
 

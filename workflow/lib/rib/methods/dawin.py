@@ -35,7 +35,11 @@ class DaWin(nn.Module):
         if any(other.keys() != first.keys() for other in others):
             raise ValueError("a network has a padding prompt, which can't be averaged with weights")
         floating = {name: tensor for name, tensor in first.items() if tensor.is_floating_point()}
-        self.changed = [name for name in floating if any(not torch.equal(first[name], other[name]) for other in others)]
+        self.changed = [
+            name
+            for name in floating
+            if any(not torch.equal(first[name], other[name]) for other in others)
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, outputs) of images (N, 3, H, W)."""
@@ -45,13 +49,18 @@ class DaWin(nn.Module):
         for image, (_, *own) in zip(images.split(1), weights.unbind(dim=1), strict=True):
             # From the first network on, so that equal networks give the first, exactly.
             pairs = list(zip(own, others, strict=True))
-            state = {n: first[n] + sum(w * (other[n] - first[n]) for w, other in pairs) for n in self.changed}
+            state = {
+                n: first[n] + sum(w * (other[n] - first[n]) for w, other in pairs)
+                for n in self.changed
+            }
             logits.append(functional_call(self.networks[0], state, (image,)))
         return torch.cat(logits)
 
     def weights(self, images: Tensor) -> Tensor:
         """Weights (K, N) of the networks for images (N, 3, H, W); they add up to 1 for each image."""
-        found = torch.stack([network(images).float().log_softmax(dim=-1) for network in self.networks])
+        found = torch.stack(
+            [network(images).float().log_softmax(dim=-1) for network in self.networks]
+        )
         return (found.exp() * found).sum(dim=-1).softmax(dim=0)  # of -H
 
 

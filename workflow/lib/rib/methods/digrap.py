@@ -34,7 +34,9 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         gradients, deviations = self.gradients(), self.deviations()
-        cosine = ratio(dots(gradients, self.projections), norms(gradients) * norms(self.projections))
+        cosine = ratio(
+            dots(gradients, self.projections), norms(gradients) * norms(self.projections)
+        )
         omega = self.adam("omega", cosine, self.rate).clamp_(0, 1)
         along = dots(gradients, deviations)
         torch._foreach_mul_(deviations, ratio(along, dots(deviations, deviations)).unbind())

@@ -27,19 +27,28 @@ class ElasticWeightConsolidation(L2StartingPoint):
     """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2."""
 
     weight: NonNegative  # lambda in the paper
-    fisher: Literal["sampled", "empirical"]  # y is sampled from the model's softmax, or the image's label
+    fisher: Literal[
+        "sampled", "empirical"
+    ]  # y is sampled from the model's softmax, or the image's label
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
         super().setup(task)
         if task.fisher is None:
             images = task.reference or task.target
-            self.importance = fisher_diagonal(self.model, images, self.fisher, self.fisher_images, task.seed)
+            self.importance = fisher_diagonal(
+                self.model, images, self.fisher, self.fisher_images, task.seed
+            )
         else:
             self.importance = [
-                torch.empty_like(parameter).copy_(task.fisher[name]) for name, parameter in self.trainable()
+                torch.empty_like(parameter).copy_(task.fisher[name])
+                for name, parameter in self.trainable()
             ]
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         terms = zip(self.importance, self.anchors, strict=True)
-        return self.weight / 2 * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)
+        return (
+            self.weight
+            / 2
+            * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)
+        )

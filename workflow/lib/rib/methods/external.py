@@ -20,20 +20,33 @@ class External(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        own, (state, *more) = self.model, (read_state(Path(file), None, self.of["name"]) for file in self.files)
+        own, (state, *more) = (
+            self.model,
+            (read_state(Path(file), None, self.of["name"]) for file in self.files),
+        )
         if self.of["library"] == "timm":
             self.of["arguments"] = {**self.of["arguments"], "num_classes": own.num_classes}
             own.load_state_dict(with_weights(state, **self.of).state_dict())
         else:  # an image tower, whose head may be missing
             expected = own.head.state_dict()
-            head = more[0] if more else {k: state.pop(f"head.{k}") for k in expected if f"head.{k}" in state}
-            tower = {key: tensor for key, tensor in state.items() if key.startswith("visual.")} or state
+            head = (
+                more[0]
+                if more
+                else {k: state.pop(f"head.{k}") for k in expected if f"head.{k}" in state}
+            )
+            tower = {
+                key: tensor for key, tensor in state.items() if key.startswith("visual.")
+            } or state
             own.visual.load_state_dict(with_weights(tower, **self.of).visual.state_dict())
             shapes = {key: tensor.shape for key, tensor in head.items() if tensor.isfinite().all()}
             if not head:
-                log.warning("%s: the weights have no head, so the pretrained one is kept", self.of["name"])
+                log.warning(
+                    "%s: the weights have no head, so the pretrained one is kept", self.of["name"]
+                )
             elif shapes != {key: tensor.shape for key, tensor in expected.items()}:
-                raise ValueError(f"the head of {self.of['name']} has NaN or infinite values, or isn't {own.head}")
+                raise ValueError(
+                    f"the head of {self.of['name']} has NaN or infinite values, or isn't {own.head}"
+                )
             own.head.load_state_dict(head or expected)
         self.facts = {"taken_from": {Path(file).name: sha256(Path(file)) for file in self.files}}
         for file, planned in self.files.items():

@@ -27,5 +27,7 @@ def merge(
     for name in states.names:
         weights = torch.stack([own[name].double() for own in fisher.values()])
         weights = weights.where(weights.sum(dim=0) > 0, 1.0)
-        total = sum(weight * value for weight, value in zip(weights, states.values(name), strict=True))
+        total = sum(
+            weight * value for weight, value in zip(weights, states.values(name), strict=True)
+        )
         yield name, (total / weights.sum(dim=0)).to(states.start[name].dtype)

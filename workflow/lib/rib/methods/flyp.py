@@ -41,7 +41,10 @@ class FinetuneLikeYouPretrain(FrozenHead):
         self.outputs = [sorted(set(row)) for row in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return [*super().trainable(), *((TOWER + name, part) for name, part in self.text.tower.named_parameters())]
+        return [
+            *super().trainable(),
+            *((TOWER + name, part) for name, part in self.text.tower.named_parameters()),
+        ]
 
     def logits(self, rows: np.ndarray) -> Tensor:
         self.features = self.model.forward_features(self.inputs[rows])
@@ -53,9 +56,13 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
     def captions(self, rows: np.ndarray) -> Tensor:
         """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows."""
-        draws = np.random.default_rng([self.task.seed, self.step, 2])  # epochs and replay have other streams
+        draws = np.random.default_rng(
+            [self.task.seed, self.step, 2]
+        )  # epochs and replay have other streams
         outputs = [int(draws.choice(self.outputs[self.labels[row]])) for row in rows]
-        return self.text.prompts[outputs, draws.integers(self.text.prompts.shape[1], size=len(rows))]
+        return self.text.prompts[
+            outputs, draws.integers(self.text.prompts.shape[1], size=len(rows))
+        ]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         set_zero_shot_weights(self.model.head, self.text.tower, self.text.prompts)

@@ -36,13 +36,17 @@ class FastTrainableProjection(ConstrainedFineTuning):
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         slope = dots(self.gradients(), self.directions)
-        radius = self.adam("radius", torch.where(slope > 0, self.annealing * slope, slope), self.rate)
+        radius = self.adam(
+            "radius", torch.where(slope > 0, self.annealing * slope, slope), self.rate
+        )
         optimizer.step()
         deviations = self.deviations()
         lengths = [mars_norm(deviation) for deviation in deviations]
         longest = torch.stack([length.max() for length in lengths])
         torch.minimum(radius, longest, out=radius).clamp_(min=SMALLEST)
-        parts = zip(self.parameters, self.starts, self.directions, deviations, lengths, radius, strict=True)
+        parts = zip(
+            self.parameters, self.starts, self.directions, deviations, lengths, radius, strict=True
+        )
         for parameter, start, direction, deviation, length, most in parts:
             # At the radius the derivative is that of a smaller one; otherwise the longest row would never be tightened.
             direction.copy_(torch.where(length >= most, deviation / length, 0.0))
@@ -51,4 +55,6 @@ class FastTrainableProjection(ConstrainedFineTuning):
 
 def mars_norm(tensor: Tensor) -> Tensor:
     """Sum of absolute values of each row, shape (rows, 1, ...); of a vector or a number as a whole."""
-    return torch.linalg.vector_norm(tensor, ord=1, dim=tuple(range(1, tensor.ndim)) or None, keepdim=True)
+    return torch.linalg.vector_norm(
+        tensor, ord=1, dim=tuple(range(1, tensor.ndim)) or None, keepdim=True
+    )

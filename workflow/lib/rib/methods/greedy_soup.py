@@ -9,7 +9,10 @@ from rib.config.run import PRETRAINED
 
 
 def select(
-    parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, pretrained: bool = True
+    parents: Sequence[str],
+    score: Callable[[Mapping[str, float]], float],
+    *,
+    pretrained: bool = True,
 ) -> dict[str, float]:
     """Weights of the soup; without `pretrained`, the pretrained model is no candidate, as in the source."""
     states = [PRETRAINED, *parents] if pretrained else parents

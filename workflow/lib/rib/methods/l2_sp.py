@@ -20,7 +20,13 @@ class L2StartingPoint(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.anchors = [(parameter, parameter.detach().clone()) for _, parameter in self.trainable()]
+        self.anchors = [
+            (parameter, parameter.detach().clone()) for _, parameter in self.trainable()
+        ]
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        return self.weight / 2 * sum((parameter - start).square().sum() for parameter, start in self.anchors)
+        return (
+            self.weight
+            / 2
+            * sum((parameter - start).square().sum() for parameter, start in self.anchors)
+        )

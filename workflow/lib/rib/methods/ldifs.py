@@ -46,7 +46,10 @@ class FeatureDistance(FineTuning):
             of_one_image, _ = scaled_features(task.model, task.target.inputs[[0]])
         most_images = LARGEST_STORED // of_one_image.nbytes
         self.start = pretrained_outputs(
-            lambda network, images: scaled_features(network, images)[0], task, most_images, "pretrained features"
+            lambda network, images: scaled_features(network, images)[0],
+            task,
+            most_images,
+            "pretrained features",
         )
 
     def logits(self, rows: np.ndarray) -> Tensor:

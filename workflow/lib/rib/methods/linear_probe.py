@@ -36,7 +36,9 @@ class LinearProbing(FineTuning):
         super().setup(task)
         head = self.model.get_classifier()
         if not isinstance(head, nn.Linear | nn.Conv2d):
-            raise ValueError(f"its head is a {type(head).__name__}, but linear probing trains one linear layer")
+            raise ValueError(
+                f"its head is a {type(head).__name__}, but linear probing trains one linear layer"
+            )
         features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
         if self.inputs.augmentation:
             self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])
@@ -48,5 +50,7 @@ class LinearProbing(FineTuning):
         return head_parameters(self.model)
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        head = self.model.get_classifier()  # a pointwise convolution of the pooled map in BiT's ResNets
+        head = (
+            self.model.get_classifier()
+        )  # a pointwise convolution of the pooled map in BiT's ResNets
         return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

@@ -16,13 +16,19 @@ from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
 # Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be timm's network.
-IN_BLOCKS = re.compile(r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\.")
+IN_BLOCKS = re.compile(
+    r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\."
+)
 IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of a ViT outside the patch embedding and the blocks."""
-    return [(name, parameter) for name, parameter in model.named_parameters() if not IN_BLOCKS.match(name)]
+    return [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if not IN_BLOCKS.match(name)
+    ]
 
 
 @algorithm

@@ -32,7 +32,9 @@ class LipsumFineTuning(FineTuning):
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
         self.encoded = -1, self.encode(0)  # also says now if texts are too long
-        self.start = pretrained_outputs(lambda net, images: net.forward_features(images), task, MOST_STORED, "features")
+        self.start = pretrained_outputs(
+            lambda net, images: net.forward_features(images), task, MOST_STORED, "features"
+        )
 
     def logits(self, rows: np.ndarray) -> Tensor:
         self.features = self.model.forward_features(self.inputs[rows])
@@ -42,7 +44,9 @@ class LipsumFineTuning(FineTuning):
     def encode(self, step: int) -> Tensor:
         """Scaled features (M, d) of the random texts of a step."""
         text = self.task.text
-        tokens = text.random(self.texts, self.length, np.random.default_rng([self.task.seed, step, 3]))
+        tokens = text.random(
+            self.texts, self.length, np.random.default_rng([self.task.seed, step, 3])
+        )
         return text.tower.logit_scale.exp() * text.encode(tokens)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:

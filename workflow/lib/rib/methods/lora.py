@@ -28,7 +28,14 @@ from rib.models.network import head_parameters
 
 ADAPTER = "default"
 # In names of norms, class tokens and position embeddings.
-TOKENS_AND_NORMS = ("norm", "ln_", "cls_token", "pos_embed", "class_embedding", "positional_embedding")
+TOKENS_AND_NORMS = (
+    "norm",
+    "ln_",
+    "cls_token",
+    "pos_embed",
+    "class_embedding",
+    "positional_embedding",
+)
 
 
 @algorithm
@@ -44,10 +51,16 @@ class LowRankAdaptation(FineTuning):
         unfold_attention(self.model)
         fused, single = adapted_layers(self.model)
         if not fused and not single:
-            raise ValueError("the network has neither attention nor pointwise convolutions to adapt")
+            raise ValueError(
+                "the network has neither attention nor pointwise convolutions to adapt"
+            )
         layers = fused or single
-        ranks = 2 if fused else 1  # one of rank r for q and one for v; peft scales by lora_alpha / r
-        settings = LoraConfig(r=ranks * self.rank, lora_alpha=ranks * self.alpha, target_modules=layers)
+        ranks = (
+            2 if fused else 1
+        )  # one of rank r for q and one for v; peft scales by lora_alpha / r
+        settings = LoraConfig(
+            r=ranks * self.rank, lora_alpha=ranks * self.alpha, target_modules=layers
+        )
         inject_adapter_in_model(settings, self.model)
         self.layers = {name: self.model.get_submodule(name) for name in layers}
         updates = [layer.lora_B[ADAPTER].weight for layer in self.layers.values()]
@@ -56,14 +69,20 @@ class LowRankAdaptation(FineTuning):
                 _keep_blocks(update, self.rank)
         # Some networks use a layer's weight without calling its adapter, so no gradient reaches the update.
         logits = self.model(self.inputs[slice(1)])
-        reached = torch.autograd.grad(logits.sum(), updates, allow_unused=True) if logits.requires_grad else [None]
+        reached = (
+            torch.autograd.grad(logits.sum(), updates, allow_unused=True)
+            if logits.requires_grad
+            else [None]
+        )
         if any(gradient is None for gradient in reached):
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         trained = {id(part) for layer in self.layers.values() for part in _factors(layer)}
         outside = outside_blocks(self.model) if self.also == "tokens_and_norms" else []
-        trained |= {id(part) for name, part in outside if any(word in name for word in TOKENS_AND_NORMS)}
+        trained |= {
+            id(part) for name, part in outside if any(word in name for word in TOKENS_AND_NORMS)
+        }
         return [(name, p) for name, p in self.model.named_parameters() if id(p) in trained]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +92,10 @@ class LowRankAdaptation(FineTuning):
             weight = self._published_name(f"{name}.weight", pretrained)
             stored[f"{weight}{LORA_A}"] = a.contiguous()
             stored[f"{weight}{LORA_B}"] = (layer.scaling[ADAPTER] * b).contiguous()
-        state = {self._published_name(name, pretrained): value for name, value in self.model.state_dict().items()}
+        state = {
+            self._published_name(name, pretrained): value
+            for name, value in self.model.state_dict().items()
+        }
         return {**stored, **changed_tensors(pretrained, {name: state[name] for name in pretrained})}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
@@ -93,17 +115,31 @@ class FusedAttention(nn.Module):
     def __init__(self, attention: nn.MultiheadAttention):
         super().__init__()
         self.heads, self.batch_first = attention.num_heads, attention.batch_first
-        self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, bias=attention.in_proj_bias is not None)
+        self.qkv = nn.Linear(
+            attention.embed_dim, 3 * attention.embed_dim, bias=attention.in_proj_bias is not None
+        )
         self.qkv.weight, self.qkv.bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`; key and value equal the query."""
         tokens = query if self.batch_first else query.transpose(0, 1)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(tokens).chunk(3, dim=2))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).transpose(1, 2).flatten(2)
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(tokens).chunk(3, dim=2)
+        )
+        mixed = (
+            nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+            .transpose(1, 2)
+            .flatten(2)
+        )
         mixed = self.out_proj(mixed)
         return (mixed if self.batch_first else mixed.transpose(0, 1)), None
 
@@ -113,7 +149,9 @@ def unfold_attention(model: nn.Module) -> None:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
-        elif hasattr(layer, "qkv_bias_separate"):  # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it
+        elif hasattr(
+            layer, "qkv_bias_separate"
+        ):  # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it
             layer.qkv_bias_separate = True
 
 
@@ -127,14 +165,25 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
     named = [
         (name, layer)
         for name, layer in model.named_modules()
-        if name not in head and "pool" not in name and not name.startswith("visual.head.") and ".se." not in name
+        if name not in head
+        and "pool" not in name
+        and not name.startswith("visual.head.")
+        and ".se." not in name
     ]
-    fused = [name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)]
+    fused = [
+        name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)
+    ]
     for name in fused:
         layer, attention = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
         if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
-            raise ValueError(f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them")
-    separate = [name for name, layer in named if name.endswith((".q_proj", ".v_proj")) and isinstance(layer, nn.Linear)]
+            raise ValueError(
+                f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them"
+            )
+    separate = [
+        name
+        for name, layer in named
+        if name.endswith((".q_proj", ".v_proj")) and isinstance(layer, nn.Linear)
+    ]
     pointwise = [
         name
         for name, layer in named

@@ -25,7 +25,9 @@ from rib.models.device import autocast
 from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
-MOST_STORED = 500_000  # images up to which teacher logits are stored (2 GB), not recomputed in every step
+MOST_STORED = (
+    500_000  # images up to which teacher logits are stored (2 GB), not recomputed in every step
+)
 
 
 @algorithm
@@ -38,7 +40,9 @@ class LearningWithoutForgetting(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.teacher_logits = pretrained_outputs(nn.Module.__call__, task, MOST_STORED, "teacher logits")
+        self.teacher_logits = pretrained_outputs(
+            nn.Module.__call__, task, MOST_STORED, "teacher logits"
+        )
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         pair = [self.teacher_logits(rows), logits]

@@ -33,7 +33,12 @@ def merge(states: States) -> Iterator[tuple[str, Tensor]]:
         pairs = [_cosine(updates, squares, *places) for places in combinations(range(n), 2)]
         cosine = max(0.0, sum(pairs) / len(pairs))
         ratio = n * cosine / (1 + (n - 1) * cosine)
-        yield name, ((1 - ratio) * start + ratio * sum(states.values(name)) / n).to(states.start[name].dtype)
+        yield (
+            name,
+            ((1 - ratio) * start + ratio * sum(states.values(name)) / n).to(
+                states.start[name].dtype
+            ),
+        )
 
 
 def _cosine(updates: Sequence[Tensor], squares: Sequence[float], one: int, other: int) -> float:

@@ -20,7 +20,9 @@ class OutputEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities (N, outputs) of images (N, 3, H, W)."""
-        found = torch.stack([network(images).double().log_softmax(dim=1) for network in self.networks])
+        found = torch.stack(
+            [network(images).double().log_softmax(dim=1) for network in self.networks]
+        )
         return (found.logsumexp(dim=0) - math.log(len(found))).float()
 
 

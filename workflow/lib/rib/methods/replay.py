@@ -29,7 +29,11 @@ class Replay(FineTuning):
         memory = self.task.reference
         # This random stream differs from those of epochs and of other micro-batches.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), 1])
-        chosen = draws.choice(len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False)
+        chosen = draws.choice(
+            len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False
+        )
         with autocast(memory.inputs.device):
             recalled = self.model(memory.inputs[chosen])
-        return self.weight * F.cross_entropy(class_logits(recalled.float(), memory.members), memory.labels[chosen])
+        return self.weight * F.cross_entropy(
+            class_logits(recalled.float(), memory.members), memory.labels[chosen]
+        )

@@ -34,13 +34,19 @@ class SelfDistillation(FineTuning):
     temperature: Positive  # T
     weight: NonNegative  # of the distillation
     decay: BelowOne = 0.999  # d; only for ema
-    beta: Positive = 0.5  # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more
+    beta: Positive = (
+        0.5  # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more
+    )
 
     def setup(self, task: Task) -> None:
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         self.memory, self.student = (
-            {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+            {
+                name: tensor
+                for name, tensor in network.state_dict().items()
+                if tensor.is_floating_point()
+            }
             for network in (self.teacher, self.model)
         )
 
@@ -49,17 +55,26 @@ class SelfDistillation(FineTuning):
             teacher = self.teacher(self.inputs[rows]).float()
         # Equal logits have gradient 0, which rounding in the backward pass of log_softmax would miss.
         differ = (teacher != logits).any()
-        return self.weight * self.temperature**2 * differ * divergence(teacher, logits, self.temperature)
+        return (
+            self.weight
+            * self.temperature**2
+            * differ
+            * divergence(teacher, logits, self.temperature)
+        )
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         super().update(optimizer)
-        torch._foreach_lerp_([*self.memory.values()], [*self.student.values()], self.share(self.step + 1))
+        torch._foreach_lerp_(
+            [*self.memory.values()], [*self.student.values()], self.share(self.step + 1)
+        )
 
     def share(self, step: int) -> float:
         """Share of the student's weights after this many steps in the average of those so far: 0 to 1."""
         if self.average == "ema":
             return 1 - self.decay
         times = (np.arange(step + 1) + 0.5) / (self.steps + 1)
-        logs = (self.beta - 1) * np.log(times * (1 - times))  # densities up to a factor, which may underflow
+        logs = (self.beta - 1) * np.log(
+            times * (1 - times)
+        )  # densities up to a factor, which may underflow
         return float(np.exp(logs[-1] - np.logaddexp.reduce(logs)))

@@ -37,11 +37,17 @@ class SurgicalFineTuning(FineTuning):
         self._refuse_others(sorted(set(self.block_of.values())))
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return [(name, part) for name, part in self.model.named_parameters() if self.block_of[name] in self.blocks]
+        return [
+            (name, part)
+            for name, part in self.model.named_parameters()
+            if self.block_of[name] in self.blocks
+        ]
 
     def _refuse_others(self, known: Iterable[str]) -> None:
         if others := [name for name in self.blocks if name not in known]:
-            raise ValueError(f"blocks names '{others[0]}', which does not exist; set some of {', '.join(known)}")
+            raise ValueError(
+                f"blocks names '{others[0]}', which does not exist; set some of {', '.join(known)}"
+            )
 
 
 def parameter_blocks(model: nn.Module) -> dict[str, str]:
@@ -49,6 +55,8 @@ def parameter_blocks(model: nn.Module) -> dict[str, str]:
     # Except for the projection of open_clip's ViT, which is a parameter of the whole tower.
     names = sorted((name for name, _ in model.named_parameters()), key="visual.proj".__eq__)
     ends = [f"{module}." for _, module in quarters(model)[:-1]]
-    last = [max((i for i, name in enumerate(names) if name.startswith(end)), default=-1) for end in ends]
+    last = [
+        max((i for i, name in enumerate(names) if name.startswith(end)), default=-1) for end in ends
+    ]
     blocks = {name: BLOCKS[bisect_left(last, i)] for i, name in enumerate(names)}
     return blocks | {name: "head" for name, _ in head_parameters(model)}

@@ -26,7 +26,9 @@ def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tupl
     thresholds = {parent: _threshold(states, parent, density) for parent in states.changes}
     for name in states.names:
         updates = [(states.update(parent, name), least) for parent, least in thresholds.items()]
-        trimmed = torch.stack([update * (update.abs().float() >= least) for update, least in updates])
+        trimmed = torch.stack(
+            [update * (update.abs().float() >= least) for update, least in updates]
+        )
         agree = (trimmed.sign() == trimmed.sum(dim=0).sign()) & (trimmed != 0)
         update = (trimmed * agree).sum(dim=0) / agree.sum(dim=0).clamp_min(1)
         yield name, (states.start[name].double() + scaling * update).to(states.start[name].dtype)

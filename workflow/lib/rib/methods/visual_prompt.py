@@ -30,7 +30,9 @@ class VisualPrompting(FineTuning):
     def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
-            raise ValueError(f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0")
+            raise ValueError(
+                f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0"
+            )
         self.padding, self.init_std = padding, init_std
 
     def setup(self, task: Task) -> None:
@@ -39,7 +41,9 @@ class VisualPrompting(FineTuning):
         self.prompt = PaddingPrompt.of(side, max(1, round(self.padding * side)), self.inputs.device)
         generator = torch.Generator().manual_seed(task.seed)
         for strip in self.prompt.parameters():
-            strip.data += self.init_std * torch.randn(strip.shape, generator=generator).to(strip.device)
+            strip.data += self.init_std * torch.randn(strip.shape, generator=generator).to(
+                strip.device
+            )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return self.prompt.named_parameters()
@@ -48,6 +52,8 @@ class VisualPrompting(FineTuning):
         return self.model(self.prompt(self.inputs[rows]))
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        prompt = {f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.trainable()}
+        prompt = {
+            f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.trainable()
+        }
         # The network differs if it started from another method's checkpoint.
         return prompt | super().state_delta(pretrained)

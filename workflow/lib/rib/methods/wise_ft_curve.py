@@ -11,4 +11,6 @@ from rib.methods.wise_ft import recipe
 
 def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
     """Weights for alpha = 0, 1/steps, ..., 1, from pretrained to fine-tuned in at least one step."""
-    return {alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))}
+    return {
+        alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))
+    }

@@ -10,6 +10,8 @@ from rib.methods import Count
 from rib.methods.wise_ft_curve import curve
 
 
-def select(parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count) -> dict[str, float]:
+def select(
+    parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count
+) -> dict[str, float]:
     """Weights of the best alpha among 0, 1/steps, ..., 1."""
     return max(curve(parents, steps=steps).values(), key=score)  # the first of ties

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMALLEST_CROP = 0.9  # of the area. Source: open_clip and wise-ft, the training transform of CLIP models
+SMALLEST_CROP = (
+    0.9  # of the area. Source: open_clip and wise-ft, the training transform of CLIP models
+)
 
 
 class Augmentation:
@@ -22,11 +24,17 @@ class Augmentation:
     """
 
     def __init__(self, names: Sequence[str], size: int, seed: int):
-        from torchvision.transforms import InterpolationMode, v2  # not imported in jobs that don't augment
+        from torchvision.transforms import (
+            InterpolationMode,
+            v2,
+        )  # not imported in jobs that don't augment
 
         known = {
             "crop": lambda: v2.RandomResizedCrop(
-                size, scale=(SMALLEST_CROP, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True
+                size,
+                scale=(SMALLEST_CROP, 1.0),
+                interpolation=InterpolationMode.BICUBIC,
+                antialias=True,
             ),
             "flip": v2.RandomHorizontalFlip,
             "randaugment": lambda: v2.RandAugment(num_ops=2, magnitude=9),
@@ -38,5 +46,7 @@ class Augmentation:
         """An image (3, size, size) uint8 as shown in an epoch; `row` identifies it."""
         (seed,) = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would seed GPUs too, where dropout draws
+            torch.default_generator.manual_seed(
+                int(seed)
+            )  # torch.manual_seed would seed GPUs too, where dropout draws
             return self.transform(image)

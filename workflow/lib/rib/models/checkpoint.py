@@ -28,7 +28,10 @@ from rib.models.padding_prompt import PaddingPrompt
 XOR = ".xor"
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 PROMPT = "padding_prompt."
-STATISTICS = ("running_mean", "running_var")  # of BatchNorm: extrapolated ones are of no images, and may be negative
+STATISTICS = (
+    "running_mean",
+    "running_var",
+)  # of BatchNorm: extrapolated ones are of no images, and may be negative
 COUNTER = "num_batches_tracked"  # of BatchNorm: unused in evaluation, and differs if statistics were updated
 
 
@@ -54,7 +57,9 @@ def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> 
 def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tensor]:
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
         return name, tensor
-    bits = tensor.flatten().view(torch.int32) ^ before.cpu().contiguous().flatten().view(torch.int32)
+    bits = tensor.flatten().view(torch.int32) ^ before.cpu().contiguous().flatten().view(
+        torch.int32
+    )
     planes = bits.view(torch.uint8).view(-1, 4).T.contiguous()
     data = pa.compress(planes.numpy().data, codec="zstd", asbytes=True)
     if len(data) >= planes.numel():
@@ -88,7 +93,9 @@ def read_tensors(path: Path) -> Lazy:
 
 
 def _read(path: Path, name: str) -> Tensor:
-    with safe_open(path, "pt") as file:  # opened again, since what is read stays in memory until it is closed
+    with safe_open(
+        path, "pt"
+    ) as file:  # opened again, since what is read stays in memory until it is closed
         return file.get_tensor(name)
 
 
@@ -106,15 +113,21 @@ def _decompress(key: str, stored: Mapping[str, Tensor], start: Mapping[str, Tens
     before = start[key.removesuffix(XOR)]
     data = pa.decompress(stored[key].numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
     planes = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(4, -1)
-    bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(torch.int32)
+    bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(
+        torch.int32
+    )
     return bits.view(torch.float32).view(before.shape)
 
 
 def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
     """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
     factors = [key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)]
-    plain = [key for key in stored if not key.endswith((LORA_A, LORA_B)) and not key.startswith(PROMPT)]
-    return Lazy({name: partial(_updated, name, start, stored) for name in dict.fromkeys([*plain, *factors])})
+    plain = [
+        key for key in stored if not key.endswith((LORA_A, LORA_B)) and not key.startswith(PROMPT)
+    ]
+    return Lazy(
+        {name: partial(_updated, name, start, stored) for name in dict.fromkeys([*plain, *factors])}
+    )
 
 
 def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
@@ -124,7 +137,9 @@ def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor
     return tensor + (stored[name + LORA_B] @ stored[name + LORA_A]).view(start[name].shape)
 
 
-def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+def average(
+    start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]
+) -> dict[str, Tensor]:
     """Average of model states given as weights and changes to a common start, as changes to the start.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
@@ -132,7 +147,9 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
     floating-point differs.
     """
     if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
-        raise ValueError(f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}")
+        raise ValueError(
+            f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}"
+        )
     parts = [(weight, changes) for weight, changes in parts if weight]
     names = {name for _, changes in parts for name in changes}
     if unknown := sorted(names - start.keys()):
@@ -144,14 +161,20 @@ def average(start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[st
             result[name] = max(value for _, value in values)
         elif name.endswith(STATISTICS) and min(weight for weight, _ in values) < 0:
             positive = [(max(weight, 0.0), value.double()) for weight, value in values]
-            mean = sum(weight * value for weight, value in positive) / sum(weight for weight, _ in positive)
+            mean = sum(weight * value for weight, value in positive) / sum(
+                weight for weight, _ in positive
+            )
             result[name] = mean.to(start[name].dtype)
         elif start[name].is_floating_point():
-            result[name] = sum(weight * value.double() for weight, value in values).to(start[name].dtype)
+            result[name] = sum(weight * value.double() for weight, value in values).to(
+                start[name].dtype
+            )
         elif all(torch.equal(value, values[0][1]) for _, value in values):
             result[name] = values[0][1]
         else:
-            raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
+            raise ValueError(
+                f"'{name}' differs between the merged states and is not floating-point"
+            )
     return result
 
 
@@ -160,7 +183,9 @@ class States:
     """What an algorithm of form `merge` combines; see rib.methods."""
 
     start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
-    changes: Mapping[str, Mapping[str, Tensor]]  # by parent, the tensors that it changed, read when they are asked for
+    changes: Mapping[
+        str, Mapping[str, Tensor]
+    ]  # by parent, the tensors that it changed, read when they are asked for
     names: Sequence[str]  # of the parameters that any parent changed, in the order of the network
     size: int  # values of all parameters, changed or not
     run: str  # the merged run, for seeds
@@ -174,14 +199,24 @@ class States:
         return self.changes[parent].get(name, self.start[name]).double() - self.start[name].double()
 
 
-def combine(model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge) -> dict[str, Tensor]:
+def combine(
+    model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge
+) -> dict[str, Tensor]:
     """Changed tensors of a merge: parameters by its algorithm, others as in the average of the parents."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     others = [{name: own[name] for name in own if name not in sizes} for own in changes.values()]
-    names = [name for name in start if name in sizes and any(name in own for own in changes.values())]
-    fisher = [{parent: read_tensors(path) for parent, path in made.fisher.items()}] if made.fisher else []
+    names = [
+        name for name in start if name in sizes and any(name in own for own in changes.values())
+    ]
+    fisher = (
+        [{parent: read_tensors(path) for parent, path in made.fisher.items()}]
+        if made.fisher
+        else []
+    )
     states = States(start, changes, names, sum(sizes.values()), made.run)
-    return average(start, [(1 / len(others), own) for own in others]) | made.call("merge", states, *fisher)
+    return average(start, [(1 / len(others), own) for own in others]) | made.call(
+        "merge", states, *fisher
+    )
 
 
 def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -> nn.Module:
@@ -192,18 +227,33 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     An ensemble is made of copies.
     """
     if isinstance(weights, Merge) and weights.form == ENSEMBLE:
-        parts = {name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints) for name in (PRETRAINED, *weights)}
+        parts = {
+            name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints)
+            for name in (PRETRAINED, *weights)
+        }
         return weights.call("ensemble", parts)
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    names = list(weights) if isinstance(weights, Merge) else [name for name, weight in weights.items() if weight]
-    files = {name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names}
+    names = (
+        list(weights)
+        if isinstance(weights, Merge)
+        else [name for name, weight in weights.items() if weight]
+    )
+    files = {
+        name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names
+    }
     prompts = {
         name: strips
         for name, file in files.items()
-        if (strips := {key.removeprefix(PROMPT): file[key] for key in file if key.startswith(PROMPT)})
+        if (
+            strips := {
+                key.removeprefix(PROMPT): file[key] for key in file if key.startswith(PROMPT)
+            }
+        )
     }
     if prompts and (len(files) > 1 or isinstance(weights, Merge)):
-        raise UserError(f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights.")
+        raise UserError(
+            f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights."
+        )
     changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
     if isinstance(weights, Merge):
         state = combine(model, start, changes, weights)

@@ -16,7 +16,9 @@ def class_members(space: LabelSpace, device: torch.device) -> Tensor:
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Rows as a table, int64, in which shorter ones are padded with their first value."""
     width = max(map(len, rows))
-    return torch.tensor([[*row, *row[:1] * (width - len(row))] for row in rows], dtype=torch.int64, device=device)
+    return torch.tensor(
+        [[*row, *row[:1] * (width - len(row))] for row in rows], dtype=torch.int64, device=device
+    )
 
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
@@ -28,5 +30,9 @@ def class_logits(logits: Tensor, members: Tensor) -> Tensor:
     Source: maximum per class as in mlfoundations/wise-ft, src/datasets/objectnet.py.
     """
     if logits.ndim != 2 or members.ndim != 2:
-        raise ValueError(f"expected (N, 1000) logits and (C, K) members, got {logits.shape} and {members.shape}")
-    return logits[:, members].max(dim=2).values  # (N, C, K) -> (N, C); max returns the first of ties
+        raise ValueError(
+            f"expected (N, 1000) logits and (C, K) members, got {logits.shape} and {members.shape}"
+        )
+    return (
+        logits[:, members].max(dim=2).values
+    )  # (N, C, K) -> (N, C); max returns the first of ties

@@ -46,32 +46,57 @@ def convert(
     """
     name, preprocessing = entry["name"], entry["preprocessing"]
     device = devices.start(compute)
-    library, architecture, arguments = (entry[key] for key in ("library", "architecture", "arguments"))
+    library, architecture, arguments = (
+        entry[key] for key in ("library", "architecture", "arguments")
+    )
     outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
     model = whole = _published(archives, entry, outputs)
     if library == "open_clip":
-        model = OpenClipClassifier(whole.visual, embedding_width(architecture, arguments), num_classes).eval()
+        model = OpenClipClassifier(
+            whole.visual, embedding_width(architecture, arguments), num_classes
+        ).eval()
     elif head == FITTED:
         model.reset_classifier(num_classes)
     if head == ZERO_SHOT:
         tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
-        set_zero_shot_weights(model.to(device).head, whole.to(device), prompt_tokens(tokenizer, class_names))
-    fitted = fit_head(model.to(device), load_proxy(reference, view), preprocessing, device) if head == FITTED else {}
-    source = {key: value for key, value in entry["source"].items() if key != "path" or "repo" in entry["source"]}
+        set_zero_shot_weights(
+            model.to(device).head, whole.to(device), prompt_tokens(tokenizer, class_names)
+        )
+    fitted = (
+        fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
+        if head == FITTED
+        else {}
+    )
+    source = {
+        key: value
+        for key, value in entry["source"].items()
+        if key != "path" or "repo" in entry["source"]
+    }
     facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
     write_model(model.cpu(), entry, facts, weights, description)
-    side = next((arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"])
+    side = next(
+        (arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"]
+    )
     _check_same_logits(model, weights, side if isinstance(side, int) else side[0], name)
 
 
 def store_text(
-    *, archives: Sequence[Path], entry: Mapping, class_names: Sequence[str] | None, tower: Path, tokens: Path
+    *,
+    archives: Sequence[Path],
+    entry: Mapping,
+    class_names: Sequence[str] | None,
+    tower: Path,
+    tokens: Path,
 ) -> None:
     """Write the attributes of rib.models.text.Text of an open_clip model as safetensors; for the rest see `convert`."""
     whole = _published(archives, entry, {})
-    tokenizer = load_tokenizer(entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"])
+    tokenizer = load_tokenizer(
+        entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"]
+    )
     del whole.visual
-    safetensors.torch.save_file({name: part.contiguous() for name, part in whole.state_dict().items()}, tower)
+    safetensors.torch.save_file(
+        {name: part.contiguous() for name, part in whole.state_dict().items()}, tower
+    )
     safetensors.torch.save_file(text_tokens(tokenizer, class_names), tokens)
 
 
@@ -83,7 +108,9 @@ def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn
             verify_digest(archive, source["digest"], name)
     state = read_state(archives[0], entry["weights"].get("member"), name)
     arguments = entry["arguments"] | outputs
-    return with_weights(state, entry["library"], entry["architecture"], arguments, entry["weights"]["keys"], name)
+    return with_weights(
+        state, entry["library"], entry["architecture"], arguments, entry["weights"]["keys"], name
+    )
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
@@ -94,5 +121,7 @@ def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) ->
         model.load_state_dict(safetensors.torch.load_file(weights), strict=True)
         found = model(image)
     if not torch.equal(expected, found) or not expected.isfinite().all():
-        raise UserError(f"{name}: the stored weights don't give the published weights' logits; don't use this model.")
+        raise UserError(
+            f"{name}: the stored weights don't give the published weights' logits; don't use this model."
+        )
     log.info("%s: %d tensors stored, same logits as published", name, len(model.state_dict()))

@@ -27,15 +27,21 @@ class ComputeSettings:
     threads: int  # of torch; results are bit-identical for the same number
     precision: str = AUTO  # `fp32`, `bf16` (autocast; weights and losses stay in fp32); `auto`: bf16 on CUDA, else fp32
     compile: bool = False
-    gradient_checkpointing: bool = False  # whether fine-tuning keeps only some activations and computes others again
+    gradient_checkpointing: bool = (
+        False  # whether fine-tuning keeps only some activations and computes others again
+    )
 
 
 def start(compute: ComputeSettings) -> torch.device:
     """Make torch's results reproducible; return the device, or raise a UserError if `cuda` is requested but absent."""
     torch.set_num_threads(compute.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN into every new tensor
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # a debugging aid that writes NaN into every new tensor
+    )
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their run time
     # Full fp32 precision: TF32, torch's default for convolutions, keeps only 10 of the 23 mantissa bits.
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -51,8 +57,12 @@ def start(compute: ComputeSettings) -> torch.device:
     if compute.device != "cpu":
         lock_gpu()
     if compute.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("config, compute.device is 'cuda', but torch finds no CUDA device; set it to 'auto' or 'cpu'.")
-    chosen = torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+        raise UserError(
+            "config, compute.device is 'cuda', but torch finds no CUDA device; set it to 'auto' or 'cpu'."
+        )
+    chosen = torch.device(
+        "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    )
     where = f" ({torch.cuda.get_device_name()})" if chosen.type == "cuda" else ""
     precision = "bf16" if _in_bf16(chosen) else "fp32"
     log.info("computing on %s%s with %d thread(s) in %s", chosen, where, compute.threads, precision)

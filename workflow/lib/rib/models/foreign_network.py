@@ -36,7 +36,11 @@ def network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
     with torch.device("meta"):
         network = build(library, architecture, NUM_CLASSES, arguments=arguments)
     # Self-attention has projections of its own; attention that only pools features does not count.
-    kinds = {type(layer).__name__ for layer in network.modules() if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}}
+    kinds = {
+        type(layer).__name__
+        for layer in network.modules()
+        if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}
+    }
     has_attention = any("Attention" in kind and "Pool" not in kind for kind in kinds)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"type": "vit" if has_attention else "cnn", "parameters": parameters}

@@ -34,13 +34,17 @@ def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     for conv_name, norm_name in pairs:
         conv, norm = state[conv_name], state[norm_name]
         replaced[conv_name] = fuse_conv_bn_eval(conv, norm)
-        replaced[norm_name] = nn.Sequential(*(part for name in ("drop", "act") if (part := getattr(norm, name, None))))
+        replaced[norm_name] = nn.Sequential(
+            *(part for name in ("drop", "act") if (part := getattr(norm, name, None)))
+        )
     for name, module in replaced.items():
         model.set_submodule(name, module)
     model.to(memory_format=torch.channels_last)
     found = model(example)
     if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        log.warning("BatchNorm is not fused: logits would change by %.2g", (found - expected).abs().max())
+        log.warning(
+            "BatchNorm is not fused: logits would change by %.2g", (found - expected).abs().max()
+        )
         for name in replaced:
             model.set_submodule(name, state[name])
     return model

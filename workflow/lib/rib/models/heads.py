@@ -20,7 +20,9 @@ from rib.models.inputs import Inputs, in_batches
 from rib.models.network import head_inputs
 
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
-POWERS = range(1, -7, -1)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
+POWERS = range(
+    1, -7, -1
+)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
 STRONGEST, WEAKEST = 4, -8  # limits of the search for a penalty
 ITERATIONS = 500
 BATCH = 64
@@ -35,9 +37,15 @@ def load_tokenizer(
 
     config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
     options = config["text_cfg"].get("tokenizer_kwargs", {})
-    if not TOKENIZER_OPTIONS.issuperset(options) or any(b"auto_map" in file.read_bytes() for file in files):
-        raise UserError(f"{architecture}: its tokenizer has other options than open_clip's own, or code; don't use it.")
-    never = {"trust_remote_code": False} if "hf_tokenizer_name" in config["text_cfg"] else {}  # nor ask on the terminal
+    if not TOKENIZER_OPTIONS.issuperset(options) or any(
+        b"auto_map" in file.read_bytes() for file in files
+    ):
+        raise UserError(
+            f"{architecture}: its tokenizer has other options than open_clip's own, or code; don't use it."
+        )
+    never = (
+        {"trust_remote_code": False} if "hf_tokenizer_name" in config["text_cfg"] else {}
+    )  # nor ask on the terminal
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
@@ -51,7 +59,9 @@ def load_tokenizer(
             ) from error
 
 
-def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device) -> dict:
+def fit_head(
+    model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device
+) -> dict:
     """Fit the linear head of a network in evaluation mode, in place, by regularised logistic regression.
 
     The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since cross-entropy, unlike
@@ -64,17 +74,25 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
-        raise UserError(f"the network's head is a {type(head).__name__}, but only a linear head can be fitted.")
-    labels = torch.tensor([reference.space.indices[label][0] for label in reference.labels], device=device)
+        raise UserError(
+            f"the network's head is a {type(head).__name__}, but only a linear head can be fitted."
+        )
+    labels = torch.tensor(
+        [reference.space.indices[label][0] for label in reference.labels], device=device
+    )
     if missing := set(range(head.weight.shape[0])) - set(labels.tolist()):
         raise UserError(
             f"{len(missing)} of {head.weight.shape[0]} classes have no image in the pretraining proxy, such as output "
             f"{min(missing)}; a head can't be fitted on it."
         )
     inputs = Inputs.of(reference, preprocessing, device)
-    features = in_batches(partial(head_inputs, model), inputs, BATCH, "features for the head").float()
+    features = in_batches(
+        partial(head_inputs, model), inputs, BATCH, "features for the head"
+    ).float()
     mean, scale = features.mean(dim=0), features.std(dim=0).mean()
-    features.sub_(mean).div_(scale)  # a common scale, so that penalties are comparable between networks
+    features.sub_(mean).div_(
+        scale
+    )  # a common scale, so that penalties are comparable between networks
     select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not select.any():
         raise UserError(
@@ -89,7 +107,9 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
     _tell(best, found[best])
     return {
         "penalty": 10.0**best,
-        "select_cross_entropy": {f"{10.0**power:g}": round(part["cross_entropy"], 6) for power, part in found.items()},
+        "select_cross_entropy": {
+            f"{10.0**power:g}": round(part["cross_entropy"], 6) for power, part in found.items()
+        },
         "select_accuracy": round(found[best]["accuracy"], 6),
         "select_confidence": round(found[best]["confidence"], 6),
         "images": len(labels),
@@ -98,7 +118,9 @@ def fit_head(model: nn.Module, reference: PreparedDataset, preprocessing: Mappin
 
 def _tell(power: int, found: Mapping[str, float]) -> None:
     message = "head fitted with penalty %g: on the select images accuracy %.1f %%, confidence %.2f, cross-entropy %.3f"
-    log.info(message, 10.0**power, 100 * found["accuracy"], found["confidence"], found["cross_entropy"])
+    log.info(
+        message, 10.0**power, 100 * found["accuracy"], found["confidence"], found["cross_entropy"]
+    )
     if power in (STRONGEST, WEAKEST):
         log.warning(
             "the head's penalty %g is at the end of the search range, so another might fit better: this model's "
@@ -107,7 +129,9 @@ def _tell(power: int, found: Mapping[str, float]) -> None:
         )
 
 
-def _on_select_part(features: Tensor, labels: Tensor, select: Tensor, classes: int) -> dict[int, dict[str, float]]:
+def _on_select_part(
+    features: Tensor, labels: Tensor, select: Tensor, classes: int
+) -> dict[int, dict[str, float]]:
     """Results on the select images, (n,) bool, of fits on the others, by penalty as a power of ten.
 
     The range is extended, up to a limit, while the best penalty is at one of its ends.
@@ -115,7 +139,9 @@ def _on_select_part(features: Tensor, labels: Tensor, select: Tensor, classes: i
     found, fits = {}, {}
 
     def try_penalty(power: int, start: tuple[Tensor, Tensor] | None) -> None:
-        weight, bias = fits[power] = _fit(features[~select], labels[~select], classes, 10.0**power, start)
+        weight, bias = fits[power] = _fit(
+            features[~select], labels[~select], classes, 10.0**power, start
+        )
         logits = features[select] @ weight.T + bias
         confidence, prediction = logits.softmax(dim=1).max(dim=1)
         found[power] = {
@@ -137,13 +163,24 @@ def _chosen(found: Mapping[int, Mapping[str, float]]) -> int:
 
 
 def _fit(
-    features: Tensor, labels: Tensor, classes: int, penalty: float, start: tuple[Tensor, Tensor] | None
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    start: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, which is convex, over W (C, d) and b (C,)."""
-    weight, bias = start or (features.new_zeros(classes, features.shape[1]), features.new_zeros(classes))
+    weight, bias = start or (
+        features.new_zeros(classes, features.shape[1]),
+        features.new_zeros(classes),
+    )
     weight, bias = (part.clone().requires_grad_() for part in (weight, bias))
     solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
@@ -151,9 +188,13 @@ def _fit(
         # Double precision: in single precision, changes of the loss below 1e-7 are lost and the solver stops early.
         value = penalty / 2 * weight.double().square().sum()
         value.backward()
-        for start in range(0, len(labels), CHUNK):  # the logits of all images may not fit into memory
+        for start in range(
+            0, len(labels), CHUNK
+        ):  # the logits of all images may not fit into memory
             rows = slice(start, start + CHUNK)
-            losses = F.cross_entropy(features[rows] @ weight.T + bias, labels[rows], reduction="none")
+            losses = F.cross_entropy(
+                features[rows] @ weight.T + bias, labels[rows], reduction="none"
+            )
             part = losses.double().sum() / len(labels)
             part.backward()
             value = value.detach() + part.detach()

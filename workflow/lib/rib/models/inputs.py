@@ -31,13 +31,19 @@ class Inputs:
     ):
         self.images, self.device, self.augmentation = images, device, augmentation
         self.rows = np.arange(len(images)) if rows is None else rows
-        self.epoch: int | None = None  # of training, from 0, in which images are augmented; None outside of training
-        self.mean, self.std = (torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std))
+        self.epoch: int | None = (
+            None  # of training, from 0, in which images are augmented; None outside of training
+        )
+        self.mean, self.std = (
+            torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std)
+        )
 
     @classmethod
     def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
         """A dataset's images, normalised by a model's preprocessing."""
-        return cls(dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows)
+        return cls(
+            dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +54,9 @@ class Inputs:
         pixels = torch.from_numpy(np.asarray(self.images[rows]))
         if self.augmentation and self.epoch is not None:
             pairs = zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True)
-            pixels = torch.stack([self.augmentation(image, self.epoch, row) for image, row in pairs])
+            pixels = torch.stack(
+                [self.augmentation(image, self.epoch, row) for image, row in pairs]
+            )
             pixels = pixels.permute(0, 2, 3, 1).contiguous()
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
@@ -67,17 +75,24 @@ class Images:
     @classmethod
     def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Images":
         """A dataset's images and labels, prepared for a network on a device."""
-        inputs, labels = Inputs.of(dataset, preprocessing, device), torch.from_numpy(dataset.labels).to(device)
+        inputs, labels = (
+            Inputs.of(dataset, preprocessing, device),
+            torch.from_numpy(dataset.labels).to(device),
+        )
         return cls(inputs, labels, class_members(dataset.space, device))
 
 
 @torch.no_grad()
-def in_batches(function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, what: str) -> Tensor:
+def in_batches(
+    function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, what: str
+) -> Tensor:
     """Outputs of `function` for all images in order: (n, ...); `what` labels the progress bar."""
     result = None
     for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):
         part = function(inputs[slice(start, start + batch_size)])
-        if result is None:  # allocated at full size, since concatenating at the end would double the memory
+        if (
+            result is None
+        ):  # allocated at full size, since concatenating at the end would double the memory
             result = part.new_empty(len(inputs), *part.shape[1:])
         result[start : start + len(part)] = part
     return result

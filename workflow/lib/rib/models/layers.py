@@ -27,7 +27,10 @@ def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     if hasattr(model, "prompt"):  # a trained padding prompt is part of the run
         images, model = model.prompt(images), model.network
     stages, features = quarter_outputs(model, images)
-    found = {f"stage{number}": stage.mean(dim=(2, 3)) for number, (stage, _) in enumerate(stages, start=1)}
+    found = {
+        f"stage{number}": stage.mean(dim=(2, 3))
+        for number, (stage, _) in enumerate(stages, start=1)
+    }
     return {**found, PRE_LOGITS: model.forward_head(features, pre_logits=True).flatten(1)}
 
 
@@ -52,7 +55,9 @@ def quarter_outputs(
         distinct = sorted(set(places))
         outputs, features = _intermediates(model, images, distinct, class_tokens)
     except AttributeError as error:
-        raise UserError(f"{type(model).__name__} has no stages that its library supports ({error}).") from error
+        raise UserError(
+            f"{type(model).__name__} has no stages that its library supports ({error})."
+        ) from error
     output_at = dict(zip(distinct, outputs, strict=True))
     return [output_at[place] for place in places], features
 
@@ -91,7 +96,10 @@ def _outputs(model: nn.Module) -> list[tuple[str, int]]:
     if hasattr(body, "feature_info"):
         outputs = [(entry["module"], entry["reduction"]) for entry in body.feature_info]
     elif hasattr(body, "transformer"):  # open_clip's ViT
-        outputs = [(f"transformer.resblocks.{block}", 1) for block in range(len(body.transformer.resblocks))]
+        outputs = [
+            (f"transformer.resblocks.{block}", 1)
+            for block in range(len(body.transformer.resblocks))
+        ]
     else:  # the stem and four stages of its ResNet
         outputs = [("conv1", 2), ("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)]
     return [(prefix + name, stride) for name, stride in outputs]
@@ -119,7 +127,9 @@ def _intermediates(
         found = tower.forward_intermediates(images, indices=list(places), **asked)
         positions = found["image_intermediates"]
         tokens = found.get("image_intermediates_prefix") or [None] * len(positions)
-        return list(zip(positions, tokens, strict=True)), F.normalize(found["image_features"], dim=-1)
+        return list(zip(positions, tokens, strict=True)), F.normalize(
+            found["image_features"], dim=-1
+        )
     asked = {"return_prefix_tokens": True} if class_tokens and _gives_class_tokens(model) else {}
     features, stages = model.forward_intermediates(images, indices=list(places), **asked)
     return [stage if isinstance(stage, tuple) else (stage, None) for stage in stages], features

@@ -17,7 +17,9 @@ class Merge:
     settings: Mapping
     parents: Sequence[str]
     run: str
-    fisher: Mapping[str, Path] = field(default_factory=dict)  # by parent, if it takes it (rib.evaluation.fisher)
+    fisher: Mapping[str, Path] = field(
+        default_factory=dict
+    )  # by parent, if it takes it (rib.evaluation.fisher)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parents)
@@ -27,8 +29,15 @@ class Merge:
         try:
             made = getattr(load_module(self.algorithm), function)(*inputs, **self.settings)
             return dict(made) if isinstance(made, Iterator) else made
-        except (ValueError, LookupError) as error:  # LookupError: of a list of coefficients that is too short
-            raise UserError(f"{Path(self.algorithm).name}: {error}; correct the method's entry.") from error
+        except (
+            ValueError,
+            LookupError,
+        ) as error:  # LookupError: of a list of coefficients that is too short
+            raise UserError(
+                f"{Path(self.algorithm).name}: {error}; correct the method's entry."
+            ) from error
 
 
-Weights = Mapping[str, float] | Merge  # of a state: of averaged methods, or what an algorithm makes of them
+Weights = (
+    Mapping[str, float] | Merge
+)  # of a state: of averaged methods, or what an algorithm makes of them

@@ -37,14 +37,20 @@ def build(
     check_arguments(library, arguments, architecture)
     if library == "open_clip":
         if dropout or drop_path:
-            raise UserError(f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0.")
+            raise UserError(
+                f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0."
+            )
         # open_clip moves what it has built to the CPU, unless it is told another device.
         place = {"device": torch.get_default_device()}
         tower = create(library, architecture, {**arguments, **place}).visual
         model = OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes)
     else:
         # Not every architecture has these arguments, so they are passed only if set.
-        rates = {name: rate for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path)) if rate}
+        rates = {
+            name: rate
+            for name, rate in (("drop_rate", dropout), ("drop_path_rate", drop_path))
+            if rate
+        }
         model = create(library, architecture, {**arguments, **rates, "num_classes": num_classes})
     _subsample_first(model)
     return model.eval()
@@ -63,7 +69,9 @@ def _subsample_first(model: nn.Module) -> None:
             layer.register_forward_pre_hook(lambda _, args, sampled=sampled: (args[0][sampled],))
 
 
-def create(library: str, architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+def create(
+    library: str, architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """A network of timm, or a whole model of open_clip, by the library's create_model with these keyword arguments.
 
     `model_cfg` among them is the configuration of an open_clip model that open_clip doesn't list. A state dict of an
@@ -95,8 +103,14 @@ def create(library: str, architecture: str, arguments: Mapping, state: Mapping[s
             arguments |= {"load_weights": bool(state), "pretrained_text": False}
             return module.create_model(f"local-dir:{folder}", **arguments)
     except TypeError as error:
-        shown = {name: value for name, value in arguments.items() if name not in ("pretrained_cfg_overlay", "device")}
-        raise UserError(f"{architecture} can't be built with {shown} ({error}); correct these settings.") from error
+        shown = {
+            name: value
+            for name, value in arguments.items()
+            if name not in ("pretrained_cfg_overlay", "device")
+        }
+        raise UserError(
+            f"{architecture} can't be built with {shown} ({error}); correct these settings."
+        ) from error
 
 
 def embedding_width(architecture: str, arguments: Mapping) -> int:
@@ -136,11 +150,21 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
 def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of the network's head, or of its two heads if it was distilled."""
     head = model.get_classifier()
-    trained = {id(part) for one in (head if isinstance(head, tuple) else (head,)) for part in one.parameters()}
-    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in trained]
+    trained = {
+        id(part)
+        for one in (head if isinstance(head, tuple) else (head,))
+        for part in one.parameters()
+    }
+    return [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if id(parameter) in trained
+    ]
 
 
-def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0) -> tuple[nn.Module, dict]:
+def load(
+    folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0
+) -> tuple[nn.Module, dict]:
     """A models job's network with its pretrained weights, channels last, in evaluation mode; and its model.json."""
     facts = read_json(folder / "model.json")
     arguments = facts.get("arguments", NO_ARGUMENTS)
@@ -151,8 +175,20 @@ def load(folder: Path, device: torch.device, dropout: float = 0.0, drop_path: fl
     return model.to(device, memory_format=torch.channels_last), facts
 
 
-def write_model(model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path) -> None:
+def write_model(
+    model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path
+) -> None:
     """Write a network's state dict as safetensors and, as JSON, the given facts and those of its catalogue entry."""
-    safetensors.torch.save_file({name: part.cpu().contiguous() for name, part in model.state_dict().items()}, weights)
-    keys = ("name", "pretraining", "library", "architecture", "arguments", "preprocessing", "licence")
+    safetensors.torch.save_file(
+        {name: part.cpu().contiguous() for name, part in model.state_dict().items()}, weights
+    )
+    keys = (
+        "name",
+        "pretraining",
+        "library",
+        "architecture",
+        "arguments",
+        "preprocessing",
+        "licence",
+    )
     write_json(description, {key: entry[key] for key in keys} | facts)

@@ -14,7 +14,9 @@ from rib.models.merge import Merge, Weights
 from rib.models.network import load
 
 
-def network_in_state(folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs) -> nn.Module:
+def network_in_state(
+    folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs
+) -> nn.Module:
     """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
     model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
     return for_inference(model, weights, inputs)
@@ -26,7 +28,9 @@ def for_inference(model: nn.Module, weights: Weights, inputs: Inputs) -> nn.Modu
     Args:
         weights: what the network's state was made of.
     """
-    several = isinstance(weights, Merge) and weights.form == ENSEMBLE  # they may use each other's weights
+    several = (
+        isinstance(weights, Merge) and weights.form == ENSEMBLE
+    )  # they may use each other's weights
     # On a GPU the gain is small, and bf16 rounds the fused weights again.
     if inputs.device.type == "cpu" and not several:
         fuse_batch_norm(model, inputs[slice(EXAMPLE)])

@@ -16,7 +16,9 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 COMPARED_BY_VALUE = (bool, int, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
-def structural_difference(network: nn.Module, reference: nn.Module, ignored: Collection[str] = ()) -> str | None:
+def structural_difference(
+    network: nn.Module, reference: nn.Module, ignored: Collection[str] = ()
+) -> str | None:
     """The first place where a network computes otherwise than a reference, except by its tensors.
 
     Compared are the modules by name and class, their forward hooks, and their attributes: numbers,

@@ -42,7 +42,9 @@ class Text:
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
         """Tokens (number, L) of texts of `length` words drawn uniformly; a ValueError if the context is too short."""
         if length >= len(self.after):
-            raise ValueError(f"its texts have room for {len(self.after) - 1} tokens, not for {length}")
+            raise ValueError(
+                f"its texts have room for {len(self.after) - 1} tokens, not for {length}"
+            )
         words = self.words[torch.from_numpy(draws.integers(len(self.words), size=(number, length)))]
         rest = torch.cat([self.after[:1], self.after[1 + length :]])
         return torch.cat([self.before.expand(number, -1), words, rest.expand(number, -1)], dim=1)
@@ -61,8 +63,14 @@ def set_zero_shot_weights(head: nn.Linear, tower: nn.Module, prompts: Tensor) ->
     """
     for start in range(0, len(prompts), CLASSES):
         tokens = prompts[start : start + CLASSES].to(head.weight.device)
-        features = tower.encode_text(tokens.flatten(0, 1), normalize=True).view(*tokens.shape[:2], -1).mean(dim=1)
-        head.weight[start : start + CLASSES] = tower.logit_scale.exp() * F.normalize(features, dim=1)
+        features = (
+            tower.encode_text(tokens.flatten(0, 1), normalize=True)
+            .view(*tokens.shape[:2], -1)
+            .mean(dim=1)
+        )
+        head.weight[start : start + CLASSES] = tower.logit_scale.exp() * F.normalize(
+            features, dim=1
+        )
     head.bias.fill_(0.0 if tower.logit_bias is None else tower.logit_bias.item())
 
 
@@ -70,8 +78,13 @@ def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Ten
     """Tokens (classes, templates, L) int32 of the prompts of classes, without names those of ImageNet's."""
     import open_clip
 
-    names, templates = class_names or open_clip.IMAGENET_CLASSNAMES, open_clip.OPENAI_IMAGENET_TEMPLATES
-    return torch.stack([tokenizer([template(name) for template in templates]) for name in names]).int()
+    names, templates = (
+        class_names or open_clip.IMAGENET_CLASSNAMES,
+        open_clip.OPENAI_IMAGENET_TEMPLATES,
+    )
+    return torch.stack(
+        [tokenizer([template(name) for template in templates]) for name in names]
+    ).int()
 
 
 def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[str, Tensor]:
@@ -81,7 +94,12 @@ def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[
     every = torch.arange(getattr(tokenizer, "tokenizer", tokenizer).vocab_size, dtype=torch.int32)
     words = every[~torch.isin(every, empty)]
     prompts = prompt_tokens(tokenizer, class_names)
-    return {"prompts": prompts, "before": empty[:start].clone(), "after": empty[start:].clone(), "words": words}
+    return {
+        "prompts": prompts,
+        "before": empty[:start].clone(),
+        "after": empty[start:].clone(),
+        "words": words,
+    }
 
 
 def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Text:
@@ -90,5 +108,7 @@ def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Te
     check_arguments("open_clip", facts["arguments"], str(model_folder / "model.json"))
     tower = create("open_clip", facts["architecture"], facts["arguments"]).eval()
     del tower.visual
-    tower.load_state_dict(safetensors.torch.load_file(text_folder / "tower.safetensors"), strict=True)
+    tower.load_state_dict(
+        safetensors.torch.load_file(text_folder / "tower.safetensors"), strict=True
+    )
     return Text(tower.to(device), **safetensors.torch.load_file(text_folder / "tokens.safetensors"))

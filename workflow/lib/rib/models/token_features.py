@@ -24,7 +24,9 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
         UserError: The library gives no such features of this network.
     """
     entering: list[Tensor] = []
-    hook = first_block(model).register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    hook = first_block(model).register_forward_pre_hook(
+        lambda _, inputs: entering.append(inputs[0])
+    )
     try:
         quarters, output = quarter_outputs(model, images, class_tokens=True)
     finally:
@@ -39,7 +41,11 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
 
 def _channels_are_last(model: nn.Module) -> bool:
     """Whether stages take feature maps (N, h, w, d), as timm's Swin says; otherwise (N, d, h, w)."""
-    body = getattr(model.visual, "trunk", model.visual) if isinstance(model, OpenClipClassifier) else model
+    body = (
+        getattr(model.visual, "trunk", model.visual)
+        if isinstance(model, OpenClipClassifier)
+        else model
+    )
     return getattr(body, "output_fmt", "NCHW") == "NHWC"
 
 

@@ -22,7 +22,10 @@ from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
 BY_ORDER, WRAPPED = "by_order", "module."
-RESIZING = ("img_size", "force_image_size")  # arguments of create_model that set the side of the input
+RESIZING = (
+    "img_size",
+    "force_image_size",
+)  # arguments of create_model that set the side of the input
 # Times the size of a file that its tensors may have. Several names may share a tensor, as tied weights do (twice, of an
 # embedding and a head); in a file where each byte is used more often than this on average, numbers are made up.
 MOST_SHARED = 2
@@ -39,16 +42,22 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     if member is not None and file.suffix != ".safetensors":
         data = next((read() for _, read in archive_members(file, {member}, largest=WEIGHTS)), None)
         if data is None:
-            raise UserError(f"{name}: {file} contains no '{member}'; correct weights.member in models.yaml.")
+            raise UserError(
+                f"{name}: {file} contains no '{member}'; correct weights.member in models.yaml."
+            )
     try:
         if (Path(member) if data is not None else file).suffix == ".safetensors":
-            found = safetensors.torch.load_file(file) if data is None else safetensors.torch.load(data)
+            found = (
+                safetensors.torch.load_file(file) if data is None else safetensors.torch.load(data)
+            )
         else:
             with open(file, "rb") if data is None else io.BytesIO(data) as opened:
                 found = _unpickle(opened)
     except (UserError, MemoryError, OSError):
         raise
-    except Exception as error:  # not shown: torch's messages, like its warnings, recommend less safe ways to load
+    except (
+        Exception
+    ) as error:  # not shown: torch's messages, like its warnings, recommend less safe ways to load
         why = "is truncated, damaged or in another format"
         if isinstance(error, pickle.UnpicklingError):
             why = "contains other pickled objects than tensors, which are never loaded"
@@ -59,7 +68,10 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     others = [
         f"'{key}' ({type(value).__name__})"
         for key, value in tensors.items()
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_nested
+        if not isinstance(value, Tensor)
+        or value.layout != torch.strided
+        or value.is_meta
+        or value.is_nested
     ]
     if others or not tensors:
         raise UserError(
@@ -67,8 +79,14 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
             "its state dict, tensors by name, as .safetensors and use that file."
         )
     _refuse_expanded(tensors, file.stat().st_size if data is None else len(data), f"{name}: {file}")
-    wrapped = all(key.startswith(WRAPPED) for key in tensors)  # as torch's DistributedDataParallel names them
-    return {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()} if wrapped else tensors
+    wrapped = all(
+        key.startswith(WRAPPED) for key in tensors
+    )  # as torch's DistributedDataParallel names them
+    return (
+        {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()}
+        if wrapped
+        else tensors
+    )
 
 
 def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
@@ -100,7 +118,9 @@ def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> No
 
 def _unpickle(file: io.BufferedIOBase) -> object:
     parts = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
-    if any(part.compress_type and "/code/" not in part.filename for part in parts):  # code: of TorchScript
+    if any(
+        part.compress_type and "/code/" not in part.filename for part in parts
+    ):  # code: of TorchScript
         raise ValueError("torch does not compress tensors, and would expand any number of bytes")
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):
@@ -108,7 +128,12 @@ def _unpickle(file: io.BufferedIOBase) -> object:
 
 
 def with_weights(
-    state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping, keys: str, name: str
+    state: Mapping[str, Tensor],
+    library: str,
+    architecture: str,
+    arguments: Mapping,
+    keys: str,
+    name: str,
 ) -> nn.Module:
     """The library's network with a published state dict and its own head, in evaluation mode.
 
@@ -136,8 +161,12 @@ def with_weights(
     if keys == BY_ORDER and len(model.state_dict()) == len(state):
         state = dict(zip(model.state_dict(), state.values(), strict=True))
     wanted = model.state_dict()
-    if library == "open_clip" and all(key.startswith("visual.") for key in state):  # with a random text tower
-        state = {key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")} | state
+    if library == "open_clip" and all(
+        key.startswith("visual.") for key in state
+    ):  # with a random text tower
+        state = {
+            key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")
+        } | state
     for key in wanted.keys() & state.keys():
         if wanted[key].is_floating_point() and not state[key].is_floating_point():
             raise UserError(
@@ -145,7 +174,14 @@ def with_weights(
             )
     try:
         model, loads = _load(state, library, architecture, arguments)
-    except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
         what = " ".join(str(error).split()).partition(": ")[2] or repr(error)
         what = what if len(what) < SHOWN else f"{what[: SHOWN // 2]} ... {what[-SHOWN // 2 :]}"
         raise UserError(
@@ -176,7 +212,11 @@ def _load(
     if library != "timm":
         with _recorded_loads() as loads:
             return create(library, architecture, arguments, state), loads
-    overlay = {"state_dict": dict(state), "num_classes": arguments["num_classes"], "custom_load": False}
+    overlay = {
+        "state_dict": dict(state),
+        "num_classes": arguments["num_classes"],
+        "custom_load": False,
+    }
     arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
     with _recorded_loads() as loads:
         model = create(library, architecture, arguments)
@@ -224,7 +264,9 @@ def _check_loaded(
     """
     loaded = next((load.state for load in loads if load.module is model), None)
     if loaded is None:
-        raise UserError(f"{name}: the library loaded none of the weights; correct the model's architecture.")
+        raise UserError(
+            f"{name}: the library loaded none of the weights; correct the model's architecture."
+        )
     names_are_kept = loaded.keys() <= state.keys()
     for key, tensor in model.state_dict().items():
         if key not in loaded:
@@ -249,7 +291,11 @@ def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(architecture)
-    classifier = (known and known.classifier) or ()  # several for networks with a head for distillation
+    classifier = (
+        known and known.classifier
+    ) or ()  # several for networks with a head for distillation
     names = [classifier] if isinstance(classifier, str) else classifier
     heads = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
-    return next((len(head) for head in heads if head.ndim), 0)  # a scalar is refused when it is loaded
+    return next(
+        (len(head) for head in heads if head.ndim), 0
+    )  # a scalar is refused when it is loaded

@@ -28,14 +28,18 @@ class EventFile:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        summary = Summary(
+            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        )
         events, records = [{"step": epoch, "summary": summary}], io.BytesIO()
         with open(self.path, "ab", buffering=0) as file:
             if not (size := file.tell()):  # readers drop what earlier files have from this epoch on
                 start = {"step": epoch, "session_log": SessionLog(status=SessionLog.START)}
                 events = [{"file_version": "brain.Event:2"}, start, *events]
             for event in events:
-                RecordWriter(records).write(Event(wall_time=time.time(), **event).SerializeToString())
+                RecordWriter(records).write(
+                    Event(wall_time=time.time(), **event).SerializeToString()
+                )
             try:
                 if file.write(records.getvalue()) < records.tell():
                     raise OSError(f"{self.path}: no space is left on the disk")

@@ -30,10 +30,19 @@ class Watch:
     monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
     monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
     monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
-    history: Path | None = None  # in the job's private folder, whose name identifies its settings and inputs
+    history: Path | None = (
+        None  # in the job's private folder, whose name identifies its settings and inputs
+    )
     warned: bool = False
 
-    def __call__(self, rows: list[dict], images: int, norm: float | None, changed: Mapping, device: torch.device):
+    def __call__(
+        self,
+        rows: list[dict],
+        images: int,
+        norm: float | None,
+        changed: Mapping,
+        device: torch.device,
+    ):
         """Report a training's start, which has no gradient norm, or its last epoch."""
         try:
             write_history(rows, self.history)
@@ -44,7 +53,9 @@ class Watch:
                     tracker.start(resumed=bool(rows))
             else:
                 speed = (images - self.images) / max(time.monotonic() - self.clock, 1e-9)
-                self._track(rows, "train", {**rows[-1], "gradient_norm": norm, "images_per_second": speed})
+                self._track(
+                    rows, "train", {**rows[-1], "gradient_norm": norm, "images_per_second": speed}
+                )
                 if self.monitored:
                     self._track(rows, "monitor", self._accuracies(changed, device))
         except Exception as error:  # hours of training must not be lost for what is only shown
@@ -59,9 +70,14 @@ class Watch:
 
     def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
         for tracker in self.trackers:
-            tracker.write(rows[-1]["epoch"], {f"{group}/{key}": values[key] for key in values if key != "epoch"})
+            tracker.write(
+                rows[-1]["epoch"],
+                {f"{group}/{key}": values[key] for key in values if key != "epoch"},
+            )
 
-    def _accuracies(self, changed: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, float]:
+    def _accuracies(
+        self, changed: Mapping[str, torch.Tensor], device: torch.device
+    ) -> dict[str, float]:
         """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets.
 
         A dataset that cannot be scored is left out, with a warning, and the others are shown.

@@ -26,7 +26,9 @@ USUAL = 2
 def sample_size(text: str) -> int:
     """The number of jobs per kind that the environment variable requests; a UserError unless a positive integer."""
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{SAMPLE} is '{text}'; set it to a positive integer: the number of jobs per kind to re-run.")
+        raise UserError(
+            f"{SAMPLE} is '{text}'; set it to a positive integer: the number of jobs per kind to re-run."
+        )
     return int(text)
 
 
@@ -57,39 +59,67 @@ def accept(
     """
     seen = examine(changes)
     unsound = {finding.job for finding in seen.findings}
-    unsound |= {path for path, record in seen.records.items() if not record["inputs"].items() <= seen.hashes.items()}
-    kept = {path: change for path, change in changes.items() if path in seen.records and path not in unsound}
+    unsound |= {
+        path
+        for path, record in seen.records.items()
+        if not record["inputs"].items() <= seen.hashes.items()
+    }
+    kept = {
+        path: change
+        for path, change in changes.items()
+        if path in seen.records and path not in unsound
+    }
     if left := len(changes) - len(kept):
-        print_lines(f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs")
+        print_lines(
+            f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs"
+        )
     if not kept:
         print_lines("nothing to accept: there is no finished job with a change of code only")
         return
     sample = sample_of(kept, number)
-    print_lines(f"only the code has changed for {len(kept)} jobs; re-running {len(sample)} in another folder")
+    print_lines(
+        f"only the code has changed for {len(kept)} jobs; re-running {len(sample)} in another folder"
+    )
     with made_again(sample) as folder:
         _refuse_other_bytes(sample, folder, kept)
     when, here = datetime.now(UTC).isoformat(timespec="seconds"), commit()
     for path, change in kept.items():
         record = provenance.read(Path(path))
         kind = [other for other in sample if kept[other]["kind"] == change["kind"]]
-        entry = {"from": record["cfg"]["code"], "to": change["code"], "when": when, "commit": here, "sample": kind}
+        entry = {
+            "from": record["cfg"]["code"],
+            "to": change["code"],
+            "when": when,
+            "commit": here,
+            "sample": kind,
+        }
         record["accepted"] = [*record.get("accepted", []), entry]
         record["cfg"]["code"] = change["code"]
-        note(path, record)  # first, so that the next call still finds this job if this one is killed here
+        note(
+            path, record
+        )  # first, so that the next call still finds this job if this one is killed here
         provenance.write(Path(path), record)
         note(path, record)
-    print_lines(f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted")
-    print_lines("`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again")
+    print_lines(
+        f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted"
+    )
+    print_lines(
+        "`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again"
+    )
 
 
 def _refuse_other_bytes(sample: list[str], folder: Path, changes: Mapping[str, Mapping]) -> None:
     for path in sample:
         made = provenance.read(folder / path)
         if made is None or made["cfg"]["code"] != changes[path]["code"]:
-            raise UserError(f"the code changed while the sample ran ({path}); nothing was accepted, run it again.")
+            raise UserError(
+                f"the code changed while the sample ran ({path}); nothing was accepted, run it again."
+            )
     outputs = {path: provenance.read(Path(path))["outputs"] for path in sample}
     jobs = {folder / file: path for path, files in outputs.items() for file in files}
-    expected = {folder / file: digest for files in outputs.values() for file, digest in files.items()}
+    expected = {
+        folder / file: digest for files in outputs.values() for file, digest in files.items()
+    }
     different = {file.relative_to(folder): jobs[file] for file in differing(expected, "comparing")}
     for file, path in different.items():
         log.info("different: %s (job %s)", file, path)

@@ -13,12 +13,20 @@ LIBRARIES = ["numpy", "torch", "torchvision", "timm", "safetensors", "open_clip_
 LIBRARIES += ["pandas", "scipy", "pyarrow", "pillow", "scikit-image", "resvg_py", "matplotlib"]
 
 
-CATALOGUE_FILES = (".yaml", ".csv", ".py")  # endings of what a catalogue folder may have, besides data
+CATALOGUE_FILES = (
+    ".yaml",
+    ".csv",
+    ".py",
+)  # endings of what a catalogue folder may have, besides data
 
 
 def surroundings() -> dict[str, object]:
     """The project's commit, versions of the installed libraries and the machine."""
-    machine = {"system": platform.platform(), "processor": processor(), "python": platform.python_version()}
+    machine = {
+        "system": platform.platform(),
+        "processor": processor(),
+        "python": platform.python_version(),
+    }
     versions = {}
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -28,11 +36,21 @@ def surroundings() -> dict[str, object]:
 
 def commit() -> str | None:
     """The project's commit, with `-dirty` if tracked files differ from it; None outside a git checkout."""
-    describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    describe = [
+        "git",
+        "--no-optional-locks",
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     # Ignore a repository that merely contains the project's folder.
     here = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path.cwd().parent)}
     try:
-        return subprocess.run(describe, env=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            describe, env=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -47,7 +65,9 @@ def outside_git(folders: Iterable[str | Path]) -> list[str]:
         except (OSError, subprocess.CalledProcessError):  # not in a repository
             printed = ""
         tracked = {folder / name for name in printed.split("\0") if name}
-        files = {path for path in folder.rglob("*") if path.suffix in CATALOGUE_FILES and path.is_file()}
+        files = {
+            path for path in folder.rglob("*") if path.suffix in CATALOGUE_FILES and path.is_file()
+        }
         outside += map(str, files - tracked)
     return sorted(outside)
 

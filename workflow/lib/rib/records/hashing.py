@@ -59,9 +59,14 @@ def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
             count(before["size"])
             return known["sha256"]
     digest = sha256(path, count)
-    if signature(path) == before and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED:
+    if (
+        signature(path) == before
+        and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED
+    ):
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")  # concurrent jobs read the same files
+        temporary = note.with_name(
+            f".{note.name}.{os.getpid()}.tmp"
+        )  # concurrent jobs read the same files
         facts = {"path": str(path), "signature": before, "sha256": digest}
         temporary.write_text(json.dumps(facts), encoding="utf-8")
         os.replace(temporary, note)
@@ -72,4 +77,9 @@ def signature(path: Path) -> dict[str, int]:
     """What of a file changes with its bytes, without reading them: size, times in ns, inode. Links are followed."""
     stat = path.stat()
     # Every write updates the change time, even if the modification time is reset.
-    return {"size": stat.st_size, "modified": stat.st_mtime_ns, "changed": stat.st_ctime_ns, "inode": stat.st_ino}
+    return {
+        "size": stat.st_size,
+        "modified": stat.st_mtime_ns,
+        "changed": stat.st_ctime_ns,
+        "inode": stat.st_ino,
+    }

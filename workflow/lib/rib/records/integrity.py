@@ -34,7 +34,9 @@ def files_of(manifest: Path) -> dict[Path, str]:
     """Files that a manifest lists, directly or through other manifests, with their hashes."""
     facts = read_json(manifest)
     with suppress(provenance.INVALID):
-        found = {manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()}
+        found = {
+            manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()
+        }
         for entry in facts["datasets"].values() if "order" in facts else ():  # rib.data.groups
             listed = Path(entry["manifest"])
             found |= {listed: entry["sha256"]} | (files_of(listed) if listed.is_file() else {})
@@ -53,9 +55,14 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
     made: dict[str, str] = {}
     for folder in dict.fromkeys(path.parent for path in found):
         records = filter(None, map(provenance.read, folder.glob(f"*{provenance.ENDING}")))
-        for record in sorted(records, key=itemgetter("ended")):  # a rule of an earlier version may have made the same
+        for record in sorted(
+            records, key=itemgetter("ended")
+        ):  # a rule of an earlier version may have made the same
             made |= record["outputs"]
-    stated = {path: digests | {made[str(path)]} if str(path) in made else digests for path, digests in found.items()}
+    stated = {
+        path: digests | {made[str(path)]} if str(path) in made else digests
+        for path, digests in found.items()
+    }
     return {path: digests for path, digests in stated.items() if digests}
 
 
@@ -67,14 +74,22 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
     stated = claims(inputs)
     signatures = {path: signature(path) for path in stated if path.is_file()}
     found = hashes(signatures, "checking inputs", remember=True)
-    wrong = [str(path) for path, digests in stated.items() if len(digests | {found.get(path, next(iter(digests)))}) > 1]
+    wrong = [
+        str(path)
+        for path, digests in stated.items()
+        if len(digests | {found.get(path, next(iter(digests)))}) > 1
+    ]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
             f"{wrong[0]}{more}: does not match the manifest or record next to it; it was edited or damaged. "
             f"{provenance.remedy(wrong[:5])}"
         )
-    return {path: CheckedFile(signatures[path], digest) for path, digest in found.items() if digest is not None}
+    return {
+        path: CheckedFile(signatures[path], digest)
+        for path, digest in found.items()
+        if digest is not None
+    }
 
 
 def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
@@ -110,7 +125,9 @@ def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
         if signature(path) == before.signature:
             continue
         if sha256(path) == before.sha256:
-            log.warning("%s was touched while this job ran; its bytes are as they were before", path)
+            log.warning(
+                "%s was touched while this job ran; its bytes are as they were before", path
+            )
         else:
             exchanged.append(str(path))
     if exchanged:

@@ -28,7 +28,15 @@ MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a jo
 HASH = re.compile("[0-9a-f]{64}")
 LARGEST = 1e15  # far more than the seconds or bytes of any job
 # Parts of a record; the last may be missing.
-TYPES = {"rule": str, "log": str, "started": str, "ended": str, "cfg": dict, "inputs": dict, "outputs": dict}
+TYPES = {
+    "rule": str,
+    "log": str,
+    "started": str,
+    "ended": str,
+    "cfg": dict,
+    "inputs": dict,
+    "outputs": dict,
+}
 TYPES |= {"sizes": dict, "versions": dict, "machine": dict, "accepted": list}
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED = "was edited or damaged, or an earlier version wrote it"
@@ -75,7 +83,11 @@ def save(records: Mapping[str, Iterable[dict]]) -> None:
 
 def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
     """Records by path in lines, sorted, so that equal records give equal bytes."""
-    return "".join(_with_digest({"path": name, **record}, "") for name in sorted(records) for record in records[name])
+    return "".join(
+        _with_digest({"path": name, **record}, "")
+        for name in sorted(records)
+        for record in records[name]
+    )
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict]:
@@ -113,12 +125,26 @@ def _parsed(text: str, newline: str) -> dict:
         raise ValueError("another digest")
     record = json.loads(body)
     hashes = [*record["inputs"].values(), *record["outputs"].values()]
-    numbers = [*(record[key] for key in ("seconds", "cpu_seconds", "peak_memory")), *record["sizes"].values()]
-    times = [record["started"], record["ended"], *(entry["when"] for entry in record.get("accepted", []))]
-    texts = [*record["versions"].values(), *(record["machine"][key] for key in ("processor", "system", "python"))]
+    numbers = [
+        *(record[key] for key in ("seconds", "cpu_seconds", "peak_memory")),
+        *record["sizes"].values(),
+    ]
+    times = [
+        record["started"],
+        record["ended"],
+        *(entry["when"] for entry in record.get("accepted", [])),
+    ]
+    texts = [
+        *record["versions"].values(),
+        *(record["machine"][key] for key in ("processor", "system", "python")),
+    ]
     valid = (
         all(isinstance(record.get(key, kind()), kind) for key, kind in TYPES.items())
-        and all(map(str.isprintable, (record["rule"], record["log"], record.get("commit") or "", *texts)))
+        and all(
+            map(
+                str.isprintable, (record["rule"], record["log"], record.get("commit") or "", *texts)
+            )
+        )
         and all(name.isprintable() and str(Path(name)) == name for name in record["inputs"])
         and all(map(_is_made, record["outputs"]))
         and all(map(HASH.fullmatch, hashes))
@@ -138,12 +164,20 @@ def _is_made(name: str) -> bool:
 def below(folders: Iterable[Path]) -> Iterator[Path]:
     """Sorted paths of jobs' own records in folders; a path that is such a record is also accepted."""
     for folder in sorted(folders):
-        found = folder.rglob(f"*{ENDING}") if folder.is_dir() else [folder] if folder.name.endswith(ENDING) else []
+        found = (
+            folder.rglob(f"*{ENDING}")
+            if folder.is_dir()
+            else [folder]
+            if folder.name.endswith(ENDING)
+            else []
+        )
         yield from sorted(found)
 
 
 def match(
-    records: Mapping[str, list[dict]], is_known: Callable[[str], bool], is_unfinished: Callable[[str], bool]
+    records: Mapping[str, list[dict]],
+    is_known: Callable[[str], bool],
+    is_unfinished: Callable[[str], bool],
 ) -> dict[str, dict]:
     """Own records, by path, of jobs whose outputs all exist, are not known yet, and match the record next to them.
 
@@ -156,7 +190,11 @@ def match(
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
     """
     files = {path: [*gathered[0]["outputs"], path] for path, gathered in records.items()}
-    new = [path for path, made in files.items() if all(map(os.path.lexists, made)) and not all(map(is_known, made))]
+    new = [
+        path
+        for path, made in files.items()
+        if all(map(os.path.lexists, made)) and not all(map(is_known, made))
+    ]
     for path in new:
         _refuse_elsewhere(files[path])
     unknown = {path: read(Path(path)) for path in new}
@@ -166,9 +204,16 @@ def match(
         for path, own in unknown.items()
         if own is None or own["outputs"].keys() != records[path][0]["outputs"].keys()
     }
-    made = {Path(file): path for path, own in unknown.items() if path not in foreign for file in own["outputs"]}
+    made = {
+        Path(file): path
+        for path, own in unknown.items()
+        if path not in foreign
+        for file in own["outputs"]
+    }
     expected = {file: unknown[path]["outputs"][str(file)] for file, path in made.items()}
-    foreign |= {str(file): made[file] for file in differing(expected, "checking files against records")}
+    foreign |= {
+        str(file): made[file] for file in differing(expected, "checking files against records")
+    }
     unfinished = {path for path in foreign.values() if any(map(is_unfinished, files[path]))}
     wrong = {file: path for file, path in foreign.items() if path not in unfinished}
     if wrong:
@@ -189,14 +234,18 @@ def _refuse_elsewhere(files: Iterable[str]) -> None:
         path, root = Path(file), next(folder for folder in MADE if file.startswith(folder))
         inside, target = os.path.realpath(root), os.path.realpath(path)
         usual = root == MADE[0] or DVC_OBJECT.search(target) or Path(target).is_relative_to(inside)
-        if not (usual and path.parent.resolve().is_relative_to(inside)) or (path.exists() and not path.is_file()):
+        if not (usual and path.parent.resolve().is_relative_to(inside)) or (
+            path.exists() and not path.is_file()
+        ):
             raise UserError(
                 f"{file}, which a record names, is not a regular file, or leads to one outside of {root}; move it "
                 f"here (only {root} itself may be a link), or remove it, or its line in {FILE} if you do not know it."
             )
 
 
-def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]) -> list[str]:
+def changed(
+    has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]
+) -> list[str]:
     """Outputs whose time or size is not that of their job, and damaged records. Only the records are read.
 
     A link that leads back to itself in place of an output counts as changed, unlike an output that
@@ -212,7 +261,10 @@ def changed(has_other_time: Callable[[str], bool], is_unfinished: Callable[[str]
                 found.append(file)
                 continue
             with suppress(OSError):  # it is missing, or another run is making it
-                differs[file] = has_other_time(file), Path(file).stat().st_size != record["sizes"].get(file)
+                differs[file] = (
+                    has_other_time(file),
+                    Path(file).stat().st_size != record["sizes"].get(file),
+                )
         copied = all(time for time, _ in differs.values()) and has_other_time(str(path))
         found += [file for file, (time, size) in differs.items() if size or (time and not copied)]
     return [file for file in found if not is_unfinished(file)]
@@ -245,12 +297,24 @@ def gather(units: Collection[Path]) -> int:
     recorded it, or if shared results are missing here or newer than those here, so that sharing would remove them.
     """
     found = {str(file): read(file) for file in below(units)}
-    own = {name: [record] for name, record in found.items() if record and all(map(os.path.lexists, record["outputs"]))}
+    own = {
+        name: [record]
+        for name, record in found.items()
+        if record and all(map(os.path.lexists, record["outputs"]))
+    }
     for name in sorted(found.keys() - own.keys()):
-        why = f"{DAMAGED}. {remedy([name])}" if found[name] is None else "has outputs that are missing"
+        why = (
+            f"{DAMAGED}. {remedy([name])}"
+            if found[name] is None
+            else "has outputs that are missing"
+        )
         log.warning("%s is left out: it %s", name, why)
     # A job writes its record last, so only files that changed later need hashing.
-    recorded = {file: os.lstat(name).st_mtime for name, [record] in own.items() for file in [*record["outputs"], name]}
+    recorded = {
+        file: os.lstat(name).st_mtime
+        for name, [record] in own.items()
+        for file in [*record["outputs"], name]
+    }
     match(own, lambda file: os.lstat(file).st_mtime <= recorded[file], lambda file: False)
     here = tuple(f"{unit}/" if unit.is_dir() else str(unit) for unit in units)
     shared = load()

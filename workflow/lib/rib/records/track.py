@@ -33,7 +33,9 @@ def track(units: Iterable[str], report: str | Path) -> None:
 
     Each folder or file of the patterns `units` gets a .dvc file next to it. Raises a UserError if there are no results yet, an output does not match its record, or DVC fails.
     """
-    found = sorted({path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"})
+    found = sorted(
+        {path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"}
+    )
     if not found:
         raise UserError("there is nothing to track yet; run the workflow first (make run).")
     with dvc_repository() as repo:
@@ -52,7 +54,9 @@ def dvc_repository(**options) -> Iterator[Repo]:
 
     Errors, of which each kind of storage has its own, become UserErrors.
     """
-    logging.getLogger().addHandler(logging.NullHandler())  # hides DVC's own messages, which may contain passwords
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # hides DVC's own messages, which may contain passwords
     try:
         with Repo(**options) as repo, lock_repo(repo):
             yield repo
@@ -64,8 +68,13 @@ def dvc_repository(**options) -> Iterator[Repo]:
     except Exception as error:
         known = isinstance(error, (UserError, DvcException))
         text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())
-        text = text.replace("Use `--force` to force.", "Delete them, share them (`snakemake track`), or pull others:")
-        text = text.replace("ValueError: Missing remote name", "no storage is set up; add it with `dvc remote add`.")
+        text = text.replace(
+            "Use `--force` to force.",
+            "Delete them, share them (`snakemake track`), or pull others:",
+        )
+        text = text.replace(
+            "ValueError: Missing remote name", "no storage is set up; add it with `dvc remote add`."
+        )
         raise UserError(redacted(text[:1000])) from None
 
 

@@ -43,12 +43,18 @@ class Examination:
     """Result of `examine`."""
 
     records: dict[str, dict] = field(default_factory=dict)  # of the examined jobs, by path
-    absent: list[str] = field(default_factory=list)  # paths of jobs without files here: not run yet, or not pulled
-    hashes: dict[str, str | None] = field(default_factory=dict)  # of every file that a record names; None if missing
+    absent: list[str] = field(
+        default_factory=list
+    )  # paths of jobs without files here: not run yet, or not pulled
+    hashes: dict[str, str | None] = field(
+        default_factory=dict
+    )  # of every file that a record names; None if missing
     findings: list[Finding] = field(default_factory=list)
 
 
-def related(records: Iterable[str], gathered: Mapping | None = None) -> tuple[dict[str, list[dict]], dict[str, str]]:
+def related(
+    records: Iterable[str], gathered: Mapping | None = None
+) -> tuple[dict[str, list[dict]], dict[str, str]]:
     """Records of the jobs with the given own records, and of all jobs that they depend on; `gathered` if it is loaded.
 
     Returns:
@@ -56,7 +62,9 @@ def related(records: Iterable[str], gathered: Mapping | None = None) -> tuple[di
         record of the job that made it.
     """
     gathered = provenance.load() if gathered is None else gathered
-    makers = {file: path for path, lines in gathered.items() for line in lines for file in line["outputs"]}
+    makers = {
+        file: path for path, lines in gathered.items() for line in lines for file in line["outputs"]
+    }
     found, looked, todo = {}, set(), list(records)
     while todo:
         if (path := todo.pop()) in found:
@@ -68,7 +76,9 @@ def related(records: Iterable[str], gathered: Mapping | None = None) -> tuple[di
             for file in record["inputs"]:
                 if file in makers:
                     todo.append(makers[file])
-                elif (folder := Path(file).parent) not in looked and file.startswith(provenance.MADE):
+                elif (folder := Path(file).parent) not in looked and file.startswith(
+                    provenance.MADE
+                ):
                     looked.add(folder)
                     todo += map(str, folder.glob(f"*{provenance.ENDING}"))
     return dict(sorted(found.items())), makers
@@ -92,13 +102,27 @@ def examine(records: Iterable[str]) -> Examination:
         elif why := _of_record(path, gathered.get(path)):
             result.findings.append(Finding(CHANGED, path, path, why))
             wrong.update([] if lines else left)  # of an unreadable record
-    files = {file for path in result.records for line in known[path] for file in line["outputs"] | line["inputs"]}
-    result.hashes = found = {str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()}
+    files = {
+        file
+        for path in result.records
+        for line in known[path]
+        for file in line["outputs"] | line["inputs"]
+    }
+    result.hashes = found = {
+        str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()
+    }
     for path in result.records:  # merged branches may have left several lines: use the best match
-        best = max(known[path], key=lambda line: sum(found[file] == digest for file, digest in line["outputs"].items()))
+        best = max(
+            known[path],
+            key=lambda line: sum(found[file] == digest for file, digest in line["outputs"].items()),
+        )
         result.records[path] = best
-        changed = {file: found[file] for file, digest in best["outputs"].items() if found[file] != digest}
-        result.findings += [Finding(CHANGED if digest else MISSING, file, path) for file, digest in changed.items()]
+        changed = {
+            file: found[file] for file, digest in best["outputs"].items() if found[file] != digest
+        }
+        result.findings += [
+            Finding(CHANGED if digest else MISSING, file, path) for file, digest in changed.items()
+        ]
     wrong |= {finding.file for finding in result.findings}
     for path, record in result.records.items():
         result.findings += _of_inputs(path, record, found, makers, wrong)
@@ -119,28 +143,53 @@ def _of_record(path: str, gathered: list[dict] | None) -> str:
 def _of_manifests(path: str, record: Mapping, wrong: set[str]) -> Iterable[Finding]:
     """Findings about a job's manifests that state another hash than its record, though they match it themselves."""
     recorded = record["inputs"] | record["outputs"]
-    for manifest in (file for file in record["outputs"] if file.endswith("manifest.json") and file not in wrong):
+    for manifest in (
+        file for file in record["outputs"] if file.endswith("manifest.json") and file not in wrong
+    ):
         stated = {str(file): digest for file, digest in files_of(Path(manifest)).items()}
-        if other := [file for file, digest in stated.items() if recorded.get(file, digest) != digest]:
-            yield Finding(CHANGED, manifest, path, f"states another hash of {other[0]} than its record")
+        if other := [
+            file for file, digest in stated.items() if recorded.get(file, digest) != digest
+        ]:
+            yield Finding(
+                CHANGED, manifest, path, f"states another hash of {other[0]} than its record"
+            )
 
 
 def _left_beside(record: Path) -> list[str]:
     """Files where the job of this record writes its outputs."""
     prefix = record.name.removesuffix(provenance.ENDING)
     # Several jobs may write to one folder, with different prefixes; at most one has none.
-    others = [file.name.removesuffix(provenance.ENDING) for file in record.parent.glob(f"?*.{provenance.ENDING}")]
-    mine = (file for file in record.parent.glob(f"{prefix}*") if prefix or not file.name.startswith(tuple(others)))
-    return sorted(str(it) for it in mine if it.is_file() and it != record and it.suffix not in (".dvc", ".tmp"))
+    others = [
+        file.name.removesuffix(provenance.ENDING)
+        for file in record.parent.glob(f"?*.{provenance.ENDING}")
+    ]
+    mine = (
+        file
+        for file in record.parent.glob(f"{prefix}*")
+        if prefix or not file.name.startswith(tuple(others))
+    )
+    return sorted(
+        str(it)
+        for it in mine
+        if it.is_file() and it != record and it.suffix not in (".dvc", ".tmp")
+    )
 
 
 def _of_inputs(
-    path: str, record: Mapping, found: Mapping[str, str | None], makers: Mapping[str, str], wrong: set[str]
+    path: str,
+    record: Mapping,
+    found: Mapping[str, str | None],
+    makers: Mapping[str, str],
+    wrong: set[str],
 ) -> Iterable[Finding]:
     """Findings about a job's inputs that are not already reported for the jobs that made them."""
     own = next(iter(record["outputs"]), path)
     for file, digest in record["inputs"].items():
-        if file.startswith(provenance.MADE) and file not in makers and not file.endswith(provenance.ENDING):
+        if (
+            file.startswith(provenance.MADE)
+            and file not in makers
+            and not file.endswith(provenance.ENDING)
+        ):
             if found[file] is not None and file not in wrong:
                 wrong.add(file)
                 yield Finding(UNRECORDED, file, path, "no record")
@@ -168,7 +217,9 @@ def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -
         log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, why, finding.job)
     if seen.findings:
         found, jobs = len(seen.findings), len({finding.job for finding in seen.findings})
-        raise UserError(f"{found} differences from the records in {jobs} jobs; {log_file} lists all of them.")
+        raise UserError(
+            f"{found} differences from the records in {jobs} jobs; {log_file} lists all of them."
+        )
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
@@ -180,8 +231,14 @@ def report_lines(findings: Iterable[Finding]) -> list[str]:
         some = list({finding.file: finding for finding in found}.values())
         if not some:
             continue
-        lines.append(f"{what}: {len(some)}" + (f" (of {len(found)} inputs)" if len(found) > len(some) else ""))
-        lines += [f"  {finding.file}" + (f" ({finding.why})" if finding.why else "") for finding in some[:SHOWN]]
+        lines.append(
+            f"{what}: {len(some)}"
+            + (f" (of {len(found)} inputs)" if len(found) > len(some) else "")
+        )
+        lines += [
+            f"  {finding.file}" + (f" ({finding.why})" if finding.why else "")
+            for finding in some[:SHOWN]
+        ]
         lines += [f"  and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
         lines.append(f"  {provenance.remedy([finding.file for finding in some[:3]], advice)}")
     return lines or ["all files match their records"]

@@ -29,7 +29,11 @@ from rib.reporting.foreign_parquet import Expected, Size, checked_size
 
 VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
 FACTS, RECORDS = "bundle.json", "provenance.jsonl"
-JOBS = ("compute_metrics", "compare_methods", "write_page")  # rules of the tables, of the comparison and of the page
+JOBS = (
+    "compute_metrics",
+    "compare_methods",
+    "write_page",
+)  # rules of the tables, of the comparison and of the page
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST = 10**10  # bootstrap replicates times images
 MOST_COLUMNS = 1000  # of a CSV table; pandas takes a millisecond for each
@@ -66,14 +70,21 @@ class Bundle:
 
 
 def write_bundle(
-    *, rows: Sequence[Path], more: Sequence[Path], records: Iterable[str], config: Mapping, bundle: Path
+    *,
+    rows: Sequence[Path],
+    more: Sequence[Path],
+    records: Iterable[str],
+    config: Mapping,
+    bundle: Path,
 ) -> None:
     """Write a bundle of rows, in the order in which tables were computed from them, and more files.
 
     `records` are paths of the records of the run's jobs; a missing one is replaced by the gathered record.
     """
     facts = {"version": VERSION, "config": config, "rows": list(map(str, rows))}
-    lines = provenance.as_lines({path: [record] for path, record in provenance.of_jobs(records).items()})
+    lines = provenance.as_lines(
+        {path: [record] for path, record in provenance.of_jobs(records).items()}
+    )
     with zipfile.ZipFile(bundle, "w") as archive:
         for name, text in ((FACTS, json.dumps(facts, indent=1)), (RECORDS, lines)):
             archive.writestr(zipfile.ZipInfo(name), text)  # of 1980, as all
@@ -96,29 +107,43 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     facts = json.loads(first.get(FACTS, b"{}"))
     if (version := facts.get("version")) != VERSION:
         what = f"a bundle of version {version!r:.20}" if FACTS in first else "not a bundle"
-        raise UserError(f"{path} is {what}; make one of version {VERSION}, by `snakemake bundle` of this code.")
+        raise UserError(
+            f"{path} is {what}; make one of version {VERSION}, by `snakemake bundle` of this code."
+        )
     try:
         records = [record for [record] in provenance.from_lines(first[RECORDS].decode()).values()]
     except UserError:
         raise ValueError(f"a line of {RECORDS} {provenance.DAMAGED}") from None
     made = {file: digest for record in records for file, digest in record["outputs"].items()}
-    for file, digest in (pair for record in records for key in ("inputs", "outputs") for pair in record[key].items()):
+    for file, digest in (
+        pair for record in records for key in ("inputs", "outputs") for pair in record[key].items()
+    ):
         if made.get(file, digest) != digest:
             raise ValueError(f"its records contradict each other about {file}")
-    metrics, comparison, page = (next(record for record in records if record["rule"] == rule) for rule in JOBS)
+    metrics, comparison, page = (
+        next(record for record in records if record["rule"] == rule) for rule in JOBS
+    )
     settings, about = metrics["cfg"], page["cfg"]["about"]
-    labels = [entry["label"] for kind in ("models", "methods", "datasets") for entry in about[kind].values()]
+    labels = [
+        entry["label"]
+        for kind in ("models", "methods", "datasets")
+        for entry in about[kind].values()
+    ]
     labels += [about["family"]["title"], settings["conditions"]]
     if not all(presentable(text) and not FORMULA.match(text) for text in labels):
         raise ValueError("a label has markup or begins as a formula")
     if about["config"] != facts["config"] or not 0 < settings["confidence"] < 1:
-        raise ValueError("the configuration is not that of the page, or has a confidence out of bounds")
+        raise ValueError(
+            "the configuration is not that of the page, or has a confidence out of bounds"
+        )
     seen = set()
     for file, read in archive_members(path, largest=left):
         data = read()
         left -= len(data)
         if file in seen or left < 0:
-            raise ValueError(f"{file[:200]!r} is there twice, or all files are larger than the bundle")
+            raise ValueError(
+                f"{file[:200]!r} is there twice, or all files are larger than the bundle"
+            )
         seen.add(file)
         if file not in first:
             if hashlib.sha256(data).hexdigest() != made.get(file):
@@ -129,13 +154,20 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
                 left_of_tables -= checked_size(folder / file, _expected(file), left_of_tables)
             elif file.endswith(".csv"):
                 _refuse_hostile_table(folder / file)
-    claims = [file for record in (metrics, comparison) for file in record["outputs"] if file.endswith(".csv")]
+    claims = [
+        file
+        for record in (metrics, comparison)
+        for file in record["outputs"]
+        if file.endswith(".csv")
+    ]
     if lost := [file for file in (*metrics["inputs"], *claims, *facts["rows"]) if file not in seen]:
         raise ValueError(f"{lost[0]!r} is missing")
     if unchecked := [file for file in facts["rows"] if not file.endswith(".parquet")]:
         raise ValueError(f"{unchecked[0][:200]!r} is no Parquet file")
     rows, claims = ([folder / file for file in files] for files in (facts["rows"], claims))
-    indexes = {file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))}
+    indexes = {
+        file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))
+    }
     images = sum(pq.read_metadata(file).num_rows for file in indexes.values())
     if not 0 < settings["replicates"] <= MOST / max(1, images):
         raise ValueError("the number of bootstrap replicates is out of bounds")

@@ -41,7 +41,9 @@ class Plan:
     # Passes of an image through a network, and hours of one device, the latter only of models with known throughput.
     images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
     hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
-    rates: dict[str, tuple[dict[str, float], str]] = field(default_factory=dict)  # images/s and their origin, by model
+    rates: dict[str, tuple[dict[str, float], str]] = field(
+        default_factory=dict
+    )  # images/s and their origin, by model
     download: int = 0  # bytes still to be downloaded
     disk: dict[str, int] = field(default_factory=dict)  # bytes by content
     unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
@@ -56,9 +58,13 @@ def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
 def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     """Estimate the cost of a grid: `jobs` by rule; throughput was measured in `results`, the family's folder."""
     found, runs = Plan(jobs=dict(jobs)), [*grid.runs(), *grid.runs_over_targets()]
-    counts = {dataset.name: _images(dataset, grid, results, found) for dataset in grid.datasets_read()}
+    counts = {
+        dataset.name: _images(dataset, grid, results, found) for dataset in grid.datasets_read()
+    }
     _add_bytes(found, grid, counts, runs)
-    rates = grid.catalog.table("throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN))
+    rates = grid.catalog.table(
+        "throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN)
+    )
     stated = {row["architecture"]: row for row in rates}
     seen = {name: _seen(grid, name, counts) for name in grid.datasets}
     gathered = provenance.load()
@@ -104,7 +110,9 @@ def count_jobs(config: Mapping) -> dict[str, int]:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     table = re.search(r"^job +count.*\n-.*\n((?:\w+ +\d+.*\n)+)", done.stdout, re.MULTILINE)
     if done.returncode or table is None:
-        raise UserError(f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}")
+        raise UserError(
+            f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}"
+        )
     counts = dict(line.split()[:2] for line in table[1].splitlines())
     return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
 
@@ -129,17 +137,23 @@ def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequenc
             found.download += model.source.get("size", weights[name])
     images = sum(counts[d.name] for d in datasets if d.storage == "array")
     pixels = sum(geometry.size**2 for geometry in set(map(grid.geometry, grid.models)))
-    encoded = sum(part.get("size", 0) for d in datasets if d.storage == "encoded" for part in d.sources)
+    encoded = sum(
+        part.get("size", 0) for d in datasets if d.storage == "encoded" for part in d.sources
+    )
     tuned = [run for run in runs if run.method != PRETRAINED]
     stored = sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in tuned)
     found.disk = {
         "archives": raw,
         "prepared images": 3 * pixels * images + encoded,
-        "pretrained weights": sum((1 + bool(model.source)) * weights[name] for name, model in grid.models.items()),
+        "pretrained weights": sum(
+            (1 + bool(model.source)) * weights[name] for name, model in grid.models.items()
+        ),
         "checkpoints, at most": round(stored),
     }
     if missing := ", ".join(name for name, size in weights.items() if not size):
-        found.unknown.append(f"the entries of {missing} do not state parameters, so their checkpoints are not included")
+        found.unknown.append(
+            f"the entries of {missing} do not state parameters, so their checkpoints are not included"
+        )
 
 
 def _rates(
@@ -227,7 +241,11 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
         file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
         if file.is_file() and (made := provenance.read(record)) and made["rule"] != IMPORTED:
             facts = read_json(file)
-            total += facts["images"] if stage == "finetune" else sum(d["n"] for d in facts["datasets"].values())
+            total += (
+                facts["images"]
+                if stage == "finetune"
+                else sum(d["n"] for d in facts["datasets"].values())
+            )
             seconds += made["seconds"]
     return total / seconds if seconds else None
 
@@ -280,7 +298,9 @@ def _shared_fisher(grid: Grid, counts: Mapping[str, int]) -> list[tuple[str, int
         if shared and grid.reference.images_per_class is not None:
             classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
             images_of_proxy = min(images_of_proxy, grid.reference.images_per_class * classes)
-        jobs += [(model, min(most, images_of_proxy)) for most, _ in sorted(shared) for _ in grid.seeds]
+        jobs += [
+            (model, min(most, images_of_proxy)) for most, _ in sorted(shared) for _ in grid.seeds
+        ]
     return jobs
 
 
@@ -309,7 +329,9 @@ def _hours(found: Plan, kind: str) -> str:
     without = [name for name, (rates, _) in found.rates.items() if kind not in rates]
     if len(without) == len(found.rates):
         return "hours unknown"
-    return f"{found.hours[kind]:,.1f} hours of one device" + (f", without {', '.join(without)}" if without else "")
+    return f"{found.hours[kind]:,.1f} hours of one device" + (
+        f", without {', '.join(without)}" if without else ""
+    )
 
 
 def lines(found: Plan, grid: Grid) -> list[str]:
@@ -329,8 +351,12 @@ def lines(found: Plan, grid: Grid) -> list[str]:
     ]
     for name, model in grid.models.items():
         size = model.source and in_bytes(model.source.get("size", FLOAT * (model.parameters or 0)))
-        text.append(f"  {name}: {', '.join([size or 'trained here', model.licence, *['gated'] * model.gated])}")
-    text.append("Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)")
+        text.append(
+            f"  {name}: {', '.join([size or 'trained here', model.licence, *['gated'] * model.gated])}"
+        )
+    text.append(
+        "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)"
+    )
     for name, (rates, where) in found.rates.items():
         shown = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())
         text.append(f"  {name}: {shown or 'no jobs have run and no rate is stated'} ({where})")

@@ -13,7 +13,11 @@ from rib.base.files import write_json
 from rib.records.verify import related
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
-PROFILE = {"@id": "https://w3id.org/ro/wfrun/process/0.5", "name": "Process Run Crate", "version": "0.5"}
+PROFILE = {
+    "@id": "https://w3id.org/ro/wfrun/process/0.5",
+    "name": "Process Run Crate",
+    "version": "0.5",
+}
 
 
 def write_crate(
@@ -31,16 +35,29 @@ def write_crate(
     for path, record in jobs.items():
         for name, digest in (record["inputs"] | record["outputs"]).items():
             entry = files.setdefault(
-                _file_id(name, digest, folder, published), {"name": name, "identifier": _by_hash(digest)}
+                _file_id(name, digest, folder, published),
+                {"name": name, "identifier": _by_hash(digest)},
             )
             entry |= {"contentSize": str(record["sizes"][name])} if name in record["sizes"] else {}
         version = record.get("commit") or "unknown"
         tool = f"#{quote(record['rule'])}-{quote(version)}"
-        tools[tool] = {"name": record["rule"], "softwareVersion": version, "applicationSuite": "ImageNet-RIB"}
-        ids = ([_file_id(*pair, folder, published) for pair in record[key].items()] for key in ("inputs", "outputs"))
+        tools[tool] = {
+            "name": record["rule"],
+            "softwareVersion": version,
+            "applicationSuite": "ImageNet-RIB",
+        }
+        ids = (
+            [_file_id(*pair, folder, published) for pair in record[key].items()]
+            for key in ("inputs", "outputs")
+        )
         used, made = ([{"@id": name} for name in dict.fromkeys(names)] for names in ids)
         what = {"name": f"{record['rule']} {record['job']}".strip(), "startTime": record["started"]}
-        what |= {"endTime": record["ended"], "instrument": {"@id": tool}, "object": used, "result": made}
+        what |= {
+            "endTime": record["ended"],
+            "instrument": {"@id": tool},
+            "object": used,
+            "result": made,
+        }
         actions[f"#{quote(path)}"] = what
     here = {name: entry for name, entry in files.items() if not name.startswith("ni:")}
     elsewhere = {name: entry for name, entry in files.items() if name not in here}
@@ -58,7 +75,9 @@ def write_crate(
     works = {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE, **elsewhere}
     kinds = [("CreativeWork", works), ("Dataset", {"./": root}), ("SoftwareApplication", tools)]
     kinds += [("CreateAction", actions), ("File", here)]
-    graph = [{"@id": name, "@type": kind, **what} for kind, own in kinds for name, what in own.items()]
+    graph = [
+        {"@id": name, "@type": kind, **what} for kind, own in kinds for name, what in own.items()
+    ]
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
 

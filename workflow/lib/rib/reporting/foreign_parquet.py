@@ -68,8 +68,13 @@ def checked_size(file: Path, expected: Expected, most: Size) -> Size:
     texts = _refuse_other_columns(file, schema, expected)
     _refuse_other_rows(file, facts)
     if facts.num_rows > most.rows:
-        raise ValueError(f"{file.name} unpacks to {facts.num_rows} rows, and the limit is {most.rows}")
-    size = sum(facts.num_rows * (POINTER if field.name in texts else -(-field.type.bit_width // 8)) for field in schema)
+        raise ValueError(
+            f"{file.name} unpacks to {facts.num_rows} rows, and the limit is {most.rows}"
+        )
+    size = sum(
+        facts.num_rows * (POINTER if field.name in texts else -(-field.type.bit_width // 8))
+        for field in schema
+    )
     _refuse_larger(file, size, most)
     _refuse_larger(file, _size_of_pages(file, facts), most)
     parquet = pq.ParquetFile(file, read_dictionary=texts)
@@ -84,7 +89,9 @@ def checked_size(file: Path, expected: Expected, most: Size) -> Size:
 
 def _refuse_larger(file: Path, size: int, most: Size) -> None:
     if size > most.size:
-        raise ValueError(f"{file.name} unpacks to {size} bytes or more, and the limit is {most.size}")
+        raise ValueError(
+            f"{file.name} unpacks to {size} bytes or more, and the limit is {most.size}"
+        )
 
 
 def _refuse_other_columns(file: Path, schema: pa.Schema, expected: Expected) -> list[str]:
@@ -96,7 +103,9 @@ def _refuse_other_columns(file: Path, schema: pa.Schema, expected: Expected) -> 
         raise ValueError(f"{file.name} lacks the column {lacking[0]!r}")
     for name, kind in kinds.items():
         if kind is None:
-            raise ValueError(f"{file.name} has the column {name[:50]!r} of another type than numbers and texts")
+            raise ValueError(
+                f"{file.name} has the column {name[:50]!r} of another type than numbers and texts"
+            )
         wanted = expected.kinds.get(name, kind)
         if kind != wanted and not (wanted == NUMBER and kind == WHOLE):
             raise ValueError(f"in {file.name}, the column {name[:50]!r} is {kind}, not {wanted}")

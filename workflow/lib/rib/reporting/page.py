@@ -34,7 +34,9 @@ CLOCK = "%Y-%m-%d %H:%M UTC"
 PIXELS = 0.6  # page pixels per pixel of a figure
 MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
 
-Cell = tuple[str, object]  # displayed text, and sort key: a number, a text, or None for running text
+Cell = tuple[
+    str, object
+]  # displayed text, and sort key: a number, a text, or None for running text
 NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
 bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
@@ -79,15 +81,27 @@ def write_page(
         cells: what explains each cell of RI (rib.analysis.cells), if it is known.
     """
     tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
-    fits, labels = read_table(fit), {name: labels_of(about[name]) for name in ("models", "methods", "datasets")}
+    fits, labels = (
+        read_table(fit),
+        {name: labels_of(about[name]) for name in ("models", "methods", "datasets")},
+    )
     if not (made := list(provenance.of_jobs(records).values())):
-        raise UserError(f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them.")
+        raise UserError(
+            f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them."
+        )
     run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
-    of_targets = read_table(ri if partial else analyses.get("seeds_ri", ri))  # a preview's seeds_ri lacks some runs
+    of_targets = read_table(
+        ri if partial else analyses.get("seeds_ri", ri)
+    )  # a preview's seeds_ri lacks some runs
     views = page_views(means, of_targets, accuracies, about, colours or {}) if figures else {}
     explained = read_json(cells) if cells else {"images": []}
     explained["images"] = [(labels["datasets"][name], *more) for name, *more in explained["images"]]
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options = {
+        "autoescape": True,
+        "undefined": jinja2.StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
     templates.filters["texts"] = lambda rows: [[shown for shown, _ in row] for row in rows]
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
@@ -106,14 +120,26 @@ def write_page(
         bundle=bundle() if views else "",
         cells=explained if cells else None,
         unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
-        fitted=int(fits["method"].isin([name for name, method in about["methods"].items() if method["can_fit"]]).sum()),
+        fitted=int(
+            fits["method"]
+            .isin([name for name, method in about["methods"].items() if method["can_fit"]])
+            .sum()
+        ),
         fewest_seeds=FEWEST_SEEDS,
-        inside=changes_inside(analyses["in_distribution"], about) if "in_distribution" in analyses else [],
+        inside=changes_inside(analyses["in_distribution"], about)
+        if "in_distribution" in analyses
+        else [],
         files=more_files,
         run=run,
-        cost_per_mri=run["seconds"] / len(means) if len(means) and not partial else None,  # a preview lacks some mRI
+        cost_per_mri=run["seconds"] / len(means)
+        if len(means) and not partial
+        else None,  # a preview lacks some mRI
         method_rows=method_rows(about),
-        corrupt={name: read_json(Path(path))["corrupt"] for name, path in prepared.items() if Path(path).is_file()},
+        corrupt={
+            name: read_json(Path(path))["corrupt"]
+            for name, path in prepared.items()
+            if Path(path).is_file()
+        },
         cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
@@ -147,7 +173,9 @@ def answer(mri: pd.DataFrame, about: Mapping) -> str:
         names = [known[kind][row[kind[:-1]]]["label"] for kind in known if len(about[kind]) > 1]
         ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
     above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
-    pairs = f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
+    pairs = (
+        f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
+    )
     counts = f"; of {pairs} {above} have an interval above 0, {below} below" * (len(rows) > 1)
     changes = " to ".join(dict.fromkeys(ends))
     return (
@@ -162,14 +190,18 @@ def changes_inside(path: Path, about: Mapping) -> list[str]:
     table, found = read_table(path), []
     for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
         before, after = (
-            percent(part.min()) if len(part) == 1 else f"{percent(part.min())} to {percent(part.max())}"
+            percent(part.min())
+            if len(part) == 1
+            else f"{percent(part.min())} to {percent(part.max())}"
             for part in (rows["before"], rows["after"])
         )
         found.append(f"{about['methods'][method]['label']}: {before} % before, {after} % after")
     return found
 
 
-def _figures(paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]) -> list[dict[str, object]]:
+def _figures(
+    paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]
+) -> list[dict[str, object]]:
     texts = [path.read_text(encoding="utf-8").strip() for path in captions]
     with ThreadPoolExecutor() as pool:
         images = pool.map(_webp, paths)
@@ -180,7 +212,9 @@ def _figures(paths: Sequence[Path], captions: Iterable[Path], questions: Mapping
             "question": questions.get(path.stem, next(iter(QUESTIONS))),
             "data": data,
             "alt": text.split(". ")[0],
-            "caption": publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})["body"],
+            "caption": publish_parts(
+                text, writer="html5", settings_overrides={"raw_enabled": False}
+            )["body"],
         }
         for path, text, (width, data) in zip(paths, texts, images, strict=True)
     ]
@@ -209,20 +243,36 @@ def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> lis
     found = []
     for name, path in paths.items():
         entry, table = known[name], read_table(path)
-        parts = [(key, part if isinstance(part, dict) else {"value": part}) for key, part in entry["columns"].items()]
+        parts = [
+            (key, part if isinstance(part, dict) else {"value": part})
+            for key, part in entry["columns"].items()
+        ]
         if name == "accuracy":
             runs = [*RUN_COLUMNS, "fit", "unfinished"]
             table = table.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
             datasets = [dataset for dataset in about["datasets"] if dataset in table]
-            parts += [(about["datasets"][name]["label"], {"value": name, "form": "number"}) for name in datasets]
+            parts += [
+                (about["datasets"][name]["label"], {"value": name, "form": "number"})
+                for name in datasets
+            ]
         if "fit" in table:
             parts.append(("Fit (%)", {"value": "fit", "form": "fit"}))
-        header = [text for key, part in parts for text in ([key, interval] if "interval" in part else [key])]
+        header = [
+            text
+            for key, part in parts
+            for text in ([key, interval] if "interval" in part else [key])
+        ]
         lines = _labelled(table, about).to_dict("records")
         rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
-        note = f"{entry['note']} {few[0].upper()}{few[1:]}." if (few := few_objects(table)) else entry["note"]
+        note = (
+            f"{entry['note']} {few[0].upper()}{few[1:]}."
+            if (few := few_objects(table))
+            else entry["note"]
+        )
         if (question := entry.get("question")) not in QUESTIONS:
-            raise UserError(f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}.")
+            raise UserError(
+                f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}."
+            )
         shown = {"title": entry["title"], "note": note, "file": path.name, "question": question}
         shown["open"] = entry.get("open", False)
         found.append({**shown, "header": header, "rows": rows})
@@ -234,7 +284,9 @@ def _cells(line: Mapping, part: Mapping) -> list[Cell]:
     value = line[part["value"]]
     if value != value:  # NaN
         return [NONE] * (2 if "interval" in part else 1)
-    usual = "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
+    usual = (
+        "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
+    )
     form = part.get("form", usual)
     cell = (FORMS[form](value), value)
     if "interval" not in part:
@@ -249,7 +301,9 @@ def method_rows(about: Mapping) -> list[list[Cell]]:
     rows = []
     for name, entry in about["methods"].items():
         settings = ", ".join(f"{key} {value}" for key, value in entry["settings"].items())
-        rows.append([(entry["label"], name), (settings or "none of its own", None), (entry["source"], None)])
+        rows.append(
+            [(entry["label"], name), (settings or "none of its own", None), (entry["source"], None)]
+        )
     return rows
 
 
@@ -270,7 +324,9 @@ FORMS = {
     "signed": lambda value: points(value).replace("-", MINUS),  # a difference
     "number": percent,
     "fit": fit_percent,
-    "decimals": lambda value: f"{value:.3f}".replace("-", MINUS),  # of order 1, for which one decimal is too coarse
+    "decimals": lambda value: f"{value:.3f}".replace(
+        "-", MINUS
+    ),  # of order 1, for which one decimal is too coarse
     "count": "{:,.0f}".format,  # pandas reads those of a column with missing values as floats
     "p": "{:.2g}".format,
     "text": str,
@@ -288,17 +344,28 @@ def run_facts(records: list[dict]) -> dict:
     """
     rules = dict.fromkeys(record["rule"] for record in records)
     machine = "{processor}, {system}, Python {python}"
-    spans = sorted((datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records)
+    spans = sorted(
+        (datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records
+    )
     return {
-        "stage_rows": [_stage_row(rule, [record for record in records if record["rule"] == rule]) for rule in rules],
+        "stage_rows": [
+            _stage_row(rule, [record for record in records if record["rule"] == rule])
+            for rule in rules
+        ],
         "jobs": len(records),
         "seconds": sum(record["seconds"] for record in records),
         "busy": _covered(spans),
         "started": f"{spans[0][0]:{CLOCK}}",
         "ended": f"{max(start + length for start, length in spans):{CLOCK}}",
-        "commits": Counter(record.get("commit") or "not run from a git checkout" for record in records).most_common(),
-        "machines": Counter(machine.format(**record["machine"]) for record in records).most_common(),
-        "versions": Counter(" ".join(pair) for record in records for pair in record["versions"].items()).most_common(),
+        "commits": Counter(
+            record.get("commit") or "not run from a git checkout" for record in records
+        ).most_common(),
+        "machines": Counter(
+            machine.format(**record["machine"]) for record in records
+        ).most_common(),
+        "versions": Counter(
+            " ".join(pair) for record in records for pair in record["versions"].items()
+        ).most_common(),
         "mixed": _mixed(records),
         "accepted": sum("accepted" in record for record in records),
     }
@@ -308,8 +375,14 @@ def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
     """Total costs of the jobs of a stage, and the maximum of a single job."""
     seconds = [record["seconds"] for record in records]
     times = (sum(seconds), max(seconds), sum(record["cpu_seconds"] for record in records))
-    sizes = (max(record["peak_memory"] for record in records), sum(sum(r["sizes"].values()) for r in records))
-    costs = [*((duration(value), value) for value in times), *((in_bytes(value), value) for value in sizes)]
+    sizes = (
+        max(record["peak_memory"] for record in records),
+        sum(sum(r["sizes"].values()) for r in records),
+    )
+    costs = [
+        *((duration(value), value) for value in times),
+        *((in_bytes(value), value) for value in sizes),
+    ]
     return [(stage, stage), (f"{len(records):,}", len(records)), *costs]
 
 
@@ -320,7 +393,8 @@ def _mixed(records: list[dict]) -> list[str]:
         for name, value in {**record["versions"], **record["machine"]}.items():
             found.setdefault(name, {}).setdefault(value, {})[record["rule"]] = None  # ordered set
     return [
-        f"{name} " + ", ".join(f"{value} ({', '.join(stages)})" for value, stages in sorted(values.items()))
+        f"{name} "
+        + ", ".join(f"{value} ({', '.join(stages)})" for value, stages in sorted(values.items()))
         for name, values in found.items()
         if len(values) > 1
     ]

@@ -36,7 +36,9 @@ def write_paper(
         shutil.copyfile(path, outputs[path.name])
     stands = f"Figures and tables of the paper (arXiv 2410.21582) as this run of the family {family['title']} has them."
     if family["name"] != PAPERS:
-        stands += f" **The family is a stand-in for ImageNet-RIB's datasets.** {family['limits'] or ''}"
+        stands += (
+            f" **The family is a stand-in for ImageNet-RIB's datasets.** {family['limits'] or ''}"
+        )
     rows = ["| of the paper | shows | files | state |", "|---|---|---|---|"]
     for row in parts:
         links = ", ".join(f"[{name}]({name})" for name in made[row["of_paper"]])

@@ -30,7 +30,10 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
     """
     shutil.rmtree(folder, ignore_errors=True)
     *others, page = jobs
-    named, makers = {job.name: job for job in others}, {path: job.name for job in others for path in job.output}
+    named, makers = (
+        {job.name: job for job in others},
+        {path: job.name for job in others for path in job.output},
+    )
     needs = {job.name: {makers[path] for path in _files(job) if path in makers} for job in others}
     uses, order = Counter(chain.from_iterable(needs.values())), TopologicalSorter(needs)
     order.prepare()
@@ -38,7 +41,9 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
     running: dict[Future, str] = {}
     reasons = {}
     while order.is_active():
-        ready = sorted([*ready, *order.get_ready()], key=lambda name: -uses[name])  # first what most jobs wait for
+        ready = sorted(
+            [*ready, *order.get_ready()], key=lambda name: -uses[name]
+        )  # first what most jobs wait for
         while ready and len(running) < AT_ONCE:
             name = ready.pop(0)
             running[_start(call, named[name])] = name
@@ -52,7 +57,9 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
             except SystemExit as error:
                 if name == "compute_metrics":
                     raise
-                said = error.code if isinstance(error.code, str) else reason(Path(named[name].log[0]))
+                said = (
+                    error.code if isinstance(error.code, str) else reason(Path(named[name].log[0]))
+                )
                 reasons[name] = said or "it failed"
     _keep_made(page, folder, {**partial, "left_out": {**dict(partial["left_out"]), **reasons}})
     _ended(_start(call, page), page.name)
@@ -90,9 +97,17 @@ def _keep_made(page, folder: str, partial: Mapping) -> None:
     """Leave what is not in the folder out of what the page shows."""
     made, cfg = {str(path) for path in Path(folder).rglob("*")}, page.params.cfg
     paths = zip(cfg["analyses"], page.input.analyses, strict=True)
-    given = {name: it if isinstance(it, str) else [*filter(made.__contains__, it)] for name, it in page.input.items()}
-    given["captions"] = [it for it in page.input.captions if f"{folder}/figures/{Path(it).stem}.png" in made]
-    files = {title: [it for it in of if f"{folder}/tables/{it}" in made] for title, of in cfg["more_files"].items()}
+    given = {
+        name: it if isinstance(it, str) else [*filter(made.__contains__, it)]
+        for name, it in page.input.items()
+    }
+    given["captions"] = [
+        it for it in page.input.captions if f"{folder}/figures/{Path(it).stem}.png" in made
+    ]
+    files = {
+        title: [it for it in of if f"{folder}/tables/{it}" in made]
+        for title, of in cfg["more_files"].items()
+    }
     analyses = [name for name, path in paths if path in made]
     cfg |= {"analyses": analyses, "more_files": files, "partial": partial}
     page.input = type(page.input)(fromdict=given)

@@ -8,7 +8,9 @@ from rib.base.progress import log
 from rib.records import provenance
 
 
-def publish(*, files: Sequence[Path], source: str, folder: str, grids: str, outputs: Mapping[str, Path]) -> None:
+def publish(
+    *, files: Sequence[Path], source: str, folder: str, grids: str, outputs: Mapping[str, Path]
+) -> None:
     """Copy files of a grid, and remove from the folder what was published there of other grids.
 
     Args:
@@ -22,7 +24,9 @@ def publish(*, files: Sequence[Path], source: str, folder: str, grids: str, outp
         shutil.copyfile(file, outputs[str(file.relative_to(source))])
     published = {Path(folder) / name for name in outputs}
     _remove_old_page(Path(folder))
-    remove_other_grids([Path(folder) / part for part in ("tables", "figures")], published, Path(grids))
+    remove_other_grids(
+        [Path(folder) / part for part in ("tables", "figures")], published, Path(grids)
+    )
 
 
 def remove_other_grids(folders: Iterable[Path], published: Collection[Path], grids: Path) -> None:
@@ -36,7 +40,9 @@ def remove_other_grids(folders: Iterable[Path], published: Collection[Path], gri
         _remove_from(folder, published, names_of_grids)
 
 
-def _remove_from(folder: Path, published: Collection[Path], names_of_grids: Collection[str]) -> None:
+def _remove_from(
+    folder: Path, published: Collection[Path], names_of_grids: Collection[str]
+) -> None:
     records = sorted(folder.glob(f"*{provenance.ENDING}"))
     recorded = {Path(file) for path in records for file in _outputs_of(path)}
     for path in _files_in(folder):

@@ -11,7 +11,11 @@ from rib.jobs.job import begun, reason
 from rib.jobs.parent_run import is_held, jobs_of_others
 from rib.records import provenance
 
-OF_METHODS = {"finetune", "merge", "evaluate"}  # stages in which the time of a job depends on its method
+OF_METHODS = {
+    "finetune",
+    "merge",
+    "evaluate",
+}  # stages in which the time of a job depends on its method
 
 
 def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: str) -> None:
@@ -24,10 +28,16 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
     """
     running = at_work()
     jobs_at_once = jobs_of_others() or jobs_at_once
-    missing = (log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file())
-    of_reports = (str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place)))
+    missing = (
+        log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file()
+    )
+    of_reports = (
+        str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place))
+    )
     said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
-    failed = [f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message]
+    failed = [
+        f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message
+    ]
     print_lines(*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed)
 
 
@@ -37,7 +47,9 @@ def log_of(record: str) -> str:
     return f"{re.sub('^data/raw', 'logs/download', re.sub('^results', 'logs', job))}.log"
 
 
-def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int) -> list[str]:
+def status(
+    cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int
+) -> list[str]:
     """Text lines about the progress.
 
     Args:
@@ -61,11 +73,21 @@ def status(cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_
     lines.append(f"started but not ended: {_jobs(len(running))}")
     lines += [f"  {last}" for _, last in sorted(running.items())]
     if left or unknown:
-        about = f"about {duration(left / jobs_at_once)} with {_jobs(jobs_at_once)} at once" if left else "unknown"
-        more = f", not counting {_jobs(unknown)} of kinds that have no finished job yet" if unknown else ""
+        about = (
+            f"about {duration(left / jobs_at_once)} with {_jobs(jobs_at_once)} at once"
+            if left
+            else "unknown"
+        )
+        more = (
+            f", not counting {_jobs(unknown)} of kinds that have no finished job yet"
+            if unknown
+            else ""
+        )
         lines.append(f"time left: {about}{more}")
     else:
-        lines.append("nothing is missing up to the rows of runs; `snakemake -n` says whether tables and page are made")
+        lines.append(
+            "nothing is missing up to the rows of runs; `snakemake -n` says whether tables and page are made"
+        )
     return lines
 
 
@@ -85,9 +107,14 @@ def at_work() -> dict[str, str]:
     """Last log line, by log file, of each job that is running, or was stopped and can resume."""
     logs, over = begun()
     stopped = {
-        log: "" if is_held(it.with_suffix(".lock")) else " (stopped, or on another machine)" for it, log in logs.items()
+        log: "" if is_held(it.with_suffix(".lock")) else " (stopped, or on another machine)"
+        for it, log in logs.items()
     }
-    return {log: _last_line(Path(log)) + stopped[log] for folder, log in logs.items() if folder not in over}
+    return {
+        log: _last_line(Path(log)) + stopped[log]
+        for folder, log in logs.items()
+        if folder not in over
+    }
 
 
 def _last_line(log: Path) -> str:

@@ -41,14 +41,18 @@ def page_views(
         colours: of methods, by name.
     """
     own = [about["shown_size"], "all"]  # the pretrained model has the latter
-    mri, ri, accuracy = (table[table["size"].isin(own)] for table in (mri[mri["size"] == own[0]], ri, accuracy))
+    mri, ri, accuracy = (
+        table[table["size"].isin(own)] for table in (mri[mri["size"] == own[0]], ri, accuracy)
+    )
     if mri.empty:
         return {}
     accuracy = with_intervals(accuracy, about["config"]["statistics"]["confidence"])
     means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
     values = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
     ri = ri[ri["size"] == own[0]]
-    ri = ri.assign(**{end: ri[end].where(~ri.duplicated(RUN, keep=False)) for end in ("ci_low", "ci_high")})
+    ri = ri.assign(
+        **{end: ri[end].where(~ri.duplicated(RUN, keep=False)) for end in ("ci_low", "ci_high")}
+    )
     changes = pd.concat([_means(ri, values), means[[*RUN, *values]]], ignore_index=True)
     return {
         "tradeoff": _tradeoff(changes, means, accuracy, about, colours),
@@ -79,9 +83,15 @@ def _labelled(table: DataFrame, about: Mapping) -> DataFrame:
     """Labels in place of names, in the order of the run; the column `run` keeps the names."""
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
     for column, kind in KINDS.items():
-        order = {PRETRAINED: -1, **{name: place for place, name in enumerate(about[kind])}, MEAN: len(about[kind])}
+        order = {
+            PRETRAINED: -1,
+            **{name: place for place, name in enumerate(about[kind])},
+            MEAN: len(about[kind]),
+        }
         if column in table:
-            table = table.sort_values(column, key=lambda names, order=order: names.map(order), kind="stable")
+            table = table.sort_values(
+                column, key=lambda names, order=order: names.map(order), kind="stable"
+            )
             labels = labels_of(about[kind])
             table[column] = [labels.get(name, name) for name in table[column]]
     return table.reset_index(drop=True)
@@ -92,13 +102,21 @@ def _chart(table: DataFrame, **first: str | None) -> tuple[alt.Chart, list[alt.P
     params = []
     for column, value in first.items():
         shown = [name for name in dict.fromkeys(table[column]) if name != NO_TARGET]
-        select = alt.binding_select(options=[None, *shown], labels=["all", *shown], name=f"{column.capitalize()} ")
+        select = alt.binding_select(
+            options=[None, *shown], labels=["all", *shown], name=f"{column.capitalize()} "
+        )
         params.append(alt.param(name=column, value=value, bind=select))
     formats = dict.fromkeys(table.select_dtypes("number"), "number")
-    data = alt.Data(values=table.round(3).to_csv(index=False), format=alt.CsvDataFormat(type="csv", parse=formats))
+    data = alt.Data(
+        values=table.round(3).to_csv(index=False),
+        format=alt.CsvDataFormat(type="csv", parse=formats),
+    )
     # The pretrained model is part of every choice of methods and targets.
     absent = {"method": PRETRAINED, "target": NO_TARGET}
-    chosen = (f"({name} === null || indexof([{name}, '{absent.get(name)}'], datum.{name}) >= 0)" for name in first)
+    chosen = (
+        f"({name} === null || indexof([{name}, '{absent.get(name)}'], datum.{name}) >= 0)"
+        for name in first
+    )
     return alt.Chart(data).transform_filter(" && ".join(chosen)), params
 
 
@@ -109,22 +127,35 @@ def _spec(chart: alt.TopLevelMixin, params: list[alt.Parameter], description: st
     return {**made, "params": [param.param.to_dict() for param in params] + made.get("params", [])}
 
 
-def _shown(table: DataFrame, value: str, low: str, high: str, text_of: Callable[[float], str]) -> list[str]:
+def _shown(
+    table: DataFrame, value: str, low: str, high: str, text_of: Callable[[float], str]
+) -> list[str]:
     """Number and interval, as a hover shows them; Vega gets their text, since it would round in its own way."""
     rows = table[[value, low, high]].itertuples(index=False)
     return [text_of(a) + (f", {text_of(b)} to {text_of(c)}" if b == b else "") for a, b, c in rows]
 
 
-def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: Mapping, colours: Mapping) -> dict:
+def _tradeoff(
+    changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: Mapping, colours: Mapping
+) -> dict:
     columns = ["on_target", "on_target_low", "on_target_high"]
     names = dict(zip(("accuracy", "low", "high"), columns, strict=True))
     runs = accuracy[accuracy["dataset"] == accuracy["target"]].rename(columns=names)
     table = changes.merge(pd.concat([part[[*RUN, *columns]] for part in (runs, means)]), on=RUN)
-    origin = means.drop_duplicates("model")[["model", "on_target_before"]].set_axis(["model", "on_target"], axis=1)
-    table = pd.concat([table, origin.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)], ignore_index=True)
-    table = table.assign(on=_shown(table, *columns, percent), change=_shown(table, "ri", "ci_low", "ci_high", points))
+    origin = means.drop_duplicates("model")[["model", "on_target_before"]].set_axis(
+        ["model", "on_target"], axis=1
+    )
+    table = pd.concat(
+        [table, origin.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)],
+        ignore_index=True,
+    )
+    table = table.assign(
+        on=_shown(table, *columns, percent), change=_shown(table, "ri", "ci_low", "ci_high", points)
+    )
     base, params = _chart(_labelled(table, about), model=None, method=None, target=MEAN)
-    named = {about["methods"][name]["label"]: own for name, own in colours.items()} | {PRETRAINED: "#252525"}
+    named = {about["methods"][name]["label"]: own for name, own in colours.items()} | {
+        PRETRAINED: "#252525"
+    }
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
     bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
     colour, inside = (kind("method:N", scale=scale, **bottom) for kind in (alt.Color, alt.Fill))
@@ -132,13 +163,19 @@ def _tradeoff(changes: DataFrame, means: DataFrame, accuracy: DataFrame, about: 
     y = alt.Y("ri:Q", title="mRI, or RI of the chosen target (points)")
     own = {"shape": alt.Shape("model:N", **bottom)} if table["model"].nunique() > 1 else {}
     fill = alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85))
-    tips = [*TIPS, alt.Tooltip("on:N", title="on the target (%)"), alt.Tooltip("change:N", title="mRI or RI")]
+    tips = [
+        *TIPS,
+        alt.Tooltip("on:N", title="on the target (%)"),
+        alt.Tooltip("change:N", title="mRI or RI"),
+    ]
     bars = base.mark_rule(opacity=0.5, strokeWidth=2)
     chart = alt.layer(
         base.transform_sample(1).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
         bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
         bars.encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
-        base.mark_point(size=110).encode(x=x, y=y, color=colour, fill=inside, fillOpacity=fill, tooltip=tips, **own),
+        base.mark_point(size=110).encode(
+            x=x, y=y, color=colour, fill=inside, fillOpacity=fill, tooltip=tips, **own
+        ),
     )
     said = "Accuracy on the target against the change of accuracy on the other datasets, with confidence intervals."
     return _spec(chart.properties(width="container", height=340), params, said)
@@ -150,11 +187,19 @@ def _ri_matrix(changes: DataFrame, about: Mapping) -> dict:
     marks = [f"{points(ri)}{UNFINISHED * (n > 0)}" for ri, n in numbers]
     table = changes.assign(text=marks, shown=_shown(changes, "ri", "ci_low", "ci_high", points))
     table["fitted"] = changes["fit"].map(fit_percent)
-    table = _labelled(table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about)
-    table["row"] = table["method"] if table["model"].nunique() == 1 else table["model"] + ", " + table["method"]
+    table = _labelled(
+        table.assign(dark=(~changes["ri"].between(-0.65 * limit, 0.85 * limit)).astype(int)), about
+    )
+    table["row"] = (
+        table["method"]
+        if table["model"].nunique() == 1
+        else table["model"] + ", " + table["method"]
+    )
     tips = [*TIPS, alt.Tooltip("shown:N", title="RI"), alt.Tooltip("fitted:N", title="fit (%)")]
     colours, first = alt.Scale(domain=[-limit, 0, limit], range=CHANGES), _first(table, "model")
-    return _matrix(table, "ri", "target", colours, "RI (points)", tips, model=first, method=None, target=None)
+    return _matrix(
+        table, "ri", "target", colours, "RI (points)", tips, model=first, method=None, target=None
+    )
 
 
 def _accuracy_matrix(accuracy: DataFrame, about: Mapping) -> dict:
@@ -165,9 +210,19 @@ def _accuracy_matrix(accuracy: DataFrame, about: Mapping) -> dict:
     on = [f" on {target}" * (target != NO_TARGET) for target in table["target"]]
     table["row"] = own + table["method"] + on
     tuned = table[table["target"] != NO_TARGET]
-    tips = [*TIPS, "dataset:N", alt.Tooltip("shown:N", title="accuracy (%)"), alt.Tooltip("n:Q", title="images")]
-    colours, first = alt.Scale(domain=[0, 100], scheme="blues"), {name: _first(tuned, name) for name in RUN[:2]}
-    return _matrix(table, "accuracy", "dataset", colours, "accuracy (%)", tips, **first, target=None)
+    tips = [
+        *TIPS,
+        "dataset:N",
+        alt.Tooltip("shown:N", title="accuracy (%)"),
+        alt.Tooltip("n:Q", title="images"),
+    ]
+    colours, first = (
+        alt.Scale(domain=[0, 100], scheme="blues"),
+        {name: _first(tuned, name) for name in RUN[:2]},
+    )
+    return _matrix(
+        table, "accuracy", "dataset", colours, "accuracy (%)", tips, **first, target=None
+    )
 
 
 def _first(table: DataFrame, column: str) -> str | None:
@@ -176,7 +231,13 @@ def _first(table: DataFrame, column: str) -> str | None:
 
 
 def _matrix(
-    table: DataFrame, value: str, column: str, colours: alt.Scale, title: str, tips: list, **first: str | None
+    table: DataFrame,
+    value: str,
+    column: str,
+    colours: alt.Scale,
+    title: str,
+    tips: list,
+    **first: str | None,
 ) -> dict:
     """Coloured cells with their text, a row for each `row`; `first` are the values that are chosen at first."""
     base, params = _chart(table, **first)

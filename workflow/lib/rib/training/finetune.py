@@ -96,15 +96,21 @@ def finetune(
     proxy = load_proxy(reference, view) if reference else None
     seen = [dataset and Images.of(dataset, preprocessing, device) for dataset in (images, proxy)]
     if training and training.augmentation:
-        seen[0].inputs.augmentation = Augmentation(training.augmentation, images.images[[0]].shape[1], run.seed)
+        seen[0].inputs.augmentation = Augmentation(
+            training.augmentation, images.images[[0]].shape[1], run.seed
+        )
     n = len(images.labels)
     steps = training.total_steps(n, len(whole.labels)) if training else 0
     text = text_folder and load_text(model_folder, text_folder, device)
     information = safetensors.torch.load_file(shared_fisher) if shared_fisher else None
-    set_up(method, Task(model, *seen, run.seed, text, information), run, compute.gradient_checkpointing)
+    set_up(
+        method, Task(model, *seen, run.seed, text, information), run, compute.gradient_checkpointing
+    )
     if training:
         with rescued(saved, rescue, "the method's or the family's entry"):
-            rows, changed = train(method, pretrained, training, run, device, saved, snapshots, steps, watch)
+            rows, changed = train(
+                method, pretrained, training, run, device, saved, snapshots, steps, watch
+            )
         write_history(rows, history)
     else:
         changed = method.state_delta(pretrained)
@@ -113,17 +119,26 @@ def finetune(
     safetensors.torch.save_file(xor_compress(changed, pretrained), checkpoint)
     found = {"train_images": n, "steps": steps, "images": steps and training.images_seen(steps, n)}
     found["fit"] = measure_fit(run, model_folder, checkpoint, images, device)
-    write_json(manifest, {"device": device.type, "label_space": images.space.digest, **found, **method.facts})
+    write_json(
+        manifest,
+        {"device": device.type, "label_space": images.space.digest, **found, **method.facts},
+    )
 
 
 def load_start(
-    model_folder: Path, method: FineTuning, start: Mapping[str, Path], run: Run, device: torch.device
+    model_folder: Path,
+    method: FineTuning,
+    start: Mapping[str, Path],
+    run: Run,
+    device: torch.device,
 ) -> tuple[nn.Module, dict[str, Tensor], dict]:
     """The network that training starts from, the pretrained state dict, and the preprocessing; see `finetune`."""
     model, facts = load(model_folder, device, method.dropout, method.drop_path)
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if start and apply(model, dict.fromkeys(start, 1.0), start) is not model:
-        raise UserError(f"method {run.method} can't start from '{next(iter(start))}', which trains a prompt.")
+        raise UserError(
+            f"method {run.method} can't start from '{next(iter(start))}', which trains a prompt."
+        )
     return model, pretrained, facts["preprocessing"]
 
 
@@ -142,15 +157,23 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
 
     Raises a ValueError if it has none, or the method would update BatchNorm statistics in both passes.
     """
-    if method.batch_norm == "train" and any(isinstance(layer, BATCH_NORM) for layer in model.modules()):
-        raise ValueError("BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false")
+    if method.batch_norm == "train" and any(
+        isinstance(layer, BATCH_NORM) for layer in model.modules()
+    ):
+        raise ValueError(
+            "BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false"
+        )
     with suppress(AttributeError, AssertionError):
         getattr(model, "visual", model).set_grad_checkpointing()
     if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
-        raise ValueError("the network has no gradient checkpointing; set compute.gradient_checkpointing to false")
+        raise ValueError(
+            "the network has no gradient checkpointing; set compute.gradient_checkpointing to false"
+        )
 
 
-def measure_fit(run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, device: torch.device) -> float:
+def measure_fit(
+    run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, device: torch.device
+) -> float:
     """Accuracy of the stored checkpoint on the training images, as it is evaluated: 0 to 1, of at most 5,000 images."""
     part = first_images(images, FIT_IMAGES)
     fit = accuracy_of(checkpoint, model_folder, part, FIT_BATCH, device, f"fit of {run}")
@@ -159,7 +182,12 @@ def measure_fit(run: Run, model_folder: Path, checkpoint: Path, images: Prepared
 
 
 def accuracy_of(
-    checkpoint: Path, model_folder: Path, images: PreparedDataset, batch_size: int, device: torch.device, what: str
+    checkpoint: Path,
+    model_folder: Path,
+    images: PreparedDataset,
+    batch_size: int,
+    device: torch.device,
+    what: str,
 ) -> float:
     """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1; `what` labels the progress bar."""
     inputs = Inputs.of(images, read_json(model_folder / "model.json")["preprocessing"], device)
@@ -222,7 +250,9 @@ def train(
     """
     n = len(method.inputs)
     if method.whole_batches and training.micro < min(n, training.batch_size):
-        raise UserError(f"method {run.method} compares all images of a batch; set training.micro_batch_size to all.")
+        raise UserError(
+            f"method {run.method} compares all images of a batch; set training.micro_batch_size to all."
+        )
     steps = method.steps = steps or training.total_steps(n, n)
     of_epoch = training.steps_per_epoch(n)
     trainable = dict(method.trainable())
@@ -235,7 +265,9 @@ def train(
     first, skipped, rows, sums, good = state.restore()
     method.step = first * of_epoch + skipped
     rates = list(learning_rates(method.lr, steps, training))
-    kept = [(-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)]
+    kept = [
+        (-(-steps * place // len(snapshots)), path) for place, path in enumerate(snapshots, start=1)
+    ]
     watch = watch or (lambda *progress: None)
     watch(rows, training.images_seen(method.step, n), None, good, device)
     progress = Progress(desc=f"training {run}", total=training.images_seen(steps, n), unit="image")
@@ -250,7 +282,9 @@ def train(
             method.step += 1
             progress.update(len(batch))
             for path in [path for step, path in kept if step == method.step]:
-                safetensors.torch.save_file(xor_compress(method.state_delta(pretrained), pretrained), path)
+                safetensors.torch.save_file(
+                    xor_compress(method.state_delta(pretrained), pretrained), path
+                )
             state.save_if_due(epoch, len(sums), rows, sums, good)
         good = _finite_changes(method, pretrained, torch.stack(sums)[:, :-1], epoch, run, good)
         *means, norm = (torch.stack(sums).sum(dim=0) / sum(map(len, batches))).tolist()
@@ -263,12 +297,19 @@ def train(
 
 
 def _finite_changes(
-    method: FineTuning, pretrained: Mapping[str, Tensor], sums: Tensor, epoch: int, run: Run, good: Mapping
+    method: FineTuning,
+    pretrained: Mapping[str, Tensor],
+    sums: Tensor,
+    epoch: int,
+    run: Run,
+    good: Mapping,
 ) -> dict[str, Tensor]:
     """Changed tensors after an epoch; checked only once per epoch, to avoid a GPU synchronisation at every step."""
     if not sums.isfinite().all():
         step = method.step - len(sums) + int((~sums.isfinite()).any(dim=1).nonzero()[0]) + 1
-        raise DivergenceError(run, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good)
+        raise DivergenceError(
+            run, f"the loss at epoch {epoch + 1}, step {step}", method.lr, epoch, good
+        )
     changed = method.state_delta(pretrained)
     for name, tensor in changed.items():
         if not tensor.isfinite().all():  # the last step's loss was finite, but its update is not
@@ -276,7 +317,9 @@ def _finite_changes(
     return {name: tensor.clone() for name, tensor in changed.items()}
 
 
-def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings) -> Tensor:
+def _step(
+    method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings
+) -> Tensor:
     """Take one step; return loss, cross-entropy (with label smoothing) and accuracy of the batch before it, and the norm
     of its gradient before clipping: (4,).
 
@@ -302,7 +345,9 @@ def _step(method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training:
     if training.clip_norm is not None:
         norm = nn.utils.clip_grad_norm_(trained, training.clip_norm)
     else:
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in trained if parameter.grad is not None]
+        )
     method.update(optimizer)
     return torch.cat([total, norm.to(total).view(1)])
 

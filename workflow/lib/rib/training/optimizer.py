@@ -7,11 +7,17 @@ from rib.base.errors import UserError
 from rib.methods.base import FineTuning
 from rib.training.settings import TrainingSettings
 
-OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw", "lion": "lion"}  # timm's names; its `sgd` has Nesterov momentum
+OPTIMIZERS = {
+    "sgd": "momentum",
+    "adamw": "adamw",
+    "lion": "lion",
+}  # timm's names; its `sgd` has Nesterov momentum
 FUSED = ("sgd", "adamw")  # with a fused CUDA kernel
 
 
-def make_optimizer(method: FineTuning, training: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    method: FineTuning, training: TrainingSettings, device: torch.device
+) -> torch.optim.Optimizer:
     """Optimiser of a method's trained parameters, which alone require gradients.
 
     A group's learning rate is that of the schedule times its `lr_scale`, if it has one. Raises a UserError if the

@@ -60,26 +60,43 @@ def pretrain(
             "give the model's entry a test dataset with other images."
         )
     torch.manual_seed(how["seed"])
-    model = build(entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"])
+    model = build(
+        entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"]
+    )
     model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
     method.setup(Task(model, Images.of(dataset, entry["preprocessing"], device), None, how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    given = {key: how[key] for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")}
+    given = {
+        key: how[key]
+        for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")
+    }
     # Only the fraction bounds the warm-up, and BatchNorm needs whole batches.
     training = TrainingSettings(**given, warmup_steps=math.inf, micro_batch_size=ALL)
     with rescued(saved, rescue, "pretrain of the model's entry"):
         rows, _ = train(method, first, training, run, device, saved)
     write_history(rows, history)
     trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
-    facts = {"source": {"pretrain": how}, "num_classes": num_classes, "head": {"from": "pretrained"}}
+    facts = {
+        "source": {"pretrain": how},
+        "num_classes": num_classes,
+        "head": {"from": "pretrained"},
+    }
     write_model(model, entry, facts | {"trained": trained}, weights, description)
 
 
-def _tested(model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device) -> dict:
+def _tested(
+    model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device
+) -> dict:
     """Accuracy on held-out images, in percent."""
     inputs = Inputs.of(test, entry["preprocessing"], device)
     right = int(correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}").sum())
-    log.info("%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name)
-    return {"dataset": test.name, "images": len(test.labels), "accuracy": round(100 * right / len(test.labels), 6)}
+    log.info(
+        "%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name
+    )
+    return {
+        "dataset": test.name,
+        "images": len(test.labels),
+        "accuracy": round(100 * right / len(test.labels), 6),
+    }

@@ -16,13 +16,19 @@ class TrainingSettings:
     momentum: float
     weight_decay: float  # of SGD an L2 penalty, otherwise decoupled
     warmup_steps: float  # maximum number of linear warm-up steps
-    warmup_fraction: float  # maximum fraction of warm-up steps; the smaller of the two limits applies
+    warmup_fraction: (
+        float  # maximum fraction of warm-up steps; the smaller of the two limits applies
+    )
     epochs: int | None = None  # passes over the target; None if `steps` is given
     steps: int | None = None
-    subset_length: str = "steps"  # a subset of the target is trained for as many `steps` or `epochs` as the whole
+    subset_length: str = (
+        "steps"  # a subset of the target is trained for as many `steps` or `epochs` as the whole
+    )
     optimizer: str = "sgd"
     decay_norm_and_bias: bool = True  # whether weight decay includes biases and the scales of norms
-    layer_decay: float | None = None  # factor of the learning rate per layer from the head down; None for 1
+    layer_decay: float | None = (
+        None  # factor of the learning rate per layer from the head down; None for 1
+    )
     clip_norm: float | None = None  # maximum norm of the gradient; None for no limit
     label_smoothing: float = 0.0
     augmentation: Sequence[str] = ()  # see rib.models.augmentation

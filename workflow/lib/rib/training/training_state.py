@@ -19,13 +19,22 @@ Tensors = Mapping[str, Tensor]
 class TrainingState:
     """Everything that the next step depends on, in one file; a path of None saves nothing."""
 
-    def __init__(self, path: Path | None, model: nn.Module, optimizer: Optimizer, trainable: Tensors, memory: Tensors):
+    def __init__(
+        self,
+        path: Path | None,
+        model: nn.Module,
+        optimizer: Optimizer,
+        trainable: Tensors,
+        memory: Tensors,
+    ):
         self.path, self.model, self.optimizer = path, model, optimizer
         # Trained parameters may lie outside the network, such as a padding prompt; `memory` is the method's.
         self.tensors = {"trainable": trainable, "memory": memory}
         self.saved = time.monotonic()
 
-    def save_if_due(self, epoch: int, step: int, rows: list[dict], sums: list[Tensor], good: Tensors) -> None:
+    def save_if_due(
+        self, epoch: int, step: int, rows: list[dict], sums: list[Tensor], good: Tensors
+    ) -> None:
         """Save if SAVE_EVERY seconds have passed.
 
         In the current epoch, counted from 0, `step` steps were completed, for each of which `sums` has a tensor (4,);
@@ -33,7 +42,11 @@ class TrainingState:
         """
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
-        state = {"place": (epoch, step, rows, sums, good), "random": torch.get_rng_state(), **self.tensors}
+        state = {
+            "place": (epoch, step, rows, sums, good),
+            "random": torch.get_rng_state(),
+            **self.tensors,
+        }
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
@@ -82,7 +95,9 @@ def _write(state: Mapping, path: Path) -> None:
         with open(path, "wb") as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch's own does not say why
+        cause = (
+            error if isinstance(error, OSError) else error.__context__
+        )  # torch's own does not say why
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise

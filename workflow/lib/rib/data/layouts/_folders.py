@@ -82,13 +82,18 @@ def photos_in_folders(
             if objects == SUBFOLDERS:
                 item = replace(item, object_id=f"{dataset.source}/{folder}/{path.parent.name}")
             elif table is not None:
-                item = replace(item, object_id=f"{dataset.source}/{_object_of(image_id, table, objects, dataset)}")
+                item = replace(
+                    item,
+                    object_id=f"{dataset.source}/{_object_of(image_id, table, objects, dataset)}",
+                )
             yield item
     unread.log()
     if strangers:
         said = _strangers(strangers, labels, missing, dataset)
         if strict:
-            raise UserError(f"{said} Rename it, add it to the class file, or take it out of the images.")
+            raise UserError(
+                f"{said} Rename it, add it to the class file, or take it out of the images."
+            )
         log.warning("left out: %s", said)
     refuse_missing({} if partial else missing, len(labels), dataset)
 
@@ -100,7 +105,9 @@ def _read_objects(dataset: DatasetSource, name: str) -> dict[str, str]:
             if PurePosixPath(member).name == name:
                 rows = csv.DictReader(io.StringIO(read().decode("utf-8-sig", errors="replace")))
                 if not {"image", "object"} <= set(rows.fieldnames or ()):
-                    raise UserError(f"{dataset}, {member}: the file needs the columns image and object.")
+                    raise UserError(
+                        f"{dataset}, {member}: the file needs the columns image and object."
+                    )
                 return {row["image"]: row["object"] for row in rows}
     raise UserError(
         f"{dataset}: there is no file {name}, which `objects` in the dataset's settings names; add it beside the class "
@@ -110,21 +117,31 @@ def _read_objects(dataset: DatasetSource, name: str) -> dict[str, str]:
 
 def _object_of(image_id: str, objects: Mapping[str, str], name: str, dataset: DatasetSource) -> str:
     if not objects.get(image_id):
-        raise UserError(f"{dataset}: {name} names no object of the image {image_id}; add a line for it.")
+        raise UserError(
+            f"{dataset}: {name} names no object of the image {image_id}; add a line for it."
+        )
     return objects[image_id]
 
 
 def _strangers(
-    strangers: Mapping[str, int], labels: Collection[str], missing: Collection[str], dataset: DatasetSource
+    strangers: Mapping[str, int],
+    labels: Collection[str],
+    missing: Collection[str],
+    dataset: DatasetSource,
 ) -> str:
     """Message about photos in unknown folders; suggests a similar class name, preferably of a class without images."""
     place = min(strangers)
     name = PurePosixPath(place).name
-    near = [*difflib.get_close_matches(name, missing, 1), *difflib.get_close_matches(name, labels, 1)]
+    near = [
+        *difflib.get_close_matches(name, missing, 1),
+        *difflib.get_close_matches(name, labels, 1),
+    ]
     where = f"the folder {dataset}/{place}" if name else f"{dataset}, outside any folder,"
     more = f" (the first of {len(strangers)} such folders)" if len(strangers) > 1 else ""
     meant = f"; did you mean '{near[0]}'?" if near else "."
-    return f"{where} contains {strangers[place]} images and matches none of the classes{more}{meant}"
+    return (
+        f"{where} contains {strangers[place]} images and matches none of the classes{more}{meant}"
+    )
 
 
 def refuse_missing(missing: Collection[str], wanted: int, dataset: DatasetSource) -> None:

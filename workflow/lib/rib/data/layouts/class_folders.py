@@ -13,7 +13,9 @@ from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import photos_in_folders
 
 
-def items(dataset: DatasetSource, *, partial: bool = False, objects: str | None = None) -> Iterator[Item]:
+def items(
+    dataset: DatasetSource, *, partial: bool = False, objects: str | None = None
+) -> Iterator[Item]:
     """Yield every image in a folder of the label space, in archive order.
 
     Args:
@@ -26,5 +28,9 @@ def items(dataset: DatasetSource, *, partial: bool = False, objects: str | None 
         UserError: a class has no image (unless partial), a folder is not a class, or an image has no object.
     """
     labels = {key: label for label, key in enumerate(dataset.space.keys)}
-    whole_and_own = len(dataset.space.keys) == dataset.space.num_classes and not labels.keys() <= set(imagenet_wnids())
-    return photos_in_folders(dataset, labels, strict=whole_and_own, partial=partial, objects=objects)
+    whole_and_own = len(
+        dataset.space.keys
+    ) == dataset.space.num_classes and not labels.keys() <= set(imagenet_wnids())
+    return photos_in_folders(
+        dataset, labels, strict=whole_and_own, partial=partial, objects=objects
+    )

@@ -24,11 +24,15 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
         if wnid not in labels or not part.endswith(".tar"):
             continue
         missing.pop(wnid, None)
-        for name, read in archive_members(archive / part, file=io.BytesIO(read_part())):  # one tar in memory at a time
+        for name, read in archive_members(
+            archive / part, file=io.BytesIO(read_part())
+        ):  # one tar in memory at a time
             path = PurePosixPath(name)
             image_id = f"{wnid}/{path.name}"
             if unread.is_photo(path) and image_id not in dataset.exclude:
                 photo = Photo(read, f"{dataset}, {name} ({part} in {archive.name})")
-                yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo)
+                yield photo_item(
+                    labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo
+                )
     unread.log()
     refuse_missing(missing, len(labels), dataset)

@@ -25,7 +25,11 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     wanted = set(dataset.space.keys) - set(dataset.exclude)
     found = {}
     for name, read in archive_members(archive):
-        codepoint = "-".join(part for part in PurePosixPath(name).stem.lower().split("-") if part != VARIATION_SELECTOR)
+        codepoint = "-".join(
+            part
+            for part in PurePosixPath(name).stem.lower().split("-")
+            if part != VARIATION_SELECTOR
+        )
         if codepoint in wanted and name.startswith("package/assets/"):
             found[codepoint] = read()
     for label, codepoint in enumerate(dataset.space.keys):

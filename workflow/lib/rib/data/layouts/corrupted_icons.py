@@ -13,7 +13,9 @@ from rib.data.layouts import iconify
 from rib.data.layouts._corruptions import STRENGTHS, corrupt
 
 
-def items(dataset: DatasetSource, *, margin: float, corruptions: list[str], severities: list[int]) -> Iterator[Item]:
+def items(
+    dataset: DatasetSource, *, margin: float, corruptions: list[str], severities: list[int]
+) -> Iterator[Item]:
     """Yield the drawings of `iconify.items` with corruption and severity as slices; noise depends on the image id alone.
 
     Raises:
@@ -21,7 +23,9 @@ def items(dataset: DatasetSource, *, margin: float, corruptions: list[str], seve
     """
     known = [*STRENGTHS, 1, 2, 3, 4, 5]
     if unknown := [value for value in [*corruptions, *severities] if value not in known]:
-        raise UserError(f"{dataset}: corruptions and severities have '{unknown[0]}'; choose from {known}.")
+        raise UserError(
+            f"{dataset}: corruptions and severities have '{unknown[0]}'; choose from {known}."
+        )
     for drawing in iconify.items(dataset, margin=margin):
         for corruption, severity in product(corruptions, severities):
             image_id = f"{corruption}/{severity}/{drawing.image_id}"

@@ -9,7 +9,9 @@ from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._folders import Unread
 
 
-def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[int]) -> Iterator[Item]:
+def items(
+    dataset: DatasetSource, *, corruptions: list[str], severities: list[int]
+) -> Iterator[Item]:
     """Yield every image of the given corruptions and severities (slices) in archive order; a UserError if one is missing.
 
     Args:
@@ -31,7 +33,9 @@ def items(dataset: DatasetSource, *, corruptions: list[str], severities: list[in
                 seen.add(subset)
                 photo = Photo(read, f"{dataset}, {name} ({archive.name})")
                 slices = {"corruption": subset[0], "severity": int(subset[1])}
-                yield photo_item(labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo, **slices)
+                yield photo_item(
+                    labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo, **slices
+                )
     unread.log()
     if missing := sorted("/".join(subset) for subset in wanted - seen):
         raise UserError(

@@ -52,10 +52,14 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
     parts = {PurePosixPath(name).name: read() for name, read in wanted}
     for part in (META, LABELS):
         if part not in parts:
-            raise UserError(f"{dataset}: {kit} contains no {part}; it is not the ILSVRC2012 development kit.")
+            raise UserError(
+                f"{dataset}: {kit} contains no {part}; it is not the ILSVRC2012 development kit."
+            )
     try:
         synsets = loadmat(io.BytesIO(parts[META]), squeeze_me=True)["synsets"]
-        rows = zip(*(synsets[name] for name in ("ILSVRC2012_ID", "WNID", "num_children")), strict=True)
+        rows = zip(
+            *(synsets[name] for name in ("ILSVRC2012_ID", "WNID", "num_children")), strict=True
+        )
         wnid_of = {int(number): str(wnid) for number, wnid, children in rows if int(children) == 0}
         return [wnid_of[int(number)] for number in parts[LABELS].split()]
     except Exception as error:  # SciPy raises many types of exceptions on invalid files

@@ -33,7 +33,9 @@ def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
                 found[path.stem] = read()
     if missing := [name for name in fonts if name not in found]:
         where = ", ".join(archive.name for archive in dataset.archives) or "its source"
-        raise UserError(f"{dataset}: {where} contains no font '{missing[0]}'; correct fonts in its settings.")
+        raise UserError(
+            f"{dataset}: {where} contains no font '{missing[0]}'; correct fonts in its settings."
+        )
     for label, digit in enumerate(dataset.space.keys):
         for name in fonts:
             if (image_id := f"{name}_{digit}") not in dataset.exclude:
@@ -55,10 +57,16 @@ def _ink(digit: str, data: bytes, where: str) -> np.ndarray:
         glyph = Image.new("L", (right - left, bottom - top), 0)
         ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     except (OSError, ValueError) as error:
-        raise UserError(f"{where} can't draw '{digit}' ({error}); remove it from fonts in its settings.") from error
+        raise UserError(
+            f"{where} can't draw '{digit}' ({error}); remove it from fonts in its settings."
+        ) from error
     scale = BITMAP / max(glyph.size)
     glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)
     bitmap.paste(glyph, ((BITMAP - glyph.width) // 2, (BITMAP - glyph.height) // 2))
     side = int(LEVELS**0.5)
-    return (np.asarray(bitmap) >= 128).reshape(BITMAP // side, side, BITMAP // side, side).sum(axis=(1, 3))
+    return (
+        (np.asarray(bitmap) >= 128)
+        .reshape(BITMAP // side, side, BITMAP // side, side)
+        .sum(axis=(1, 3))
+    )

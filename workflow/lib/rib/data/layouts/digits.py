@@ -26,7 +26,13 @@ MEMBER = "sklearn/datasets/data/digits.csv.gz"
 DIGITS = tuple("0123456789")
 SIDE = 8
 GREYS = 3  # bits of a cartoon's lightness: eight flat tones
-INKS = ["#1b1b6b", "#7a1f1f", "#1f5c2e", "#5a2a6b", "#6b4a12"]  # dark colours of a cartoon, to contrast with the paper
+INKS = [
+    "#1b1b6b",
+    "#7a1f1f",
+    "#1f5c2e",
+    "#5a2a6b",
+    "#6b4a12",
+]  # dark colours of a cartoon, to contrast with the paper
 PAPERS = ["#fff4c2", "#d8f0ff", "#ffe0e6", "#e4f5d8", "#f3e6ff"]
 
 
@@ -44,7 +50,9 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
         last: end of the range, exclusive.
     """
     if variant not in VARIANTS:
-        raise UserError(f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}.")
+        raise UserError(
+            f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}."
+        )
     (archive,) = dataset.archives_for("scikit-learn's package")
     if other := [key for key in dataset.space.keys if key not in DIGITS]:
         raise UserError(
@@ -80,19 +88,35 @@ def class_ranks(digits: np.ndarray) -> np.ndarray:
 def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
     """The file's lines: (n, 65) integers."""
     # A source archive has a folder around the file.
-    found = [(name, read()) for name, read in archive_members(archive, lambda n: n.endswith(MEMBER), largest=TABLE)]
+    found = [
+        (name, read())
+        for name, read in archive_members(archive, lambda n: n.endswith(MEMBER), largest=TABLE)
+    ]
     if not found:
         raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
     (name, data), *_ = found
     where = f"{dataset}: {archive}, {name}"
     try:
-        lines = read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name).decode("ascii").splitlines()
+        lines = (
+            read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name)
+            .decode("ascii")
+            .splitlines()
+        )
         table = np.array([[int(float(value)) for value in line.split(",")] for line in lines])
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise UserError(f"{where} is not a table of digits ({error}); fetch the archive again.") from error
+        raise UserError(
+            f"{where} is not a table of digits ({error}); fetch the archive again."
+        ) from error
     whole = table.shape[1:] == (SIDE**2 + 1,)
-    if not whole or table.min() < 0 or table[:, :-1].max() > LEVELS or table[:, -1].max() >= len(DIGITS):
-        raise UserError(f"{where} is not a table with {SIDE**2} ink counts and a digit on each line; fetch it again.")
+    if (
+        not whole
+        or table.min() < 0
+        or table[:, :-1].max() > LEVELS
+        or table[:, -1].max() >= len(DIGITS)
+    ):
+        raise UserError(
+            f"{where} is not a table with {SIDE**2} ink counts and a digit on each line; fetch it again."
+        )
     return table
 
 
@@ -114,7 +138,9 @@ def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """A few flat tones between an ink colour and a paper colour."""
-    smooth = restoration.denoise_bilateral(util.img_as_float64(ink), sigma_color=0.2, sigma_spatial=3, mode="edge")
+    smooth = restoration.denoise_bilateral(
+        util.img_as_float64(ink), sigma_color=0.2, sigma_spatial=3, mode="edge"
+    )
     tones = ImageOps.posterize(Image.fromarray(util.img_as_ubyte(np.clip(smooth, 0, 1))), GREYS)
     black, white = (colours[int(random.integers(len(colours)))] for colours in (INKS, PAPERS))
     return np.asarray(ImageOps.colorize(ImageOps.autocontrast(tones), black=black, white=white))
@@ -126,4 +152,10 @@ def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 
 # Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return (64, 64[, 3]) uint8.
-VARIANTS = {"plain": _plain, "corrupted": _corrupted, "drawn": _drawn, "cartoon": _cartoon, "edges": _edges}
+VARIANTS = {
+    "plain": _plain,
+    "corrupted": _corrupted,
+    "drawn": _drawn,
+    "cartoon": _cartoon,
+    "edges": _edges,
+}

@@ -37,8 +37,12 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     with renderer() as draw:
         for label, codepoint in enumerate(dataset.space.keys):
             if codepoint in names and codepoint not in dataset.exclude:
-                pixels = render(draw, parts[ICONS], names[codepoint], dataset.geometry.size, margin, where)
-                yield Item(names[codepoint], label, f"{dataset.source}/{codepoint}", codepoint, pixels)
+                pixels = render(
+                    draw, parts[ICONS], names[codepoint], dataset.geometry.size, margin, where
+                )
+                yield Item(
+                    names[codepoint], label, f"{dataset.source}/{codepoint}", codepoint, pixels
+                )
 
 
 def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
@@ -48,20 +52,32 @@ def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
         try:
             parts[name] = json.loads(read())
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it again.") from error
+            raise UserError(
+                f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it again."
+            ) from error
     if ICONS not in parts:
-        raise UserError(f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}.")
+        raise UserError(
+            f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}."
+        )
     forms = {
-        ICONS: lambda part: all(isinstance(part.get(key, {}), dict) for key in ("icons", "aliases")) and _fits(part),
-        CHARS: lambda part: all(isinstance(name, str) and name.isprintable() for name in part.values()),
+        ICONS: lambda part: (
+            all(isinstance(part.get(key, {}), dict) for key in ("icons", "aliases")) and _fits(part)
+        ),
+        CHARS: lambda part: all(
+            isinstance(name, str) and name.isprintable() for name in part.values()
+        ),
     }
     for name, part in parts.items():
         if not isinstance(part, dict) or not forms[name](part):
-            raise UserError(f"{dataset}: {archive}, {name} is not in Iconify's icon set format; correct its source.")
+            raise UserError(
+                f"{dataset}: {archive}, {name} is not in Iconify's icon set format; correct its source."
+            )
     return parts
 
 
-def render(draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, where: str) -> np.ndarray:
+def render(
+    draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, where: str
+) -> np.ndarray:
     """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
 
     Raises:
@@ -80,11 +96,20 @@ def render(draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, w
         raise UserError(
             f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
         ) from error
-    return np.ascontiguousarray(np.rot90(pixels[:: steps["vFlip"], :: steps["hFlip"]], -quarters % 4))
+    return np.ascontiguousarray(
+        np.rot90(pixels[:: steps["vFlip"], :: steps["hFlip"]], -quarters % 4)
+    )
 
 
 _BOX = {"width": 16, "height": 16, "left": 0, "top": 0}  # defaults of Iconify's format
-_KINDS = {"body": str, "parent": str, "hFlip": bool, "vFlip": bool, "rotate": int, **dict.fromkeys(_BOX, int | float)}
+_KINDS = {
+    "body": str,
+    "parent": str,
+    "hFlip": bool,
+    "vFlip": bool,
+    "rotate": int,
+    **dict.fromkeys(_BOX, int | float),
+}
 _FARTHEST = 1e6  # units of a drawing
 
 

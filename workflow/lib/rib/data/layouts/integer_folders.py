@@ -26,4 +26,6 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
             f"{dataset}: its layout is for folders named by ImageNet-1K index, but its class {other[0]} is not in "
             "ImageNet-1K; correct its layout or classes."
         )
-    return photos_in_folders(dataset, {str(wnids.index(wnid)): label for label, wnid in enumerate(dataset.space.keys)})
+    return photos_in_folders(
+        dataset, {str(wnids.index(wnid)): label for label, wnid in enumerate(dataset.space.keys)}
+    )

@@ -27,15 +27,23 @@ def items(dataset: DatasetSource, *, border: int, also: dict) -> Iterator[Item]:
     """
     labels = {key: label for label, key in enumerate(dataset.space.keys)}
     if border < 0:
-        raise UserError(f"{dataset}: border is {border}; set a number of pixels of at least 0 in its settings.")
+        raise UserError(
+            f"{dataset}: border is {border}; set a number of pixels of at least 0 in its settings."
+        )
     for folder, key in also.items():
         if key not in dataset.space.keys:
-            raise UserError(f"{dataset}: also names {key}, which is not one of its classes; correct its settings.")
+            raise UserError(
+                f"{dataset}: also names {key}, which is not one of its classes; correct its settings."
+            )
         labels[folder] = labels[key]
 
     def wanted(name: str) -> bool:
         path = PurePosixPath(name)
-        return path.suffix == ".png" and path.parent.parent.name == "images" and path.parent.name in labels
+        return (
+            path.suffix == ".png"
+            and path.parent.parent.name == "images"
+            and path.parent.name in labels
+        )
 
     (archive,) = dataset.archives_for("the zip")
     missing = dict(labels)
