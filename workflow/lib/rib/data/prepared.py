@@ -144,13 +144,16 @@ class PreparedDataset:
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source id (n,), and the unique source ids, as the layout gave them."""
+        """Index of each image's source id (n,), and the unique ids, as the layout gave them."""
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source image (n,), and their unique ids; identical photos have one."""
+        """Index of each image's source image (n,), and the unique ids.
+
+        Identical photos have one source image.
+        """
         declared_of_image, declared = self.declared_sources
         number_of_source: dict[str, int] = {}
         source_of_declared = np.empty(len(declared), declared_of_image.dtype)
