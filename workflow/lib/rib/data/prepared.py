@@ -170,6 +170,7 @@ class PreparedDataset:
 
 
 def _refuse_missing(path: Path) -> None:
+    """Refuse a prepared dataset without one of its files."""
     if not path.is_file():
         manifest = path.with_name("manifest.json")
         raise UserError(f"{path} is missing; delete {manifest} and run again to recreate it.")

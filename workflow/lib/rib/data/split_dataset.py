@@ -53,11 +53,11 @@ def split_dataset(
     identities = read_identities(files.folder / "index.parquet", required=True)
     if dataset.rows is not None:
         identities = identities.take(pa.array(dataset.rows))
-    known = {}
+    inherited = {}
     conflicting = set()
     for source, splits in _earlier_splits(dataset, identities, earlier).items():
         if len(set(splits)) == 1:
-            known[source] = splits[0]
+            inherited[source] = splits[0]
         else:
             conflicting.add(source)
     if conflicting:
@@ -73,7 +73,7 @@ def split_dataset(
             labels[source] = label
     split_of_source = dict.fromkeys(conflicting, LEFT_OUT)
     if labels:
-        split_of_source.update(assign_splits(labels, fractions, known))
+        split_of_source.update(assign_splits(labels, fractions, inherited))
     _write(dataset, split_of_source, table)
 
 

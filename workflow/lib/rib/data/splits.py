@@ -40,7 +40,7 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def assign_splits(
-    labels: Mapping[str, int], fractions: Mapping[str, float], known: Mapping[str, str]
+    labels: Mapping[str, int], fractions: Mapping[str, float], inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """The split of each source image of a dataset, stratified by class.
 
@@ -48,11 +48,11 @@ def assign_splits(
     sources of the dataset. A class with one source is in train, unless another split has a larger
     fraction. There are two exceptions:
 
-    - Known splits are kept, and the other sources compensate as far as possible. If none is left to
-      assign, because the dataset has only m of an earlier dataset's n sources of a class, the
-      splits are a random draw: a split of fraction s has m * s sources on average, with standard
-      deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)). The same holds for the totals. A budget
-      takes sources in an order in which the splits alternate, and is off by about one.
+    - Inherited splits are kept, and the other sources compensate as far as possible. If none is
+      left to assign, because the dataset has only m of an earlier dataset's n sources of a class,
+      the splits are a random draw: a split of fraction s has m * s sources on average, with
+      standard deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)). The same holds for the totals. A
+      budget takes sources in an order in which the splits alternate, and is off by about one.
     - All images of a source are in one split, so an error of one source is an error of as many
       images as it has.
 
@@ -60,15 +60,15 @@ def assign_splits(
         labels: class by source id; for a source in several classes, one of them. Their order
             doesn't matter.
         fractions: of the splits train and select; the rest is test.
-        known: splits of sources shared with other datasets.
+        inherited: splits of sources shared with earlier datasets.
     """
     classes = _shuffled_sources_of_classes(labels)
     sizes = np.array([len(sources) for sources in classes])
-    known_counts = np.array([_count_known(sources, known) for sources in classes])
-    counts = apportion(sizes, fractions, known_counts)
-    split_of_source = {source: known[source] for source in labels if source in known}
-    for sources, free_counts in zip(classes, counts - known_counts, strict=True):
-        free_sources = [source for source in sources if source not in known]
+    inherited_counts = np.array([_count_inherited(sources, inherited) for sources in classes])
+    counts = apportion(sizes, fractions, inherited_counts)
+    split_of_source = {source: inherited[source] for source in labels if source in inherited}
+    for sources, free_counts in zip(classes, counts - inherited_counts, strict=True):
+        free_sources = [source for source in sources if source not in inherited]
         free_splits = _alternating_splits(free_counts)
         split_of_source.update(zip(free_sources, free_splits, strict=True))
     return split_of_source
@@ -85,10 +85,10 @@ def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
     ]
 
 
-def _count_known(sources: Sequence[str], known: Mapping[str, str]) -> list[int]:
-    """How many of some sources are known to be in each of `SPLITS`."""
-    known_splits = [known[source] for source in sources if source in known]
-    return [known_splits.count(split) for split in SPLITS]
+def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> list[int]:
+    """How many of some sources have inherited each of `SPLITS`."""
+    inherited_splits = [inherited[source] for source in sources if source in inherited]
+    return [inherited_splits.count(split) for split in SPLITS]
 
 
 def _alternating_splits(counts: np.ndarray) -> list[str]:
@@ -115,7 +115,7 @@ def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarr
     Args:
         sizes: (classes,) number of sources of each class.
         fractions: of the splits train and select; the rest is test.
-        fixed: (classes, 3) number of sources with a known split, columns as in `SPLITS`.
+        fixed: (classes, 3) number of sources with an inherited split, columns as in `SPLITS`.
 
     Returns:
         (classes, 3) int64, at least `fixed`, with row sums `sizes`.

@@ -176,6 +176,7 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
 
 
 def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
+    """The error of a split without images; `who_has` is `it has`, or names a class."""
     return UserError(
         f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
         "are too few images per class; use protocol paper for this family, or change split or "

@@ -88,17 +88,13 @@ def photos_in_folders(
             photo = Photo(read, f"{dataset}, {name} ({archive.name})")
             source = str(PurePosixPath(image_id).with_suffix(""))
             item = photo_item(labels[folder], image_id, dataset.source, source, photo)
+            object_name = None
             if objects == SUBFOLDERS:
-                object_id = f"{dataset.source}/{folder}/{path.parent.name}"
-                item = replace(item, object_id=object_id)
+                object_name = f"{folder}/{path.parent.name}"
             elif object_of_image is not None:
-                if not object_of_image.get(image_id):
-                    raise UserError(
-                        f"{dataset}: {objects} names no object of the image {image_id}; add a line "
-                        "for it."
-                    )
-                object_id = f"{dataset.source}/{object_of_image[image_id]}"
-                item = replace(item, object_id=object_id)
+                object_name = _object_of(image_id, object_of_image, objects, dataset)
+            if object_name is not None:
+                item = replace(item, object_id=f"{dataset.source}/{object_name}")
             yield item
     unread.log()
     if photos_of_strange_folder:
@@ -130,6 +126,18 @@ def _read_objects(dataset: DatasetSource, file_name: str) -> dict[str, str]:
         f"{dataset}: there is no file {file_name}, which `objects` in the dataset's settings "
         f"names; add it beside the class folders, or set `objects: {SUBFOLDERS}`."
     )
+
+
+def _object_of(
+    image_id: str, object_of_image: Mapping[str, str], file_name: str, dataset: DatasetSource
+) -> str:
+    """The object of an image, from a table; a UserError if the table's file names none."""
+    object_name = object_of_image.get(image_id)
+    if not object_name:
+        raise UserError(
+            f"{dataset}: {file_name} names no object of the image {image_id}; add a line for it."
+        )
+    return object_name
 
 
 def _about_strange_folders(

@@ -109,8 +109,10 @@ def _read(archive: Path, dataset: DatasetSource) -> tuple[np.ndarray, np.ndarray
     try:
         file = gzip.GzipFile(fileobj=io.BytesIO(compressed))
         text = read_limited(file, TABLE, archive, member).decode("ascii")
-        lines = text.splitlines()
-        table = np.array([[int(float(number)) for number in line.split(",")] for line in lines])
+        rows = []
+        for line in text.splitlines():
+            rows.append([int(float(number)) for number in line.split(",")])
+        table = np.array(rows)
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UserError(
             f"{file_name} is not a table of digits ({error}); fetch the archive again."
@@ -146,6 +148,7 @@ def _is_table_of_digits(table: np.ndarray) -> bool:
 
 
 def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
+    """The digit as it is."""
     return ink
 
 
