@@ -43,7 +43,7 @@ def decrypted_members(
     names = []
     if password and _program():
         names = [name for name, _ in archive_members(path, wanted)]
-    if not _are_plain(names):
+    if not names or not _suit_unzip(names):
         yield from archive_members(path, wanted, password=(variable, password))
         return
     with zipfile.ZipFile(path) as archive:
@@ -57,11 +57,12 @@ def decrypted_members(
                 yield member.filename, partial(_skip_to, member, decrypted, path)
 
 
-def _are_plain(names: Sequence[str]) -> bool:
-    """Whether there are names of files that `unzip` can't misinterpret; it would read no others."""
-    if not names or len(set(names)) < len(names):
-        return False
-    return all(name.isascii() and name.isprintable() and not name.startswith("-") for name in names)
+def _suit_unzip(names: Sequence[str]) -> bool:
+    """Whether `unzip` can be asked for files by their names: it can't misinterpret any of them."""
+    has_repetitions = len(set(names)) < len(names)
+    return not has_repetitions and all(
+        name.isascii() and name.isprintable() and not name.startswith("-") for name in names
+    )
 
 
 def _skip_to(member: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], path: Path) -> bytes:
@@ -92,16 +93,15 @@ def _decrypt(
     Raises:
         UserError: the password is wrong, or a file is not what the zip's directory states.
     """
-    with (
-        _start_unzip(path, members, password) as process,
-        contextlib.ExitStack() as at_end,
-    ):
-        at_end.callback(process.kill)
-        for member in members:
-            content = process.stdout.read(member.file_size)
-            if len(content) < member.file_size or zlib.crc32(content) != member.CRC:
-                raise _unreadable(process, path, member.filename, variable)
-            yield member.filename, content
+    with _start_unzip(path, members, password) as process:
+        try:
+            for member in members:
+                content = process.stdout.read(member.file_size)
+                if len(content) < member.file_size or zlib.crc32(content) != member.CRC:
+                    raise _unreadable(process, path, member.filename, variable)
+                yield member.filename, content
+        finally:
+            process.kill()
 
 
 def _start_unzip(
