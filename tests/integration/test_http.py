@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,8 +179,8 @@ def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(
     real = fetching._curl
 
     def curl(*args):
-        code, status, said = real(*args)
-        return (says, status, said) if status == "416" else (code, status, said)
+        ended = real(*args)
+        return replace(ended, code=says) if ended.http_status == "416" else ended
 
     monkeypatch.setattr(fetching, "_curl", curl)
     begin(b"y" * size)

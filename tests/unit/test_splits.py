@@ -16,7 +16,7 @@ from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO
 from rib.data.prepared import PreparedDataset
 from rib.data.split_dataset import EarlierSplit, split_dataset
-from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, parts_of, read_split
+from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.training import VIEW
@@ -99,7 +99,7 @@ def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, t
     )  # so that each class can have a training image
     fractions = {"train": train / 100, "select": select / 100}
     labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
-    counts = tally(labels, parts_of(labels, fractions, {}))
+    counts = tally(labels, assign_splits(labels, fractions, {}))
     assert (counts.sum(axis=1) == sizes).all() and (counts[:, 0] > 0).all()
     assert off(counts, fractions).max() < 1 and off(counts.sum(axis=0), fractions).max() < 1
 
@@ -107,12 +107,12 @@ def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, t
 @given(st.lists(st.integers(1, 3), min_size=4, max_size=12))
 def test_totals_take_no_class_its_last_training_image(sizes):
     labels = {f"s{label}/{i}": label for label, n in enumerate(sizes) for i in range(n)}
-    counts = tally(labels, parts_of(labels, FRACTIONS, {}))
+    counts = tally(labels, assign_splits(labels, FRACTIONS, {}))
     assert (counts[:, 0] > 0).all() and off(counts, FRACTIONS).max() < 1
 
 
 def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
-    counts = tally(labels := sources(29, 1000), parts_of(labels, FRACTIONS, {}))
+    counts = tally(labels := sources(29, 1000), assign_splits(labels, FRACTIONS, {}))
     assert set(counts[:, 0]) == {17, 18} and counts[:, 1:].min() == 5 and counts[:, 1:].max() == 6
     assert counts.sum(axis=0).tolist() == [17400, 5800, 5800]
 
@@ -120,7 +120,7 @@ def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
 @given(st.permutations(range(60)))
 def test_the_order_of_rows_says_nothing(order):
     rows = list(sources(15).items())
-    assert parts_of(dict(rows[i] for i in order), FRACTIONS, {}) == parts_of(
+    assert assign_splits(dict(rows[i] for i in order), FRACTIONS, {}) == assign_splits(
         dict(rows), FRACTIONS, {}
     )
 
@@ -136,7 +136,7 @@ def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
     ]
     known, fitted = {}, 0
     for labels in datasets:
-        parts = parts_of(labels, FRACTIONS, known)
+        parts = assign_splits(labels, FRACTIONS, known)
         assert parts.keys() == labels.keys()
         assert all(parts[source] == known.get(source, parts[source]) for source in labels)
         for label in set(labels.values()):
@@ -239,7 +239,7 @@ def test_a_dataset_without_identical_photos_is_split_as_by_its_ids_alone(tmp_pat
     labels = sources(29)
     table = pq.read_table(split_of(prepared(tmp_path / "a", labels)))
     assert table.column_names == ["source_id", "part", "images"]
-    assert dict(zip(*table.select([0, 1]).to_pydict().values(), strict=True)) == parts_of(
+    assert dict(zip(*table.select([0, 1]).to_pydict().values(), strict=True)) == assign_splits(
         labels, FRACTIONS, {}
     )
 

@@ -4,9 +4,10 @@ from rib.base.text import printable
 
 
 class UserError(Exception):
-    """An error that the user can correct. The message is one sentence: what is wrong, where, and what to do.
+    """An error that the user can correct.
 
-    It is printable wherever it is shown, also if it quotes names that others chose.
+    The message is one sentence: what is wrong, where, and what to do. It is printable wherever it
+    is shown, also if it quotes names that others chose.
     """
 
     def __init__(self, message: str):

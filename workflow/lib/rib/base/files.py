@@ -23,20 +23,34 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20  # bytes read at once
 
 
-def from_home(path: str, where: str) -> Path:
-    """Expand `~` at the start of a path; raise a UserError if the home folder is unknown."""
+def from_home(path: str, source: str) -> Path:
+    """Expand `~` at the start of a path.
+
+    Args:
+        path: as the user wrote it.
+        source: where the user wrote it, for messages.
+
+    Raises:
+        UserError: the home folder is unknown.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{where}: the home folder in {path} is unknown; write the full path."
+            f"{source}: the home folder in {path} is unknown; write the full path."
         ) from error
 
 
 def file_hash(
     path: Path, algorithm: str, count: Callable[[int], object] = lambda size: None
 ) -> bytes:
-    """Digest of a file, read in chunks to limit memory; `count` is called with the bytes of each."""
+    """Digest of a file, read in chunks to limit memory.
+
+    Args:
+        path: the file.
+        algorithm: a name that hashlib has.
+        count: called with the number of bytes of each chunk.
+    """
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
@@ -50,45 +64,63 @@ def sha256(path: Path, count: Callable[[int], object] = lambda size: None) -> st
     return file_hash(path, "sha256", count).hex()
 
 
-def verify_digest(path: Path, pinned: str, what: str) -> None:
-    """Raise a UserError if a file lacks a pinned digest, `sha512-<base64>` (npm's integrity) or `sha256:<hex>`."""
-    algorithm, expected = re.split("[:-]", pinned, maxsplit=1)
-    digest = file_hash(path, algorithm)
-    found = digest.hex() if ":" in pinned else base64.b64encode(digest).decode()
-    if found != expected:
+def verify_digest(path: Path, pinned: str, name: str) -> None:
+    """Refuse a file that lacks a pinned digest.
+
+    Args:
+        path: the file.
+        pinned: `sha512-<base64>` (npm's integrity) or `sha256:<hex>`.
+        name: the dataset or model, for messages.
+
+    Raises:
+        UserError: the digest of the file is another.
+    """
+    algorithm, pinned_digest = re.split("[:-]", pinned, maxsplit=1)
+    hash_of_file = file_hash(path, algorithm)
+    is_hex = ":" in pinned
+    digest = hash_of_file.hex() if is_hex else base64.b64encode(hash_of_file).decode()
+    if digest != pinned_digest:
         raise UserError(
-            f"{what}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {found}, but the catalogue "
-            f"pins {expected}; the file is truncated or not the published one. Delete it if it is in data/raw and run "
-            "again; if it still differs, ask its publisher before changing the pin."
+            f"{name}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {digest}, but the "
+            f"catalogue pins {pinned_digest}; the file is truncated or not the published one. "
+            "Delete it if it is in data/raw and run again; if it still differs, ask its publisher "
+            "before changing the pin."
         )
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON with sorted keys and a final newline, so that equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+def write_json(path: Path, content: object) -> None:
+    """Write JSON with sorted keys and a final newline, so that equal contents give equal bytes."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text to a temporary file in the same folder, then rename it, so that readers never see a partial file."""
+    """Write text to a temporary file in the same folder, then rename it.
+
+    So readers never see a partial file.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, path)
 
 
-def write_table(path: Path, table: "DataFrame", numbers: str = "%.6f") -> None:
-    """Write a table as CSV without its index, so that equal tables give equal bytes on every system.
+def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> None:
+    """Write a table as CSV without its index: equal tables give equal bytes on every system.
 
     Texts are printable and no formulas, see `rib.base.text.printable_cell`, whoever chose them.
     """
-    shown = table.copy(deep=False)
-    for position, kind in enumerate(table.dtypes):
-        if kind.kind == "O":  # texts, or categories of them
+    printable_table = table.copy(deep=False)
+    for position, column_type in enumerate(table.dtypes):
+        if column_type.kind == "O":  # texts, or categories of them
             cells = table.iloc[:, position].tolist()
-            printed = [printable_cell(cell) if isinstance(cell, str) else cell for cell in cells]
-            if printed != cells:
-                shown.isetitem(position, printed)
+            printable_cells = [
+                printable_cell(cell) if isinstance(cell, str) else cell for cell in cells
+            ]
+            if printable_cells != cells:
+                printable_table.isetitem(position, printable_cells)
     header = [printable_cell(str(name)) for name in table.columns]
-    text = shown.to_csv(index=False, header=header, float_format=numbers, lineterminator="\n")
+    text = printable_table.to_csv(
+        index=False, header=header, float_format=float_format, lineterminator="\n"
+    )
     write_text(path, text)
 
 
@@ -103,21 +135,34 @@ def read_json(path: Path) -> dict:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder, not a link to one, that belongs to this user and is closed to everybody else."""
-    found = folder.lstat()
-    return (
-        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    )
+    """Whether a path is a folder of this user that is closed to everybody else.
+
+    A link to a folder is none.
+    """
+    status = folder.lstat()
+    is_folder = stat.S_ISDIR(status.st_mode)
+    is_of_this_user = status.st_uid == os.geteuid()
+    is_open_to_others = bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    return is_folder and is_of_this_user and not is_open_to_others
 
 
-def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
-    """Log how many bytes a job will write; raise a UserError if there is less free disk space."""
+def refuse_full_disk(folder: Path, size: int, task: str) -> None:
+    """Log how many bytes a job will write, and refuse a disk with less free space.
+
+    Args:
+        folder: on the disk.
+        size: in bytes.
+        task: what the job does, such as `preparing digits`, for messages.
+
+    Raises:
+        UserError: there is less free space.
+    """
     free = shutil.disk_usage(folder).free
-    log.info("%s writes %s; %s are free", what, in_bytes(needed), in_bytes(free))
-    if free < needed:
+    log.info("%s writes %s; %s are free", task, in_bytes(size), in_bytes(free))
+    if free < size:
         raise UserError(
-            f"{what} needs {in_bytes(needed)} of disk space, but {in_bytes(free)} are free; free some space, or move "
-            "the project to a larger disk."
+            f"{task} needs {in_bytes(size)} of disk space, but {in_bytes(free)} are free; free "
+            "some space, or move the project to a larger disk."
         )
 
 

@@ -1,4 +1,6 @@
-"""A process of its own for input that others made and that may crash it, or take any time and memory.
+"""A process of its own for input that others made.
+
+Such input may crash it, or take any time and memory.
 
 The module that does the work calls `answer_requests` when it is run as a program; whoever needs an
 answer opens it with `limited_process`. The process ends with the one that started it.
@@ -49,16 +51,9 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
     It raises TooSlowError or ProcessFailedError, and then can't be used again. The system may have
     no limit on memory; the limit on time always holds.
     """
-    connection, other = Pipe()
-    with other:
-        numbers = (other.fileno(), limits.seconds, limits.memory)
-        command = [sys.executable, "-P", "-m", module, *map(str, numbers)]
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
-        environment["PYTHONPATH"] = os.pathsep.join(folders)
-        process = subprocess.Popen(
-            command, env=environment, pass_fds=[other.fileno()], stderr=subprocess.DEVNULL
-        )
+    connection, connection_of_process = Pipe()
+    with connection_of_process:
+        process = _start(module, connection_of_process.fileno(), limits)
     with process, connection:
         try:
             yield lambda request: _ask(process, connection, request, limits)
@@ -66,19 +61,46 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
             process.kill()
 
 
+def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen:
+    """Start the program of a module, which answers at a file descriptor; see `answer_requests`."""
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    arguments = [str(descriptor), str(limits.seconds), str(limits.memory)]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        env=environment,
+        pass_fds=[descriptor],
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def _ask(
     process: subprocess.Popen, connection: Connection, request: bytes, limits: Limits
 ) -> bytes:
+    """Send a request and wait for the answer.
+
+    Raises:
+        TooSlowError: it took more than the limits of time.
+        ProcessFailedError: the process crashed or ended.
+    """
     try:
         connection.send_bytes(request)
         if connection.poll(limits.patience):
             return connection.recv_bytes()
     except (EOFError, OSError):
-        code = process.wait()
-        if code != -signal.SIGXCPU:
-            why = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            raise ProcessFailedError(why) from None
+        exit_code = process.wait()
+        had_no_time_left = exit_code == -signal.SIGXCPU
+        if not had_no_time_left:
+            raise ProcessFailedError(_describe_exit(exit_code)) from None
     raise TooSlowError(f"more than {limits.seconds} s")
+
+
+def _describe_exit(exit_code: int) -> str:
+    """Name of the signal that killed a process, or its exit status."""
+    if exit_code < 0:
+        return signal.Signals(-exit_code).name
+    return f"exit status {exit_code}"
 
 
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
@@ -86,15 +108,18 @@ def answer_requests(answer: Callable[[bytes], bytes]) -> None:
 
     For programs started by `limited_process`, whose arguments are a file descriptor and limits.
     """
-    descriptor, seconds, memory = map(int, sys.argv[1:])
+    descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # no name within a request is that of a file in the project
-    if size := _address_space():
+    size = _address_space()
+    if size is not None:
         _limit(resource.RLIMIT_AS, size + memory)
     _limit(resource.RLIMIT_CORE, 0)
     with Connection(descriptor) as connection, contextlib.suppress(EOFError):
         while True:
             request = connection.recv_bytes()
-            _limit(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + 1 + seconds)
+            times = os.times()
+            seconds_used = int(times.user + times.system) + 1  # rounded up
+            _limit(resource.RLIMIT_CPU, seconds_used + seconds)
             connection.send_bytes(answer(request))
 
 
@@ -104,10 +129,14 @@ def _address_space() -> int | None:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    size = re.search(r"^VmSize:\s+(\d+) kB", status, re.MULTILINE)
-    return 1024 * int(size[1]) if size else None
+    match = re.search(r"^VmSize:\s+(\d+) kB", status, re.MULTILINE)
+    if match is None:
+        return None
+    return 1024 * int(match[1])
 
 
-def _limit(kind: int, value: int) -> None:
+def _limit(rlimit: int, soft_limit: int) -> None:
+    """Set the soft limit of a resource, one of `resource.RLIMIT_...`, of this process."""
     with contextlib.suppress(ValueError, OSError):  # a stricter limit holds, or there is none
-        resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+        _, hard_limit = resource.getrlimit(rlimit)
+        resource.setrlimit(rlimit, (soft_limit, hard_limit))

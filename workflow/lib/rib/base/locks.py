@@ -10,14 +10,17 @@ from filelock import FileLock, Timeout
 from rib.base.errors import UserError
 
 FOREVER = -1  # timeout
-# Errors where the file system has no locks: of NFS without its lock service, of FUSE, of Lustre without `flock`.
+# Errors where the file system has no locks: of NFS without its lock service, of FUSE, of Lustre
+# without `flock`.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 # Errors where something else lies at the place of the file: a link, a folder, a socket.
 NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}
 
 
 def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
-    """Lock a file, which is created if it is missing, until the lock is released or this process ends.
+    """Lock a file, which is created if it is missing.
+
+    The lock is held until it is released or this process ends.
 
     Args:
         path: the file.
@@ -37,8 +40,9 @@ def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:
             raise UserError(
-                f"{path}: its file system has no file locks ({error.strerror}), by which runs and jobs know of each "
-                "other; mount it with them (Lustre: -o flock), or use a folder on another disk."
+                f"{path}: its file system has no file locks ({error.strerror}), by which runs and "
+                "jobs know of each other; mount it with them (Lustre: -o flock), or use a folder "
+                "on another disk."
             ) from error
         if error.errno in NO_FILE:
             raise UserError(

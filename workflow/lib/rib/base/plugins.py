@@ -9,21 +9,28 @@ LIBRARY = Path(__file__).resolve().parents[1]
 
 
 def shipped(name: str) -> Path:
-    """The folder `catalog` or `schemas`: inside of an installed library, beside it in a checkout."""
-    inside = LIBRARY / name
-    return inside if inside.is_dir() else LIBRARY.parents[1] / name
+    """The folder `catalog` or `schemas`.
+
+    It is inside of an installed library, and beside the library in a checkout.
+    """
+    in_library = LIBRARY / name
+    if in_library.is_dir():
+        return in_library
+    return LIBRARY.parents[1] / name
 
 
 def load_module(path: str | Path) -> ModuleType:
-    """Import the module of an algorithm or layout from its file; the library's by its usual name (`rib.methods.ft`)."""
+    """Import the module of an algorithm or layout from its file.
+
+    A module of the library is imported by its usual name (`rib.methods.ft`), another one as
+    `rib_plugin_<name>`.
+    """
     path = Path(path).resolve()
     if path.is_relative_to(LIBRARY):
-        return importlib.import_module(
-            ".".join((LIBRARY.name, *path.relative_to(LIBRARY).with_suffix("").parts))
-        )
+        path_in_package = path.relative_to(LIBRARY.parent).with_suffix("")
+        return importlib.import_module(".".join(path_in_package.parts))
     spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # where dataclasses look for it
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module

@@ -11,7 +11,10 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Make the message of a record one printable line, whatever names it quotes; always true, as a filter."""
+    """Make the message of a record one printable line, whatever names it quotes.
+
+    It is always true, as a filter that passes all records.
+    """
     record.msg = printable(record.getMessage())
     record.args = None
     return True
@@ -38,17 +41,21 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
     stream = file or sys.stdout
     encoding = stream.encoding or "utf-8"
     for line in lines:
-        shown = printable(line).encode(encoding, "backslashreplace").decode(encoding)
+        encodable = printable(line).encode(encoding, "backslashreplace").decode(encoding)
         try:
-            print(shown, file=stream, flush=True)
-        except (
-            BrokenPipeError
-        ):  # whoever read has ended, such as `head`; nothing is said about that at the end either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            print(encodable, file=stream, flush=True)
+        except BrokenPipeError:
+            # Whoever read has ended, such as `head`. What follows goes nowhere, so that Python
+            # prints no error about the pipe at its end either.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
 
 
 class Progress(tqdm):
-    """tqdm's counts, rate and ETA as log lines: at most one every few seconds, none for short tasks."""
+    """tqdm's counts, rate and ETA as log lines.
+
+    There is at most one every few seconds, and none for short tasks.
+    """
 
     def __init__(self, iterable=None, *, desc: str, total: int | None = None, unit: str):
         super().__init__(
@@ -75,9 +82,8 @@ def duration(seconds: float) -> str:
     """Format a duration, for example `2 h 05 min`, `4 min 08 s`, `3.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    all_minutes, seconds_of_minute = divmod(round(seconds), 60)
+    if all_minutes < 60:
+        return f"{all_minutes} min {seconds_of_minute:02d} s"
+    hours, minutes_of_hour = divmod(all_minutes, 60)
+    return f"{hours} h {minutes_of_hour:02d} min"

@@ -10,6 +10,7 @@ images are right. It may be shown as the family's threshold if it is just below:
 unfinished training tells, not the number.
 """
 
+import math
 from decimal import ROUND_HALF_UP, Decimal
 
 TABLE_DECIMALS = 6  # of numbers in tables, see rib.base.files.write_table
@@ -17,31 +18,38 @@ MINUS = "\N{MINUS SIGN}"  # for text that is read rather than computed with
 UNKNOWN = "nan"
 
 
-def rounded(value: float, decimals: int = 1) -> Decimal:
+def rounded(number: float, decimals: int = 1) -> Decimal:
     """A number rounded half away from zero, from the six decimals that tables have.
 
     It is never a negative zero.
     """
-    in_table = Decimal(f"{value:.{TABLE_DECIMALS}f}")
-    return in_table.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP) + 0
+    in_table = Decimal(f"{number:.{TABLE_DECIMALS}f}")
+    step = Decimal(1).scaleb(-decimals)  # 0.1 for one decimal
+    return in_table.quantize(step, ROUND_HALF_UP) + 0
 
 
-def points(value: float) -> str:
+def points(difference: float) -> str:
     """A difference in percentage points with sign and one decimal: `+1.2`, `-10.0`, `+0.0`.
 
     An unknown one is `nan`.
     """
-    return f"{rounded(value):+}" if value == value else UNKNOWN
+    if math.isnan(difference):
+        return UNKNOWN
+    return f"{rounded(difference):+}"
 
 
-def percent(value: float) -> str:
+def percent(number: float) -> str:
     """A number in percent with one decimal: `98.7`; `nan` if unknown."""
-    return f"{rounded(value)}" if value == value else UNKNOWN
+    if math.isnan(number):
+        return UNKNOWN
+    return f"{rounded(number)}"
 
 
-def whole_percent(value: float) -> str:
+def whole_percent(number: float) -> str:
     """A number in percent where a figure has no room for a decimal: `99`; `nan` if unknown."""
-    return f"{rounded(value, 0)}" if value == value else UNKNOWN
+    if math.isnan(number):
+        return UNKNOWN
+    return f"{rounded(number, 0)}"
 
 
 def fit_percent(fit: float) -> str:
@@ -49,7 +57,7 @@ def fit_percent(fit: float) -> str:
 
     An unknown one is empty.
     """
-    if fit != fit:
+    if math.isnan(fit):
         return ""
     highest = Decimal("100.0") if fit >= 100 else Decimal("99.9")
     return f"{min(rounded(fit), highest)}"

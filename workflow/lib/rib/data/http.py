@@ -1,4 +1,4 @@
-"""HTTP downloads with curl: interrupted files are resumed, attempts retried with back-off, mirrors tried in order."""
+"""HTTP downloads with curl: interrupted files are resumed, and mirrors tried in order."""
 
 import errno
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -20,73 +21,118 @@ CONNECT_TIMEOUT = 30  # seconds
 STALL = 60  # seconds below 1 kB/s before an attempt is abandoned
 POLL = 0.5  # seconds between two progress updates
 
-# Exit codes of curl (see EXIT CODES in its manual) after which a retry may succeed: no host or connection, an
-# interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
+# Exit codes of curl (see EXIT CODES in its manual) after which a retry may succeed: no host or
+# connection, an interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
 PASSING = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92}
 NO_RANGE = {33, 36}
 HTTP_ERROR = 22
+OUT_OF_RANGE = "416"
+TOO_MANY_REQUESTS = "429"
 
 
-def fetch(urls: Sequence[str], part: Path, digest: str, size: int | None, what: str) -> None:
-    """Fetch a file from the first mirror that has it; after a failure, `part` keeps what the next run resumes.
+@dataclass(frozen=True)
+class CurlExit:
+    """How one call of curl ended."""
+
+    code: int  # 0 if it succeeded
+    http_status: str
+    message: str
+
+    @property
+    def problem(self) -> str:
+        """What went wrong, if the code is not 0."""
+        if self.code == HTTP_ERROR:
+            return f"HTTP {self.http_status}"
+        return self.message or f"curl ended with {self.code}"
+
+    @property
+    def is_without_range(self) -> bool:
+        """Whether the server can't continue the file where the partial file ends."""
+        return self.code in NO_RANGE or self.http_status == OUT_OF_RANGE
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether a retry may succeed."""
+        is_server_error = self.code == HTTP_ERROR and self.http_status.startswith("5")
+        is_refused_for_now = self.http_status == TOO_MANY_REQUESTS
+        return self.code in PASSING or is_server_error or is_refused_for_now
+
+
+def fetch(
+    urls: Sequence[str], partial_file: Path, digest: str, size: int | None, name: str
+) -> None:
+    """Fetch a file from the first mirror that has it.
 
     Args:
+        partial_file: where the file is written; after a failure, it keeps what the next run
+            resumes.
         digest: pinned digest, see rib.base.files.verify_digest.
         size: in bytes; None if unknown.
+        name: the dataset or model, for messages.
 
     Raises:
         UserError: no URL gave the pinned file; the message says what each gave instead.
     """
     if shutil.which("curl") is None:
         raise UserError(
-            f"{what}: curl is not installed, but is needed to fetch {urls[0]}; install it, then run again."
+            f"{name}: curl is not installed, but is needed to fetch {urls[0]}; install it, then "
+            "run again."
         )
     problems = []
     for url in urls:
-        if (problem := _from(url, part, digest, size, what)) is None:
+        problem = _fetch_from(url, partial_file, digest, size, name)
+        if problem is None:
             return
-        log.warning("%s: %s", what, redacted(f"{url}: {problem}"))
+        log.warning("%s: %s", name, redacted(f"{url}: {problem}"))
         problems.append(f"{url}: {problem}")
     raise UserError(
-        f"{what}: no URL gave the file ({'; '.join(problems)}). Check the network and run again to resume, or put the "
-        "file into a folder listed under `archives` in config.yaml."
+        f"{name}: no URL gave the file ({'; '.join(problems)}). Check the network and run again to "
+        "resume, or put the file into a folder listed under `archives` in config.yaml."
     )
 
 
-def _from(url: str, part: Path, digest: str, size: int | None, what: str) -> str | None:
-    """Fetch from one URL; return None on success, else what went wrong."""
+def _fetch_from(
+    url: str, partial_file: Path, digest: str, size: int | None, name: str
+) -> str | None:
+    """Fetch from one URL; return None on success, else what went wrong at last."""
+    problem = None
     for attempt in range(ATTEMPTS):
-        if attempt:
+        if attempt > 0:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
-        begun = part.stat().st_size if part.exists() else 0
-        code, status, said = (
-            (0, "200", "") if begun and begun == size else _curl(url, part, size, what)
-        )
-        if code == 0:
-            if (problem := _differs(part, digest, what)) is None:
-                return None
-            part.unlink()
-            if not begun:
-                return problem  # the whole file came from this URL, so it is a different file
-            continue  # the beginning came from another URL
-        problem = f"HTTP {status}" if code == HTTP_ERROR else said or f"curl ended with {code}"
-        if code in NO_RANGE or status == "416":
-            part.unlink(missing_ok=True)
-        elif (
-            code not in PASSING
-            and not (code == HTTP_ERROR and status[:1] == "5")
-            and status != "429"
-        ):
+        bytes_before = partial_file.stat().st_size if partial_file.exists() else 0
+        is_complete = bytes_before > 0 and bytes_before == size
+        if not is_complete:
+            ended = _curl(url, partial_file, size, name)
+            if ended.code != 0:
+                problem = ended.problem
+                if ended.is_without_range:
+                    partial_file.unlink(missing_ok=True)
+                elif not ended.is_passing:
+                    return problem
+                continue
+        problem = _difference(partial_file, digest, name)
+        if problem is None:
+            return None
+        partial_file.unlink()
+        if bytes_before == 0:  # all bytes came from this URL, so it has a different file
             return problem
+        # Otherwise the beginning may have come from another URL, so the file is fetched again.
     return problem
 
 
 def run_client(
-    command: Sequence[str], seconds: float, beat: Callable[[bytes], None], **options
-) -> tuple[int, str, str | None]:
-    """Exit code, output and error output of a program; every few seconds, `beat` is called with its output so far.
+    command: Sequence[str], seconds: float, report: Callable[[bytes], None], **options
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, and report its output so far every few seconds.
 
-    Raises an OSError if the program was killed because its file became too large.
+    Args:
+        command: the program and its arguments.
+        seconds: time between two reports.
+        report: called with the output so far, in bytes.
+        options: further arguments of subprocess.Popen.
+
+    Raises:
+        OSError: the program was killed because its file became too large.
     """
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options
@@ -95,58 +141,44 @@ def run_client(
             while True:
                 try:
                     output, errors = process.communicate(timeout=seconds)
-                    if process.returncode == -signal.SIGXFSZ:
-                        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-                    return process.returncode, output, errors
-                except subprocess.TimeoutExpired as running:
-                    beat(running.output or b"")
+                    break
+                except subprocess.TimeoutExpired as still_running:
+                    report(still_running.output or b"")
         finally:
             process.kill()  # if it still runs, because the job is stopped
+    if process.returncode == -signal.SIGXFSZ:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _curl(url: str, part: Path, size: int | None, what: str) -> tuple[int, str, str]:
-    """One attempt: curl's exit code, the HTTP status and curl's message."""
-    command = [
-        *(
-            "curl",
-            "--fail",
-            "--silent",
-            "--show-error",
-            "--location",
-            "--proto",
-            "=http,https",
-            "--continue-at",
-            "-",
-        ),
-        *(
-            "--connect-timeout",
-            str(CONNECT_TIMEOUT),
-            "--speed-limit",
-            "1000",
-            "--speed-time",
-            str(STALL),
-        ),
-        *("--write-out", "%{http_code}", "--output", str(part), "--", url),
-    ]
-    progress = Progress(desc=f"fetching {what}", total=size, unit="B")
+def _curl(url: str, partial_file: Path, size: int | None, name: str) -> CurlExit:
+    """One attempt to fetch the bytes of a file that the partial file lacks."""
+    options = ["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]
+    options += ["--continue-at", "-"]
+    options += ["--connect-timeout", str(CONNECT_TIMEOUT)]
+    options += ["--speed-limit", "1000", "--speed-time", str(STALL)]
+    options += ["--write-out", "%{http_code}", "--output", str(partial_file)]
+    progress = Progress(desc=f"fetching {name}", total=size, unit="B")
 
-    def show(output: bytes) -> None:
-        if part.exists():
-            progress.update(part.stat().st_size - progress.n)
+    def update_progress(output: bytes) -> None:
+        if partial_file.exists():
+            progress.update(partial_file.stat().st_size - progress.n)
 
-    code, status, said = run_client(command, POLL, show, stderr=subprocess.PIPE)
+    ended = run_client(["curl", *options, "--", url], POLL, update_progress, stderr=subprocess.PIPE)
     progress.close()
-    return code, status, " ".join(said.split()).removeprefix(f"curl: ({code}) ")
+    message = " ".join(ended.stderr.split()).removeprefix(f"curl: ({ended.returncode}) ")
+    return CurlExit(code=ended.returncode, http_status=ended.stdout, message=message)
 
 
-def _differs(path: Path, digest: str, what: str) -> str | None:
+def _difference(path: Path, digest: str, name: str) -> str | None:
     """How a file differs from the pinned one; None if it doesn't."""
     try:
-        verify_digest(path, digest, what)
+        verify_digest(path, digest, name)
     except UserError:
         with open(path, "rb") as file:
-            page = file.read(512).lstrip().startswith(b"<")
-        other = f"a different file of {path.stat().st_size} bytes"
-        came = "a web page (a login, a confirmation or an error)" if page else other
-        return f"{came} was received instead of the pinned file"
+            is_web_page = file.read(512).lstrip().startswith(b"<")
+        received = f"a different file of {path.stat().st_size} bytes"
+        if is_web_page:
+            received = "a web page (a login, a confirmation or an error)"
+        return f"{received} was received instead of the pinned file"
     return None

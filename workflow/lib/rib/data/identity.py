@@ -18,8 +18,9 @@ from rib.base.errors import UserError
 from rib.base.progress import log
 
 PHOTO = "photo_sha256"  # column of an index
-AGAIN = "`snakemake --forcerun prepare` notes them"
+REMEDY = "`snakemake --forcerun prepare` notes them"
 STRIP = 1 << 20  # pixels that are hashed at once, to bound the memory
+UNKNOWN = -1  # number of a photo of unknown identity
 
 
 def identity_of(picture: Image.Image | np.ndarray) -> str:
@@ -28,13 +29,15 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
     Args:
         picture: a decoded photo, or a drawing, (height, width) or (height, width, 3) uint8.
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    image = image.convert("RGB")
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    image = picture.convert("RGB")
     digest = hashlib.sha256(f"RGB {image.width} x {image.height}\n".encode())
-    lines = max(1, STRIP // image.width)
-    for top in range(0, image.height, lines):
-        bottom = min(top + lines, image.height)
-        digest.update(image.crop((0, top, image.width, bottom)).tobytes())
+    rows_of_strip = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows_of_strip):
+        bottom = min(top + rows_of_strip, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        digest.update(strip.tobytes())
     return digest.hexdigest()
 
 
@@ -45,11 +48,12 @@ def read_identities(index: Path, required: bool = False) -> pa.Array:
         UserError: they are required, but the index was made before they were noted.
     """
     if PHOTO in pq.read_schema(index).names:
-        return pq.read_table(index, columns=[PHOTO])[PHOTO].combine_chunks().cast(pa.string())
-    what = f"{index} was prepared by an earlier version, which did not note identical photos"
+        column = pq.read_table(index, columns=[PHOTO])[PHOTO]
+        return column.combine_chunks().cast(pa.string())
+    problem = f"{index} was prepared by an earlier version, which did not note identical photos"
     if required:
-        raise UserError(f"{what}; {AGAIN}.")
-    log.warning("%s, so they count as different ones; %s", what, AGAIN)
+        raise UserError(f"{problem}; {REMEDY}.")
+    log.warning("%s, so they count as different ones; %s", problem, REMEDY)
     return pa.nulls(pq.read_metadata(index).num_rows, pa.string())
 
 
@@ -64,57 +68,85 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
         The first id, in the order of text, by each other id that belongs together with it; empty
         if there are none.
     """
-    repeated = pa.array(np.flatnonzero(identical_images(identities)))
-    names = ids.take(repeated).to_pylist()
-    photos = identities.take(repeated).to_pylist()
-    parents: dict[str, str] = {}  # a forest: a root is the first id of those that belong together
+    rows = pa.array(np.flatnonzero(identical_images(identities)))
+    ids_of_images = ids.take(rows).to_pylist()
+    photos = identities.take(rows).to_pylist()
+    groups = _Groups()
+    id_with_photo: dict[str, str] = {}
+    for image_id, photo in zip(ids_of_images, photos, strict=True):
+        groups.join(image_id, id_with_photo.setdefault(photo, image_id))
+    return groups.first_of_each_other()
 
-    def root_of(name: str) -> str:
+
+class _Groups:
+    """Ids that belong together: a forest (union-find), in which the root of a tree is its first id.
+
+    First means in the order of text.
+    """
+
+    def __init__(self):
+        self._parents: dict[str, str] = {}
+
+    def join(self, one_id: str, other_id: str) -> None:
+        """Let two ids, and all that belong together with either, belong together."""
+        one_root = self._root_of(one_id)
+        other_root = self._root_of(other_id)
+        self._parents[max(one_root, other_root)] = min(one_root, other_root)
+
+    def _root_of(self, name: str) -> str:
+        """The first id of those that belong together with an id, which is added if it is new."""
+        parents = self._parents
+        parents.setdefault(name, name)
         while parents[name] != name:
-            parents[name] = parents[parents[name]]
+            parents[name] = parents[parents[name]]  # shortens the path for the next call
             name = parents[name]
         return name
 
-    first_with: dict[str, str] = {}
-    for name, photo in zip(names, photos, strict=True):
-        parents.setdefault(name, name)
-        one, other = root_of(name), root_of(first_with.setdefault(photo, name))
-        parents[max(one, other)] = min(one, other)
-    return {name: root for name in parents if (root := root_of(name)) != name}
+    def first_of_each_other(self) -> dict[str, str]:
+        """The first id by each id that belongs together with it, except by itself."""
+        first_ids = {}
+        for name in self._parents:
+            root = self._root_of(name)
+            if root != name:
+                first_ids[name] = root
+        return first_ids
 
 
 def identical_images(identities: pa.Array) -> np.ndarray:
     """Which images are identical to another one: (n,) bool."""
-    photos = _numbered(identities)
-    known = photos >= 0
-    images_of_photo = np.bincount(photos[known])
-    identical = np.zeros(len(photos), bool)
-    identical[known] = images_of_photo[photos[known]] > 1
-    return identical
+    photos = _number_photos(identities)
+    is_known = photos != UNKNOWN
+    images_of_photo = np.bincount(photos[is_known])
+    is_identical = np.zeros(len(photos), bool)
+    is_identical[is_known] = images_of_photo[photos[is_known]] > 1
+    return is_identical
 
 
 def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
     """Which images are identical to one of another class: (n,) bool; `labels` are (n,) integers."""
-    photos = _numbered(identities)
-    known = photos >= 0
-    number = photos.max(initial=-1) + 1
-    lowest = np.full(number, np.iinfo(np.int64).max)
-    highest = np.full(number, -1)
-    np.minimum.at(lowest, photos[known], labels[known])
-    np.maximum.at(highest, photos[known], labels[known])
-    conflicting = np.zeros(len(photos), bool)
-    conflicting[known] = (lowest < highest)[photos[known]]
-    return conflicting
+    photos = _number_photos(identities)
+    is_known = photos != UNKNOWN
+    number_of_photos = photos.max(initial=UNKNOWN) + 1
+    lowest_label = np.full(number_of_photos, np.iinfo(np.int64).max)
+    highest_label = np.full(number_of_photos, -1)
+    np.minimum.at(lowest_label, photos[is_known], labels[is_known])
+    np.maximum.at(highest_label, photos[is_known], labels[is_known])
+    has_several_labels = lowest_label < highest_label
+    is_conflicting = np.zeros(len(photos), bool)
+    is_conflicting[is_known] = has_several_labels[photos[is_known]]
+    return is_conflicting
 
 
 def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
     """Which photos are identical to one of others: (n,) bool."""
-    return pc.is_in(identities, value_set=others, skip_nulls=True).to_numpy(zero_copy_only=False)
+    is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
+    return is_identical.to_numpy(zero_copy_only=False)
 
 
-def _numbered(identities: pa.Array) -> np.ndarray:
+def _number_photos(identities: pa.Array) -> np.ndarray:
     """A number from 0 of each image's photo, the same for identical ones: (n,) int64.
 
-    It is -1 if the identity is unknown.
+    It is `UNKNOWN` if the identity is.
     """
-    return identities.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+    numbers = identities.dictionary_encode().indices.fill_null(UNKNOWN)
+    return numbers.to_numpy().astype(np.int64)

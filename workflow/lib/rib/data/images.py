@@ -15,9 +15,11 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
 
-# Formats that browsers show. Pillow has more, but runs external programs for some of them, such as EPS.
+# Formats that browsers show. Pillow has more, but runs external programs for some of them, such as
+# EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-BLACK_IS_ZERO, SIGNED = 1, 2  # of TIFF's PhotometricInterpretation and SampleFormat
+BLACK_IS_ZERO = 1  # of TIFF's PhotometricInterpretation
+SIGNED = 2  # of TIFF's SampleFormat
 LONGEST_SHAPE = 1000  # largest aspect ratio; a photo of a more extreme one shows nothing
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -37,15 +39,12 @@ class DatasetSource:
     name: str
     archives: Sequence[Path]
     space: LabelSpace
-    geometry: (
-        Geometry | None
-    )  # geometry at which images are drawn; None if photos are stored as published
-    source_group: str | None = (
-        None  # shared by datasets made from the same source images; None if it shares none
-    )
-    icons: Mapping[str, str] = field(
-        default_factory=dict
-    )  # icon names by codepoint, if the archive has no such table
+    # geometry at which images are drawn; None if photos are stored as published
+    geometry: Geometry | None
+    # shared by datasets made from the same source images; None if it shares none
+    source_group: str | None = None
+    # icon names by codepoint, if the archive has no such table
+    icons: Mapping[str, str] = field(default_factory=dict)
     exclude: Collection[str] = ()  # image ids or class keys to leave out
 
     def __str__(self) -> str:
@@ -56,12 +55,13 @@ class DatasetSource:
         """Prefix of source ids: the source group, or else the dataset."""
         return self.source_group or self.name
 
-    def archives_for(self, *parts: str) -> Sequence[Path]:
-        """The archives, if there is one for each of the given descriptions; otherwise raise a UserError."""
-        if len(self.archives) != len(parts):
+    def archives_for(self, *descriptions: str) -> Sequence[Path]:
+        """The archives, one for each description; a UserError if there are more or fewer."""
+        if len(self.archives) != len(descriptions):
             raise UserError(
-                f"{self}: the layout needs {len(parts)} archive(s) ({', then '.join(parts)}), but the entry has "
-                f"{len(self.archives)}; correct its sources or layout."
+                f"{self}: the layout needs {len(descriptions)} archive(s) "
+                f"({', then '.join(descriptions)}), but the entry has {len(self.archives)}; "
+                "correct its sources or layout."
             )
         return self.archives
 
@@ -74,9 +74,8 @@ class CorruptImageError(UserError):
 class Photo:
     """An encoded photo in an archive."""
 
-    read: Callable[
-        [], bytes
-    ]  # returns the encoded bytes; must be called before the next archive member is requested
+    # returns the encoded bytes; must be called before the next archive member is requested
+    read: Callable[[], bytes]
     name: str  # name of the photo, for messages
     border: int = 0  # pixels to crop on each side
 
@@ -89,14 +88,14 @@ class Item:
     label: int  # class index in the label space
     source_id: str  # shared by images made from the same original (a photo or a vendor's drawing)
     object_id: str  # resampling unit for confidence intervals (the photo or, for emoji, the object)
-    picture: (
-        Photo | np.ndarray
-    )  # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
-    # text or integers by which accuracies can be split, such as a severity; the same names for every image
+    # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
+    picture: Photo | np.ndarray
+    # text or integers by which accuracies can be split, such as a severity; the same names for
+    # every image
     slices: Mapping[str, str | int] = field(default_factory=dict)
-    # What a drawing was before it was resized to the geometry, (h, w[, 3]) uint8, by which identical
-    # ones are told; None if it was made at this size. A layout that changes another's `picture`
-    # sets it to None.
+    # What a drawing was before it was resized to the geometry, (h, w[, 3]) uint8, by which
+    # identical ones are told; None if it was made at this size. A layout that changes another's
+    # `picture` sets it to None.
     original: Image.Image | np.ndarray | None = None
 
 
@@ -104,7 +103,15 @@ def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int
 ) -> Item:
     """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
-    return Item(image_id, label, f"{group}/{source}", f"{group}/{source}", photo, slices)
+    source_id = f"{group}/{source}"
+    return Item(
+        image_id=image_id,
+        label=label,
+        source_id=source_id,
+        object_id=source_id,
+        picture=photo,
+        slices=slices,
+    )
 
 
 def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
@@ -113,43 +120,47 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     Of several frames or pages the first counts. The rotation in the EXIF data of a JPEG is not
     applied; that of a TIFF is part of its format, and is.
 
+    Args:
+        data: the encoded image.
+        name: name of the image, for messages.
+        border: pixels to crop on each side.
+
     Raises:
         CorruptImageError: the bytes are not a valid image, have too many pixels or values of an
             unknown range, or nothing is left without the border.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
-        if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
-            raise ValueError(
-                f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml"
-            )
-        if max(image.size) > LONGEST_SHAPE * min(image.size):
-            raise ValueError(f"it is {image.width} x {image.height} pixels")
+        _refuse_unsuitable_size(image)
         _refuse_unknown_range(image)
-        if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode == "La":  # grey that is multiplied by its opacity
-            image = image.convert("LA")
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
+        image = _to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of exceptions on corrupt files
-        why = (
-            f"it is none of {', '.join(FORMATS)}"
-            if isinstance(error, UnidentifiedImageError)
-            else error
-        )
+        reason = str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(FORMATS)}"
         raise CorruptImageError(
-            f"the image {name} can't be decoded ({why}); fetch its archive again or exclude it in the dataset's entry."
+            f"the image {name} can't be decoded ({reason}); fetch its archive again or exclude it "
+            "in the dataset's entry."
         ) from error
     if min(image.size) <= 2 * border:
         raise CorruptImageError(
             f"the image {name} is smaller than its border of {border} px on each side."
         )
-    return ImageOps.crop(image, border) if border else image
+    if border:
+        image = ImageOps.crop(image, border)
+    return image
+
+
+def _refuse_unsuitable_size(image: Image.Image) -> None:
+    """Raise a ValueError if an image has too many pixels or an extreme aspect ratio."""
+    if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
+        raise ValueError(
+            f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml"
+        )
+    if max(image.size) > LONGEST_SHAPE * min(image.size):
+        raise ValueError(f"it is {image.width} x {image.height} pixels")
 
 
 def _refuse_unknown_range(image: Image.Image) -> None:
@@ -157,37 +168,59 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 
     They do in a PNG, and in a TIFF of 8 bits or of 16 that count up from black.
     """
-    how = "save it with 8 bits per channel"
+    hint = "save it with 8 bits per channel"
     if image.mode == "F":
-        raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {how}")
+        raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {hint}")
     if image.format != "TIFF":
         return
     if image.mode == "I" or SIGNED in image.tag_v2.get(SAMPLEFORMAT, ()):
         raise ValueError(
-            f"its pixels are integers of 32 bits or with a sign, whose range is unknown; {how}"
+            f"its pixels are integers of 32 bits or with a sign, whose range is unknown; {hint}"
         )
     has_16_bits = image.tag_v2.get(BITSPERSAMPLE) == (16,)
     counts_up = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == BLACK_IS_ZERO
     if image.mode.startswith("I;16") and not (has_16_bits and counts_up):
-        raise ValueError(f"its grey values are not 16 bits from black to white; {how}")
+        raise ValueError(f"its grey values are not 16 bits from black to white; {hint}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB; transparency becomes white."""
+    if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "La":  # grey that is multiplied by its opacity
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize the shorter side (or both) to floor(size / crop_pct), then centre-crop, to (size, size, 3) uint8.
+    """Resize the shorter side (or both) to floor(size / crop_pct), then centre-crop.
 
-    This is the usual ImageNet evaluation transform. Source: timm/data/transforms_factory.py, transforms_imagenet_eval.
+    This is the usual ImageNet evaluation transform. Source: timm/data/transforms_factory.py,
+    transforms_imagenet_eval.
+
+    Returns:
+        (size, size, 3) uint8.
     """
-    shorter = int(geometry.size / geometry.crop_pct)
-    squash = geometry.crop_mode == "squash"
-    width, height = (
-        shorter if squash else shorter * side // min(image.size) for side in image.size
-    )
-    left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
+    resized_side = int(geometry.size / geometry.crop_pct)
+    if geometry.crop_mode == "squash":
+        width = resized_side
+        height = resized_side
+    else:
+        shorter_side = min(image.size)
+        width = resized_side * image.width // shorter_side
+        height = resized_side * image.height // shorter_side
+    left = round((width - geometry.size) / 2)
+    top = round((height - geometry.size) / 2)
     window = (left, top, left + geometry.size, top + geometry.size)
     resample = RESAMPLING[geometry.interpolation]
     if width * height > max(MOST_RESIZED_PIXELS, image.width * image.height):
         return np.asarray(resize_window(image, (width, height), window, resample))
-    return np.asarray(image.resize((width, height), resample).crop(window))
+    resized = image.resize((width, height), resample)
+    return np.asarray(resized.crop(window))
 
 
 def resize_window(
@@ -208,22 +241,26 @@ def resize_window(
         window: left, top, right and bottom of the crop, in pixels of the resized image, inside it.
         resample: the filter, bilinear or bicubic.
     """
+    resized_width, resized_height = size
     left, top, right, bottom = window
-    first_column, last_column = _source_span(left, right, image.width, size[0])
-    first_row, last_row = _source_span(top, bottom, image.height, size[1])
+    first_column, last_column = _source_span(left, right, image.width, resized_width)
+    first_row, last_row = _source_span(top, bottom, image.height, resized_height)
     region = image.crop((first_column, first_row, last_column, last_row))
-    columns = [edge * image.width / size[0] - first_column for edge in (left, right)]
-    rows = [edge * image.height / size[1] - first_row for edge in (top, bottom)]
+    # The edges of the window in pixels of the region.
+    left_in_region = left * image.width / resized_width - first_column
+    right_in_region = right * image.width / resized_width - first_column
+    top_in_region = top * image.height / resized_height - first_row
+    bottom_in_region = bottom * image.height / resized_height - first_row
     # Pillow resizes columns first if both sides are enlarged, which matters where a filter
     # overshoots. It might not for this region, so here is one side after the other.
-    box = (columns[0], 0, columns[1], region.height)
-    region = region.resize((right - left, region.height), resample, box)
-    box = (0, rows[0], region.width, rows[1])
-    return region.resize((region.width, bottom - top), resample, box)
+    columns = (left_in_region, 0, right_in_region, region.height)
+    region = region.resize((right - left, region.height), resample, columns)
+    rows = (0, top_in_region, region.width, bottom_in_region)
+    return region.resize((region.width, bottom - top), resample, rows)
 
 
 def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, int]:
-    """Where the pixels of a side lie from which pixels [start, end) are resized: [first, last).
+    """The pixels of a side from which the pixels [start, end) are resized: [first, last).
 
     Args:
         start: first pixel of the window, from 0.
@@ -243,16 +280,26 @@ def refuse_margin(margin: float, dataset: str) -> None:
     """Refuse a margin that is negative, or leaves nothing of a drawing's square."""
     if not 0 <= margin < 0.5:
         raise UserError(
-            f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its settings."
+            f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its "
+            "settings."
         )
 
 
 def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.ndarray:
-    """Fit a whole picture into a white square, with a margin on each side that is a fraction of the square's side."""
-    scale = round(geometry.size * (1 - 2 * margin)) / max(image.size)
-    image = image.resize(
-        [max(1, round(side * scale)) for side in image.size], RESAMPLING[geometry.interpolation]
-    )
-    canvas = Image.new("RGB", (geometry.size, geometry.size), "white")
-    canvas.paste(image, ((geometry.size - image.width) // 2, (geometry.size - image.height) // 2))
-    return np.asarray(canvas)
+    """Fit a whole picture into a white square: (size, size, 3) uint8.
+
+    Args:
+        image: the picture, in RGB.
+        geometry: its size is the square's side.
+        margin: white on each side, as a fraction of the square's side.
+    """
+    longer_side = round(geometry.size * (1 - 2 * margin))
+    scale = longer_side / max(image.size)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
+    resized = image.resize((width, height), RESAMPLING[geometry.interpolation])
+    square = Image.new("RGB", (geometry.size, geometry.size), "white")
+    left = (geometry.size - width) // 2
+    top = (geometry.size - height) // 2
+    square.paste(resized, (left, top))
+    return np.asarray(square)

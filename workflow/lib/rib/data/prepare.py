@@ -1,8 +1,8 @@
 """Preparation of a dataset: verified images in a memory-mapped file, and an index.
 
-An entry's `storage` selects one of two forms. `array`: each image is decoded and resized once per geometry, so reading
-is fast. `encoded`: the photos' published bytes are concatenated and decoded on use, at any geometry; this is for
-datasets that are too large to store decoded.
+An entry's `storage` selects one of two forms. `array`: each image is decoded and resized once per
+geometry, so reading is fast. `encoded`: the photos' published bytes are concatenated and decoded on
+use, at any geometry; this is for datasets that are too large to store decoded.
 """
 
 import hashlib
@@ -40,11 +40,17 @@ from rib.data.prepared import INDEX_COLUMNS
 ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between two points from which a killed job resumes
 AHEAD = 4  # images per worker that are read ahead of writing
-COLUMNS = {"row": pa.int32(), "image_id": pa.string(), "label": pa.int16()}
-COLUMNS |= dict.fromkeys(["source_id", "object_id", "sha256", PHOTO], pa.string())
-PLACES = dict.fromkeys(
-    ["offset", "length", "border"], pa.int64()
-)  # more columns for encoded photos
+COLUMNS = {
+    "row": pa.int32(),
+    "image_id": pa.string(),
+    "label": pa.int16(),
+    "source_id": pa.string(),
+    "object_id": pa.string(),
+    "sha256": pa.string(),
+    PHOTO: pa.string(),
+}
+ENCODED_COLUMNS = {"offset": pa.int64(), "length": pa.int64(), "border": pa.int64()}
+SLICE_TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
 
 
 def prepare(
@@ -76,59 +82,90 @@ def prepare(
         corrupt_allowed: maximum number of images left out because they can't be decoded.
         workers: decoding threads; their number doesn't change the output.
         images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
-        index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
-            bytes), photo_sha256 (see `identity_of`); also offset, length and border for encoded photos, and the layout's slices.
+        index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels
+            or the encoded bytes), photo_sha256 (see `identity_of`); also offset, length and border
+            for encoded photos, and the layout's slices.
         classes: written as JSON, the label space; labels in the index are indices in it.
-        manifest: facts in addition to the files' hashes: n, number of classes with images, digest of the label space, ids
-            of corrupt images left out, numbers of images that are identical to another and to one of
-            another class.
+        manifest: facts in addition to the files' hashes: n, number of classes with images, digest
+            of the label space, ids of corrupt images left out, numbers of images that are identical
+            to another and to one of another class.
 
     Raises:
-        UserError: an archive is not the pinned file; the archives contain no image of the classes, or of only one with
-            `classes_per_dataset`, an unexpected number of images or too many corrupt ones; two images have one id or
-            different slices; or the disk is too full.
+        UserError: an archive is not the pinned file; the archives contain no image of the classes,
+            or of only one with `classes_per_dataset`, an unexpected number of images or too many
+            corrupt ones; two images have one id or different slices; or the disk is too full.
     """
     for archive, digest in zip(dataset.archives, digests, strict=True):
         if digest:
             verify_digest(archive, digest, dataset.name)
     geometry = None if storage == "encoded" else dataset.geometry
-    if likely := expected or about:
-        there = images.stat().st_size if images.exists() else 0
-        needed = (
-            likely * geometry.size**2 * 3
-            if geometry
-            else sum(path.stat().st_size for path in dataset.archives)
-        )
-        refuse_full_disk(images.parent, max(0, needed - there), f"preparing {dataset}")
+    number_of_images = expected or about
+    if number_of_images:
+        _refuse_full_disk(images, number_of_images, dataset, geometry)
     items = load_module(layout).items(dataset, **settings)
     with Written(images, geometry) as written:
-        _write(written, items, dataset, expected, corrupt_allowed, workers)
-        space, labels = dataset.space, range(len(dataset.space.keys))
+        _write_images(written, items, dataset, expected, corrupt_allowed, workers)
+        space = dataset.space
+        labels = list(range(len(space.keys)))
         if classes_per_dataset:
-            space, labels = space.restricted(written.labels), sorted(written.labels)
+            space = space.restricted(written.labels)
+            labels = sorted(written.labels)
             if len(labels) < 2:
                 raise UserError(
-                    f"{dataset}: '{space.keys[0]}' is its only class with images; add images of another."
+                    f"{dataset}: '{space.keys[0]}' is its only class with images; add images of "
+                    "another."
                 )
         written.finish(index, labels, dataset)
     write_json(classes, space.to_json())
-    facts = {"n": written.count, "classes": len(written.labels), "label_space": space.digest}
-    write_json(manifest, {**facts, "corrupt": written.corrupt, **_identical(index, dataset)})
+    facts = {
+        "n": written.count,
+        "classes": len(written.labels),
+        "label_space": space.digest,
+        "corrupt": written.corrupt,
+        **_count_identical_images(index, dataset),
+    }
+    write_json(manifest, facts)
 
 
-def _identical(index: Path, dataset: DatasetSource) -> dict[str, int]:
-    """Numbers of images that are identical to another, and to one of another class, with log lines."""
+def _refuse_full_disk(
+    images: Path, number_of_images: int, dataset: DatasetSource, geometry: Geometry | None
+) -> None:
+    """Refuse a disk that lacks space for the images, besides what a killed job has written.
+
+    Encoded photos have no geometry. They take about as much space as the archives.
+    """
+    if geometry is None:
+        size = sum(archive.stat().st_size for archive in dataset.archives)
+    else:
+        size = number_of_images * geometry.size**2 * 3
+    if images.exists():
+        size -= images.stat().st_size
+    refuse_full_disk(images.parent, max(0, size), f"preparing {dataset}")
+
+
+def _count_identical_images(index: Path, dataset: DatasetSource) -> dict[str, int]:
+    """Numbers of images that are identical to another, and to one of another class; logged, too."""
     identities = read_identities(index)
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy().astype(np.int64)
     identical = int(identical_images(identities).sum())
-    of_others = int(of_other_classes(identities, labels).sum())
+    identical_of_other_classes = int(of_other_classes(identities, labels).sum())
     if identical:
-        said = "%s: %d of %d images are identical to another, which counts as one source image"
-        log.info(said, dataset, identical, len(labels))
-    if of_others:
-        said = "%s: %d images are identical to one of another class: one of the labels is arbitrary"
-        log.warning(said, dataset, of_others)
-    return {"identical": identical, "identical_of_other_classes": of_others}
+        log.info(
+            "%s: %d of %d images are identical to another, which counts as one source image",
+            dataset,
+            identical,
+            len(labels),
+        )
+    if identical_of_other_classes:
+        log.warning(
+            "%s: %d images are identical to one of another class: one of the labels is arbitrary",
+            dataset,
+            identical_of_other_classes,
+        )
+    return {
+        "identical": identical,
+        "identical_of_other_classes": identical_of_other_classes,
+    }
 
 
 @dataclass(frozen=True)
@@ -142,31 +179,32 @@ class Converted:
 class Written:
     """A growing .npy file and its index rows, saved periodically so that a killed job can resume.
 
-    Until it is complete, rows are kept in a journal next to it, one line per save: rows, ids of corrupt images, images
-    and bytes so far. Encoded photos have no geometry.
+    Until it is complete, rows are kept in a journal next to it. Each line of the journal is a save,
+    as JSON: the index rows since the save before it, and the ids of corrupt images, the number of
+    images and their bytes so far.
+
+    Args:
+        path: the .npy file.
+        geometry: None for encoded photos.
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
-        self.path, self.geometry = path, geometry
+        self.path = path
+        self.geometry = geometry
         self.journal = path.with_suffix(".journal")
-        self.corrupt: list[str] = []
+        self.corrupt: list[str] = []  # ids of the images left out
         self.labels: set[int] = set()  # of the images so far
-        self.count = self.end = 0
-        self._since: list[list] = []
-        self._slices: dict[str, str | int] | None = None  # of the first image
+        self.count = 0  # images so far
+        self.end = 0  # bytes of these images
+        self._unsaved_rows: list[dict] = []
+        self._first_slices: dict[str, str | int] | None = None  # of the first image
 
     def __enter__(self) -> "Written":
-        self._lines = open(self.journal, "a+b")
-        self._lines.seek(0)
-        whole = 0
-        for line in self._lines:
-            if line.endswith(b"\n"):
-                whole += len(line)
-                rows, self.corrupt, self.count, self.end = json.loads(line)
-                self.labels.update(row[1] for row in rows)
-                self._slices = rows[0][-1] if rows and self._slices is None else self._slices
-        self._lines.truncate(whole)
-        self._file = open(self.path, "r+b" if whole else "wb")
+        """Open the file and the journal where the last save left them, or at their beginning."""
+        self._journal_file = open(self.journal, "a+b")
+        bytes_of_saves = self._read_journal()
+        self._journal_file.truncate(bytes_of_saves)
+        self._file = open(self.path, "r+b" if bytes_of_saves else "wb")
         self._write_header(0)
         self._file.truncate(self._file.tell() + self.end)
         self._file.seek(0, os.SEEK_END)
@@ -174,161 +212,246 @@ class Written:
 
     def __exit__(self, *error) -> None:
         self._file.close()
-        self._lines.close()
+        self._journal_file.close()
+
+    def _read_journal(self) -> int:
+        """Restore the state of the last save, and return the number of bytes of all saves.
+
+        A killed job may leave a line without its end, which is no save.
+        """
+        bytes_of_saves = 0
+        self._journal_file.seek(0)
+        for line in self._journal_file:
+            if not line.endswith(b"\n"):
+                break
+            bytes_of_saves += len(line)
+            save = json.loads(line)
+            self.corrupt = save["corrupt"]
+            self.count = save["count"]
+            self.end = save["end"]
+            for row in save["rows"]:
+                self.labels.add(row["label"])
+                if self._first_slices is None:
+                    self._first_slices = _slices_of(row)
+        return bytes_of_saves
 
     def add(self, item: Item, converted: Converted) -> None:
-        data = converted.data
-        more = () if self.geometry else (self.end, len(data), item.picture.border)
+        """Append an image and its index row, whose number and final label `finish` adds."""
         self._check_slices(item)
-        ids = [item.image_id, item.label, item.source_id, item.object_id]
-        digests = [hashlib.sha256(data).hexdigest(), converted.photo]
-        self._since.append([*ids, *digests, *more, dict(item.slices)])
+        row = {
+            "image_id": item.image_id,
+            "label": item.label,
+            "source_id": item.source_id,
+            "object_id": item.object_id,
+            "sha256": hashlib.sha256(converted.data).hexdigest(),
+            PHOTO: converted.photo,
+        }
+        if self.geometry is None:
+            row["offset"] = self.end
+            row["length"] = len(converted.data)
+            row["border"] = item.picture.border
+        row.update(item.slices)
+        self._unsaved_rows.append(row)
         self.labels.add(item.label)
-        self._file.write(data)
-        self.end += len(data)
+        self._file.write(converted.data)
+        self.end += len(converted.data)
         self.count += 1
-        if len(self._since) >= SAVED_EVERY:
+        if len(self._unsaved_rows) >= SAVED_EVERY:
             self.save()
 
     def _check_slices(self, item: Item) -> None:
-        self._slices = dict(item.slices) if self._slices is None else self._slices
-        first, own = (
-            {name: type(v) for name, v in slices.items()} for slices in (self._slices, item.slices)
-        )
-        if (
-            own != first
-            or not {str, int}.issuperset(own.values())
-            or own.keys() & set(INDEX_COLUMNS)
-        ):
+        """Refuse slices that differ in names or types from those of the first image."""
+        if self._first_slices is None:
+            self._first_slices = dict(item.slices)
+        types = {name: type(level) for name, level in item.slices.items()}
+        first_types = {name: type(level) for name, level in self._first_slices.items()}
+        have_allowed_types = set(types.values()) <= SLICE_TYPES.keys()
+        are_named_like_columns = not types.keys().isdisjoint(INDEX_COLUMNS)
+        if types != first_types or not have_allowed_types or are_named_like_columns:
             raise UserError(
-                f"{item.image_id} has the slices {dict(item.slices)}, the first image {self._slices}; let the layout "
-                "give every image the same ones, text or int, not named like a column of the index."
+                f"{item.image_id} has the slices {dict(item.slices)}, the first image "
+                f"{self._first_slices}; let the layout give every image the same ones, text or "
+                "int, not named like a column of the index."
             )
 
     def save(self) -> None:
         """Flush to disk, the images before their rows."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._lines.write(
-            f"{json.dumps([self._since, self.corrupt, self.count, self.end])}\n".encode()
-        )
-        self._lines.flush()
-        self._since = []
+        save = {
+            "rows": self._unsaved_rows,
+            "corrupt": self.corrupt,
+            "count": self.count,
+            "end": self.end,
+        }
+        self._journal_file.write(f"{json.dumps(save)}\n".encode())
+        self._journal_file.flush()
+        self._unsaved_rows = []
 
     def finish(self, index: Path, labels: Sequence[int], dataset: DatasetSource) -> None:
-        """Complete the file and write the index, in which a label is its place in `labels`."""
+        """Complete the file and write the index, in which a label is its position in `labels`.
+
+        Raises:
+            UserError: two images have one id; the journal is then kept.
+        """
         self.save()
         self._file.seek(0)
         self._write_header(self.count if self.geometry else self.end)
-        fixed = COLUMNS if self.geometry else COLUMNS | PLACES
-        kinds = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
-        schema = pa.schema(
-            fixed | {name: kinds[type(value)] for name, value in (self._slices or {}).items()}
-        )
-        self._lines.seek(0)
-        rows = enumerate(row for line in self._lines for row in json.loads(line)[0])
-        places = {label: place for place, label in enumerate(labels)}
-        changed = ((number, row[0], places[row[1]], *row[2:]) for number, row in rows)
-        named = (dict(zip(fixed, row, strict=True)) | slices for *row, slices in changed)
-        with pq.ParquetWriter(index, schema, compression="zstd") as writer:
-            while group := list(islice(named, ROW_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema))
+        self._write_index(index, labels)
         _refuse_repeated_ids(index, [dataset.space.keys[label] for label in labels], dataset)
         self.journal.unlink()
 
-    def _write_header(self, count: int) -> None:
-        # NumPy pads the header so that its length doesn't change as the first axis grows (GROWTH_AXIS_MAX_DIGITS).
-        shape = (count, self.geometry.size, self.geometry.size, 3) if self.geometry else (count,)
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
+    def _write_index(self, index: Path, labels: Sequence[int]) -> None:
+        """Write the saved rows with their numbers and final labels, see `finish`."""
+        schema = self._schema()
+        label_in_index = {label: position for position, label in enumerate(labels)}
+        with pq.ParquetWriter(index, schema, compression="zstd") as writer:
+            row_group = []
+            for number, saved_row in enumerate(self._saved_rows()):
+                label = label_in_index[saved_row["label"]]
+                row_group.append({**saved_row, "row": number, "label": label})
+                if len(row_group) == ROW_GROUP:
+                    writer.write_table(pa.Table.from_pylist(row_group, schema))
+                    row_group = []
+            if row_group:
+                writer.write_table(pa.Table.from_pylist(row_group, schema))
+
+    def _schema(self) -> pa.Schema:
+        """Columns of the index: those of every dataset, those of encoded photos, the slices."""
+        columns = dict(COLUMNS)
+        if self.geometry is None:
+            columns.update(ENCODED_COLUMNS)
+        for name, level in (self._first_slices or {}).items():
+            columns[name] = SLICE_TYPES[type(level)]
+        return pa.schema(columns)
+
+    def _saved_rows(self) -> Iterator[dict]:
+        """Index rows of all saves, in order."""
+        self._journal_file.seek(0)
+        for line in self._journal_file:
+            yield from json.loads(line)["rows"]
+
+    def _write_header(self, length: int) -> None:
+        """Write the header of an array with this first axis, in images or in encoded bytes.
+
+        NumPy pads it so that its length doesn't change as the first axis grows
+        (GROWTH_AXIS_MAX_DIGITS).
+        """
+        shape: tuple[int, ...] = (length,)
+        if self.geometry:
+            shape = (length, self.geometry.size, self.geometry.size, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _slices_of(row: Mapping[str, str | int]) -> dict[str, str | int]:
+    """The slices in an index row: its columns that the index of every dataset lacks."""
+    return {name: level for name, level in row.items() if name not in INDEX_COLUMNS}
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
-    """Refuse two images with one id. Ids are compared as text only if two hashes are equal, to save memory."""
-    batches = pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"])
-    hashes = np.fromiter(
-        (hash(name) for batch in batches for name in batch["image_id"].to_pylist()), np.int64
-    )
+    """Refuse two images with one id. Ids are compared as text only if two hashes are equal.
+
+    This saves memory.
+
+    Args:
+        index: the Parquet file of the index.
+        keys: key of each class, by the labels in the index.
+    """
+    hashes_of_batches = []
+    for batch in pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"]):
+        image_ids = batch["image_id"].to_pylist()
+        hashes_of_batches.append(np.array([hash(image_id) for image_id in image_ids], np.int64))
+    hashes = np.concatenate(hashes_of_batches)
     if len(np.unique(hashes)) == len(hashes):
         return
     table = pq.read_table(index, columns=["image_id", "label"])
     counts = table["image_id"].value_counts()
-    for name in counts.field("values").filter(pc.greater(counts.field("counts"), 1)):
-        rows = np.flatnonzero(pc.equal(table["image_id"], name))[:2].tolist()
-        both = " and ".join(
-            f"row {row}, class '{keys[table['label'][row].as_py()]}'" for row in rows
-        )
-        raise UserError(
-            f"{dataset}: two images have the id '{name}' ({both}); rename one, or correct the layout."
-        )
+    repeated_ids = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated_ids) == 0:
+        return
+    first_id = repeated_ids[0]
+    descriptions = []
+    for row in np.flatnonzero(pc.equal(table["image_id"], first_id))[:2].tolist():
+        class_key = keys[table["label"][row].as_py()]
+        descriptions.append(f"row {row}, class '{class_key}'")
+    raise UserError(
+        f"{dataset}: two images have the id '{first_id}' ({' and '.join(descriptions)}); rename "
+        "one, or correct the layout."
+    )
 
 
-def _write(
+def _write_images(
     written: Written,
     items: Iterable[Item],
     dataset: DatasetSource,
     expected: int | None,
-    allowed: int,
+    corrupt_allowed: int,
     workers: int,
 ) -> None:
-    """Append the images that aren't written yet, and check the number of all."""
+    """Append the images that aren't written yet, and check the number of all.
+
+    Raises:
+        UserError: more images are corrupt than allowed, there is none, or their number is not the
+            expected one.
+    """
     done = written.count + len(written.corrupt)
     if done:
         log.info("%s: resuming after %d images", dataset, done)
     progress = Progress(desc=f"preparing {dataset}", total=expected, unit="image")
     progress.update(done)
-    for item, converted in _converted(
-        islice(items, done, None), written.geometry, dataset.name, workers
+    remaining_items = islice(items, done, None)
+    for item, conversion in _convert_in_threads(
+        remaining_items, written.geometry, dataset.name, workers
     ):
         try:
-            image = converted.result()
+            converted = conversion.result()
         except (CorruptImageError, TooLargeError) as error:
             written.corrupt.append(item.image_id)
-            if len(written.corrupt) > allowed:
-                hint = (
-                    f" ({allowed} may be left out)"
-                    if allowed
-                    else "; or raise corrupt_images in config.yaml"
-                )
-                raise UserError(f"{str(error).removesuffix('.')}{hint}.") from error
+            if len(written.corrupt) > corrupt_allowed:
+                raise _too_many_corrupt(error, corrupt_allowed) from error
             log.warning("%s: left out: %s", dataset, error)
         else:
-            written.add(item, image)
+            written.add(item, converted)
         progress.update()
     progress.close()
-    found = written.count + len(written.corrupt)
-    where = f"{dataset}: {', '.join(path.name for path in dataset.archives)}"
+    _check_number_of_images(written, dataset, expected)
+
+
+def _too_many_corrupt(error: UserError, corrupt_allowed: int) -> UserError:
+    """The error of the first corrupt image that may not be left out, with what the user can do."""
+    if corrupt_allowed:
+        hint = f" ({corrupt_allowed} may be left out)"
+    else:
+        hint = "; or raise corrupt_images in config.yaml"
+    return UserError(f"{str(error).removesuffix('.')}{hint}.")
+
+
+def _check_number_of_images(written: Written, dataset: DatasetSource, expected: int | None) -> None:
+    """Refuse archives without images, or with another number than the entry states."""
+    archives = ", ".join(path.name for path in dataset.archives)
     if not written.count:
         raise UserError(
-            f"{where} contains no image of its classes; check the entry's layout and classes."
+            f"{dataset}: {archives} contains no image of its classes; check the entry's layout and "
+            "classes."
         )
-    if expected is not None and found != expected:
+    in_archives = written.count + len(written.corrupt)
+    if expected is not None and in_archives != expected:
         raise UserError(
-            f"{where} gave {found} images instead of {expected}; the archive is not the published one, or the entry's "
-            "layout or classes are wrong."
+            f"{dataset}: {archives} gave {in_archives} images instead of {expected}; the archive "
+            "is not the published one, or the entry's layout or classes are wrong."
         )
 
 
-def _converted(
+def _convert_in_threads(
     items: Iterable[Item], geometry: Geometry | None, dataset: str, workers: int
 ) -> Iterator[tuple[Item, Future[Converted]]]:
     """Convert images in several threads, a few ahead, and yield them in order."""
-    waiting, pool = deque(), ThreadPoolExecutor(workers)
+    waiting: deque[tuple[Item, Future[Converted]]] = deque()
+    pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
-            picture = item.picture
-            try:
-                if isinstance(picture, Photo):
-                    job = pool.submit(
-                        _convert_photo, picture.read(), picture.name, picture.border, geometry
-                    )
-                else:
-                    job = pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
-            except TooLargeError as error:
-                job = Future()
-                job.set_exception(error)
-            waiting.append((item, job))
+            waiting.append((item, _start_conversion(pool, item, geometry, dataset)))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft()
         yield from waiting
@@ -336,13 +459,33 @@ def _converted(
         pool.shutdown(cancel_futures=True)
 
 
-def _convert_photo(data: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
+def _start_conversion(
+    pool: ThreadPoolExecutor, item: Item, geometry: Geometry | None, dataset: str
+) -> Future[Converted]:
+    """Read an image here, in the order of the archive, and convert it in a thread.
+
+    The future of a photo that is too large to be read raises its TooLargeError.
+    """
+    picture = item.picture
+    if not isinstance(picture, Photo):
+        return pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
+    try:
+        encoded = picture.read()
+    except TooLargeError as error:
+        refused: Future[Converted] = Future()
+        refused.set_exception(error)
+        return refused
+    return pool.submit(_convert_photo, encoded, picture.name, picture.border, geometry)
+
+
+def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
     """A photo at a geometry, or its encoded bytes; it is decoded once in either case."""
-    image = decode(data, name, border)
+    image = decode(encoded, name, border)
     photo = identity_of(image)
     if geometry is None:
-        return Converted(data, photo)
-    return Converted(_bytes_at(resize_and_crop(image, geometry), geometry), photo)
+        return Converted(encoded, photo)
+    pixels = resize_and_crop(image, geometry)
+    return Converted(_bytes_at(pixels, geometry), photo)
 
 
 def _convert_drawing(
@@ -354,13 +497,13 @@ def _convert_drawing(
     """A drawing at a geometry; its identity is that of its original, if the layout gives one."""
     if geometry is None:
         raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
-    return Converted(
-        _bytes_at(pixels, geometry), identity_of(pixels if original is None else original)
-    )
+    photo = identity_of(pixels if original is None else original)
+    return Converted(_bytes_at(pixels, geometry), photo)
 
 
 def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:
-    assert pixels.shape == (geometry.size, geometry.size, 3) and pixels.dtype == np.uint8, (
-        pixels.shape
-    )
+    """The bytes of (size, size, 3) uint8 pixels, after a check of their form."""
+    expected_shape = (geometry.size, geometry.size, 3)
+    assert pixels.shape == expected_shape, pixels.shape
+    assert pixels.dtype == np.uint8, pixels.dtype
     return pixels.tobytes()

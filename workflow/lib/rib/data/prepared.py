@@ -36,32 +36,43 @@ class EncodedImages:
     """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
 
     Args:
-        data: (bytes,) uint8, memory-mapped: the encoded photos.
+        encoded: (bytes,) uint8, memory-mapped: the encoded photos.
         index: offset, length, border and image_id of each photo.
         workers: decoding threads; PIL releases the GIL.
+        name: name of the dataset, for messages.
     """
 
     def __init__(
-        self, data: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str
+        self, encoded: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str
     ):
-        self.data, self.geometry, self.name = data, geometry, name
-        self.offsets, self.lengths, self.borders = (
-            index[key].to_numpy() for key in ("offset", "length", "border")
-        )
-        self.ids = index["image_id"]
+        self.geometry = geometry
+        self.name = name
+        self._encoded = encoded
+        self._offsets = index["offset"].to_numpy()
+        self._lengths = index["length"].to_numpy()
+        self._borders = index["border"].to_numpy()
+        self._image_ids = index["image_id"]
         self._pool = ThreadPoolExecutor(workers)
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self._offsets)
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """The photos in the given rows, (N, size, size, 3) uint8; raise a CorruptImageError if one can't be decoded."""
-        return np.stack(list(self._pool.map(self._one, np.arange(len(self))[rows])))
+        """The photos in the given rows, (N, size, size, 3) uint8.
 
-    def _one(self, row: int) -> np.ndarray:
-        start = self.offsets[row]
-        data = self.data[start : start + self.lengths[row]].tobytes()
-        image = decode(data, f"{self.name}, {self.ids[int(row)]}", int(self.borders[row]))
+        Raises:
+            CorruptImageError: one can't be decoded.
+        """
+        row_numbers = np.arange(len(self))[rows]
+        return np.stack(list(self._pool.map(self._decode, row_numbers)))
+
+    def _decode(self, row: int) -> np.ndarray:
+        """The photo in one row, (size, size, 3) uint8."""
+        start = self._offsets[row]
+        end = start + self._lengths[row]
+        encoded = self._encoded[start:end].tobytes()
+        image_id = self._image_ids[int(row)]
+        image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
         return resize_and_crop(image, self.geometry)
 
 
@@ -70,9 +81,8 @@ class PreparedDataset:
     """A dataset at one geometry."""
 
     name: str
-    images: (
-        np.ndarray | EncodedImages
-    )  # (n, size, size, 3) uint8, memory-mapped or decoded on access
+    # (n, size, size, 3) uint8, memory-mapped or decoded on access
+    images: np.ndarray | EncodedImages
     labels: np.ndarray  # (n,) int64, indices into the label space
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
@@ -100,71 +110,104 @@ class PreparedDataset:
         Raises:
             UserError: a file is missing.
         """
-        for part in ("index.parquet", *(["images.npy"] if pixels else []), "classes.json"):
-            if not (folder / part).is_file():
-                raise UserError(
-                    f"{folder / part} is missing; delete {folder / 'manifest.json'} and run again to recreate it."
-                )
-        # Each digest is a quarter of the memory that the index of a very large dataset takes.
-        stored = pq.read_schema(folder / "index.parquet").names
-        columns = [name for name in stored if name in INDEX_COLUMNS and name not in DIGESTS]
-        index = pq.read_table(folder / "index.parquet", columns=columns)
-        identities = read_identities(folder / "index.parquet")
-        joined = {
-            column: joined_ids(index[column], identities) if column in columns else {}
-            for column in ("source_id", "object_id")
-        }
-        images = _stored_images(folder / "images.npy") if pixels else None
-        if pixels and images.ndim == 1:
-            images = EncodedImages(images, index, geometry, workers, name)
-        labels = index["label"].to_numpy().astype(np.int64)
+        index_file = folder / "index.parquet"
+        images_file = folder / "images.npy"
+        classes_file = folder / "classes.json"
+        _refuse_missing(index_file)
+        if pixels:
+            _refuse_missing(images_file)
+        _refuse_missing(classes_file)
+        index = _read_index(index_file)
+        identities = read_identities(index_file)
+        images = None
+        if pixels:
+            images = _stored_images(images_file)
+            if images.ndim == 1:
+                images = EncodedImages(images, index, geometry, workers, name)
         return cls(
-            name,
-            images,
-            labels,
-            None,
-            index,
-            LabelSpace.from_json(read_json(folder / "classes.json")),
-            joined_sources=joined["source_id"],
-            joined_objects=joined["object_id"],
+            name=name,
+            images=images,
+            labels=index["label"].to_numpy().astype(np.int64),
+            rows=None,
+            index=index,
+            space=LabelSpace.from_json(read_json(classes_file)),
+            joined_sources=_joined_ids_of(index, "source_id", identities),
+            joined_objects=_joined_ids_of(index, "object_id", identities),
         )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
         """The subset with the given rows (sorted int64)."""
-        chosen = rows if self.rows is None else self.rows[rows]
-        return replace(self, labels=self.labels[rows], rows=chosen, index=self.index.take(rows))
+        rows_of_images = rows if self.rows is None else self.rows[rows]
+        return replace(
+            self, labels=self.labels[rows], rows=rows_of_images, index=self.index.take(rows)
+        )
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source id (n,), and the unique source ids, as the layout gave them."""
+        """Index of each image's source id (n,), and the unique ids, as the layout gave them."""
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source image (n,), and their unique ids; identical photos have one."""
-        places, declared = self.declared_sources
-        names = [self.joined_sources.get(name, name) for name in declared]
-        unique = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        return np.array([unique[name] for name in names], places.dtype)[places], list(unique)
+        """Index of each image's source image (n,), and the unique ids.
+
+        Identical photos have one source image.
+        """
+        declared_of_image, declared = self.declared_sources
+        number_of_source: dict[str, int] = {}
+        source_of_declared = np.empty(len(declared), declared_of_image.dtype)
+        for i, declared_source in enumerate(declared):
+            source = self.joined_sources.get(declared_source, declared_source)
+            source_of_declared[i] = number_of_source.setdefault(source, len(number_of_source))
+        return source_of_declared[declared_of_image], list(number_of_source)
 
     @property
     def joined_index(self) -> pa.Table:
         """The index, in which identical photos have one source id and one object id."""
-        index = self.index
-        for column, joined in (
-            ("source_id", self.joined_sources),
-            ("object_id", self.joined_objects),
-        ):
-            if joined:
-                names = [joined.get(name, name) for name in index[column].to_pylist()]
-                place = index.column_names.index(column)
-                index = index.set_column(place, column, pa.array(names, pa.string()))
+        index = _replace_ids(self.index, "source_id", self.joined_sources)
+        return _replace_ids(index, "object_id", self.joined_objects)
+
+
+def _refuse_missing(path: Path) -> None:
+    """Refuse a prepared dataset without one of its files."""
+    if not path.is_file():
+        manifest = path.with_name("manifest.json")
+        raise UserError(f"{path} is missing; delete {manifest} and run again to recreate it.")
+
+
+def _read_index(path: Path) -> pa.Table:
+    """The index without slices and digests.
+
+    Each digest is a quarter of the memory that the index of a very large dataset takes.
+    """
+    columns = []
+    for column in pq.read_schema(path).names:
+        if column in INDEX_COLUMNS and column not in DIGESTS:
+            columns.append(column)
+    return pq.read_table(path, columns=columns)
+
+
+def _joined_ids_of(index: pa.Table, column: str, identities: pa.Array) -> dict[str, str]:
+    """See `joined_ids`; empty if the index lacks the column."""
+    if column not in index.column_names:
+        return {}
+    return joined_ids(index[column], identities)
+
+
+def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
+    """The index with other ids in a column, where there is a replacement."""
+    if not replacements:
         return index
+    ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]
+    position = index.column_names.index(column)
+    return index.set_column(position, column, pa.array(ids, pa.string()))
 
 
 def _stored_images(path: Path) -> np.ndarray:
-    """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded; read as they are used.
+    """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded.
+
+    They are read as they are used.
 
     Raises:
         UserError: the file is not one of NumPy's.
@@ -172,7 +215,7 @@ def _stored_images(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
-        again = path.with_name("manifest.json")
+        manifest = path.with_name("manifest.json")
         raise UserError(
-            f"{path} is damaged; delete {again} and run again to recreate it."
+            f"{path} is damaged; delete {manifest} and run again to recreate it."
         ) from None

@@ -1,32 +1,35 @@
-"""Train, select and test split of source images under protocol held_out, a function of labels and source ids.
+"""Train, select and test split of source images under protocol held_out.
 
-A source image is in the same split in every dataset made from it (ImageNet-Cartoon, -Drawing and -C are made from the
-validation images), so no test image was trained on in another rendition. Datasets that share sources are split one
-after the other, in catalogue order; each source keeps the split that an earlier dataset gave it, and the others are
-assigned as close as possible to the requested fractions. Identical photos are one source image, whatever their datasets
-and ids. Adding a dataset at the end never changes earlier splits, and
-datasets with the same sources are split as they would be alone; one with only some of an earlier dataset's sources of a
-class inherits whatever splits those have.
+It is a function of labels and source ids.
+
+A source image is in the same split in every dataset made from it (ImageNet-Cartoon, -Drawing and -C
+are made from the validation images), so no test image was trained on in another rendition. Datasets
+that share sources are split one after the other, in catalogue order; each source keeps the split
+that an earlier dataset gave it, and the others are assigned as close as possible to the requested
+fractions. Identical photos are one source image, whatever their datasets and ids. Adding a dataset
+at the end never changes earlier splits, and datasets with the same sources are split as they would
+be alone; one with only some of an earlier dataset's sources of a class inherits whatever splits
+those have.
 """
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from rib.data.subsets import hashed
 
-TRAIN, SELECT, TEST = "train", "select", "test"
+TRAIN = "train"
+SELECT = "select"
+TEST = "test"
 LEFT_OUT = "left_out"  # of a source image whose images other datasets have in different splits
-SEATED = (
-    TRAIN,
-    TEST,
-    SELECT,
-)  # columns of counts; the first of equally underfilled splits gets the next image
+# Columns of counts; the first of equally underfilled splits gets the next image.
+SPLITS = (TRAIN, TEST, SELECT)
 FINEST = 10_000  # largest denominator of a fraction
 
 
@@ -36,97 +39,156 @@ def read_split(path: Path) -> dict[str, str]:
     return dict(zip(table["source_id"], table["part"], strict=True))
 
 
-def parts_of(
-    labels: Mapping[str, int], fractions: Mapping[str, float], known: Mapping[str, str]
+def assign_splits(
+    labels: Mapping[str, int], fractions: Mapping[str, float], inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """The split of each source image of a dataset, stratified by class; the order of `labels` doesn't matter.
+    """The split of each source image of a dataset, stratified by class.
 
-    Each split gets its fraction of a class's n sources, rounded up or down, and likewise of all sources of the dataset.
-    A class with one source is in train, unless another split has a larger fraction. There are two exceptions:
+    Each split gets its fraction of a class's n sources, rounded up or down, and likewise of all
+    sources of the dataset. A class with one source is in train, unless another split has a larger
+    fraction. There are two exceptions:
 
-    - Known splits are kept, and the other sources compensate as far as possible. If none is left to assign, because the
-      dataset has only m of an earlier dataset's n sources of a class, the splits are a random draw: a split of fraction
-      s has m * s sources on average, with standard deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)). The same holds
-      for the totals. A budget takes sources in an order in which the splits alternate, and is off by about one.
-    - All images of a source are in one split, so an error of one source is an error of as many images as it has.
+    - Inherited splits are kept, and the other sources compensate as far as possible. If none is
+      left to assign, because the dataset has only m of an earlier dataset's n sources of a class,
+      the splits are a random draw: a split of fraction s has m * s sources on average, with
+      standard deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)). The same holds for the totals. A
+      budget takes sources in an order in which the splits alternate, and is off by about one.
+    - All images of a source are in one split, so an error of one source is an error of as many
+      images as it has.
 
     Args:
-        labels: class by source id; for a source in several classes, one of them.
-        known: splits of sources shared with other datasets.
+        labels: class by source id; for a source in several classes, one of them. Their order
+            doesn't matter.
+        fractions: of the splits train and select; the rest is test.
+        inherited: splits of sources shared with earlier datasets.
     """
-    ordered = sorted(labels, key=lambda source: (labels[source], hashed("order", source), source))
-    classes = [list(own) for _, own in itertools.groupby(ordered, key=labels.get)]
-    fixed = np.array(
-        [[sum(known.get(source) == name for source in own) for name in SEATED] for own in classes]
-    )
-    counts = seats(np.array([len(own) for own in classes]), fractions, fixed)
-    found = {source: known[source] for source in labels if source in known}
-    for own, given in zip(classes, counts - fixed, strict=True):
-        places = sorted(
-            ((2 * i + 1) / n, SEATED[part]) for part, n in enumerate(given) for i in range(n)
-        )
-        free = (source for source in own if source not in known)
-        found |= {source: name for source, (_, name) in zip(free, places, strict=True)}
-    return found
+    classes = _shuffled_sources_of_classes(labels)
+    sizes = np.array([len(sources) for sources in classes])
+    inherited_counts = np.array([_count_inherited(sources, inherited) for sources in classes])
+    counts = apportion(sizes, fractions, inherited_counts)
+    split_of_source = {source: inherited[source] for source in labels if source in inherited}
+    for sources, free_counts in zip(classes, counts - inherited_counts, strict=True):
+        free_sources = [source for source in sources if source not in inherited]
+        free_splits = _alternating_splits(free_counts)
+        split_of_source.update(zip(free_sources, free_splits, strict=True))
+    return split_of_source
 
 
-def seats(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarray) -> np.ndarray:
-    """Number of sources of each class in each split: largest remainders per class, then exchanges until totals fit.
+def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
+    """The source ids of each class, by label, in the pseudo-random order of subsets."""
+    sources_of_label: dict[int, list[str]] = {}
+    for source, label in labels.items():
+        sources_of_label.setdefault(label, []).append(source)
+    return [
+        sorted(sources_of_label[label], key=lambda source: (hashed("order", source), source))
+        for label in sorted(sources_of_label)
+    ]
 
-    This is controlled rounding of a table: row sums are kept, entries and column sums are rounded up or down. A
-    solution always exists if nothing is fixed (Bacharach 1966, doi 10.1287/mnsc.12.9.732). No exchange takes a class's
-    last training image.
+
+def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> list[int]:
+    """How many of some sources have inherited each of `SPLITS`."""
+    inherited_splits = [inherited[source] for source in sources if source in inherited]
+    return [inherited_splits.count(split) for split in SPLITS]
+
+
+def _alternating_splits(counts: np.ndarray) -> list[str]:
+    """Splits in an order in which they alternate, each as often as its count says.
+
+    Args:
+        counts: (3,) by `SPLITS`.
+    """
+    positions = []
+    for split, count in zip(SPLITS, counts.tolist(), strict=True):
+        for i in range(count):
+            positions.append(((2 * i + 1) / count, split))
+    return [split for _, split in sorted(positions)]
+
+
+def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarray) -> np.ndarray:
+    """Number of sources of each class in each split.
+
+    First come largest remainders per class, then exchanges until totals fit. This is controlled
+    rounding of a table: row sums are kept, entries and column sums are rounded up or down. A
+    solution always exists if nothing is fixed (Bacharach 1966, doi 10.1287/mnsc.12.9.732). No
+    exchange takes a class's last training image.
 
     Args:
         sizes: (classes,) number of sources of each class.
-        fixed: (classes, 3) number of sources with a known split, columns as in `SEATED`.
+        fractions: of the splits train and select; the rest is test.
+        fixed: (classes, 3) number of sources with an inherited split, columns as in `SPLITS`.
 
     Returns:
         (classes, 3) int64, at least `fixed`, with row sums `sizes`.
     """
-    train, select = (
-        Fraction(fractions[name]).limit_denominator(FINEST) for name in (TRAIN, SELECT)
-    )
-    one = math.lcm(
-        train.denominator, select.denominator
-    )  # integer arithmetic: rounding errors would break ties
-    asked = [int(share * one) for share in (train, 1 - train - select, select)]
-    quota, counts = sizes[:, None] * asked, fixed.astype(np.int64)
-    while (lacking := np.flatnonzero(counts.sum(axis=1) < sizes)).size:
-        counts[lacking, (quota - one * counts)[lacking].argmax(axis=1)] += 1
-    least = np.maximum(fixed, [1, 0, 0])
-    while moves := _exchange(one * counts - quota, counts > least, one):
-        for row, giver, taker in moves:
-            counts[row, [giver, taker]] += [-1, 1]
+    train = Fraction(fractions[TRAIN]).limit_denominator(FINEST)
+    select = Fraction(fractions[SELECT]).limit_denominator(FINEST)
+    test = 1 - train - select
+    # So many units are one source: rounding errors would break ties, so all numbers are integers.
+    units = math.lcm(train.denominator, select.denominator)
+    quota_of_one_source = [int(fraction * units) for fraction in (train, test, select)]
+    quotas = sizes[:, None] * quota_of_one_source
+    counts = fixed.astype(np.int64)
+    while True:
+        incomplete = np.flatnonzero(counts.sum(axis=1) < sizes)
+        if len(incomplete) == 0:
+            break
+        lacking = (quotas - units * counts)[incomplete]
+        counts[incomplete, lacking.argmax(axis=1)] += 1
+    minimum = np.maximum(fixed, [1, 0, 0])
+    while moves := _find_exchange(units * counts - quotas, counts > minimum, units):
+        for move in moves:
+            counts[move.class_row, move.giver] -= 1
+            counts[move.class_row, move.taker] += 1
     return counts
 
 
-def _exchange(excess: np.ndarray, may_give: np.ndarray, one: int) -> list[tuple[int, int, int]]:
-    """Moves of one image each (class, from, to) that bring totals closer; empty if they fit or no move is possible.
+class Move(NamedTuple):
+    """One source of a class that goes from a split to another; splits are columns of counts."""
+
+    class_row: int
+    giver: int
+    taker: int
+
+
+def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list[Move]:
+    """Moves of one source each that bring totals closer to their quotas.
+
+    The list is empty if the totals fit or no move is possible. A split with too many gives to one
+    with too few; if no class allows that, it gives to the third split, which gives to that one.
 
     Args:
-        excess: (classes, 3) entries minus quotas, in units of 1 / `one` images.
+        excess: (classes, 3) entries minus quotas, in units.
         may_give: (classes, 3) bool, entries that may decrease.
-        one: units per image.
+        units: units of one source.
     """
     total = excess.sum(axis=0)
-    if (np.abs(total) < one).all():
+    if (np.abs(total) < units).all():
         return []
-    for giver, taker in sorted(
-        itertools.permutations(range(3), 2), key=lambda pair: total[pair[1]] - total[pair[0]]
-    ):
-        third = 3 - giver - taker
-        for steps in (
-            ([(giver, taker)], [(giver, third), (third, taker)])
-            if total[giver] - total[taker] > one
-            else []
-        ):
-            fit = [
-                (may_give[:, a] & (excess[:, a] > 0) & (excess[:, b] < 0), a, b) for a, b in steps
-            ]
-            if all(rows.any() for rows, *_ in fit):
-                return [
-                    (int(np.where(rows, excess[:, a] - excess[:, b], -1).argmax()), a, b)
-                    for rows, a, b in fit
-                ]
+    pairs = list(itertools.permutations(range(3), 2))
+    pairs.sort(key=lambda pair: total[pair[1]] - total[pair[0]])
+    for giver, taker in pairs:
+        if total[giver] - total[taker] <= units:
+            continue
+        third = 3 - giver - taker  # splits are 0, 1 and 2
+        direct = [_best_move(excess, may_give, giver, taker)]
+        if None not in direct:
+            return direct
+        by_the_third = [
+            _best_move(excess, may_give, giver, third),
+            _best_move(excess, may_give, third, taker),
+        ]
+        if None not in by_the_third:
+            return by_the_third
     return []
+
+
+def _best_move(excess: np.ndarray, may_give: np.ndarray, giver: int, taker: int) -> Move | None:
+    """The move between two splits in the class where it corrects most; None if no class allows it.
+
+    A class allows it if the giver has more than its quota there, and the taker less.
+    """
+    allows = may_give[:, giver] & (excess[:, giver] > 0) & (excess[:, taker] < 0)
+    if not allows.any():
+        return None
+    corrections = np.where(allows, excess[:, giver] - excess[:, taker], -1)
+    return Move(int(corrections.argmax()), giver, taker)

@@ -11,19 +11,32 @@ from rib.data.prepared import PreparedDataset
 
 
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
-    """One layer's features of a dataset, (n, d) float32, and the dataset in the same order (labels and index only).
+    """One layer's features of a dataset.
 
-    The path is <dataset>.safetensors, next to <dataset>.index.parquet. A layer that was not stored is a UserError.
+    Args:
+        path: <dataset>.safetensors, next to <dataset>.index.parquet.
+
+    Returns:
+        The features, (n, d) float32, and the dataset in the same order (labels and index only).
+
+    Raises:
+        UserError: the layer was not stored.
     """
     with safe_open(path, framework="numpy") as file:
         layers = sorted(file.keys())
         if layer not in layers:
             raise UserError(
-                f"{path} has no layer {layer}, only {', '.join(layers)}; add it to representations.layers in "
-                "config.yaml."
+                f"{path} has no layer {layer}, only {', '.join(layers)}; add it to "
+                "representations.layers in config.yaml."
             )
-        values = file.get_tensor(layer)
+        features = file.get_tensor(layer)
     index = pq.read_table(path.with_suffix(".index.parquet"))
-    return values, PreparedDataset(
-        path.stem, None, index["label"].to_numpy().astype(np.int64), None, index, None
+    dataset = PreparedDataset(
+        name=path.stem,
+        images=None,
+        labels=index["label"].to_numpy().astype(np.int64),
+        rows=None,
+        index=index,
+        space=None,
     )
+    return features, dataset

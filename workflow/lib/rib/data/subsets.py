@@ -1,4 +1,7 @@
-"""Nested class-balanced subsets, in an order that depends only on labels, source ids and image ids."""
+"""Nested class-balanced subsets.
+
+Their order depends only on labels, source ids and image ids.
+"""
 
 from hashlib import sha256
 
@@ -22,64 +25,79 @@ def subset(dataset: PreparedDataset, size: str, setting: str = "train_subset") -
     if size == ALL:
         return dataset
     n = len(dataset.labels)
-    wanted = images_of(size, n)
-    if not 1 <= wanted <= n:
+    number_of_images = images_of(size, n)
+    if not 1 <= number_of_images <= n:
         raise UserError(
-            f"{setting} {size}: {dataset.name} has {n} images to train on; set 1 to {n}, or a fraction below 1."
+            f"{setting} {size}: {dataset.name} has {n} images to train on; set 1 to {n}, or a "
+            "fraction below 1."
         )
-    return first_images(dataset, wanted)
+    return first_images(dataset, number_of_images)
 
 
 def first_images(dataset: PreparedDataset, limit: int) -> PreparedDataset:
-    """At most `limit` images of a dataset, the first in the balanced order; the order of rows is kept."""
+    """At most `limit` images of a dataset, the first in the balanced order.
+
+    Their rows stay in the order of the dataset.
+    """
     if len(dataset.labels) <= limit:
         return dataset
-    return dataset.take(np.sort(balanced_order(dataset)[:limit]))
+    first_rows = balanced_order(dataset)[:limit]
+    return dataset.take(np.sort(first_rows))
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
     """Mask (n,) of the images of a fraction of each class's source images.
 
-    It is at least one if a class has two or more. A source image of several classes is of the first.
+    It is at least one if a class has two or more. A source image of several classes is of the
+    first.
     """
-    places, sources = dataset.sources
-    classes = np.full(len(sources), np.iinfo(np.int64).max)  # of each source image
-    np.minimum.at(classes, places, dataset.labels)
-    ranks = rank_within(classes, np.array([hashed("held back", source) for source in sources]))
-    sizes = np.bincount(classes)[classes]
-    held = ranks < np.where(sizes > 1, np.maximum(1, np.floor(share * sizes)), 0)
-    return held[places]
+    source_of_image, sources = dataset.sources
+    class_of_source = np.full(len(sources), np.iinfo(np.int64).max)
+    np.minimum.at(class_of_source, source_of_image, dataset.labels)
+    hashes = np.array([hashed("held back", source) for source in sources])
+    rank_in_class = rank_within(class_of_source, hashes)
+    sources_of_class = np.bincount(class_of_source)
+    class_size = sources_of_class[class_of_source]  # of each source's class
+    number_held_back = np.maximum(1, np.floor(share * class_size))
+    number_held_back = np.where(class_size > 1, number_held_back, 0)
+    is_held_back = rank_in_class < number_held_back
+    return is_held_back[source_of_image]
 
 
 def balanced_order(dataset: PreparedDataset) -> np.ndarray:
     """Order of images that takes one image of every class before a second of any.
 
-    Within a class, one image of each source comes first, then a second of each. The pseudo-random order of the sources
-    is the same in all datasets made from them. A source's images are also in pseudo-random order (ImageNet-C has 75 of
-    each). The permutation, (n,) int64, depends only on labels, source ids and image ids.
+    Within a class, one image of each source comes first, then a second of each. The pseudo-random
+    order of the sources is the same in all datasets made from them. A source's images are also in
+    pseudo-random order (ImageNet-C has 75 of each).
+
+    Returns:
+        The permutation, (n,) int64; it depends only on labels, source ids and image ids.
     """
-    places, sources = dataset.sources
-    by_source = np.array([hashed("order", source) for source in sources])[places]
-    by_image = by_source
-    if len(sources) < len(places):
-        by_image = np.array(
-            [hashed("order", image) for image in dataset.index["image_id"].to_pylist()]
-        )
-    turn = rank_within(dataset.labels, by_source, rank_within(places, by_image))
-    return np.lexsort((by_source, turn))
+    source_of_image, sources = dataset.sources
+    hash_of_source = np.array([hashed("order", source) for source in sources])
+    source_hashes = hash_of_source[source_of_image]
+    image_hashes = source_hashes
+    has_several_images_of_a_source = len(sources) < len(source_of_image)
+    if has_several_images_of_a_source:
+        image_ids = dataset.index["image_id"].to_pylist()
+        image_hashes = np.array([hashed("order", image_id) for image_id in image_ids])
+    rank_in_source = rank_within(source_of_image, image_hashes)
+    rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_source)
+    return np.lexsort((source_hashes, rank_in_class))
 
 
 def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """Rank of each element within its group, the last key being the primary one: (n,) int64."""
     order = np.lexsort((*keys, groups))
-    ordered = groups[order]
+    ordered_groups = groups[order]
+    first_of_group = np.searchsorted(ordered_groups, ordered_groups)
     ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(groups)) - np.searchsorted(
-        ordered, ordered
-    )  # the place of each group's first
+    ranks[order] = np.arange(len(groups)) - first_of_group
     return ranks
 
 
 def hashed(purpose: str, source_id: str) -> float:
     """A pseudo-random number in 0..1, the same on every machine."""
-    return int.from_bytes(sha256(f"{purpose}\0{source_id}".encode()).digest()[:8], "big") / 2**64
+    digest = sha256(f"{purpose}\0{source_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

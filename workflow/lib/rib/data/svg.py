@@ -1,6 +1,7 @@
-"""Rendering of drawings (SVG) that others made: each is checked, then drawn by a process with limits.
+"""Rendering of drawings (SVG) that others made.
 
-The renderer itself would read files that a drawing refers to, and some drawings crash it or take any time and memory.
+Each is checked, then drawn by a process with limits. The renderer itself would read files that a
+drawing refers to, and some drawings crash it or take any time and memory.
 """
 
 import contextlib
@@ -22,51 +23,70 @@ from rib.base.limited_process import (
 
 LARGEST = 4 << 20  # characters; parsing takes 30 times the memory
 DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
-MOST_OCTAVES = 10  # of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits
+# Of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits.
+MOST_OCTAVES = 10
 SECONDS = 10  # processor time for one drawing
 PATIENCE = 60  # seconds to wait for one drawing
 MEMORY = 1 << 30  # bytes of address space besides those of the renderer itself
+SHOWN = 60  # characters of an attribute in a message
 INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 # How an answer of the renderer begins; a PNG or the reason follows.
-DRAWN, REFUSED = b"D", b"R"
+DRAWN = b"D"
+REFUSED = b"R"
 Draw = Callable[[str, str, int], bytes]  # see `renderer`
 
 
 def check(svg: str) -> None:
-    """Raise a ValueError if a drawing is too large, malformed, nested too deeply, or refers to files or addresses."""
+    """Check a drawing before it is rendered.
+
+    Raises:
+        ValueError: it is too large, malformed, nested too deeply, or refers to files or addresses.
+    """
     if len(svg) > LARGEST:
         raise ValueError(f"it has more than {LARGEST >> 20} MB")
     depth = 0
     try:
         for event, element in ElementTree.iterparse(io.StringIO(svg), events=("start", "end")):
-            depth += 1 if event == "start" else -1
-            if depth > DEEPEST:
-                raise ValueError(f"its elements are nested more than {DEEPEST} deep")
-            if event == "end":
+            if event == "start":
+                depth += 1
+                if depth > DEEPEST:
+                    raise ValueError(f"its elements are nested more than {DEEPEST} deep")
+            else:
+                depth -= 1
                 _check_element(element)
     except ElementTree.ParseError as error:
         raise ValueError(f"it is not well-formed: {error}") from error
 
 
 def _check_element(element: ElementTree.Element) -> None:
-    style = "".join(element.itertext()) if element.tag.endswith("style") else ""
-    for name, value in [*element.items(), ("", style)]:  # a name may begin with a namespace
-        found = OUTSIDE_CSS.search(value)
-        if found or (name.endswith("href") and not re.match(INSIDE, value)):
-            raise ValueError(f"it refers to {value[found.start() if found else 0 :][:60]!r}")
-        if name.endswith("numOctaves") and not float(value) <= MOST_OCTAVES:
-            raise ValueError(f"its numOctaves is {value[:60]!r}, above {MOST_OCTAVES}")
+    """Refuse references to files or addresses, and more octaves than can be seen."""
+    if element.tag.endswith("style"):
+        _refuse_outside_css("".join(element.itertext()))
+    for attribute, text in element.items():  # an attribute's name may begin with a namespace
+        _refuse_outside_css(text)
+        if attribute.endswith("href") and not re.match(INSIDE, text):
+            raise ValueError(f"it refers to {text[:SHOWN]!r}")
+        if attribute.endswith("numOctaves") and not float(text) <= MOST_OCTAVES:
+            raise ValueError(f"its numOctaves is {text[:SHOWN]!r}, above {MOST_OCTAVES}")
+
+
+def _refuse_outside_css(text: str) -> None:
+    """Raise a ValueError if a text, as CSS, refers to a file or address."""
+    reference = OUTSIDE_CSS.search(text)
+    if reference:
+        raise ValueError(f"it refers to {text[reference.start() :][:SHOWN]!r}")
 
 
 @contextlib.contextmanager
 def renderer() -> Iterator[Draw]:
     """A function that renders drawings in a process of its own, which ends with this one.
 
-    The function takes the content of an SVG's root element, its view box and the side in pixels, and returns a PNG on
-    white. It raises ValueError if `check` or the renderer refuses it. It does so, too, if the renderer fails or exceeds a
-    limit, and then can't be used again. What the renderer prints when it fails is for its authors, and is not shown.
+    The function takes the content of an SVG's root element, its view box and the side in pixels,
+    and returns a PNG on white. It raises ValueError if `check` or the renderer refuses it. It does
+    so, too, if the renderer fails or exceeds a limit, and then can't be used again. What the
+    renderer prints when it fails is for its authors, and is not shown.
     """
     limits = Limits(seconds=SECONDS, patience=PATIENCE, memory=MEMORY)
     with limited_process(__name__, limits) as ask:
@@ -74,6 +94,7 @@ def renderer() -> Iterator[Draw]:
 
 
 def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
+    """The PNG of a drawing, see `renderer`; `ask` sends a request to the renderer's process."""
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE after the root's start is not well-formed
     try:
@@ -89,18 +110,25 @@ def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
 
 
 def _render(request: bytes) -> bytes:
-    """The PNG of a request, which is the side in pixels and, in the next lines, the drawing; or why there is none."""
-    side, _, svg = request.decode().partition("\n")
-    options = {
-        "width": int(side),
-        "height": int(side),
-        "background": "#ffffff",
-        "skip_system_fonts": True,
-    }
+    """The answer to a request: the PNG of a drawing, or why there is none.
+
+    The request is the side in pixels and, in the next lines, the drawing. This runs in the
+    renderer's process.
+    """
+    first_line, _, svg = request.decode().partition("\n")
+    side = int(first_line)
     try:
-        return DRAWN + bytes(resvg_py.svg_to_bytes(svg_string=svg, **options))
+        encoded = resvg_py.svg_to_bytes(
+            svg_string=svg,
+            width=side,
+            height=side,
+            background="#ffffff",
+            skip_system_fonts=True,
+        )
+        png = bytes(encoded)
     except ValueError as error:
         return REFUSED + str(error).encode("utf-8", "backslashreplace")
+    return DRAWN + png
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Reading of encrypted zips with the program `unzip`, which decrypts tens of times faster than Python.
+"""Reading of encrypted zips with the program `unzip`, tens of times faster than Python decrypts.
 
-Nothing is extracted to disk: a process writes the files one after the other to a pipe. The zip's directory gives the
-size and the checksum of each file.
+Nothing is extracted to disk: a process writes the files one after the other to a pipe. The zip's
+directory gives the size and the checksum of each file.
 """
 
 import contextlib
@@ -19,92 +19,124 @@ from rib.base.errors import UserError
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
-BATCH = (
-    256  # files per process: their names fit into a command, the messages about them into a pipe
-)
+# Files per process: their names fit into a command, the messages about them into a pipe.
+BATCH = 256
 WRONG_PASSWORD = 82  # unzip's manual, DIAGNOSTICS
 
 
 def decrypted_members(
     path: Path, wanted: Callable[[str], bool], variable: str
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield an encrypted zip's files like rib.data.archives.archive_members, using `unzip` if it can decrypt.
+    """Yield an encrypted zip's files like rib.data.archives.archive_members.
 
-    The environment variable holds the password. Errors are those of archive_members.
+    It uses `unzip` if that can decrypt, and otherwise Python.
+
+    Args:
+        path: the zip.
+        wanted: a predicate on names of files.
+        variable: the environment variable that holds the password.
+
+    Raises:
+        UserError: see `archive_members`.
     """
     password = os.environ.get(variable)
-    names = [name for name, _ in archive_members(path, wanted)] if password and _program() else []
-    # Python reads archives with names that unzip might misinterpret.
-    plain = all(
-        name.isascii() and name.isprintable() and not name.startswith("-") for name in names
-    )
-    if not names or not plain or len(set(names)) < len(names):
+    names = []
+    if password and _program():
+        names = [name for name, _ in archive_members(path, wanted)]
+    if not names or not _suit_unzip(names):
         yield from archive_members(path, wanted, password=(variable, password))
         return
     with zipfile.ZipFile(path) as archive:
-        files = [archive.getinfo(name) for name in names]
-    for start in range(0, len(files), BATCH):
-        batch = files[start : start + BATCH]
-        read = [file for file in batch if file.file_size <= photo_limit(PHOTO_MEGABYTES)]
-        with contextlib.closing(_decrypted(path, read, password, variable)) as decrypted:
-            for file in batch:
-                yield file.filename, partial(_skip_to, file, decrypted, path)
+        members = [archive.getinfo(name) for name in names]
+    for start in range(0, len(members), BATCH):
+        batch = members[start : start + BATCH]
+        largest = photo_limit(PHOTO_MEGABYTES)
+        to_decrypt = [member for member in batch if member.file_size <= largest]
+        with contextlib.closing(_decrypt(path, to_decrypt, password, variable)) as decrypted:
+            for member in batch:
+                yield member.filename, partial(_skip_to, member, decrypted, path)
 
 
-def _skip_to(wanted: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], path: Path) -> bytes:
+def _suit_unzip(names: Sequence[str]) -> bool:
+    """Whether `unzip` can be asked for files by their names: it can't misinterpret any of them."""
+    has_repetitions = len(set(names)) < len(names)
+    return not has_repetitions and all(
+        name.isascii() and name.isprintable() and not name.startswith("-") for name in names
+    )
+
+
+def _skip_to(member: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], path: Path) -> bytes:
     """Bytes of a file; the files before it that were not requested are skipped."""
-    if wanted.file_size > (largest := photo_limit(PHOTO_MEGABYTES)):
-        raise TooLargeError(path, wanted.filename, largest)
-    return next(data for name, data in decrypted if name == wanted.filename)
+    largest = photo_limit(PHOTO_MEGABYTES)
+    if member.file_size > largest:
+        raise TooLargeError(path, member.filename, largest)
+    return next(content for name, content in decrypted if name == member.filename)
 
 
 @cache
 def _program() -> str | None:
     """Info-ZIP's unzip; None if it is not installed or can't decrypt."""
-    found = shutil.which("unzip")
-    said = (
-        found
-        and subprocess.run(
-            [found, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True
-        ).stdout
+    program = shutil.which("unzip")
+    if program is None:
+        return None
+    version = subprocess.run(
+        [program, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    return found if said and "decryption" in said else None
+    return program if "decryption" in version.stdout else None
 
 
-def _decrypted(
-    path: Path, files: Sequence[zipfile.ZipInfo], password: str, variable: str
+def _decrypt(
+    path: Path, members: Sequence[zipfile.ZipInfo], password: str, variable: str
 ) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of files that one process decrypts."""
+    """Names and bytes of files that one process decrypts.
+
+    Raises:
+        UserError: the password is wrong, or a file is not what the zip's directory states.
+    """
+    with _start_unzip(path, members, password) as process:
+        try:
+            for member in members:
+                content = process.stdout.read(member.file_size)
+                if len(content) < member.file_size or zlib.crc32(content) != member.CRC:
+                    raise _unreadable(process, path, member.filename, variable)
+                yield member.filename, content
+        finally:
+            process.kill()
+
+
+def _start_unzip(
+    path: Path, members: Sequence[zipfile.ZipInfo], password: str
+) -> subprocess.Popen[bytes]:
+    """Start a process that writes the bytes of files, one after the other, to its output."""
     # Unlike a command-line argument, an environment variable doesn't show in the process list.
-    options = '-P "{}"'.format(re.sub(r'(["\\])', r"\\\1", password))
-    process = subprocess.Popen(
-        [
-            _program(),
-            "-p",
-            "-q",
-            str(path),
-            *(re.sub(r"([\[\]*?\\])", r"\\\1", file.filename) for file in files),
-        ],
+    quoted_password = re.sub(r'(["\\])', r"\\\1", password)
+    environment = {
+        **os.environ,
+        "UNZIP": f'-P "{quoted_password}"',
+        "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE",
+    }
+    patterns = [re.sub(r"([\[\]*?\\])", r"\\\1", member.filename) for member in members]
+    return subprocess.Popen(
+        [_program(), "-p", "-q", str(path), *patterns],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "UNZIP": options, "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE"},
+        env=environment,
         start_new_session=True,  # without a terminal it can't prompt for a password
     )
-    with process, contextlib.ExitStack() as stack:
-        stack.callback(process.kill)
-        for file in files:
-            data = process.stdout.read(file.file_size)
-            if len(data) < file.file_size or zlib.crc32(data) != file.CRC:
-                process.stdout.close()
-                said = " ".join(process.stderr.read().decode(errors="replace").split())
-                code = process.wait()
-                if code == WRONG_PASSWORD or "incorrect password" in said:
-                    raise UserError(
-                        f"{path}: the password in {variable} doesn't open '{file.filename}'; correct it."
-                    )
-                raise UserError(
-                    f"{path}: unzip can't read '{file.filename}' ({said or f'exit code {code}'}); the file is "
-                    f"truncated or damaged, or the password in {variable} is wrong."
-                )
-            yield file.filename, data
+
+
+def _unreadable(
+    process: subprocess.Popen[bytes], path: Path, name: str, variable: str
+) -> UserError:
+    """Why a process of unzip gave other bytes of a file than the zip's directory states."""
+    process.stdout.close()
+    message = " ".join(process.stderr.read().decode(errors="replace").split())
+    code = process.wait()
+    if code == WRONG_PASSWORD or "incorrect password" in message:
+        return UserError(f"{path}: the password in {variable} doesn't open '{name}'; correct it.")
+    reason = message or f"exit code {code}"
+    return UserError(
+        f"{path}: unzip can't read '{name}' ({reason}); the file is truncated or damaged, or the "
+        f"password in {variable} is wrong."
+    )

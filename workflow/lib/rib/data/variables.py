@@ -1,28 +1,30 @@
-"""Environment variables that pass machine-dependent settings to jobs without making them rule parameters."""
+"""Environment variables that pass machine-dependent settings to jobs.
+
+So these are no parameters of rules, and a change of them runs nothing again.
+"""
 
 import os
 from collections.abc import Mapping
 
 ARCHIVES = "RIB_ARCHIVES"  # folders with downloaded archives, separated as in PATH
-CORRUPT_IMAGES = (
-    "RIB_CORRUPT_IMAGES"  # maximum of images left out per dataset; the manifest lists them
-)
-PHOTO_MEGABYTES, PHOTO_MEGAPIXELS = (
-    "RIB_PHOTO_MEGABYTES",
-    "RIB_PHOTO_MEGAPIXELS",
-)  # limits of a photo
+# Maximum of images left out per dataset; the manifest lists them.
+CORRUPT_IMAGES = "RIB_CORRUPT_IMAGES"
+PHOTO_MEGABYTES = "RIB_PHOTO_MEGABYTES"  # limit of a photo
+PHOTO_MEGAPIXELS = "RIB_PHOTO_MEGAPIXELS"  # limit of a photo
 ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that a byte of an archive may unpack to
 DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}  # outside of Snakemake
 
 
 def set_from(config: Mapping) -> None:
     """Set the variables as config.yaml says."""
-    if folders := config["archives"]:
-        os.environ[ARCHIVES] = os.pathsep.join([folders] if isinstance(folders, str) else folders)
+    folders = config["archives"]  # one path, or a list
+    if folders:
+        os.environ[ARCHIVES] = folders if isinstance(folders, str) else os.pathsep.join(folders)
     os.environ[CORRUPT_IMAGES] = str(config["corrupt_images"])
-    os.environ[PHOTO_MEGABYTES] = str(config["limits"]["photo_megabytes"])
-    os.environ[PHOTO_MEGAPIXELS] = str(config["limits"]["photo_megapixels"])
-    os.environ[ARCHIVE_RATIO] = str(config["limits"]["archive_ratio"])
+    limits = config["limits"]
+    os.environ[PHOTO_MEGABYTES] = str(limits["photo_megabytes"])
+    os.environ[PHOTO_MEGAPIXELS] = str(limits["photo_megapixels"])
+    os.environ[ARCHIVE_RATIO] = str(limits["archive_ratio"])
 
 
 def limit(variable: str) -> int:

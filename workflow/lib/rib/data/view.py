@@ -1,6 +1,8 @@
-"""The part of a prepared dataset that a job uses: one split, within the budget, without the pretraining proxy."""
+"""The images of a prepared dataset that a job uses.
 
-from collections.abc import Callable
+These are one split, within the budget, without the pretraining proxy.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +26,13 @@ class DatasetView:
 
     geometry: Geometry
     workers: int  # threads that decode encoded photos
-    budget: (
-        int | str
-    )  # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
-    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole dataset of its own
+    # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
+    budget: int | str
+    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole
+    # dataset of its own
     images_per_class: int | None
-    pretraining_size: str = (
-        ALL  # of a model pretrained here on a subset of the proxy: that subset, see `subset`
-    )
+    # of a model pretrained here on a subset of the proxy: that subset, see `subset`
+    pretraining_size: str = ALL
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,28 @@ class DatasetFiles:
 
     name: str
     folder: Path  # output of the prepare job
-    proxy: Path | None = (
-        None  # folder of the dataset with the pretraining proxy, if this dataset shares its sources
-    )
-    split: Path | None = (
-        None  # output of the split_dataset job (protocol held_out); None for all images
-    )
-    pixels: bool = (
-        True  # whether images are opened; False for jobs that need the index and the classes only
-    )
+    # folder of the dataset with the pretraining proxy, if this dataset shares its sources
+    proxy: Path | None = None
+    # output of the split_dataset job (protocol held_out); None for all images
+    split: Path | None = None
+    # whether images are opened; False for jobs that need the index and the classes only
+    pixels: bool = True
 
 
-def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:
-    """One split of a dataset, `train`, `select` or `test`; the whole dataset under protocol `paper`.
+def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> PreparedDataset:
+    """One split of a dataset; the whole dataset under protocol `paper`.
+
+    Args:
+        split: `train`, `select` or `test`.
 
     Raises:
-        UserError: no image is left, none belongs to the pretraining proxy, or the train split lacks a class.
+        UserError: no image is left, none belongs to the pretraining proxy, or the train split lacks
+            a class.
     """
     dataset = load_whole(files, view)
-    return dataset if files.split is None else _split(dataset, part, files.split)
+    if files.split is None:
+        return dataset
+    return _images_of_split(dataset, split, files.split)
 
 
 def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
@@ -72,79 +76,109 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     )
     if files.proxy:
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
-    return dataset if view.budget == ALL else first_images(dataset, view.budget)
+    if view.budget == ALL:
+        return dataset
+    return first_images(dataset, view.budget)
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """The pretraining proxy; under protocol held_out, its train split, since other datasets may share its sources."""
+    """The pretraining proxy.
+
+    Under protocol held_out it is its train split, since other datasets may share its sources.
+    """
     if view.images_per_class is None:
         dataset = subset(load_whole(files, view), view.pretraining_size, "pretrain.size")
-        return dataset if files.split is None else _split(dataset, TRAIN, files.split)
+        if files.split is None:
+            return dataset
+        return _images_of_split(dataset, TRAIN, files.split)
     dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
-    chosen = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
-    return _where(dataset, lambda source: source in chosen)
+    proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
+    source_of_image, sources = dataset.declared_sources
+    is_proxy_source = np.array([source in proxy_sources for source in sources], bool)
+    return dataset.take(np.flatnonzero(is_proxy_source[source_of_image]))
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     """Source images of the pretraining proxy: those with the lowest hashes in each class."""
-    pairs = (
-        pq.read_table(index, columns=["label", "source_id"])
-        .group_by(["label", "source_id"])
-        .aggregate([])
-    )
-    hashes = np.array([hashed("reference", source) for source in pairs["source_id"].to_pylist()])
-    chosen = rank_within(pairs["label"].to_numpy(), hashes) < images_per_class
-    return frozenset(pairs["source_id"].filter(chosen).to_pylist())
+    images = pq.read_table(index, columns=["label", "source_id"])
+    sources = images.group_by(["label", "source_id"]).aggregate([])
+    source_ids = sources["source_id"].to_pylist()
+    hashes = np.array([hashed("reference", source_id) for source_id in source_ids])
+    rank_in_class = rank_within(sources["label"].to_numpy(), hashes)
+    proxy_sources = sources["source_id"].filter(rank_in_class < images_per_class)
+    return frozenset(proxy_sources.to_pylist())
 
 
 def _without_proxy(
     dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int
 ) -> PreparedDataset:
-    """The images of a whole dataset that the pretraining proxy lacks, as source images and as identical photos.
+    """The images of a whole dataset that the pretraining proxy lacks.
+
+    An image of the proxy has the id of one of its source images, or is identical to a photo of it.
+
+    Args:
+        dataset: all images of a dataset.
+        folder: of the prepared dataset.
+        proxy: folder of the dataset with the pretraining proxy.
+        images_per_class: size of the proxy.
 
     Raises:
         UserError: no image has the id of a source image of the proxy, or none is left.
     """
-    index = proxy / "index.parquet"
-    proxy_sources = _proxy_sources(index, images_per_class)
-    declared, names = dataset.declared_sources
-    made_from_proxy = np.array([name in proxy_sources for name in names], bool)[declared]
-    if not made_from_proxy.any():
+    proxy_index = proxy / "index.parquet"
+    proxy_sources = _proxy_sources(proxy_index, images_per_class)
+    declared_of_image, declared = dataset.declared_sources
+    is_proxy_source = np.array([source in proxy_sources for source in declared], bool)
+    is_made_from_proxy = is_proxy_source[declared_of_image]
+    if not is_made_from_proxy.any():
         raise UserError(
-            f"{dataset.name}: none of its images was made from one of the pretraining proxy, although its entry's "
-            "source_group says so; its file names don't match the source images, so correct its layout."
+            f"{dataset.name}: none of its images was made from one of the pretraining proxy, "
+            "although its entry's source_group says so; its file names don't match the source "
+            "images, so correct its layout."
         )
-    proxy_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
-    in_proxy = pc.is_in(proxy_ids, value_set=pa.array(sorted(proxy_sources), pa.string()))
-    proxy_photos = read_identities(index).filter(in_proxy)
-    identical = identical_to(read_identities(folder / "index.parquet"), proxy_photos)
-    sources, _ = dataset.sources
-    excluded = np.isin(sources, sources[made_from_proxy | identical])
-    if excluded.all():
+    proxy_photos = _photos_of_sources(proxy_index, proxy_sources)
+    photos = read_identities(folder / "index.parquet")
+    is_in_proxy = is_made_from_proxy | identical_to(photos, proxy_photos)
+    source_of_image, _ = dataset.sources
+    is_excluded = np.isin(source_of_image, source_of_image[is_in_proxy])
+    if is_excluded.all():
         raise UserError(
-            f"{dataset.name}: all its images belong to the pretraining proxy; lower reference.images_per_class in "
-            "the family's entry."
+            f"{dataset.name}: all its images belong to the pretraining proxy; lower "
+            "reference.images_per_class in the family's entry."
         )
-    return dataset.take(np.flatnonzero(~excluded))
+    return dataset.take(np.flatnonzero(~is_excluded))
 
 
-def _where(dataset: PreparedDataset, holds: Callable[[str], bool]) -> PreparedDataset:
-    """The images whose source id satisfies a predicate."""
-    places, sources = dataset.declared_sources
-    return dataset.take(
-        np.flatnonzero(np.array([holds(source) for source in sources], bool)[places])
+def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
+    """The identities of those images of an index that have one of some source ids."""
+    source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
+    has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))
+    return read_identities(index).filter(has_source)
+
+
+def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> PreparedDataset:
+    """The images of one split of a dataset, of which a table has the split of each source image.
+
+    Raises:
+        UserError: there are none, or the train split lacks a class of the dataset.
+    """
+    split_of_source = read_split(table)
+    source_of_image, sources = dataset.declared_sources
+    is_source_in_split = np.array([split_of_source[source] == split for source in sources], bool)
+    images = dataset.take(np.flatnonzero(is_source_in_split[source_of_image]))
+    classes_without_images = set(dataset.labels) - set(images.labels)
+    if len(images.labels) == 0:
+        raise _too_few_images(dataset, split, "it has")
+    if split == TRAIN and classes_without_images:
+        class_name = dataset.space.names[min(classes_without_images)]
+        raise _too_few_images(dataset, split, f"class '{class_name}' has")
+    return images
+
+
+def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
+    """The error of a split without images; `who_has` is `it has`, or names a class."""
+    return UserError(
+        f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
+        "are too few images per class; use protocol paper for this family, or change split or "
+        "budget in config.yaml."
     )
-
-
-def _split(dataset: PreparedDataset, part: str, split: Path) -> PreparedDataset:
-    """One split of a dataset."""
-    parts = read_split(split)
-    found = _where(dataset, lambda source: parts[source] == part)
-    lost = set(dataset.labels) - set(found.labels)
-    if not len(found.labels) or (part == TRAIN and lost):
-        what = f"class '{dataset.space.names[min(lost)]}' has" if len(found.labels) else "it has"
-        raise UserError(
-            f"protocol held_out: {dataset.name}: {what} no image in the {part} split, since there are too few images "
-            "per class; use protocol paper for this family, or change split or budget in config.yaml."
-        )
-    return found

@@ -12,11 +12,21 @@ CANVAS = 64  # side in pixels of the canvas for variants, for any geometry
 
 
 def on_paper(ink: np.ndarray) -> np.ndarray:
-    """Enlarge a digit, (8, 8) integers from 0 (paper) to 16, to (CANVAS, CANVAS) uint8; 255 is paper."""
-    grey = (255 - np.pad(ink, MARGIN) * 255 // LEVELS).astype(np.uint8)
-    return np.asarray(Image.fromarray(grey).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
+    """Enlarge a digit: (CANVAS, CANVAS) uint8, in which 255 is paper.
+
+    Args:
+        ink: (8, 8) integers from 0 (paper) to 16.
+    """
+    with_margin = np.pad(ink, MARGIN)
+    grey = (255 - with_margin * 255 // LEVELS).astype(np.uint8)
+    canvas = Image.fromarray(grey).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
+    return np.asarray(canvas)
 
 
 def to_geometry(picture: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Resize a picture, (side, side) or (side, side, 3) uint8, to a geometry: (size, size, 3) uint8."""
+    """Resize a picture to a geometry: (size, size, 3) uint8.
+
+    Args:
+        picture: (side, side) or (side, side, 3) uint8.
+    """
     return resize_and_crop(Image.fromarray(picture).convert("RGB"), geometry)

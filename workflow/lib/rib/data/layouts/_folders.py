@@ -14,6 +14,7 @@ from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUBFOLDERS = "subfolders"  # value of `objects`: a class folder has a folder for each object
 
 
 class Unread:
@@ -26,19 +27,21 @@ class Unread:
     def is_photo(self, path: PurePosixPath) -> bool:
         """Whether a file is a photo by its ending, in any case; counts it otherwise."""
         ending = path.suffix.lower()
-        if ending not in ENDINGS:
-            self.endings[ending] += 1
-        return ending in ENDINGS
+        if ending in ENDINGS:
+            return True
+        self.endings[ending] += 1
+        return False
 
     def log(self) -> None:
         """Name what was not read, if anything, most frequent first."""
-        ordered = sorted(self.endings.items(), key=lambda pair: (-pair[1], pair[0]))
-        named = [f"{number} {ending or 'without an ending'}" for ending, number in ordered]
-        if named:
-            log.info("%s: not read: %s", self.dataset, ", ".join(named))
-
-
-SUBFOLDERS = "subfolders"  # value of `objects`: a class folder has a folder for each object
+        most_frequent_first = sorted(
+            self.endings, key=lambda ending: (-self.endings[ending], ending)
+        )
+        descriptions = []
+        for ending in most_frequent_first:
+            descriptions.append(f"{self.endings[ending]} {ending or 'without an ending'}")
+        if descriptions:
+            log.info("%s: not read: %s", self.dataset, ", ".join(descriptions))
 
 
 def photos_in_folders(
@@ -52,17 +55,23 @@ def photos_in_folders(
 
     Args:
         dataset: zip or tar; `exclude` has image ids (`<folder>/<name>`).
-        strict: whether photos in other folders are an error; otherwise they are left out with a warning.
+        labels: class by the name of its folder.
+        strict: whether photos in other folders are an error; otherwise they are left out with a
+            warning.
         partial: whether classes may lack images.
-        objects: which photos show one object: `subfolders` (<class>/<object>/<name>), or the name of a CSV file in the
-            archive with the columns image (<class>/<name>) and object; by default each photo shows its own.
+        objects: which photos show one object: `subfolders` (<class>/<object>/<name>), or the name
+            of a CSV file in the archive with the columns image (<class>/<name>) and object; by
+            default each photo shows its own.
 
     Raises:
-        UserError: a class has no image (unless partial) or, if strict, there are photos in another folder; an image has
-            no object in the CSV file, or there is no such file.
+        UserError: a class has no image (unless partial) or, if strict, there are photos in another
+            folder; an image has no object in the CSV file, or there is no such file.
     """
-    missing, strangers = dict(labels), Counter()
-    table = None if objects in (None, SUBFOLDERS) else _read_objects(dataset, objects)
+    object_of_image = None
+    if objects is not None and objects != SUBFOLDERS:
+        object_of_image = _read_objects(dataset, objects)
+    folders_without_images = set(labels)
+    photos_of_strange_folder: Counter[str] = Counter()
     unread = Unread(dataset)
     for archive in dataset.archives:
         for name, read in archive_members(archive):
@@ -73,82 +82,97 @@ def photos_in_folders(
             if path.name == objects or not unread.is_photo(path) or image_id in dataset.exclude:
                 continue
             if folder not in labels:
-                strangers[str(path.parent)] += 1
+                photos_of_strange_folder[str(path.parent)] += 1
                 continue
-            missing.pop(folder, None)
+            folders_without_images.discard(folder)
             photo = Photo(read, f"{dataset}, {name} ({archive.name})")
             source = str(PurePosixPath(image_id).with_suffix(""))
             item = photo_item(labels[folder], image_id, dataset.source, source, photo)
+            object_name = None
             if objects == SUBFOLDERS:
-                item = replace(item, object_id=f"{dataset.source}/{folder}/{path.parent.name}")
-            elif table is not None:
-                item = replace(
-                    item,
-                    object_id=f"{dataset.source}/{_object_of(image_id, table, objects, dataset)}",
-                )
+                object_name = f"{folder}/{path.parent.name}"
+            elif object_of_image is not None:
+                object_name = _object_of(image_id, object_of_image, objects, dataset)
+            if object_name is not None:
+                item = replace(item, object_id=f"{dataset.source}/{object_name}")
             yield item
     unread.log()
-    if strangers:
-        said = _strangers(strangers, labels, missing, dataset)
+    if photos_of_strange_folder:
+        message = _about_strange_folders(
+            photos_of_strange_folder, labels, folders_without_images, dataset
+        )
         if strict:
             raise UserError(
-                f"{said} Rename it, add it to the class file, or take it out of the images."
+                f"{message} Rename it, add it to the class file, or take it out of the images."
             )
-        log.warning("left out: %s", said)
-    refuse_missing({} if partial else missing, len(labels), dataset)
+        log.warning("left out: %s", message)
+    if not partial:
+        refuse_missing(folders_without_images, len(labels), dataset)
 
 
-def _read_objects(dataset: DatasetSource, name: str) -> dict[str, str]:
+def _read_objects(dataset: DatasetSource, file_name: str) -> dict[str, str]:
     """Object of each image, by image id, from a CSV file in the archives."""
     for archive in dataset.archives:
-        for member, read in archive_members(archive):
-            if PurePosixPath(member).name == name:
-                rows = csv.DictReader(io.StringIO(read().decode("utf-8-sig", errors="replace")))
-                if not {"image", "object"} <= set(rows.fieldnames or ()):
-                    raise UserError(
-                        f"{dataset}, {member}: the file needs the columns image and object."
-                    )
-                return {row["image"]: row["object"] for row in rows}
+        for name, read in archive_members(archive):
+            if PurePosixPath(name).name != file_name:
+                continue
+            text = read().decode("utf-8-sig", errors="replace")
+            rows = csv.DictReader(io.StringIO(text))
+            columns = set(rows.fieldnames or ())
+            if not {"image", "object"} <= columns:
+                raise UserError(f"{dataset}, {name}: the file needs the columns image and object.")
+            return {row["image"]: row["object"] for row in rows}
     raise UserError(
-        f"{dataset}: there is no file {name}, which `objects` in the dataset's settings names; add it beside the class "
-        f"folders, or set `objects: {SUBFOLDERS}`."
+        f"{dataset}: there is no file {file_name}, which `objects` in the dataset's settings "
+        f"names; add it beside the class folders, or set `objects: {SUBFOLDERS}`."
     )
 
 
-def _object_of(image_id: str, objects: Mapping[str, str], name: str, dataset: DatasetSource) -> str:
-    if not objects.get(image_id):
+def _object_of(
+    image_id: str, object_of_image: Mapping[str, str], file_name: str, dataset: DatasetSource
+) -> str:
+    """The object of an image, from a table; a UserError if the table's file names none."""
+    object_name = object_of_image.get(image_id)
+    if not object_name:
         raise UserError(
-            f"{dataset}: {name} names no object of the image {image_id}; add a line for it."
+            f"{dataset}: {file_name} names no object of the image {image_id}; add a line for it."
         )
-    return objects[image_id]
+    return object_name
 
 
-def _strangers(
-    strangers: Mapping[str, int],
+def _about_strange_folders(
+    photos_of_folder: Mapping[str, int],
     labels: Collection[str],
-    missing: Collection[str],
+    folders_without_images: Collection[str],
     dataset: DatasetSource,
 ) -> str:
-    """Message about photos in unknown folders; suggests a similar class name, preferably of a class without images."""
-    place = min(strangers)
-    name = PurePosixPath(place).name
-    near = [
-        *difflib.get_close_matches(name, missing, 1),
-        *difflib.get_close_matches(name, labels, 1),
-    ]
-    where = f"the folder {dataset}/{place}" if name else f"{dataset}, outside any folder,"
-    more = f" (the first of {len(strangers)} such folders)" if len(strangers) > 1 else ""
-    meant = f"; did you mean '{near[0]}'?" if near else "."
-    return (
-        f"{where} contains {strangers[place]} images and matches none of the classes{more}{meant}"
+    """Message about photos in folders that are no class.
+
+    It suggests the class with a similar name, preferably one without images.
+    """
+    folder = min(photos_of_folder)
+    name = PurePosixPath(folder).name
+    subject = f"the folder {dataset}/{folder}" if name else f"{dataset}, outside any folder,"
+    message = (
+        f"{subject} contains {photos_of_folder[folder]} images and matches none of the classes"
     )
+    if len(photos_of_folder) > 1:
+        message += f" (the first of {len(photos_of_folder)} such folders)"
+    similar_names = difflib.get_close_matches(name, folders_without_images, 1)
+    similar_names += difflib.get_close_matches(name, labels, 1)
+    if similar_names:
+        return f"{message}; did you mean '{similar_names[0]}'?"
+    return f"{message}."
 
 
-def refuse_missing(missing: Collection[str], wanted: int, dataset: DatasetSource) -> None:
+def refuse_missing(
+    folders_without_images: Collection[str], number_of_folders: int, dataset: DatasetSource
+) -> None:
     """Refuse a dataset of which class folders are missing."""
-    if missing:
+    if folders_without_images:
         raise UserError(
-            f"{dataset}: there is no image in a folder '{min(missing)}' ({len(missing)} of {wanted} class folders are "
-            "missing); add images, or leave the class out in the dataset's entry; if the archive is a published one, "
-            "it is the wrong file or the entry's layout is wrong."
+            f"{dataset}: there is no image in a folder '{min(folders_without_images)}' "
+            f"({len(folders_without_images)} of {number_of_folders} class folders are missing); "
+            "add images, or leave the class out in the dataset's entry; if the archive is a "
+            "published one, it is the wrong file or the entry's layout is wrong."
         )

@@ -1,4 +1,7 @@
-"""A tar of tars, one per ImageNet class: <wnid>.tar with <name>.JPEG (ILSVRC2012's training images)."""
+"""A tar of tars, one per ImageNet class: <wnid>.tar with <name>.JPEG.
+
+This is the layout of ILSVRC2012's training images.
+"""
 
 import io
 from collections.abc import Iterator
@@ -10,29 +13,31 @@ from rib.data.layouts._folders import Unread, refuse_missing
 
 
 def items(dataset: DatasetSource) -> Iterator[Item]:
-    """Yield every image of the label space, in archive order; raise a UserError if a class has no tar.
+    """Yield every image of the label space, in archive order.
 
     Args:
         dataset: the tar; label space keys are wnids; `exclude` has image ids (`<wnid>/<name>`).
+
+    Raises:
+        UserError: a class has no tar.
     """
     (archive,) = dataset.archives_for("a tar of tars")
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
-    missing = dict(labels)
+    classes_without_tar = set(labels)
     unread = Unread(dataset)
-    for part, read_part in archive_members(archive, largest=TAR):
-        wnid = PurePosixPath(part).stem
-        if wnid not in labels or not part.endswith(".tar"):
+    for class_tar, read_class_tar in archive_members(archive, largest=TAR):
+        wnid = PurePosixPath(class_tar).stem
+        if wnid not in labels or not class_tar.endswith(".tar"):
             continue
-        missing.pop(wnid, None)
-        for name, read in archive_members(
-            archive / part, file=io.BytesIO(read_part())
-        ):  # one tar in memory at a time
+        classes_without_tar.discard(wnid)
+        class_tar_file = io.BytesIO(read_class_tar())  # one tar in memory at a time
+        for name, read in archive_members(archive / class_tar, file=class_tar_file):
             path = PurePosixPath(name)
             image_id = f"{wnid}/{path.name}"
-            if unread.is_photo(path) and image_id not in dataset.exclude:
-                photo = Photo(read, f"{dataset}, {name} ({part} in {archive.name})")
-                yield photo_item(
-                    labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo
-                )
+            if not unread.is_photo(path) or image_id in dataset.exclude:
+                continue
+            photo = Photo(read, f"{dataset}, {name} ({class_tar} in {archive.name})")
+            source = f"{wnid}/{path.stem}"
+            yield photo_item(labels[wnid], image_id, dataset.source, source, photo)
     unread.log()
-    refuse_missing(missing, len(labels), dataset)
+    refuse_missing(classes_without_tar, len(labels), dataset)

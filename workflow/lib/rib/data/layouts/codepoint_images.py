@@ -7,14 +7,15 @@ from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, decode, fit_on_white, refuse_margin
 
 VARIATION_SELECTOR = "fe0f"  # requests the colour form of a character; doesn't change the drawing
+FOLDER = "package/assets/"
 
 
 def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     """Yield one drawing per class in the package, in the order of the label space.
 
     Args:
-        dataset: the npm package; label space keys are codepoints (lower-case hex, joined by `-`, without variation
-            selectors); `exclude` has codepoints.
+        dataset: the npm package; label space keys are codepoints (lower-case hex, joined by `-`,
+            without variation selectors); `exclude` has codepoints.
         margin: white on each side, as a fraction of the square's side.
 
     Raises:
@@ -22,19 +23,27 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     """
     refuse_margin(margin, dataset)
     (archive,) = dataset.archives_for("the npm package")
-    wanted = set(dataset.space.keys) - set(dataset.exclude)
-    found = {}
+    codepoints_to_read = set(dataset.space.keys) - set(dataset.exclude)
+    encoded_pictures = {}
     for name, read in archive_members(archive):
-        codepoint = "-".join(
-            part
-            for part in PurePosixPath(name).stem.lower().split("-")
-            if part != VARIATION_SELECTOR
-        )
-        if codepoint in wanted and name.startswith("package/assets/"):
-            found[codepoint] = read()
+        codepoint = _codepoint_of(name)
+        if codepoint in codepoints_to_read and name.startswith(FOLDER):
+            encoded_pictures[codepoint] = read()
     for label, codepoint in enumerate(dataset.space.keys):
-        if codepoint in found:
-            image = decode(found[codepoint], f"{dataset}, {codepoint} ({archive.name})")
-            source = f"{dataset.source}/{codepoint}"
-            pixels = fit_on_white(image, dataset.geometry, margin)
-            yield Item(codepoint, label, source, codepoint, pixels, original=image)
+        if codepoint in encoded_pictures:
+            image_name = f"{dataset}, {codepoint} ({archive.name})"
+            image = decode(encoded_pictures[codepoint], image_name)
+            yield Item(
+                image_id=codepoint,
+                label=label,
+                source_id=f"{dataset.source}/{codepoint}",
+                object_id=codepoint,
+                picture=fit_on_white(image, dataset.geometry, margin),
+                original=image,
+            )
+
+
+def _codepoint_of(name: str) -> str:
+    """The codepoint that names a file, without variation selectors."""
+    characters = PurePosixPath(name).stem.lower().split("-")
+    return "-".join(character for character in characters if character != VARIATION_SELECTOR)

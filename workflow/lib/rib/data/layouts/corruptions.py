@@ -1,4 +1,7 @@
-"""Archives of corrupted photos, as one dataset (ImageNet-C): .../<corruption>/<severity>/<wnid>/<name>.<ext>."""
+"""Archives of corrupted photos, as one dataset (ImageNet-C).
+
+Files are .../<corruption>/<severity>/<wnid>/<name>.<ext>.
+"""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -12,33 +15,47 @@ from rib.data.layouts._folders import Unread
 def items(
     dataset: DatasetSource, *, corruptions: list[str], severities: list[int]
 ) -> Iterator[Item]:
-    """Yield every image of the given corruptions and severities (slices) in archive order; a UserError if one is missing.
+    """Yield every image of the given corruptions and severities (slices) in archive order.
 
     Args:
         dataset: zip or tar; label space keys are wnids; `exclude` has image ids
             (`<corruption>/<severity>/<wnid>/<name>`).
         corruptions: folder names.
         severities: numbers, 1 to 5.
+
+    Raises:
+        UserError: a corruption has no image at a severity.
     """
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
-    wanted = {(corruption, str(severity)) for corruption in corruptions for severity in severities}
-    seen = set()
+    subsets = {(corruption, str(severity)) for corruption in corruptions for severity in severities}
+    subsets_without_images = set(subsets)
     unread = Unread(dataset)
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
-            image_id, subset = "/".join(path.parts[-4:]), path.parts[-4:-2]
-            wnid, is_photo = path.parent.name, unread.is_photo(path)
-            if is_photo and subset in wanted and wnid in labels and image_id not in dataset.exclude:
-                seen.add(subset)
-                photo = Photo(read, f"{dataset}, {name} ({archive.name})")
-                slices = {"corruption": subset[0], "severity": int(subset[1])}
-                yield photo_item(
-                    labels[wnid], image_id, dataset.source, f"{wnid}/{path.stem}", photo, **slices
-                )
+            if not unread.is_photo(path):
+                continue
+            image_id = "/".join(path.parts[-4:])
+            subset = path.parts[-4:-2]
+            wnid = path.parent.name
+            if subset not in subsets or wnid not in labels or image_id in dataset.exclude:
+                continue
+            subsets_without_images.discard(subset)
+            corruption, severity = subset
+            photo = Photo(read, f"{dataset}, {name} ({archive.name})")
+            yield photo_item(
+                labels[wnid],
+                image_id,
+                dataset.source,
+                f"{wnid}/{path.stem}",
+                photo,
+                corruption=corruption,
+                severity=int(severity),
+            )
     unread.log()
-    if missing := sorted("/".join(subset) for subset in wanted - seen):
+    if subsets_without_images:
+        first_name = min("/".join(subset) for subset in subsets_without_images)
         raise UserError(
-            f"{dataset}: its archives contain no {missing[0]} ({len(missing)} of {len(wanted)} subsets are missing); "
-            "check corruptions and severities in its entry."
+            f"{dataset}: its archives contain no {first_name} ({len(subsets_without_images)} of "
+            f"{len(subsets)} subsets are missing); check corruptions and severities in its entry."
         )

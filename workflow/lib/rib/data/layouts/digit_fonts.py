@@ -1,7 +1,7 @@
 """Digits rendered in a package's fonts, reduced to 8 x 8 ink counts like the handwritten ones."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -10,63 +10,92 @@ from PIL import Image, ImageDraw, ImageFont
 from rib.base.errors import UserError
 from rib.data.archives import FONT, archive_members
 from rib.data.images import DatasetSource, Item
-from rib.data.layouts._digits import LEVELS, on_paper, to_geometry
+from rib.data.layouts._digits import on_paper, to_geometry
 
-BITMAP = 32  # side of the normalised bitmap, whose 4 x 4 blocks are counted (UCI, optdigits.names)
-LARGEST = 40  # largest side of a valid glyph, as a multiple of DRAWN
+# Side of the normalised bitmap, whose 4 x 4 blocks are counted (UCI, optdigits.names).
+BITMAP = 32
+BLOCK = 4
+INK = 128  # a pixel is ink from this grey on
 DRAWN = 128  # height in pixels at which a glyph is drawn
+LARGEST = 40  # largest side of a valid glyph, as a multiple of DRAWN
 
 
 def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
-    """Yield each class's digit in each font; raise a UserError if a font is missing or can't be drawn.
+    """Yield each class's digit in each font.
 
     Args:
-        dataset: a package with the fonts, in any folder; label space keys are the digits; `exclude` has image ids
-            (`<font>_<digit>`).
+        dataset: a package with the fonts, in any folder; label space keys are the digits; `exclude`
+            has image ids (`<font>_<digit>`).
         fonts: names of TrueType files without their extension.
+
+    Raises:
+        UserError: a font is missing or can't be drawn.
     """
-    found = {}
+    file_of_font = _read_fonts(dataset, fonts)
+    for label, digit in enumerate(dataset.space.keys):
+        for font in fonts:
+            image_id = f"{font}_{digit}"
+            if image_id in dataset.exclude:
+                continue
+            glyph = _draw_glyph(digit, file_of_font[font], f"{dataset}: the font '{font}'")
+            picture = on_paper(_count_ink(glyph))
+            source_id = f"{dataset.source}/{image_id}"
+            yield Item(
+                image_id=image_id,
+                label=label,
+                source_id=source_id,
+                object_id=source_id,
+                picture=to_geometry(picture, dataset.geometry),
+                original=picture,
+            )
+
+
+def _read_fonts(dataset: DatasetSource, fonts: Sequence[str]) -> dict[str, bytes]:
+    """The file of each font, from a dataset's archives; a UserError if one is missing."""
+    file_of_font = {}
     for archive in dataset.archives:
         for name, read in archive_members(archive, largest=FONT):
             path = PurePosixPath(name)
             if path.suffix == ".ttf" and path.stem in fonts:
-                found[path.stem] = read()
-    if missing := [name for name in fonts if name not in found]:
-        where = ", ".join(archive.name for archive in dataset.archives) or "its source"
-        raise UserError(
-            f"{dataset}: {where} contains no font '{missing[0]}'; correct fonts in its settings."
-        )
-    for label, digit in enumerate(dataset.space.keys):
-        for name in fonts:
-            if (image_id := f"{name}_{digit}") not in dataset.exclude:
-                source = f"{dataset.source}/{image_id}"
-                ink = _ink(digit, found[name], f"{dataset}: the font '{name}'")
-                picture = on_paper(ink)
-                pixels = to_geometry(picture, dataset.geometry)
-                yield Item(image_id, label, source, source, pixels, original=picture)
+                file_of_font[path.stem] = read()
+    for font in fonts:
+        if font not in file_of_font:
+            archives = ", ".join(archive.name for archive in dataset.archives) or "its source"
+            raise UserError(
+                f"{dataset}: {archives} contains no font '{font}'; correct fonts in its settings."
+            )
+    return file_of_font
 
 
-def _ink(digit: str, data: bytes, where: str) -> np.ndarray:
-    """Ink of a digit in a font, scaled to fill its box: (8, 8) integers from 0 to 16."""
+def _draw_glyph(digit: str, font_file: bytes, font_name: str) -> Image.Image:
+    """A digit in a font, white on black, in the box that it fills; `font_name` is for messages."""
     try:
         # Pillow's other layout engine, if installed, would place glyphs differently.
-        font = ImageFont.truetype(io.BytesIO(data), DRAWN, layout_engine=ImageFont.Layout.BASIC)
+        font = ImageFont.truetype(
+            io.BytesIO(font_file), DRAWN, layout_engine=ImageFont.Layout.BASIC
+        )
         left, top, right, bottom = font.getbbox(digit)
-        if not (0 < right - left <= LARGEST * DRAWN and 0 < bottom - top <= LARGEST * DRAWN):
-            raise ValueError(f"its glyph has {right - left} x {bottom - top} pixels")
-        glyph = Image.new("L", (right - left, bottom - top), 0)
+        width = right - left
+        height = bottom - top
+        if not (0 < width <= LARGEST * DRAWN and 0 < height <= LARGEST * DRAWN):
+            raise ValueError(f"its glyph has {width} x {height} pixels")
+        glyph = Image.new("L", (width, height), 0)
         ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where} can't draw '{digit}' ({error}); remove it from fonts in its settings."
+            f"{font_name} can't draw '{digit}' ({error}); remove it from fonts in its settings."
         ) from error
+    return glyph
+
+
+def _count_ink(glyph: Image.Image) -> np.ndarray:
+    """Ink of a glyph that is scaled to the bitmap: (8, 8) integers from 0 to 16."""
     scale = BITMAP / max(glyph.size)
-    glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
+    width = max(1, round(glyph.width * scale))
+    height = max(1, round(glyph.height * scale))
+    scaled = glyph.resize((width, height), Image.Resampling.BOX)
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)
-    bitmap.paste(glyph, ((BITMAP - glyph.width) // 2, (BITMAP - glyph.height) // 2))
-    side = int(LEVELS**0.5)
-    return (
-        (np.asarray(bitmap) >= 128)
-        .reshape(BITMAP // side, side, BITMAP // side, side)
-        .sum(axis=(1, 3))
-    )
+    bitmap.paste(scaled, ((BITMAP - width) // 2, (BITMAP - height) // 2))
+    is_ink = np.asarray(bitmap) >= INK
+    blocks = is_ink.reshape(BITMAP // BLOCK, BLOCK, BITMAP // BLOCK, BLOCK)
+    return blocks.sum(axis=(1, 3))

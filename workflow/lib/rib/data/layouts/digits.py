@@ -1,7 +1,8 @@
 """Subsets of scikit-learn's handwritten digits, plain or in another rendition.
 
-Source: sklearn/datasets/data/digits.csv.gz, one line per image: 64 ink counts from 0 to 16, then the digit. It is the
-test set of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits (UCI, 1998).
+Source: sklearn/datasets/data/digits.csv.gz, one line per image: 64 ink counts from 0 to 16, then
+the digit. It is the test set of Alpaydin and Kaynak's Optical Recognition of Handwritten Digits
+(UCI, 1998).
 """
 
 import gzip
@@ -26,113 +27,146 @@ MEMBER = "sklearn/datasets/data/digits.csv.gz"
 DIGITS = tuple("0123456789")
 SIDE = 8
 GREYS = 3  # bits of a cartoon's lightness: eight flat tones
-INKS = [
-    "#1b1b6b",
-    "#7a1f1f",
-    "#1f5c2e",
-    "#5a2a6b",
-    "#6b4a12",
-]  # dark colours of a cartoon, to contrast with the paper
+# Dark colours of a cartoon, to contrast with the paper.
+INKS = ["#1b1b6b", "#7a1f1f", "#1f5c2e", "#5a2a6b", "#6b4a12"]
 PAPERS = ["#fff4c2", "#d8f0ff", "#ffe0e6", "#e4f5d8", "#f3e6ff"]
+HIGHEST_SEVERITY = 5
 
 
 def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Iterator[Item]:
     """Yield a range of each class's images in a rendition, in file order.
 
-    The order within each class is the same for all datasets, so datasets with disjoint ranges share no source image.
-    The source of an image is its line in the file. Raises a UserError if the archive lacks the file, a class is not a
-    digit or has too few images, or the variant is unknown.
+    The order within each class is the same for all datasets, so datasets with disjoint ranges share
+    no source image. The source of an image is its line in the file.
 
     Args:
-        dataset: a wheel or source archive of scikit-learn; label space keys are the digits; `exclude` has image ids.
+        dataset: a wheel or source archive of scikit-learn; label space keys are the digits;
+            `exclude` has image ids.
         variant: one of VARIANTS.
         first: start of the range in each class's order, from 0.
         last: end of the range, exclusive.
+
+    Raises:
+        UserError: the archive lacks the file, a class is not a digit or has too few images, or the
+            variant is unknown.
     """
     if variant not in VARIANTS:
         raise UserError(
             f"{dataset}: there is no variant '{variant}'; choose one of {', '.join(VARIANTS)}."
         )
     (archive,) = dataset.archives_for("scikit-learn's package")
-    if other := [key for key in dataset.space.keys if key not in DIGITS]:
-        raise UserError(
-            f"{dataset}: its layout is for digits 0 to 9, but it has a class '{other[0]}'; correct layout or classes."
-        )
-    table = _read(archive, dataset)
-    ranks = class_ranks(table[:, -1])
     for key in dataset.space.keys:
-        found = np.count_nonzero(table[:, -1] == int(key))
-        if not 0 <= first < last <= found:
+        if key not in DIGITS:
             raise UserError(
-                f"{dataset}: digit {key} has {found} images, so there are none from {first} to {last}; correct first "
-                "and last in its settings."
+                f"{dataset}: its layout is for digits 0 to 9, but it has a class '{key}'; correct "
+                "layout or classes."
             )
-    labels = {int(key): label for label, key in enumerate(dataset.space.keys)}
-    for row, line in enumerate(table):
-        name = f"{row:04d}"
-        if line[-1] in labels and first <= ranks[row] < last and name not in dataset.exclude:
-            ink = on_paper(line[:-1].reshape(SIDE, SIDE))
-            random = np.random.default_rng(list(sha256(f"{variant}/{name}".encode()).digest()))
-            picture = VARIANTS[variant](ink, random, ranks[row] - first)
-            source = f"{dataset.source_group or 'digits'}/{name}"
-            pixels = to_geometry(picture, dataset.geometry)
-            yield Item(name, labels[line[-1]], source, source, pixels, original=picture)
+    inks, digits = _read(archive, dataset)
+    for key in dataset.space.keys:
+        _refuse_range(first, last, np.count_nonzero(digits == int(key)), f"{dataset}: digit {key}")
+    ranks = class_ranks(digits)
+    label_of_digit = {int(key): label for label, key in enumerate(dataset.space.keys)}
+    for row, digit in enumerate(digits):
+        image_id = f"{row:04d}"
+        is_in_range = first <= ranks[row] < last
+        if digit not in label_of_digit or not is_in_range or image_id in dataset.exclude:
+            continue
+        random = np.random.default_rng(list(sha256(f"{variant}/{image_id}".encode()).digest()))
+        picture = VARIANTS[variant](on_paper(inks[row]), random, ranks[row] - first)
+        source_id = f"{dataset.source_group or 'digits'}/{image_id}"
+        yield Item(
+            image_id=image_id,
+            label=label_of_digit[digit],
+            source_id=source_id,
+            object_id=source_id,
+            picture=to_geometry(picture, dataset.geometry),
+            original=picture,
+        )
+
+
+def _refuse_range(first: int, last: int, number_of_images: int, class_name: str) -> None:
+    """Refuse a range that is empty, or exceeds the images of a class."""
+    if not 0 <= first < last <= number_of_images:
+        raise UserError(
+            f"{class_name} has {number_of_images} images, so there are none from {first} to "
+            f"{last}; correct first and last in its settings."
+        )
 
 
 def class_ranks(digits: np.ndarray) -> np.ndarray:
-    """Rank of each image within its class, in a pseudo-random order that is the same on every machine: (n,)."""
+    """Rank of each image within its class: (n,).
+
+    The order is pseudo-random and the same on every machine.
+    """
     hashes = np.array([sha256(f"digits/{row}".encode()).hexdigest() for row in range(len(digits))])
     return rank_within(digits, hashes)
 
 
-def _read(archive: Path, dataset: DatasetSource) -> np.ndarray:
-    """The file's lines: (n, 65) integers."""
-    # A source archive has a folder around the file.
-    found = [
-        (name, read())
-        for name, read in archive_members(archive, lambda n: n.endswith(MEMBER), largest=TABLE)
-    ]
-    if not found:
-        raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
-    (name, data), *_ = found
-    where = f"{dataset}: {archive}, {name}"
+def _read(archive: Path, dataset: DatasetSource) -> tuple[np.ndarray, np.ndarray]:
+    """The file's images: their ink, (n, 8, 8) integers from 0 to 16, and their digits, (n,)."""
+    member, compressed = _read_member(archive, dataset)
+    file_name = f"{dataset}: {archive}, {member}"
     try:
-        lines = (
-            read_limited(gzip.GzipFile(fileobj=io.BytesIO(data)), TABLE, archive, name)
-            .decode("ascii")
-            .splitlines()
-        )
-        table = np.array([[int(float(value)) for value in line.split(",")] for line in lines])
+        file = gzip.GzipFile(fileobj=io.BytesIO(compressed))
+        text = read_limited(file, TABLE, archive, member).decode("ascii")
+        rows = []
+        for line in text.splitlines():
+            rows.append([int(float(number)) for number in line.split(",")])
+        table = np.array(rows)
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise UserError(
-            f"{where} is not a table of digits ({error}); fetch the archive again."
+            f"{file_name} is not a table of digits ({error}); fetch the archive again."
         ) from error
-    whole = table.shape[1:] == (SIDE**2 + 1,)
-    if (
-        not whole
-        or table.min() < 0
-        or table[:, :-1].max() > LEVELS
-        or table[:, -1].max() >= len(DIGITS)
-    ):
+    if not _is_table_of_digits(table):
         raise UserError(
-            f"{where} is not a table with {SIDE**2} ink counts and a digit on each line; fetch it again."
+            f"{file_name} is not a table with {SIDE**2} ink counts and a digit on each line; fetch "
+            "it again."
         )
-    return table
+    inks = table[:, :-1].reshape(-1, SIDE, SIDE)
+    digits = table[:, -1]
+    return inks, digits
+
+
+def _read_member(archive: Path, dataset: DatasetSource) -> tuple[str, bytes]:
+    """Name and bytes of the compressed table; in a source archive a folder is around it."""
+    members = []
+    for name, read in archive_members(archive, lambda name: name.endswith(MEMBER), largest=TABLE):
+        members.append((name, read()))
+    if not members:
+        raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
+    return members[0]
+
+
+def _is_table_of_digits(table: np.ndarray) -> bool:
+    """Whether an array of integers has ink counts and a digit in each row."""
+    columns = SIDE**2 + 1
+    if table.shape[1:] != (columns,):
+        return False
+    inks = table[:, :-1]
+    digits = table[:, -1]
+    return table.min() >= 0 and inks.max() <= LEVELS and digits.max() < len(DIGITS)
 
 
 def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
+    """The digit as it is."""
     return ink
 
 
 def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
-    """One of the corruptions in turn, so that each is equally frequent in every class, at the highest severity."""
-    return corrupt(ink, list(STRENGTHS)[rank % len(STRENGTHS)], 5, random)
+    """One of the corruptions in turn, at the highest severity.
+
+    So each is equally frequent in every class.
+    """
+    corruptions = list(STRENGTHS)
+    corruption = corruptions[rank % len(corruptions)]
+    return corrupt(ink, corruption, HIGHEST_SEVERITY, random)
 
 
 def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The digit's skeleton, drawn like a soft pencil line."""
-    line = morphology.skeletonize(ink < filters.threshold_otsu(ink))
-    stroke = filters.gaussian(morphology.dilation(line).astype(float), sigma=1)
+    skeleton = morphology.skeletonize(ink < filters.threshold_otsu(ink))
+    line = morphology.dilation(skeleton).astype(float)
+    stroke = filters.gaussian(line, sigma=1)
     return util.img_as_ubyte(np.clip(1 - 0.7 * stroke, 0, 1))
 
 
@@ -141,17 +175,21 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
     smooth = restoration.denoise_bilateral(
         util.img_as_float64(ink), sigma_color=0.2, sigma_spatial=3, mode="edge"
     )
-    tones = ImageOps.posterize(Image.fromarray(util.img_as_ubyte(np.clip(smooth, 0, 1))), GREYS)
-    black, white = (colours[int(random.integers(len(colours)))] for colours in (INKS, PAPERS))
-    return np.asarray(ImageOps.colorize(ImageOps.autocontrast(tones), black=black, white=white))
+    grey = Image.fromarray(util.img_as_ubyte(np.clip(smooth, 0, 1)))
+    tones = ImageOps.autocontrast(ImageOps.posterize(grey, GREYS))
+    ink_colour = INKS[int(random.integers(len(INKS)))]
+    paper_colour = PAPERS[int(random.integers(len(PAPERS)))]
+    return np.asarray(ImageOps.colorize(tones, black=ink_colour, white=paper_colour))
 
 
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The outline only."""
-    return util.img_as_ubyte(~morphology.dilation(feature.canny(util.img_as_float64(ink), sigma=2)))
+    outline = feature.canny(util.img_as_float64(ink), sigma=2)
+    return util.img_as_ubyte(~morphology.dilation(outline))
 
 
-# Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return (64, 64[, 3]) uint8.
+# Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return
+# (64, 64[, 3]) uint8.
 VARIANTS = {
     "plain": _plain,
     "corrupted": _corrupted,

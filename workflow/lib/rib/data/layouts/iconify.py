@@ -1,10 +1,12 @@
 """Iconify icon sets: SVG bodies in icons.json, icon names by codepoint in chars.json.
 
-Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default width, height, left and top).
+Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default width, height, left and
+top).
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,132 +16,209 @@ from rib.data.archives import JSON, archive_members
 from rib.data.images import DatasetSource, Item, decode, refuse_margin
 from rib.data.svg import Draw, renderer
 
-ICONS, CHARS = "package/icons.json", "package/chars.json"
+ICONS = "package/icons.json"
+CHARS = "package/chars.json"
 LONGEST_ALIAS_CHAIN = 10
+BOX_DEFAULTS = {"width": 16, "height": 16, "left": 0, "top": 0}  # of Iconify's format
+PROPERTY_TYPES = {
+    "body": str,
+    "parent": str,
+    "hFlip": bool,
+    "vFlip": bool,
+    "rotate": int,
+    "width": int | float,
+    "height": int | float,
+    "left": int | float,
+    "top": int | float,
+}
+FARTHEST = 1e6  # units of a drawing
 
 
 def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
     """Yield one drawing per class in the set, in the order of the label space.
 
     Args:
-        dataset: the npm package; label space keys are codepoints as in chars.json (lower-case hex, joined by `-`);
-            `exclude` has codepoints; `icons` maps codepoints to icon names, for a set without a chars.json.
+        dataset: the npm package; label space keys are codepoints as in chars.json (lower-case hex,
+            joined by `-`); `exclude` has codepoints; `icons` maps codepoints to icon names, for a
+            set without a chars.json.
         margin: white on each side, as a fraction of the square's side.
 
     Raises:
-        UserError: a file is missing or invalid, an icon is unknown or can't be rendered, or a setting is out of range.
+        UserError: a file is missing or invalid, an icon is unknown or can't be rendered, or a
+            setting is out of range.
     """
     refuse_margin(margin, dataset)
     (archive,) = dataset.archives_for("the npm package")
-    parts = _parts(archive, dataset)
-    names = dataset.icons or parts.get(CHARS, {})
-    where = f"{dataset} ({archive.name})"
+    files = _read_package(archive, dataset)
+    icon_set = files[ICONS]
+    icon_of_codepoint = dataset.icons or files.get(CHARS, {})
+    set_name = f"{dataset} ({archive.name})"
     with renderer() as draw:
         for label, codepoint in enumerate(dataset.space.keys):
-            if codepoint in names and codepoint not in dataset.exclude:
-                pixels = render(
-                    draw, parts[ICONS], names[codepoint], dataset.geometry.size, margin, where
-                )
-                yield Item(
-                    names[codepoint], label, f"{dataset.source}/{codepoint}", codepoint, pixels
-                )
+            if codepoint not in icon_of_codepoint or codepoint in dataset.exclude:
+                continue
+            icon_name = icon_of_codepoint[codepoint]
+            yield Item(
+                image_id=icon_name,
+                label=label,
+                source_id=f"{dataset.source}/{codepoint}",
+                object_id=codepoint,
+                picture=render(draw, icon_set, icon_name, dataset.geometry.size, margin, set_name),
+            )
 
 
-def _parts(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
-    """The JSON files of a package, of which icons.json is required."""
-    parts = {}
+def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
+    """The JSON files of a package, by name; icons.json is required.
+
+    Raises:
+        UserError: icons.json is missing, or a file is not JSON or not in Iconify's format.
+    """
+    files = {}
     for name, read in archive_members(archive, {ICONS, CHARS}, largest=JSON):
         try:
-            parts[name] = json.loads(read())
+            files[name] = json.loads(read())
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{dataset}: {archive}, {name} is not valid JSON ({error}); fetch it again."
             ) from error
-    if ICONS not in parts:
+    if ICONS not in files:
         raise UserError(
-            f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of {dataset}."
+            f"{archive} has no {ICONS}; it is not an Iconify icon set: correct the entry of "
+            f"{dataset}."
         )
-    forms = {
-        ICONS: lambda part: (
-            all(isinstance(part.get(key, {}), dict) for key in ("icons", "aliases")) and _fits(part)
-        ),
-        CHARS: lambda part: all(
-            isinstance(name, str) and name.isprintable() for name in part.values()
-        ),
-    }
-    for name, part in parts.items():
-        if not isinstance(part, dict) or not forms[name](part):
+    for name, content in files.items():
+        is_valid = _is_icon_set(content) if name == ICONS else _is_table_of_names(content)
+        if not is_valid:
             raise UserError(
-                f"{dataset}: {archive}, {name} is not in Iconify's icon set format; correct its source."
+                f"{dataset}: {archive}, {name} is not in Iconify's icon set format; correct its "
+                "source."
             )
-    return parts
+    return files
+
+
+def _is_icon_set(content: object) -> bool:
+    """Whether a JSON value has the form of an icon set; its icons and aliases are not checked."""
+    if not _has_valid_properties(content):
+        return False
+    has_icons = isinstance(content.get("icons", {}), dict)
+    has_aliases = isinstance(content.get("aliases", {}), dict)
+    return has_icons and has_aliases
+
+
+def _is_table_of_names(content: object) -> bool:
+    """Whether a JSON value has the form of chars.json: printable names."""
+    if not isinstance(content, dict):
+        return False
+    return all(isinstance(name, str) and name.isprintable() for name in content.values())
+
+
+def _has_valid_properties(content: object) -> bool:
+    """Whether a set, icon or alias has properties of the types and ranges of Iconify's format."""
+    if not isinstance(content, dict):
+        return False
+    for key, property_type in PROPERTY_TYPES.items():
+        if key in content and not isinstance(content[key], property_type):
+            return False
+    for key in BOX_DEFAULTS:
+        if key in content and not abs(content[key]) < FARTHEST:
+            return False
+    return all(content[key] > 0 for key in ("width", "height") if key in content)
 
 
 def render(
-    draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, where: str
+    draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, set_name: str
 ) -> np.ndarray:
     """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
+
+    Args:
+        draw: renders an SVG, see `rib.data.svg.renderer`.
+        icon_set: content of icons.json.
+        name: of the icon.
+        size: side of the square in pixels.
+        margin: white on each side, as a fraction of the square's side.
+        set_name: name of the set, for messages.
 
     Raises:
         UserError: the set has no such icon, the icon can't be rendered, or nothing is visible.
     """
-    icon, steps, quarters = _resolve(icon_set, name, where)
-    box = {**_BOX, **icon_set, **icon}
-    width, height, left, top = (box[key] for key in _BOX)
+    icon = _resolve(icon_set, name, set_name)
+    box = {**BOX_DEFAULTS, **icon_set, **icon.properties}
+    width = box["width"]
+    height = box["height"]
     side = max(width, height) / (1 - 2 * margin)
-    view = f"{left + (width - side) / 2:.6g} {top + (height - side) / 2:.6g} {side:.6g} {side:.6g}"
+    left = box["left"] + (width - side) / 2
+    top = box["top"] + (height - side) / 2
+    view = f"{left:.6g} {top:.6g} {side:.6g} {side:.6g}"
     try:
-        pixels = np.asarray(decode(draw(icon["body"], view, size), f"{where}, icon '{name}'"))
+        png = draw(icon.properties["body"], view, size)
+        pixels = np.asarray(decode(png, f"{set_name}, icon '{name}'"))
         if (pixels == 255).all():
             raise ValueError("nothing is visible")
     except ValueError as error:
         raise UserError(
-            f"{where}: the icon '{name}' can't be rendered ({error}); exclude it in the dataset's entry."
+            f"{set_name}: the icon '{name}' can't be rendered ({error}); exclude it in the "
+            "dataset's entry."
         ) from error
-    return np.ascontiguousarray(
-        np.rot90(pixels[:: steps["vFlip"], :: steps["hFlip"]], -quarters % 4)
-    )
+    if icon.is_flipped_vertically:
+        pixels = pixels[::-1]
+    if icon.is_flipped_horizontally:
+        pixels = pixels[:, ::-1]
+    clockwise_turns = -icon.quarter_turns % 4  # NumPy turns counter-clockwise
+    return np.ascontiguousarray(np.rot90(pixels, clockwise_turns))
 
 
-_BOX = {"width": 16, "height": 16, "left": 0, "top": 0}  # defaults of Iconify's format
-_KINDS = {
-    "body": str,
-    "parent": str,
-    "hFlip": bool,
-    "vFlip": bool,
-    "rotate": int,
-    **dict.fromkeys(_BOX, int | float),
-}
-_FARTHEST = 1e6  # units of a drawing
+@dataclass(frozen=True)
+class ResolvedIcon:
+    """An icon, after all aliases on the way to it."""
+
+    properties: Mapping  # as in Iconify's format; `body` is always there
+    is_flipped_horizontally: bool
+    is_flipped_vertically: bool
+    quarter_turns: int  # clockwise
 
 
-def _fits(part: object) -> bool:
-    """Whether the properties of a set, icon or alias have the types and ranges of Iconify's format."""
-    return (
-        isinstance(part, dict)
-        and all(isinstance(part[key], kind) for key, kind in _KINDS.items() if key in part)
-        and all(abs(part[key]) < _FARTHEST for key in _BOX if key in part)
-        and all(part[key] > 0 for key in ("width", "height") if key in part)
-    )
+def _resolve(icon_set: Mapping, name: str, set_name: str) -> ResolvedIcon:
+    """Follow the aliases from a name to an icon.
 
+    The box of an alias counts more than that of its parent; flips and turns add up.
 
-def _resolve(icon_set: Mapping, name: str, where: str) -> tuple[dict, dict[str, int], int]:
-    """Properties of an icon, steps of its flips (1 or -1) and quarter turns, resolving its chain of aliases."""
-    overrides: dict = {}
-    steps, quarters, current = {"hFlip": 1, "vFlip": 1}, 0, name
+    Raises:
+        UserError: there is no such icon, the chain of aliases is too long, or an icon or alias is
+            not in Iconify's format.
+    """
+    box_of_aliases: dict = {}
+    is_flipped_horizontally = False
+    is_flipped_vertically = False
+    quarter_turns = 0
+    current = name
     for _ in range(LONGEST_ALIAS_CHAIN):
-        icon, alias = (icon_set.get(kind, {}).get(current) for kind in ("icons", "aliases"))
-        if not all(part is None or _fits(part) for part in (icon, alias)):
-            raise UserError(
-                f"{where}: the icon '{current}' is not in Iconify's format; exclude it in the dataset's entry."
-            )
+        icon = icon_set.get("icons", {}).get(current)
+        alias = icon_set.get("aliases", {}).get(current)
+        for entry in (icon, alias):
+            if entry is not None and not _has_valid_properties(entry):
+                raise UserError(
+                    f"{set_name}: the icon '{current}' is not in Iconify's format; exclude it in "
+                    "the dataset's entry."
+                )
         if icon and "body" in icon:
-            return {**icon, **overrides}, steps, quarters
+            return ResolvedIcon(
+                properties={**icon, **box_of_aliases},
+                is_flipped_horizontally=is_flipped_horizontally,
+                is_flipped_vertically=is_flipped_vertically,
+                quarter_turns=quarter_turns,
+            )
         if not alias or "parent" not in alias:
             break
-        overrides = {**{key: alias[key] for key in _BOX if key in alias}, **overrides}
-        steps = {key: -step if alias.get(key) else step for key, step in steps.items()}
-        quarters, current = quarters + alias.get("rotate", 0), alias["parent"]
+        for key in BOX_DEFAULTS:
+            if key in alias:
+                box_of_aliases.setdefault(key, alias[key])
+        if alias.get("hFlip"):
+            is_flipped_horizontally = not is_flipped_horizontally
+        if alias.get("vFlip"):
+            is_flipped_vertically = not is_flipped_vertically
+        quarter_turns += alias.get("rotate", 0)
+        current = alias["parent"]
     raise UserError(
-        f"{where}: there is no icon '{name}'; correct its name in the catalogue or exclude it in the dataset's entry."
+        f"{set_name}: there is no icon '{name}'; correct its name in the catalogue or exclude it "
+        "in the dataset's entry."
     )

@@ -1,6 +1,7 @@
-"""Archives of photos in one folder per ImageNet class, named by the class index: .../<0 to 999>/<name>.<ext>.
+"""Archives of photos in one folder per ImageNet class: .../<0 to 999>/<name>.<ext>.
 
-This is the layout of ImageNet-V2. The label is the number, not the folder's position in a listing, where 10 precedes 2.
+This is the layout of ImageNet-V2. The label is the number, which is the class index, not the
+folder's position in a listing, where 10 precedes 2.
 """
 
 from collections.abc import Iterator
@@ -20,12 +21,13 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
     Raises:
         UserError: a class has no image or is not an ImageNet-1K wnid.
     """
-    wnids = imagenet_wnids()
-    if other := [key for key in dataset.space.keys if key not in wnids]:
-        raise UserError(
-            f"{dataset}: its layout is for folders named by ImageNet-1K index, but its class {other[0]} is not in "
-            "ImageNet-1K; correct its layout or classes."
-        )
-    return photos_in_folders(
-        dataset, {str(wnids.index(wnid)): label for label, wnid in enumerate(dataset.space.keys)}
-    )
+    index_of_wnid = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    label_of_folder = {}
+    for label, wnid in enumerate(dataset.space.keys):
+        if wnid not in index_of_wnid:
+            raise UserError(
+                f"{dataset}: its layout is for folders named by ImageNet-1K index, but its class "
+                f"{wnid} is not in ImageNet-1K; correct its layout or classes."
+            )
+        label_of_folder[str(index_of_wnid[wnid])] = label
+    return photos_in_folders(dataset, label_of_folder)
