@@ -10,10 +10,10 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.models import device as devices
 from rib.models.checkpoint import (
+    add_low_rank_updates,
     apply,
     average,
     changed_tensors,
-    merged,
     xor_compress,
     xor_decompress,
 )
@@ -160,7 +160,7 @@ def test_low_rank_updates_are_added_to_the_tensor_that_is_stored_or_the_pretrain
         "padding_prompt.top": torch.ones(1),
         "u": torch.ones(1),
     }
-    found = merged(start, stored)
+    found = add_low_rank_updates(start, stored)
     assert found.keys() == {"w", "v", "u"}
     update = torch.einsum("or,ri->oi", factors["w.lora_B"], factors["w.lora_A"])
     torch.testing.assert_close(found["w"], start["w"] + update[:, :, None, None])

@@ -235,39 +235,39 @@ def blobs(classes, noise, width=32, per_class=40):
 def test_beyond_a_best_penalty_at_an_end_more_are_tried(noise, beyond, caplog, monkeypatch):
     """A head that is best barely penalised, and one that is best not used at all."""
     monkeypatch.setattr(heads, "POWERS", range(0, -3, -1))
-    found = heads._on_select_part(*blobs(3, noise), 3)
+    found = heads._scores_by_penalty(*blobs(3, noise), 3)
     assert sorted(found) == list(range(min(found), max(found) + 1)), "without a gap"
     assert (
         beyond(found) not in heads.POWERS
         and min(found) >= heads.WEAKEST
         and max(found) <= heads.STRONGEST
     )
-    best = heads._chosen(found)
+    best = heads._best_penalty(found)
     assert best in (heads.STRONGEST, heads.WEAKEST) or min(found) < best < max(found)
     for power in (best, heads.STRONGEST, heads.WEAKEST):
         caplog.clear()
-        heads._tell(power, found[best])
+        heads._log_choice(power, found[best])
         warned = any(record.levelname == "WARNING" for record in caplog.records)
         assert warned == (power in (heads.STRONGEST, heads.WEAKEST))
 
 
 def test_a_penalty_is_chosen_by_cross_entropy_and_the_strongest_of_equal_ones():
     """By accuracy all would tie where classes lie far apart, and the strongest penalty makes a head most timid."""
-    found = heads._on_select_part(*blobs(4, 0.3), 4)
-    assert found[1]["accuracy"] == 1 and found[1]["confidence"] < 0.6
-    best = heads._chosen(found)
-    assert best < 1 and found[best]["confidence"] > 0.9
-    equal = {power: {"cross_entropy": 0.5} for power in (-3, 0, -1)}
-    assert heads._chosen({**equal, 1: {"cross_entropy": 0.6}}) == 0
+    found = heads._scores_by_penalty(*blobs(4, 0.3), 4)
+    assert found[1].accuracy == 1 and found[1].confidence < 0.6
+    best = heads._best_penalty(found)
+    assert best < 1 and found[best].confidence > 0.9
+    equal = {power: heads.SelectScores(0.5, 1.0, 1.0) for power in (-3, 0, -1)}
+    assert heads._best_penalty({**equal, 1: heads.SelectScores(0.6, 1.0, 1.0)}) == 0
 
 
 def test_the_fit_is_at_the_minimum_of_the_convex_loss_it_states():
     torch.manual_seed(0)
     features, labels = torch.randn(200, 8).double(), torch.randint(0, 4, (200,))
     for penalty in (1.0, 1e-3):
-        weight, bias = (
-            part.requires_grad_() for part in heads._fit(features, labels, 4, penalty, None)
-        )
+        head = heads._fit_penalised(features, labels, 4, penalty, None)
+        weight = head.weight.requires_grad_()
+        bias = head.bias.requires_grad_()
         loss = (
             F.cross_entropy(features @ weight.T + bias, labels)
             + penalty / 2 * weight.square().sum()

@@ -31,7 +31,7 @@ from rib.methods.visual_prompt import VisualPrompting
 from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
 from rib.models import device as devices
-from rib.models.checkpoint import merged
+from rib.models.checkpoint import add_low_rank_updates
 from rib.models.class_logits import class_logits, class_members
 from rib.models.network import OpenClipClassifier, build
 from tiny.training import (
@@ -472,7 +472,7 @@ def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make, target):
     algorithm = LowRankAdaptation(**{**ADAPT, "rank": 2, "alpha": 6.0, "lr": 0.1})
     model, _ = trained(algorithm, network, target)
     parts, before = dict(model.named_parameters()), network.state_dict()
-    updated = merged(before, algorithm.state_delta(before))
+    updated = add_low_rank_updates(before, algorithm.state_delta(before))
     assert updated
     for name, value in updated.items():
         layer = name.removesuffix(".weight")

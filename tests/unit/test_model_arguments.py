@@ -16,7 +16,7 @@ from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
 from rib.config.model_names import parse_name
 from rib.models.network import build, load
-from rib.models.records import _configured, describe
+from rib.models.records import _configured_facts, describe
 from rib.models.weights import with_weights
 from rib.training.training_state import TrainingState
 from tiny.architectures import ARCHITECTURES
@@ -170,7 +170,7 @@ def test_a_configuration_of_a_folder_or_the_hub_refuses_it(name, library, argume
         return Path("net") / file if (Path("net") / file).is_file() else None
 
     with pytest.raises(UserError) as refusal:
-        _configured(parse_name(name), find)
+        _configured_facts(parse_name(name), find)
     assert re.search(f"config.json: .*{key}|fetch from elsewhere", str(refusal.value))
 
 

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 
 from rib.base.errors import UserError
 from rib.methods.lora import adapted_layers
-from rib.models.checkpoint import apply, merged
+from rib.models.checkpoint import add_low_rank_updates, apply
 from rib.models.network import OpenClipClassifier, build
 from tiny.methods import (
     CATALOG,
@@ -80,7 +80,7 @@ def test_frozen_tensors_and_buffers_stay_bit_identical_and_are_not_stored(name, 
 def test_lora_merged_equals_lora_applied_and_pefts_own_merge(network, images):
     algorithm, _, stored = fine_tuned("lora", network, images, lr=0.5)
     state = {key: value.cpu() for key, value in network.state_dict().items()}
-    ours = merged(state, stored)
+    ours = add_low_rank_updates(state, stored)
     assert len(ours) == len(algorithm.layers) and not {
         key for key in ours if torch.equal(ours[key], state[key])
     }
@@ -96,7 +96,7 @@ def test_lora_moves_query_and_value_and_not_key(network, images):
         pytest.skip("no attention")
     _, _, stored = fine_tuned("lora", network, images, lr=0.5, rank=2)
     start = {key: value.cpu() for key, value in network.state_dict().items()}
-    for key, value in merged(start, stored).items():
+    for key, value in add_low_rank_updates(start, stored).items():
         q, k, v = (value - start[key]).chunk(3)
         assert not k.any() and q.any() and v.any()
         assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2

@@ -1,34 +1,40 @@
 """Fine-tuning methods, one algorithm per module. No torch here: recipes of merges don't need it.
 
-An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`. Its settings are its
-annotated fields, in addition to those of FineTuning, or the keyword-only arguments of its constructor, where `**common` adds
-those of FineTuning. Settings with a default are optional in the entry. An algorithm that merges is one of the functions
+An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`.
+Its settings are its annotated fields, in addition to those of FineTuning, or the keyword-only
+arguments of its constructor, where `**common` adds those of FineTuning. Settings with a default are
+optional in the entry. An algorithm that merges is one of the functions
 
     recipe(parents, *, <settings>) -> {parent: weight}
     curve(parents, *, <settings>) -> {alpha: {parent: weight}}
     select(parents, score, *, <settings>) -> {parent: weight}
 
-whose weights add up to 1. A parent is named by its method and, in a merge over seeds or targets, by what it differs in, such as
-`ft, seed 1`. `score` returns the accuracy of such weights on the select split of the target, so `select`
-needs protocol `held_out`. One that needs more than weights is one of
+whose weights add up to 1. A parent is named by its method and, in a merge over seeds or targets, by
+what it differs in, such as `ft, seed 1`. `score` returns the accuracy of such weights on the select
+split of the target, so `select` needs protocol `held_out`. One that needs more than weights is one
+of
 
     merge(states, *, <settings>) -> iterator of (name, tensor)
     ensemble(networks, *, <settings>) -> network
 
-and runs whenever the merged run is loaded; only its name and settings are stored. `merge` yields the merged parameters one
-by one, in the network's order, from `states` (rib.models.checkpoint.States), which reads the parents' tensors by name when
-they are asked for. Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`, the
-diagonal Fisher information of each parent is computed first, on the parent's training images, at most as many as the setting
-`fisher_images`, which it must have: {parent: {name: tensor}}. `ensemble` makes one network of those of the pretrained model
-and the parents, by name. FEWEST_PARENTS in the module is the smallest number of parents, 1 by default; MOST_IMAGES is the
+and runs whenever the merged run is loaded; only its name and settings are stored. `merge` yields
+the merged parameters one by one, in the network's order, from `states`
+(rib.models.checkpoint.States), which reads the parents' tensors by name when they are asked for.
+Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`, the
+diagonal Fisher information of each parent is computed first, on the parent's training images, at
+most as many as the setting `fisher_images`, which it must have: {parent: {name: tensor}}.
+`ensemble` makes one network of those of the pretrained model and the parents, by name.
+FEWEST_PARENTS in the module is the smallest number of parents, 1 by default; MOST_IMAGES is the
 largest number of images of an evaluated dataset, without limit by default.
 
-An algorithm that trains with the Fisher information of its start has the settings `fisher`, `sampled` or `empirical` (see
-rib.models.fisher), and `fisher_images`. If there is a pretraining proxy and it starts from the pretrained model, the workflow
-computes it once for all targets, and the task has it (rib.methods.base.Task).
+An algorithm that trains with the Fisher information of its start has the settings `fisher`,
+`sampled` or `empirical` (see rib.models.fisher), and `fisher_images`. If there is a pretraining
+proxy and it starts from the pretrained model, the workflow computes it once for all targets, and
+the task has it (rib.methods.base.Task).
 
-Settings come from the method's entry in the catalogue. They are checked against their annotations, among them `Literal` with
-texts to choose from and those below, which state a range (see rib.config.ranges).
+Settings come from the method's entry in the catalogue. They are checked against their annotations,
+among them `Literal` with texts to choose from and those below, which state a range (see
+rib.config.ranges).
 """
 
 from collections.abc import Mapping
@@ -46,29 +52,39 @@ BelowOne = NewType("BelowOne", float)  # at least 0 and below 1
 UpToOne = NewType("UpToOne", float)  # 0 to 1
 Count = NewType("Count", int)  # at least 1
 
-_marked: set[type] = set()
+_marked_classes: set[type] = set()
 
 
 def algorithm(cls: type) -> type:
-    """Mark a class as the algorithm of its module, and make a constructor of its fields unless it has one."""
-    _marked.add(cls)
+    """Mark a class as the algorithm of its module.
+
+    It gets a constructor with its fields as arguments, unless it has one.
+    """
+    _marked_classes.add(cls)
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
 def load_algorithm(path: str | Path, settings: Mapping):
-    """The algorithm of a module, with its settings; a UserError unless one class is marked and they are in range."""
+    """The algorithm of a module, with its settings.
+
+    Raises:
+        UserError: Not exactly one class of the module is marked, or a setting is out of its range.
+    """
     module = load_module(path)
-    own = {
-        found
-        for found in vars(module).values()
-        if isinstance(found, type) and found.__module__ == module.__name__
+    # Without classes that the module imports from others.
+    algorithm_classes = {
+        attribute
+        for attribute in vars(module).values()
+        if isinstance(attribute, type)
+        and attribute.__module__ == module.__name__
+        and attribute in _marked_classes
     }
-    marked = list(own & _marked)
-    if len(marked) != 1:
-        names = ", ".join(sorted(cls.__name__ for cls in marked)) or "no class"
+    if len(algorithm_classes) != 1:
+        names = ", ".join(sorted(cls.__name__ for cls in algorithm_classes)) or "no class"
         raise UserError(f"{path} marks {names} with @algorithm; mark exactly one class.")
+    (algorithm_class,) = algorithm_classes
     try:
-        return marked[0](**settings)
+        return algorithm_class(**settings)
     except ValueError as error:
         raise UserError(
             f"{Path(path).name}: {error}; correct the setting in the method's entry."

@@ -26,48 +26,49 @@ class Task:
     reference: Images | None  # the pretraining proxy
     seed: int
     text: Text | None = None  # of an open_clip model, if the method's entry has `text: required`
-    # Diagonal Fisher information of the model's parameters on the proxy, by name and in their shape, if a job of its own
-    # has computed it (rib.config.grid.Grid.shared_fisher)
+    # Diagonal Fisher information of the model's parameters on the proxy, by name and in their
+    # shape, if a job of its own has computed it (rib.config.grid.Grid.shared_fisher).
     fisher: Mapping[str, Tensor] | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FineTuning:
-    """Defines the trained parameters, the logits and the loss. The defaults are those of full fine-tuning.
+    """Defines the trained parameters, the logits and the loss.
 
-    Its fields are settings. A subclass adds fields of its own (see rib.methods), or has a constructor that takes these as
-    `**common` and passes them on.
+    The defaults are those of full fine-tuning. Its fields are settings. A subclass adds fields of
+    its own (see rib.methods), or has a constructor that takes these as `**common` and passes them
+    on.
     """
 
     lr: Positive  # peak learning rate
-    batch_norm: Literal["frozen", "train"] = (
-        "frozen"  # keeps the BatchNorm statistics, or updates them
-    )
+    # Keeps the BatchNorm statistics, or updates them.
+    batch_norm: Literal["frozen", "train"] = "frozen"
     dropout: BelowOne = 0.0  # dropout probability before the network's classifier
-    drop_path: BelowOne = (
-        0.0  # probability of skipping a residual block in training (timm's stochastic depth)
-    )
+    # Probability of skipping a residual block in training (timm's stochastic depth).
+    drop_path: BelowOne = 0.0
     # Not settings:
-    whole_batches = False  # True if the error of a batch is not the mean over parts of it
-    frozen_network = False  # True if the network stays in evaluation mode, without dropout or updates of statistics
+    # True if the error of a batch is not the mean over smaller batches that it is divided into.
+    whole_batches = False
+    # True if the network stays in evaluation mode, without dropout or updates of statistics.
+    frozen_network = False
 
     def __post_init__(self):
         for field in fields(self):
-            annotation = str(field.type).removeprefix("typing.").removeprefix("rib.methods.")
-            if field.name in vars(self) and (
-                expected := misfit(annotation, value := getattr(self, field.name))
-            ):
-                raise ValueError(f"{field.name} is {value!r}; set {expected}")
+            # A constructor of a subclass may set its own fields later.
+            if field.name in vars(self):
+                _check_setting(field.name, str(field.type), getattr(self, field.name))
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # of the whole training, set by the training loop
         self.facts: dict = {}  # further entries of the manifest
-        # Tensors that change from step to step, besides the trained parameters, made in `setup`; a killed training
-        # resumes with their values, which are copied into them.
+        # Tensors that change from step to step, besides the trained parameters, made in `setup`; a
+        # killed training resumes with their values, which are copied into them.
         self.memory: dict[str, Tensor] = {}
 
     def setup(self, task: Task) -> None:
         """Prepare for training; called once."""
-        self.task, self.model, self.inputs = task, task.model, task.target.inputs
+        self.task = task
+        self.model = task.model
+        self.inputs = task.target.inputs
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that are trained."""
@@ -85,7 +86,10 @@ class FineTuning:
         return self.model(self.inputs[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Scalar that is minimised on a batch, for which `logits` was called before: the cross-entropy of class logits."""
+        """Scalar that is minimised on a batch, for which `logits` was called before.
+
+        It is the cross-entropy of class logits.
+        """
         return cross_entropy
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
@@ -93,9 +97,24 @@ class FineTuning:
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take a step with the optimiser of the recipe; gradients are those of the batch, clipped if the recipe does."""
+        """Take a step with the optimiser of the recipe.
+
+        Gradients are those of the batch, clipped if the recipe says so.
+        """
         optimizer.step()
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors to store in the checkpoint, in the form of rib.models.checkpoint, given the pretrained state dict."""
+        """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
+
+        Args:
+            pretrained: the pretrained state dict.
+        """
         return changed_tensors(pretrained, self.model.state_dict())
+
+
+def _check_setting(name: str, annotation: str, setting: object) -> None:
+    """Raise a ValueError unless a setting is in the range that its annotation states."""
+    annotation = annotation.removeprefix("typing.").removeprefix("rib.methods.")
+    expected = misfit(annotation, setting)
+    if expected:
+        raise ValueError(f"{name} is {setting!r}; set {expected}")

@@ -1,4 +1,4 @@
-"""CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by a moving average of itself.
+"""CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by its own average.
 
 Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The constraint is the Frobenius norm, as in
 the authors' code (MLAI-Yonsei/CaRot, src/models/carot_loss.py:170), since their weights were chosen
@@ -22,22 +22,23 @@ from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
-FIRST_MOMENTUM, WARM_UP = (
-    0.05,
-    0.2,
-)  # alpha rises linearly from the first, in this fraction of all steps
+FIRST_MOMENTUM = 0.05  # alpha at first, from which it rises linearly
+WARM_UP = 0.2  # fraction of all steps in which alpha rises
+# Names of the last projection in CLIP's ResNets, and in timm's networks with and without one of
+# their own.
+PROJECTIONS = ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc")
 
 
 @algorithm
 class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
-    """Minimise FLYP's loss + orthogonality |W^T W - I|_F + distillation * (KL(p_I || q_I) + KL(p_T || q_T)).
+    """Minimise FLYP's loss + orthogonality |W^T W - I|_F + distillation * D.
 
-    W (d, e) is the image tower's last projection, to the e features that texts have too; where the
-    norm is zero, its gradient counts as zero. q_I and q_T are the softmax of the similarities of an
-    image to the texts of the batch, and of a text to its images; p_I and p_T are those of the
-    teacher, whose weights psi become alpha psi + (1 - alpha) theta after each `interval` of
-    training. Divergences are means over the batch. What is stored and what the history says is as
-    for FLYP.
+    D = KL(p_I || q_I) + KL(p_T || q_T). W (d, e) is the image tower's last projection, to the e
+    features that texts have too; where the norm is zero, its gradient counts as zero. q_I and q_T
+    are the softmax of the similarities of an image to the texts of the batch, and of a text to its
+    images; p_I and p_T are those of the teacher, whose weights psi become
+    alpha psi + (1 - alpha) theta after each `interval` of training. Divergences are means over the
+    batch. What is stored and what the history says is as for FLYP.
     """
 
     orthogonality: NonNegative  # lambda_OC in the paper
@@ -51,28 +52,28 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
             raise ValueError(
                 "it distils a softmax over texts, but the model was pretrained with a sigmoid loss"
             )
-        visual_projection(self.model.visual)
-        self.teacher, tower = (
-            copy.deepcopy(part).requires_grad_(False) for part in (self.model, self.text.tower)
-        )
-        self.teacher_text = replace(self.text, tower=tower)
-        own = {
-            **dict(self.teacher.named_parameters()),
-            **{TOWER + name: p for name, p in tower.named_parameters()},
-        }
-        self.memory = {name: own[name] for name, _ in self.trainable()}
+        visual_projection(self.model.visual)  # an error now if there is none
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False)
+        teacher_tower = copy.deepcopy(self.text.tower).requires_grad_(False)
+        self.teacher_text = replace(self.text, tower=teacher_tower)
+        teacher_parameters = dict(self.teacher.named_parameters())
+        for name, parameter in teacher_tower.named_parameters():
+            teacher_parameters[TOWER + name] = parameter
+        self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
         captions = self.captions(rows)
         student = self.text.similarities(self.features, captions)
         with torch.no_grad():
             with autocast(self.inputs.device):
-                features = self.teacher.forward_features(self.inputs[rows])
-            teacher = self.teacher_text.similarities(features, captions)
+                teacher_features = self.teacher.forward_features(self.inputs[rows])
+            teacher = self.teacher_text.similarities(teacher_features, captions)
         projection = visual_projection(self.model.visual)
         identity = torch.eye(projection.shape[1], device=projection.device)
         constraint = torch.linalg.matrix_norm(projection.T @ projection - identity, ord="fro")
-        distilled = divergence(teacher, student, 1.0) + divergence(teacher.T, student.T, 1.0)
+        divergence_of_images = divergence(teacher, student, 1.0)
+        divergence_of_texts = divergence(teacher.T, student.T, 1.0)
+        distilled = divergence_of_images + divergence_of_texts
         loss = contrastive_loss(student, sigmoid=False)
         return loss + self.orthogonality * constraint + self.distillation * distilled
 
@@ -80,21 +81,26 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         super().update(optimizer)
         steps_between_updates = max(1, round(self.interval * self.steps))
         if (self.step + 1) % steps_between_updates == 0:
-            risen = min(1.0, self.step / (WARM_UP * self.steps))
-            alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * risen
-            with torch.no_grad():
-                for name, part in self.trainable():
-                    self.memory[name].mul_(alpha).add_(part, alpha=1 - alpha)
+            self._update_teacher()
+
+    @torch.no_grad()
+    def _update_teacher(self) -> None:
+        """Set psi to alpha psi + (1 - alpha) theta."""
+        risen_share = min(1.0, self.step / (WARM_UP * self.steps))
+        alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * risen_share
+        for name, parameter in self.trainable():
+            self.memory[name].mul_(alpha).add_(parameter, alpha=1 - alpha)
 
 
 def visual_projection(visual: nn.Module) -> Tensor:
-    """The last projection (d, e) of an image tower of open_clip; a ValueError if it is not linear."""
+    """The last projection (d, e) of an image tower of open_clip.
+
+    Raises a ValueError if it is not linear.
+    """
     if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
         return visual.proj
-    layers = dict(
-        visual.named_modules()
-    )  # CLIP's ResNets; timm's networks with and without an own projection
-    for name in ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc"):
+    layers = dict(visual.named_modules())
+    for name in PROJECTIONS:
         if isinstance(layers.get(name), nn.Linear):
             return layers[name].weight.T
     raise ValueError("its image tower has no linear projection to constrain")

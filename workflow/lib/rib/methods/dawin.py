@@ -1,27 +1,29 @@
 """DaWin: the weights are averaged anew for each image, by how sure each network is of it.
 
-Source: Oh et al. 2025 (arXiv 2410.03782), section 3: a network counts as exp(-H), with the entropy H of its softmax for the
-image, divided by the sum over networks.
+Source: Oh et al. 2025 (arXiv 2410.03782), section 3: a network counts as exp(-H), with the entropy
+H of its softmax for the image, divided by the sum over networks.
 
 Deviations from the authors' code (naver-ai/dawin, dawin_rft/):
-- Weights are per image. Theirs fit a mixture of Beta distributions to the weights of a dataset and merge once for each of
-  its clusters (main_dawin.py:165-201); the form per image is there too, as the slow one (202-210).
-- Logits are not divided by a temperature before the entropy. Theirs are, by two constants for each of three CLIP models
-  (main_dawin.py:33-37, utils.py:256-264); for other models there are none.
+- Weights are per image. Theirs fit a mixture of Beta distributions to the weights of a dataset and
+  merge once for each of its clusters (main_dawin.py:165-201); the form per image is there too, as
+  the slow one (202-210).
+- Logits are not divided by a temperature before the entropy. Theirs are, by two constants for each
+  of three CLIP models (main_dawin.py:33-37, utils.py:256-264); for other models there are none.
 - There is no offset, which depends on the other images of the dataset (main_dawin.py:72-85).
-- The entropy is that of all outputs of the network, which doesn't know the classes of a dataset; theirs is that of the
-  classes (main_dawin.py:68-69).
+- The entropy is that of all outputs of the network, which doesn't know the classes of a dataset;
+  theirs is that of the classes (main_dawin.py:68-69).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-# Most images of an evaluated dataset. Measured on one thread of a CPU: 13 images/s for EfficientNet-Lite0 at 96 pixels (92
-# for the network alone), 0.3 for ViT-B/16 at 224 (1.4 alone), so two hours and four days for so many. ImageNet-C's 3.75
-# million would take 79 hours even with the former; all other datasets of the family imagenet are smaller.
+# Most images of an evaluated dataset. Measured on one thread of a CPU: 13 images/s for
+# EfficientNet-Lite0 at 96 pixels (92 for the network alone), 0.3 for ViT-B/16 at 224 (1.4 alone),
+# so two hours and four days for so many. ImageNet-C's 3.75 million would take 79 hours even with
+# the former; all other datasets of the family imagenet are smaller.
 MOST_IMAGES = 100_000
 
 
@@ -31,39 +33,57 @@ class DaWin(nn.Module):
     def __init__(self, networks: Mapping[str, nn.Module]):
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
-        first, *others = (network.state_dict() for network in self.networks)
+        first, *others = self._states()
         if any(other.keys() != first.keys() for other in others):
             raise ValueError("a network has a padding prompt, which can't be averaged with weights")
-        floating = {name: tensor for name, tensor in first.items() if tensor.is_floating_point()}
-        self.changed = [
-            name
-            for name in floating
-            if any(not torch.equal(first[name], other[name]) for other in others)
-        ]
+        self.changed = []  # names of the tensors that are averaged
+        for name, tensor in first.items():
+            is_changed = any(not torch.equal(tensor, other[name]) for other in others)
+            if tensor.is_floating_point() and is_changed:
+                self.changed.append(name)
+
+    def _states(self) -> list[dict[str, Tensor]]:
+        """theta_k of each network, by name."""
+        return [network.state_dict() for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, outputs) of images (N, 3, H, W)."""
         weights = self.weights(images)
-        first, *others = (network.state_dict() for network in self.networks)
+        states = self._states()
         logits = []
-        for image, (_, *own) in zip(images.split(1), weights.unbind(dim=1), strict=True):
-            # From the first network on, so that equal networks give the first, exactly.
-            pairs = list(zip(own, others, strict=True))
-            state = {
-                n: first[n] + sum(w * (other[n] - first[n]) for w, other in pairs)
-                for n in self.changed
-            }
-            logits.append(functional_call(self.networks[0], state, (image,)))
+        for image, weights_of_image in zip(images.split(1), weights.unbind(dim=1), strict=True):
+            average = self._average(states, weights_of_image)
+            logits.append(functional_call(self.networks[0], average, (image,)))
         return torch.cat(logits)
 
+    def _average(
+        self, states: Sequence[Mapping[str, Tensor]], weights_of_image: Tensor
+    ) -> dict[str, Tensor]:
+        """Average of the networks' tensors that differ, with weights (K,).
+
+        It is computed from the first network on, so that equal networks give the first, exactly.
+        """
+        first, *others = states
+        _, *weights_of_others = weights_of_image
+        weighted_others = list(zip(weights_of_others, others, strict=True))
+        return {
+            name: first[name]
+            + sum(weight * (other[name] - first[name]) for weight, other in weighted_others)
+            for name in self.changed
+        }
+
     def weights(self, images: Tensor) -> Tensor:
-        """Weights (K, N) of the networks for images (N, 3, H, W); they add up to 1 for each image."""
-        found = torch.stack(
+        """Weights w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image."""
+        log_probabilities = torch.stack(
             [network(images).float().log_softmax(dim=-1) for network in self.networks]
         )
-        return (found.exp() * found).sum(dim=-1).softmax(dim=0)  # of -H
+        negative_entropies = (log_probabilities.exp() * log_probabilities).sum(dim=-1)
+        return negative_entropies.softmax(dim=0)
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """DaWin of the pretrained network and the parents' networks; a ValueError if one has a padding prompt."""
+    """DaWin of the pretrained network and the parents' networks.
+
+    Raises a ValueError if one has a padding prompt.
+    """
     return DaWin(networks)

@@ -1,13 +1,14 @@
-"""Elastic weight consolidation: weights that are important to the pretrained model stay near their start.
+"""Elastic weight consolidation: weights that are important to the pretrained model stay near it.
 
-Importance is the diagonal of the pretrained model's Fisher information, on the family's pretraining proxy or, without one, on
-the target. On the proxy it does not depend on the target: the workflow computes it once per model and seed, in a job of its
-own, and all trainings get it.
+Importance is the diagonal of the pretrained model's Fisher information, on the family's pretraining
+proxy or, without one, on the target. On the proxy it does not depend on the target: the workflow
+computes it once per model and seed, in a job of its own, and all trainings get it.
 
-Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's own softmax over its
-1000 logits. Using the images' labels and their class logits instead gives the empirical Fisher, a different quantity
-(Kunstner et al. 2019, arXiv 1905.12558): the variant ewc_empirical. The released code of ImageNet-RIB uses no Fisher
-information: the variant ewc_released.
+Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's
+own softmax over its 1000 logits. Using the images' labels and their class logits instead gives the
+empirical Fisher, a different quantity (Kunstner et al. 2019, arXiv 1905.12558): the variant
+ewc_empirical. The released code of ImageNet-RIB uses no Fisher information: the variant
+ewc_released.
 """
 
 from typing import Literal
@@ -24,12 +25,14 @@ from rib.models.fisher import fisher_diagonal
 
 @algorithm
 class ElasticWeightConsolidation(L2StartingPoint):
-    """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2, F_i = mean over x of (d log p(y|x) / d theta_i)^2."""
+    """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2.
+
+    F_i = mean over x of (d log p(y|x) / d theta_i)^2.
+    """
 
     weight: NonNegative  # lambda in the paper
-    fisher: Literal[
-        "sampled", "empirical"
-    ]  # y is sampled from the model's softmax, or the image's label
+    # y is sampled from the model's softmax, or the image's label.
+    fisher: Literal["sampled", "empirical"]
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
@@ -46,9 +49,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
             ]
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        terms = zip(self.importance, self.anchors, strict=True)
-        return (
-            self.weight
-            / 2
-            * sum((f * (parameter - start).square()).sum() for f, (parameter, start) in terms)
-        )
+        distances = []
+        for importance, (parameter, start) in zip(self.importance, self.anchors, strict=True):
+            distances.append((importance * (parameter - start).square()).sum())
+        return self.weight / 2 * sum(distances)

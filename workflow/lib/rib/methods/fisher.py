@@ -1,9 +1,10 @@
-"""Fisher merging: an average of the parents in which a value counts as much as its Fisher information.
+"""Fisher merging: an average of the parents in which a value counts by its Fisher information.
 
-Source: Matena and Raffel 2022 (arXiv 2111.09832), section 3: theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal weights
-of the models, and the diagonal F_m of the Fisher information on the images that parent m was trained on. Labels are sampled
-from the model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm, and raises that of
-the first model to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
+Source: Matena and Raffel 2022 (arXiv 2111.09832), section 3:
+theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal weights of the models, and the diagonal F_m
+of the Fisher information on the images that parent m was trained on. Labels are sampled from the
+model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm, and
+raises that of the first model to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,13 +22,14 @@ def merge(
     """Merged parameters, by name; the plain mean where no parent has information.
 
     Args:
-        fisher: by parent, the diagonal of its Fisher information by parameter, in the parameter's shape, at least 0.
+        fisher: by parent, the diagonal of its Fisher information by parameter, in the parameter's
+            shape, at least 0.
         fisher_images: maximum number of images for it, evenly spaced over those of the training.
     """
     for name in states.names:
-        weights = torch.stack([own[name].double() for own in fisher.values()])
-        weights = weights.where(weights.sum(dim=0) > 0, 1.0)
-        total = sum(
-            weight * value for weight, value in zip(weights, states.values(name), strict=True)
-        )
-        yield name, (total / weights.sum(dim=0)).to(states.start[name].dtype)
+        information = torch.stack([diagonal[name].double() for diagonal in fisher.values()])
+        is_known = information.sum(dim=0) > 0
+        weights = information.where(is_known, 1.0)
+        parents_with_weights = zip(weights, states.values(name), strict=True)
+        weighted_sum = sum(weight * parameter for weight, parameter in parents_with_weights)
+        yield name, (weighted_sum / weights.sum(dim=0)).to(states.start[name].dtype)

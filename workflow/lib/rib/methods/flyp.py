@@ -1,8 +1,9 @@
 """FLYP: the loss of pretraining, on images and captions of their classes. Both towers are trained.
 
-Source: Goyal et al. 2022 (arXiv 2212.00638), section 3. As there, an image's negatives are all other captions of the
-batch, also those of its own class, and the temperature is trained. For SigLIP models, which the paper does not have, it
-is their own loss of pretraining: Zhai et al. 2023 (arXiv 2303.15343), algorithm 1. Images are prepared as for all methods.
+Source: Goyal et al. 2022 (arXiv 2212.00638), section 3. As there, an image's negatives are all
+other captions of the batch, also those of its own class, and the temperature is trained. For SigLIP
+models, which the paper does not have, it is their own loss of pretraining: Zhai et al. 2023
+(arXiv 2303.15343), algorithm 1. Images are prepared as for all methods.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,16 +19,18 @@ from rib.methods.ft_frozen_head import FrozenHead
 from rib.models.text import set_zero_shot_weights
 
 TOWER = "text."  # prefix of the text tower's parameters
+CAPTION_STREAM = 2  # of random numbers; epochs and replay have others
 
 
 @algorithm
 class FinetuneLikeYouPretrain(FrozenHead):
-    """Minimise the contrastive loss of the similarities S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
+    """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 
-    t_i is a caption of image i: the prompt of its class with a template drawn anew in each step; if a class has several
-    outputs, of one of them. The checkpoint has the image tower, and a head made from the prompts of all classes by the
-    trained text tower. In the history, `loss` is the contrastive loss; `cross_entropy` (with the recipe's label smoothing,
-    which the loss does not have) and `accuracy` are those of the image tower with the head made after the epoch before.
+    t_i is a caption of image i: the prompt of its class with a template drawn anew in each step; if
+    a class has several outputs, of one of them. The checkpoint has the image tower, and a head made
+    from the prompts of all classes by the trained text tower. In the history, `loss` is the
+    contrastive loss; `cross_entropy` (with the recipe's label smoothing, which the loss does not
+    have) and `accuracy` are those of the image tower with the head made after the epoch before.
     """
 
     whole_batches = True
@@ -38,13 +41,14 @@ class FinetuneLikeYouPretrain(FrozenHead):
             raise ValueError("it needs the model's text tower, but there is none")
         self.text = task.text
         self.labels = task.target.labels.tolist()
-        self.outputs = [sorted(set(row)) for row in task.target.members.tolist()]
+        # The outputs of each class, without the repetitions that fill up the table.
+        self.outputs = [sorted(set(outputs)) for outputs in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return [
-            *super().trainable(),
-            *((TOWER + name, part) for name, part in self.text.tower.named_parameters()),
-        ]
+        trained_parameters = list(super().trainable())
+        for name, parameter in self.text.tower.named_parameters():
+            trained_parameters.append((TOWER + name, parameter))
+        return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
         self.features = self.model.forward_features(self.inputs[rows])
@@ -56,13 +60,10 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
     def captions(self, rows: np.ndarray) -> Tensor:
         """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows."""
-        draws = np.random.default_rng(
-            [self.task.seed, self.step, 2]
-        )  # epochs and replay have other streams
+        draws = np.random.default_rng([self.task.seed, self.step, CAPTION_STREAM])
         outputs = [int(draws.choice(self.outputs[self.labels[row]])) for row in rows]
-        return self.text.prompts[
-            outputs, draws.integers(self.text.prompts.shape[1], size=len(rows))
-        ]
+        templates = draws.integers(self.text.prompts.shape[1], size=len(rows))
+        return self.text.prompts[outputs, templates]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         set_zero_shot_weights(self.model.head, self.text.tower, self.text.prompts)
@@ -70,14 +71,17 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
 
 def contrastive_loss(similarities: Tensor, sigmoid: bool) -> Tensor:
-    """Loss of pretraining for the similarities (N, N) of images (rows) and texts, where image i belongs to text i.
+    """Loss of pretraining for the similarities S (N, N) of images (rows) and texts.
 
-    CLIP's: the mean of the cross-entropies over texts and over images. SigLIP's, `sigmoid`: -sum_ij log sigmoid(z_ij S_ij)
-    / N, with z_ij 1 for i = j and otherwise -1.
+    Image i belongs to text i. CLIP's loss is the mean of the cross-entropies over texts and over
+    images. SigLIP's, `sigmoid`, is -sum_ij log sigmoid(z_ij S_ij) / N, with z_ij 1 for i = j and
+    otherwise -1.
     """
     n = len(similarities)
     if sigmoid:
         signs = 2 * torch.eye(n, device=similarities.device) - 1
         return -F.logsigmoid(signs * similarities).sum() / n
-    own = torch.arange(n, device=similarities.device)
-    return (F.cross_entropy(similarities, own) + F.cross_entropy(similarities.T, own)) / 2
+    text_of_image = torch.arange(n, device=similarities.device)
+    loss_over_texts = F.cross_entropy(similarities, text_of_image)
+    loss_over_images = F.cross_entropy(similarities.T, text_of_image)
+    return (loss_over_texts + loss_over_images) / 2

@@ -9,4 +9,7 @@ from rib.methods.base import FineTuning
 
 @algorithm
 class FullFineTuning(FineTuning):
-    """Minimise CE(c(f(x; theta)), y) over all theta, c the class logits of the target's label space."""
+    """Minimise CE(c(f(x; theta)), y) over all theta.
+
+    c are the class logits of the target's label space.
+    """

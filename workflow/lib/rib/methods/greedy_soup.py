@@ -1,6 +1,7 @@
-"""Greedy soup: ingredients are added to the average, best first, if held-out accuracy does not drop.
+"""Greedy soup: ingredients are added to the average, best first, if held-out accuracy stays.
 
-Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
+Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1: an ingredient stays if accuracy does not
+drop.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +15,21 @@ def select(
     *,
     pretrained: bool = True,
 ) -> dict[str, float]:
-    """Weights of the soup; without `pretrained`, the pretrained model is no candidate, as in the source."""
-    states = [PRETRAINED, *parents] if pretrained else parents
-    ranked = sorted(states, key=lambda state: -score({state: 1.0}))  # stable: ties keep their order
+    """Weights of the soup.
+
+    Args:
+        pretrained: whether the pretrained model is a candidate too; it is none in the source.
+    """
+    candidates = [PRETRAINED, *parents] if pretrained else parents
+    # The sort is stable: ties keep their order.
+    ranked = sorted(candidates, key=lambda candidate: -score({candidate: 1.0}))
     soup = [ranked[0]]
-    for state in ranked[1:]:
-        if score(_uniform([*soup, state])) >= score(_uniform(soup)):
-            soup.append(state)
+    for candidate in ranked[1:]:
+        if score(_uniform([*soup, candidate])) >= score(_uniform(soup)):
+            soup.append(candidate)
     return _uniform(soup)
 
 
 def _uniform(states: Sequence[str]) -> dict[str, float]:
+    """Equal weights of states, which add up to 1."""
     return dict.fromkeys(states, 1 / len(states))

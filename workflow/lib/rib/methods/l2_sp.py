@@ -1,8 +1,9 @@
 """L2-SP: fine-tuning with a penalty on the squared distance from the starting weights.
 
-Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), section 3, the L2-SP penalty. The paper's second term, plain
-L2 on a new head, does not apply, since the head is pretrained too. The released code of ImageNet-RIB calls this EWC
-(lib/regularization.py: weight 1 without the factor 1/2): the variant ewc_released, weight 2.
+Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), section 3, the L2-SP penalty. The
+paper's second term, plain L2 on a new head, does not apply, since the head is pretrained too. The
+released code of ImageNet-RIB calls this EWC (lib/regularization.py: weight 1 without the factor
+1/2): the variant ewc_released, weight 2.
 """
 
 import numpy as np
@@ -20,13 +21,12 @@ class L2StartingPoint(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.anchors = [
+        self.anchors = [  # each parameter with its start
             (parameter, parameter.detach().clone()) for _, parameter in self.trainable()
         ]
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        return (
-            self.weight
-            / 2
-            * sum((parameter - start).square().sum() for parameter, start in self.anchors)
+        squared_distance = sum(
+            (parameter - start).square().sum() for parameter, start in self.anchors
         )
+        return self.weight / 2 * squared_distance

@@ -1,4 +1,4 @@
-"""LDIFS: fine-tuning with a penalty on the distance from the pretrained model's features at several depths.
+"""LDIFS: fine-tuning with a penalty on the distance from the pretrained model's features.
 
 Source: Mukhoti et al. 2023 (arXiv 2308.13320), the L_LDIFS objective, in the form of the authors'
 code (omegafragger/ldifs_code, commit 5ffdeef), with their weight of 10 (args.py): features of all
@@ -33,9 +33,10 @@ TINY = 1e-10  # that of the authors' code, for tokens
 
 @algorithm
 class FeatureDistance(FineTuning):
-    """Minimise CE + weight * mean over images, depths, tokens and channels of (phi(x; theta) - phi(x; start))^2.
+    """Minimise CE + weight * mean of (phi(x; theta) - phi(x; start))^2.
 
-    phi are the features of an image x, scaled so that each channel has norm 1 over the tokens.
+    The mean is over images, depths, tokens and channels. phi are the features of an
+    image x, scaled so that each channel has norm 1 over the tokens.
     """
 
     weight: NonNegative  # lambda in the paper
@@ -43,14 +44,9 @@ class FeatureDistance(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         with torch.no_grad():
-            of_one_image, _ = scaled_features(task.model, task.target.inputs[[0]])
-        most_images = LARGEST_STORED // of_one_image.nbytes
-        self.start = pretrained_outputs(
-            lambda network, images: scaled_features(network, images)[0],
-            task,
-            most_images,
-            "pretrained features",
-        )
+            features_of_one_image = _features(task.model, task.target.inputs[[0]])
+        max_images = LARGEST_STORED // features_of_one_image.nbytes
+        self.start = pretrained_outputs(_features, task, max_images, "pretrained features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         # The features are of the same pass, for the penalty that follows.
@@ -58,23 +54,32 @@ class FeatureDistance(FineTuning):
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        return self.weight * (self.features - self.start(rows)).square().sum(dim=1).mean()
+        squared_distances = (self.features - self.start(rows)).square().sum(dim=1)
+        return self.weight * squared_distances.mean()
+
+
+def _features(network: nn.Module, images: Tensor) -> Tensor:
+    """phi (N, values) of images, without the output of `forward_features`."""
+    features, _ = scaled_features(network, images)
+    return features
 
 
 def scaled_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """phi of images (N, 3, H, W), such that the penalty is a squared distance; and the output of `forward_features`.
+    """phi of images (N, 3, H, W), and the output of `forward_features`, of one pass.
 
     Returns:
-        (N, values) float32 of all depths. Those of a depth with T tokens and C channels are divided
-        by the square root of T * C * depths, which takes the means of the penalty.
+        phi (N, values) float32 of all depths, scaled such that the penalty is a squared distance:
+        values of a depth with T tokens and C channels are divided by the square root of
+        T * C * depths, which takes the means of the penalty; and the output.
     """
     depths, output = token_features(network, images)
     smallest = SMALLEST if is_hierarchical(network) else 0.0
     scaled = []
     for tokens in depths:
-        values_of_all_depths = tokens.shape[1] * tokens.shape[2] * len(depths)
+        _, tokens_per_image, channels = tokens.shape
+        divisor = (tokens_per_image * channels * len(depths)) ** 0.5
         unit = with_unit_channels(tokens.float(), smallest)
-        scaled.append((unit / values_of_all_depths**0.5).flatten(1))
+        scaled.append((unit / divisor).flatten(1))
     return torch.cat(scaled, dim=1), output
 
 

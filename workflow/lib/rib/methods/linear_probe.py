@@ -1,9 +1,11 @@
 """Linear probing: only the pretrained 1000-way head is trained.
 
-The backbone is frozen, so without augmentation the head's inputs are computed only once and training is cheap.
+The backbone is frozen, so without augmentation the head's inputs are computed only once and
+training is cheap.
 
-Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also trains the class
-token, the position embedding and the final norm (main.py:83-88): the method linear_probe_released.
+Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also
+trains the class token, the position embedding and the final norm (main.py:83-88): the method
+linear_probe_released.
 """
 
 from collections.abc import Iterable
@@ -39,18 +41,26 @@ class LinearProbing(FineTuning):
             raise ValueError(
                 f"its head is a {type(head).__name__}, but linear probing trains one linear layer"
             )
-        features = partial(head_inputs, frozen_copy(self.model, self.inputs[slice(EXAMPLE)]))
+        pretrained = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
         if self.inputs.augmentation:
-            self.features = lambda rows: torch.no_grad()(features)(self.inputs[rows])
+            self.pretrained = pretrained
+            self.stored_features = None
         else:
-            stored = in_batches(features, self.inputs, FEATURE_BATCH, "features")  # (n, d)
-            self.features = lambda rows: stored[rows]
+            self.stored_features = in_batches(  # (n, d)
+                partial(head_inputs, pretrained), self.inputs, FEATURE_BATCH, "features"
+            )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return head_parameters(self.model)
 
+    def features(self, rows: np.ndarray) -> Tensor:
+        """Frozen pretrained features (N, d) of the given rows of the target."""
+        if self.stored_features is not None:
+            return self.stored_features[rows]
+        with torch.no_grad():
+            return head_inputs(self.pretrained, self.inputs[rows])
+
     def logits(self, rows: np.ndarray) -> Tensor:
-        head = (
-            self.model.get_classifier()
-        )  # a pointwise convolution of the pooled map in BiT's ResNets
+        # The head is a pointwise convolution of the pooled map in BiT's ResNets.
+        head = self.model.get_classifier()
         return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

@@ -1,7 +1,8 @@
 """Linear probing as in the released code of ImageNet-RIB, which changes more than the head.
 
-In a ViT only the patch embedding and the blocks are frozen, so the class token, the position embedding and norms are
-trained too. In a CNN only the head is trained, but in training mode, so the BatchNorm statistics are updated.
+In a ViT only the patch embedding and the blocks are frozen, so the class token, the position
+embedding and norms are trained too. In a CNN only the head is trained, but in training mode, so the
+BatchNorm statistics are updated.
 
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
@@ -15,7 +16,8 @@ from rib.methods import algorithm
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
-# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be timm's network.
+# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be
+# timm's network.
 IN_BLOCKS = re.compile(
     r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\."
 )
@@ -33,7 +35,7 @@ def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 @algorithm
 class LinearProbingReleased(FineTuning):
-    """Minimise CE over the head; in a ViT over all parameters outside the patch embedding and the blocks."""
+    """Minimise CE over the head; in a ViT over all parameters of `outside_blocks`."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())

@@ -1,26 +1,30 @@
 """Lipsum-FT: the similarities of an image to random texts stay as they were before fine-tuning.
 
-Source: Nam et al. 2024 (arXiv 2404.00860), section 5.1: the energy of an image and a text is their negative similarity, and
-random texts are drawn anew in each step. As in their code (scripts/Lipsum-FT.py, lines 193-201), similarities have the
-pretrained temperature. There the head has it too, apart from its weights (line 187); here the weights contain it, as for
-all methods. Words are drawn from all tokens but the start, the end and the padding; their code (line 171) allows CLIP's
-padding, which is also the token of "!".
+Source: Nam et al. 2024 (arXiv 2404.00860), section 5.1: the energy of an image and a text is their
+negative similarity, and random texts are drawn anew in each step. As in their code
+(scripts/Lipsum-FT.py, lines 193-201), similarities have the pretrained temperature. There the head
+has it too, apart from its weights (line 187); here the weights contain it, as for all methods.
+Words are drawn from all tokens but the start, the end and the padding; their code (line 171) allows
+CLIP's padding, which is also the token of "!".
 """
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import MOST_STORED, pretrained_outputs
 
+TEXT_STREAM = 3  # of random numbers; epochs, replay and captions have others
+
 
 @algorithm
 class LipsumFineTuning(FineTuning):
-    """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2, mean over the batch, with the text tower frozen.
+    """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2.
 
-    v_m(x) = s <f(x), g(t_m)>, f and g the unit-norm features of the image and of random text m, s the pretrained scale.
+    The second term is the mean over the batch. v_m(x) = s <f(x), g(t_m)>, f and g the unit-norm
+    features of the image and of random text m, s the pretrained scale. The text tower is frozen.
     """
 
     weight: NonNegative  # of the second term
@@ -31,10 +35,9 @@ class LipsumFineTuning(FineTuning):
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
-        self.encoded = -1, self.encode(0)  # also says now if texts are too long
-        self.start = pretrained_outputs(
-            lambda net, images: net.forward_features(images), task, MOST_STORED, "features"
-        )
+        self.encoded_step = -1  # the step whose texts are encoded
+        self.encoded_texts = self.encode(0)  # an error now if texts are too long
+        self.start = pretrained_outputs(_image_features, task, MOST_STORED, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         self.features = self.model.forward_features(self.inputs[rows])
@@ -42,15 +45,21 @@ class LipsumFineTuning(FineTuning):
 
     @torch.no_grad()
     def encode(self, step: int) -> Tensor:
-        """Scaled features (M, d) of the random texts of a step."""
+        """s g(t_m): scaled features (M, d) of the random texts of a step."""
         text = self.task.text
-        tokens = text.random(
-            self.texts, self.length, np.random.default_rng([self.task.seed, step, 3])
-        )
+        draws = np.random.default_rng([self.task.seed, step, TEXT_STREAM])
+        tokens = text.random(self.texts, self.length, draws)
         return text.tower.logit_scale.exp() * text.encode(tokens)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        if self.encoded[0] != self.step:  # all micro-batches of a step have the same texts
-            self.encoded = self.step, self.encode(self.step)
-        gaps = (self.features.float() - self.start(rows)) @ self.encoded[1].T
-        return self.weight / 2 * gaps.square().mean()
+        if self.encoded_step != self.step:  # all micro-batches of a step have the same texts
+            self.encoded_texts = self.encode(self.step)
+            self.encoded_step = self.step
+        # The difference of similarities is the similarity of the difference.
+        differences = (self.features.float() - self.start(rows)) @ self.encoded_texts.T
+        return self.weight / 2 * differences.square().mean()
+
+
+def _image_features(network: nn.Module, images: Tensor) -> Tensor:
+    """f (N, d) of images (N, 3, H, W)."""
+    return network.forward_features(images)

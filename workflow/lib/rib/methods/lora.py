@@ -1,15 +1,16 @@
 """LoRA: frozen weights plus trained low-rank updates, with peft.
 
-The query and value projections of self-attention are adapted. Attention pooling, as in SigLIP and PE, is none: its
-query is one learned vector or the mean, not the tokens. timm and open_clip mostly fuse q, k and v into one weight with
-3 d rows, so the update of the fused weight has rank 2 r. B is zero in the rows of k, in the rows of q for the second r
-columns and in the rows of v for the first r columns. This is one update of rank r for q and one for v, each with its
-own A, as it is for separate weights. In networks without self-attention pointwise convolutions are adapted, which are
+The query and value projections of self-attention are adapted. Attention pooling, as in SigLIP and
+PE, is none: its query is one learned vector or the mean, not the tokens. timm and open_clip mostly
+fuse q, k and v into one weight with 3 d rows, so the update of the fused weight has rank 2 r. B is
+zero in the rows of k, in the rows of q for the second r columns and in the rows of v for the first
+r columns. This is one update of rank r for q and one for v, each with its own A, as it is for
+separate weights. In networks without self-attention pointwise convolutions are adapted, which are
 nn.Linear in ConvNeXt. The head is frozen.
 
-Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code of ImageNet-RIB
-(utils/lora.py, main.py:76-82) also trains the class token, the position embedding and the norms outside the blocks: the
-variant lora_released.
+Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code
+of ImageNet-RIB (utils/lora.py, main.py:76-82) also trains the class token, the position embedding
+and the norms outside the blocks: the variant lora_released.
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,76 +50,100 @@ class LowRankAdaptation(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         unfold_attention(self.model)
-        fused, single = adapted_layers(self.model)
-        if not fused and not single:
+        fused_layers, single_layers = adapted_layers(self.model)
+        if not fused_layers and not single_layers:
             raise ValueError(
                 "the network has neither attention nor pointwise convolutions to adapt"
             )
-        layers = fused or single
-        ranks = (
-            2 if fused else 1
-        )  # one of rank r for q and one for v; peft scales by lora_alpha / r
+        if fused_layers:
+            names = fused_layers
+            updates_per_layer = 2  # one of rank r for q and one for v
+        else:
+            names = single_layers
+            updates_per_layer = 1
+        # peft scales an update by lora_alpha / r, which is alpha / rank here in both cases.
         settings = LoraConfig(
-            r=ranks * self.rank, lora_alpha=ranks * self.alpha, target_modules=layers
+            r=updates_per_layer * self.rank,
+            lora_alpha=updates_per_layer * self.alpha,
+            target_modules=names,
         )
         inject_adapter_in_model(settings, self.model)
-        self.layers = {name: self.model.get_submodule(name) for name in layers}
-        updates = [layer.lora_B[ADAPTER].weight for layer in self.layers.values()]
-        if fused:
-            for update in updates:
-                _keep_blocks(update, self.rank)
-        # Some networks use a layer's weight without calling its adapter, so no gradient reaches the update.
+        self.layers = {name: self.model.get_submodule(name) for name in names}
+        if fused_layers:
+            for layer in self.layers.values():
+                _, b = _factors(layer)
+                _train_only_q_and_v(b, self.rank)
+        self._refuse_bypassed_layers()
+
+    def _refuse_bypassed_layers(self) -> None:
+        """Raise a ValueError if no gradient reaches an update.
+
+        Some networks use a layer's weight without calling its adapter.
+        """
+        b_factors = [_factors(layer)[1] for layer in self.layers.values()]
         logits = self.model(self.inputs[slice(1)])
-        reached = (
-            torch.autograd.grad(logits.sum(), updates, allow_unused=True)
-            if logits.requires_grad
-            else [None]
-        )
-        if any(gradient is None for gradient in reached):
+        is_reached = logits.requires_grad
+        if is_reached:
+            gradients = torch.autograd.grad(logits.sum(), b_factors, allow_unused=True)
+            is_reached = all(gradient is not None for gradient in gradients)
+        if not is_reached:
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        trained = {id(part) for layer in self.layers.values() for part in _factors(layer)}
-        outside = outside_blocks(self.model) if self.also == "tokens_and_norms" else []
-        trained |= {
-            id(part) for name, part in outside if any(word in name for word in TOKENS_AND_NORMS)
-        }
-        return [(name, p) for name, p in self.model.named_parameters() if id(p) in trained]
+        trained_ids = set()
+        for layer in self.layers.values():
+            trained_ids.update(id(factor) for factor in _factors(layer))
+        if self.also == "tokens_and_norms":
+            for name, parameter in outside_blocks(self.model):
+                if any(word in name for word in TOKENS_AND_NORMS):
+                    trained_ids.add(id(parameter))
+        return [
+            (name, parameter)
+            for name, parameter in self.model.named_parameters()
+            if id(parameter) in trained_ids
+        ]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored = {}
         for name, layer in self.layers.items():
-            a, b = (factor.detach().cpu().flatten(1) for factor in _factors(layer))
-            weight = self._published_name(f"{name}.weight", pretrained)
-            stored[f"{weight}{LORA_A}"] = a.contiguous()
-            stored[f"{weight}{LORA_B}"] = (layer.scaling[ADAPTER] * b).contiguous()
-        state = {
-            self._published_name(name, pretrained): value
-            for name, value in self.model.state_dict().items()
+            a, b = _factors(layer)
+            published_name = self._published_name(f"{name}.weight", pretrained)
+            stored_a = a.detach().cpu().flatten(1)
+            stored_b = layer.scaling[ADAPTER] * b.detach().cpu().flatten(1)
+            stored[f"{published_name}{LORA_A}"] = stored_a.contiguous()
+            stored[f"{published_name}{LORA_B}"] = stored_b.contiguous()
+        tensors = {
+            self._published_name(name, pretrained): tensor
+            for name, tensor in self.model.state_dict().items()
         }
-        return {**stored, **changed_tensors(pretrained, {name: state[name] for name in pretrained})}
+        tensors_of_network = {name: tensors[name] for name in pretrained}
+        return {**stored, **changed_tensors(pretrained, tensors_of_network)}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
         """Name of a tensor in the original network, before layers were replaced and adapted."""
         for layer in self.layers:
             name = name.replace(f"{layer}.base_layer.", f"{layer}.")
-        return name if name in pretrained else name.replace(".qkv.", ".in_proj_")
+        if name in pretrained:
+            return name
+        return name.replace(".qkv.", ".in_proj_")
 
 
 class FusedAttention(nn.Module):
-    """Self-attention with the parameters of an nn.MultiheadAttention and an nn.Linear for fused q, k and v.
+    """Self-attention with the parameters of an nn.MultiheadAttention.
 
-    peft can adapt nn.MultiheadAttention directly, but adds to its weights and subtracts again in every pass, so frozen
-    weights change by rounding errors.
+    q, k and v are computed by one nn.Linear. peft can adapt nn.MultiheadAttention directly, but
+    adds to its weights and subtracts again in every pass, so frozen weights change by rounding
+    errors.
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
         super().__init__()
-        self.heads, self.batch_first = attention.num_heads, attention.batch_first
-        self.qkv = nn.Linear(
-            attention.embed_dim, 3 * attention.embed_dim, bias=attention.in_proj_bias is not None
-        )
-        self.qkv.weight, self.qkv.bias = attention.in_proj_weight, attention.in_proj_bias
+        self.heads = attention.num_heads
+        self.batch_first = attention.batch_first
+        has_bias = attention.in_proj_bias is not None
+        self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, bias=has_bias)
+        self.qkv.weight = attention.in_proj_weight
+        self.qkv.bias = attention.in_proj_bias
         self.out_proj = attention.out_proj
 
     def forward(
@@ -129,76 +154,102 @@ class FusedAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`; key and value equal the query."""
+        """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`.
+
+        Key and value equal the query.
+        """
         tokens = query if self.batch_first else query.transpose(0, 1)
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(tokens).chunk(3, dim=2)
+        q, k, v = self.qkv(tokens).chunk(3, dim=2)
+        attended = nn.functional.scaled_dot_product_attention(
+            self._by_head(q), self._by_head(k), self._by_head(v), attn_mask=attn_mask
         )
-        mixed = (
-            nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-            .transpose(1, 2)
-            .flatten(2)
-        )
-        mixed = self.out_proj(mixed)
-        return (mixed if self.batch_first else mixed.transpose(0, 1)), None
+        outputs = self.out_proj(attended.transpose(1, 2).flatten(2))
+        if not self.batch_first:
+            outputs = outputs.transpose(0, 1)
+        return outputs, None
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        """Projections (N, L, d) of tokens as (N, heads, L, d / heads)."""
+        return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 def unfold_attention(model: nn.Module) -> None:
-    """Make all self-attention call its projections: replace nn.MultiheadAttention by an equivalent FusedAttention."""
+    """Make all self-attention call its projections, in place, so that peft can adapt them.
+
+    Each nn.MultiheadAttention is replaced by an equivalent FusedAttention.
+    """
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
-        elif hasattr(
-            layer, "qkv_bias_separate"
-        ):  # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it
+        elif hasattr(layer, "qkv_bias_separate"):
+            # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it.
             layer.qkv_bias_separate = True
 
 
 def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of layers with fused q, k and v, and of those with one update each: separate q and v, or else pointwise ones.
+    """Names of the layers that LoRA can adapt.
 
-    The head, attention pooling, the projection of open_clip's image towers, and squeeze-and-excitation are left out.
-    Raises a ValueError if an attention layer doesn't store q, k and v one after the other.
+    The head, attention pooling, the projection of open_clip's image towers, and
+    squeeze-and-excitation are left out.
+
+    Returns:
+        Layers with fused q, k and v; and those with one update each: separate q and v, or if there
+        are none pointwise ones.
+
+    Raises:
+        ValueError: An attention layer doesn't store q, k and v one after the other.
     """
-    head = {name.rpartition(".")[0] for name, _ in head_parameters(model)}
-    named = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if name not in head
-        and "pool" not in name
-        and not name.startswith("visual.head.")
-        and ".se." not in name
-    ]
-    fused = [
-        name for name, layer in named if name.endswith(".qkv") and isinstance(layer, nn.Linear)
-    ]
-    for name in fused:
-        layer, attention = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
-        if layer.out_features != 3 * layer.in_features or getattr(attention, "head_first", False):
-            raise ValueError(
-                f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them"
-            )
-    separate = [
-        name
-        for name, layer in named
-        if name.endswith((".q_proj", ".v_proj")) and isinstance(layer, nn.Linear)
-    ]
-    pointwise = [
-        name
-        for name, layer in named
-        if (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
-        or (isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2")))
-    ]
+    head_layers = {name.rpartition(".")[0] for name, _ in head_parameters(model)}
+    fused = []
+    separate = []
+    pointwise = []
+    for name, layer in model.named_modules():
+        if name in head_layers or _is_left_out(name):
+            continue
+        is_linear = isinstance(layer, nn.Linear)
+        if is_linear and name.endswith(".qkv"):
+            _refuse_interleaved(model, name)
+            fused.append(name)
+        if is_linear and name.endswith((".q_proj", ".v_proj")):
+            separate.append(name)
+        if _is_pointwise_convolution(name, layer):
+            pointwise.append(name)
     return fused, separate or pointwise
 
 
+def _is_left_out(name: str) -> bool:
+    """Whether a layer is of attention pooling, a tower's projection or squeeze-and-excitation."""
+    return "pool" in name or name.startswith("visual.head.") or ".se." in name
+
+
+def _refuse_interleaved(model: nn.Module, name: str) -> None:
+    """Raise a ValueError unless a fused layer stores q, k and v one after the other."""
+    layer = model.get_submodule(name)
+    attention = model.get_submodule(name.rpartition(".")[0])
+    has_three_projections = layer.out_features == 3 * layer.in_features
+    if not has_three_projections or getattr(attention, "head_first", False):
+        raise ValueError(
+            f"'{name}' doesn't store q, k and v one after the other, so LoRA can't separate them"
+        )
+
+
+def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
+    """Whether a layer is a pointwise convolution, which is an nn.Linear in ConvNeXt."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size == (1, 1) and layer.groups == 1
+    return isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2"))
+
+
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
+    """A and B of an adapted layer."""
     return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
 
 
-def _keep_blocks(b: nn.Parameter, rank: int) -> None:
-    """Train only the rows of q in the first `rank` columns of B (3 d, 2 r), and the rows of v in the others."""
+def _train_only_q_and_v(b: nn.Parameter, rank: int) -> None:
+    """Let gradients of B (3 d, 2 r) reach only the blocks of q and v.
+
+    They are the rows of q in the first `rank` columns, and the rows of v in the others.
+    """
     width = len(b) // 3
     mask = torch.zeros_like(b)
     mask[:width, :rank] = 1

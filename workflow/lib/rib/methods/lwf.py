@@ -1,16 +1,18 @@
 """Learning without Forgetting: fine-tuning with distillation of the pretrained model's outputs.
 
-Without augmentation the teacher sees the same images in every epoch, so its logits are computed once, unless the target
-is too large.
+Without augmentation the teacher sees the same images in every epoch, so its logits are computed
+once, unless the target is too large.
 
-Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015 (arXiv 1503.02531),
-section 2: the Kullback-Leibler divergence at temperature T times T^2, so that the scale of its gradient does not
-depend on T. All 1000 logits are distilled. The released code of ImageNet-RIB (lib/regularization.py) distils only the
-logits of the target's classes, without the factor T^2: the variant lwf_released.
+Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015
+(arXiv 1503.02531), section 2: the Kullback-Leibler divergence at temperature T times T^2, so that
+the scale of its gradient does not depend on T. All 1000 logits are distilled. The released code of
+ImageNet-RIB (lib/regularization.py) distils only the logits of the target's classes, without the
+factor T^2: the variant lwf_released.
 """
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,14 +27,19 @@ from rib.models.device import autocast
 from rib.models.inputs import in_batches
 
 TEACHER_BATCH = 64
-MOST_STORED = (
-    500_000  # images up to which teacher logits are stored (2 GB), not recomputed in every step
-)
+# Images up to which teacher logits are stored (2 GB), not recomputed in every step.
+MOST_STORED = 500_000
+
+# Outputs (N, d) of a network for images (N, 3, H, W).
+NetworkFunction = Callable[[nn.Module, Tensor], Tensor]
 
 
 @algorithm
 class LearningWithoutForgetting(FineTuning):
-    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
+    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
+
+    The divergence is the mean over the batch.
+    """
 
     temperature: Positive  # T
     weight: NonNegative  # of the distillation
@@ -40,39 +47,58 @@ class LearningWithoutForgetting(FineTuning):
 
     def setup(self, task: Task) -> None:
         super().setup(task)
-        self.teacher_logits = pretrained_outputs(
-            nn.Module.__call__, task, MOST_STORED, "teacher logits"
-        )
+        self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        pair = [self.teacher_logits(rows), logits]
+        teacher = self.teacher_logits(rows)
+        student = logits
         if self.distil == "class":
-            pair = [class_logits(part, self.task.target.members) for part in pair]
-        return self.weight * self.temperature**2 * divergence(*pair, self.temperature)
+            teacher = class_logits(teacher, self.task.target.members)
+            student = class_logits(student, self.task.target.members)
+        distilled = divergence(teacher, student, self.temperature)
+        return self.weight * self.temperature**2 * distilled
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images)
 
 
 def pretrained_outputs(
-    outputs: Callable[[nn.Module, Tensor], Tensor], task: Task, most: int, what: str
+    function: NetworkFunction, task: Task, max_stored: int, title: str
 ) -> Callable[[np.ndarray], Tensor]:
-    """Function of rows of the target that returns `outputs` (N, d) of the network as it is now and their images.
+    """A function that gives the outputs (N, d) of the network as it is now, by rows of the target.
 
-    Of at most `most` images outputs are stored if there is no augmentation; `what` labels the progress bar.
+    If the target has no more images than may be stored, and no augmentation, their outputs are
+    computed once, here.
+
+    Args:
+        function: what is computed of the network and images.
+        max_stored: largest number of images whose outputs are stored.
+        title: of the progress bar.
     """
-    teacher, inputs = task.model, task.target.inputs
-
-    @torch.no_grad()
-    def found(images: Tensor) -> Tensor:
-        with autocast(inputs.device):
-            return outputs(teacher, images).float()
-
-    if len(inputs) <= most and not inputs.augmentation:
-        stored = in_batches(found, inputs, TEACHER_BATCH, what)
-        return lambda rows: stored[rows]
+    inputs = task.target.inputs
+    if len(inputs) <= max_stored and not inputs.augmentation:
+        outputs_of_images = partial(_teacher_outputs, function, task.model)
+        stored_outputs = in_batches(outputs_of_images, inputs, TEACHER_BATCH, title)
+        return lambda rows: stored_outputs[rows]
     teacher = copy.deepcopy(task.model)
-    return lambda rows: found(inputs[rows])
+    return lambda rows: _teacher_outputs(function, teacher, inputs[rows])
+
+
+@torch.no_grad()
+def _teacher_outputs(function: NetworkFunction, teacher: nn.Module, images: Tensor) -> Tensor:
+    """Outputs of a network in float32, without gradients."""
+    with autocast(images.device):
+        return function(teacher, images).float()
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """KL(softmax(teacher / T) || softmax(student / T)) of logits (N, K), mean over N."""
-    teacher, student = (F.log_softmax(part / temperature, dim=1) for part in (teacher, student))
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    teacher_log_probabilities = F.log_softmax(teacher / temperature, dim=1)
+    student_log_probabilities = F.log_softmax(student / temperature, dim=1)
+    return F.kl_div(
+        student_log_probabilities,
+        teacher_log_probabilities,
+        reduction="batchmean",
+        log_target=True,
+    )

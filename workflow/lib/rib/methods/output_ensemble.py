@@ -1,7 +1,8 @@
-"""Ensemble in output space: the mean of the probabilities of the pretrained model and its parents.
+"""Ensemble in output space: the mean probabilities of the pretrained model and its parents.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), which compares it with averages of weights; Lakshminarayanan et al. 2017
-(arXiv 1612.01474), section 2.4, for the mean of probabilities. Probabilities are over all outputs of the networks.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), which compares it with averages of weights;
+Lakshminarayanan et al. 2017 (arXiv 1612.01474), section 2.4, for the mean of probabilities.
+Probabilities are over all outputs of the networks.
 """
 
 import math
@@ -20,10 +21,11 @@ class OutputEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities (N, outputs) of images (N, 3, H, W)."""
-        found = torch.stack(
+        log_probabilities = torch.stack(
             [network(images).double().log_softmax(dim=1) for network in self.networks]
         )
-        return (found.logsumexp(dim=0) - math.log(len(found))).float()
+        log_sum = log_probabilities.logsumexp(dim=0)
+        return (log_sum - math.log(len(self.networks))).float()
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:

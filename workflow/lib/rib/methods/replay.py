@@ -1,7 +1,7 @@
 """Replay: each step also rehearses a batch of the pretraining proxy.
 
-Source: rehearsal as in Robins 1995 (Connection Science 7, 2) and experience replay in Rolnick et al. 2019
-(arXiv 1811.11682), section 3, with the pretraining proxy as the memory.
+Source: rehearsal as in Robins 1995 (Connection Science 7, 2) and experience replay in Rolnick et
+al. 2019 (arXiv 1811.11682), section 3, with the pretraining proxy as the memory.
 """
 
 import numpy as np
@@ -12,6 +12,8 @@ from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
+
+REPLAY_STREAM = 1  # of random numbers
 
 
 @algorithm
@@ -26,14 +28,12 @@ class Replay(FineTuning):
             raise ValueError("it needs a pretraining proxy, but the family has none")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        memory = self.task.reference
+        proxy = self.task.reference
         # This random stream differs from those of epochs and of other micro-batches.
-        draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), 1])
-        chosen = draws.choice(
-            len(memory.inputs), size=min(len(rows), len(memory.inputs)), replace=False
-        )
-        with autocast(memory.inputs.device):
-            recalled = self.model(memory.inputs[chosen])
-        return self.weight * F.cross_entropy(
-            class_logits(recalled.float(), memory.members), memory.labels[chosen]
-        )
+        draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
+        number = min(len(rows), len(proxy.inputs))
+        proxy_rows = draws.choice(len(proxy.inputs), size=number, replace=False)
+        with autocast(proxy.inputs.device):
+            proxy_logits = self.model(proxy.inputs[proxy_rows])
+        scores = class_logits(proxy_logits.float(), proxy.members)
+        return self.weight * F.cross_entropy(scores, proxy.labels[proxy_rows])

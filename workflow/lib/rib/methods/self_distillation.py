@@ -1,12 +1,14 @@
 """Self-distillation: the teacher is a moving average of the weights of the student.
 
-The first teacher is the pretrained model. An exponential average (EMA) forgets it and comes ever closer to the student as
-training slows down; a weighted average over the whole trajectory (WMA) keeps it.
+The first teacher is the pretrained model. An exponential average (EMA) forgets it and comes ever
+closer to the student as training slows down; a weighted average over the whole trajectory (WMA)
+keeps it.
 
-Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al. 2026 (arXiv 2605.29380),
-of whose TRACER only the teacher is built, with the loss of LwF. The authors' code leaves BatchNorm statistics out of both
-averages (src/models/beta_moving_average.py:21, 110), and its EMA is updated every 500 steps (src/models/tracer_loss.py:81)
-with a decay that rises to 0.9 (src/args.py:269-296).
+Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al.
+2026 (arXiv 2605.29380), of whose TRACER only the teacher is built, with the loss of LwF. The
+authors' code leaves BatchNorm statistics out of both averages
+(src/models/beta_moving_average.py:21, 110), and its EMA is updated every 500 steps
+(src/models/tracer_loss.py:81) with a decay that rises to 0.9 (src/args.py:269-296).
 """
 
 import copy
@@ -14,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rib.methods import BelowOne, NonNegative, Positive, algorithm
 from rib.methods.base import FineTuning, Task
@@ -24,57 +26,55 @@ from rib.models.device import autocast
 
 @algorithm
 class SelfDistillation(FineTuning):
-    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
+    """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
-    The teacher has the weights sum_i w_i theta_i / sum_i w_i over i = 0..t after t of n steps, theta_0 the pretrained
-    ones. EMA: w_0 = d^t, w_i = (1 - d) d^(t - i). WMA: w_i is the density of Beta(b, b) at (i + 1/2) / (n + 1).
+    The divergence is the mean over the batch. The teacher has the weights
+    sum_i w_i theta_i / sum_i w_i over i = 0..t after t of n steps, theta_0 the pretrained ones.
+    EMA: w_0 = d^t, w_i = (1 - d) d^(t - i). WMA: w_i is the density of Beta(b, b) at
+    (i + 1/2) / (n + 1).
     """
 
     average: Literal["ema", "wma"]
     temperature: Positive  # T
     weight: NonNegative  # of the distillation
     decay: BelowOne = 0.999  # d; only for ema
-    beta: Positive = (
-        0.5  # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more
-    )
+    # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more.
+    beta: Positive = 0.5
 
     def setup(self, task: Task) -> None:
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
-        self.memory, self.student = (
-            {
-                name: tensor
-                for name, tensor in network.state_dict().items()
-                if tensor.is_floating_point()
-            }
-            for network in (self.teacher, self.model)
-        )
+        self.memory = _floating_point_tensors(self.teacher)
+        self.student = _floating_point_tensors(self.model)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         with torch.no_grad(), autocast(self.inputs.device):
             teacher = self.teacher(self.inputs[rows]).float()
-        # Equal logits have gradient 0, which rounding in the backward pass of log_softmax would miss.
+        # Equal logits have gradient 0, which rounding in the backward pass of log_softmax would
+        # miss.
         differ = (teacher != logits).any()
-        return (
-            self.weight
-            * self.temperature**2
-            * differ
-            * divergence(teacher, logits, self.temperature)
-        )
+        distilled = divergence(teacher, logits, self.temperature)
+        return self.weight * self.temperature**2 * differ * distilled
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         super().update(optimizer)
-        torch._foreach_lerp_(
-            [*self.memory.values()], [*self.student.values()], self.share(self.step + 1)
-        )
+        teacher_tensors = list(self.memory.values())
+        student_tensors = list(self.student.values())
+        torch._foreach_lerp_(teacher_tensors, student_tensors, self.share(self.step + 1))
 
     def share(self, step: int) -> float:
-        """Share of the student's weights after this many steps in the average of those so far: 0 to 1."""
+        """Share of the student's weights after so many steps in the average until then: 0 to 1."""
         if self.average == "ema":
             return 1 - self.decay
         times = (np.arange(step + 1) + 0.5) / (self.steps + 1)
-        logs = (self.beta - 1) * np.log(
-            times * (1 - times)
-        )  # densities up to a factor, which may underflow
-        return float(np.exp(logs[-1] - np.logaddexp.reduce(logs)))
+        # Logarithms of the densities up to a factor, which may underflow.
+        log_densities = (self.beta - 1) * np.log(times * (1 - times))
+        return float(np.exp(log_densities[-1] - np.logaddexp.reduce(log_densities)))
+
+
+def _floating_point_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters and floating-point buffers by name, the tensors themselves."""
+    return {
+        name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()
+    }

@@ -1,6 +1,7 @@
-"""Model soup: uniform average of the weights of several fine-tuned models and, if wanted, the pretrained model.
+"""Model soup: uniform average of several fine-tuned models and, if wanted, the pretrained model.
 
-Source: Wortsman et al. 2022 (arXiv 2203.05482), section 2, uniform soup; arXiv 2410.21582 includes the pretrained model.
+Source: Wortsman et al. 2022 (arXiv 2203.05482), section 2, uniform soup; arXiv 2410.21582 includes
+the pretrained model.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,10 @@ from rib.config.run import PRETRAINED
 
 
 def recipe(parents: Sequence[str], *, pretrained: bool = True) -> dict[str, float]:
-    """Equal weights, 1 / n for n states: each parent and, if it is an ingredient, the pretrained model."""
+    """Equal weights, 1 / n for n states.
+
+    Args:
+        pretrained: whether the pretrained model is one of the states, beside the parents.
+    """
     states = [PRETRAINED, *parents] if pretrained else list(parents)
     return dict.fromkeys(states, 1 / len(states))

@@ -1,7 +1,8 @@
 """Task arithmetic: the sum of the parents' task vectors, scaled, is added to the pretrained model.
 
-Source: Ilharco et al. 2023 (arXiv 2212.04089), section 2: theta = theta_pre + lambda sum_t tau_t, with the task vectors
-tau_t = theta_t - theta_pre. The result is an average with the weights 1 - n lambda and, n times, lambda.
+Source: Ilharco et al. 2023 (arXiv 2212.04089), section 2: theta = theta_pre + lambda sum_t tau_t,
+with the task vectors tau_t = theta_t - theta_pre. The result is an average with the weights
+1 - n lambda and, n times, lambda.
 """
 
 from collections.abc import Sequence
@@ -12,4 +13,7 @@ from rib.methods import Positive
 
 def recipe(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:
     """Weights of the pretrained model and of each parent; `scaling` is lambda."""
-    return {PRETRAINED: 1 - len(parents) * scaling} | dict.fromkeys(parents, scaling)
+    weights = {PRETRAINED: 1 - len(parents) * scaling}
+    for parent in parents:
+        weights[parent] = scaling
+    return weights

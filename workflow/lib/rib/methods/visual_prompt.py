@@ -1,7 +1,8 @@
 """Visual prompting: a padding prompt is trained, the network is frozen.
 
-Source: Bahng et al. 2022 (arXiv 2203.17274), section 3, padding template: values are added to a border of p pixels of
-the normalised image. The released code of ImageNet-RIB uses p = 30 of 224 (lib/prompter.py).
+Source: Bahng et al. 2022 (arXiv 2203.17274), section 3, padding template: values are added to a
+border of p pixels of the normalised image. The released code of ImageNet-RIB uses p = 30 of 224
+(lib/prompter.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,19 +32,21 @@ class VisualPrompting(FineTuning):
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
             raise ValueError(
-                f"padding is {padding} and init_std {init_std}; set between 0 and 0.5, and at least 0"
+                f"padding is {padding} and init_std {init_std}; "
+                "set between 0 and 0.5, and at least 0"
             )
-        self.padding, self.init_std = padding, init_std
+        self.padding = padding
+        self.init_std = init_std
 
     def setup(self, task: Task) -> None:
         super().setup(task)
         side = self.inputs[slice(1)].shape[-1]
-        self.prompt = PaddingPrompt.of(side, max(1, round(self.padding * side)), self.inputs.device)
+        width = max(1, round(self.padding * side))
+        self.prompt = PaddingPrompt.of(side, width, self.inputs.device)
         generator = torch.Generator().manual_seed(task.seed)
         for strip in self.prompt.parameters():
-            strip.data += self.init_std * torch.randn(strip.shape, generator=generator).to(
-                strip.device
-            )
+            noise = torch.randn(strip.shape, generator=generator)
+            strip.data += self.init_std * noise.to(strip.device)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         return self.prompt.named_parameters()
@@ -52,8 +55,9 @@ class VisualPrompting(FineTuning):
         return self.model(self.prompt(self.inputs[rows]))
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        prompt = {
-            f"{PROMPT}{name}": strip.detach().cpu().contiguous() for name, strip in self.trainable()
-        }
+        strips = {}
+        for name, strip in self.trainable():
+            strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()
         # The network differs if it started from another method's checkpoint.
-        return prompt | super().state_delta(pretrained)
+        changes_of_network = super().state_delta(pretrained)
+        return {**strips, **changes_of_network}

@@ -1,6 +1,7 @@
 """WiSE-FT: weight average of the pretrained and the fine-tuned model.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1: theta = (1 - alpha) theta_pre + alpha theta_ft.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1:
+theta = (1 - alpha) theta_pre + alpha theta_ft.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from rib.methods import UpToOne
 
 
 def recipe(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
-    """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one, the only parent.
+    """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one.
 
-    Raises a ValueError if there is not exactly one parent.
+    Raises a ValueError if there is not exactly one parent, the fine-tuned state.
     """
     if len(parents) != 1:
         raise ValueError(f"it averages with one parent, but the entry names {len(parents)}")
-    return {PRETRAINED: 1 - alpha, parents[0]: alpha}
+    (fine_tuned,) = parents
+    return {PRETRAINED: 1 - alpha, fine_tuned: alpha}

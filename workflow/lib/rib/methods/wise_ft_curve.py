@@ -10,7 +10,6 @@ from rib.methods.wise_ft import recipe
 
 
 def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
-    """Weights for alpha = 0, 1/steps, ..., 1, from pretrained to fine-tuned in at least one step."""
-    return {
-        alpha: recipe(parents, alpha=alpha) for alpha in (step / steps for step in range(steps + 1))
-    }
+    """Weights by alpha = 0, 1/steps, ..., 1, from the pretrained to the fine-tuned model."""
+    alphas = [step / steps for step in range(steps + 1)]
+    return {alpha: recipe(parents, alpha=alpha) for alpha in alphas}

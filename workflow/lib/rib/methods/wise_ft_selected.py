@@ -1,7 +1,8 @@
 """WiSE-FT with alpha chosen on held-out images of the target.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of equation 1, chosen by
-accuracy on the select split; among ties the smallest, which is nearest to the pretrained model.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of
+equation 1, chosen by accuracy on the select split; among ties the smallest, which is nearest to the
+pretrained model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,4 +15,5 @@ def select(
     parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count
 ) -> dict[str, float]:
     """Weights of the best alpha among 0, 1/steps, ..., 1."""
-    return max(curve(parents, steps=steps).values(), key=score)  # the first of ties
+    weights_by_alpha = curve(parents, steps=steps)
+    return max(weights_by_alpha.values(), key=score)  # the first of ties

@@ -1,10 +1,10 @@
-"""Checkpoints store what fine-tuning changed; a merge combines checkpoints when it is loaded, tensor by tensor.
+"""Checkpoints store what fine-tuning changed; a merge combines them, tensor by tensor, when loaded.
 
 The name of a tensor gives one of four forms, so that the file is enough to restore a run:
 
     <name>                        replaces the pretrained tensor
-    <name>.xor                    its bits XOR those of the pretrained tensor, compressed (see `xor_compress`)
-    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r); B A, in the tensor's shape, is added to it
+    <name>.xor                    its bits XOR the pretrained ones, compressed (see `xor_compress`)
+    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r); B A, in the tensor's shape, is added
     padding_prompt.<side>         a strip of the padding prompt (rib.models.padding_prompt)
 """
 
@@ -26,13 +26,13 @@ from rib.models.merge import Merge, Weights
 from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
-LORA_A, LORA_B = ".lora_A", ".lora_B"
+LORA_A = ".lora_A"
+LORA_B = ".lora_B"
 PROMPT = "padding_prompt."
-STATISTICS = (
-    "running_mean",
-    "running_var",
-)  # of BatchNorm: extrapolated ones are of no images, and may be negative
-COUNTER = "num_batches_tracked"  # of BatchNorm: unused in evaluation, and differs if statistics were updated
+# Of BatchNorm. Extrapolated statistics are those of no images, and variances may be negative.
+STATISTICS = ("running_mean", "running_var")
+# Of BatchNorm: unused in evaluation, and differs if statistics were updated.
+COUNTER = "num_batches_tracked"
 
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,28 +47,52 @@ def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -
 def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Compress changed tensors, contiguous and on the CPU, without loss.
 
-    Fine-tuning changes weights little, so sign, exponent and leading digits mostly equal the pretrained ones, and XOR
-    gives zeros there. Grouped by position, the bytes compress to at most half (0.39 to 0.50 for EfficientNet-Lite0 on
-    five emoji sets).
+    Fine-tuning changes weights little, so sign, exponent and leading digits mostly equal the
+    pretrained ones, and XOR gives zeros there. Grouped by position, the bytes compress to at most
+    half (0.39 to 0.50 for EfficientNet-Lite0 on five emoji sets). A tensor that becomes no smaller
+    is stored as it is.
     """
-    return dict(_compress(name, tensor, start.get(name)) for name, tensor in changes.items())
+    stored = {}
+    for name, tensor in changes.items():
+        compressed = _compressed_difference(tensor, start.get(name))
+        if compressed is None:
+            stored[name] = tensor
+        else:
+            stored[name + XOR] = compressed
+    return stored
 
 
-def _compress(name: str, tensor: Tensor, before: Tensor | None) -> tuple[str, Tensor]:
+def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | None:
+    """Compressed bytes (n,) of a tensor's bits XOR earlier ones; None if that is not possible.
+
+    Both are float32 in one shape, and fewer bytes must result than the tensor has.
+    """
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
-        return name, tensor
-    bits = tensor.flatten().view(torch.int32) ^ before.cpu().contiguous().flatten().view(
-        torch.int32
-    )
-    planes = bits.view(torch.uint8).view(-1, 4).T.contiguous()
-    data = pa.compress(planes.numpy().data, codec="zstd", asbytes=True)
-    if len(data) >= planes.numel():
-        return name, tensor
-    return name + XOR, torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return None
+    difference = _bits(tensor) ^ _bits(before.cpu().contiguous())
+    # All first bytes of the numbers, then all second ones, and so on.
+    bytes_by_position = difference.view(torch.uint8).view(-1, 4).T.contiguous()
+    compressed = pa.compress(bytes_by_position.numpy().data, codec="zstd", asbytes=True)
+    if len(compressed) >= bytes_by_position.numel():
+        return None
+    return _as_bytes(compressed)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The bits of a contiguous float32 tensor, as int32 (n,)."""
+    return tensor.flatten().view(torch.int32)
+
+
+def _as_bytes(content: bytes) -> Tensor:
+    """A tensor uint8 (n,) of bytes."""
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 class Lazy(Mapping[str, Tensor]):
-    """Tensors by name, each made when it is asked for and not kept, so that few are in memory at a time."""
+    """Tensors by name, each made when it is asked for and not kept.
+
+    So few of them are in memory at a time.
+    """
 
     def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
         self.make = make
@@ -89,93 +113,127 @@ class Lazy(Mapping[str, Tensor]):
 def read_tensors(path: Path) -> Lazy:
     """Tensors of a .safetensors file."""
     with safe_open(path, "pt") as file:
-        return Lazy({name: partial(_read, path, name) for name in file.keys()})  # noqa: SIM118 (it can't be iterated)
+        names = list(file.keys())
+    return Lazy({name: partial(_read_tensor, path, name) for name in names})
 
 
-def _read(path: Path, name: str) -> Tensor:
-    with safe_open(
-        path, "pt"
-    ) as file:  # opened again, since what is read stays in memory until it is closed
+def _read_tensor(path: Path, name: str) -> Tensor:
+    # The file is opened again, since what is read stays in memory until it is closed.
+    with safe_open(path, "pt") as file:
         return file.get_tensor(name)
 
 
 def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Lazy:
-    """Undo `xor_compress` for a checkpoint's tensors, with the pretrained state dict on the CPU."""
-    names = {name: name.removesuffix(XOR) for name in stored}
-    if unknown := [name for key, name in names.items() if key != name and name not in start]:
-        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
-    return Lazy({name: partial(_decompress, key, stored, start) for key, name in names.items()})
+    """Undo `xor_compress` for a checkpoint's tensors, with the pretrained state dict on the CPU.
+
+    Raises a ValueError if the pretrained state dict lacks a compressed tensor.
+    """
+    decompressed = {}
+    for stored_name in stored:
+        name = stored_name.removesuffix(XOR)
+        if stored_name == name:
+            decompressed[name] = partial(stored.__getitem__, name)
+        elif name in start:
+            decompressed[name] = partial(_decompressed, name, stored, start)
+        else:
+            raise _lacking_tensor_error(name)
+    return Lazy(decompressed)
 
 
-def _decompress(key: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-    if not key.endswith(XOR):
-        return stored[key]
-    before = start[key.removesuffix(XOR)]
-    data = pa.decompress(stored[key].numpy().data, 4 * before.numel(), codec="zstd", asbytes=True)
-    planes = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(4, -1)
-    bits = planes.T.contiguous().view(torch.int32).flatten() ^ before.contiguous().flatten().view(
-        torch.int32
-    )
+def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+    """The tensor float32 that `xor_compress` stored below a name."""
+    before = start[name]
+    compressed = stored[name + XOR].numpy().data
+    content = pa.decompress(compressed, 4 * before.numel(), codec="zstd", asbytes=True)
+    bytes_by_position = _as_bytes(content).view(4, -1)
+    difference = bytes_by_position.T.contiguous().view(torch.int32).flatten()
+    bits = difference ^ _bits(before.contiguous())
     return bits.view(torch.float32).view(before.shape)
 
 
-def merged(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
-    """A checkpoint's changed tensors with low-rank updates added, without padding prompts."""
-    factors = [key.removesuffix(LORA_A) for key in stored if key.endswith(LORA_A)]
-    plain = [
-        key for key in stored if not key.endswith((LORA_A, LORA_B)) and not key.startswith(PROMPT)
-    ]
-    return Lazy(
-        {name: partial(_updated, name, start, stored) for name in dict.fromkeys([*plain, *factors])}
-    )
+def _lacking_tensor_error(name: str) -> ValueError:
+    return ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
 
 
-def _updated(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
+    """The tensors of the network that a checkpoint changes, with the products of LoRA's factors.
+
+    Args:
+        start: the pretrained state dict.
+        stored: the checkpoint's tensors, decompressed. Strips of a padding prompt are left out.
+    """
+    replaced_names = []
+    updated_names = []
+    for stored_name in stored:
+        if stored_name.endswith(LORA_A):
+            updated_names.append(stored_name.removesuffix(LORA_A))
+        elif not stored_name.endswith(LORA_B) and not stored_name.startswith(PROMPT):
+            replaced_names.append(stored_name)
+    changed_names = dict.fromkeys([*replaced_names, *updated_names])
+    return Lazy({name: partial(_changed_tensor, name, start, stored) for name in changed_names})
+
+
+def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+    """A tensor as a checkpoint replaces it, plus its low-rank update, if there is one."""
     tensor = stored[name] if name in stored else start[name]
     if name + LORA_A not in stored:
         return tensor
-    return tensor + (stored[name + LORA_B] @ stored[name + LORA_A]).view(start[name].shape)
+    update = stored[name + LORA_B] @ stored[name + LORA_A]
+    return tensor + update.view(start[name].shape)
 
 
 def average(
-    start: Mapping[str, Tensor], parts: Sequence[tuple[float, Mapping[str, Tensor]]]
+    start: Mapping[str, Tensor], weighted_changes: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Average of model states given as weights and changes to a common start, as changes to the start.
+    """Average of model states, as changes to the start that they have in common.
 
-    A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum is computed in
-    double precision. Raises a ValueError if the weights don't add up to 1, the start lacks a tensor, or one that isn't
-    floating-point differs.
+    A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum
+    is computed in double precision.
+
+    Args:
+        weighted_changes: of each state its weight, and the tensors that differ from the start.
+
+    Raises:
+        ValueError: The weights don't add up to 1, the start lacks a tensor, or one that isn't
+            floating-point differs.
     """
-    if abs(sum(weight for weight, _ in parts) - 1) > 1e-9:
-        raise ValueError(
-            f"the weights of an average must add up to 1, got {[weight for weight, _ in parts]}"
-        )
-    parts = [(weight, changes) for weight, changes in parts if weight]
-    names = {name for _, changes in parts for name in changes}
-    if unknown := sorted(names - start.keys()):
-        raise ValueError(f"the checkpoint has a tensor '{unknown[0]}' that the network lacks")
-    result = {}
-    for name in (name for name in start if name in names):
-        values = [(weight, changes.get(name, start[name])) for weight, changes in parts]
-        if name.endswith(COUNTER):
-            result[name] = max(value for _, value in values)
-        elif name.endswith(STATISTICS) and min(weight for weight, _ in values) < 0:
-            positive = [(max(weight, 0.0), value.double()) for weight, value in values]
-            mean = sum(weight * value for weight, value in positive) / sum(
-                weight for weight, _ in positive
-            )
-            result[name] = mean.to(start[name].dtype)
-        elif start[name].is_floating_point():
-            result[name] = sum(weight * value.double() for weight, value in values).to(
-                start[name].dtype
-            )
-        elif all(torch.equal(value, values[0][1]) for _, value in values):
-            result[name] = values[0][1]
-        else:
-            raise ValueError(
-                f"'{name}' differs between the merged states and is not floating-point"
-            )
-    return result
+    weights = [weight for weight, _ in weighted_changes]
+    if abs(sum(weights) - 1) > 1e-9:
+        raise ValueError(f"the weights of an average must add up to 1, got {weights}")
+    weighted_changes = [(weight, changes) for weight, changes in weighted_changes if weight]
+    changed_names = set()
+    for _, changes in weighted_changes:
+        changed_names.update(changes)
+    unknown_names = sorted(changed_names - start.keys())
+    if unknown_names:
+        raise _lacking_tensor_error(unknown_names[0])
+    averaged = {}
+    for name in start:
+        if name in changed_names:
+            weighted_tensors = [
+                (weight, changes.get(name, start[name])) for weight, changes in weighted_changes
+            ]
+            averaged[name] = _average_of_tensor(name, weighted_tensors, start[name].dtype)
+    return averaged
+
+
+def _average_of_tensor(
+    name: str, weighted_tensors: Sequence[tuple[float, Tensor]], dtype: torch.dtype
+) -> Tensor:
+    """Average of a tensor over states, each with its weight; see `average`."""
+    if name.endswith(COUNTER):
+        return max(tensor for _, tensor in weighted_tensors)
+    is_extrapolated = min(weight for weight, _ in weighted_tensors) < 0
+    if name.endswith(STATISTICS) and is_extrapolated:
+        positive_weights = [max(weight, 0.0) for weight, _ in weighted_tensors]
+        total = sum(max(weight, 0.0) * tensor.double() for weight, tensor in weighted_tensors)
+        return (total / sum(positive_weights)).to(dtype)
+    if dtype.is_floating_point:
+        return sum(weight * tensor.double() for weight, tensor in weighted_tensors).to(dtype)
+    _, first_tensor = weighted_tensors[0]
+    if not all(torch.equal(tensor, first_tensor) for _, tensor in weighted_tensors):
+        raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
+    return first_tensor
 
 
 @dataclass(frozen=True)
@@ -183,11 +241,10 @@ class States:
     """What an algorithm of form `merge` combines; see rib.methods."""
 
     start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
-    changes: Mapping[
-        str, Mapping[str, Tensor]
-    ]  # by parent, the tensors that it changed, read when they are asked for
+    # By parent, the tensors that it changed, read when they are asked for.
+    changes: Mapping[str, Mapping[str, Tensor]]
     names: Sequence[str]  # of the parameters that any parent changed, in the order of the network
-    size: int  # values of all parameters, changed or not
+    size: int  # number of values of all parameters, changed or not
     run: str  # the merged run, for seeds
 
     def values(self, name: str) -> Iterator[Tensor]:
@@ -195,72 +252,89 @@ class States:
         return (changes.get(name, self.start[name]).double() for changes in self.changes.values())
 
     def update(self, parent: str, name: str) -> Tensor:
-        """A parent's tensor minus the pretrained one, in double precision: a part of its task vector."""
+        """A parent's tensor minus the pretrained one, in double precision: of its task vector."""
         return self.changes[parent].get(name, self.start[name]).double() - self.start[name].double()
 
 
 def combine(
-    model: nn.Module, start: Mapping, changes: Mapping[str, Mapping], made: Merge
+    model: nn.Module,
+    start: Mapping[str, Tensor],
+    changes: Mapping[str, Mapping[str, Tensor]],
+    merge: Merge,
 ) -> dict[str, Tensor]:
-    """Changed tensors of a merge: parameters by its algorithm, others as in the average of the parents."""
+    """Changed tensors of a merge, by name.
+
+    Parameters are those of its algorithm, other tensors those of the average of the parents.
+
+    Args:
+        changes: by parent, the tensors that it changed.
+    """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    others = [{name: own[name] for name in own if name not in sizes} for own in changes.values()]
-    names = [
-        name for name in start if name in sizes and any(name in own for own in changes.values())
-    ]
-    fisher = (
-        [{parent: read_tensors(path) for parent, path in made.fisher.items()}]
-        if made.fisher
-        else []
-    )
-    states = States(start, changes, names, sum(sizes.values()), made.run)
-    return average(start, [(1 / len(others), own) for own in others]) | made.call(
-        "merge", states, *fisher
-    )
+    changed_names = set()
+    for changes_of_parent in changes.values():
+        changed_names.update(changes_of_parent)
+    changed_parameters = [name for name in start if name in sizes and name in changed_names]
+    states = States(start, changes, changed_parameters, sum(sizes.values()), merge.run)
+    weighted_buffers = []
+    for changes_of_parent in changes.values():
+        buffers = {name: changes_of_parent[name] for name in changes_of_parent if name not in sizes}
+        weighted_buffers.append((1 / len(changes), buffers))
+    averaged_buffers = average(start, weighted_buffers)
+    if merge.fisher:
+        fisher = {parent: read_tensors(path) for parent, path in merge.fisher.items()}
+        merged_parameters = merge.call("merge", states, fisher)
+    else:
+        merged_parameters = merge.call("merge", states)
+    return averaged_buffers | merged_parameters
 
 
 def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
-    The state is an average with weights by method, or a merge that is computed here. A method without a checkpoint is the
-    pretrained state. The result begins with the padding prompt, if there is one; a UserError if a state to merge has one.
-    An ensemble is made of copies.
+    An ensemble is made of copies instead.
+
+    Args:
+        weights: by method, of an average; or a merge or an ensemble, which is computed here. A
+            method without a checkpoint is the pretrained state.
+        checkpoints: files, by method.
+
+    Returns:
+        The network, which begins with the padding prompt if the state has one.
+
+    Raises:
+        UserError: A state that is merged has a padding prompt, or see Merge.call.
     """
-    if isinstance(weights, Merge) and weights.form == ENSEMBLE:
-        parts = {
-            name: apply(copy.deepcopy(model), {name: 1.0}, checkpoints)
-            for name in (PRETRAINED, *weights)
-        }
-        return weights.call("ensemble", parts)
+    is_merge = isinstance(weights, Merge)
+    if is_merge and weights.form == ENSEMBLE:
+        networks = {}
+        for method in (PRETRAINED, *weights):
+            networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
+        return weights.call("ensemble", networks)
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    names = (
-        list(weights)
-        if isinstance(weights, Merge)
-        else [name for name, weight in weights.items() if weight]
-    )
-    files = {
-        name: read_tensors(checkpoints[name]) if name in checkpoints else Lazy({}) for name in names
-    }
-    prompts = {
-        name: strips
-        for name, file in files.items()
-        if (
-            strips := {
-                key.removeprefix(PROMPT): file[key] for key in file if key.startswith(PROMPT)
-            }
-        )
-    }
-    if prompts and (len(files) > 1 or isinstance(weights, Merge)):
-        raise UserError(
-            f"'{next(iter(prompts))}' trains a padding prompt, which can't be merged with weights."
-        )
-    changes = {name: merged(start, xor_decompress(file, start)) for name, file in files.items()}
-    if isinstance(weights, Merge):
-        state = combine(model, start, changes, weights)
+    methods = list(weights) if is_merge else [name for name in weights if weights[name]]
+    prompt_strips = {}
+    changes = {}
+    for method in methods:
+        stored = read_tensors(checkpoints[method]) if method in checkpoints else Lazy({})
+        strips = _prompt_strips(stored)
+        if strips and (is_merge or len(methods) > 1):
+            raise UserError(
+                f"'{method}' trains a padding prompt, which can't be merged with weights."
+            )
+        prompt_strips.update(strips)
+        changes[method] = add_low_rank_updates(start, xor_decompress(stored, start))
+    if is_merge:
+        changed = combine(model, start, changes, weights)
     else:
-        state = average(start, [(weights[name], own) for name, own in changes.items()])
-    model.load_state_dict(start | state, strict=True)
-    for strips in prompts.values():
-        device = next(model.parameters()).device
-        return nn.Sequential(OrderedDict(prompt=PaddingPrompt(**strips).to(device), network=model))
-    return model
+        changed = average(start, [(weights[method], changes[method]) for method in methods])
+    model.load_state_dict(start | changed, strict=True)
+    if not prompt_strips:
+        return model
+    device = next(model.parameters()).device
+    prompt = PaddingPrompt(**prompt_strips).to(device)
+    return nn.Sequential(OrderedDict(prompt=prompt, network=model))
+
+
+def _prompt_strips(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The strips of a checkpoint's padding prompt by side; empty if it has none."""
+    return {name.removeprefix(PROMPT): stored[name] for name in stored if name.startswith(PROMPT)}

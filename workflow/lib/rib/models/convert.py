@@ -101,27 +101,50 @@ def store_text(
 
 
 def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn.Module:
-    """The library's network with its published weights, from archives that are the pinned ones."""
+    """The library's network with its published weights, from archives that are the pinned ones.
+
+    Args:
+        archives: see `convert`.
+        outputs: `num_classes`, as an argument of timm's create_model, or nothing.
+    """
     name = entry["name"]
-    for archive, source in zip(archives, (entry["source"], *entry["tokenizer"]), strict=True):
+    sources = [entry["source"], *entry["tokenizer"]]
+    for archive, source in zip(archives, sources, strict=True):
         if "digest" in source:
             verify_digest(archive, source["digest"], name)
     state = read_state(archives[0], entry["weights"].get("member"), name)
-    arguments = entry["arguments"] | outputs
     return with_weights(
-        state, entry["library"], entry["architecture"], arguments, entry["weights"]["keys"], name
+        state,
+        entry["library"],
+        entry["architecture"],
+        {**entry["arguments"], **outputs},
+        entry["weights"]["keys"],
+        name,
     )
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
-    """Check that the stored weights give finite logits, bit-identical to those of the published weights."""
-    image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    """Check that stored weights give finite logits, bit-identical to those of the network.
+
+    Args:
+        model: with its published weights; it gets the stored ones.
+        weights: the stored weights, as .safetensors.
+        size: side of the input, in pixels.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: They don't.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, size, size, generator=generator)
     with torch.inference_mode():
-        expected = model(image)
+        published_logits = model(images)
         model.load_state_dict(safetensors.torch.load_file(weights), strict=True)
-        found = model(image)
-    if not torch.equal(expected, found) or not expected.isfinite().all():
+        stored_logits = model(images)
+    are_equal = torch.equal(published_logits, stored_logits)
+    if not are_equal or not published_logits.isfinite().all():
         raise UserError(
-            f"{name}: the stored weights don't give the published weights' logits; don't use this model."
+            f"{name}: the stored weights don't give the published weights' logits; "
+            "don't use this model."
         )
     log.info("%s: %d tensors stored, same logits as published", name, len(model.state_dict()))

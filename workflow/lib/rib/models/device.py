@@ -33,45 +33,65 @@ class ComputeSettings:
 
 
 def start(compute: ComputeSettings) -> torch.device:
-    """Make torch's results reproducible; return the device, or raise a UserError if `cuda` is requested but absent."""
+    """Make torch's results reproducible, and return the device.
+
+    Raises a UserError if `cuda` is requested but absent.
+    """
     torch.set_num_threads(compute.threads)
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # cuBLAS is deterministic only with a fixed workspace
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # a debugging aid that writes NaN into every new tensor
-    )
-    torch.backends.cudnn.benchmark = False  # it would choose algorithms by their run time
-    # Full fp32 precision: TF32, torch's default for convolutions, keeps only 10 of the 23 mantissa bits.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    _make_deterministic()
     _policy.update(precision=compute.precision, compile=compute.compile)
-    # By default large activations are mapped, page-faulted and unmapped again in each step. With glibc reusing the memory
-    # of freed tensors, instead of returning it to the system after each operation, a training step of EfficientNet-Lite0
-    # at 112 px is 1.8 times as fast on one core (35 to 64 images/s).
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the largest int
+    _reuse_freed_memory()
     if compute.device != "cpu":
         lock_gpu()
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "config, compute.device is 'cuda', but torch finds no CUDA device; set it to 'auto' or 'cpu'."
+            "config, compute.device is 'cuda', but torch finds no CUDA device; "
+            "set it to 'auto' or 'cpu'."
         )
-    chosen = torch.device(
-        "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
-    )
-    where = f" ({torch.cuda.get_device_name()})" if chosen.type == "cuda" else ""
-    precision = "bf16" if _in_bf16(chosen) else "fp32"
-    log.info("computing on %s%s with %d thread(s) in %s", chosen, where, compute.threads, precision)
-    return chosen
+    if compute.device != "cpu" and torch.cuda.is_available():
+        device = torch.device("cuda")
+        description = f"cuda ({torch.cuda.get_device_name()})"
+    else:
+        device = torch.device("cpu")
+        description = "cpu"
+    precision = "bf16" if _in_bf16(device) else "fp32"
+    log.info("computing on %s with %d thread(s) in %s", description, compute.threads, precision)
+    return device
+
+
+def _make_deterministic() -> None:
+    """Let torch compute the same results each time, in full precision."""
+    # cuBLAS is deterministic only with a fixed workspace.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # A debugging aid that writes NaN into every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by their run time
+    # TF32, torch's default for convolutions, keeps only 10 of the 23 mantissa bits.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _reuse_freed_memory() -> None:
+    """Let glibc reuse the memory of freed tensors, if this system has glibc.
+
+    By default large activations are mapped, page-faulted and unmapped again in each step. With
+    memory that is not returned to the system after each operation, a training step of
+    EfficientNet-Lite0 at 112 px is 1.8 times as fast on one core (35 to 64 images/s).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the largest int
 
 
 def _in_bf16(device: torch.device) -> bool:
-    # On a CPU bf16 is faster only with matrix units (AMX), and its results agree on fewer machines.
-    return _policy["precision"] == BF16 or (_policy["precision"] == AUTO and device.type == "cuda")
+    """Whether networks compute in bf16 on a device, by the precision that `start` has set."""
+    if _policy["precision"] == AUTO:
+        # On a CPU bf16 is faster only with matrix units (AMX), and its results agree on fewer
+        # machines.
+        return device.type == "cuda"
+    return _policy["precision"] == BF16
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -11,31 +11,46 @@ from rib.models.inputs import Images
 
 
 def fisher_diagonal(
-    model: nn.Module, images: Images, kind: str, most: int, seed: int
+    model: nn.Module, images: Images, kind: str, max_images: int, seed: int
 ) -> list[Tensor]:
-    """Diagonal of the Fisher information of a network in evaluation mode, one tensor per parameter.
+    """Diagonal of the Fisher information of a network, one tensor per parameter.
 
-    At most `most` images are processed, one by one, since the gradient of each is squared, not the mean gradient of a
-    batch. The seed is that of the sampled labels. `kind` is `sampled`, for labels drawn from the network's softmax over all of
-    its outputs, or `empirical`, for the images' own labels and their class logits.
+    Images are processed one by one, since the gradient of each is squared, not the mean gradient of
+    a batch.
+
+    Args:
+        model: in evaluation mode.
+        kind: `sampled`, for labels drawn from the network's softmax over all of its outputs, or
+            `empirical`, for the images' own labels and their class logits.
+        max_images: of more images that many are used, evenly spaced.
+        seed: of the sampled labels.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())
-    total = [torch.zeros_like(parameter) for parameter in parameters]
-    rows = np.unique(
-        np.linspace(0, len(images.inputs) - 1, min(most, len(images.inputs))).round().astype(int)
-    )
+    sums_of_squares = [torch.zeros_like(parameter) for parameter in parameters]
+    rows = _evenly_spaced_rows(len(images.inputs), max_images)
     for row in Progress(rows, desc="Fisher information", unit="image"):
         logits = model(images.inputs[[row]]).float()
         if kind == "empirical":
-            scores, label = class_logits(logits, images.members), images.labels[[row]]
+            scores = class_logits(logits, images.members)
+            label = images.labels[[row]]
         else:
-            probabilities = logits.detach().softmax(dim=1).cpu()
-            scores, label = (
-                logits,
-                torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device),
-            )
+            scores = logits
+            label = _sampled_label(logits, generator)
         gradients = torch.autograd.grad(F.cross_entropy(scores, label), parameters)
-        for sum_, gradient in zip(total, gradients, strict=True):
-            sum_ += gradient.square()
-    return [sum_ / len(rows) for sum_ in total]
+        for sum_of_squares, gradient in zip(sums_of_squares, gradients, strict=True):
+            sum_of_squares += gradient.square()
+    return [sum_of_squares / len(rows) for sum_of_squares in sums_of_squares]
+
+
+def _evenly_spaced_rows(images: int, max_images: int) -> np.ndarray:
+    """Rows of at most so many images, ascending, from the first to the last one."""
+    positions = np.linspace(0, images - 1, min(max_images, images))
+    return np.unique(positions.round().astype(int))
+
+
+def _sampled_label(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """A label (1,) int64 drawn from the softmax of an image's logits (1, C)."""
+    probabilities = logits.detach().softmax(dim=1).cpu()
+    label = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    return label.to(logits.device)

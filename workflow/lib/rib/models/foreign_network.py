@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
@@ -26,6 +27,8 @@ SECONDS = 120  # of processor time
 PATIENCE = 600  # seconds, on a machine that does much else
 MEMORY = 4 << 30  # bytes besides those of the libraries
 REMEDY = "correct its configuration or choose another model"
+# Attributes of a self-attention layer in timm and open_clip: projections of its own.
+ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
 
 
 def network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
@@ -35,15 +38,17 @@ def network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
     """
     with torch.device("meta"):
         network = build(library, architecture, NUM_CLASSES, arguments=arguments)
-    # Self-attention has projections of its own; attention that only pools features does not count.
-    kinds = {
-        type(layer).__name__
-        for layer in network.modules()
-        if {"qkv", "q_proj", "out_proj"} & {*dir(layer)}
-    }
-    has_attention = any("Attention" in kind and "Pool" not in kind for kind in kinds)
+    has_attention = any(_is_self_attention(layer) for layer in network.modules())
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"type": "vit" if has_attention else "cnn", "parameters": parameters}
+
+
+def _is_self_attention(layer: nn.Module) -> bool:
+    """Whether a layer is self-attention; attention that only pools features is not."""
+    class_name = type(layer).__name__
+    if "Attention" not in class_name or "Pool" in class_name:
+        return False
+    return any(hasattr(layer, projection) for projection in ATTENTION_PROJECTIONS)
 
 
 def foreign_network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
@@ -81,8 +86,11 @@ def _answer(request: bytes) -> bytes:
         if "alloc" in str(error):  # torch's and C++'s words for it
             answer = {"out_of_memory": True}
         else:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            answer = {"problem": f"its network can't be built ({said}); {REMEDY}."}
+            message = " ".join(str(error).split())[:200]
+            answer = {
+                "problem": f"its network can't be built ({type(error).__name__}: {message}); "
+                f"{REMEDY}."
+            }
     return json.dumps(answer).encode()
 
 

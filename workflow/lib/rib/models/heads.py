@@ -1,8 +1,9 @@
-"""Heads for a family's classes that are fitted on the pretraining proxy, and tokenizers for zero-shot ones."""
+"""Heads for a family's classes that are fitted on the pretraining proxy; tokenizers for others."""
 
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from rib.models.inputs import Inputs, in_batches
 from rib.models.network import head_inputs
 
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
-POWERS = range(
-    1, -7, -1
-)  # penalties as powers of ten, strongest first, since each fit starts from the previous one
-STRONGEST, WEAKEST = 4, -8  # limits of the search for a penalty
+# Penalties as powers of ten, strongest first, since each fit starts from the previous one.
+POWERS = range(1, -7, -1)
+# Limits of the search for a penalty, as powers of ten.
+STRONGEST = 4
+WEAKEST = -8
 ITERATIONS = 500
 BATCH = 64
 CHUNK = 1 << 16  # images whose logits are in memory at once
@@ -32,149 +34,240 @@ CHUNK = 1 << 16  # images whose logits are in memory at once
 def load_tokenizer(
     architecture: str, arguments: Mapping, files: Sequence[Path], sources: Sequence[Mapping]
 ) -> Callable:
-    """The tokenizer of an open_clip model, its own or one made from files, given with their sources; never from the hub."""
+    """The tokenizer of an open_clip model, its own or one made from files; never from the hub.
+
+    Args:
+        arguments: see rib.models.network.create.
+        files: of the tokenizer; empty for open_clip's own.
+        sources: where each file is from, as in a catalogue entry.
+
+    Raises:
+        UserError: The tokenizer can't be made, has other options than open_clip's own, or has code.
+    """
     import open_clip
 
     config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
-    options = config["text_cfg"].get("tokenizer_kwargs", {})
-    if not TOKENIZER_OPTIONS.issuperset(options) or any(
-        b"auto_map" in file.read_bytes() for file in files
-    ):
+    text_config = config["text_cfg"]
+    has_other_options = not TOKENIZER_OPTIONS.issuperset(text_config.get("tokenizer_kwargs", {}))
+    if has_other_options or any(b"auto_map" in file.read_bytes() for file in files):
         raise UserError(
-            f"{architecture}: its tokenizer has other options than open_clip's own, or code; don't use it."
+            f"{architecture}: its tokenizer has other options than open_clip's own, or code; "
+            "don't use it."
         )
-    never = (
-        {"trust_remote_code": False} if "hf_tokenizer_name" in config["text_cfg"] else {}
-    )  # nor ask on the terminal
+    options = {}
+    if "hf_tokenizer_name" in text_config:
+        # Don't run code of the tokenizer, nor ask on the terminal whether to.
+        options["trust_remote_code"] = False
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
-            shutil.copyfile(file, Path(folder) / Path(source["path"]).name)
+            file_name = Path(source["path"]).name
+            shutil.copyfile(file, Path(folder) / file_name)
         try:
-            return open_clip.get_tokenizer(f"local-dir:{folder}", **never)
+            return open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         except Exception as error:  # of transformers
-            why = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} ({why})."
+                f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} "
+                f"({reason})."
             ) from error
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A linear map from features to logits."""
+
+    weight: Tensor  # (C, d)
+    bias: Tensor  # (C,)
+
+
+@dataclass(frozen=True)
+class SelectScores:
+    """What a head reaches on the select images."""
+
+    cross_entropy: float  # mean, in nats
+    accuracy: float  # fraction
+    confidence: float  # mean, as a fraction
 
 
 def fit_head(
     model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device
 ) -> dict:
-    """Fit the linear head of a network in evaluation mode, in place, by regularised logistic regression.
+    """Fit a network's linear head in place by regularised logistic regression.
 
-    The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since cross-entropy, unlike
-    accuracy, also takes confidence into account. The head is then fitted on the whole proxy. Raises a UserError if the
-    network has no linear head, a class has no image, or no class has two.
+    The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since
+    cross-entropy, unlike accuracy, also takes confidence into account. The head is then fitted on
+    the whole proxy.
+
+    Args:
+        model: in evaluation mode.
+        reference: the pretraining proxy.
 
     Returns:
-        The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy and mean confidence
-        of the chosen one there as fractions, and the number of images.
+        The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy
+        and mean confidence of the chosen one there as fractions, and the number of images.
+
+    Raises:
+        UserError: The network has no linear head, a class has no image, or no class has two.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
         raise UserError(
             f"the network's head is a {type(head).__name__}, but only a linear head can be fitted."
         )
-    labels = torch.tensor(
-        [reference.space.indices[label][0] for label in reference.labels], device=device
-    )
-    if missing := set(range(head.weight.shape[0])) - set(labels.tolist()):
-        raise UserError(
-            f"{len(missing)} of {head.weight.shape[0]} classes have no image in the pretraining proxy, such as output "
-            f"{min(missing)}; a head can't be fitted on it."
-        )
+    classes = head.weight.shape[0]
+    labels = _labels_of_outputs(reference, classes, device)
     inputs = Inputs.of(reference, preprocessing, device)
-    features = in_batches(
-        partial(head_inputs, model), inputs, BATCH, "features for the head"
-    ).float()
-    mean, scale = features.mean(dim=0), features.std(dim=0).mean()
-    features.sub_(mean).div_(
-        scale
-    )  # a common scale, so that penalties are comparable between networks
-    select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
-    if not select.any():
+    features_of_images = partial(head_inputs, model)
+    features = in_batches(features_of_images, inputs, BATCH, "features for the head").float()
+    mean = features.mean(dim=0)
+    scale = features.std(dim=0).mean()
+    # A common scale, so that penalties are comparable between networks.
+    features.sub_(mean).div_(scale)
+    is_select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
+    if not is_select.any():
         raise UserError(
-            "the pretraining proxy has one image per class, so none can be held out to choose the penalty; add more."
+            "the pretraining proxy has one image per class, so none can be held out to choose the "
+            "penalty; add more."
         )
-    found = _on_select_part(features, labels, select, head.weight.shape[0])
-    best = _chosen(found)
-    weight, bias = _fit(features, labels, head.weight.shape[0], 10.0**best, None)
+    scores_by_power = _scores_by_penalty(features, labels, is_select, classes)
+    best_power = _best_penalty(scores_by_power)
+    fitted = _fit_penalised(features, labels, classes, 10.0**best_power, None)
     with torch.no_grad():
-        head.weight.copy_((weight / scale).view_as(head.weight))
-        head.bias.copy_(bias - (weight / scale) @ mean)
-    _tell(best, found[best])
+        weight = fitted.weight / scale
+        head.weight.copy_(weight.view_as(head.weight))
+        head.bias.copy_(fitted.bias - weight @ mean)
+    best_scores = scores_by_power[best_power]
+    _log_choice(best_power, best_scores)
     return {
-        "penalty": 10.0**best,
+        "penalty": 10.0**best_power,
         "select_cross_entropy": {
-            f"{10.0**power:g}": round(part["cross_entropy"], 6) for power, part in found.items()
+            f"{10.0**power:g}": round(scores.cross_entropy, 6)
+            for power, scores in scores_by_power.items()
         },
-        "select_accuracy": round(found[best]["accuracy"], 6),
-        "select_confidence": round(found[best]["confidence"], 6),
+        "select_accuracy": round(best_scores.accuracy, 6),
+        "select_confidence": round(best_scores.confidence, 6),
         "images": len(labels),
     }
 
 
-def _tell(power: int, found: Mapping[str, float]) -> None:
-    message = "head fitted with penalty %g: on the select images accuracy %.1f %%, confidence %.2f, cross-entropy %.3f"
+def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
+    """The network output (n,) int64 of each image; a UserError if one of all outputs has no image.
+
+    A family with a fitted head has one output per class.
+    """
+    labels = torch.tensor(
+        [reference.space.indices[label][0] for label in reference.labels], device=device
+    )
+    missing_outputs = set(range(outputs)) - set(labels.tolist())
+    if missing_outputs:
+        raise UserError(
+            f"{len(missing_outputs)} of {outputs} classes have no image in the pretraining proxy, "
+            f"such as output {min(missing_outputs)}; a head can't be fitted on it."
+        )
+    return labels
+
+
+def _log_choice(power: int, scores: SelectScores) -> None:
+    """Log the chosen penalty, a power of ten, and warn if it is at the end of the search range."""
     log.info(
-        message, 10.0**power, 100 * found["accuracy"], found["confidence"], found["cross_entropy"]
+        "head fitted with penalty %g: on the select images accuracy %.1f %%, confidence %.2f, "
+        "cross-entropy %.3f",
+        10.0**power,
+        100 * scores.accuracy,
+        scores.confidence,
+        scores.cross_entropy,
     )
     if power in (STRONGEST, WEAKEST):
         log.warning(
-            "the head's penalty %g is at the end of the search range, so another might fit better: this model's "
-            "confidence before fine-tuning depends on the range",
+            "the head's penalty %g is at the end of the search range, so another might fit better: "
+            "this model's confidence before fine-tuning depends on the range",
             10.0**power,
         )
 
 
-def _on_select_part(
-    features: Tensor, labels: Tensor, select: Tensor, classes: int
-) -> dict[int, dict[str, float]]:
-    """Results on the select images, (n,) bool, of fits on the others, by penalty as a power of ten.
+def _scores_by_penalty(
+    features: Tensor, labels: Tensor, is_select: Tensor, classes: int
+) -> dict[int, SelectScores]:
+    """Scores on the select images of heads that are fitted on the others.
 
-    The range is extended, up to a limit, while the best penalty is at one of its ends.
+    Penalties beyond the range are tried, up to a limit, while the best one is at one of its ends.
+
+    Args:
+        features: (n, d).
+        labels: (n,) int64.
+        is_select: (n,) bool.
+
+    Returns:
+        Scores by penalty, as a power of ten.
     """
-    found, fits = {}, {}
-
-    def try_penalty(power: int, start: tuple[Tensor, Tensor] | None) -> None:
-        weight, bias = fits[power] = _fit(
-            features[~select], labels[~select], classes, 10.0**power, start
-        )
-        logits = features[select] @ weight.T + bias
-        confidence, prediction = logits.softmax(dim=1).max(dim=1)
-        found[power] = {
-            "cross_entropy": F.cross_entropy(logits, labels[select]).item(),
-            "accuracy": (prediction == labels[select]).float().mean().item(),
-            "confidence": confidence.mean().item(),
-        }
-
+    train_features = features[~is_select]
+    train_labels = labels[~is_select]
+    select_features = features[is_select]
+    select_labels = labels[is_select]
+    head_of: dict[int, LinearHead] = {}
+    scores_of: dict[int, SelectScores] = {}
     for power in Progress(POWERS, desc="choosing the head's penalty", unit="fit"):
-        try_penalty(power, fits.get(power + 1))
-    while STRONGEST > (best := _chosen(found)) > WEAKEST and best in (max(found), min(found)):
-        try_penalty(best + 1 if best == max(found) else best - 1, fits[best])
-    return found
+        stronger_head = head_of.get(power + 1)
+        head = _fit_penalised(train_features, train_labels, classes, 10.0**power, stronger_head)
+        head_of[power] = head
+        scores_of[power] = _score(head, select_features, select_labels)
+    power = _penalty_beyond(scores_of)
+    while power is not None:
+        best_head = head_of[_best_penalty(scores_of)]
+        head = _fit_penalised(train_features, train_labels, classes, 10.0**power, best_head)
+        head_of[power] = head
+        scores_of[power] = _score(head, select_features, select_labels)
+        power = _penalty_beyond(scores_of)
+    return scores_of
 
 
-def _chosen(found: Mapping[int, Mapping[str, float]]) -> int:
+def _best_penalty(scores_of: Mapping[int, SelectScores]) -> int:
     """The penalty, as a power of ten, with the lowest cross-entropy; the strongest of ties."""
-    return min(found, key=lambda power: (found[power]["cross_entropy"], -power))
+    return min(scores_of, key=lambda power: (scores_of[power].cross_entropy, -power))
 
 
-def _fit(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    penalty: float,
-    start: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor]:
-    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, which is convex, over W (C, d) and b (C,)."""
-    weight, bias = start or (
-        features.new_zeros(classes, features.shape[1]),
-        features.new_zeros(classes),
+def _penalty_beyond(scores_of: Mapping[int, SelectScores]) -> int | None:
+    """The next penalty to try, as a power of ten; None unless the best one tried is at an end."""
+    best_power = _best_penalty(scores_of)
+    if best_power in (STRONGEST, WEAKEST):
+        return None
+    if best_power == max(scores_of):
+        return best_power + 1
+    if best_power == min(scores_of):
+        return best_power - 1
+    return None
+
+
+def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
+    logits = features @ head.weight.T + head.bias
+    confidences, predictions = logits.softmax(dim=1).max(dim=1)
+    return SelectScores(
+        cross_entropy=F.cross_entropy(logits, labels).item(),
+        accuracy=(predictions == labels).float().mean().item(),
+        confidence=confidences.mean().item(),
     )
-    weight, bias = (part.clone().requires_grad_() for part in (weight, bias))
+
+
+def _fit_penalised(
+    features: Tensor, labels: Tensor, classes: int, penalty: float, start: LinearHead | None
+) -> LinearHead:
+    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, which is convex, over W (C, d) and b (C,).
+
+    Args:
+        features: x, (n, d).
+        labels: y, (n,) int64.
+        classes: C.
+        start: where the search starts; None for zeros.
+    """
+    if start is None:
+        weight = features.new_zeros(classes, features.shape[1])
+        bias = features.new_zeros(classes)
+    else:
+        weight = start.weight.clone()
+        bias = start.bias.clone()
+    weight.requires_grad_()
+    bias.requires_grad_()
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS,
@@ -183,22 +276,21 @@ def _fit(
         line_search_fn="strong_wolfe",
     )
 
-    def loss() -> Tensor:
+    def compute_loss() -> Tensor:
         solver.zero_grad()
-        # Double precision: in single precision, changes of the loss below 1e-7 are lost and the solver stops early.
-        value = penalty / 2 * weight.double().square().sum()
-        value.backward()
-        for start in range(
-            0, len(labels), CHUNK
-        ):  # the logits of all images may not fit into memory
-            rows = slice(start, start + CHUNK)
-            losses = F.cross_entropy(
-                features[rows] @ weight.T + bias, labels[rows], reduction="none"
-            )
-            part = losses.double().sum() / len(labels)
-            part.backward()
-            value = value.detach() + part.detach()
-        return value
+        # Double precision: in single precision, changes of the loss below 1e-7 are lost and the
+        # solver stops early.
+        loss = penalty / 2 * weight.double().square().sum()
+        loss.backward()
+        # In chunks, since the logits of all images may not fit into memory.
+        for first_row in range(0, len(labels), CHUNK):
+            rows = slice(first_row, first_row + CHUNK)
+            logits = features[rows] @ weight.T + bias
+            cross_entropies = F.cross_entropy(logits, labels[rows], reduction="none")
+            loss_of_chunk = cross_entropies.double().sum() / len(labels)
+            loss_of_chunk.backward()
+            loss = loss.detach() + loss_of_chunk.detach()
+        return loss
 
-    solver.step(loss)
-    return weight.detach(), bias.detach()
+    solver.step(compute_loss)
+    return LinearHead(weight.detach(), bias.detach())

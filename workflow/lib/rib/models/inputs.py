@@ -16,8 +16,10 @@ from rib.models.class_logits import class_members
 class Inputs:
     """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
 
-    Mean and std are per RGB channel, in 0..1. Only the given rows are used, in order; None for all. The augmentation
-    (None for none) transforms images in training.
+    Args:
+        mean, std: per RGB channel, in 0..1.
+        rows: those of the images that are used, in this order; None for all.
+        augmentation: transforms images in training; None for none.
     """
 
     def __init__(
@@ -29,14 +31,14 @@ class Inputs:
         rows: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
     ):
-        self.images, self.device, self.augmentation = images, device, augmentation
+        self.images = images
+        self.device = device
+        self.augmentation = augmentation
         self.rows = np.arange(len(images)) if rows is None else rows
-        self.epoch: int | None = (
-            None  # of training, from 0, in which images are augmented; None outside of training
-        )
-        self.mean, self.std = (
-            torch.tensor(part, device=device).mul(255).view(1, 3, 1, 1) for part in (mean, std)
-        )
+        # Of training, from 0, in which images are augmented; None outside of training.
+        self.epoch: int | None = None
+        self.mean = _per_channel(mean, device)
+        self.std = _per_channel(std, device)
 
     @classmethod
     def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
@@ -50,18 +52,26 @@ class Inputs:
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
-        rows = self.rows[rows]
-        pixels = torch.from_numpy(np.asarray(self.images[rows]))
+        rows_of_images = self.rows[rows]
+        pixels = torch.from_numpy(np.asarray(self.images[rows_of_images]))
         if self.augmentation and self.epoch is not None:
-            pairs = zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True)
-            pixels = torch.stack(
-                [self.augmentation(image, self.epoch, row) for image, row in pairs]
-            )
-            pixels = pixels.permute(0, 2, 3, 1).contiguous()
+            pixels = self._augmented(pixels, rows_of_images)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels.float().sub_(self.mean).div_(self.std)
+
+    def _augmented(self, pixels: Tensor, rows_of_images: np.ndarray) -> Tensor:
+        """Images (N, H, W, 3) uint8 as shown in this epoch, in the same shape."""
+        augmented = []
+        for image, row in zip(pixels.permute(0, 3, 1, 2), rows_of_images.tolist(), strict=True):
+            augmented.append(self.augmentation(image, self.epoch, row))
+        return torch.stack(augmented).permute(0, 2, 3, 1).contiguous()
+
+
+def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
+    """A number per RGB channel, in 0..1, as (1, 3, 1, 1) on the scale of pixels, 0..255."""
+    return torch.tensor(fractions, device=device).mul(255).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -75,24 +85,28 @@ class Images:
     @classmethod
     def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Images":
         """A dataset's images and labels, prepared for a network on a device."""
-        inputs, labels = (
-            Inputs.of(dataset, preprocessing, device),
-            torch.from_numpy(dataset.labels).to(device),
+        return cls(
+            inputs=Inputs.of(dataset, preprocessing, device),
+            labels=torch.from_numpy(dataset.labels).to(device),
+            members=class_members(dataset.space, device),
         )
-        return cls(inputs, labels, class_members(dataset.space, device))
 
 
 @torch.no_grad()
 def in_batches(
-    function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, what: str
+    function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, title: str
 ) -> Tensor:
-    """Outputs of `function` for all images in order: (n, ...); `what` labels the progress bar."""
-    result = None
-    for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):
-        part = function(inputs[slice(start, start + batch_size)])
-        if (
-            result is None
-        ):  # allocated at full size, since concatenating at the end would double the memory
-            result = part.new_empty(len(inputs), *part.shape[1:])
-        result[start : start + len(part)] = part
-    return result
+    """Outputs of a function for all images, in order: (n, ...).
+
+    Args:
+        function: of a batch of images; it returns as many outputs.
+        title: of the progress bar.
+    """
+    outputs = None
+    for start in Progress(range(0, len(inputs), batch_size), desc=title, unit="batch"):
+        batch_outputs = function(inputs[slice(start, start + batch_size)])
+        if outputs is None:
+            # At full size, since concatenating at the end would double the memory.
+            outputs = batch_outputs.new_empty(len(inputs), *batch_outputs.shape[1:])
+        outputs[start : start + len(batch_outputs)] = batch_outputs
+    return outputs

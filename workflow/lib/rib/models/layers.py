@@ -1,16 +1,18 @@
 """Features of a network by layer: one vector per image.
 
-The layers are the same for all architectures: `stage1` to `stage4`, the output after each quarter of the network's
-depth, and `pre_logits`, the input of the head. In a hierarchical network the quarters are the last four stages in timm's
-feature_info, mostly of stride 4, 8, 16 and 32. A plain network of B blocks, such as a ViT, is cut after blocks B/4, B/2,
-3B/4 and B, rounded up, as in Li et al. 2021 (arXiv 2111.11429), which uses a ViT as the backbone in place of a CNN. A
-stage's output is averaged over positions without class and register tokens, so that CNNs and ViTs are comparable.
+The layers are the same for all architectures: `stage1` to `stage4`, the output after each quarter
+of the network's depth, and `pre_logits`, the input of the head. In a hierarchical network the
+quarters are the last four stages in timm's feature_info, mostly of stride 4, 8, 16 and 32. A plain
+network of B blocks, such as a ViT, is cut after blocks B/4, B/2, 3B/4 and B, rounded up, as in Li
+et al. 2021 (arXiv 2111.11429), which uses a ViT as the backbone in place of a CNN. A stage's output
+is averaged over positions without class and register tokens, so that CNNs and ViTs are comparable.
 `pre_logits` is pooled by the network itself (in most ViTs: the normalised class token).
 """
 
 import inspect
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,16 +24,27 @@ STAGES = 4
 PRE_LOGITS = "pre_logits"
 
 
+class BlockOutput(NamedTuple):
+    """An output inside of a network that its library can return."""
+
+    module: str  # name of the module that gives it
+    stride: int  # of its positions in pixels; in a plain transformer the same number for all
+
+
 def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Features (N, d) of normalised images (N, 3, H, W) by layer, in order; a UserError if the library gives none."""
+    """Features (N, d) by layer, in order, of normalised images (N, 3, H, W).
+
+    Raises a UserError if the library gives no such features of this network.
+    """
     if hasattr(model, "prompt"):  # a trained padding prompt is part of the run
-        images, model = model.prompt(images), model.network
+        images = model.prompt(images)
+        model = model.network
     stages, features = quarter_outputs(model, images)
-    found = {
-        f"stage{number}": stage.mean(dim=(2, 3))
-        for number, (stage, _) in enumerate(stages, start=1)
-    }
-    return {**found, PRE_LOGITS: model.forward_head(features, pre_logits=True).flatten(1)}
+    layers = {}
+    for number, (feature_map, _) in enumerate(stages, start=1):
+        layers[f"stage{number}"] = feature_map.mean(dim=(2, 3))
+    layers[PRE_LOGITS] = model.forward_head(features, pre_logits=True).flatten(1)
+    return layers
 
 
 def quarter_outputs(
@@ -51,65 +64,75 @@ def quarter_outputs(
         UserError: The library gives no such outputs of this network.
     """
     try:
-        places = [place for place, _ in quarters(model)]
-        distinct = sorted(set(places))
-        outputs, features = _intermediates(model, images, distinct, class_tokens)
+        indices = [index for index, _ in quarters(model)]
+        # A network of fewer than four blocks has the same output after several quarters.
+        distinct_indices = sorted(set(indices))
+        outputs, features = _intermediates(model, images, distinct_indices, class_tokens)
     except AttributeError as error:
         raise UserError(
             f"{type(model).__name__} has no stages that its library supports ({error})."
         ) from error
-    output_at = dict(zip(distinct, outputs, strict=True))
-    return [output_at[place] for place in places], features
+    output_at = dict(zip(distinct_indices, outputs, strict=True))
+    return [output_at[index] for index in indices], features
 
 
 def quarters(model: nn.Module) -> list[tuple[int, str]]:
-    """Library index of the output after each quarter of the depth, and the name of the module that gives it."""
-    outputs = _outputs(model)
-    return [(place, outputs[place][0]) for place in _quarter_places(outputs)]
+    """Library index of the output after each quarter of the depth, and the module that gives it."""
+    outputs = _block_outputs(model)
+    return [(index, outputs[index].module) for index in _quarter_indices(outputs)]
 
 
 def first_block(model: nn.Module) -> nn.Module:
-    """The module that the stem's output enters: the first block, or of a hierarchical network its first quarter's.
+    """The module that the stem's output enters.
 
-    Of a module that is a sequence it is the first part, since gradient checkpointing calls only the parts.
+    It is the first block, or in a hierarchical network that of its first quarter. Of a module that
+    is a sequence it is the first layer, since gradient checkpointing calls only the layers.
     """
-    outputs = _outputs(model)
-    place = _quarter_places(outputs)[0] if _differ_in_stride(outputs) else 0
-    module = model.get_submodule(outputs[place][0])
+    outputs = _block_outputs(model)
+    index = _quarter_indices(outputs)[0] if _differ_in_stride(outputs) else 0
+    module = model.get_submodule(outputs[index].module)
     while isinstance(module, nn.Sequential):
         module = module[0]
     return module
 
 
 def is_hierarchical(model: nn.Module) -> bool:
-    """Whether stages have feature maps of several sizes, as in a CNN or Swin; not so in a plain transformer."""
-    return _differ_in_stride(_outputs(model))
+    """Whether stages have feature maps of several sizes, as in a CNN or Swin.
+
+    This is not so in a plain transformer.
+    """
+    return _differ_in_stride(_block_outputs(model))
 
 
-def _outputs(model: nn.Module) -> list[tuple[str, int]]:
-    """Module and stride of each output that the library gives, in order."""
-    body, prefix = model, ""
+def _block_outputs(model: nn.Module) -> list[BlockOutput]:
+    """All outputs that the library can return of a network, in order."""
+    body = model
+    prefix = ""
     if isinstance(model, OpenClipClassifier):
-        # a tower from timm, or open_clip's own
+        # A tower from timm, or open_clip's own.
         prefix = "visual.trunk." if hasattr(model.visual, "trunk") else "visual."
-        body = model.get_submodule(prefix[:-1])
+        body = model.get_submodule(prefix.removesuffix("."))
     if hasattr(body, "feature_info"):
-        outputs = [(entry["module"], entry["reduction"]) for entry in body.feature_info]
+        outputs = [BlockOutput(entry["module"], entry["reduction"]) for entry in body.feature_info]
     elif hasattr(body, "transformer"):  # open_clip's ViT
+        blocks = range(len(body.transformer.resblocks))
+        outputs = [BlockOutput(f"transformer.resblocks.{block}", 1) for block in blocks]
+    else:  # the stem and four stages of open_clip's ResNet
         outputs = [
-            (f"transformer.resblocks.{block}", 1)
-            for block in range(len(body.transformer.resblocks))
+            BlockOutput("conv1", 2),
+            BlockOutput("layer1", 4),
+            BlockOutput("layer2", 8),
+            BlockOutput("layer3", 16),
+            BlockOutput("layer4", 32),
         ]
-    else:  # the stem and four stages of its ResNet
-        outputs = [("conv1", 2), ("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)]
-    return [(prefix + name, stride) for name, stride in outputs]
+    return [BlockOutput(prefix + output.module, output.stride) for output in outputs]
 
 
-def _differ_in_stride(outputs: Sequence[tuple[str, int]]) -> bool:
-    return len({stride for _, stride in outputs}) > 1
+def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
+    return len({output.stride for output in outputs}) > 1
 
 
-def _quarter_places(outputs: Sequence[tuple[str, int]]) -> list[int]:
+def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
     """Indices of the outputs after each quarter of the depth."""
     blocks = len(outputs)
     if _differ_in_stride(outputs):
@@ -118,24 +141,45 @@ def _quarter_places(outputs: Sequence[tuple[str, int]]) -> list[int]:
 
 
 def _intermediates(
-    model: nn.Module, images: Tensor, places: Sequence[int], class_tokens: bool
+    model: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Positions (N, d, h, w) and class tokens (N, p, d) or None at given places; the output of `forward_features`."""
+    """Outputs at the library's indices, and the output of `forward_features`, of one pass.
+
+    For arguments and outputs see `quarter_outputs`.
+    """
     if isinstance(model, OpenClipClassifier):
-        tower = model.visual
-        asked = {"output_extra_tokens": True} if class_tokens and _gives_class_tokens(tower) else {}
-        found = tower.forward_intermediates(images, indices=list(places), **asked)
-        positions = found["image_intermediates"]
-        tokens = found.get("image_intermediates_prefix") or [None] * len(positions)
-        return list(zip(positions, tokens, strict=True)), F.normalize(
-            found["image_features"], dim=-1
-        )
-    asked = {"return_prefix_tokens": True} if class_tokens and _gives_class_tokens(model) else {}
-    features, stages = model.forward_intermediates(images, indices=list(places), **asked)
-    return [stage if isinstance(stage, tuple) else (stage, None) for stage in stages], features
+        return _open_clip_intermediates(model.visual, images, indices, class_tokens)
+    options = {}
+    if class_tokens and _gives_class_tokens(model):
+        options["return_prefix_tokens"] = True
+    features, outputs = model.forward_intermediates(images, indices=list(indices), **options)
+    outputs_with_tokens = [
+        output if isinstance(output, tuple) else (output, None) for output in outputs
+    ]
+    return outputs_with_tokens, features
+
+
+def _open_clip_intermediates(
+    tower: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
+) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+    """`_intermediates` of an image tower of open_clip; the features are those of unit norm."""
+    options = {}
+    if class_tokens and _gives_class_tokens(tower):
+        options["output_extra_tokens"] = True
+    outputs = tower.forward_intermediates(images, indices=list(indices), **options)
+    positions = outputs["image_intermediates"]
+    tokens = outputs.get("image_intermediates_prefix")
+    if not tokens:
+        tokens = [None] * len(positions)
+    features = F.normalize(outputs["image_features"], dim=-1)
+    return list(zip(positions, tokens, strict=True)), features
 
 
 def _gives_class_tokens(network: nn.Module) -> bool:
-    """Whether a network of timm or a tower of open_clip can return class tokens too; its network of timm must, if any."""
-    given = inspect.signature(getattr(network, "trunk", network).forward_intermediates).parameters
-    return "return_prefix_tokens" in given or "output_extra_tokens" in given
+    """Whether a network of timm or a tower of open_clip can return class tokens too.
+
+    A tower that has a network of timm can if that network can.
+    """
+    body = getattr(network, "trunk", network)
+    parameters = inspect.signature(body.forward_intermediates).parameters
+    return "return_prefix_tokens" in parameters or "output_extra_tokens" in parameters

@@ -1,4 +1,4 @@
-"""What an algorithm makes of the pretrained model and its parents when a run is loaded. No torch."""
+"""What an algorithm makes of the pretrained model and its parents on loading a run. No torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,34 +10,42 @@ from rib.base.plugins import load_module
 
 @dataclass(frozen=True)
 class Merge:
-    """A merge or an ensemble, computed on loading; iterating gives the parents, as for weights by method."""
+    """A merge or an ensemble, computed on loading.
+
+    Iterating gives the parents, as it does for weights by method.
+    """
 
     form: str  # `merge` or `ensemble` (see rib.methods)
     algorithm: str | Path  # its file
     settings: Mapping
     parents: Sequence[str]
     run: str
-    fisher: Mapping[str, Path] = field(
-        default_factory=dict
-    )  # by parent, if it takes it (rib.evaluation.fisher)
+    # By parent, files of Fisher information, if the algorithm takes it (rib.evaluation.fisher).
+    fisher: Mapping[str, Path] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parents)
 
-    def call(self, function: str, *inputs):
-        """Call the algorithm's function with its settings, through the last item of an iterator; its ValueError is the user's."""
+    def call(self, function_name: str, *inputs):
+        """What a function of the algorithm returns for the inputs and the merge's settings.
+
+        An iterator of (name, tensor) is read to its end, and given as a dict.
+
+        Raises:
+            UserError: The function raises a ValueError, or a LookupError, as for a list of
+                coefficients that is too short.
+        """
         try:
-            made = getattr(load_module(self.algorithm), function)(*inputs, **self.settings)
-            return dict(made) if isinstance(made, Iterator) else made
-        except (
-            ValueError,
-            LookupError,
-        ) as error:  # LookupError: of a list of coefficients that is too short
+            function = getattr(load_module(self.algorithm), function_name)
+            output = function(*inputs, **self.settings)
+            if isinstance(output, Iterator):
+                return dict(output)
+            return output
+        except (ValueError, LookupError) as error:
             raise UserError(
                 f"{Path(self.algorithm).name}: {error}; correct the method's entry."
             ) from error
 
 
-Weights = (
-    Mapping[str, float] | Merge
-)  # of a state: of averaged methods, or what an algorithm makes of them
+# Of a state: of averaged methods, or what an algorithm makes of them.
+Weights = Mapping[str, float] | Merge

@@ -1,15 +1,22 @@
-"""What timm, open_clip, a hub repository or a local folder record of models, as facts for catalogue entries.
+"""Facts for catalogue entries of models, from timm, open_clip, a hub repository or a local folder.
 
-A process of its own, since importing the libraries takes seconds: python -m rib.models.records [--library] FILE NAME...
-writes the facts by name to FILE; with --library only what the libraries record, without asking the hub.
+A process of its own, since importing the libraries takes seconds:
+
+    python -m rib.models.records [--library] FILE NAME...
+
+writes the facts by name to FILE; with --library only what the libraries record, without asking the
+hub.
 """
 
+import argparse
+import contextlib
 import difflib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -32,111 +39,158 @@ WEIGHTS = {
 }
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 UNKNOWN = "not stated"
+HUB_REQUESTS = 8  # at the same time
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A repository of the hub at one commit."""
+
+    name: str  # OWNER/NAME
+    commit: str
+    files: Mapping[str, Mapping]  # size and, of large files, digest, by path
+    licence: str
+    gated: bool  # whether its terms must be accepted before a download
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts by name, as the schema of models.yaml describes them; those of the libraries are cached by version.
+    """Facts by name, as the schema of models.yaml describes them.
 
-    Raises a UserError if a name doesn't exist, its weights can't be used, or the hub can't be asked.
+    Those of the libraries are cached by version.
+
+    Raises:
+        UserError: A name doesn't exist, its weights can't be used, or the hub can't be asked.
     """
-    parsed = [parse_name(name) for name in names]
-    facts = [_checked(_recorded, name) for name in parsed]
+    parsed_names = [parse_name(name) for name in names]
+    facts_of_models = [_recorded_facts(name) for name in parsed_names]
     if ask_hub:
-        with ThreadPoolExecutor(8) as pool:
-            facts = list(pool.map(partial(_checked, _located), parsed, facts))
-    own = [
-        {key: value for key, value in part.items() if value is not None and key != "tokenizer_of"}
-        for part in facts
-    ]
-    return dict(zip(names, own, strict=True))
+        with ThreadPoolExecutor(HUB_REQUESTS) as pool:
+            facts_of_models = list(pool.map(_facts_with_hub, parsed_names, facts_of_models))
+    return {
+        name: _facts_of_schema(facts) for name, facts in zip(names, facts_of_models, strict=True)
+    }
 
 
-def _checked(find: Callable, name: Name, *more) -> dict:
-    """Facts that a function finds; all of its errors become sentences that name the model."""
+def _facts_of_schema(facts: Mapping) -> dict:
+    """Facts without those that are None, and without the one that only this module uses."""
+    return {key: fact for key, fact in facts.items() if fact is not None and key != "tokenizer_of"}
+
+
+@contextlib.contextmanager
+def _errors_name_model(name: Name) -> Iterator[None]:
+    """Turn all errors into UserErrors whose sentence names the model."""
     try:
-        return find(name, *more)
+        yield
     except UserError as error:
         raise UserError(f"config, models: '{name.text}': {error}") from error
-    except Exception as error:  # of the libraries, the hub's client and what they are given
+    except Exception as error:  # of the libraries, the hub's client and what they read
         raise UserError(f"config, models: '{name.text}': {hub_problem(error)}.") from error
 
 
-def _recorded(name: Name) -> dict:
-    """Facts of the library, from the cache if this version was asked before, or of a folder; none of the hub."""
-    if name.kind not in PACKAGES:
-        return _of_folder(name) if name.kind == "local-dir" else {}
-    file = RECORDS / f"{name.kind}-{importlib.metadata.version(PACKAGES[name.kind])}.json"
-    known = read_json(file) if file.is_file() else {}
-    if name.text not in known:
-        known[name.text] = _of_timm(name) if name.kind == "timm" else _of_open_clip(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, known)
-    return known[name.text]
+def _recorded_facts(name: Name) -> dict:
+    """Facts of a library or a folder; none of a model of the hub, which is not asked."""
+    with _errors_name_model(name):
+        if name.kind in PACKAGES:
+            return _cached_library_facts(name)
+        if name.kind == "local-dir":
+            return _folder_facts(name)
+        return {}
 
 
-def _of_timm(name: Name) -> dict:
+def _cached_library_facts(name: Name) -> dict:
+    """Facts of the library, from the cache if its installed version was asked before."""
+    version = importlib.metadata.version(PACKAGES[name.kind])
+    cache_file = RECORDS / f"{name.kind}-{version}.json"
+    facts_by_name = read_json(cache_file) if cache_file.is_file() else {}
+    if name.text not in facts_by_name:
+        if name.kind == "timm":
+            facts_by_name[name.text] = _timm_registry_facts(name)
+        else:
+            facts_by_name[name.text] = _open_clip_registry_facts(name)
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache_file, facts_by_name)
+    return facts_by_name[name.text]
+
+
+def _timm_registry_facts(name: Name) -> dict:
+    """Facts of a model that the installed timm lists, with or without the tag of its weights."""
     from timm.models import get_pretrained_cfg, list_pretrained
 
-    known = list_pretrained()
-    if name.rest not in known and not any(one.startswith(f"{name.rest}.") for one in known):
-        raise _unknown(name, known)
+    listed_names = list_pretrained()
+    is_listed = name.rest in listed_names
+    is_listed_with_tag = any(listed.startswith(f"{name.rest}.") for listed in listed_names)
+    if not is_listed and not is_listed_with_tag:
+        raise _unknown_model_error(name, listed_names)
     record = get_pretrained_cfg(name.rest).to_dict()
     if not record.get("hf_hub_id"):
         raise UserError(
             "timm knows no repository of the hub with its weights; choose another model."
         )
     path = record.get("hf_hub_filename") or WEIGHTS["timm"][0]
-    return {
-        **_timm_facts(record["architecture"], record, {}),
-        "source": _on_hub(name, record["hf_hub_id"], path),
-    }
+    facts = _timm_facts(record["architecture"], record, {})
+    return {**facts, "source": _hub_source(name, record["hf_hub_id"], path)}
 
 
 def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
     """Facts from a record of timm, in its registry or in a config.json."""
     from timm.data import ImageNetInfo
 
-    sizes = [("input_size", "crop_pct"), ("test_input_size", "test_crop_pct")]
-    pairs = [(record[size], record[crop]) for size, crop in sizes if record.get(size)]
-    if built_for := arguments.get("img_size"):
-        pairs = [
-            (
-                (3, *([built_for] * 2 if isinstance(built_for, int) else built_for)),
-                record["crop_pct"],
-            )
-        ]
-    # The paper's size if the record has it, otherwise the size of training.
-    (channels, side, other), crop_pct = next(
-        (pair for pair in pairs[::-1] if pair[0][1] == PROTOCOL_SIZE), pairs[0]
-    )
-    mode, classes = record.get("crop_mode") or "center", record.get("label_names")
-    published = record.get("num_classes") == PUBLISHED_CLASSES and classes in (
-        None,
-        ImageNetInfo().label_names(),
-    )
+    (channels, height, width), crop_pct = _timm_input(record, arguments)
+    takes_square_rgb = channels == 3 and height == width
+    has_imagenet_labels = record.get("label_names") in (None, ImageNetInfo().label_names())
+    has_published_head = record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
+    takes_image_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
     return {
-        "head": "published" if published else "none",
+        "head": "published" if has_published_head else "none",
         "preprocessing": _preprocessing(
-            record, channels == 3 and side == other and side, crop_pct, mode
+            record,
+            height if takes_square_rgb else None,
+            crop_pct,
+            record.get("crop_mode") or "center",
         ),
         "licence": record.get("license") or UNKNOWN,
-        "resized_by": "img_size" if built_for or record.get("fixed_input_size") else None,
-        **_built("timm", architecture, arguments),
+        "resized_by": "img_size" if takes_image_size else None,
+        **_network_facts("timm", architecture, arguments),
     }
 
 
-def _of_open_clip(name: Name) -> dict:
+def _timm_input(record: Mapping, arguments: Mapping) -> tuple[Sequence[int], float]:
+    """Input size (channels, height, width) in pixels, and the fraction of the image that is used.
+
+    It is the paper's size if the record has it, otherwise the size of training. A network that is
+    built for an image size takes that one.
+    """
+    image_size = arguments.get("img_size")
+    if image_size:
+        height_and_width = [image_size] * 2 if isinstance(image_size, int) else image_size
+        return (3, *height_and_width), record["crop_pct"]
+    recorded_inputs = []
+    for size_key, crop_key in [("test_input_size", "test_crop_pct"), ("input_size", "crop_pct")]:
+        if record.get(size_key):
+            recorded_inputs.append((record[size_key], record[crop_key]))
+    for input_size, crop_pct in recorded_inputs:
+        if input_size[1] == PROTOCOL_SIZE:
+            return input_size, crop_pct
+    return recorded_inputs[-1]
+
+
+def _open_clip_registry_facts(name: Name) -> dict:
+    """Facts of weights that the installed open_clip lists, by ARCHITECTURE/TAG."""
     import open_clip
 
     architecture, _, tag = name.rest.rpartition("/")
     record = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
     if not record.get("hf_hub"):
-        raise _unknown(name, [f"{one}/{other}" for one, other in open_clip.list_pretrained()])
+        listed_names = [
+            f"{listed_architecture}/{listed_tag}"
+            for listed_architecture, listed_tag in open_clip.list_pretrained()
+        ]
+        raise _unknown_model_error(name, listed_names)
     if record.get("quick_gelu") and not open_clip.get_model_config(architecture).get("quick_gelu"):
         architecture += "-quickgelu"  # the activation that these weights were trained with
     repo, _, path = record["hf_hub"].rpartition("/")
     facts = _open_clip_facts(architecture, open_clip.get_model_config(architecture), record, {})
-    return {**facts, "source": _on_hub(name, repo, path or WEIGHTS["open_clip"][0])}
+    return {**facts, "source": _hub_source(name, repo, path or WEIGHTS["open_clip"][0])}
 
 
 def _open_clip_facts(
@@ -145,50 +199,63 @@ def _open_clip_facts(
     """Facts from an open_clip model's configuration and the record of its preprocessing."""
     import open_clip
 
-    if "hf_model_name" in config["text_cfg"] or ":" in config["vision_cfg"].get(
-        "timm_model_name", ""
-    ):
+    has_foreign_text_tower = "hf_model_name" in config["text_cfg"]
+    has_foreign_image_tower = ":" in config["vision_cfg"].get("timm_model_name", "")
+    if has_foreign_text_tower or has_foreign_image_tower:
         raise UserError(
             "it has a tower that open_clip would fetch from elsewhere; choose another model."
         )
     check_arguments("open_clip", arguments, "its open_clip_config.json")
-    size = config["vision_cfg"]["image_size"]
-    side, other = (size, size) if isinstance(size, int) else size
-    mode = {"shortest": "center"}.get(
-        record.get("resize_mode") or "shortest", record.get("resize_mode")
-    )
-    defaults = {
+    image_size = config["vision_cfg"]["image_size"]
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    resize_mode = record.get("resize_mode") or "shortest"
+    crop_mode = "center" if resize_mode == "shortest" else resize_mode
+    record_with_defaults = {
         "mean": open_clip.OPENAI_DATASET_MEAN,
         "std": open_clip.OPENAI_DATASET_STD,
         "interpolation": "bicubic",
     }
-    record = defaults | {key: value for key, value in record.items() if value}
+    record_with_defaults.update({key: setting for key, setting in record.items() if setting})
+    side = height if height == width else None
     return {
         "head": "zero_shot",
-        "preprocessing": _preprocessing(record, side == other and side, 1.0, mode),
+        "preprocessing": _preprocessing(record_with_defaults, side, 1.0, crop_mode),
         "licence": UNKNOWN,
         "resized_by": "force_image_size",
         "tokenizer_of": config["text_cfg"].get("hf_tokenizer_name"),
-        **_built("open_clip", architecture, arguments),
+        **_network_facts("open_clip", architecture, arguments),
     }
 
 
-def _preprocessing(record: Mapping, side: int | bool, crop_pct: float, mode: str) -> dict:
-    if not side or mode not in ("center", "squash"):
+def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode: str) -> dict:
+    """How images are prepared for a network.
+
+    Args:
+        side: of a square RGB input, in pixels; None if the network takes another one.
+        crop_pct: fraction of the resized image's side that is used.
+
+    Raises:
+        UserError: The network takes inputs that the workflow doesn't prepare.
+    """
+    if not side or crop_mode not in ("center", "squash"):
         raise UserError(
             "it takes other inputs than square RGB images without padding; choose another model."
         )
-    found = {
+    return {
         "input_size": side,
         "crop_pct": crop_pct,
-        "crop_mode": mode,
+        "crop_mode": crop_mode,
         "interpolation": record["interpolation"],
+        "mean": list(record["mean"]),
+        "std": list(record["std"]),
     }
-    return found | {"mean": list(record["mean"]), "std": list(record["std"])}
 
 
-def _built(library: str, architecture: str, arguments: Mapping) -> dict:
-    """How a network is built, its type and number of parameters, from one without memory for its weights."""
+def _network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
+    """How a network is built, its type and number of parameters.
+
+    They are those of a network that is built without memory for its weights.
+    """
     from rib.models.foreign_network import foreign_network_facts, network_facts
 
     if arguments:
@@ -198,152 +265,201 @@ def _built(library: str, architecture: str, arguments: Mapping) -> dict:
     return {"library": library, "architecture": architecture, "arguments": dict(arguments), **facts}
 
 
-def _of_folder(name: Name) -> dict:
+def _folder_facts(name: Name) -> dict:
     """Facts of a folder with weights and the configuration that timm or open_clip wrote."""
     folder = from_home(name.rest, name.text)
     if not folder.is_dir():
         raise UserError(
             "the folder does not exist; correct its path, which is relative to the project."
         )
-    facts = _configured(name, lambda file: folder / file if (folder / file).is_file() else None)
-    path = next(
-        (folder / file for file in WEIGHTS[facts["library"]] if (folder / file).is_file()), None
-    )
-    if path is None:
-        raise UserError(f"the folder has none of {', '.join(WEIGHTS[facts['library']])}; add one.")
-    files = [
-        folder / file
-        for file in TOKENIZER
-        if facts.get("tokenizer_of") and (folder / file).is_file()
-    ]
-    pinned = [
-        {
-            "kind": "file",
-            "path": str(file),
-            "size": file.stat().st_size,
-            "digest": f"sha256:{sha256(file)}",
-        }
-        for file in (path, *files)
-    ]
-    tokenizer = [{**part, "file": file.name} for part, file in zip(pinned[1:], files, strict=True)]
+
+    def find_file(file_name: str) -> Path | None:
+        file = folder / file_name
+        return file if file.is_file() else None
+
+    facts = _configured_facts(name, find_file)
+    names_of_weights = WEIGHTS[facts["library"]]
+    weights_files = [folder / file_name for file_name in names_of_weights if find_file(file_name)]
+    if not weights_files:
+        raise UserError(f"the folder has none of {', '.join(names_of_weights)}; add one.")
+    weights_file = weights_files[0]
+    source = {**_pinned_file(weights_file), "file": name.short + weights_file.suffix}
+    tokenizer = []
+    if facts.get("tokenizer_of"):
+        for file_name in TOKENIZER:
+            file = find_file(file_name)
+            if file:
+                tokenizer.append({**_pinned_file(file), "file": file_name})
+    return {**facts, "source": source, "tokenizer": tokenizer or None}
+
+
+def _pinned_file(file: Path) -> dict:
+    """Source of a local file, with its size in bytes and its digest."""
     return {
-        **facts,
-        "source": {**pinned[0], "file": name.short + path.suffix},
-        "tokenizer": tokenizer or None,
+        "kind": "file",
+        "path": str(file),
+        "size": file.stat().st_size,
+        "digest": f"sha256:{sha256(file)}",
     }
 
 
-def _configured(name: Name, find: Callable[[str], Path | None]) -> dict:
-    """Facts from timm's config.json or open_clip's open_clip_config.json, whichever `find` finds."""
+def _configured_facts(name: Name, find_file: Callable[[str], Path | None]) -> dict:
+    """Facts from timm's config.json or open_clip's open_clip_config.json.
+
+    Args:
+        find_file: gives the path of a file of the model by its name; None if there is none.
+
+    Raises:
+        UserError: There is neither, or the configuration asks for what is not allowed.
+    """
     import timm
     from timm.models._hub import load_model_config_from_path
 
-    file = find("config.json")
+    file = find_file("config.json")
     if file and timm.is_model(str(read_json(file).get("architecture"))):
         record, architecture, arguments = load_model_config_from_path(file.parent)
         check_arguments("timm", arguments, "its config.json")
-        known = timm.models.get_pretrained_cfg(architecture)
-        return _timm_facts(
-            architecture, {**(known.to_dict() if known else {}), **record}, arguments
-        )
-    file = find("open_clip_config.json")
+        registered = timm.models.get_pretrained_cfg(architecture)
+        registered_record = registered.to_dict() if registered else {}
+        return _timm_facts(architecture, {**registered_record, **record}, arguments)
+    file = find_file("open_clip_config.json")
     if file is None:
         raise UserError(
-            f"there is no config.json of an architecture of timm {timm.__version__} and no open_clip_config.json; "
-            "choose another model."
+            f"there is no config.json of an architecture of timm {timm.__version__} and no "
+            "open_clip_config.json; choose another model."
         )
-    given = read_json(file)
-    config = given["model_cfg"]
+    file_content = read_json(file)
+    config = file_content["model_cfg"]
     config["vision_cfg"]["timm_model_pretrained"] = False
-    return _open_clip_facts(
-        name.short, config, given.get("preprocess_cfg", {}), {"model_cfg": config}
-    )
+    record = file_content.get("preprocess_cfg", {})
+    return _open_clip_facts(name.short, config, record, {"model_cfg": config})
 
 
-def _located(name: Name, facts: dict) -> dict:
-    """Facts with the commit of the hub, and the size and digest of the files there."""
+def _facts_with_hub(name: Name, facts: dict) -> dict:
+    """Facts with the hub's commit, and with the size and digest of the files there.
+
+    Args:
+        facts: those of `_recorded_facts`.
+    """
     if name.kind == "local-dir":
         return facts
-    repo, _, revision = (
-        name.rest.partition("@") if name.kind == "hf-hub" else (facts["source"]["repo"], "", "")
+    with _errors_name_model(name):
+        if name.kind == "hf-hub":
+            repo, _, revision = name.rest.partition("@")
+            repository = _repository(repo, revision or None)
+            facts = _hub_configured_facts(name, repository)
+            preferred_path = None
+        else:
+            repository = _repository(facts["source"]["repo"], None)
+            preferred_path = facts["source"]["path"]
+        path = _path_of_weights(repository, facts["library"], preferred_path)
+        licence = facts["licence"]
+        if licence == UNKNOWN:
+            licence = repository.licence
+        return {
+            **facts,
+            "source": _pinned_hub_source(name, repository, path),
+            "licence": licence,
+            "gated": repository.gated,
+            "tokenizer": _hub_tokenizer(name, facts.get("tokenizer_of")),
+        }
+
+
+def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
+    """Facts from the configuration in a repository of the hub."""
+    from huggingface_hub import hf_hub_download
+
+    def find_file(file_name: str) -> Path | None:
+        if file_name not in repository.files:
+            return None
+        return Path(hf_hub_download(repository.name, file_name, revision=repository.commit))
+
+    return _configured_facts(name, find_file)
+
+
+def _path_of_weights(repository: HubRepository, library: str, preferred_path: str | None) -> str:
+    """Path of the weights in a repository; the preferred one, if any, or one of the library's."""
+    paths = list(WEIGHTS[library])
+    if preferred_path:
+        paths = list(dict.fromkeys([preferred_path, *paths]))
+    for path in paths:
+        if path in repository.files:
+            return path
+    raise UserError(
+        f"{repository.name} on the hub has none of {', '.join(paths)}; choose another model."
     )
-    found = _repository(repo, revision or None)
-    if not facts:
-        from huggingface_hub import hf_hub_download
-
-        fetch = partial(hf_hub_download, repo, revision=found["commit"])
-        facts = _configured(
-            name, lambda file: Path(fetch(file)) if file in found["files"] else None
-        )
-    wanted = dict.fromkeys(
-        [*([facts["source"]["path"]] if "source" in facts else []), *WEIGHTS[facts["library"]]]
-    )
-    path = next((path for path in wanted if path in found["files"]), None)
-    if path is None:
-        raise UserError(f"{repo} on the hub has none of {', '.join(wanted)}; choose another model.")
-    licence = facts["licence"] if facts["licence"] != UNKNOWN else found["licence"]
-    tokenizer = None
-    if facts.get("tokenizer_of"):
-        others = _repository(facts["tokenizer_of"], None)
-        names = [file for file in TOKENIZER if file in others["files"]]
-        tokenizer = [
-            _on_hub(name, facts["tokenizer_of"], file, others) | {"file": file} for file in names
-        ]
-    source = _on_hub(name, repo, path, found)
-    return {
-        **facts,
-        "source": source,
-        "licence": licence,
-        "gated": found["gated"],
-        "tokenizer": tokenizer,
-    }
 
 
-def _on_hub(name: Name, repo: str, path: str, found: Mapping | None = None) -> dict:
-    """Source of a file on the hub, pinned by what was found there."""
-    source = {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
-    pinned = {"revision": found["commit"], **found["files"][path]} if found else {}
-    return source | {key: value for key, value in pinned.items() if value}
+def _hub_tokenizer(name: Name, tokenizer_of: str | None) -> list[dict] | None:
+    """Sources of the files of a tokenizer; None for a model with open_clip's own.
+
+    Args:
+        tokenizer_of: the repository of the hub with the tokenizer.
+    """
+    if not tokenizer_of:
+        return None
+    repository = _repository(tokenizer_of, None)
+    return [
+        {**_pinned_hub_source(name, repository, path), "file": path}
+        for path in TOKENIZER
+        if path in repository.files
+    ]
+
+
+def _hub_source(name: Name, repo: str, path: str) -> dict:
+    """Source of a file on the hub, called by the model's name here."""
+    return {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
+
+
+def _pinned_hub_source(name: Name, repository: HubRepository, path: str) -> dict:
+    """Source of a file on the hub with commit, size and digest, as far as the hub states them."""
+    source = _hub_source(name, repository.name, path)
+    pins = {"revision": repository.commit, **repository.files[path]}
+    return {**source, **{key: pin for key, pin in pins.items() if pin}}
 
 
 @cache
-def _repository(repo: str, revision: str | None) -> dict:
-    """Commit, licence, gate, and size and digest of each file of a repository."""
+def _repository(repo: str, revision: str | None) -> HubRepository:
+    """A repository at a revision, or at its newest commit, as the hub describes it."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    files = {
-        file.rfilename: {
-            "size": file.size,
-            "digest": f"sha256:{file.lfs.sha256}" if file.lfs else None,
-        }
-        for file in info.siblings or []
-    }
-    card = info.card_data
-    licence = (card.get("license_name") or card.get("license")) if card else None
-    return {
-        "commit": info.sha,
-        "files": files,
-        "licence": str(licence or UNKNOWN),
-        "gated": bool(info.gated),
-    }
-
-
-def _unknown(name: Name, known: Sequence[str]) -> UserError:
-    close = [
-        f"{name.kind}/{one}" for one in difflib.get_close_matches(name.rest, known, n=3, cutoff=0.3)
-    ]
-    version = importlib.metadata.version(PACKAGES[name.kind])
-    return UserError(
-        f"{name.kind} {version} has no such model; the nearest are {', '.join(close)}."
+    files = {}
+    for file in info.siblings or []:
+        digest = f"sha256:{file.lfs.sha256}" if file.lfs else None
+        files[file.rfilename] = {"size": file.size, "digest": digest}
+    licence = None
+    if info.card_data:
+        licence = info.card_data.get("license_name") or info.card_data.get("license")
+    return HubRepository(
+        name=repo,
+        commit=info.sha,
+        files=files,
+        licence=str(licence or UNKNOWN),
+        gated=bool(info.gated),
     )
 
 
-if __name__ == "__main__":
-    words = sys.argv[1:]
-    library_only = words[0] == "--library"
-    output, *requested = words[library_only:]
+def _unknown_model_error(name: Name, listed_names: Sequence[str]) -> UserError:
+    """The error that a library has no such model, with those of similar names."""
+    similar_names = difflib.get_close_matches(name.rest, listed_names, n=3, cutoff=0.3)
+    suggestions = ", ".join(f"{name.kind}/{similar}" for similar in similar_names)
+    version = importlib.metadata.version(PACKAGES[name.kind])
+    return UserError(f"{name.kind} {version} has no such model; the nearest are {suggestions}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the facts of models as JSON.")
+    parser.add_argument("--library", action="store_true", help="don't ask the hub")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
     try:
-        write_json(Path(output), describe(requested, ask_hub=not library_only))
-    except UserError as problem:
-        sys.exit(str(problem))
+        facts = describe(arguments.names, ask_hub=not arguments.library)
+        write_json(arguments.file, facts)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,14 @@ from rib.models.network import load
 def network_in_state(
     folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs
 ) -> nn.Module:
-    """The network of a models job in one state (see `apply`), in evaluation mode, for the given inputs."""
-    model = apply(load(folder, inputs.device)[0], weights, checkpoints).eval()
+    """The network of a models job in one state, in evaluation mode, ready for the given inputs.
+
+    Args:
+        folder: with the network and its pretrained weights.
+        weights, checkpoints: see rib.models.checkpoint.apply, also for errors.
+    """
+    pretrained, _ = load(folder, inputs.device)
+    model = apply(pretrained, weights, checkpoints).eval()
     return for_inference(model, weights, inputs)
 
 
@@ -28,10 +34,9 @@ def for_inference(model: nn.Module, weights: Weights, inputs: Inputs) -> nn.Modu
     Args:
         weights: what the network's state was made of.
     """
-    several = (
-        isinstance(weights, Merge) and weights.form == ENSEMBLE
-    )  # they may use each other's weights
+    # The networks of an ensemble may use each other's weights.
+    is_ensemble = isinstance(weights, Merge) and weights.form == ENSEMBLE
     # On a GPU the gain is small, and bf16 rounds the fused weights again.
-    if inputs.device.type == "cpu" and not several:
+    if inputs.device.type == "cpu" and not is_ensemble:
         fuse_batch_norm(model, inputs[slice(EXAMPLE)])
     return devices.compiled(model)

@@ -1,4 +1,4 @@
-"""What a network in memory differs in from another one that was built in the same way."""
+"""Where a network in memory differs from another one that was built in the same way."""
 
 from collections.abc import Collection
 from functools import partial
@@ -19,7 +19,7 @@ COMPARED_BY_VALUE = (bool, int, complex, str, bytes, type(None), torch.dtype, to
 def structural_difference(
     network: nn.Module, reference: nn.Module, ignored: Collection[str] = ()
 ) -> str | None:
-    """The first place where a network computes otherwise than a reference, except by its tensors.
+    """The first point in which a network computes otherwise than a reference, except its tensors.
 
     Compared are the modules by name and class, their forward hooks, and their attributes: numbers,
     texts, types and functions (such as a `forward` of one module) by value, and lists and tuples of
@@ -36,36 +36,39 @@ def structural_difference(
     for name, module in modules.items():
         expected = expected_modules.get(name)
         if expected is None or _class_name(type(module)) != _class_name(type(expected)):
-            return f"{_place(name)} is a {type(module).__name__}"
+            return f"{_described(name)} is a {type(module).__name__}"
         if _hooks(module) != _hooks(expected):
-            return f"{_place(name)} has other hooks"
-        skipped = OF_EVERY_MODULE.union(ignored if module is network else ())
+            return f"{_described(name)} has other hooks"
+        skipped = OF_EVERY_MODULE
+        if module is network:
+            skipped = skipped.union(ignored)
         attributes = _attributes(module, skipped)
         expected_attributes = _attributes(expected, skipped)
         for attribute in sorted(attributes.keys() | expected_attributes.keys()):
             if attributes.get(attribute) != expected_attributes.get(attribute):
-                return f"{_place(name)} has another '{attribute}'"
+                return f"{_described(name)} has another '{attribute}'"
     for name in expected_modules:
         if name not in modules:
-            return f"{_place(name)} is missing"
+            return f"{_described(name)} is missing"
     if list(modules) != list(expected_modules):
         return "the network has its modules in another order"
     return None
 
 
 def changed_tensor(network: nn.Module, reference: nn.Module) -> str | None:
-    """Name of the first tensor that only one of two networks has, or that differs; None if all agree.
+    """Name of the first tensor that differs, or that one of two networks lacks; None if all agree.
 
     Tensors are parameters, buffers (also those that no state dict has) and attributes; they differ
     in values, shape or type.
     """
     tensors = _tensors(network)
-    expected = _tensors(reference)
-    for name in [*tensors, *expected]:
-        if name not in tensors or name not in expected:
+    expected_tensors = _tensors(reference)
+    for name in [*tensors, *expected_tensors]:
+        if name not in tensors or name not in expected_tensors:
             return name
-        one, other = tensors[name].detach().cpu(), expected[name].detach().cpu()
-        if one.dtype != other.dtype or not torch.equal(one, other):
+        tensor = tensors[name].detach().cpu()
+        expected = expected_tensors[name].detach().cpu()
+        if tensor.dtype != expected.dtype or not torch.equal(tensor, expected):
             return name
     return None
 
@@ -76,54 +79,61 @@ def has_global_hooks() -> bool:
     return bool(module._global_forward_pre_hooks or module._global_forward_hooks)
 
 
-def _place(name: str) -> str:
-    return f"the module '{name}'" if name else "the network"
+def _described(module_name: str) -> str:
+    """A module in words; the whole network's name is empty."""
+    return f"the module '{module_name}'" if module_name else "the network"
 
 
-def _class_name(kind: type) -> tuple[str, str]:
-    """By name, since the classes of a catalogue's files are defined again by each load."""
-    return kind.__module__, kind.__qualname__
+def _class_name(cls: type) -> tuple[str, str]:
+    """Classes are compared by name, since each load of a catalogue's file defines them again."""
+    return cls.__module__, cls.__qualname__
 
 
 def _hooks(module: nn.Module) -> list[list]:
-    return [[_comparable(hook) for hook in vars(module)[kind].values()] for kind in FORWARD_HOOKS]
+    """A module's hooks before and after a forward pass, in a form in which equal ones are equal."""
+    before, after = (vars(module)[attribute] for attribute in FORWARD_HOOKS)
+    return [
+        [_comparable(hook) for hook in before.values()],
+        [_comparable(hook) for hook in after.values()],
+    ]
 
 
 def _attributes(module: nn.Module, skipped: Collection[str]) -> dict[str, tuple]:
     """Attributes of a module by name, in a form in which equal ones are equal."""
     return {
-        name: (_class_name(type(value)), _comparable(value))
-        for name, value in vars(module).items()
+        name: (_class_name(type(attribute)), _comparable(attribute))
+        for name, attribute in vars(module).items()
         if name not in skipped
     }
 
 
-def _comparable(value: object) -> object:
-    if isinstance(value, COMPARED_BY_VALUE):
-        return value
-    if isinstance(value, float):
-        return repr(value)  # NaN is not equal to itself
-    if isinstance(value, list | tuple):
-        return [_comparable(item) for item in value]
-    if isinstance(value, type):
-        return _class_name(value)
-    if isinstance(value, FunctionType | MethodType):
-        return value.__code__  # two loads of a network define two functions of the same code
-    if isinstance(value, BuiltinFunctionType):
-        return value.__module__, value.__qualname__
-    if isinstance(value, partial):
-        arguments = [*value.args, *sorted(value.keywords.items())]
-        return [_comparable(value.func), _comparable(arguments)]
-    return _class_name(type(value))
+def _comparable(attribute: object) -> object:
+    """What is compared of an attribute or a hook: its value if possible, otherwise its class."""
+    if isinstance(attribute, COMPARED_BY_VALUE):
+        return attribute
+    if isinstance(attribute, float):
+        return repr(attribute)  # NaN is not equal to itself
+    if isinstance(attribute, list | tuple):
+        return [_comparable(element) for element in attribute]
+    if isinstance(attribute, type):
+        return _class_name(attribute)
+    if isinstance(attribute, FunctionType | MethodType):
+        return attribute.__code__  # two loads of a network define two functions of the same code
+    if isinstance(attribute, BuiltinFunctionType):
+        return attribute.__module__, attribute.__qualname__
+    if isinstance(attribute, partial):
+        arguments = [*attribute.args, *sorted(attribute.keywords.items())]
+        return [_comparable(attribute.func), _comparable(arguments)]
+    return _class_name(type(attribute))
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    buffers = dict(network.named_buffers(remove_duplicate=False))
-    attributes = {
-        f"{name}.{attribute}".lstrip("."): value
-        for name, module in network.named_modules(remove_duplicate=False)
-        for attribute, value in vars(module).items()
-        if isinstance(value, Tensor)
-    }
-    return {**parameters, **buffers, **attributes}
+    """All tensors of a network by name: parameters, buffers and attributes."""
+    tensors = dict(network.named_parameters(remove_duplicate=False))
+    tensors.update(network.named_buffers(remove_duplicate=False))
+    for module_name, module in network.named_modules(remove_duplicate=False):
+        for attribute_name, attribute in vars(module).items():
+            if isinstance(attribute, Tensor):
+                name = f"{module_name}.{attribute_name}".lstrip(".")
+                tensors[name] = attribute
+    return tensors

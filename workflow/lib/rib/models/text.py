@@ -20,10 +20,14 @@ CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
 
 @dataclass(frozen=True)
 class Text:
-    """The text tower of an open_clip model, with tokens, so that no tokenizer is needed. L is the context length."""
+    """The text tower of an open_clip model, with tokens, so that no tokenizer is needed.
+
+    L is the context length.
+    """
 
     tower: nn.Module  # the model without its image tower, on the device
-    prompts: Tensor  # (outputs, templates, L) int32, tokens of the prompts of each class that the network knows
+    # (outputs, templates, L) int32, tokens of the prompts of each class that the network knows
+    prompts: Tensor
     before: Tensor  # (s,) int32, tokens of a text before its words: the start
     after: Tensor  # (L - s,) int32, tokens of a text after its words: end and padding
     words: Tensor  # (V,) int32, all tokens but those of an empty text
@@ -37,78 +41,91 @@ class Text:
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Logits (N, M) of unit-norm image features (N, d) and the texts of tokens (M, L)."""
         logits = self.tower.logit_scale.exp() * features.float() @ self.encode(tokens).T
-        return logits if self.tower.logit_bias is None else logits + self.tower.logit_bias
+        if self.tower.logit_bias is None:
+            return logits
+        return logits + self.tower.logit_bias
 
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
-        """Tokens (number, L) of texts of `length` words drawn uniformly; a ValueError if the context is too short."""
-        if length >= len(self.after):
-            raise ValueError(
-                f"its texts have room for {len(self.after) - 1} tokens, not for {length}"
-            )
-        words = self.words[torch.from_numpy(draws.integers(len(self.words), size=(number, length)))]
-        rest = torch.cat([self.after[:1], self.after[1 + length :]])
-        return torch.cat([self.before.expand(number, -1), words, rest.expand(number, -1)], dim=1)
+        """Tokens (number, L) of texts of `length` words that are drawn uniformly.
+
+        Raises a ValueError if the context is too short.
+        """
+        longest = len(self.after) - 1
+        if length > longest:
+            raise ValueError(f"its texts have room for {longest} tokens, not for {length}")
+        drawn = draws.integers(len(self.words), size=(number, length))
+        words = self.words[torch.from_numpy(drawn)]
+        # The words take the place of padding.
+        end_of_text = self.after[:1]
+        padding = self.after[1 + length :]
+        end = torch.cat([end_of_text, padding])
+        return torch.cat([self.before.expand(number, -1), words, end.expand(number, -1)], dim=1)
 
 
 @torch.no_grad()
 def set_zero_shot_weights(head: nn.Linear, tower: nn.Module, prompts: Tensor) -> None:
-    """Let the head of an open_clip model's network return the whole model's zero-shot logits for prompts (see Text).
+    """Let a head on an open_clip model's image features return the model's zero-shot logits.
 
-    Logits are averaged over prompts. A SigLIP model's bias is the same for all classes, so it changes neither
-    predictions nor cross-entropy; its training objective has no softmax over classes, so its confidences are not
-    comparable with those of other models.
+    Logits are averaged over prompts. A SigLIP model's bias is the same for all classes, so it
+    changes neither predictions nor cross-entropy; its training objective has no softmax over
+    classes, so its confidences are not comparable with those of other models.
 
-    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip/zero_shot_classifier.py; Zhai et al. 2023
-    (arXiv 2303.15343), algorithm 1.
+    Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip,
+    zero_shot_classifier.py; Zhai et al. 2023 (arXiv 2303.15343), algorithm 1.
+
+    Args:
+        head: changed in place.
+        tower: the model with its text tower.
+        prompts: see `Text`.
     """
     for start in range(0, len(prompts), CLASSES):
         tokens = prompts[start : start + CLASSES].to(head.weight.device)
-        features = (
-            tower.encode_text(tokens.flatten(0, 1), normalize=True)
-            .view(*tokens.shape[:2], -1)
-            .mean(dim=1)
-        )
-        head.weight[start : start + CLASSES] = tower.logit_scale.exp() * F.normalize(
-            features, dim=1
-        )
+        classes, templates, _ = tokens.shape
+        features = tower.encode_text(tokens.flatten(0, 1), normalize=True)
+        features_of_classes = features.view(classes, templates, -1).mean(dim=1)
+        weight = tower.logit_scale.exp() * F.normalize(features_of_classes, dim=1)
+        head.weight[start : start + CLASSES] = weight
     head.bias.fill_(0.0 if tower.logit_bias is None else tower.logit_bias.item())
 
 
 def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Tensor:
-    """Tokens (classes, templates, L) int32 of the prompts of classes, without names those of ImageNet's."""
+    """Tokens (classes, templates, L) int32 of the prompts of classes.
+
+    Args:
+        class_names: None for those of ImageNet.
+    """
     import open_clip
 
-    names, templates = (
-        class_names or open_clip.IMAGENET_CLASSNAMES,
-        open_clip.OPENAI_IMAGENET_TEMPLATES,
-    )
-    return torch.stack(
-        [tokenizer([template(name) for template in templates]) for name in names]
-    ).int()
+    tokens_of_classes = []
+    for class_name in class_names or open_clip.IMAGENET_CLASSNAMES:
+        prompts = [template(class_name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+        tokens_of_classes.append(tokenizer(prompts))
+    return torch.stack(tokens_of_classes).int()
 
 
 def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[str, Tensor]:
     """The tokens that `Text` has, by attribute."""
-    empty, letter = tokenizer(["", "a"]).int()
-    start = int((empty != letter).int().argmax())
-    every = torch.arange(getattr(tokenizer, "tokenizer", tokenizer).vocab_size, dtype=torch.int32)
-    words = every[~torch.isin(every, empty)]
-    prompts = prompt_tokens(tokenizer, class_names)
+    empty_text, one_letter = tokenizer(["", "a"]).int()
+    # The first token in which they differ is where the words begin.
+    start = int((empty_text != one_letter).int().argmax())
+    vocabulary_size = getattr(tokenizer, "tokenizer", tokenizer).vocab_size
+    all_tokens = torch.arange(vocabulary_size, dtype=torch.int32)
     return {
-        "prompts": prompts,
-        "before": empty[:start].clone(),
-        "after": empty[start:].clone(),
-        "words": words,
+        "prompts": prompt_tokens(tokenizer, class_names),
+        "before": empty_text[:start].clone(),
+        "after": empty_text[start:].clone(),
+        "words": all_tokens[~torch.isin(all_tokens, empty_text)],
     }
 
 
 def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Text:
     """The text tower of a models job's network, as rib.models.convert.store_text left it."""
-    facts = read_json(model_folder / "model.json")
-    check_arguments("open_clip", facts["arguments"], str(model_folder / "model.json"))
+    description = model_folder / "model.json"
+    facts = read_json(description)
+    check_arguments("open_clip", facts["arguments"], str(description))
     tower = create("open_clip", facts["architecture"], facts["arguments"]).eval()
     del tower.visual
-    tower.load_state_dict(
-        safetensors.torch.load_file(text_folder / "tower.safetensors"), strict=True
-    )
-    return Text(tower.to(device), **safetensors.torch.load_file(text_folder / "tokens.safetensors"))
+    weights = safetensors.torch.load_file(text_folder / "tower.safetensors")
+    tower.load_state_dict(weights, strict=True)
+    tokens = safetensors.torch.load_file(text_folder / "tokens.safetensors")
+    return Text(tower.to(device), **tokens)

@@ -23,29 +23,38 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
     Raises:
         UserError: The library gives no such features of this network.
     """
-    entering: list[Tensor] = []
-    hook = first_block(model).register_forward_pre_hook(
-        lambda _, inputs: entering.append(inputs[0])
-    )
+    block_inputs: list[Tensor] = []
+
+    def note_input(block: nn.Module, inputs: tuple[Tensor]) -> None:
+        block_inputs.append(inputs[0])
+
+    hook = first_block(model).register_forward_pre_hook(note_input)
     try:
         quarters, output = quarter_outputs(model, images, class_tokens=True)
     finally:
         hook.remove()
-    if not entering:
+    if not block_inputs:
         raise UserError(f"{type(model).__name__} doesn't call its first block with features.")
-    stem = entering[0]
-    if stem.ndim == 4:
-        stem = stem.flatten(1, 2) if _channels_are_last(model) else _positions_as_tokens(stem)
-    return [stem, *(_all_tokens(*quarter) for quarter in quarters)], output
+    depths = [_stem_tokens(model, block_inputs[0])]
+    for positions, class_tokens in quarters:
+        depths.append(_all_tokens(positions, class_tokens))
+    return depths, output
+
+
+def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
+    """Tokens (N, T, d) of a stem's output, which are tokens already or a feature map."""
+    if stem_output.ndim != 4:
+        return stem_output
+    if _channels_are_last(model):
+        return stem_output.flatten(1, 2)
+    return _positions_as_tokens(stem_output)
 
 
 def _channels_are_last(model: nn.Module) -> bool:
-    """Whether stages take feature maps (N, h, w, d), as timm's Swin says; otherwise (N, d, h, w)."""
-    body = (
-        getattr(model.visual, "trunk", model.visual)
-        if isinstance(model, OpenClipClassifier)
-        else model
-    )
+    """Whether stages take feature maps (N, h, w, d), as those of timm's Swin; not (N, d, h, w)."""
+    body = model
+    if isinstance(model, OpenClipClassifier):
+        body = getattr(model.visual, "trunk", model.visual)
     return getattr(body, "output_fmt", "NCHW") == "NHWC"
 
 
@@ -57,4 +66,6 @@ def _positions_as_tokens(feature_map: Tensor) -> Tensor:
 def _all_tokens(positions: Tensor, class_tokens: Tensor | None) -> Tensor:
     """Tokens (N, T, d) of positions (N, d, h, w) and of class tokens (N, p, d)."""
     tokens = _positions_as_tokens(positions)
-    return tokens if class_tokens is None else torch.cat([class_tokens, tokens], dim=1)
+    if class_tokens is None:
+        return tokens
+    return torch.cat([class_tokens, tokens], dim=1)

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from unittest.mock import patch
 
 import safetensors.torch
@@ -21,79 +21,141 @@ from rib.config.model_arguments import MOST_CLASSES, check_arguments
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
-BY_ORDER, WRAPPED = "by_order", "module."
-RESIZING = (
-    "img_size",
-    "force_image_size",
-)  # arguments of create_model that set the side of the input
-# Times the size of a file that its tensors may have. Several names may share a tensor, as tied weights do (twice, of an
-# embedding and a head); in a file where each byte is used more often than this on average, numbers are made up.
+BY_ORDER = "by_order"
+WRAPPED = "module."  # prefix of the names that torch's DistributedDataParallel gives
+IMAGE_TOWER = "visual."  # prefix of the image tower's tensors in a model of open_clip
+# Arguments of create_model that set the side of the input.
+RESIZING = ("img_size", "force_image_size")
+# Times the size of a file that its tensors may have. Several names may share a tensor, as tied
+# weights do (twice, of an embedding and a head); in a file where each byte is used more often than
+# this on average, numbers are made up.
 MOST_SHARED = 2
 SHOWN = 600  # characters of what a library says of weights that don't fit
+# What the libraries raise for weights that don't fit.
+LOADING_ERRORS = (
+    RuntimeError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    AssertionError,
+)
 
 
 def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     """Tensors by name from safetensors, or from a pickle that torch reads with weights_only.
 
-    The file is .safetensors, .pth or .bin, or an archive with such a file, the `member`; messages give the name, of the
-    model or run. Raises a UserError if the file is missing, damaged or contains anything but a state dict.
+    Args:
+        file: a .safetensors, .pth or .bin file, or an archive with such a file.
+        member: name of that file in the archive.
+        name: of the model or run, for messages.
+
+    Raises:
+        UserError: The file is missing, damaged or contains anything but a state dict.
     """
-    data = None
-    if member is not None and file.suffix != ".safetensors":
-        data = next((read() for _, read in archive_members(file, {member}, largest=WEIGHTS)), None)
-        if data is None:
-            raise UserError(
-                f"{name}: {file} contains no '{member}'; correct weights.member in models.yaml."
-            )
+    if member is None or file.suffix == ".safetensors":
+        archived = None
+    else:
+        archived = _archived_weights(file, member, name)
     try:
-        if (Path(member) if data is not None else file).suffix == ".safetensors":
-            found = (
-                safetensors.torch.load_file(file) if data is None else safetensors.torch.load(data)
-            )
+        if archived is None:
+            loaded = _load_file(file)
+            stored_bytes = file.stat().st_size
         else:
-            with open(file, "rb") if data is None else io.BytesIO(data) as opened:
-                found = _unpickle(opened)
+            loaded = _load_bytes(archived, Path(member).suffix)
+            stored_bytes = len(archived)
     except (UserError, MemoryError, OSError):
         raise
-    except (
-        Exception
-    ) as error:  # not shown: torch's messages, like its warnings, recommend less safe ways to load
-        why = "is truncated, damaged or in another format"
-        if isinstance(error, pickle.UnpicklingError):
-            why = "contains other pickled objects than tensors, which are never loaded"
-        elif "TorchScript" in str(error):
-            why = "is a TorchScript archive, which contains code"
-        raise UserError(f"{name}: {file} {why}; don't use this file.") from None
-    tensors = found if isinstance(found, dict) else {}
-    others = [
-        f"'{key}' ({type(value).__name__})"
-        for key, value in tensors.items()
-        if not isinstance(value, Tensor)
-        or value.layout != torch.strided
-        or value.is_meta
-        or value.is_nested
-    ]
-    if others or not tensors:
-        raise UserError(
-            f"{name}: {file} is a {type(found).__name__} with {', '.join(others)[:200] or 'no named tensors'}; save "
-            "its state dict, tensors by name, as .safetensors and use that file."
-        )
-    _refuse_expanded(tensors, file.stat().st_size if data is None else len(data), f"{name}: {file}")
-    wrapped = all(
-        key.startswith(WRAPPED) for key in tensors
-    )  # as torch's DistributedDataParallel names them
-    return (
-        {key.removeprefix(WRAPPED): tensor for key, tensor in tensors.items()}
-        if wrapped
-        else tensors
+    except Exception as error:
+        reason = _why_unreadable(error)
+        raise UserError(f"{name}: {file} {reason}; don't use this file.") from None
+    _refuse_other_objects(loaded, f"{name}: {file}")
+    _refuse_expanded(loaded, stored_bytes, f"{name}: {file}")
+    if all(key.startswith(WRAPPED) for key in loaded):
+        return {key.removeprefix(WRAPPED): tensor for key, tensor in loaded.items()}
+    return loaded
+
+
+def _archived_weights(archive: Path, member: str, name: str) -> bytes:
+    """Content of a file of weights in an archive; a UserError if the archive lacks it."""
+    for _, read in archive_members(archive, {member}, largest=WEIGHTS):
+        return read()
+    raise UserError(
+        f"{name}: {archive} contains no '{member}'; correct weights.member in models.yaml."
     )
+
+
+def _load_file(file: Path) -> object:
+    if file.suffix == ".safetensors":
+        return safetensors.torch.load_file(file)
+    with open(file, "rb") as opened:
+        return _unpickle(opened)
+
+
+def _load_bytes(content: bytes, suffix: str) -> object:
+    if suffix == ".safetensors":
+        return safetensors.torch.load(content)
+    return _unpickle(io.BytesIO(content))
+
+
+def _unpickle(file: BinaryIO) -> object:
+    """What torch reads from a pickle without running code; a ValueError if it is compressed."""
+    members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
+    for member in members:
+        is_code = "/code/" in member.filename  # of TorchScript
+        if member.compress_type and not is_code:
+            raise ValueError(
+                "torch does not compress tensors, and would expand any number of bytes"
+            )
+    file.seek(0)
+    with warnings.catch_warnings(action="ignore"):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _why_unreadable(error: Exception) -> str:
+    """What is wrong with a file that couldn't be loaded.
+
+    The error itself is not shown: torch's messages, like its warnings, recommend less safe ways to
+    load.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "contains other pickled objects than tensors, which are never loaded"
+    if "TorchScript" in str(error):
+        return "is a TorchScript archive, which contains code"
+    return "is truncated, damaged or in another format"
+
+
+def _refuse_other_objects(loaded: object, where: str) -> None:
+    """Raise a UserError unless a file's content is a dict of ordinary tensors, at least one.
+
+    Args:
+        where: model and file, for messages.
+    """
+    other_objects = []
+    if isinstance(loaded, dict):
+        for key, entry in loaded.items():
+            if not _is_ordinary_tensor(entry):
+                other_objects.append(f"'{key}' ({type(entry).__name__})")
+        if loaded and not other_objects:
+            return
+    content = ", ".join(other_objects)[:200] or "no named tensors"
+    raise UserError(
+        f"{where} is a {type(loaded).__name__} with {content}; save its state dict, tensors by "
+        "name, as .safetensors and use that file."
+    )
+
+
+def _is_ordinary_tensor(entry: object) -> bool:
+    if not isinstance(entry, Tensor):
+        return False
+    return entry.layout == torch.strided and not entry.is_meta and not entry.is_nested
 
 
 def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
     """Refuse tensors with more bytes than are stored for them, before anything copies them.
 
-    A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping ones, a few bytes
-    are a tensor of any size, which takes no memory until it is copied.
+    A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping
+    ones, a few bytes are a tensor of any size, which takes no memory until it is copied.
 
     Args:
         size: of the file with the tensors, in bytes.
@@ -105,26 +167,17 @@ def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> No
         stored_bytes = tensor.untyped_storage().nbytes()
         if tensor_bytes > stored_bytes:
             raise UserError(
-                f"{where}: '{key}' has {in_bytes(tensor_bytes)}, but only {in_bytes(stored_bytes)} are stored for it; "
-                "don't use this file, or save its tensors as .safetensors."
+                f"{where}: '{key}' has {in_bytes(tensor_bytes)}, but only "
+                f"{in_bytes(stored_bytes)} are stored for it; don't use this file, or save its "
+                "tensors as .safetensors."
             )
         total += tensor_bytes
     if total > MOST_SHARED * size:
         raise UserError(
-            f"{where}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times the {in_bytes(size)} of the "
-            "file; don't use this file, or save its tensors as .safetensors."
+            f"{where}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times the "
+            f"{in_bytes(size)} of the file; don't use this file, or save its tensors as "
+            ".safetensors."
         )
-
-
-def _unpickle(file: io.BufferedIOBase) -> object:
-    parts = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
-    if any(
-        part.compress_type and "/code/" not in part.filename for part in parts
-    ):  # code: of TorchScript
-        raise ValueError("torch does not compress tensors, and would expand any number of bytes")
-    file.seek(0)
-    with warnings.catch_warnings(action="ignore"):
-        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def with_weights(
@@ -137,63 +190,102 @@ def with_weights(
 ) -> nn.Module:
     """The library's network with a published state dict and its own head, in evaluation mode.
 
-    Keys are converted by the library, which also resizes position embeddings to another input size. Raises a UserError
-    if a tensor is missing, unexpected, not finite, has another shape or type, or is not what the file says once it is
-    loaded, and if an argument is none that rib.config.model_arguments allows.
+    Keys are converted by the library, which also resizes position embeddings to another input size.
 
     Args:
-        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many outputs.
+        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many
+            outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
+        name: of the model or run, for messages.
+
+    Raises:
+        UserError: A tensor is missing, unexpected, not finite, has another shape or type, or is not
+            what the file says once it is loaded; or an argument is none that
+            rib.config.model_arguments allows.
     """
     check_arguments(library, arguments, name)
     if library == "timm":
-        classes = _published_classes(state, architecture)
-        if classes > MOST_CLASSES:
-            raise UserError(
-                f"{name}: the weights have a head with {classes} outputs for the architecture {architecture}, more than "
-                f"{MOST_CLASSES}; don't use them."
-            )
-        arguments = {"num_classes": classes, **arguments}
+        arguments = {"num_classes": _checked_classes(state, architecture, name), **arguments}
     model = create(library, architecture, arguments)
     if keys == BY_ORDER and len(model.state_dict()) < len(state):
-        arguments["num_classes"] = NUM_CLASSES
+        # The head, which can't be told by its name, is the one for ImageNet-1K.
+        arguments = {**arguments, "num_classes": NUM_CLASSES}
         model = create(library, architecture, arguments)
-    if keys == BY_ORDER and len(model.state_dict()) == len(state):
-        state = dict(zip(model.state_dict(), state.values(), strict=True))
-    wanted = model.state_dict()
-    if library == "open_clip" and all(
-        key.startswith("visual.") for key in state
-    ):  # with a random text tower
-        state = {
-            key: tensor for key, tensor in wanted.items() if not key.startswith("visual.")
-        } | state
-    for key in wanted.keys() & state.keys():
-        if wanted[key].is_floating_point() and not state[key].is_floating_point():
-            raise UserError(
-                f"{name}: '{key}' is {state[key].dtype} in the weights, but {wanted[key].dtype} in {architecture}; don't use them."
-            )
+    expected = model.state_dict()
+    if keys == BY_ORDER and len(expected) == len(state):
+        state = dict(zip(expected, state.values(), strict=True))
+    if library == "open_clip" and all(key.startswith(IMAGE_TOWER) for key in state):
+        random_text_tower = {
+            key: tensor for key, tensor in expected.items() if not key.startswith(IMAGE_TOWER)
+        }
+        state = {**random_text_tower, **state}
+    _refuse_integers(state, expected, architecture, name)
     try:
         model, loads = _load(state, library, architecture, arguments)
-    except (
-        RuntimeError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-    ) as error:
-        what = " ".join(str(error).split()).partition(": ")[2] or repr(error)
-        what = what if len(what) < SHOWN else f"{what[: SHOWN // 2]} ... {what[-SHOWN // 2 :]}"
+    except LOADING_ERRORS as error:
         raise UserError(
-            f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} ({len(wanted)} tensors, "
-            f"matched {keys}): {what}; correct the architecture, the head or the file."
+            f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} "
+            f"({len(expected)} tensors, matched {keys}): {_shortened(error)}; "
+            "correct the architecture, the head or the file."
         ) from error
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
-    resized = any(argument in arguments for argument in RESIZING)
-    _check_loaded(model, loads, state, resized, name)
+    is_resized = any(argument in arguments for argument in RESIZING)
+    _check_loaded(model, loads, state, is_resized, name)
     return model.eval()
+
+
+def _checked_classes(state: Mapping[str, Tensor], architecture: str, name: str) -> int:
+    """Outputs of the head in weights under timm's names; a UserError if they are too many."""
+    classes = _published_classes(state, architecture)
+    if classes > MOST_CLASSES:
+        raise UserError(
+            f"{name}: the weights have a head with {classes} outputs for the architecture "
+            f"{architecture}, more than {MOST_CLASSES}; don't use them."
+        )
+    return classes
+
+
+def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
+    """Outputs of the head in weights under timm's names; 0 if they have none."""
+    from timm.models import get_pretrained_cfg
+
+    record = get_pretrained_cfg(architecture)
+    if record is None or not record.classifier:
+        return 0
+    names = record.classifier  # several for networks with a head for distillation
+    if isinstance(names, str):
+        names = [names]
+    for name in names:
+        weight = state.get(f"{name}.weight")
+        if weight is not None and weight.ndim:  # a scalar is refused when it is loaded
+            return len(weight)
+    return 0
+
+
+def _refuse_integers(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, name: str
+) -> None:
+    """Raise a UserError if weights have integers where the network has floating-point numbers."""
+    for key, expected_tensor in expected.items():
+        if key not in state or not expected_tensor.is_floating_point():
+            continue
+        if not state[key].is_floating_point():
+            raise UserError(
+                f"{name}: '{key}' is {state[key].dtype} in the weights, but "
+                f"{expected_tensor.dtype} in {architecture}; don't use them."
+            )
+
+
+def _shortened(error: Exception) -> str:
+    """What a library's error says after its first colon, in one line of at most SHOWN letters."""
+    message = " ".join(str(error).split()).partition(": ")[2]
+    if not message:
+        message = repr(error)
+    if len(message) < SHOWN:
+        return message
+    return f"{message[: SHOWN // 2]} ... {message[-SHOWN // 2 :]}"
 
 
 class Load(NamedTuple):
@@ -208,7 +300,7 @@ class Load(NamedTuple):
 def _load(
     state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping
 ) -> tuple[nn.Module, list[Load]]:
-    """The library's network with a state dict, and what the library loaded into it and its parts, in order."""
+    """The library's network with a state dict, and what the library loaded into its modules."""
     if library != "timm":
         with _recorded_loads() as loads:
             return create(library, architecture, arguments, state), loads
@@ -221,10 +313,12 @@ def _load(
     with _recorded_loads() as loads:
         model = create(library, architecture, arguments)
     # timm loads some architectures without a check.
-    if unused := [key for load in loads for key in load.unexpected]:
-        log.warning("%s doesn't use %s", architecture, ", ".join(unused))
-    if missing := [key for load in loads for key in load.missing]:
-        raise RuntimeError(f"timm: missing {', '.join(missing)}")
+    unused_keys = [key for load in loads for key in load.unexpected]
+    if unused_keys:
+        log.warning("%s doesn't use %s", architecture, ", ".join(unused_keys))
+    missing_keys = [key for load in loads for key in load.missing]
+    if missing_keys:
+        raise RuntimeError(f"timm: missing {', '.join(missing_keys)}")
     return model, loads
 
 
@@ -234,9 +328,10 @@ def _recorded_loads() -> Iterator[list[Load]]:
     loads = []
     load_state_dict = nn.Module.load_state_dict
 
-    def load_and_record(module, state_dict, *more, **options):
-        difference = load_state_dict(module, state_dict, *more, **options)
-        loads.append(Load(module, dict(state_dict), *difference))
+    def load_and_record(module, state_dict, *args, **kwargs):
+        difference = load_state_dict(module, state_dict, *args, **kwargs)
+        missing_keys, unexpected_keys = difference
+        loads.append(Load(module, dict(state_dict), missing_keys, unexpected_keys))
         return difference
 
     with patch.object(nn.Module, "load_state_dict", load_and_record):
@@ -244,58 +339,59 @@ def _recorded_loads() -> Iterator[list[Load]]:
 
 
 def _check_loaded(
-    model: nn.Module, loads: Sequence[Load], state: Mapping[str, Tensor], resized: bool, name: str
+    model: nn.Module,
+    loads: Sequence[Load],
+    state: Mapping[str, Tensor],
+    is_resized: bool,
+    name: str,
 ) -> None:
-    """Check that a network's tensors are those of its weights file, and that nothing replaced them afterwards.
+    """Check that a network's tensors are those of its weights file, and that nothing replaced them.
 
-    This is done once, where foreign weights enter a result: by the job that converts, imports or exports them. Later
-    jobs read what it stored, whose hash is checked. Equal means equal in the network's type of numbers.
+    This is done once, where foreign weights enter a result: by the job that converts, imports or
+    exports them. Later jobs read what it stored, whose hash is checked. Equal means equal in the
+    network's type of numbers.
 
-    The library may rename tensors and change their shapes before it loads them (heads, position embeddings). What it
-    loaded is compared with the network, and with the file as far as name and shape are the same there. If it renamed
-    any, a name may mean another tensor in the file, so only what it loaded is compared.
+    The library may rename tensors and change their shapes before it loads them (heads, position
+    embeddings). What it loaded is compared with the network, and with the file as far as name and
+    shape are the same there. If it renamed any, a name may mean another tensor in the file, so only
+    what it loaded is compared.
 
     Args:
         loads: what was loaded; the first load of the whole network counts.
-        resized: whether the network was built for another input size; then the library may resize after loading.
+        is_resized: whether the network was built for another input size; then the library may
+            resize after loading.
 
     Raises:
         UserError: A tensor has other values.
     """
-    loaded = next((load.state for load in loads if load.module is model), None)
-    if loaded is None:
-        raise UserError(
-            f"{name}: the library loaded none of the weights; correct the model's architecture."
-        )
-    names_are_kept = loaded.keys() <= state.keys()
+    loaded_state = _first_load_of(model, loads, name)
+    names_are_kept = loaded_state.keys() <= state.keys()
     for key, tensor in model.state_dict().items():
-        if key not in loaded:
+        if key not in loaded_state:
             continue
-        fits = loaded[key].shape == tensor.shape
-        replaced = not _same_values(tensor, loaded[key]) if fits else not resized
+        if loaded_state[key].shape == tensor.shape:
+            is_replaced = not _same_values(tensor, loaded_state[key])
+        else:
+            is_replaced = not is_resized
         if names_are_kept and state[key].shape == tensor.shape:
-            replaced = replaced or not _same_values(tensor, state[key])
-        if replaced:
+            is_replaced = is_replaced or not _same_values(tensor, state[key])
+        if is_replaced:
             raise UserError(
                 f"{name}: once loaded, '{key}' is not what the weights file says; "
                 "remove the model's arguments or don't use this model."
             )
 
 
-def _same_values(tensor: Tensor, given: Tensor) -> bool:
-    return torch.equal(tensor, given.to(tensor.dtype))
+def _first_load_of(model: nn.Module, loads: Sequence[Load], name: str) -> Mapping[str, Tensor]:
+    """The first state dict that was loaded into the whole network; a UserError if there is none."""
+    for load in loads:
+        if load.module is model:
+            return load.state
+    raise UserError(
+        f"{name}: the library loaded none of the weights; correct the model's architecture."
+    )
 
 
-def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
-    """Outputs of the head in weights under timm's names; 0 if they have none."""
-    from timm.models import get_pretrained_cfg
-
-    known = get_pretrained_cfg(architecture)
-    classifier = (
-        known and known.classifier
-    ) or ()  # several for networks with a head for distillation
-    names = [classifier] if isinstance(classifier, str) else classifier
-    heads = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
-    return next(
-        (len(head) for head in heads if head.ndim), 0
-    )  # a scalar is refused when it is loaded
+def _same_values(tensor: Tensor, reference: Tensor) -> bool:
+    """Whether two tensors of a shape are equal in the first one's type of numbers."""
+    return torch.equal(tensor, reference.to(tensor.dtype))
