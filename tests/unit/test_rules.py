@@ -13,7 +13,8 @@ RULES = {
 # Rules from which others inherit: the script is named after what all of them do, not after the rule.
 SHARED = {
     "compute_metrics": "tabulate",
-    "compute_features": "run_network",
+    "export_run": "run_network",
+    "import_checkpoint": "finetune",
     "status": "look",
     "published": "publish",
 }

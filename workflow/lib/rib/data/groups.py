@@ -7,11 +7,16 @@ from rib.base.files import read_json, sha256, write_json
 
 
 def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest: Path) -> None:
-    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON."""
-    listed = {
-        name: {"manifest": str(it), "sha256": sha256(it)}
-        for name, it in zip(datasets, manifests, strict=True)
-    }
+    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON.
+
+    Args:
+        datasets: names.
+        manifests: those of the prepared datasets, in the same order.
+        manifest: the file that is written.
+    """
+    listed = {}
+    for name, path in zip(datasets, manifests, strict=True):
+        listed[name] = {"manifest": str(path), "sha256": sha256(path)}
     write_json(manifest, {"datasets": listed, "order": list(listed)})
 
 

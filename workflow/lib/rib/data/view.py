@@ -10,28 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.config.geometry import Geometry
 from rib.config.run import ALL
 from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset
+from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN, read_split
 from rib.data.subsets import first_images, hashed, rank_within, subset
-
-
-@dataclass(frozen=True)
-class DatasetView:
-    """View of every dataset shared by the jobs of a model."""
-
-    geometry: Geometry
-    workers: int  # threads that decode encoded photos
-    budget: (
-        int | str
-    )  # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
-    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole dataset of its own
-    images_per_class: int | None
-    pretraining_size: str = (
-        ALL  # of a model pretrained here on a subset of the proxy: that subset, see `subset`
-    )
 
 
 @dataclass(frozen=True)
@@ -40,15 +24,13 @@ class DatasetFiles:
 
     name: str
     folder: Path  # output of the prepare job
-    proxy: Path | None = (
-        None  # folder of the dataset with the pretraining proxy, if this dataset shares its sources
-    )
-    split: Path | None = (
-        None  # output of the split_dataset job (protocol held_out); None for all images
-    )
-    pixels: bool = (
-        True  # whether images are opened; False for jobs that need the index and the classes only
-    )
+    # folder of the dataset with the pretraining proxy, if this dataset shares its sources
+    proxy: Path | None = None
+    # output of the split_dataset job (protocol held_out); None for all images
+    split: Path | None = None
+    # whether images are opened; False for jobs that need the index and the classes only
+    pixels: bool = True
+    workers: int = 1  # threads that decode encoded photos
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, part: str) -> PreparedDataset:
@@ -68,7 +50,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
     dataset = PreparedDataset.open(
-        files.folder, files.name, view.geometry, view.workers, files.pixels
+        files.folder, files.name, view.geometry, files.workers, files.pixels
     )
     if files.proxy:
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
@@ -80,7 +62,7 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     if view.images_per_class is None:
         dataset = subset(load_whole(files, view), view.pretraining_size, "pretrain.size")
         return dataset if files.split is None else _split(dataset, TRAIN, files.split)
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.workers)
     chosen = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     return _where(dataset, lambda source: source in chosen)
 

@@ -12,7 +12,6 @@ zero, which needs fewer steps, and pixels are clamped to the valid range.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,6 +24,7 @@ from rib.base.files import write_json
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.settings import InversionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs, in_batches
@@ -100,18 +100,6 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
     if start == NOISE:
         return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
     return torch.tensor(mean, device=like.device).view(1, 3, 1, 1).expand(like.shape).clone()
-
-
-@dataclass(frozen=True)
-class InversionSettings:
-    """Settings of the representation inversion."""
-
-    images: int  # at most, per dataset
-    steps: int
-    layer: str
-    start: str  # `noise` or `mean`
-    lr: float  # initial learning rate, in units of the pixel range
-    seed: int
 
 
 def _represent(
