@@ -1,5 +1,5 @@
-# Download published archives and check their digests. Since the content is pinned, results do not depend on the
-# download code; later jobs watch the small manifest.
+# Download published archives and check their digests. Since the content is pinned, results do not
+# depend on the download code; later jobs watch the small manifest.
 
 from rib.data.folders import listing
 from rib.data.settings import DownloadSettings

@@ -73,9 +73,9 @@ SAMPLED = (
 
 
 def network_inputs(w):
-    """Inputs of a job that passes images of its dataset, else of the target, through a run's network.
+    """Inputs of a job that passes images through a run's network, by name.
 
-    They are by name.
+    They are images of its dataset, or of the target if it has none.
     """
     return {
         **state_inputs(w),
@@ -84,7 +84,7 @@ def network_inputs(w):
 
 
 def network_settings(w):
-    """Fields of the settings of every job that passes images through a run's network, but `code`."""
+    """Fields of the settings of a job that passes images through a run's network, but `code`."""
     return {
         "parents": PARENTS[w.method],
         "algorithm": algorithm_on_loading(w.method),

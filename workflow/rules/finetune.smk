@@ -65,7 +65,10 @@ def shared_fisher_files(ending, w):
 
 
 def shared_fisher_inputs(w):
-    """Inputs of a job that trains with Fisher information from a job of its own, by name; none for other runs."""
+    """Inputs of a job that trains with Fisher information from a job of its own, by name.
+
+    Other runs have none.
+    """
     if GRID.shared_fisher(w.method) is None:
         return {}
     (manifest,) = shared_fisher_files("manifest.json", w)

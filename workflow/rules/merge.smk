@@ -21,7 +21,7 @@ ON_LOADING = {
 
 
 def algorithm_on_loading(method):
-    """File of the algorithm that makes the network of a method's run on loading; None for others."""
+    """File of the algorithm that makes the network of a method's run on loading, if any."""
     if method not in ON_LOADING:
         return None
     return local(ON_LOADING[method])
@@ -57,7 +57,8 @@ def refuse_parents():
         for parent in method.parents:
             if GRID.methods[parent].algorithm == "visual_prompt":
                 raise UserError(
-                    f"method '{name}': its parent '{parent}' trains a padding prompt; choose another."
+                    f"method '{name}': its parent '{parent}' trains a padding prompt; "
+                    "choose another."
                 )
 
 

@@ -15,7 +15,10 @@ def has_fitted_head(model):
 
 
 def fitted_on(w):
-    """Manifest of the reference dataset on which a model's head is fitted; empty for other heads."""
+    """Manifest of the reference dataset on which a model's head is fitted.
+
+    It is an empty list for other heads.
+    """
     if not has_fitted_head(w.model):
         return []
     return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model])

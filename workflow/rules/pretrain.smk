@@ -1,4 +1,5 @@
-# Pretrain models here, from random weights on part of a dataset, as their catalogue entries specify.
+# Pretrain models here, from random weights on part of a dataset, as their catalogue entries
+# specify.
 
 from rib.training.settings import PretrainingSettings
 

@@ -1,6 +1,6 @@
 # Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources or
-# have identical images, so they are split in the order of the catalogue; a later one does not change
-# splits of earlier ones.
+# have identical images, so they are split in the order of the catalogue; a later one does not
+# change splits of earlier ones.
 
 from rib.data.settings import SplitSettings
 
@@ -22,7 +22,10 @@ def split_of(geometry, dataset):
 
 
 def dataset_inputs(role, dataset, geometry):
-    """Inputs of a job that reads a dataset's images, by name; most are named after the dataset's role."""
+    """Inputs of a job that reads a dataset's images, by name.
+
+    Most names begin with the dataset's role.
+    """
     return {
         role: prepared("manifest.json", dataset, geometry),
         "watched": ancient(files_at(geometry, [dataset])),

@@ -1,5 +1,5 @@
-# Store the text tower of each open_clip model on which a method trains with texts, and the tokens of
-# these texts.
+# Store the text tower of each open_clip model on which a method trains with texts, and the tokens
+# of these texts.
 
 from rib.models.settings import TextSettings
 

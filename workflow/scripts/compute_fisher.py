@@ -1,4 +1,7 @@
-"""Compute the Fisher information of one run on its target, or of a pretrained model on its proxy."""
+"""Compute the Fisher information of one run on its target.
+
+That of a pretrained model is on the pretraining proxy.
+"""
 
 from _run import run
 

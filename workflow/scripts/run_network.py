@@ -1,4 +1,4 @@
-"""Export one run: pass one dataset's images through its network, with the function that the rule names."""
+"""Export one run, with the function that the rule names."""
 
 import pkgutil
 

@@ -1,11 +1,12 @@
 """The benchmark in Python, without Snakemake, by the functions of the workflow's jobs.
 
-`settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and checkpoints, by default the
-environment variable RIB_CACHE or else the user's cache folder. What was made with the same settings and code is not made again.
-Relative paths are resolved when a function is called; a network keeps the folders with which it was loaded.
+`settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and
+checkpoints, by default the environment variable RIB_CACHE or else the user's cache folder. What was
+made with the same settings and code is not made again. Relative paths are resolved when a function
+is called; a network keeps the folders with which it was loaded.
 
-All functions raise a UserError if an argument is of another type, a name is unknown or of another family, or a file was changed
-or can't be fetched.
+All functions raise a UserError if an argument is of another type, a name is unknown or of another
+family, or a file was changed or can't be fetched.
 """
 
 import contextlib
@@ -72,8 +73,8 @@ CHOICES = {
     "methods": [],
     "seeds": [0],
     "protocol": "paper",
+    "external": [],
 }
-CHOICES |= {"external": []}
 # Files of the outputs of stages, in folders of the cache as in those of a project.
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
@@ -97,20 +98,27 @@ RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
-    """Models of the catalogue, or those meant for a family and those of its defaults: `rib.list_models("emoji")`."""
-    if family is not None:
-        text_argument(family, "family", "a family")
+    """Models of the catalogue, or those meant for a family and those of its defaults.
+
+    Example: `rib.list_models("emoji")`.
+    """
+    if family is None:
+        return list(_catalog(_resolved(settings)).models)
+    text_argument(family, "family", "a family")
     catalog = _catalog(_resolved(settings), family)
-    usual = () if family is None else catalog.families[family].defaults["models"]
+    default_models = catalog.families[family].defaults["models"]
     return [
         name
         for name, entry in catalog.models.items()
-        if family in (None, *entry.families) or name in usual
+        if family in entry.families or name in default_models
     ]
 
 
 def list_datasets(family: str, **settings) -> list[str]:
-    """Datasets of a family on which networks are evaluated, without optional ones: `rib.list_datasets("emoji")`."""
+    """Datasets of a family on which networks are evaluated, without optional ones.
+
+    Example: `rib.list_datasets("emoji")`.
+    """
     text_argument(family, "family", "a family")
     catalog = _catalog(_resolved(settings), family)
     datasets = catalog.datasets_of(catalog.families[family], *EVALUATED)
@@ -125,8 +133,9 @@ def list_methods(**settings) -> list[str]:
 def load_model(name: str, family: str, **settings) -> nn.Module:
     """A pretrained network in evaluation mode, with a head for a family's classes.
 
-    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (input_size in pixels; mean and
-    std of each RGB channel, in 0..1), and returns logits (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
+    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing`
+    (input_size in pixels; mean and std of each RGB channel, in 0..1), and returns logits
+    (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
     """
     text_argument(name, "name", "a model")
     text_argument(family, "family", "a family")
@@ -137,8 +146,9 @@ def load_model(name: str, family: str, **settings) -> nn.Module:
 
 
 def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
-    """A dataset as a network sees it: images (n, size, size, 3) uint8, labels (n,) int64, their index and label space.
+    """A dataset as a network sees it.
 
+    It has images (n, size, size, 3) uint8, labels (n,) int64, their index and label space.
     Example: `rib.load_dataset("noto", network)`.
     """
     text_argument(name, "name", "a dataset")
@@ -149,10 +159,11 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 def finetune(
     network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings
 ) -> nn.Module:
-    """The network that a method makes of a pretrained one on a dataset, in evaluation mode; see `load_model`.
+    """The network that a method makes of a pretrained one on a dataset, in evaluation mode.
 
-    Methods that it starts from or merges are trained first. Raises a UserError if the network was changed since it was
-    loaded or is not a pretrained one, or if the method can't be used, has several networks, or diverges.
+    For the network see `load_model`. Methods that it starts from or merges are trained first.
+    Raises a UserError if the network was changed since it was loaded or is not a pretrained one, or
+    if the method can't be used, has several networks, or diverges.
     Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
     """
     text_argument(target, "target", "a dataset")
@@ -160,12 +171,11 @@ def finetune(
     whole_argument(seed, "seed")
     _refuse_arguments(settings, "family", "models")
     settings = _settings(network) | _resolved(settings)
-    known = _catalog(settings).methods
-    base = max(
-        (name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method
-    )
-    choices = {"datasets": [target], "targets": [target], "methods": [base], "seeds": [seed]}
-    stages = _Stages(settings, **choices)
+    # A method with one value of each setting is named after its entry: lora-rank4 after lora.
+    entries = _catalog(settings).methods
+    fitting_entries = [name for name in entries if f"{method}-".startswith(f"{name}-")]
+    entry = max(fitting_entries, key=len, default=method)
+    stages = _Stages(settings, datasets=[target], targets=[target], methods=[entry], seeds=[seed])
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
     stages.refuse_other_than_pretrained(network)
     run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
@@ -180,10 +190,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rows of a network on datasets: one per image, with the columns of rib.evaluation.evaluate.
 
-    The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks and attributes of this
-    moment. Nothing is kept, so each call computes. `method` and `target` name in the rows, for RI, what was done to it; a
-    network that was changed since rib made it needs them. Raises a UserError if they are missing, the network doesn't return
-    logits (N, outputs), or one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
+    The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks
+    and attributes of this moment. Nothing is kept, so each call computes. `method` and `target`
+    name in the rows, for RI, what was done to it; a network that was changed since rib made it
+    needs them. Raises a UserError if they are missing, the network doesn't return logits (N, outputs), or
+    one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     names = texts_argument(datasets, "datasets", "datasets")
     stages = _Stages(_settings(network), datasets=names)
@@ -191,33 +202,40 @@ def evaluate(
     run = stages.run_of_rows(network, _change(network, reference), method, target)
     chosen_device = device.start(stages.compute)
     _refuse_misplaced(network, chosen_device.type)
-    files = [stages.dataset(name) for name in stages.grid.datasets]
-    loaded = [view.load_dataset(dataset, stages.view, TEST) for dataset in files]
+    datasets_scored = [
+        view.load_dataset(stages.dataset(name), stages.view, TEST) for name in stages.grid.datasets
+    ]
     facts = read_json(network.files["model_folder"] / DESCRIPTION)
-    pixels = [Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in loaded]
+    inputs_of_datasets = [
+        Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in datasets_scored
+    ]
     with contextlib.ExitStack() as stack:
         if structural_difference(network, reference, NOTED) or has_global_hooks():
             # Fusing BatchNorm is known to change nothing for networks as rib builds them only.
             scored = stack.enter_context(_in_evaluation_mode(network))
         else:
             weights = network.files["states"][0].weights
-            scored = for_inference(copy.deepcopy(network).eval(), weights, pixels[0])
+            scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
         logits = _checked_logits(scored, facts["num_classes"])
         batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
-        return rows_of_networks(run, [None], [logits], loaded, pixels, batch_size).to_pandas()
+        table = rows_of_networks(
+            run, [None], [logits], datasets_scored, inputs_of_datasets, batch_size
+        )
+        return table.to_pandas()
 
 
 def robustness_improvement(
     rows: pd.DataFrame, network: nn.Module
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
+    """RI of each run, and mRI of each method, as in ri.csv and mri.csv.
 
-    RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution
-    do not count.
+    They are in percentage points, with confidence intervals. RI is the mean change of accuracy over
+    the out-of-distribution datasets other than the target; datasets in distribution do not count.
 
-    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same images; a UserError
-    names the column and the row of what is missing, of another type, out of range or there twice. The network is any of the
-    family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
+    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the
+    same images; a UserError names the column and the row of what is missing, of another type, out
+    of range or there twice. The network is any of the family, to find the datasets.
+    Example: `rib.robustness_improvement(rows, network)`.
     """
     rows = row_schema.checked_rows(rows)
     stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
@@ -231,53 +249,71 @@ def robustness_improvement(
     images_of = {name: len(objects) for name, objects in objects_of.items()}
     classes_of = {name: len(space.keys) for name, space in spaces.items()}
     row_schema.check_upper_limits(rows, images_of, classes_of)
-    counted, how = counts.count(counts.rows_of(rows), objects_of), stages.grid.config["statistics"]
-    weights = bootstrap.object_weights(counted.objects, how["replicates"], how["seed"])
-    ood = ri.ood_accuracies(counted, weights, stages.grid.ood, stages.grid.leak_free_groups())
-    return tables.ri_table(ood, how["confidence"]), tables.mri_tables(ood, how["confidence"])[0]
+    counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
+    statistics = stages.grid.config["statistics"]
+    weights = bootstrap.object_weights(
+        counts_of_runs.objects, statistics["replicates"], statistics["seed"]
+    )
+    accuracies = ri.ood_accuracies(
+        counts_of_runs, weights, stages.grid.ood, stages.grid.leak_free_groups()
+    )
+    ri_table = tables.ri_table(accuracies, statistics["confidence"])
+    mri_table = tables.mri_tables(accuracies, statistics["confidence"])[0]
+    return ri_table, mri_table
 
 
 def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
-    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>, without wildcards;
-    the settings are those of the project that differ from the family's defaults, such as catalog and image_size. Raises a
+    The run is as in the paths of its results, without wildcards:
+    <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>. The settings are those of the
+    project that differ from the family's defaults, such as catalog and image_size. Raises a
     UserError if there is no such run or it has several networks.
     Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     project = path_argument(project, "project")
     text_argument(str(run) if isinstance(run, Path) else run, "run", "a run")
     _refuse_arguments(settings, "family", "models")
-    stages_folder, named, rows = _finished_run(project, Path(run))
-    path = Path(str(named))
-    recipe = stages_folder / "merge" / path / RECIPE
-    states = run_states(named.method, recipe if recipe.is_file() else None)
-    trained = {
-        name: replace(named, **parent_of(name)) for name in states[0].weights if name != PRETRAINED
+    stages_folder, finished_run, rows = _finished_run(project, Path(run))
+    recipe = stages_folder / "merge" / str(finished_run) / RECIPE
+    states = run_states(finished_run.method, recipe if recipe.is_file() else None)
+    parents = {
+        key: replace(finished_run, **parent_of(key))
+        for key in states[0].weights
+        if key != PRETRAINED
     }
     checkpoints = {
-        name: stages_folder / f"finetune/{part}" / CHECKPOINT for name, part in trained.items()
+        key: stages_folder / "finetune" / str(parent) / CHECKPOINT
+        for key, parent in parents.items()
     }
-    model = stages_folder.parent / "models" / named.model
-    manifests = [path.with_name(MANIFEST) for path in (model / WEIGHTS, *checkpoints.values())]
-    _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
-    records = read_lock(project / LOCK)  # of models by name
-    name = next((name for name in records if parse_name(name).short == named.model), named.model)
-    stages = _Stages(
-        _resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records
+    model_folder = stages_folder.parent / "models" / finished_run.model
+    _refuse_changed(
+        model_folder / MANIFEST,
+        *(path.with_name(MANIFEST) for path in checkpoints.values()),
+        *(path.with_suffix(".manifest.json") for path in rows),
     )
-    if isinstance(merge := states[0].weights, Merge):
-        file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
-        of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
-        fisher = {
-            name: stages_folder / f"fisher/{part}" / of_images
-            for name, part in trained.items()
-            if of_images
-        }
+    records = read_lock(project / LOCK)  # of models by name
+    name = finished_run.model
+    for name_in_records in records:
+        if parse_name(name_in_records).short == finished_run.model:
+            name = name_in_records
+            break
+    family = stages_folder.parent.name
+    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]}, records)
+    merge = states[0].weights
+    if isinstance(merge, Merge):
+        algorithm = stages.grid.catalog.algorithm_file(str(merge.algorithm))
+        fisher = {}
+        if takes_fisher(algorithm):
+            file = f"{merge.settings['fisher_images']}.safetensors"
+            fisher = {
+                key: stages_folder / "fisher" / str(parent) / file
+                for key, parent in parents.items()
+            }
         _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
-        states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
+        states = [State(None, replace(merge, algorithm=algorithm, fisher=fisher))]
     table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
-    return stages.network(named, model, states, checkpoints), table
+    return stages.network(finished_run, model_folder, states, checkpoints), table
 
 
 def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
@@ -357,11 +393,16 @@ def _settings(network: nn.Module) -> dict:
 
 
 def _change(network: nn.Module, reference: nn.Module) -> str | None:
-    """A clause on what a network differs in from the reference, which it was when it was loaded; None if in nothing."""
-    if place := structural_difference(network, reference, NOTED):
-        return f"the network was changed since it was loaded ({place})"
-    if name := changed_tensor(network, reference):
-        return f"the network's weights were changed since it was loaded ('{name}')"
+    """A clause on what a network differs in from the reference, which it was when it was loaded.
+
+    It is None if they don't differ.
+    """
+    difference = structural_difference(network, reference, NOTED)
+    if difference:
+        return f"the network was changed since it was loaded ({difference})"
+    tensor = changed_tensor(network, reference)
+    if tensor:
+        return f"the network's weights were changed since it was loaded ('{tensor}')"
     if has_global_hooks():
         return (
             "the network was changed since it was loaded (torch has forward hooks of all modules)"
@@ -375,8 +416,8 @@ def _refuse_misplaced(network: nn.Module, kind: str) -> None:
     for tensor in tensors:
         if tensor.device.type != kind:
             raise UserError(
-                f"the network has tensors on {tensor.device.type}, but computes on {kind} (compute.device); call "
-                f"network.to('{kind}') first."
+                f"the network has tensors on {tensor.device.type}, but computes on {kind} "
+                f"(compute.device); call network.to('{kind}') first."
             )
     types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     if types and torch.float32 not in types:
@@ -410,8 +451,8 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
                 else f"a {type(logits).__name__}"
             )
             raise UserError(
-                f"of {len(pixels)} images the network returns {kind}; let it return logits {wanted}, as it did when "
-                "it was loaded."
+                f"of {len(pixels)} images the network returns {kind}; let it return logits "
+                f"{wanted}, as it did when it was loaded."
             )
         return logits
 
@@ -419,12 +460,12 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
 
 
 def _refuse_changed(*manifests: Path) -> None:
+    """Raise a UserError if a manifest is missing, or a file that it lists is missing or changed."""
     for manifest in manifests:
-        if (
-            changed := differing(files_of(manifest), "checking files")
-            if manifest.is_file()
-            else [manifest]
-        ):
+        changed = [manifest]
+        if manifest.is_file():
+            changed = differing(files_of(manifest), "checking files")
+        if changed:
             raise UserError(
                 f"{changed[0]} is missing or was changed; delete its folder, and make it again."
             )
@@ -434,9 +475,11 @@ class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
     def __init__(self, settings: Mapping, records: Mapping[str, dict] = NOTHING, **choices):
-        """Stages with settings (see `_resolved`), among them family and models, and choices that are arguments.
+        """Stages with settings, among them family and models.
 
         Args:
+            settings: see `_resolved`.
+            choices: settings that are arguments of functions.
             records: facts of models by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
@@ -467,21 +510,23 @@ class _Stages:
             )
         network, facts = load(model_folder, device.start(self.compute))
         network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
+        # of this project, in place of those of the published weights
         used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
-        network.preprocessing, network.run, network.settings = (
-            facts["preprocessing"] | used,
-            run,
-            self.settings,
-        )
+        network.preprocessing = facts["preprocessing"] | used
+        network.run = run
+        network.settings = self.settings
         network.files = {"model_folder": model_folder, "states": states, "checkpoints": checkpoints}
         return network
 
     def refuse_other_than_pretrained(self, network: nn.Module) -> None:
-        """Raise a UserError unless training, which starts from files, would start from the network as it is."""
+        """Raise a UserError unless training would start from the network as it is.
+
+        It starts from files.
+        """
         if network.run.method != PRETRAINED:
             raise UserError(
-                f"the network is that of {network.run}, but methods start from pretrained ones; give finetune a network "
-                "of rib.load_model."
+                f"the network is that of {network.run}, but methods start from pretrained ones; "
+                "give finetune a network of rib.load_model."
             )
         if change := _change(network, self.network(network.run, **network.files)):
             raise UserError(f"{change}; to fine-tune, load it again with rib.load_model.")
@@ -504,7 +549,8 @@ class _Stages:
         text_argument(target, "target", "the dataset that it was trained on, along with the method")
         if method == PRETRAINED or not presentable(method):
             raise UserError(
-                f"'method' is {show(method)}, which can't be the name of what was done; choose another."
+                f"'method' is {show(method)}, which can't be the name of what was done; "
+                "choose another."
             )
         known_name(
             target,

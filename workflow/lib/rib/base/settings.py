@@ -25,7 +25,8 @@ class Settings(BaseModel):
 
 # Several texts; a rule may give a list of them.
 Texts = Annotated[tuple[str, ...], Strict(False)]
-# Settings of an algorithm or a layout, which are checked against its signature (rib.config.settings).
+# Settings of an algorithm or a layout, which are checked against its signature by
+# rib.config.settings.
 FreeSettings = dict[str, JsonValue]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -1,4 +1,7 @@
-"""Evaluation of one run on one evaluation group: one row per image, from which all results are computed."""
+"""Evaluation of one run on one evaluation group: one row per image.
+
+All results are computed from these rows.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

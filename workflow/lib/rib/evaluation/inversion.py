@@ -1,8 +1,8 @@
 """Shared invariances of two networks (STIR).
 
-For a reference network m1 and an image x, representation inversion searches for an image x' with m1(x') = m1(x),
-starting from noise. STIR(m2 | m1) is the CKA of m2's features of the images and of their inversions: 1 if m2 can't
-distinguish them either, 0 if they are unrelated to m2.
+For a reference network m1 and an image x, representation inversion searches for an image x' with
+m1(x') = m1(x), starting from noise. STIR(m2 | m1) is the CKA of m2's features of the images and of
+their inversions: 1 if m2 can't distinguish them either, 0 if they are unrelated to m2.
 
 Source: Nanda et al. 2022 (arXiv 2206.11939, section 3). As in the authors' code
 (github.com/nvedant07/STIR, stir/stir.py and stir/attack/losses.py), the loss is the distance
@@ -48,7 +48,9 @@ def invert(
     lr: float,
     progress: Progress,
 ) -> tuple[Tensor, Tensor]:
-    """Images with given features, found by gradient descent on pixels, independently for each image.
+    """Images with given features, found by gradient descent on pixels.
+
+    They are independent of each other.
 
     Args:
         wanted: features (N, d).

@@ -1,4 +1,7 @@
-"""Selection of merges on held-out target images: WiSE-FT's alpha, the ingredients of a greedy soup."""
+"""Selection of merges on held-out target images.
+
+Examples are WiSE-FT's alpha and the ingredients of a greedy soup.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

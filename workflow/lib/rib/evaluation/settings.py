@@ -1,4 +1,4 @@
-"""Settings of the stages that merge weights and pass images through the network of a run. No torch."""
+"""Settings of the stages that merge weights and use the networks of runs. No torch."""
 
 from typing import Literal
 

@@ -131,14 +131,19 @@ def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn
 
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
-    """Check that the stored weights give finite logits, bit-identical to those of the published weights."""
+    """Check that the stored weights give the same logits as the published ones.
+
+    Raises:
+        UserError: they are not bit-identical, or not finite.
+    """
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model(image)
         model.load_state_dict(safetensors.torch.load_file(weights), strict=True)
-        found = model(image)
-    if not torch.equal(expected, found) or not expected.isfinite().all():
+        logits = model(image)
+    if not torch.equal(expected, logits) or not expected.isfinite().all():
         raise UserError(
-            f"{name}: the stored weights don't give the published weights' logits; don't use this model."
+            f"{name}: the stored weights don't give the published weights' logits; "
+            "don't use this model."
         )
     log.info("%s: %d tensors stored, same logits as published", name, len(model.state_dict()))

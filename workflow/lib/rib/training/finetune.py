@@ -214,7 +214,9 @@ def set_up(method: FineTuning, task: Task, run: Run, checkpointing: bool) -> Non
 
 
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
-    """Switch on the network's own gradient checkpointing: the backward pass computes activations again.
+    """Switch on the network's own gradient checkpointing.
+
+    The backward pass then computes activations again.
 
     Raises:
         ValueError: the network has none, or the method would update BatchNorm statistics in both
@@ -223,7 +225,8 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
     has_batch_norm = any(isinstance(layer, BATCH_NORM) for layer in model.modules())
     if method.batch_norm == "train" and has_batch_norm:
         raise ValueError(
-            "BatchNorm statistics would be updated twice; set compute.gradient_checkpointing to false"
+            "BatchNorm statistics would be updated twice; "
+            "set compute.gradient_checkpointing to false"
         )
     with suppress(AttributeError, AssertionError):
         getattr(model, "visual", model).set_grad_checkpointing()
@@ -405,7 +408,10 @@ def _refuse_partial_batches(
 
 
 def _steps_of_snapshots(steps: int, snapshots: Sequence[Path]) -> dict[Path, int]:
-    """The step after which each snapshot is kept, counted from 1: at equal distances, rounded up."""
+    """The step after which each snapshot is kept, counted from 1.
+
+    They are at equal distances, rounded up.
+    """
     number_of_snapshots = len(snapshots)
     steps_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):

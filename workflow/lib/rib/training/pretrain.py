@@ -1,4 +1,6 @@
-"""Pretraining of a small network from random weights, for controlled comparisons of the pretraining set size.
+"""Pretraining of a small network from random weights.
+
+It is for controlled comparisons of the size of the pretraining set.
 
 The training loop is that of fine-tuning (rib.training.finetune): SGD with momentum, linear warm-up
 then cosine to zero, no augmentation, the last epoch kept. All weights train, and the BatchNorm

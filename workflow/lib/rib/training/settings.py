@@ -79,7 +79,7 @@ class FineTuningSettings(Settings):
 class PretrainingSettings(Settings):
     """What a model that is pretrained here depends on, besides its datasets."""
 
-    # facts of the model's catalogue entry (rib.config.grid), of which `pretrain` is how it is trained
+    # facts of the model's catalogue entry (rib.config.grid); `pretrain` is how it is trained
     entry: dict[str, JsonValue]
     num_classes: int  # outputs of the network
     view: DatasetView  # the part of the datasets that is used

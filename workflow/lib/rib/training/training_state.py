@@ -118,7 +118,8 @@ def _write(state: Mapping, path: Path) -> None:
     """Write a state with torch.
 
     Raises:
-        OSError: the file can't be written; unlike torch's own error, it says why and names the path.
+        OSError: the file can't be written; unlike torch's own error, it says why and names the
+            path.
     """
     try:
         with open(path, "wb") as file:
