@@ -50,16 +50,12 @@ KERNELS = {
     "mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20,
     "runtime": 120,
 }
+COMPARED_METHODS = {run.method for run in COMPARED}
+COMPARED_TARGETS = {run.target for run in COMPARED}
 COMPARED_SETTINGS = {
     "models": MODEL_LABELS,
-    "methods": {
-        name: METHOD_STYLES[name] for name in SHOWN if name in {run.method for run in COMPARED}
-    },
-    "targets": {
-        name: label
-        for name, label in TARGET_LABELS.items()
-        if name in {run.target for run in COMPARED}
-    },
+    "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in COMPARED_METHODS},
+    "targets": {name: label for name, label in TARGET_LABELS.items() if name in COMPARED_TARGETS},
     "confidence": CONFIDENCE,
 }
 # Methods with one state; curves and ensembles have several.
