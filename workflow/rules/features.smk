@@ -63,9 +63,8 @@ ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")
 MEGABYTES_OF_A_NETWORK = 4000
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
-SAMPLED = (
-    "sampled"  # labels of which Fisher information is computed, unless its file says otherwise
-)
+# Labels of which Fisher information is computed, unless its file says otherwise.
+SAMPLED = "sampled"
 
 
 def network_inputs(w):
