@@ -301,8 +301,8 @@ def folders(network, small, tmp_path_factory):
 
 
 RUN_OF_JOB = Run("net", "set", "ft", "all", 5)
-INPUTS = ("reference", "start", "text_folder", "shared_fisher")
-SETTINGS = ("training", "compute")
+INPUTS = ("target", "reference", "start", "text_folder", "shared_fisher")
+SETTINGS = ("training", "view", "compute")
 OUTPUTS = ("rescue", "snapshots")
 
 
@@ -325,15 +325,17 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **more):
         run=run,
         inputs=FineTuningInputs(
             model_folder=folders["model"],
-            target=DatasetFiles("set", folders["target"]),
-            **{name: more[name] for name in INPUTS if name in more},
+            **{
+                "target": DatasetFiles("set", folders["target"]),
+                **{name: more[name] for name in INPUTS if name in more},
+            },
         ),
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
             settings=settings or {"lr": 0.02},
             parents=[],
             training=more.get("training", FULL),
-            view=VIEW,
+            view=more.get("view", VIEW),
             compute=more.get("compute", COMPUTE),
             code=CODE,
         ),

@@ -69,8 +69,8 @@ def trained(folders, out, test="others", **how):
     """What a job does; returns model.json."""
     out.mkdir(exist_ok=True)
     pretrain(
-        dataset=DatasetFiles("photos", folders["photos"]),
-        test=DatasetFiles(test, folders[test]),
+        dataset=DatasetFiles(HOW["dataset"], folders["photos"]),
+        test=DatasetFiles(HOW["test"], folders[test]),
         settings=PretrainingSettings(
             entry={**ENTRY, "pretrain": {**HOW, **how}},
             num_classes=1000,
