@@ -1,6 +1,6 @@
 """What scripts of several stages build from inputs of their rules.
 
-It is imported after the job has begun (see rib.jobs.script.run), since it imports large libraries.
+It is imported after `_run`, which says where the library is.
 """
 
 from collections.abc import Iterable

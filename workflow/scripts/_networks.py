@@ -1,6 +1,6 @@
 """What scripts that load the networks of a run build from inputs of their rules.
 
-It is imported after the job has begun (see rib.jobs.script.run), since it imports large libraries.
+It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
 """
 
 from _inputs import checkpoints_of, folder_of, optional_path, paths
