@@ -351,8 +351,7 @@ def train(
     method.steps = steps
     steps_per_epoch = training.steps_per_epoch(images)
     trainable = dict(method.trainable())
-    for name, parameter in method.model.named_parameters():
-        parameter.requires_grad_(name in trainable)
+    _require_gradients_of(method.model, trainable)
     optimizer = make_optimizer(method, training, device)
     method.train_mode()
     devices.compiled(method.model)
@@ -372,15 +371,11 @@ def train(
         batches = epoch_batches(images, training.batch_size, run.seed, epoch)
         batches = batches[: steps - epoch * steps_per_epoch]
         for batch in batches[len(sums) :]:
-            for group in optimizer.param_groups:
-                group["lr"] = rates[method.step] * group.get("lr_scale", 1.0)
+            _set_learning_rate(optimizer, rates[method.step])
             sums.append(_take_step(method, optimizer, batch, training) * len(batch))
             method.step += 1
             progress.update(len(batch))
-            for path, step_of_snapshot in steps_of_snapshots.items():
-                if step_of_snapshot == method.step:
-                    changed = method.state_delta(pretrained)
-                    safetensors.torch.save_file(xor_compress(changed, pretrained), path)
+            _save_snapshots(method, pretrained, steps_of_snapshots)
             state.save_if_due(epoch, len(sums), history, sums, good)
         sums_of_steps = torch.stack(sums)
         good = _finite_changes(method, pretrained, sums_of_steps[:, :-1], epoch, run, good)
@@ -418,6 +413,28 @@ def _steps_of_snapshots(steps: int, snapshots: Sequence[Path]) -> dict[Path, int
         # In whole numbers, which are exact.
         steps_of_snapshots[path] = -(-steps * number // number_of_snapshots)
     return steps_of_snapshots
+
+
+def _save_snapshots(
+    method: FineTuning, pretrained: Mapping[str, Tensor], steps_of_snapshots: Mapping[Path, int]
+) -> None:
+    """Write the checkpoints that are kept after the step that was just taken."""
+    for path, step in steps_of_snapshots.items():
+        if step == method.step:
+            changed = method.state_delta(pretrained)
+            safetensors.torch.save_file(xor_compress(changed, pretrained), path)
+
+
+def _require_gradients_of(model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> None:
+    """Let those parameters of a network require gradients that are trained, and no others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+
+
+def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters, times the scale that some groups have."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def _finite_changes(
