@@ -16,11 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import date
 from functools import cache, partial
 from pathlib import Path
 from timeit import timeit
+
+from tiny.changed import replace
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
@@ -426,7 +427,7 @@ def main() -> None:
     )
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    devices.start(ComputeSettings("cpu", 1))
+    devices.start(ComputeSettings(device="cpu", threads=1))
     if chosen.child:
         child(chosen.child[0], int(chosen.child[1]), Path(chosen.child[2]))
         return

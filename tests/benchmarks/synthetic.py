@@ -1,6 +1,5 @@
 """Input of the benchmarks: a network with random weights and datasets of noise."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from tiny import training
+from tiny.changed import replace
 
 ARCHITECTURE, SIDE = "tf_efficientnet_lite0", 96
 KEYS = tuple(map(str, range(200)))

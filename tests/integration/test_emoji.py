@@ -11,11 +11,12 @@ from rib.base.files import read_json
 from rib.config.label_space import read_table
 from rib.data.archives import archive_members
 from rib.data.prepared import PreparedDataset
-from rib.models.convert import convert
+from rib.models.convert import ModelOutput, convert
 from rib.models.network import load
+from rib.models.settings import ConversionSettings
 from tiny.project import ROOT
 from tiny.published import CATALOG, fetched, made
-from tiny.training import COMPUTE, CPU
+from tiny.training import CODE, COMPUTE, CPU
 
 pytestmark = pytest.mark.thorough
 
@@ -157,15 +158,19 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
     archive = fetched(entry, folder)
     convert(
         archives=[archive],
-        entry=vars(entry),
-        head=entry.head,
-        num_classes=1000,
-        class_names=None,
         reference=None,
-        view=None,
-        compute=COMPUTE,
-        weights=converted / "weights.safetensors",
-        description=converted / "model.json",
+        settings=ConversionSettings(
+            entry=vars(entry),
+            head=entry.head,
+            num_classes=1000,
+            class_names=None,
+            view=None,
+            compute=COMPUTE,
+            code=CODE,
+        ),
+        output=ModelOutput(
+            weights=converted / "weights.safetensors", description=converted / "model.json"
+        ),
     )
     model, facts = load(converted, CPU)
     assert facts["preprocessing"] == entry.preprocessing

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +21,7 @@ from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
+from tiny.changed import replace
 from tiny.photos import (
     GEOMETRY,
     INDICES,

@@ -28,7 +28,7 @@ RULE = re.compile(r"^( *)(?:use )?(?:rule|checkpoint)\b.*:$")
 SECTION = re.compile(r"^( +)(\w+):$")
 DIRECTIVE = re.compile(r"^( *)(?:include|configfile|report|wildcard_constraints|localrules)\s*:")
 # Functions that take files of a digest, and the number of arguments before these.
-DIGESTS = {"digest": 1, "loading_settings": 2}
+DIGESTS = {"digest": 1}
 # `**{}` and `*[]` give nothing wherever an entry or an argument may stand.
 NO_ENTRY, NO_ARGUMENT, EMPTY = "**{}", "*[]", "[]"
 Definition = ast.FunctionDef | ast.Assign
@@ -181,16 +181,23 @@ def _of_input_definition(file: RuleFile, definition: Definition) -> Iterator[Mut
 def _of_settings(
     file: RuleFile, node: ast.AST, known: Mapping[str, Definition]
 ) -> Iterator[Mutant]:
-    """Each setting left out, of dicts and of calls of functions that the rules define."""
+    """Each setting left out, of dicts, of settings of stages, and of calls of functions of rules."""
     for part in ast.walk(node):
         for key, value in _entries(part):
             if key is None:
                 yield _mutant(file, value, value, "{}")
             else:
                 yield _mutant(file, key, value, NO_ENTRY)
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in known:
+        if isinstance(part, ast.Call) and _takes_settings(part, known):
             for keyword in part.keywords:
                 yield _mutant(file, keyword, keyword, NO_ENTRY)
+
+
+def _takes_settings(call: ast.Call, known: Mapping[str, Definition]) -> bool:
+    """Whether a call is one of a function of the rules, or builds the settings of a stage."""
+    if not isinstance(call.func, ast.Name):
+        return False
+    return call.func.id in known or call.func.id.endswith("Settings")
 
 
 def _of_digests(file: RuleFile, node: ast.AST) -> Iterator[Mutant]:

@@ -89,7 +89,7 @@ def _made(methods, datasets, targets, config, model) -> Path:
         indexes=[folder / "index.parquet" for folder in prepared],
         manifests=manifests,
         datasets=[DatasetFiles(folder.parts[-2], folder) for folder in prepared],
-        view=DatasetView(None, 1, "all", None),
+        view=DatasetView(geometry=None, budget="all", images_per_class=None),
         fit=cfg["fit"],
         outputs=outputs,
         **SETTINGS,

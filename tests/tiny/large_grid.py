@@ -93,7 +93,7 @@ def write_tables(folder: Path) -> None:
         **of_rows,
         manifests=[path.with_suffix(".manifest.json") for path in rows],
         datasets=[DatasetFiles(path.parent.name, path, pixels=False) for path in prepared],
-        view=DatasetView(None, 1, "all", None),
+        view=DatasetView(geometry=None, budget="all", images_per_class=None),
         fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
         outputs=outputs,
     )

@@ -1,7 +1,6 @@
 """A method on a small network: training, and what must hold afterwards."""
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +14,7 @@ from rib.methods.base import Task
 from rib.models.checkpoint import apply
 from rib.training.finetune import train
 from tiny import training
+from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import CPU, RUN, images_of, settings_of
 

@@ -19,8 +19,8 @@ from rib.base.files import sha256
 from rib.base.plugins import LIBRARY
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace, imagenet_wnids
-from rib.data.images import DatasetSource
-from rib.data.prepare import prepare
+from rib.data.prepare import PreparationOutput, prepare
+from rib.data.settings import PreparationSettings
 
 GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 WNIDS = imagenet_wnids()
@@ -174,32 +174,35 @@ def prepare_into(
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder."""
-    names = {
-        "images": "images.npy",
-        "index": "index.parquet",
-        "classes": "classes.json",
-        "manifest": "manifest.json",
-    }
-    outputs = {key: folder / name for key, name in names.items()}
-    dataset = DatasetSource(
+    prepare(
         name="set",
         archives=archives,
-        space=space or space_of(INDICES),
-        geometry=GEOMETRY,
-        source_group=source_group,
-        icons=icons or {},
-        exclude=exclude,
-    )
-    prepare(
-        dataset=dataset,
-        digests=[f"sha256:{sha256(path)}" for path in archives],
-        layout=str(LIBRARY / "data/layouts" / f"{layout}.py"),
-        settings=settings,
-        storage=storage,
-        classes_per_dataset=classes_per_dataset,
-        expected=expected,
-        about=about,
+        settings=PreparationSettings(
+            digests=tuple(f"sha256:{sha256(path)}" for path in archives),
+            layout=str(LIBRARY / "data/layouts" / f"{layout}.py"),
+            settings=settings,
+            source_group=source_group,
+            icons=icons or {},
+            exclude=exclude,
+            space=space or space_of(INDICES),
+            classes_per_dataset=classes_per_dataset,
+            storage=storage,
+            geometry=GEOMETRY,
+            expected=expected,
+            about=about,
+            code="of no rule",
+        ),
         corrupt_allowed=corrupt_allowed,
         workers=workers,
-        **outputs,
+        output=prepared_files(folder),
+    )
+
+
+def prepared_files(folder: Path) -> PreparationOutput:
+    """The files of a prepared dataset in a folder."""
+    return PreparationOutput(
+        images=folder / "images.npy",
+        index=folder / "index.parquet",
+        classes=folder / "classes.json",
+        manifest=folder / "manifest.json",
     )

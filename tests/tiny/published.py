@@ -5,17 +5,12 @@ from pathlib import Path
 from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.data.download import download
-from rib.data.images import DatasetSource
 from rib.data.prepare import prepare
+from rib.data.settings import PreparationSettings
+from tiny.photos import prepared_files
 from tiny.project import ROOT
 
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-FILES = {
-    "images": "images.npy",
-    "index": "index.parquet",
-    "classes": "classes.json",
-    "manifest": "manifest.json",
-}
 
 
 def fetched(entry, folder: Path) -> Path:
@@ -32,19 +27,26 @@ def made(name: str, folder: Path, archive: Path, side: int) -> Path:
     """A dataset prepared in a new folder."""
     entry = CATALOG.datasets[name]
     folder.mkdir(parents=True)
-    space, geometry = CATALOG.label_space(entry), Geometry(side, 1.0, "bicubic")
-    more = (entry.source_group, CATALOG.icons(entry), sorted(entry.exclude))
     prepare(
-        dataset=DatasetSource(name, [archive], space, geometry, *more),
-        digests=[entry.sources[0]["digest"]],
-        layout=CATALOG.layout_file(entry.layout),
-        settings=entry.settings,
-        storage=entry.storage,
-        classes_per_dataset=CATALOG.families[entry.family].classes_per_dataset,
-        expected=entry.images,
-        about=entry.about_images,
+        name=name,
+        archives=[archive],
+        settings=PreparationSettings(
+            digests=(entry.sources[0]["digest"],),
+            layout=str(CATALOG.layout_file(entry.layout)),
+            settings=entry.settings,
+            source_group=entry.source_group,
+            icons=CATALOG.icons(entry),
+            exclude=sorted(entry.exclude),
+            space=CATALOG.label_space(entry),
+            classes_per_dataset=CATALOG.families[entry.family].classes_per_dataset,
+            storage=entry.storage,
+            geometry=Geometry(side, 1.0, "bicubic"),
+            expected=entry.images,
+            about=entry.about_images,
+            code="of no rule",
+        ),
         corrupt_allowed=0,
         workers=1,
-        **{part: folder / file for part, file in FILES.items()},
+        output=prepared_files(folder),
     )
     return folder

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +26,7 @@ from rib.models.device import ComputeSettings
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
 from rib.training.settings import TrainingSettings
+from tiny.changed import replace
 
 CPU = torch.device("cpu")
 HALF = [0.5] * 3
@@ -42,8 +42,9 @@ TRAINING = TrainingSettings(
 RUN = Run("m", "t", "x", ALL, 0)
 SPACE = LabelSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-VIEW = DatasetView(Geometry(32, 1.0, "bicubic"), workers=1, budget=ALL, images_per_class=None)
-COMPUTE = ComputeSettings("cpu", threads=1)
+VIEW = DatasetView(geometry=Geometry(32, 1.0, "bicubic"), budget=ALL, images_per_class=None)
+COMPUTE = ComputeSettings(device="cpu", threads=1)
+CODE = "of no rule"  # in place of the digest of a stage's code
 FINE_TUNED = (State(None, {"ft": 1.0}),)  # the states of a run of method ft
 
 

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from rib.methods.lwf import LearningWithoutForgetting
 from rib.models.augmentation import Augmentation
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
+from tiny.changed import replace
 from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
 
 ALL = ["flip", "crop", "randaugment"]

@@ -98,6 +98,8 @@ MODULES = {
     """),
     "scripts/s.py": "from _run import arguments, run\nfrom rib import a\nfrom rib.reporting.page import x\n",
     "scripts/t.py": "from _run import recursive\n",
+    "scripts/_inputs.py": "from rib.unused import x\n\n\ndef paths():\n    return x\n",
+    "scripts/u.py": "from _inputs import paths\n",
     "page.jinja": "{# comment #} text\nimport rib.unused\n",
 }
 USED = {
@@ -175,6 +177,14 @@ def test_of_what_scripts_share_the_functions_count_that_a_script_imports_and_tho
     shared = MODULES["scripts/_run.py"]
     before, after = digests("a", shared), digests("b", shared.replace(old, new))
     assert old in shared and {name for name in "st" if before[name] != after[name]} == changed
+
+
+def test_another_module_beside_a_script_counts_whole_with_what_it_imports(library):
+    root = library("a")
+    units = dict(code_digest.closure(root / "scripts/u.py"))
+    assert units[root / "scripts/_inputs.py"] is None
+    assert root / "rib/unused.py" in units
+    assert root / "scripts/_inputs.py" not in dict(code_digest.closure(root / "scripts/s.py"))
 
 
 def test_modules_that_a_shared_function_imports_count_where_it_does(library):

@@ -1,7 +1,6 @@
 """SPD, FTP and DiGraP: steps against their equations in plain loops, and what must hold of them in training."""
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +12,7 @@ from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ft import FullFineTuning
 from rib.methods.ftp import FastTrainableProjection
 from rib.methods.spd import SelectiveProjectionDecay
+from tiny.changed import replace
 from tiny.tiers import examples
 from tiny.training import TRAINING, trained
 

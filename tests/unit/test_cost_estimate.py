@@ -7,10 +7,13 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
+from rib.base.settings import from_params, to_params
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
+from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.reporting.cost_estimate import count_jobs, lines, plan
+from rib.training.settings import TrainingSettings
 from tiny.records import FACTS
 
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
@@ -184,7 +187,9 @@ def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
     """As in a clone of a shared project, before results are pulled."""
     _, chosen = estimate(reference="none")
     run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net"), chosen.evaluation_groups()
-    trained = record(20.0, view=view, training=chosen.training("ft"))
+    view = to_params(from_params(DatasetView, view))
+    training = to_params(from_params(TrainingSettings, chosen.training("ft")))
+    trained = record(20.0, view=view, training=training)
     evaluated = record(3.0, view=view)
     provenance.save(
         {

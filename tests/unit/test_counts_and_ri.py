@@ -83,7 +83,11 @@ def prepared(folder):
     """The arguments of `grid_tables` that say what the rows are of."""
     indexes = sorted(folder.glob("prepare/*/*/index.parquet"))
     datasets = [DatasetFiles(path.parts[-3], path.parent, pixels=False) for path in indexes]
-    return {"indexes": indexes, "datasets": datasets, "view": DatasetView(None, 1, "all", None)}
+    return {
+        "indexes": indexes,
+        "datasets": datasets,
+        "view": DatasetView(geometry=None, budget="all", images_per_class=None),
+    }
 
 
 @pytest.fixture
@@ -451,7 +455,7 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replica
 def seen_by(folder, rows):
     """Whether each row is of a class whose outputs a class of the run's training images shares, by target and size."""
     found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
-    view = DatasetView(None, 1, "all", None)
+    view = DatasetView(geometry=None, budget="all", images_per_class=None)
     for target, size in (
         rows[rows["method"] != "pretrained"][["target", "size"]].drop_duplicates().to_numpy()
     ):

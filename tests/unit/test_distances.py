@@ -2,7 +2,6 @@
 
 import itertools
 import lzma
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +22,7 @@ from rib.data.splits import TEST
 from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset
+from tiny.changed import replace
 from tiny.tables import write
 from tiny.training import SPACE, VIEW, prepared_folder, rows_of, split_file
 

@@ -1,7 +1,6 @@
 """Rows of evaluation against scores written out by hand."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +17,15 @@ from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
-from rib.evaluation.evaluate import ENCODING, _rows, evaluate
-from rib.evaluation.recipes import State
+from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate
+from rib.evaluation.recipes import RunNetworks, State
 from rib.evaluation.score import _summary, score
+from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.inputs import Inputs
+from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     FINE_TUNED,
@@ -240,19 +242,18 @@ def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
     out.mkdir(exist_ok=True)
     evaluate(
         run=run,
-        states=states,
-        checkpoints={"ft": folders["ft"]},
+        networks=RunNetworks(
+            model_folder=folders["model"], states=states, checkpoints={"ft": folders["ft"]}
+        ),
         manifests=[folders["ft_manifest"]],
-        model_folder=folders["model"],
         datasets=[
             DatasetFiles(name, folder, **{key: paths.get(name) for key, paths in files.items()})
             for name, folder in folders["datasets"].items()
         ],
-        view=view,
-        batch_size=4,
-        compute=COMPUTE,
-        rows=out / "rows.parquet",
-        manifest=out / "manifest.json",
+        settings=EvaluationSettings(
+            view=view, batch_size=4, compute=COMPUTE, excludes_proxy=[], split=[], code=CODE
+        ),
+        output=EvaluationOutput(rows=out / "rows.parquet", manifest=out / "manifest.json"),
     )
     return pq.read_table(out / "rows.parquet")
 

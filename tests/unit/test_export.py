@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -31,6 +30,7 @@ from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
 from tiny.architectures import ARCHITECTURES, Architecture, cases
+from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import (
     COMPUTE,

@@ -20,10 +20,12 @@ from rib.data.view import DatasetFiles
 from rib.methods.external import External
 from rib.models.checkpoint import apply, xor_decompress
 from rib.models.network import build, load
-from rib.training.finetune import finetune
+from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
+from rib.training.settings import FineTuningSettings
 from tiny.grids import grid
 from tiny.project import ROOT
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     VIEW,
@@ -280,18 +282,17 @@ def job(folder, model, target, *files):
     of = {"library": "timm", "architecture": "test_resnet", "arguments": {}}
     finetune(
         run=Run("net", "set", "theirs", "all", 0),
-        model_folder=model,
-        target=target,
-        reference=None,
-        view=VIEW,
-        start={},
-        algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
-        settings={"run": "net/set/theirs/all/0", "files": versions(*files), "model": of},
-        training=None,
-        compute=COMPUTE,
-        rescue=folder / "rescue",
-        saved=folder / "saved",
-        **paths,
+        inputs=FineTuningInputs(model_folder=model, target=target),
+        settings=FineTuningSettings(
+            algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
+            settings={"run": "net/set/theirs/all/0", "files": versions(*files), "model": of},
+            parents=[],
+            training=None,
+            view=VIEW,
+            compute=COMPUTE,
+            code=CODE,
+        ),
+        output=FineTuningOutput(rescue=folder / "rescue", saved=folder / "saved", **paths),
     )
     return paths
 

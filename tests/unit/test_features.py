@@ -1,7 +1,6 @@
 """Features are what the network computes: the head on them gives its logits, for every kind of network."""
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +25,7 @@ from rib.models import device as devices
 from rib.models.inputs import Inputs
 from rib.models.network import OpenClipClassifier
 from rib.models.padding_prompt import PaddingPrompt
+from tiny.changed import replace
 from tiny.training import (
     COMPUTE,
     CPU,

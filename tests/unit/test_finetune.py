@@ -4,7 +4,6 @@ import copy
 import csv
 import logging
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,9 +27,17 @@ from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
 from rib.training import finetune
-from rib.training.finetune import DivergenceError, epoch_batches, train
-from rib.training.settings import learning_rates
+from rib.training.finetune import (
+    DivergenceError,
+    FineTuningInputs,
+    FineTuningOutput,
+    epoch_batches,
+    train,
+)
+from rib.training.settings import FineTuningSettings, learning_rates
+from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -208,13 +215,13 @@ def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, targ
 
 def diverging(monkeypatch, at):
     """Let the loss of one step, counted from 1, be no number."""
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         done.append(1)
         return step(*arguments) * (float("nan") if len(done) == at else 1)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
 
 
 @pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2), (5, 2)])
@@ -250,7 +257,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
 ):
     caplog.set_level(logging.INFO, "rib")
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         done.append(1)
@@ -258,7 +265,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
 
     def begin():
         method = FullFineTuning(lr=0.01)
@@ -271,7 +278,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
     history, _ = begin()
     assert [(n, total) for _, n, total, _ in progress()] == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
     assert "epoch 0, step 2" in caplog.text and "epoch 1, step 1" in caplog.text
-    monkeypatch.setattr(finetune, "_step", step)
+    monkeypatch.setattr(finetune, "_take_step", step)
     assert history == trained(FullFineTuning(lr=0.01), network, target, FULL)[1]
 
 
@@ -293,8 +300,18 @@ def folders(network, small, tmp_path_factory):
     }
 
 
-def job(folders, out, algorithm="ft", settings=None, **changes):
-    """Run `finetune`; the files that it writes, by name."""
+RUN_OF_JOB = Run("net", "set", "ft", "all", 5)
+INPUTS = ("target", "reference", "start", "text_folder", "shared_fisher")
+SETTINGS = ("training", "view", "compute")
+OUTPUTS = ("rescue", "snapshots")
+
+
+def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **more):
+    """Run `finetune`; the files that it writes, by name.
+
+    Args:
+        more: fields of its inputs, settings and output.
+    """
     out.mkdir(exist_ok=True)
     files = {
         "checkpoint": "checkpoint.safetensors",
@@ -302,20 +319,28 @@ def job(folders, out, algorithm="ft", settings=None, **changes):
         "manifest": "manifest.json",
     }
     files |= {"saved": "state.pt", "rescue": "logs/rescued.safetensors"}
-    arguments = {
-        "run": Run("net", "set", "ft", "all", 5),
-        "model_folder": folders["model"],
-        "target": DatasetFiles("set", folders["target"]),
-        "reference": None,
-        "view": VIEW,
-        "start": {},
-        "algorithm": str(LIBRARY / f"methods/{algorithm}.py"),
-        "settings": settings or {"lr": 0.02},
-        "training": FULL,
-        "compute": COMPUTE,
-    }
     paths = {name: out / file for name, file in files.items()}
-    finetune.finetune(**{**arguments, **paths, **changes})
+    assert more.keys() <= {*INPUTS, *SETTINGS, *OUTPUTS}
+    finetune.finetune(
+        run=run,
+        inputs=FineTuningInputs(
+            model_folder=folders["model"],
+            **{
+                "target": DatasetFiles("set", folders["target"]),
+                **{name: more[name] for name in INPUTS if name in more},
+            },
+        ),
+        settings=FineTuningSettings(
+            algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
+            settings=settings or {"lr": 0.02},
+            parents=[],
+            training=more.get("training", FULL),
+            view=more.get("view", VIEW),
+            compute=more.get("compute", COMPUTE),
+            code=CODE,
+        ),
+        output=FineTuningOutput(**paths | {name: more[name] for name in OUTPUTS if name in more}),
+    )
     return paths
 
 

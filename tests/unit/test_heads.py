@@ -19,10 +19,11 @@ from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
 from rib.data.view import DatasetFiles
 from rib.models import heads
-from rib.models.convert import convert
+from rib.models.convert import ModelOutput, convert
 from rib.models.heads import TOKENIZER_OPTIONS, load_tokenizer
 from rib.models.network import load
-from tiny.training import COMPUTE, CPU, VIEW, prepared_folder
+from rib.models.settings import ConversionSettings
+from tiny.training import CODE, COMPUTE, CPU, VIEW, prepared_folder
 
 open_clip = pytest.importorskip("open_clip")
 SIDE = 32
@@ -84,15 +85,19 @@ def entry(library, architecture, archive):
 def converted(folder, archive, described, head, num_classes, names=None, reference=None):
     convert(
         archives=[archive],
-        entry=described,
-        head=head,
-        num_classes=num_classes,
-        class_names=names,
         reference=reference and DatasetFiles("reference", reference),
-        view=VIEW,
-        compute=COMPUTE,
-        weights=folder / "weights.safetensors",
-        description=folder / "model.json",
+        settings=ConversionSettings(
+            entry=described,
+            head=head,
+            num_classes=num_classes,
+            class_names=names,
+            view=VIEW,
+            compute=COMPUTE,
+            code=CODE,
+        ),
+        output=ModelOutput(
+            weights=folder / "weights.safetensors", description=folder / "model.json"
+        ),
     )
     return load(folder, CPU)[0]
 

@@ -1,7 +1,6 @@
 """LDIFS against its authors' form written out, and against full fine-tuning where it has no weight."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from rib.methods.ldifs import FeatureDistance, with_unit_channels
 from rib.models.augmentation import Augmentation
 from rib.models.token_features import token_features
 from tiny.architectures import ARCHITECTURES
+from tiny.changed import replace
 from tiny.methods import CATALOG
 from tiny.tiers import first
 from tiny.training import TRAINING, normalised, random_images, task_of, trained, trained_by_hand

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import math
 from collections import OrderedDict
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.recipes import State, run_states, write_recipe
 from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.settings import MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
@@ -36,7 +36,9 @@ from rib.models.merge import Merge
 from rib.models.network import load
 from rib.models.state import network_in_state
 from rib.training.finetune import train
+from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -528,12 +530,10 @@ def test_a_recipe_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
         {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]},
     )
     write_recipe(
-        algorithm="any/where/mine.py",
-        manifests=[manifest],
-        recipe=recipe,
-        form=form,
         run=run,
-        **known,
+        manifests=[manifest],
+        settings=MergeSettings(algorithm="any/where/mine.py", form=form, code=CODE, **known),
+        recipe=recipe,
     )
     made = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **known}
     assert read_json(recipe)["states"] == [{"alpha": None, "merge": made}]

@@ -17,9 +17,11 @@ from rib.analysis.over_targets import over_targets_table
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.recipes import store_recipe, write_recipe
+from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
 from tiny.tables import write
+from tiny.training import CODE, RUN
 
 SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
@@ -259,9 +261,19 @@ def written(folder, source, **settings):
     for place, path in enumerate(manifests):
         path.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{place}"}}))
     (folder / "mine.py").write_text(source)
-    given = {"parents": KEYS, "manifests": manifests, "recipe": folder / "recipe.json"}
-    write_recipe(algorithm=str(folder / "mine.py"), settings=settings, form="recipe", **given)
-    return json.loads(given["recipe"].read_text())
+    write_recipe(
+        run=RUN,
+        manifests=manifests,
+        settings=MergeSettings(
+            algorithm=str(folder / "mine.py"),
+            settings=settings,
+            parents=KEYS,
+            form="recipe",
+            code=CODE,
+        ),
+        recipe=folder / "recipe.json",
+    )
+    return json.loads((folder / "recipe.json").read_text())
 
 
 LISTED = "def recipe(parents, *, weights: list):\n    return {key: weights[i] for i, key in enumerate(parents)}\n"

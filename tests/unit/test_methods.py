@@ -1,7 +1,6 @@
 """Each method against its equation written out, on a small network."""
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +33,7 @@ from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
 from rib.models.class_logits import class_logits, class_members
 from rib.models.network import OpenClipClassifier, build
+from tiny.changed import replace
 from tiny.training import (
     CPU,
     TRAINING,

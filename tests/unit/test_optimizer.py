@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from rib.methods.visual_prompt import VisualPrompting
 from rib.models.augmentation import Augmentation
 from rib.training import finetune
 from rib.training.finetune import train
+from tiny.changed import replace
 from tiny.training import (
     CPU,
     HALF,
@@ -210,7 +210,11 @@ def vit():
 
 def rates_of(model, target, training, monkeypatch):
     """The rate and the weight decay of each parameter in each step, by name."""
-    names, found, step = {id(p): name for name, p in model.named_parameters()}, [], finetune._step
+    names, found, step = (
+        {id(p): name for name, p in model.named_parameters()},
+        [],
+        finetune._take_step,
+    )
 
     def looks(method, optimizer, *arguments):
         groups = [
@@ -221,7 +225,7 @@ def rates_of(model, target, training, monkeypatch):
         found.append({names[id(p)]: (lr, decay) for lr, decay, p in groups})
         return step(method, optimizer, *arguments)
 
-    monkeypatch.setattr(finetune, "_step", looks)
+    monkeypatch.setattr(finetune, "_take_step", looks)
     method = FullFineTuning(lr=LR)
     method.setup(task_of(model, target))
     train(

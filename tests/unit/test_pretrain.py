@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +13,15 @@ import torch
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
 from rib.data.prepared import PreparedDataset
+from rib.data.view import DatasetFiles
 from rib.models.network import build, load
 from rib.training import finetune
 from rib.training import training_state as resume
-from rib.training.pretrain import pretrain
+from rib.training.pretrain import PretrainingOutput, pretrain
+from rib.training.settings import PretrainingSettings
+from tiny.changed import replace
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
-from tiny.training import COMPUTE, CPU, HALF, VIEW, trained_by_hand
+from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, trained_by_hand
 
 ENTRY = {
     "name": "net",
@@ -67,17 +69,22 @@ def trained(folders, out, test="others", **how):
     """What a job does; returns model.json."""
     out.mkdir(exist_ok=True)
     pretrain(
-        dataset_folder=folders["photos"],
-        test_folder=folders[test],
-        entry={**ENTRY, "pretrain": {**HOW, **how}},
-        num_classes=1000,
-        view=replace(VIEW, geometry=GEOMETRY),
-        compute=COMPUTE,
-        rescue=out / "rescued.safetensors",
-        saved=out / "state.pt",
-        weights=out / "weights.safetensors",
-        description=out / "model.json",
-        history=out / "history.csv",
+        dataset=DatasetFiles(HOW["dataset"], folders["photos"]),
+        test=DatasetFiles(HOW["test"], folders[test]),
+        settings=PretrainingSettings(
+            entry={**ENTRY, "pretrain": {**HOW, **how}},
+            num_classes=1000,
+            view=replace(VIEW, geometry=GEOMETRY),
+            compute=COMPUTE,
+            code=CODE,
+        ),
+        output=PretrainingOutput(
+            weights=out / "weights.safetensors",
+            description=out / "model.json",
+            history=out / "history.csv",
+            saved=out / "state.pt",
+            rescue=out / "rescued.safetensors",
+        ),
     )
     return read_json(out / "model.json")
 
@@ -176,7 +183,7 @@ def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
     trained(folders, tmp_path / "whole")
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         done.append(1)
@@ -184,7 +191,7 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             trained(folders, tmp_path / "killed")
@@ -195,13 +202,13 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
 
 
 def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_path, monkeypatch):
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         done.append(1)
         return step(*arguments) * (float("nan") if len(done) > 7 else 1)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     with pytest.raises(
         UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +23,7 @@ from rib.models.augmentation import Augmentation
 from rib.training import finetune
 from rib.training import training_state as resume
 from tiny import training
+from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.tiers import first
 from tiny.training import CPU, RUN, images_of, settings_of
@@ -103,7 +103,7 @@ def trained(name, network, images, saved=None, how=TRAINING, **settings):
 def killed(monkeypatch, kills):
     """Interrupt training at the end of the given steps, each counted from the start before; the steps since the last."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         result = step(*arguments)
@@ -113,7 +113,7 @@ def killed(monkeypatch, kills):
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
     return done
 
 
@@ -140,7 +140,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
 ):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._step
+    saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._take_step
     begun = time.monotonic()
     history, whole = trained("ft", network, images)
     length = time.monotonic() - begun
@@ -150,7 +150,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
         done = []
         monkeypatch.setattr(
             finetune,
-            "_step",
+            "_take_step",
             lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1],
         )
         again, resumed = trained("ft", network, images, saved)
@@ -186,7 +186,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
     network, images, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step = finetune._step
+    step = finetune._take_step
 
     def breaks(algorithm, *arguments):
         """Nothing finite in the last step of the second epoch; killed in the step before that where `kills` says so."""
@@ -194,7 +194,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
             raise kills.pop()
         return step(algorithm, *arguments) * (float("nan") if algorithm.step == 5 else 1)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
     kills = []
     with pytest.raises(finetune.DivergenceError) as whole:
         trained("ft", network, images)

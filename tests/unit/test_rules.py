@@ -13,7 +13,8 @@ RULES = {
 # Rules from which others inherit: the script is named after what all of them do, not after the rule.
 SHARED = {
     "compute_metrics": "tabulate",
-    "compute_features": "run_network",
+    "export_run": "run_network",
+    "import_checkpoint": "finetune",
     "status": "look",
     "published": "publish",
 }
@@ -36,7 +37,7 @@ def test_a_stage_has_one_name(rule):
     """Rule, script and digest; settings that a function makes name the stage that they are for."""
     block, script = stages()[rule], SHARED.get(rule, rule)
     assert re.search(r"scripts/(\w+)\.py\"", block)[1] == script
-    named = re.findall(r"(?:digest|method_settings)\(\s*\"(\w+)\"", block)
+    named = re.findall(r"digest\(\s*\"(\w+)\"", block)
     assert set(named) <= {script}, named
     looks = {
         "download",
@@ -53,11 +54,9 @@ def test_a_stage_has_one_name(rule):
 @pytest.mark.parametrize(
     ("package", "module", "function"),
     [
-        ({"tabulation": "analysis", "network_settings": "evaluation"}[settings], module, function)
+        ("analysis", module, function)
         for text in RULES.values()
-        for settings, module, function in re.findall(
-            r"(tabulation|network_settings)\(\s*\"(\w+):(\w+)\"", text
-        )
+        for module, function in re.findall(r"tabulation\(\s*\"(\w+):(\w+)\"", text)
     ],
 )
 def test_the_function_that_a_rule_names_exists(package, module, function):

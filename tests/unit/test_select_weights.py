@@ -14,9 +14,12 @@ from rib.config.settings import LIBRARY, algorithm_settings
 from rib.data.view import DatasetFiles
 from rib.evaluation.recipes import run_states, write_recipe
 from rib.evaluation.select_weights import select_weights
+from rib.evaluation.settings import MergeSettings, SelectionSettings
 from tiny.training import (
+    CODE,
     COMPUTE,
     MEAN,
+    RUN,
     SPACE,
     STD,
     VIEW,
@@ -45,13 +48,15 @@ def manifests(tmp_path):
 
 def recipe_of(tmp_path, algorithm, parents, manifests, **settings):
     path = tmp_path / "recipe.json"
-    known = {
-        "algorithm": algorithm,
-        "settings": settings,
-        "parents": parents,
-        "manifests": manifests,
-    }
-    write_recipe(**known, recipe=path, form=algorithm_settings(algorithm)[0])
+    form, _ = algorithm_settings(algorithm)
+    write_recipe(
+        run=RUN,
+        manifests=manifests,
+        settings=MergeSettings(
+            algorithm=str(algorithm), settings=settings, parents=parents, form=form, code=CODE
+        ),
+        recipe=path,
+    )
     return path
 
 
@@ -122,14 +127,17 @@ def chosen(parents, names, manifests, algorithm, tmp_path, **settings):
         target=DatasetFiles(
             "set", parents["target"], split=split_file(tmp_path / "split.parquet", 40)
         ),
-        view=VIEW,
-        algorithm=str(algorithm),
-        settings=settings,
-        parents=names,
         checkpoints=parents["files"],
         manifests=manifests[: len(names)],
-        batch_size=7,
-        compute=COMPUTE,
+        settings=SelectionSettings(
+            algorithm=str(algorithm),
+            settings=settings,
+            parents=names,
+            view=VIEW,
+            batch_size=7,
+            compute=COMPUTE,
+            code=CODE,
+        ),
         recipe=tmp_path / "recipe.json",
     )
     return read_json(tmp_path / "recipe.json")

@@ -2,7 +2,6 @@
 
 import collections
 import json
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from rib.data.split_dataset import EarlierSplit, split_dataset
 from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
+from tiny.changed import replace
 from tiny.training import VIEW
 
 FRACTIONS = {"train": 0.6, "select": 0.2}

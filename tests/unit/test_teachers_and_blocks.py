@@ -42,7 +42,7 @@ def test_a_training_killed_at_any_step_gives_the_same_bytes(
 
     monkeypatch.setattr(training_state, "SAVE_EVERY", 0)
     history, whole = train()
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         if len(done) == 1:
@@ -52,7 +52,7 @@ def test_a_training_killed_at_any_step_gives_the_same_bytes(
         return step(*arguments)
 
     (tmp_path / "state").unlink()
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             train()

@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -26,6 +25,7 @@ from rib.models.checkpoint import apply
 from rib.models.network import head_parameters
 from rib.models.text import text_tokens
 from rib.training.finetune import train
+from tiny.changed import replace
 from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos, ready, taken_apart
 from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained
 

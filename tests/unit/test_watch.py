@@ -6,7 +6,6 @@ import logging
 import re
 import resource
 import time
-from dataclasses import replace
 from timeit import timeit
 
 import pytest
@@ -27,6 +26,7 @@ from rib.monitoring.event_file import PREFIX
 from rib.monitoring.watch import Watch
 from rib.training import finetune, training_state
 from rib.training.finetune import train, write_history
+from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import (
     CPU,
@@ -201,7 +201,7 @@ def test_gradient_norm_is_that_before_clipping(place):
 
 def interrupted(monkeypatch, at):
     """Raise in a step of a training, counted from 1."""
-    step, done = finetune._step, []
+    step, done = finetune._take_step, []
 
     def breaks(*arguments):
         done.append(1)
@@ -209,7 +209,7 @@ def interrupted(monkeypatch, at):
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(finetune, "_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", breaks)
 
 
 @pytest.mark.parametrize("every", [0, 1e9])

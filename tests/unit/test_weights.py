@@ -17,11 +17,12 @@ import torch
 
 from rib.base.errors import UserError
 from rib.jobs.job import job
-from rib.models.convert import convert
+from rib.models.convert import ModelOutput, convert
 from rib.models.network import create
+from rib.models.settings import ConversionSettings
 from rib.models.weights import read_state, with_weights
 from tiny.project import ROOT
-from tiny.training import COMPUTE
+from tiny.training import CODE, COMPUTE
 
 SIDE = 160
 PLACE = "'conv_stem.weight'"
@@ -235,15 +236,19 @@ def converted(folder, name, data, packed):
     with job(
         rule="convert", name="net", cfg={}, inputs={}, outputs=outputs, log_file="net.log"
     ) as out:
-        none = dict.fromkeys(("class_names", "reference", "view"))
         convert(
             archives=[archive],
-            entry=entry,
-            head="published",
-            num_classes=10,
-            **none,
-            compute=COMPUTE,
-            **out,
+            reference=None,
+            settings=ConversionSettings(
+                entry=entry,
+                head="published",
+                num_classes=10,
+                class_names=None,
+                view=None,
+                compute=COMPUTE,
+                code=CODE,
+            ),
+            output=ModelOutput(**out),
         )
 
 

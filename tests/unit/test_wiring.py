@@ -8,18 +8,41 @@ script gives its stage all that this asks for, and the code digest has the files
 import contextlib
 import importlib.util
 import inspect
+import os
+import pkgutil
 import re
 import runpy
+import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
+from rib.base.settings import from_params, to_params
+from rib.data.settings import (
+    DownloadSettings,
+    GroupSettings,
+    PreparationSettings,
+    SplitSettings,
+)
+from rib.evaluation.settings import (
+    EpochFeatureSettings,
+    EvaluationSettings,
+    FeatureSettings,
+    FisherSettings,
+    InversionJobSettings,
+    MergeSettings,
+    SelectionSettings,
+)
 from rib.jobs.script import MONITORED
+from rib.models.settings import ConversionSettings, TextSettings
+from rib.training.settings import FineTuningSettings, PretrainingSettings
 from tiny.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
@@ -60,11 +83,9 @@ NEVER_GIVEN = {
     "export_open_clip_run": NO_MERGE | {"dataset_split"},
     # the tokenizer of the model alone
     "export_run": {"archive"},
-    "store_text": {"reference"},
-    # nothing is trained, so nothing is shown in the course of it
+    # nothing is trained
     "import_checkpoint": {
         *("target_proxy", "reference", "reference_split", "manifests", "checkpoints"),
-        *MONITORED,
     },
     # a protocol with splits and a proxy that is a part of a dataset do not meet here
     "split_dataset": {"dataset_proxy"},
@@ -118,32 +139,125 @@ class StageReachedError(Exception):
     """The script has come to the call of its stage."""
 
 
+# Scripts that make the call of their stage in the open, with the settings that they read back.
+STAGES = {
+    "download": ("rib.data.download:download", DownloadSettings),
+    "prepare": ("rib.data.prepare:prepare", PreparationSettings),
+    "list_group": ("rib.data.groups:write_group", GroupSettings),
+    "split_dataset": ("rib.data.split_dataset:split_dataset", SplitSettings),
+    "convert_model": ("rib.models.convert:convert", ConversionSettings),
+    "store_text": ("rib.models.convert:store_text", TextSettings),
+    "pretrain_model": ("rib.training.pretrain:pretrain", PretrainingSettings),
+    "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
+    "merge_weights": ("rib.evaluation.recipes:write_recipe", MergeSettings),
+    "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
+    "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
+    "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
+    "compute_epoch_features": (
+        "rib.evaluation.features:compute_epoch_features",
+        EpochFeatureSettings,
+    ),
+    "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
+    "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
+    "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
+}
+
+
+def test_a_script_reads_the_settings_that_its_rule_built(jobs):
+    scripts = set()
+    for job in jobs:
+        if job.script in STAGES:
+            scripts.add(job.script)
+            _, kind = STAGES[job.script]
+            assert to_params(from_params(kind, job.settings)) == job.settings, job.rule
+    assert scripts == {*STAGES}
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_a_script_refuses_a_setting_that_it_does_not_know(jobs, script):
+    job = next(job for job in jobs if job.script == script)
+    _, kind = STAGES[script]
+    with pytest.raises(UserError, match="mistyped"):
+        from_params(kind, {**job.settings, "mistyped": 1})
+
+
+def test_settings_are_read_without_torch():
+    """As rules do. Data frames and arrays of Arrow would slow down each start of the workflow, too."""
+    modules = {kind.__module__ for _, kind in STAGES.values()}
+    source = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"torch", "timm", "numpy", "pandas", "pyarrow"} & {*done.stdout.split()}
+
+
 @pytest.fixture
 def script_module(monkeypatch):
-    """The module that scripts share; its folder is not left among those of imports, where `tabulate` would be found."""
-    spec = importlib.util.spec_from_file_location("_run", SCRIPTS / "_run.py")
-    module = importlib.util.module_from_spec(spec)
+    """The modules that scripts share, of which the first is returned.
+
+    Their folder is not left among those of imports, where `tabulate` would be found.
+    """
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setitem(sys.modules, "_run", module)
-    spec.loader.exec_module(module)
-    return module
+    shared = []
+    for name in ("_run", "_inputs", "_networks"):
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        shared.append(module)
+    # what scripts read of files that are not there
+    monkeypatch.setattr("rib.evaluation.recipes.run_states", lambda *_: [])
+    monkeypatch.setattr(sys.modules["_networks"], "run_states", lambda **_: [])
+    return shared[0]
+
+
+class Calls:
+    """What any job gave to functions of stages, and to the dataclasses that these take."""
+
+    def __init__(self):
+        self.given_to = defaultdict(set)  # names of parameters or fields, by function or class
+
+    def note(self, function, arguments):
+        """Note the arguments of a call; those that lack one are a TypeError."""
+        inspect.signature(function).bind(**arguments)
+        self.given_to[function].update(arguments)
+        for argument in arguments.values():
+            self.note_fields(argument)
+
+    def note_fields(self, argument):
+        """Note which fields of a dataclass differ from their defaults."""
+        if isinstance(argument, list | tuple):
+            for element in argument:
+                self.note_fields(element)
+        elif is_dataclass(argument) and not inspect.isclass(argument):
+            for field in fields(argument):
+                value = getattr(argument, field.name)
+                is_default = field.default_factory is not MISSING and value == {}
+                if value != field.default and not is_default:
+                    self.given_to[type(argument)].add(field.name)
+                self.note_fields(value)
 
 
 @pytest.fixture
 def asked(script_module, monkeypatch):
-    """Runs the script of a job up to the call of its stage; by function, the arguments that any job gave to it.
+    """Runs the script of a job up to the call of its stage; what all jobs gave to functions.
 
     A job that does not give what the function requires is a TypeError.
     """
-    given_to = defaultdict(set)
+    calls = Calls()
     arguments_of = script_module.arguments
 
     def arguments(function, snakemake, out, **given):
         prepared = arguments_of(function, snakemake, out, **given)
-        inspect.signature(function).bind(**prepared)
-        given_to[function].update(prepared)
         if inspect.isclass(function):
+            inspect.signature(function).bind(**prepared)
+            calls.given_to[function].update(prepared)
             return prepared
+        calls.note(function, prepared)
         raise StageReachedError
 
     @contextlib.contextmanager
@@ -152,6 +266,14 @@ def asked(script_module, monkeypatch):
 
     monkeypatch.setattr(script_module, "arguments", arguments)
     monkeypatch.setattr(script_module, "run", run)
+    for stage, _ in STAGES.values():
+        function = pkgutil.resolve_name(stage)
+
+        def called(*, function=function, **given):
+            calls.note(function, given)
+            raise StageReachedError
+
+        monkeypatch.setattr(stage.replace(":", "."), called)
 
     def run_script(job):
         inputs = {
@@ -161,21 +283,24 @@ def asked(script_module, monkeypatch):
             rule=job.rule,
             input=InputFiles(fromdict=inputs),
             output=OutputFiles(fromdict=job.outputs),
-            params=Params(fromdict={"cfg": job.settings}),
+            params=Params(fromdict={"cfg": job.settings, "urls": ["https://x"]}),
             wildcards=Wildcards(fromdict=job.wildcards),
             log=Log(["logs/x.log"]),
-            threads=1,
+            threads=2,
         )
         with contextlib.suppress(StageReachedError):
             runpy.run_path(str(SCRIPTS / f"{job.script}.py"), {"snakemake": snakemake})
             raise AssertionError(f"{job.script}.py ends without a call of its stage")
 
-    return run_script, given_to
+    return run_script, calls.given_to
 
 
-# Arguments that no rule gives: those of a preview, and constants that tests change.
+# Arguments and fields that no rule gives: those of a preview, and constants that tests change.
 NOT_OF_RULES = {
     "Watch": {"warned"},
+    "DatasetFiles": {"pixels"},
+    "Geometry": {"crop_mode"},  # the models of these grids crop the centre
+    "download": {"partial"},
     "grid_tables": {"compared"},
     "write_figure": {"note"},
     "write_page": {"partial"},
@@ -185,10 +310,9 @@ NOT_OF_RULES = {
 
 
 def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch):
-    # given: what scripts read of files that are not there
     run_script, given_to = asked
-    monkeypatch.setattr("rib.evaluation.recipes.run_states", lambda *_: [])
     for jobs_of_grid in wiring.values():
+        # given: the groups of datasets, which scripts read of files that are not there
         groups = {
             job.outputs["manifest"]: job.settings["datasets"]
             for job in jobs_of(jobs_of_grid, "list_group")
@@ -197,9 +321,9 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch):
             "rib.data.groups.read_group",
             lambda manifest, groups=groups: {name: Path(name) for name in groups[str(manifest)]},
         )
-        # when: scripts run up to the call of their stage. Two have no call by names.
+        # when: scripts run up to the call of their stage. One has no such call.
         for job in jobs_of_grid:
-            if job.script and job.script not in ("accept", "download"):
+            if job.script and job.script != "accept":
                 run_script(job)
     # then: all that is required is given, see `asked`, and what has a default is given by some job
     not_given = {}
@@ -232,6 +356,11 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
             ("merge_weights", "algorithm"),
         ),
         *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
+        *(
+            ("compute_features", "algorithm"),
+            ("invert_representation", "algorithm"),
+            ("cross_inversions", "algorithm"),
+        ),
         *(("prepare", "layout"), ("plot_figure", "figure")),
     }
 
@@ -247,7 +376,7 @@ def named_code(job):
         "merge",
         "ensemble",
     )
-    if "algorithm" in job.settings and not is_computed_on_loading:
+    if job.settings.get("algorithm") and not is_computed_on_loading:
         named["algorithm"] = str(Path(job.settings["algorithm"]).relative_to(LIBRARY))
     if "layout" in job.settings and job.script == "prepare":
         named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))

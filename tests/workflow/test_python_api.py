@@ -415,18 +415,11 @@ def test_the_cache_has_whole_results_only(tmp_path, monkeypatch):
         "tiny_cnn", "tiny", catalog=str(tmp_path / "mine"), cache=str(tmp_path / "cache")
     )
 
-    def killed(*, images, **more):
-        images.write_bytes(b"half")
+    def killed(*, output, **_):
+        output.images.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    killed.__signature__ = inspect.signature(api.prepare.prepare)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        file_of = inspect.getfile
-        patch.setattr(
-            api.inspect,
-            "getfile",
-            lambda of, source=api.prepare.__file__: source if of is killed else file_of(of),
-        )
         patch.setattr(api.prepare, "prepare", killed)
         rib.load_dataset("red", network)
     (part,) = (path for path in (tmp_path / "cache/prepare/red").iterdir() if path.is_dir())

@@ -22,13 +22,16 @@ CONSOLE = Console(workflow)  # first, because everything after it may raise an e
 
 from registry import Registry, shades_of  # noqa: E402
 from rib.base.errors import UserError  # noqa: E402
+from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
+from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
+from rib.models.settings import ComputeSettings  # noqa: E402
 from start_run import start_run  # noqa: E402
 
 # Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the file if it says so.
@@ -62,8 +65,10 @@ RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
-VIEW_OF = {model: GRID.view_of(model) for model in GRID.models}
-VIEW_AT = {key: GRID.view_at(geometry) for key, geometry in GEOMETRIES.items()}
+VIEW_OF = {model: from_params(DatasetView, GRID.view_of(model)) for model in GRID.models}
+VIEW_AT = {
+    key: from_params(DatasetView, GRID.view_at(geometry)) for key, geometry in GEOMETRIES.items()
+}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {
     name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"
@@ -76,7 +81,7 @@ CONFIDENCE = CONFIG["statistics"]["confidence"]
 FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 THREADS = CONFIG["compute"]["threads_per_job"]
-COMPUTE = GRID.compute()
+COMPUTE = from_params(ComputeSettings, GRID.compute())
 BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])

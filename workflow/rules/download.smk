@@ -1,7 +1,8 @@
-# Download published archives and check their digests. Since the content is pinned, results do not depend on the
-# download code; later jobs watch the small manifest.
+# Download published archives and check their digests. Since the content is pinned, results do not
+# depend on the download code; later jobs watch the small manifest.
 
 from rib.data.folders import listing
+from rib.data.settings import DownloadSettings
 
 
 def archive_files(entry):
@@ -10,18 +11,17 @@ def archive_files(entry):
 
 
 def archive_source(w):
-    """Settings of a download job; for a folder they include a listing of its files."""
-    found = next(
-        archive for archive in CATALOG.sources[w.name].sources if archive["file"] == w.archive
-    )
-    if found["kind"] in ("file", "folder"):
-        found = {**found, "path": local(found["path"])}
-    if found["kind"] != "folder":
-        return found
-    try:
-        return {**found, "listing": listing(Path(found["path"]))}
-    except UserError as error:
-        raise UserError(f"{w.name}: {error}") from None
+    """Source of the archive that a job fetches; for a folder it includes a listing of its files."""
+    sources = {source["file"]: source for source in CATALOG.sources[w.name].sources}
+    source = dict(sources[w.archive])
+    if source["kind"] in ("file", "folder"):
+        source["path"] = local(source["path"])
+    if source["kind"] == "folder":
+        try:
+            source["listing"] = listing(Path(source["path"]))
+        except UserError as error:
+            raise UserError(f"{w.name}: {error}") from None
+    return source
 
 
 rule download:
@@ -34,13 +34,16 @@ rule download:
     wildcard_constraints:
         name="|".join(map(re.escape, CATALOG.sources)),
         archive="|".join(
-            re.escape(part["file"]) for entry in CATALOG.sources.values() for part in entry.sources
+            re.escape(source["file"])
+            for entry in CATALOG.sources.values()
+            for source in entry.sources
         ),
     localrule: True
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: {"source": archive_source(w)},
-        urls=lambda w, input: CATALOG.urls.get((w.name, w.archive), []),  # `input` keeps signatures out of records
+        cfg=lambda w: to_params(DownloadSettings(source=archive_source(w))),
+        # `input` keeps signatures out of records
+        urls=lambda w, input: CATALOG.urls.get((w.name, w.archive), []),
     script:
         "../scripts/download.py"

@@ -1,5 +1,13 @@
 # Evaluate one run on one evaluation group: one row per image, from which all results are computed.
 
+from rib.evaluation.settings import EvaluationSettings
+
+# Limits of time of jobs that score a run; the long one is for very large datasets.
+MINUTES_OF_EVALUATION = 120
+MINUTES_OF_LONG_EVALUATION = 720
+# A curve keeps one network per alpha in memory, an ensemble one per parent.
+MEGABYTES_OF_SEVERAL_NETWORKS = 16000
+
 
 def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
     """Files with the rows of the given runs, for all evaluation groups or the given ones."""
@@ -9,49 +17,58 @@ def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
 
 def state_inputs(w):
     """Inputs from which a run's weights are made, by name."""
-    merged = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
+    is_merge = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
+    parents = PARENTS[w.method]
     return {
         "model": f"{MODEL}/manifest.json".format(model=w.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "recipe": f"{MERGE}/recipe.json".format(**w) if merged else [],
-        "manifests": checkpoint_files("manifest.json", w, PARENTS[w.method]),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, PARENTS[w.method])),
+        "recipe": f"{MERGE}/recipe.json".format(**w) if is_merge else [],
+        "manifests": checkpoint_files("manifest.json", w, parents),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents)),
         "fisher_manifests": fisher_files("manifest.json", w),
         "fisher": ancient(fisher_files("safetensors", w)),
     }
 
 
 def evaluation_inputs(w, datasets):
-    """Inputs of an evaluate_run job, by name; one function, since every input function slows down large dry-runs."""
+    """Inputs of a job that scores a run on datasets of an evaluation group, by name.
+
+    It is one function, since every input function slows down large dry-runs.
+    """
     geometry = GEOMETRY_OF[w.model]
+    group = GROUP.format(evaluation_group=w.evaluation_group, geometry=geometry)
     return {
         **state_inputs(w),
-        "evaluation_group": f"{GROUP}/manifest.json".format(
-            evaluation_group=w.evaluation_group, geometry=geometry
-        ),
+        "evaluation_group": f"{group}/manifest.json",
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
     }
 
 
-def evaluation_settings(w, datasets, **more):
-    """Settings of a job that scores a run on datasets of an evaluation group."""
-    return {
+def evaluation_settings(w, datasets, **changes):
+    """Settings of a job that scores a run on datasets of an evaluation group.
+
+    `changes` are those fields of EvaluationSettings that some rules set.
+    """
+    fields = {
         "parents": PARENTS[w.method],
+        "algorithm": algorithm_on_loading(w.method),
         "view": VIEW_OF[w.model],
-        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
-        "split": datasets if GRID.split_fractions else [],
         "batch_size": BATCH_SIZE,
         "compute": COMPUTE,
-        **more,
-        **loading_settings("evaluate_run", w),
+        "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
+        "split": datasets if GRID.split_fractions else [],
+        "code": digest_with_loading("evaluate_run", w.method),
     }
+    return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
 def shared_job(w):
     """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size."""
-    long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
-    return "scores" if "scores" in workflow.group_settings.group_components and not long else None
+    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
+    if is_long or "scores" not in workflow.group_settings.group_components:
+        return None
+    return "scores"
 
 
 # The rules that score the select split and snapshots inherit from this one.
@@ -72,14 +89,15 @@ rule evaluate_run:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        # a curve keeps one network per alpha in memory, an ensemble one per parent
         mem_mb=lambda w: (
-            16000
+            MEGABYTES_OF_SEVERAL_NETWORKS
             if w.method in [*CURVES, *ENSEMBLES]
             else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
         ),
         runtime=lambda w: (
-            720 if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group]) else 120
+            MINUTES_OF_LONG_EVALUATION
+            if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
+            else MINUTES_OF_EVALUATION
         ),
     params:
         cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),

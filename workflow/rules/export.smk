@@ -35,7 +35,23 @@ def export_inputs(w):
     }
 
 
-use rule compute_features as export_run with:
+def export_settings(w, **settings_of_export):
+    """Settings of a job that exports a run."""
+    source = WORKFLOW / "lib/rib/evaluation/export.py"
+    algorithm = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
+    return {
+        "function": "rib.evaluation.export:export_run",
+        "view": to_params(VIEW_OF[w.model]),
+        "batch_size": BATCH_SIZE,
+        "compute": to_params(COMPUTE),
+        "parents": PARENTS[w.method],
+        "algorithm": algorithm_on_loading(w.method),
+        **settings_of_export,
+        "code": digest("run_network", source, *algorithm),
+    }
+
+
+rule export_run:
     input:
         unpack(export_inputs),
     output:
@@ -54,16 +70,16 @@ use rule compute_features as export_run with:
         )
         or "(?!)",
         method=of_form("finetune", "external", *MERGES),
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
     threads: THREADS
     resources:
         gpu=0,
         mem_mb=16000,
         runtime=60,
     params:
-        cfg=lambda w: network_settings(
-            "export:export_run",
+        cfg=lambda w: export_settings(
             w,
-            parents=PARENTS[w.method],
             published=GRID.models[w.model].weights,
             label_names=(
                 list(CATALOG.family_label_space(FAMILY).names)
@@ -83,6 +99,8 @@ use rule compute_features as export_run with:
                 },
             },
         ),
+    script:
+        str(WORKFLOW / "scripts/run_network.py")
 
 
 use rule export_run as export_open_clip_run with:

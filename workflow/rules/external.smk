@@ -41,18 +41,40 @@ for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external
     weights_settings(RUN)  # refuse a missing file before any job runs
 
 
-# The files are no inputs: hashing them would take too long, and exports of this project depend on the tables.
-use rule finetune as import_checkpoint with:
+def import_settings(w):
+    """Settings of a job that imports a checkpoint: those of a training that trains nothing."""
+    algorithm = CATALOG.algorithm_file(GRID.methods[w.method].algorithm)
+    settings = FineTuningSettings(
+        algorithm=local(algorithm),
+        settings=weights_settings(w),
+        parents=[],
+        training=None,
+        view=VIEW_OF[w.model],
+        compute=COMPUTE,
+        code=digest("finetune", algorithm),
+    )
+    return to_params(settings)
+
+
+# The files are no inputs: hashing them would take too long, and exports of this project depend on
+# the tables.
+rule import_checkpoint:
+    input:
+        unpack(training_inputs),
     output:
         **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors"),
+    log:
+        f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("external"),
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda w: threads_for([w.target])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: memory_of([w.target], 4000),
+        runtime=MINUTES_OF_TRAINING,
     params:
-        cfg=lambda w: method_settings(
-            "finetune",
-            w,
-            settings=weights_settings(w),
-            training=None,
-            view=VIEW_OF[w.model],
-            compute=COMPUTE,
-        ),
+        cfg=import_settings,
+    script:
+        str(WORKFLOW / "scripts/finetune.py")

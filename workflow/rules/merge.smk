@@ -1,30 +1,42 @@
 # Merges of weights are stored as recipes over checkpoints, and computed on loading.
 
 from rib.config.settings import constant, takes_fisher
+from rib.evaluation.settings import MergeSettings, SelectionSettings
 
+FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
 RECIPE = {name: f"{MERGE}/{name}.json" for name in ("recipe", "provenance")}
 MERGED_RUNS = [
-    r for r in GRID.runs() if r.method != PRETRAINED and GRID.methods[r.method].form in MERGES
+    run
+    for run in GRID.runs()
+    if run.method != PRETRAINED and GRID.methods[run.method].form in MERGES
 ]
 MERGED_RUNS += GRID.runs_over_targets()
-# File of the algorithm, in a list, of methods whose network it makes when a run is loaded.
+# File of the algorithm of methods whose network it makes when a run is loaded.
 ON_LOADING = {
-    name: [CATALOG.algorithm_file(m.algorithm)]
-    for name, m in GRID.methods.items()
-    if m.form in LOADED
+    name: CATALOG.algorithm_file(method.algorithm)
+    for name, method in GRID.methods.items()
+    if method.form in LOADED
 }
 
 
-def loading_settings(stage, w, *modules):
-    """Settings of a job that loads a run: the algorithm that makes its network, if any, and the digest of all code."""
-    files = ON_LOADING.get(w.method, [])
-    return {"algorithm": local(path) for path in files} | {"code": digest(stage, *modules, *files)}
+def algorithm_on_loading(method):
+    """File of the algorithm that makes the network of a method's run on loading, if any."""
+    if method not in ON_LOADING:
+        return None
+    return local(ON_LOADING[method])
+
+
+def digest_with_loading(script, method):
+    """Digest of the code of a script that loads a method's run."""
+    if method not in ON_LOADING:
+        return digest(script)
+    return digest(script, ON_LOADING[method])
 
 
 def fisher_files(ending, w):
     """A file of the Fisher information of each parent, if the algorithm asks for it."""
-    if not any(map(takes_fisher, ON_LOADING.get(w.method, []))):
+    if w.method not in ON_LOADING or not takes_fisher(ON_LOADING[w.method]):
         return []
     run = {key: getattr(w, key) for key in RUN_COLUMNS}  # of wildcards or a run
     run["fisher_images"] = GRID.methods[w.method].settings["fisher_images"]
@@ -34,20 +46,42 @@ def fisher_files(ending, w):
 def refuse_parents():
     """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
     for name in dict.fromkeys(run.method for run in MERGED_RUNS):
-        method, number = GRID.methods[name], len(PARENTS[name])
-        least = constant(CATALOG.algorithm_file(method.algorithm), "FEWEST_PARENTS", 1)
-        if number < least:
+        method = GRID.methods[name]
+        number = len(PARENTS[name])
+        algorithm = CATALOG.algorithm_file(method.algorithm)
+        fewest = constant(algorithm, "FEWEST_PARENTS", FEWEST_PARENTS)
+        if number < fewest:
             raise UserError(
-                f"method '{name}' merges at least {least} parents, but has {number}; add others."
+                f"method '{name}' merges at least {fewest} parents, but has {number}; add others."
             )
         for parent in method.parents:
             if GRID.methods[parent].algorithm == "visual_prompt":
                 raise UserError(
-                    f"method '{name}': its parent '{parent}' trains a padding prompt; choose another."
+                    f"method '{name}': its parent '{parent}' trains a padding prompt; "
+                    "choose another."
                 )
 
 
 refuse_parents()
+
+
+def merge_settings(w):
+    """Settings of a job that writes the recipe of a merge."""
+    method = GRID.methods[w.method]
+    algorithm = CATALOG.algorithm_file(method.algorithm)
+    if w.method in ON_LOADING:
+        # The recipe of what is computed on loading doesn't depend on the algorithm's code.
+        code = digest("merge_weights")
+    else:
+        code = digest("merge_weights", algorithm)
+    settings = MergeSettings(
+        algorithm=local(algorithm),
+        settings=method.settings,
+        parents=GRID.parents_of(w.method),
+        form=method.form,
+        code=code,
+    )
+    return to_params(settings)
 
 
 rule merge_weights:
@@ -63,22 +97,35 @@ rule merge_weights:
     conda:
         "../../envs/fetch.yaml"
     params:
-        # The recipe of what is computed on loading doesn't depend on the algorithm's code.
-        cfg=lambda w: method_settings("merge_weights", w, form=GRID.methods[w.method].form)
-        | ({"code": digest("merge_weights")} if w.method in ON_LOADING else {}),
+        cfg=merge_settings,
     script:
         "../scripts/merge_weights.py"
 
 
 def selection_inputs(w):
     """Inputs of a job that chooses weights, by name."""
-    images = {"watched": ancient(prepared("images.npy", w.target, GEOMETRY_OF[w.model]))}
     return {
         **state_inputs(w),
         **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]),
-        **images,
-        "recipe": [],
+        "watched": ancient(prepared("images.npy", w.target, GEOMETRY_OF[w.model])),
+        "recipe": [],  # which this job writes
     }
+
+
+def selection_settings(w):
+    """Settings of a job that chooses weights."""
+    method = GRID.methods[w.method]
+    algorithm = CATALOG.algorithm_file(method.algorithm)
+    settings = SelectionSettings(
+        algorithm=local(algorithm),
+        settings=method.settings,
+        parents=GRID.parents_of(w.method),
+        view=VIEW_OF[w.model],
+        batch_size=BATCH_SIZE,
+        compute=COMPUTE,
+        code=digest("select_weights", algorithm),
+    )
+    return to_params(settings)
 
 
 # Score candidates on the select split of the target; the recipe contains their accuracies.
@@ -99,8 +146,6 @@ rule select_weights:
         mem_mb=4000,
         runtime=60,
     params:
-        cfg=lambda w: method_settings(
-            "select_weights", w, view=VIEW_OF[w.model], batch_size=BATCH_SIZE, compute=COMPUTE
-        ),
+        cfg=selection_settings,
     script:
         "../scripts/select_weights.py"

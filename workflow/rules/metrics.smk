@@ -36,7 +36,7 @@ MANIFESTS, INDEXES, CLASSES = (
 INDEXED = {"prepared": MANIFESTS, "indexes": ancient(INDEXES)}
 # Settings of the job that reads which classes the targets' training images are of.
 TRAINED_ON = {
-    "view": VIEW_AT[GEOMETRY_OF[FIRST_MODEL]],
+    "view": to_params(VIEW_AT[GEOMETRY_OF[FIRST_MODEL]]),
     "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
     "split": list(GRID.datasets) if GRID.split_fractions else [],
 }

@@ -1,17 +1,45 @@
-# Convert each pretrained model to safetensors with its library's parameter names and a head for the family's classes:
-# the published head, one made from class names, or one fitted on the family's reference dataset.
+# Convert each pretrained model to safetensors with its library's parameter names and a head for the
+# family's classes: the published head, one made from class names, or one fitted on the family's
+# reference dataset.
 
+from rib.models.settings import ConversionSettings
+
+MEGABYTES_OF_CONVERSION = 8000
+MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # a head, on photos that are decoded when they are used
 TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain]
 
 
+def has_fitted_head(model):
+    """Whether a model's head is fitted on the reference dataset."""
+    return GRID.head(model) == "fitted"
+
+
 def fitted_on(w):
-    """The reference dataset on which a model's head is fitted; empty for other heads."""
-    fitted = GRID.head(w.model) == "fitted"
-    return (
-        prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model])
-        if fitted
-        else []
+    """Manifest of the reference dataset on which a model's head is fitted.
+
+    It is an empty list for other heads.
+    """
+    if not has_fitted_head(w.model):
+        return []
+    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model])
+
+
+def megabytes_of_conversion(w):
+    """Memory of a job that converts a model."""
+    if has_fitted_head(w.model) and GRID.reference.dataset.storage == "encoded":
+        return MEGABYTES_OF_FITTING_ON_ENCODED
+    return MEGABYTES_OF_CONVERSION
+
+
+def conversion_settings(w):
+    """Settings of a job that converts a model."""
+    settings = ConversionSettings(
+        **GRID.conversion(w.model),
+        view=VIEW_OF[w.model] if has_fitted_head(w.model) else None,
+        compute=COMPUTE,
+        code=digest("convert_model"),
     )
+    return to_params(settings)
 
 
 rule convert_model:
@@ -31,12 +59,10 @@ rule convert_model:
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=lambda w: GPU if fitted_on(w) else 0,
-        mem_mb=lambda w: (
-            32000 if fitted_on(w) and GRID.reference.dataset.storage == "encoded" else 8000
-        ),
+        gpu=lambda w: GPU if has_fitted_head(w.model) else 0,
+        mem_mb=megabytes_of_conversion,
         runtime=120,
     params:
-        cfg=lambda w: {**GRID.conversion(w.model), "code": digest("convert_model")},
+        cfg=conversion_settings,
     script:
         "../scripts/convert_model.py"

@@ -1,20 +1,31 @@
-# Decode and resize, or draw, each image once per geometry; photos of very large datasets are checked and kept encoded.
+# Decode and resize, or draw, each image once per geometry; photos of very large datasets are
+# checked and kept encoded.
+
+from rib.data.settings import GroupSettings, PreparationSettings
 
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
+FEW_IMAGES = 5000  # at most so many are prepared with one thread
+THREADS_OF_MANY_IMAGES = 4
+MINUTES_OF_FEW_IMAGES = 60
+MINUTES_OF_MANY_IMAGES = 720
 # Datasets that are prepared with several threads.
 MANY_IMAGES = {
     name
     for name, entry in CATALOG.datasets.items()
-    if (entry.images or entry.about_images or 0) > 5000
+    if (entry.images or entry.about_images or 0) > FEW_IMAGES
 }
 
 
 def prepared(file, dataset, geometry):
-    """A file of a prepared dataset; encoded ones (photos as published, decoded when used) have no geometry."""
-    encoded = CATALOG.datasets[dataset].storage == "encoded"
-    return f"{PREPARED}/{file}".format(dataset=dataset, geometry="encoded" if encoded else geometry)
+    """A file of a prepared dataset.
+
+    Encoded ones (photos as published, decoded when used) have no geometry.
+    """
+    if CATALOG.datasets[dataset].storage == "encoded":
+        geometry = "encoded"
+    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=geometry)
 
 
 def files_at(geometry, datasets):
@@ -23,16 +34,32 @@ def files_at(geometry, datasets):
 
 
 def proxy_of(geometry, datasets):
-    """Manifest of the dataset that contains the pretraining proxy, if one of the given datasets excludes it."""
-    excluded = any(map(GRID.excludes_proxy, datasets))
-    return prepared("manifest.json", GRID.reference.dataset.name, geometry) if excluded else []
+    """Manifest of the dataset that contains the pretraining proxy.
+
+    It is an empty list unless one of the given datasets excludes the proxy.
+    """
+    if not any(GRID.excludes_proxy(dataset) for dataset in datasets):
+        return []
+    return prepared("manifest.json", GRID.reference.dataset.name, geometry)
 
 
-def preparation(w):
-    """Settings of a prepare job."""
+def preparation_settings(w):
+    """Settings of a job that prepares a dataset."""
     layout = CATALOG.layout_file(CATALOG.datasets[w.dataset].layout)
-    settings = GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry))
-    return {**settings, "layout": local(layout), "code": digest("prepare", layout)}
+    fields = {
+        **GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry)),
+        "layout": local(layout),
+        "code": digest("prepare", layout),
+    }
+    return to_params(PreparationSettings(**fields))
+
+
+def group_settings(w):
+    """Settings of a job that lists an evaluation group."""
+    settings = GroupSettings(
+        datasets=EVALUATION_GROUPS[w.evaluation_group], code=digest("list_group")
+    )
+    return to_params(settings)
 
 
 rule prepare:
@@ -53,21 +80,25 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: 4 if w.dataset in MANY_IMAGES else 1
+    threads: lambda w: THREADS_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else 1
     resources:
         mem_mb=2000,
-        runtime=lambda w: 720 if w.dataset in MANY_IMAGES else 60,
+        runtime=lambda w: (
+            MINUTES_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else MINUTES_OF_FEW_IMAGES
+        ),
     params:
-        cfg=preparation,
+        cfg=preparation_settings,
     script:
         "../scripts/prepare.py"
 
 
-# List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the time of a dry-run.
+# List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the
+# time of a dry-run.
 rule list_group:
     input:
         manifests=lambda w: [
-            prepared("manifest.json", n, w.geometry) for n in EVALUATION_GROUPS[w.evaluation_group]
+            prepared("manifest.json", name, w.geometry)
+            for name in EVALUATION_GROUPS[w.evaluation_group]
         ],
         files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
     output:
@@ -78,9 +109,6 @@ rule list_group:
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: {
-            "datasets": EVALUATION_GROUPS[w.evaluation_group],
-            "code": digest("list_group"),
-        },
+        cfg=group_settings,
     script:
         "../scripts/list_group.py"

@@ -1,17 +1,36 @@
-# Pretrain models here, from random weights on part of a dataset, as their catalogue entries specify.
+# Pretrain models here, from random weights on part of a dataset, as their catalogue entries
+# specify.
+
+from rib.training.settings import PretrainingSettings
 
 
 def pretraining_inputs(w):
     """Inputs of a pretrain_model job, by name."""
     how = CATALOG.models[w.model].pretrain
-    manifests = {
-        key: prepared("manifest.json", how[key], GEOMETRY_OF[w.model])
-        for key in ("dataset", "test")
-    }
+    geometry = GEOMETRY_OF[w.model]
     return {
-        **manifests,
-        "watched": ancient(files_at(GEOMETRY_OF[w.model], [how["dataset"], how["test"]])),
+        "dataset": prepared("manifest.json", how["dataset"], geometry),
+        "test": prepared("manifest.json", how["test"], geometry),
+        "watched": ancient(files_at(geometry, [how["dataset"], how["test"]])),
     }
+
+
+def pretraining_settings(w):
+    """Settings of a job that pretrains a model."""
+    facts = GRID.conversion(w.model)
+    settings = PretrainingSettings(
+        entry=facts["entry"],
+        num_classes=facts["num_classes"],
+        view=VIEW_OF[w.model],
+        compute=COMPUTE,
+        code=digest("pretrain_model"),
+    )
+    return to_params(settings)
+
+
+def pretraining_dataset(w):
+    """The dataset on which a model is pretrained."""
+    return CATALOG.models[w.model].pretrain["dataset"]
 
 
 rule pretrain_model:
@@ -31,14 +50,16 @@ rule pretrain_model:
         model="|".join(map(re.escape, TRAINED_HERE)) or "(?!)",
     conda:
         "../../envs/torch.yaml"
-    threads: lambda w: threads_for([CATALOG.models[w.model].pretrain["dataset"]])
+    threads: lambda w: threads_for([pretraining_dataset(w)])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([CATALOG.models[w.model].pretrain["dataset"]], 4000),
+        mem_mb=lambda w: memory_of([pretraining_dataset(w)], 4000),
         runtime=lambda w: (
-            2880 if CATALOG.models[w.model].pretrain["dataset"] in LARGE_DATASETS else 240
+            MINUTES_OF_LONG_TRAINING
+            if pretraining_dataset(w) in LARGE_DATASETS
+            else MINUTES_OF_TRAINING
         ),
     params:
-        cfg=lambda w: {**GRID.conversion(w.model), "code": digest("pretrain_model")},
+        cfg=pretraining_settings,
     script:
         "../scripts/pretrain_model.py"

@@ -1,23 +1,36 @@
 # Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources or
-# have identical images, so they are split in the order of the catalogue; a later one does not change
-# splits of earlier ones.
+# have identical images, so they are split in the order of the catalogue; a later one does not
+# change splits of earlier ones.
+
+from rib.data.settings import SplitSettings
 
 SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
 
 
 def splits_of(geometry, datasets):
-    """Splits of the given datasets under protocol held_out; empty otherwise."""
-    names = datasets if GRID.split_fractions else []
-    return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in names]
+    """Splits of the given datasets under protocol held_out; an empty list otherwise."""
+    if not GRID.split_fractions:
+        return []
+    return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in datasets]
+
+
+def split_of(geometry, dataset):
+    """Split of a dataset under protocol held_out; an empty list otherwise."""
+    if not GRID.split_fractions:
+        return []
+    return f"{SPLIT}.parquet".format(dataset=dataset, geometry=geometry)
 
 
 def dataset_inputs(role, dataset, geometry):
-    """Inputs of a job that reads a dataset's images, by name; most are named after the dataset's role."""
+    """Inputs of a job that reads a dataset's images, by name.
+
+    Most names begin with the dataset's role.
+    """
     return {
         role: prepared("manifest.json", dataset, geometry),
         "watched": ancient(files_at(geometry, [dataset])),
         f"{role}_proxy": proxy_of(geometry, [dataset]),
-        f"{role}_split": next(iter(splits_of(geometry, [dataset])), []),
+        f"{role}_split": split_of(geometry, dataset),
     }
 
 
@@ -27,12 +40,13 @@ SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 def split_settings(w):
     """Settings of a job that splits a dataset."""
     related = GRID.split_before(w.dataset)
-    return {
-        "fractions": GRID.split_fractions,
-        "view": VIEW_AT[w.geometry],
-        "same_sources": [name in related for name in GRID.evaluated_before(w.dataset)],
-        "code": digest("split_dataset"),
-    }
+    settings = SplitSettings(
+        fractions=GRID.split_fractions,
+        view=VIEW_AT[w.geometry],
+        same_sources=tuple(name in related for name in GRID.evaluated_before(w.dataset)),
+        code=digest("split_dataset"),
+    )
+    return to_params(settings)
 
 
 rule split_dataset:

@@ -1,9 +1,17 @@
-# Store the text tower of each open_clip model on which a method trains with texts, and the tokens of these texts.
+# Store the text tower of each open_clip model on which a method trains with texts, and the tokens
+# of these texts.
+
+from rib.models.settings import TextSettings
 
 TEXT = f"results/{FAMILY}/text/{{model}}"
-TEXT_MODELS = [
-    name for name in GRID.models if any(GRID.methods[m].text != "no" for m in GRID.methods_of(name))
-]
+
+
+def trains_with_texts(model):
+    """Whether a method of a model trains with texts."""
+    return any(GRID.methods[method].text != "no" for method in GRID.methods_of(model))
+
+
+TEXT_MODELS = [name for name in GRID.models if trains_with_texts(name)]
 
 
 def text_inputs(w):
@@ -14,10 +22,34 @@ def text_inputs(w):
     return {"text": f"{TEXT}/manifest.json".format(model=w.model), "text_files": ancient(files)}
 
 
-use rule convert_model as store_text with:
+def text_settings(w):
+    """Settings of a job that stores a text tower."""
+    facts = GRID.conversion(w.model)
+    settings = TextSettings(
+        entry=facts["entry"], class_names=facts["class_names"], code=digest("store_text")
+    )
+    return to_params(settings)
+
+
+rule store_text:
+    input:
+        manifests=lambda w: [
+            f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])
+        ],
+        archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
     output:
         **job_files(TEXT, inside=True, tower="tower.safetensors", tokens="tokens.safetensors"),
     log:
         f"{LOGS}/text/{{model}}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, TEXT_MODELS)) or "(?!)",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        gpu=0,
+        mem_mb=MEGABYTES_OF_CONVERSION,
+        runtime=120,
+    params:
+        cfg=text_settings,
+    script:
+        "../scripts/store_text.py"

@@ -2,12 +2,13 @@
 
 import inspect
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
+from rib.base.settings import Settings, from_params
 from rib.config.run import NO_TARGET, Run
 from rib.jobs.parent_run import end_with_parent
 from rib.jobs.script import named_inputs, run  # noqa: F401
@@ -32,20 +33,22 @@ def arguments(function, snakemake, out, **given) -> dict:
     known["rescue"] = Path(snakemake.log[0]).with_suffix(".last_good.safetensors")
     known |= {**out, "outputs": out, **snakemake.params.cfg, **given}
     return {
-        name: _converted(known[name], parameter.annotation, snakemake)
+        name: _converted(known[name], parameter.annotation)
         for name, parameter in inspect.signature(function).parameters.items()
         if name in known
     }
 
 
-def _converted(value, annotation, snakemake):
-    """Convert a dict of settings to a dataclass if the parameter is annotated as one."""
-    kind = next((kind for kind in (annotation, *get_args(annotation)) if is_dataclass(kind)), None)
-    if kind is None or not isinstance(value, dict):
+def _converted(value, annotation):
+    """Convert a dict to settings or a dataclass if the parameter is annotated as one."""
+    if not isinstance(value, dict):
         return value
-    types = {field.name: field.type for field in fields(kind)}
-    made = {name: _converted(part, types[name], snakemake) for name, part in value.items()}
-    return kind(**made, **({"workers": snakemake.threads} if "workers" in types else {}))
+    for kind in (annotation, *get_args(annotation)):
+        if inspect.isclass(kind) and issubclass(kind, Settings):
+            return from_params(kind, value)
+        if is_dataclass(kind):
+            return kind(**value)
+    return value
 
 
 def dataset_files(snakemake, role):
@@ -62,7 +65,7 @@ def dataset_files(snakemake, role):
     if role == "reference" or name == NO_TARGET:  # what the pretrained model has seen
         name = "reference"
     proxy, split = Path(proxy).parent if proxy else None, Path(split) if split else None
-    return DatasetFiles(name, Path(manifest).parent, proxy, split)
+    return DatasetFiles(name, Path(manifest).parent, proxy, split, workers=snakemake.threads)
 
 
 def dataset_group(snakemake, folders) -> list:
@@ -73,7 +76,7 @@ def dataset_group(snakemake, folders) -> list:
     proxies = {name: Path(files.proxy).parent for name in cfg["excludes_proxy"]}
     splits = dict(zip(cfg["split"], map(Path, files.splits), strict=True))
     return [
-        DatasetFiles(name, folder, proxies.get(name), splits.get(name))
+        DatasetFiles(name, folder, proxies.get(name), splits.get(name), workers=snakemake.threads)
         for name, folder in folders.items()
     ]
 

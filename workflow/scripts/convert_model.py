@@ -1,9 +1,23 @@
-"""Convert and check one pretrained model, or store its text tower."""
+"""Convert and check one pretrained model."""
 
-from _run import arguments, dataset_files, run
+from _run import run
 
-with run(snakemake, warm="networks") as out:
-    from rib.models.convert import convert, store_text
+with run(snakemake, warm="networks") as output:
+    from _inputs import folder_of, paths
+    from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
+    from rib.models.convert import ModelOutput, convert
+    from rib.models.settings import ConversionSettings
 
-    function = store_text if "tower" in out else convert
-    function(**arguments(function, snakemake, out, reference=dataset_files(snakemake, "reference")))
+    files = snakemake.input
+    reference = None
+    if files.reference:
+        reference = DatasetFiles(
+            name="reference", folder=folder_of(files.reference), workers=snakemake.threads
+        )
+    convert(
+        archives=paths(files.archives),
+        reference=reference,
+        settings=from_params(ConversionSettings, snakemake.params.cfg),
+        output=ModelOutput(weights=output["weights"], description=output["description"]),
+    )

@@ -2,8 +2,14 @@
 
 from _run import run
 
-with run(snakemake) as out:
+with run(snakemake) as output:
+    from rib.base.settings import from_params
     from rib.data.download import download
+    from rib.data.settings import DownloadSettings
 
-    source = {**snakemake.params.cfg["source"], "urls": snakemake.params.urls}
-    download(source, out["archive"], snakemake.wildcards.name)
+    settings = from_params(DownloadSettings, snakemake.params.cfg)
+    download(
+        source={**settings.source, "urls": snakemake.params.urls},
+        target=output["archive"],
+        what=snakemake.wildcards.name,
+    )

@@ -1,8 +1,16 @@
 """List the datasets of an evaluation group."""
 
-from _run import arguments, run
+from _run import run
 
-with run(snakemake) as out:
+with run(snakemake) as output:
+    from _inputs import paths
+    from rib.base.settings import from_params
     from rib.data.groups import write_group
+    from rib.data.settings import GroupSettings
 
-    write_group(**arguments(write_group, snakemake, out))
+    settings = from_params(GroupSettings, snakemake.params.cfg)
+    write_group(
+        datasets=settings.datasets,
+        manifests=paths(snakemake.input.manifests),
+        manifest=output["manifest"],
+    )

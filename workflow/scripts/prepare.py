@@ -2,21 +2,25 @@
 
 import os
 
-from _run import arguments, run
+from _run import run
 
-with run(snakemake, resumes="images.journal") as out:
-    from rib.config.label_space import LabelSpace
-    from rib.data.images import DatasetSource
-    from rib.data.prepare import prepare
+with run(snakemake, resumes="images.journal") as output:
+    from _inputs import paths
+    from rib.base.settings import from_params
+    from rib.data.prepare import PreparationOutput, prepare
+    from rib.data.settings import PreparationSettings
     from rib.data.variables import CORRUPT_IMAGES
 
-    named = {
-        "name": snakemake.wildcards.dataset,
-        "space": LabelSpace.from_json(snakemake.params.cfg["space"]),
-    }
-    dataset = DatasetSource(**arguments(DatasetSource, snakemake, {}, **named))
-    limits = {
-        "corrupt_allowed": int(os.environ.get(CORRUPT_IMAGES, 0)),
-        "workers": snakemake.threads,
-    }
-    prepare(**arguments(prepare, snakemake, out, dataset=dataset, **limits))
+    prepare(
+        name=snakemake.wildcards.dataset,
+        archives=paths(snakemake.input.archives),
+        settings=from_params(PreparationSettings, snakemake.params.cfg),
+        corrupt_allowed=int(os.environ.get(CORRUPT_IMAGES, 0)),
+        workers=snakemake.threads,
+        output=PreparationOutput(
+            images=output["images"],
+            index=output["index"],
+            classes=output["classes"],
+            manifest=output["manifest"],
+        ),
+    )

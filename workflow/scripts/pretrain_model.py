@@ -1,8 +1,35 @@
 """Train one model from random weights."""
 
-from _run import arguments, run
+from pathlib import Path
 
-with run(snakemake, resumes="state.pt", warm="networks") as out:
-    from rib.training.pretrain import pretrain
+from _run import run
 
-    pretrain(**arguments(pretrain, snakemake, out, saved=out["weights"].with_name("state.pt")))
+with run(snakemake, resumes="state.pt", warm="networks") as output:
+    from _inputs import folder_of
+    from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
+    from rib.training.pretrain import PretrainingOutput, pretrain
+    from rib.training.settings import PretrainingSettings
+
+    files = snakemake.input
+    settings = from_params(PretrainingSettings, snakemake.params.cfg)
+    pretrain(
+        dataset=DatasetFiles(
+            name=settings.entry["pretrain"]["dataset"],
+            folder=folder_of(files.dataset),
+            workers=snakemake.threads,
+        ),
+        test=DatasetFiles(
+            name=settings.entry["pretrain"]["test"],
+            folder=folder_of(files.test),
+            workers=snakemake.threads,
+        ),
+        settings=settings,
+        output=PretrainingOutput(
+            weights=output["weights"],
+            description=output["description"],
+            history=output["history"],
+            saved=output["weights"].with_name("state.pt"),
+            rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
+        ),
+    )

@@ -1,9 +1,27 @@
 """Select one merge on held-out images and write its recipe."""
 
-from _run import arguments, checkpoints, dataset_files, run
+from _run import run
 
-with run(snakemake, warm="networks") as out:
+with run(snakemake, warm="networks") as output:
+    from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
+    from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
     from rib.evaluation.select_weights import select_weights
+    from rib.evaluation.settings import SelectionSettings
 
-    given = {"target": dataset_files(snakemake, "target"), "checkpoints": checkpoints(snakemake)}
-    select_weights(**arguments(select_weights, snakemake, out, **given))
+    files = snakemake.input
+    settings = from_params(SelectionSettings, snakemake.params.cfg)
+    select_weights(
+        model_folder=folder_of(files.model),
+        target=DatasetFiles(
+            name=snakemake.wildcards.target,
+            folder=folder_of(files.target),
+            proxy=optional_folder(files.target_proxy),
+            split=optional_path(files.target_split),
+            workers=snakemake.threads,
+        ),
+        checkpoints=checkpoints_of(settings.parents, files.checkpoints),
+        manifests=paths(files.manifests),
+        settings=settings,
+        recipe=output["recipe"],
+    )

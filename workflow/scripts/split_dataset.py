@@ -1,18 +1,30 @@
 """Split one dataset's source images into train, select and test."""
 
-from pathlib import Path
+from _run import run
 
-from _run import arguments, dataset_files, run
-
-with run(snakemake) as out:
+with run(snakemake) as output:
+    from _inputs import folder_of, optional_folder, paths
+    from rib.base.settings import from_params
+    from rib.data.settings import SplitSettings
     from rib.data.split_dataset import EarlierSplit, split_dataset
+    from rib.data.view import DatasetFiles
 
-    cfg, files = snakemake.params.cfg, snakemake.input
-    earlier = [
-        EarlierSplit(table=Path(table), index=Path(index), same_sources=same_sources)
-        for table, index, same_sources in zip(
-            files.earlier, files.earlier_indexes, cfg["same_sources"], strict=True
-        )
-    ]
-    dataset = dataset_files(snakemake, "dataset")
-    split_dataset(**arguments(split_dataset, snakemake, out, files=dataset, earlier=earlier))
+    files = snakemake.input
+    settings = from_params(SplitSettings, snakemake.params.cfg)
+    tables = paths(files.earlier)
+    indexes = paths(files.earlier_indexes)
+    earlier = []
+    for table, index, same_sources in zip(tables, indexes, settings.same_sources, strict=True):
+        earlier.append(EarlierSplit(table=table, index=index, same_sources=same_sources))
+    split_dataset(
+        files=DatasetFiles(
+            name=snakemake.wildcards.dataset,
+            folder=folder_of(files.dataset),
+            proxy=optional_folder(files.dataset_proxy),
+            workers=snakemake.threads,
+        ),
+        view=settings.view,
+        fractions=settings.fractions,
+        earlier=earlier,
+        table=output["table"],
+    )

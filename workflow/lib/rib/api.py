@@ -1,16 +1,16 @@
 """The benchmark in Python, without Snakemake, by the functions of the workflow's jobs.
 
-`settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and checkpoints, by default the
-environment variable RIB_CACHE or else the user's cache folder. What was made with the same settings and code is not made again.
-Relative paths are resolved when a function is called; a network keeps the folders with which it was loaded.
+`settings` are keys of config.yaml (docs/configuration.md) and `cache`, the folder for downloads and
+checkpoints, by default the environment variable RIB_CACHE or else the user's cache folder. What was
+made with the same settings and code is not made again. Relative paths are resolved when a function
+is called; a network keeps the folders with which it was loaded.
 
-All functions raise a UserError if an argument is of another type, a name is unknown or of another family, or a file was changed
-or can't be fetched.
+All functions raise a UserError if an argument is of another type, a name is unknown or of another
+family, or a file was changed or can't be fetched.
 """
 
 import contextlib
 import copy
-import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ from rib.analysis import bootstrap, counts, ri, row_schema, tables
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json
 from rib.base.locks import locked
+from rib.base.settings import from_params, replaced
 from rib.base.text import presentable
 from rib.config.arguments import path_argument, text_argument, texts_argument, whole_argument
 from rib.config.catalog import PROJECT_CATALOG, Catalog
@@ -39,25 +40,29 @@ from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of
 from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
 from rib.config.values import show
-from rib.data import download, folders, images, prepare, prepared, variables, view
+from rib.data import download, folders, prepare, prepared, variables, view
+from rib.data.settings import DatasetView, PreparationSettings
 from rib.data.splits import TEST
 from rib.evaluation import fisher as fisher_information
+from rib.evaluation import recipes
 from rib.evaluation.evaluate import rows_of_networks
-from rib.evaluation.recipes import State, run_states, write_recipe
+from rib.evaluation.recipes import State, run_states
 from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.settings import MergeSettings
 from rib.jobs.cache_key import cache_key
 from rib.jobs.code_digest import digest
 from rib.models import checkpoint, convert, device
 from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import load
+from rib.models.settings import ComputeSettings, ConversionSettings, TextSettings
 from rib.models.state import for_inference
 from rib.models.structure import changed_tensor, has_global_hooks, structural_difference
 from rib.records.hashing import differing
 from rib.records.integrity import files_of
 from rib.training import finetune as training
 from rib.training import pretrain
-from rib.training.settings import TrainingSettings
+from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
 
 __all__ = ["UserError", "evaluate", "finetune", "list_datasets", "list_methods", "list_models"]
 __all__ += ["load_dataset", "load_model", "load_run", "robustness_improvement"]
@@ -68,16 +73,23 @@ CHOICES = {
     "methods": [],
     "seeds": [0],
     "protocol": "paper",
+    "external": [],
 }
-CHOICES |= {"external": []}
-# Files of the outputs of jobs, by argument.
-OUTPUTS = {name: f"{name}.json" for name in ("classes", "recipe", "manifest")}
-OUTPUTS |= {
-    name: f"{name}.safetensors"
-    for name in ("weights", "checkpoint", "rescue", "tower", "tokens", "fisher")
-}
-OUTPUTS |= {"images": "images.npy", "index": "index.parquet", "history": "history.csv"}
-OUTPUTS |= {"description": "model.json", "saved": "state.pt"}
+# Files of the outputs of stages, in folders of the cache as in those of a project.
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+CLASSES = "classes.json"
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "model.json"
+CHECKPOINT = "checkpoint.safetensors"
+HISTORY = "history.csv"
+RECIPE = "recipe.json"
+FISHER = "fisher.safetensors"
+TRAINING_STATE = "state.pt"
+RESCUED = "rescue.safetensors"
+FISHER_BATCH = (
+    1  # images per forward pass of the jobs of Fisher information, which choose their own
+)
 PATHS = ("catalog", "archives")  # settings that are a path or several
 NOTHING: Mapping = MappingProxyType({})
 # What rib notes of a network, as attributes.
@@ -86,20 +98,27 @@ RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
 
 
 def list_models(family: str | None = None, **settings) -> list[str]:
-    """Models of the catalogue, or those meant for a family and those of its defaults: `rib.list_models("emoji")`."""
-    if family is not None:
-        text_argument(family, "family", "a family")
+    """Models of the catalogue, or those meant for a family and those of its defaults.
+
+    Example: `rib.list_models("emoji")`.
+    """
+    if family is None:
+        return list(_catalog(_resolved(settings)).models)
+    text_argument(family, "family", "a family")
     catalog = _catalog(_resolved(settings), family)
-    usual = () if family is None else catalog.families[family].defaults["models"]
+    default_models = catalog.families[family].defaults["models"]
     return [
         name
         for name, entry in catalog.models.items()
-        if family in (None, *entry.families) or name in usual
+        if family in entry.families or name in default_models
     ]
 
 
 def list_datasets(family: str, **settings) -> list[str]:
-    """Datasets of a family on which networks are evaluated, without optional ones: `rib.list_datasets("emoji")`."""
+    """Datasets of a family on which networks are evaluated, without optional ones.
+
+    Example: `rib.list_datasets("emoji")`.
+    """
     text_argument(family, "family", "a family")
     catalog = _catalog(_resolved(settings), family)
     datasets = catalog.datasets_of(catalog.families[family], *EVALUATED)
@@ -114,8 +133,9 @@ def list_methods(**settings) -> list[str]:
 def load_model(name: str, family: str, **settings) -> nn.Module:
     """A pretrained network in evaluation mode, with a head for a family's classes.
 
-    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (input_size in pixels; mean and
-    std of each RGB channel, in 0..1), and returns logits (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
+    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing`
+    (input_size in pixels; mean and std of each RGB channel, in 0..1), and returns logits
+    (N, outputs). Example: `rib.load_model("efficientnet_lite0", "emoji")`.
     """
     text_argument(name, "name", "a model")
     text_argument(family, "family", "a family")
@@ -126,8 +146,9 @@ def load_model(name: str, family: str, **settings) -> nn.Module:
 
 
 def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
-    """A dataset as a network sees it: images (n, size, size, 3) uint8, labels (n,) int64, their index and label space.
+    """A dataset as a network sees it.
 
+    It has images (n, size, size, 3) uint8, labels (n,) int64, their index and label space.
     Example: `rib.load_dataset("noto", network)`.
     """
     text_argument(name, "name", "a dataset")
@@ -138,10 +159,11 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 def finetune(
     network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings
 ) -> nn.Module:
-    """The network that a method makes of a pretrained one on a dataset, in evaluation mode; see `load_model`.
+    """The network that a method makes of a pretrained one on a dataset, in evaluation mode.
 
-    Methods that it starts from or merges are trained first. Raises a UserError if the network was changed since it was
-    loaded or is not a pretrained one, or if the method can't be used, has several networks, or diverges.
+    For the network see `load_model`. Methods that it starts from or merges are trained first.
+    Raises a UserError if the network was changed since it was loaded or is not a pretrained one, or
+    if the method can't be used, has several networks, or diverges.
     Example: `rib.finetune(network, "noto", "lora", training={"epochs": 3})`.
     """
     text_argument(target, "target", "a dataset")
@@ -149,12 +171,11 @@ def finetune(
     whole_argument(seed, "seed")
     _refuse_arguments(settings, "family", "models")
     settings = _settings(network) | _resolved(settings)
-    known = _catalog(settings).methods
-    base = max(
-        (name for name in known if f"{method}-".startswith(f"{name}-")), key=len, default=method
-    )
-    choices = {"datasets": [target], "targets": [target], "methods": [base], "seeds": [seed]}
-    stages = _Stages(settings, **choices)
+    # A method with one value of each setting is named after its entry: lora-rank4 after lora.
+    entries = _catalog(settings).methods
+    fitting_entries = [name for name in entries if f"{method}-".startswith(f"{name}-")]
+    entry = max(fitting_entries, key=len, default=method)
+    stages = _Stages(settings, datasets=[target], targets=[target], methods=[entry], seeds=[seed])
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
     stages.refuse_other_than_pretrained(network)
     run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
@@ -169,10 +190,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rows of a network on datasets: one per image, with the columns of rib.evaluation.evaluate.
 
-    The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks and attributes of this
-    moment. Nothing is kept, so each call computes. `method` and `target` name in the rows, for RI, what was done to it; a
-    network that was changed since rib made it needs them. Raises a UserError if they are missing, the network doesn't return
-    logits (N, outputs), or one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
+    The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks
+    and attributes of this moment. Nothing is kept, so each call computes. `method` and `target`
+    name in the rows, for RI, what was done to it; a network that was changed since rib made it
+    needs them. Raises a UserError if they are missing, the network doesn't return logits (N, outputs), or
+    one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     names = texts_argument(datasets, "datasets", "datasets")
     stages = _Stages(_settings(network), datasets=names)
@@ -180,97 +202,118 @@ def evaluate(
     run = stages.run_of_rows(network, _change(network, reference), method, target)
     chosen_device = device.start(stages.compute)
     _refuse_misplaced(network, chosen_device.type)
-    files = [stages.dataset(name) for name in stages.grid.datasets]
-    loaded = [view.load_dataset(dataset, stages.view, TEST) for dataset in files]
-    facts = read_json(network.files["model_folder"] / OUTPUTS["description"])
-    pixels = [Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in loaded]
+    datasets_scored = [
+        view.load_dataset(stages.dataset(name), stages.view, TEST) for name in stages.grid.datasets
+    ]
+    facts = read_json(network.files["model_folder"] / DESCRIPTION)
+    inputs_of_datasets = [
+        Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in datasets_scored
+    ]
     with contextlib.ExitStack() as stack:
         if structural_difference(network, reference, NOTED) or has_global_hooks():
             # Fusing BatchNorm is known to change nothing for networks as rib builds them only.
             scored = stack.enter_context(_in_evaluation_mode(network))
         else:
             weights = network.files["states"][0].weights
-            scored = for_inference(copy.deepcopy(network).eval(), weights, pixels[0])
+            scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
         logits = _checked_logits(scored, facts["num_classes"])
         batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
-        return rows_of_networks(run, [None], [logits], loaded, pixels, batch_size).to_pandas()
+        table = rows_of_networks(
+            run, [None], [logits], datasets_scored, inputs_of_datasets, batch_size
+        )
+        return table.to_pandas()
 
 
 def robustness_improvement(
     rows: pd.DataFrame, network: nn.Module
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """RI of each run, and mRI of each method, in percentage points with confidence intervals, as in ri.csv and mri.csv.
+    """RI of each run, and mRI of each method, as in ri.csv and mri.csv.
 
-    RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution
-    do not count.
+    They are in percentage points, with confidence intervals. RI is the mean change of accuracy over
+    the out-of-distribution datasets other than the target; datasets in distribution do not count.
 
-    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the same images; a UserError
-    names the column and the row of what is missing, of another type, out of range or there twice. The network is any of the
-    family, to find the datasets. Example: `rib.robustness_improvement(rows, network)`.
+    The rows of `evaluate` are of fine-tuned networks and of those that they started from, on the
+    same images; a UserError names the column and the row of what is missing, of another type, out
+    of range or there twice. The network is any of the family, to find the datasets.
+    Example: `rib.robustness_improvement(rows, network)`.
     """
     rows = row_schema.checked_rows(rows)
     stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
     folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
-    index_paths = [folder / OUTPUTS["index"] for folder in folder_of.values()]
+    index_paths = [folder / INDEX for folder in folder_of.values()]
     objects_of = counts.read_objects(index_paths, stages.grid.leak_free_groups())
     spaces = {
-        name: LabelSpace.from_json(read_json(folder / OUTPUTS["classes"]))
+        name: LabelSpace.from_json(read_json(folder / CLASSES))
         for name, folder in folder_of.items()
     }
     images_of = {name: len(objects) for name, objects in objects_of.items()}
     classes_of = {name: len(space.keys) for name, space in spaces.items()}
     row_schema.check_upper_limits(rows, images_of, classes_of)
-    counted, how = counts.count(counts.rows_of(rows), objects_of), stages.grid.config["statistics"]
-    weights = bootstrap.object_weights(counted.objects, how["replicates"], how["seed"])
-    ood = ri.ood_accuracies(counted, weights, stages.grid.ood, stages.grid.leak_free_groups())
-    return tables.ri_table(ood, how["confidence"]), tables.mri_tables(ood, how["confidence"])[0]
+    counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
+    statistics = stages.grid.config["statistics"]
+    weights = bootstrap.object_weights(
+        counts_of_runs.objects, statistics["replicates"], statistics["seed"]
+    )
+    accuracies = ri.ood_accuracies(
+        counts_of_runs, weights, stages.grid.ood, stages.grid.leak_free_groups()
+    )
+    ri_table = tables.ri_table(accuracies, statistics["confidence"])
+    mri_table = tables.mri_tables(accuracies, statistics["confidence"])[0]
+    return ri_table, mri_table
 
 
 def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
-    The run is as in the paths of its results, <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>, without wildcards;
-    the settings are those of the project that differ from the family's defaults, such as catalog and image_size. Raises a
+    The run is as in the paths of its results, without wildcards:
+    <family>/<protocol>/<model>/<target>/<method>/<size>/<seed>. The settings are those of the
+    project that differ from the family's defaults, such as catalog and image_size. Raises a
     UserError if there is no such run or it has several networks.
     Example: `rib.load_run(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     project = path_argument(project, "project")
     text_argument(str(run) if isinstance(run, Path) else run, "run", "a run")
     _refuse_arguments(settings, "family", "models")
-    stages_folder, named, rows = _finished_run(project, Path(run))
-    path = Path(str(named))
-    recipe = stages_folder / "merge" / path / OUTPUTS["recipe"]
-    states = run_states(named.method, recipe if recipe.is_file() else None)
-    trained = {
-        name: replace(named, **parent_of(name)) for name in states[0].weights if name != PRETRAINED
+    stages_folder, finished_run, rows = _finished_run(project, Path(run))
+    recipe = stages_folder / "merge" / str(finished_run) / RECIPE
+    states = run_states(finished_run.method, recipe if recipe.is_file() else None)
+    parents = {
+        key: replace(finished_run, **parent_of(key))
+        for key in states[0].weights
+        if key != PRETRAINED
     }
     checkpoints = {
-        name: stages_folder / f"finetune/{part}" / OUTPUTS["checkpoint"]
-        for name, part in trained.items()
+        key: stages_folder / "finetune" / str(parent) / CHECKPOINT
+        for key, parent in parents.items()
     }
-    model = stages_folder.parent / "models" / named.model
-    manifests = [
-        path.with_name(OUTPUTS["manifest"])
-        for path in (model / OUTPUTS["weights"], *checkpoints.values())
-    ]
-    _refuse_changed(*manifests, *(path.with_suffix(".manifest.json") for path in rows))
-    records = read_lock(project / LOCK)  # of models by name
-    name = next((name for name in records if parse_name(name).short == named.model), named.model)
-    stages = _Stages(
-        _resolved(settings) | {"family": stages_folder.parent.name, "models": [name]}, records
+    model_folder = stages_folder.parent / "models" / finished_run.model
+    _refuse_changed(
+        model_folder / MANIFEST,
+        *(path.with_name(MANIFEST) for path in checkpoints.values()),
+        *(path.with_suffix(".manifest.json") for path in rows),
     )
-    if isinstance(merge := states[0].weights, Merge):
-        file = stages.grid.catalog.algorithm_file(str(merge.algorithm))
-        of_images = f"{merge.settings['fisher_images']}.safetensors" if takes_fisher(file) else ""
-        fisher = {
-            name: stages_folder / f"fisher/{part}" / of_images
-            for name, part in trained.items()
-            if of_images
-        }
+    records = read_lock(project / LOCK)  # of models by name
+    name = finished_run.model
+    for name_in_records in records:
+        if parse_name(name_in_records).short == finished_run.model:
+            name = name_in_records
+            break
+    family = stages_folder.parent.name
+    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]}, records)
+    merge = states[0].weights
+    if isinstance(merge, Merge):
+        algorithm = stages.grid.catalog.algorithm_file(str(merge.algorithm))
+        fisher = {}
+        if takes_fisher(algorithm):
+            file = f"{merge.settings['fisher_images']}.safetensors"
+            fisher = {
+                key: stages_folder / "fisher" / str(parent) / file
+                for key, parent in parents.items()
+            }
         _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
-        states = [State(None, replace(merge, algorithm=file, fisher=fisher))]
+        states = [State(None, replace(merge, algorithm=algorithm, fisher=fisher))]
     table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
-    return stages.network(named, model, states, checkpoints), table
+    return stages.network(finished_run, model_folder, states, checkpoints), table
 
 
 def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
@@ -350,11 +393,16 @@ def _settings(network: nn.Module) -> dict:
 
 
 def _change(network: nn.Module, reference: nn.Module) -> str | None:
-    """A clause on what a network differs in from the reference, which it was when it was loaded; None if in nothing."""
-    if place := structural_difference(network, reference, NOTED):
-        return f"the network was changed since it was loaded ({place})"
-    if name := changed_tensor(network, reference):
-        return f"the network's weights were changed since it was loaded ('{name}')"
+    """A clause on what a network differs in from the reference, which it was when it was loaded.
+
+    It is None if they don't differ.
+    """
+    difference = structural_difference(network, reference, NOTED)
+    if difference:
+        return f"the network was changed since it was loaded ({difference})"
+    tensor = changed_tensor(network, reference)
+    if tensor:
+        return f"the network's weights were changed since it was loaded ('{tensor}')"
     if has_global_hooks():
         return (
             "the network was changed since it was loaded (torch has forward hooks of all modules)"
@@ -368,8 +416,8 @@ def _refuse_misplaced(network: nn.Module, kind: str) -> None:
     for tensor in tensors:
         if tensor.device.type != kind:
             raise UserError(
-                f"the network has tensors on {tensor.device.type}, but computes on {kind} (compute.device); call "
-                f"network.to('{kind}') first."
+                f"the network has tensors on {tensor.device.type}, but computes on {kind} "
+                f"(compute.device); call network.to('{kind}') first."
             )
     types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     if types and torch.float32 not in types:
@@ -403,8 +451,8 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
                 else f"a {type(logits).__name__}"
             )
             raise UserError(
-                f"of {len(pixels)} images the network returns {kind}; let it return logits {wanted}, as it did when "
-                "it was loaded."
+                f"of {len(pixels)} images the network returns {kind}; let it return logits "
+                f"{wanted}, as it did when it was loaded."
             )
         return logits
 
@@ -412,12 +460,12 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
 
 
 def _refuse_changed(*manifests: Path) -> None:
+    """Raise a UserError if a manifest is missing, or a file that it lists is missing or changed."""
     for manifest in manifests:
-        if (
-            changed := differing(files_of(manifest), "checking files")
-            if manifest.is_file()
-            else [manifest]
-        ):
+        changed = [manifest]
+        if manifest.is_file():
+            changed = differing(files_of(manifest), "checking files")
+        if changed:
             raise UserError(
                 f"{changed[0]} is missing or was changed; delete its folder, and make it again."
             )
@@ -427,9 +475,11 @@ class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
     def __init__(self, settings: Mapping, records: Mapping[str, dict] = NOTHING, **choices):
-        """Stages with settings (see `_resolved`), among them family and models, and choices that are arguments.
+        """Stages with settings, among them family and models.
 
         Args:
+            settings: see `_resolved`.
+            choices: settings that are arguments of functions.
             records: facts of models by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
@@ -444,14 +494,10 @@ class _Stages:
         config = validated(CHOICES | choices | of_config, "config", "settings")
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
-        self.geometry, self.workers = (
-            self.grid.geometry(self.name),
-            config["compute"]["decode_workers"],
-        )
-        self.view = view.DatasetView(
-            **self.grid.view_of(self.name) | {"geometry": self.geometry}, workers=self.workers
-        )
-        self.compute = device.ComputeSettings(**self.grid.compute())
+        self.geometry = self.grid.geometry(self.name)
+        self.workers = config["compute"]["decode_workers"]
+        self.view = from_params(DatasetView, self.grid.view_of(self.name))
+        self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
 
     def network(
@@ -464,21 +510,23 @@ class _Stages:
             )
         network, facts = load(model_folder, device.start(self.compute))
         network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
+        # of this project, in place of those of the published weights
         used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
-        network.preprocessing, network.run, network.settings = (
-            facts["preprocessing"] | used,
-            run,
-            self.settings,
-        )
+        network.preprocessing = facts["preprocessing"] | used
+        network.run = run
+        network.settings = self.settings
         network.files = {"model_folder": model_folder, "states": states, "checkpoints": checkpoints}
         return network
 
     def refuse_other_than_pretrained(self, network: nn.Module) -> None:
-        """Raise a UserError unless training, which starts from files, would start from the network as it is."""
+        """Raise a UserError unless training would start from the network as it is.
+
+        It starts from files.
+        """
         if network.run.method != PRETRAINED:
             raise UserError(
-                f"the network is that of {network.run}, but methods start from pretrained ones; give finetune a network "
-                "of rib.load_model."
+                f"the network is that of {network.run}, but methods start from pretrained ones; "
+                "give finetune a network of rib.load_model."
             )
         if change := _change(network, self.network(network.run, **network.files)):
             raise UserError(f"{change}; to fine-tune, load it again with rib.load_model.")
@@ -501,7 +549,8 @@ class _Stages:
         text_argument(target, "target", "the dataset that it was trained on, along with the method")
         if method == PRETRAINED or not presentable(method):
             raise UserError(
-                f"'method' is {show(method)}, which can't be the name of what was done; choose another."
+                f"'method' is {show(method)}, which can't be the name of what was done; "
+                "choose another."
             )
         known_name(
             target,
@@ -511,31 +560,15 @@ class _Stages:
         )
         return replace(network.run, method=method, target=target)
 
-    def kept(
-        self,
-        place: str,
-        function: Callable,
-        known: Mapping,
-        *code: str,
-        keyed: Mapping = NOTHING,
-        **outputs: str,
-    ) -> Path:
-        """Folder of the cache with all outputs of a job's function, compared with their digests.
+    def kept(self, place: str, made_with: Mapping, make: Callable[[Path], None]) -> Path:
+        """Folder of the cache with all outputs of a stage, compared with their digests.
 
         Args:
             place: the folder's place in the cache, without its key.
-            known: arguments by name, of which the function takes those that it has.
-            code: files that the function loads.
-            keyed: what else the result depends on; or, by an argument's name, what stands for it in the key.
-            outputs: names of further outputs, by argument.
+            made_with: all that the outputs depend on (see rib.jobs.cache_key).
+            make: writes the outputs into an empty folder.
         """
-        known = {"view": self.view, "compute": self.compute, **known}
-        known = {
-            name: known[name] for name in inspect.signature(function).parameters if name in known
-        }
-        code_used = digest(Path(inspect.getfile(function)), *map(Path, code))
-        key = cache_key([{**known, **keyed}, code_used], self.cache)
-        folder = self.cache / place / key
+        folder = self.cache / place / cache_key(made_with, self.cache)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -544,138 +577,302 @@ class _Stages:
             ) from error
         with locked(Path(f"{folder}.lock")):
             if not folder.exists():
-                part = folder.with_suffix(".part")
-                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-                part.mkdir()
-                files = {name: part / file for name, file in {**OUTPUTS, **outputs}.items()}
-                of_function = files.keys() & inspect.signature(function).parameters.keys()
-                function(**known, **{name: files[name] for name in of_function})
-                for name in ("saved", "manifest"):
-                    files[name].unlink(missing_ok=True)
-                write_json(
-                    files["manifest"],
-                    {"files": {path.name: sha256(path) for path in part.iterdir()}},
-                )
-                part.rename(folder)
-        _refuse_changed(folder / OUTPUTS["manifest"])
+                unfinished = folder.with_suffix(".part")
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+                unfinished.mkdir()
+                make(unfinished)
+                # In place of the stage's own manifest; the training has ended.
+                (unfinished / MANIFEST).unlink(missing_ok=True)
+                (unfinished / TRAINING_STATE).unlink(missing_ok=True)
+                digests = {path.name: sha256(path) for path in unfinished.iterdir()}
+                write_json(unfinished / MANIFEST, {"files": digests})
+                unfinished.rename(folder)
+        _refuse_changed(folder / MANIFEST)
         return folder
 
     def archives(self, entry: Dataset | Model) -> list[Path]:
         """Published files of a dataset or model."""
-        archives = []
-        for source in entry.sources:
-            given = dict(source)
-            if source["kind"] == "folder":
-                given["listing"] = folders.listing(Path(source["path"]))
-            # URLs may contain passwords that change; a file that has URLs has a digest.
-            keyed = {"source": {key: value for key, value in given.items() if key != "urls"}}
-            given["urls"] = self.grid.catalog.urls.get((entry.raw, source["file"]))
-            known = {"what": entry.name, "partial": self.cache / "partial", "source": given}
-            place = f"raw/{entry.raw}"
-            folder = self.kept(place, download.download, known, keyed=keyed, target=source["file"])
-            archives.append(folder / source["file"])
-        return archives
+        return [self.archive(entry, source) for source in entry.sources]
+
+    def archive(self, entry: Dataset | Model, source: Mapping) -> Path:
+        """A published file of a dataset or model."""
+        source = dict(source)
+        if source["kind"] == "folder":
+            source["listing"] = folders.listing(Path(source["path"]))
+        # URLs may contain passwords that change; a file that has URLs has a digest.
+        source.pop("urls", None)
+        urls = self.grid.catalog.urls.get((entry.raw, source["file"]))
+
+        def make(folder: Path) -> None:
+            download.download(
+                source={**source, "urls": urls},
+                target=folder / source["file"],
+                what=entry.name,
+                partial=self.cache / "partial",
+            )
+
+        made_with = {"source": source, "code": digest(Path(download.__file__))}
+        folder = self.kept(f"raw/{entry.raw}", made_with, make)
+        return folder / source["file"]
 
     def dataset(self, name: str) -> view.DatasetFiles:
         """A dataset at the model's geometry."""
-        known, entry = self.grid.preparation(name, self.geometry), self.grid.catalog.datasets[name]
-        geometry, space = known["geometry"] and self.geometry, LabelSpace.from_json(known["space"])
-        named = {key: known[key] for key in ("source_group", "icons", "exclude")}
-        known["dataset"] = images.DatasetSource(
-            name, self.archives(entry), space, geometry, **named
+        entry = self.grid.catalog.datasets[name]
+        fields = self.grid.preparation(name, self.geometry)
+        settings = PreparationSettings(
+            **fields, code=digest(Path(prepare.__file__), Path(fields["layout"]))
         )
-        known |= {"workers": self.workers, "corrupt_allowed": self.grid.config["corrupt_images"]}
-        limits = {
-            "limits": self.grid.config["limits"]
-        }  # of photos, which it has from the environment
-        folder = self.kept(f"prepare/{name}", prepare.prepare, known, known["layout"], keyed=limits)
+        archives = self.archives(entry)
+        corrupt_allowed = self.grid.config["corrupt_images"]
+
+        def make(folder: Path) -> None:
+            prepare.prepare(
+                name=name,
+                archives=archives,
+                settings=settings,
+                corrupt_allowed=corrupt_allowed,
+                workers=self.workers,
+                output=prepare.PreparationOutput(
+                    images=folder / "images.npy",
+                    index=folder / INDEX,
+                    classes=folder / CLASSES,
+                    manifest=folder / MANIFEST,
+                ),
+            )
+
+        made_with = {
+            "name": name,
+            "archives": archives,
+            "settings": settings,
+            "corrupt_allowed": corrupt_allowed,
+            "limits": self.grid.config["limits"],  # of photos, which it has from the environment
+        }
+        folder = self.kept(f"prepare/{name}", made_with, make)
         proxy = None
         if self.grid.excludes_proxy(name):
-            whole = self.grid.reference.dataset.name
-            proxy = folder if name == whole else self.dataset(whole).folder
-        return view.DatasetFiles(name, folder, proxy)
+            dataset_with_proxy = self.grid.reference.dataset.name
+            is_itself = name == dataset_with_proxy
+            proxy = folder if is_itself else self.dataset(dataset_with_proxy).folder
+        return view.DatasetFiles(name, folder, proxy, workers=self.workers)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
-        return (
-            replace(self.dataset(self.grid.reference.dataset.name), proxy=None)
-            if self.grid.reference
-            else None
-        )
+        if not self.grid.reference:
+            return None
+        return replace(self.dataset(self.grid.reference.dataset.name), proxy=None)
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""
-        entry = self.grid.models[self.name]
-        known = {**self.grid.conversion(self.name), "view": self.view, "compute": self.compute}
-        if how := entry.pretrain:
-            known |= {f"{key}_folder": self.dataset(how[key]).folder for key in ("dataset", "test")}
-            return self.kept(f"models/{self.name}", pretrain.pretrain, known)
-        known["archives"] = self.archives(entry)
-        known["reference"] = self.reference() if known["head"] == "fitted" else None
-        return self.kept(f"models/{self.name}", convert.convert, known)
+        if self.grid.models[self.name].pretrain:
+            return self.pretrained()
+        return self.converted()
+
+    def pretrained(self) -> Path:
+        """Folder of the model, which is trained here."""
+        facts = self.grid.conversion(self.name)
+        how = self.grid.models[self.name].pretrain
+        dataset = replace(self.dataset(how["dataset"]), proxy=None)
+        test = replace(self.dataset(how["test"]), proxy=None)
+        settings = PretrainingSettings(
+            entry=facts["entry"],
+            num_classes=facts["num_classes"],
+            view=self.view,
+            compute=self.compute,
+            code=digest(Path(pretrain.__file__)),
+        )
+
+        def make(folder: Path) -> None:
+            pretrain.pretrain(
+                dataset=dataset,
+                test=test,
+                settings=settings,
+                output=pretrain.PretrainingOutput(
+                    weights=folder / WEIGHTS,
+                    description=folder / DESCRIPTION,
+                    history=folder / HISTORY,
+                    saved=folder / TRAINING_STATE,
+                    rescue=folder / RESCUED,
+                ),
+            )
+
+        made_with = {"dataset": dataset, "test": test, "settings": settings}
+        return self.kept(f"models/{self.name}", made_with, make)
+
+    def converted(self) -> Path:
+        """Folder of the model, which was published."""
+        archives = self.archives(self.grid.models[self.name])
+        has_fitted_head = self.grid.head(self.name) == "fitted"
+        reference = self.reference() if has_fitted_head else None
+        settings = ConversionSettings(
+            **self.grid.conversion(self.name),
+            view=self.view if has_fitted_head else None,
+            compute=self.compute,
+            code=digest(Path(convert.__file__)),
+        )
+
+        def make(folder: Path) -> None:
+            convert.convert(
+                archives=archives,
+                reference=reference,
+                settings=settings,
+                output=convert.ModelOutput(
+                    weights=folder / WEIGHTS, description=folder / DESCRIPTION
+                ),
+            )
+
+        made_with = {"archives": archives, "reference": reference, "settings": settings}
+        return self.kept(f"models/{self.name}", made_with, make)
 
     def text(self) -> Path:
         """Folder of the model's text tower."""
-        entry = self.grid.models[self.name]
-        known = {**self.grid.conversion(self.name), "archives": self.archives(entry)}
-        return self.kept(f"text/{self.name}", convert.store_text, known)
+        archives = self.archives(self.grid.models[self.name])
+        facts = self.grid.conversion(self.name)
+        settings = TextSettings(
+            entry=facts["entry"],
+            class_names=facts["class_names"],
+            code=digest(Path(convert.__file__)),
+        )
+
+        def make(folder: Path) -> None:
+            convert.store_text(
+                archives=archives,
+                settings=settings,
+                tower=folder / "tower.safetensors",
+                tokens=folder / "tokens.safetensors",
+            )
+
+        made_with = {"archives": archives, "settings": settings}
+        return self.kept(f"text/{self.name}", made_with, make)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
         """States of a run of a method, and the checkpoints that they are made of, by key."""
-        method, parents = self.grid.methods[run.method], {}
+        method = self.grid.methods[run.method]
+        parents = {}
         for key in self.grid.parents_of(run.method):
             parent = replace(run, **parent_of(key))
-            parents[key] = self.trained(parent)[1][parent.method]
-        algorithm = str(self.grid.catalog.algorithm_file(method.algorithm))
-        known = {
-            "algorithm": algorithm,
-            "settings": method.settings,
-            "parents": list(parents),
-            "start": parents,
-        }
-        known |= {"run": run, "form": method.form}
-        if not method.trains:
-            known["manifests"] = [path.with_name(OUTPUTS["manifest"]) for path in parents.values()]
-            folder = self.kept(f"merge/{run}", write_recipe, known, algorithm)
-            fisher = [
-                self.fisher(run, name, parents) for name in parents if takes_fisher(Path(algorithm))
-            ]
-            return run_states(run.method, folder / OUTPUTS["recipe"], algorithm, fisher), parents
-        known |= {"model_folder": self.model(), "target": self.dataset(run.target)}
-        known |= {"reference": self.reference() if method.reference != "no" else None}
-        known |= {"text_folder": self.text()} if method.text == "required" else {}
-        known["shared_fisher"] = self.shared_fisher(run)
-        saving = self.grid.config["compute"]["gradient_checkpointing"]
-        known |= {"compute": replace(self.compute, gradient_checkpointing=saving)}
-        known |= {"training": TrainingSettings(**self.grid.training(run.method))}
-        folder = self.kept(f"finetune/{run}", training.finetune, known, algorithm)
-        return run_states(run.method, None), {run.method: folder / OUTPUTS["checkpoint"]}
+            _, checkpoints = self.trained(parent)
+            parents[key] = checkpoints[parent.method]
+        if method.trains:
+            checkpoint_file = self.fine_tuned(run, parents)
+            return run_states(run.method, None), {run.method: checkpoint_file}
+        recipe = self.merged(run, parents)
+        algorithm = self.grid.catalog.algorithm_file(method.algorithm)
+        fisher = []
+        if takes_fisher(algorithm):
+            fisher = [self.fisher(run, key, parents) for key in parents]
+        return run_states(run.method, recipe, str(algorithm), fisher), parents
+
+    def merged(self, run: Run, parents: Mapping[str, Path]) -> Path:
+        """Recipe of the run of a merge, whose parents have these checkpoints."""
+        method = self.grid.methods[run.method]
+        algorithm = self.grid.catalog.algorithm_file(method.algorithm)
+        manifests = [path.with_name(MANIFEST) for path in parents.values()]
+        settings = MergeSettings(
+            algorithm=str(algorithm),
+            settings=method.settings,
+            parents=list(parents),
+            form=method.form,
+            code=digest(Path(recipes.__file__), algorithm),
+        )
+
+        def make(folder: Path) -> None:
+            recipes.write_recipe(
+                run=run, manifests=manifests, settings=settings, recipe=folder / RECIPE
+            )
+
+        made_with = {"run": run, "manifests": manifests, "settings": settings}
+        return self.kept(f"merge/{run}", made_with, make) / RECIPE
+
+    def fine_tuned(self, run: Run, start: Mapping[str, Path]) -> Path:
+        """Checkpoint of a run that is trained, from the checkpoints of other methods if any."""
+        method = self.grid.methods[run.method]
+        algorithm = self.grid.catalog.algorithm_file(method.algorithm)
+        saves_memory = self.grid.config["compute"]["gradient_checkpointing"]
+        inputs = training.FineTuningInputs(
+            model_folder=self.model(),
+            target=self.dataset(run.target),
+            reference=self.reference() if method.reference != "no" else None,
+            start=start,
+            text_folder=self.text() if method.text == "required" else None,
+            shared_fisher=self.shared_fisher(run),
+        )
+        settings = FineTuningSettings(
+            algorithm=str(algorithm),
+            settings=method.settings,
+            parents=list(start),
+            training=from_params(TrainingSettings, self.grid.training(run.method)),
+            view=self.view,
+            compute=replaced(self.compute, gradient_checkpointing=saves_memory),
+            code=digest(Path(training.__file__), algorithm),
+        )
+
+        def make(folder: Path) -> None:
+            training.finetune(
+                run=run,
+                inputs=inputs,
+                settings=settings,
+                output=training.FineTuningOutput(
+                    checkpoint=folder / CHECKPOINT,
+                    manifest=folder / MANIFEST,
+                    saved=folder / TRAINING_STATE,
+                    rescue=folder / RESCUED,
+                    history=folder / HISTORY,
+                ),
+            )
+
+        made_with = {"run": run, "inputs": inputs, "settings": settings}
+        return self.kept(f"finetune/{run}", made_with, make) / CHECKPOINT
 
     def shared_fisher(self, run: Run) -> Path | None:
-        """File of the Fisher information that trainings on all targets share, if the run's method has one."""
-        if (shared := self.grid.shared_fisher(run.method)) is None:
+        """File of the Fisher information that trainings on all targets share, if there is one."""
+        shared = self.grid.shared_fisher(run.method)
+        if shared is None:
             return None
         fisher_images, kind = shared
-        of = Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed)
-        how = (self.view, 1, self.compute)
         source = RunOnDataset(
-            of, run_states(PRETRAINED, None), {}, self.model(), self.reference(), *how
+            run=Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed),
+            states=run_states(PRETRAINED, None),
+            checkpoints={},
+            model_folder=self.model(),
+            dataset=self.reference(),
+            view=self.view,
+            batch_size=FISHER_BATCH,
+            compute=self.compute,
         )
-        known = {"source": source, "fisher_images": fisher_images, "kind": kind}
-        return (
-            self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
-        )
+        return self.fisher_of(source, fisher_images, kind)
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
-        of = replace(run, **parent_of(parent))
-        own = {of.method: checkpoints[parent]}
-        data, how = self.dataset(of.target), (self.view, 1, self.compute)
-        source = RunOnDataset(of, run_states(of.method, None), own, self.model(), data, *how)
-        known = {
-            "source": source,
-            "fisher_images": self.grid.methods[run.method].settings["fisher_images"],
-        }
-        return (
-            self.kept(f"fisher/{of}", fisher_information.compute_fisher, known) / OUTPUTS["fisher"]
+        run_of_parent = replace(run, **parent_of(parent))
+        source = RunOnDataset(
+            run=run_of_parent,
+            states=run_states(run_of_parent.method, None),
+            checkpoints={run_of_parent.method: checkpoints[parent]},
+            model_folder=self.model(),
+            dataset=self.dataset(run_of_parent.target),
+            view=self.view,
+            batch_size=FISHER_BATCH,
+            compute=self.compute,
         )
+        fisher_images = self.grid.methods[run.method].settings["fisher_images"]
+        return self.fisher_of(source, fisher_images, "sampled")
+
+    def fisher_of(self, source: RunOnDataset, fisher_images: int, kind: str) -> Path:
+        """File of the Fisher information of a run on a dataset."""
+
+        def make(folder: Path) -> None:
+            fisher_information.compute_fisher(
+                source=source,
+                fisher_images=fisher_images,
+                kind=kind,
+                fisher=folder / FISHER,
+                manifest=folder / MANIFEST,
+            )
+
+        made_with = {
+            "source": source,
+            "fisher_images": fisher_images,
+            "kind": kind,
+            "code": digest(Path(fisher_information.__file__)),
+        }
+        return self.kept(f"fisher/{source.run}", made_with, make) / FISHER

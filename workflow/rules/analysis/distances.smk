@@ -82,7 +82,7 @@ use rule compute_metrics as compress_datasets with:
             "compression:compression_of",
             excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
             split=DISTANCE_SETS if GRID.split_fractions else [],
-            view=VIEW_AT[w.geometry],
+            view=to_params(VIEW_AT[w.geometry]),
             megabytes=CONFIG["distances"]["compressed_megabytes"],
         ),
 

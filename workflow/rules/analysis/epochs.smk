@@ -1,6 +1,8 @@
 # In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target with
 # RI. Runs are trained once more and keep their weights at ten times, so that the settings of the ordinary runs don't change.
 
+from rib.evaluation.settings import EpochFeatureSettings, SnapshotState
+
 EPOCH_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
 SNAPSHOTS = f"{RUNS}/snapshots/{RUN_PATH}"
 KEPT = [
@@ -45,7 +47,19 @@ use rule finetune as keep_snapshots with:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
 
 
-use rule compute_features as compute_epoch_features with:
+def epoch_feature_settings(w):
+    """Settings of a job that computes the features of snapshots."""
+    settings = EpochFeatureSettings(
+        view=VIEW_OF[w.model],
+        batch_size=BATCH_SIZE,
+        compute=COMPUTE,
+        limit=CONFIG["representations"]["images"],
+        code=digest("compute_epoch_features"),
+    )
+    return to_params(settings)
+
+
+rule compute_epoch_features:
     input:
         unpack(lambda w: dataset_inputs("dataset", w.dataset, GEOMETRY_OF[w.model])),
         model=f"{MODEL}/manifest.json",
@@ -58,10 +72,17 @@ use rule compute_features as compute_epoch_features with:
         f"{RUN_LOGS}/epochs/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
         method=of_form("finetune"),
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda w: threads_for([w.dataset])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: memory_of([w.dataset], MEGABYTES_OF_A_NETWORK),
+        runtime=MINUTES_OF_FEATURES,
     params:
-        cfg=lambda w: network_settings(
-            "features:compute_epoch_features", w, limit=CONFIG["representations"]["images"]
-        ),
+        cfg=epoch_feature_settings,
+    script:
+        str(WORKFLOW / "scripts/compute_epoch_features.py")
 
 
 use rule compute_metrics as compute_cka_epochs with:
@@ -81,18 +102,24 @@ use rule compute_metrics as compute_cka_epochs with:
         cfg=tabulation("cka:epoch_table", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
 
 
+# Those of a curve whose alpha is the share of training.
+STATES_OF_SNAPSHOTS = tuple(
+    SnapshotState(alpha=number / len(KEPT), weights={name: 1.0})
+    for number, name in enumerate(KEPT, start=1)
+)
+
+
 def snapshot_inputs(w):
     """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
     snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**w) for name in KEPT]
-    trained = {"trained": f"{SNAPSHOTS}/manifest.json".format(**w), "manifests": []}
     return {
         **evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group]),
-        **trained,
+        "trained": f"{SNAPSHOTS}/manifest.json".format(**w),
+        "manifests": [],
         "checkpoints": ancient(snapshots),
     }
 
 
-# The states are those of a curve whose alpha is the share of training.
 use rule evaluate_run as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
@@ -112,10 +139,7 @@ use rule evaluate_run as evaluate_snapshots with:
             w,
             EVALUATION_GROUPS[w.evaluation_group],
             parents=KEPT,
-            states=[
-                {"alpha": n / len(KEPT), "weights": {name: 1.0}}
-                for n, name in enumerate(KEPT, start=1)
-            ],
+            states=STATES_OF_SNAPSHOTS,
         ),
 
 

@@ -1,39 +1,61 @@
 # Shared invariances of fine-tuned and pretrained networks: STIR, by representation inversion.
 
+from rib.evaluation.settings import InversionJobSettings, InversionSettings
+
 STIR = f"{METRICS}/tables/stir.csv"
 INVERTED = f"{RUNS}/inversions/{RUN_PATH}/{{dataset}}"
 CROSSED = f"{RUNS}/stir/{RUN_PATH}/{{dataset}}"
 # Each run is compared on its target.
 CROSSED_RUNS = [{**vars(run), "dataset": run.target} for run in COMPARED]
+INVERSION = from_params(InversionSettings, CONFIG["stir"])
 
 REGISTRY.figure("stir", question="why", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
 REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 
-use rule compute_features as invert_representation with:
+def inversion_settings(script, w):
+    """Settings of a job of a script that inverts representations, or reads inversions."""
+    settings = InversionJobSettings(
+        **network_settings(w),
+        inversion=INVERSION,
+        code=digest_with_loading(script, w.method),
+    )
+    return to_params(settings)
+
+
+rule invert_representation:
+    input:
+        unpack(network_inputs),
     output:
         **job_files(INVERTED, inverted="safetensors", index="index.parquet"),
     log:
         f"{RUN_LOGS}/inversions/{RUN_PATH}/{{dataset}}.log",
+    wildcard_constraints:
+        method=f"{PRETRAINED}|{ONE_STATE}",
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda w: threads_for([w.dataset])
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: network_settings(
-            "inversion:invert_run", w, parents=PARENTS[w.method], settings=CONFIG["stir"]
-        ),
+        cfg=lambda w: inversion_settings("invert_representation", w),
+    script:
+        str(WORKFLOW / "scripts/invert_representation.py")
 
 
-use rule compute_features as cross_inversions with:
+def inversion_of_pretrained(ending, w):
+    """A file of the inversion of the pretrained model's representation of a job's dataset."""
+    pretrained = {**w, **vars(PRETRAINED_RUNS[w.model])}
+    return f"{INVERTED}.{ending}".format(**pretrained)
+
+
+rule cross_inversions:
     input:
         unpack(network_inputs),
-        before=lambda w: f"{INVERTED}.manifest.json".format(
-            **{**w, **vars(PRETRAINED_RUNS[w.model])}
-        ),
-        inverted_before=lambda w: ancient(
-            f"{INVERTED}.safetensors".format(**{**w, **vars(PRETRAINED_RUNS[w.model])})
-        ),
+        before=lambda w: inversion_of_pretrained("manifest.json", w),
+        inverted_before=lambda w: ancient(inversion_of_pretrained("safetensors", w)),
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
@@ -42,10 +64,17 @@ use rule compute_features as cross_inversions with:
         f"{RUN_LOGS}/stir/{RUN_PATH}/{{dataset}}.log",
     wildcard_constraints:
         method=ONE_STATE,
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda w: threads_for([w.dataset])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: memory_of([w.dataset], MEGABYTES_OF_A_NETWORK),
+        runtime=MINUTES_OF_FEATURES,
     params:
-        cfg=lambda w: network_settings(
-            "inversion:cross_features", w, parents=PARENTS[w.method], settings=CONFIG["stir"]
-        ),
+        cfg=lambda w: inversion_settings("cross_inversions", w),
+    script:
+        str(WORKFLOW / "scripts/cross_inversions.py")
 
 
 use rule compute_metrics as compute_stir with:

@@ -7,9 +7,9 @@ found when the workflow is read.
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, Strict, ValidationError
 
 from rib.base.errors import UserError
 
@@ -22,6 +22,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+
+# Several texts; a rule may give a list of them.
+Texts = Annotated[tuple[str, ...], Strict(False)]
+# Settings of an algorithm or a layout, which are checked against its signature by
+# rib.config.settings.
+FreeSettings = dict[str, JsonValue]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -41,6 +47,11 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
         return kind.model_validate_json(json.dumps(params))
     except ValidationError as error:
         raise UserError(f"{kind.__name__}: {_first_mistake(error)}.") from error
+
+
+def replaced(settings: SettingsT, **changes: Any) -> SettingsT:
+    """The settings with some fields changed; a ValidationError as for those that a rule builds."""
+    return type(settings)(**{**dict(settings), **changes})
 
 
 def _first_mistake(error: ValidationError) -> str:

@@ -333,25 +333,32 @@ class Grid:
         return view
 
     def preparation(self, dataset: str, geometry: Geometry) -> dict:
-        """Settings with which a dataset is prepared (rib.data.prepare.prepare); encoded photos have no geometry yet."""
+        """Fields of the settings with which a dataset is prepared, but the digest of the code.
+
+        See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
+        """
         entry = self.catalog.datasets[dataset]
         return {
-            "digests": [archive.get("digest") for archive in entry.sources],
+            "digests": tuple(archive.get("digest") for archive in entry.sources),
             "layout": str(self.catalog.layout_file(entry.layout)),
             "settings": entry.settings,
             "source_group": entry.source_group,
             "icons": self.catalog.icons(entry),
             "exclude": sorted(entry.exclude),
-            "space": self.catalog.label_space(entry).to_json(),
+            "space": self.catalog.label_space(entry),
             "classes_per_dataset": self.family.classes_per_dataset,
             "storage": entry.storage,
-            "geometry": None if entry.storage == "encoded" else vars(geometry),
+            "geometry": None if entry.storage == "encoded" else geometry,
             "expected": entry.images,
             "about": entry.about_images,
         }
 
     def conversion(self, model: str) -> dict:
-        """Settings with which a model is converted (rib.models.convert.convert) or trained here (rib.training.pretrain)."""
+        """Facts of a model with which it is converted or trained here.
+
+        They are fields of rib.models.settings.ConversionSettings and
+        rib.training.settings.PretrainingSettings.
+        """
         entry, head, space = (
             self.models[model],
             self.head(model),
@@ -366,8 +373,6 @@ class Grid:
             "head": head,
             "num_classes": space.num_classes,
             "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
-            "view": self.view_of(model) if head in ("fitted", "pretrained") else None,
-            "compute": self.compute(),
         }
 
     def as_config(self) -> dict:

@@ -7,7 +7,13 @@ from rib.base.files import read_json, sha256, write_json
 
 
 def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest: Path) -> None:
-    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON."""
+    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON.
+
+    Args:
+        datasets: names.
+        manifests: those of the prepared datasets, in the same order.
+        manifest: the file that is written.
+    """
     entries = {}
     for dataset, dataset_manifest in zip(datasets, manifests, strict=True):
         entries[dataset] = {

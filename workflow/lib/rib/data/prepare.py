@@ -36,9 +36,11 @@ from rib.data.identity import (
 )
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
 from rib.data.prepared import INDEX_COLUMNS
+from rib.data.settings import PreparationSettings
 
 ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between two points from which a killed job resumes
+FEWEST_CLASSES = 2  # of a dataset
 AHEAD = 4  # images per worker that are read ahead of writing
 COLUMNS = {
     "row": pa.int32(),
@@ -53,78 +55,83 @@ ENCODED_COLUMNS = {"offset": pa.int64(), "length": pa.int64(), "border": pa.int6
 SLICE_TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
 
 
+@dataclass(frozen=True)
+class PreparationOutput:
+    """Files that a preparation writes."""
+
+    images: Path  # .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos
+    # Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
+    # bytes), photo_sha256 (see `identity_of`); also offset, length and border for encoded photos,
+    # and the layout's slices
+    index: Path
+    classes: Path  # JSON, the label space; labels in the index are indices in it
+    # JSON: n, number of classes with images, digest of the label space, ids of corrupt images left
+    # out, numbers of images that are identical to another and to one of another class
+    manifest: Path
+
+
 def prepare(
     *,
-    dataset: DatasetSource,
-    digests: Sequence[str],
-    layout: str,
-    settings: Mapping,
-    storage: str,
-    classes_per_dataset: bool,
-    expected: int | None,
-    about: int | None,
+    name: str,
+    archives: Sequence[Path],
+    settings: PreparationSettings,
     corrupt_allowed: int,
     workers: int,
-    images: Path,
-    index: Path,
-    classes: Path,
-    manifest: Path,
+    output: PreparationOutput,
 ) -> None:
     """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
 
     Args:
-        digests: pinned digest of each archive, or None; checked again, since the files may be old.
-        layout: file of the layout module.
-        settings: keyword arguments of the layout's `items`.
-        classes_per_dataset: whether classes without images are left out of the label space.
-        expected: required number of images; None if the entry doesn't state it.
-        about: approximate number of images, to check the disk space.
+        name: that of the dataset.
+        archives: in the order of the dataset's entry; their digests are checked again, since the
+            files may be old.
         corrupt_allowed: maximum number of images left out because they can't be decoded.
         workers: decoding threads; their number doesn't change the output.
-        images: written as .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos.
-        index: written as Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels
-            or the encoded bytes), photo_sha256 (see `identity_of`); also offset, length and border
-            for encoded photos, and the layout's slices.
-        classes: written as JSON, the label space; labels in the index are indices in it.
-        manifest: facts in addition to the files' hashes: n, number of classes with images, digest
-            of the label space, ids of corrupt images left out, numbers of images that are identical
-            to another and to one of another class.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes,
             or of only one with `classes_per_dataset`, an unexpected number of images or too many
             corrupt ones; two images have one id or different slices; or the disk is too full.
     """
-    for archive, digest in zip(dataset.archives, digests, strict=True):
+    for archive, digest in zip(archives, settings.digests, strict=True):
         if digest:
-            verify_digest(archive, digest, dataset.name)
-    geometry = None if storage == "encoded" else dataset.geometry
-    number_of_images = expected or about
+            verify_digest(archive, digest, name)
+    dataset = DatasetSource(
+        name=name,
+        archives=archives,
+        space=settings.space,
+        geometry=settings.geometry,
+        source_group=settings.source_group,
+        icons=settings.icons,
+        exclude=settings.exclude,
+    )
+    geometry = None if settings.storage == "encoded" else settings.geometry
+    number_of_images = settings.expected or settings.about
     if number_of_images:
-        _refuse_full_disk(images, number_of_images, dataset, geometry)
-    items = load_module(layout).items(dataset, **settings)
-    with Written(images, geometry) as written:
-        _write_images(written, items, dataset, expected, corrupt_allowed, workers)
+        _refuse_full_disk(output.images, number_of_images, dataset, geometry)
+    items = load_module(settings.layout).items(dataset, **settings.settings)
+    with Written(output.images, geometry) as written:
+        _write_images(written, items, dataset, settings.expected, corrupt_allowed, workers)
         space = dataset.space
         labels = list(range(len(space.keys)))
-        if classes_per_dataset:
+        if settings.classes_per_dataset:
             space = space.restricted(written.labels)
             labels = sorted(written.labels)
-            if len(labels) < 2:
+            if len(labels) < FEWEST_CLASSES:
                 raise UserError(
                     f"{dataset}: '{space.keys[0]}' is its only class with images; add images of "
                     "another."
                 )
-        written.finish(index, labels, dataset)
-    write_json(classes, space.to_json())
+        written.finish(output.index, labels, dataset)
+    write_json(output.classes, space.to_json())
     facts = {
         "n": written.count,
         "classes": len(written.labels),
         "label_space": space.digest,
         "corrupt": written.corrupt,
-        **_count_identical_images(index, dataset),
+        **_count_identical_images(output.index, dataset),
     }
-    write_json(manifest, facts)
+    write_json(output.manifest, facts)
 
 
 def _refuse_full_disk(

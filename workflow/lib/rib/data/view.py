@@ -12,27 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.config.geometry import Geometry
 from rib.config.run import ALL
 from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset
+from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN, read_split
 from rib.data.subsets import first_images, hashed, rank_within, subset
-
-
-@dataclass(frozen=True)
-class DatasetView:
-    """View of every dataset shared by the jobs of a model."""
-
-    geometry: Geometry
-    workers: int  # threads that decode encoded photos
-    # `all`, or the maximum number of images; a larger dataset is cut in the balanced order
-    budget: int | str
-    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole
-    # dataset of its own
-    images_per_class: int | None
-    # of a model pretrained here on a subset of the proxy: that subset, see `subset`
-    pretraining_size: str = ALL
 
 
 @dataclass(frozen=True)
@@ -47,6 +32,7 @@ class DatasetFiles:
     split: Path | None = None
     # whether images are opened; False for jobs that need the index and the classes only
     pixels: bool = True
+    workers: int = 1  # threads that decode encoded photos
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> PreparedDataset:
@@ -72,7 +58,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
     dataset = PreparedDataset.open(
-        files.folder, files.name, view.geometry, view.workers, files.pixels
+        files.folder, files.name, view.geometry, files.workers, files.pixels
     )
     if files.proxy:
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
@@ -91,7 +77,7 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         if files.split is None:
             return dataset
         return _images_of_split(dataset, TRAIN, files.split)
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, view.workers)
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     source_of_image, sources = dataset.declared_sources
     is_proxy_source = np.array([source in proxy_sources for source in sources], bool)

@@ -1,6 +1,10 @@
-"""Evaluation of one run on one evaluation group: one row per image, from which all results are computed."""
+"""Evaluation of one run on one evaluation group: one row per image.
+
+All results are computed from these rows.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +17,17 @@ from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
-from rib.data.splits import TEST
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
-from rib.evaluation.recipes import State
+from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.recipes import RunNetworks
 from rib.evaluation.score import score
+from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 
 LARGEST = float(np.finfo(np.float16).max)
-CONSTANT = [
-    "model",
-    "target",
-    "method",
-    "size",
-    "seed",
-    "alpha",
-    "dataset",
-]  # columns with one value or a few
+# Columns with one value or a few.
+CONSTANT = ["model", "target", "method", "size", "seed", "alpha", "dataset"]
 FLOATS = ["log_prob", "energy", "confidence", "margin", "brier"]
 # Needs 39 of the 45 MB that the rows of ImageNet-C (3.75 million images) have as plain numbers.
 ENCODING = {
@@ -43,52 +40,78 @@ ENCODING = {
 }
 
 
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """Files that an evaluation writes."""
+
+    # Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
+    # curve), dataset, row (position in the prepared dataset's index, which has ids and labels),
+    # and the results of `score`: prediction and rank as int16, the others as float16, clipped to
+    # its largest finite values
+    rows: Path
+    # JSON: the device, n and label space digest of each dataset, and the fit of each of the
+    # checkpoints (see rib.training.finetune)
+    manifest: Path
+
+
 def evaluate(
     *,
     run: Run,
-    states: Sequence[State],
-    checkpoints: Mapping[str, Path],
+    networks: RunNetworks,
     manifests: Sequence[Path],
-    model_folder: Path,
     datasets: Sequence[DatasetFiles],
-    view: DatasetView,
-    batch_size: int,
-    compute: devices.ComputeSettings,
-    rows: Path,
-    manifest: Path,
-    part: str = TEST,
+    settings: EvaluationSettings,
+    output: EvaluationOutput,
 ) -> None:
-    """Score a run on an evaluation group; each image is read once for all states. A UserError if a logit is not finite.
+    """Score a run on an evaluation group; each image is read once for all states.
 
     Args:
+        networks: one is scored for each state.
         manifests: of the checkpoints, in their order; none for snapshots.
         datasets: the evaluation group, or some of it.
-        rows: written as Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
-            curve), dataset, row (position in the prepared dataset's index, which has ids and labels), and the results
-            of `score`: prediction and rank as int16, the others as float16, clipped to its largest finite values.
-        manifest: written as JSON: the device, n and label space digest of each dataset, and the fit of each of the
-            checkpoints (see rib.training.finetune).
-        part: the split that is scored where there is one.
+
+    Raises:
+        UserError: a logit is not finite.
     """
-    device = devices.start(compute)
-    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-    loaded = [load_dataset(files, view, part) for files in datasets]
-    pixels = [Inputs.of(dataset, preprocessing, device) for dataset in loaded]
-    models = [
-        network_in_state(model_folder, state.weights, checkpoints, pixels[0]) for state in states
+    device = devices.start(settings.compute)
+    preprocessing = read_json(networks.model_folder / "model.json")["preprocessing"]
+    prepared_datasets = [load_dataset(files, settings.view, settings.part) for files in datasets]
+    inputs_of_datasets = [
+        Inputs.of(dataset, preprocessing, device) for dataset in prepared_datasets
     ]
-    alphas = [state.alpha for state in states]
-    table = rows_of_networks(run, alphas, models, loaded, pixels, batch_size)
-    pq.write_table(table, rows, **ENCODING)
-    facts = {
+    alphas = [state.alpha for state in networks.states]
+    models = [
+        network_in_state(
+            networks.model_folder, state.weights, networks.checkpoints, inputs_of_datasets[0]
+        )
+        for state in networks.states
+    ]
+    table = rows_of_networks(
+        run, alphas, models, prepared_datasets, inputs_of_datasets, settings.batch_size
+    )
+    pq.write_table(table, output.rows, **ENCODING)
+    facts_of_datasets = {
         dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest}
-        for dataset in loaded
+        for dataset in prepared_datasets
     }
-    fit = {
-        method: read_json(path)["fit"]
-        for method, path in zip(checkpoints, manifests, strict=bool(manifests))
+    manifest = {
+        "device": device.type,
+        "datasets": facts_of_datasets,
+        "fit": _fit_of_checkpoints(networks.checkpoints, manifests),
     }
-    write_json(manifest, {"device": device.type, "datasets": facts, "fit": fit})
+    write_json(output.manifest, manifest)
+
+
+def _fit_of_checkpoints(
+    checkpoints: Mapping[str, Path], manifests: Sequence[Path]
+) -> dict[str, float]:
+    """The fit that each checkpoint's manifest states; empty for snapshots, which have none."""
+    if not manifests:
+        return {}
+    return {
+        name: read_json(manifest)["fit"]
+        for name, manifest in zip(checkpoints, manifests, strict=True)
+    }
 
 
 def rows_of_networks(
@@ -96,7 +119,7 @@ def rows_of_networks(
     alphas: Sequence[float | None],
     networks: Sequence[Callable[[Tensor], Tensor]],
     datasets: Sequence[PreparedDataset],
-    pixels: Sequence[Inputs],
+    inputs_of_datasets: Sequence[Inputs],
     batch_size: int,
 ) -> pa.Table:
     """Rows of the networks of a run, one per network and image, as `evaluate` writes them.
@@ -106,21 +129,22 @@ def rows_of_networks(
         alphas: one for each network, None unless the run is a curve.
         networks: in evaluation mode; they return logits (N, outputs) of images (N, 3, H, W).
         datasets: those that are scored.
-        pixels: the images of each dataset as inputs of the networks.
+        inputs_of_datasets: the images of each dataset as inputs of the networks.
         batch_size: images per forward pass.
 
     Raises:
         UserError: a logit is not finite.
     """
-    images = sum(len(dataset.labels) for dataset in datasets)
-    progress = Progress(desc=f"evaluating {run}", total=images, unit="image")
+    number_of_images = sum(len(dataset.labels) for dataset in datasets)
+    progress = Progress(desc=f"evaluating {run}", total=number_of_images, unit="image")
     tables = []
-    for dataset, inputs in zip(datasets, pixels, strict=True):
+    for dataset, inputs in zip(datasets, inputs_of_datasets, strict=True):
         scores_of_networks = score(networks, inputs, dataset, batch_size, progress)
         for alpha, scores in zip(alphas, scores_of_networks, strict=True):
             if not scores["energy"].isfinite().all():
                 raise UserError(
-                    f"evaluating {run} on {dataset.name}: a logit is not finite; don't use these weights."
+                    f"evaluating {run} on {dataset.name}: a logit is not finite; "
+                    "don't use these weights."
                 )
             tables.append(_rows(dataset, scores, run, alpha))
     progress.close()
@@ -130,22 +154,23 @@ def rows_of_networks(
 def _rows(
     dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None
 ) -> pa.Table:
-    n = len(dataset.labels)
-
-    def constant(text: str) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
-
-    columns = {key: constant(getattr(run, key)) for key in ("model", "target", "method", "size")}
-    columns |= {
-        "seed": pa.array([run.seed] * n, pa.int32()),
-        "alpha": pa.array([alpha] * n, pa.float64()),
-    }
-    columns |= {"dataset": constant(dataset.name), "row": dataset.index["row"]}
-    columns |= {
-        name: pa.array(scores[name].numpy().astype(np.int16)) for name in ("prediction", "rank")
-    }
-    columns |= {
-        name: pa.array(scores[name].clip(-LARGEST, LARGEST).numpy().astype(np.float16))
-        for name in FLOATS
-    }
+    """Rows of one network on one dataset, with the results of `score`."""
+    number_of_images = len(dataset.labels)
+    columns = {}
+    for key in ("model", "target", "method", "size"):
+        columns[key] = _constant_text(getattr(run, key), number_of_images)
+    columns["seed"] = pa.array([run.seed] * number_of_images, pa.int32())
+    columns["alpha"] = pa.array([alpha] * number_of_images, pa.float64())
+    columns["dataset"] = _constant_text(dataset.name, number_of_images)
+    columns["row"] = dataset.index["row"]
+    for name in ("prediction", "rank"):
+        columns[name] = pa.array(scores[name].numpy().astype(np.int16))
+    for name in FLOATS:
+        clipped = scores[name].clip(-LARGEST, LARGEST)
+        columns[name] = pa.array(clipped.numpy().astype(np.float16))
     return pa.table(columns)
+
+
+def _constant_text(text: str, length: int) -> pa.DictionaryArray:
+    """A column with the same text in all rows."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * length, pa.int32()), pa.array([text]))

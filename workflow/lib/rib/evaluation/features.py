@@ -1,4 +1,7 @@
-"""Features of a run on a dataset: one vector per image and layer; rib.models.layers says which layers there are."""
+"""Features of a run on a dataset: one vector per image and layer.
+
+rib.models.layers says which layers there are.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,25 +36,32 @@ def compute_features(
 ) -> None:
     """Compute and store features of a run on a dataset.
 
-    Raises a UserError if the run has several states, the network lacks a layer, or a feature is not finite.
-
     Args:
-        layers: `default` for all, or a list of names.
+        layers: `default` for all, or names.
         limit: maximum number of images; a larger dataset is cut in the balanced order.
-        features: written as .safetensors: (n, d) float32 by layer, rows in the order of the dataset's index.
-        index: written as Parquet: row, image_id, label, source_id and object_id of these images, in the same order.
+        features: written as .safetensors: (n, d) float32 by layer, rows in the order of the
+            dataset's index.
+        index: written as Parquet: row, image_id, label, source_id and object_id of these images,
+            in the same order.
         manifest: written as JSON: the device, n, and d by layer.
+
+    Raises:
+        UserError: the run has several states, the network lacks a layer, or a feature is not
+            finite.
     """
     weights = source.weights
     dataset, inputs = _inputs(source, limit)
-    model = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
-    found = features_of(model, inputs, source.batch_size, f"features of {source}")
-    chosen = found if layers == DEFAULT else layers
-    if missing := [name for name in chosen if name not in found]:
-        raise UserError(
-            f"config, representations.layers: {source.run.model} has no '{missing[0]}'; choose from {', '.join(found)}."
-        )
-    _store(source, {name: found[name] for name in chosen}, inputs, features, manifest)
+    network = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
+    features_of_layers = features_of(network, inputs, source.batch_size, f"features of {source}")
+    if layers != DEFAULT:
+        missing = [name for name in layers if name not in features_of_layers]
+        if missing:
+            raise UserError(
+                f"config, representations.layers: {source.run.model} has no '{missing[0]}'; "
+                f"choose from {', '.join(features_of_layers)}."
+            )
+        features_of_layers = {name: features_of_layers[name] for name in layers}
+    _store(source, features_of_layers, inputs, features, manifest)
     pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
 
@@ -66,42 +76,61 @@ def compute_epoch_features(
 ) -> None:
     """Compute and store the head's input at several times in the training of a run.
 
-    The snapshots are written by rib.training.finetune. The features, written as .safetensors, are (n, d) float32 by
-    snapshot, `snapshot1` first; other arguments and errors are those of `compute_features`.
+    Other arguments and errors are those of `compute_features`.
+
+    Args:
+        snapshots: checkpoints, written by rib.training.finetune.
+        features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
     """
     dataset, inputs = _inputs(source, limit)
-    found, method = {}, source.run.method
+    method = source.run.method
+    features_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):
-        model = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         name = f"snapshot{number}"
-        found[name] = features_of(
-            model, inputs, source.batch_size, f"features of {source}, {name}"
-        )[PRE_LOGITS]
-    _store(source, found, inputs, features, manifest)
+        network = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
+        features_of_layers = features_of(
+            network, inputs, source.batch_size, f"features of {source}, {name}"
+        )
+        features_of_snapshots[name] = features_of_layers[PRE_LOGITS]
+    _store(source, features_of_snapshots, inputs, features, manifest)
     pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
 
 def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
-    device, dataset = devices.start(source.compute), source.images(limit)
+    """The images of the dataset, at most `limit`, also as inputs of the network."""
+    device = devices.start(source.compute)
+    dataset = source.images(limit)
     return dataset, Inputs.of(dataset, source.preprocessing, device)
 
 
 def _store(
-    source: RunOnDataset, found: dict[str, Tensor], inputs: Inputs, features: Path, manifest: Path
+    source: RunOnDataset,
+    features_by_name: dict[str, Tensor],
+    inputs: Inputs,
+    features: Path,
+    manifest: Path,
 ) -> None:
-    for name, tensor in found.items():
+    """Write features (n, d) and their manifest; a UserError if one is not finite."""
+    for name, tensor in features_by_name.items():
         source.refuse_infinite(f"a feature of '{name}'", tensor)
-    safetensors.torch.save_file(found, features)
-    sizes = {name: tensor.shape[1] for name, tensor in found.items()}
+    safetensors.torch.save_file(features_by_name, features)
+    sizes = {name: tensor.shape[1] for name, tensor in features_by_name.items()}
     write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
 
 
 @torch.inference_mode()
-def features_of(model: nn.Module, inputs: Inputs, batch_size: int, what: str) -> dict[str, Tensor]:
-    """Features of all images by layer: (n, d) float32 on the CPU; `what` labels the progress bar."""
-    parts = []
-    for start in Progress(range(0, len(inputs), batch_size), desc=what, unit="batch"):
+def features_of(model: nn.Module, inputs: Inputs, batch_size: int, label: str) -> dict[str, Tensor]:
+    """Features of all images by layer: (n, d) float32 on the CPU.
+
+    `label` is that of the progress bar.
+    """
+    features_of_batches = []
+    for start in Progress(range(0, len(inputs), batch_size), desc=label, unit="batch"):
+        batch = slice(start, start + batch_size)
         with devices.autocast(inputs.device):
-            found = layers_of(model, inputs[slice(start, start + batch_size)])
-        parts.append({name: tensor.float().cpu() for name, tensor in found.items()})
-    return {name: torch.cat([found[name] for found in parts]) for name in parts[0]}
+            features_of_layers = layers_of(model, inputs[batch])
+        features_of_batches.append(
+            {name: tensor.float().cpu() for name, tensor in features_of_layers.items()}
+        )
+    names = features_of_batches[0].keys()
+    return {name: torch.cat([features[name] for features in features_of_batches]) for name in names}

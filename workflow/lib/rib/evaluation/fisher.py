@@ -1,7 +1,7 @@
 """Fisher information of a network, which merges and methods that train can ask for.
 
-Of a fine-tuned run it is on the images that it was trained on, for merges; of the pretrained model on the pretraining proxy,
-for trainings on all targets.
+Of a fine-tuned run it is on the images that it was trained on, for merges; of the pretrained model
+on the pretraining proxy, for trainings on all targets.
 """
 
 from pathlib import Path
@@ -27,26 +27,31 @@ def compute_fisher(
     """Compute and store the diagonal of a run's Fisher information.
 
     Args:
-        source: the run on its target; the pretrained model on the dataset with the pretraining proxy.
-        fisher_images: maximum number of images, evenly spaced over those that it was trained on, or over the proxy.
+        source: the run on its target; the pretrained model on the dataset with the pretraining
+            proxy.
+        fisher_images: maximum number of images, evenly spaced over those that it was trained on,
+            or over the proxy.
         fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
-        manifest: written as JSON: the device, and n, the number of images it was trained on, or of the proxy.
+        manifest: written as JSON: the device, and n, the number of images it was trained on, or of
+            the proxy.
         kind: `sampled` or `empirical`, see rib.models.fisher.
 
     Raises:
-        UserError: A value is not finite.
+        UserError: a value is not finite.
     """
     device = devices.start(source.compute)
     if source.run.method == PRETRAINED:
         dataset = load_proxy(source.dataset, source.view)
     else:
-        dataset = subset(load_dataset(source.dataset, source.view, TRAIN), source.run.size)
+        target = load_dataset(source.dataset, source.view, TRAIN)
+        dataset = subset(target, source.run.size)
     images = Images.of(dataset, source.preprocessing, device)
-    model = apply(load(source.model_folder, device)[0], source.weights, source.checkpoints).eval()
-    found = fisher_diagonal(model, images, kind, fisher_images, source.run.seed)
-    names = [name for name, _ in model.named_parameters()]
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(names, found, strict=True)}
-    for name, tensor in tensors.items():
-        source.refuse_infinite(f"the Fisher information of '{name}'", tensor)
-    safetensors.torch.save_file(tensors, fisher)
+    pretrained, _ = load(source.model_folder, device)
+    network = apply(pretrained, source.weights, source.checkpoints).eval()
+    diagonal = fisher_diagonal(network, images, kind, fisher_images, source.run.seed)
+    information = {}
+    for (name, _), tensor in zip(network.named_parameters(), diagonal, strict=True):
+        information[name] = tensor.cpu().contiguous()
+        source.refuse_infinite(f"the Fisher information of '{name}'", information[name])
+    safetensors.torch.save_file(information, fisher)
     write_json(manifest, {"device": device.type, "n": len(dataset.labels)})

@@ -1,8 +1,7 @@
 """Merges, stored as recipes over checkpoints instead of copies of the weights. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import starmap
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,10 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.entries import CURVE
 from rib.config.run import LOADED, PRETRAINED, Run
+from rib.evaluation.settings import MergeSettings
 from rib.models.merge import Merge, Weights
+
+LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
 
 
 class State(NamedTuple):
@@ -20,62 +22,92 @@ class State(NamedTuple):
     weights: Weights  # of averaged methods, which add up to 1; or what an algorithm makes of them
 
 
+@dataclass(frozen=True)
+class RunNetworks:
+    """What the networks of a run, one for each of its states, are made of."""
+
+    model_folder: Path  # of the pretrained model
+    states: Sequence[State]
+    checkpoints: Mapping[str, Path]  # by the names that the states weigh
+
+
 def write_recipe(
-    *,
-    algorithm: str,
-    settings: Mapping,
-    parents: Sequence[str],
-    manifests: Sequence[Path],
-    recipe: Path,
-    form: str,
-    run: Run | None = None,
+    *, run: Run, manifests: Sequence[Path], settings: MergeSettings, recipe: Path
 ) -> None:
-    """Write a merge's recipe (see `store_recipe`); a UserError if its entry is wrong or weights don't add up to 1.
+    """Write a merge's recipe (see `store_recipe`).
 
     What is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
+
+    Args:
+        manifests: those of the checkpoints, in the order of the parents.
+
+    Raises:
+        UserError: the method's entry is wrong, or its weights don't add up to 1.
     """
-    made = Merge(form, algorithm, settings, parents, str(run))
-    if form in LOADED:
-        found = {None: replace(made, algorithm=Path(algorithm).stem)}
+    parents = list(settings.parents)
+    merge = Merge(settings.form, settings.algorithm, settings.settings, parents, str(run))
+    name_of_algorithm = Path(settings.algorithm).stem
+    if settings.form in LOADED:
+        states = [State(None, replace(merge, algorithm=name_of_algorithm))]
+    elif settings.form == CURVE:
+        weights_of_alphas = merge.call(settings.form, parents)
+        states = [State(alpha, weights) for alpha, weights in weights_of_alphas.items()]
     else:
-        weights = made.call(form, parents)
-        found = weights if form == CURVE else {None: weights}
-        for total in (sum(own.values()) for own in found.values()):
-            if abs(total - 1) > 1e-9:
+        states = [State(None, merge.call(settings.form, parents))]
+    if settings.form not in LOADED:
+        for state in states:
+            total = sum(state.weights.values())
+            if abs(total - 1) > LARGEST_ROUNDING_ERROR:
                 raise UserError(
-                    f"{Path(algorithm).name}: the weights add up to {total}, not 1; correct it."
+                    f"{Path(settings.algorithm).name}: the weights add up to {total}, not 1; "
+                    "correct it."
                 )
-    store_recipe(recipe, list(starmap(State, found.items())), parents, manifests, [])
+    store_recipe(recipe, states, parents, manifests, [])
 
 
 def store_recipe(
     path: Path,
-    states: list[State],
+    states: Sequence[State],
     parents: Sequence[str],
     manifests: Sequence[Path],
-    candidates: list[Mapping],
+    candidates: Sequence[Mapping],
 ) -> None:
     """Write a recipe as JSON: states, hashes of the parents' checkpoints, candidates.
 
-    A state has alpha and either weights by parent or, as `merge`, what to run on loading: the name of an algorithm, not its
-    file, since recipes may come from others. The manifests are those of the checkpoints, in the order of the parents; the
-    candidates have their scores. A UserError if a state weighs something else than the parents and the pretrained model.
+    A state has alpha and either weights by parent or, as `merge`, what to run on loading: the name
+    of an algorithm, not its file, since recipes may come from others.
+
+    Args:
+        manifests: those of the checkpoints, in the order of the parents.
+        candidates: the weights among which these were selected, with their scores.
+
+    Raises:
+        UserError: a state weighs something else than the parents and the pretrained model.
     """
-    if unknown := {name for state in states for name in state.weights} - {PRETRAINED, *parents}:
-        named = ", ".join((*parents, PRETRAINED))
+    weighed = {name for state in states for name in state.weights}
+    unknown = weighed - {PRETRAINED, *parents}
+    if unknown:
+        allowed = ", ".join((*parents, PRETRAINED))
+        first_unknown = min(repr(name) for name in unknown)
         raise UserError(
-            f"the recipe weighs {min(map(repr, unknown))}, which is not merged; name only {named}."
+            f"the recipe weighs {first_unknown}, which is not merged; name only {allowed}."
         )
     hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
-    checkpoints = dict(zip(parents, hashes, strict=True))
-    stored = [{"alpha": state.alpha, **_stored(state.weights)} for state in states]
-    write_json(path, {"states": stored, "checkpoints": checkpoints, "candidates": candidates})
+    recipe = {
+        "states": [{"alpha": state.alpha, **_stored(state.weights)} for state in states],
+        "checkpoints": dict(zip(parents, hashes, strict=True)),
+        "candidates": list(candidates),
+    }
+    write_json(path, recipe)
 
 
 def _stored(weights: Weights) -> dict:
+    """Weights as a recipe has them. Files of Fisher information are given when a run is loaded."""
     if not isinstance(weights, Merge):
         return {"weights": dict(weights)}
-    return {"merge": {name: value for name, value in vars(weights).items() if name != "fisher"}}
+    merge = dict(vars(weights))
+    del merge["fisher"]
+    return {"merge": merge}
 
 
 def run_states(
@@ -87,19 +119,24 @@ def run_states(
     """The states with which a run is scored.
 
     Args:
-        algorithm, fisher: for a merge that is computed on loading, its algorithm's file (by default only the name is known),
-            and those of the parents' Fisher information, in their order, if it takes them.
+        recipe: that of a merge; None for a method that has a checkpoint, or the pretrained model.
+        algorithm: for a merge that is computed on loading, its algorithm's file; by default only
+            the name is known.
+        fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
     """
     if recipe is None:
         return [State(None, {method: 1.0})]
     states = read_json(recipe)["states"]
     if "merge" not in states[0]:
-        return [State(**state) for state in states]
-    made = states[0]["merge"]
-    made |= {"algorithm": algorithm or made["algorithm"]}
-    return [
-        State(
-            None,
-            Merge(**made, fisher=dict(zip(made["parents"], fisher, strict=True)) if fisher else {}),
-        )
-    ]
+        return [State(state["alpha"], state["weights"]) for state in states]
+    stored_merge = states[0]["merge"]
+    merge = Merge(
+        form=stored_merge["form"],
+        algorithm=algorithm or stored_merge["algorithm"],
+        settings=stored_merge["settings"],
+        parents=stored_merge["parents"],
+        run=stored_merge["run"],
+    )
+    if fisher:
+        merge = replace(merge, fisher=dict(zip(merge.parents, fisher, strict=True)))
+    return [State(None, merge)]

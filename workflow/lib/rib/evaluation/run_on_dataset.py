@@ -10,12 +10,13 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.run import ENSEMBLE, Run
 from rib.data.prepared import PreparedDataset
+from rib.data.settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.recipes import State
-from rib.models.device import ComputeSettings
 from rib.models.merge import Merge, Weights
+from rib.models.settings import ComputeSettings
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class RunOnDataset:
     """One run's network and one dataset's images, those of the test split where there is one."""
 
     run: Run
-    states: Sequence[State]
-    checkpoints: Mapping[str, Path]
-    model_folder: Path
+    states: Sequence[State]  # of the run
+    checkpoints: Mapping[str, Path]  # by the names that the states weigh
+    model_folder: Path  # of the pretrained model
     dataset: DatasetFiles
-    view: DatasetView
-    batch_size: int
+    view: DatasetView  # the part of the dataset that is used
+    batch_size: int  # images per forward pass
     compute: ComputeSettings
 
     def __str__(self) -> str:
@@ -36,7 +37,11 @@ class RunOnDataset:
 
     @property
     def weights(self) -> Weights:
-        """Weights of the run's single state; a UserError for a curve or an ensemble, which has several."""
+        """Weights of the run's single state.
+
+        Raises:
+            UserError: the run is a curve or an ensemble, which has several states.
+        """
         if len(self.states) > 1:
             raise UserError(
                 f"{self}: a curve has several states; choose one of its end points instead."
@@ -55,7 +60,7 @@ class RunOnDataset:
         """At most `limit` images of the dataset, the first in the balanced order."""
         return first_images(load_dataset(self.dataset, self.view, TEST), limit)
 
-    def refuse_infinite(self, what: str, tensor: torch.Tensor) -> None:
-        """Raise a UserError unless all values of a result are finite."""
+    def refuse_infinite(self, name: str, tensor: torch.Tensor) -> None:
+        """Raise a UserError unless all values of a tensor are finite; it calls them by the name."""
         if not tensor.isfinite().all():
-            raise UserError(f"{self}: {what} is not finite; don't use these weights.")
+            raise UserError(f"{self}: {name} is not finite; don't use these weights.")

@@ -1,14 +1,21 @@
-"""Selection of merges on held-out target images: WiSE-FT's alpha, the ingredients of a greedy soup."""
+"""Selection of merges on held-out target images.
+
+Examples are WiSE-FT's alpha and the ingredients of a greedy soup.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from rib.base.plugins import load_module
 from rib.base.progress import log
+from rib.data.prepared import PreparedDataset
 from rib.data.splits import SELECT
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.recipes import State, store_recipe
 from rib.evaluation.score import correct
+from rib.evaluation.settings import SelectionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -19,42 +26,75 @@ def select_weights(
     *,
     model_folder: Path,
     target: DatasetFiles,
-    view: DatasetView,
-    algorithm: str,
-    settings: Mapping,
-    parents: Sequence[str],
     checkpoints: Mapping[str, Path],
     manifests: Sequence[Path],
-    batch_size: int,
-    compute: devices.ComputeSettings,
+    settings: SelectionSettings,
     recipe: Path,
 ) -> None:
-    """Choose a merge by its accuracy on the select split of the target and write it as a recipe (see `store_recipe`).
+    """Choose a merge by its accuracy on the select split of the target, and write it as a recipe.
 
-    The candidates are all states that the algorithm in the given file scored.
+    The candidates in the recipe (see `store_recipe`) are all weights that the algorithm scored.
+
+    Args:
+        model_folder: that of the pretrained model.
+        checkpoints: by the keys of the parents.
+        manifests: those of the checkpoints, in the order of the parents.
+        recipe: written as JSON.
     """
-    device = devices.start(compute)
-    held_out = load_dataset(target, view, SELECT)
-    scores: dict[tuple, dict] = {}
+    device = devices.start(settings.compute)
+    candidates = Candidates(
+        model_folder=model_folder,
+        checkpoints=checkpoints,
+        dataset=load_dataset(target, settings.view, SELECT),
+        batch_size=settings.batch_size,
+        device=device,
+    )
+    algorithm = load_module(settings.algorithm)
+    parents = list(settings.parents)
+    selected = algorithm.select(parents, candidates.accuracy, **settings.settings)
+    store_recipe(recipe, [State(None, selected)], parents, manifests, candidates.scored())
 
-    def accuracy(weights: Mapping[str, float]) -> float:
-        """Accuracy of a state on the select images, as a fraction; each state is scored once."""
+
+class Candidates:
+    """Weights that an algorithm tries, with their accuracies; each is scored once."""
+
+    def __init__(
+        self,
+        *,
+        model_folder: Path,
+        checkpoints: Mapping[str, Path],
+        dataset: PreparedDataset,
+        batch_size: int,
+        device: torch.device,
+    ):
+        self.model_folder = model_folder
+        self.checkpoints = checkpoints
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = device
+        self._scores: dict[tuple, dict] = {}  # by weights, in the order in which they were tried
+
+    def accuracy(self, weights: Mapping[str, float]) -> float:
+        """Accuracy of a state on the images, 0 to 1, rounded to six digits."""
         key = tuple(sorted(weights.items()))
-        if key not in scores:
-            model, facts = load(model_folder, device)
-            model = apply(model, weights, checkpoints).eval()
-            inputs, what = (
-                Inputs.of(held_out, facts["preprocessing"], device),
-                f"selecting on {target.name}",
-            )
-            right = correct(model, inputs, held_out, batch_size, what).float().mean().item()
-            scores[key] = {
-                "weights": dict(weights),
-                "accuracy": round(right, 6),
-                "images": len(inputs),
-            }
-            log.info("%s: %.1f %% of %d select images", dict(weights), 100 * right, len(inputs))
-        return scores[key]["accuracy"]
+        if key not in self._scores:
+            self._scores[key] = self._score(weights)
+        return self._scores[key]["accuracy"]
 
-    chosen = load_module(algorithm).select(parents, accuracy, **settings)
-    store_recipe(recipe, [State(None, chosen)], parents, manifests, list(scores.values()))
+    def scored(self) -> list[dict]:
+        """Weights, accuracy and number of images of each candidate that was tried."""
+        return list(self._scores.values())
+
+    def _score(self, weights: Mapping[str, float]) -> dict:
+        network, facts = load(self.model_folder, self.device)
+        network = apply(network, weights, self.checkpoints).eval()
+        inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
+        label = f"selecting on {self.dataset.name}"
+        is_correct = correct(network, inputs, self.dataset, self.batch_size, label)
+        accuracy = is_correct.float().mean().item()
+        log.info("%s: %.1f %% of %d select images", dict(weights), 100 * accuracy, len(inputs))
+        return {
+            "weights": dict(weights),
+            "accuracy": round(accuracy, 6),
+            "images": len(inputs),
+        }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePath
 
+from rib.base.settings import Settings, to_params
+
 DIGITS = 16  # of the hash, in hex
 
 
@@ -13,8 +15,8 @@ def cache_key(made_with: object, cache: Path) -> str:
     """First 16 hex digits of the SHA-256 of settings, which differ if any of the settings do.
 
     Args:
-        made_with: None, booleans, numbers, texts, paths, and mappings (by text), sequences and
-            dataclasses of these.
+        made_with: None, booleans, numbers, texts, paths, settings of stages, and mappings (by
+            text), sequences and dataclasses of these.
         cache: absolute path of the cache's folder. A path inside of it counts by where it is
             below the folder, so that a cache that was moved keeps its keys.
 
@@ -36,6 +38,8 @@ def _plain(value: object, cache: Path) -> object:
         if value.is_relative_to(cache):
             return {"path in the cache": value.relative_to(cache).as_posix()}
         return {"path": value.as_posix()}
+    if isinstance(value, Settings):
+        return {type(value).__qualname__: _plain(to_params(value), cache)}
     if is_dataclass(value) and not isinstance(value, type):
         content = {field.name: getattr(value, field.name) for field in fields(value)}
         return {type(value).__qualname__: _plain(content, cache)}

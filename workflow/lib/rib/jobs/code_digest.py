@@ -3,7 +3,7 @@
 Snakemake watches a rule's script but not the modules it imports. The settings of a job therefore contain a digest of
 its script and of every project module that the script imports, directly or indirectly. The digest ignores comments,
 docstrings, arguments of raised exceptions, log calls and the packages in `OUTSIDE`. From scripts/_run.py it includes
-only the functions that the script imports.
+only the functions that the script imports. Other modules beside a script that begin with `_` are included whole.
 """
 
 import ast
@@ -129,10 +129,19 @@ def imports(
             found.add(
                 (path.with_name(f"{SHARED}.py"), frozenset(alias.name for alias in node.names))
             )
+        elif isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
+            found.add((path.with_name(f"{node.module}.py"), None))
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         found.update((file, None) for module in modules for file in _module_files(module))
     return frozenset(found)
+
+
+def _is_beside(script: Path, module: str | None) -> bool:
+    """Whether a module is one that scripts in the same folder share, such as `_inputs`."""
+    if module is None or not module.startswith("_"):
+        return False
+    return script.with_name(f"{module}.py").is_file()
 
 
 def _module_files(name: str) -> list[Path]:

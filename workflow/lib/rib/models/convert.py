@@ -1,6 +1,7 @@
 """Conversion of published weights to safetensors, with a head for the family's classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -10,94 +11,110 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
 from rib.base.progress import log
-from rib.data.view import DatasetFiles, DatasetView, load_proxy
+from rib.data.view import DatasetFiles, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, load_tokenizer
 from rib.models.network import OpenClipClassifier, embedding_width, write_model
+from rib.models.settings import ConversionSettings, TextSettings
 from rib.models.text import prompt_tokens, set_zero_shot_weights, text_tokens
 from rib.models.weights import RESIZING, read_state, with_weights
 
-FITTED, ZERO_SHOT = "fitted", "zero_shot"
+# Sources of a head.
+FITTED = "fitted"
+ZERO_SHOT = "zero_shot"
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """Files of a model that the other stages read."""
+
+    weights: Path  # .safetensors: the state dict
+    description: Path  # JSON, see rib.models.network.write_model
 
 
 def convert(
     *,
     archives: Sequence[Path],
-    entry: Mapping,
-    head: str,
-    num_classes: int,
-    class_names: Sequence[str] | None,
     reference: DatasetFiles | None,
-    view: DatasetView | None,
-    compute: devices.ComputeSettings,
-    weights: Path,
-    description: Path,
+    settings: ConversionSettings,
+    output: ModelOutput,
 ) -> None:
-    """Write a published state dict as safetensors under the library's names, with a head for the family's classes.
+    """Write a published state dict as safetensors, with a head for the family's classes.
+
+    The tensors have the library's names.
 
     Args:
         archives: the file with the state dict, and those of the tokenizer.
-        head: source of the head: `published`, `zero_shot` or `fitted`.
-        class_names: the family's class names for a zero-shot head; None for ImageNet's.
         reference: the pretraining proxy, if a head is fitted on it.
 
     Raises:
-        UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the architecture.
+        UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the
+            architecture.
     """
-    name, preprocessing = entry["name"], entry["preprocessing"]
-    device = devices.start(compute)
-    library, architecture, arguments = (
-        entry[key] for key in ("library", "architecture", "arguments")
-    )
-    outputs = {"num_classes": num_classes} if library == "timm" and head != FITTED else {}
-    model = whole = _published(archives, entry, outputs)
+    entry = settings.entry
+    head = settings.head
+    num_classes = settings.num_classes
+    name = entry["name"]
+    preprocessing = entry["preprocessing"]
+    library = entry["library"]
+    architecture = entry["architecture"]
+    arguments = entry["arguments"]
+    device = devices.start(settings.compute)
+    size_of_head = {}
+    if library == "timm" and head != FITTED:
+        size_of_head = {"num_classes": num_classes}
+    published = _published(archives, entry, size_of_head)
+    model = published
     if library == "open_clip":
-        model = OpenClipClassifier(
-            whole.visual, embedding_width(architecture, arguments), num_classes
-        ).eval()
+        width = embedding_width(architecture, arguments)
+        model = OpenClipClassifier(published.visual, width, num_classes).eval()
     elif head == FITTED:
         model.reset_classifier(num_classes)
+    facts_of_head = {"from": head}
     if head == ZERO_SHOT:
         tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
-        set_zero_shot_weights(
-            model.to(device).head, whole.to(device), prompt_tokens(tokenizer, class_names)
-        )
-    fitted = (
-        fit_head(model.to(device), load_proxy(reference, view), preprocessing, device)
-        if head == FITTED
-        else {}
-    )
-    source = {
-        key: value
-        for key, value in entry["source"].items()
-        if key != "path" or "repo" in entry["source"]
-    }
-    facts = {"source": source, "num_classes": num_classes, "head": {"from": head, **fitted}}
-    write_model(model.cpu(), entry, facts, weights, description)
-    side = next(
-        (arguments[key] for key in RESIZING if key in arguments), preprocessing["input_size"]
-    )
-    _check_same_logits(model, weights, side if isinstance(side, int) else side[0], name)
+        tokens = prompt_tokens(tokenizer, settings.class_names)
+        set_zero_shot_weights(model.to(device).head, published.to(device), tokens)
+    if head == FITTED:
+        proxy = load_proxy(reference, settings.view)
+        facts_of_head |= fit_head(model.to(device), proxy, preprocessing, device)
+    source = dict(entry["source"])
+    if "repo" not in source:
+        source.pop("path", None)  # of a file of the user's own
+    facts = {"source": source, "num_classes": num_classes, "head": facts_of_head}
+    write_model(model.cpu(), entry, facts, output.weights, output.description)
+    side = _input_side(arguments, preprocessing)
+    _check_same_logits(model, output.weights, side, name)
+
+
+def _input_side(arguments: Mapping, preprocessing: Mapping) -> int:
+    """Side of the images that a network is built for, in pixels."""
+    side = preprocessing["input_size"]
+    for key in RESIZING:
+        if key in arguments:
+            side = arguments[key]
+            break
+    if isinstance(side, int):
+        return side
+    return side[0]
 
 
 def store_text(
-    *,
-    archives: Sequence[Path],
-    entry: Mapping,
-    class_names: Sequence[str] | None,
-    tower: Path,
-    tokens: Path,
+    *, archives: Sequence[Path], settings: TextSettings, tower: Path, tokens: Path
 ) -> None:
-    """Write the attributes of rib.models.text.Text of an open_clip model as safetensors; for the rest see `convert`."""
-    whole = _published(archives, entry, {})
+    """Write the text tower of an open_clip model, and the tokens of texts, as safetensors.
+
+    They are the attributes of rib.models.text.Text; for the archives and errors see `convert`.
+    """
+    entry = settings.entry
+    published = _published(archives, entry, {})
     tokenizer = load_tokenizer(
         entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"]
     )
-    del whole.visual
-    safetensors.torch.save_file(
-        {name: part.contiguous() for name, part in whole.state_dict().items()}, tower
-    )
-    safetensors.torch.save_file(text_tokens(tokenizer, class_names), tokens)
+    del published.visual
+    tensors = {name: tensor.contiguous() for name, tensor in published.state_dict().items()}
+    safetensors.torch.save_file(tensors, tower)
+    safetensors.torch.save_file(text_tokens(tokenizer, settings.class_names), tokens)
 
 
 def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn.Module:

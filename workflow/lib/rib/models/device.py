@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,25 +10,12 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.jobs.gpu_lock import lock_gpu
+from rib.models.settings import AUTO, BF16, ComputeSettings
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
-AUTO, BF16 = "auto", "bf16"
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
-
-
-@dataclass(frozen=True)
-class ComputeSettings:
-    """Device and precision of networks."""
-
-    device: str  # `auto` (CUDA if available), `cpu` or `cuda`
-    threads: int  # of torch; results are bit-identical for the same number
-    precision: str = AUTO  # `fp32`, `bf16` (autocast; weights and losses stay in fp32); `auto`: bf16 on CUDA, else fp32
-    compile: bool = False
-    gradient_checkpointing: bool = (
-        False  # whether fine-tuning keeps only some activations and computes others again
-    )
 
 
 def start(compute: ComputeSettings) -> torch.device:

@@ -30,9 +30,9 @@ class Watch:
     monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
     monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
     monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
-    history: Path | None = (
-        None  # in the job's private folder, whose name identifies its settings and inputs
-    )
+    # in the job's private folder, whose name identifies its settings and inputs
+    history: Path | None = None
+    workers: int = 1  # threads that decode encoded photos of monitored datasets
     warned: bool = False
 
     def __call__(
@@ -106,5 +106,7 @@ class Watch:
             folder = manifest.parent
             name = folder.parent.name
             proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
-            datasets.append(DatasetFiles(name, folder, proxy, split_of.get(name)))
+            datasets.append(
+                DatasetFiles(name, folder, proxy, split_of.get(name), workers=self.workers)
+            )
         return datasets

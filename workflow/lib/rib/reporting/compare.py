@@ -219,8 +219,10 @@ def compute_again(bundle: Bundle) -> Path:
             for n, p in bundle.indexes.items()
         ],
         view=DatasetView(
-            None, 1, cfg["view"]["budget"], cfg["view"]["images_per_class"]
-        ),  # pixels are not opened
+            geometry=None,  # pixels are not opened
+            budget=cfg["view"]["budget"],
+            images_per_class=cfg["view"]["images_per_class"],
+        ),
         outputs=outputs,
         **settings | {key: cfg[key] for key in ("fit", "in_distribution")},
     )

@@ -18,12 +18,15 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
+from rib.base.settings import from_params, to_params
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
+from rib.data.settings import DatasetView
 from rib.records import provenance
+from rib.training.settings import TrainingSettings
 
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
@@ -215,12 +218,14 @@ def _recorded(
     images = {TRAIN: 0, EVALUATE: 0}
     seconds = {TRAIN: 0.0, EVALUATE: 0.0}
     folder = results / grid.config["protocol"]
-    view = grid.view_of(model)
+    view = to_params(from_params(DatasetView, grid.view_of(model)))
     for run in grid.runs():
         if run.model != model:
             continue
         method = grid.methods.get(run.method)
-        training = grid.training(run.method) if method and method.trains else None
+        training = None
+        if method and method.trains:
+            training = to_params(from_params(TrainingSettings, grid.training(run.method)))
         for record in gathered.get(f"{folder}/finetune/{run}/{provenance.ENDING}", ()):
             cfg = record["cfg"]
             if cfg.get("view") == view and cfg.get("training") == training and training:

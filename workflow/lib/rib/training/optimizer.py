@@ -7,11 +7,8 @@ from rib.base.errors import UserError
 from rib.methods.base import FineTuning
 from rib.training.settings import TrainingSettings
 
-OPTIMIZERS = {
-    "sgd": "momentum",
-    "adamw": "adamw",
-    "lion": "lion",
-}  # timm's names; its `sgd` has Nesterov momentum
+# timm's names; its `sgd` has Nesterov momentum.
+OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw", "lion": "lion"}
 FUSED = ("sgd", "adamw")  # with a fused CUDA kernel
 
 
@@ -20,18 +17,27 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Optimiser of a method's trained parameters, which alone require gradients.
 
-    A group's learning rate is that of the schedule times its `lr_scale`, if it has one. Raises a UserError if the
-    recipe distinguishes layers or norms, but the method trains parameters outside the network.
+    A group's learning rate is that of the schedule times its `lr_scale`, if it has one.
+
+    Raises:
+        UserError: the recipe distinguishes layers or norms, but the method trains parameters
+            outside the network.
     """
     trained = dict(method.trainable())
     parameters = list(trained.values())
-    if training.layer_decay is not None or not training.decay_norm_and_bias:
-        if not trained.keys() <= dict(method.model.named_parameters()).keys():
+    distinguishes_parts = training.layer_decay is not None or not training.decay_norm_and_bias
+    if distinguishes_parts:
+        parameters_of_network = dict(method.model.named_parameters())
+        if not trained.keys() <= parameters_of_network.keys():
             raise UserError(
-                "a recipe with layer_decay, or decay_norm_and_bias false, treats parts of the network differently, but the "
-                "method trains parameters outside of it; choose another recipe."
+                "a recipe with layer_decay, or decay_norm_and_bias false, treats parts of the "
+                "network differently, but the method trains parameters outside of it; choose "
+                "another recipe."
             )
         parameters = method.model
+    options = {}
+    if device.type == "cuda" and training.optimizer in FUSED:
+        options["fused"] = True
     return create_optimizer_v2(
         parameters,
         OPTIMIZERS[training.optimizer],
@@ -40,5 +46,5 @@ def make_optimizer(
         momentum=training.momentum,
         filter_bias_and_bn=not training.decay_norm_and_bias,
         layer_decay=training.layer_decay,
-        **({"fused": True} if device.type == "cuda" and training.optimizer in FUSED else {}),
+        **options,
     )

@@ -1,11 +1,15 @@
-"""Pretraining of a small network from random weights, for controlled comparisons of the pretraining set size.
+"""Pretraining of a small network from random weights.
 
-The training loop is that of fine-tuning (rib.training.finetune): SGD with momentum, linear warm-up then cosine to zero,
-no augmentation, the last epoch kept. All weights train, and the BatchNorm statistics are updated.
+It is for controlled comparisons of the size of the pretraining set.
+
+The training loop is that of fine-tuning (rib.training.finetune): SGD with momentum, linear warm-up
+then cosine to zero, no augmentation, the last epoch kept. All weights train, and the BatchNorm
+statistics are updated.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,75 +19,100 @@ from rib.base.progress import log
 from rib.config.run import ALL, Run
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
-from rib.data.view import DatasetFiles, DatasetView, load_whole
+from rib.data.view import DatasetFiles, load_whole
 from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
 from rib.training.finetune import rescued, train, write_history
-from rib.training.settings import TrainingSettings
+from rib.training.settings import PretrainingSettings, TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
 
 
+@dataclass(frozen=True)
+class PretrainingOutput:
+    """Files that a pretraining writes; the first two as rib.models.convert.convert does."""
+
+    weights: Path  # .safetensors: the state dict
+    # JSON; `trained` has the number of training images and the test accuracy in percent
+    description: Path
+    history: Path  # CSV, see rib.training.finetune.write_history
+    saved: Path  # the training state, written periodically, from which a killed training resumes
+    rescue: Path  # if training diverges, the state after the last finite epoch
+
+
 def pretrain(
     *,
-    dataset_folder: Path,
-    test_folder: Path,
-    entry: Mapping,
-    num_classes: int,
-    view: DatasetView,
-    compute: devices.ComputeSettings,
-    rescue: Path,
-    saved: Path,
-    weights: Path,
-    description: Path,
-    history: Path,
+    dataset: DatasetFiles,
+    test: DatasetFiles,
+    settings: PretrainingSettings,
+    output: PretrainingOutput,
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
-    Raises a UserError if the loss or a tensor is not finite, or the two datasets share source images.
-
     Args:
-        entry: the model's catalogue entry with `pretrain`.
-        saved, rescue: as in rib.training.finetune.finetune.
-        description: written as JSON; `trained` has the number of training images and the test accuracy in percent.
+        dataset: to train on.
+        test: on which the accuracy is measured; it has other source images.
+
+    Raises:
+        UserError: the loss or a tensor is not finite, or the two datasets share source images.
     """
-    device, how = devices.start(compute), entry["pretrain"]
-    dataset = load_whole(DatasetFiles(how["dataset"], dataset_folder), view)
-    dataset = subset(dataset, str(how["size"]), "pretrain.size")
-    test = load_whole(DatasetFiles(how["test"], test_folder), view)
-    if shared := set(dataset.declared_sources[1]) & set(test.declared_sources[1]):
-        raise UserError(
-            f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, such as {min(shared)}; "
-            "give the model's entry a test dataset with other images."
-        )
+    entry = settings.entry
+    how = entry["pretrain"]
+    device = devices.start(settings.compute)
+    size = str(how["size"])
+    training_images = subset(load_whole(dataset, settings.view), size, "pretrain.size")
+    test_images = load_whole(test, settings.view)
+    _refuse_shared_sources(training_images, test_images)
     torch.manual_seed(how["seed"])
     model = build(
-        entry["library"], entry["architecture"], num_classes, arguments=entry["arguments"]
+        entry["library"],
+        entry["architecture"],
+        settings.num_classes,
+        arguments=entry["arguments"],
     )
     model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
-    method.setup(Task(model, Images.of(dataset, entry["preprocessing"], device), None, how["seed"]))
-    run = Run(entry["name"], how["dataset"], "pretraining", str(how["size"]), how["seed"])
-    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    given = {
-        key: how[key]
-        for key in ("epochs", "batch_size", "momentum", "weight_decay", "warmup_fraction")
-    }
-    # Only the fraction bounds the warm-up, and BatchNorm needs whole batches.
-    training = TrainingSettings(**given, warmup_steps=math.inf, micro_batch_size=ALL)
-    with rescued(saved, rescue, "pretrain of the model's entry"):
-        rows, _ = train(method, first, training, run, device, saved)
-    write_history(rows, history)
-    trained = {"images": len(dataset.labels), "test": _tested(model, entry, test, device)}
+    images = Images.of(training_images, entry["preprocessing"], device)
+    method.setup(Task(model=model, target=images, reference=None, seed=how["seed"]))
+    run = Run(entry["name"], how["dataset"], "pretraining", size, how["seed"])
+    random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    training = TrainingSettings(
+        epochs=how["epochs"],
+        batch_size=how["batch_size"],
+        momentum=how["momentum"],
+        weight_decay=how["weight_decay"],
+        warmup_fraction=how["warmup_fraction"],
+        warmup_steps=math.inf,  # only the fraction bounds the warm-up
+        micro_batch_size=ALL,  # BatchNorm needs whole batches
+    )
+    with rescued(output.saved, output.rescue, "pretrain of the model's entry"):
+        history, _ = train(method, random_weights, training, run, device, output.saved)
+    write_history(history, output.history)
     facts = {
         "source": {"pretrain": how},
-        "num_classes": num_classes,
+        "num_classes": settings.num_classes,
         "head": {"from": "pretrained"},
+        "trained": {
+            "images": len(training_images.labels),
+            "test": _tested(model, entry, test_images, device),
+        },
     }
-    write_model(model, entry, facts | {"trained": trained}, weights, description)
+    write_model(model, entry, facts, output.weights, output.description)
+
+
+def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
+    """Raise a UserError if a test dataset has images made from those of the training dataset."""
+    _, sources = dataset.declared_sources
+    _, sources_of_test = test.declared_sources
+    shared = set(sources) & set(sources_of_test)
+    if shared:
+        raise UserError(
+            f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, "
+            f"such as {min(shared)}; give the model's entry a test dataset with other images."
+        )
 
 
 def _tested(
@@ -91,12 +120,18 @@ def _tested(
 ) -> dict:
     """Accuracy on held-out images, in percent."""
     inputs = Inputs.of(test, entry["preprocessing"], device)
-    right = int(correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}").sum())
+    is_correct = correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}")
+    number_correct = int(is_correct.sum())
+    number_of_images = len(test.labels)
     log.info(
-        "%s: %d of %d images of %s are correct", entry["name"], right, len(test.labels), test.name
+        "%s: %d of %d images of %s are correct",
+        entry["name"],
+        number_correct,
+        number_of_images,
+        test.name,
     )
     return {
         "dataset": test.name,
-        "images": len(test.labels),
-        "accuracy": round(100 * right / len(test.labels), 6),
+        "images": number_of_images,
+        "accuracy": round(100 * number_correct / number_of_images, 6),
     }

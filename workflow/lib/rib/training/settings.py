@@ -1,62 +1,98 @@
-"""How a network is trained: length, batches, optimiser and schedule."""
+"""How a network is trained: length, batches, optimiser and schedule. No torch."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Literal
 
+from pydantic import JsonValue
+
+from rib.base.settings import FreeSettings, Settings, Texts
 from rib.config.run import ALL
+from rib.data.settings import DatasetView
+from rib.models.settings import ComputeSettings
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of training; those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe)."""
+class TrainingSettings(Settings):
+    """Length, batches, optimiser and schedule.
+
+    Those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe).
+    """
 
     batch_size: int  # images per step
-    micro_batch_size: int | str  # images per forward pass, or `all` for the whole batch
+    micro_batch_size: int | Literal["all"]  # images per forward pass, or the whole batch
     momentum: float
     weight_decay: float  # of SGD an L2 penalty, otherwise decoupled
     warmup_steps: float  # maximum number of linear warm-up steps
-    warmup_fraction: (
-        float  # maximum fraction of warm-up steps; the smaller of the two limits applies
-    )
+    # maximum fraction of warm-up steps; the smaller of the two limits applies
+    warmup_fraction: float
     epochs: int | None = None  # passes over the target; None if `steps` is given
     steps: int | None = None
-    subset_length: str = (
-        "steps"  # a subset of the target is trained for as many `steps` or `epochs` as the whole
-    )
-    optimizer: str = "sgd"
+    # a subset of the target is trained for as many `steps` or `epochs` as the whole
+    subset_length: Literal["steps", "epochs"] = "steps"
+    optimizer: Literal["sgd", "adamw", "lion"] = "sgd"
     decay_norm_and_bias: bool = True  # whether weight decay includes biases and the scales of norms
-    layer_decay: float | None = (
-        None  # factor of the learning rate per layer from the head down; None for 1
-    )
+    # factor of the learning rate per layer from the head down; None for 1
+    layer_decay: float | None = None
     clip_norm: float | None = None  # maximum norm of the gradient; None for no limit
     label_smoothing: float = 0.0
-    augmentation: Sequence[str] = ()  # see rib.models.augmentation
+    augmentation: Texts = ()  # see rib.models.augmentation
 
     @property
     def micro(self) -> int:
         """Images per forward pass."""
-        return self.batch_size if self.micro_batch_size == ALL else self.micro_batch_size
+        if self.micro_batch_size == ALL:
+            return self.batch_size
+        return self.micro_batch_size
 
     def steps_per_epoch(self, images: int) -> int:
+        """Number of steps of a pass over so many images."""
         return math.ceil(images / self.batch_size)
 
-    def total_steps(self, images: int, whole: int) -> int:
-        """Number of steps on a training set with so many images, part of the whole target with so many."""
-        counted = whole if self.subset_length == "steps" else images
-        return self.steps or self.epochs * self.steps_per_epoch(counted)
+    def total_steps(self, images: int, images_of_target: int) -> int:
+        """Number of steps on a training set with so many images, part of the whole target."""
+        if self.steps:
+            return self.steps
+        if self.subset_length == "steps":
+            return self.epochs * self.steps_per_epoch(images_of_target)
+        return self.epochs * self.steps_per_epoch(images)
 
     def images_seen(self, steps: int, images: int) -> int:
         """Number of images, with repetitions, in the first steps on a training set of this size."""
-        passes, last = divmod(steps, self.steps_per_epoch(images))
-        return passes * images + last * self.batch_size
+        passes, steps_of_last_pass = divmod(steps, self.steps_per_epoch(images))
+        return passes * images + steps_of_last_pass * self.batch_size
+
+
+class FineTuningSettings(Settings):
+    """What a checkpoint depends on, besides its run and its input files."""
+
+    algorithm: str  # file of the method's algorithm
+    settings: FreeSettings  # of the algorithm
+    parents: (
+        Texts  # keys of the checkpoints that training starts from; none for the pretrained model
+    )
+    training: TrainingSettings | None  # None if the method has weights that were trained elsewhere
+    view: DatasetView  # the part of the target and of the pretraining proxy that is used
+    compute: ComputeSettings
+    code: str  # digest of the source code
+
+
+class PretrainingSettings(Settings):
+    """What a model that is pretrained here depends on, besides its datasets."""
+
+    # facts of the model's catalogue entry (rib.config.grid); `pretrain` is how it is trained
+    entry: dict[str, JsonValue]
+    num_classes: int  # outputs of the network
+    view: DatasetView  # the part of the datasets that is used
+    compute: ComputeSettings
+    code: str  # digest of the source code
 
 
 def learning_rates(peak: float, steps: int, training: TrainingSettings) -> Iterator[float]:
     """Yield the learning rate of each step: linear warm-up to the peak, then a cosine to zero.
 
-    The released code always warms up for 196 steps, so short runs never leave the warm-up (lib/argument.py:26 with
-    utils/utils.py:92-100). Here the warm-up is at most a fraction of all steps.
+    The released code always warms up for 196 steps, so short runs never leave the warm-up
+    (lib/argument.py:26 with utils/utils.py:92-100). Here the warm-up is at most a fraction of all
+    steps.
     """
     warmup = min(training.warmup_steps, int(training.warmup_fraction * steps))
     for step in range(steps):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,25 @@ SAVE_EVERY = 300.0  # seconds between two saves
 Tensors = Mapping[str, Tensor]
 
 
+class Position(NamedTuple):
+    """How far a training has come."""
+
+    epoch: int  # that is in progress, counted from 0
+    step: int  # number of its steps that are completed
+    history: list[dict]  # a row for each completed epoch
+    sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
+    good: Tensors  # the changed tensors after the last completed epoch
+
+
 class TrainingState:
-    """Everything that the next step depends on, in one file; a path of None saves nothing."""
+    """Everything that the next step depends on, in one file.
+
+    Args:
+        path: the file; None to save nothing.
+        trainable: the trained parameters, which may lie outside the network, such as a padding
+            prompt.
+        memory: the method's tensors that change from step to step.
+    """
 
     def __init__(
         self,
@@ -27,27 +45,29 @@ class TrainingState:
         trainable: Tensors,
         memory: Tensors,
     ):
-        self.path, self.model, self.optimizer = path, model, optimizer
-        # Trained parameters may lie outside the network, such as a padding prompt; `memory` is the method's.
+        self.path = path
+        self.model = model
+        self.optimizer = optimizer
         self.tensors = {"trainable": trainable, "memory": memory}
         self.saved = time.monotonic()
 
     def save_if_due(
-        self, epoch: int, step: int, rows: list[dict], sums: list[Tensor], good: Tensors
+        self, epoch: int, step: int, history: list[dict], sums: list[Tensor], good: Tensors
     ) -> None:
-        """Save if SAVE_EVERY seconds have passed.
+        """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
 
-        In the current epoch, counted from 0, `step` steps were completed, for each of which `sums` has a tensor (4,);
-        `good` are the changed tensors after the last completed epoch.
+        Raises:
+            OSError: the file can't be written.
         """
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
         state = {
-            "place": (epoch, step, rows, sums, good),
+            "place": (epoch, step, history, sums, good),
             "random": torch.get_rng_state(),
             **self.tensors,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
         }
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
         temporary = self.path.with_suffix(".tmp")
@@ -55,14 +75,17 @@ class TrainingState:
         os.replace(temporary, self.path)
         self.saved = time.monotonic()
 
-    def restore(self) -> tuple[int, int, list[dict], list[Tensor], Tensors]:
-        """Restore the saved state and return the arguments of `save_if_due`; start from scratch if none was saved.
+    def restore(self) -> Position:
+        """Restore the saved state, if there is one.
+
+        Returns:
+            How far the training had come; without a saved state, its start.
 
         Raises:
-            UserError: The file is damaged, or contains other objects than this class saves.
+            UserError: the file is damaged, or contains other objects than this class saves.
         """
         if self.path is None or not self.path.is_file():
-            return 0, 0, [], [], {}
+            return Position(epoch=0, step=0, history=[], sums=[], good={})
         state = self._read()
         self.model.load_state_dict(state["model"], strict=True)
         with torch.no_grad():
@@ -73,10 +96,11 @@ class TrainingState:
         torch.set_rng_state(state["random"])
         if "cuda_random" in state:
             torch.cuda.set_rng_state(state["cuda_random"])
-        epoch, step, rows, sums, good = state["place"]
-        device = next(iter(self.tensors["trainable"].values())).device
-        log.info("resuming after epoch %d, step %d", epoch, step)
-        return epoch, step, rows, [part.to(device) for part in sums], good
+        position = Position(*state["place"])
+        first_parameter = next(iter(self.tensors["trainable"].values()))
+        sums = [sums_of_step.to(first_parameter.device) for sums_of_step in position.sums]
+        log.info("resuming after epoch %d, step %d", position.epoch, position.step)
+        return position._replace(sums=sums)
 
     def _read(self) -> dict:
         try:
@@ -85,19 +109,23 @@ class TrainingState:
             raise
         except Exception:  # not shown: torch's messages recommend less safe ways to load
             raise UserError(
-                f"{self.path} is damaged, or is not the saved state of a training; delete it and run again."
+                f"{self.path} is damaged, or is not the saved state of a training; "
+                "delete it and run again."
             ) from None
 
 
 def _write(state: Mapping, path: Path) -> None:
-    """Write a state with torch; raises an OSError that names the path if it cannot be written."""
+    """Write a state with torch.
+
+    Raises:
+        OSError: the file can't be written; unlike torch's own error, it says why and names the
+            path.
+    """
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        cause = (
-            error if isinstance(error, OSError) else error.__context__
-        )  # torch's own does not say why
+        cause = error if isinstance(error, OSError) else error.__context__
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise

@@ -1,0 +1,44 @@
+"""Settings of the stages that compute with networks. No torch."""
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from rib.base.settings import Settings, Texts
+from rib.data.settings import DatasetView
+
+AUTO, BF16 = "auto", "bf16"
+
+
+class ComputeSettings(Settings):
+    """Device and precision of networks."""
+
+    device: Literal["auto", "cpu", "cuda"]  # `auto`: CUDA if available
+    threads: int  # of torch; results are bit-identical for the same number
+    # `bf16` is autocast: weights and losses stay in fp32; `auto`: bf16 on CUDA, else fp32
+    precision: Literal["auto", "fp32", "bf16"] = AUTO
+    compile: bool = False
+    # whether fine-tuning keeps only some activations and computes others again
+    gradient_checkpointing: bool = False
+
+
+class ConversionSettings(Settings):
+    """What a converted model depends on, besides its archives and the pretraining proxy."""
+
+    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.grid)
+    head: Literal["published", "zero_shot", "fitted"]  # source of the head
+    num_classes: int  # outputs of the network
+    # the family's class names for a zero-shot head; None for ImageNet's
+    class_names: Texts | None
+    view: DatasetView | None  # of the pretraining proxy, if a head is fitted on it
+    compute: ComputeSettings
+    code: str  # digest of the source code
+
+
+class TextSettings(Settings):
+    """What a stored text tower depends on, besides its archives."""
+
+    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.grid)
+    # the family's class names for a zero-shot head; None for ImageNet's
+    class_names: Texts | None
+    code: str  # digest of the source code

@@ -1,0 +1,49 @@
+"""What scripts that load the networks of a run build from inputs of their rules.
+
+It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
+"""
+
+from _inputs import checkpoints_of, folder_of, optional_path, paths
+from rib.config.run import Run
+from rib.data.view import DatasetFiles
+from rib.evaluation.recipes import RunNetworks, run_states
+from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.settings import NetworkSettings
+
+
+def networks_of_run(files, method: str, settings: NetworkSettings) -> RunNetworks:
+    """What the networks of a run of a method are made of.
+
+    Args:
+        files: inputs of the job, of which `model` is the manifest of the pretrained model,
+            `checkpoints` are those of the settings' parents, and `recipe` and `fisher` those of a
+            merge, empty for other runs.
+    """
+    states = run_states(
+        method=method,
+        recipe=optional_path(files.recipe),
+        algorithm=settings.algorithm,
+        fisher=paths(files.fisher),
+    )
+    return RunNetworks(
+        model_folder=folder_of(files.model),
+        states=states,
+        checkpoints=checkpoints_of(settings.parents, files.checkpoints),
+    )
+
+
+def run_on_dataset(
+    files, run: Run, dataset: DatasetFiles, settings: NetworkSettings
+) -> RunOnDataset:
+    """The network of a run and the images of a dataset; for `files` see `networks_of_run`."""
+    networks = networks_of_run(files, run.method, settings)
+    return RunOnDataset(
+        run=run,
+        states=networks.states,
+        checkpoints=networks.checkpoints,
+        model_folder=networks.model_folder,
+        dataset=dataset,
+        view=settings.view,
+        batch_size=settings.batch_size,
+        compute=settings.compute,
+    )

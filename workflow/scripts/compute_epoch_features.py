@@ -1,0 +1,37 @@
+"""Compute the features of one run's snapshots on one dataset."""
+
+from _run import run
+
+with run(snakemake, warm="networks") as output:
+    from _inputs import folder_of, optional_folder, optional_path, paths, run_of
+    from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
+    from rib.evaluation.features import compute_epoch_features
+    from rib.evaluation.run_on_dataset import RunOnDataset
+    from rib.evaluation.settings import EpochFeatureSettings
+
+    files = snakemake.input
+    settings = from_params(EpochFeatureSettings, snakemake.params.cfg)
+    compute_epoch_features(
+        source=RunOnDataset(
+            run=run_of(snakemake.wildcards),
+            states=[],  # each snapshot is a state of its own
+            checkpoints={},
+            model_folder=folder_of(files.model),
+            dataset=DatasetFiles(
+                name=snakemake.wildcards.dataset,
+                folder=folder_of(files.dataset),
+                proxy=optional_folder(files.dataset_proxy),
+                split=optional_path(files.dataset_split),
+                workers=snakemake.threads,
+            ),
+            view=settings.view,
+            batch_size=settings.batch_size,
+            compute=settings.compute,
+        ),
+        snapshots=paths(files.snapshots),
+        limit=settings.limit,
+        features=output["features"],
+        index=output["index"],
+        manifest=output["manifest"],
+    )

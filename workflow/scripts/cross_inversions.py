@@ -1,0 +1,34 @@
+"""Compute features of a pretrained and a fine-tuned network for images and their inversions."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, warm="networks") as output:
+    from _inputs import folder_of, optional_folder, optional_path, run_of
+    from _networks import run_on_dataset
+    from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
+    from rib.evaluation.inversion import cross_features
+    from rib.evaluation.settings import InversionJobSettings
+
+    files = snakemake.input
+    settings = from_params(InversionJobSettings, snakemake.params.cfg)
+    cross_features(
+        source=run_on_dataset(
+            files,
+            run=run_of(snakemake.wildcards),
+            dataset=DatasetFiles(
+                name=snakemake.wildcards.dataset,
+                folder=folder_of(files.dataset),
+                proxy=optional_folder(files.dataset_proxy),
+                split=optional_path(files.dataset_split),
+                workers=snakemake.threads,
+            ),
+            settings=settings,
+        ),
+        settings=settings.inversion,
+        inverted_before=Path(files.inverted_before),
+        inverted_after=Path(files.inverted_after),
+        features=output["features"],
+    )
