@@ -202,9 +202,7 @@ def read_class_map(path: Path) -> LabelSpace:
     )
 
 
-def _check_class_map(
-    rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict[str, int]
-) -> None:
+def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict[str, int]) -> None:
     """Check the wnids, codepoints and reasons of a class map; see `read_class_map` for errors."""
     emoji_by_key: dict[str, str] = {}  # the keys are wnids and codepoints
     for where, row in rows:

@@ -240,9 +240,7 @@ def _refuse_hostile(text: str) -> None:
             size_by_anchor[event.anchor] = float("inf")
         elif isinstance(event, yaml.CollectionEndEvent):
             collection = open_collections.pop()
-            size_by_anchor[collection.start.anchor] = (
-                n_events + repeated - collection.nodes_before
-            )
+            size_by_anchor[collection.start.anchor] = n_events + repeated - collection.nodes_before
             problem = _problem_with_keys(collection)
             mark = collection.start.start_mark
         elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):

@@ -9,7 +9,7 @@ from rib.config.run import ALL
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of training; those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe)."""
+    """Settings of training; those of the optimiser and the schedule are a recipe's (rib.config.entries.Schedule)."""
 
     batch_size: int  # images per step
     micro_batch_size: int | str  # images per forward pass, or `all` for the whole batch
