@@ -1,9 +1,9 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
 A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml,
-recipes.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all
-of them are optional. The project's folder comes first, followed by folders of the user. A name may be
-defined only once.
+recipes.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py;
+all of them are optional. The project's folder comes first, followed by folders of the user. A name
+may be defined only once.
 """
 
 import itertools
@@ -91,8 +91,8 @@ class Catalog:
             for path in sorted(folder.glob("families/*.yaml")):
                 if not FAMILY_NAME.fullmatch(path.stem):
                     raise UserError(
-                        f"{path}: the file name is the name of the family; use only letters, digits "
-                        "and _."
+                        f"{path}: the file name is the name of the family; use only letters, "
+                        "digits and _."
                     )
                 entry = validated(read_yaml(path), "family", str(path))
                 _add_entry(entries, path.stem, entry, path)
@@ -152,7 +152,7 @@ class Catalog:
 
     @cached_property
     def records(self) -> dict[str, dict]:
-        """Facts of models in the lock files of the catalogue folders and of the project, by name."""
+        """Facts of models by name, from lock files of the catalogue folders and the project."""
         facts_by_name = {}
         for folder in self.folders:
             facts_by_name |= read_lock(folder / LOCK.name)
@@ -162,8 +162,8 @@ class Catalog:
         """Add models by the libraries' and the hub's names.
 
         Returns:
-            The name in `models` of each model by its record's name: that of an entry if there is one,
-            else the short form.
+            The name in `models` of each model by its record's name: that of an entry if there is
+            one, else the short form.
 
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
@@ -181,8 +181,8 @@ class Catalog:
             short = parse_name(name).short
             if short in self.models:
                 raise UserError(
-                    f"config, models: '{name}' is called '{short}' here, as another model is; choose "
-                    "one."
+                    f"config, models: '{name}' is called '{short}' here, as another model is; "
+                    "choose one."
                 )
             entry = {"record": name, **entry_of(name, self.records[name])}
             entries = validated_models({short: entry}, str(LOCK))
@@ -222,7 +222,7 @@ class Catalog:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name, with settings checked against the keyword arguments of their algorithm."""
+        """Methods by name, with settings checked against their algorithm's keyword arguments."""
         methods = {}
         for name, entry in self._entries("methods").items():
             methods[name] = self._method(name, entry)
@@ -232,13 +232,13 @@ class Catalog:
                 known_name(parent, methods, "parent", where)
                 if methods[parent].form in MERGES:
                     raise UserError(
-                        f"{where}: its parent '{parent}' is itself a merge; list the methods that it "
-                        "merges instead."
+                        f"{where}: its parent '{parent}' is itself a merge; list the methods that "
+                        "it merges instead."
                     )
                 if method.trains and methods[parent].parents:
                     raise UserError(
-                        f"{where}: starts_from '{parent}' itself starts from another method; choose "
-                        "one that does not."
+                        f"{where}: starts_from '{parent}' itself starts from another method; "
+                        "choose one that does not."
                     )
         return methods
 
@@ -270,7 +270,7 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with downloads of their own, by name; they share the folder data/raw."""
+        """Datasets and models with downloads of their own, by name; they share data/raw."""
         for name in self.datasets.keys() & self.models.keys():
             raise UserError(
                 f"'{name}' is both a dataset and a model, which share the folder data/raw; rename "
@@ -309,7 +309,7 @@ class Catalog:
     def _settings_by_schedule(
         self, settings_by_schedule: Mapping[str, dict], known: Mapping[str, Setting], where: str
     ) -> dict[str, dict]:
-        """Settings that a method has with each schedule, checked; `known` are those of the method."""
+        """Checked settings of a method by schedule; `known` are all settings of the method."""
         # What holds with a schedule can't name another one.
         allowed = {key: setting for key, setting in known.items() if key != SCHEDULE}
         checked = {}
@@ -384,7 +384,7 @@ class Catalog:
         return validated(entries, "methods", TABLES)
 
     def algorithm_file(self, algorithm: str) -> Path:
-        """File of a method's algorithm: methods/<algorithm>.py of the library or a user's folder."""
+        """File of an algorithm: methods/<algorithm>.py of the library or of a user's folder."""
         return self._algorithms[known_name(algorithm, self._algorithms, "algorithm", "catalogue")]
 
     def layout_file(self, layout: str) -> Path:
@@ -404,8 +404,8 @@ class Catalog:
         Preparation restricts it if classes are per dataset.
 
         Raises:
-            UserError: Only one of dataset and family has format own, or the space has only one class
-                or names that can't be shown.
+            UserError: Only one of dataset and family has format own, or the space has only one
+                class or names that can't be shown.
         """
         where = f"datasets.yaml, {dataset.name}"
         space_of_family = self.family_label_space(dataset.family)
@@ -448,8 +448,8 @@ class Catalog:
             numbers: columns that contain numbers.
 
         Raises:
-            UserError: A file lacks a column, or one of `numbers` contains something else; the message
-                names file and line.
+            UserError: A file lacks a column, or one of `numbers` contains something else; the
+                message names file and line.
         """
         rows_with_place = []
         for folder in self.folders:
@@ -505,7 +505,7 @@ def _check_keys_of_form(entry: Mapping, form: str, where: str) -> None:
 
 
 def _add_entry(entries: dict[str, tuple[dict, Path]], name: str, entry: dict, path: Path) -> None:
-    """Add an entry and its file to those of all folders; a UserError if another one has its name."""
+    """Add an entry and its file to `entries`; raise a UserError if another one has its name."""
     if name in entries:
         _, first_path = entries[name]
         raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")

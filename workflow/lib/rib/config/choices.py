@@ -72,8 +72,8 @@ def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[s
     datasets = catalog.datasets_of(family, *EVALUATED)
     if not datasets:
         raise UserError(
-            f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add "
-            "one."
+            f"config, family: the catalogue has no dataset to evaluate in family {family.name}; "
+            "add one."
         )
     if config["datasets"] == "default":
         chosen_names = [name for name, dataset in datasets.items() if not dataset.optional]
@@ -150,8 +150,8 @@ def choose_models(
     if reference is None:
         headless = [name for name, model in models.items() if head_of(model, family) == "fitted"]
     reason = (
-        f"has no head for the classes of family {family.name}, and there is no reference dataset to "
-        "fit one"
+        f"has no head for the classes of family {family.name}, and there is no reference dataset "
+        "to fit one"
     )
     if headless and (config["models"] != "all" or len(headless) == len(models)):
         raise UserError(
@@ -178,8 +178,8 @@ def _selected_models(config: Mapping, family: Family, catalog: Catalog) -> dict[
             _refuse_unknown_pair(name, models)
     if not models:
         raise UserError(
-            f"config, models: no model of the catalogue lists family {family.name}; choose models by "
-            "name, or add the family to their entries."
+            f"config, models: no model of the catalogue lists family {family.name}; choose models "
+            "by name, or add the family to their entries."
         )
     names = choose("models", models, config, family, synonyms=name_in_catalog)
     return {name: models[name] for name in names}
@@ -188,8 +188,8 @@ def _selected_models(config: Mapping, family: Family, catalog: Catalog) -> dict[
 def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
     """Refuse a name `architecture.pretraining` that no model has.
 
-    The message lists the architecture's pretrainings and the pretraining's architectures. Without any
-    of these nothing is done, since a list of all names is the better message then.
+    The message lists the architecture's pretrainings and the pretraining's architectures. Without
+    any of these nothing is done, since a list of all names is the better message then.
     """
     if name in models or "." not in name:
         return
@@ -217,7 +217,7 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
-    """Check that a model pretrained here is trained on a reference dataset and tested in distribution."""
+    """Check the roles of the datasets on which a model is pretrained and tested here."""
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
@@ -239,7 +239,8 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
     """Datasets that count in RI.
 
-    These are the datasets out of distribution, of variants only those whose original is not evaluated.
+    These are the datasets out of distribution, of variants only those whose original is not
+    evaluated.
     """
     names = []
     for name, dataset in datasets.items():
@@ -297,7 +298,7 @@ def _check_accepted_terms(config: Mapping, catalog: Catalog) -> None:
 
 
 def _reason_against_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
-    """Reason why a dataset cannot be a target; None if it can. `ood`: the datasets that count in RI."""
+    """Reason why a dataset cannot be a target; None if it can. `ood` are those that count in RI."""
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -401,7 +402,7 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
 
 
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Methods with the parents that they lack, each before the method that needs it, and notices."""
+    """Methods with their missing parents, each before the method that needs it, and notices."""
     complete = names.copy()
     notices = []
     to_check = names.copy()
@@ -438,7 +439,7 @@ def _obstacle(method: Method, conditions: MethodConditions) -> str | None:
 
 
 def _obstacle_for_models(method: Method, conditions: MethodConditions) -> str | None:
-    """Reason why a method cannot be run with the protocol, the proxy or the models; None if it can."""
+    """Reason why protocol, proxy or models do not allow a method; None if they do."""
     config = conditions.config
     family = conditions.family
     if method.form == SELECT and config["protocol"] == "paper":
@@ -494,9 +495,9 @@ def _too_many_images(method: Method, conditions: MethodConditions) -> str | None
         images = dataset.images or dataset.about_images or 0
         if images > most_images:
             return (
-                f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' has "
-                f"{images:,}; leave the dataset out, or set budget.max_images_per_dataset to at most "
-                f"{most_images}"
+                f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' "
+                f"has {images:,}; leave the dataset out, or set budget.max_images_per_dataset to "
+                f"at most {most_images}"
             )
     return None
 
@@ -510,7 +511,8 @@ def choose_selection(
     """How one variant of each swept method is chosen.
 
     Returns:
-        `rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be chosen.
+        `rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be
+        chosen.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.
@@ -540,7 +542,7 @@ def choose_selection(
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """Names of the variants of each entry that has several, of those with one row in the ranking."""
+    """Names of the variants of each entry that has several, of methods with one mRI."""
     variants: dict[str, list[str]] = {}
     for name, method in methods.items():
         if _has_mri(method):
@@ -563,14 +565,18 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
     for target, left_out in itertools.product(targets, groups):
         if all_groups <= {groups[target], groups[left_out]}:
             raise UserError(
-                f"config, select: for target '{target}' and dataset '{left_out}', leave_one_out has "
-                "no dataset to choose by that shares no source images with either; evaluate on more "
-                "datasets or choose other targets."
+                f"config, select: for target '{target}' and dataset '{left_out}', leave_one_out "
+                "has no dataset to choose by that shares no source images with either; evaluate on "
+                "more datasets or choose other targets."
             )
 
 
 def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
-    """The method that differences in the ranking are from; a UserError if it is none of the run's."""
+    """The method that differences in the ranking are from.
+
+    Raises:
+        UserError: It is none of the run's methods.
+    """
     with_mri = [name for name, method in methods.items() if _has_mri(method)]
     choice = config["compare_to"]
     if choice != "default":

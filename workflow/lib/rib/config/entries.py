@@ -72,7 +72,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model, with the source of published weights or settings for training it here."""
+    """One pretrained model: the source of published weights, or settings for training it here."""
 
     name: str
     families: list[str]
@@ -140,7 +140,8 @@ class Method:
     source: str
     style: dict
     cost: dict  # `training` and `storage` against full fine-tuning, if they were measured
-    # whether a run that doesn't fit its training images is unfinished, if the family has a threshold
+    # whether a run that doesn't fit its training images counts as unfinished, if the family has a
+    # threshold
     can_fit: bool
     text: str
     # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with

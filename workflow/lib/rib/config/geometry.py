@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Geometry:
     """How an image is resized and cropped to the input of a model.
 
-    In mode `center` the shorter side is resized; in mode `squash` both sides are, so that the aspect
-    ratio changes.
+    In mode `center` the shorter side is resized; in mode `squash` both sides are, so that the
+    aspect ratio changes.
     """
 
     size: int  # side of the input in pixels

@@ -176,9 +176,10 @@ class Grid:
         }
 
     def leak_free_groups(self) -> dict[str, str] | None:
-        """`source_groups` if images that share sources with the target are excluded from RI, else None.
+        """`source_groups`, if images that share sources with the target are left out of RI.
 
-        Under held_out nothing is excluded, because test images share no sources with training images.
+        None otherwise. Under held_out nothing is left out, because test images share no sources
+        with training images.
         """
         if self.config["leak_free"] and self.split_fractions is None:
             return self.source_groups()
@@ -271,9 +272,10 @@ class Grid:
         return runs
 
     def parents_of(self, method: str) -> list[str]:
-        """Keys of the runs that a method's run starts from or merges (see rib.config.run.parent_of).
+        """Keys of the runs that a method's run starts from or merges.
 
-        The key is the parent's name, followed by its seed or target if parents differ in these.
+        See rib.config.run.parent_of. The key is the parent's name, followed by its seed or target
+        if parents differ in these.
         """
         method_entry = self.methods[method]
         if method_entry.over == SEEDS:
@@ -290,8 +292,9 @@ class Grid:
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
         """Fisher information that a method's trainings on all targets share.
 
-        It is that of the pretrained model on the pretraining proxy; see rib.methods for which methods
-        have it. Without a proxy it is of the target, and with another start that depends on it.
+        It is that of the pretrained model on the pretraining proxy; see rib.methods for which
+        methods have it. Without a proxy it is of the target, and with another start that depends
+        on it.
 
         Returns:
             The most images for it, and its kind; None if the trainings share none.
@@ -456,7 +459,7 @@ class Grid:
         return self.reference.dataset.name
 
     def resolved(self) -> dict:
-        """The configuration with every `default` and `all` resolved, without settings of the machine."""
+        """The config with every `default` and `all` resolved, without settings of the machine."""
         recorded = {key: choice for key, choice in self.config.items() if key not in UNRECORDED}
         compute = self.config["compute"]
         schedules = [method.schedule for method in self.methods.values() if method.schedule]

@@ -31,9 +31,9 @@ class LabelSpace:
     indices: tuple[tuple[int, ...], ...]  # network outputs of each class, ascending
     names: tuple[str, ...]  # names of the classes for display; not part of the digest
     num_classes: int = 1000  # number of network outputs; 1000 for ImageNet-1K
-    # Other classes of the space that are right answers for each class too, ascending; empty if there
-    # are none. A prediction is right if it is the label or in `also[label]`; training uses the label
-    # alone.
+    # Other classes of the space that are right answers for each class too, ascending; empty if
+    # there are none. A prediction is right if it is the label or in `also[label]`; training uses
+    # the label alone.
     also: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -177,8 +177,8 @@ def read_index_map(path: Path) -> LabelSpace:
 def read_class_map(path: Path) -> LabelSpace:
     """Label space from a class map, a CSV file with one class per line.
 
-    Its columns are emoji, codepoint, wnids, reason and optionally also: the emoji of other rows that
-    are right answers too, separated by blanks.
+    Its columns are emoji, codepoint, wnids, reason and optionally also: the emoji of other rows
+    that are right answers too, separated by blanks.
 
     Raises:
         UserError: A column is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class
@@ -229,8 +229,8 @@ def _labels_in_also(row: dict[str, str], names: tuple[str, ...], where: str) -> 
     for name in row.get("also", "").split():
         if name == row["emoji"] or names.count(name) != 1:
             raise UserError(
-                f"{where}: {row['emoji']} lists {name} in also; name the emoji of exactly one other "
-                "row."
+                f"{where}: {row['emoji']} lists {name} in also; name the emoji of exactly one "
+                "other row."
             )
         labels.add(names.index(name))
     return tuple(sorted(labels))

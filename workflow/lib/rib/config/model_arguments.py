@@ -1,8 +1,9 @@
-"""Arguments with which a network may be built: those that change its architecture, and nothing else. No torch.
+"""Arguments with which a network may be built: only those that change its architecture.
 
 create_model of timm and open_clip also takes arguments that load weights from a file, a folder or
 an address. A network that got such weights would pass for the pinned ones, so only the arguments
 listed here are passed on, whether a catalogue, a lock file, a folder or the hub states them.
+No torch.
 """
 
 import re
@@ -45,8 +46,8 @@ TIMM = _names("""
     down_patch_size down_stride downsample downsample_block downsample_expand_ratios
     downsample_kernel_size downsample_padding downsample_ratio downsamples drop_block_rate
     drop_block_size drop_path_rate drop_rate dw_act_layer dynamic_img_pad dynamic_img_size embed_dim
-    embed_dims embed_norm embed_norm_layer embed_proj_type enable_patch_interpolator encoder_pool eta
-    expand_groups expand_ratio expansion_ratio extra_norm_period extra_norm_stage fc_act_layer
+    embed_dims embed_norm embed_norm_layer embed_proj_type enable_patch_interpolator encoder_pool
+    eta expand_groups expand_ratio expansion_ratio extra_norm_period extra_norm_stage fc_act_layer
     fc_norm feature_dim feature_location ffn ffn_ratio final_chs final_norm first_stride fix_init
     fix_stem focal_levels focal_windows fused_conv fused_downsample global_att_blocks
     global_attn_indexes global_block_counts global_pool global_pos_size group groups growth_rate
@@ -149,8 +150,9 @@ def _check_section(section: object, allowed: frozenset[str], name: str, where: s
     for key, argument in section.items():
         if key not in allowed:
             raise UserError(
-                f"{where}: the argument {show(key)} in '{name}'{nearest(key, allowed)} is none that "
-                "only changes an architecture, and others may load weights from elsewhere; remove it."
+                f"{where}: the argument {show(key)} in '{name}'{nearest(key, allowed)} is none "
+                "that only changes an architecture, and others may load weights from elsewhere; "
+                "remove it."
             )
         if key in SECTIONS:
             _check_section(argument, SECTIONS[key], key, where)

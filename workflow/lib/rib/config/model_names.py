@@ -74,8 +74,8 @@ class Name:
             short = re.sub("[/@]", ".", self.rest)
         if not IN_PATHS.fullmatch(short):
             raise UserError(
-                f"config, models: '{short}' of {show(self.text)} can't be a folder's name here; use "
-                "at most 100 letters, digits, _, . and -, starting with a letter, digit or _."
+                f"config, models: '{short}' of {show(self.text)} can't be a folder's name here; "
+                "use at most 100 letters, digits, _, . and -, starting with a letter, digit or _."
             )
         return short
 
@@ -117,8 +117,8 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
         Their facts by name.
 
     Raises:
-        UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file is
-            then unchanged.
+        UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file
+            is then unchanged.
     """
     names = sorted(set(names))
     if not names:

@@ -60,7 +60,7 @@ def _rank_of_size(size: str) -> tuple[int, float]:
 class Run:
     """One evaluated network.
 
-    Before fine-tuning, the method is `pretrained`, the target `none`, the size `all` and the seed 0.
+    Before fine-tuning, it has method `pretrained`, target `none`, size `all` and seed 0.
     """
 
     model: str

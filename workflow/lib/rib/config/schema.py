@@ -1,4 +1,4 @@
-"""Validation of YAML files with the schemas of workflow/schemas, with one clear sentence per mistake."""
+"""Validation of YAML files with the schemas of workflow/schemas, one sentence per mistake."""
 
 import contextlib
 import re
@@ -28,7 +28,7 @@ REPEATED = 20_000  # values that aliases in a YAML file repeat, times their leve
 def _check_pattern(
     validator: object, pattern: str, value: object, schema: dict
 ) -> Iterator[ValidationError]:
-    """Match `$` only at the end of the text; in Python it also matches before a final line break."""
+    """Match `$` only at the end of the text; in Python it also matches before a last line break."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
@@ -138,7 +138,7 @@ def _is_valid(value: object, schema: dict) -> bool:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The sentence about an error for the user: the key, its value, what is wrong, what is allowed."""
+    """The sentence about an error: the key, its value, what is wrong, what is allowed."""
     key_path = ".".join(map(str, error.absolute_path))
     inside = f" in '{key_path}'" if key_path else ""
     shown = show(error.instance)
@@ -216,9 +216,9 @@ class _OpenCollection:
 
 
 def _refuse_hostile(text: str) -> None:
-    """Refuse duplicate keys, long numbers, and what would exhaust stack or memory when it is loaded.
+    """Refuse duplicate keys, long numbers, and what would exhaust stack or memory.
 
-    That are many levels, and aliases that repeat much; parsing alone is safe.
+    What would exhaust these are many levels, and aliases that repeat much; parsing alone is safe.
 
     Raises:
         yaml.MarkedYAMLError: The text has one of these.

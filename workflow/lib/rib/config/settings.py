@@ -41,8 +41,8 @@ class Setting(NamedTuple):
         return True
 
 
-# Settings of every method that trains, in addition to its algorithm's: its schedule, which users call
-# recipe, and how long it trains.
+# Settings of every method that trains, in addition to its algorithm's: its schedule, which users
+# call recipe, and how long it trains.
 SCHEDULE = "recipe"
 LENGTH = ("epochs", "steps")
 TRAINING = {
@@ -192,7 +192,8 @@ def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
 
     The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see
     rib.methods). Otherwise they are the fields of the class decorated with `@algorithm` and
-    FineTuning's, or the keyword-only arguments of its constructor, whose `**common` are FineTuning's.
+    FineTuning's, or the keyword-only arguments of its constructor, whose `**common` are
+    FineTuning's.
 
     Raises:
         UserError: The file is not valid Python, or has neither such a class nor such a function.
@@ -227,8 +228,8 @@ def takes_fisher(path: Path) -> bool:
         return False
     if "fisher_images" not in settings:
         raise UserError(
-            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the number "
-            "of images."
+            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the "
+            "number of images."
         )
     return True
 
@@ -337,8 +338,8 @@ def _settings_of_arguments(
                 literal = ast.literal_eval(default)
             except ValueError as error:
                 raise UserError(
-                    f"{path} line {default.lineno}: the default of '{argument.arg}' is not a literal; "
-                    "write one, so that it can be recorded."
+                    f"{path} line {default.lineno}: the default of '{argument.arg}' is not a "
+                    "literal; write one, so that it can be recorded."
                 ) from error
         settings[argument.arg] = Setting(annotation, default is None, literal)
     return settings

@@ -1,7 +1,7 @@
 """Methods of a run with resolved settings.
 
-A method has a variant for each schedule of its training (`recipes` of config and catalogue) and each
-combination of swept settings.
+A method has a variant for each schedule of its training (`recipes` of config and catalogue) and
+each combination of swept settings.
 """
 
 import itertools
@@ -27,8 +27,8 @@ class Variant:
     """A method with one schedule and one value of each setting."""
 
     method: Method
-    # The settings in its name, the schedule among them if it is in the name: swept ones and those of
-    # its parents.
+    # The settings in its name, the schedule among them if it is in the name: swept ones and those
+    # of its parents.
     shown: dict[str, object]
 
 
@@ -124,8 +124,8 @@ class Variants:
             variants.extend(self._variants_with_schedule(method, schedule))
         if not variants:
             raise UserError(
-                f"config, recipes: no recipe is that of all parents of '{name}'; give them the same "
-                "one."
+                f"config, recipes: no recipe is that of all parents of '{name}'; give them the "
+                "same one."
             )
         return variants
 
@@ -180,7 +180,7 @@ class Variants:
         return settings
 
     def _layers_of_settings(self, method: Method, schedule: str | None) -> dict[str, dict]:
-        """Settings from each place that may state them, by place; later ones override earlier ones."""
+        """Settings by the place that states them; later ones override earlier ones."""
         name = method.name
         family_file = f"families/{self.family.name}.yaml"
         settings_with_schedule = self.settings_of_schedule.get(schedule, {})
@@ -194,7 +194,7 @@ class Variants:
         }
 
     def _variants_with_schedule(self, method: Method, schedule: str | None) -> Iterator[Variant]:
-        """Variants of a method with one schedule; None for a merge, which has that of its parents."""
+        """Variants of a method with one schedule; None for a merge, which has its parents'."""
         settings = _with_learning_rate_first(self.settings(method, schedule))
         settings.pop(SCHEDULE, None)
         swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
@@ -224,8 +224,8 @@ class Variants:
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """What the variants of a method may have as parents: a variant of each of its parents.
 
-        A merge over variants has all variants of its parents that have one schedule, if at least one
-        of its parents is swept. Of these variants only the schedule is shown.
+        A merge over variants has all variants of its parents that have one schedule, if at least
+        one of its parents is swept. Of these variants only the schedule is shown.
         """
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:

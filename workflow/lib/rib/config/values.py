@@ -1,4 +1,4 @@
-"""Values as people write them in config, catalogue and records: numbers, and how messages show them."""
+"""Values as people write them in config, catalogue and records, and as messages show them."""
 
 import difflib
 import sys
