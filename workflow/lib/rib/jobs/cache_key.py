@@ -1,4 +1,7 @@
-"""Key under which the cache of the Python API keeps a result: a hash of all that the result is made with."""
+"""Key under which the cache of the Python API keeps a result.
+
+It is a hash of all that the result is made with.
+"""
 
 import hashlib
 import json
