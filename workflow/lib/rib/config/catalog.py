@@ -307,11 +307,14 @@ class Catalog:
         return Method(name=name, **{**entry, **checked})
 
     def _settings_by_schedule(
-        self, settings_by_schedule: Mapping[str, dict], known: Mapping[str, Setting], where: str
+        self,
+        settings_by_schedule: Mapping[str, dict],
+        all_settings: Mapping[str, Setting],
+        where: str,
     ) -> dict[str, dict]:
-        """Checked settings of a method by schedule; `known` are all settings of the method."""
+        """Checked settings of a method by schedule; `all_settings` are those that it may have."""
         # What holds with a schedule can't name another one.
-        allowed = {key: setting for key, setting in known.items() if key != SCHEDULE}
+        allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
         checked = {}
         for schedule, settings in settings_by_schedule.items():
             known_name(schedule, self.recipes, "recipe", where)

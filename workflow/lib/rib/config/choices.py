@@ -206,14 +206,14 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
             architectures_with_pretraining.append(architecture_of_model)
     if not pretrainings_of_architecture and not architectures_with_pretraining:
         return
-    known = "is unknown"
+    pretrainings = "is unknown"
     if pretrainings_of_architecture:
-        known = f"has {', '.join(sorted(pretrainings_of_architecture))}"
+        pretrainings = f"has {', '.join(sorted(pretrainings_of_architecture))}"
     also = ""
     if architectures_with_pretraining:
         architectures = ", ".join(sorted(architectures_with_pretraining))
         also = f"; '{pretraining}' exists for {architectures}"
-    raise UserError(f"config, models: there is no '{name}': '{architecture}' {known}{also}.")
+    raise UserError(f"config, models: there is no '{name}': '{architecture}' {pretrainings}{also}.")
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:

@@ -72,8 +72,8 @@ class LabelSpace:
         also = []
         if self.also:
             for label in kept_labels:
-                kept_also = [other for other in self.also[label] if other in new_label]
-                also.append(tuple(new_label[other] for other in kept_also))
+                right_answers = [answer for answer in self.also[label] if answer in new_label]
+                also.append(tuple(new_label[answer] for answer in right_answers))
         return replace(
             self,
             keys=tuple(self.keys[label] for label in kept_labels),

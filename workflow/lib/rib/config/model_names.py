@@ -89,10 +89,10 @@ def parse_name(text: str) -> Name:
             f"config, models: {show(text)} is not a model's name; write {forms}, or one of the "
             "catalogue."
         )
-    library, name_in_library, place, name_in_place = match.groups()
+    library, name_in_library, source, name_in_source = match.groups()
     if library:
         return Name(text, kind=library, rest=name_in_library)
-    return Name(text, kind=place, rest=name_in_place)
+    return Name(text, kind=source, rest=name_in_source)
 
 
 def read_lock(path: Path) -> dict[str, dict]:
@@ -209,9 +209,9 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
 def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
     """Styles that no model has, and then, when there are no more, all styles again and again."""
     styles_of_models = [model.style for model in models.values() if model.style]
-    taken = {(style["marker"], style["colour"]) for style in styles_of_models}
+    pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
     all_pairs = list(itertools.product(MARKERS, COLOURS))
-    free_pairs = [pair for pair in all_pairs if pair not in taken]
+    free_pairs = [pair for pair in all_pairs if pair not in pairs_of_models]
     for marker, colour in itertools.chain(free_pairs, itertools.cycle(all_pairs)):
         yield {"marker": marker, "colour": colour}
 

@@ -29,7 +29,7 @@ class Variant:
     method: Method
     # The settings in its name, the schedule among them if it is in the name: swept ones and those
     # of its parents.
-    shown: dict[str, object]
+    settings_in_name: dict[str, object]
 
 
 def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Method]:
@@ -198,34 +198,35 @@ class Variants:
         settings = _with_learning_rate_first(self.settings(method, schedule))
         settings.pop(SCHEDULE, None)
         swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
-        unshown_schedule = method.settings.get(SCHEDULE, self.family.defaults["recipes"][0])
-        shown_schedule = {}
-        if schedule and schedule != unshown_schedule:
-            shown_schedule[SCHEDULE] = schedule
+        default_schedule = method.settings.get(SCHEDULE, self.family.defaults["recipes"][0])
+        schedule_in_name = {}
+        if schedule and schedule != default_schedule:
+            schedule_in_name[SCHEDULE] = schedule
         combinations = itertools.product(
             itertools.product(*swept_settings.values()), self._combinations_of_parents(method)
         )
         for swept_values, parents in combinations:
             schedules = {parent.method.schedule for parent in parents} | {schedule}
-            # Weights that were trained elsewhere have no schedule, but a merge has parents.
-            schedules.discard(None)
-            if len(schedules) > 1 or (method.form in MERGES and not parents):
+            schedules.discard(None)  # of merges, and of weights that were trained elsewhere
+            differs_from_parents = len(schedules) > 1
+            merges_nothing = method.form in MERGES and not parents
+            if differs_from_parents or merges_nothing:
                 continue
             chosen = dict(zip(swept_settings, swept_values, strict=True))
-            shown = _shown_settings(shown_schedule | chosen, parents)
+            settings_in_name = _settings_in_name(schedule_in_name | chosen, parents)
             variant = replace(
                 method,
                 settings=settings | chosen,
                 schedule=schedules.pop() if schedules else None,
                 parents=tuple(parent.method.name for parent in parents),
             )
-            yield Variant(self._named(variant, shown), shown)
+            yield Variant(self._named(variant, settings_in_name), settings_in_name)
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """What the variants of a method may have as parents: a variant of each of its parents.
 
         A merge over variants has all variants of its parents that have one schedule, if at least
-        one of its parents is swept. Of these variants only the schedule is shown.
+        one of its parents is swept. Of these variants only the schedule is part of names.
         """
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:
@@ -233,23 +234,19 @@ class Variants:
             return
         for schedule in _schedules_in(variants_of_each_parent):
             with_schedule_of_each_parent = [
-                [variant for variant in variants if variant.method.schedule in (schedule, None)]
-                for variants in variants_of_each_parent
+                _variants_trained_with(schedule, variants) for variants in variants_of_each_parent
             ]
             is_sweep = any(len(variants) > 1 for variants in with_schedule_of_each_parent)
             if all(with_schedule_of_each_parent) and is_sweep:
-                yield [
-                    _showing_only_schedule(variant)
-                    for variants in with_schedule_of_each_parent
-                    for variant in variants
-                ]
+                variants_of_all_parents = itertools.chain(*with_schedule_of_each_parent)
+                yield [_with_only_schedule_in_name(variant) for variant in variants_of_all_parents]
 
-    def _named(self, method: Method, shown: Mapping[str, object]) -> Method:
+    def _named(self, method: Method, settings_in_name: Mapping[str, object]) -> Method:
         """A variant with its name, its label and its length, which is no setting of the algorithm.
 
         Args:
             method: the variant, with the name and label of its entry.
-            shown: the settings that are shown in the name.
+            settings_in_name: settings that are part of the variant's name.
         """
         settings = dict(method.settings)
         length = {}
@@ -264,7 +261,7 @@ class Variants:
                 )
         name = method.name
         label = method.label
-        for key, setting in shown.items():
+        for key, setting in settings_in_name.items():
             if key == SCHEDULE:
                 name += f"-{in_path(setting)}"
                 label += f", {self.catalog.recipes[setting].label}"
@@ -310,30 +307,38 @@ def _schedules_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[
     return list(dict.fromkeys(schedules))
 
 
-def _showing_only_schedule(variant: Variant) -> Variant:
-    shown = {key: setting for key, setting in variant.shown.items() if key == SCHEDULE}
-    return replace(variant, shown=shown)
+def _variants_trained_with(schedule: str | None, variants: Sequence[Variant]) -> list[Variant]:
+    """Those of some variants that have a schedule, and those that have none at all."""
+    return [variant for variant in variants if variant.method.schedule in (schedule, None)]
 
 
-def _shown_settings(
-    shown_of_method: Mapping[str, object], parents: Sequence[Variant]
+def _with_only_schedule_in_name(variant: Variant) -> Variant:
+    """A variant whose swept settings are not part of the names of its merges."""
+    settings_in_name = {}
+    if SCHEDULE in variant.settings_in_name:
+        settings_in_name[SCHEDULE] = variant.settings_in_name[SCHEDULE]
+    return replace(variant, settings_in_name=settings_in_name)
+
+
+def _settings_in_name(
+    in_name_of_method: Mapping[str, object], parents: Sequence[Variant]
 ) -> dict[str, object]:
     """Settings in a variant's name: the method's and its parents'.
 
     If several of them have a setting, a parent's name stands before it. The schedule is that of all
-    of them, and is shown once.
+    of them, and is in the name once.
     """
-    uses = Counter(shown_of_method.keys())
+    uses = Counter(in_name_of_method.keys())
     for parent in parents:
-        uses.update(key for key in parent.shown if key != SCHEDULE)
-    shown = dict(shown_of_method)
+        uses.update(key for key in parent.settings_in_name if key != SCHEDULE)
+    settings_in_name = dict(in_name_of_method)
     for parent in parents:
-        for key, setting in parent.shown.items():
+        for key, setting in parent.settings_in_name.items():
             if uses[key] > 1:
-                shown[f"{parent.method.base}_{key}"] = setting
+                settings_in_name[f"{parent.method.base}_{key}"] = setting
             else:
-                shown[key] = setting
-    return shown
+                settings_in_name[key] = setting
+    return settings_in_name
 
 
 def in_path(setting: object) -> str:

@@ -110,8 +110,8 @@ def job(
                 log_lines(redacted(traceback.format_exc()))
             log.error("%s", redacted(message_of(error, rule, log_file)))
             raise SystemExit(1) from None
-        made = f": {', '.join(outputs.values())}" if outputs else ""
-        log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, made)
+        list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
+        log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
 
 
 def _check_survives_json(cfg: Mapping, rule: str) -> None:

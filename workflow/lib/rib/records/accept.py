@@ -131,7 +131,7 @@ def _rewrite_records(
     changes: Mapping[str, Mapping], sample: list[str], notify: Callable[[str, Mapping], None]
 ) -> None:
     """Write the current code digest and the sample that it was checked on to records of jobs."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    time_of_acceptance = datetime.now(UTC).isoformat(timespec="seconds")
     current_commit = commit()
     for path, change in changes.items():
         record = provenance.read(Path(path))
@@ -139,7 +139,7 @@ def _rewrite_records(
         acceptance = {
             "from": record["cfg"]["code"],
             "to": change["code"],
-            "when": now,
+            "when": time_of_acceptance,
             "commit": current_commit,
             "sample": sample_of_kind,
         }

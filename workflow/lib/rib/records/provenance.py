@@ -308,14 +308,14 @@ def _mismatches(
 def _raise_mismatch(wrong_files: list[str], path: str, is_damaged: bool) -> None:
     """Raise the UserError of `match`; `path` is the record of the first of the wrong files."""
     file = wrong_files[0]
-    more = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
+    count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
     problem = (
         "does not match its provenance record; it was edited, damaged, or pulled without its record"
     )
     if is_damaged:
         problem = DAMAGED
     files_to_delete = dict.fromkeys((file, path))  # one, if the file is the record
-    raise UserError(f"{file}{more}: {problem}. {remedy(files_to_delete)}")
+    raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
 def _refuse_elsewhere(files: Iterable[str]) -> None:
@@ -452,11 +452,11 @@ def gather(units: Collection[Path]) -> int:
     _refuse_changed_outputs(records_here)
     shared = load()
     prefixes = tuple(f"{unit}/" if unit.is_dir() else str(unit) for unit in units)
-    kept = {}
+    gathered = {}
     lost = []
     for path, shared_records in shared.items():
         if not path.startswith(prefixes):
-            kept[path] = shared_records
+            gathered[path] = shared_records
         elif path not in records_here or contradicts(records_here[path], shared_records):
             lost.append(path)
     if lost:
@@ -467,9 +467,9 @@ def gather(units: Collection[Path]) -> int:
             "purpose, delete their lines."
         )
     for path, record in records_here.items():
-        kept[path] = [record]
-    save(kept)
-    return len(kept)
+        gathered[path] = [record]
+    save(gathered)
+    return len(gathered)
 
 
 def _complete_records(units: Collection[Path]) -> dict[str, dict]:
