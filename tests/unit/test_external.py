@@ -66,7 +66,7 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
         "Their method",
         "others",
     ) and theirs.style != others.style
-    assert (theirs.form, theirs.recipe, theirs.trains, theirs.can_fit) == (
+    assert (theirs.form, theirs.schedule, theirs.trains, theirs.can_fit) == (
         "external",
         None,
         False,
@@ -194,7 +194,7 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         yaml.safe_dump({name: {**e, **more} for name, e in entries.items()})
     )
     found = resolved(tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=list(entries))
-    recipes = {name: method.recipe for name, method in found.methods.items()}
+    recipes = {name: method.schedule for name, method in found.methods.items()}
     assert recipes == {
         "theirs": None,
         "half": None,

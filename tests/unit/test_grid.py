@@ -35,7 +35,7 @@ def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set(
         family="imagenet", train_subset=["all"]
     ).sizes == ["all"]
     recipes = {
-        name: method.recipe
+        name: method.schedule
         for name, method in chosen.methods.items()
         if method.name.startswith(("ft", "wise"))
     }

@@ -18,7 +18,7 @@ def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
         method_settings={"wise_ft": {"alpha": 0.5}},
     )
     assert list(chosen.methods) == ["ft-paper", "ft", "wise_ft-paper", "wise_ft", "ft_released"]
-    assert {name: method.recipe for name, method in chosen.methods.items()} == {
+    assert {name: method.schedule for name, method in chosen.methods.items()} == {
         **{"ft-paper": "paper", "wise_ft-paper": "paper", "ft_released": "paper"},
         **{"ft": "adamw", "wise_ft": "adamw"},
     }

@@ -24,7 +24,7 @@ if RATED_RUNS:
                     name: {
                         # the method with what else is swept, such as lora-rank4
                         "method": name.replace(f"-lr{in_path(method.settings['lr'])}", ""),
-                        "recipe": method.recipe,
+                        "recipe": method.schedule,
                         "can_fit": method.can_fit,
                         "lr": method.settings["lr"],
                     }

@@ -1,8 +1,9 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
-A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml, recipes.yaml, classes/ and,
-for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py; all of them are optional. The project's folder
-comes first, followed by folders of the user. A name may be defined only once.
+A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml,
+recipes.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py;
+all of them are optional. The project's folder comes first, followed by folders of the user. A name
+may be defined only once.
 """
 
 import itertools
@@ -26,7 +27,7 @@ from rib.config.entries import (
     Family,
     Method,
     Model,
-    Recipe,
+    Schedule,
 )
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
@@ -34,7 +35,7 @@ from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import known_name, load_schema, number, read_yaml, validated
 from rib.config.settings import (
     BASE,
-    RECIPE,
+    SCHEDULE,
     TRAINING,
     Setting,
     algorithm_settings,
@@ -45,13 +46,20 @@ from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
-TABLES, MARKERS = "config, external", "Hx+8234"  # markers of methods.yaml are others
-# Of these tables; the last two may be left out.
-COLUMNS = ("model", "target", "method", "seed", "file", "size", "label")
+TABLES = "config, external"  # the key that lists tables of weights that were trained elsewhere
+MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml are others
+# Columns of these tables.
+REQUIRED_COLUMNS = ("model", "target", "method", "seed", "file")
+OPTIONAL_COLUMNS = ("size", "label")
+COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 
 
 class Catalog:
-    """Entries of catalogue folders, the project's and then the user's, each read at most once, when needed.
+    """Entries of catalogue folders, each folder read at most once, when it is needed.
+
+    Args:
+        folders: the project's folder, then those of the user.
+        tables: CSV files that list weights that were trained elsewhere.
 
     Raises:
         UserError: A folder does not exist, an entry is invalid, or a name is defined twice.
@@ -61,9 +69,8 @@ class Catalog:
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
-        self.urls: dict[
-            tuple[str, str], list[str]
-        ] = {}  # by entry and file; entries have them without query strings
+        # Addresses by entry and file; the entries have them without query strings.
+        self.urls: dict[tuple[str, str], list[str]] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -71,64 +78,72 @@ class Catalog:
                 raise UserError(
                     f"catalog: the folder {folder} is not readable; change its permissions."
                 )
-        self._algorithms = _modules(
-            LIBRARY / "methods", *(folder / "methods" for folder in self.folders)
-        )
-        self._layouts = _modules(
-            LIBRARY / "data/layouts", *(folder / "layouts" for folder in self.folders)
-        )
+        algorithm_folders = [folder / "methods" for folder in self.folders]
+        self._algorithms = _modules_by_name([LIBRARY / "methods", *algorithm_folders])
+        layout_folders = [folder / "layouts" for folder in self.folders]
+        self._layouts = _modules_by_name([LIBRARY / "data/layouts", *layout_folders])
 
     @cached_property
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
         entries: dict[str, tuple[dict, Path]] = {}
-        for path in [
-            path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))
-        ]:
-            if not FAMILY_NAME.fullmatch(path.stem):
-                raise UserError(
-                    f"{path}: the file name is the name of the family; use only letters, digits and _."
-                )
-            _add(entries, path.stem, validated(read_yaml(path), "family", str(path)), path)
-        return {name: _family(name, entry) for name, (entry, _) in entries.items()}
+        for folder in self.folders:
+            for path in sorted(folder.glob("families/*.yaml")):
+                if not FAMILY_NAME.fullmatch(path.stem):
+                    raise UserError(
+                        f"{path}: the file name is the name of the family; use only letters, "
+                        "digits and _."
+                    )
+                entry = validated(read_yaml(path), "family", str(path))
+                _add_entry(entries, path.stem, entry, path)
+        families = {}
+        for name, (entry, _) in entries.items():
+            if entry["fit_threshold"] == "none":
+                entry["fit_threshold"] = None
+            families[name] = Family(name=name, **entry)
+        return families
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset without an evaluation_group forms one alone."""
         entries = self._entries("datasets")
-        sources = {
-            name: entry.pop("sources", None) or [entry.pop("source")]
-            for name, entry in entries.items()
-            if "archives_of" not in entry
-        }
-        return {name: self._dataset(name, entry, sources) for name, entry in entries.items()}
+        sources_by_dataset = {}
+        for name, entry in entries.items():
+            if "archives_of" not in entry:
+                sources = entry.pop("sources", None)
+                sources_by_dataset[name] = sources or [entry.pop("source")]
+        datasets = {}
+        for name, entry in entries.items():
+            datasets[name] = self._dataset(name, entry, sources_by_dataset)
+        return datasets
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
         """Datasets of a family with one of the roles."""
         return {
-            name: e
-            for name, e in self.datasets.items()
-            if e.family == family.name and e.role in roles
+            name: dataset
+            for name, dataset in self.datasets.items()
+            if dataset.family == family.name and dataset.role in roles
         }
 
-    def _dataset(self, name: str, entry: dict, sources: Mapping[str, list[dict]]) -> Dataset:
+    def _dataset(
+        self, name: str, entry: dict, sources_by_dataset: Mapping[str, list[dict]]
+    ) -> Dataset:
+        """The dataset of an entry, of which archives_of and settings are removed."""
         where = f"datasets.yaml, {name}"
-        raw = known_name(entry.pop("archives_of", name), sources, "dataset", name)
-        named = tuple({"file": f"{raw}.tar", **source} for source in sources[raw])
-        files = [source["file"] for source in named]
-        if twice := [file for file in files if files.count(file) > 1]:
-            raise UserError(
-                f"{where}: two of its sources have the file name {twice[0]}; set file to different names."
-            )
-        _, known = signature_of(self.layout_file(entry["layout"]), "items")
-        settings = check_settings(entry.pop("settings"), known, where, sweeps=False)
-        return Dataset(
-            name=name,
-            raw=raw,
-            sources=named,
-            settings=settings,
-            **{"evaluation_group": name, **entry},
-        )
+        raw = entry.pop("archives_of", name)
+        known_name(raw, sources_by_dataset, "dataset", name)
+        sources = tuple({"file": f"{raw}.tar", **source} for source in sources_by_dataset[raw])
+        files = [source["file"] for source in sources]
+        for file in files:
+            if files.count(file) > 1:
+                raise UserError(
+                    f"{where}: two of its sources have the file name {file}; set file to different "
+                    "names."
+                )
+        _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
+        settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
+        entry.setdefault("evaluation_group", name)
+        return Dataset(name=name, raw=raw, sources=sources, settings=settings, **entry)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -137,294 +152,380 @@ class Catalog:
 
     @cached_property
     def records(self) -> dict[str, dict]:
-        """Facts of models that the lock files of the catalogue folders and of the project have, by name."""
-        files = [*(folder / LOCK.name for folder in self.folders), LOCK]
-        return {name: facts for file in files for name, facts in read_lock(file).items()}
+        """Facts of models by name, from lock files of the catalogue folders and the project."""
+        facts_by_name = {}
+        for folder in self.folders:
+            facts_by_name |= read_lock(folder / LOCK.name)
+        return facts_by_name | read_lock(LOCK)
 
     def add_models(self, names: Collection[str]) -> dict[str, str]:
-        """Add models by the libraries' and the hub's names; the name in `models` by name, that of an entry if there is one.
+        """Add models by the libraries' and the hub's names.
+
+        Returns:
+            The name in `models` of each model by its record's name: that of an entry if there is
+            one, else the short form.
 
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
         """
-        records = {name: self.records.get(name, {}).get("source", {}) for name in names}
-        self.records.update(
-            resolve(name for name in names if not records[name].keys() & {"revision", "digest"})
-        )
-        found = {model.record: name for name, model in self.models.items() if model.record}
+        unresolved = []
         for name in names:
-            if name not in found:
-                short = parse_name(name).short
-                if short in self.models:
-                    raise UserError(
-                        f"config, models: '{name}' is called '{short}' here, as another model is; choose one."
-                    )
-                recorded = {"record": name, **entry_of(name, self.records[name])}
-                entry = validated_models({short: recorded}, str(LOCK))
-                self.models[short], found[name] = Model(name=short, **entry[short]), short
-        return found
+            source = self.records.get(name, {}).get("source", {})
+            if not source.keys() & {"revision", "digest"}:
+                unresolved.append(name)
+        self.records.update(resolve(unresolved))
+        name_by_record = {model.record: name for name, model in self.models.items() if model.record}
+        for name in names:
+            if name in name_by_record:
+                continue
+            short = parse_name(name).short
+            if short in self.models:
+                raise UserError(
+                    f"config, models: '{name}' is called '{short}' here, as another model is; "
+                    "choose one."
+                )
+            entry = {"record": name, **entry_of(name, self.records[name])}
+            entries = validated_models({short: entry}, str(LOCK))
+            self.models[short] = Model(name=short, **entries[short])
+            name_by_record[name] = short
+        return name_by_record
 
     def _with_records(self, entries: object) -> object:
-        """Entries of models with the facts of the records that they name."""
+        """Entries of models with the facts of the records that they name.
+
+        Args:
+            entries: models.yaml as it was read, which may be anything.
+        """
         if not isinstance(entries, dict):
             return entries
-        names = {
-            key: str(own["record"])
-            for key, own in entries.items()
-            if isinstance(own, dict) and "record" in own
-        }
-        self.records.update(resolve(name for name in names.values() if name not in self.records))
-        return entries | {key: self.records[name] | entries[key] for key, name in names.items()}
+        record_names = {}
+        for name, entry in entries.items():
+            if isinstance(entry, dict) and "record" in entry:
+                record_names[name] = str(entry["record"])
+        self.records.update(
+            resolve(record for record in record_names.values() if record not in self.records)
+        )
+        completed = dict(entries)
+        for name, record in record_names.items():
+            completed[name] = self.records[record] | entries[name]
+        return completed
 
     @cached_property
-    def recipes(self) -> dict[str, Recipe]:
-        order = load_schema("recipes")["additionalProperties"]["properties"]
-        entries = {
-            name: {key: own[key] for key in order} for name, own in self._entries("recipes").items()
-        }
-        return {
-            name: Recipe(own.pop("label"), own.pop("source"), own) for name, own in entries.items()
-        }
+    def recipes(self) -> dict[str, Schedule]:
+        """Schedules of training by name, with their settings in the order of the schema."""
+        keys_in_order = load_schema("recipes")["additionalProperties"]["properties"]
+        schedules = {}
+        for name, entry in self._entries("recipes").items():
+            training = {key: entry[key] for key in keys_in_order if key not in ("label", "source")}
+            schedules[name] = Schedule(entry["label"], entry["source"], training)
+        return schedules
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name, with settings checked against the keyword arguments of their algorithm."""
-        methods = {
-            name: self._method(name, entry) for name, entry in self._entries("methods").items()
-        }
+        """Methods by name, with settings checked against their algorithm's keyword arguments."""
+        methods = {}
+        for name, entry in self._entries("methods").items():
+            methods[name] = self._method(name, entry)
         for name, method in methods.items():
             where = f"methods.yaml, {name}"
             for parent in method.parents:
-                if methods[known_name(parent, methods, "parent", where)].form in MERGES:
+                known_name(parent, methods, "parent", where)
+                if methods[parent].form in MERGES:
                     raise UserError(
-                        f"{where}: its parent '{parent}' is itself a merge; list the methods that it merges instead."
+                        f"{where}: its parent '{parent}' is itself a merge; list the methods that "
+                        "it merges instead."
                     )
                 if method.trains and methods[parent].parents:
                     raise UserError(
-                        f"{where}: starts_from '{parent}' itself starts from another method; choose one that does not."
+                        f"{where}: starts_from '{parent}' itself starts from another method; "
+                        "choose one that does not."
                     )
         return methods
 
     @cached_property
     def external(self) -> dict[str, dict]:
-        """Rows of the tables of weights that were trained elsewhere, by the run's text, with `path` and place (`where`)."""
-        rows = {}
+        """Rows of the tables of weights that were trained elsewhere, by the run's text.
+
+        Each also has `path`, the file of the weights, and `where`, the row's file and line.
+        """
+        rows: dict[str, dict] = {}
         for table in self.tables:
-            for where, row in read_table(table, COLUMNS[:5]):
-                size = row.get("size") or ALL
+            for where, row in read_table(table, REQUIRED_COLUMNS):
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
                 if not re.fullmatch("[0-9]+", row["seed"]):
                     raise UserError(
                         f"{where}: the seed is {show(row['seed'])}; give a whole number."
                     )
+                size = row.get("size") or ALL
+                # Not the text of a Run, which has the seed without zeros in front.
                 run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
                 if run in rows:
                     raise UserError(
                         f"{where}: {run} is in {rows[run]['where']} too; remove one of these rows."
                     )
-                rows[run] = {
-                    **row,
-                    "size": size,
-                    "where": where,
-                    "path": table.parent / from_home(row["file"], where),
-                }
+                path = table.parent / from_home(row["file"], where)
+                rows[run] = {**row, "size": size, "where": where, "path": path}
         return rows
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with downloads of their own, by name; they share the folder data/raw."""
+        """Datasets and models with downloads of their own, by name; they share data/raw."""
         for name in self.datasets.keys() & self.models.keys():
             raise UserError(
-                f"'{name}' is both a dataset and a model, which share the folder data/raw; rename one."
+                f"'{name}' is both a dataset and a model, which share the folder data/raw; rename "
+                "one."
             )
-        return {
-            name: entry
-            for name, entry in {**self.datasets, **self.models}.items()
-            if entry.raw == name
-        }
+        entries = {**self.datasets, **self.models}
+        return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, name: str, entry: dict) -> Method:
-        form, known = algorithm_settings(self.algorithm_file(entry["algorithm"]))
-        start = entry.pop("starts_from", None)
+        """The method of an entry, with checked settings."""
+        form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         where = f"methods.yaml, {name}"
-        if start and form != FINETUNE:
-            raise UserError(
-                f"{where}: starts_from is only for methods that train; list the merged methods in parents."
-            )
-        if entry["parents"] and form == FINETUNE:
-            raise UserError(
-                f"{where}: parents is only for merges; use starts_from for the method that it starts from."
-            )
-        over = entry["over"]
-        if over != METHODS and form not in MERGES:
-            raise UserError(f"{where}: over is only for merges.")
-        if over == TARGETS and form in (CURVE, SELECT):
-            raise UserError(
-                f"{where}: over: targets is not for a {form}: there is no target to select or trace it on."
-            )
+        _check_keys_of_form(entry, form, where)
+        known_settings = dict(settings_of_algorithm)
+        if form == FINETUNE:
+            for key in sorted(settings_of_algorithm.keys() & TRAINING.keys()):
+                raise UserError(
+                    f"{where}: its algorithm has a setting '{key}', as all training has; rename it."
+                )
+            known_settings |= TRAINING
+        settings = check_settings(
+            entry["settings"], known_settings, where, may_lack=("lr", *TRAINING)
+        )
+        settings_by_schedule = self._settings_by_schedule(entry["recipes"], known_settings, where)
+        start = entry.pop("starts_from", None)
         parents = (start,) if start else tuple(entry["parents"])
-        if entry["recipes"] and form != FINETUNE:
-            raise UserError(
-                f"{where}: recipes is only for methods that train; a merge has those of its parents."
-            )
-        if form == FINETUNE and (taken := sorted(known.keys() & TRAINING.keys())):
-            raise UserError(
-                f"{where}: its algorithm has a setting '{taken[0]}', as all training has; rename it."
-            )
-        known = {**known, **TRAINING} if form == FINETUNE else known
-        settings = check_settings(entry["settings"], known, where, later=("lr", *TRAINING))
-        of_recipe = {
-            key: setting for key, setting in known.items() if key != RECIPE
-        }  # a recipe can't name another
-        recipes = {
-            known_name(recipe, self.recipes, RECIPE, where): check_settings(
-                own, of_recipe, f"{where}, recipes, {recipe}", complete=False
-            )
-            for recipe, own in entry["recipes"].items()
+        checked = {
+            "form": form,
+            "parents": parents,
+            "types": tuple(entry["types"]),
+            "settings": settings,
+            "recipes": settings_by_schedule,
         }
-        entry |= {"form": form, "parents": parents, "types": tuple(entry["types"])}
-        return Method(name=name, **{**entry, "settings": settings, "recipes": recipes})
+        return Method(name=name, **{**entry, **checked})
+
+    def _settings_by_schedule(
+        self,
+        settings_by_schedule: Mapping[str, dict],
+        all_settings: Mapping[str, Setting],
+        where: str,
+    ) -> dict[str, dict]:
+        """Checked settings of a method by schedule; `all_settings` are those that it may have."""
+        # What holds with a schedule can't name another one.
+        allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
+        checked = {}
+        for schedule, settings in settings_by_schedule.items():
+            known_name(schedule, self.recipes, "recipe", where)
+            checked[schedule] = check_settings(
+                settings, allowed, f"{where}, recipes, {schedule}", complete=False
+            )
+        return checked
 
     def settings_of(self, method: Method) -> Mapping[str, Setting]:
         """Settings of a method: those of its algorithm and, if it trains, of how it is trained."""
-        known = algorithm_settings(self.algorithm_file(method.algorithm))[1]
-        return {**known, **TRAINING} if method.trains else known
+        _, settings_of_algorithm = algorithm_settings(self.algorithm_file(method.algorithm))
+        if method.trains:
+            return {**settings_of_algorithm, **TRAINING}
+        return settings_of_algorithm
 
     def _entries(self, kind: str) -> dict[str, dict]:
+        """Entries of one kind, such as `datasets`, of all folders, with defaults filled in."""
         entries: dict[str, tuple[dict, Path]] = {}
-        for path in filter(Path.exists, [folder / f"{kind}.yaml" for folder in self.folders]):
-            own = read_yaml(path)
+        for folder in self.folders:
+            path = folder / f"{kind}.yaml"
+            if not path.exists():
+                continue
+            content = read_yaml(path)
             if kind == "models":
-                checked = validated_models(self._with_records(own), str(path))
+                checked = validated_models(self._with_records(content), str(path))
             else:
-                checked = validated(own, kind, str(path))
+                checked = validated(content, kind, str(path))
             for name, entry in checked.items():
-                stated = own[name].keys() & {
-                    "source",
-                    "sources",
-                }  # paths of records are relative to the project
-                for source in [entry.get("source"), *entry.get("sources", [])] if stated else []:
-                    if isinstance(source, dict) and source["kind"] in ("file", "folder"):
-                        source["path"] = str(
-                            path.parent / from_home(source["path"], f"{path}, {name}")
-                        )
-                    elif isinstance(source, dict) and source["kind"] == "http":
-                        self.urls[name, source["file"]] = source["urls"]
-                        source["urls"] = list(map(redacted, source["urls"]))
-                _add(entries, name, entry, path)
+                # Paths of records are relative to the project, those of entries to their file.
+                if content[name].keys() & {"source", "sources"}:
+                    self._locate_sources(name, entry, path)
+                _add_entry(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
-                _add(entries, name, entry, Path(TABLES))
+                _add_entry(entries, name, entry, Path(TABLES))
         return {name: entry for name, (entry, _) in entries.items()}
 
+    def _locate_sources(self, name: str, entry: dict, path: Path) -> None:
+        """Resolve paths in the sources of an entry, and move secrets of addresses to `urls`.
+
+        Args:
+            path: the file with the entry, to which paths are relative.
+        """
+        for source in [entry.get("source"), *entry.get("sources", [])]:
+            if not isinstance(source, dict):
+                continue
+            if source["kind"] in ("file", "folder"):
+                path_of_source = from_home(source["path"], f"{path}, {name}")
+                source["path"] = str(path.parent / path_of_source)
+            elif source["kind"] == "http":
+                self.urls[name, source["file"]] = source["urls"]
+                source["urls"] = [redacted(url) for url in source["urls"]]
+
     def _external_methods(self) -> dict[str, dict]:
-        """Entries of the methods that the tables name."""
-        labels = {row["method"]: row["method"] for row in self.external.values()}
-        labels |= {
-            row["method"]: row["label"]
-            for row in reversed(self.external.values())
-            if row.get("label")
-        }
-        shared = {"algorithm": EXTERNAL, "source": "trained elsewhere"}
-        styles = ({"colour": "#000000", "marker": marker} for marker in itertools.cycle(MARKERS))
-        entries = {
-            name: {"label": labels[name], **shared, "style": next(styles)} for name in labels
-        }
+        """Entries of the methods that the tables name; the first label of each is used."""
+        labels = {}
+        for row in self.external.values():
+            labels[row["method"]] = row["method"]
+        for row in reversed(self.external.values()):
+            if row.get("label"):
+                labels[row["method"]] = row["label"]
+        entries = {}
+        for (name, label), marker in zip(labels.items(), itertools.cycle(MARKERS), strict=False):
+            entries[name] = {
+                "label": label,
+                "algorithm": EXTERNAL,
+                "source": "trained elsewhere",
+                "style": {"colour": "#000000", "marker": marker},
+            }
         return validated(entries, "methods", TABLES)
 
     def algorithm_file(self, algorithm: str) -> Path:
-        """File of a method's algorithm: methods/<algorithm>.py of the library or of a user's folder."""
+        """File of an algorithm: methods/<algorithm>.py of the library or of a user's folder."""
         return self._algorithms[known_name(algorithm, self._algorithms, "algorithm", "catalogue")]
 
     def layout_file(self, layout: str) -> Path:
-        """File of a dataset's layout: data/layouts/<layout>.py of the library or layouts/ of a user's folder."""
+        """File of a dataset's layout.
+
+        It is data/layouts/<layout>.py of the library, or layouts/<layout>.py of a user's folder.
+        """
         return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
 
     def family_label_space(self, family: str) -> LabelSpace:
+        """Label space of a family, by its name."""
         return self._space(**self.families[family].classes)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset: its own, or its family's; preparation restricts it if classes are per dataset.
+        """Label space of a dataset: its own, or its family's.
+
+        Preparation restricts it if classes are per dataset.
 
         Raises:
-            UserError: Only one of dataset and family has format own, or the space has only one class or names that can't be shown.
+            UserError: Only one of dataset and family has format own, or the space has only one
+                class or names that can't be shown.
         """
         where = f"datasets.yaml, {dataset.name}"
-        space = whole = self.family_label_space(dataset.family)
-        if dataset.classes and dataset.classes["format"] == "own":
-            space = read_own_classes(self._class_file(dataset.classes["file"]), whole)
-        elif dataset.classes:
+        space_of_family = self.family_label_space(dataset.family)
+        if not dataset.classes:
+            space = space_of_family
+        elif dataset.classes["format"] == "own":
+            class_file = self._class_file(dataset.classes["file"])
+            space = read_own_classes(class_file, space_of_family)
+        else:
             space = self._space(**dataset.classes)
-        if space.num_classes != whole.num_classes:
+        if space.num_classes != space_of_family.num_classes:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
             raise UserError(
                 f"{where}: '{space.keys[0]}' is its only class; add more to its class file."
             )
-        if unfit := [text for text in (*space.keys, *space.names) if not presentable(text)]:
-            raise UserError(
-                f"{where}: its class {show(unfit[0])} is not valid ({WHY}); rename it in its class file."
-            )
+        for text in (*space.keys, *space.names):
+            if not presentable(text):
+                raise UserError(
+                    f"{where}: its class {show(text)} is not valid ({WHY}); rename it in its class "
+                    "file."
+                )
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
-        return read_timm_list(file) if format == "timm" else READERS[format](self._class_file(file))
+        """Label space of `classes` of an entry, whose keys are the parameters."""
+        if format == "timm":
+            return read_timm_list(file)
+        read_classes = READERS[format]
+        return read_classes(self._class_file(file))
 
     def table(
         self, name: str, columns: Iterable[str], numbers: Iterable[str]
     ) -> list[dict[str, str]]:
         """Rows of a CSV file that each catalogue folder may contain.
 
+        Args:
+            name: name of the file.
+            columns: columns that the file must have.
+            numbers: columns that contain numbers.
+
         Raises:
-            UserError: One lacks a column, or one of `numbers` contains something else; the message names file and line.
+            UserError: A file lacks a column, or one of `numbers` contains something else; the
+                message names file and line.
         """
-        paths = [folder / name for folder in self.folders if (folder / name).is_file()]
-        rows = [found for path in paths for found in read_table(path, columns)]
-        for (where, row), column in itertools.product(rows, numbers):
+        rows_with_place = []
+        for folder in self.folders:
+            path = folder / name
+            if path.is_file():
+                rows_with_place.extend(read_table(path, columns))
+        for (where, row), column in itertools.product(rows_with_place, numbers):
             if not is_number(number(row[column])):
                 raise UserError(f"{where}: {column} is '{row[column]}'; give a number.")
-        return [row for _, row in rows]
+        return [row for _, row in rows_with_place]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
-        """Icon name by codepoint, for datasets whose package has no such table; empty for the others."""
+        """Icon name by codepoint, for datasets whose package has no such table; else empty."""
         if dataset.icons_file is None:
             return {}
         table = read_table(self._class_file(dataset.icons_file), ("codepoint", "icon"))
         return {row["codepoint"]: row["icon"] for _, row in table}
 
     def _class_file(self, name: str) -> Path:
+        """The class file of a name in the first catalogue folder that has one."""
         for folder in self.folders:
-            if (folder / "classes" / name).is_file():
-                return folder / "classes" / name
+            path = folder / "classes" / name
+            if path.is_file():
+                return path
         raise UserError(
             f"the class file classes/{name} is not in any catalogue folder; add it to one."
         )
 
 
-def _family(name: str, entry: dict) -> Family:
-    threshold = entry["fit_threshold"]
-    return Family(
-        name=name, **{**entry, "fit_threshold": None if threshold == "none" else threshold}
-    )
-
-
-def _add(entries: dict, name: str, entry: dict, path: Path) -> None:
-    if name in entries:
+def _check_keys_of_form(entry: Mapping, form: str, where: str) -> None:
+    """Refuse keys of a method's entry that its form of algorithm does not have."""
+    if entry.get("starts_from") and form != FINETUNE:
         raise UserError(
-            f"{path}: '{name}' is already defined in {entries[name][1]}; rename one of them."
+            f"{where}: starts_from is only for methods that train; list the merged methods in "
+            "parents."
         )
+    if entry["parents"] and form == FINETUNE:
+        raise UserError(
+            f"{where}: parents is only for merges; use starts_from for the method that it starts "
+            "from."
+        )
+    if entry["over"] != METHODS and form not in MERGES:
+        raise UserError(f"{where}: over is only for merges.")
+    if entry["over"] == TARGETS and form in (CURVE, SELECT):
+        raise UserError(
+            f"{where}: over: targets is not for a {form}: there is no target to select or trace it "
+            "on."
+        )
+    if entry["recipes"] and form != FINETUNE:
+        raise UserError(
+            f"{where}: recipes is only for methods that train; a merge has those of its parents."
+        )
+
+
+def _add_entry(entries: dict[str, tuple[dict, Path]], name: str, entry: dict, path: Path) -> None:
+    """Add an entry and its file to `entries`; raise a UserError if another one has its name."""
+    if name in entries:
+        _, first_path = entries[name]
+        raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")
     entries[name] = (entry, path)
 
 
-def _modules(*folders: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in [
-        path for folder in folders for path in sorted({*folder.glob("[a-z]*.py")} - {BASE})
-    ]:
-        if path.stem in found:
-            raise UserError(
-                f"{path}: {found[path.stem].parent} already contains a module of this name; rename it."
-            )
-        found[path.stem] = path
-    return found
+def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
+    """Files of algorithms or layouts by name; raises a UserError if two have the same one."""
+    modules: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("[a-z]*.py")):
+            if path == BASE:
+                continue
+            if path.stem in modules:
+                raise UserError(
+                    f"{path}: {modules[path.stem].parent} already contains a module of this name; "
+                    "rename it."
+                )
+            modules[path.stem] = path
+    return modules

@@ -1,6 +1,7 @@
 """Resolve the datasets, pretraining proxy, models, targets and methods of a config.
 
-A choice by name that cannot be run is an error; what `all` or `default` leaves out or adds is reported as a notice.
+A choice by name that cannot be run is an error. What `all` or `default` leaves out or adds is
+reported as a notice, a sentence for the user.
 """
 
 import itertools
@@ -15,44 +16,70 @@ from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Ru
 from rib.config.schema import known_name
 from rib.config.settings import constant
 
-USUAL_REFERENCE = "ft"  # that differences in the ranking are from, in runs with this method
+# Method that differences in the ranking are from, in runs that have it.
+DEFAULT_COMPARE_TO = "ft"
 
 
-def as_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
+def as_list(choice: str | list[str]) -> list[str]:
+    """One name or several as a list."""
+    return [choice] if isinstance(choice, str) else choice
 
 
 def choose(
-    key: str, known: Mapping, config: Mapping, family: Family, named: Mapping | None = None
+    key: str,
+    entries: Mapping[str, object],
+    config: Mapping,
+    family: Family,
+    synonyms: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Known names that config's `key` selects, some by other names; raise a UserError for an unknown one or none."""
-    choice, where = config[key], f"config, {key}"
+    """Names of the entries that config selects.
+
+    Args:
+        key: key of config, such as `models`.
+        entries: what can be chosen, by name.
+        synonyms: names in `entries` by other names that users may write.
+
+    Raises:
+        UserError: A name is unknown, or there is none, except that methods may be none.
+    """
+    choice = config[key]
+    where = f"config, {key}"
     if choice == "all":
-        return list(known)
+        return list(entries)
     if choice == "default":
-        choice, where = family.defaults[key], f"families/{family.name}.yaml, {key}"
-    kind, within = key.removesuffix("s"), f"{where} (family {family.name})"
-    names = [
-        known_name((named or {}).get(name, name), known, kind, within) for name in as_list(choice)
-    ]
+        choice = family.defaults[key]
+        where = f"families/{family.name}.yaml, {key}"
+    names = []
+    for written_name in as_list(choice):
+        name = written_name
+        if synonyms:
+            name = synonyms.get(written_name, written_name)
+        known_name(name, entries, key.removesuffix("s"), f"{where} (family {family.name})")
+        names.append(name)
     if not names and key != "methods":
         raise UserError(
-            f"{where}: the list is empty; name at least one of {', '.join(sorted(known))}."
+            f"{where}: the list is empty; name at least one of {', '.join(sorted(entries))}."
         )
     return list(dict.fromkeys(names))
 
 
 def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Dataset]:
-    """Datasets to evaluate on, in the catalogue's order; raise a UserError if one is unknown or the family has none."""
-    known = catalog.datasets_of(family, *EVALUATED)
-    if not known:
+    """Datasets to evaluate on, in the catalogue's order.
+
+    Raises:
+        UserError: A dataset is unknown, or the family has none.
+    """
+    datasets = catalog.datasets_of(family, *EVALUATED)
+    if not datasets:
         raise UserError(
-            f"config, family: the catalogue has no dataset to evaluate in family {family.name}; add one."
+            f"config, family: the catalogue has no dataset to evaluate in family {family.name}; "
+            "add one."
         )
     if config["datasets"] == "default":
-        return {name: entry for name, entry in known.items() if not entry.optional}
-    chosen = choose("datasets", known, config, family)
-    return {name: entry for name, entry in known.items() if name in chosen}
+        chosen_names = [name for name, dataset in datasets.items() if not dataset.optional]
+    else:
+        chosen_names = choose("datasets", datasets, config, family)
+    return {name: dataset for name, dataset in datasets.items() if name in chosen_names}
 
 
 @dataclass(frozen=True)
@@ -64,36 +91,49 @@ class Reference:
 
 
 def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Reference | None:
-    """The pretraining proxy of config or family, if any; raise a UserError if it is unknown or has another role."""
-    choice, where = config["reference"], "config, reference"
+    """The pretraining proxy of config or family, if any.
+
+    Raises:
+        UserError: The dataset is unknown or has another role.
+    """
+    choice = config["reference"]
+    where = "config, reference"
     if choice == "default":
-        choice, where = family.reference, f"families/{family.name}.yaml, reference"
+        choice = family.reference
+        where = f"families/{family.name}.yaml, reference"
     if choice in (None, "none"):
         return None
-    name, size = (
-        (choice["part_of"], choice["images_per_class"])
-        if isinstance(choice, dict)
-        else (choice, None)
-    )
-    fitting = catalog.datasets_of(family, *(EVALUATED if size else ["reference"]))
-    kind = "dataset that is evaluated" if size else "dataset of role reference"
-    if not fitting:
+    if isinstance(choice, dict):
+        name = choice["part_of"]
+        images_per_class = choice["images_per_class"]
+        candidates = catalog.datasets_of(family, *EVALUATED)
+        kind = "dataset that is evaluated"
+    else:
+        name = choice
+        images_per_class = None
+        candidates = catalog.datasets_of(family, "reference")
+        kind = "dataset of role reference"
+    if not candidates:
         raise UserError(
             f"{where}: family {family.name} has no {kind}; give it one or set reference to none."
         )
-    return Reference(fitting[known_name(name, fitting, kind, where)], size)
+    known_name(name, candidates, kind, where)
+    return Reference(candidates[name], images_per_class)
 
 
 def head_of(model: Model, family: Family) -> str:
-    """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained` (trained here with the rest)."""
+    """Origin of a model's head.
+
+    It is `published`, `zero_shot`, `fitted` or `pretrained` (trained here with the rest).
+    """
     if model.pretrain:
         return "pretrained"
+    if model.head == "none":
+        return "fitted"
     own_classes = family.classes["format"] == "own"
-    return (
-        "fitted"
-        if model.head == "none" or (own_classes and model.head == "published")
-        else model.head
-    )
+    if model.head == "published" and own_classes:
+        return "fitted"
+    return model.head
 
 
 def choose_models(
@@ -102,75 +142,111 @@ def choose_models(
     """Models to run, and notices. Models chosen by name need not list the family.
 
     Raises:
-        UserError: A model is unknown or belongs to another family, its head cannot be fitted, or none is left.
+        UserError: A model is unknown or belongs to another family, its head cannot be fitted, or
+            none is left.
     """
-    wanted = family.defaults["models"] if config["models"] == "default" else config["models"]
-    named = catalog.add_models([name for name in as_list(wanted) if "/" in name or ":" in name])
-    known = catalog.models
-    if config["models"] == "all":
-        known = {name: entry for name, entry in known.items() if family.name in entry.families}
-    for name in as_list(wanted):
-        if name not in named:
-            _explain_pair(name, known)
-    if not known:
-        raise UserError(
-            f"config, models: no model of the catalogue lists family {family.name}; choose models by name, or add the "
-            "family to their entries."
-        )
-    models = {name: known[name] for name in choose("models", known, config, family, named)}
-    headless = (
-        [name for name in models if head_of(models[name], family) == "fitted"]
-        if reference is None
-        else []
+    models = _selected_models(config, family, catalog)
+    headless = []
+    if reference is None:
+        headless = [name for name, model in models.items() if head_of(model, family) == "fitted"]
+    reason = (
+        f"has no head for the classes of family {family.name}, and there is no reference dataset "
+        "to fit one"
     )
-    why = f"has no head for the classes of family {family.name}, and there is no reference dataset to fit one"
     if headless and (config["models"] != "all" or len(headless) == len(models)):
         raise UserError(
-            f"config, models: '{headless[0]}' {why}; set reference, or leave the model out."
+            f"config, models: '{headless[0]}' {reason}; set reference, or leave the model out."
         )
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
         _check_pretraining(model, family, catalog)
-    return with_styles(chosen), [f"model '{name}' is left out: it {why}" for name in headless]
+    notices = [f"model '{name}' is left out: it {reason}" for name in headless]
+    return with_styles(chosen), notices
 
 
-def _explain_pair(name: str, known: Mapping[str, Model]) -> None:
-    """Refuse a pair of architecture and pretraining that does not exist, listing those that do."""
-    architecture, dot, tag = name.partition(".")
-    pairs = [entry.split(".", 1) for entry in known if "." in entry]
-    tags = sorted(other for of, other in pairs if of == architecture)
-    others = sorted(of for of, other in pairs if other == tag)
-    if dot and name not in known and (tags or others):
-        also = f"; '{tag}' exists for {', '.join(others)}" if others else ""
-        has = f"has {', '.join(tags)}" if tags else "is unknown"
-        raise UserError(f"config, models: there is no '{name}': '{architecture}' {has}{also}.")
+def _selected_models(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Model]:
+    """Models that config names; those of the libraries and the hub are added to the catalogue."""
+    choice = family.defaults["models"] if config["models"] == "default" else config["models"]
+    written_names = as_list(choice)
+    library_names = [name for name in written_names if "/" in name or ":" in name]
+    name_in_catalog = catalog.add_models(library_names)
+    models = catalog.models
+    if config["models"] == "all":
+        models = {name: model for name, model in models.items() if family.name in model.families}
+    for name in written_names:
+        if name not in name_in_catalog:
+            _refuse_unknown_pair(name, models)
+    if not models:
+        raise UserError(
+            f"config, models: no model of the catalogue lists family {family.name}; choose models "
+            "by name, or add the family to their entries."
+        )
+    names = choose("models", models, config, family, synonyms=name_in_catalog)
+    return {name: models[name] for name in names}
+
+
+def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
+    """Refuse a name `architecture.pretraining` that no model has.
+
+    The message lists the architecture's pretrainings and the pretraining's architectures. Without
+    any of these nothing is done, since a list of all names is the better message then.
+    """
+    if name in models or "." not in name:
+        return
+    architecture, pretraining = name.split(".", 1)
+    pretrainings_of_architecture = []
+    architectures_with_pretraining = []
+    for model in models:
+        if "." not in model:
+            continue
+        architecture_of_model, pretraining_of_model = model.split(".", 1)
+        if architecture_of_model == architecture:
+            pretrainings_of_architecture.append(pretraining_of_model)
+        if pretraining_of_model == pretraining:
+            architectures_with_pretraining.append(architecture_of_model)
+    if not pretrainings_of_architecture and not architectures_with_pretraining:
+        return
+    pretrainings = "is unknown"
+    if pretrainings_of_architecture:
+        pretrainings = f"has {', '.join(sorted(pretrainings_of_architecture))}"
+    also = ""
+    if architectures_with_pretraining:
+        architectures = ", ".join(sorted(architectures_with_pretraining))
+        also = f"; '{pretraining}' exists for {architectures}"
+    raise UserError(f"config, models: there is no '{name}': '{architecture}' {pretrainings}{also}.")
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
-    """Check that a model pretrained here is trained on a reference dataset and tested in distribution."""
-    for key, role in (
-        (("dataset", "reference"), ("test", "in_distribution")) if model.pretrain else ()
-    ):
-        own = catalog.datasets.get(model.pretrain[key])
-        if own and own.family != family.name:
+    """Check the roles of the datasets on which a model is pretrained and tested here."""
+    if not model.pretrain:
+        return
+    for key, role in (("dataset", "reference"), ("test", "in_distribution")):
+        name = model.pretrain[key]
+        dataset = catalog.datasets.get(name)
+        if dataset and dataset.family != family.name:
             raise UserError(
-                f"config, models: '{model.name}' is trained for family {own.family}; choose other models for family "
-                f"{family.name}."
+                f"config, models: '{model.name}' is trained for family {dataset.family}; choose "
+                f"other models for family {family.name}."
             )
-        kind, where = (
+        known_name(
+            name,
+            catalog.datasets_of(family, role),
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
         )
-        known_name(model.pretrain[key], catalog.datasets_of(family, role), kind, where)
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
-    """Datasets that count in RI: those out of distribution, and a variant only if its original is not evaluated."""
-    return [
-        name
-        for name, entry in datasets.items()
-        if entry.role == "ood" and entry.variant_of not in datasets
-    ]
+    """Datasets that count in RI.
+
+    These are the datasets out of distribution, of variants only those whose original is not
+    evaluated.
+    """
+    names = []
+    for name, dataset in datasets.items():
+        if dataset.role == "ood" and dataset.variant_of not in datasets:
+            names.append(name)
+    return names
 
 
 def choose_targets(
@@ -179,41 +255,59 @@ def choose_targets(
     """Datasets to fine-tune on, and notices.
 
     Raises:
-        UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is unknown.
+        UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is
+            unknown.
     """
-    words = {entry.tuning["accept"] for entry in catalog.datasets.values() if entry.tuning}
-    for word in as_list(config["accept_terms"]):
-        known_name(word, words, "word", "config, accept_terms")
-    ood = ood_datasets(datasets)
-    why = {name: _no_target(dataset, ood, config) for name, dataset in datasets.items()}
+    _check_accepted_terms(config, catalog)
     if config["targets"] == "default" and config["datasets"] != "default":
         chosen = [name for name in family.defaults["targets"] if name in datasets]
     else:
         chosen = choose("targets", datasets, config, family)
-    refused = [name for name in chosen if why[name]]
-    if refused and config["targets"] not in ("all", "default"):
-        raise UserError(f"config, targets: '{refused[0]}' cannot be a target: {why[refused[0]]}.")
-    targets = [name for name in chosen if not why[name]]
-    terms = {name: datasets[name].tuning for name in targets if datasets[name].tuning}
-    return targets, [
-        *(
-            f"dataset '{name}' is a target because {t['accept']} is accepted: {t['terms']}"
-            for name, t in terms.items()
-        ),
-        *(f"dataset '{name}' is evaluated but not a target: {why[name]}" for name in refused),
-    ]
+    ood = ood_datasets(datasets)
+    targets = []
+    reasons_of_refused = {}
+    for name in chosen:
+        reason = _reason_against_target(datasets[name], ood, config)
+        if reason is None:
+            targets.append(name)
+            continue
+        if config["targets"] not in ("all", "default"):
+            raise UserError(f"config, targets: '{name}' cannot be a target: {reason}.")
+        reasons_of_refused[name] = reason
+    notices = []
+    for name in targets:
+        terms = datasets[name].tuning
+        if terms:
+            notices.append(
+                f"dataset '{name}' is a target because {terms['accept']} is accepted: "
+                f"{terms['terms']}"
+            )
+    for name, reason in reasons_of_refused.items():
+        notices.append(f"dataset '{name}' is evaluated but not a target: {reason}")
+    return targets, notices
 
 
-def _no_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
-    """Reason why a dataset cannot be a target; None if it can."""
+def _check_accepted_terms(config: Mapping, catalog: Catalog) -> None:
+    """Check that the words of accept_terms are those of terms of datasets in the catalogue."""
+    known_words = set()
+    for dataset in catalog.datasets.values():
+        if dataset.tuning:
+            known_words.add(dataset.tuning["accept"])
+    for word in as_list(config["accept_terms"]):
+        known_name(word, known_words, "word", "config, accept_terms")
+
+
+def _reason_against_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
+    """Reason why a dataset cannot be a target; None if it can. `ood` are those that count in RI."""
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
         return "it is optional; choose it by name"
     if dataset.name not in ood:
         return "it is a variant of another dataset of the run"
-    if dataset.tuning and dataset.tuning["accept"] not in as_list(config["accept_terms"]):
-        return f"{dataset.tuning['terms']} To do so nevertheless, list {dataset.tuning['accept']} in accept_terms"
+    terms = dataset.tuning
+    if terms and terms["accept"] not in as_list(config["accept_terms"]):
+        return f"{terms['terms']} To do so nevertheless, list {terms['accept']} in accept_terms"
     return None
 
 
@@ -227,10 +321,11 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
         return None
     if family.one_image_per_class:
         raise UserError(
-            f"config, protocol: held_out is not possible for family {family.name}, because its datasets have one image "
-            "per class; set it to paper."
+            f"config, protocol: held_out is not possible for family {family.name}, because its "
+            "datasets have one image per class; set it to paper."
         )
-    if (total := sum(config["split"].values())) >= 1:
+    total = sum(config["split"].values())
+    if total >= 1:
         raise UserError(
             f"config, split: train and select add up to {total:g}; make the sum less than 1."
         )
@@ -238,114 +333,173 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
-    """Datasets that count in RI, and are no targets, nor variants of them, nor share source images with any."""
-    groups = {datasets[name].source_group for name in targets} - {None}
-    others = [
-        name
-        for name in ood_datasets(datasets)
-        if not {name, datasets[name].variant_of} & {*targets}
-    ]
-    return [name for name in others if datasets[name].source_group not in groups]
+    """Datasets that count in RI and have nothing to do with any target.
+
+    They are no targets, nor variants of them, nor do they share source images with any.
+    """
+    source_groups_of_targets = {datasets[name].source_group for name in targets} - {None}
+    names = []
+    for name in ood_datasets(datasets):
+        dataset = datasets[name]
+        is_target = name in targets or dataset.variant_of in targets
+        if not is_target and dataset.source_group not in source_groups_of_targets:
+            names.append(name)
+    return names
 
 
-def nothing_to_merge(
-    method: Method,
-    config: Mapping,
-    datasets: Mapping[str, Dataset],
-    targets: list[str],
-    swept: Callable[[str], bool],
-) -> str | None:
-    """Reason why a merge has one parent or can't be scored, if it does; `swept`: whether a method has several variants."""
-    if method.over == SEEDS and len(config["seeds"]) < 2:
+@dataclass(frozen=True)
+class MethodConditions:
+    """Choices on which it depends whether a method can be run."""
+
+    config: Mapping
+    family: Family
+    catalog: Catalog
+    datasets: Mapping[str, Dataset]
+    reference: Reference | None
+    models: Mapping[str, Model]
+    targets: list[str]
+    is_swept: Callable[[str], bool]  # whether a method, by name, has several variants
+
+    @property
+    def model_types(self) -> list[str]:
+        """Types of the chosen models, sorted."""
+        return sorted({model.type for model in self.models.values()})
+
+    @property
+    def have_text_tower(self) -> bool:
+        """Whether at least one of the models has a text tower, which makes its head."""
+        heads = [head_of(model, self.family) for model in self.models.values()]
+        return "zero_shot" in heads
+
+
+def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
+    """Methods to run, with their parents first, and notices.
+
+    Raises:
+        UserError: A method is unknown, or was chosen by name and cannot be run.
+    """
+    config = conditions.config
+    catalog = conditions.catalog
+    choosable = {PRETRAINED: None, **catalog.methods}
+    names = choose("methods", choosable, config, conditions.family)
+    for name, method in catalog.methods.items():
+        if method.form == EXTERNAL and name not in names:
+            names.append(name)
+    chosen = []
+    notices = []
+    for name in names:
+        if name == PRETRAINED:
+            continue
+        obstacle = _obstacle(catalog.methods[name], conditions)
+        if obstacle is None:
+            chosen.append(name)
+            continue
+        if config["methods"] not in ("all", "default"):
+            raise UserError(f"config, methods: '{name}' cannot be run: {obstacle}.")
+        notices.append(f"method '{name}' is left out: {obstacle}")
+    with_parents, notices_on_parents = _with_parents(chosen, catalog)
+    return with_parents, notices + notices_on_parents
+
+
+def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
+    """Methods with their missing parents, each before the method that needs it, and notices."""
+    complete = names.copy()
+    notices = []
+    to_check = names.copy()
+    for name in to_check:  # grows in the loop
+        method = catalog.methods[name]
+        for parent in method.parents:
+            if parent in complete:
+                continue
+            complete.insert(complete.index(name), parent)
+            to_check.append(parent)
+            if method.trains:
+                reason = "starts from it"
+            elif method.form in LOADED:
+                reason = "is computed from it"
+            else:
+                reason = "averages its weights"
+            notices.append(f"method '{parent}' is added to the grid: '{name}' {reason}")
+    return complete, notices
+
+
+def _obstacle(method: Method, conditions: MethodConditions) -> str | None:
+    """Reason why a method, or one of its parents, cannot be run; None if all can."""
+    obstacle = _obstacle_for_models(method, conditions)
+    if obstacle is not None:
+        return obstacle
+    for name in method.parents:
+        obstacle_of_parent = _obstacle(conditions.catalog.methods[name], conditions)
+        if obstacle_of_parent is not None:
+            return f"of '{name}': {obstacle_of_parent}"
+    obstacle = _nothing_to_merge(method, conditions)
+    if obstacle is not None:
+        return obstacle
+    return _too_many_images(method, conditions)
+
+
+def _obstacle_for_models(method: Method, conditions: MethodConditions) -> str | None:
+    """Reason why protocol, proxy or models do not allow a method; None if they do."""
+    config = conditions.config
+    family = conditions.family
+    if method.form == SELECT and config["protocol"] == "paper":
+        return "it selects on held-out images; set protocol to held_out"
+    if method.reference == "required" and conditions.reference is None:
+        if config["reference"] == "none" and family.reference is not None:
+            return "it needs a reference dataset, and config sets reference to none"
+        return f"it needs a reference dataset, and family {family.name} has none"
+    model_types = conditions.model_types
+    if not set(model_types) & set(method.types):
+        return (
+            f"it is for models of type {' and '.join(method.types)}, but those chosen are "
+            f"{' and '.join(model_types)}"
+        )
+    if method.text == "required" and not conditions.have_text_tower:
+        return "it trains with texts, but no chosen model has a text tower"
+    return None
+
+
+def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | None:
+    """Reason why a merge has one parent only, or cannot be scored; None if neither is so."""
+    targets = conditions.targets
+    if method.over == SEEDS and len(conditions.config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
-    if method.over == VARIANTS and not any(map(swept, method.parents)):
-        return f"it merges a sweep with one recipe; sweep a setting of {' or '.join(method.parents)} in method_settings"
+    if method.over == VARIANTS and not any(map(conditions.is_swept, method.parents)):
+        return (
+            "it merges a sweep with one recipe; sweep a setting of "
+            f"{' or '.join(method.parents)} in method_settings"
+        )
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
-    if method.over == TARGETS and not not_trained_on(datasets, targets):
+    if method.over == TARGETS and not not_trained_on(conditions.datasets, targets):
         return (
             "no dataset is left to score it on: each is a target, or shares source images with one"
         )
     return None
 
 
-def too_many_images(
-    method: Method, config: Mapping, datasets: Mapping[str, Dataset], catalog: Catalog
-) -> str | None:
-    """Reason why a method would take too long to evaluate, if its algorithm limits the images of a dataset.
+def _too_many_images(method: Method, conditions: MethodConditions) -> str | None:
+    """Reason why a method would take too long to evaluate; None if it would not.
 
-    Datasets whose entries don't say how many images they have are not counted.
+    Its algorithm states the most images of a dataset, or none. Datasets whose entries don't say how
+    many images they have are not counted.
     """
-    most = constant(catalog.algorithm_file(method.algorithm), "MOST_IMAGES", None)
-    budget = config["budget"]["max_images_per_dataset"]
-    if most is None or (budget != ALL and budget <= most):
+    algorithm = conditions.catalog.algorithm_file(method.algorithm)
+    most_images = constant(algorithm, "MOST_IMAGES", None)
+    if most_images is None:
         return None
-    for name, dataset in datasets.items():
+    budget = conditions.config["budget"]["max_images_per_dataset"]
+    if budget != ALL and budget <= most_images:
+        return None
+    for name, dataset in conditions.datasets.items():
         images = dataset.images or dataset.about_images or 0
-        if images > most:
+        if images > most_images:
             return (
-                f"it is too slow for more than {most:,} images of a dataset, and '{name}' has {images:,}; leave the "
-                f"dataset out, or set budget.max_images_per_dataset to at most {most}"
+                f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' "
+                f"has {images:,}; leave the dataset out, or set budget.max_images_per_dataset to "
+                f"at most {most_images}"
             )
     return None
-
-
-def choose_methods(
-    config: Mapping,
-    family: Family,
-    catalog: Catalog,
-    models: Mapping[str, Model],
-    reference: Reference | None,
-    other_obstacle: Callable[[Method], str | None],
-) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices; raise a UserError if one chosen by name cannot be run.
-
-    `other_obstacle` says why a method cannot be run for other reasons than those here, or None.
-    """
-    types = sorted({model.type for model in models.values()})
-
-    def obstacle(name: str) -> str | None:
-        """Reason why a method cannot be run with these choices; None if it can."""
-        method = catalog.methods[name]
-        if method.form == SELECT and config["protocol"] == "paper":
-            return "it selects on held-out images; set protocol to held_out"
-        if method.reference == "required" and reference is None:
-            chosen_none = config["reference"] == "none" and family.reference is not None
-            return f"it needs a reference dataset, and {'config sets reference to none' if chosen_none else f'family {family.name} has none'}"
-        if not set(types) & set(method.types):
-            return f"it is for models of type {' and '.join(method.types)}, but those chosen are {' and '.join(types)}"
-        if method.text == "required" and "zero_shot" not in (
-            head_of(model, family) for model in models.values()
-        ):
-            return "it trains with texts, but no chosen model has a text tower"
-        parents = ((parent, obstacle(parent)) for parent in method.parents)
-        return next(
-            (f"of '{parent}': {why}" for parent, why in parents if why), None
-        ) or other_obstacle(method)
-
-    names = choose("methods", {PRETRAINED: None, **catalog.methods}, config, family)
-    names += [
-        name
-        for name, method in catalog.methods.items()
-        if method.form == EXTERNAL and name not in names
-    ]
-    why = {name: obstacle(name) for name in names if name != PRETRAINED}
-    refused = [name for name in why if why[name]]
-    if refused and config["methods"] not in ("all", "default"):
-        raise UserError(f"config, methods: '{refused[0]}' cannot be run: {why[refused[0]]}.")
-    chosen = [name for name in why if not why[name]]
-    notices = [f"method '{name}' is left out: {why[name]}" for name in refused]
-    to_add = chosen.copy()
-    for name in to_add:
-        method = catalog.methods[name]
-        for parent in method.parents:
-            if parent not in chosen:
-                chosen.insert(chosen.index(name), parent)
-                to_add.append(parent)
-                merges = "is computed from it" if method.form in LOADED else "averages its weights"
-                does = "starts from it" if method.trains else merges
-                notices.append(f"method '{parent}' is added to the grid: '{name}' {does}")
-    return chosen, notices
 
 
 def choose_selection(
@@ -354,54 +508,103 @@ def choose_selection(
     datasets: Mapping[str, Dataset],
     targets: list[str],
 ) -> dict[str, object] | None:
-    """`rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be chosen.
+    """How one variant of each swept method is chosen.
+
+    Returns:
+        `rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be
+        chosen.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.
     """
-    rule, variants = config["select"], {}
+    rule = config["select"]
     if rule == "none":
         return None
-    for name, method in methods.items():
-        if method.form != CURVE and method.over != TARGETS:
-            variants.setdefault(method.base, []).append(name)
-    variants = {base: names for base, names in variants.items() if len(names) > 1}
-    groups = {name: datasets[name].source_group or name for name in ood_datasets(datasets)}
+    variants = _variants_of_swept_methods(methods)
     if not variants:
         raise UserError(
-            "config, select: no method has several variants; sweep a setting, list several recipes or set it to none."
+            "config, select: no method has several variants; sweep a setting, list several recipes "
+            "or set it to none."
         )
     if rule == "target" and config["protocol"] == "paper":
         raise UserError(
-            "config, select: target chooses by images of the target that were not trained on, and protocol paper trains "
-            "on all of them; set protocol to held_out, or select to leave_one_out."
+            "config, select: target chooses by images of the target that were not trained on, and "
+            "protocol paper trains on all of them; set protocol to held_out, or select to "
+            "leave_one_out."
         )
-    for target, other in itertools.product(targets, groups) if rule == "leave_one_out" else ():
-        if set(groups.values()) <= {groups[target], groups[other]}:
-            raise UserError(
-                f"config, select: for target '{target}' and dataset '{other}', leave_one_out has no dataset to choose by "
-                "that shares no source images with either; evaluate on more datasets or choose other targets."
-            )
+    # Datasets that share source images have one group, all others one of their own.
+    groups = {}
+    for name in ood_datasets(datasets):
+        groups[name] = datasets[name].source_group or name
+    if rule == "leave_one_out":
+        _check_leave_one_out(groups, targets)
     return {"rule": rule, "variants": variants, "groups": groups}
 
 
+def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
+    """Names of the variants of each entry that has several, of methods with one mRI."""
+    variants: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        if _has_mri(method):
+            variants.setdefault(method.base, []).append(name)
+    return {entry: names for entry, names in variants.items() if len(names) > 1}
+
+
+def _has_mri(method: Method) -> bool:
+    """Whether a method has one mRI: a curve has several, a merge over targets none."""
+    return method.form != CURVE and method.over != TARGETS
+
+
+def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
+    """Check that each pair of target and left-out dataset leaves a dataset to choose by.
+
+    Args:
+        groups: source group by dataset.
+    """
+    all_groups = set(groups.values())
+    for target, left_out in itertools.product(targets, groups):
+        if all_groups <= {groups[target], groups[left_out]}:
+            raise UserError(
+                f"config, select: for target '{target}' and dataset '{left_out}', leave_one_out "
+                "has no dataset to choose by that shares no source images with either; evaluate on "
+                "more datasets or choose other targets."
+            )
+
+
 def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
-    """The method that differences in the ranking are from; a UserError if it is none of the run's."""
-    with_mri = [
-        name for name, method in methods.items() if method.form != CURVE and method.over != TARGETS
-    ]
-    if config["compare_to"] == "default":
-        return USUAL_REFERENCE if USUAL_REFERENCE in with_mri else PRETRAINED
-    return known_name(config["compare_to"], [*with_mri, PRETRAINED], "method", "config, compare_to")
+    """The method that differences in the ranking are from.
+
+    Raises:
+        UserError: It is none of the run's methods.
+    """
+    with_mri = [name for name, method in methods.items() if _has_mri(method)]
+    choice = config["compare_to"]
+    if choice != "default":
+        return known_name(choice, [*with_mri, PRETRAINED], "method", "config, compare_to")
+    if DEFAULT_COMPARE_TO in with_mri:
+        return DEFAULT_COMPARE_TO
+    return PRETRAINED
 
 
 def check_external(
-    rows: Mapping[str, Mapping], known: Mapping[str, Collection[str]], runs: Iterable[Run]
+    rows: Mapping[str, Mapping], known_names: Mapping[str, Collection[str]], runs: Iterable[Run]
 ) -> None:
-    """Raise a UserError if a row of Catalog.external has an unknown name, or a run that was trained elsewhere has no row."""
-    for row, (column, names) in itertools.product(rows.values(), known.items()):
-        known_name(row[column], names, column, row["where"])
-    if missing := [str(run) for run in runs if str(run) not in rows]:
+    """Check the tables of weights that were trained elsewhere.
+
+    Args:
+        rows: Catalog.external.
+        known_names: allowed names by column.
+        runs: runs whose weights were trained elsewhere.
+
+    Raises:
+        UserError: A row has an unknown name, or a run has no row.
+    """
+    for row in rows.values():
+        for column, names in known_names.items():
+            known_name(row[column], names, column, row["where"])
+    missing = [str(run) for run in runs if str(run) not in rows]
+    if missing:
         raise UserError(
-            f"config, external: {len(missing)} runs have no row, such as {', '.join(missing[:3])}; add rows, or choose others."
+            f"config, external: {len(missing)} runs have no row, such as {', '.join(missing[:3])}; "
+            "add rows, or choose others."
         )

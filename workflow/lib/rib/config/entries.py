@@ -1,11 +1,18 @@
-"""Entries of the catalogue, described in workflow/schemas with their defaults. None: an entry does not have the key."""
+"""Entries of the catalogue, described in workflow/schemas with their defaults.
+
+An attribute is None if the entry does not have the key.
+"""
 
 from dataclasses import dataclass, field
 
 from rib.config.run import LOADED, METHODS
 
 # Forms of an algorithm: fine-tuning, here or elsewhere, or merging the weights of other methods.
-FINETUNE, EXTERNAL, RECIPE, CURVE, SELECT = "finetune", "external", "recipe", "curve", "select"
+FINETUNE = "finetune"
+EXTERNAL = "external"
+RECIPE = "recipe"  # the merge's recipe file states how much of each parent's weights it has
+CURVE = "curve"
+SELECT = "select"
 MERGES = (RECIPE, CURVE, SELECT, *LOADED)
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
@@ -38,7 +45,8 @@ class Dataset:
     name: str
     family: str
     label: str
-    raw: str  # folder of data/raw with its archives: its own, or that of a dataset with which it shares archives
+    # folder of data/raw with its archives: its own, or that of a dataset whose archives it shares
+    raw: str
     sources: tuple[dict, ...]
     layout: str
     settings: dict
@@ -64,7 +72,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model, with the source of published weights or settings for training it here."""
+    """One pretrained model: the source of published weights, or settings for training it here."""
 
     name: str
     families: list[str]
@@ -100,47 +108,61 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Optimiser and schedule of training; the learning rate and the number of epochs depend on method and family too."""
+class Schedule:
+    """Optimiser and schedule of training, an entry of recipes.yaml.
+
+    The learning rate and the number of epochs depend on method and family, too.
+    """
 
     label: str
     source: str
-    training: dict  # the other keys of the entry, in the order of the schema: settings of rib.training.settings
+    # the other keys of the entry, in the order of the schema: settings of rib.training.settings
+    training: dict
 
 
 @dataclass(frozen=True)
 class Method:
-    """One fine-tuning method: an algorithm (a module) with settings, or a merge of other methods' weights."""
+    """A fine-tuning method: an algorithm (a module) with settings, or a merge of other methods.
+
+    The catalogue has one for each entry; a grid has one for each variant of these, that is for each
+    schedule and combination of swept settings (rib.config.sweeps).
+    """
 
     name: str
     label: str
-    form: str  # `finetune`, `external`, or the kind of merge: `recipe`, `curve`, `select`, `merge` or `ensemble`
+    form: str  # FINETUNE, EXTERNAL or one of MERGES
     algorithm: str
     settings: dict
-    parents: tuple[
-        str, ...
-    ]  # methods that must run first: those that a merge averages, or that training starts from
+    # methods that must run first: those that a merge averages, or that training starts from
+    parents: tuple[str, ...]
     reference: str
     types: tuple[str, ...]
     source: str
     style: dict
     cost: dict  # `training` and `storage` against full fine-tuning, if they were measured
-    can_fit: bool  # whether a run that doesn't fit its training images is unfinished, if the family has a threshold
+    # whether a run that doesn't fit its training images counts as unfinished, if the family has a
+    # threshold
+    can_fit: bool
     text: str
-    # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with one recipe, or `targets`
+    # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with
+    # one schedule, or `targets`
     over: str = METHODS
-    recipes: dict = field(default_factory=dict)  # settings by recipe, which override `settings`
-    base: str | None = None  # of a resolved method: the name of the entry that it is a variant of
-    recipe: str | None = None  # of a resolved method that trains
-    length: dict = field(
-        default_factory=dict
-    )  # of a resolved method that trains: its `epochs` or `steps`
+    recipes: dict = field(default_factory=dict)  # settings by schedule, which override `settings`
+    # Only variants have the next three.
+    base: str | None = None  # name of the entry that it is a variant of
+    schedule: str | None = None  # schedule with which it, or its parents, are trained
+    length: dict = field(default_factory=dict)  # its `epochs` or `steps`, if it trains
 
     @property
     def trains(self) -> bool:
         """Whether it is fine-tuned here."""
         return self.form == FINETUNE
 
-    def cost_of(self, what: str) -> float:
-        """Its own cost of `training` or `storage`, as a multiple of that of full fine-tuning; as that, if not measured."""
-        return self.cost.get(what, 0.0 if self.form in MERGES else 1.0)
+    def cost_of(self, resource: str) -> float:
+        """Cost of `training` or `storage` as a multiple of that of full fine-tuning.
+
+        The cost of a merge is without that of its parents. What was not measured counts as 0 for
+        merges and as 1 for other methods.
+        """
+        unmeasured_cost = 0.0 if self.form in MERGES else 1.0
+        return self.cost.get(resource, unmeasured_cost)

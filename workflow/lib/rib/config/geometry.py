@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Geometry:
-    """Input side in pixels, fraction kept by the centre crop, interpolation, and what is resized.
+    """How an image is resized and cropped to the input of a model.
 
-    In mode `center` the shorter side is resized; in mode `squash` both sides are, so that the aspect ratio changes.
+    In mode `center` the shorter side is resized; in mode `squash` both sides are, so that the
+    aspect ratio changes.
     """
 
-    size: int
-    crop_pct: float
+    size: int  # side of the input in pixels
+    crop_pct: float  # fraction that the centre crop keeps
     interpolation: str
     crop_mode: str = "center"
 
     @property
     def key(self) -> str:
         """Name of the geometry in paths, for example `112px-bicubic-crop0.875`."""
-        squash = "" if self.crop_mode == "center" else f"-{self.crop_mode}"
-        return f"{self.size}px-{self.interpolation}-crop{self.crop_pct:g}{squash}"
+        name = f"{self.size}px-{self.interpolation}-crop{self.crop_pct:g}"
+        if self.crop_mode != "center":
+            name += f"-{self.crop_mode}"
+        return name

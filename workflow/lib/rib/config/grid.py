@@ -16,27 +16,18 @@ from rib.config.geometry import Geometry
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
-from rib.config.settings import LENGTH
+from rib.config.settings import LENGTH, SCHEDULE
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
-UNRECORDED = (
-    "catalog",
-    "archives",
-    "external",
-    "bundles",
-    "monitor",
-)  # keys of config that are no settings of results
+# Keys of config that are no settings of results.
+UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")
 # Settings of the machine, on which results do not depend.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
-# Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows, what is pulled, and
-# settings of analyses that have tables of their own.
+# Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
+# what is pulled, and settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
-OF_CALL = (
-    "archives",
-    "bundles",
-    "pull",
-    "monitor",
-)  # keys of config that are about a call, not about the grid
+# Keys of config that are about a call, not about the grid.
+OF_CALL = ("archives", "bundles", "pull", "monitor")
 # What a model is, without its label and style.
 MODEL_FACTS = (
     "name",
@@ -47,8 +38,9 @@ MODEL_FACTS = (
     "weights",
     "pretrain",
     "preprocessing",
+    "pretraining",
+    "licence",
 )
-MODEL_FACTS += ("pretraining", "licence")
 
 
 @dataclass(frozen=True)
@@ -61,21 +53,19 @@ class Grid:
     datasets: dict[str, Dataset]  # evaluated datasets, in the order of the catalogue
     reference: Reference | None
     models: dict[str, Model]
-    methods: dict[
-        str, Method
-    ]  # methods by name with resolved settings; each swept value is a separate variant
+    # methods by name with resolved settings; each swept value is a separate variant
+    methods: dict[str, Method]
     targets: list[str]
     sizes: list[str]  # sizes of the training subset of the target, as written in paths
     seeds: list[int]
-    split_fractions: dict[str, float] | None  # fractions of protocol held_out; None under `paper`
+    # fractions of protocol held_out; None under `paper`
+    split_fractions: dict[str, float] | None
     compare_to: str  # method, or the pretrained model, that differences in the ranking are from
-    selection: (
-        dict[str, object] | None
-    )  # how a variant of each sweep is chosen (see `choose_selection`), if at all
+    # how a variant of each sweep is chosen (see `choose_selection`), if at all
+    selection: dict[str, object] | None
     notices: list[str]  # messages about what was added to the grid or left out, and why
-    entries_of_methods: list[
-        str
-    ]  # names of the methods' entries, of which `methods` are the variants
+    # names of the methods' entries, of which `methods` are the variants
+    entries_of_methods: list[str]
 
     @property
     def shown_size(self) -> str:
@@ -92,37 +82,46 @@ class Grid:
         return choices.head_of(self.models[model], self.family)
 
     def excludes_proxy(self, dataset: str) -> bool:
-        """Whether a dataset shares source images with the pretraining proxy, which are then excluded from it."""
+        """Whether the images of the pretraining proxy are excluded from a dataset.
+
+        They are if the proxy is a part of the dataset, or of one with the same source images.
+        """
         if self.reference is None or self.reference.images_per_class is None:
             return False
-        group = self.catalog.datasets[dataset].source_group
-        return (
-            dataset == self.reference.dataset.name
-            or group == self.reference.dataset.source_group is not None
-        )
+        proxy = self.reference.dataset
+        if dataset == proxy.name:
+            return True
+        source_group = self.catalog.datasets[dataset].source_group
+        return source_group is not None and source_group == proxy.source_group
 
     def datasets_read(self) -> list[Dataset]:
-        """Datasets that jobs read: evaluated ones, the pretraining proxy if used, and those for pretraining models."""
-        trained = [
-            how[key]
-            for model in self.models.values()
-            if (how := model.pretrain)
-            for key in ("dataset", "test")
-        ]
-        methods = any(method.reference != "no" for method in self.methods.values())
-        fitted = any(self.head(model) == "fitted" for model in self.models)
-        proxy = self.reference and (
-            methods or fitted or any(map(self.excludes_proxy, self.datasets))
-        )
-        names = dict.fromkeys(
-            [*self.datasets, *([self.reference.dataset.name] if proxy else []), *trained]
-        )
-        return [self.catalog.datasets[name] for name in names]
+        """Datasets that jobs read.
+
+        These are the evaluated ones, the pretraining proxy if it is used, and those of models that
+        are pretrained here.
+        """
+        names = list(self.datasets)
+        if self._uses_proxy():
+            names.append(self.reference.dataset.name)
+        for model in self.models.values():
+            if model.pretrain:
+                names += [model.pretrain["dataset"], model.pretrain["test"]]
+        return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
+
+    def _uses_proxy(self) -> bool:
+        """Whether a method, a head or an evaluated dataset needs the pretraining proxy."""
+        if self.reference is None:
+            return False
+        needed_by_method = any(method.reference != "no" for method in self.methods.values())
+        needed_by_head = any(self.head(model) == "fitted" for model in self.models)
+        needed_by_dataset = any(self.excludes_proxy(dataset) for dataset in self.datasets)
+        return needed_by_method or needed_by_head or needed_by_dataset
 
     def evaluation_groups(self) -> dict[str, list[str]]:
         """Datasets of each evaluation group, in the order of the catalogue.
 
-        A group of which only a part is evaluated has a name of its own, since its rows are others than the whole group's.
+        A group of which only a part is evaluated has a name of its own, since its rows are others
+        than the whole group's.
         """
         groups: dict[str, list[str]] = {}
         for name in self.datasets:
@@ -132,35 +131,43 @@ class Grid:
     def group_of(self, dataset: str) -> str:
         """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`)."""
         group = self.datasets[dataset].evaluation_group
-        of_family = self.catalog.datasets_of(self.family, *EVALUATED)
-        in_group = {
-            name: entry for name, entry in of_family.items() if entry.evaluation_group == group
-        }
-        usual = [name for name, entry in in_group.items() if not entry.optional] or list(in_group)
+        in_group = []
+        not_optional = []
+        for name, entry in self.catalog.datasets_of(self.family, *EVALUATED).items():
+            if entry.evaluation_group == group:
+                in_group.append(name)
+                if not entry.optional:
+                    not_optional.append(name)
         evaluated = [name for name in in_group if name in self.datasets]
-        if evaluated == usual:
+        evaluated_by_default = not_optional or in_group
+        if evaluated == evaluated_by_default:
             return group
         return f"{group}_{_short_digest(evaluated)}"
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the choices on which tables of a plain run depend, in the path of the folder that has them."""
-        return _short_digest(
-            {key: value for key, value in self.resolved().items() if key not in NOT_OF_GRID}
-        )
+        """Digest of the choices on which tables of a plain run depend.
+
+        It is in the path of the folder that has these tables.
+        """
+        choices_of_grid = {
+            key: choice for key, choice in self.resolved().items() if key not in NOT_OF_GRID
+        }
+        return _short_digest(choices_of_grid)
 
     def evaluated_before(self, dataset: str) -> list[str]:
         """Evaluated datasets that are split before this one; references are split last."""
-        names = list(self.datasets)
-        return names[: names.index(dataset)] if dataset in names else names
+        return _names_before(dataset, list(self.datasets))
 
     def split_before(self, dataset: str) -> list[str]:
         """Those of `evaluated_before` whose entries say that they have the same source images."""
-        group = self.catalog.datasets[dataset].source_group
+        source_group = self.catalog.datasets[dataset].source_group
+        if source_group is None:
+            return []
         related = [
-            name for name, entry in self.datasets.items() if entry.source_group == group is not None
+            name for name, entry in self.datasets.items() if entry.source_group == source_group
         ]
-        return related[: related.index(dataset)] if dataset in related else related
+        return _names_before(dataset, related)
 
     def source_groups(self) -> dict[str, str]:
         """Source group by dataset, for datasets that share source images with others."""
@@ -169,67 +176,78 @@ class Grid:
         }
 
     def leak_free_groups(self) -> dict[str, str] | None:
-        """`source_groups` if images that share sources with the target are excluded from RI, else None.
+        """`source_groups`, if images that share sources with the target are left out of RI.
 
-        Under held_out nothing is excluded, because test images share no sources with training images.
+        None otherwise. Under held_out nothing is left out, because test images share no sources
+        with training images.
         """
-        return (
-            self.source_groups()
-            if self.config["leak_free"] and self.split_fractions is None
-            else None
-        )
+        if self.config["leak_free"] and self.split_fractions is None:
+            return self.source_groups()
+        return None
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""
-        found = [f"protocol {self.config['protocol']}"]
+        phrases = [f"protocol {self.config['protocol']}"]
         if self.leak_free_groups() is not None:
-            found.append("leak-free")
-        if (budget := self.config["budget"]["max_images_per_dataset"]) != ALL:
-            found.append(f"at most {budget} images per dataset")
-        if labels := [
+            phrases.append("leak-free")
+        budget = self.config["budget"]["max_images_per_dataset"]
+        if budget != ALL:
+            phrases.append(f"at most {budget} images per dataset")
+        without_proxy = [
             entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)
-        ]:
-            found.append(
-                f"pretraining proxy: {self.reference.images_per_class} images per class of {self.reference.dataset.label}, "
-                f"excluded from {', '.join(labels)}"
+        ]
+        if without_proxy:
+            phrases.append(
+                f"pretraining proxy: {self.reference.images_per_class} images per class of "
+                f"{self.reference.dataset.label}, excluded from {', '.join(without_proxy)}"
             )
-        family = self.catalog.datasets_of(self.family, *EVALUATED).values()
-        if missing := [
-            entry.label
-            for entry in family
-            if not entry.optional and entry.name not in self.datasets
-        ]:
-            found.append(f"without {', '.join(missing)}")
-        if more := [self.datasets[name].label for name in self.ood if self.datasets[name].optional]:
-            found.append(f"RI with {', '.join(more)}")
-        return found
+        left_out = []
+        for entry in self.catalog.datasets_of(self.family, *EVALUATED).values():
+            if not entry.optional and entry.name not in self.datasets:
+                left_out.append(entry.label)
+        if left_out:
+            phrases.append(f"without {', '.join(left_out)}")
+        optional_in_ri = [
+            self.datasets[name].label for name in self.ood if self.datasets[name].optional
+        ]
+        if optional_in_ri:
+            phrases.append(f"RI with {', '.join(optional_in_ri)}")
+        return phrases
 
     def misfit(self, method: str, model: str) -> str | None:
         """Reason why a method, or one of its parents, does not support a model; None if they do."""
-        how, entry = self.methods[method], self.models[model]
-        if entry.type not in how.types:
-            return f"it is not for {entry.type}s"
-        if how.text == "required" and self.head(model) != "zero_shot":  # made by the text tower
+        method_entry = self.methods[method]
+        model_type = self.models[model].type
+        if model_type not in method_entry.types:
+            return f"it is not for {model_type}s"
+        has_text_tower = self.head(model) == "zero_shot"  # a head that the text tower makes
+        if method_entry.text == "required" and not has_text_tower:
             return "it trains with texts, but the model has no text tower"
-        return next(filter(None, (self.misfit(parent, model) for parent in how.parents)), None)
+        for parent in method_entry.parents:
+            reason = self.misfit(parent, model)
+            if reason is not None:
+                return reason
+        return None
 
     def methods_of(self, model: str) -> list[str]:
         """Methods that, with all of their parents, support a model."""
         return [name for name in self.methods if self.misfit(name, model) is None]
 
     def runs(self) -> list[Run]:
-        """All runs with RI: of each model the pretrained one, then targets x methods x sizes x seeds (the first of a merge over them)."""
-        found, first = [], self.seeds[:1]
-        seeds = {
-            name: first if method.over == SEEDS else self.seeds
-            for name, method in self.methods.items()
-        }
+        """All runs with RI.
+
+        Of each model these are the pretrained one, then targets x methods x sizes x seeds; a merge
+        over seeds has only the first one.
+        """
+        runs = []
         for model in self.models:
-            found.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
+            runs.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
             methods = [name for name in self.methods_of(model) if name not in self.over_targets]
-            for target, name, size in itertools.product(self.targets, methods, self.sizes):
-                found.extend(Run(model, target, name, size, seed) for seed in seeds[name])
-        return found
+            for target, method, size in itertools.product(self.targets, methods, self.sizes):
+                merges_seeds = self.methods[method].over == SEEDS
+                seeds = self.seeds[:1] if merges_seeds else self.seeds
+                runs.extend(Run(model, target, method, size, seed) for seed in seeds)
+        return runs
 
     @cached_property
     def over_targets(self) -> list[str]:
@@ -242,78 +260,110 @@ class Grid:
         return choices.not_trained_on(self.datasets, self.targets)
 
     def runs_over_targets(self) -> list[Run]:
-        """Runs of merges over targets: models x methods x sizes x seeds."""
-        own = {
-            model: [name for name in self.methods_of(model) if name in self.over_targets]
-            for model in self.models
-        }
-        runs = itertools.product(self.sizes, self.seeds)
-        return [
-            Run(model, NO_TARGET, name, *run)
-            for run in runs
-            for model in own
-            for name in own[model]
-        ]
+        """Runs of merges over targets: sizes x seeds x models x methods."""
+        merges_of_model = {}
+        for model in self.models:
+            supported = self.methods_of(model)
+            merges_of_model[model] = [name for name in supported if name in self.over_targets]
+        runs = []
+        for size, seed in itertools.product(self.sizes, self.seeds):
+            for model, merges in merges_of_model.items():
+                runs.extend(Run(model, NO_TARGET, merge, size, seed) for merge in merges)
+        return runs
 
     def parents_of(self, method: str) -> list[str]:
-        """Keys of the runs that a method's run starts from or merges (see rib.config.run.parent_of), by method's name if possible."""
-        how = self.methods[method]
-        if how.over not in (SEEDS, TARGETS):
-            return list(how.parents)
-        column, values = ("seed", self.seeds) if how.over == SEEDS else ("target", self.targets)
-        return [f"{parent}, {column} {value}" for parent in how.parents for value in values]
+        """Keys of the runs that a method's run starts from or merges.
+
+        See rib.config.run.parent_of. The key is the parent's name, followed by its seed or target
+        if parents differ in these.
+        """
+        method_entry = self.methods[method]
+        if method_entry.over == SEEDS:
+            column = "seed"
+            merged_over = self.seeds
+        elif method_entry.over == TARGETS:
+            column = "target"
+            merged_over = self.targets
+        else:
+            return list(method_entry.parents)
+        pairs = itertools.product(method_entry.parents, merged_over)
+        return [f"{parent}, {column} {seed_or_target}" for parent, seed_or_target in pairs]
 
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
-        """Most images, and kind, of the Fisher information that a method's trainings on all targets share; None if none.
+        """Fisher information that a method's trainings on all targets share.
 
-        It is that of the pretrained model on the pretraining proxy; see rib.methods for which methods
-        have it. Without a proxy it is of the target, and with another start that depends on it.
+        It is that of the pretrained model on the pretraining proxy; see rib.methods for which
+        methods have it. Without a proxy it is of the target, and with another start that depends
+        on it.
+
+        Returns:
+            The most images for it, and its kind; None if the trainings share none.
         """
-        how = self.methods[method]
-        takes_fisher = how.trains and {"fisher", "fisher_images"} <= how.settings.keys()
-        if not takes_fisher or how.parents or how.reference == "no" or self.reference is None:
+        method_entry = self.methods[method]
+        settings = method_entry.settings
+        takes_fisher = method_entry.trains and {"fisher", "fisher_images"} <= settings.keys()
+        starts_from_pretrained = not method_entry.parents
+        uses_proxy = method_entry.reference != "no" and self.reference is not None
+        if not (takes_fisher and starts_from_pretrained and uses_proxy):
             return None
-        return how.settings["fisher_images"], how.settings["fisher"]
+        return settings["fisher_images"], settings["fisher"]
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data."""
-        shown, size = self.models[model].preprocessing, self.setting("image_size")
-        own = {
-            "size": shown["input_size"] if size == "native" else size,
-            "interpolation": shown["interpolation"],
-        }
-        crop = {key: shown[key] for key in ("crop_pct", "crop_mode")}
+        preprocessing = self.models[model].preprocessing
+        size = self.setting("image_size")
+        if size == "native":
+            size = preprocessing["input_size"]
+        if self.family.crop_pct is not None:
+            return Geometry(size, self.family.crop_pct, preprocessing["interpolation"])
         return Geometry(
-            **own, **(crop if self.family.crop_pct is None else {"crop_pct": self.family.crop_pct})
+            size=size,
+            crop_pct=preprocessing["crop_pct"],
+            interpolation=preprocessing["interpolation"],
+            crop_mode=preprocessing["crop_mode"],
         )
 
     def arguments(self, model: str) -> dict:
-        """Arguments of the library's create_model, with the input size if the network has to be built for it."""
-        entry, size = self.models[model], self.geometry(model).size
-        resized = entry.resized_by and size != entry.preprocessing["input_size"]
-        return {**entry.arguments, **({entry.resized_by: size} if resized else {})}
+        """Arguments of the library's create_model.
 
-    def setting(self, key: str):
-        """A setting of config.yaml, with `default` replaced by the family's value."""
-        value = self.config["training"].get(key, self.config.get(key))
-        return self.family.defaults[key] if value == "default" else value
+        They have the input size if the network has to be built for it.
+        """
+        entry = self.models[model]
+        arguments = dict(entry.arguments)
+        size = self.geometry(model).size
+        if entry.resized_by and size != entry.preprocessing["input_size"]:
+            arguments[entry.resized_by] = size
+        return arguments
+
+    def setting(self, key: str) -> object:
+        """A setting of config.yaml, with `default` replaced by the family's."""
+        setting = self.config["training"].get(key, self.config.get(key))
+        if setting == "default":
+            return self.family.defaults[key]
+        return setting
+
+    def _shared_training(self) -> dict:
+        """Settings of training that all methods have, in the order of config."""
+        return {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
 
     def training(self, method: str) -> dict:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
-        how = self.methods[method]
-        shared = {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
+        method_entry = self.methods[method]
         return {
-            **self.catalog.recipes[how.recipe].training,
+            **self.catalog.recipes[method_entry.schedule].training,
             **dict.fromkeys(LENGTH),
-            **how.length,
-            **shared,
+            **method_entry.length,
+            **self._shared_training(),
         }
 
     def compute(self) -> dict:
         """Settings of torch (rib.models.device.ComputeSettings)."""
-        chosen = self.config["compute"]
-        return {"threads": chosen["threads_per_job"]} | {
-            key: chosen[key] for key in ("device", "precision", "compile")
+        compute = self.config["compute"]
+        return {
+            "threads": compute["threads_per_job"],
+            "device": compute["device"],
+            "precision": compute["precision"],
+            "compile": compute["compile"],
         }
 
     def view_at(self, geometry: Geometry) -> dict:
@@ -326,10 +376,11 @@ class Grid:
 
     def view_of(self, model: str) -> dict:
         """View of the datasets and the pretraining proxy for a model."""
-        view, how = self.view_at(self.geometry(model)), self.models[model].pretrain
-        if how and self.reference and how["dataset"] == self.reference.dataset.name:
+        view = self.view_at(self.geometry(model))
+        pretrain = self.models[model].pretrain
+        if pretrain and self.reference and pretrain["dataset"] == self.reference.dataset.name:
             # Images that were not used for pretraining must not be part of the proxy.
-            return {**view, "pretraining_size": str(how["size"])}
+            view["pretraining_size"] = str(pretrain["size"])
         return view
 
     def preparation(self, dataset: str, geometry: Geometry) -> dict:
@@ -359,17 +410,14 @@ class Grid:
         They are fields of rib.models.settings.ConversionSettings and
         rib.training.settings.PretrainingSettings.
         """
-        entry, head, space = (
-            self.models[model],
-            self.head(model),
-            self.catalog.family_label_space(self.family.name),
-        )
+        entry = self.models[model]
+        head = self.head(model)
+        space = self.catalog.family_label_space(self.family.name)
         own_classes = self.family.classes["format"] == "own"
+        facts = {key: getattr(entry, key) for key in MODEL_FACTS}
+        facts["arguments"] = self.arguments(model)
         return {
-            "entry": {
-                **{key: getattr(entry, key) for key in MODEL_FACTS},
-                "arguments": self.arguments(model),
-            },
+            "entry": facts,
             "head": head,
             "num_classes": space.num_classes,
             "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
@@ -378,12 +426,11 @@ class Grid:
     def as_config(self) -> dict:
         """A config.yaml that gives this grid: its choices with every `default` and `all` resolved.
 
-        Not resolved are recipes and lengths of trainings, which depend on the method, and what a method's entry and the
-        family say of its settings.
+        Not resolved are recipes and lengths of trainings, which depend on the method, and what a
+        method's entry and the family say of its settings.
         """
         config = self.config
         named_models = config["models"] not in ("default", "all")
-        shared = {key: self.setting(key) for key in config["training"] if key not in LENGTH}
         choices_of_grid = {
             **config,
             "datasets": list(self.datasets),
@@ -393,14 +440,17 @@ class Grid:
             "targets": self.targets,
             "image_size": self.setting("image_size"),
             "train_subset": [_size_in_config(size) for size in self.sizes],
-            "training": config["training"] | shared,
+            "training": config["training"] | self._shared_training(),
         }
         # In the order of the schema, whatever the order of the command line.
         keys = [key for key in load_schema("config")["properties"] if key not in OF_CALL]
         return {key: choices_of_grid[key] for key in keys}
 
     def _reference_choice(self) -> str:
-        """The choice of config that gives the pretraining proxy; a part of a dataset can only be the family's default."""
+        """The choice of config that gives the pretraining proxy.
+
+        A part of a dataset can only be the family's default.
+        """
         if self.reference is None:
             return "none"
         if self.reference.images_per_class is not None:
@@ -408,34 +458,41 @@ class Grid:
         return self.reference.dataset.name
 
     def resolved(self) -> dict:
-        """The configuration with every `default` and `all` resolved, without settings of the machine."""
+        """The config with every `default` and `all` resolved, without settings of the machine."""
+        recorded = {key: choice for key, choice in self.config.items() if key not in UNRECORDED}
+        compute = self.config["compute"]
+        schedules = [method.schedule for method in self.methods.values() if method.schedule]
         return {
-            **{key: value for key, value in self.config.items() if key not in UNRECORDED},
-            "compute": {
-                key: value for key, value in self.config["compute"].items() if key not in OF_MACHINE
-            },
+            **recorded,
+            "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
             "datasets": list(self.datasets),
-            "reference": self.reference and self.reference.dataset.name,
+            "reference": self.reference.dataset.name if self.reference else None,
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": {
-                name: {
-                    **method.settings,
-                    **({"recipe": method.recipe, **method.length} if method.trains else {}),
-                }
-                for name, method in self.methods.items()
+                name: _settings_in_config(method) for name, method in self.methods.items()
             },
-            "recipes": list(
-                dict.fromkeys(method.recipe for method in self.methods.values() if method.recipe)
-            ),
+            "recipes": list(dict.fromkeys(schedules)),
             "targets": self.targets,
             "compare_to": self.compare_to,
             "image_size": self.setting("image_size"),
             "train_subset": self.sizes,
-            "training": {
-                key: self.setting(key) for key in self.config["training"] if key not in LENGTH
-            },
+            "training": self._shared_training(),
         }
+
+
+def _names_before(name: str, names: list[str]) -> list[str]:
+    """The names in a list before one of them; all of them if that is not in the list."""
+    if name not in names:
+        return names
+    return names[: names.index(name)]
+
+
+def _settings_in_config(method: Method) -> dict:
+    """Settings of a method as `method_settings` of config.yaml would state them."""
+    if not method.trains:
+        return dict(method.settings)
+    return {**method.settings, SCHEDULE: method.schedule, **method.length}
 
 
 def _size_in_config(size: str) -> str | int | float:
@@ -445,43 +502,40 @@ def _size_in_config(size: str) -> str | int | float:
     return float(size) if "." in size else int(size)
 
 
-def _short_digest(value: object) -> str:
-    """The first 8 hexadecimal digits of the SHA-256 of a value as JSON, keys sorted."""
-    text = json.dumps(value, sort_keys=True)
+def _short_digest(content: object) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of content as JSON, keys sorted."""
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
-    """Resolve a validated config; raise a UserError if a choice is unknown, of another family, or can't be run."""
-    family = catalog.families[known_name(config["family"], catalog.families, "family", "config")]
+    """Resolve a validated config.
+
+    Raises:
+        UserError: A choice is unknown, of another family, or can't be run.
+    """
+    family_name = known_name(config["family"], catalog.families, "family", "config")
+    family = catalog.families[family_name]
     datasets = choices.choose_datasets(config, family, catalog)
     reference = choices.choose_reference(config, family, catalog)
-    models, notices = choices.choose_models(config, family, catalog, reference)
-    targets, of_targets = choices.choose_targets(config, family, catalog, datasets)
-    fractions = choices.choose_split_fractions(config, family)
-    recipes = choices.choose("recipes", catalog.recipes, config, family)
-    variants = Variants(recipes, config, family, catalog)
-
-    def other_obstacle(method: Method) -> str | None:
-        nothing = choices.nothing_to_merge(method, config, datasets, targets, variants.swept)
-        return nothing or choices.too_many_images(method, config, datasets, catalog)
-
-    names, of_methods = choices.choose_methods(
-        config, family, catalog, models, reference, other_obstacle
+    models, notices_on_models = choices.choose_models(config, family, catalog, reference)
+    targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
+    split_fractions = choices.choose_split_fractions(config, family)
+    schedules = choices.choose("recipes", catalog.recipes, config, family)
+    variants = Variants(schedules, config, family, catalog)
+    conditions = choices.MethodConditions(
+        config=config,
+        family=family,
+        catalog=catalog,
+        datasets=datasets,
+        reference=reference,
+        models=models,
+        targets=targets,
+        is_swept=variants.is_swept,
     )
-    subsets, budget = config["train_subset"], config["budget"]["max_images_per_dataset"]
-    if subsets == "default":  # without those that the budget makes impossible
-        subsets = [
-            size
-            for size in family.defaults["train_subset"]
-            if ALL in (size, budget) or size < budget
-        ]
-    sizes = [in_path(size) for size in subsets or [ALL]]
-    if len(set(sizes)) < len(sizes):
-        raise UserError(
-            "config, train_subset: two fractions agree in their first twelve digits; remove one of them."
-        )
-    methods = resolve_methods(names, variants)
+    entries_of_methods, notices_on_methods = choices.choose_methods(conditions)
+    sizes = _sizes(config, family)
+    methods = resolve_methods(entries_of_methods, variants)
     grid = Grid(
         config=config,
         catalog=catalog,
@@ -493,26 +547,75 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
         targets=targets,
         sizes=sizes,
         seeds=config["seeds"],
-        split_fractions=fractions,
+        split_fractions=split_fractions,
         compare_to=choices.choose_compare_to(config, methods),
         selection=choices.choose_selection(config, methods, datasets, targets),
-        notices=[*notices, *of_targets, *of_methods, *terms(models.values())],
-        entries_of_methods=names,
+        notices=[
+            *notices_on_models,
+            *notices_on_targets,
+            *notices_on_methods,
+            *terms(models.values()),
+        ],
+        entries_of_methods=entries_of_methods,
     )
-    external = [name for name, method in methods.items() if method.form == EXTERNAL]
-    named = [parse_name(name).short for name in catalog.records if external]
-    known = {"model": [*catalog.models, *named], "target": catalog.datasets_of(family, *EVALUATED)}
-    choices.check_external(
-        catalog.external, known, [run for run in grid.runs() if run.method in external]
-    )
-    if config["leak_free"] and grid.leak_free_groups() is None:
-        grid.notices.append(
-            "leak_free: true has no effect under protocol held_out, which scores no image that shares "
-            "its source with one that was trained on"
-        )
-    for model in models:
-        for name in sorted(grid.methods.keys() - set(grid.methods_of(model))):
-            grid.notices.append(
-                f"method '{name}' is not run on '{model}': {grid.misfit(name, model)}"
-            )
+    _check_external_weights(grid)
+    grid.notices.extend(_notices_on_grid(grid))
     return grid
+
+
+def _sizes(config: Mapping, family: Family) -> list[str]:
+    """Sizes of the training subset, as written in paths.
+
+    The family's are without those that the budget of images makes impossible.
+
+    Raises:
+        UserError: Two sizes are written alike.
+    """
+    budget = config["budget"]["max_images_per_dataset"]
+    subsets = config["train_subset"]
+    if subsets == "default":
+        subsets = []
+        for size in family.defaults["train_subset"]:
+            if size == ALL or budget == ALL or size < budget:
+                subsets.append(size)
+    if not subsets:
+        subsets = [ALL]
+    sizes = [in_path(size) for size in subsets]
+    if len(set(sizes)) < len(sizes):
+        raise UserError(
+            "config, train_subset: two fractions agree in their first twelve digits; remove one of "
+            "them."
+        )
+    return sizes
+
+
+def _check_external_weights(grid: Grid) -> None:
+    """Check that the tables of weights that were trained elsewhere fit the grid.
+
+    Raises:
+        UserError: A table has an unknown name, or a run of the grid is in none.
+    """
+    catalog = grid.catalog
+    methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
+    models = list(catalog.models)
+    if methods:
+        models += [parse_name(record).short for record in catalog.records]
+    known_names = {"model": models, "target": catalog.datasets_of(grid.family, *EVALUATED)}
+    runs = [run for run in grid.runs() if run.method in methods]
+    choices.check_external(catalog.external, known_names, runs)
+
+
+def _notices_on_grid(grid: Grid) -> list[str]:
+    """Sentences on choices without effect, and on methods that are not run on a model."""
+    notices = []
+    if grid.config["leak_free"] and grid.leak_free_groups() is None:
+        notices.append(
+            "leak_free: true has no effect under protocol held_out, which scores no image that "
+            "shares its source with one that was trained on"
+        )
+    for model in grid.models:
+        for method in sorted(grid.methods):
+            reason = grid.misfit(method, model)
+            if reason is not None:
+                notices.append(f"method '{method}' is not run on '{model}': {reason}")
+    return notices

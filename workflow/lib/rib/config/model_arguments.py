@@ -1,8 +1,9 @@
-"""Arguments with which a network may be built: those that change its architecture, and nothing else. No torch.
+"""Arguments with which a network may be built: only those that change its architecture.
 
 create_model of timm and open_clip also takes arguments that load weights from a file, a folder or
 an address. A network that got such weights would pass for the pinned ones, so only the arguments
 listed here are passed on, whether a catalogue, a lock file, a folder or the hub states them.
+No torch.
 """
 
 import re
@@ -12,7 +13,8 @@ from rib.base.errors import UserError
 from rib.config.values import is_number, is_whole, nearest, show
 
 MOST_CLASSES = 100_000  # outputs of a head; ImageNet-21K has 21,843
-LONGEST_LIST, DEEPEST_LIST = 200, 4
+LONGEST_LIST = 200
+DEEPEST_LIST = 4
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # neither a path, a file with an ending nor a URL
 REPOSITORY = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -44,8 +46,8 @@ TIMM = _names("""
     down_patch_size down_stride downsample downsample_block downsample_expand_ratios
     downsample_kernel_size downsample_padding downsample_ratio downsamples drop_block_rate
     drop_block_size drop_path_rate drop_rate dw_act_layer dynamic_img_pad dynamic_img_size embed_dim
-    embed_dims embed_norm embed_norm_layer embed_proj_type enable_patch_interpolator encoder_pool eta
-    expand_groups expand_ratio expansion_ratio extra_norm_period extra_norm_stage fc_act_layer
+    embed_dims embed_norm embed_norm_layer embed_proj_type enable_patch_interpolator encoder_pool
+    eta expand_groups expand_ratio expansion_ratio extra_norm_period extra_norm_stage fc_act_layer
     fc_norm feature_dim feature_location ffn ffn_ratio final_chs final_norm first_stride fix_init
     fix_stem focal_levels focal_windows fused_conv fused_downsample global_att_blocks
     global_attn_indexes global_block_counts global_pool global_pos_size group groups growth_rate
@@ -137,39 +139,56 @@ def check_arguments(library: str, arguments: object, where: str) -> None:
 
 
 def _check_section(section: object, allowed: frozenset[str], name: str, where: str) -> None:
+    """Check a mapping of arguments, and the mappings inside of it.
+
+    Args:
+        allowed: keys that it may have.
+        name: key of the mapping itself, for messages.
+    """
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: '{name}' is {show(section)}; give keys and values.")
-    for key, value in section.items():
+    for key, argument in section.items():
         if key not in allowed:
             raise UserError(
-                f"{where}: the argument {show(key)} in '{name}'{nearest(key, allowed)} is none that "
-                "only changes an architecture, and others may load weights from elsewhere; remove it."
+                f"{where}: the argument {show(key)} in '{name}'{nearest(key, allowed)} is none "
+                "that only changes an architecture, and others may load weights from elsewhere; "
+                "remove it."
             )
         if key in SECTIONS:
-            _check_section(value, SECTIONS[key], key, where)
-        elif wanted := _problem(key, value):
-            raise UserError(f"{where}: the argument '{key}' is {show(value)}; give {wanted}.")
+            _check_section(argument, SECTIONS[key], key, where)
+            continue
+        expectation = _unmet_expectation(key, argument)
+        if expectation is not None:
+            raise UserError(
+                f"{where}: the argument '{key}' is {show(argument)}; give {expectation}."
+            )
 
 
-def _problem(key: str, value: object) -> str | None:
-    """What a value should be instead; None if it may be passed on."""
-    if key == ONLY_FALSE and value not in (False, None):
+def _unmet_expectation(key: str, argument: object) -> str | None:
+    """What an argument should be instead; None if it may be passed on."""
+    if key == ONLY_FALSE and argument not in (False, None):
         return "false, since only the pinned weights are loaded"
-    if key == NUM_CLASSES and not (is_whole(value) and 0 <= value <= MOST_CLASSES):
+    if key == NUM_CLASSES and not (is_whole(argument) and 0 <= argument <= MOST_CLASSES):
         return f"a whole number from 0 to {MOST_CLASSES}"
     if key == TOKENIZER_NAME:
-        is_repository = isinstance(value, str) and REPOSITORY.fullmatch(value)
-        return None if is_repository or value is None else "a repository of the hub, owner/name"
-    if not _is_plain(value):
+        is_repository = isinstance(argument, str) and REPOSITORY.fullmatch(argument)
+        if is_repository or argument is None:
+            return None
+        return "a repository of the hub, owner/name"
+    if not _is_plain(argument):
         return "a number, true, false, a short name without points and slashes, or a list of these"
     return None
 
 
-def _is_plain(value: object, depth: int = 0) -> bool:
-    """Whether a value is a number, a boolean, a plain name, nothing, or a list of these."""
-    if isinstance(value, list | tuple):
-        fits = depth < DEEPEST_LIST and len(value) <= LONGEST_LIST
-        return fits and all(_is_plain(item, depth + 1) for item in value)
-    if isinstance(value, str):
-        return PLAIN_NAME.fullmatch(value) is not None
-    return value is None or isinstance(value, bool) or is_number(value)
+def _is_plain(argument: object, depth: int = 0) -> bool:
+    """Whether an argument is a number, a boolean, a plain name, nothing, or a list of these.
+
+    `depth` is the number of lists around it.
+    """
+    if isinstance(argument, list | tuple):
+        if depth >= DEEPEST_LIST or len(argument) > LONGEST_LIST:
+            return False
+        return all(_is_plain(element, depth + 1) for element in argument)
+    if isinstance(argument, str):
+        return PLAIN_NAME.fullmatch(argument) is not None
+    return argument is None or isinstance(argument, bool) or is_number(argument)

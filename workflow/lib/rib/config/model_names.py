@@ -1,7 +1,8 @@
-"""Models by name: timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME and local-dir:FOLDER. No torch.
+"""Models by name: timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME and local-dir:FOLDER.
 
-A name is resolved once, with the installed library, the hub or the folder. What was found, with the hub's commit, is
-kept in a lock file that git tracks, so that later runs need neither the network nor the library.
+A name is resolved once, with the installed library, the hub or the folder. The facts of the model,
+with the hub's commit, are kept in a lock file that git tracks, so that later runs need neither the
+network nor the library. No torch.
 """
 
 import itertools
@@ -10,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+# Okabe and Ito's.
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -37,15 +39,23 @@ COLOURS = (
     "#56B4E9",
     "#000000",
     "#999999",
-)  # Okabe and Ito's
+)
 MARKERS = "osD^vPX*phH8<>d"
-# Licences that forbid commercial use, besides those that say so (-nc-, noncommercial).
+# What a licence asks for, and words of licences that do.
+SHARE_ALIKE = (" sa ", " share alike ", " sharealike ")
+NON_COMMERCIAL = (" nc ", " non commercial ", " noncommercial ", " imagenet ")
+# Licences that forbid commercial use without these words.
 RESEARCH_ONLY = (" apple amlr ", " seer license ", " fastvit license ", " cvnets license ")
+SIGNS_OF_TERMS = {
+    "share-alike": SHARE_ALIKE,
+    "non-commercial": (*NON_COMMERCIAL, *RESEARCH_ONLY),
+    "not stated": (" not stated ", " unknown ", " none "),
+}
 
 
 @dataclass(frozen=True)
 class Name:
-    """A model's name: its kind, such as `timm`, and the rest of it."""
+    """A model's name, such as `timm/resnet18`: its kind, `timm`, and the rest of it, `resnet18`."""
 
     text: str
     kind: str
@@ -58,83 +68,121 @@ class Name:
         Raises:
             UserError: It has other characters than a path may have here.
         """
-        last = (
-            Path(self.rest).resolve().name
-            if self.kind == "local-dir"
-            else re.sub("[/@]", ".", self.rest)
-        )
-        if not IN_PATHS.fullmatch(last):
+        if self.kind == "local-dir":
+            short = Path(self.rest).resolve().name
+        else:
+            short = re.sub("[/@]", ".", self.rest)
+        if not IN_PATHS.fullmatch(short):
             raise UserError(
-                f"config, models: '{last}' of {show(self.text)} can't be a folder's name here; use at most 100 letters, "
-                "digits, _, . and -, starting with a letter, digit or _."
+                f"config, models: '{short}' of {show(self.text)} can't be a folder's name here; "
+                "use at most 100 letters, digits, _, . and -, starting with a letter, digit or _."
             )
-        return last
+        return short
 
 
 def parse_name(text: str) -> Name:
     """Parse a model's name; raise a UserError if it has none of the four forms."""
-    if not (match := FORM.fullmatch(text)):
+    match = FORM.fullmatch(text)
+    if match is None:
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
         raise UserError(
-            f"config, models: {show(text)} is not a model's name; write {forms}, or one of the catalogue."
+            f"config, models: {show(text)} is not a model's name; write {forms}, or one of the "
+            "catalogue."
         )
-    return Name(text, *filter(None, match.groups()))
+    library, name_in_library, source, name_in_source = match.groups()
+    if library:
+        return Name(text, kind=library, rest=name_in_library)
+    return Name(text, kind=source, rest=name_in_source)
 
 
 def read_lock(path: Path) -> dict[str, dict]:
-    """Facts by name, empty without the file; raise a UserError if it is damaged."""
-    found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
+    """Facts of models by name, empty without the file; raise a UserError if it is damaged."""
+    facts_by_name = read_json(path) if path.is_file() else {}
+    is_mapping = isinstance(facts_by_name, dict)
+    if not is_mapping or not all(isinstance(facts, dict) for facts in facts_by_name.values()):
         raise UserError(
-            f"{path} does not map names to facts; restore it with git, or delete it to resolve all names again."
+            f"{path} does not map names to facts; restore it with git, or delete it to resolve all "
+            "names again."
         )
-    return found
+    return facts_by_name
 
 
 def resolve(names: Iterable[str]) -> dict[str, dict]:
-    """Find out the facts of names that the lock file lacks, if there are any, and add them to it.
+    """Find out the facts of models that the lock file lacks, and add them to it.
+
+    Args:
+        names: names of these models, possibly none.
+
+    Returns:
+        Their facts by name.
 
     Raises:
-        UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file is then unchanged.
+        UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file
+            is then unchanged.
     """
-    if not (names := sorted(set(names))):
+    names = sorted(set(names))
+    if not names:
         return {}
-    shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+    shown = names[0]
+    if len(names) > 1:
+        shown = f"{names[0]} and {len(names) - 1} more"
     print_lines(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
-    with locked(RECORDS / "lock"), tempfile.TemporaryDirectory() as folder:  # one process at a time
-        found = Path(folder) / "found.json"
-        command = [sys.executable, "-m", "rib.models.records", str(found), *names]
-        environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    with locked(RECORDS / "lock"):  # one process at a time
+        facts_by_name = _facts_from_libraries(names, shown)
+        for name, facts in facts_by_name.items():
+            short = parse_name(name).short
+            validated_models({short: entry_of(name, facts)}, f"config, models, {name}")
+        write_json(LOCK, read_lock(LOCK) | facts_by_name)
+    return facts_by_name
+
+
+def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict]:
+    """Facts of models by name, from another process, since the libraries would import torch.
+
+    Args:
+        shown: the names as messages show them.
+
+    Raises:
+        UserError: The process failed; the message is the last line of its standard error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "found.json"
+        process = subprocess.run(
+            [sys.executable, "-m", "rib.models.records", str(output), *names],
+            env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            explained = said.startswith("config, models")
-            raise UserError(said if explained else f"config, models: {shown} not resolved: {said}")
-        facts = read_json(found)
-        for name, record in facts.items():
-            validated_models(
-                {parse_name(name).short: entry_of(name, record)}, f"config, models, {name}"
-            )
-        write_json(LOCK, read_lock(LOCK) | facts)
-    return facts
+        if process.returncode:
+            lines = process.stderr.strip().splitlines()
+            message = lines[-1] if lines else f"exit status {process.returncode}"
+            if message.startswith("config, models"):
+                raise UserError(message)
+            raise UserError(f"config, models: {shown} not resolved: {message}")
+        return read_json(output)
 
 
 def entry_of(name: str, facts: Mapping) -> dict:
     """A catalogue entry of a resolved name; its label is the name in paths."""
-    tag = (
-        name.rpartition("/")[2].partition(".")[2]
-        if name.startswith("timm/")
-        else name.rpartition("/")[2]
-    )
     return {
         "families": [],
         "label": parse_name(name).short,
-        "pretraining": tag if tag and name.startswith(("timm/", "open_clip/")) else "not stated",
+        "pretraining": _pretraining_tag(name) or "not stated",
         **facts,
     }
+
+
+def _pretraining_tag(name: str) -> str:
+    """The tag of a library's name that says how the model was pretrained; empty if it has none."""
+    last = name.rpartition("/")[2]
+    if name.startswith("timm/"):
+        _, _, tag = last.partition(".")
+        return tag
+    if name.startswith("open_clip/"):
+        return last
+    return ""
 
 
 def validated_models(entries: object, where: str) -> dict[str, dict]:
@@ -143,56 +191,55 @@ def validated_models(entries: object, where: str) -> dict[str, dict]:
     Raises:
         UserError: An entry doesn't fit the schema, or has an argument that may load something.
     """
-    filled = validated(entries, "models", where)
-    for name, entry in filled.items():
+    filled_entries = validated(entries, "models", where)
+    for name, entry in filled_entries.items():
         check_arguments(entry["library"], entry["arguments"], f"{where}, {name}")
-    return filled
+    return filled_entries
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Models with a colour and a marker that no other one has, for those without a style."""
-    taken = {
-        (model.style["colour"], model.style["marker"]) for model in models.values() if model.style
-    }
-    pairs = [*itertools.product(MARKERS, COLOURS)]
-    free = itertools.chain(
-        (pair for pair in pairs if pair[::-1] not in taken), itertools.cycle(pairs)
-    )
-    return {
-        name: model
-        if model.style
-        else replace(model, style=dict(zip(("marker", "colour"), next(free), strict=True)))
-        for name, model in models.items()
-    }
+    """Models by name; those without a style get a colour and a marker that no other one has."""
+    styles = _free_styles(models)
+    styled_models = {}
+    for name, model in models.items():
+        styled_models[name] = model if model.style else replace(model, style=next(styles))
+    return styled_models
+
+
+def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
+    """Styles that no model has, and then, when there are no more, all styles again and again."""
+    styles_of_models = [model.style for model in models.values() if model.style]
+    pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
+    all_pairs = list(itertools.product(MARKERS, COLOURS))
+    free_pairs = [pair for pair in all_pairs if pair not in pairs_of_models]
+    for marker, colour in itertools.chain(free_pairs, itertools.cycle(all_pairs)):
+        yield {"marker": marker, "colour": colour}
 
 
 def licence_terms(licence: str) -> list[str]:
-    """What a licence asks for, by its identifier or text: `share-alike`, `non-commercial`, or `not stated`."""
+    """What a licence asks for: `share-alike`, `non-commercial`, or `not stated`.
+
+    `licence` is its identifier or text.
+    """
     words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "
-    asked = {
-        "share-alike": (" sa ", " share alike ", " sharealike "),
-        "non-commercial": (
-            " nc ",
-            " non commercial ",
-            " noncommercial ",
-            " imagenet ",
-            *RESEARCH_ONLY,
-        ),
-        "not stated": (" not stated ", " unknown ", " none "),
-    }
-    return [term for term, signs in asked.items() if any(sign in words for sign in signs)]
+    terms_of_licence = []
+    for term, signs in SIGNS_OF_TERMS.items():
+        if any(sign in words for sign in signs):
+            terms_of_licence.append(term)
+    return terms_of_licence
 
 
 def terms(models: Iterable[Model]) -> list[str]:
     """Sentences on models that are gated or whose licence forbids commercial use."""
-    found = []
+    sentences = []
     for model in models:
         if model.gated:
-            found.append(
-                f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its page of the hub and log in (HF_TOKEN)"
+            sentences.append(
+                f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its "
+                "page of the hub and log in (HF_TOKEN)"
             )
         if "non-commercial" in licence_terms(model.licence):
-            found.append(
+            sentences.append(
                 f"model '{model.name}' is licensed for non-commercial use only ({model.licence})"
             )
-    return found
+    return sentences

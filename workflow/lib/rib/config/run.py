@@ -9,39 +9,59 @@ PRETRAINED = "pretrained"
 NO_TARGET = "none"
 MEAN = "mean"  # target of table rows that cover all targets
 ALL = "all"  # size of a run that trains on the whole target
-MERGE, ENSEMBLE = LOADED = (
-    "merge",
-    "ensemble",
-)  # forms of algorithms that make a run's network when it is loaded
-METHODS, SEEDS, VARIANTS, TARGETS = (
-    "methods",
-    "seeds",
-    "variants",
-    "targets",
-)  # what the parents of a merge differ in
+
+# Forms of algorithms that make a run's network when it is loaded.
+MERGE = "merge"
+ENSEMBLE = "ensemble"
+LOADED = (MERGE, ENSEMBLE)
+
+# What the parents of a merge differ in.
+METHODS = "methods"
+SEEDS = "seeds"
+VARIANTS = "variants"
+TARGETS = "targets"
+
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 
 
-def images_of(size: str, whole: int) -> int:
-    """Number of images of a size: of `all`, a number of images, or a fraction (written with a point: 0.5) of the whole."""
+def images_of(size: str, images_of_dataset: int) -> int:
+    """Number of images of a training subset.
+
+    Args:
+        size: `all`, a number of images, or a fraction of the dataset (written with a point: 0.5).
+        images_of_dataset: number of images of the whole dataset.
+    """
     if size == ALL:
-        return whole
-    return round(float(size) * whole) if "." in size else int(size)
+        return images_of_dataset
+    if "." in size:
+        return round(float(size) * images_of_dataset)
+    return int(size)
 
 
 def largest(sizes: Iterable[str]) -> str:
-    """The size shown in figures and headlines: `all` if it was run, else the largest fraction, else the largest number.
+    """The size shown in figures and headlines.
 
+    It is `all` if that was run, else the largest fraction, else the largest number of images.
     Fractions and numbers cannot be compared before the images of datasets are counted.
     """
-    return max(
-        sizes, key=lambda size: (size == ALL, "." in size, 0.0 if size == ALL else float(size))
-    )
+    return max(sizes, key=_rank_of_size)
+
+
+def _rank_of_size(size: str) -> tuple[int, float]:
+    """Sort key of a size: numbers of images come first, then fractions, then `all`."""
+    if size == ALL:
+        return 2, 0.0
+    if "." in size:
+        return 1, float(size)
+    return 0, float(size)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluated model state; before fine-tuning, method `pretrained`, target `none`, size `all` and seed 0."""
+    """One evaluated network.
+
+    Before fine-tuning, it has method `pretrained`, target `none`, size `all` and seed 0.
+    """
 
     model: str
     target: str
@@ -52,6 +72,12 @@ class Run:
     def __str__(self) -> str:
         return f"{self.model}/{self.target}/{self.method}/{self.size}/{self.seed}"
 
+    @classmethod
+    def parse(cls, text: str) -> "Run":
+        """The run that `str` wrote as model/target/method/size/seed."""
+        model, target, method, size, seed = text.split("/")
+        return cls(model, target, method, size, int(seed))
+
     def values(self, columns: Iterable[str]) -> tuple:
         """Attributes in the order of the given table columns."""
         return tuple(getattr(self, column) for column in columns)
@@ -59,23 +85,28 @@ class Run:
 
 @cache
 def parent_of(key: str) -> dict[str, str | int]:
-    """What differs between a merge's run and the parent with a key: `ft, seed 1` is {"method": "ft", "seed": 1}."""
-    method, _, other = key.partition(", ")
-    column, _, value = other.partition(" ")
-    return {"method": method} | (
-        {column: int(value) if column == "seed" else value} if other else {}
-    )
+    """What differs between a merge's run and its parent with a key.
+
+    The key `ft` gives {"method": "ft"}, and `ft, seed 1` gives {"method": "ft", "seed": 1}.
+    """
+    method, _, column_and_entry = key.partition(", ")
+    differences: dict[str, str | int] = {"method": method}
+    if column_and_entry:
+        column, _, entry = column_and_entry.partition(" ")
+        differences[column] = int(entry) if column == "seed" else entry
+    return differences
 
 
 def run_of(path: Path) -> Run:
     """The run of a file .../{model}/{target}/{method}/{size}/{seed}/{file}."""
-    model, target, method, size, seed = path.parts[-6:-1]
-    return Run(model, target, method, size, int(seed))
+    folders_of_run = path.parts[-6:-1]
+    return Run.parse("/".join(folders_of_run))
 
 
 def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
     """Files of each run (see `run_of`), by name without ending."""
-    runs: dict[Run, dict[str, Path]] = {}
+    files_of_runs: dict[Run, dict[str, Path]] = {}
     for path in files:
-        runs.setdefault(run_of(path), {})[path.stem] = path
-    return runs
+        files_of_run = files_of_runs.setdefault(run_of(path), {})
+        files_of_run[path.stem] = path
+    return files_of_runs

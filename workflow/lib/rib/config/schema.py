@@ -1,9 +1,10 @@
-"""Validation of YAML files with the schemas of workflow/schemas, with one clear sentence per mistake."""
+"""Validation of YAML files with the schemas of workflow/schemas, one sentence per mistake."""
 
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -18,174 +19,247 @@ from rib.config.values import is_number, is_whole, nearest, show
 
 SCHEMAS = shipped("schemas")
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
-LONG_NUMBER = re.compile(
-    r"[-+]?\d[\w.:]{1000}"
-)  # slow to convert, or refused by Python with a message of its own
-DEEPEST, REPEATED = (
-    50,
-    20_000,
-)  # of a YAML file: levels of nesting, and values that aliases repeat, times their level
+# Slow to convert, or refused by Python with a message of its own.
+LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")
+DEEPEST = 50  # levels of nesting in a YAML file
+REPEATED = 20_000  # values that aliases in a YAML file repeat, times their level
 
 
-def _matches(validator, pattern: str, value: object, schema: dict):
-    """Match `$` only at the end of the text; in Python it also matches before a final line break."""
+def _check_pattern(
+    validator: object, pattern: str, value: object, schema: dict
+) -> Iterator[ValidationError]:
+    """Match `$` only at the end of the text; in Python it also matches before a last line break."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-def _format(validator, kind: str, value: object, schema: dict):
+def _check_format(
+    validator: object, text_format: str, value: object, schema: dict
+) -> Iterator[ValidationError]:
     """Check a text that is shown: a `label`, or `prose` of several lines."""
-    if isinstance(value, str) and not presentable(
-        value if kind == "label" else " ".join(value.split())
-    ):
+    if not isinstance(value, str):
+        return
+    shown_text = value if text_format == "label" else " ".join(value.split())
+    if not presentable(shown_text):
         yield ValidationError(WHY)
 
 
-TYPES = {"integer": lambda _, value: is_whole(value), "number": lambda _, value: is_number(value)}
-KEYWORDS = {"pattern": _matches, "format": _format}
+def _is_integer_of_schema(checker: object, value: object) -> bool:
+    return is_whole(value)
+
+
+def _is_number_of_schema(checker: object, value: object) -> bool:
+    return is_number(value)
+
+
 Validator = extend(
     Draft202012Validator,
-    KEYWORDS,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES),
+    {"pattern": _check_pattern, "format": _check_format},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer_of_schema, "number": _is_number_of_schema}
+    ),
 )
 
 
 @cache
 def load_schema(name: str) -> dict:
     """A schema of workflow/schemas, including the shared definitions."""
-    own, shared = (read_yaml(SCHEMAS / f"{part}.schema.yaml") for part in (name, "common"))
-    return {**own, "$defs": shared["$defs"]}
+    schema = read_yaml(SCHEMAS / f"{name}.schema.yaml")
+    common = read_yaml(SCHEMAS / "common.schema.yaml")
+    return {**schema, "$defs": common["$defs"]}
 
 
-def validated(value: object, schema_name: str, where: str) -> dict:
-    """Validate a parsed file with a schema of workflow/schemas, for example `config`, and return it with defaults filled in.
+def validated(content: object, schema_name: str, where: str) -> dict:
+    """Validate a parsed file, and return it with defaults filled in.
+
+    Args:
+        schema_name: a schema of workflow/schemas, for example `config`.
+        where: the file, for messages.
 
     Raises:
         UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
     """
     schema = load_schema(schema_name)
-    filled = _filled(value, schema)
-    if errors := sorted(
-        Validator(schema).iter_errors(filled), key=lambda error: list(map(str, error.path))
-    ):
+    filled = _filled(content, schema)
+    errors = sorted(Validator(schema).iter_errors(filled), key=_path_of_error)
+    if errors:
         raise UserError(f"{where}: {_sentence(errors[0])}")
     return filled
 
 
+def _path_of_error(error: ValidationError) -> list[str]:
+    """Keys from the top of a file down to the value that is wrong."""
+    return [str(key) for key in error.path]
+
+
 def _filled(value: object, schema: dict) -> object:
-    """Fill in defaults, and convert texts to numbers and booleans: `--config seeds='[0,1]'` gives a list of strings."""
+    """Fill in defaults, and convert texts to numbers and booleans where the schema wants these.
+
+    `--config seeds='[0,1]'` gives a list of texts.
+    """
     if isinstance(value, str):
-        meant = {"true": True, "false": False}.get(value.lower(), number(value))
-        return (
-            meant
-            if meant is not None and not _valid(value, schema) and _valid(meant, schema)
-            else value
-        )
+        return _converted_text(value, schema)
     if isinstance(value, list):
-        return [_filled(item, schema.get("items", {})) for item in value]
+        schema_of_elements = schema.get("items", {})
+        return [_filled(element, schema_of_elements) for element in value]
     if not isinstance(value, dict):
         return value
-    known = schema.get("properties", {})
-    other = schema.get("additionalProperties") or {}
-    defaults = {
-        key: part["default"]
-        for key, part in known.items()
-        if key not in value and "default" in part
+    schema_of_key = schema.get("properties", {})
+    schema_of_unlisted_key = schema.get("additionalProperties") or {}
+    completed = dict(value)
+    for key, schema_of_value in schema_of_key.items():
+        if key not in value and "default" in schema_of_value:
+            completed[key] = schema_of_value["default"]
+    return {
+        key: _filled(entry, schema_of_key.get(key, schema_of_unlisted_key))
+        for key, entry in completed.items()
     }
-    return {key: _filled(item, known.get(key, other)) for key, item in (value | defaults).items()}
+
+
+def _converted_text(text: str, schema: dict) -> object:
+    """The number or boolean that a text states, if the schema allows that but not the text."""
+    booleans = {"true": True, "false": False}
+    converted = booleans.get(text.lower(), number(text))
+    if converted is None or _is_valid(text, schema) or not _is_valid(converted, schema):
+        return text
+    return converted
 
 
 def number(text: str) -> int | float | None:
     """Convert a text to a number; None if it is not a number."""
-    for kind in (int, float):
+    for number_type in (int, float):
         with contextlib.suppress(ValueError):
-            return kind(text)
+            return number_type(text)
     return None
 
 
-def _valid(value: object, schema: dict) -> bool:
+def _is_valid(value: object, schema: dict) -> bool:
     return "$ref" in schema or Validator(schema).is_valid(value)
 
 
 def _sentence(error: ValidationError) -> str:
-    place = ".".join(map(str, error.absolute_path))
-    inside = f" in '{place}'" if place else ""
+    """The sentence about an error: the key, its value, what is wrong, what is allowed."""
+    key_path = ".".join(map(str, error.absolute_path))
+    inside = f" in '{key_path}'" if key_path else ""
     shown = show(error.instance)
-    why = error.message.replace(repr(error.instance), "it", 1)
-    meaning = f"; expected: {error.schema['description']}" if "description" in error.schema else ""
+    reason = error.message.replace(repr(error.instance), "it", 1)
+    meaning = ""
+    if "description" in error.schema:
+        meaning = f"; expected: {error.schema['description']}"
     if "propertyNames" in error.schema_path:
-        return f"{shown}{inside} is not a valid name ({why}){meaning}."
+        return f"{shown}{inside} is not a valid name ({reason}){meaning}."
     if error.validator == "additionalProperties":
         allowed = list(error.schema.get("properties", {}))
-        key = next(key for key in error.instance if key not in allowed)
-        return f"unknown key {show(key)}{inside}{nearest(key, allowed)}; allowed are {', '.join(sorted(allowed))}."
+        unknown_keys = [key for key in error.instance if key not in allowed]
+        return (
+            f"unknown key {show(unknown_keys[0])}{inside}{nearest(unknown_keys[0], allowed)}; "
+            f"allowed are {', '.join(sorted(allowed))}."
+        )
     if error.validator == "required":
-        key = next(key for key in error.validator_value if key not in error.instance)
-        return f"the key '{key}' is missing{inside}; add it."
+        missing_keys = [key for key in error.validator_value if key not in error.instance]
+        return f"the key '{missing_keys[0]}' is missing{inside}; add it."
     if error.validator == "oneOf":
-        keys = ", ".join(key for part in error.schema["oneOf"] for key in part["required"])
-        return f"give exactly one of the keys {keys}{inside}."
-    subject = f"'{place}' is" if place else "the file is"
-    return f"{subject} {shown}, which is not valid ({why}){meaning}."
+        keys = [key for choice in error.schema["oneOf"] for key in choice["required"]]
+        return f"give exactly one of the keys {', '.join(keys)}{inside}."
+    subject = f"'{key_path}' is" if key_path else "the file is"
+    return f"{subject} {shown}, which is not valid ({reason}){meaning}."
 
 
 def known_name(
-    name: object, known: Iterable[str], kind: str, where: str, listed_as: str = "known"
+    name: object, known_names: Iterable[str], kind: str, where: str, listed_as: str = "known"
 ) -> str:
-    """Return the name if it is known; otherwise raise a UserError that lists the known names."""
-    known = list(known)
-    if name not in known:
-        names = ", ".join(sorted(known)) or "none"
+    """Return a name if it is known.
+
+    Args:
+        name: the name that a user wrote.
+        kind: what the names are of, such as `method`, for the message.
+        where: file and key of the name.
+        listed_as: word before the list of names in the message.
+
+    Raises:
+        UserError: The name is unknown; the message lists those that are known.
+    """
+    known_names = list(known_names)
+    if name not in known_names:
+        listed_names = ", ".join(sorted(known_names)) or "none"
         raise UserError(
-            f"{where}: unknown {kind} {show(name)}{nearest(name, known)}; {listed_as} are {names}."
+            f"{where}: unknown {kind} {show(name)}{nearest(name, known_names)}; "
+            f"{listed_as} are {listed_names}."
         )
     return name
 
 
 def read_yaml(path: Path) -> object:
-    """Parse YAML; raise a UserError with file and line if it is unreadable, not valid YAML, or hostile."""
+    """Parse a YAML file.
+
+    Raises:
+        UserError: It is unreadable, not valid YAML, or hostile; the message has file and line.
+    """
     try:
-        _refuse_hostile(text := read_source(path))
+        text = read_source(path)
+        _refuse_hostile(text)
         return yaml.load(text, SAFE_LOADER) or {}
     # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not valid YAML: {' '.join(str(error).split())[:500]}; correct it."
-        ) from error
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(f"{path} is not valid YAML: {reason}; correct it.") from error
+
+
+@dataclass
+class _OpenCollection:
+    """A mapping or sequence of a YAML file whose end has not been read."""
+
+    start: yaml.CollectionStartEvent
+    nodes_before: int  # events, and values that aliases repeat, from the file's start to its own
+    # In a mapping keys and values take turns; scalars are their text, all others their event.
+    children: list[object] = field(default_factory=list)
 
 
 def _refuse_hostile(text: str) -> None:
-    """Refuse duplicate keys, and levels and aliases that would exhaust stack or memory; parsing alone is safe."""
-    sizes, begun, repeated = (
-        {},
-        [],
-        0,
-    )  # sizes by anchor; starts, places and parts of unfinished collections
-    for place, event in enumerate(yaml.parse(text, SAFE_LOADER)):
+    """Refuse duplicate keys, long numbers, and what would exhaust stack or memory.
+
+    What would exhaust these are many levels, and aliases that repeat much; parsing alone is safe.
+
+    Raises:
+        yaml.MarkedYAMLError: The text has one of these.
+    """
+    size_by_anchor: dict[str | None, float] = {}
+    open_collections: list[_OpenCollection] = []
+    repeated = 0
+    for n_events, event in enumerate(yaml.parse(text, SAFE_LOADER)):
         problem = None
-        if begun and isinstance(event, yaml.NodeEvent):
-            begun[-1][2].append(getattr(event, "value", event))
+        mark = event.start_mark
+        if open_collections and isinstance(event, yaml.NodeEvent):
+            open_collections[-1].children.append(getattr(event, "value", event))
         if isinstance(event, yaml.AliasEvent):
-            repeated += len(begun) * sizes.get(
-                event.anchor, 1
-            )  # by level, which also limits levels made by aliases
+            # Times the level, which also limits levels that are made by aliases.
+            repeated += len(open_collections) * size_by_anchor.get(event.anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):
-            begun.append((event, place + repeated, []))
-            sizes[event.anchor] = float("inf")  # an alias inside of it would never end
+            open_collections.append(_OpenCollection(event, n_events + repeated))
+            # An alias of a collection inside of itself would never end.
+            size_by_anchor[event.anchor] = float("inf")
         elif isinstance(event, yaml.CollectionEndEvent):
-            event, before, parts = begun.pop()
-            sizes[event.anchor] = place + repeated - before
-            keys = parts[::2] if isinstance(event, yaml.MappingStartEvent) else []
-            problem = next(
-                (f"the key '{key}' is given twice" for key, n in Counter(keys).items() if n > 1),
-                None,
-            )
+            collection = open_collections.pop()
+            size_by_anchor[collection.start.anchor] = n_events + repeated - collection.nodes_before
+            problem = _problem_with_keys(collection)
+            mark = collection.start.start_mark
         elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):
             problem = "a number of more than 1000 digits"
-        if len(begun) > DEEPEST or repeated > REPEATED:
+        if len(open_collections) > DEEPEST or repeated > REPEATED:
             problem = f"more than {DEEPEST} levels, or aliases that repeat too much"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _problem_with_keys(collection: _OpenCollection) -> str | None:
+    """A message about the first key that a mapping has twice; None if there is none."""
+    if not isinstance(collection.start, yaml.MappingStartEvent):
+        return None
+    keys = collection.children[::2]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            return f"the key '{key}' is given twice"
+    return None
 
 
 def read_source(path: Path) -> str:

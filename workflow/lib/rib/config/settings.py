@@ -1,8 +1,12 @@
-"""Settings of methods and layouts: names and types, read from signatures without importing the modules."""
+"""Settings of methods and layouts: names and types, read from signatures.
+
+The modules are parsed but not imported, since importing them would import torch.
+"""
 
 import ast
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,88 +29,128 @@ class Setting(NamedTuple):
     required: bool
     default: object
 
-    def is_sweep(self, value: object) -> bool:
-        """Whether a value is a list of values to sweep over; a setting that is itself a list is swept by lists."""
-        return isinstance(value, list) and (
-            not self.annotation.startswith("list") or isinstance(value[0], list)
-        )
+    def is_sweep(self, entry: object) -> bool:
+        """Whether an entry lists several values of the setting, over which it is swept.
+
+        A setting that is itself a list is swept by a list of lists.
+        """
+        if not isinstance(entry, list):
+            return False
+        if self.annotation.startswith("list"):
+            return isinstance(entry[0], list)
+        return True
 
 
-# Settings of every method that trains, in addition to its algorithm's: the recipe, and how long it trains.
-RECIPE, LENGTH = "recipe", ("epochs", "steps")
-TRAINING = {RECIPE: Setting("str", True, None), **dict.fromkeys(LENGTH, Setting("int", True, None))}
+# Settings of every method that trains, in addition to its algorithm's: its schedule, which users
+# call recipe, and how long it trains.
+SCHEDULE = "recipe"
+LENGTH = ("epochs", "steps")
+TRAINING = {
+    SCHEDULE: Setting("str", True, None),
+    "epochs": Setting("int", True, None),
+    "steps": Setting("int", True, None),
+}
 
 
 def check_settings(
     settings: Mapping,
-    known: Mapping[str, Setting],
+    known_settings: Mapping[str, Setting],
     where: str,
     complete: bool = True,
     sweeps: bool = True,
-    later: Collection[str] = (),
+    may_lack: Collection[str] = (),
 ) -> dict:
     """Settings checked against the keyword arguments of an algorithm or layout.
 
-    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted. Raises a UserError if a setting is
-    unknown or missing, or a value does not have the annotated type.
+    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
 
     Args:
+        known_settings: the keyword arguments, by name.
+        where: file and entry, for messages.
         complete: whether to require settings without defaults and to fill in defaults.
         sweeps: whether a list of values is allowed as a sweep.
-        later: settings without defaults that may still be missing.
+        may_lack: settings without defaults that may still be missing.
+
+    Raises:
+        UserError: A setting is unknown or missing, or does not have the annotated type.
     """
-    for key in settings:
-        known_name(key, known, "setting", where, "allowed")
-    given = dict(settings)
-    for key in sorted(known.keys() - settings.keys()) if complete else ():
-        if not known[key].required:
-            given[key] = known[key].default
-        elif key not in later:
-            raise UserError(f"{where}: the setting '{key}' is missing; add it.")
-    return {
-        key: _checked(value, known[key], f"{where}: the setting '{key}'", sweeps)
-        for key, value in given.items()
-    }
+    for name in settings:
+        known_name(name, known_settings, "setting", where, "allowed")
+    to_check = dict(settings)
+    if complete:
+        for name in sorted(known_settings.keys() - settings.keys()):
+            if not known_settings[name].required:
+                to_check[name] = known_settings[name].default
+            elif name not in may_lack:
+                raise UserError(f"{where}: the setting '{name}' is missing; add it.")
+    checked_settings = {}
+    for name, entry in to_check.items():
+        subject = f"{where}: the setting '{name}'"
+        checked_settings[name] = _checked_entry(entry, known_settings[name], subject, sweeps)
+    return checked_settings
 
 
-def _checked(value: object, setting: Setting, where: str, sweeps: bool) -> object:
-    """Check the value of a setting, or each value of a sweep."""
-    if value == []:
-        raise UserError(f"{where} is an empty list; give a value, or several for a sweep.")
-    if sweeps and setting.is_sweep(value):
-        return [_checked_value(item, setting.annotation, where) for item in value]
-    return _checked_value(value, setting.annotation, where)
+def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) -> object:
+    """Check the entry of a setting: one value or, if allowed, each value of a sweep."""
+    if entry == []:
+        raise UserError(f"{subject} is an empty list; give a value, or several for a sweep.")
+    if sweeps and setting.is_sweep(entry):
+        return [_checked_value(value, setting.annotation, subject) for value in entry]
+    return _checked_value(entry, setting.annotation, subject)
 
 
-def _checked_value(value: object, annotation: str, where: str) -> object:
-    """Check a value, converting text to a number if the annotation is numeric."""
-    kind = annotation.partition("[")[0]
-    if kind == "list":
-        if not isinstance(value, list) or not value:
-            raise UserError(f"{where} is {show(value)}; give a list.")
-        return [
-            _checked_value(item, annotation[len("list[") : -1] or "scalar", where) for item in value
-        ]
-    found = number(value) if isinstance(value, str) and kind in ("float", "int", *RANGES) else value
-    wanted = (
-        misfit(annotation, found)
-        if kind == "Literal" or is_number(found)
-        else RANGES.get(kind, ("",))[0]
-    )
-    types = {
-        "float": ("a number", is_number(found)),
-        "int": ("a whole number", is_whole(found)),
-        **dict.fromkeys(("Literal", *RANGES), (wanted, not wanted)),
-        "str": ("text, if necessary in quotes", isinstance(value, str)),
-        "bool": ("true or false", isinstance(value, bool)),
-        "scalar": ("text or a number", isinstance(value, str | bool) or is_number(value)),
-        "dict": ("a value for each key", isinstance(value, dict) and _is_json(value)),
-    }
-    other = ("text, numbers, or lists and mappings of these", _is_json(value))
-    expected, fits = types.get(kind, other)
-    if not fits:
-        raise UserError(f"{where} is {show(value)}; give {expected}.")
-    return found
+def _checked_value(value: object, annotation: str, subject: str) -> object:
+    """Check a value of a setting, converting text to a number if the annotation is numeric."""
+    type_name = _type_name(annotation)
+    if type_name == "list":
+        return _checked_list(value, annotation, subject)
+    converted = value
+    if isinstance(value, str) and type_name in ("float", "int", *RANGES):
+        converted = number(value)
+    expectation = _unmet_expectation(converted, annotation)
+    if expectation is not None:
+        raise UserError(f"{subject} is {show(value)}; give {expectation}.")
+    return converted
+
+
+def _checked_list(value: object, annotation: str, subject: str) -> list:
+    """Check a value of a setting that is a list, and each element of it."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{subject} is {show(value)}; give a list.")
+    annotation_of_element = annotation[len("list[") : -1] or "scalar"
+    return [_checked_value(element, annotation_of_element, subject) for element in value]
+
+
+def _type_name(annotation: str) -> str:
+    """The name of an annotated type without its parameters: `list` of `list[int]`."""
+    return annotation.partition("[")[0]
+
+
+def _unmet_expectation(value: object, annotation: str) -> str | None:
+    """Description of what to give instead of a value; None if it fits its annotation."""
+    type_name = _type_name(annotation)
+    if type_name == "Literal":
+        return misfit(annotation, value)
+    if type_name in RANGES:
+        if is_number(value):
+            return misfit(annotation, value)
+        return RANGES[type_name].description
+    value_type = TYPES.get(type_name, ANY_JSON)
+    if value_type.includes(value):
+        return None
+    return value_type.description
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | bool) or is_number(value)
 
 
 def _is_json(value: object) -> bool:
@@ -117,110 +161,185 @@ def _is_json(value: object) -> bool:
         return False
 
 
+def _is_json_mapping(value: object) -> bool:
+    return isinstance(value, dict) and _is_json(value)
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """The values that a type of settings includes."""
+
+    description: str  # for messages
+    includes: Callable[[object], bool]
+
+
+# Types by the name that annotations have for them; `scalar` is that of elements of a bare `list`.
+TYPES = {
+    "float": ValueType("a number", is_number),
+    "int": ValueType("a whole number", is_whole),
+    "str": ValueType("text, if necessary in quotes", _is_text),
+    "bool": ValueType("true or false", _is_boolean),
+    "scalar": ValueType("text or a number", _is_scalar),
+    "dict": ValueType("a value for each key", _is_json_mapping),
+}
+# Of all other annotations, and of arguments without one.
+ANY_JSON = ValueType("text, numbers, or lists and mappings of these", _is_json)
+
+
 @cache
 def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
-    """Form of an algorithm, and its settings, read from the source, since importing it would import torch.
+    """Form of an algorithm, and its settings, read from its source.
 
-    The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see rib.methods). Otherwise they
-    are the fields of the class decorated with `@algorithm` and FineTuning's, or the keyword-only arguments of its
-    constructor, whose `**common` are FineTuning's.
+    The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see
+    rib.methods). Otherwise they are the fields of the class decorated with `@algorithm` and
+    FineTuning's, or the keyword-only arguments of its constructor, whose `**common` are
+    FineTuning's.
+
+    Raises:
+        UserError: The file is not valid Python, or has neither such a class nor such a function.
     """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name in MERGES:
-            return node.name, _keywords(node, path)
-        if isinstance(node, ast.ClassDef) and "algorithm" in map(ast.unparse, node.decorator_list):
-            return EXTERNAL if path.stem == EXTERNAL else FINETUNE, _constructor_settings(
-                node, path
-            )
+            return node.name, _keyword_settings(node, path)
+        if isinstance(node, ast.ClassDef) and _is_decorated_as_algorithm(node):
+            form = EXTERNAL if path.stem == EXTERNAL else FINETUNE
+            return form, _constructor_settings(node, path)
     raise UserError(
         f"{path} has neither a class with @algorithm nor a function {', '.join(MERGES)}; add one."
     )
 
 
+def _is_decorated_as_algorithm(node: ast.ClassDef) -> bool:
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return "algorithm" in decorators
+
+
 def takes_fisher(path: Path) -> bool:
-    """Whether an algorithm's `merge` is given the Fisher information of its parents, on its `fisher_images`."""
+    """Whether an algorithm's function `merge` takes the Fisher information of its parents.
+
+    Raises:
+        UserError: It does, but has no setting `fisher_images`, the number of images for it.
+    """
     form, settings = algorithm_settings(path)
-    takes = form == MERGE and "fisher" in signature_of(path, MERGE)[0]
-    if takes and "fisher_images" not in settings:
+    if form != MERGE:
+        return False
+    positional_arguments, _ = signature_of(path, MERGE)
+    if "fisher" not in positional_arguments:
+        return False
+    if "fisher_images" not in settings:
         raise UserError(
-            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the number of images."
+            f"{path}: its merge takes Fisher information; add a keyword 'fisher_images', the "
+            "number of images."
         )
-    return takes
+    return True
 
 
 @cache
 def constant(path: Path, name: str, default: object) -> object:
-    """A literal that a module assigns to a name."""
-    found = {
-        ast.unparse(node.targets[0]): node.value
-        for node in _parsed(path).body
-        if isinstance(node, ast.Assign)
-    }
-    return ast.literal_eval(found[name]) if name in found else default
+    """The literal that a module assigns to a name, or the default if it assigns none."""
+    assigned = default
+    for node in _parsed(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            assigned = ast.literal_eval(node.value)
+    return assigned
 
 
 def _parsed(path: Path) -> ast.Module:
+    """Syntax tree of a module; raises a UserError if it is not valid Python."""
     try:
         return ast.parse(read_source(path))
-    except (SyntaxError, ValueError) as error:
-        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    except SyntaxError as error:
         raise UserError(
-            f"{path}{line} is not valid Python ({getattr(error, 'msg', error)}); correct it."
+            f"{path} line {error.lineno} is not valid Python ({error.msg}); correct it."
         ) from error
+    except ValueError as error:  # a null character
+        raise UserError(f"{path} is not valid Python ({error}); correct it.") from error
 
 
 def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
-    init = next(
-        (
-            part
-            for part in node.body
-            if isinstance(part, ast.FunctionDef) and part.name == "__init__"
-        ),
-        None,
-    )
-    own = _keywords(init, path) if init else _fields(node, path)
-    return own if init and init.args.kwarg is None else {**own, **_common_settings(), **own}
+    """Settings with which an algorithm's class is built, its own before those of FineTuning."""
+    constructor = _constructor_of(node)
+    if constructor is None:
+        settings = dict(_field_settings(node, path))
+        takes_common = True
+    else:
+        settings = dict(_keyword_settings(constructor, path))
+        takes_common = constructor.args.kwarg is not None
+    if takes_common:
+        for name, setting in _common_settings().items():
+            settings.setdefault(name, setting)
+    return settings
 
 
-def _fields(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
-    parts = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-    names = [ast.arg(part.target.id, part.annotation) for part in parts]
-    return _settings(names, [part.value for part in parts], path)
+def _constructor_of(node: ast.ClassDef) -> ast.FunctionDef | None:
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return statement
+    return None
+
+
+def _field_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
+    """Settings that are fields of a dataclass."""
+    fields = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
+    arguments = [ast.arg(field.target.id, field.annotation) for field in fields]
+    defaults = [field.value for field in fields]
+    return _settings_of_arguments(arguments, defaults, path)
 
 
 @cache
 def _common_settings() -> Mapping[str, Setting]:
     """Settings of FineTuning, shared by all methods that train weights."""
-    classes = (node for node in _parsed(BASE).body if isinstance(node, ast.ClassDef))
-    return _fields(next(node for node in classes if node.name == "FineTuning"), BASE)
+    for node in _parsed(BASE).body:
+        if isinstance(node, ast.ClassDef) and node.name == "FineTuning":
+            return _field_settings(node, BASE)
+    raise RuntimeError(f"{BASE} has no class FineTuning")
 
 
 @cache
 def signature_of(path: Path, function: str) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
-    """Positional and keyword-only arguments of a module's function; raise a UserError if there is none of this name."""
+    """Positional and keyword-only arguments of a module's function.
+
+    Raises:
+        UserError: The module has no function of this name.
+    """
     for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            defaults = [None] * (len(node.args.args) - len(node.args.defaults)) + node.args.defaults
-            return _settings(node.args.args, defaults, path), _keywords(node, path)
+            return _positional_settings(node, path), _keyword_settings(node, path)
     raise UserError(f"{path} has no function '{function}'; add it.")
 
 
-def _keywords(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
-    return _settings(function.args.kwonlyargs, function.args.kw_defaults, path)
+def _positional_settings(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
+    arguments = function.args.args
+    defaults = function.args.defaults  # of the last arguments
+    without_default = len(arguments) - len(defaults)
+    return _settings_of_arguments(arguments, [None] * without_default + defaults, path)
 
 
-def _settings(
+def _keyword_settings(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
+    return _settings_of_arguments(function.args.kwonlyargs, function.args.kw_defaults, path)
+
+
+def _settings_of_arguments(
     arguments: list[ast.arg], defaults: list[ast.expr | None], path: Path
 ) -> Mapping[str, Setting]:
-    found = {}
+    """Settings by name from arguments and their defaults, None for arguments without one.
+
+    Raises:
+        UserError: A default is not a literal.
+    """
+    settings = {}
     for argument, default in zip(arguments, defaults, strict=True):
-        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
-        try:
-            value = None if default is None else ast.literal_eval(default)
-        except ValueError as error:
-            raise UserError(
-                f"{path} line {default.lineno}: the default of '{argument.arg}' is not a literal; write one, so that "
-                "it can be recorded."
-            ) from error
-        found[argument.arg] = Setting(annotation, default is None, value)
-    return found
+        annotation = ""
+        if argument.annotation:
+            annotation = ast.unparse(argument.annotation)
+        literal = None
+        if default is not None:
+            try:
+                literal = ast.literal_eval(default)
+            except ValueError as error:
+                raise UserError(
+                    f"{path} line {default.lineno}: the default of '{argument.arg}' is not a "
+                    "literal; write one, so that it can be recorded."
+                ) from error
+        settings[argument.arg] = Setting(annotation, default is None, literal)
+    return settings

@@ -1,10 +1,14 @@
-"""Methods of a run with resolved settings; each combination of recipe and swept values is a variant."""
+"""Methods of a run with resolved settings.
+
+A method has a variant for each schedule of its training (`recipes` of config and catalogue) and
+each combination of swept settings.
+"""
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from rib.base.errors import UserError
@@ -13,209 +17,335 @@ from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
 from rib.config.run import VARIANTS
 from rib.config.schema import known_name
-from rib.config.settings import LENGTH, RECIPE, check_settings
+from rib.config.settings import LENGTH, SCHEDULE, Setting, check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-Shown = dict[str, object]  # values in a variant's name
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with one schedule and one value of each setting."""
+
+    method: Method
+    # The settings in its name, the schedule among them if it is in the name: swept ones and those
+    # of its parents.
+    settings_in_name: dict[str, object]
 
 
 def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Method]:
-    """Methods by name, with the settings of entry, family and config; one per recipe and combination of swept values.
+    """Variants of methods, by the variants' names, with settings of entry, family and config.
 
-    A merge, or a method that starts from another one, has a variant for each variant of its parents that have the same
-    recipe; a merge over variants has one for each recipe. The family's first recipe is not part of names. Raises a
-    UserError if a name is unknown, a method has no learning rate, or a swept value cannot be part of a name.
+    A merge, or a method that starts from another one, has a variant for each variant of its parents
+    that have the same schedule; a merge over variants has one for each schedule. The family's first
+    schedule is not part of names.
+
+    Raises:
+        UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part
+            of a name.
     """
     resolved = {}
-    for variant, _ in itertools.chain.from_iterable(map(variants.of, names)):
-        if variant.name in resolved or not VARIANT.fullmatch(variant.name):
-            raise UserError(
-                f"the swept method '{variant.name[:200]}' does not have a unique name that is valid in paths; "
-                "sweep over numbers or short words, and list each value once."
-            )
-        resolved[variant.name] = variant
+    for name in names:
+        for variant in variants.of(name):
+            method = variant.method
+            if method.name in resolved or not VARIANT.fullmatch(method.name):
+                raise UserError(
+                    f"the swept method '{method.name[:200]}' does not have a unique name that is "
+                    "valid in paths; sweep over numbers or short words, and list each value once."
+                )
+            resolved[method.name] = method
     return resolved
 
 
 class Variants:
-    """Variants of each method, in the order of recipes and swept values."""
+    """Variants of each method, in the order of schedules and swept values.
 
-    def __init__(self, recipes: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
-        self.recipes, self.family, self.catalog = recipes, family, catalog
+    Args:
+        schedules: names of the schedules that config or family choose for all methods.
+
+    Raises:
+        UserError: A setting of family or config is not one of its method, or is of another type.
+    """
+
+    def __init__(self, schedules: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
+        self.schedules = schedules
+        self.family = family
+        self.catalog = catalog
         where = f"families/{family.name}.yaml"
         self.can_fit = [
             known_name(name, catalog.methods, "method", f"{where}, can_fit")
             for name in family.can_fit
         ]
-        self.of_family = self._checked(f"{where}, method_settings", family.method_settings)
-        self.by_recipe = {
-            known_name(recipe, catalog.recipes, RECIPE, f"{where}, recipes"): self._checked(
-                f"{where}, recipes, {recipe}", own, without=[RECIPE]
-            )
-            for recipe, own in family.recipes.items()
-        }
-        self.of_config = self._checked("config, method_settings", config["method_settings"])
-        self.by_default = config["recipes"] == "default"
-        self.length = {
-            key: config["training"][key] for key in LENGTH if config["training"][key] != "default"
-        }
-        self.of = cache(self._of)  # every variant of a merge needs those of its parents
-
-    def _checked(
-        self, where: str, methods: Mapping[str, dict], without: Collection[str] = ()
-    ) -> dict[str, dict]:
-        found = {}
-        for name, own in methods.items():
-            method = self.catalog.methods[known_name(name, self.catalog.methods, "method", where)]
-            known = {
-                key: kind
-                for key, kind in self.catalog.settings_of(method).items()
-                if key not in without
-            }
-            found[name] = check_settings(own, known, f"{where}, {name}", complete=False)
-        return found
-
-    def _of(self, name: str) -> list[tuple[Method, Shown]]:
-        """Variants of a method, each with the recipe and the swept values in its name, own and those of its parents."""
-        method = self.catalog.methods[name]
-        recipes = self.recipes_of(method) if method.trains else [None]
-        found = [variant for recipe in recipes for variant in self._trained_with(method, recipe)]
-        if not found:
-            raise UserError(
-                f"config, recipes: no recipe is that of all parents of '{name}'; give them the same one."
-            )
-        return found
-
-    def swept(self, name: str) -> bool:
-        """Whether a method has several variants with one recipe."""
-        return max(Counter(variant.recipe for variant, _ in self.of(name)).values()) > 1
-
-    def recipes_of(self, method: Method) -> list[str]:
-        """Recipes of a method that trains; `recipes` of config overrides what the family gives the method."""
-        of_family = self.of_family.get(method.name, {}) if self.by_default else {}
-        chosen = (method.settings | of_family | self.of_config.get(method.name, {})).get(
-            RECIPE, self.recipes
+        # Settings by method's name; of the second by schedule, too.
+        self.settings_of_family = self._checked_settings(
+            f"{where}, method_settings", family.method_settings
         )
-        return [
-            known_name(name, self.catalog.recipes, RECIPE, f"method {method.name}")
-            for name in as_list(chosen)
-        ]
+        self.settings_of_schedule = self._settings_of_schedules(where)
+        self.settings_of_config = self._checked_settings(
+            "config, method_settings", config["method_settings"]
+        )
+        self.default_schedules = config["recipes"] == "default"
+        self.length = {}  # epochs or steps, if config states them for all methods
+        for key in LENGTH:
+            if config["training"][key] != "default":
+                self.length[key] = config["training"][key]
+        self.of = cache(self._variants_of)  # every variant of a merge needs those of its parents
 
-    def settings(self, method: Method, recipe: str | None) -> dict:
-        """Settings of a method trained with a recipe; a layer that gives epochs or steps replaces both.
+    def _settings_of_schedules(self, where: str) -> dict[str, dict[str, dict]]:
+        """What the family's `recipes` say: settings of methods, by schedule and method."""
+        settings_of_schedules = {}
+        for schedule, settings_of_methods in self.family.recipes.items():
+            known_name(schedule, self.catalog.recipes, "recipe", f"{where}, recipes")
+            settings_of_schedules[schedule] = self._checked_settings(
+                f"{where}, recipes, {schedule}", settings_of_methods, allow_schedule=False
+            )
+        return settings_of_schedules
+
+    def _checked_settings(
+        self, where: str, settings_of_methods: Mapping[str, dict], allow_schedule: bool = True
+    ) -> dict[str, dict]:
+        """Settings by method, checked; `allow_schedule` tells whether they may name schedules."""
+        checked = {}
+        for name, settings in settings_of_methods.items():
+            known_name(name, self.catalog.methods, "method", where)
+            known_settings = dict(self.catalog.settings_of(self.catalog.methods[name]))
+            if not allow_schedule:
+                known_settings.pop(SCHEDULE, None)
+            checked[name] = check_settings(
+                settings, known_settings, f"{where}, {name}", complete=False
+            )
+        return checked
+
+    def _variants_of(self, name: str) -> list[Variant]:
+        """Variants of the method with a name in the catalogue."""
+        method = self.catalog.methods[name]
+        schedules = self.schedules_of(method) if method.trains else [None]
+        variants = []
+        for schedule in schedules:
+            variants.extend(self._variants_with_schedule(method, schedule))
+        if not variants:
+            raise UserError(
+                f"config, recipes: no recipe is that of all parents of '{name}'; give them the "
+                "same one."
+            )
+        return variants
+
+    def is_swept(self, name: str) -> bool:
+        """Whether a method has several variants with one schedule."""
+        variants_with = Counter(variant.method.schedule for variant in self.of(name))
+        return max(variants_with.values()) > 1
+
+    def schedules_of(self, method: Method) -> list[str]:
+        """Schedules of a method that trains.
+
+        `recipes` of config overrides what the family gives the method.
+        """
+        settings = dict(method.settings)
+        if self.default_schedules:
+            settings |= self.settings_of_family.get(method.name, {})
+        settings |= self.settings_of_config.get(method.name, {})
+        schedules = as_list(settings.get(SCHEDULE, self.schedules))
+        for schedule in schedules:
+            known_name(schedule, self.catalog.recipes, "recipe", f"method {method.name}")
+        return schedules
+
+    def settings(self, method: Method, schedule: str | None) -> dict:
+        """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
+
+        A layer that gives epochs or steps replaces both of those before.
 
         Raises:
-            UserError: There is no learning rate, or a layer gives both.
+            UserError: There is no learning rate, or a layer gives both epochs and steps.
         """
-        name, family = method.name, f"families/{self.family.name}.yaml"
-        layers = {
-            f"methods.yaml, {name}": method.settings,
-            f"{family}, method_settings, {name}": self.of_family.get(name, {}),
-            f"methods.yaml, {name}, recipes, {recipe}": method.recipes.get(recipe, {}),
-            f"{family}, recipes, {recipe}, {name}": self.by_recipe.get(recipe, {}).get(name, {}),
-            "config, training": self.length if recipe else {},
-            f"config, method_settings, {name}": self.of_config.get(name, {}),
-        }
-        merged = {"epochs": self.family.defaults["epochs"]} if recipe else {}
-        for where, layer in layers.items():
-            given = [key for key in LENGTH if recipe and key in layer]
-            if len(given) == len(LENGTH):
-                raise UserError(
-                    f"{where}: {' and '.join(LENGTH)} are both given; give one of them."
-                )
-            merged = {
-                key: value for key, value in merged.items() if not given or key not in LENGTH
-            } | layer
-        if recipe and "lr" in self.catalog.settings_of(method) and "lr" not in merged:
+        settings = {}
+        if schedule:
+            settings["epochs"] = self.family.defaults["epochs"]
+        for where, layer in self._layers_of_settings(method, schedule).items():
+            if schedule:
+                lengths_in_layer = [key for key in LENGTH if key in layer]
+                if len(lengths_in_layer) == len(LENGTH):
+                    raise UserError(
+                        f"{where}: {' and '.join(LENGTH)} are both given; give one of them."
+                    )
+                if lengths_in_layer:
+                    for key in LENGTH:
+                        settings.pop(key, None)
+            settings |= layer
+        needs_rate = schedule is not None and "lr" in self.catalog.settings_of(method)
+        if needs_rate and "lr" not in settings:
             raise UserError(
-                f"config, recipes: '{name}' has no learning rate for recipe '{recipe}' in family {self.family.name}; "
-                "add lr to the recipes of the method's or the family's entry, or to method_settings."
+                f"config, recipes: '{method.name}' has no learning rate for recipe '{schedule}' in "
+                f"family {self.family.name}; add lr to the recipes of the method's or the family's "
+                "entry, or to method_settings."
             )
-        return merged
+        return settings
 
-    def _trained_with(self, method: Method, recipe: str | None) -> Iterable[tuple[Method, Shown]]:
-        """Variants of a method with one recipe; None for a merge, which has that of its parents."""
-        given = self.settings(method, recipe)
-        settings = {
-            key: given[key] for key in sorted(given, key="lr".__ne__) if key != RECIPE
-        }  # lr first in names
-        known = self.catalog.settings_of(method)
-        swept = {key: values for key, values in settings.items() if known[key].is_sweep(values)}
-        usual = method.settings.get(RECIPE, self.family.defaults["recipes"][0])
-        named = {RECIPE: recipe} if recipe and recipe != usual else {}
-        for values, of_parents in itertools.product(
-            itertools.product(*swept.values()), self._parents(method)
-        ):
-            shared = {parent.recipe for parent, _ in of_parents if parent.recipe} | (
-                {recipe} if recipe else set()
-            )
-            # Weights that were trained elsewhere have no recipe, but a merge has parents.
-            if len(shared) <= 1 and (method.form not in MERGES or of_parents):
-                own = dict(zip(swept, values, strict=True))
-                inherited = [(parent.base, values) for parent, values in of_parents]
-                shown = _shown(named | own, inherited)
-                parents = tuple(parent.name for parent, _ in of_parents)
-                yield (
-                    self._variant(method, next(iter(shared), None), settings | own, shown, parents),
-                    shown,
-                )
+    def _layers_of_settings(self, method: Method, schedule: str | None) -> dict[str, dict]:
+        """Settings by the place that states them; later ones override earlier ones."""
+        name = method.name
+        family_file = f"families/{self.family.name}.yaml"
+        settings_with_schedule = self.settings_of_schedule.get(schedule, {})
+        return {
+            f"methods.yaml, {name}": method.settings,
+            f"{family_file}, method_settings, {name}": self.settings_of_family.get(name, {}),
+            f"methods.yaml, {name}, recipes, {schedule}": method.recipes.get(schedule, {}),
+            f"{family_file}, recipes, {schedule}, {name}": settings_with_schedule.get(name, {}),
+            "config, training": self.length if schedule else {},
+            f"config, method_settings, {name}": self.settings_of_config.get(name, {}),
+        }
 
-    def _parents(self, method: Method) -> Iterable[Sequence[tuple[Method, Shown]]]:
-        """Combinations of the parents' variants; of a merge over variants all with one recipe, if one of them is swept."""
-        every = list(map(self.of, method.parents))
-        if method.over != VARIANTS:
-            yield from itertools.product(*every)
-            return
-        named = [
-            [(v, {key: shown[key] for key in shown if key == RECIPE}) for v, shown in own]
-            for own in every
-        ]
-        for recipe in dict.fromkeys(variant.recipe for own in every for variant, _ in own):
-            found = [[pair for pair in own if pair[0].recipe in (recipe, None)] for own in named]
-            if all(found) and max(map(len, found)) > 1:
-                yield list(itertools.chain.from_iterable(found))
-
-    def _variant(
-        self, method: Method, recipe: str | None, settings: dict, shown: Shown, parents: tuple
-    ) -> Method:
-        length = {key: settings.pop(key) for key in LENGTH if method.trains and key in settings}
-        for key, value in length.items():
-            if value < 1:
-                raise UserError(
-                    f"method '{method.name}': {key} is {value}; give a whole number from 1."
-                )
-        labels = (
-            self.catalog.recipes[v].label if key == RECIPE else f"{key} {v}"
-            for key, v in shown.items()
+    def _variants_with_schedule(self, method: Method, schedule: str | None) -> Iterator[Variant]:
+        """Variants of a method with one schedule; None for a merge, which has its parents'."""
+        settings = _with_learning_rate_first(self.settings(method, schedule))
+        settings.pop(SCHEDULE, None)
+        swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
+        default_schedule = method.settings.get(SCHEDULE, self.family.defaults["recipes"][0])
+        schedule_in_name = {}
+        if schedule and schedule != default_schedule:
+            schedule_in_name[SCHEDULE] = schedule
+        combinations = itertools.product(
+            itertools.product(*swept_settings.values()), self._combinations_of_parents(method)
         )
+        for swept_values, parents in combinations:
+            schedules = {parent.method.schedule for parent in parents} | {schedule}
+            schedules.discard(None)  # of merges, and of weights that were trained elsewhere
+            differs_from_parents = len(schedules) > 1
+            merges_nothing = method.form in MERGES and not parents
+            if differs_from_parents or merges_nothing:
+                continue
+            chosen = dict(zip(swept_settings, swept_values, strict=True))
+            settings_in_name = _settings_in_name(schedule_in_name | chosen, parents)
+            variant = replace(
+                method,
+                settings=settings | chosen,
+                schedule=schedules.pop() if schedules else None,
+                parents=tuple(parent.method.name for parent in parents),
+            )
+            yield Variant(self._named(variant, settings_in_name), settings_in_name)
+
+    def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
+        """What the variants of a method may have as parents: a variant of each of its parents.
+
+        A merge over variants has all variants of its parents that have one schedule, if at least
+        one of its parents is swept. Of these variants only the schedule is part of names.
+        """
+        variants_of_each_parent = [self.of(parent) for parent in method.parents]
+        if method.over != VARIANTS:
+            yield from itertools.product(*variants_of_each_parent)
+            return
+        for schedule in _schedules_in(variants_of_each_parent):
+            with_schedule_of_each_parent = [
+                _variants_trained_with(schedule, variants) for variants in variants_of_each_parent
+            ]
+            is_sweep = any(len(variants) > 1 for variants in with_schedule_of_each_parent)
+            if all(with_schedule_of_each_parent) and is_sweep:
+                variants_of_all_parents = itertools.chain(*with_schedule_of_each_parent)
+                yield [_with_only_schedule_in_name(variant) for variant in variants_of_all_parents]
+
+    def _named(self, method: Method, settings_in_name: Mapping[str, object]) -> Method:
+        """A variant with its name, its label and its length, which is no setting of the algorithm.
+
+        Args:
+            method: the variant, with the name and label of its entry.
+            settings_in_name: settings that are part of the variant's name.
+        """
+        settings = dict(method.settings)
+        length = {}
+        if method.trains:
+            for key in LENGTH:
+                if key in settings:
+                    length[key] = settings.pop(key)
+        for key, amount in length.items():
+            if amount < 1:
+                raise UserError(
+                    f"method '{method.name}': {key} is {amount}; give a whole number from 1."
+                )
+        name = method.name
+        label = method.label
+        for key, setting in settings_in_name.items():
+            if key == SCHEDULE:
+                name += f"-{in_path(setting)}"
+                label += f", {self.catalog.recipes[setting].label}"
+            else:
+                name += f"-{key}{in_path(setting)}"
+                label += f", {key} {setting}"
         return replace(
             method,
-            name=method.name
-            + "".join(f"-{'' if key == RECIPE else key}{in_path(v)}" for key, v in shown.items()),
-            label=", ".join([method.label, *labels]),
+            name=name,
+            label=label,
             settings=settings,
-            parents=parents,
             base=method.name,
-            recipe=recipe,
             can_fit=method.can_fit or method.name in self.can_fit,
             length=length,
         )
 
 
-def _shown(own: Shown, inherited: Sequence[tuple[str, Shown]]) -> Shown:
-    """Values in a name: a method's own and its parents'; a parent's name is a prefix if several have the setting.
+def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings in the order that they have in names."""
+    ordered = {}
+    if "lr" in settings:
+        ordered["lr"] = settings["lr"]
+    ordered.update(settings)
+    return ordered
 
-    A recipe is that of all of them, and is shown once.
+
+def _swept_settings(
+    settings: Mapping[str, object], known_settings: Mapping[str, Setting]
+) -> dict[str, list]:
+    """Lists of swept values by setting, of those settings that are swept."""
+    swept_settings = {}
+    for key, setting in settings.items():
+        if known_settings[key].is_sweep(setting):
+            swept_settings[key] = setting
+    return swept_settings
+
+
+def _schedules_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
+    """Schedules of variants, each once, in their order."""
+    schedules = []
+    for variants in variants_of_each_parent:
+        schedules.extend(variant.method.schedule for variant in variants)
+    return list(dict.fromkeys(schedules))
+
+
+def _variants_trained_with(schedule: str | None, variants: Sequence[Variant]) -> list[Variant]:
+    """Those of some variants that have a schedule, and those that have none at all."""
+    return [variant for variant in variants if variant.method.schedule in (schedule, None)]
+
+
+def _with_only_schedule_in_name(variant: Variant) -> Variant:
+    """A variant whose swept settings are not part of the names of its merges."""
+    settings_in_name = {}
+    if SCHEDULE in variant.settings_in_name:
+        settings_in_name[SCHEDULE] = variant.settings_in_name[SCHEDULE]
+    return replace(variant, settings_in_name=settings_in_name)
+
+
+def _settings_in_name(
+    in_name_of_method: Mapping[str, object], parents: Sequence[Variant]
+) -> dict[str, object]:
+    """Settings in a variant's name: the method's and its parents'.
+
+    If several of them have a setting, a parent's name stands before it. The schedule is that of all
+    of them, and is in the name once.
     """
-    keys = Counter([*own, *(key for _, values in inherited for key in values if key != RECIPE)])
-    shown = dict(own)
-    for parent, values in inherited:
-        shown |= {
-            key if keys[key] <= 1 else f"{parent}_{key}": value for key, value in values.items()
-        }
-    return shown
+    uses = Counter(in_name_of_method.keys())
+    for parent in parents:
+        uses.update(key for key in parent.settings_in_name if key != SCHEDULE)
+    settings_in_name = dict(in_name_of_method)
+    for parent in parents:
+        for key, setting in parent.settings_in_name.items():
+            if uses[key] > 1:
+                settings_in_name[f"{parent.method.base}_{key}"] = setting
+            else:
+                settings_in_name[key] = setting
+    return settings_in_name
 
 
-def in_path(value: object) -> str:
-    """A value as written in paths; numbers have no exponent, which could contain a minus sign."""
-    return f"{value:.12f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+def in_path(setting: object) -> str:
+    """A setting as written in paths.
+
+    Numbers have no exponent, which could contain a minus sign.
+    """
+    if isinstance(setting, float):
+        return f"{setting:.12f}".rstrip("0").rstrip(".")
+    return str(setting)

@@ -1,4 +1,4 @@
-"""Values as people write them in config, catalogue and records: kinds of numbers, and how messages show them."""
+"""Values as people write them in config, catalogue and records, and as messages show them."""
 
 import difflib
 import sys
@@ -16,20 +16,22 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max
-    )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, too
 
 
 def show(value: object) -> str:
     """An invalid value as quoted in messages."""
     text = redacted(repr(value))
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    if len(text) > SHOWN:
+        return f"{text[:SHOWN]}..."
+    return text
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
+def nearest(name: object, known_names: Iterable[str]) -> str:
     """A clause with the most similar known name; empty if none is similar."""
-    close = difflib.get_close_matches(str(name)[:SHOWN], list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    similar_names = difflib.get_close_matches(str(name)[:SHOWN], list(known_names), n=1)
+    if not similar_names:
+        return ""
+    return f" (did you mean '{similar_names[0]}'?)"

@@ -1,1 +1,4 @@
-"""Running a job: private folder, messages, code digest and GPU lock. Results do not depend on this package."""
+"""Running a job: private folder, messages, code digest and GPU lock.
+
+Results do not depend on this package.
+"""

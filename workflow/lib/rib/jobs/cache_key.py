@@ -1,4 +1,7 @@
-"""Key under which the cache of the Python API keeps a result: a hash of all that the result is made with."""
+"""Key under which the cache of the Python API keeps a result.
+
+It is a hash of all that the result is made with.
+"""
 
 import hashlib
 import json
@@ -11,47 +14,48 @@ from rib.base.settings import Settings, to_params
 DIGITS = 16  # of the hash, in hex
 
 
-def cache_key(made_with: object, cache: Path) -> str:
+def cache_key(settings: object, cache: Path) -> str:
     """First 16 hex digits of the SHA-256 of settings, which differ if any of the settings do.
 
     Args:
-        made_with: None, booleans, numbers, texts, paths, settings of stages, and mappings (by
-            text), sequences and dataclasses of these.
+        settings: all that a result is made with. These are None, booleans, numbers, texts, paths,
+            settings of stages, and mappings (by text), sequences and dataclasses of these.
         cache: absolute path of the cache's folder. A path inside of it counts by where it is
             below the folder, so that a cache that was moved keeps its keys.
 
     Raises:
-        TypeError: a value is of another type, so that nothing tells whether two are equal.
+        TypeError: A setting is of another type, so that nothing tells whether two are equal.
     """
-    text = json.dumps(_plain(made_with, cache), sort_keys=True)
+    text = json.dumps(_as_json(settings, cache), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
-def _plain(value: object, cache: Path) -> object:
-    """A value as JSON; values that are not equal, or of other types, are different JSON.
+def _as_json(setting: object, cache: Path) -> object:
+    """A setting as JSON has it; settings that are not equal, or of other types, differ in it.
 
-    What JSON lacks is an object with the type's name as its only key, and mappings are, too.
+    A mapping, and what JSON does not have, such as a path, is an object that has one key: the name
+    of the type.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, PurePath):
-        if value.is_relative_to(cache):
-            return {"path in the cache": value.relative_to(cache).as_posix()}
-        return {"path": value.as_posix()}
-    if isinstance(value, Settings):
-        return {type(value).__qualname__: _plain(to_params(value), cache)}
-    if is_dataclass(value) and not isinstance(value, type):
-        content = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {type(value).__qualname__: _plain(content, cache)}
-    if isinstance(value, Mapping):
-        for key in value:
+    if setting is None or isinstance(setting, bool | int | float | str):
+        return setting
+    if isinstance(setting, PurePath):
+        if setting.is_relative_to(cache):
+            return {"path in the cache": setting.relative_to(cache).as_posix()}
+        return {"path": setting.as_posix()}
+    if isinstance(setting, Settings):
+        return {type(setting).__qualname__: _as_json(to_params(setting), cache)}
+    if is_dataclass(setting) and not isinstance(setting, type):
+        attributes = {field.name: getattr(setting, field.name) for field in fields(setting)}
+        return {type(setting).__qualname__: _as_json(attributes, cache)}
+    if isinstance(setting, Mapping):
+        for key in setting:
             if not isinstance(key, str):
                 raise TypeError(
                     f"a setting is named {key!r}; a text is needed in a key of the cache"
                 )
-        return {"mapping": {key: _plain(item, cache) for key, item in value.items()}}
-    if isinstance(value, list | tuple):
-        return [_plain(item, cache) for item in value]
+        return {"mapping": {key: _as_json(entry, cache) for key, entry in setting.items()}}
+    if isinstance(setting, list | tuple):
+        return [_as_json(element, cache) for element in setting]
     raise TypeError(
-        f"{value!r} is a {type(value).__name__}, which can't be part of a key of the cache"
+        f"{setting!r} is a {type(setting).__name__}, which can't be part of a key of the cache"
     )

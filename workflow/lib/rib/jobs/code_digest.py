@@ -1,140 +1,180 @@
-"""Digest of the source code that a result depends on, so that a change re-runs only the jobs that use it.
+"""Digest of the source code that a result depends on.
 
-Snakemake watches a rule's script but not the modules it imports. The settings of a job therefore contain a digest of
-its script and of every project module that the script imports, directly or indirectly. The digest ignores comments,
-docstrings, arguments of raised exceptions, log calls and the packages in `OUTSIDE`. From scripts/_run.py it includes
-only the functions that the script imports. Other modules beside a script that begin with `_` are included whole.
+Snakemake watches a rule's script but not the modules it imports. The settings of a job therefore
+contain a digest of its script and of every project module that the script imports, directly or
+indirectly, so that a change re-runs only the jobs that use it. The digest ignores comments,
+docstrings, arguments of raised exceptions, log calls and the packages in `OUTSIDE`. From
+scripts/_run.py it includes only the functions that the script imports. Other modules beside a
+script that begin with `_` are included whole.
 """
 
 import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 
 from rib.base.plugins import LIBRARY
 
 OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
 SHARED = "_run"  # module whose functions the scripts share
-Span = tuple[
-    int, int, int, int
-]  # start row, start column, end row, end column; rows count from 1, columns are bytes
+# A stretch of source: start row, start column, end row, end column. Rows count from 1, columns are
+# bytes from 0.
+Span = tuple[int, int, int, int]
+# A file and the functions of it to include; None: all.
+Unit = tuple[Path, frozenset[str] | None]
 
 
 @cache
 def essence(path: Path, names: frozenset[str] | None = None) -> str:
-    """The part of a Python file that affects results: all, or what the named functions use. Other files are not cut."""
+    """The part of a Python file that affects results; other files are not cut.
+
+    Args:
+        path: the file.
+        names: functions; what they do not use is left out. None: all is included.
+    """
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return source
-    text, tree = source.encode(), ast.parse(source)
-    lines = text.splitlines(
-        keepends=True
-    )  # str.splitlines would also split at form feeds, unlike ast
+    tree = ast.parse(source)
     # Text is cut by position because the format of an AST dump differs between Python versions.
-    spans = [*_comments(source, lines), *_for_people(tree)]
-    needed = set(_needed(tree, names))
-    spans += [_span(node) for node in tree.body if node not in needed]
-    starts = [0, *accumulate(map(len, lines))]
-    kept, end = b"", 0
-    for start, stop in sorted(
-        (starts[row - 1] + left, starts[last - 1] + right) for row, left, last, right in spans
-    ):
-        kept += text[end:start]  # nothing if the span is inside of the one before
-        end = max(end, stop)
-    return "\n".join(
-        line.rstrip() for line in (kept + text[end:]).decode().splitlines() if line.strip()
-    )
+    spans = [*_spans_of_comments(source), *_spans_for_people(tree)]
+    needed = set(_needed_statements(tree, names))
+    for statement in tree.body:
+        if statement not in needed:
+            spans.append(_span_of(statement))
+    lines = _without_spans(source.encode(), spans).decode().splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def _comments(source: str, lines: list[bytes]) -> Iterator[Span]:
+def _without_spans(source: bytes, spans: Iterable[Span]) -> bytes:
+    """Source without some stretches, which may overlap."""
+    start_of_row = [0]
+    for line in _rows(source):
+        start_of_row.append(start_of_row[-1] + len(line))
+    stretches = []
+    for first_row, first_column, last_row, last_column in spans:
+        start = start_of_row[first_row - 1] + first_column
+        end = start_of_row[last_row - 1] + last_column
+        stretches.append((start, end))
+    kept = b""
+    end_of_cut = 0
+    for start, end in sorted(stretches):
+        kept += source[end_of_cut:start]  # nothing if the stretch is inside of the one before
+        end_of_cut = max(end_of_cut, end)
+    return kept + source[end_of_cut:]
+
+
+def _rows(source: bytes) -> list[bytes]:
+    """Lines of source with their ends; str.splitlines would split at form feeds, unlike ast."""
+    return source.splitlines(keepends=True)
+
+
+def _spans_of_comments(source: str) -> Iterator[Span]:
+    """Comments, each up to the end of its line."""
+    rows = _rows(source.encode())
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:  # up to the end of its line
-            row = token.start[0]
-            end = len(lines[row - 1].rstrip(b"\n"))
+        if token.type == tokenize.COMMENT:
+            row, _ = token.start
+            end = len(rows[row - 1].rstrip(b"\n"))
             yield row, end - len(token.string.encode()), row, end
 
 
-def _for_people(tree: ast.Module) -> Iterator[Span]:
+def _spans_for_people(tree: ast.Module) -> Iterator[Span]:
     """Docstrings, arguments of raised exceptions, and log lines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
-                yield _span(node.body[0])
+                yield _span_of(node.body[0])
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            yield (*_span(node.exc.func)[2:], *_span(node.exc)[2:])
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            function = node.value.func
-            if isinstance(function, ast.Attribute) and getattr(function.value, "id", None) == "log":
-                yield _span(node)
+            _, _, last_row_of_name, last_column_of_name = _span_of(node.exc.func)
+            _, _, last_row, last_column = _span_of(node.exc)
+            yield last_row_of_name, last_column_of_name, last_row, last_column
+        elif isinstance(node, ast.Expr) and _is_log_call(node.value):
+            yield _span_of(node)
 
 
-def _span(node: ast.AST) -> Span:
+def _is_log_call(node: ast.expr) -> bool:
+    """Whether an expression calls a method of `log`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    logger = node.func.value
+    return isinstance(logger, ast.Name) and logger.id == "log"
+
+
+def _span_of(node: ast.AST) -> Span:
     """Position of a node, including its decorators."""
-    start = min([node, *getattr(node, "decorator_list", [])], key=lambda part: part.lineno)
-    return (
-        start.lineno,
-        0 if start is not node else node.col_offset,
-        node.end_lineno,
-        node.end_col_offset,
-    )
+    first_row = node.lineno
+    first_column = node.col_offset
+    for decorator in getattr(node, "decorator_list", []):
+        if decorator.lineno < first_row:
+            first_row = decorator.lineno
+            first_column = 0  # the sign @ is no part of the decorator
+    return first_row, first_column, node.end_lineno, node.end_col_offset
 
 
-def _needed(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
-    """Statements that define or import the given functions and everything they use, directly or indirectly."""
+def _needed_statements(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
+    """Statements of a module that define or import functions and everything that they use.
+
+    Args:
+        names: the functions; None: all statements are needed.
+    """
     if names is None:
         return tree.body
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    used, todo = set(), list(names)
-    while todo:
-        if (name := todo.pop()) not in used:
-            used.add(name)
-            if name in functions:
-                todo += [
-                    part.id for part in ast.walk(functions[name]) if isinstance(part, ast.Name)
-                ]
-    return [node for node in tree.body if used & _bound(node)]
+    used: set[str] = set()
+    to_follow = list(names)
+    while to_follow:
+        name = to_follow.pop()
+        if name in used:
+            continue
+        used.add(name)
+        if name in functions:
+            nodes = ast.walk(functions[name])
+            to_follow += [node.id for node in nodes if isinstance(node, ast.Name)]
+    return [statement for statement in tree.body if used & _bound_names(statement)]
 
 
-def _bound(node: ast.stmt) -> set[str]:
+def _bound_names(statement: ast.stmt) -> set[str]:
     """Names that a statement imports, assigns or defines."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    if isinstance(node, ast.Assign):
-        return {
-            part.id
-            for part in ast.walk(node)
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-        }
-    return {getattr(node, "name", "")}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        names = [alias.asname or alias.name for alias in statement.names]
+        return {name.split(".")[0] for name in names}  # `import a.b` binds a
+    if isinstance(statement, ast.Assign):
+        assigned = set()
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assigned.add(node.id)
+        return assigned
+    return {getattr(statement, "name", "")}
 
 
 @cache
-def imports(
-    path: Path, names: frozenset[str] | None = None
-) -> frozenset[tuple[Path, frozenset[str] | None]]:
-    """Project modules that a file imports, at any level, each with the functions to include (None: all)."""
+def imports(path: Path, names: frozenset[str] | None = None) -> frozenset[Unit]:
+    """Project modules that a file imports, at any level, each with the functions to include.
+
+    Args:
+        path: the file.
+        names: functions; only imports that they need are followed. None: all are.
+    """
     if path.suffix != ".py":
         return frozenset()
-    found: set[tuple[Path, frozenset[str] | None]] = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in (part for statement in _needed(tree, names) for part in ast.walk(statement)):
-        modules = []
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == SHARED:
-            found.add(
-                (path.with_name(f"{SHARED}.py"), frozenset(alias.name for alias in node.names))
-            )
-        elif isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
-            found.add((path.with_name(f"{node.module}.py"), None))
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        found.update((file, None) for module in modules for file in _module_files(module))
-    return frozenset(found)
+    units: set[Unit] = set()
+    for statement in _needed_statements(tree, names):
+        for node in ast.walk(statement):
+            if isinstance(node, ast.ImportFrom) and node.module == SHARED:
+                shared_functions = frozenset(alias.name for alias in node.names)
+                units.add((path.with_name(f"{SHARED}.py"), shared_functions))
+                continue
+            if isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
+                units.add((path.with_name(f"{node.module}.py"), None))
+                continue
+            for module in _imported_modules(node):
+                units.update((file, None) for file in _module_files(module))
+    return frozenset(units)
 
 
 def _is_beside(script: Path, module: str | None) -> bool:
@@ -144,33 +184,60 @@ def _is_beside(script: Path, module: str | None) -> bool:
     return script.with_name(f"{module}.py").is_file()
 
 
-def _module_files(name: str) -> list[Path]:
-    """Files that are executed on import of a dotted name; empty if results do not depend on it."""
-    root, *parts = name.split(".")
-    if root != LIBRARY.name or (parts and parts[0] in OUTSIDE):
+def _imported_modules(node: ast.AST) -> list[str]:
+    """Dotted names of modules that an import statement may import; empty for other statements.
+
+    What is imported from a module may be a module itself.
+    """
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def _module_files(dotted_name: str) -> list[Path]:
+    """Files that are executed on import of a module; empty if results do not depend on it."""
+    root, *names = dotted_name.split(".")
+    if root != LIBRARY.name or (names and names[0] in OUTSIDE):
         return []
-    folders = [LIBRARY.joinpath(*parts[:end]) / "__init__.py" for end in range(len(parts) + 1)]
-    return [
-        file for file in [*folders, LIBRARY.joinpath(*parts).with_suffix(".py")] if file.is_file()
-    ]
+    candidates = []
+    for depth in range(len(names) + 1):
+        candidates.append(LIBRARY.joinpath(*names[:depth]) / "__init__.py")
+    candidates.append(LIBRARY.joinpath(*names).with_suffix(".py"))
+    return [file for file in candidates if file.is_file()]
 
 
-def closure(*files: Path) -> list[tuple[Path, frozenset[str] | None]]:
-    """The files and all project modules they import, directly or indirectly, each with the functions to include."""
-    todo, seen = [(file.resolve(), None) for file in files], set()
-    while todo:
-        unit = todo.pop()
-        if unit not in seen:
-            seen.add(unit)
-            todo.extend(imports(*unit))
-    return sorted(seen, key=lambda unit: (unit[0], sorted(unit[1] or ())))
+def closure(*files: Path) -> list[Unit]:
+    """Files and all project modules that they import, directly or indirectly, sorted.
+
+    Each has the functions to include.
+    """
+    to_follow: list[Unit] = [(file.resolve(), None) for file in files]
+    units: set[Unit] = set()
+    while to_follow:
+        unit = to_follow.pop()
+        if unit not in units:
+            units.add(unit)
+            to_follow.extend(imports(*unit))
+    return sorted(units, key=_sort_key)
+
+
+def _sort_key(unit: Unit) -> tuple[Path, list[str]]:
+    file, names = unit
+    return file, sorted(names or ())
 
 
 @cache
 def digest(*files: Path) -> str:
-    """First 16 hex digits of the SHA-256 over the essences of the closure; independent of the project's location."""
+    """First 16 hex digits of the SHA-256 over the essences of the closure of files.
+
+    It does not depend on the project's location.
+    """
     total = hashlib.sha256()
     for file, names in closure(*files):
-        name = file.relative_to(LIBRARY).as_posix() if file.is_relative_to(LIBRARY) else file.name
+        name = file.name
+        if file.is_relative_to(LIBRARY):
+            name = file.relative_to(LIBRARY).as_posix()
         total.update(f"{name}\0{essence(file, names)}\0".encode())
     return total.hexdigest()[:16]

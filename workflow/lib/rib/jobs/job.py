@@ -20,10 +20,9 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
-from itertools import chain
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json, write_text
@@ -37,7 +36,11 @@ from rib.records.environment import surroundings
 
 WORK = Path("work")  # contains the private folders
 COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
-MARK = "job"  # file in a private folder that identifies its job: the log file, then the outputs, one per line
+# File in a private folder that identifies its job: the log file, then the outputs, one per line.
+MARK = "job"
+# Names of the outputs that state the hashes of the others. They are published after these.
+PROVENANCE = "provenance"
+MANIFEST = "manifest"
 
 
 @contextlib.contextmanager
@@ -54,12 +57,16 @@ def job(
     """Run the body of a job, then publish its outputs, their manifest and their provenance record.
 
     Args:
-        rule, name: the rule, and the job within the rule; for messages.
-        cfg: everything that the result depends on, except the inputs; must survive a JSON round trip unchanged.
-        outputs: paths of declared outputs by name. `manifest` and `provenance` are written here if declared.
+        rule: the rule, for messages and the record.
+        name: the job within the rule.
+        cfg: everything that the result depends on, except the inputs; must survive a JSON round
+            trip unchanged.
+        inputs: a path or several by name.
+        outputs: paths of declared outputs by name. `manifest` and `provenance` are written here if
+            declared.
         log_file: file for log lines, which also go to standard error.
-        resumes: checkpoint file in the private folder. If it is not empty when the job fails or is stopped, the folder
-            is kept until the job succeeds or starts with other settings.
+        resumes: checkpoint file in the private folder. If it is not empty when the job fails or is
+            stopped, the folder is kept until the job succeeds or starts with other settings.
 
     Yields:
         Where to write each output, by name.
@@ -67,80 +74,105 @@ def job(
     Raises:
         SystemExit: The body failed; the reason is on standard error and in the log.
     """
-    started, clock, worked = datetime.now(UTC), time.monotonic(), _processor_seconds()
+    started = datetime.now(UTC)
+    seconds_at_start = time.monotonic()
+    cpu_seconds_at_start = _processor_seconds()
+    prefix = f"{rule} {name}".rstrip()
     with (
-        _logging(Path(log_file), f"{rule} {name}".rstrip(), quiet=bool(outputs)),
+        _logging(Path(log_file), prefix, quiet=bool(outputs)),
         _stopped_by(signal.SIGTERM),
     ):
         try:
-            if repr(json.loads(json.dumps(cfg))) != repr(cfg):
-                raise ValueError(
-                    f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}"
-                )
-            checked = integrity.checked(_paths(inputs))
-            hashes = {str(path): checked[path].sha256 for path in _paths(inputs)}
-            # Differs between jobs, and between runs of a job with other settings or inputs.
-            identity = new_sha256(
-                repr((rule, name, sorted(outputs.items()), cfg, hashes)).encode()
-            ).hexdigest()[:16]
-            with private(identity, log_file, outputs, resumes) as staged:
-                with _unless_exchanged(checked, WORK / identity / resumes if resumes else None):
+            _check_survives_json(cfg, rule)
+            paths = _paths(inputs)
+            files_read = integrity.checked(paths)
+            hashes = {str(path): files_read[path].sha256 for path in paths}
+            folder_name = _folder_name(rule, name, cfg, hashes, outputs)
+            state = WORK / folder_name / resumes if resumes else None
+            with private(folder_name, log_file, outputs, resumes) as staged:
+                with _unless_exchanged(files_read, state):
                     yield staged
                 record = {
-                    **{"rule": rule, "job": name, "log": log_file, "cfg": cfg, "inputs": hashes},
+                    "rule": rule,
+                    "job": name,
+                    "log": log_file,
+                    "cfg": cfg,
+                    "inputs": hashes,
                     "started": started.isoformat(timespec="seconds"),
-                    "seconds": round(time.monotonic() - clock, 2),
-                    "cpu_seconds": round(_processor_seconds() - worked, 2),
+                    "seconds": round(time.monotonic() - seconds_at_start, 2),
+                    "cpu_seconds": round(_processor_seconds() - cpu_seconds_at_start, 2),
                     "peak_memory": _peak_memory(),
                 }
                 _publish(staged, outputs, record)
         except Exception as error:
-            if not isinstance(error, UserError) and not message_of_os_error(error):
+            is_explained = isinstance(error, UserError) or message_of_os_error(error)
+            if not is_explained:
                 log_lines(redacted(traceback.format_exc()))
             log.error("%s", redacted(message_of(error, rule, log_file)))
             raise SystemExit(1) from None
-        made = f": {', '.join(outputs.values())}" if outputs else ""
-        log.info("done in %.1f s%s", time.monotonic() - clock, made)
+        list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
+        log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
+
+
+def _check_survives_json(cfg: Mapping, rule: str) -> None:
+    """Raise a ValueError if settings are not the same after they were written and read as JSON."""
+    if repr(json.loads(json.dumps(cfg))) != repr(cfg):
+        raise ValueError(
+            f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}"
+        )
+
+
+def _folder_name(
+    rule: str, name: str, cfg: Mapping, hashes: Mapping[str, str], outputs: Mapping[str, str]
+) -> str:
+    """Name of a job's private folder: 16 hex digits.
+
+    It differs between jobs, and between runs of a job with other settings or inputs.
+    """
+    identity = (rule, name, sorted(outputs.items()), cfg, hashes)
+    return new_sha256(repr(identity).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def _stopped_by(number: int) -> Iterator[None]:
-    """Turn a signal into an exception, so that the process cleans up, and ignore further signals."""
+    """Turn a signal into an exception, so that the process cleans up; ignore further signals."""
 
-    def stop(*_):
-        for more in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(more, signal.SIG_IGN)
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    handler = signal.signal(number, stop)
+    handler_before = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(number, handler)
+        signal.signal(number, handler_before)
 
 
 @contextlib.contextmanager
 def private(
     name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None
 ) -> Iterator[dict[str, Path]]:
-    """Where a job writes its outputs: a private folder of this process, marked (MARK); see `job` for when it is kept.
+    """Where a job writes its outputs: a private folder of this process, marked (MARK).
 
-    It is empty at first, unless the job may resume. A process of a killed run that still runs the same job is waited
-    for, and stale folders of others (see `begun`) are removed.
+    It is empty at first, unless the job may resume; see `job` for when it is kept. A process of a
+    killed run that still runs the same job is waited for, and stale folders of other jobs (see
+    `begun`) are removed.
+
+    Args:
+        name: name of the folder.
+        log_file: log of the job.
+        outputs: declared outputs by name.
+        resumes: as in `job`.
+
+    Yields:
+        Paths in the folder by name of the output.
     """
-    folder, done = WORK / name, False
-    shared = os.path.commonpath([Path(path).parent for path in outputs.values()]) if outputs else ""
-    staged = {key: folder / Path(path).relative_to(shared) for key, path in outputs.items()}
-    if len(set(staged.values())) != len(staged):
-        raise ValueError(
-            f"the outputs of a job must have different names: {sorted(outputs.values())}"
-        )
+    folder = WORK / name
+    staged = _staged_outputs(folder, outputs)
     WORK.mkdir(exist_ok=True)
-    try:
-        lock = acquire(_lock(folder), timeout=0)
-    except Timeout:
-        log.info("a process of an earlier run is still running this job; waiting until it ends")
-        lock = acquire(_lock(folder))
+    lock = _lock_folder(folder)
+    succeeded = False
     try:
         if resumes is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -149,59 +181,102 @@ def private(
         write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
         sweep()
         yield staged
-        done = True
+        succeeded = True
     finally:
-        if done or not (
-            resumes and (folder / resumes).is_file() and (folder / resumes).stat().st_size
-        ):
+        if succeeded or not _can_resume(folder, resumes):
             shutil.rmtree(folder, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
+def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
+    """Paths of outputs in a private folder, with the folders that they have in different places."""
+    if not outputs:
+        return {}
+    common_folder = os.path.commonpath([Path(path).parent for path in outputs.values()])
+    staged = {}
+    for name, path in outputs.items():
+        staged[name] = folder / Path(path).relative_to(common_folder)
+    if len(set(staged.values())) != len(staged):
+        raise ValueError(
+            f"the outputs of a job must have different names: {sorted(outputs.values())}"
+        )
+    return staged
+
+
+def _lock_folder(folder: Path) -> FileLock:
+    """Lock a private folder; waits for a process of an earlier run that still has it."""
+    try:
+        return acquire(_lock(folder), timeout=0)
+    except Timeout:
+        log.info("a process of an earlier run is still running this job; waiting until it ends")
+        return acquire(_lock(folder))
+
+
+def _can_resume(folder: Path, resumes: str | None) -> bool:
+    """Whether a private folder has a checkpoint file that is not empty."""
+    if not resumes:
+        return False
+    state = folder / resumes
+    return state.is_file() and state.stat().st_size > 0
+
+
 def _processor_seconds() -> float:
-    """Processor time of this process and of those it waited for; os.times counts in ticks of 10 ms."""
-    return sum(
-        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    """Processor time of this process and of those that it waited for, user and system.
+
+    os.times would count in ticks of 10 ms.
+    """
+    seconds = 0.0
+    for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(processes)
+        seconds += usage.ru_utime + usage.ru_stime
+    return seconds
 
 
 def _peak_memory() -> int:
-    """Peak memory of this process in bytes; for a forked job this includes the memory inherited at the fork."""
+    """Peak memory of this process in bytes.
+
+    That of a forked job includes the memory that it inherited at the fork.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def sweep() -> None:
     """Remove stale private folders (see `begun`)."""
-    for path in begun()[1]:
-        shutil.rmtree(path, ignore_errors=True)
-        _lock(path).unlink(missing_ok=True)
+    _, stale_folders = begun()
+    for folder in stale_folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        _lock(folder).unlink(missing_ok=True)
 
 
 def begun() -> tuple[dict[Path, str], set[Path]]:
-    """Private folders of jobs that have started but not ended: they are running, or were stopped and can resume.
+    """Private folders of jobs that have started but not ended.
+
+    These jobs are running, or were stopped and can resume.
 
     Returns:
-        The log file of each job that makes files, by private folder; and the stale folders: their process is gone, and
-        the same job has since finished or is running in another folder.
+        The log file of each job that makes files, by private folder; and the stale folders: their
+        process is gone, and the same job has since finished or is running in another folder.
     """
-    logs, working, over = {}, {}, set()
+    logs = {}
+    logs_of_running = {}
+    stale_folders = set()
     for mark in sorted(WORK.glob(f"*/{MARK}")):
+        folder = mark.parent
         with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
             log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
             if outputs:  # `status` and `plan` make none
-                logs[mark.parent] = log_file
-            if is_held(_lock(mark.parent)):
-                working[mark.parent] = log_file
+                logs[folder] = log_file
+            if is_held(_lock(folder)):
+                logs_of_running[folder] = log_file
             elif all(map(os.path.exists, outputs)):
-                over.add(mark.parent)
-    over |= {
-        path
-        for path, log_file in logs.items()
-        if path not in working and log_file in working.values()
-    }
-    return logs, over
+                stale_folders.add(folder)
+    for folder, log_file in logs.items():
+        runs_elsewhere = log_file in logs_of_running.values()
+        if folder not in logs_of_running and runs_elsewhere:
+            stale_folders.add(folder)
+    return logs, stale_folders
 
 
 def _lock(folder: Path) -> Path:
@@ -211,37 +286,57 @@ def _lock(folder: Path) -> Path:
 
 def reason(log_file: Path) -> str | None:
     """The last error message in a job's log; None if there is none."""
-    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
-    return (
-        re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)[-1].strip()
-        if " ERROR " in text
-        else None
-    )
+    if not log_file.is_file():
+        return None
+    text = log_file.read_text(encoding="utf-8", errors="replace")
+    if " ERROR " not in text:
+        return None
+    messages = re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)
+    return messages[-1].strip()
 
 
 def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: dict) -> None:
-    """Move finished outputs to their declared names, the manifest after the files that it lists."""
+    """Move finished outputs to their declared names, the record and the manifest last.
+
+    Args:
+        staged: paths in the private folder by name of the output.
+        declared: where they belong.
+        record: the provenance record without what is known of outputs and environment.
+    """
     hashes = {}
     for name, path in staged.items():
-        if name not in ("manifest", "provenance"):
-            if not path.is_file():
-                raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
-            hashes[declared[name]] = sha256(path)
-    if manifest := staged.get("manifest"):
-        facts = read_json(manifest) if manifest.is_file() else {}
-        write_json(
-            manifest, {**facts, "files": {Path(path).name: made for path, made in hashes.items()}}
-        )
-        hashes[declared["manifest"]] = sha256(manifest)
-    if "provenance" in staged:
+        if name in (PROVENANCE, MANIFEST):
+            continue
+        if not path.is_file():
+            raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
+        hashes[declared[name]] = sha256(path)
+    if MANIFEST in staged:
+        _complete_manifest(staged[MANIFEST], hashes)
+        hashes[declared[MANIFEST]] = sha256(staged[MANIFEST])
+    if PROVENANCE in staged:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sizes = {
-            path: staged[name].stat().st_size for name, path in declared.items() if path in hashes
+        sizes = {}
+        for name, path in declared.items():
+            if path in hashes:
+                sizes[path] = staged[name].stat().st_size
+        complete_record = {
+            **record,
+            **surroundings(),
+            "outputs": hashes,
+            "sizes": sizes,
+            "ended": ended,
         }
-        record = {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
-        provenance.write(staged["provenance"], record)
-    in_order = sorted(staged, key=lambda name: (name == "manifest", name == "provenance"))
-    _rename({staged[name]: Path(declared[name]) for name in in_order})
+        provenance.write(staged[PROVENANCE], complete_record)
+    names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
+    names += [name for name in (PROVENANCE, MANIFEST) if name in staged]
+    _rename({staged[name]: Path(declared[name]) for name in names})
+
+
+def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:
+    """Add the hashes of a job's files to the facts, if any, that it wrote to its manifest."""
+    facts = read_json(manifest) if manifest.is_file() else {}
+    hashes_by_name = {Path(path).name: digest for path, digest in hashes.items()}
+    write_json(manifest, {**facts, "files": hashes_by_name})
 
 
 def _rename(targets: Mapping[Path, Path]) -> None:
@@ -286,20 +381,26 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
-    """Paths of all inputs, sorted, each once."""
-    given = [[value] if isinstance(value, str) else value for value in inputs.values()]
-    return sorted(set(map(Path, chain.from_iterable(given))), key=str)
+    """Paths of all inputs, sorted as text, each once."""
+    paths = set()
+    for path_or_paths in inputs.values():
+        if isinstance(path_or_paths, str):
+            paths.add(Path(path_or_paths))
+        else:
+            paths.update(map(Path, path_or_paths))
+    return sorted(paths, key=str)
 
 
 @contextlib.contextmanager
 def _unless_exchanged(
     files: Mapping[Path, integrity.CheckedFile], state: Path | None
 ) -> Iterator[None]:
-    """Raise a UserError at the end of the body, however that ends, if one of the files was exchanged meanwhile.
+    """Raise a UserError at the end of the body, however that ends, if a file was exchanged.
 
     Args:
         files: what the body reads, as it was before.
-        state: file from which the job would resume. It is then removed, since other bytes may be in it.
+        state: file from which the job would resume. It is then removed, since other bytes may be in
+            it.
     """
     try:
         yield
@@ -317,14 +418,12 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
     """Write log lines to a file, and those from INFO (from WARNING if quiet) to standard error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file, to_screen = (
-            logging.FileHandler(path, mode="w", encoding="utf-8"),
-            logging.StreamHandler(sys.stderr),
-        )
+        to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
     except OSError as error:
         sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
-    to_file.handleError = lambda record: None  # the job itself reports a full disk
+    to_file.handleError = _ignore_error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    to_screen = logging.StreamHandler(sys.stderr)
     to_screen.setFormatter(logging.Formatter(f"{prefix}: %(message)s"))
     to_screen.setLevel(logging.WARNING if quiet else logging.INFO)
     log.handlers[:] = [to_file, to_screen]
@@ -333,6 +432,10 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for output in log.handlers:
-            output.close()
+        for handler in log.handlers:
+            handler.close()
         log.handlers.clear()
+
+
+def _ignore_error(record: logging.LogRecord) -> None:
+    """What a log file does with lines that it cannot write: the job itself reports a full disk."""

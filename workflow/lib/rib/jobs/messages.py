@@ -6,61 +6,72 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 
-# Setting to lower, by rule, when a GPU runs out of memory; compute.evaluation_batch_size for all other rules.
+# Setting to lower when a GPU runs out of memory, by rule, and for all other rules.
 MEMORY_SETTING = {
     "finetune": "training.micro_batch_size",
     "keep_snapshots": "training.micro_batch_size",
 }
+MEMORY_SETTING_OF_OTHER_RULES = "compute.evaluation_batch_size"
 
+NO_PERMISSION = "you may not write or read there; change its permissions"
 # Why a path cannot be written, by error number, and what to do about it.
 UNWRITABLE = {
     errno.ENOSPC: "no space is left on the disk, or it takes no more files (`df -i`); free some",
     errno.EDQUOT: "your quota on the disk is used up; free some space",
-    errno.EFBIG: "the file is larger than the disk or the limit of your shell (`ulimit -f`) allows; raise the limit or use "
-    "another disk",
+    errno.EFBIG: (
+        "the file is larger than the disk or the limit of your shell (`ulimit -f`) allows; raise "
+        "the limit or use another disk"
+    ),
     errno.EROFS: "the folder is read-only; make it writable",
-    errno.EACCES: "you may not write or read there; change its permissions",
-    errno.EPERM: "you may not write or read there; change its permissions",
+    errno.EACCES: NO_PERMISSION,
+    errno.EPERM: NO_PERMISSION,
     errno.ELOOP: "the link leads back to itself; delete it",
 }
 
 
 def message_of(error: Exception, rule: str, log_file: str) -> str:
-    """Message for the user about an error."""
+    """Message for the user about an error of a job of a rule."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "out of memory; run fewer jobs at once (--cores) or lower the batch size in config.yaml."
-    if sentence := message_of_os_error(error):
-        return sentence
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
-        setting = MEMORY_SETTING.get(rule, "compute.evaluation_batch_size")
+        return (
+            "out of memory; run fewer jobs at once (--cores) or lower the batch size in "
+            "config.yaml."
+        )
+    message = message_of_os_error(error)
+    if message is not None:
+        return message
+    error_type = type(error).__name__
+    if error_type == "OutOfMemoryError":  # torch's; torch is not imported here
+        setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
         return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
-    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
+    return f"{error_type}: {error} (the full report is in {log_file})"
 
 
 def message_of_os_error(error: BaseException) -> str | None:
     """Message for the user about a path that cannot be written; None for other errors."""
-    why = UNWRITABLE.get(_error_number(error))
-    if why is None:
+    number = _error_number(error)
+    if number not in UNWRITABLE:
         return None
-    return f"{_place_of(error)}: {why}, and run again; finished results are kept."
+    return f"{_path_of(error)}: {UNWRITABLE[number]}, and run again; finished results are kept."
 
 
-def _place_of(error: BaseException) -> str:
+def _path_of(error: BaseException) -> str:
     """The path that an error of the system is about; for a move or a link, both of its ends."""
     path = getattr(error, "filename", None) or Path.cwd()
     destination = getattr(error, "filename2", None)
-    return f"{path} or {destination}" if destination else str(path)
+    if destination:
+        return f"{path} or {destination}"
+    return str(path)
 
 
-def _error_number(error: Exception) -> int | None:
+def _error_number(error: BaseException) -> int | None:
     """The number of the system's error that an exception tells of; None if it tells of none."""
     if isinstance(error, OSError):
         return error.errno
-    if (
-        type(error).__name__ == "SafetensorError"
-    ):  # of a library in Rust, which is not imported here
-        stated = re.search(r"\(os error ([0-9]+)\)", str(error))
-        return int(stated[1]) if stated else None
+    # Of a library in Rust, which is not imported here.
+    if type(error).__name__ == "SafetensorError":
+        match = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if match:
+            return int(match[1])
     return None

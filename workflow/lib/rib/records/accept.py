@@ -1,8 +1,9 @@
-"""Keep results after a change of code that does not change them, checked on a sample of jobs. No torch.
+"""Keep results after a change of code that does not change them, checked on a sample of jobs.
 
-A job's settings contain a digest of its code, so a refactoring re-runs every job that uses the changed code. Instead, a
-sample of jobs is re-run with the current code. If its outputs are identical, all results are accepted. Their records
-state the time, the digests and the sample.
+A job's settings contain a digest of its code, so a refactoring re-runs every job that uses the
+changed code. Instead, a sample of jobs is re-run with the current code. If its outputs are
+identical, all results are accepted. Their records state the time, the digests and the sample. No
+torch.
 """
 
 import hashlib
@@ -20,112 +21,164 @@ from rib.records.hashing import differing
 from rib.records.verify import examine
 
 SAMPLE = "RIB_ACCEPT_SAMPLE"  # environment variable: how many jobs of each kind to re-run
-USUAL = 2
+USUAL = 2  # jobs of each kind without the variable
 
 
 def sample_size(text: str) -> int:
-    """The number of jobs per kind that the environment variable requests; a UserError unless a positive integer."""
+    """The number of jobs per kind that the environment variable requests.
+
+    Raises:
+        UserError: It is not a positive integer.
+    """
     if not text.isdecimal() or int(text) < 1:
         raise UserError(
-            f"{SAMPLE} is '{text}'; set it to a positive integer: the number of jobs per kind to re-run."
+            f"{SAMPLE} is '{text}'; set it to a positive integer: the number of jobs per kind to "
+            "re-run."
         )
     return int(text)
 
 
 def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
-    """Records of jobs of each kind, from different models if possible; ordered by hash, hence deterministic."""
-    turns, ranked = Counter(), defaultdict(list)
-    for path in sorted(changes, key=lambda path: hashlib.sha256(path.encode()).hexdigest()):
-        kind, model = changes[path]["kind"], changes[path]["model"]
-        turns[kind, model] += 1
-        ranked[kind].append((turns[kind, model], len(ranked[kind]), path))
-    return sorted(path for jobs in ranked.values() for *_, path in sorted(jobs)[:number])
+    """Records of jobs of each kind, from different models if possible.
+
+    They are ordered by hash, hence deterministic.
+
+    Args:
+        changes: `kind` and `model` of each job, by path of the record.
+        number: jobs per kind.
+    """
+    jobs_of_model = Counter()
+    ranked_by_kind = defaultdict(list)
+    for path in sorted(changes, key=_hash_of_path):
+        kind = changes[path]["kind"]
+        model = changes[path]["model"]
+        jobs_of_model[kind, model] += 1
+        # The first job of each model comes before the second of any.
+        rank = (jobs_of_model[kind, model], len(ranked_by_kind[kind]))
+        ranked_by_kind[kind].append((rank, path))
+    sample = []
+    for ranked_jobs in ranked_by_kind.values():
+        for _, path in sorted(ranked_jobs)[:number]:
+            sample.append(path)
+    return sorted(sample)
+
+
+def _hash_of_path(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()
 
 
 def accept(
     changes: Mapping[str, Mapping],
     number: int,
-    made_again: Callable[[list[str]], AbstractContextManager[Path]],
-    note: Callable[[str, Mapping], None],
+    rerun: Callable[[list[str]], AbstractContextManager[Path]],
+    notify: Callable[[str, Mapping], None],
 ) -> None:
     """Accept the results of jobs with changed code if re-running a sample gives identical outputs.
 
     Args:
-        changes: `code` (current digest), `kind` and `model` of each such job, by path of the record.
-        made_again: re-runs jobs, given as paths of their records, in another folder and yields that folder.
-        note: notifies Snakemake of a rewritten record.
+        changes: `code` (current digest), `kind` and `model` of each such job, by path of the
+            record.
+        number: how many jobs of each kind to re-run.
+        rerun: re-runs jobs, given as paths of their records, in another folder and yields that
+            folder.
+        notify: notifies Snakemake of a rewritten record.
 
-    Raises a UserError, without changing a record, if a sampled job fails or has different outputs.
+    Raises:
+        UserError: A sampled job fails or has different outputs; no record was changed.
     """
-    seen = examine(changes)
-    unsound = {finding.job for finding in seen.findings}
-    unsound |= {
-        path
-        for path, record in seen.records.items()
-        if not record["inputs"].items() <= seen.hashes.items()
-    }
-    kept = {
-        path: change
-        for path, change in changes.items()
-        if path in seen.records and path not in unsound
-    }
-    if left := len(changes) - len(kept):
+    acceptable = _changes_of_sound_jobs(changes)
+    n_left_out = len(changes) - len(acceptable)
+    if n_left_out:
         print_lines(
-            f"not accepted, because inputs or outputs are missing or differ from the record: {left} jobs"
+            "not accepted, because inputs or outputs are missing or differ from the record: "
+            f"{n_left_out} jobs"
         )
-    if not kept:
+    if not acceptable:
         print_lines("nothing to accept: there is no finished job with a change of code only")
         return
-    sample = sample_of(kept, number)
+    sample = sample_of(acceptable, number)
     print_lines(
-        f"only the code has changed for {len(kept)} jobs; re-running {len(sample)} in another folder"
+        f"only the code has changed for {len(acceptable)} jobs; re-running {len(sample)} in "
+        "another folder"
     )
-    with made_again(sample) as folder:
-        _refuse_other_bytes(sample, folder, kept)
-    when, here = datetime.now(UTC).isoformat(timespec="seconds"), commit()
-    for path, change in kept.items():
+    with rerun(sample) as folder:
+        _refuse_other_outputs(sample, folder, acceptable)
+    _rewrite_records(acceptable, sample, notify)
+    print_lines(
+        f"the outputs of {len(sample)} sampled jobs are identical: {len(acceptable)} jobs accepted"
+    )
+    print_lines(
+        "`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` "
+        "again"
+    )
+
+
+def _changes_of_sound_jobs(changes: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """The changes of jobs whose inputs and outputs are here and match the record."""
+    examination = examine(changes)
+    jobs_with_findings = {finding.job for finding in examination.findings}
+    sound = {}
+    for path, change in changes.items():
+        record = examination.records.get(path)
+        if record is None or path in jobs_with_findings:
+            continue
+        if record["inputs"].items() <= examination.hashes.items():
+            sound[path] = change
+    return sound
+
+
+def _rewrite_records(
+    changes: Mapping[str, Mapping], sample: list[str], notify: Callable[[str, Mapping], None]
+) -> None:
+    """Write the current code digest and the sample that it was checked on to records of jobs."""
+    time_of_acceptance = datetime.now(UTC).isoformat(timespec="seconds")
+    current_commit = commit()
+    for path, change in changes.items():
         record = provenance.read(Path(path))
-        kind = [other for other in sample if kept[other]["kind"] == change["kind"]]
-        entry = {
+        sample_of_kind = [job for job in sample if changes[job]["kind"] == change["kind"]]
+        acceptance = {
             "from": record["cfg"]["code"],
             "to": change["code"],
-            "when": when,
-            "commit": here,
-            "sample": kind,
+            "when": time_of_acceptance,
+            "commit": current_commit,
+            "sample": sample_of_kind,
         }
-        record["accepted"] = [*record.get("accepted", []), entry]
+        record["accepted"] = [*record.get("accepted", []), acceptance]
         record["cfg"]["code"] = change["code"]
-        note(
-            path, record
-        )  # first, so that the next call still finds this job if this one is killed here
+        # Before and after: if this process is killed in between, the next call still finds the job.
+        notify(path, record)
         provenance.write(Path(path), record)
-        note(path, record)
-    print_lines(
-        f"the outputs of {len(sample)} sampled jobs are identical: {len(kept)} jobs accepted"
-    )
-    print_lines(
-        "`snakemake -n` lists the remaining jobs; if results are shared, run `snakemake track` again"
-    )
+        notify(path, record)
 
 
-def _refuse_other_bytes(sample: list[str], folder: Path, changes: Mapping[str, Mapping]) -> None:
+def _refuse_other_outputs(sample: list[str], folder: Path, changes: Mapping[str, Mapping]) -> None:
+    """Refuse the sample if a job ran with other code than the current one, or has other outputs.
+
+    Args:
+        folder: where the jobs of the sample were re-run.
+    """
     for path in sample:
-        made = provenance.read(folder / path)
-        if made is None or made["cfg"]["code"] != changes[path]["code"]:
+        new_record = provenance.read(folder / path)
+        if new_record is None or new_record["cfg"]["code"] != changes[path]["code"]:
             raise UserError(
-                f"the code changed while the sample ran ({path}); nothing was accepted, run it again."
+                f"the code changed while the sample ran ({path}); nothing was accepted, run it "
+                "again."
             )
-    outputs = {path: provenance.read(Path(path))["outputs"] for path in sample}
-    jobs = {folder / file: path for path, files in outputs.items() for file in files}
-    expected = {
-        folder / file: digest for files in outputs.values() for file, digest in files.items()
-    }
-    different = {file.relative_to(folder): jobs[file] for file in differing(expected, "comparing")}
-    for file, path in different.items():
-        log.info("different: %s (job %s)", file, path)
-    if different:
+    expected = {}
+    job_of_file = {}
+    for path in sample:
+        record = provenance.read(Path(path))
+        for file, digest in record["outputs"].items():
+            expected[folder / file] = digest
+            job_of_file[folder / file] = path
+    different_files = differing(expected, "comparing")
+    for file in different_files:
+        log.info("different: %s (job %s)", file.relative_to(folder), job_of_file[file])
+    if different_files:
+        different_jobs = {job_of_file[file] for file in different_files}
         raise UserError(
-            f"{next(iter(different))} differs with the current code ({len(set(different.values()))} of {len(sample)} "
-            "sampled jobs have other outputs); nothing was accepted. Run snakemake to update the results, or correct "
-            "the code. (Other library versions or another processor can also change outputs.)"
+            f"{different_files[0].relative_to(folder)} differs with the current code "
+            f"({len(different_jobs)} of {len(sample)} sampled jobs have other outputs); nothing "
+            "was accepted. Run snakemake to update the results, or correct the code. (Other "
+            "library versions or another processor can also change outputs.)"
         )

@@ -8,35 +8,49 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-# Libraries that results may depend on: those of networks, then those of images, tables and figures.
-LIBRARIES = ["numpy", "torch", "torchvision", "timm", "safetensors", "open_clip_torch", "peft"]
-LIBRARIES += ["pandas", "scipy", "pyarrow", "pillow", "scikit-image", "resvg_py", "matplotlib"]
-
-
-CATALOGUE_FILES = (
-    ".yaml",
-    ".csv",
-    ".py",
-)  # endings of what a catalogue folder may have, besides data
+# Libraries that results may depend on.
+LIBRARIES = [
+    # networks
+    "numpy",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "open_clip_torch",
+    "peft",
+    # images, tables and figures
+    "pandas",
+    "scipy",
+    "pyarrow",
+    "pillow",
+    "scikit-image",
+    "resvg_py",
+    "matplotlib",
+]
+# Endings of the files that a catalogue folder may have, besides data.
+CATALOGUE_FILES = (".yaml", ".csv", ".py")
 
 
 def surroundings() -> dict[str, object]:
     """The project's commit, versions of the installed libraries and the machine."""
+    versions = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
     machine = {
         "system": platform.platform(),
         "processor": processor(),
         "python": platform.python_version(),
     }
-    versions = {}
-    for library in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[library] = importlib.metadata.version(library)
     return {"commit": commit(), "versions": versions, "machine": machine}
 
 
 def commit() -> str | None:
-    """The project's commit, with `-dirty` if tracked files differ from it; None outside a git checkout."""
-    describe = [
+    """The project's commit, with `-dirty` if tracked files differ from it.
+
+    None outside a git checkout.
+    """
+    command = [
         "git",
         "--no-optional-locks",
         "describe",
@@ -46,30 +60,40 @@ def commit() -> str | None:
         "--exclude=*",
     ]
     # Ignore a repository that merely contains the project's folder.
-    here = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path.cwd().parent)}
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path.cwd().parent)}
     try:
-        return subprocess.run(
-            describe, env=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        process = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return process.stdout.strip()
 
 
 def outside_git(folders: Iterable[str | Path]) -> list[str]:
-    """Sorted paths of catalogue files in folders that git does not track here, so that no commit has them."""
-    outside = []
+    """Sorted paths of catalogue files in folders that git does not track.
+
+    No commit has these files.
+    """
+    untracked = []
     for folder in map(Path, folders):
-        listing = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
-        try:
-            printed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):  # not in a repository
-            printed = ""
-        tracked = {folder / name for name in printed.split("\0") if name}
-        files = {
-            path for path in folder.rglob("*") if path.suffix in CATALOGUE_FILES and path.is_file()
-        }
-        outside += map(str, files - tracked)
-    return sorted(outside)
+        tracked = _tracked_files(folder)
+        for path in folder.rglob("*"):
+            is_catalogue_file = path.suffix in CATALOGUE_FILES and path.is_file()
+            if is_catalogue_file and path not in tracked:
+                untracked.append(str(path))
+    return sorted(untracked)
+
+
+def _tracked_files(folder: Path) -> set[Path]:
+    """Files in a folder that git tracks; none if the folder is not in a repository."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    names = process.stdout.split("\0")
+    return {folder / name for name in names if name}
 
 
 def processor() -> str:
@@ -77,5 +101,6 @@ def processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+                _, _, name = line.partition(":")
+                return name.strip()
     return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
 """Hashes of files, and comparison with the hashes in records and manifests.
 
-The hash of a large file is cached with its size and times, so that the next job need not read the whole file.
-`snakemake verify` does not use the cache.
+The hash of a large file is cached with its size and times, so that the next job need not read the
+whole file. `snakemake verify` does not use the cache.
 """
 
 import contextlib
@@ -18,68 +18,89 @@ from rib.base.files import sha256
 from rib.base.progress import Progress
 
 MEMORY = Path("work/checked")
-REMEMBERED = 16 << 20  # bytes from which hashing takes longer than the cache lookup (about 12 ms)
-SETTLED = 2.0  # seconds; coarsest resolution of file times, below which a second change could go unnoticed
+# Bytes from which hashing takes longer than the cache lookup (about 12 ms).
+REMEMBERED = 16 << 20
+# Seconds; coarsest resolution of file times, below which a second change could go unnoticed.
+SETTLED = 2.0
 
 
-def differing(expected: Mapping[Path, str], what: str, remember: bool = False) -> list[Path]:
-    """Files that are missing or whose hash is not the expected one; see `hashes`."""
-    found = hashes(expected, what, remember)
-    return [path for path, digest in expected.items() if found[path] != digest]
+def differing(expected: Mapping[Path, str], label: str, remember: bool = False) -> list[Path]:
+    """Files that are missing or whose hash is not the expected one.
+
+    See `hashes` for `label` and `remember`.
+    """
+    current = hashes(expected, label, remember)
+    return [path for path, digest in expected.items() if current[path] != digest]
 
 
-def hashes(files: Iterable[Path], what: str, remember: bool = False) -> dict[Path, str | None]:
-    """SHA-256 of files, None for missing ones; links are followed. In threads, since hashing releases the GIL.
+def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Path, str | None]:
+    """SHA-256 of files, None for missing ones; links are followed.
 
-    `what` labels the progress bar; with `remember`, large files with unchanged size and times are not read again.
+    The files are hashed in threads, since hashing releases the GIL.
+
+    Args:
+        label: text before the progress bar.
+        remember: whether large files with unchanged size and times are not read again.
     """
     hash_of = remembered_hash if remember else sha256
-    files = list(dict.fromkeys(files))
-    total, lock = sum(path.stat().st_size for path in files if path.is_file()), Lock()
-    with Progress(desc=what, total=total, unit="B") as progress, ThreadPoolExecutor() as pool:
+    paths = list(dict.fromkeys(files))
+    total_size = sum(path.stat().st_size for path in paths if path.is_file())
+    lock = Lock()
+    with Progress(desc=label, total=total_size, unit="B") as progress, ThreadPoolExecutor() as pool:
         progress.unit_scale = True
 
-        def count(number: int) -> None:
+        def count_bytes(number: int) -> None:
             with lock:
                 progress.update(number)
 
-        each = pool.map(lambda path: hash_of(path, count) if path.is_file() else None, files)
-        return dict(zip(files, each, strict=True))
+        def hash_if_present(path: Path) -> str | None:
+            if not path.is_file():
+                return None
+            return hash_of(path, count_bytes)
+
+        digests = pool.map(hash_if_present, paths)
+        return dict(zip(paths, digests, strict=True))
 
 
-def remembered_hash(path: Path, count: Callable[[int], object]) -> str:
-    """SHA-256 of a file; a large file with unchanged size and times is not read again."""
-    before = signature(path)
-    if before["size"] < REMEMBERED:
-        return sha256(path, count)
-    note = MEMORY / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
+def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
+    """SHA-256 of a file; a large file with unchanged size and times is not read again.
+
+    `count_bytes` is called with numbers of bytes that are done.
+    """
+    signature_before = signature(path)
+    size = signature_before["size"]
+    if size < REMEMBERED:
+        return sha256(path, count_bytes)
+    name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    note = MEMORY / f"{name_of_note}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["signature"] == before:
-            count(before["size"])
-            return known["sha256"]
-    digest = sha256(path, count)
-    if (
-        signature(path) == before
-        and time.time() - max(before["changed"], before["modified"]) / 1e9 > SETTLED
-    ):
+        remembered = json.loads(note.read_text(encoding="utf-8"))
+        if remembered["signature"] == signature_before:
+            count_bytes(size)
+            return remembered["sha256"]
+    digest = sha256(path, count_bytes)
+    last_change = max(signature_before["changed"], signature_before["modified"]) / 1e9
+    has_settled = time.time() - last_change > SETTLED
+    if signature(path) == signature_before and has_settled:
+        facts = {"path": str(path), "signature": signature_before, "sha256": digest}
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(
-            f".{note.name}.{os.getpid()}.tmp"
-        )  # concurrent jobs read the same files
-        facts = {"path": str(path), "signature": before, "sha256": digest}
+        # Of this process, since concurrent jobs read the same files.
+        temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(facts), encoding="utf-8")
         os.replace(temporary, note)
     return digest
 
 
 def signature(path: Path) -> dict[str, int]:
-    """What of a file changes with its bytes, without reading them: size, times in ns, inode. Links are followed."""
+    """Facts about a file that change with its bytes, without reading them.
+
+    These are its size, times in ns and inode. Links are followed.
+    """
     stat = path.stat()
-    # Every write updates the change time, even if the modification time is reset.
     return {
         "size": stat.st_size,
         "modified": stat.st_mtime_ns,
+        # Every write updates the change time, even if the modification time is reset.
         "changed": stat.st_ctime_ns,
         "inode": stat.st_ino,
     }

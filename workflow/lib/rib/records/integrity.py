@@ -1,10 +1,10 @@
 """Check a job's inputs against the manifests and records of the jobs that made them. No torch.
 
-Snakemake watches small manifests instead of the large files that they list. A job therefore checks these files before
-it reads them, and fails if one was edited or damaged.
+Snakemake watches small manifests instead of the large files that they list. A job therefore checks
+these files before it reads them, and fails if one was edited or damaged.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -31,71 +31,106 @@ class CheckedFile:
 
 
 def files_of(manifest: Path) -> dict[Path, str]:
-    """Files that a manifest lists, directly or through other manifests, with their hashes."""
+    """Files that a manifest lists, directly or through other manifests, with their hashes.
+
+    Raises:
+        UserError: The manifest is not as a job writes it.
+    """
     facts = read_json(manifest)
     with suppress(provenance.INVALID):
-        found = {
-            manifest.with_name(name): digest for name, digest in facts.get("files", {}).items()
-        }
-        for entry in facts["datasets"].values() if "order" in facts else ():  # rib.data.groups
-            listed = Path(entry["manifest"])
-            found |= {listed: entry["sha256"]} | (files_of(listed) if listed.is_file() else {})
-        if all(map(provenance.HASH.fullmatch, found.values())):
-            return found
+        digests = {}
+        for name, digest in facts.get("files", {}).items():
+            digests[manifest.with_name(name)] = digest
+        if "order" in facts:  # the manifest of a group of datasets (rib.data.groups)
+            for entry in facts["datasets"].values():
+                manifest_of_dataset = Path(entry["manifest"])
+                digests[manifest_of_dataset] = entry["sha256"]
+                if manifest_of_dataset.is_file():
+                    digests |= files_of(manifest_of_dataset)
+        if all(map(provenance.HASH.fullmatch, digests.values())):
+            return digests
     raise UserError(f"{manifest} {provenance.DAMAGED}. {provenance.remedy([str(manifest)])}")
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
-    """Hashes that records and manifests state of a job's inputs, and of the files that they list; one if they agree."""
-    found: dict[Path, set[str]] = {path: set() for path in inputs}
+    """Hashes that records and manifests state of a job's inputs, and of the files that they list.
+
+    They are of each file; one if records and manifests agree.
+    """
+    claims_of_files: dict[Path, set[str]] = {path: set() for path in inputs}
     for path in inputs:
         if path.name.endswith("manifest.json") and path.is_file():
             for file, digest in files_of(path).items():
-                found.setdefault(file, set()).add(digest)
-    made: dict[str, str] = {}
-    for folder in dict.fromkeys(path.parent for path in found):
-        records = filter(None, map(provenance.read, folder.glob(f"*{provenance.ENDING}")))
-        for record in sorted(
-            records, key=itemgetter("ended")
-        ):  # a rule of an earlier version may have made the same
-            made |= record["outputs"]
-    stated = {
-        path: digests | {made[str(path)]} if str(path) in made else digests
-        for path, digests in found.items()
-    }
-    return {path: digests for path, digests in stated.items() if digests}
+                claims_of_files.setdefault(file, set()).add(digest)
+    folders = dict.fromkeys(path.parent for path in claims_of_files)
+    recorded = _recorded_outputs(folders)
+    for path, digests in claims_of_files.items():
+        if str(path) in recorded:
+            digests.add(recorded[str(path)])
+    return {path: digests for path, digests in claims_of_files.items() if digests}
+
+
+def _recorded_outputs(folders: Iterable[Path]) -> dict[str, str]:
+    """Hashes of files by path, as the records in folders state them.
+
+    Of several records in one folder the last wins: a rule of an earlier version may have made the
+    same file.
+    """
+    recorded: dict[str, str] = {}
+    for folder in folders:
+        records = [provenance.read(path) for path in folder.glob(f"*{provenance.ENDING}")]
+        valid_records = [record for record in records if record is not None]
+        for record in sorted(valid_records, key=itemgetter("ended")):
+            recorded |= record["outputs"]
+    return recorded
 
 
 def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
-    """Refuse inputs that changed after they were made, and return all that are compared, as they are now.
+    """Refuse inputs that changed after they were made.
 
-    Raises a UserError if one was edited or damaged since, or records and manifests state different hashes of it.
+    Returns:
+        All inputs and listed files that are compared, as they are now.
+
+    Raises:
+        UserError: One was edited or damaged since, or records and manifests state different hashes
+            of it.
     """
-    stated = claims(inputs)
-    signatures = {path: signature(path) for path in stated if path.is_file()}
-    found = hashes(signatures, "checking inputs", remember=True)
-    wrong = [
-        str(path)
-        for path, digests in stated.items()
-        if len(digests | {found.get(path, next(iter(digests)))}) > 1
-    ]
+    claims_of_files = claims(inputs)
+    signatures = {path: signature(path) for path in claims_of_files if path.is_file()}
+    current_hashes = hashes(signatures, "checking inputs", remember=True)
+    wrong = []
+    for path, claimed in claims_of_files.items():
+        # A missing file is no contradiction here; the job will not find it.
+        is_other = path in current_hashes and claimed != {current_hashes[path]}
+        if is_other or len(claimed) > 1:
+            wrong.append(str(path))
     if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"{wrong[0]}{more}: does not match the manifest or record next to it; it was edited or damaged. "
-            f"{provenance.remedy(wrong[:5])}"
+            f"{_first_and_count(wrong)}: does not match the manifest or record next to it; it was "
+            f"edited or damaged. {provenance.remedy(wrong[:5])}"
         )
-    return {
-        path: CheckedFile(signatures[path], digest)
-        for path, digest in found.items()
-        if digest is not None
-    }
+    checked_files = {}
+    for path, digest in current_hashes.items():
+        if digest is not None:
+            checked_files[path] = CheckedFile(signatures[path], digest)
+    return checked_files
+
+
+def _first_and_count(paths: list[str]) -> str:
+    """The first path, and how many more there are."""
+    if len(paths) == 1:
+        return paths[0]
+    return f"{paths[0]} and {len(paths) - 1} more"
 
 
 def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
-    """All files that a job reads: its inputs and those that they list, which are compared (see `refuse_changed`).
+    """All files that a job reads: its inputs and those that they list.
 
-    Raises a UserError as `refuse_changed`, and an OSError if an input cannot be read.
+    They are compared with records and manifests (see `refuse_changed`).
+
+    Raises:
+        UserError: as `refuse_changed`.
+        OSError: An input cannot be read.
     """
     files = refuse_changed(inputs)
     for path in inputs:
@@ -105,17 +140,17 @@ def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
 
 
 def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
-    """Refuse the result of a job if a file was exchanged while the job read it: its record would state another hash.
+    """Refuse the result of a job if a file was exchanged while the job read it.
 
-    Only files with another size, time or inode are read again. `snakemake track` and DVC's links change times and
-    inodes but no bytes, so a file with the same bytes is accepted, with a warning: it may have been exchanged and put
-    back.
+    The job's record would state another hash. Only files with another size, time or inode are read
+    again. `snakemake track` and DVC's links change times and inodes but no bytes, so a file with
+    the same bytes is accepted, with a warning: it may have been exchanged and put back.
 
     Args:
         files: as they were before the job began.
 
     Raises:
-        UserError: a file has other bytes, or is missing.
+        UserError: A file has other bytes, or is missing.
     """
     exchanged = []
     for path, before in files.items():
@@ -131,8 +166,7 @@ def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
         else:
             exchanged.append(str(path))
     if exchanged:
-        more = f" and {len(exchanged) - 1} more" if len(exchanged) > 1 else ""
         raise UserError(
-            f"{exchanged[0]}{more}: was changed while this job read it, so nothing was made of it; wait for what "
-            "changes it, and run again."
+            f"{_first_and_count(exchanged)}: was changed while this job read it, so nothing was "
+            "made of it; wait for what changes it, and run again."
         )

@@ -1,7 +1,8 @@
 """Provenance records of many jobs: gathered into one file for git, and matched with files from DVC.
 
-Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.jsonl` contains one line per job, sorted by
-path of the record, and is shared through git. Files shared through DVC are accepted if their hashes match a record.
+Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.jsonl` contains one line
+per job, sorted by path of the record, and is shared through git. Files shared through DVC are
+accepted if their hashes match a record.
 
 A record and a line end with a digest of their text, so that any change of either is noticed.
 """
@@ -24,10 +25,11 @@ from rib.records.hashing import differing
 
 FILE = Path("provenance.jsonl")
 ENDING = "provenance.json"
-MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a job
+RAW = "data/raw/"
+MADE = (RAW, "results/", "reports/")  # every file here was made by a job
 HASH = re.compile("[0-9a-f]{64}")
 LARGEST = 1e15  # far more than the seconds or bytes of any job
-# Parts of a record; the last may be missing.
+# Types of the entries of a record, of which only `accepted` may be missing.
 TYPES = {
     "rule": str,
     "log": str,
@@ -36,25 +38,41 @@ TYPES = {
     "cfg": dict,
     "inputs": dict,
     "outputs": dict,
+    "sizes": dict,
+    "versions": dict,
+    "machine": dict,
+    "accepted": list,
 }
-TYPES |= {"sizes": dict, "versions": dict, "machine": dict, "accepted": list}
+# Errors of reading something that is no record.
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED = "was edited or damaged, or an earlier version wrote it"
-REMEDY = "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run `snakemake {files}`."
+REMEDY = (
+    "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run "
+    "`snakemake {files}`."
+)
 DVC_OBJECT = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
-    """Advice for files that differ from their records; names are quoted, so that a shell takes the command as it is."""
-    return advice.format(files=shlex.join(files), it="it" if len(files) == 1 else "them")
+    """Advice for files that differ from their records.
+
+    Names are quoted, so that a shell takes the command as it is.
+    """
+    pronoun = "it" if len(files) == 1 else "them"
+    return advice.format(files=shlex.join(files), it=pronoun)
 
 
 def load() -> dict[str, list[dict]]:
-    """Gathered records by path of the job's own record, several if merged branches ran the same job; {} without a file.
+    """Gathered records by path of the job's own record; {} without a file.
 
-    Raises a UserError if a line is damaged, or not a record, for example after a merge conflict.
+    There are several of a job if merged branches ran the same job.
+
+    Raises:
+        UserError: A line is damaged, or not a record, for example after a merge conflict.
     """
-    return from_lines(FILE.read_text(encoding="utf-8", errors="replace") if FILE.is_file() else "")
+    if not FILE.is_file():
+        return {}
+    return from_lines(FILE.read_text(encoding="utf-8", errors="replace"))
 
 
 def from_lines(text: str) -> dict[str, list[dict]]:
@@ -68,9 +86,10 @@ def from_lines(text: str) -> dict[str, list[dict]]:
                 raise ValueError
         except INVALID:
             raise UserError(
-                f"{FILE}, line {number} {DAMAGED}: {line[:40]!r}. After a merge conflict keep the lines of both sides "
-                "and remove the conflict markers; otherwise restore the file from git, or delete it and run "
-                "`snakemake track` if you tracked with an earlier version."
+                f"{FILE}, line {number} {DAMAGED}: {line[:40]!r}. After a merge conflict keep the "
+                "lines of both sides and remove the conflict markers; otherwise restore the file "
+                "from git, or delete it and run `snakemake track` if you tracked with an earlier "
+                "version."
             ) from None
         records.setdefault(path, []).append(record)
     return records
@@ -83,95 +102,144 @@ def save(records: Mapping[str, Iterable[dict]]) -> None:
 
 def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
     """Records by path in lines, sorted, so that equal records give equal bytes."""
-    return "".join(
-        _with_digest({"path": name, **record}, "")
-        for name in sorted(records)
-        for record in records[name]
-    )
+    lines = []
+    for path in sorted(records):
+        for record in records[path]:
+            lines.append(_with_digest({"path": path, **record}, ""))
+    return "".join(lines)
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict]:
-    """Records of jobs by path: their own or, where that is missing, the gathered one; jobs without either are left out."""
+    """Records of jobs by path of the job's own record.
+
+    Where that is missing, the first gathered one is taken; jobs without either are left out.
+    """
     gathered = load()
-    found = {path: read(Path(path)) or next(iter(gathered.get(path, [])), None) for path in paths}
-    return {path: record for path, record in found.items() if record}
+    records = {}
+    for path in paths:
+        own_record = read(Path(path))
+        if own_record:
+            records[path] = own_record
+        elif path in gathered:
+            records[path] = gathered[path][0]
+    return records
 
 
 def write(path: Path, record: Mapping) -> None:
-    """Write a job's own record. Keys keep their order, since Snakemake compares settings as text."""
+    """Write a job's own record. Keys keep their order: Snakemake compares settings as text."""
     write_text(path, _with_digest(record, "\n"))
 
 
 def read(path: Path) -> dict | None:
-    """A job's own record, without its digest; None if it is missing, was edited or damaged, or has no digest."""
+    """A job's own record, without its digest.
+
+    None if it is missing, was edited or damaged, or has no digest.
+    """
     try:
-        return _parsed(path.read_text(encoding="utf-8"), "\n") if path.is_file() else None
+        if not path.is_file():
+            return None
+        return _parsed(path.read_text(encoding="utf-8"), "\n")
     except INVALID:
         return None
 
 
 def _with_digest(record: Mapping, newline: str) -> str:
-    """A record as JSON, with the SHA-256 of that text as last entry; in one line if `newline` is empty."""
+    """A record as JSON, with the SHA-256 of that text as last entry.
+
+    It is in one line if `newline` is empty.
+    """
     text = json.dumps(record, indent=1 if newline else None)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return f'{text.removesuffix(newline + "}")},{newline} "sha256": "{digest}"{newline}}}\n'
+    without_end = text.removesuffix(newline + "}")
+    return f'{without_end},{newline} "sha256": "{digest}"{newline}}}\n'
 
 
 def _parsed(text: str, newline: str) -> dict:
     """The record in a text that `_with_digest` wrote; raises one of INVALID for any other text."""
-    body, _, ending = text.rpartition(f',{newline} "sha256": ')
-    body += newline + "}"
-    if ending != f'"{hashlib.sha256(body.encode()).hexdigest()}"{newline}}}\n':
+    without_digest, _, ending = text.rpartition(f',{newline} "sha256": ')
+    text_of_record = without_digest + newline + "}"
+    digest = hashlib.sha256(text_of_record.encode()).hexdigest()
+    if ending != f'"{digest}"{newline}}}\n':
         raise ValueError("another digest")
-    record = json.loads(body)
-    hashes = [*record["inputs"].values(), *record["outputs"].values()]
-    numbers = [
-        *(record[key] for key in ("seconds", "cpu_seconds", "peak_memory")),
-        *record["sizes"].values(),
-    ]
-    times = [
-        record["started"],
-        record["ended"],
-        *(entry["when"] for entry in record.get("accepted", [])),
-    ]
-    texts = [
-        *record["versions"].values(),
-        *(record["machine"][key] for key in ("processor", "system", "python")),
-    ]
-    valid = (
-        all(isinstance(record.get(key, kind()), kind) for key, kind in TYPES.items())
-        and all(
-            map(
-                str.isprintable, (record["rule"], record["log"], record.get("commit") or "", *texts)
-            )
-        )
-        and all(name.isprintable() and str(Path(name)) == name for name in record["inputs"])
-        and all(map(_is_made, record["outputs"]))
-        and all(map(HASH.fullmatch, hashes))
-        and all(type(number) in (int, float) and 0 <= number < LARGEST for number in numbers)
-        and all(datetime.fromisoformat(time) >= datetime.fromtimestamp(0, UTC) for time in times)
-    )
-    if not valid or "cfg" not in record:
-        raise ValueError("a part is missing or has another type")
+    record = json.loads(text_of_record)
+    if not _is_valid(record):
+        raise ValueError("an entry is missing, or has another type or range")
     return record
 
 
-def _is_made(name: str) -> bool:
-    """Whether a name is one of a file below the folders that jobs write to, without control characters."""
-    return name.startswith(MADE) and name.isprintable() and os.path.normpath(name) == name
+def _is_valid(record: dict) -> bool:
+    """Whether the entries of a record are there, of the right types, and nothing hostile.
+
+    Raises one of INVALID if an entry is missing or of another type.
+    """
+    for key, entry_type in TYPES.items():
+        if key in record and not isinstance(record[key], entry_type):
+            return False
+    return (
+        "cfg" in record
+        and _has_valid_texts(record)
+        and _has_valid_files(record)
+        and _has_valid_numbers(record)
+        and _has_valid_times(record)
+    )
+
+
+def _has_valid_texts(record: Mapping) -> bool:
+    """Whether all texts of a record that are shown have no control characters."""
+    machine = record["machine"]
+    texts = [
+        record["rule"],
+        record["log"],
+        record.get("commit") or "",
+        *record["versions"].values(),
+        machine["processor"],
+        machine["system"],
+        machine["python"],
+    ]
+    return all(map(str.isprintable, texts))
+
+
+def _has_valid_files(record: Mapping) -> bool:
+    """Whether inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
+    for path in record["inputs"]:
+        if not path.isprintable() or str(Path(path)) != path:
+            return False
+    digests = [*record["inputs"].values(), *record["outputs"].values()]
+    return all(map(_is_made, record["outputs"])) and all(map(HASH.fullmatch, digests))
+
+
+def _has_valid_numbers(record: Mapping) -> bool:
+    """Whether seconds and bytes of a record are numbers, from 0 to less than LARGEST."""
+    numbers = [
+        record["seconds"],
+        record["cpu_seconds"],
+        record["peak_memory"],
+        *record["sizes"].values(),
+    ]
+    # No booleans, which are a subclass of int; NaN is not in the range.
+    return all(type(number) in (int, float) and 0 <= number < LARGEST for number in numbers)
+
+
+def _has_valid_times(record: Mapping) -> bool:
+    """Whether all times of a record are dates with a time zone, not before 1970."""
+    times = [record["started"], record["ended"]]
+    times += [entry["when"] for entry in record.get("accepted", [])]
+    epoch = datetime.fromtimestamp(0, UTC)
+    return all(datetime.fromisoformat(time) >= epoch for time in times)
+
+
+def _is_made(path: str) -> bool:
+    """Whether a path is below the folders of jobs, without `..` or control characters."""
+    return path.startswith(MADE) and path.isprintable() and os.path.normpath(path) == path
 
 
 def below(folders: Iterable[Path]) -> Iterator[Path]:
-    """Sorted paths of jobs' own records in folders; a path that is such a record is also accepted."""
+    """Sorted paths of jobs' own records in folders; one of `folders` may be such a record."""
     for folder in sorted(folders):
-        found = (
-            folder.rglob(f"*{ENDING}")
-            if folder.is_dir()
-            else [folder]
-            if folder.name.endswith(ENDING)
-            else []
-        )
-        yield from sorted(found)
+        if folder.is_dir():
+            yield from sorted(folder.rglob(f"*{ENDING}"))
+        elif folder.name.endswith(ENDING):
+            yield folder
 
 
 def match(
@@ -179,95 +247,163 @@ def match(
     is_known: Callable[[str], bool],
     is_unfinished: Callable[[str], bool],
 ) -> dict[str, dict]:
-    """Own records, by path, of jobs whose outputs all exist, are not known yet, and match the record next to them.
+    """Own records, by path, of jobs whose outputs are new here and match the record next to them.
 
-    Gathered records only say where to look. Outputs are compared with the job's own record, which may be newer, or
-    older after a checkout of an older commit. Raises a UserError if an output does not match its record, the record is
-    damaged, or one of them is not a regular file in the folders that jobs write to.
+    New are the outputs of jobs that all exist and are not all known yet. Gathered records only say
+    where to look. Outputs are compared with the job's own record, which may be newer, or older
+    after a checkout of an older commit.
 
     Args:
+        records: gathered records by path.
         is_known: whether a path need not be checked.
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
+
+    Raises:
+        UserError: An output does not match its record, the record is damaged, or one of them is not
+            a regular file in the folders that jobs write to.
     """
-    files = {path: [*gathered[0]["outputs"], path] for path, gathered in records.items()}
-    new = [
-        path
-        for path, made in files.items()
-        if all(map(os.path.lexists, made)) and not all(map(is_known, made))
-    ]
-    for path in new:
-        _refuse_elsewhere(files[path])
-    unknown = {path: read(Path(path)) for path in new}
-    # A record that names other outputs was copied here from another job.
-    foreign = {
-        path: path
-        for path, own in unknown.items()
-        if own is None or own["outputs"].keys() != records[path][0]["outputs"].keys()
-    }
-    made = {
-        Path(file): path
-        for path, own in unknown.items()
-        if path not in foreign
-        for file in own["outputs"]
-    }
-    expected = {file: unknown[path]["outputs"][str(file)] for file, path in made.items()}
-    foreign |= {
-        str(file): made[file] for file in differing(expected, "checking files against records")
-    }
-    unfinished = {path for path in foreign.values() if any(map(is_unfinished, files[path]))}
-    wrong = {file: path for file, path in foreign.items() if path not in unfinished}
-    if wrong:
-        file, path = next(iter(wrong.items()))
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        what = "does not match its provenance record; it was edited, damaged, or pulled without its record"
-        what = DAMAGED if unknown[path] is None else what
-        raise UserError(f"{file}{more}: {what}. {remedy(dict.fromkeys((file, path)))}")
-    return {path: own for path, own in unknown.items() if path not in unfinished}
+    files_of_jobs = {}
+    for path, gathered in records.items():
+        files = [*gathered[0]["outputs"], path]
+        if all(map(os.path.lexists, files)) and not all(map(is_known, files)):
+            files_of_jobs[path] = files
+    for files in files_of_jobs.values():
+        _refuse_elsewhere(files)
+    own_records = {path: read(Path(path)) for path in files_of_jobs}
+    record_of_mismatch = _mismatches(own_records, records)
+    unfinished = set()
+    for path in record_of_mismatch.values():
+        if any(map(is_unfinished, files_of_jobs[path])):
+            unfinished.add(path)
+    wrong_files = [file for file, path in record_of_mismatch.items() if path not in unfinished]
+    if wrong_files:
+        path = record_of_mismatch[wrong_files[0]]
+        _raise_mismatch(wrong_files, path, is_damaged=own_records[path] is None)
+    return {path: record for path, record in own_records.items() if path not in unfinished}
+
+
+def _mismatches(
+    own_records: Mapping[str, dict | None], gathered: Mapping[str, list[dict]]
+) -> dict[str, str]:
+    """Files that do not match a job's own record, each with the path of that record.
+
+    A record that is damaged, or names other outputs than the gathered one, is such a file itself.
+    """
+    record_of_mismatch = {}
+    path_of_record = {}
+    expected = {}
+    for path, record in own_records.items():
+        # A record that names other outputs was copied here from another job.
+        if record is None or record["outputs"].keys() != gathered[path][0]["outputs"].keys():
+            record_of_mismatch[path] = path
+            continue
+        for file, digest in record["outputs"].items():
+            expected[Path(file)] = digest
+            path_of_record[Path(file)] = path
+    for file in differing(expected, "checking files against records"):
+        record_of_mismatch[str(file)] = path_of_record[file]
+    return record_of_mismatch
+
+
+def _raise_mismatch(wrong_files: list[str], path: str, is_damaged: bool) -> None:
+    """Raise the UserError of `match`; `path` is the record of the first of the wrong files."""
+    file = wrong_files[0]
+    count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
+    problem = (
+        "does not match its provenance record; it was edited, damaged, or pulled without its record"
+    )
+    if is_damaged:
+        problem = DAMAGED
+    files_to_delete = dict.fromkeys((file, path))  # one, if the file is the record
+    raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
 def _refuse_elsewhere(files: Iterable[str]) -> None:
-    """Refuse folders, devices and links that lead out of the folders of results, without opening them.
+    """Refuse folders, devices and links that lead out of the folders of results.
 
-    Archives may be links to the user's folders (rib.data.download), and other files links into DVC's cache.
+    Archives may be links to the user's folders (rib.data.download), and other files links into
+    DVC's cache. Nothing is opened.
+
+    Args:
+        files: paths in the folders of MADE that exist, at least as a link.
     """
     for file in files:
-        path, root = Path(file), next(folder for folder in MADE if file.startswith(folder))
-        inside, target = os.path.realpath(root), os.path.realpath(path)
-        usual = root == MADE[0] or DVC_OBJECT.search(target) or Path(target).is_relative_to(inside)
-        if not (usual and path.parent.resolve().is_relative_to(inside)) or (
-            path.exists() and not path.is_file()
-        ):
+        path = Path(file)
+        root = _folder_of_jobs(file)
+        root_target = os.path.realpath(root)
+        target = os.path.realpath(path)
+        target_is_allowed = (
+            root == RAW
+            or DVC_OBJECT.search(target) is not None
+            or Path(target).is_relative_to(root_target)
+        )
+        lies_in_root = path.parent.resolve().is_relative_to(root_target)
+        is_something_else = path.exists() and not path.is_file()
+        if not target_is_allowed or not lies_in_root or is_something_else:
             raise UserError(
-                f"{file}, which a record names, is not a regular file, or leads to one outside of {root}; move it "
-                f"here (only {root} itself may be a link), or remove it, or its line in {FILE} if you do not know it."
+                f"{file}, which a record names, is not a regular file, or leads to one outside of "
+                f"{root}; move it here (only {root} itself may be a link), or remove it, or its "
+                f"line in {FILE} if you do not know it."
             )
+
+
+def _folder_of_jobs(file: str) -> str:
+    """The folder of MADE that a path starts with."""
+    for folder in MADE:
+        if file.startswith(folder):
+            return folder
+    raise ValueError(f"{file} is in none of {MADE}")
 
 
 def changed(
     has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]
 ) -> list[str]:
-    """Outputs whose time or size is not that of their job, and damaged records. Only the records are read.
+    """Outputs whose time or size is not that of their job, and damaged records.
 
-    A link that leads back to itself in place of an output counts as changed, unlike an output that
-    is missing. If all files of a job have another time, they were copied as a whole, and only sizes
-    count.
+    Only the records are read. A link that leads back to itself in place of an output counts as
+    changed, unlike an output that is missing. If all files of a job have another time, they were
+    copied as a whole, and only sizes count.
     """
-    found = []
+    changed_files = []
     for path in below(map(Path, MADE)):
-        record, differs = read(path), {}
-        found += [] if record else [str(path)]
-        for file in record["outputs"] if record else ():
-            if _is_loop(file):
-                found.append(file)
-                continue
-            with suppress(OSError):  # it is missing, or another run is making it
-                differs[file] = (
-                    has_other_time(file),
-                    Path(file).stat().st_size != record["sizes"].get(file),
-                )
-        copied = all(time for time, _ in differs.values()) and has_other_time(str(path))
-        found += [file for file, (time, size) in differs.items() if size or (time and not copied)]
-    return [file for file in found if not is_unfinished(file)]
+        record = read(path)
+        if record is None:
+            changed_files.append(str(path))
+        else:
+            changed_files += _changed_outputs(path, record, has_other_time)
+    return [file for file in changed_files if not is_unfinished(file)]
+
+
+def _changed_outputs(
+    path: Path, record: Mapping, has_other_time: Callable[[str], bool]
+) -> list[str]:
+    """Outputs of a job that count as changed (see `changed`).
+
+    Args:
+        path: the file of the job's record.
+    """
+    loops = []
+    with_other_time = []
+    with_other_size = []
+    present = []
+    for file in record["outputs"]:
+        if _is_loop(file):
+            loops.append(file)
+            continue
+        with suppress(OSError):  # it is missing, or another run is making it
+            other_time = has_other_time(file)
+            other_size = Path(file).stat().st_size != record["sizes"].get(file)
+            present.append(file)
+            if other_time:
+                with_other_time.append(file)
+            if other_size:
+                with_other_size.append(file)
+    was_copied = with_other_time == present and has_other_time(str(path))
+    changed_outputs = []
+    for file in present:
+        if file in with_other_size or (file in with_other_time and not was_copied):
+            changed_outputs.append(file)
+    return loops + changed_outputs
 
 
 def _is_loop(file: str) -> bool:
@@ -280,64 +416,110 @@ def _is_loop(file: str) -> bool:
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:
-    """Records of jobs with an input that was made again since, or by someone else, though outputs match the record."""
-    own = {path: record for path in records if (record := read(Path(path)))}
-    made = {file: digest for record in own.values() for file, digest in record["outputs"].items()}
-    return {
-        path
-        for path, record in own.items()
-        if any(made.get(file, digest) != digest for file, digest in record["inputs"].items())
-    }
+    """Records of jobs with an input that is not the one that its job wrote last.
+
+    The input was made again since, or by someone else, though outputs match the record.
+    """
+    own_records = {}
+    for path in records:
+        record = read(Path(path))
+        if record:
+            own_records[path] = record
+    digests_of_outputs = {}
+    for record in own_records.values():
+        digests_of_outputs |= record["outputs"]
+    records_with_other_inputs = set()
+    for path, record in own_records.items():
+        for file, digest in record["inputs"].items():
+            if digests_of_outputs.get(file, digest) != digest:
+                records_with_other_inputs.add(path)
+    return records_with_other_inputs
 
 
 def gather(units: Collection[Path]) -> int:
-    """Update the gathered records and return their number; records of other places than the given ones are kept.
+    """Update the gathered records and return their number.
 
-    `units` are folders or files that DVC tracks individually. Raises a UserError if an output was changed after its job
-    recorded it, or if shared results are missing here or newer than those here, so that sharing would remove them.
+    Records of other places than the given ones are kept.
+
+    Args:
+        units: folders or files that DVC tracks individually.
+
+    Raises:
+        UserError: An output was changed after its job recorded it, or shared results are missing
+            here or newer than those here, so that sharing would remove them.
     """
-    found = {str(file): read(file) for file in below(units)}
-    own = {
-        name: [record]
-        for name, record in found.items()
-        if record and all(map(os.path.lexists, record["outputs"]))
-    }
-    for name in sorted(found.keys() - own.keys()):
-        why = (
-            f"{DAMAGED}. {remedy([name])}"
-            if found[name] is None
-            else "has outputs that are missing"
-        )
-        log.warning("%s is left out: it %s", name, why)
-    # A job writes its record last, so only files that changed later need hashing.
-    recorded = {
-        file: os.lstat(name).st_mtime
-        for name, [record] in own.items()
-        for file in [*record["outputs"], name]
-    }
-    match(own, lambda file: os.lstat(file).st_mtime <= recorded[file], lambda file: False)
-    here = tuple(f"{unit}/" if unit.is_dir() else str(unit) for unit in units)
+    records_here = _complete_records(units)
+    _refuse_changed_outputs(records_here)
     shared = load()
-    lost = [
-        name
-        for name, lines in shared.items()
-        if name.startswith(here) and (name not in own or contradicts(own[name][0], lines))
-    ]
+    prefixes = tuple(f"{unit}/" if unit.is_dir() else str(unit) for unit in units)
+    gathered = {}
+    lost = []
+    for path, shared_records in shared.items():
+        if not path.startswith(prefixes):
+            gathered[path] = shared_records
+        elif path not in records_here or contradicts(records_here[path], shared_records):
+            lost.append(path)
     if lost:
         raise UserError(
-            f"{FILE} lists {len(lost)} results that are missing here, or whose records here differ and are not newer "
-            f"({lost[0]}); tracking would remove them for everyone. Run `snakemake pull` first, and `snakemake verify` "
-            "if this remains; to drop them on purpose, delete their lines."
+            f"{FILE} lists {len(lost)} results that are missing here, or whose records here differ "
+            f"and are not newer ({lost[0]}); tracking would remove them for everyone. Run "
+            "`snakemake pull` first, and `snakemake verify` if this remains; to drop them on "
+            "purpose, delete their lines."
         )
-    kept = {name: lines for name, lines in shared.items() if not name.startswith(here)} | own
-    save(kept)
-    return len(kept)
+    for path, record in records_here.items():
+        gathered[path] = [record]
+    save(gathered)
+    return len(gathered)
+
+
+def _complete_records(units: Collection[Path]) -> dict[str, dict]:
+    """Own records in folders or files, by path, of jobs whose outputs exist.
+
+    The log says which others are left out, and why.
+    """
+    complete = {}
+    reasons_of_others = {}
+    for file in below(units):
+        path = str(file)
+        record = read(file)
+        if record is None:
+            reasons_of_others[path] = f"{DAMAGED}. {remedy([path])}"
+        elif all(map(os.path.lexists, record["outputs"])):
+            complete[path] = record
+        else:
+            reasons_of_others[path] = "has outputs that are missing"
+    for path in sorted(reasons_of_others):
+        log.warning("%s is left out: it %s", path, reasons_of_others[path])
+    return complete
+
+
+def _refuse_changed_outputs(records: Mapping[str, dict]) -> None:
+    """Refuse outputs that were changed after their job recorded them.
+
+    A job writes its record last, so only files that are newer than it need hashing.
+    """
+    time_of_record = {}
+    for path, record in records.items():
+        for file in [*record["outputs"], path]:
+            time_of_record[file] = os.lstat(path).st_mtime
+
+    def is_not_newer(file: str) -> bool:
+        return os.lstat(file).st_mtime <= time_of_record[file]
+
+    def is_unfinished(file: str) -> bool:
+        return False
+
+    match({path: [record] for path, record in records.items()}, is_not_newer, is_unfinished)
 
 
 def contradicts(record: dict, shared: list[dict]) -> bool:
-    """Whether a job's own record differs from all shared ones though it is not newer: it is older, or was edited."""
-    differs = repr(record) not in map(repr, shared)  # as text, as Snakemake compares settings
-    return differs and _written(record) <= max(map(_written, shared))
+    """Whether a job's own record differs from all shared ones though it is not newer.
+
+    It is older then, or was edited.
+    """
+    # As text, as Snakemake compares settings.
+    is_shared = repr(record) in map(repr, shared)
+    return not is_shared and _written(record) <= max(map(_written, shared))
 
 
 def _written(record: Mapping) -> str:

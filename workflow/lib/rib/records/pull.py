@@ -15,105 +15,166 @@ from rib.base.progress import log
 from rib.records.track import dvc_repository, remove_leftovers
 
 MD5 = re.compile("[0-9a-f]{32}")
+# Names that no pulled path may have in it: they lead elsewhere, or to files of git and DVC.
+FORBIDDEN_NAMES = {"", ".", "..", ".git", ".dvc"}
 
 
 def pull(wanted: str | Sequence[str]) -> None:
-    """Fetch tracked files, and check them out if all are sound and none overwrites a file that was changed here.
+    """Fetch tracked files, and check them out if all are sound and none was changed here.
 
-    `wanted` are folders and files in the project; everything that is tracked if empty. Raises a UserError, without
-    changing a file, if one is missing, damaged or hostile in the storage, or changed here.
+    Args:
+        wanted: folders and files in the project; everything that is tracked if empty.
+
+    Raises:
+        UserError: A file is missing, damaged or hostile in the storage, or changed here; no file
+            was changed.
     """
-    places = [
-        Path(os.path.relpath(place)) for place in ([wanted] if isinstance(wanted, str) else wanted)
-    ] or [Path()]
-    files, parts = {}, set()
+    requested = [wanted] if isinstance(wanted, str) else wanted
+    requested_paths = [Path(os.path.relpath(path)) for path in requested] or [Path()]
     with dvc_repository(remote_config={"verify": True}) as repo:
         repo.drop_data_index()  # it may contain listings that were not checked
-        for out in repo.index.outs:
-            path = Path(os.path.relpath(out.fs_path))
-            # Of two paths, one in the other, the longer is the greater.
-            here = {
-                max(path, place)
-                for place in places
-                if path.is_relative_to(place) or place.is_relative_to(path)
-            }
-            found = _files(repo, out, path) if here else {}
-            files |= {
-                file: md5 for file, md5 in found.items() if any(map(file.is_relative_to, here))
-            }
-            parts.update(map(str, here))
+        files, targets = _files_to_pull(repo, requested_paths)
         if not files:
             raise UserError(
-                f"no .dvc file tracks anything in {', '.join(map(str, places))}; nothing was pulled."
+                f"no .dvc file tracks anything in {', '.join(map(str, requested_paths))}; nothing "
+                "was pulled."
             )
-        cache, before = repo.cache.local, None  # an object that fails may stop the others
-        while (
-            lacking := [file for file, md5 in files.items() if not cache.exists(md5)]
-        ) and lacking != before:
-            log.info("fetching %d of %d files", len(lacking), len(files))
-            before = lacking
-            with suppress(Exception):  # they do not name files
-                repo.fetch(sorted(parts))
-        if lacking:
-            raise UserError(
-                f"nothing was pulled: the storage does not answer, or lacks {len(lacking)} files or has damaged ones "
-                f"({lacking[0]}, {files[lacking[0]]})."
-            )
-        remove_leftovers(parts)
-        done = repo.checkout(sorted(parts))
+        _fetch(repo, files, targets)
+        remove_leftovers(targets)
+        changes = repo.checkout(targets)
         log.info(
             "%d files are in place; new or changed: %s",
             len(files),
-            " ".join(done["added"] + done["modified"]),
+            " ".join(changes["added"] + changes["modified"]),
         )
 
 
-def _files(repo: Repo, out: Output, path: Path) -> dict[Path, str]:
-    """MD5 of the file that a .dvc file tracks, or of the files in its folder by the listing, which is fetched first."""
-    digest, stage, cache = out.hash_info.value or "", out.stage, repo.cache.local
-    plain = (
-        out.is_in_repo
-        and out.hash_name == "md5"
-        and not (stage.cmd or stage.deps or out.files or out.remote)
-    )
-    if not (plain and MD5.fullmatch(digest.removesuffix(".dir")) and _stays_inside(str(path))):
+def _files_to_pull(
+    repo: Repo, requested_paths: Sequence[Path]
+) -> tuple[dict[Path, str], list[str]]:
+    """Tracked files that were requested.
+
+    Returns:
+        The MD5 of each file, and the sorted paths with which DVC is told of them.
+    """
+    files = {}
+    targets = set()
+    for out in repo.index.outs:
+        path = Path(os.path.relpath(out.fs_path))
+        targets_of_out = set()
+        for requested_path in requested_paths:
+            if path.is_relative_to(requested_path) or requested_path.is_relative_to(path):
+                # Of two paths, one in the other, the longer is the greater.
+                targets_of_out.add(max(path, requested_path))
+        if not targets_of_out:
+            continue
+        for file, md5 in _tracked_files(repo, out, path).items():
+            if any(map(file.is_relative_to, targets_of_out)):
+                files[file] = md5
+        targets.update(map(str, targets_of_out))
+    return files, sorted(targets)
+
+
+def _fetch(repo: Repo, files: dict[Path, str], targets: list[str]) -> None:
+    """Fetch files from the storage into DVC's cache, which checks their MD5.
+
+    Raises:
+        UserError: The storage does not answer, or lacks one of the files.
+    """
+    cache = repo.cache.local
+    missing_before = None
+    missing = [file for file, md5 in files.items() if not cache.exists(md5)]
+    # An object that fails may stop the others, so it is tried again as long as some arrive.
+    while missing and missing != missing_before:
+        log.info("fetching %d of %d files", len(missing), len(files))
+        with suppress(Exception):  # they do not name files
+            repo.fetch(targets)
+        missing_before = missing
+        missing = [file for file, md5 in files.items() if not cache.exists(md5)]
+    if missing:
+        first = missing[0]
         raise UserError(
-            f"{stage.relpath} is not as `snakemake track` writes it (path {out}); restore it from git."
+            f"nothing was pulled: the storage does not answer, or lacks {len(missing)} files or "
+            f"has damaged ones ({first}, {files[first]})."
+        )
+
+
+def _tracked_files(repo: Repo, out: Output, path: Path) -> dict[Path, str]:
+    """MD5 of the file that a .dvc file tracks, or of each file in the folder that it tracks.
+
+    The files of a folder are in a listing, which is fetched first.
+
+    Raises:
+        UserError: The .dvc file is not as `snakemake track` writes it, or the listing is missing,
+            damaged or hostile.
+    """
+    digest = out.hash_info.value or ""
+    if not _is_as_track_writes(out, digest, path):
+        raise UserError(
+            f"{out.stage.relpath} is not as `snakemake track` writes it (path {out}); restore it "
+            "from git."
         )
     if not digest.endswith(".dir"):
         return {path: digest}
     try:
-        storage = repo.cloud.get_remote_odb()
-        cache.add(storage.oid_to_path(digest), storage.fs, digest)
-        listing, files = Tree.load(cache, out.hash_info), {}
-        listing.digest()
-        if listing.oid != digest:  # also if an entry has other keys, or a path is listed twice
-            raise ValueError(f"its hash is {listing.oid}")
-        for parts, _, entry in listing:
-            file = "/".join((*path.parts, *parts))
-            folders = (parts[:depth] for depth in range(1, len(parts)))
-            if (
-                not MD5.fullmatch(entry.value)
-                or not _stays_inside(file)
-                or any(map(listing.get, folders))
-            ):
-                raise ValueError(f"{entry} {file!r}")
-            files[Path(file)] = entry.value
-        return files
+        return _files_in_listing(repo, out, path)
     except Exception as error:
-        Path(cache.oid_to_path(digest)).unlink(missing_ok=True)
+        cached_listing = repo.cache.local.oid_to_path(digest)
+        Path(cached_listing).unlink(missing_ok=True)
         raise UserError(
-            f"{stage.relpath}: nothing was pulled, because its listing {digest} is missing, damaged or hostile, or a link "
-            f"leads out of {path} ({error}). Run it again, or ask who shared it."
+            f"{out.stage.relpath}: nothing was pulled, because its listing {digest} is missing, "
+            f"damaged or hostile, or a link leads out of {path} ({error}). Run it again, or ask "
+            "who shared it."
         ) from None
 
 
-def _stays_inside(path: str) -> bool:
-    """Whether neither the names in a path nor links lead out of the project or to files of git and DVC."""
-    real = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
-    names = f"{path}/{real}".lower().split("/")
-    return (
-        {"", ".", "..", ".git", ".dvc"}.isdisjoint(names)
-        and path.isprintable()
-        and not re.search(r"\\|/.:", path)
+def _is_as_track_writes(out: Output, digest: str, path: Path) -> bool:
+    """Whether an output of a .dvc file is a path in the project with an MD5, and nothing else."""
+    stage = out.stage
+    has_other_features = stage.cmd or stage.deps or out.files or out.remote
+    return bool(
+        out.is_in_repo
+        and out.hash_name == "md5"
+        and not has_other_features
+        and MD5.fullmatch(digest.removesuffix(".dir"))
+        and _stays_inside(str(path))
     )
+
+
+def _files_in_listing(repo: Repo, out: Output, folder: Path) -> dict[Path, str]:
+    """MD5 of each file in a tracked folder, by its listing, which is fetched and checked.
+
+    Raises:
+        ValueError: The listing has another hash than the .dvc file states, or a file in it has no
+            MD5, leads out of the project, or lies in what is another file.
+        Exception: The listing cannot be fetched; each kind of storage has its own errors.
+    """
+    digest = out.hash_info.value
+    cache = repo.cache.local
+    storage = repo.cloud.get_remote_odb()
+    cache.add(storage.oid_to_path(digest), storage.fs, digest)
+    listing = Tree.load(cache, out.hash_info)
+    listing.digest()
+    if listing.oid != digest:  # also if an entry has other keys, or a path is listed twice
+        raise ValueError(f"its hash is {listing.oid}")
+    files = {}
+    for names, _, entry in listing:
+        file = "/".join((*folder.parts, *names))
+        # Names of the folders that contain the file, from the outermost.
+        parents = [names[:depth] for depth in range(1, len(names))]
+        is_in_other_file = any(map(listing.get, parents))
+        if not MD5.fullmatch(entry.value) or not _stays_inside(file) or is_in_other_file:
+            raise ValueError(f"{entry} {file!r}")
+        files[Path(file)] = entry.value
+    return files
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a path stays in the project and out of files of git and DVC.
+
+    Neither the names in the path nor links may lead elsewhere.
+    """
+    real_path = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
+    names = f"{path}/{real_path}".lower().split("/")
+    has_windows_form = re.search(r"\\|/.:", path) is not None  # backslashes and drives
+    return FORBIDDEN_NAMES.isdisjoint(names) and path.isprintable() and not has_windows_form

@@ -1,4 +1,4 @@
-"""Sharing results through DVC: one .dvc file per stage and model, and the gathered provenance records."""
+"""Sharing results through DVC: one .dvc file per stage and model, and the gathered records."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,8 @@ from rib.base.text import redacted
 from rib.records.provenance import FILE, gather
 
 # Written next to each family's tables, where `dvc metrics` and `dvc plots` find it.
-DVC_YAML = """# Written by `snakemake track`; read by `dvc metrics show`, `dvc metrics diff` and `dvc plots show`.
+DVC_YAML = """\
+# Written by `snakemake track`; read by `dvc metrics show`, `dvc metrics diff` and `dvc plots show`.
 metrics:
   - tables/mri.json
 plots:
@@ -26,63 +27,84 @@ plots:
       x_label: mRI (percentage points)
       template: intervals
 """
+# What messages of DVC say, and what is said instead.
+REPLACEMENTS = {
+    "Use `--force` to force.": "Delete them, share them (`snakemake track`), or pull others:",
+    "ValueError: Missing remote name": "no storage is set up; add it with `dvc remote add`.",
+}
+LONGEST_MESSAGE = 1000  # characters
+TEMPORARY = f".{'?' * 22}.tmp"  # pattern of the names of DVC's temporary files
 
 
 def track(units: Iterable[str], report: str | Path) -> None:
     """Add results to DVC, and gather the records by which a colleague's Snakemake accepts them.
 
-    Each folder or file of the patterns `units` gets a .dvc file next to it. Raises a UserError if there are no results yet, an output does not match its record, or DVC fails.
+    Args:
+        units: patterns of folders and files, each of which gets a .dvc file next to it.
+        report: folder with the tables of the grid.
+
+    Raises:
+        UserError: There are no results yet, an output does not match its record, or DVC fails.
     """
-    found = sorted(
-        {path for pattern in units for path in Path().glob(pattern) if path.suffix != ".dvc"}
-    )
-    if not found:
+    paths = set()
+    for pattern in units:
+        paths.update(path for path in Path().glob(pattern) if path.suffix != ".dvc")
+    if not paths:
         raise UserError("there is nothing to track yet; run the workflow first (make run).")
+    tracked = sorted(paths)
     with dvc_repository() as repo:
-        records = gather(found)
+        n_records = gather(tracked)
         if Path(report, "tables/mri.json").is_file():
             write_text(Path(report, "dvc.yaml"), DVC_YAML)
-        log.info("%d records in %s; adding %d folders and files to DVC", records, FILE, len(found))
-        remove_leftovers(found)
-        repo.add([*map(str, found)])
+        log.info(
+            "%d records in %s; adding %d folders and files to DVC", n_records, FILE, len(tracked)
+        )
+        remove_leftovers(tracked)
+        repo.add([str(path) for path in tracked])
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")
 
 
 @contextmanager
 def dvc_repository(**options) -> Iterator[Repo]:
-    """The project's DVC repository, locked, so that no other command of DVC, track or pull is at work in it.
+    """The project's DVC repository, locked.
 
-    Errors, of which each kind of storage has its own, become UserErrors.
+    No other command of DVC, track or pull is at work in it then. Errors, of which each kind of
+    storage has its own, become UserErrors.
     """
-    logging.getLogger().addHandler(
-        logging.NullHandler()
-    )  # hides DVC's own messages, which may contain passwords
+    # Hides DVC's own messages, which may contain passwords.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         with Repo(**options) as repo, lock_repo(repo):
             yield repo
     except LockError:
         raise UserError(
-            "another `snakemake track`, `pull` or command of DVC is at work in this folder, or its disk has no file "
-            "locks (.dvc/tmp/lock); wait until it ends, and run again."
+            "another `snakemake track`, `pull` or command of DVC is at work in this folder, or its "
+            "disk has no file locks (.dvc/tmp/lock); wait until it ends, and run again."
         ) from None
     except Exception as error:
-        known = isinstance(error, (UserError, DvcException))
-        text = " ".join(str(error if known else f"{type(error).__name__}: {error}").split())
-        text = text.replace(
-            "Use `--force` to force.",
-            "Delete them, share them (`snakemake track`), or pull others:",
-        )
-        text = text.replace(
-            "ValueError: Missing remote name", "no storage is set up; add it with `dvc remote add`."
-        )
-        raise UserError(redacted(text[:1000])) from None
+        raise UserError(_message_of(error)) from None
 
 
-def remove_leftovers(places: Iterable[str | Path]) -> None:
-    """Remove what a killed DVC left: temporary files in its cache and in folders, and a lock that it had not written."""
-    for folder in (".dvc/cache", *places):
-        for path in Path(folder).rglob(f".{'?' * 22}.tmp"):
+def _message_of(error: Exception) -> str:
+    """An error's message in one line, without DVC's advice and without secrets."""
+    if isinstance(error, UserError | DvcException):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {error}"
+    message = " ".join(message.split())
+    for text, replacement in REPLACEMENTS.items():
+        message = message.replace(text, replacement)
+    return redacted(message[:LONGEST_MESSAGE])
+
+
+def remove_leftovers(folders: Iterable[str | Path]) -> None:
+    """Remove what a killed DVC left.
+
+    That are temporary files in its cache and in folders, and a lock that it had not written.
+    """
+    for folder in (".dvc/cache", *folders):
+        for path in Path(folder).rglob(TEMPORARY):
             path.unlink(missing_ok=True)
     lock = Path(".dvc/tmp/rwlock")
-    if lock.is_file() and not lock.stat().st_size:
+    if lock.is_file() and lock.stat().st_size == 0:
         lock.unlink()

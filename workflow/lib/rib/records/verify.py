@@ -1,6 +1,9 @@
-"""Check the results of a grid, and everything they were made from, against the provenance records. No torch."""
+"""Check the results of a grid, and all that they were made from, against the provenance records.
 
-from collections.abc import Iterable, Mapping
+No torch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +15,11 @@ from rib.records.hashing import hashes
 from rib.records.integrity import files_of
 
 SHOWN = 10  # printed files per kind; the log lists all
-CHANGED, MISSING, STALE, UNRECORDED = "changed", "missing", "stale", "unrecorded"
+# Kinds of findings.
+CHANGED = "changed"
+MISSING = "missing"
+STALE = "stale"
+UNRECORDED = "unrecorded"
 # Description of each kind, and advice (rib.records.provenance.remedy).
 ADVICE = {
     CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
@@ -23,7 +30,8 @@ ADVICE = {
     ),
     UNRECORDED: (
         "without a provenance record",
-        "If shared, restore the record with `snakemake pull`; otherwise run `snakemake --forcerun {files}`.",
+        "If shared, restore the record with `snakemake pull`; otherwise run `snakemake --forcerun "
+        "{files}`.",
     ),
 }
 
@@ -40,205 +48,295 @@ class Finding:
 
 @dataclass
 class Examination:
-    """Result of `examine`."""
+    """What `examine` saw."""
 
-    records: dict[str, dict] = field(default_factory=dict)  # of the examined jobs, by path
-    absent: list[str] = field(
-        default_factory=list
-    )  # paths of jobs without files here: not run yet, or not pulled
-    hashes: dict[str, str | None] = field(
-        default_factory=dict
-    )  # of every file that a record names; None if missing
+    # Records of the examined jobs, by path.
+    records: dict[str, dict] = field(default_factory=dict)
+    # Paths of jobs without files here: not run yet, or not pulled.
+    absent: list[str] = field(default_factory=list)
+    # Hash of every file that a record names; None if it is missing.
+    hashes: dict[str, str | None] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
 def related(
-    records: Iterable[str], gathered: Mapping | None = None
+    records: Iterable[str], gathered: Mapping[str, list[dict]] | None = None
 ) -> tuple[dict[str, list[dict]], dict[str, str]]:
-    """Records of the jobs with the given own records, and of all jobs that they depend on; `gathered` if it is loaded.
+    """Records of jobs and of all jobs that they depend on.
+
+    Args:
+        records: paths of the jobs' own records.
+        gathered: the gathered records (rib.records.provenance.load), if they are loaded already.
 
     Returns:
-        By path, the job's own record, or else the gathered ones, possibly none; and, by output file, the path of the
-        record of the job that made it.
+        By path, the job's own record, or else the gathered ones, possibly none; and, by output
+        file, the path of the record of the job that made it.
     """
-    gathered = provenance.load() if gathered is None else gathered
-    makers = {
-        file: path for path, lines in gathered.items() for line in lines for file in line["outputs"]
-    }
-    found, looked, todo = {}, set(), list(records)
-    while todo:
-        if (path := todo.pop()) in found:
+    if gathered is None:
+        gathered = provenance.load()
+    record_of_output = {}
+    for path, gathered_records in gathered.items():
+        for record in gathered_records:
+            record_of_output |= dict.fromkeys(record["outputs"], path)
+    records_by_path: dict[str, list[dict]] = {}
+    searched_folders: set[Path] = set()
+    to_read = list(records)
+    while to_read:
+        path = to_read.pop()
+        if path in records_by_path:
             continue
-        own = provenance.read(Path(path))
-        found[path] = [own] if own else gathered.get(path, [])
-        for record in found[path]:
-            makers |= dict.fromkeys(record["outputs"], path)
+        own_record = provenance.read(Path(path))
+        records_by_path[path] = [own_record] if own_record else gathered.get(path, [])
+        for record in records_by_path[path]:
+            record_of_output |= dict.fromkeys(record["outputs"], path)
             for file in record["inputs"]:
-                if file in makers:
-                    todo.append(makers[file])
-                elif (folder := Path(file).parent) not in looked and file.startswith(
-                    provenance.MADE
-                ):
-                    looked.add(folder)
-                    todo += map(str, folder.glob(f"*{provenance.ENDING}"))
-    return dict(sorted(found.items())), makers
+                folder = Path(file).parent
+                if file in record_of_output:
+                    to_read.append(record_of_output[file])
+                elif folder not in searched_folders and file.startswith(provenance.MADE):
+                    searched_folders.add(folder)
+                    to_read += map(str, folder.glob(f"*{provenance.ENDING}"))
+    return dict(sorted(records_by_path.items())), record_of_output
 
 
 def examine(records: Iterable[str]) -> Examination:
-    """Compare the files of jobs, given by paths of records, and of all that they depend on with the records."""
-    result, gathered = Examination(), provenance.load()
-    known, makers = related(records, gathered)
-    wrong: set[str] = set()
-    for path, lines in known.items():
-        here, left = Path(path).is_file(), _left_beside(Path(path))
-        if lines and (here or any(Path(file).exists() for file in lines[0]["outputs"])):
-            result.records[path] = lines[0]
-        elif not left and not here:
-            result.absent.append(path)
-            continue
-        if not here:
-            file = next(iter(lines[0]["outputs"] if lines else left), path)
-            result.findings.append(Finding(UNRECORDED, file, path, "no record"))
-        elif why := _of_record(path, gathered.get(path)):
-            result.findings.append(Finding(CHANGED, path, path, why))
-            wrong.update([] if lines else left)  # of an unreadable record
-    files = {
-        file
-        for path in result.records
-        for line in known[path]
-        for file in line["outputs"] | line["inputs"]
-    }
-    result.hashes = found = {
-        str(path): digest for path, digest in hashes(map(Path, sorted(files)), "hashing").items()
-    }
-    for path in result.records:  # merged branches may have left several lines: use the best match
-        best = max(
-            known[path],
-            key=lambda line: sum(found[file] == digest for file, digest in line["outputs"].items()),
+    """Compare the files of jobs, and of all jobs that they depend on, with the records.
+
+    Args:
+        records: paths of the jobs' own records.
+    """
+    examination = Examination()
+    gathered = provenance.load()
+    records_by_path, record_of_output = related(records, gathered)
+    wrong_files: set[str] = set()  # about which there is a finding already
+    for path, records_of_job in records_by_path.items():
+        _examine_record(path, records_of_job, gathered.get(path), examination, wrong_files)
+    recorded_files: set[str] = set()
+    for path in examination.records:
+        for record in records_by_path[path]:
+            recorded_files |= record["outputs"].keys() | record["inputs"].keys()
+    current_hashes = hashes(map(Path, sorted(recorded_files)), "hashing")
+    examination.hashes = {str(path): digest for path, digest in current_hashes.items()}
+    for path in examination.records:
+        record = _best_match(records_by_path[path], examination.hashes)
+        examination.records[path] = record
+        examination.findings += _findings_on_outputs(path, record, examination.hashes)
+    wrong_files |= {finding.file for finding in examination.findings}
+    for path, record in examination.records.items():
+        examination.findings += _findings_on_inputs(
+            path, record, examination.hashes, record_of_output, wrong_files
         )
-        result.records[path] = best
-        changed = {
-            file: found[file] for file, digest in best["outputs"].items() if found[file] != digest
-        }
-        result.findings += [
-            Finding(CHANGED if digest else MISSING, file, path) for file, digest in changed.items()
-        ]
-    wrong |= {finding.file for finding in result.findings}
-    for path, record in result.records.items():
-        result.findings += _of_inputs(path, record, found, makers, wrong)
-        result.findings += _of_manifests(path, record, wrong)
-    return result
+        examination.findings += _findings_on_manifests(path, record, wrong_files)
+    return examination
 
 
-def _of_record(path: str, gathered: list[dict] | None) -> str:
+def _examine_record(
+    path: str,
+    records_of_job: list[dict],
+    gathered: list[dict] | None,
+    examination: Examination,
+    wrong_files: set[str],
+) -> None:
+    """Examine the record of a job, without its inputs and outputs.
+
+    The job becomes one of the examined or absent ones. Findings are added to the examination, and
+    files about which nothing else need be said to `wrong_files`.
+
+    Args:
+        path: path of the job's own record.
+        records_of_job: the job's own record, or else the gathered ones, possibly none.
+        gathered: the gathered records of the job, if there are any.
+    """
+    has_own_record = Path(path).is_file()
+    files_of_job = _files_beside(Path(path))
+    is_here = has_own_record
+    if records_of_job and not has_own_record:
+        is_here = any(Path(file).exists() for file in records_of_job[0]["outputs"])
+    if records_of_job and is_here:
+        examination.records[path] = records_of_job[0]
+    elif not files_of_job and not has_own_record:
+        examination.absent.append(path)
+        return
+    if not has_own_record:
+        outputs = list(records_of_job[0]["outputs"]) if records_of_job else files_of_job
+        first_output = outputs[0] if outputs else path
+        examination.findings.append(Finding(UNRECORDED, first_output, path, "no record"))
+        return
+    problem = _problem_of_record(path, gathered)
+    if problem:
+        examination.findings.append(Finding(CHANGED, path, path, problem))
+        if not records_of_job:  # the record is unreadable, and nothing states the files' hashes
+            wrong_files.update(files_of_job)
+
+
+def _problem_of_record(path: str, gathered: list[dict] | None) -> str:
     """What is wrong with a job's own record; empty if nothing is."""
-    if (own := provenance.read(Path(path))) is None:
+    record = provenance.read(Path(path))
+    if record is None:
         return f"it {provenance.DAMAGED}"
-    if not all(Path(file).is_relative_to(Path(path).parent) for file in own["outputs"]):
+    folder = Path(path).parent
+    if not all(Path(file).is_relative_to(folder) for file in record["outputs"]):
         return "another job's"
-    differs = gathered and provenance.contradicts(own, gathered)
-    return f"differs from {provenance.FILE} and is not newer" if differs else ""
+    if gathered and provenance.contradicts(record, gathered):
+        return f"differs from {provenance.FILE} and is not newer"
+    return ""
 
 
-def _of_manifests(path: str, record: Mapping, wrong: set[str]) -> Iterable[Finding]:
-    """Findings about a job's manifests that state another hash than its record, though they match it themselves."""
-    recorded = record["inputs"] | record["outputs"]
-    for manifest in (
-        file for file in record["outputs"] if file.endswith("manifest.json") and file not in wrong
-    ):
-        stated = {str(file): digest for file, digest in files_of(Path(manifest)).items()}
-        if other := [
-            file for file, digest in stated.items() if recorded.get(file, digest) != digest
-        ]:
-            yield Finding(
-                CHANGED, manifest, path, f"states another hash of {other[0]} than its record"
-            )
+def _files_beside(record: Path) -> list[str]:
+    """Files where the job of a record writes its outputs.
 
-
-def _left_beside(record: Path) -> list[str]:
-    """Files where the job of this record writes its outputs."""
+    Several jobs may write to one folder, with different prefixes before the ending of their record;
+    at most one has none.
+    """
     prefix = record.name.removesuffix(provenance.ENDING)
-    # Several jobs may write to one folder, with different prefixes; at most one has none.
-    others = [
-        file.name.removesuffix(provenance.ENDING)
-        for file in record.parent.glob(f"?*.{provenance.ENDING}")
-    ]
-    mine = (
-        file
-        for file in record.parent.glob(f"{prefix}*")
-        if prefix or not file.name.startswith(tuple(others))
-    )
-    return sorted(
-        str(it)
-        for it in mine
-        if it.is_file() and it != record and it.suffix not in (".dvc", ".tmp")
-    )
+    prefixes_of_others = []
+    for path in record.parent.glob(f"?*.{provenance.ENDING}"):
+        prefixes_of_others.append(path.name.removesuffix(provenance.ENDING))
+    files = []
+    for path in record.parent.glob(f"{prefix}*"):
+        is_of_other_job = not prefix and path.name.startswith(tuple(prefixes_of_others))
+        is_output = path.is_file() and path != record and path.suffix not in (".dvc", ".tmp")
+        if is_output and not is_of_other_job:
+            files.append(str(path))
+    return sorted(files)
 
 
-def _of_inputs(
+def _best_match(records: list[dict], current_hashes: Mapping[str, str | None]) -> dict:
+    """Of a job's records, of which merged branches may leave several, the one that fits best.
+
+    It is the first with the largest number of outputs that match it.
+    """
+
+    def count_matching_outputs(record: dict) -> int:
+        outputs = record["outputs"].items()
+        return sum(current_hashes[file] == digest for file, digest in outputs)
+
+    return max(records, key=count_matching_outputs)
+
+
+def _findings_on_outputs(
+    path: str, record: Mapping, current_hashes: Mapping[str, str | None]
+) -> Iterator[Finding]:
+    """Findings about a job's outputs that are missing or have another hash than its record."""
+    for file, digest in record["outputs"].items():
+        if current_hashes[file] is None:
+            yield Finding(MISSING, file, path)
+        elif current_hashes[file] != digest:
+            yield Finding(CHANGED, file, path)
+
+
+def _findings_on_inputs(
     path: str,
     record: Mapping,
-    found: Mapping[str, str | None],
-    makers: Mapping[str, str],
-    wrong: set[str],
-) -> Iterable[Finding]:
-    """Findings about a job's inputs that are not already reported for the jobs that made them."""
-    own = next(iter(record["outputs"]), path)
+    current_hashes: Mapping[str, str | None],
+    record_of_output: Mapping[str, str],
+    wrong_files: set[str],
+) -> Iterator[Finding]:
+    """Findings about a job's inputs that are not already reported for the jobs that made them.
+
+    Args:
+        path: path of the job's record.
+        record_of_output: path of the record of the job that made each file.
+        wrong_files: files about which there is a finding; those found here are added.
+    """
+    outputs = list(record["outputs"])
+    first_output = outputs[0] if outputs else path
     for file, digest in record["inputs"].items():
-        if (
-            file.startswith(provenance.MADE)
-            and file not in makers
-            and not file.endswith(provenance.ENDING)
-        ):
-            if found[file] is not None and file not in wrong:
-                wrong.add(file)
-                yield Finding(UNRECORDED, file, path, "no record")
-        elif found[file] is None and file not in makers and file not in wrong:
-            wrong.add(file)
-            yield Finding(MISSING, file, path, f"an input of {own}")
-        if found[file] not in (None, digest) and file not in wrong:
-            yield Finding(STALE, own, path, f"{file} differs from the record")
+        current = current_hashes[file]
+        is_made_by_known_job = file in record_of_output
+        is_record = file.endswith(provenance.ENDING)
+        is_unrecorded = (
+            file.startswith(provenance.MADE) and not is_made_by_known_job and not is_record
+        )
+        if file in wrong_files:
+            continue
+        if is_unrecorded and current is not None:
+            wrong_files.add(file)
+            yield Finding(UNRECORDED, file, path, "no record")
+        elif not is_unrecorded and current is None and not is_made_by_known_job:
+            wrong_files.add(file)
+            yield Finding(MISSING, file, path, f"an input of {first_output}")
+        elif current not in (None, digest):
+            yield Finding(STALE, first_output, path, f"{file} differs from the record")
+
+
+def _findings_on_manifests(path: str, record: Mapping, wrong_files: set[str]) -> Iterator[Finding]:
+    """Findings about manifests of a job that state another hash of a file than the job's record.
+
+    The manifests match the record themselves.
+    """
+    recorded = record["inputs"] | record["outputs"]
+    for manifest in record["outputs"]:
+        if not manifest.endswith("manifest.json") or manifest in wrong_files:
+            continue
+        for listed_file, digest in files_of(Path(manifest)).items():
+            file = str(listed_file)
+            if recorded.get(file, digest) != digest:
+                problem = f"states another hash of {file} than its record"
+                yield Finding(CHANGED, manifest, path, problem)
+                break
 
 
 def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -> None:
-    """Print differences from the records, with advice; see `examine`. Jobs with files in the folders are checked, too.
+    """Print differences from the records, with advice; see `examine`.
 
-    Raises a UserError if there are differences, all of which the log lists.
+    Args:
+        records: paths of the jobs' own records.
+        log_file: the log, for the message.
+        folders: folders of which all jobs are checked, too.
+
+    Raises:
+        UserError: There are differences, all of which the log lists.
     """
-    seen = examine([*records, *map(str, provenance.below(map(Path, folders)))])
-    files = [file for file, digest in seen.hashes.items() if digest]
+    records_in_folders = provenance.below(map(Path, folders))
+    examination = examine([*records, *map(str, records_in_folders)])
+    files = [file for file, digest in examination.hashes.items() if digest]
     size = sum(Path(file).stat().st_size for file in files)
-    print_lines(f"verified {len(seen.records)} jobs, {len(files)} files, {in_bytes(size)}")
-    if seen.absent:
-        print_lines(f"{len(seen.absent)} jobs have no files here: not run yet, or not pulled")
-    print_lines(*report_lines(seen.findings))
-    for finding in seen.findings:
-        why = finding.why or ADVICE[finding.kind][0]
-        log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, why, finding.job)
-    if seen.findings:
-        found, jobs = len(seen.findings), len({finding.job for finding in seen.findings})
+    print_lines(f"verified {len(examination.records)} jobs, {len(files)} files, {in_bytes(size)}")
+    if examination.absent:
+        print_lines(
+            f"{len(examination.absent)} jobs have no files here: not run yet, or not pulled"
+        )
+    findings = examination.findings
+    print_lines(*report_lines(findings))
+    for finding in findings:
+        description, _ = ADVICE[finding.kind]
+        reason = finding.why or description
+        log.debug("%s: %s (%s; job %s)", finding.kind, finding.file, reason, finding.job)
+    if findings:
+        jobs = {finding.job for finding in findings}
         raise UserError(
-            f"{found} differences from the records in {jobs} jobs; {log_file} lists all of them."
+            f"{len(findings)} differences from the records in {len(jobs)} jobs; {log_file} lists "
+            "all of them."
         )
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
     """Report lines: the number of findings of each kind, their files and advice."""
+    findings = list(findings)
     lines = []
-    for kind, (what, advice) in ADVICE.items():
-        found = [finding for finding in findings if finding.kind == kind]
-        # A job is counted as stale once, however many of its inputs differ.
-        some = list({finding.file: finding for finding in found}.values())
-        if not some:
-            continue
-        lines.append(
-            f"{what}: {len(some)}"
-            + (f" (of {len(found)} inputs)" if len(found) > len(some) else "")
-        )
-        lines += [
-            f"  {finding.file}" + (f" ({finding.why})" if finding.why else "")
-            for finding in some[:SHOWN]
-        ]
-        lines += [f"  and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
-        lines.append(f"  {provenance.remedy([finding.file for finding in some[:3]], advice)}")
+    for kind in ADVICE:
+        findings_of_kind = [finding for finding in findings if finding.kind == kind]
+        if findings_of_kind:
+            lines += _report_lines_of_kind(kind, findings_of_kind)
     return lines or ["all files match their records"]
+
+
+def _report_lines_of_kind(kind: str, findings: list[Finding]) -> list[str]:
+    """Report lines on all findings of one kind, of which there is at least one."""
+    description, advice = ADVICE[kind]
+    # A job is counted as stale once, however many of its inputs differ.
+    last_finding_on_file = {finding.file: finding for finding in findings}
+    findings_by_file = list(last_finding_on_file.values())
+    heading = f"{description}: {len(findings_by_file)}"
+    if len(findings) > len(findings_by_file):
+        heading += f" (of {len(findings)} inputs)"
+    lines = [heading]
+    for finding in findings_by_file[:SHOWN]:
+        reason = f" ({finding.why})" if finding.why else ""
+        lines.append(f"  {finding.file}{reason}")
+    if len(findings_by_file) > SHOWN:
+        lines.append(f"  and {len(findings_by_file) - SHOWN} more")
+    first_files = [finding.file for finding in findings_by_file[:3]]
+    lines.append(f"  {provenance.remedy(first_files, advice)}")
+    return lines
