@@ -1,9 +1,12 @@
 """Terminal output of a run: progress, a line per finished job, and messages of failed jobs.
 
 Dry-runs show a line per rule. Calls with --verbose show Snakemake's own output, and its log file
-always contains everything. A logger plugin does not help: snakemake-logger-plugin-rich 0.5 shows
-remaining time and finished jobs only with all of Snakemake's output, and prints the full logs of
-failed jobs.
+always contains everything.
+
+A logger plugin could not do this: Snakemake gives a plugin messages only, without the jobs to come,
+of which the time left is, and without exceptions, whose own sentence stands here in place of a
+traceback. It would also have to be installed as a package and chosen by every profile, while
+signals and the last lines of a run would still have to be handled here.
 """
 
 import logging
