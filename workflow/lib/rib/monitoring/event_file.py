@@ -1,8 +1,8 @@
 """Event files, which TensorBoard shows.
 
-TensorBoard's own SummaryWriter also shows each epoch of a killed training once, by `purge_step`. But
-it writes in a thread, which a full disk ends: the terminal shows a traceback, the file keeps half a
-record, and no later epoch is written when there is space again.
+TensorBoard's own SummaryWriter also shows each epoch of a killed training once, by `purge_step`.
+But it writes in a thread, which a full disk ends: the terminal shows a traceback, the file keeps
+half a record, and no later epoch is written when there is space again.
 """
 
 import io
