@@ -78,12 +78,12 @@ def before_graph(workflow, action: Callable[[], None]) -> None:
 
     When rules are read, Snakemake does not know yet what the user asked for; and `onstart` comes
     after the graph was built, and never in a dry-run. So this replaces `_prepare_dag`, which
-    Snakemake calls in between.
+    Snakemake calls in between. Of several actions, the last that was given comes first.
     """
     prepare_graph = workflow._prepare_dag
 
     def act_and_prepare_graph(*arguments, **settings):
-        workflow._prepare_dag = prepare_graph
+        vars(workflow).pop("_prepare_dag", None)  # from here on, it is Snakemake's own again
         action()
         return prepare_graph(*arguments, **settings)
 
