@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.comparison import COLUMNS, comparison_tables
-from rib.analysis.fit import mark_tables
 from rib.analysis.tables import grid_tables
+from rib.analysis.writing import write_tables
 from rib.base.files import sha256, write_json
 from rib.data.view import DatasetFiles, DatasetView
 from rib.records import provenance
 from rib.reporting.bundle import RECORDS, write_bundle
-from tiny.tables import write
 
 IMAGES = 40
 CLASSES = {"keys": ["a", "b"], "indices": [[0], [1]], "names": ["a", "b"], "num_classes": 1000}
@@ -83,8 +82,9 @@ def _made(methods, datasets, targets, config, model) -> Path:
     outputs = {name: tables / f"{name}.csv" for name in (*TABLES, *COLUMNS)}
     outputs |= {"mri_json": tables / "mri.json", "counts": tables / "counts.npz"}
     manifests = [path.with_suffix(".manifest.json") for path in rows]
-    write(
-        grid_tables,
+    settings = {key: SETTINGS[key] for key in SETTINGS if key != "conditions"}
+    conditions = SETTINGS["conditions"]
+    of_grid = grid_tables(
         rows=rows,
         indexes=[folder / "index.parquet" for folder in prepared],
         manifests=manifests,
@@ -92,11 +92,13 @@ def _made(methods, datasets, targets, config, model) -> Path:
         view=DatasetView(geometry=None, budget="all", images_per_class=None),
         fit=cfg["fit"],
         outputs=outputs,
-        **SETTINGS,
+        **settings,
     )
-    compared = {"counts": outputs["counts"], "fit": outputs["fit"], "compare_to": "ft"}
-    write(comparison_tables, **compared, outputs=outputs, **SETTINGS)
-    mark_tables(tables.glob("*.csv"), outputs["fit"])
+    write_tables(of_grid, outputs, of_grid["fit"], conditions=conditions)
+    compared = comparison_tables(
+        counts=outputs["counts"], fit=outputs["fit"], compare_to="ft", **settings
+    )
+    write_tables(compared, outputs, of_grid["fit"], conditions=conditions)
     page.write_text("<p>page</p>")
     facts = [
         folder / name

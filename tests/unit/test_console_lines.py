@@ -1,32 +1,25 @@
-"""What the terminal says about a run as a whole (workflow/rules/console.py)."""
+"""What the terminal says about a run as a whole (workflow/rules/run_texts.py)."""
 
-import pytest
+from run_texts import closing_line, dry_run_table
 from snakemake.jobs import Reason
-
-from rib.base.plugins import load_module
-from tiny.project import ROOT
+from snakemake_internals.jobs import REASONS, reason_to_run
 
 RUN = "results/tiny/paper/finetune/net/red"
 RECORD = "reports/tiny/tables/provenance.json"
 
 
-@pytest.fixture(scope="module")
-def console():
-    return load_module(ROOT / "workflow/rules/console.py")
-
-
-def test_files_of_a_small_call_are_named(console):
+def test_files_of_a_small_call_are_named():
     outputs = [
         f"reports/tiny/figures/radar.{ending}" for ending in ("png", "csv", "provenance.json")
     ]
-    made = console.closing_line(outputs)
+    made = closing_line(outputs)
     assert made == "Made: reports/tiny/figures/radar.csv, reports/tiny/figures/radar.png."
 
 
-def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages(console):
+def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages():
     tables = [f"reports/tiny/tables/{name}.csv" for name in "abcd"]
     checkpoints = [f"{RUN}/{method}/checkpoint.safetensors" for method in "abcde"]
-    made = console.closing_line(
+    made = closing_line(
         [RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"]
     )
     assert made == (
@@ -34,17 +27,17 @@ def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages(conso
     )
 
 
-def test_a_record_is_named_where_nothing_else_was_made(console):
-    assert RECORD in console.closing_line([RECORD])
+def test_a_record_is_named_where_nothing_else_was_made():
+    assert RECORD in closing_line([RECORD])
 
 
-def test_the_table_of_a_dry_run_has_a_line_per_rule_with_its_reasons(console):
+def test_the_table_of_a_dry_run_has_a_line_per_rule_with_its_reasons():
     counts = {"finetune": 5, "write_page": 1, "all": 1, "total": 7}
     reasons = {
         "finetune": {"not made yet": 3, "forced": 2},
         "write_page": {"an input is made again": 1},
     }
-    lines = console.dry_run_table(counts, reasons).splitlines()
+    lines = dry_run_table(counts, reasons).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["finetune", "5", "3", "not", "made", "yet,", "2", "forced"],
         ["write_page", "1", "an", "input", "is", "made", "again"],
@@ -53,7 +46,7 @@ def test_the_table_of_a_dry_run_has_a_line_per_rule_with_its_reasons(console):
     ]
 
 
-def test_every_reason_of_snakemake_to_make_a_file_has_words(console):
+def test_every_reason_of_snakemake_to_make_a_file_has_words():
     """Its names of reasons are no interface: an update may change them."""
     reason = Reason()
     reason.forced = reason.params_changed = reason.input_changed = reason.code_changed = True
@@ -64,6 +57,6 @@ def test_every_reason_of_snakemake_to_make_a_file_has_words(console):
         reason.updated_input_run,
     ):
         files.add("a")
-    assert set(reason.get_names()) == console.REASONS.keys()
-    assert console.reason_to_run(reason.get_names()) == "forced"
-    assert console.reason_to_run(["neither input nor output"]) is None
+    assert set(reason.get_names()) == REASONS.keys()
+    assert reason_to_run(reason.get_names()) == "forced"
+    assert reason_to_run(["neither input nor output"]) is None

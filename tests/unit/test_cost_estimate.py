@@ -1,18 +1,16 @@
 """Cost estimates against sums done by hand."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.settings import from_params, to_params
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
-from rib.reporting.cost_estimate import count_jobs, lines, plan
+from rib.reporting.cost_estimate import lines, plan
 from rib.training.settings import TrainingSettings
 from tiny.records import FACTS
 
@@ -225,40 +223,6 @@ def test_where_nothing_is_trained_the_hours_are_known(estimate):
         "Training   0 images, 0.0 hours" in text
         and "Evaluation 5,700 images, hours unknown" in text
     )
-
-
-TABLE = "Building DAG\njob         count\n--------  -------\nall             1\nfinetune       12\ntotal          13\n\nend\n"
-WITH_REASONS = (
-    "job         count  reason\n"
-    "--------  -------  ------------------------------\n"
-    "finetune       12  11 not made yet, 1 not finished\n"
-    "all             1\n"
-    "total          13\n"
-)
-
-
-@pytest.fixture
-def dry_run(monkeypatch):
-    """Says how a dry-run ends and what it prints."""
-
-    def ends(status, printed):
-        done = subprocess.CompletedProcess([], status, stdout=printed)
-        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-
-    return ends
-
-
-def test_jobs_are_counted_from_the_table_of_a_dry_run(dry_run):
-    for table in (TABLE, WITH_REASONS):
-        dry_run(0, table)
-        assert count_jobs({}) == {"finetune": 12}
-
-
-@pytest.mark.parametrize(("status", "printed"), [(1, TABLE), (0, "no table")])
-def test_a_dry_run_that_fails_is_quoted(dry_run, status, printed):
-    dry_run(status, printed)
-    with pytest.raises(UserError, match=printed.split()[-1]):
-        count_jobs({})
 
 
 def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estimate, with_entries):

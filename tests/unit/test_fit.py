@@ -1,13 +1,15 @@
 """Fit and what is unfinished: of runs, in tables, in names and in figures; of files made up, not of a whole workflow."""
 
 import itertools
+from io import StringIO
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from rib.analysis.fit import fit_table, mark_tables, name_unfinished
+from rib.analysis.fit import fit_table, name_unfinished
+from rib.analysis.writing import read_fit, write_tables
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
@@ -109,10 +111,10 @@ def fit(tmp_path):
 
 
 def marked(fit, text):
-    """Lines of a table, by comma, after it was marked."""
+    """Lines of a table with the fit of its runs, by comma."""
+    table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     path = fit.with_name("table.csv")
-    path.write_text(text)
-    mark_tables([path, fit], fit)
+    write_tables(table, {"table": path}, read_fit(fit))
     return [line.split(",") for line in path.read_text().splitlines()]
 
 
@@ -146,11 +148,22 @@ def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
 
 
 def test_tables_without_runs_and_the_fits_themselves_are_left_alone(fit):
-    before = fit.read_bytes()
-    assert (
-        marked(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]]
-        and fit.read_bytes() == before
-    )
+    assert marked(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]]
+    lines = [line.split(",") for line in fit.read_text().splitlines()]
+    assert marked(fit, fit.read_text()) == lines
+
+
+def test_runs_are_found_whether_their_columns_are_numbers_or_texts(fit):
+    rows = {"model": ["m"], "method": ["ft"], "target": ["a"], "seed": [1], "value": [0.25]}
+    typed = pd.read_csv(fit, dtype={"size": str})
+    for table in (pd.DataFrame(rows), pd.DataFrame(rows).astype({"seed": str})):
+        for runs in (typed, read_fit(fit)):
+            path = fit.with_name("cost.csv")  # numbers of two decimals, but not those of the fit
+            write_tables(table, {"table": path}, runs, conditions="x")
+            assert path.read_text().splitlines() == [
+                "model,method,target,seed,value,conditions,fit,unfinished",
+                "m,ft,a,1,0.25,x,75.000000,1",
+            ]
 
 
 # Names and figures

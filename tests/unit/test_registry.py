@@ -112,11 +112,11 @@ def with_analyses(made):
 def test_an_optional_analysis_is_part_of_a_run_that_names_it(registry, chosen, extra):
     made = with_analyses(registry(chosen))
     assert made.chosen_figures() == (["two", "one"] if extra else ["two"])
-    assert made.chosen_parts("tables") == {
+    assert made.chosen_tables() == {
         "usual": "usual.csv",
         **({"extra": "extra.csv"} if extra else {}),
     }
-    assert made.chosen_parts("files") == {
+    assert made.chosen_files() == {
         "rows": ["rows.csv"],
         **({"maps": ["maps.csv"]} if extra else {}),
     }

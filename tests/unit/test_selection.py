@@ -10,7 +10,6 @@ from scipy import stats
 
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import EVERY, Counts, write_counts
-from rib.analysis.fit import mark_tables
 from rib.analysis.selection import (
     choices_of,
     gains_of,
@@ -19,7 +18,6 @@ from rib.analysis.selection import (
     selections,
 )
 from rib.base.errors import UserError
-from rib.base.files import write_table
 from rib.reporting.page import page_tables
 from tiny.grids import grid
 from tiny.project import ROOT
@@ -468,7 +466,7 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
         twin, correct={name: np.concatenate([right] * 2) for name, right in counts.correct.items()}
     )
     write_counts(twin, tmp_path / "counts.npz")
-    write_table(tmp_path / "fit.csv", pd.concat([FIT, FIT.assign(model="n")]))
+    fit = pd.concat([FIT, FIT.assign(model="n")])
     how = {"rule": "oracle", "variants": VARIANTS, "groups": GROUPS, "ood_datasets": list(DATASETS)}
     how |= {
         "source_groups": None,
@@ -479,8 +477,7 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
     }
     written = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for path in written:
-        write(selections, counts=tmp_path / "counts.npz", **how, table=path)
-    mark_tables(written, tmp_path / "fit.csv")
+        write(selections, counts=tmp_path / "counts.npz", **how, table=path, fit_of_runs=fit)
     assert written[0].read_bytes() == written[1].read_bytes()
     table = pd.read_csv(written[0])
     key = ["model", "method", "target"]

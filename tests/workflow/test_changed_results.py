@@ -250,7 +250,7 @@ def test_an_input_that_is_exchanged_in_mid_run_stops_its_job(finished_copy, path
 TIMES = """
 import os, sys, time
 from pathlib import Path
-from snakemake_records import SnakemakeRecords
+from snakemake_internals.records import SnakemakeRecords
 from rib.records import provenance
 from tiny.records import make, output
 known = SnakemakeRecords()

@@ -2,6 +2,7 @@
 # folder, and if its outputs are identical, all results are kept (see rib.records.accept).
 
 from code_changes import code_changes
+from snakemake_internals.call import gpus_of
 
 # Their outputs contain times and so always differ; re-running them takes seconds.
 TELL_TIMES = ("count_costs", "write_page")
@@ -9,12 +10,11 @@ TELL_TIMES = ("count_costs", "write_page")
 
 def local_options():
     """Cores and GPUs of this call."""
-    gpus = workflow.global_resources["gpu"].value if "gpu" in workflow.global_resources else None
-    return [
-        "--cores",
-        str(workflow.cores),
-        *([] if gpus is None else ["--resources", f"gpu={gpus}"]),
-    ]
+    options = ["--cores", str(workflow.cores)]
+    gpus = gpus_of(workflow)
+    if gpus is not None:
+        options += ["--resources", f"gpu={gpus}"]
+    return options
 
 
 rule accept:

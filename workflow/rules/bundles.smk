@@ -11,7 +11,9 @@ def files_of_bundle(w):
     parts = ("manifest.json", "index.parquet", "classes.json")
     facts = [prepared(part, name, geometry) for name in datasets for part in parts]
     tables = [path for path in (*TABLES.values(), *COMPARISON.values()) if path.endswith(".csv")]
-    CONSOLE.made = f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
+    CONSOLE.last_line = (
+        f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
+    )
     return [*beside("manifest", ROWS), *facts, *splits_of(geometry, GRID.datasets), *tables, PAGE]
 
 

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from snakemake.iocontainers import Wildcards
-from snakemake_records import SnakemakeRecords
+from snakemake_internals.records import SnakemakeRecords
+from snakemake_internals.rules import rule_named, settings_now, wildcards_of
 
 from rib.base.errors import UserError
 from rib.base.files import write_text
@@ -23,41 +24,60 @@ CODE = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 
 
 def code_changes(
-    workflow, records: Iterable[str], folders: Iterable[str], without: Iterable[str]
+    workflow, records: Iterable[str], folders: Iterable[str], without: Collection[str]
 ) -> dict[str, dict]:
-    """Finished jobs of records, of folders, or that those depend on, whose settings differ from the record only in the code digest.
+    """Finished jobs whose settings differ from their record only in the digest of their code.
+
+    Args:
+        records: paths of provenance records; the jobs that these depend on are examined, too.
+        folders: all records in these are examined, too.
+        without: rules whose jobs are left out.
 
     Returns:
-        `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of the record.
+        `code` (current digest), `kind` (jobs of one kind run the same code) and `model`, by path of
+        the record.
     """
-    changes, known = {}, SnakemakeRecords()
-    for path in related([*records, *map(str, provenance.below(map(Path, folders)))])[0]:
-        made = provenance.read(Path(path))
-        if made is None or made["rule"] in without or not workflow.is_rule(made["rule"]):
+    snakemake_records = SnakemakeRecords()
+    records_in_folders = map(str, provenance.below(map(Path, folders)))
+    paths, *_ = related([*records, *records_in_folders])
+    changes = {}
+    for path in paths:
+        job_record = provenance.read(Path(path))
+        if job_record is None or job_record["rule"] in without:
             continue
-        rule = workflow.get_rule(made["rule"])
-        now = settings_now(rule, path)
-        old, new = made["cfg"].get("code"), (now or {}).get("code")
-        if not new or old in (None, new) or repr({**now, "code": old}) != repr(made["cfg"]):
+        rule = rule_named(workflow, job_record["rule"])
+        if rule is None:
             continue
-        if not any(map(known.is_unfinished, [*made["outputs"], path])):
-            wildcards = rule.get_wildcards(path)
-            kind = "/".join(
-                [made["rule"], *(wildcards.get(key, "") for key in ("method", "figure")), old, new]
-            )
-            changes[path] = {"code": new, "kind": kind, "model": wildcards.get("model", "")}
+        old_settings = job_record["cfg"]
+        new_settings = settings_now(rule, path)
+        if new_settings is None or not _differ_in_code_only(old_settings, new_settings):
+            continue
+        files = [*job_record["outputs"], path]
+        if any(snakemake_records.is_unfinished(file) for file in files):
+            continue
+        wildcards = wildcards_of(rule, path)
+        kind = (
+            job_record["rule"],
+            wildcards.get("method", ""),
+            wildcards.get("figure", ""),
+            old_settings["code"],
+            new_settings["code"],
+        )
+        changes[path] = {
+            "code": new_settings["code"],
+            "kind": "/".join(kind),
+            "model": wildcards.get("model", ""),
+        }
     return changes
 
 
-def settings_now(rule, path: str) -> Mapping | None:
-    """Current settings of the job of a record; None if the grid has no such job."""
-    if not rule.is_producer(path):
-        return None
-    cfg = rule.params.cfg
-    try:
-        return cfg(Wildcards(fromdict=rule.get_wildcards(path))) if callable(cfg) else cfg
-    except KeyError:  # the model or method is no longer in the grid
-        return None
+def _differ_in_code_only(old_settings: Mapping, new_settings: Mapping) -> bool:
+    """Whether settings of a job are the same but for the digest of its code."""
+    old_code = old_settings.get("code")
+    new_code = new_settings.get("code")
+    if not old_code or not new_code or old_code == new_code:
+        return False
+    return repr({**new_settings, "code": old_code}) == repr(old_settings)
 
 
 @contextlib.contextmanager
@@ -69,60 +89,80 @@ def made_again(
     config: Mapping,
     options: Sequence[str],
 ) -> Iterator[Path]:
-    """Re-run jobs with the current code and the project's inputs, in a mirror that is deleted afterwards.
+    """Re-run jobs with the current code and the project's inputs, in a mirror that is deleted then.
 
-    Code is copied; outputs of jobs are linked file by file. Before a job writes, its outputs are deleted, which removes
-    the links but not the files they point to.
+    Code is copied; outputs of jobs are linked file by file. Before a job writes, its outputs are
+    deleted, which removes the links but not the files they point to.
 
     Args:
+        records: paths of the jobs' provenance records.
         linked: the user's catalogue folders.
         made: folders with outputs of jobs.
         config: the whole configuration, including the command line.
         options: Snakemake options for cores and GPUs.
 
+    Yields:
+        The mirror.
+
     Raises a UserError if a job fails.
     """
-    with private(
-        "accept", "logs/accept.log", {}, resumes=None
-    ):  # removed by the next job if this process is killed
+    # If this process is killed, the next job removes the mirror.
+    with private("accept", "logs/accept.log", {}, resumes=None):
         mirror = WORK / "accept"
-        for part in map(Path, CODE):
-            (shutil.copytree if part.is_dir() else shutil.copy2)(part, mirror / part)
-        for part in (path for path in map(Path, linked) if not path.is_absolute()):
-            (mirror / part).parent.mkdir(parents=True, exist_ok=True)
-            (mirror / part).symlink_to(part.resolve())
-        for folder in made:
-            for file in (path for path in Path(folder).rglob("*") if path.is_file()):
-                (mirror / file).parent.mkdir(parents=True, exist_ok=True)
-                (mirror / file).symlink_to(file.absolute())
-                # Snakemake compares the times of the links themselves.
-                stat = file.lstat()
-                os.utime(
-                    mirror / file, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False
-                )
+        _copy_code(mirror)
+        for catalog_folder in map(Path, linked):
+            if not catalog_folder.is_absolute():
+                link = mirror / catalog_folder
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(catalog_folder.resolve())
+        for folder in map(Path, made):
+            _link_files(folder, mirror)
         write_text(mirror / "config.yaml", json.dumps(config, indent=1))
-        rules = {path: provenance.read(Path(path))["rule"] for path in records}
-        for rule in dict.fromkeys(rules.values()):
-            own = [path for path in records if rules[path] == rule]
-            log.info("%s: %d jobs", rule, len(own))
-            # Allowing only one rule prevents that inputs are made again.
-            command = [
-                sys.executable,
-                "-m",
-                "snakemake",
-                *own,
-                "--allowed-rules",
-                rule,
-                "--force",
-                *options,
-            ]
-            done = subprocess.run(
-                command, cwd=mirror, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            log_lines(done.stdout)
-            if done.returncode:
-                raise UserError(
-                    f"a sampled job of {rule} fails with the current code ({', '.join(own)}); nothing was accepted. See "
-                    "its output in logs/accept.log."
-                )
+        records_by_rule = defaultdict(list)
+        for path in records:
+            rule = provenance.read(Path(path))["rule"]
+            records_by_rule[rule].append(path)
+        for rule, records_of_rule in records_by_rule.items():
+            _run_jobs(rule, records_of_rule, options, mirror)
         yield mirror
+
+
+def _copy_code(mirror: Path) -> None:
+    """Copy what runs into a mirror of the project."""
+    for path in map(Path, CODE):
+        if path.is_dir():
+            shutil.copytree(path, mirror / path)
+        else:
+            shutil.copy2(path, mirror / path)
+
+
+def _link_files(folder: Path, mirror: Path) -> None:
+    """Link each file below a folder of the project into a mirror of the project."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            link = mirror / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.absolute())
+            # Snakemake compares the times of the links themselves.
+            stat = file.lstat()
+            os.utime(link, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False)
+
+
+def _run_jobs(rule: str, records: Sequence[str], options: Sequence[str], mirror: Path) -> None:
+    """Run jobs of one rule, given by their records, in a mirror; a UserError if one fails."""
+    log.info("%s: %d jobs", rule, len(records))
+    # Allowing only one rule prevents that inputs are made again.
+    words = [*records, "--allowed-rules", rule, "--force", *options]
+    run = subprocess.run(
+        [sys.executable, "-m", "snakemake", *words],
+        cwd=mirror,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log_lines(run.stdout)
+    if run.returncode:
+        raise UserError(
+            f"a sampled job of {rule} fails with the current code ({', '.join(records)}); "
+            "nothing was accepted. See its output in logs/accept.log."
+        )

@@ -134,7 +134,7 @@ def exported(w):
     )
     plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
     print_lines(*NOT_EXPORTED.values(), plan, file=sys.stderr)
-    CONSOLE.made = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."
+    CONSOLE.last_line = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."
     return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
 
 

@@ -1,11 +1,11 @@
-"""Registration of figures and analyses, checked when the workflow is read rather than when a job fails."""
+"""Figures and analyses of a run, checked when the workflow is read rather than when a job fails."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rib.base.errors import UserError
-from rib.config.settings import signature_of
+from rib.config.settings import Setting, signature_of
 from rib.reporting.questions import QUESTIONS
 
 
@@ -26,10 +26,10 @@ class Analysis:
 
     tables: Mapping[str, str]  # shown on the page, by name
     figures: Sequence[str] = ()
-    files: Mapping[str, list[str]] = field(
-        default_factory=dict
-    )  # further files that the page links to, by title
-    optional: bool = False  # whether it is part of a run only if config's `analyses` lists it; its rules always exist
+    # Further files that the page links to, by title.
+    files: Mapping[str, list[str]] = field(default_factory=dict)
+    # An optional one is part of a run only if config's `analyses` lists it; its rules always exist.
+    optional: bool = False
 
 
 class Registry:
@@ -41,87 +41,131 @@ class Registry:
     """
 
     def __init__(self, workflow: Path, analyses: str | Sequence[str]):
-        self.workflow, self.wanted = workflow, analyses
         self.figures: dict[str, RegisteredFigure] = {}
         self.analyses: dict[str, Analysis] = {}
+        self._workflow = workflow
+        self._analyses_in_config = analyses
 
     def figure(
         self,
         name: str,
         *,
         question: str,
-        inputs: Mapping,
-        settings: Mapping,
+        inputs: Mapping[str, str | list[str]],
+        settings: Mapping[str, object],
         captions: str = "",
     ) -> None:
-        """Register a figure, drawn by rib/figures/<name>.py, with the caption report/captions/<name>.rst.
+        """Register a figure, drawn by rib/figures/<name>.py with report/captions/<name>.rst.
 
-        `captions` is a folder in report/captions with another caption, for a run whose figure shows more.
+        Args:
+            name: of the figure.
+            question: that it helps to answer, a key of QUESTIONS.
+            inputs: positional arguments of `draw`.
+            settings: keyword arguments of `draw`.
+            captions: a folder in report/captions with another caption, for a run whose figure shows
+                more.
 
-        Raises a UserError if one of the files is missing, the question is unknown, or `draw` has other arguments.
+        Raises a UserError if one of the files is missing, the question is unknown, or `draw` has
+        other arguments.
         """
         if question not in QUESTIONS:
             raise UserError(
-                f"the figure '{name}' has the question '{question}'; known are {', '.join(QUESTIONS)}."
+                f"the figure '{name}' has the question '{question}'; "
+                f"known are {', '.join(QUESTIONS)}."
             )
-        module = self.workflow / f"lib/rib/figures/{name}.py"
-        caption = self.workflow / "report/captions" / captions / f"{name}.rst"
+        module = self._workflow / f"lib/rib/figures/{name}.py"
+        caption = self._workflow / "report/captions" / captions / f"{name}.rst"
         for path in (module, caption):
             if not path.is_file():
                 raise UserError(
                     f"the figure '{name}' is registered, but {path} does not exist; add it."
                 )
-        for given, known in zip((inputs, settings), signature_of(module, "draw"), strict=True):
-            required = {key for key, argument in known.items() if argument.required}
-            if not required <= given.keys() <= known.keys():
-                raise UserError(
-                    f"{module}: draw has the arguments {', '.join(known)}, but the figure is registered with "
-                    f"{', '.join(given)}; change one of them."
-                )
+        positional, keywords = signature_of(module, "draw")
+        _refuse_other_arguments(module, positional, inputs)
+        _refuse_other_arguments(module, keywords, settings)
         self.figures[name] = RegisteredFigure(module, inputs, settings, caption, question)
 
-    def analysis(self, name: str, **parts) -> None:
-        """Register an analysis, whose parts are the attributes of `Analysis`, after its figures."""
-        self.analyses[name] = Analysis(**parts)
-        if unknown := set(self.analyses[name].figures) - self.figures.keys():
+    def analysis(self, name: str, **attributes) -> None:
+        """Register an analysis by the attributes of `Analysis`, after its figures.
+
+        Raises a UserError if one of its figures is not registered.
+        """
+        analysis = Analysis(**attributes)
+        self.analyses[name] = analysis
+        unregistered = set(analysis.figures) - self.figures.keys()
+        if unregistered:
             raise UserError(
-                f"the analysis '{name}' lists the figure '{min(unknown)}', which is not registered."
+                f"the analysis '{name}' lists the figure '{min(unregistered)}', which is not "
+                "registered."
             )
 
     def chosen(self) -> list[Analysis]:
         """Analyses that are part of the run; a UserError if config lists an unknown one."""
-        optional = [name for name, entry in self.analyses.items() if entry.optional]
-        wanted = optional if self.wanted == "all" else self.wanted
-        for name in wanted:
+        optional = [name for name, analysis in self.analyses.items() if analysis.optional]
+        if self._analyses_in_config == "all":
+            return list(self.analyses.values())
+        for name in self._analyses_in_config:
             if name not in optional:
                 raise UserError(
-                    f"config, analyses: unknown '{name}'; known are {', '.join(optional) or 'none'}."
+                    f"config, analyses: unknown '{name}'; known are "
+                    f"{', '.join(optional) or 'none'}."
                 )
         return [
-            entry for name, entry in self.analyses.items() if name in wanted or not entry.optional
+            analysis
+            for name, analysis in self.analyses.items()
+            if not analysis.optional or name in self._analyses_in_config
         ]
 
     def chosen_figures(self) -> list[str]:
         """Names of the figures of the run: those without an analysis, and those of its analyses."""
-        shown = {name for entry in self.chosen() for name in entry.figures}
-        of_analyses = {name for entry in self.analyses.values() for name in entry.figures}
-        return [name for name in self.figures if name in shown or name not in of_analyses]
+        figures_of_chosen = _figures_of(self.chosen())
+        figures_of_all = _figures_of(self.analyses.values())
+        return [
+            name for name in self.figures if name in figures_of_chosen or name not in figures_of_all
+        ]
 
-    def chosen_parts(self, part: str) -> dict[str, str] | dict[str, list[str]]:
-        """The `tables` by name, or the `files` by title, of all analyses that are part of the run."""
-        return {
-            name: made for entry in self.chosen() for name, made in getattr(entry, part).items()
-        }
+    def chosen_tables(self) -> dict[str, str]:
+        """Tables of all analyses that are part of the run, by name."""
+        tables = {}
+        for analysis in self.chosen():
+            tables.update(analysis.tables)
+        return tables
+
+    def chosen_files(self) -> dict[str, list[str]]:
+        """Further files of all analyses that are part of the run, by title."""
+        files = {}
+        for analysis in self.chosen():
+            files.update(analysis.files)
+        return files
+
+
+def _refuse_other_arguments(
+    module: Path, parameters: Mapping[str, Setting], registered: Collection[str]
+) -> None:
+    """Raise a UserError unless the registered arguments are those that a figure's `draw` takes."""
+    required = {name for name, parameter in parameters.items() if parameter.required}
+    if not required <= set(registered) <= parameters.keys():
+        raise UserError(
+            f"{module}: draw has the arguments {', '.join(parameters)}, but the figure is "
+            f"registered with {', '.join(registered)}; change one of them."
+        )
+
+
+def _figures_of(analyses: Collection[Analysis]) -> set[str]:
+    """Names of the figures of analyses."""
+    names = set()
+    for analysis in analyses:
+        names.update(analysis.figures)
+    return names
 
 
 def shades_of(colours: Sequence[str]) -> list[str]:
     """Colours #rrggbb, each darker than an equal one before."""
-    darker = [
-        1 - colours[:place].count(own) / (1.6 * colours.count(own))
-        for place, own in enumerate(colours)
-    ]
-    parts = [[int(own[at : at + 2], 16) for at in (1, 3, 5)] for own in colours]
-    return [
-        "#" + "".join(f"{round(part * by):02x}" for part in own)
-        for own, by in zip(parts, darker, strict=True)
-    ]
+    shades = []
+    for position, colour in enumerate(colours):
+        equal_before = colours[:position].count(colour)
+        brightness = 1 - equal_before / (1.6 * colours.count(colour))
+        red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+        channels = [round(channel * brightness) for channel in (red, green, blue)]
+        shades.append("#" + bytes(channels).hex())
+    return shades

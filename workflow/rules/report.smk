@@ -13,7 +13,8 @@ PNGS = (
     else []
 )
 ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
-MORE_TABLES, MORE_FILES = map(REGISTRY.chosen_parts, ("tables", "files"))
+MORE_TABLES = REGISTRY.chosen_tables()
+MORE_FILES = REGISTRY.chosen_files()
 # Some are both a table of the page and a file that it links to.
 ALL_TABLES = list(
     dict.fromkeys(

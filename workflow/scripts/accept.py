@@ -10,7 +10,7 @@ from _run import run
 with run(snakemake):
     sys.path.insert(0, str(Path(snakemake.scriptdir).parent / "rules"))
     from code_changes import made_again
-    from snakemake_records import SnakemakeRecords
+    from snakemake_internals.records import SnakemakeRecords
 
     from rib.records.accept import SAMPLE, USUAL, accept, sample_size
 

@@ -1,4 +1,4 @@
-"""Write the tables of the function that the rule names, which may also write files, and mark unfinished runs."""
+"""Write the tables of the function that the rule names, which may also write files."""
 
 import pkgutil
 from pathlib import Path
@@ -8,8 +8,7 @@ from _run import arguments, dataset_group, named_inputs, run
 with run(snakemake, warm="tables") as out:
     cfg = snakemake.params.cfg
     function = pkgutil.resolve_name(cfg["function"])
-    from rib.analysis.fit import mark_tables
-    from rib.analysis.writing import write_tables
+    from rib.analysis.writing import read_fit, write_tables
 
     given = {}
     if "view" in cfg:
@@ -17,6 +16,10 @@ with run(snakemake, warm="tables") as out:
         given["datasets"] = dataset_group(snakemake, folders)
     tables = function(**arguments(function, snakemake, out, **given))
     if tables is not None:
-        write_tables(tables, out, **{key: cfg[key] for key in ("conditions",) if key in cfg})
-    if fit := out.get("fit") or named_inputs(snakemake).get("fit"):
-        mark_tables([path for path in out.values() if path.suffix == ".csv"], fit)
+        fit = None
+        if "fit" in out:
+            fit = tables["fit"]
+        elif "fit" in named_inputs(snakemake):
+            fit = read_fit(snakemake.input.fit)
+        last_columns = {"conditions": cfg["conditions"]} if "conditions" in cfg else {}
+        write_tables(tables, out, fit, **last_columns)

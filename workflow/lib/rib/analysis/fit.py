@@ -4,12 +4,11 @@ A run is unfinished if it was trained with a method that can fit its training im
 threshold, or if it merges the weights of such a run. Its RI describes how far training got, not what the method does.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from rib.base.files import write_table
 from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 
 UNFINISHED = "†"  # mark in tables and figures
@@ -62,25 +61,12 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"size": str})
 
 
-def mark_tables(tables: Iterable[Path], fit: Path) -> None:
-    """Add the columns fit and unfinished to the tables that have the columns model and method.
-
-    They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number of unfinished ones. A
-    row covers the runs that agree with it in all run columns of its table; target `mean` stands for all targets and seeds.
-    With a column `chosen`, it covers the runs of that method.
-    """
-    runs = pd.read_csv(
-        fit, dtype=str, keep_default_na=False
-    )  # as text, so that tables keep their numbers as they are
-    runs["fit"] = pd.to_numeric(runs["fit"])
-    for path in tables:
-        columns = set(pd.read_csv(path, nrows=0))
-        if {"model", "method"} <= columns and "fit" not in columns:
-            write_table(path, marked(pd.read_csv(path, dtype=str, keep_default_na=False), runs))
-
-
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns that `mark_tables` adds, from a `fit_table` whose keys have the same types."""
+    """A table with the columns of `rib.analysis.writing.with_fit`.
+
+    Args:
+        runs: a `fit_table` whose keys have the same types as those of the table.
+    """
     runs = runs.assign(unfinished=runs["unfinished"] == "yes")
     runs = runs.rename(columns={"method": "chosen"}) if "chosen" in table else runs
     keys = [column for column in runs.columns[:-2] if column in table]

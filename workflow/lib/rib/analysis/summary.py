@@ -9,7 +9,8 @@ import pandas as pd
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.fit import UNFINISHED, read_table
-from rib.base.files import write_table, write_text
+from rib.analysis.writing import read_fit, write_tables
+from rib.base.files import write_text
 from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
@@ -93,12 +94,14 @@ def write_summary(
     conditions: str,
     confidence: float,
     outputs: Mapping[str, Path],
+    fit: Path | None = None,
 ) -> None:
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
         mri, ranking: CSV of rib.analysis.tables, and of rib.analysis.comparison with differences from a reference; the others are of rib.analysis.comparison, and all marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
+        fit: fit.csv; if given, the CSV has the columns of `rib.analysis.writing.with_fit`.
     """
     values, compared = (
         pd.concat(
@@ -180,10 +183,8 @@ def write_summary(
         for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")
     ]
     table = pd.DataFrame(lines, columns=["model", "method", "size", *names])
-    write_table(
-        outputs["csv"],
-        table.merge(differences.reset_index(), how="left", on=["model", "size", "method"]),
-    )
+    table = table.merge(differences.reset_index(), how="left", on=["model", "size", "method"])
+    write_tables({"csv": table}, outputs, None if fit is None else read_fit(fit))
 
 
 def _difference_of(differences: pd.DataFrame, run: tuple[str, str, str]) -> Cell | str:

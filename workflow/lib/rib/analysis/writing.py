@@ -1,19 +1,88 @@
-"""Writing of the tables that analyses return. No torch."""
+"""Writing of the tables that analyses return, with the fit of the runs in their rows. No torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.fit import marked
 from rib.base.files import write_table
+from rib.base.text import printable_cell
+from rib.config.run import RUN_COLUMNS
 
-# By file, the format of numbers without six decimals; learning rates are small.
+NUMBERS = "%.6f"  # format of numbers in tables
+# By file, another format of numbers; learning rates are small.
 FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
 
 
 def write_tables(
-    tables: pd.DataFrame | Mapping[str, pd.DataFrame], outputs: Mapping[str, Path], **last: str
+    tables: pd.DataFrame | Mapping[str, pd.DataFrame],
+    outputs: Mapping[str, Path],
+    fit: pd.DataFrame | None = None,
+    **last_columns: str,
 ) -> None:
-    """Write tables as CSV by name, a single one as `table`, with the values of last columns, such as `conditions`."""
-    for name, table in ({"table": tables} if isinstance(tables, pd.DataFrame) else tables).items():
-        write_table(outputs[name], table.assign(**last), FORMATS.get(outputs[name].stem, "%.6f"))
+    """Write tables as CSV.
+
+    Args:
+        tables: by name, or a single one, which is called `table`.
+        outputs: file of each table, by name.
+        fit: if given, the columns of `with_fit` are added to each table, as the last.
+        last_columns: values of columns that are added to each table, such as `conditions`.
+    """
+    if isinstance(tables, pd.DataFrame):
+        tables = {"table": tables}
+    for name, table in tables.items():
+        path = outputs[name]
+        numbers = FORMATS.get(path.stem, NUMBERS)
+        table = table.assign(**last_columns)
+        if fit is not None:
+            table = with_fit(table, fit, numbers)
+        write_table(path, table, numbers)
+
+
+def read_fit(path: Path) -> pd.DataFrame:
+    """The table fit.csv, as texts, for `write_tables`."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> pd.DataFrame:
+    """Add the columns fit and unfinished to a table that has the columns model and method.
+
+    They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
+    of unfinished ones. A row covers the runs that agree with it in all run columns of its table;
+    target `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of
+    that method. Other tables, and those that have a column fit, are returned as they are.
+
+    Args:
+        table: to which columns are added.
+        fit: the rows of `rib.analysis.fit.fit_table` of all runs.
+        numbers: format of the numbers that identify runs, as they are written.
+    """
+    if "model" not in table or "method" not in table or "fit" in table:
+        return table
+    # Runs are compared as they are written: a seed or size may be a number here and a text there.
+    keys = [column for column in (*RUN_COLUMNS, "chosen") if column in table]
+    runs_of_rows = pd.DataFrame({key: _as_written(table[key], numbers) for key in keys})
+    runs = pd.DataFrame({column: _as_written(fit[column], NUMBERS) for column in fit.columns})
+    runs["fit"] = pd.to_numeric(runs["fit"])
+    marks = marked(runs_of_rows, runs)
+    return table.assign(
+        fit=_as_written(marks["fit"], NUMBERS).to_numpy(),
+        unfinished=marks["unfinished"].to_numpy(),
+    )
+
+
+def _as_written(column: pd.Series, numbers: str) -> pd.Series:
+    """Cells of a column as the texts that are written to a file; `numbers` is their format."""
+    is_number = column.dtype.kind == "f"
+    texts = []
+    for cell in column.tolist():
+        if isinstance(cell, str):
+            texts.append(printable_cell(cell))
+        elif pd.isna(cell):
+            texts.append("")
+        elif is_number:
+            texts.append(numbers % cell)
+        else:
+            texts.append(str(cell))
+    return pd.Series(texts, dtype=object)

@@ -1,4 +1,7 @@
-"""What is shown of a training after every epoch: its history so far, values in trackers, accuracies on other datasets."""
+"""What is shown of a training after every epoch.
+
+This is its history so far, values in trackers, and accuracies on other datasets.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +19,16 @@ from rib.monitoring.event_file import EventFile
 from rib.training.finetune import accuracy_of, write_history
 
 TRACKERS = (EventFile,)  # classes like this one
-MONITORED_IMAGES, BATCH = 200, 50
+MONITORED_IMAGES = 200  # of each dataset, at most
+BATCH = 50  # monitored images per forward pass
 
 
 @dataclass
 class Watch:
-    """Reports a training; see rib.training.finetune for what it is called with. If anything fails here, it warns once."""
+    """Reports a training; see rib.training.finetune for what it is called with.
+
+    If anything fails here, it warns once, and the training continues.
+    """
 
     model_folder: Path
     view: DatasetView
@@ -30,7 +37,7 @@ class Watch:
     monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
     monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
     monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
-    # in the job's private folder, whose name identifies its settings and inputs
+    # In the job's private folder, whose name identifies its settings and inputs.
     history: Path | None = None
     workers: int = 1  # threads that decode encoded photos of monitored datasets
     warned: bool = False
@@ -40,27 +47,30 @@ class Watch:
         rows: list[dict],
         images: int,
         norm: float | None,
-        changed: Mapping,
+        changed: Mapping[str, torch.Tensor],
         device: torch.device,
-    ):
-        """Report a training's start, which has no gradient norm, or its last epoch."""
+    ) -> None:
+        """Report the start of a training, or its last epoch.
+
+        Args:
+            rows: history of the training, a row per epoch.
+            images: number of images that were trained on so far, in all epochs.
+            norm: mean norm of the gradients in the epoch; None at the start.
+            changed: tensors that the training has changed, by name.
+            device: on which monitored datasets are scored.
+        """
         try:
             write_history(rows, self.history)
             if norm is None:
-                folder = Path(self.log_file).with_suffix("")
-                self.trackers = [kind(folder, self.history.parent.name) for kind in TRACKERS]
-                for tracker in self.trackers:
-                    tracker.start(resumed=bool(rows))
+                self._start_trackers(is_resumed=bool(rows))
             else:
-                speed = (images - self.images) / max(time.monotonic() - self.clock, 1e-9)
-                self._track(
-                    rows, "train", {**rows[-1], "gradient_norm": norm, "images_per_second": speed}
-                )
+                self._report_epoch(rows, images, norm)
                 if self.monitored:
                     self._track(rows, "monitor", self._accuracies(changed, device))
         except Exception as error:  # hours of training must not be lost for what is only shown
             self._warn(error)
-        self.clock, self.images = time.monotonic(), images
+        self.clock = time.monotonic()
+        self.images = images
 
     def _warn(self, error: Exception) -> None:
         """Say once that something is not shown."""
@@ -68,32 +78,55 @@ class Watch:
             log.warning("training continues, but cannot be watched for now: %s", error)
         self.warned = True
 
-    def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
+    def _start_trackers(self, is_resumed: bool) -> None:
+        folder = Path(self.log_file).with_suffix("")
+        job = self.history.parent.name
+        self.trackers = [tracker_class(folder, job) for tracker_class in TRACKERS]
         for tracker in self.trackers:
-            tracker.write(
-                rows[-1]["epoch"],
-                {f"{group}/{key}": values[key] for key in values if key != "epoch"},
-            )
+            tracker.start(resumed=is_resumed)
+
+    def _report_epoch(self, rows: list[dict], images: int, norm: float) -> None:
+        """Show the last row of the history, the norm of the gradients, and images per second."""
+        seconds = max(time.monotonic() - self.clock, 1e-9)
+        values = {
+            **rows[-1],
+            "gradient_norm": norm,
+            "images_per_second": (images - self.images) / seconds,
+        }
+        self._track(rows, "train", values)
+
+    def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
+        """Let each tracker write values of the last epoch, in a group of TensorBoard's page."""
+        epoch = rows[-1]["epoch"]
+        values_by_tag = {}
+        for key, value in values.items():
+            if key != "epoch":
+                values_by_tag[f"{group}/{key}"] = value
+        for tracker in self.trackers:
+            tracker.write(epoch, values_by_tag)
 
     def _accuracies(
         self, changed: Mapping[str, torch.Tensor], device: torch.device
     ) -> dict[str, float]:
-        """Accuracy, 0 to 1, on the first images of each monitored dataset in the order of nested subsets.
+        """Accuracy, 0 to 1, on the first images of each monitored dataset.
 
-        A dataset that cannot be scored is left out, with a warning, and the others are shown.
+        Images are in the order of nested subsets. A dataset that cannot be scored is left out, with
+        a warning, and the others are shown.
         """
         state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)
         accuracies = {}
         # A network is built with random weights, of which training must not notice.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        devices_with_random_state = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices_with_random_state), torch.no_grad():
             for files in self._datasets():
                 label = f"monitoring {files.name}"
                 try:
-                    whole = load_dataset(files, self.view, SELECT)
-                    images = first_images(whole, MONITORED_IMAGES)
-                    accuracy = accuracy_of(state, self.model_folder, images, BATCH, device, label)
-                    accuracies[files.name] = accuracy
+                    dataset = load_dataset(files, self.view, SELECT)
+                    images = first_images(dataset, MONITORED_IMAGES)
+                    accuracies[files.name] = accuracy_of(
+                        state, self.model_folder, images, BATCH, device, label
+                    )
                 except Exception as error:
                     self._warn(error)
         return accuracies

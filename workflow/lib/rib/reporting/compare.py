@@ -19,7 +19,7 @@ from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, comparison_tables, effects_of, tables_of
 from rib.analysis.counts import COLUMNS, count, read_indexes, read_joined_objects, read_rows_of
-from rib.analysis.fit import mark_tables, read_table
+from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
@@ -226,15 +226,14 @@ def compute_again(bundle: Bundle) -> Path:
         outputs=outputs,
         **settings | {key: cfg[key] for key in ("fit", "in_distribution")},
     )
-    write_tables(made, outputs, conditions=cfg["conditions"])
+    write_tables(made, outputs, made["fit"], conditions=cfg["conditions"])
     compared = comparison_tables(
         counts=outputs["counts"],
         fit=outputs["fit"],
         compare_to=bundle.config["compare_to"],
         **settings,
     )
-    write_tables(compared, outputs, conditions=cfg["conditions"])
-    mark_tables(folder.glob("*.csv"), outputs["fit"])
+    write_tables(compared, outputs, made["fit"], conditions=cfg["conditions"])
     return folder
 
 

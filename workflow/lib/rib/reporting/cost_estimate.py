@@ -5,17 +5,11 @@ elsewhere and are recorded in provenance.jsonl; otherwise it is taken from the c
 throughput.csv (timm's benchmark, one RTX 3090 at 224 px), or from that of the other kind of pass.
 """
 
-import json
 import math
-import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
 from rib.base.settings import from_params, to_params
@@ -52,10 +46,19 @@ class Plan:
     unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
 
 
-def print_plan(config: Mapping, catalog: Sequence[str], results: str) -> None:
-    """Print the estimated cost of a grid: config.yaml, validated, catalogue folders and, see `plan`, results."""
+def print_plan(
+    config: Mapping, catalog: Sequence[str], results: str, jobs: Mapping[str, int]
+) -> None:
+    """Print the estimated cost of a grid.
+
+    Args:
+        config: config.yaml, validated.
+        catalog: catalogue folders.
+        results: the family's folder, in which throughput was measured.
+        jobs: their number, by rule.
+    """
     grid = resolve_grid(config, Catalog(catalog, config["external"]))
-    print_lines(*lines(plan(grid, Path(results), count_jobs(config)), grid))
+    print_lines(*lines(plan(grid, Path(results), jobs), grid))
 
 
 def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
@@ -101,23 +104,6 @@ def _images(dataset: Dataset, grid: Grid, results: Path, found: Plan) -> int:
         return len(files_of(Path(dataset.sources[0]["path"])))
     found.unknown.append(f"{dataset.label} has an unknown number of images until it is prepared")
     return 0
-
-
-def count_jobs(config: Mapping) -> dict[str, int]:
-    """Number of jobs of each rule in a full run of config.yaml, validated; a UserError if its dry-run here fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.json"
-        file.write_text(json.dumps(config), encoding="utf-8")
-        options = ["--dry-run", "--forceall", "--quiet", "rules", "--configfile", file]
-        command = [sys.executable, "-m", "snakemake", *options]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    table = re.search(r"^job +count.*\n-.*\n((?:\w+ +\d+.*\n)+)", done.stdout, re.MULTILINE)
-    if done.returncode or table is None:
-        raise UserError(
-            f"the jobs cannot be counted because the dry-run fails: {done.stdout.strip()[-500:]}"
-        )
-    counts = dict(line.split()[:2] for line in table[1].splitlines())
-    return {rule: int(number) for rule, number in counts.items() if rule not in ("all", "total")}
 
 
 def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequence[Run]) -> None:

@@ -1,21 +1,25 @@
-"""Progress of a grid: finished, running, failed and missing jobs, and the estimated remaining time. No torch."""
+"""Progress of a grid: finished, running, failed and missing jobs, and the time left. No torch."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 from rib.base.progress import duration, print_lines
+from rib.base.time_left import TimeLeft, time_left
 from rib.jobs.job import begun, reason
 from rib.jobs.parent_run import is_held, jobs_of_others
 from rib.records import provenance
 
-OF_METHODS = {
-    "finetune",
-    "merge",
-    "evaluate",
-}  # stages in which the time of a job depends on its method
+# Stages in which the time of a job depends on its method.
+STAGES_OF_METHODS = {"finetune", "merge", "evaluate"}
+LONGEST_MESSAGE = 300  # characters that are shown of the message of a failed job
+NOTHING_MISSING = (
+    "nothing is missing up to the rows of runs; "
+    "`snakemake -n` says whether tables and page are made"
+)
 
 
 def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: str) -> None:
@@ -23,81 +27,107 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
 
     Args:
         records: of the jobs of each stage.
-        jobs_at_once: how many jobs this call would start at once; a run at work has its own number.
+        jobs_at_once: how many jobs this call would start at once; an active run has its own number.
         logs: folder with the logs of reports.
     """
     running = at_work()
-    jobs_at_once = jobs_of_others() or jobs_at_once
-    missing = (
-        log_of(path) for path in chain.from_iterable(records.values()) if not Path(path).is_file()
-    )
-    of_reports = (
-        str(path) for place in ("*.log", "figures/*.log") for path in sorted(Path(logs).glob(place))
-    )
-    said = {log: reason(Path(log)) for log in chain(missing, of_reports) if log not in running}
-    failed = [
-        f"  {log}: {message.splitlines()[0][:300]}" for log, message in said.items() if message
+    lines = status(records, running, jobs_of_others() or jobs_at_once)
+    missing_records = [
+        record for record in chain.from_iterable(records.values()) if not Path(record).is_file()
     ]
-    print_lines(*status(records, running, jobs_at_once), f"failed: {_jobs(len(failed))}", *failed)
+    log_files = [
+        *map(log_of, missing_records),
+        *map(str, sorted(Path(logs).glob("*.log"))),
+        *map(str, sorted(Path(logs).glob("figures/*.log"))),
+    ]
+    failures = _failures(log for log in dict.fromkeys(log_files) if log not in running)
+    print_lines(*lines, f"failed: {_jobs(len(failures))}", *failures)
+
+
+def _failures(log_files: Iterable[str]) -> list[str]:
+    """A line for each log that ends with an error."""
+    lines = []
+    for log_file in log_files:
+        message = reason(Path(log_file))
+        if message:
+            first_line = message.splitlines()[0]
+            lines.append(f"  {log_file}: {first_line[:LONGEST_MESSAGE]}")
+    return lines
 
 
 def log_of(record: str) -> str:
     """The log of a job with a record; results/ and logs/ have the same folders."""
-    job = record.removesuffix(provenance.ENDING)[:-1]
-    return f"{re.sub('^data/raw', 'logs/download', re.sub('^results', 'logs', job))}.log"
+    job = record.removesuffix(provenance.ENDING)[:-1]  # without the dot or slash before the ending
+    job = re.sub("^results", "logs", job)
+    job = re.sub("^data/raw", "logs/download", job)
+    return f"{job}.log"
 
 
 def status(
-    cells: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int
+    records: Mapping[str, Sequence[str]], running: Mapping[str, str], jobs_at_once: int
 ) -> list[str]:
     """Text lines about the progress.
 
     Args:
-        cells: records of the jobs of each stage.
+        records: of the jobs of each stage.
         running: last log line of each job that has started but not ended, by log file.
-        jobs_at_once: number of jobs that run at a time, for the remaining time.
+        jobs_at_once: number of jobs that run at a time, for the time left.
     """
-    lines, left, unknown, width = [], 0.0, 0, max(map(len, cells))
-    for stage, records in cells.items():
-        took, missing = {}, []
-        for path in records:
-            if made := provenance.read(Path(path)):
-                took.setdefault(_kind(stage, path), []).append(made["seconds"])
+    lines = []
+    seconds_of_finished = defaultdict(list)  # by stage and kind of job
+    missing = Counter()  # by stage and kind of job
+    stage_width = max(map(len, records))
+    for stage, records_of_stage in records.items():
+        seconds_of_stage = []
+        missing_of_stage = 0
+        for path in records_of_stage:
+            kind = (stage, *_kind(stage, path))
+            record = provenance.read(Path(path))
+            if record:
+                seconds_of_finished[kind].append(record["seconds"])
+                seconds_of_stage.append(record["seconds"])
             else:
-                missing.append(_kind(stage, path))
-        all_took = [*chain.from_iterable(took.values())]
-        rate = f", {duration(fmean(all_took))} each" if all_took else ""
-        lines.append(f"{stage:<{width}}  {len(all_took):>6} done  {len(missing):>6} missing{rate}")
-        left += sum(fmean(took[kind]) for kind in missing if kind in took)
-        unknown += sum(kind not in took for kind in missing)
+                missing[kind] += 1
+                missing_of_stage += 1
+        done = len(seconds_of_stage)
+        line = f"{stage:<{stage_width}}  {done:>6} done  {missing_of_stage:>6} missing"
+        if seconds_of_stage:
+            line += f", {duration(fmean(seconds_of_stage))} each"
+        lines.append(line)
     lines.append(f"started but not ended: {_jobs(len(running))}")
-    lines += [f"  {last}" for _, last in sorted(running.items())]
-    if left or unknown:
-        about = (
-            f"about {duration(left / jobs_at_once)} with {_jobs(jobs_at_once)} at once"
-            if left
-            else "unknown"
-        )
-        more = (
-            f", not counting {_jobs(unknown)} of kinds that have no finished job yet"
-            if unknown
-            else ""
-        )
-        lines.append(f"time left: {about}{more}")
+    for _, last_line in sorted(running.items()):
+        lines.append(f"  {last_line}")
+    if missing:
+        estimate = time_left(seconds_of_finished, missing, jobs_at_once)
+        lines.append(_sentence_about(estimate, jobs_at_once))
     else:
-        lines.append(
-            "nothing is missing up to the rows of runs; `snakemake -n` says whether tables and page are made"
-        )
+        lines.append(NOTHING_MISSING)
     return lines
 
 
+def _sentence_about(estimate: TimeLeft, jobs_at_once: int) -> str:
+    """`time left: about 4 min 08 s with 2 jobs at once`, and how many jobs this does not count."""
+    sentence = "time left: unknown"
+    if estimate.seconds:
+        sentence = (
+            f"time left: about {duration(estimate.seconds)} with {_jobs(jobs_at_once)} at once"
+        )
+    if estimate.jobs_without_estimate:
+        uncounted = _jobs(estimate.jobs_without_estimate)
+        sentence += f", not counting {uncounted} of kinds that have no finished job yet"
+    return sentence
+
+
 def _jobs(number: int) -> str:
-    return f"{number} job{'' if number == 1 else 's'}"
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _kind(stage: str, record: str) -> tuple[str, ...]:
-    """Key of jobs that take about as long: for stages that depend on the method its model, method, size and group."""
-    if stage not in OF_METHODS:
+    """Key of jobs of a stage that take about as long.
+
+    For stages that depend on the method, it is the model, method, size and group of datasets.
+    """
+    if stage not in STAGES_OF_METHODS:
         return ()
     model, _, method, size, _, name = Path(record).parts[-6:]
     return model, method, size, name
@@ -105,18 +135,18 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
 
 def at_work() -> dict[str, str]:
     """Last log line, by log file, of each job that is running, or was stopped and can resume."""
-    logs, over = begun()
-    stopped = {
-        log: "" if is_held(it.with_suffix(".lock")) else " (stopped, or on another machine)"
-        for it, log in logs.items()
-    }
-    return {
-        log: _last_line(Path(log)) + stopped[log]
-        for folder, log in logs.items()
-        if folder not in over
-    }
+    log_files, stale_folders = begun()
+    last_lines = {}
+    for folder, log_file in log_files.items():
+        if folder in stale_folders:
+            continue
+        last_lines[log_file] = _last_line(Path(log_file))
+        if not is_held(folder.with_suffix(".lock")):
+            last_lines[log_file] += " (stopped, or on another machine)"
+    return last_lines
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    return f"{log}: {lines[-1]}" if lines else str(log)
+def _last_line(log_file: Path) -> str:
+    """A log's path and last line; the path alone if there is no line."""
+    lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+    return f"{log_file}: {lines[-1]}" if lines else str(log_file)
