@@ -13,11 +13,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import rib.figures
+from rib.base.appearance import GAIN, LOSS
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
-    GAIN,
-    LOSS,
     STYLE,
     accuracy_matrix,
     before_after,
