@@ -88,14 +88,14 @@ def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Mapping) -> Non
         rows: accuracy, ci_low, ci_high of each model.
         side: left (-1) or right (1) of the model's place.
     """
-    places = np.arange(len(rows)) + side * WIDTH / 2
+    x = np.arange(len(rows)) + side * WIDTH / 2
     accuracies = rows["accuracy"]
     whiskers = [accuracies - rows["ci_low"], rows["ci_high"] - accuracies]
-    axes.bar(places, accuracies, WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
-    for place, accuracy, top in zip(places, accuracies, rows["ci_high"], strict=True):
+    axes.bar(x, accuracies, WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
+    for x_of_bar, accuracy, top in zip(x, accuracies, rows["ci_high"], strict=True):
         axes.annotate(
             percent(accuracy),
-            (place, top),
+            (x_of_bar, top),
             (0, 2),
             textcoords="offset points",
             ha="center",
@@ -105,9 +105,9 @@ def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Mapping) -> Non
 
 def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
     """Draw the paper's accuracies next to the bars, without covering whiskers and numbers."""
-    places = np.arange(len(accuracies)) + side * WIDTH / 2
+    x = np.arange(len(accuracies)) + side * WIDTH / 2
     label = PAPER_LABEL if side > 0 else None
-    axes.plot(places + side * 0.68 * WIDTH, accuracies, label=label, **PAPER)
+    axes.plot(x + side * 0.68 * WIDTH, accuracies, label=label, **PAPER)
 
 
 def _name_models(axes: Axes, labels: Sequence[str]) -> None:

@@ -80,10 +80,10 @@ def _without_sign(x: float, _position: int) -> str:
 
 def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
     """Set the ends of the axis of flips, with room for the numbers beside the whiskers."""
-    left = max(1, shown_rows["right_to_wrong_high"].max())
-    right = max(1, shown_rows["wrong_to_right_high"].max())
-    room = ROOM * (left + right)
-    axes.set_xlim(-left - room, right + room)
+    to_left = max(1, shown_rows["right_to_wrong_high"].max())
+    to_right = max(1, shown_rows["wrong_to_right_high"].max())
+    room = ROOM * (to_left + to_right)
+    axes.set_xlim(-to_left - room, to_right + room)
 
 
 def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Mapping, side: int) -> None:
@@ -94,26 +94,26 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Mapping, side:
         flip: column of the flips.
         side: to the left (-1) or right (1) of 0.
     """
-    places = np.arange(len(rows))
+    rows_y = np.arange(len(rows))
     lengths = rows[flip]
     whiskers = _whiskers(rows, flip)[::side]  # on the left the upper limit is the smaller number
-    axes.barh(places, side * lengths, 0.7, xerr=whiskers, **EDGES, **style)
+    axes.barh(rows_y, side * lengths, 0.7, xerr=whiskers, **EDGES, **style)
     align = "left" if side > 0 else "right"
-    for place, length, end in zip(places, lengths, rows[f"{flip}_high"], strict=True):
+    for y, length, end in zip(rows_y, lengths, rows[f"{flip}_high"], strict=True):
         axes.annotate(
-            percent(length), (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER
+            percent(length), (side * end, y), (side * 3, 0), ha=align, va="center", **NUMBER
         )
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw a dot per method with its interval and number."""
-    places = np.arange(len(rows))
-    axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **DOT)
-    for place, agreement in zip(places, rows["agreement"], strict=True):
+    rows_y = np.arange(len(rows))
+    axes.errorbar(rows["agreement"], rows_y, xerr=_whiskers(rows, "agreement"), **DOT)
+    for y, agreement in zip(rows_y, rows["agreement"], strict=True):
         # A number to the right of a large one would not fit into the panel.
         align = "right" if agreement > 75 else "left"
         axes.annotate(
-            whole_percent(agreement), (agreement, place), (0, 4), ha=align, va="bottom", **NUMBER
+            whole_percent(agreement), (agreement, y), (0, 4), ha=align, va="bottom", **NUMBER
         )
 
 

@@ -47,25 +47,26 @@ def draw(
     images = shown_rows.drop_duplicates("model").set_index("model")["pretraining_images"]
     series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
     side_by_side = series_of_rows.nunique() > 1
-    places = images
+    x_of_models = images
     width = NARROWEST
     height = 5.2
     if side_by_side:
-        places = 2.0 ** pd.Series(range(len(images)), images.index)  # equal steps on a log scale
+        # Equal steps on a logarithmic scale.
+        x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
         width = max(NARROWEST, ROOM * len(images))
         height = 6.6
     figure, (accuracy_axes, mri_axes) = plt.subplots(
         2, figsize=(BESIDE_AXES + width, height), sharex=True, height_ratios=(3, 2)
     )
-    with_places = shown_rows.assign(place=shown_rows["model"].map(places))
-    for i, (_, of_series) in enumerate(with_places.groupby(series_of_rows, sort=False)):
+    with_x = shown_rows.assign(x=shown_rows["model"].map(x_of_models))
+    for i, (_, of_series) in enumerate(with_x.groupby(series_of_rows, sort=False)):
         _draw_series(accuracy_axes, mri_axes, of_series, methods, labelled=i == 0)
-    image_axis(mri_axes, places)
+    image_axis(mri_axes, x_of_models)
     note = "Pretraining images (log scale); "
     if side_by_side:
         note = "Models in the order of their pretraining images (above the panels, in millions); "
-        labels = [models[model] for model in places.index]
-        mri_axes.set_xticks(places, labels, rotation=90, fontsize=7)
+        labels = [models[model] for model in x_of_models.index]
+        mri_axes.set_xticks(x_of_models, labels, rotation=90, fontsize=7)
         _draw_numbers(accuracy_axes, mri_axes, images)
     mri_axes.axhline(0, color=INK, linewidth=0.8)
     accuracy_axes.set_ylabel("Mean OOD accuracy (%)")
@@ -101,7 +102,7 @@ def _draw_series(
     """Draw lines through the models of one series, with labels for the legend or without.
 
     Args:
-        rows: columns of the table of pretraining sizes, and place on the horizontal axis.
+        rows: columns of the table of pretraining sizes, and x, the place on the horizontal axis.
     """
     styles = [BEFORE, *methods.values()]
     if not labelled:
@@ -109,10 +110,10 @@ def _draw_series(
     lines = len(styles)
     before = rows.drop_duplicates("model")
     columns = ["before", "before_low", "before_high"]
-    line_with_intervals(accuracy_axes, before, "place", columns, styles[0], 0, lines)
+    line_with_intervals(accuracy_axes, before, "x", columns, styles[0], 0, lines)
     for i, method in enumerate(methods, start=1):
         of_method = rows[rows["method"] == method]
         columns = ["after", "after_low", "after_high"]
-        line_with_intervals(accuracy_axes, of_method, "place", columns, styles[i], i, lines)
+        line_with_intervals(accuracy_axes, of_method, "x", columns, styles[i], i, lines)
         columns = ["mri", "ci_low", "ci_high"]
-        line_with_intervals(mri_axes, of_method, "place", columns, styles[i], i, lines)
+        line_with_intervals(mri_axes, of_method, "x", columns, styles[i], i, lines)
