@@ -13,11 +13,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import rib.figures
+from rib.base.appearance import GAIN, LOSS
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
-    GAIN,
-    LOSS,
     STYLE,
     accuracy_matrix,
     before_after,
@@ -252,10 +251,7 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
     figure, _ = protocol.draw(accuracy.assign(accuracy=50.0), ri, mri, **PROTOCOL)
     unchanged = {text.get_color() for text in figure.axes[0].texts if text.get_text() == "+0.0"}
     assert unchanged and not unchanged & {GAIN, LOSS}
-    assert [flips.BARS[name]["color"] for name in ("wrong_to_right", "right_to_wrong")] == [
-        GAIN,
-        LOSS,
-    ]
+    assert (flips.TO_RIGHT["color"], flips.TO_WRONG["color"]) == (GAIN, LOSS)
     figure, _ = ri_matrix.draw(ri, mri, **RI_MATRIX)
     (image,) = figure.axes[0].images
     high, low = (np.array(image.cmap(end)[:3]) for end in (0.9, 0.1))

@@ -1,21 +1,24 @@
-"""Do distances between datasets predict the effect of fine-tuning? Correlations with exact permutation tests.
+"""Do distances between datasets predict the effect of fine-tuning?
 
-There are three levels, each per model, method, training subset and kind of distance; seeds are averaged:
+The answer is a correlation with a permutation test, exact where possible. There are three levels,
+each per model, method, training subset and kind of distance; seeds are averaged:
 
     pairs            target i and another OOD dataset j: their distance and A_i(j) - A_pre(j)
-    targets          target i: RI_i and the distance to the in-distribution dataset or, if the family has none, the mean
-                     distance to the other OOD datasets
-    in_distribution  target i: distance to the in-distribution dataset and change of accuracy on it (the question of
-                     arXiv 2410.21582), if it is evaluated
+    targets          target i: RI_i and the distance to the in-distribution dataset or, if the
+                     family has none, the mean distance to the other OOD datasets
+    in_distribution  target i: distance to the in-distribution dataset and change of accuracy on it
+                     (the question of arXiv 2410.21582), if it is evaluated
 
-Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test (1967), which permutes
-rows and columns of the distance matrix together, and they have no confidence interval. Targets are permuted among
-themselves, as are the datasets that are only evaluated on: a test that mixes the two rejects too often if they differ.
+Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test
+(1967), which permutes rows and columns of the distance matrix together, and they have no confidence
+interval. Targets are permuted among themselves, as are the datasets that are only evaluated on: a
+test that mixes the two rejects too often if they differ.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +34,42 @@ DRAWS = 100_000  # random permutations otherwise
 CHUNK = 20_000  # permutations at once
 TIE = 1e-9  # correlations closer than this are equal
 FEWEST = 3  # minimum number of points for a correlation
-STATISTICS = ("pearson", "spearman")
-KEYS = ["model", "method", "size", "distance", "level", "statistic"]
-Permuted = Callable[[np.ndarray], np.ndarray]  # from orders (b, k) to permuted predictors (b, n)
+PEARSON = "pearson"
+SPEARMAN = "spearman"
+STATISTICS = (PEARSON, SPEARMAN)
+RUN = ["method", "size"]
+KEYS = ["model", *RUN, "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
+
+# A function from permutations (b, k) to the predictors (b, n) that each of them leads to.
+PermutedPredictors = Callable[[np.ndarray], np.ndarray]
 
 
 def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Permutations of items within groups of the given sizes: all of them, or random draws if there are too many.
+    """Permutations of n items within groups of the given sizes, one group after the other.
+
+    They are all permutations, or random draws if there are too many.
 
     Returns:
-        (count, n) int64 with n the sum of sizes, groups one after the other, and whether these are all.
+        (count, n) int64, with n the sum of sizes, and whether these are all.
     """
-    blocks = [np.arange(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-    if math.prod(map(math.factorial, sizes)) <= MOST:
-        orders = [np.array(list(itertools.permutations(block)), np.int64) for block in blocks]
-        chosen = np.indices([len(order) for order in orders]).reshape(
-            len(orders), -1
-        )  # one order of each group
-        return np.hstack([order[rows] for order, rows in zip(orders, chosen, strict=True)]), True
+    groups = [np.arange(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    if math.prod(math.factorial(size) for size in sizes) <= MOST:
+        return _all_permutations(groups), True
     rng = np.random.default_rng(seed)
-    return np.hstack([rng.permuted(np.tile(block, (DRAWS, 1)), axis=1) for block in blocks]), False
+    draws = [rng.permuted(np.tile(group, (DRAWS, 1)), axis=1) for group in groups]
+    return np.hstack(draws), False
+
+
+def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Each combination of one permutation of each group: (count, n) int64."""
+    orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
+    counts = [len(orders) for orders in orders_of_groups]
+    combinations = np.indices(counts).reshape(len(groups), -1)  # an order's index for each group
+    chosen_orders = [
+        orders[chosen] for orders, chosen in zip(orders_of_groups, combinations, strict=True)
+    ]
+    return np.hstack(chosen_orders)
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -60,48 +78,69 @@ def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _standardised(rows: np.ndarray) -> np.ndarray:
+    """Rows (a, n) minus their mean, scaled to length 1; NaN for constant rows."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    scale = TIE * np.abs(rows).max(axis=1, keepdims=True)
-    return np.divide(centred, length, where=length > scale, out=np.full_like(centred, np.nan))
+    rounding_error = TIE * np.abs(rows).max(axis=1, keepdims=True)
+    undefined = np.full_like(centred, np.nan)
+    return np.divide(centred, length, where=length > rounding_error, out=undefined)
 
 
 def permuted_p(
-    permuted: Permuted, responses: np.ndarray, orders: np.ndarray, exact: bool, ranks: bool
+    permuted_predictors: PermutedPredictors,
+    responses: np.ndarray,
+    orders: np.ndarray,
+    exact: bool,
+    ranks: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations and their two-sided permutation p-values.
+    """Correlations of predictors with responses, and their two-sided permutation p-values.
 
     Args:
         responses: (runs, n).
         orders: (count, k), see `permutations`.
-        exact: whether those are all. If not, the observed order is added to the draws, which keeps p valid.
+        exact: whether those are all. If not, the observed order is added to the draws, which keeps
+            p valid.
         ranks: use Spearman's correlation instead of Pearson's.
 
     Returns:
-        value (runs,) in -1 to 1, p (runs,); NaN where a correlation is undefined.
+        Correlations (runs,) in -1 to 1, and p (runs,); NaN where a correlation is undefined.
     """
-    ranked = (lambda rows: rankdata(rows, axis=1)) if ranks else np.asarray
-    y = ranked(responses)
-    value = correlations(ranked(permuted(np.arange(orders.shape[1])[None])), y)[0]
-    beyond = np.zeros(len(value), np.int64)
+    if ranks:
+        responses = rankdata(responses, axis=1)
+
+    def correlations_of(some_orders: np.ndarray) -> np.ndarray:
+        """Correlations (b, runs) after each of b permutations."""
+        predictors = permuted_predictors(some_orders)
+        if ranks:
+            predictors = rankdata(predictors, axis=1)
+        return correlations(predictors, responses)
+
+    identity = np.arange(orders.shape[1])[None]
+    observed = correlations_of(identity)[0]
+    as_extreme = np.zeros(len(observed), np.int64)  # permutations with a correlation as extreme
     for start in range(0, len(orders), CHUNK):
-        found = correlations(ranked(permuted(orders[start : start + CHUNK])), y)
-        beyond += (np.abs(found) >= np.abs(value) - TIE).sum(axis=0)
-    p = beyond / len(orders) if exact else (beyond + 1) / (len(orders) + 1)
-    return value, np.where(np.isnan(value), np.nan, p)
+        permuted = correlations_of(orders[start : start + CHUNK])
+        as_extreme += (np.abs(permuted) >= np.abs(observed) - TIE).sum(axis=0)
+    added = 0 if exact else 1  # the observed order
+    p = (as_extreme + added) / (len(orders) + added)
+    return observed, np.where(np.isnan(observed), np.nan, p)
 
 
 def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[float, float]:
-    """Confidence interval of a correlation over n independent points with Fisher's z; NaN if it is undefined.
+    """Confidence interval of a correlation over n independent points; NaN if it is undefined.
 
-    For Spearman's correlation, z has the variance of Bonett & Wright 2000. With few points the interval is wide, as it
-    should be; a bootstrap interval would be too narrow.
+    It is from Fisher's z. For Spearman's correlation (`ranks`), z has the variance of Bonett &
+    Wright 2000. With few points the interval is wide, as it should be; a bootstrap interval would
+    be too narrow.
     """
-    if n <= FEWEST or not abs(value) < 1 - TIE:
+    is_defined = n > FEWEST and abs(value) < 1 - TIE
+    if not is_defined:
         return np.nan, np.nan
-    z, variance = np.arctanh(value), (1 + value**2 / 2 if ranks else 1) / (n - 3)
-    reach = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
-    return float(np.tanh(z - reach)), float(np.tanh(z + reach))
+    z = np.arctanh(value)
+    numerator = 1 + value**2 / 2 if ranks else 1
+    variance = numerator / (n - 3)
+    half_width = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
+    return float(np.tanh(z - half_width)), float(np.tanh(z + half_width))
 
 
 def to_targets(
@@ -110,18 +149,95 @@ def to_targets(
     ood_datasets: Sequence[str],
     in_distribution: str | None,
 ) -> dict[str, float]:
-    """Distance of each target to the in-distribution dataset, or its mean distance to the others, of one model and kind."""
-    matrix, others = matrix_of(distances), [in_distribution] if in_distribution else ood_datasets
-    own = {name: [other for other in others if other != name] for name in targets}
-    return {
-        name: float(matrix.loc[name, columns].to_numpy().mean()) for name, columns in own.items()
-    }
+    """Distance of each target to the in-distribution dataset; if None, its mean to the others.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+    """
+    matrix = matrix_of(distances)
+    distance_of_targets = {}
+    for target in targets:
+        datasets = [in_distribution] if in_distribution else ood_datasets
+        other_datasets = [dataset for dataset in datasets if dataset != target]
+        distance_of_targets[target] = float(matrix.loc[target, other_datasets].to_numpy().mean())
+    return distance_of_targets
 
 
 def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
     """Symmetric distance matrix of one model and kind, NaN on the diagonal."""
     turned = distances.rename(columns={"first": "second", "second": "first"})
     return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The datasets whose distances are compared with effects of fine-tuning."""
+
+    targets: Sequence[str]
+    ood_datasets: Sequence[str]
+    in_distribution: str | None
+
+    @property
+    def only_evaluated(self) -> list[str]:
+        """OOD datasets that are not targets."""
+        return [dataset for dataset in self.ood_datasets if dataset not in self.targets]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each target with each other OOD dataset."""
+        return [
+            (target, dataset)
+            for target in self.targets
+            for dataset in self.ood_datasets
+            if dataset != target
+        ]
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """Distances as predictors of a level's responses, and what a permutation test permutes."""
+
+    predictors: PermutedPredictors
+    group_sizes: tuple[int, ...]  # see `permutations`
+    independent: bool  # whether the points are, so that there is a confidence interval
+
+    def correlate(self, responses: np.ndarray, confidence: float, seed: int) -> list[dict]:
+        """Correlations of the distances with the responses (runs, n).
+
+        Returns:
+            For each statistic and then run: its index (run), statistic, value, ci_low, ci_high, p,
+            permutations, exact, n. With too few points the values are NaN.
+        """
+        runs, n = responses.shape
+        enough = n >= FEWEST
+        orders = np.empty((0, sum(self.group_sizes)), np.int64)
+        exact = True
+        if enough:
+            orders, exact = permutations(*self.group_sizes, seed=seed)
+        rows = []
+        for statistic in STATISTICS:
+            ranks = statistic == SPEARMAN
+            values = p_values = np.full(runs, np.nan)
+            if enough:
+                values, p_values = permuted_p(self.predictors, responses, orders, exact, ranks)
+            for run in range(runs):
+                low, high = np.nan, np.nan
+                if self.independent:
+                    low, high = interval(values[run], n, confidence, ranks)
+                rows.append(
+                    {
+                        "run": run,
+                        "statistic": statistic,
+                        "value": values[run],
+                        "ci_low": low,
+                        "ci_high": high,
+                        "p": p_values[run],
+                        "permutations": len(orders),
+                        "exact": exact,
+                        "n": n,
+                    }
+                )
+        return rows
 
 
 def association_table(
@@ -142,91 +258,109 @@ def association_table(
         distances: model, first, second, distance, value.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri.
-        pairs: whether to include that level; False if RI excludes images that the pairs' accuracies include.
+        pairs: whether to include that level; False if RI excludes images that the pairs' accuracies
+            include.
 
     Returns:
-        One row per model, method, size, distance, level and statistic: value, its confidence interval, two-sided p,
-        number of permutations, whether these are all (exact), and n points. The value is NaN if there are fewer than
-        three points or all are equal.
+        One row per model, method, size, distance, level and statistic: value, its confidence
+        interval, two-sided p, number of permutations, whether these are all (exact), and n points.
+        The value is NaN if there are fewer than three points or all are equal.
     """
-    lines = []
-    for model, of_model in distances.groupby("model", sort=False):
-        own = accuracy[accuracy["model"] == model]
-        before = own[own["method"] == PRETRAINED].set_index("dataset")["accuracy"]
-        after = (
-            own[own["method"] != PRETRAINED]
-            .groupby(["method", "size", "target", "dataset"])["accuracy"]
-            .mean()
-        )
-        changes = {
-            key: value - before[key[-1]] for key, value in after.items()
-        }  # A_i(j) - A_pre(j)
-        gains = (
-            ri[ri["model"] == model].groupby(["method", "size", "target"], sort=False)["ri"].mean()
-        )
-        runs = list(dict.fromkeys(key[:2] for key in gains.index))
+    datasets = Datasets(targets, ood_datasets, in_distribution)
+    levels = ["targets"]
+    if pairs:
+        levels.insert(0, "pairs")
+    if in_distribution in set(accuracy["dataset"]):
+        levels.append("in_distribution")
+
+    rows = []
+    for model, distances_of_model in distances.groupby("model", sort=False):
+        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
+        ri_of_model = ri[ri["model"] == model]
+        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()
+        runs = list(dict.fromkeys((method, size) for method, size, _ in mean_ri.index))
         if not runs:
             continue
-        only_evaluated = [name for name in ood_datasets if name not in targets]
-        cells = [(target, other) for target in targets for other in ood_datasets if other != target]
-        responses = (
-            {"pairs": [[changes[(*run, *cell)] for cell in cells] for run in runs]} if pairs else {}
-        )
-        responses["targets"] = [[gains[(*run, target)] for target in targets] for run in runs]
-        if in_distribution in set(accuracy["dataset"]):
-            inside = [(target, in_distribution) for target in targets]
-            responses["in_distribution"] = [
-                [changes[(*run, *cell)] for cell in inside] for run in runs
-            ]
-        for kind, found in of_model.groupby("distance", sort=False):
-            apart = np.array(
-                list(to_targets(found, targets, ood_datasets, in_distribution).values())
-            )
-            for level, response in responses.items():
-                mantel = level == "pairs"
-                permuted = (
-                    _renamed(found, [*targets, *only_evaluated], cells)
-                    if mantel
-                    else apart.__getitem__
-                )
-                sizes = (len(targets), len(only_evaluated)) if mantel else (len(targets),)
-                tested = _tested(permuted, np.array(response), sizes, mantel, confidence, seed)
-                lines += [(model, *runs[run], kind, level, *rest) for run, *rest in tested]
+        responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
+        for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
+            for level in levels:
+                test = _permutation_test(level, distances_of_kind, datasets)
+                for correlation in test.correlate(responses[level], confidence, seed):
+                    method, size = runs[correlation["run"]]
+                    run_columns = {"model": model, "method": method, "size": size}
+                    rows.append({**run_columns, "distance": kind, "level": level, **correlation})
         log.info("%s: distances compared with the effects of %d methods", model, len(runs))
+    table = pd.DataFrame(rows, columns=COLUMNS)
     # Models, methods and sizes in order of first appearance.
-    table = pd.DataFrame(lines, columns=COLUMNS)
-    return table.sort_values(KEYS[:3], kind="stable", key=lambda column: pd.factorize(column)[0])
-
-
-def _renamed(
-    distances: pd.DataFrame, names: Sequence[str], cells: Sequence[tuple[str, str]]
-) -> Permuted:
-    """Function from permutations (b, datasets) of the datasets' names to the distances (b, cells) of pairs of names."""
-    matrix = matrix_of(distances).loc[names, names].to_numpy()
-    rows, columns = ([names.index(cell[side]) for cell in cells] for side in (0, 1))
-    return lambda orders: matrix[orders[:, rows], orders[:, columns]]
-
-
-def _tested(
-    permuted: Permuted,
-    responses: np.ndarray,
-    sizes: Sequence[int],
-    pairs: bool,
-    confidence: float,
-    seed: int,
-) -> Iterator[tuple]:
-    """Yield run index, statistic, value, confidence interval, p, permutations, exact, n of each run and statistic."""
-    enough = (n := responses.shape[1]) >= FEWEST
-    orders, exact = (
-        permutations(*sizes, seed=seed) if enough else (np.empty((0, sum(sizes)), np.int64), True)
+    return table.sort_values(
+        ["model", *RUN], kind="stable", key=lambda column: pd.factorize(column)[0]
     )
-    for statistic in STATISTICS:
-        ranks = statistic == "spearman"
-        undefined = np.full((2, len(responses)), np.nan)
-        values, ps = permuted_p(permuted, responses, orders, exact, ranks) if enough else undefined
-        for run, (value, p) in enumerate(zip(values, ps, strict=True)):
-            sure = (np.nan, np.nan) if pairs else interval(value, n, confidence, ranks)
-            yield (run, statistic, value, *sure, p, len(orders), exact, n)
+
+
+def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
+    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j."""
+    pretrained = accuracy["method"] == PRETRAINED
+    before = accuracy[pretrained].set_index("dataset")["accuracy"]
+    after = accuracy[~pretrained].groupby([*RUN, "target", "dataset"])["accuracy"].mean()
+    return {
+        (method, size, target, dataset): mean_accuracy - before[dataset]
+        for (method, size, target, dataset), mean_accuracy in after.items()
+    }
+
+
+def _responses(
+    level: str,
+    runs: Sequence[tuple[str, str]],
+    changes: Mapping[tuple[str, str, str, str], float],
+    mean_ri: pd.Series,
+    datasets: Datasets,
+) -> np.ndarray:
+    """Effects of fine-tuning at a level: (runs, n).
+
+    Args:
+        runs: method and size.
+        changes: changes of accuracy by method, size, target and dataset.
+        mean_ri: RI by method, size and target.
+    """
+    if level == "targets":
+        return np.array([[mean_ri[(*run, target)] for target in datasets.targets] for run in runs])
+    if level == "pairs":
+        pairs = datasets.pairs
+    else:
+        pairs = [(target, datasets.in_distribution) for target in datasets.targets]
+    return np.array([[changes[(*run, *pair)] for pair in pairs] for run in runs])
+
+
+def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
+    """The test of a level: of pairs a Mantel test, else one that permutes the targets.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+    """
+    if level == "pairs":
+        return PermutationTest(
+            predictors=_distances_of_pairs(distances, datasets),
+            group_sizes=(len(datasets.targets), len(datasets.only_evaluated)),
+            independent=False,
+        )
+    distance_of_targets = to_targets(
+        distances, datasets.targets, datasets.ood_datasets, datasets.in_distribution
+    )
+    predictors = np.array(list(distance_of_targets.values()))
+    return PermutationTest(
+        predictors=lambda orders: predictors[orders],
+        group_sizes=(len(datasets.targets),),
+        independent=True,
+    )
+
+
+def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
+    """A function from permutations (b, datasets) of the datasets to distances (b, pairs)."""
+    names = [*datasets.targets, *datasets.only_evaluated]
+    matrix = matrix_of(distances).loc[names, names].to_numpy()
+    rows = [names.index(target) for target, _ in datasets.pairs]
+    columns = [names.index(dataset) for _, dataset in datasets.pairs]
+    return lambda orders: matrix[orders[:, rows], orders[:, columns]]
 
 
 def distance_tables(
@@ -244,8 +378,11 @@ def distance_tables(
         features, compression: CSV of each model's distances in feature space and by compression.
         choices: keyword arguments of `association_table`.
     """
-    measured = zip(models, features, compression, strict=True)
-    parts = {model: pd.concat(map(pd.read_csv, paths)) for model, *paths in measured}
-    distances = pd.concat(parts, names=["model"]).reset_index("model")
-    associated = association_table(distances, read_table(accuracy), read_table(ri), **choices)
-    return {"distances": distances, "association": associated}
+    distances_of_models = {}
+    for model, in_features, by_compression in zip(models, features, compression, strict=True):
+        distances_of_models[model] = pd.concat(
+            [pd.read_csv(in_features), pd.read_csv(by_compression)]
+        )
+    distances = pd.concat(distances_of_models, names=["model"]).reset_index("model")
+    association = association_table(distances, read_table(accuracy), read_table(ri), **choices)
+    return {"distances": distances, "association": association}

@@ -1,17 +1,21 @@
-"""Similarity of two runs' representations of the same images: debiased linear CKA with jackknife confidence intervals.
+"""Similarity of two runs' representations of the same images: debiased linear CKA.
 
-CKA (Kornblith et al. 2019, arXiv 1905.00414, section 3) of features X (n, p) and Y (n, q) of the same n images, with
-K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for features that are equal up to rotation,
-scale and shift, 0 for unrelated ones. The plain estimator of HSIC is biased: with n below p and q, CKA of unrelated
-features is near 1 (Murphy et al. 2024, arXiv 2405.01012). We use the unbiased estimator of Song et al. 2012 (JMLR 13,
-equation 5), as in Nguyen et al. 2020 (arXiv 2010.15327, section 2). It is an inner product of U-centred kernels
+CKA (Kornblith et al. 2019, arXiv 1905.00414, section 3) of features X (n, p) and Y (n, q) of the
+same n images, with K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for
+features that are equal up to rotation, scale and shift, 0 for unrelated ones. The plain estimator
+of HSIC is biased: with n below p and q, CKA of unrelated features is near 1 (Murphy et al. 2024,
+arXiv 2405.01012). We use the unbiased estimator of Song et al. 2012 (JMLR 13, equation 5), as in
+Nguyen et al. 2020 (arXiv 2010.15327, section 2). It is an inner product of U-centred kernels
 (Szekely and Rizzo 2014, arXiv 1310.2926), so CKA is within -1..1.
 
-The jackknife leaves out one object at a time. A bootstrap would draw images twice, and identical images increase CKA.
-The jackknife is applied to artanh(CKA), as is usual for correlations, so the upper limits are below 1.
+Confidence intervals are from the jackknife, which leaves out one object (all images of it) at a
+time. A bootstrap would draw images twice, and identical images increase CKA. The jackknife is
+applied to artanh(CKA), as is usual for correlations, so the upper limits are below 1.
+
+Arrays of shape (1 + g,) have the value on all images first, then the value without each of the g
+objects.
 """
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +29,7 @@ from rib.base.errors import UserError
 from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
-PRE_LOGITS = "pre_logits"
+PRE_LOGITS = "pre_logits"  # the head's input
 DEPTHS = {
     "stage1": 1,
     "stage2": 2,
@@ -49,9 +53,14 @@ class Kernel:
 
     @classmethod
     def of(cls, features: np.ndarray, groups: np.ndarray, dataset: str) -> "Kernel":
-        """Kernel of features (n, d), in double precision; a UserError if too few images are left without a group."""
+        """Kernel of features (n, d), in double precision.
+
+        Raises:
+            UserError: too few images are left without the largest group.
+        """
         n = len(features)
-        if n - np.bincount(groups).max() < FEWEST:
+        largest_group = np.bincount(groups).max()
+        if n - largest_group < FEWEST:
             raise UserError(
                 f"{dataset}: CKA needs at least {FEWEST} images, and one object more; it has {n}."
             )
@@ -59,92 +68,155 @@ class Kernel:
         centred -= centred.mean(axis=0)  # only reduces rounding errors
         values = centred @ centred.T
         np.fill_diagonal(values, 0)
-        return cls(values, groups, values.sum(axis=1), _group_sums(values.T, groups).T)
+        return cls(
+            values=values,
+            groups=groups,
+            sums=values.sum(axis=1),
+            to_groups=_sums_to_groups(values, groups),
+        )
 
 
-def _group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum rows by group: (n, ...) to (g, ...)."""
+def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum the columns of a matrix by group: (n, n) to (n, g)."""
     order = np.argsort(groups, kind="stable")
-    return np.add.reduceat(
-        values[order], np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0]), axis=0
-    )
+    sorted_groups = groups[order]
+    is_first_of_group = np.r_[True, np.diff(sorted_groups) > 0]
+    sorted_columns = matrix.T[order]
+    return np.add.reduceat(sorted_columns, np.flatnonzero(is_first_of_group), axis=0).T
 
 
-def hsic(one: Kernel, other: Kernel) -> np.ndarray:
-    """Unbiased HSIC on all images, then with each group left out: (1 + g,).
+def hsic(first: Kernel, second: Kernel) -> np.ndarray:
+    """Unbiased HSIC of two kernels of the same images: (1 + g,).
 
-    Source: Song et al. 2012, equation 5; sums without a group are total sums minus the group's rows and columns.
+    Source: Song et al. 2012, equation 5. Sums without a group are those over all images minus the
+    group's rows and columns.
     """
-    groups, n = one.groups, len(one.groups)
-    products = one.values * other.values
-    within_products, within_one, within_other = (
-        _within(part, groups)
-        for part in (_group_sums(products.T, groups).T, one.to_groups, other.to_groups)
-    )
-    trace = _without(products.sum(axis=1), within_products, groups)
-    sum_one, sum_other = (
-        _without(one.sums, within_one, groups),
-        _without(other.sums, within_other, groups),
-    )
-    # 1^T K L 1 without a group: sum over the remaining images of the products of their sums over the remaining images.
-    left = (one.sums[:, None] - one.to_groups) * (other.sums[:, None] - other.to_groups)
-    cross = np.r_[one.sums @ other.sums, left.sum(axis=0) - _within(left, groups)]
-    left_n = np.r_[n, n - np.bincount(groups)].astype(np.float64)
-    found = trace + sum_one * sum_other / ((left_n - 1) * (left_n - 2)) - 2 * cross / (left_n - 2)
-    return found / (left_n * (left_n - 3))
+    groups = first.groups
+    n = len(groups)
+
+    # tr(K L)
+    products = first.values * second.values
+    products_within = _within_groups(_sums_to_groups(products, groups), groups)
+    trace = _total_and_without_groups(products.sum(axis=1), products_within, groups)
+
+    # 1^T K 1 and 1^T L 1
+    first_within = _within_groups(first.to_groups, groups)
+    second_within = _within_groups(second.to_groups, groups)
+    first_total = _total_and_without_groups(first.sums, first_within, groups)
+    second_total = _total_and_without_groups(second.sums, second_within, groups)
+
+    # 1^T K L 1: the sum over images of the product of their row sums. Without a group, both the
+    # images and the row sums are over the remaining images.
+    first_sums_without = first.sums[:, None] - first.to_groups
+    second_sums_without = second.sums[:, None] - second.to_groups
+    sum_products = first_sums_without * second_sums_without
+    cross_without = sum_products.sum(axis=0) - _within_groups(sum_products, groups)
+    cross = np.r_[first.sums @ second.sums, cross_without]
+
+    images = np.r_[n, n - np.bincount(groups)].astype(np.float64)
+    product_of_totals = first_total * second_total / ((images - 1) * (images - 2))
+    numerator = trace + product_of_totals - 2 * cross / (images - 2)
+    return numerator / (images * (images - 3))
 
 
-def _within(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum over each group's images of their values for that group: (n, g) to (g,)."""
-    return np.bincount(groups, weights=to_groups[np.arange(len(groups)), groups])
+def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum over each group's images of their values for that same group: (n, g) to (g,)."""
+    n = len(groups)
+    return np.bincount(groups, weights=to_groups[np.arange(n), groups])
 
 
-def _without(sums: np.ndarray, within: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum of a symmetric matrix, in full and without each group, from the sums of its rows and of the groups' blocks."""
-    return sums.sum() - np.r_[0, 2 * np.bincount(groups, weights=sums) - within]
+def _total_and_without_groups(
+    row_sums: np.ndarray, within: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Sum of a symmetric matrix, in full and without each group's rows and columns: (1 + g,).
+
+    Args:
+        row_sums: (n,) sums of the matrix's rows.
+        within: (g,) sums of the block of each group's rows and columns.
+    """
+    rows_and_columns = 2 * np.bincount(groups, weights=row_sums) - within
+    return row_sums.sum() - np.r_[0, rows_and_columns]
 
 
-def cka(one: Kernel, other: Kernel, own: np.ndarray | None = None) -> np.ndarray:
-    """Debiased linear CKA on all images, then with each group left out: (1 + g,); NaN for constant features."""
-    scale = (hsic(one, one) if own is None else own) * hsic(
-        other, other
-    )  # `own` may be known already
-    return hsic(one, other) / np.sqrt(np.where(scale > 0, scale, np.nan))
+def cka(first: Kernel, second: Kernel, first_hsic: np.ndarray | None = None) -> np.ndarray:
+    """Debiased linear CKA of two kernels of the same images: (1 + g,); NaN for constant features.
+
+    Args:
+        first_hsic: HSIC of the first kernel with itself, if it has been computed before.
+    """
+    if first_hsic is None:
+        first_hsic = hsic(first, first)
+    squared_scale = first_hsic * hsic(second, second)
+    return hsic(first, second) / np.sqrt(np.where(squared_scale > 0, squared_scale, np.nan))
 
 
-def plain_cka(one: np.ndarray, other: np.ndarray) -> float:
-    """Linear CKA of (n, p) and (n, q) with the biased estimator, 0..1 (Kornblith et al. 2019, section 3, table 1)."""
-    one, other = (
-        part - part.mean(axis=0) for part in (one.astype(np.float64), other.astype(np.float64))
-    )
-    kernels = [part @ part.T for part in (one, other)]
-    scale = np.prod([np.linalg.norm(kernel) for kernel in kernels])
-    return float(np.sum(kernels[0] * kernels[1]) / scale) if scale else float("nan")
+def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
+    """Linear CKA of (n, p) and (n, q) with the biased estimator, 0..1; NaN for constant features.
+
+    Source: Kornblith et al. 2019, section 3, table 1.
+    """
+    first_kernel = _centred_kernel(first)
+    second_kernel = _centred_kernel(second)
+    scale = np.linalg.norm(first_kernel) * np.linalg.norm(second_kernel)
+    if scale == 0:
+        return float("nan")
+    return float(np.sum(first_kernel * second_kernel) / scale)
+
+
+def _centred_kernel(features: np.ndarray) -> np.ndarray:
+    """Linear kernel (n, n) of features (n, d) minus their mean."""
+    in_double_precision = features.astype(np.float64)
+    centred = in_double_precision - in_double_precision.mean(axis=0)
+    return centred @ centred.T
 
 
 def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Jackknife confidence interval of CKA from (1 + g,) values: on all images, then without each group.
+    """Jackknife confidence interval of CKA, low and high, from its (1 + g,) values.
 
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard error), on the artanh
-    scale.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard
+    error), on the artanh scale.
     """
-    whole, *left = np.arctanh(np.clip(values, -CLOSEST, CLOSEST))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt((len(left) - 1) * np.var(left))
-    return float(np.tanh(whole - half)), float(np.tanh(whole + half))
+    transformed = np.arctanh(np.clip(values, -CLOSEST, CLOSEST))
+    on_all_images = transformed[0]
+    without_each_object = transformed[1:]
+    objects = len(without_each_object)
+    standard_error = np.sqrt((objects - 1) * np.var(without_each_object))
+    half_width = NormalDist().inv_cdf((1 + confidence) / 2) * standard_error
+    return float(np.tanh(on_all_images - half_width)), float(np.tanh(on_all_images + half_width))
 
 
-def mean_over(parts: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
-    """Mean CKA over datasets, in full and without each object: (1 + objects,).
+def mean_over(values_of_datasets: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
+    """Mean CKA over datasets, in full and without each object: (1 + objects,), objects sorted.
 
-    An object is left out of all datasets at once; the CKA of a dataset without the object doesn't change.
-    `parts` has the values (1 + g,) and the names of the g objects of each dataset.
+    An object is left out of all datasets at once; the CKA of a dataset without the object doesn't
+    change.
+
+    Args:
+        values_of_datasets: for each dataset, the values (1 + g,) and the names of its g objects.
     """
-    objects = sorted(set().union(*(names for _, names in parts)))
-    left = [
-        pd.Series(values[1:], names).reindex(objects, fill_value=values[0]).to_numpy()
-        for values, names in parts
-    ]
-    return np.r_[np.mean([values[0] for values, _ in parts]), np.mean(left, axis=0)]
+    all_objects: set[str] = set()
+    for _, object_names in values_of_datasets:
+        all_objects.update(object_names)
+    objects = sorted(all_objects)
+
+    full_of_datasets = []
+    left_out_of_datasets = []
+    for values, object_names in values_of_datasets:
+        full = values[0]
+        left_out = pd.Series(values[1:], object_names)
+        full_of_datasets.append(full)
+        left_out_of_datasets.append(left_out.reindex(objects, fill_value=full).to_numpy())
+    return np.r_[np.mean(full_of_datasets), np.mean(left_out_of_datasets, axis=0)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Comparison of a run's features with the pretrained model's, on one dataset or several."""
+
+    values: np.ndarray  # (1 + g,) CKA
+    object_names: np.ndarray | None  # of the g objects; None for the mean over several datasets
+    plain: float  # CKA with the biased estimator
+    n: int  # images
 
 
 def cka_table(
@@ -153,19 +225,19 @@ def cka_table(
     """The CKA of every fine-tuned run with its pretrained model, per dataset and layer.
 
     Args:
-        features: outputs of the features jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors, of
-            fine-tuned runs and pretrained models, on the same datasets.
+        features: outputs of the features jobs of fine-tuned runs and pretrained models, on the
+            same datasets, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         ood_datasets: datasets that `others` averages over, except the target.
 
     Returns:
-        model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n, cka, ci_low, ci_high,
-        biased (the plain estimator, for comparison with published numbers).
+        model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n,
+        cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
-    names = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
-    return _table(features, names, None, ood_datasets, confidence)
+    layers = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
+    return _table(features, layers, None, ood_datasets, confidence)
 
 
 def epoch_table(
@@ -187,114 +259,164 @@ def epoch_table(
         As `cka_table`, but with trained (percent of the steps) instead of layer and depth.
 
     Raises:
-        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the pretrained features.
+        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the
+            pretrained features.
     """
-    names = {
-        f"snapshot{number}": {"trained": 100 * number / snapshots}
-        for number in range(1, snapshots + 1)
-    }
-    return _table([*before, *after], names, PRE_LOGITS, ood_datasets, confidence)
+    columns_of_snapshots = {}
+    for number in range(1, snapshots + 1):
+        columns_of_snapshots[f"snapshot{number}"] = {"trained": 100 * number / snapshots}
+    return _table([*before, *after], columns_of_snapshots, PRE_LOGITS, ood_datasets, confidence)
 
 
 def _table(
     features: Iterable[Path],
-    names: Mapping,
-    against: str | None,
+    columns_of_features: Mapping[str, Mapping],
+    pretrained_layer: str | None,
     ood_datasets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """Compare runs with their pretrained models: one row per run, name and dataset.
+    """Compare runs with their pretrained models: a row per run, name of the features and dataset.
 
     Args:
-        names: names of the features in the runs' files, in order, each with further columns of its rows.
-        against: see `compare`.
+        columns_of_features: names of the features in the runs' files, in the order of the rows,
+            each with the columns that describe it.
+        pretrained_layer: see `compare`.
     """
-    runs = by_run(features)
-    tuned = {run: paths for run, paths in runs.items() if run.method != PRETRAINED}
-    if not tuned:
+    files_of_runs = by_run(features)
+    comparisons = _compare_all(files_of_runs, pretrained_layer)
+    describing_columns = list(next(iter(columns_of_features.values())))
+    rows = []
+    for run in _fine_tuned(files_of_runs):
+        for features_name, description in columns_of_features.items():
+            of_datasets = comparisons.get((run, features_name), {})
+            for dataset, compared in _with_mean(of_datasets, run.target, ood_datasets).items():
+                low, high = jackknife_interval(compared.values, confidence)
+                rows.append(
+                    (
+                        *run.values(RUN_COLUMNS),
+                        dataset,
+                        *description.values(),
+                        compared.n,
+                        compared.values[0],
+                        low,
+                        high,
+                        compared.plain,
+                    )
+                )
+    numbers = ["n", "cka", "ci_low", "ci_high", "biased"]
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, "dataset", *describing_columns, *numbers])
+
+
+def _fine_tuned(files_of_runs: Mapping[Run, Mapping[str, Path]]) -> list[Run]:
+    """The runs that are not pretrained models; a UserError if there are none."""
+    fine_tuned_runs = [run for run in files_of_runs if run.method != PRETRAINED]
+    if not fine_tuned_runs:
         raise UserError(
-            "representations: no fine-tuned run is chosen; choose methods and targets in config.yaml."
+            "representations: no fine-tuned run is chosen; "
+            "choose methods and targets in config.yaml."
         )
-    found: dict[tuple, dict[str, tuple]] = {}
-    cells = [(run.model, *part) for run in runs if run not in tuned for part in runs[run].items()]
-    for model, dataset, path in Progress(cells, desc="CKA", unit="dataset"):
-        after = {
-            run: paths[dataset]
-            for run, paths in tuned.items()
-            if run.model == model and dataset in paths
-        }
-        for key, value in compare(path, after, against):
-            found.setdefault(key, {})[dataset] = value
-    lines = [
-        (*run.values(RUN_COLUMNS), dataset, *names[name].values(), *rest)
-        for run, name in itertools.product(tuned, names)
-        for dataset, *rest in _lines(
-            run.target, found.get((run, name), {}), ood_datasets, confidence
-        )
-    ]
-    further = next(iter(names.values()))
-    return pd.DataFrame(
-        lines,
-        columns=[*RUN_COLUMNS, "dataset", *further, "n", "cka", "ci_low", "ci_high", "biased"],
-    )
+    return fine_tuned_runs
 
 
-def compare(before: Path, after: Mapping[Run, Path], against: str | None) -> Iterator[tuple]:
-    """CKA of several runs' features with those of the pretrained model, on one dataset.
+def _compare_all(
+    files_of_runs: Mapping[Run, Mapping[str, Path]], pretrained_layer: str | None
+) -> dict[tuple[Run, str], dict[str, Comparison]]:
+    """Compare all fine-tuned runs with their pretrained models.
 
     Args:
-        against: layer of the pretrained model with which all features are compared; None compares equal layers.
+        files_of_runs: files of features by run and dataset.
+        pretrained_layer: see `compare`.
+
+    Returns:
+        Comparisons by run and name of the features, then by dataset.
+    """
+    fine_tuned_runs = _fine_tuned(files_of_runs)
+    pretrained_files = []
+    for run, files in files_of_runs.items():
+        if run.method == PRETRAINED:
+            pretrained_files += [(run.model, dataset, path) for dataset, path in files.items()]
+    comparisons: dict[tuple[Run, str], dict[str, Comparison]] = {}
+    for model, dataset, before in Progress(pretrained_files, desc="CKA", unit="dataset"):
+        after = {}
+        for run in fine_tuned_runs:
+            if run.model == model and dataset in files_of_runs[run]:
+                after[run] = files_of_runs[run][dataset]
+        for run, features_name, compared in compare(before, after, pretrained_layer):
+            comparisons.setdefault((run, features_name), {})[dataset] = compared
+    return comparisons
+
+
+def compare(
+    before: Path, after: Mapping[Run, Path], pretrained_layer: str | None
+) -> Iterator[tuple[Run, str, Comparison]]:
+    """Compare the features of several runs with those of the pretrained model, on one dataset.
+
+    Args:
+        before, after: files of features of the pretrained model, and of each run.
+        pretrained_layer: layer of the pretrained model with which all features are compared; None
+            compares equal layers.
 
     Yields:
-        (run, name of the features), and their CKA in full and without each object (1 + g,), the objects' names, the
-        plain CKA, and n.
+        A run, the name of its features, and their comparison.
 
     Raises:
         UserError: the features are of different or too few images, or the layer is missing.
     """
-    index, first = _index(before), load_file(before)
-    names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
-    if against is not None and against not in first:
+    index = _index(before)
+    dataset = before.stem
+    object_names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
+    pretrained_features = load_file(before)
+    if pretrained_layer is not None and pretrained_layer not in pretrained_features:
         raise UserError(
-            f"config, representations.layers: '{against}' is needed for comparison; add it to the list."
+            f"config, representations.layers: '{pretrained_layer}' is needed for comparison; "
+            "add it to the list."
         )
-    kernels = {layer: Kernel.of(part, groups, before.stem) for layer, part in first.items()}
-    own = {layer: hsic(kernel, kernel) for layer, kernel in kernels.items()}
+    kernels = {}
+    hsics = {}
+    for layer, layer_features in pretrained_features.items():
+        kernels[layer] = Kernel.of(layer_features, groups, dataset)
+        hsics[layer] = hsic(kernels[layer], kernels[layer])
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(
                 f"{path} and {before} are of different images; delete both and run again."
             )
-        for name, part in load_file(path).items():
-            layer = against or name
-            values = cka(kernels[layer], Kernel.of(part, groups, before.stem), own[layer])
-            yield (run, name), (values, names, plain_cka(first[layer], part), len(index))
+        for features_name, run_features in load_file(path).items():
+            layer = features_name if pretrained_layer is None else pretrained_layer
+            kernel = Kernel.of(run_features, groups, dataset)
+            compared = Comparison(
+                values=cka(kernels[layer], kernel, hsics[layer]),
+                object_names=object_names,
+                plain=plain_cka(pretrained_features[layer], run_features),
+                n=len(index),
+            )
+            yield run, features_name, compared
 
 
 def _index(features: Path) -> pd.DataFrame:
-    return pd.read_parquet(
-        features.with_suffix(".index.parquet"), columns=["image_id", "object_id"]
-    )
+    """The image_id and object_id of the images whose features are in a file, in their order."""
+    path = features.with_suffix(".index.parquet")
+    return pd.read_parquet(path, columns=["image_id", "object_id"])
 
 
-def _lines(
-    target: str, own: Mapping[str, tuple], ood_datasets: Collection[str], confidence: float
-) -> list[tuple]:
-    """Dataset, n, CKA with its confidence interval, and plain CKA, of each dataset and of the mean over the others."""
-    if others := [
-        part for dataset, part in own.items() if dataset in ood_datasets and dataset != target
-    ]:
-        values, names, plain, n = zip(*others, strict=True)
-        own = {
-            **own,
-            OTHERS: (
-                mean_over(list(zip(values, names, strict=True))),
-                None,
-                np.mean(plain),
-                sum(n),
-            ),
-        }
-    return [
-        (dataset, n, values[0], *jackknife_interval(values, confidence), plain)
-        for dataset, (values, _, plain, n) in own.items()
+def _with_mean(
+    of_datasets: Mapping[str, Comparison], target: str, ood_datasets: Collection[str]
+) -> dict[str, Comparison]:
+    """The comparisons by dataset and, last, their mean over the OOD datasets except the target.
+
+    The mean is left out if there are no such datasets.
+    """
+    on_others = [
+        compared
+        for dataset, compared in of_datasets.items()
+        if dataset in ood_datasets and dataset != target
     ]
+    with_mean = dict(of_datasets)
+    if on_others:
+        with_mean[OTHERS] = Comparison(
+            values=mean_over([(compared.values, compared.object_names) for compared in on_others]),
+            object_names=None,
+            plain=np.mean([compared.plain for compared in on_others]),
+            n=sum(compared.n for compared in on_others),
+        )
+    return with_mean

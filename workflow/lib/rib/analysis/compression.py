@@ -19,35 +19,39 @@ SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 def compressed_size(data: bytes) -> int:
     """LZMA-compressed size in bytes, with a window that covers all the data."""
-    filters = [
-        {"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": max(SMALLEST_WINDOW, len(data))}
-    ]
-    return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
+    window = max(SMALLEST_WINDOW, len(data))
+    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": window}
+    return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=[lzma2]))
 
 
-def normalised_distance(first: int, second: int, both: int) -> float:
-    """NCD from the compressed sizes of two datasets and of their concatenation: about 0 (equal) to 1 (nothing shared).
+def normalised_distance(first: int, second: int, concatenated: int) -> float:
+    """NCD from the compressed sizes of two datasets and of their concatenation.
+
+    It is about 0 (equal) to 1 (nothing shared).
 
     Source: Cilibrasi & Vitanyi 2005 (Clustering by compression), section VI.
     """
-    return (both - min(first, second)) / max(first, second)
+    return (concatenated - min(first, second)) / max(first, second)
 
 
 def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """NCD of all pairs of datasets, (n, size, size, 3) uint8 each: first, second, distance (ncd), value, n, note."""
-    data = {name: pixels.tobytes() for name, pixels in images.items()}
-    alone = {name: compressed_size(part) for name, part in data.items()}
-    n, side, *_ = next(iter(images.values())).shape
-    note = f"LZMA of {3 * n * side**2 / 1e6:.1f} MB per set, {side} px, window of both"
-    lines = []
-    for first, second in Progress(
-        list(itertools.combinations(data, 2)), desc="compressing", unit="pair"
-    ):
-        both = compressed_size(data[first] + data[second])
-        lines.append(
-            (first, second, "ncd", normalised_distance(alone[first], alone[second], both), n, note)
-        )
-    return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
+    """NCD of all pairs of datasets: first, second, distance (ncd), value, n, note.
+
+    Args:
+        images: of each dataset, (n, side, side, 3) uint8, with the same shape.
+    """
+    pixels = {name: dataset_images.tobytes() for name, dataset_images in images.items()}
+    sizes = {name: compressed_size(dataset_pixels) for name, dataset_pixels in pixels.items()}
+    n, side, _, _ = next(iter(images.values())).shape
+    megabytes = 3 * n * side**2 / 1e6
+    note = f"LZMA of {megabytes:.1f} MB per set, {side} px, window of both"
+    pairs = list(itertools.combinations(images, 2))
+    rows = []
+    for first, second in Progress(pairs, desc="compressing", unit="pair"):
+        concatenated = compressed_size(pixels[first] + pixels[second])
+        distance = normalised_distance(sizes[first], sizes[second], concatenated)
+        rows.append((first, second, "ncd", distance, n, note))
+    return pd.DataFrame(rows, columns=["first", "second", "distance", "value", "n", "note"])
 
 
 def compression_of(
@@ -55,17 +59,27 @@ def compression_of(
 ) -> pd.DataFrame:
     """`compression_table` of as many images as the smallest dataset has and the budget allows.
 
-    The test split is used where there is one. Raises a UserError if no image fits the budget, `megabytes` of pixels.
+    The test split is used where there is one.
+
+    Args:
+        megabytes: the budget of pixels for each dataset.
+
+    Raises:
+        UserError: not a single image fits the budget.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
-    side, each = view.geometry.size, 3 * view.geometry.size**2  # pixels, bytes
-    n = min(int(1e6 * megabytes) // each, *(len(dataset.labels) for dataset in loaded))
-    if not n:
+    side = view.geometry.size
+    bytes_per_image = 3 * side**2
+    within_budget = int(1e6 * megabytes) // bytes_per_image
+    n = min(within_budget, *(len(dataset.labels) for dataset in loaded))
+    if n == 0:
         raise UserError(
-            f"distances.compressed_megabytes: an image of {side} px takes {each / 1e6:.2f} MB; set at least that."
+            f"distances.compressed_megabytes: an image of {side} px takes "
+            f"{bytes_per_image / 1e6:.2f} MB; set at least that."
         )
-    chosen = [subset(dataset, str(n)) for dataset in loaded]
-    images = {
-        part.name: part.images[slice(None) if part.rows is None else part.rows] for part in chosen
-    }
+    images = {}
+    for dataset in loaded:
+        chosen = subset(dataset, str(n))
+        rows = slice(None) if chosen.rows is None else chosen.rows
+        images[chosen.name] = chosen.images[rows]
     return compression_table(images)

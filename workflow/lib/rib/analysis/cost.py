@@ -1,15 +1,21 @@
 """Cost of one mRI per model and method, from the records of the jobs. No torch.
 
-The cost of a method's mRI covers, for every target, the fine-tuning of the method and of the methods it needs (parents
-of a merge, or the method it starts from), once the Fisher information that trainings on all targets share, its merge with the Fisher information that it needs, and its evaluation on all
-datasets; also one evaluation of the pretrained model. Seconds are those for which a job held its GPU, and on a CPU its
-processor time, which other work on the machine doesn't change; seeds are averaged, but a merge over seeds needs the trainings
-of all.
+The cost of a method's mRI covers
+
+    - for every target, the fine-tuning of the method and of the methods it needs (parents of a
+      merge, or the method it starts from), its merge with the Fisher information that it needs, and
+      its evaluation on all datasets,
+    - once, the Fisher information that trainings on all targets share, and
+    - one evaluation of the pretrained model.
+
+Seconds are those for which a job held its GPU, and on a CPU its processor time, which other work on
+the machine doesn't change. Seeds are averaged, but a merge over seeds needs the trainings of all.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rib.base.files import read_json
@@ -18,100 +24,120 @@ from rib.config.run import PRETRAINED
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
-JOB = [
-    "stage",
-    "model",
-    "target",
-    "method",
-    "size",
-    "seed",
-    "seconds",
-    "images",
-    "megabytes",
-    "device",
-    "record",
-]
+RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # of a record's path
+JOB = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
+COST = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
 
 
 def jobs_of(records: Sequence[str]) -> pd.DataFrame:
-    """One row per job: stage, model, target, method, size, seed, seconds, images, megabytes, device, and its record.
-
-    Images are those of its manifest, in training counted once per epoch, and megabytes those of its outputs. Without a record
-    seconds and megabytes are NaN; if a manifest has no images or device or was not pulled, those are 0 and empty.
+    """One row per job.
 
     Args:
-        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if a file was not
-            pulled, the gathered record is used.
+        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if
+            a file was not pulled, the gathered record is used.
+
+    Returns:
+        stage, model, target, method, size, seed, seconds, images, megabytes, device, and its
+        record. Images are those of its manifest, in training counted once per epoch, and megabytes
+        those of its outputs. Without a record seconds and megabytes are NaN; if a manifest has no
+        images or device or was not pulled, those are 0 and empty.
     """
-    made, lines = provenance.of_jobs(records), []
+    record_of_path = provenance.of_jobs(records)
+    rows = []
     for path in records:
-        manifest = Path(path.replace(provenance.ENDING, "manifest.json"))
-        said = read_json(manifest) if manifest.is_file() else {}
-        device, spent = said.get("device", ""), (float("nan"), float("nan"))
-        if found := made.get(path):
-            spent = (
-                found["seconds" if device == "cuda" else "cpu_seconds"],
-                sum(found["sizes"].values()) / 1e6,
-            )
-        lines.append(
-            (*Path(path).parts[-7:-1], spent[0], said.get("images", 0), spent[1], device, path)
-        )
-    return pd.DataFrame(lines, columns=JOB)
+        manifest_path = Path(path.replace(provenance.ENDING, "manifest.json"))
+        manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+        device = manifest.get("device", "")
+        seconds = np.nan
+        megabytes = np.nan
+        if path in record_of_path:
+            record = record_of_path[path]
+            seconds = record["seconds" if device == "cuda" else "cpu_seconds"]
+            megabytes = sum(record["sizes"].values()) / 1e6
+        folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
+        row = dict(zip(RUN_FOLDERS, folders, strict=True))
+        row["seconds"] = seconds
+        row["images"] = manifest.get("images", 0)
+        row["megabytes"] = megabytes
+        row["device"] = device
+        row["record"] = path
+        rows.append(row)
+    return pd.DataFrame(rows, columns=JOB)
 
 
 def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
+        jobs: see `jobs_of`.
         parents: methods to list, in order, each with the methods whose checkpoints it needs.
 
     Returns:
-        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge, evaluate, seconds, images
-        (passed through training) and megabytes (of fine-tuning and merging); methods with a missing record are left out.
+        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge,
+        evaluate, seconds, images (passed through training) and megabytes (of fine-tuning and
+        merging); methods with a missing record are left out.
     """
-    lines = []
-    for (model, size), part in jobs[jobs["method"] != PRETRAINED].groupby(
-        ["model", "size"], sort=False
-    ):
-        before = jobs[(jobs["model"] == model) & (jobs["method"] == PRETRAINED)]
-        for method in [name for name in parents if name in set(part["method"])]:
-            trained = part["method"].isin(_with_needed(method, parents)) & (
-                part["stage"] == "finetune"
-            )
-            own = part[trained | ((part["method"] == method) & (part["stage"] != "finetune"))]
-            own = own.drop_duplicates("record")  # variants of a method share Fisher information
-            if own["seconds"].isna().any() or before["seconds"].isna().any():
+    is_pretrained = jobs["method"] == PRETRAINED
+    rows = []
+    for (model, size), of_size in jobs[~is_pretrained].groupby(["model", "size"], sort=False):
+        of_pretrained = jobs[(jobs["model"] == model) & is_pretrained]
+        methods_with_jobs = set(of_size["method"])
+        for method in parents:
+            if method not in methods_with_jobs:
+                continue
+            needed = _jobs_of_method(of_size, method, parents)
+            if needed["seconds"].isna().any() or of_pretrained["seconds"].isna().any():
                 log.warning(
                     "cost of %s, %s: left out, since a job's record is missing", model, method
                 )
                 continue
-            seeds = part[part["method"] == method]["seed"].nunique()
-            seconds = own.groupby("stage")["seconds"].sum().reindex(STAGES, fill_value=0.0) / seeds
-            seconds["evaluate"] += before["seconds"].sum()
-            devices = "+".join(sorted({*own["device"], *before["device"]} - {""}))
-            images = own.loc[own["stage"] == "finetune", "images"].sum() / seeds
-            stored = own.loc[own["stage"] != "evaluate", "megabytes"].sum() / seeds
-            jobs_needed = len(own) / seeds + len(before)
-            lines.append(
-                (model, method, size, devices, jobs_needed, *seconds, seconds.sum(), images, stored)
-            )
-    columns = [
-        "model",
-        "method",
-        "size",
-        "device",
-        "jobs",
-        *STAGES,
-        "seconds",
-        "images",
-        "megabytes",
-    ]
-    return pd.DataFrame(lines, columns=columns).astype({"jobs": int, "images": int})
+            seeds = of_size[of_size["method"] == method]["seed"].nunique()
+            cost = _cost_of_jobs(needed, of_pretrained, seeds)
+            rows.append({"model": model, "method": method, "size": size, **cost})
+    return pd.DataFrame(rows, columns=COST).astype({"jobs": int, "images": int})
+
+
+def _jobs_of_method(
+    jobs: pd.DataFrame, method: str, parents: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """The jobs that a method's mRI needs, from all jobs of a model and size.
+
+    Those are its own ones, and the trainings of the methods that it needs.
+    """
+    is_training = jobs["stage"] == "finetune"
+    is_needed_training = jobs["method"].isin(_with_needed(method, parents)) & is_training
+    is_own_other_job = (jobs["method"] == method) & ~is_training
+    needed = jobs[is_needed_training | is_own_other_job]
+    return needed.drop_duplicates("record")  # variants of a method share Fisher information
+
+
+def _cost_of_jobs(jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int) -> dict:
+    """The columns of the cost table that sum up jobs, per seed.
+
+    Args:
+        jobs: of the method and what it needs, with all seeds.
+        of_pretrained: the evaluation of the pretrained model, which has one seed.
+    """
+    seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
+    seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
+    seconds["evaluate"] += of_pretrained["seconds"].sum()
+    devices = {*jobs["device"], *of_pretrained["device"]} - {""}
+    return {
+        "device": "+".join(sorted(devices)),
+        "jobs": len(jobs) / seeds + len(of_pretrained),
+        **seconds.to_dict(),
+        "seconds": seconds.sum(),
+        "images": jobs.loc[jobs["stage"] == "finetune", "images"].sum() / seeds,
+        "megabytes": jobs.loc[jobs["stage"] != "evaluate", "megabytes"].sum() / seeds,
+    }
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
     """A method and all methods it needs, directly or indirectly."""
-    return {method}.union(*(_with_needed(parent, parents) for parent in parents.get(method, ())))
+    methods = {method}
+    for parent in parents.get(method, ()):
+        methods |= _with_needed(parent, parents)
+    return methods
 
 
 def cost_of(
@@ -125,15 +151,15 @@ def cost_of(
 
     Args:
         fisher: records of the Fisher information that a merge needs, by method.
-        shared_fisher: records of the Fisher information that a method's trainings on all targets share, by method.
+        shared_fisher: records of the Fisher information that a method's trainings on all targets
+            share, by method.
+        parents: see `cost_table`.
     """
     jobs = jobs_of(records)
-    merging = [
-        jobs_of(paths).assign(method=method, stage="merge") for method, paths in fisher.items()
-    ]
-    training = [
-        jobs_of(paths).assign(method=method, stage="finetune", size=size)
-        for method, paths in shared_fisher.items()
-        for size in jobs.loc[jobs["method"] == method, "size"].unique()
-    ]
-    return cost_table(pd.concat([jobs, *merging, *training], ignore_index=True), parents)
+    tables = [jobs]
+    for method, paths in fisher.items():
+        tables.append(jobs_of(paths).assign(method=method, stage="merge"))
+    for method, paths in shared_fisher.items():
+        for size in jobs.loc[jobs["method"] == method, "size"].unique():
+            tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
+    return cost_table(pd.concat(tables, ignore_index=True), parents)

@@ -1,6 +1,6 @@
 """What a reader needs to know of a run's datasets and models to trust its numbers. No torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from rib.data.identity import identical_images, identical_to, of_other_classes, 
 
 IDENTICAL = ["identical", "shared", "shared_with", "other_class"]
 DATA = ["dataset", "label", "role", "images", "evaluated", "left_out", "objects", "classes"]
+LICENCE = ["licence", "origin"]
 MODELS = ["model", "architecture", "pretraining", "head", "pixels", "own_pixels", "licence"]
 
 
@@ -32,43 +33,66 @@ def data_and_models(
     """The tables `data` and `models`.
 
     Args:
-        datasets: label, role, licence, origin and `excluded` (why images are not evaluated, if any are not) by name.
-        models: architecture, pretraining, licence, pixels and own_pixels (side of the input here, and published) by name.
+        datasets: label, role, licence, origin and `excluded` (why images are not evaluated, if any
+            are not) by name.
+        models: architecture, pretraining, licence, pixels and own_pixels (side of the input here,
+            and published) by name.
         accuracy: table of accuracies, which says how many images of each dataset were evaluated.
         prepared, indexes, classes: manifest, index and classes of each dataset, in their order.
-        descriptions: {model}/model.json of each model, and perhaps of more, which says where its head is from.
+        descriptions: {model}/model.json of each model, and perhaps of more, which says where its
+            head is from.
     """
-    evaluated = pd.read_csv(accuracy).groupby("dataset")["n"].max()
+    data = _data_table(datasets, accuracy, prepared, indexes)
+    labels = {name: facts["label"] for name, facts in datasets.items()}
+    identical = identical_table(labels, indexes, classes)
+    with_identical = data.merge(identical, on="dataset")
+    return {
+        "data": with_identical[[*DATA, *IDENTICAL, *LICENCE]],
+        "models": _model_table(models, descriptions),
+    }
+
+
+def _data_table(
+    datasets: Mapping[str, Mapping[str, str]],
+    accuracy: Path,
+    prepared: Sequence[Path],
+    indexes: Sequence[Path],
+) -> pd.DataFrame:
+    """Role, licence and numbers of images, objects and classes of each dataset.
+
+    The arguments are those of `data_and_models`, the columns DATA and LICENCE.
+    """
+    evaluated_images = pd.read_csv(accuracy).groupby("dataset")["n"].max()
     objects = read_objects(indexes)
-    same = identical_table(
-        {name: facts["label"] for name, facts in datasets.items()}, indexes, classes
-    )
-    lines = []
+    rows = []
     for (name, facts), manifest in zip(datasets.items(), prepared, strict=True):
         images = len(objects[name])
-        scored = int(evaluated.get(name, 0))
+        evaluated = int(evaluated_images.get(name, 0))
         undecodable = len(read_json(manifest)["corrupt"])
-        lines.append(
+        rows.append(
             {
                 "dataset": name,
                 "label": facts["label"],
                 "role": facts["role"],
                 "images": images,
-                "evaluated": scored,
-                "left_out": left_out(images, scored, undecodable, facts["excluded"]),
+                "evaluated": evaluated,
+                "left_out": left_out(images, evaluated, undecodable, facts["excluded"]),
                 "objects": objects[name]["object_id"].nunique(),
                 "classes": objects[name]["label"].nunique(),
                 "licence": facts["licence"],
                 "origin": facts["origin"],
             }
         )
-    data = pd.DataFrame(lines, columns=[*DATA, "licence", "origin"]).merge(same, on="dataset")
+    return pd.DataFrame(rows, columns=[*DATA, *LICENCE])
+
+
+def _model_table(
+    models: Mapping[str, Mapping[str, str | int]], descriptions: Sequence[Path]
+) -> pd.DataFrame:
+    """The columns MODELS of each model; arguments as for `data_and_models`."""
     heads = {path.parent.name: head_of(read_json(path)["head"]) for path in descriptions}
-    of_models = [{"model": name, "head": heads[name], **facts} for name, facts in models.items()]
-    return {
-        "data": data[[*DATA, *IDENTICAL, "licence", "origin"]],
-        "models": pd.DataFrame(of_models, columns=MODELS),
-    }
+    rows = [{"model": name, "head": heads[name], **facts} for name, facts in models.items()]
+    return pd.DataFrame(rows, columns=MODELS)
 
 
 def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> str:
@@ -108,58 +132,93 @@ def identical_table(
         labels: of the datasets by name, in the order of indexes and classes.
 
     Returns:
-        One row per dataset: dataset, identical (images that are identical to another of the dataset), shared (to one of
-        another dataset), shared_with (labels of these, with the number of images), other_class (to one of another
-        class, of any dataset). Numbers are empty if an index does not say which images are identical.
+        One row per dataset: dataset, identical (images that are identical to another of the
+        dataset), shared (to one of another dataset), shared_with (labels of these, with the number
+        of images), other_class (to one of another class, of any dataset). Numbers are empty if an
+        index does not say which images are identical.
     """
-    photos = dict(zip(labels, map(read_identities, indexes), strict=True))
-    outputs = dict(zip(labels, map(_outputs_of_images, indexes, classes), strict=True))
-    conflicting = _of_other_classes(photos, outputs)
-    lines = []
+    photos = {name: read_identities(index) for name, index in zip(labels, indexes, strict=True)}
+    outputs = {
+        name: _outputs_of_images(index, classes_of_dataset)
+        for name, index, classes_of_dataset in zip(labels, indexes, classes, strict=True)
+    }
+    is_of_other_class = _of_other_classes(photos, outputs)
+    rows = []
     for name, label in labels.items():
-        own = photos[name]
-        shared_with = {
-            labels[other]: identical_to(own, theirs)
-            for other, theirs in photos.items()
-            if other != name
+        if photos[name].null_count > 0:  # the identity of some images is unknown
+            rows.append({"dataset": name})
+            continue
+        is_shared, shared_with = _shared_images(name, photos, labels)
+        row = {
+            "dataset": name,
+            "identical": int(identical_images(photos[name]).sum()),
+            "shared": int(is_shared.sum()),
+            "shared_with": shared_with,
+            "other_class": int(is_of_other_class[name].sum()),
         }
-        in_another = _any_of(shared_with.values(), len(own))
-        named = ", ".join(
-            f"{other} {images.sum()}" for other, images in shared_with.items() if images.any()
-        )
-        flags = identical_images(own), in_another, conflicting[name]
-        identical, shared, other_class = (int(images.sum()) for images in flags)
-        if identical or shared:
-            said = "%s: %d images are identical to another, %d to one of another dataset (%s), "
-            said += "%d to one of another class"
-            log.info(said, label, identical, shared, named or "none", other_class)
-        known = own.null_count == 0
-        numbers = (identical, shared, named, other_class) if known else (None,) * len(IDENTICAL)
-        lines.append((name, *numbers))
-    table = pd.DataFrame(lines, columns=["dataset", *IDENTICAL])
+        rows.append(row)
+        if row["identical"] or row["shared"]:
+            log.info(
+                "%s: %d images are identical to another, %d to one of another dataset (%s), "
+                "%d to one of another class",
+                label,
+                row["identical"],
+                row["shared"],
+                shared_with or "none",
+                row["other_class"],
+            )
+    table = pd.DataFrame(rows, columns=["dataset", *IDENTICAL])
     return table.astype(dict.fromkeys(["identical", "shared", "other_class"], "Int64"))
 
 
-def _any_of(flags: Iterable[np.ndarray], images: int) -> np.ndarray:
-    """Whether one of the flags of each image is set: (n,) bool."""
-    any_flag = np.zeros(images, bool)
-    for flag in flags:
-        any_flag |= flag
-    return any_flag
+def _shared_images(
+    dataset: str, photos: Mapping[str, pa.Array], labels: Mapping[str, str]
+) -> tuple[np.ndarray, str]:
+    """Which images of a dataset are identical to one of another dataset: (n,) bool.
+
+    Args:
+        photos: identity of each image, by dataset.
+        labels: of the datasets.
+
+    Returns:
+        These flags, and the labels of the other datasets with the number of images, as text.
+    """
+    is_shared = np.zeros(len(photos[dataset]), bool)
+    shared_with = []
+    for other_dataset, other_photos in photos.items():
+        if other_dataset == dataset:
+            continue
+        is_shared_with_other = identical_to(photos[dataset], other_photos)
+        is_shared |= is_shared_with_other
+        if is_shared_with_other.any():
+            shared_with.append(f"{labels[other_dataset]} {is_shared_with_other.sum()}")
+    return is_shared, ", ".join(shared_with)
 
 
 def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
-    """The network outputs of each image's class, as text: (n,). Classes with the same are the same."""
+    """The network outputs of each image's class, as text: (n,).
+
+    Classes with the same outputs are the same class.
+    """
     space = LabelSpace.from_json(read_json(classes))
+    outputs_of_classes = [" ".join(map(str, outputs)) for outputs in space.indices]
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy()
-    return np.array([" ".join(map(str, outputs)) for outputs in space.indices])[labels]
+    return np.array(outputs_of_classes)[labels]
 
 
 def _of_other_classes(
     photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Which images of each dataset are identical to one of another class: (n,) bool."""
-    _, classes = np.unique(np.concatenate([*outputs.values()]), return_inverse=True)
-    conflicting = of_other_classes(pa.concat_arrays(photos.values()), classes)
-    ends = np.cumsum([len(own) for own in photos.values()])[:-1]
-    return dict(zip(photos, np.split(conflicting, ends), strict=True))
+    """Which images of each dataset are identical to one of another class: (n,) bool.
+
+    Args:
+        photos: identity of each image, by dataset.
+        outputs: class of each image, by dataset, see `_outputs_of_images`.
+    """
+    all_outputs = np.concatenate(list(outputs.values()))
+    class_numbers = np.unique(all_outputs, return_inverse=True)[1]
+    all_photos = pa.concat_arrays(photos.values())
+    is_of_other_class = of_other_classes(all_photos, class_numbers)
+    sizes = [len(photos_of_dataset) for photos_of_dataset in photos.values()]
+    by_dataset = np.split(is_of_other_class, np.cumsum(sizes)[:-1])
+    return dict(zip(photos, by_dataset, strict=True))

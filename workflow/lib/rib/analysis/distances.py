@@ -1,15 +1,18 @@
 """Distances between datasets in a pretrained model's feature space.
 
-All datasets contribute the same number of images, since the estimates depend on it. There are three distances, in units
-of the features except for MMD:
+All datasets contribute the same number of images, since the estimates depend on it. There are three
+distances, in units of the features except for MMD:
 
-    otdd     optimal transport between labelled sets (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, p = 2)
-    mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative value is noise
-    frechet  between Gaussians fitted after one PCA for all datasets (Dowson & Landau 1982); FID is the square of this
+    otdd     optimal transport between labelled sets
+             (Alvarez-Melis & Fusi 2020, arXiv 2002.02923, section 4, p = 2)
+    mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative
+             value is noise
+    frechet  between Gaussians fitted after one PCA for all datasets (Dowson & Landau 1982); FID is
+             the square of this
 
-OTDD and the Frechet distance are biased upwards in small samples, also for two samples of one distribution. They rank
-pairs of datasets, but their values have no absolute meaning. The estimates assume independent samples, although
-datasets of a family often show the same objects.
+OTDD and the Frechet distance are biased upwards in small samples, also for two samples of one
+distribution. They rank pairs of datasets, but their values have no absolute meaning. The estimates
+assume independent samples, although datasets of a family often show the same objects.
 """
 
 import itertools
@@ -42,63 +45,108 @@ class Sample:
 
 def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between the rows of (n, d) and (m, d): (n, m), never negative."""
-    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # centring reduces rounding errors
-    first, second = first - middle, second - middle
-    return np.maximum(
-        (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T, 0
-    )
+    # Centring reduces rounding errors.
+    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2
+    first = first - middle
+    second = second - middle
+    first_norms = (first**2).sum(axis=1)
+    second_norms = (second**2).sum(axis=1)
+    return np.maximum(first_norms[:, None] + second_norms - 2 * first @ second.T, 0)
 
 
 def covariance_root(features: np.ndarray) -> np.ndarray:
-    """Matrix R of at most d rows, where R'R is the unbiased covariance of (n, d); zeros for a single image."""
-    if len(features) < 2:
-        return np.zeros((1, features.shape[1]))
-    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.linalg.qr(centred, mode="r") if len(features) > features.shape[1] else centred
+    """Matrix R of at most d rows, where R'R is the unbiased covariance of (n, d).
+
+    R is zero for a single image.
+    """
+    n, dimensions = features.shape
+    if n < 2:
+        return np.zeros((1, dimensions))
+    scaled = (features - features.mean(axis=0)) / np.sqrt(n - 1)
+    if n > dimensions:
+        return np.linalg.qr(scaled, mode="r")
+    return scaled
 
 
 def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-    """Squared 2-Wasserstein distances (len(first), len(second)), at least 0, of Gaussians fitted to samples (n, d).
+    """Squared 2-Wasserstein distances of Gaussians fitted to samples (n, d).
 
-    The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With A = R'R and B = S'S,
-    the trace of the root is the sum of the singular values of RS', which is no larger than the samples.
+    The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With
+    A = R'R and B = S'S, the trace of the root is the sum of the singular values of RS', which is no
+    larger than the samples.
+
+    Returns:
+        (len(first), len(second)), at least 0.
     """
-    means = [np.stack([part.mean(axis=0) for part in parts]) for parts in (first, second)]
-    roots = [[covariance_root(part) for part in parts] for parts in (first, second)]
-    traces = [np.array([(root**2).sum() for root in found]) for found in roots]
-    rows = max(len(root) for root in roots[1])
-    # Zero rows don't change the singular values, and allow one batched call.
-    padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in roots[1]])
-    flat = padded.reshape(-1, padded.shape[2]).T
-    products = ((root @ flat).reshape(len(root), -1, rows).transpose(1, 0, 2) for root in roots[0])
-    shared = [np.linalg.svd(product, compute_uv=False).sum(axis=1) for product in products]
-    spread = traces[0][:, None] + traces[1] - 2 * np.stack(shared)
-    return squared_distances(*means) + np.maximum(spread, 0)
+    first_means = np.stack([sample.mean(axis=0) for sample in first])
+    second_means = np.stack([sample.mean(axis=0) for sample in second])
+    first_roots = [covariance_root(sample) for sample in first]
+    second_roots = [covariance_root(sample) for sample in second]
+    first_traces = np.array([(root**2).sum() for root in first_roots])
+    second_traces = np.array([(root**2).sum() for root in second_roots])
+    shared_traces = _traces_of_roots(first_roots, second_roots)
+    spread = first_traces[:, None] + second_traces - 2 * shared_traces
+    return squared_distances(first_means, second_means) + np.maximum(spread, 0)
+
+
+def _traces_of_roots(
+    first_roots: Sequence[np.ndarray], second_roots: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Sum of the singular values of RS', for each R of the first roots and S of the second.
+
+    Returns:
+        (len(first_roots), len(second_roots)).
+    """
+    # Zero rows don't change the singular values, and allow one batched call for each R.
+    rows = max(len(root) for root in second_roots)
+    padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in second_roots])
+    dimensions = padded.shape[2]
+    stacked = padded.reshape(-1, dimensions).T  # (d, second roots * rows)
+    traces = []
+    for root in first_roots:
+        product = (root @ stacked).reshape(len(root), -1, rows)
+        product_of_each = product.transpose(1, 0, 2)  # (second roots, rows of R, rows of S)
+        traces.append(np.linalg.svd(product_of_each, compute_uv=False).sum(axis=1))
+    return np.stack(traces)
 
 
 def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
-    """Optimal transport dataset distance between samples of equal size; a ValueError if the samples differ in size.
+    """Optimal transport dataset distance between samples of equal size.
 
-    The cost of moving an image is its squared distance plus the squared 2-Wasserstein distance between Gaussians fitted
-    to the images of the two labels. The plan is exact: for samples of equal size an optimal plan is a matching. The
-    result is the square root of the mean cost, in the features' units. Without `gaussian`, for classes too small for a
-    covariance, only their means are used.
+    The cost of moving an image is its squared distance plus the squared 2-Wasserstein distance
+    between Gaussians fitted to the images of the two labels. The plan is exact: for samples of
+    equal size an optimal plan is a matching. The distance is the square root of the mean cost, in
+    the features' units.
+
+    Args:
+        gaussian: fit Gaussians; if not, for classes too small for a covariance, only the means of
+            the classes are used.
+
+    Raises:
+        ValueError: the samples differ in size.
     """
     if len(first.labels) != len(second.labels):
         raise ValueError("OTDD needs samples of equal size")
-    pair = (first, second)
-    places = [np.unique(sample.labels, return_inverse=True)[1] for sample in pair]
-    classes = [
-        [one.features[own == i] for i in range(own.max() + 1)]
-        for one, own in zip(pair, places, strict=True)
-    ]
+    first_classes, first_class_of_image = _features_by_class(first)
+    second_classes, second_class_of_image = _features_by_class(second)
     if not gaussian:
-        classes = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in classes]
-    cost = (
-        squared_distances(first.features, second.features)
-        + gaussian_distances(*classes)[np.ix_(*places)]
-    )
-    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+        first_classes = [images.mean(axis=0, keepdims=True) for images in first_classes]
+        second_classes = [images.mean(axis=0, keepdims=True) for images in second_classes]
+    label_cost = gaussian_distances(first_classes, second_classes)
+    label_cost_of_images = label_cost[np.ix_(first_class_of_image, second_class_of_image)]
+    cost = squared_distances(first.features, second.features) + label_cost_of_images
+    matching = linear_sum_assignment(cost)
+    return float(np.sqrt(cost[matching].mean()))
+
+
+def _features_by_class(sample: Sample) -> tuple[list[np.ndarray], np.ndarray]:
+    """Features (images of the class, d) of each class in a sample, and the class of each image.
+
+    The classes of images are (n,) indices into the list of features.
+    """
+    labels, class_of_image = np.unique(sample.labels, return_inverse=True)
+    features = [sample.features[class_of_image == i] for i in range(len(labels))]
+    return features, class_of_image
 
 
 def median_distance(samples: Sequence[np.ndarray]) -> float:
@@ -106,33 +154,51 @@ def median_distance(samples: Sequence[np.ndarray]) -> float:
 
     Source: Gretton et al. 2012, section 8; only the first images of large samples are used.
     """
-    pooled = np.concatenate([part[: max(2, MEDIAN_OF // len(samples))] for part in samples])
-    return float(
-        np.sqrt(np.median(squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)]))
-    )
+    images_per_sample = max(2, MEDIAN_OF // len(samples))
+    pooled = np.concatenate([sample[:images_per_sample] for sample in samples])
+    pairs = np.triu_indices(len(pooled), 1)
+    squared = squared_distances(pooled, pooled)[pairs]
+    return float(np.sqrt(np.median(squared)))
 
 
 def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
-    """Unbiased estimate of the squared maximum mean discrepancy between the distributions of (n, d) and (m, d).
+    """Unbiased estimate of the squared maximum mean discrepancy between samples (n, d) and (m, d).
 
-    The kernel is exp(-|x - y|^2 / (2 bandwidth^2)). The estimate can be negative, since its mean is 0 for equal
-    distributions.
+    The kernel is exp(-|x - y|^2 / (2 bandwidth^2)). The estimate can be negative, since its mean is
+    0 for equal distributions.
 
     Source: Gretton et al. 2012, Lemma 6.
     """
-    pairs = ((first, first), (second, second), (first, second))
-    *within, between = (np.exp(squared_distances(x, y) / (-2 * bandwidth**2)) for x, y in pairs)
-    means = (
-        (values.sum() - np.trace(values)) / (len(values) * (len(values) - 1)) for values in within
-    )
-    return float(sum(means) - 2 * between.mean())
+    within_first = _mean_off_diagonal(_gaussian_kernel(first, first, bandwidth))
+    within_second = _mean_off_diagonal(_gaussian_kernel(second, second, bandwidth))
+    between = _gaussian_kernel(first, second, bandwidth).mean()
+    return float(within_first + within_second - 2 * between)
+
+
+def _gaussian_kernel(first: np.ndarray, second: np.ndarray, bandwidth: float) -> np.ndarray:
+    """exp(-|x - y|^2 / (2 bandwidth^2)) of the rows of (n, d) and (m, d): (n, m)."""
+    return np.exp(squared_distances(first, second) / (-2 * bandwidth**2))
+
+
+def _mean_off_diagonal(kernel: np.ndarray) -> float:
+    """Mean of a kernel (n, n) over pairs of different images."""
+    n = len(kernel)
+    return (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
 
 
 def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
-    """Principal axes of pooled samples (n, d) of equal size: (d, axes), and their fraction of the variance, 0 to 1."""
+    """Principal axes of pooled samples (n, d) of equal size.
+
+    Returns:
+        (d, axes), and their fraction of the variance, 0 to 1.
+    """
     pooled = np.concatenate(samples)
-    variances, vectors = np.linalg.eigh(np.cov(pooled.T).reshape(pooled.shape[1], -1))
-    return vectors[:, ::-1][:, :axes], float(variances[::-1][:axes].sum() / variances.sum())
+    dimensions = pooled.shape[1]
+    # `cov` returns a number if there is one dimension.
+    covariance = np.cov(pooled.T).reshape(dimensions, -1)
+    ascending_variances, ascending_vectors = np.linalg.eigh(covariance)
+    explained = ascending_variances[::-1][:axes].sum() / ascending_variances.sum()
+    return ascending_vectors[:, ::-1][:, :axes], float(explained)
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
@@ -147,53 +213,65 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
         samples: by dataset, of equal size n, at least 6; the first images must be representative.
     """
     (n,) = {len(sample.labels) for sample in samples.values()}
-    features = [sample.features for sample in samples.values()]
     gaussian = all(n >= FEWEST * len(np.unique(sample.labels)) for sample in samples.values())
-    points = f"labels as points: fewer than {FEWEST} images per class in some sets"
-    labels = "labels as Gaussians" if gaussian else points
+    label_note = f"labels as points: fewer than {FEWEST} images per class in some sets"
+    if gaussian:
+        label_note = "labels as Gaussians"
+
+    features = [sample.features for sample in samples.values()]
     bandwidth = median_distance(features)
-    axes, explained = principal_axes(
-        features, min(features[0].shape[1], (n - 1) // SAMPLE_PER_DIMENSION)
-    )
-    fitted = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
-    lines = []
-    for pair in Progress(list(itertools.combinations(samples, 2)), desc="distances", unit="pair"):
-        first, second = (samples[name] for name in pair)
-        lines += [
-            (*pair, "otdd", otdd(first, second, gaussian), n, labels),
-            (
-                *pair,
-                "mmd2",
-                mmd2(first.features, second.features, bandwidth),
-                n,
-                f"bandwidth {bandwidth:.4g}",
-            ),
-            (*pair, "frechet", frechet(first.features @ axes, second.features @ axes), n, fitted),
+    bandwidth_note = f"bandwidth {bandwidth:.4g}"
+    dimensions = features[0].shape[1]
+    axes, explained = principal_axes(features, min(dimensions, (n - 1) // SAMPLE_PER_DIMENSION))
+    axes_note = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
+
+    pairs = list(itertools.combinations(samples, 2))
+    rows = []
+    for first_name, second_name in Progress(pairs, desc="distances", unit="pair"):
+        first = samples[first_name]
+        second = samples[second_name]
+        transport = otdd(first, second, gaussian)
+        discrepancy = mmd2(first.features, second.features, bandwidth)
+        between_gaussians = frechet(first.features @ axes, second.features @ axes)
+        rows += [
+            (first_name, second_name, "otdd", transport, n, label_note),
+            (first_name, second_name, "mmd2", discrepancy, n, bandwidth_note),
+            (first_name, second_name, "frechet", between_gaussians, n, axes_note),
         ]
-    return pd.DataFrame(lines, columns=["first", "second", "distance", "value", "n", "note"])
+    return pd.DataFrame(rows, columns=["first", "second", "distance", "value", "n", "note"])
 
 
 def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
-    """Samples of the smallest dataset's size from all datasets: the first images in the class-balanced order.
+    """Samples of the smallest dataset's size from all datasets.
+
+    Each has the first images in its dataset's class-balanced order.
+
+    Args:
+        features: file of each dataset's features (see `rib.data.stored_features`).
 
     Raises:
         UserError: the smallest dataset has too few images.
     """
     stored = {name: read_features(path, LAYER) for name, path in features.items()}
-    smallest = min(stored, key=lambda name: len(stored[name][0]))
-    n = len(stored[smallest][0])
+    sizes = {name: len(dataset_features) for name, (dataset_features, _) in stored.items()}
+    smallest = min(sizes, key=sizes.get)
+    n = sizes[smallest]
     if n <= SAMPLE_PER_DIMENSION:
         raise UserError(
-            f"distances: {smallest} has only {n} images, which limits the sample of every dataset; choose datasets of "
-            f"more than {SAMPLE_PER_DIMENSION} images, or raise representations.images."
+            f"distances: {smallest} has only {n} images, which limits the sample of every dataset; "
+            f"choose datasets of more than {SAMPLE_PER_DIMENSION} images, or raise "
+            "representations.images."
         )
     samples = {}
-    for name, (values, dataset) in stored.items():
-        order = balanced_order(dataset)[:n]
-        samples[name] = Sample(values[order].astype(np.float64), dataset.labels[order])
+    for name, (dataset_features, dataset) in stored.items():
+        chosen = balanced_order(dataset)[:n]
+        samples[name] = Sample(
+            features=dataset_features[chosen].astype(np.float64), labels=dataset.labels[chosen]
+        )
     return samples
 
 
 def distances_of(*, datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
     """`distance_table` of one model, from its features of each dataset before fine-tuning."""
-    return distance_table(equal_samples(dict(zip(datasets, features, strict=True))))
+    features_of_datasets = dict(zip(datasets, features, strict=True))
+    return distance_table(equal_samples(features_of_datasets))

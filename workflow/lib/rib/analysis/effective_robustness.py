@@ -1,15 +1,16 @@
-"""Effective robustness: out-of-distribution accuracy beyond what in-distribution accuracy predicts. No torch.
+"""Effective robustness: accuracy out of distribution beyond what that in distribution predicts.
 
 For a model with accuracies acc_in and acc_out in and out of distribution,
 
     effective robustness = acc_out - b(acc_in)
 
-in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that were trained only on
-the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which also fits logits). Both datasets of a pair
-have the same label space, for the reason in rib.analysis.baselines.in_distribution.
+in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that
+were trained only on the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which
+also fits logits). Both datasets of a pair have the same label space, for the reason in
+rib.analysis.baselines.in_distribution.
 
-The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does not include the
-variation of a run's own accuracies.
+The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does
+not include the variation of a run's own accuracies. No torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,36 +49,42 @@ class Line:
     def __init__(self, inside: Accuracies, outside: Accuracies):
         if len(inside) < FEWEST or np.ptp(inside) == 0:
             raise UserError(
-                f"effective robustness needs {FEWEST} or more baseline models of different accuracy for each dataset; "
-                "add rows to baselines.csv in the catalogue."
+                f"effective robustness needs {FEWEST} or more baseline models of different "
+                "accuracy for each dataset; add rows to baselines.csv in the catalogue."
             )
-        x, y = logit(np.asarray(inside) / 100), logit(np.asarray(outside) / 100)
-        found = linregress(x, y)
-        self.slope, self.intercept, self.correlation = found.slope, found.intercept, found.rvalue
-        self.models, self.lowest, self.highest = len(x), np.min(inside), np.max(inside)
-        self.centre, self.spread = x.mean(), ((x - x.mean()) ** 2).sum()
-        self.residual = np.sqrt(
-            ((y - (found.intercept + found.slope * x)) ** 2).sum() / (len(x) - 2)
-        )
+        x = logit(np.asarray(inside) / 100)
+        y = logit(np.asarray(outside) / 100)
+        regression = linregress(x, y)
+        self.slope = regression.slope
+        self.intercept = regression.intercept
+        self.correlation = regression.rvalue
+        self.models = len(x)
+        self.lowest = np.min(inside)
+        self.highest = np.max(inside)
+        self.centre = x.mean()
+        self.spread = ((x - self.centre) ** 2).sum()
+        residuals = y - (self.intercept + self.slope * x)
+        self.residual = np.sqrt((residuals**2).sum() / (self.models - 2))
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
         """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""
-        return 100 * expit(self.intercept + self.slope * logit(np.asarray(accuracy) / 100))
+        x = logit(np.asarray(accuracy) / 100)
+        return 100 * expit(self.intercept + self.slope * x)
 
     def interval(self, accuracy: Accuracies, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """Confidence interval of the line at in-distribution accuracies, in percent."""
-        places = logit(np.asarray(accuracy) / 100)
-        error = self.residual * np.sqrt(1 / self.models + (places - self.centre) ** 2 / self.spread)
-        half = t.ppf((1 + confidence) / 2, self.models - 2) * error
-        middle = self.intercept + self.slope * places
-        return 100 * expit(middle - half), 100 * expit(middle + half)
+        """Confidence interval of the line at in-distribution accuracies: low and high, percent."""
+        x = logit(np.asarray(accuracy) / 100)
+        error = self.residual * np.sqrt(1 / self.models + (x - self.centre) ** 2 / self.spread)
+        half_width = t.ppf((1 + confidence) / 2, self.models - 2) * error
+        predicted = self.intercept + self.slope * x
+        return 100 * expit(predicted - half_width), 100 * expit(predicted + half_width)
 
 
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
     """The line of each dataset, from the dataset, id and ood (percent) of each model."""
     return {
-        name: Line(part["id"], part["ood"])
-        for name, part in baselines.groupby("dataset", sort=False)
+        dataset: Line(models["id"], models["ood"])
+        for dataset, models in baselines.groupby("dataset", sort=False)
     }
 
 
@@ -91,40 +98,61 @@ def robustness_table(
         baselines: columns dataset, in_distribution, id, ood (percent).
 
     Returns:
-        The run's columns, dataset, in_distribution, and in percent: id_before, ood_before, rho_before, id_after,
-        ood_after, rho_after, low, high (confidence interval of rho_after), change (rho_after - rho_before);
-        extrapolated: whether the accuracy before or after is outside the range of the line's models.
+        The run's columns, dataset, in_distribution, and in percent: id_before, ood_before,
+        rho_before, id_after, ood_after, rho_after, low, high (confidence interval of rho_after),
+        change (rho_after - rho_before); extrapolated: whether the accuracy before or after is
+        outside the range of the line's models.
     """
-    half = (
-        50 / accuracy["n"]
-    )  # at least half an image is counted as right and as wrong, so that logits are finite
-    scored = accuracy.assign(accuracy=accuracy["accuracy"].clip(half, 100 - half))
-    tuned = scored["method"] != PRETRAINED
-    after = scored[tuned].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy")
-    before = scored[~tuned].pivot(index="model", columns="dataset", values="accuracy")
-    before = before.loc[after.index.get_level_values("model")].set_axis(after.index)
-    pairs = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
-    parts = []
-    for name, line in lines_of(baselines).items():
-        part = pd.DataFrame({"dataset": name, "in_distribution": pairs[name]}, index=after.index)
-        for when, values in (("before", before), ("after", after)):
-            part[f"id_{when}"], part[f"ood_{when}"] = values[pairs[name]], values[name]
-            part[f"rho_{when}"] = values[name] - line.at(values[pairs[name]])
-        low, high = line.interval(part["id_after"], confidence)
-        part["low"], part["high"] = part["ood_after"] - high, part["ood_after"] - low
-        part["change"] = part["rho_after"] - part["rho_before"]
-        ends = part[["id_before", "id_after"]]
-        part["extrapolated"] = (ends.lt(line.lowest) | ends.gt(line.highest)).any(axis=1)
-        parts.append(part)
-    return pd.concat(parts).reset_index().sort_values([*RUN_COLUMNS, "dataset"], kind="stable")
+    before, after = _accuracies_before_and_after(accuracy)
+    in_distribution = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
+    tables = []
+    for dataset, line in lines_of(baselines).items():
+        inside = in_distribution[dataset]
+        robustness = pd.DataFrame(
+            {"dataset": dataset, "in_distribution": inside}, index=after.index
+        )
+        for when, accuracies in (("before", before), ("after", after)):
+            robustness[f"id_{when}"] = accuracies[inside]
+            robustness[f"ood_{when}"] = accuracies[dataset]
+            robustness[f"rho_{when}"] = accuracies[dataset] - line.at(accuracies[inside])
+        line_low, line_high = line.interval(robustness["id_after"], confidence)
+        robustness["low"] = robustness["ood_after"] - line_high
+        robustness["high"] = robustness["ood_after"] - line_low
+        robustness["change"] = robustness["rho_after"] - robustness["rho_before"]
+        accuracies_inside = robustness[["id_before", "id_after"]]
+        is_outside = accuracies_inside.lt(line.lowest) | accuracies_inside.gt(line.highest)
+        robustness["extrapolated"] = is_outside.any(axis=1)
+        tables.append(robustness)
+    rows = pd.concat(tables).reset_index()
+    return rows.sort_values([*RUN_COLUMNS, "dataset"], kind="stable")
+
+
+def _accuracies_before_and_after(accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies (percent) of each fine-tuned run and of its pretrained model, before and after.
+
+    Both tables have a row per fine-tuned run, with the run's columns as index, and a column per
+    dataset. At least half an image is counted as right and as wrong, so that logits are finite.
+    """
+    half_image = 50 / accuracy["n"]
+    clipped = accuracy.assign(accuracy=accuracy["accuracy"].clip(half_image, 100 - half_image))
+    is_pretrained = clipped["method"] == PRETRAINED
+    after = clipped[~is_pretrained].pivot(index=RUN_COLUMNS, columns="dataset", values="accuracy")
+    of_models = clipped[is_pretrained].pivot(index="model", columns="dataset", values="accuracy")
+    model_of_runs = after.index.get_level_values("model")
+    before = of_models.loc[model_of_runs].set_axis(after.index)
+    return before, after
 
 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
-    """Rows of dataset, in_distribution, models, slope, intercept, correlation, lowest, highest (percent)."""
+    """The lines: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest.
+
+    The last two are in percent.
+    """
     lines = lines_of(baselines).values()
-    columns = ["models", "slope", "intercept", "correlation", "lowest", "highest"]
-    pairs = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
-    return pairs.assign(**{key: [getattr(line, key) for line in lines] for key in columns})
+    table = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
+    for column in ("models", "slope", "intercept", "correlation", "lowest", "highest"):
+        table = table.assign(**{column: [getattr(line, column) for line in lines]})
+    return table
 
 
 def robustness_tables(
@@ -133,8 +161,9 @@ def robustness_tables(
     """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`.
 
     Args:
-        baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of accuracies.
+        baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of
+            accuracies.
     """
-    stated = pd.DataFrame(baselines)
-    robustness = robustness_table(read_table(accuracy), stated, confidence)
-    return {"effective_robustness": robustness, "baseline_lines": line_table(stated)}
+    baseline_table = pd.DataFrame(baselines)
+    robustness = robustness_table(read_table(accuracy), baseline_table, confidence)
+    return {"effective_robustness": robustness, "baseline_lines": line_table(baseline_table)}

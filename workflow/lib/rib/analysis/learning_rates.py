@@ -1,8 +1,9 @@
 """Choice of learning rates from a sweep, on the training images alone. No torch.
 
-A method that can fit its training images gets the smallest rate at which every run reaches the threshold, so that training
-is finished and goes no further than it must. Any other gets the rate with the lowest final training loss. Nothing is
-evaluated: a choice by accuracy on other datasets would use what the benchmark measures.
+A method that can fit its training images gets the smallest rate at which every run reaches the
+threshold, so that training is finished and goes no further than it must. Any other gets the rate
+with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
+would use what the benchmark measures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +18,28 @@ GROUP = ["model", "method", "recipe"]
 
 
 def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
-    """The runs, with the column chosen: yes for one rate of each model, method and recipe if any reaches the threshold.
+    """The runs with the column chosen, sorted by model, method, recipe, rate and run.
+
+    It is yes for the runs of one rate of each model, method and recipe, and no for the others. If
+    no rate reaches the threshold, all are no.
 
     Args:
-        runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the last epoch).
-        threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their loss.
+        runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the
+            last epoch).
+        threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their
+            loss.
     """
-    parts = []
-    for _, group in runs.groupby(GROUP, sort=False):
-        by_rate = group.groupby("lr").agg(fit=("fit", "min"), loss=("loss", "mean"))
-        if threshold is not None and group["can_fit"].all():
-            best = by_rate.index[by_rate["fit"] >= 100 * threshold].min()
+    tables = []
+    for _, sweep in runs.groupby(GROUP, sort=False):
+        rates = sweep.groupby("lr").agg(lowest_fit=("fit", "min"), mean_loss=("loss", "mean"))
+        if threshold is not None and sweep["can_fit"].all():
+            reaches_threshold = rates["lowest_fit"] >= 100 * threshold
+            chosen_rate = rates.index[reaches_threshold].min()  # NaN if there is none
         else:
-            best = by_rate["loss"].idxmin()
-        parts.append(group.assign(chosen=["yes" if lr == best else "no" for lr in group["lr"]]))
-    return pd.concat(parts).sort_values([*GROUP, "lr", "target", "size", "seed"], kind="stable")
+            chosen_rate = rates["mean_loss"].idxmin()
+        chosen = ["yes" if lr == chosen_rate else "no" for lr in sweep["lr"]]
+        tables.append(sweep.assign(chosen=chosen))
+    return pd.concat(tables).sort_values([*GROUP, "lr", "target", "size", "seed"], kind="stable")
 
 
 def choice_table(
@@ -47,17 +55,16 @@ def choice_table(
         variants: `method`, `recipe`, `can_fit` and `lr` of each swept method.
         manifests, histories: of the fine-tuning runs, in the same order.
     """
-    lines = []
+    rows = []
     for manifest, history in zip(manifests, histories, strict=True):
-        run, loss = run_of(manifest), pd.read_csv(history)["loss"].iloc[-1]
-        lines.append(
+        run = run_of(manifest)
+        rows.append(
             {
                 **vars(run),
-                **variants[run.method],
+                **variants[run.method],  # its method is the one whose rates are swept
                 "fit": 100 * read_json(manifest)["fit"],
-                "loss": loss,
+                "loss": pd.read_csv(history)["loss"].iloc[-1],
             }
         )
-    return choose(pd.DataFrame(lines), threshold)[
-        [*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]
-    ]
+    table = choose(pd.DataFrame(rows), threshold)
+    return table[[*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]]

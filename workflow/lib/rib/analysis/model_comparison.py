@@ -1,12 +1,15 @@
-"""Comparison of pretrained models that were fine-tuned with the same method: paired differences, and ranks.
+"""Comparison of pretrained models that were fine-tuned with the same method: differences and ranks.
 
-All models are scored on the same images and share the draws of objects, so differences are paired. Intervals and tests
-are those of `rib.analysis.comparison`; Holm's correction is over all tests of a method and size, pairs times measures. A
-model with an unfinished run of the method has no ranks, and no tests of mRI and of accuracy after fine-tuning.
+All models are scored on the same images and share the draws of objects, so differences are paired.
+Intervals and tests are those of `rib.analysis.comparison`; Holm's correction is over all tests of a
+method and size, pairs times measures. A model with an unfinished run of the method has no ranks,
+and no tests of mRI and of accuracy after fine-tuning.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,14 +17,15 @@ from scipy.stats import kendalltau
 
 from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
 from rib.analysis.comparison import DRAWS, Effects, compare
-from rib.analysis.counts import Counts, read_counts, read_states
+from rib.analysis.counts import Counts, State, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
-from rib.config.run import NO_TARGET, PRETRAINED
+from rib.config.run import NO_TARGET, PRETRAINED, Run
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
+MEASURES_AFTER = ("mri", "ood_after")  # that depend on fine-tuning
 FEWEST_MODELS = 5  # for Kendall's tau
 DECIMALS = 9  # of accuracies in percent; what differs by less is a rounding error
 KEY = ["method", "size"]
@@ -39,70 +43,148 @@ PAIR = [
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
 
 
+class Column(NamedTuple):
+    """What is compared between models."""
+
+    method: str
+    size: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class ModelEffects:
+    """Measures of one model, for the columns of `Effects`."""
+
+    model: str
+    columns: list[Column]
+    targets: int  # number of targets
+    values: np.ndarray  # (columns * targets, seeds, 1 + replicates) percentage points
+    parts: np.ndarray  # (columns, objects) contributions of objects to the mean over runs
+    once: set[Column]  # of merges over seeds, whose one run is repeated for each seed
+
+
 def effects_of(
     models: Iterable[Counts],
-    methods: Collection[tuple],
+    methods: Collection[tuple[str, str]],
     weights: np.ndarray,
-    unfinished: Collection[tuple],
-    **which,
+    unfinished: Iterable[tuple[str, str, str]],
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
 ) -> Effects:
-    """Effects of models; a column is a method, size and measure, and its places in `values` are targets.
+    """Effects of models; a column is a method, size and measure.
+
+    The places of a column in `values` are targets.
 
     Args:
-        models: counts of each model, whose runs of `methods` have the same targets and seeds (a merge over seeds, one).
+        models: counts of each model, whose runs of `methods` have the same targets and seeds (a
+            merge over seeds, one).
         methods: methods with a size.
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
-        which: ood_datasets and source_groups, see `ood_accuracies`.
+        ood_datasets, source_groups: see `ood_accuracies`.
     """
-    names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
-    for of_model in models:
-        counts = of_model.of(
-            [
-                i
-                for i, state in enumerate(of_model.states)
-                if state[1:4:2] in methods or state[1] == PRETRAINED
-            ]
-        )
-        ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
-        states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
-        keys, targets = (
-            sorted({state[1:4:2] for state in states}),
-            len({state[2] for state in states}),
-        )
-        columns = [(*key, measure) for key in keys for measure in MEASURES]
-        by_key = [[state for state in states if state[1:4:2] == key] for key in keys]
-        scored = [
-            measures @ np.array([(ood[state].before, ood[state].after) for state in own])
-            for own in by_key
-        ]
-        by_measure = [
-            np.moveaxis(part.reshape(targets, -1, *part.shape[1:]), 2, 0) for part in scored
-        ]
-        seeds = max(part.shape[2] for part in by_measure)
-        every = np.concatenate(
-            [np.repeat(part, seeds // part.shape[2], axis=2) for part in by_measure]
-        )
-        values.append(every.reshape(len(columns) * targets, seeds, -1))
-        once = {key for key, part in zip(keys, by_measure, strict=True) if part.shape[2] < seeds}
-        means = [np.mean([of_objects[state] for state in own], axis=0) for own in by_key]
-        parts.append((measures @ np.array(means)).reshape(len(columns), -1))
-        names.append(states[0][0])
+    effects_of_models = [
+        _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
+        for counts in models
+    ]
+    columns = effects_of_models[0].columns
+    targets = effects_of_models[0].targets
+
+    tests_and_places = {}
+    for i, column in enumerate(columns):
+        places = slice(i * targets, (i + 1) * targets)
+        tests_and_places[column] = ((column.method, column.size), places)
+    untested = {
+        (model, Column(method, size, measure))
+        for model, method, size in unfinished
+        for measure in MEASURES_AFTER
+    }
+    once = {(effects.model, column) for effects in effects_of_models for column in effects.once}
     return Effects(
-        names=names,
-        columns={
-            name: (name[:2], slice(i * targets, (i + 1) * targets))
-            for i, name in enumerate(columns)
-        },
-        values=np.array(values),
-        parts=np.array(parts),
-        untested={
-            (model, (*key, measure))
-            for model, *key in unfinished
-            for measure in ("mri", "ood_after")
-        },
-        once={(name, column) for name in names for column in columns if column[:2] in once},
+        names=[effects.model for effects in effects_of_models],
+        columns=tests_and_places,
+        values=np.array([effects.values for effects in effects_of_models]),
+        parts=np.array([effects.parts for effects in effects_of_models]),
+        untested=untested,
+        once=once,
     )
+
+
+def _effects_of_model(
+    counts: Counts,
+    methods: Collection[tuple[str, str]],
+    weights: np.ndarray,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str] | None,
+) -> ModelEffects:
+    """The measures of one model; arguments as for `effects_of`."""
+    counts = _with_methods(counts, methods)
+    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    parts_of_states = ood_parts(counts, ood_datasets, source_groups)
+    states_of_methods = _states_of_methods(ood)
+    targets = len({_run_of(state).target for state in ood})
+    measures = np.array(list(MEASURES.values()))  # (measures, before and after)
+
+    columns = []
+    values_of_methods = []  # (measures, targets, seeds, 1 + replicates) of each method
+    parts_of_methods = []  # (measures, objects) of each method
+    for (method, size), states in states_of_methods.items():
+        columns += [Column(method, size, measure) for measure in MEASURES]
+        accuracies = np.array([(ood[state].before, ood[state].after) for state in states])
+        of_runs = measures @ accuracies  # (runs, measures, 1 + replicates)
+        replicates = of_runs.shape[-1]
+        of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
+        values_of_methods.append(np.moveaxis(of_targets, 2, 0))
+        mean_parts = np.mean([parts_of_states[state] for state in states], axis=0)
+        parts_of_methods.append(measures @ mean_parts)
+
+    seeds = max(values.shape[2] for values in values_of_methods)
+    once = set()
+    for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
+        if values.shape[2] < seeds:
+            once |= {Column(method, size, measure) for measure in MEASURES}
+    with_all_seeds = [
+        np.repeat(values, seeds // values.shape[2], axis=2) for values in values_of_methods
+    ]
+    all_values = np.concatenate(with_all_seeds)
+    return ModelEffects(
+        model=_run_of(counts.states[0]).model,
+        columns=columns,
+        targets=targets,
+        values=all_values.reshape(len(columns) * targets, seeds, -1),
+        parts=np.concatenate(parts_of_methods),
+        once=once,
+    )
+
+
+def _run_of(state: State) -> Run:
+    """The run of a scored state."""
+    model, method, target, size, seed, _ = state
+    return Run(model=model, target=target, method=method, size=size, seed=seed)
+
+
+def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Counts:
+    """The counts of the pretrained model and of the runs of some methods, each with a size."""
+    chosen = []
+    for i, state in enumerate(counts.states):
+        run = _run_of(state)
+        if run.method == PRETRAINED or (run.method, run.size) in methods:
+            chosen.append(i)
+    return counts.of(chosen)
+
+
+def _states_of_methods(states: Iterable[State]) -> dict[tuple[str, str], list[State]]:
+    """States by method and size, sorted by these; those of a method by target and seed."""
+
+    def method_first(state: State) -> tuple:
+        run = _run_of(state)
+        return run.method, run.size, run.target, run.seed
+
+    states_of_methods: dict[tuple[str, str], list[State]] = {}
+    for state in sorted(states, key=method_first):
+        run = _run_of(state)
+        states_of_methods.setdefault((run.method, run.size), []).append(state)
+    return states_of_methods
 
 
 def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
@@ -112,8 +194,8 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     of these models and values, every pairing of the two orders is equally likely. It is exact if
     no two models have equal values, else by the normal approximation.
 
-    There is no interval: resampling objects shuffles models that are close, so the tau of replicates
-    is nearer to 0 than the observed one.
+    There is no interval: resampling objects shuffles models that are close, so the tau of
+    replicates is nearer to 0 than the observed one.
 
     Returns:
         tau, -1 to 1, and p, 0 to 1; both NaN if all models have the same value before or after.
@@ -123,44 +205,44 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
     Source: Kendall 1945 (doi 10.1093/biomet/33.3.239).
     """
-    if (models := len(before)) < FEWEST_MODELS:
+    models = len(before)
+    if models < FEWEST_MODELS:
         raise UserError(
             f"Kendall's tau of {models} models says next to nothing; compare models from five on."
         )
     # Values that differ by a rounding error are equal.
-    before_rounded, after_rounded = np.round(before, DECIMALS), np.round(after, DECIMALS)
-    result = kendalltau(before_rounded, after_rounded)
-    return float(result.statistic), float(result.pvalue)
+    before_rounded = np.round(before, DECIMALS)
+    after_rounded = np.round(after, DECIMALS)
+    correlation = kendalltau(before_rounded, after_rounded)
+    return float(correlation.statistic), float(correlation.pvalue)
 
 
 def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.DataFrame:
-    """Models' accuracies before and after with confidence intervals, their ranks (1 is best), and tau of the ranked models.
+    """Models' accuracies before and after a method, their ranks (1 is best), and tau.
 
-    tau and tau_p are those of `kendall_tau`, NaN with fewer than five ranked models.
+    Models that are left out of comparisons are not ranked.
+
+    Returns:
+        One row per model: model, ood_before, before_low, before_high, ood_after, after_low,
+        after_high (percent, with confidence intervals), rank_before, rank_after, and tau and tau_p
+        of `kendall_tau` of the ranked models, NaN with fewer than five of them.
     """
-    both, models = (
-        [(method, size, f"ood_{when}") for when in ("before", "after")],
-        range(len(effects.names)),
-    )
-    sides = [np.array([effects.of(model, column) for model in models]) for column in both]
-    lines = [
-        (name, *over_runs(before, confidence, LIMITS), *over_runs(after, confidence, LIMITS))
-        for name, before, after in zip(effects.names, *sides, strict=True)
-    ]
-    table = pd.DataFrame(lines, columns=["model", *ACCURACIES])
-    ranked = np.array(
-        [(model, (method, size, "mri")) not in effects.left_out for model in effects.names]
-    )
-    ranks = (
-        table.loc[ranked, ["ood_before", "ood_after"]]
-        .round(DECIMALS)
-        .rank(ascending=False, method="min")
-        .astype("Int64")
-    )
+    before_column = Column(method, size, "ood_before")
+    after_column = Column(method, size, "ood_after")
+    rows = []
+    for i, model in enumerate(effects.names):
+        before = over_runs(effects.of(i, before_column), confidence, LIMITS)
+        after = over_runs(effects.of(i, after_column), confidence, LIMITS)
+        rows.append((model, *before, *after))
+    table = pd.DataFrame(rows, columns=["model", *ACCURACIES])
+
+    mri_column = Column(method, size, "mri")
+    is_ranked = np.array([(model, mri_column) not in effects.left_out for model in effects.names])
+    accuracies = table.loc[is_ranked, ["ood_before", "ood_after"]]
+    ranks = accuracies.round(DECIMALS).rank(ascending=False, method="min").astype("Int64")
     table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
     tau, p = np.nan, np.nan
-    if ranked.sum() >= FEWEST_MODELS:
-        accuracies = table.loc[ranked]
+    if len(accuracies) >= FEWEST_MODELS:
         tau, p = kendall_tau(
             accuracies["ood_before"].to_numpy(), accuracies["ood_after"].to_numpy()
         )
@@ -179,41 +261,65 @@ def model_tables(
     seed: int,
     draws: int = DRAWS,
 ) -> dict[str, pd.DataFrame]:
-    """Tables of comparisons and ranks, by method and size, from the counts of a grid with at least two models.
+    """Tables of comparisons and ranks, by method and size, of a grid with at least two models.
 
     Args:
+        counts: file of the grid's counts.
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
         methods: methods that all models have, without curves.
+        draws: of signs, for the tests.
+
+    Raises:
+        UserError: the models have no method and size in common.
     """
-    unfinished = (
-        read_table(fit)
-        .query("unfinished == 'yes'")[["model", *KEY]]
-        .itertuples(index=False, name=None)
+    first_counts = next(iter(read_counts(counts)))
+    effects = effects_of(
+        read_counts(counts),
+        _shared_methods(read_states(counts), methods),
+        object_weights(first_counts.objects, replicates, seed),
+        _unfinished(fit),
+        ood_datasets,
+        source_groups,
     )
-    which = {"ood_datasets": ood_datasets, "source_groups": source_groups}
-    first = next(iter(read_counts(counts)))
-    weights = object_weights(first.objects, replicates, seed)
-    own: dict[str, set[tuple]] = {}
-    for model, method, _, size, *_ in read_states(counts):
-        own.setdefault(model, set()).update([(method, size)] if method in methods else [])
-    if not (shared := set.intersection(*own.values())):  # as in a preview
-        raise UserError("models can't be compared: they have no method and size in common.")
-    effects = effects_of(read_counts(counts), shared, weights, unfinished, **which)
-    compared = compare(effects, confidence, draws, seed).dropna(subset=["p"])
-    compared = compared.rename(columns={"method": "model", "other": "other_model"})
-    keys = [*KEY, "measure"]
-    compared[keys] = pd.DataFrame(
-        compared["target"].tolist(), compared.index, keys
-    )  # also without rows
-    compared["objects"] = ri_objects(
-        first, {state[2] for state in first.states} - {NO_TARGET}, *which.values()
-    )[None]
-    compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
-    ranks = {
-        key: rank(effects, *key, confidence)
-        for key in dict.fromkeys(name[:2] for name in effects.columns)
-    }
+
+    comparisons = compare(effects, confidence, draws, seed).dropna(subset=["p"])
+    comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
+    # The columns of effects stand in place of targets; there may be no rows.
+    column_of_rows = comparisons["target"].tolist()
+    key = [*KEY, "measure"]
+    comparisons[key] = pd.DataFrame(column_of_rows, comparisons.index, key)
+    targets = {_run_of(state).target for state in first_counts.states} - {NO_TARGET}
+    objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
+    comparisons["objects"] = objects[None]  # of any target
+    comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
+
+    ranks = {}
+    for column in effects.columns:
+        method_and_size = (column.method, column.size)
+        if method_and_size not in ranks:
+            ranks[method_and_size] = rank(effects, column.method, column.size, confidence)
     return {
-        "model_comparisons": compared,
+        "model_comparisons": comparisons[[*KEY, *PAIR]],
         "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY),
     }
+
+
+def _unfinished(fit: Path) -> list[tuple[str, str, str]]:
+    """Model, method and size of unfinished runs in a CSV file of `rib.analysis.fit.fit_table`."""
+    runs = read_table(fit)
+    unfinished = runs[runs["unfinished"] == "yes"]
+    return list(unfinished[["model", *KEY]].itertuples(index=False, name=None))
+
+
+def _shared_methods(states: Iterable[State], methods: Collection[str]) -> set[tuple[str, str]]:
+    """The methods, each with a size, that all models have; a UserError if there are none."""
+    methods_of_models: dict[str, set[tuple[str, str]]] = {}
+    for state in states:
+        run = _run_of(state)
+        methods_of_model = methods_of_models.setdefault(run.model, set())
+        if run.method in methods:
+            methods_of_model.add((run.method, run.size))
+    shared = set.intersection(*methods_of_models.values())
+    if not shared:  # as in a preview
+        raise UserError("models can't be compared: they have no method and size in common.")
+    return shared

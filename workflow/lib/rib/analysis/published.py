@@ -1,4 +1,4 @@
-"""Comparison of measured and published accuracies of pretrained models, to validate the pipeline."""
+"""Comparison of measured and published accuracies of pretrained models."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +11,8 @@ from rib.base.progress import print_lines
 TOLERANCE = 0.2  # percentage points; decoders and precisions change a few of 50,000 predictions
 DECIMALS = 3  # decimals in the table
 KEYS = ["model", "dataset"]
+WITHIN = "within"
+OUTSIDE = "outside"
 
 
 def compare(
@@ -24,47 +26,71 @@ def compare(
     """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
 
     Args:
+        rows: evaluation rows of the pretrained models.
         published: model, dataset, accuracy (percent) and source of each number.
         expected: images of each whole dataset; subsets are not comparable.
         obstacle: why this run's settings are not comparable with published numbers, or None.
-        table: written as CSV: model, dataset, published, measured, difference (percent), images, verdict, source.
+        table: written as CSV: model, dataset, published, measured, difference (percent), images,
+            verdict, source.
     """
-    columns = [*KEYS, "rank"]
-    scored = pd.concat(
-        [pd.read_parquet(path, columns=columns).astype(dict.fromkeys(KEYS, str)) for path in rows]
-    )
-    scored["right"] = scored["rank"] == 0
-    found = (
-        scored.groupby(KEYS)["right"]
-        .agg(measured=lambda right: 100 * right.mean(), images="size")
-        .reset_index()
-    )
-    stated = (
+    comparison = (
         pd.DataFrame(published)
         .rename(columns={"accuracy": "published"})
         .astype({"published": float})
+        .merge(_measured(rows), on=KEYS, how="inner")
     )
-    both = stated.merge(found, on=KEYS, how="inner")
+    difference = comparison["measured"] - comparison["published"]
     # Rounded as in the table, so that a difference equal to the tolerance is within.
-    both["difference"] = (both["measured"] - both["published"]).round(DECIMALS)
-    both["verdict"] = [_verdict(line, expected, obstacle) for line in both.to_dict("records")]
+    comparison["difference"] = difference.round(DECIMALS)
+    comparison["verdict"] = [
+        _verdict(row["difference"], row["images"], expected.get(row["dataset"]), obstacle)
+        for row in comparison.to_dict("records")
+    ]
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
-    write_table(table, both[columns], f"%.{DECIMALS}f")
-    for line in both.to_dict("records"):
-        print_lines(
-            "{model} on {dataset}: {measured:.2f}, published {published:.2f}: {verdict}".format(
-                **line
-            )
-        )
-    print_lines(
-        f"{both['verdict'].eq('within').sum()} of {len(both)} published numbers within {TOLERANCE} points"
-    )
+    write_table(table, comparison[columns], f"%.{DECIMALS}f")
+    _print_verdicts(comparison)
 
 
-def _verdict(line: Mapping, expected: Mapping[str, int], obstacle: str | None) -> str:
+def _measured(rows: Iterable[Path]) -> pd.DataFrame:
+    """Measured accuracy of each model on each dataset: model, dataset, measured (percent), images.
+
+    Args:
+        rows: evaluation rows.
+    """
+    tables = []
+    for path in rows:
+        table = pd.read_parquet(path, columns=[*KEYS, "rank"])
+        tables.append(table.astype(dict.fromkeys(KEYS, str)))
+    predictions = pd.concat(tables)
+    predictions["right"] = predictions["rank"] == 0
+    right = predictions.groupby(KEYS)["right"]
+    measured = right.agg(measured=lambda of_images: 100 * of_images.mean(), images="size")
+    return measured.reset_index()
+
+
+def _verdict(
+    difference: float, images: int, expected_images: int | None, obstacle: str | None
+) -> str:
+    """Whether a measured accuracy is that published, or why the two are not comparable.
+
+    Args:
+        difference: measured minus published accuracy, percentage points.
+        expected_images: images of the whole dataset; None if that is unknown.
+        obstacle: see `compare`.
+    """
     if obstacle:
         return f"not comparable: {obstacle}"
-    whole = expected.get(line["dataset"])
-    if whole and line["images"] != whole:
-        return f"not comparable: {line['images']} of {whole} images"
-    return "within" if abs(line["difference"]) <= TOLERANCE else "outside"
+    if expected_images and images != expected_images:
+        return f"not comparable: {images} of {expected_images} images"
+    return WITHIN if abs(difference) <= TOLERANCE else OUTSIDE
+
+
+def _print_verdicts(comparison: pd.DataFrame) -> None:
+    """Print a line for each published number, and how many were reproduced."""
+    for row in comparison.to_dict("records"):
+        print_lines(
+            f"{row['model']} on {row['dataset']}: {row['measured']:.2f}, "
+            f"published {row['published']:.2f}: {row['verdict']}"
+        )
+    within = comparison["verdict"].eq(WITHIN).sum()
+    print_lines(f"{within} of {len(comparison)} published numbers within {TOLERANCE} points")

@@ -12,8 +12,12 @@ PARTS = (TRAIN, SELECT, TEST)
 
 def split_table(*, datasets: Sequence[str], splits: Sequence[Path]) -> pd.DataFrame:
     """dataset, train, select and test (images), from the splits of rib.data.split_dataset."""
-    lines = []
+    rows = []
     for dataset, path in zip(datasets, splits, strict=True):
-        images = pd.read_parquet(path, columns=["part", "images"]).groupby("part")["images"].sum()
-        lines.append((dataset, *(int(images.get(name, 0)) for name in PARTS)))
-    return pd.DataFrame(lines, columns=["dataset", *PARTS])
+        split = pd.read_parquet(path, columns=["part", "images"])
+        images_of_parts = split.groupby("part")["images"].sum()
+        row = {"dataset": dataset}
+        for part in PARTS:
+            row[part] = int(images_of_parts.get(part, 0))
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["dataset", *PARTS])

@@ -1,6 +1,9 @@
-"""The table of STIR: shared invariances of fine-tuned and pretrained networks (see rib.evaluation.inversion)."""
+"""The table of STIR: shared invariances of fine-tuned and pretrained networks.
 
-from collections.abc import Iterable
+See rib.evaluation.inversion.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,11 @@ from rib.analysis.cka import Kernel, cka, jackknife_interval
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, run_of
 
-# The network that was inverted, and the one that sees the inversions.
-REFERENCES = {"pretrained": ("before", "after"), "fine-tuned": ("after", "before")}
+BEFORE = "before"  # the pretrained network, in names of stored features
+AFTER = "after"  # the fine-tuned network
+# The network that is inverted, by its name in the table, and the one that sees the inversions.
+INVERTED = {"pretrained": BEFORE, "fine-tuned": AFTER}
+SEES = {BEFORE: AFTER, AFTER: BEFORE}
 
 
 def stir_table(
@@ -21,42 +27,76 @@ def stir_table(
     """STIR of every fine-tuned run and its pretrained model, in both directions.
 
     Args:
-        features: outputs of the stir jobs, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        features: outputs of the stir jobs,
+            <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        indexes: index of each dataset's images, in the order of `features`.
         steps: descent steps of each inversion.
 
     Returns:
-        One row per run and reference: model, method, target, size, seed, dataset, layer, reference (the network that was
-        inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both networks on the images themselves; fidelity
-        (STIR of the reference with itself), mean residual and number of passes (forward and backward, per image) of the
-        inversion.
+        One row per run and reference: model, method, target, size, seed, dataset, layer, reference
+        (the network that was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
+        networks on the images themselves; fidelity (STIR of the reference with itself), mean
+        residual and number of passes (forward and backward, per image) of the inversion.
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
     """
-    lines = []
+    rows = []
     for path, index in zip(map(Path, features), indexes, strict=True):
-        objects = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
-        groups = np.unique(objects, return_inverse=True)[1]
         stored = load_file(path)
-        kernels = {
-            name: Kernel.of(part, groups, path.stem) for name, part in stored.items() if "." in name
-        }
-        plain = cka(kernels["before.images"], kernels["after.images"])
-        for reference, (inverted, sees) in REFERENCES.items():
-            values = cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
-            own = cka(kernels[f"{inverted}.images"], kernels[f"{inverted}.inverted_{inverted}"])
-            what = (*run_of(path).values(RUN_COLUMNS), path.stem, layer, reference, len(groups))
-            numbers = [
-                number
-                for one in (values, plain)
-                for number in (one[0], *jackknife_interval(one, confidence))
-            ]
-            residual = stored[f"residual_{inverted}"].mean(dtype=np.float64)
-            lines.append((*what, *numbers, own[0], residual, len(groups) * steps))
-    if not lines:
+        kernels = _kernels(stored, index, path.stem)
+        on_images = cka(kernels["before.images"], kernels["after.images"])
+        cka_low, cka_high = jackknife_interval(on_images, confidence)
+        run_columns = dict(zip(RUN_COLUMNS, run_of(path).values(RUN_COLUMNS), strict=True))
+        for reference, inverted in INVERTED.items():
+            stir = _stir(kernels, inverted, SEES[inverted])
+            stir_low, stir_high = jackknife_interval(stir, confidence)
+            n = len(kernels["before.images"].groups)
+            rows.append(
+                {
+                    **run_columns,
+                    "dataset": path.stem,
+                    "layer": layer,
+                    "reference": reference,
+                    "n": n,
+                    "stir": stir[0],
+                    "ci_low": stir_low,
+                    "ci_high": stir_high,
+                    "cka": on_images[0],
+                    "cka_low": cka_low,
+                    "cka_high": cka_high,
+                    "fidelity": _stir(kernels, inverted, inverted)[0],
+                    "residual": stored[f"residual_{inverted}"].mean(dtype=np.float64),
+                    "passes": n * steps,
+                }
+            )
+    if not rows:
         raise UserError(
-            "stir: no fine-tuned run is chosen; choose methods and targets of representations in config."
+            "stir: no fine-tuned run is chosen; "
+            "choose methods and targets of representations in config."
         )
-    columns = [*RUN_COLUMNS, "dataset", "layer", "reference", "n", "stir", "ci_low", "ci_high"]
-    columns += ["cka", "cka_low", "cka_high", "fidelity", "residual", "passes"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(rows)
+
+
+def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dict[str, Kernel]:
+    """Kernels of the stored features `<network>.<images>`, with the objects of the index as groups.
+
+    The images are `images` or `inverted_<network>`.
+    """
+    object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
+    groups = np.unique(object_ids, return_inverse=True)[1]
+    return {
+        name: Kernel.of(features, groups, dataset)
+        for name, features in stored.items()
+        if "." in name
+    }
+
+
+def _stir(kernels: Mapping[str, Kernel], inverted: str, sees: str) -> np.ndarray:
+    """STIR: CKA of a network's features of images and of their inversions: (1 + objects,).
+
+    Args:
+        inverted: the network whose features were inverted.
+        sees: the network that sees the images and their inversions.
+    """
+    return cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])

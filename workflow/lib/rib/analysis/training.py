@@ -13,8 +13,15 @@ COLUMNS = [*RUN_COLUMNS, "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 def training_table(*, histories: Iterable[str]) -> pd.DataFrame:
     """One row per run and epoch, with the accuracy in percent.
 
-    `histories` are CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see rib.training.finetune).
+    Args:
+        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see
+            rib.training.finetune).
     """
-    parts = [pd.read_csv(path).assign(**vars(run_of(Path(path)))) for path in histories]
-    gathered = pd.concat(parts)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
-    return gathered.assign(accuracy=100 * gathered["accuracy"])
+    tables = []
+    for path in histories:
+        run = run_of(Path(path))
+        tables.append(pd.read_csv(path).assign(**vars(run)))
+    if not tables:
+        return pd.DataFrame(columns=COLUMNS)
+    epochs = pd.concat(tables)[COLUMNS]
+    return epochs.assign(accuracy=100 * epochs["accuracy"])

@@ -1,10 +1,11 @@
-"""Figures: pure functions from tables to a Matplotlib figure, one module each, and their output files.
+"""Figures: pure functions from tables to a Matplotlib figure, one module each, and their files.
 
-A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the rows it shows. A
-figure that compares training subsets sets EVERY_SIZE, one without methods that have unfinished runs FINISHED_ONLY.
-These settings have the same meaning in all figures: `models`, `methods`, `targets` and `datasets` give labels, or
-label, colour and marker, in display order; `model`, `method` and `target` select an example, with labels `..._label`;
-`confidence` is the coverage of confidence intervals, 0 to 1.
+A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the
+rows it shows. A figure that compares training subsets sets EVERY_SIZE, one without methods that
+have unfinished runs FINISHED_ONLY. These settings have the same meaning in all figures: `models`,
+`methods`, `targets` and `datasets` give labels, or label, colour and marker, in display order;
+`model`, `method` and `target` select an example, with labels `..._label`; `confidence` is the
+coverage of confidence intervals, 0 to 1.
 """
 
 import importlib
@@ -19,6 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import write_table
@@ -27,18 +29,17 @@ from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
-# Colours of gains and losses in all figures: dark ends of ColorBrewer's PuOr, which is colour-blind safe.
-GAIN, LOSS = "#b35806", "#542788"
-CHANGES = "PuOr_r"
+CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
 ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
 SHARED = "‡"  # mark of datasets that share source images
-# Settings that choose what is shown, by column of the table of fits.
+# Settings that choose what is shown, by column of the table of fits; the first that a figure has.
 CHOICES = {
     "model": ("models", "series", "model"),
     "method": ("methods", "method"),
     "target": ("targets", "target"),
 }
 LONGEST = 200  # characters of a note that names unfinished runs
+NOTE_CHARACTERS = 15  # of a line of a note, per inch of the figure's width
 Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
 Labels = Mapping[str, str]  # by name of a model, method or dataset
 Styles = Mapping[str, Mapping]  # label, colour and marker, by name
@@ -59,67 +60,56 @@ def write_figure(
     pdf: Path | None = None,
     csv: Path,
 ) -> None:
-    """Draw a figure and write it as PNG, PDF and a CSV of the data shown; the same input gives the same bytes.
+    """Draw a figure and write it as PNG, PDF and a CSV of the data shown.
 
-    Methods with an unfinished run among those shown are marked, and the runs are named in a note.
+    The same input gives the same bytes. Methods with an unfinished run among those shown are
+    marked, and the runs are named in a note.
 
     Args:
+        figure: name of the figure's module.
         inputs: path or list of paths for each input of `draw`.
         settings: keyword arguments of `draw`.
         size: training subset to show; figures with EVERY_SIZE show all.
-        sizes: all training subsets; if there are others than `all`, the figure states which one it shows.
+        sizes: all training subsets; if there are others than `all`, the figure states which one it
+            shows.
         geometry: geometry of encoded photos.
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
         labels: labels for `rib.analysis.fit.name_unfinished`.
         note: what else is said below the figure.
+        pdf: None if no PDF is written, as in a preview.
     """
     module = importlib.import_module(f"rib.figures.{figure}")
-    only = None if getattr(module, "EVERY_SIZE", False) else size
+    shown_size = None if getattr(module, "EVERY_SIZE", False) else size
     finished_only = getattr(module, "FINISHED_ONLY", False)
-    runs = (
-        _chosen(_of_size(read_table(fit), only), settings)
-        if fit
-        else pd.DataFrame(columns=["method", "unfinished"])
-    )
-    unfinished = runs[runs["unfinished"] == "yes"]["method"]
+    runs = _shown_runs(fit, shown_size, settings)
+    unfinished_methods = runs.loc[runs["unfinished"] == "yes", "method"]
     if not finished_only:
-        settings = _marked(settings, set(unfinished))
+        settings = _mark_methods(settings, set(unfinished_methods))
     with plt.style.context(STYLE):
-        read = {key: _of_size(_read(value, geometry), only) for key, value in inputs.items()}
-        drawn, shown = module.draw(**read, **settings)
-        if list(sizes) != [ALL] and only and any(map(_has_sizes, read.values())):
-            others = ", ".join(name for name in sizes if name != only)
-            _add_below(drawn, f"train_subset {only}" + (f"; also run: {others}" if others else ""))
-            if "size" not in shown:
-                methods = shown["method"] if "method" in shown else [None] * len(shown)
-                shown = shown.assign(
-                    size=[ALL if method == PRETRAINED else only for method in methods]
-                )
-        if len(unfinished):
-            lead = (
-                "not ranked, since training is unfinished"
-                if finished_only
-                else f"{UNFINISHED} training unfinished"
-            )
-            named = "; ".join(name_unfinished(runs, labels))
-            named = textwrap.shorten(
-                named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})"
-            )
-            _add_below(drawn, textwrap.fill(f"{lead}: {named}", int(15 * drawn.get_figwidth())))
+        tables = {}
+        for name, paths in inputs.items():
+            tables[name] = _of_size(_read(paths, geometry), shown_size)
+        drawn, shown_rows = module.draw(**tables, **settings)
+        is_one_of_several_sizes = shown_size is not None and list(sizes) != [ALL]
+        if is_one_of_several_sizes and any(_has_sizes(table) for table in tables.values()):
+            _add_below(drawn, _size_note(shown_size, sizes))
+            shown_rows = _with_size(shown_rows, shown_size)
+        if len(unfinished_methods):
+            _add_wrapped_below(drawn, _unfinished_note(runs, labels, finished_only))
         if note:
-            _add_below(drawn, textwrap.fill(note, int(15 * drawn.get_figwidth())))
+            _add_wrapped_below(drawn, note)
         drawn.savefig(png, metadata={"Software": None})
-        if pdf:  # a preview has none
+        if pdf:
             drawn.savefig(pdf, metadata={"CreationDate": None})
         plt.close(drawn)
-    write_table(csv, shown)
+    write_table(csv, shown_rows)
 
 
-def _read(value: object, geometry: Geometry | None):
-    """A table, the dataset of a manifest, or a list of these."""
-    if not isinstance(value, str):
-        return [_read(path, geometry) for path in value]
-    path = Path(value)
+def _read(paths: object, geometry: Geometry | None):
+    """A table, the dataset of a manifest, or a list of these for a list of paths."""
+    if not isinstance(paths, str):
+        return [_read(path, geometry) for path in paths]
+    path = Path(paths)
     if path.suffix == ".json":
         return PreparedDataset.open(path.parent, path.parts[-3], geometry)
     if path.suffix == ".parquet":
@@ -127,62 +117,124 @@ def _read(value: object, geometry: Geometry | None):
     return read_table(path)
 
 
-def _chosen(fit: pd.DataFrame, settings: Mapping) -> pd.DataFrame:
-    """Runs that the settings of a figure choose."""
-    for column, keys in CHOICES.items():
-        chosen = next((settings[key] for key in keys if key in settings), None)
-        if isinstance(chosen, str | Mapping):  # some figures have a number of targets
-            fit = fit[fit[column].isin([chosen] if isinstance(chosen, str) else list(chosen))]
-    return fit
+def _shown_runs(fit: Path | None, size: str | None, settings: Mapping) -> pd.DataFrame:
+    """The runs, with their fit, that a figure shows; none without a table of fits.
+
+    Args:
+        fit: CSV file of `rib.analysis.fit.fit_table`.
+        size: training subset; None for all.
+        settings: settings of the figure, see `CHOICES`.
+    """
+    if fit is None:
+        return pd.DataFrame(columns=["method", "unfinished"])
+    runs = _of_size(read_table(fit), size)
+    for column, names_of_settings in CHOICES.items():
+        chosen = None
+        for name in names_of_settings:
+            if name in settings:
+                chosen = settings[name]
+                break
+        if isinstance(chosen, str):
+            runs = runs[runs[column] == chosen]
+        elif isinstance(chosen, Mapping):  # some figures have a number of targets
+            runs = runs[runs[column].isin(list(chosen))]
+    return runs
 
 
-def _marked(settings: Mapping, methods: Collection[str]) -> dict:
-    """Settings in which the labels of the given methods are marked."""
-
-    def mark(label: str | Mapping) -> str | dict:
-        return (
-            f"{label} {UNFINISHED}"
-            if isinstance(label, str)
-            else {**label, "label": mark(label["label"])}
-        )
-
-    found = dict(settings)
+def _mark_methods(settings: Mapping, methods: Collection[str]) -> dict:
+    """Settings in which the labels of the given methods are marked as unfinished."""
+    marked = dict(settings)
     if "methods" in settings:
-        found["methods"] = {
-            name: mark(look) if name in methods else look
-            for name, look in settings["methods"].items()
+        marked["methods"] = {
+            name: _mark(label) if name in methods else label
+            for name, label in settings["methods"].items()
         }
     if settings.get("method") in methods:
-        found["method_label"] = mark(settings["method_label"])
-    return found
+        marked["method_label"] = _mark(settings["method_label"])
+    return marked
+
+
+def _mark(label: str | Mapping) -> str | dict:
+    """A label, or a style with a label, that is marked as unfinished."""
+    if isinstance(label, str):
+        return f"{label} {UNFINISHED}"
+    return {**label, "label": _mark(label["label"])}
 
 
 def _has_sizes(table: object) -> bool:
+    """Whether an input of a figure is a table of runs with different training subsets."""
     return isinstance(table, pd.DataFrame) and "size" in table
 
 
-def _add_below(figure: Figure, note: str) -> None:
-    """Add a line below all panels and existing notes."""
-    if label := figure.get_supxlabel():
-        (text,) = (text for text in figure.texts if text.get_text() == label)
-        text.set_text(f"{label}\n{note}")
-    else:
-        figure.supxlabel(note, fontsize=7)
-
-
-def counted(n: int, noun: str) -> str:
-    """A number with its noun, for example `1 target` and `5 targets`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def _of_size(table: object, size: str | None):
-    """Rows of runs of one size (None for all) and of pretrained models; a table without sizes is not changed."""
+    """Rows of runs of one size (None for all) and of pretrained models.
+
+    A table without sizes is not changed.
+    """
     if size is None or not _has_sizes(table):
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 
 
-def text_colour(image, value: float) -> str:
+def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
+    """The rows that a figure shows with the column size, which is `all` for pretrained models."""
+    if "size" in shown_rows:
+        return shown_rows
+    if "method" not in shown_rows:
+        return shown_rows.assign(size=[size] * len(shown_rows))
+    sizes = [ALL if method == PRETRAINED else size for method in shown_rows["method"]]
+    return shown_rows.assign(size=sizes)
+
+
+def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
+    """A note on the training subset that a figure shows, and on the others."""
+    note = f"train_subset {shown_size}"
+    other_sizes = [size for size in sizes if size != shown_size]
+    if other_sizes:
+        note += f"; also run: {', '.join(other_sizes)}"
+    return note
+
+
+def _unfinished_note(
+    runs: pd.DataFrame, labels: Mapping[str, Labels] | None, finished_only: bool
+) -> str:
+    """A note that names the unfinished ones of the runs."""
+    lead = f"{UNFINISHED} training unfinished"
+    if finished_only:
+        lead = "not ranked, since training is unfinished"
+    unfinished = (runs["unfinished"] == "yes").sum()
+    names = textwrap.shorten(
+        "; ".join(name_unfinished(runs, labels)),
+        LONGEST,
+        placeholder=f" ... ({counted(unfinished, 'run')})",
+    )
+    return f"{lead}: {names}"
+
+
+def _add_wrapped_below(figure: Figure, note: str) -> None:
+    """Add a note as `_add_below`, broken into lines that fit the figure's width."""
+    characters = int(NOTE_CHARACTERS * figure.get_figwidth())
+    _add_below(figure, textwrap.fill(note, characters))
+
+
+def _add_below(figure: Figure, note: str) -> None:
+    """Add a line below all panels and existing notes."""
+    existing_note = figure.get_supxlabel()
+    if not existing_note:
+        figure.supxlabel(note, fontsize=7)
+        return
+    (text,) = (text for text in figure.texts if text.get_text() == existing_note)
+    text.set_text(f"{existing_note}\n{note}")
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun, for example `1 target` and `5 targets`."""
+    ending = "" if n == 1 else "s"
+    return f"{n:,} {noun}{ending}"
+
+
+def text_colour(image: AxesImage, value: float) -> str:
     """Black or white, whichever is readable on the image's colour of a value."""
     red, green, blue, _ = image.cmap(image.norm(value))
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    return "black" if luminance > 0.5 else "white"

@@ -1,4 +1,4 @@
-"""Helpers that several figures share: panels, rows of a panel, and lines with intervals over a number of images."""
+"""Helpers that several figures share: panels, their rows, and lines over a number of images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,38 +12,65 @@ from rib.figures import Labels
 
 WIDEST = 4  # maximum number of panel columns
 DODGE = 0.05  # relative shift between lines, so that intervals don't overlap
-ENTRY = 1.75  # width of a legend entry in inches
+LEGEND_ENTRY = 1.75  # width of a legend entry in inches
 Size = tuple[float, float]  # width and height in inches
 
 
 def run_panels(
-    shown: pd.Series | pd.DataFrame, models: Labels, methods: Labels, panel: Size, margin: Size
+    shown_rows: pd.Series | pd.DataFrame, models: Labels, methods: Labels, panel: Size, margin: Size
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """One panel per model and method with numbers, with shared axes; each model starts a new line of panels.
+    """One panel per model and method with numbers, with shared axes.
+
+    Each model starts a new row of panels.
 
     Args:
-        shown: numbers, with an index that starts with model and method.
+        shown_rows: numbers, with an index that starts with model and method.
         panel, margin: size of a panel, and of what surrounds the panels.
+
+    Returns:
+        The figure, and the panels by model and method.
     """
-    scored = set(zip(shown.index.get_level_values(0), shown.index.get_level_values(1), strict=True))
     columns = min(WIDEST, len(methods))
-    lines = []
-    for model in models:
-        runs = [(model, method) for method in methods if (model, method) in scored]
-        lines += [runs[start : start + columns] for start in range(0, len(runs), columns)]
-    size = (margin[0] + panel[0] * columns, margin[1] + len(lines) * panel[1])
-    figure, panels = plt.subplots(
-        len(lines), columns, figsize=size, squeeze=False, sharex=True, sharey=True
+    rows_of_runs = _rows_of_runs(shown_rows, models, methods, columns)
+    panel_width, panel_height = panel
+    margin_width, margin_height = margin
+    width = margin_width + panel_width * columns
+    height = margin_height + len(rows_of_runs) * panel_height
+    figure, grid = plt.subplots(
+        len(rows_of_runs),
+        columns,
+        figsize=(width, height),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
     )
-    found, lowest = {}, {}
-    for line, runs in zip(panels, lines, strict=True):
-        found |= dict(zip(runs, line, strict=False))
-        lowest |= dict(enumerate(line[: len(runs)]))
-        for axes in line[len(runs) :]:
-            axes.axis("off")
-    for axes in lowest.values():
+    panels = {}
+    lowest_panels = {}  # by column
+    for row_of_panels, runs in zip(grid, rows_of_runs, strict=True):
+        for column, axes in enumerate(row_of_panels):
+            if column < len(runs):
+                panels[runs[column]] = axes
+                lowest_panels[column] = axes
+            else:
+                axes.axis("off")
+    for axes in lowest_panels.values():
         axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
-    return figure, found
+    return figure, panels
+
+
+def _rows_of_runs(
+    shown_rows: pd.Series | pd.DataFrame, models: Labels, methods: Labels, columns: int
+) -> list[list[tuple[str, str]]]:
+    """The models and methods with numbers, by row of panels; arguments as for `run_panels`."""
+    models_with_numbers = shown_rows.index.get_level_values(0)
+    methods_with_numbers = shown_rows.index.get_level_values(1)
+    runs_with_numbers = set(zip(models_with_numbers, methods_with_numbers, strict=True))
+    rows = []
+    for model in models:
+        runs = [(model, method) for method in methods if (model, method) in runs_with_numbers]
+        for start in range(0, len(runs), columns):
+            rows.append(runs[start : start + columns])
+    return rows
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -61,21 +88,22 @@ def line_with_intervals(
     over: str,
     columns: Sequence[str],
     style: Mapping[str, str],
-    place: int,
-    places: int,
+    index: int,
+    lines: int,
 ) -> None:
     """Draw one line.
 
     Args:
-        rows: sorted by `over`; each row is a point, and the line goes through the mean of points with equal `over`.
+        rows: sorted by `over`; each row is a point, and the line goes through the mean of points
+            with equal `over`.
         over: column of the number of images, above 0.
         columns: columns of the line and its lower and upper confidence limits.
         style: label, colour and marker; `line` if it is not solid.
-        place, places: index of the line among those on the axes, and their number.
+        index, lines: index of the line among those on the axes, and their number.
     """
-    shift = (1 + DODGE) ** (place - (places - 1) / 2)
-    value, low, high = (rows[column] for column in columns)
-    means = value.groupby(rows[over]).mean()
+    shift = (1 + DODGE) ** (index - (lines - 1) / 2)
+    heights, low, high = (rows[column] for column in columns)
+    means = heights.groupby(rows[over]).mean()
     axes.plot(
         means.index * shift,
         means,
@@ -83,10 +111,16 @@ def line_with_intervals(
         linewidth=1.2,
         linestyle=style.get("line", "-"),
     )
-    look = {"fmt": style["marker"], "color": style["colour"], "label": style["label"]}
-    whiskers = [value - low, high - value]
     axes.errorbar(
-        rows[over] * shift, value, whiskers, **look, markersize=4.5, elinewidth=0.9, capsize=2
+        rows[over] * shift,
+        heights,
+        [heights - low, high - heights],
+        fmt=style["marker"],
+        color=style["colour"],
+        label=style["label"],
+        markersize=4.5,
+        elinewidth=0.9,
+        capsize=2,
     )
 
 
@@ -105,5 +139,5 @@ def method_legend(figure: Figure, axes: Axes) -> None:
         handles,
         labels,
         loc="outside upper center",
-        ncols=max(1, int(figure.get_figwidth() / ENTRY)),
+        ncols=max(1, int(figure.get_figwidth() / LEGEND_ENTRY)),
     )

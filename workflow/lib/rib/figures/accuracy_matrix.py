@@ -1,15 +1,18 @@
-"""Accuracy matrices, targets by datasets, one panel per model and method; the first row is the pretrained model."""
+"""Accuracy matrices, targets by datasets, one panel per model and method.
 
-import itertools
+The first row is the pretrained model.
+"""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from rib.base.appearance import PRETRAINED_LABEL
 from rib.base.rounding import whole_percent
-from rib.config.run import PRETRAINED
+from rib.config.run import NO_TARGET, PRETRAINED
 from rib.figures import SHARED, Drawn, Labels, text_colour
 from rib.figures._panels import run_panels
 
@@ -23,65 +26,96 @@ def draw(
     datasets: Labels,
     source_groups: Labels,
 ) -> Drawn:
-    """Top-1 accuracy in percent, as colour and number, mean over seeds; empty for a target without runs.
+    """Top-1 accuracy in percent, as colour and number, mean over seeds.
+
+    A target without runs is empty.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        source_groups: source group by dataset; cells whose target and dataset share a group are marked.
+        source_groups: source group by dataset; cells whose target and dataset share a group are
+            marked.
     """
-    shown = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)[
-        "accuracy"
-    ].mean()
-    rows = {"none": "pretrained", **targets}
+    runs = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)
+    shown_rows = runs["accuracy"].mean()
+    rows = {NO_TARGET: PRETRAINED_LABEL, **targets}
     figure, panels = run_panels(
-        shown, models, methods, panel=(2.7, 0.4 + 0.28 * len(rows)), margin=(1.3, 1.1)
+        shown_rows, models, methods, panel=(2.7, 0.4 + 0.28 * len(rows)), margin=(1.3, 1.1)
     )
     for (model, method), axes in panels.items():
-        states = {target: PRETRAINED if target == "none" else method for target in rows}
-        grid = np.array(
-            [[shown.get((model, states[t], t, d), np.nan) for d in datasets] for t in rows]
-        )
-        image = _panel(axes, grid, rows, datasets, source_groups)
+        grid = _grid(shown_rows, model, method, rows, datasets)
+        image = _draw_matrix(axes, grid, rows, datasets)
+        for row, target in enumerate(rows):
+            for column, dataset in enumerate(datasets):
+                is_shared = target != dataset and _share_group(target, dataset, source_groups)
+                _write_number(axes, image, row, column, grid[row, column], is_shared)
+                if target == dataset:
+                    _outline(axes, row, column)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
     figure.supxlabel(
         f"evaluated on    (outlined: the target itself    {SHARED} shares its source images)",
         fontsize=8,
     )
-    bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=40, pad=0.01)
-    bar.set_label("top-1 accuracy (%)", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return figure, shown.reset_index()
+    _add_colour_bar(figure, image)
+    return figure, shown_rows.reset_index()
 
 
-def _panel(
-    axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels, groups: Labels
-) -> AxesImage:
+def _grid(
+    shown_rows: pd.Series, model: str, method: str, rows: Labels, datasets: Labels
+) -> np.ndarray:
+    """Accuracies of a method's runs: (rows, datasets), NaN where there is none.
+
+    Args:
+        shown_rows: accuracies by model, method, target and dataset.
+        rows: targets, and `NO_TARGET` for the pretrained model.
+    """
+    grid = np.full((len(rows), len(datasets)), np.nan)
+    for row, target in enumerate(rows):
+        method_of_row = PRETRAINED if target == NO_TARGET else method
+        for column, dataset in enumerate(datasets):
+            grid[row, column] = shown_rows.get((model, method_of_row, target, dataset), np.nan)
+    return grid
+
+
+def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -> AxesImage:
+    """Colour the cells of a panel and label its rows and columns."""
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for (row, target), (column, dataset) in itertools.product(enumerate(rows), enumerate(datasets)):
-        value = grid[row, column]
-        shares = target != dataset and target in groups and groups[target] == groups.get(dataset)
-        text = f"{whole_percent(value)}{SHARED if shares else ''}" if value == value else ""
-        axes.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            color=text_colour(image, value),
-        )
-        if target == dataset:
-            axes.add_patch(
-                Rectangle(
-                    (column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="black", lw=1.4
-                )
-            )
-    axes.set_xticks(
-        range(len(datasets)), list(datasets.values()), rotation=40, ha="right", fontsize=7
-    )
+    dataset_labels = list(datasets.values())
+    axes.set_xticks(range(len(datasets)), dataset_labels, rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
     axes.tick_params(length=0)
     axes.grid(False)
-    axes.axhline(0.5, color="black", linewidth=1.2)
+    axes.axhline(0.5, color="black", linewidth=1.2)  # below the pretrained model
     return image
+
+
+def _share_group(target: str, dataset: str, source_groups: Labels) -> bool:
+    """Whether a target and a dataset have source images in common."""
+    return target in source_groups and source_groups[target] == source_groups.get(dataset)
+
+
+def _write_number(
+    axes: Axes, image: AxesImage, row: int, column: int, accuracy: float, is_shared: bool
+) -> None:
+    """Write the accuracy (percent) into a cell, if there is one."""
+    text = ""
+    if not np.isnan(accuracy):
+        text = whole_percent(accuracy)
+        if is_shared:
+            text += SHARED
+    colour = text_colour(image, accuracy)
+    axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _outline(axes: Axes, row: int, column: int) -> None:
+    """Draw a frame inside a cell."""
+    corner = (column - 0.47, row - 0.47)
+    frame = Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="black", lw=1.4)
+    axes.add_patch(frame)
+
+
+def _add_colour_bar(figure: Figure, image: AxesImage) -> None:
+    """Add the scale of colours beside all panels."""
+    bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=40, pad=0.01)
+    bar.set_label("top-1 accuracy (%)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)

@@ -1,24 +1,27 @@
-"""The paper's bar chart: mean out-of-distribution accuracy before and after fine-tuning, per model."""
+"""The paper's bar chart: mean out-of-distribution accuracy before and after, per model."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE, PRETRAINED_LABEL
 from rib.base.rounding import percent
 from rib.figures import Drawn, Labels, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
 BARS = {
-    "before": {"color": "#9ecae1", "hatch": "///", "label": "before (pretrained)"},
-    "after": {"color": "#08519c", "hatch": None, "label": "after {method}"},
+    "before": {"color": LIGHT_BLUE, "hatch": "///", "label": f"before ({PRETRAINED_LABEL})"},
+    "after": {"color": DARK_BLUE, "hatch": None, "label": "after {method}"},
 }
+SIDES = {"before": -1, "after": 1}  # of a model's place, on which its bars are
 EDGES = {
-    "edgecolor": "#08306b",
+    "edgecolor": DARKEST_BLUE,
     "linewidth": 0.6,
-    "error_kw": {"ecolor": "#252525", "elinewidth": 1},
+    "error_kw": {"ecolor": INK, "elinewidth": 1},
 }
 WIDTH = 0.38
 PAPER = {
@@ -48,49 +51,83 @@ def draw(
         ood: columns model, method, when, accuracy, ci_low, ci_high.
         datasets: number of datasets of the family.
         targets: number of targets averaged over.
-        paper: the paper's accuracies before and after (percent), by model; if any, the rows shown have them too.
+        paper: the paper's accuracies before and after (percent), by model; if any, the rows shown
+            have them too.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
-    shown = ood[(ood["method"] == method) & ood["model"].isin(list(models))]
-    shown = shown.assign(
-        paper=[paper.get(row.model, {}).get(row.when, np.nan) for row in shown.itertuples()]
-    )
+    shown_rows = ood[(ood["method"] == method) & ood["model"].isin(list(models))]
+    in_paper = [paper.get(row.model, {}).get(row.when, np.nan) for row in shown_rows.itertuples()]
+    shown_rows = shown_rows.assign(paper=in_paper)
     figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(models)), 3.4))
-    for side, (when, style) in zip((-1, 1), BARS.items(), strict=True):
-        rows = shown[shown["when"] == when].set_index("model").loc[list(models)]
-        places = np.arange(len(models)) + side * WIDTH / 2
-        whiskers = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
-        style = {**style, "label": style["label"].format(method=method_label)}
-        axes.bar(places, rows["accuracy"], WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
-        for place, value, top in zip(places, rows["accuracy"], rows["ci_high"], strict=True):
-            axes.annotate(
-                percent(value),
-                (place, top),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
-        if paper:  # next to the bars, without covering whiskers and numbers
-            axes.plot(
-                places + side * 0.68 * WIDTH,
-                rows["paper"],
-                label=PAPER_LABEL if side > 0 else None,
-                **PAPER,
-            )
-    names, fontsize = list(models.values()), None
-    if len(models) > 3:
-        names, fontsize = [textwrap.fill(name, 12, break_on_hyphens=False) for name in names], 8
-    axes.set_xticks(np.arange(len(models)), names, fontsize=fontsize)
-    axes.tick_params(axis="x", length=0)
+    for when, style in BARS.items():
+        rows = shown_rows[shown_rows["when"] == when].set_index("model").loc[list(models)]
+        label = style["label"].format(method=method_label)
+        _draw_bars(axes, rows, SIDES[when], {**style, "label": label})
+        if paper:
+            _draw_paper(axes, rows["paper"], SIDES[when])
+    _name_models(axes, list(models.values()))
     axes.set_ylabel("Mean OOD accuracy (%)")
-    means = f"Mean over {counted(targets, 'target')} of the other {counted(datasets - 1, 'OOD dataset')}"
-    axes.set_xlabel(f"{means}; whiskers: {confidence:.0%} confidence intervals", fontsize=7)
-    axes.set_ylim(0, 1.25 * shown[["ci_high", "paper"]].max().max())
-    handles = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True),
-        key=lambda entry: entry[1] == PAPER_LABEL,
+    other_datasets = counted(datasets - 1, "OOD dataset")
+    axes.set_xlabel(
+        f"Mean over {counted(targets, 'target')} of the other {other_datasets}; "
+        f"whiskers: {confidence:.0%} confidence intervals",
+        fontsize=7,
     )
-    axes.legend(*zip(*handles, strict=True), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.1))
-    return figure, (shown if paper else shown.drop(columns="paper")).reset_index(drop=True)
+    axes.set_ylim(0, 1.25 * shown_rows[["ci_high", "paper"]].max().max())
+    _add_legend(axes)
+    if not paper:
+        shown_rows = shown_rows.drop(columns="paper")
+    return figure, shown_rows.reset_index(drop=True)
+
+
+def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Mapping) -> None:
+    """Draw a bar per model with its interval and number.
+
+    Args:
+        rows: accuracy, ci_low, ci_high of each model.
+        side: left (-1) or right (1) of the model's place.
+    """
+    x = np.arange(len(rows)) + side * WIDTH / 2
+    accuracies = rows["accuracy"]
+    whiskers = [accuracies - rows["ci_low"], rows["ci_high"] - accuracies]
+    axes.bar(x, accuracies, WIDTH * 0.95, yerr=whiskers, **EDGES, **style)
+    for x_of_bar, accuracy, top in zip(x, accuracies, rows["ci_high"], strict=True):
+        axes.annotate(
+            percent(accuracy),
+            (x_of_bar, top),
+            (0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+
+
+def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
+    """Draw the paper's accuracies next to the bars, without covering whiskers and numbers."""
+    x = np.arange(len(accuracies)) + side * WIDTH / 2
+    label = PAPER_LABEL if side > 0 else None
+    axes.plot(x + side * 0.68 * WIDTH, accuracies, label=label, **PAPER)
+
+
+def _name_models(axes: Axes, labels: Sequence[str]) -> None:
+    """Label the horizontal axis; many labels are small and broken into lines."""
+    fontsize = None
+    if len(labels) > 3:
+        labels = [textwrap.fill(label, 12, break_on_hyphens=False) for label in labels]
+        fontsize = 8
+    axes.set_xticks(np.arange(len(labels)), labels, fontsize=fontsize)
+    axes.tick_params(axis="x", length=0)
+
+
+def _add_legend(axes: Axes) -> None:
+    """Add the legend, with the paper's accuracies last."""
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i] == PAPER_LABEL)
+    axes.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="upper center",
+        ncols=3,
+        bbox_to_anchor=(0.5, 1.1),
+    )

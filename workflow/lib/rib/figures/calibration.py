@@ -1,4 +1,7 @@
-"""Calibration error before and after fine-tuning: one dumbbell per dataset, one panel per model and method."""
+"""Calibration error before and after fine-tuning: one dumbbell per dataset.
+
+There is one panel per model and method.
+"""
 
 import textwrap
 
@@ -7,18 +10,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.markers import TICKDOWN, TICKUP
 
-from rib.figures import Drawn, Labels
+from rib.base.appearance import DARK_BLUE, GREY, PRETRAINED_LABEL
+from rib.figures import NOTE_CHARACTERS, Drawn, Labels
 from rib.figures._panels import name_rows, run_panels
 
-BLUE, GREY = "#08519c", "#737373"
 MARKS = {
     "ece_before": {
         "s": 18,
         "facecolor": "white",
-        "edgecolor": BLUE,
-        "label": "before (pretrained)",
+        "edgecolor": DARK_BLUE,
+        "label": f"before ({PRETRAINED_LABEL})",
     },
-    "ece_after": {"s": 18, "facecolor": BLUE, "edgecolor": BLUE, "label": "after fine-tuning"},
+    "ece_after": {
+        "s": 18,
+        "facecolor": DARK_BLUE,
+        "edgecolor": DARK_BLUE,
+        "label": "after fine-tuning",
+    },
     "ece_floor_before": {
         "s": 16,
         "marker": TICKUP,
@@ -30,45 +38,55 @@ MARKS = {
         "s": 16,
         "marker": TICKDOWN,
         "linewidth": 1.5,
-        "color": BLUE,
+        "color": DARK_BLUE,
         "label": "floor after",
     },
 }
-FLOOR = "floor (ticks): what a perfectly calibrated model with as many images and the same confidences has by chance"
+FLOOR = (
+    "floor (ticks): what a perfectly calibrated model with as many images and the same confidences "
+    "has by chance"
+)
 
 
 def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: Labels) -> Drawn:
-    """Expected calibration error and its floor (percent), mean over seeds and the targets other than the dataset.
+    """Expected calibration error and its floor, in percent.
+
+    They are means over seeds and the targets other than the dataset.
 
     Args:
-        samples: columns model, method, target, seed, dataset, ece_before, ece_after, ece_floor_before, ece_floor_after.
+        samples: columns model, method, target, seed, dataset, ece_before, ece_after,
+            ece_floor_before, ece_floor_after.
     """
     on_other_datasets = samples[samples["target"] != samples["dataset"]]
-    errors = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)[
-        list(MARKS)
-    ].mean()
+    runs = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)
+    errors = runs[list(MARKS)].mean()
     figure, panels = run_panels(
         errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9)
     )
-    for run, axes in panels.items():
-        _dumbbells(axes, errors.loc[run].reindex(list(datasets)))
-        axes.set_title(f"{models[run[0]]},\n{methods[run[1]]}", fontsize=8)
+    for (model, method), axes in panels.items():
+        _draw_dumbbells(axes, errors.loc[(model, method)].reindex(list(datasets)))
+        axes.set_title(f"{models[model]},\n{methods[method]}", fontsize=8)
         axes.tick_params(labelsize=7)
         name_rows(axes, list(datasets.values()))
-    first = figure.axes[0]
-    first.set_xlim(0, max(5, 1.06 * errors.to_numpy().max()))
-    note = textwrap.fill(FLOOR, int(15 * figure.get_figwidth()))
+    first_panel = figure.axes[0]
+    first_panel.set_xlim(0, max(5, 1.06 * errors.to_numpy().max()))
+    note = textwrap.fill(FLOOR, int(NOTE_CHARACTERS * figure.get_figwidth()))
     figure.supxlabel(f"expected calibration error (%)\n{note}", fontsize=8)
-    figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    handles, labels = first_panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return figure, errors.reset_index()
 
 
-def _dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
-    """Connect the error before and after with a line, for each dataset with results."""
-    places = np.flatnonzero(errors["ece_after"].notna())
-    errors = errors.iloc[places]
+def _draw_dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
+    """Connect the error before and after with a line, for each dataset with results.
+
+    Args:
+        errors: a row per dataset, with the columns of MARKS; NaN without results.
+    """
+    rows = np.flatnonzero(errors["ece_after"].notna())
+    errors = errors.iloc[rows]
     axes.hlines(
-        places, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1
+        rows, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1
     )
-    for name, style in MARKS.items():
-        axes.scatter(errors[name], places, zorder=2, **style)
+    for column, style in MARKS.items():
+        axes.scatter(errors[column], rows, zorder=2, **style)

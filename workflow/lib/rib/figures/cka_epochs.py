@@ -9,14 +9,18 @@ from rib.figures.cka_layers import draw_lines, note
 def draw(
     cka_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """CKA with confidence intervals against the share of steps: on the target, and the mean over the other datasets.
+    """CKA with confidence intervals against the share of steps.
+
+    One column of panels is on the target, the other the mean over the other datasets.
 
     Args:
-        cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high; CKA and its confidence
-            limits are averaged over targets and seeds.
+        cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high;
+            CKA and its confidence limits are averaged over targets and seeds.
     """
-    rows = cka_epochs[cka_epochs["trained"] == cka_epochs["trained"].min()]
-    first = rows.assign(trained=0.0, cka=1.0, ci_low=1.0, ci_high=1.0)
-    figure, _, shown = draw_lines(pd.concat([first, cka_epochs]), ["trained"], models, methods)
+    first_snapshots = cka_epochs[cka_epochs["trained"] == cka_epochs["trained"].min()]
+    # The pretrained model is equal to itself.
+    before_training = first_snapshots.assign(trained=0.0, cka=1.0, ci_low=1.0, ci_high=1.0)
+    with_start = pd.concat([before_training, cka_epochs])
+    figure, _, shown_rows = draw_lines(with_start, ["trained"], models, methods)
     figure.supxlabel(f"Steps of fine-tuning (%); {note(targets, confidence)}", fontsize=8)
-    return figure, shown
+    return figure, shown_rows

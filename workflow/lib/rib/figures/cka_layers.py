@@ -17,82 +17,94 @@ TICKS = {
     "stage4": "all",
     "pre_logits": "head's\ninput",
 }
-OWN, OTHERS = "target", "others"
-COLUMNS = {OWN: "on the target", OTHERS: "on the other datasets (mean)"}
+ON_TARGET = "target"
+ON_OTHERS = "others"
+TITLES = {ON_TARGET: "on the target", ON_OTHERS: "on the other datasets (mean)"}
 SIDESTEP = 0.05  # horizontal shift between lines, so that points don't overlap
 
 
 def draw(
     cka: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """CKA with confidence intervals against depth: on the target, and the mean over the other datasets.
+    """CKA with confidence intervals against depth.
+
+    One column of panels is on the target, the other the mean over the other datasets.
 
     Args:
-        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; CKA and its confidence
-            limits are averaged over targets and seeds.
+        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; CKA
+            and its confidence limits are averaged over targets and seeds.
     """
-    figure, panels, shown = draw_lines(cka, ["layer", "depth"], models, methods)
-    layers = shown.drop_duplicates("layer").sort_values("depth")
+    figure, panels, shown_rows = draw_lines(cka, ["layer", "depth"], models, methods)
+    layers = shown_rows.drop_duplicates("layer").sort_values("depth")
     panels[0, 0].set_xticks(layers["depth"], [TICKS[name] for name in layers["layer"]])
     figure.supxlabel(f"Relative depth in the network; {note(targets, confidence)}", fontsize=8)
-    return figure, shown
+    return figure, shown_rows
 
 
 def note(targets: Labels, confidence: float) -> str:
-    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
-    return f"fine-tuned on {what}; bands: {confidence:.0%} confidence intervals"
+    """What the networks were fine-tuned on, and what the bands are."""
+    fine_tuned_on = f"{len(targets)} targets (mean)"
+    if len(targets) == 1:
+        (fine_tuned_on,) = targets.values()
+    return f"fine-tuned on {fine_tuned_on}; bands: {confidence:.0%} confidence intervals"
 
 
 def draw_lines(
     cka: pd.DataFrame, along: Sequence[str], models: Labels, methods: Styles
 ) -> tuple[Figure, np.ndarray, pd.DataFrame]:
-    """Panels of CKA, models by datasets (the target, the mean over the others), with one line and band per method.
+    """Panels of CKA with one line and band per method.
 
     Args:
         cka: see `draw`.
         along: columns that identify the points of a line; the last one is the horizontal axis.
+
+    Returns:
+        The figure; its panels, models by datasets (the target, the mean over the others); and the
+        rows shown.
     """
-    rows = pd.concat(
-        [cka[cka["dataset"] == cka["target"]].assign(dataset=OWN), cka[cka["dataset"] == OTHERS]]
+    on_target = cka[cka["dataset"] == cka["target"]].assign(dataset=ON_TARGET)
+    on_others = cka[cka["dataset"] == ON_OTHERS]
+    points = pd.concat([on_target, on_others]).groupby(
+        ["model", "dataset", "method", *along], sort=False
     )
-    keys = ["model", "dataset", "method", *along]
-    shown = rows.groupby(keys, sort=False)[["cka", "ci_low", "ci_high"]].mean().reset_index()
-    size = (7.2, 0.9 + 2.3 * len(models))
+    shown_rows = points[["cka", "ci_low", "ci_high"]].mean().reset_index()
     figure, panels = plt.subplots(
-        len(models), 2, figsize=size, sharex=True, sharey=True, squeeze=False
+        len(models),
+        len(TITLES),
+        figsize=(7.2, 0.9 + 2.3 * len(models)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    for line, (model, label) in zip(panels, models.items(), strict=True):
-        for axes, (place, title) in zip(line, COLUMNS.items(), strict=True):
-            _panel(
-                axes,
-                shown[(shown["model"] == model) & (shown["dataset"] == place)],
-                along[-1],
-                methods,
-            )
-            axes.set_title(f"{label}, {title}", loc="left")
-        line[0].set_ylabel("Linear CKA with\npretrained (debiased)")
-    figure.legend(
-        *panels[0, 0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=min(4, len(methods)),
-    )
-    return figure, panels, shown
+    for row_of_panels, (model, model_label) in zip(panels, models.items(), strict=True):
+        for axes, (dataset, title) in zip(row_of_panels, TITLES.items(), strict=True):
+            is_shown_here = (shown_rows["model"] == model) & (shown_rows["dataset"] == dataset)
+            _draw_methods(axes, shown_rows[is_shown_here], along[-1], methods)
+            axes.set_title(f"{model_label}, {title}", loc="left")
+        row_of_panels[0].set_ylabel("Linear CKA with\npretrained (debiased)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(methods)))
+    return figure, panels, shown_rows
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
-    for place, (method, style) in enumerate(methods.items()):
-        part = rows[rows["method"] == method].sort_values(along)
-        where = part[along] + SIDESTEP * (place - (len(methods) - 1) / 2)
-        whiskers = [part["cka"] - part["ci_low"], part["ci_high"] - part["cka"]]
-        look = {"color": style["colour"], "marker": style["marker"], "label": style["label"]}
-        axes.fill_between(
-            where, part["ci_low"], part["ci_high"], color=style["colour"], alpha=0.2, linewidth=0
-        )
+def _draw_methods(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
+    """Draw a line with points, whiskers and a band for each method, side by side.
+
+    Args:
+        rows: columns method, cka, ci_low, ci_high and `along`, the horizontal axis.
+    """
+    for i, (method, style) in enumerate(methods.items()):
+        points = rows[rows["method"] == method].sort_values(along)
+        x = points[along] + SIDESTEP * (i - (len(methods) - 1) / 2)
+        cka, low, high = points["cka"], points["ci_low"], points["ci_high"]
+        axes.fill_between(x, low, high, color=style["colour"], alpha=0.2, linewidth=0)
         axes.errorbar(
-            where,
-            part["cka"],
-            whiskers,
-            **look,
+            x,
+            cka,
+            [cka - low, high - cka],
+            color=style["colour"],
+            marker=style["marker"],
+            label=style["label"],
             markersize=4.5,
             linewidth=1.2,
             elinewidth=0.8,

@@ -2,14 +2,15 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 
+from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE
 from rib.figures import Drawn, Labels
 from rib.figures._panels import name_rows
 
 WIDE = 20  # ratio of largest to smallest cost above which the axis is logarithmic
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
-UNITS = [("hours", 3600), ("minutes", 60), ("seconds", 1)]
-BAR, DOT = "#9ecae1", "#08519c"
+SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def draw(
@@ -21,48 +22,76 @@ def draw(
         cost: columns model, method, size, device, seconds.
         mri: columns model, method, size, mri, ci_low, ci_high.
     """
-    columns = ["model", "method", "size", "mri", "ci_low", "ci_high"]
-    shown = cost.merge(mri[columns], on=columns[:3], validate="one_to_one").sort_values(
-        "seconds", kind="stable"
-    )
-    drawn = [model for model in models if model in set(shown["model"])]
-    count = int(shown.groupby("model").size().max()) if drawn else 1
-    unit, length = next(
-        (unit for unit in UNITS if shown["seconds"].max() >= 2 * unit[1]), UNITS[-1]
-    )
-    size = (7.2, 0.7 + max(1, len(drawn)) * (0.45 + 0.27 * count))
-    figure, panels = plt.subplots(max(1, len(drawn)), 2, figsize=size, squeeze=False, sharex="col")
-    for (left, right), model in zip(panels, drawn, strict=bool(drawn)):
-        rows = shown[shown["model"] == model].reset_index(drop=True)
-        bars = left.barh(
-            rows.index,
-            rows["seconds"] / length,
-            0.62,
-            color=BAR,
-            edgecolor="#08306b",
-            linewidth=0.6,
-        )
-        left.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=7.5)
-        middle, half = (
-            (rows["ci_high"] + rows["ci_low"]) / 2,
-            (rows["ci_high"] - rows["ci_low"]) / 2,
-        )
-        right.errorbar(middle, rows.index, xerr=half, fmt="none", ecolor=DOT, elinewidth=1.2)
-        right.plot(rows["mri"], rows.index, "o", color=DOT, markersize=5)
-        right.axvline(0, color="#252525", linewidth=1)
-        name_rows(left, [methods[method] for method in rows["method"]])
-        name_rows(right, [""] * len(rows))
-        left.set_title(models[model], loc="left")
-    if len(shown) and shown["seconds"].max() > WIDE * shown["seconds"].min():
-        panels[0, 0].set_xscale("log")
-        panels[0, 0].xaxis.set_major_formatter(
-            "{x:g}"
-        )  # Matplotlib's own is mathtext, which is off
-    panels[0, 0].margins(x=0.18)  # for the numbers
-    devices = sorted(set("+".join(shown["device"].dropna()).split("+")) - {""})
-    where = " and ".join(DEVICES.get(name, name) for name in devices)
-    panels[-1, 0].set_xlabel(f"{where or 'job'} {unit} for one mRI", fontsize=8)
+    key = ["model", "method", "size"]
+    with_mri = cost.merge(mri[[*key, "mri", "ci_low", "ci_high"]], on=key, validate="one_to_one")
+    shown_rows = with_mri.sort_values("seconds", kind="stable")
+    drawn_models = [model for model in models if model in set(shown_rows["model"])]
+    rows_of_panel = int(shown_rows.groupby("model").size().max()) if drawn_models else 1
+    panel_rows = max(1, len(drawn_models))
+    size = (7.2, 0.7 + panel_rows * (0.45 + 0.27 * rows_of_panel))
+    figure, panels = plt.subplots(panel_rows, 2, figsize=size, squeeze=False, sharex="col")
+    unit = _unit(shown_rows["seconds"])
+    for i, model in enumerate(drawn_models):
+        cost_axes, mri_axes = panels[i]
+        rows = shown_rows[shown_rows["model"] == model].reset_index(drop=True)
+        _draw_cost(cost_axes, rows["seconds"] / SECONDS_OF_UNITS[unit])
+        _draw_mri(mri_axes, rows)
+        name_rows(cost_axes, [methods[method] for method in rows["method"]])
+        name_rows(mri_axes, [""] * len(rows))
+        cost_axes.set_title(models[model], loc="left")
+    _scale_cost(panels[0, 0], shown_rows["seconds"])
+    devices = _device_names(shown_rows["device"])
+    panels[-1, 0].set_xlabel(f"{devices} {unit} for one mRI", fontsize=8)
     panels[-1, 1].set_xlabel(
         f"mRI (percentage points;\n{confidence:.0%} confidence intervals)", fontsize=8
     )
-    return figure, shown
+    return figure, shown_rows
+
+
+def _unit(seconds: pd.Series) -> str:
+    """The largest unit of which the longest time is at least two."""
+    for unit, seconds_of_unit in SECONDS_OF_UNITS.items():
+        if seconds.max() >= 2 * seconds_of_unit:
+            return unit
+    return "seconds"
+
+
+def _device_names(devices: pd.Series) -> str:
+    """The devices of all jobs, such as `CPU and GPU`; `job` if they are unknown.
+
+    Args:
+        devices: of each method, joined by +.
+    """
+    names = set()
+    for devices_of_method in devices.dropna():
+        names.update(devices_of_method.split("+"))
+    known_names = sorted(names - {""})
+    if not known_names:
+        return "job"
+    return " and ".join(DEVICES.get(name, name) for name in known_names)
+
+
+def _draw_cost(axes: Axes, durations: pd.Series) -> None:
+    """Draw a bar with its number for each method."""
+    bars = axes.barh(
+        durations.index, durations, 0.62, color=LIGHT_BLUE, edgecolor=DARKEST_BLUE, linewidth=0.6
+    )
+    axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=7.5)
+
+
+def _draw_mri(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw mRI of each method as a dot on a line for its interval, which need not contain it."""
+    middle = (rows["ci_high"] + rows["ci_low"]) / 2
+    half_width = (rows["ci_high"] - rows["ci_low"]) / 2
+    axes.errorbar(middle, rows.index, xerr=half_width, fmt="none", ecolor=DARK_BLUE, elinewidth=1.2)
+    axes.plot(rows["mri"], rows.index, "o", color=DARK_BLUE, markersize=5)
+    axes.axvline(0, color=INK, linewidth=1)
+
+
+def _scale_cost(axes: Axes, seconds: pd.Series) -> None:
+    """Make the axis of costs logarithmic if they differ much, and wide enough for the numbers."""
+    if len(seconds) and seconds.max() > WIDE * seconds.min():
+        axes.set_xscale("log")
+        # Matplotlib's own labels are mathtext, which is off.
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.18)

@@ -1,4 +1,6 @@
-"""Out-of-distribution against in-distribution accuracy, before and after fine-tuning, with the baseline models.
+"""Out-of-distribution against in-distribution accuracy, before and after fine-tuning.
+
+The baseline models are drawn, too.
 
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
@@ -9,15 +11,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import expit, logit
 
 from rib.analysis.effective_robustness import Line, lines_of
+from rib.base.appearance import INK, PALE
 from rib.figures import Drawn, Labels, Styles
 
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits
-GREY, INK = "#8c8c8c", "#252525"
+SMALLEST = 1e-6  # percent; a logit of 0 is infinite
+RUN = ["model", "method", "target", "dataset", "in_distribution"]
+NUMBERS = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rho_after"]
+Limits = tuple[float, float]  # ends of an axis, in percent
 
 
 def draw(
@@ -32,110 +39,151 @@ def draw(
     """Arrows from before to after, one panel per method and dataset, on logit axes.
 
     Args:
-        robustness: columns model, method, target, dataset, in_distribution, id_before, ood_before, id_after, ood_after
-            (percent); seeds are averaged, and rows of the target itself are not shown.
+        robustness: columns model, method, target, dataset, in_distribution, id_before, ood_before,
+            id_after, ood_after (percent); seeds are averaged, and rows of the target itself are not
+            shown.
         baselines: model, dataset, id, ood of each baseline model (percent).
         datasets: label of each dataset; each dataset with baselines has a column of panels.
     """
-    stated = pd.DataFrame(baselines)
-    lines = lines_of(stated)
-    values = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rho_after"]
-    names = ["model", "method", "target", "dataset", "in_distribution"]
-    shown = robustness[robustness["target"] != robustness["dataset"]]
-    shown = shown.groupby(names, sort=False)[values].mean().reset_index()
-    columns = [name for name in datasets if name in lines]
-    rows = [method for method in methods if method in set(shown["method"])]
-    size = (0.8 + 2.9 * len(columns), 1.6 + 2.5 * len(rows))
-    figure, panels = plt.subplots(
-        len(rows), len(columns), figsize=size, squeeze=False, sharex="col", sharey="col"
-    )
-    for column, name in zip(panels.T, columns, strict=True):
-        own, of_dataset = stated[stated["dataset"] == name], shown[shown["dataset"] == name]
-        inside = [*own["id"], *of_dataset["id_before"], *of_dataset["id_after"]]
-        outside = [*own["ood"], *of_dataset["ood_before"], *of_dataset["ood_after"]]
-        for axes, method in zip(column, rows, strict=True):
-            _draw_line(axes, lines[name], own, _limits(inside), confidence)
-            for _, run in of_dataset[of_dataset["method"] == method].iterrows():
+    baseline_table = pd.DataFrame(baselines)
+    lines = lines_of(baseline_table)
+    on_other_datasets = robustness[robustness["target"] != robustness["dataset"]]
+    shown_rows = on_other_datasets.groupby(RUN, sort=False)[NUMBERS].mean().reset_index()
+    shown_datasets = [name for name in datasets if name in lines]
+    shown_methods = [method for method in methods if method in set(shown_rows["method"])]
+    figure, panels = _panels(len(shown_methods), len(shown_datasets))
+    for column_of_panels, dataset in zip(panels.T, shown_datasets, strict=True):
+        models_of_line = baseline_table[baseline_table["dataset"] == dataset]
+        runs = shown_rows[shown_rows["dataset"] == dataset]
+        x_limits = _limits([*models_of_line["id"], *runs["id_before"], *runs["id_after"]])
+        y_limits = _limits([*models_of_line["ood"], *runs["ood_before"], *runs["ood_after"]])
+        for axes, method in zip(column_of_panels, shown_methods, strict=True):
+            _draw_line(axes, lines[dataset], models_of_line, x_limits, confidence)
+            for run in runs[runs["method"] == method].to_dict("records"):
                 _draw_arrow(axes, run, models[run["model"]])
-            axes.set_title(f"{datasets[name]}, {methods[method]}", fontsize=8)
-        _set_axis(column[0], "x", _limits(inside))
-        _set_axis(column[0], "y", _limits(outside))
-        column[-1].set_xlabel(f"{datasets[own['in_distribution'].iloc[0]]} (%)", fontsize=8)
+            axes.set_title(f"{datasets[dataset]}, {methods[method]}", fontsize=8)
+        _set_logit_axes(column_of_panels[0], x_limits, y_limits)
+        in_distribution = models_of_line["in_distribution"].iloc[0]
+        column_of_panels[-1].set_xlabel(f"{datasets[in_distribution]} (%)", fontsize=8)
     figure.supylabel("accuracy out of distribution (%)", fontsize=8)
     figure.legend(
         handles=_legend(models, confidence), loc="outside upper center", ncols=2, fontsize=7
     )
-    return figure, shown
+    return figure, shown_rows
 
 
-def _limits(accuracies: list[float]) -> tuple[float, float]:
-    """Ends of an axis, in percent."""
-    places = logit(np.array(accuracies) / 100)
-    return tuple(100 * expit([places.min() - MARGIN, places.max() + MARGIN]))
+def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels (rows, columns), in which those of a column share their axes."""
+    size = (0.8 + 2.9 * columns, 1.6 + 2.5 * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="col")
 
 
-def _set_axis(axes: Axes, which: str, limits: tuple[float, float]) -> None:
-    """Set a logit axis with ticks in percent."""
-    scale = {
-        "functions": (lambda x: logit(np.clip(x, 1e-6, 100 - 1e-6) / 100), lambda y: 100 * expit(y))
-    }
-    getattr(axes, f"set_{which}scale")("function", **scale)
-    inside = [tick for tick in TICKS if limits[0] <= tick <= limits[1]]
-    getattr(axes, f"set_{which}ticks")(inside, [f"{tick:g}" for tick in inside])
-    getattr(axes, f"set_{which}lim")(*limits)
+def _limits(accuracies: list[float]) -> Limits:
+    """Ends of an axis for accuracies in percent, with a margin."""
+    logits = logit(np.array(accuracies) / 100)
+    low, high = 100 * expit([logits.min() - MARGIN, logits.max() + MARGIN])
+    return low, high
+
+
+def _set_logit_axes(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
+    """Set logit axes with ticks in percent."""
+    functions = (_logit_of_percent, _percent_of_logit)
+    axes.set_xscale("function", functions=functions)
+    axes.set_yscale("function", functions=functions)
+    x_ticks = [tick for tick in TICKS if x_limits[0] <= tick <= x_limits[1]]
+    y_ticks = [tick for tick in TICKS if y_limits[0] <= tick <= y_limits[1]]
+    axes.set_xticks(x_ticks, [f"{tick:g}" for tick in x_ticks])
+    axes.set_yticks(y_ticks, [f"{tick:g}" for tick in y_ticks])
+    axes.set_xlim(*x_limits)
+    axes.set_ylim(*y_limits)
+
+
+def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
+    """Logits of accuracies in percent, finite for 0 and 100."""
+    return logit(np.clip(percent, SMALLEST, 100 - SMALLEST) / 100)
+
+
+def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
+    """Accuracies in percent, from their logits."""
+    return 100 * expit(logits)
 
 
 def _draw_line(
-    axes: Axes, line: Line, own: pd.DataFrame, limits: tuple[float, float], confidence: float
+    axes: Axes, line: Line, baselines: pd.DataFrame, limits: Limits, confidence: float
 ) -> None:
-    """The baseline models and their line with its confidence interval; dashed where it is extrapolated."""
-    places = 100 * expit(np.linspace(*logit(np.array(limits) / 100), 100))
-    axes.fill_between(
-        places, *line.interval(places, confidence), color="#d9d9d9", linewidth=0, zorder=1
-    )
-    axes.plot(places, line.at(places), color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    fitted = np.linspace(line.lowest, line.highest, 50)
-    axes.plot(fitted, line.at(fitted), color=GREY, linewidth=1.4, zorder=2)
-    axes.plot(own["id"], own["ood"], "o", color=GREY, markersize=2, zorder=2)
+    """Draw the baseline models and their line with its confidence interval.
+
+    The line is dashed where it is extrapolated.
+
+    Args:
+        baselines: id, ood of each baseline model (percent).
+        limits: ends of the horizontal axis.
+    """
+    x = 100 * expit(np.linspace(*logit(np.array(limits) / 100), 100))
+    low, high = line.interval(x, confidence)
+    axes.fill_between(x, low, high, color="#d9d9d9", linewidth=0, zorder=1)
+    axes.plot(x, line.at(x), color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
+    fitted_x = np.linspace(line.lowest, line.highest, 50)
+    axes.plot(fitted_x, line.at(fitted_x), color=PALE, linewidth=1.4, zorder=2)
+    axes.plot(baselines["id"], baselines["ood"], "o", color=PALE, markersize=2, zorder=2)
     axes.tick_params(labelsize=7)
     axes.grid(True, axis="both")
 
 
-def _draw_arrow(axes: Axes, run: pd.Series, style: Mapping) -> None:
-    marker, colour = style["marker"], style["colour"]
-    ends = [(run[f"id_{when}"], run[f"ood_{when}"]) for when in ("before", "after")]
-    arrow = {"arrowstyle": "-|>,head_width=0.15,head_length=0.3", "color": colour, "linewidth": 0.7}
-    axes.annotate("", ends[1], ends[0], arrowprops={**arrow, "shrinkA": 2, "shrinkB": 2}, zorder=3)
-    for place, face in zip(ends, ("white", colour), strict=True):
+def _draw_arrow(axes: Axes, run: Mapping, style: Mapping) -> None:
+    """Draw an arrow from the accuracies before (open marker) to those after (filled).
+
+    Args:
+        run: id_before, ood_before, id_after, ood_after (percent).
+        style: colour and marker of the model.
+    """
+    colour = style["colour"]
+    before = (run["id_before"], run["ood_before"])
+    after = (run["id_after"], run["ood_after"])
+    arrow = {
+        "arrowstyle": "-|>,head_width=0.15,head_length=0.3",
+        "color": colour,
+        "linewidth": 0.7,
+        "shrinkA": 2,
+        "shrinkB": 2,
+    }
+    axes.annotate("", after, before, arrowprops=arrow, zorder=3)
+    for (x, y), face_colour in ((before, "white"), (after, colour)):
         axes.plot(
-            *place,
-            marker,
+            x,
+            y,
+            style["marker"],
             markersize=4,
             color=colour,
-            markerfacecolor=face,
+            markerfacecolor=face_colour,
             markeredgewidth=0.8,
             zorder=4,
         )
 
 
 def _legend(models: Styles, confidence: float) -> list[Line2D]:
-    marks = [
-        (style["marker"], style["colour"], style["colour"], style["label"])
-        for style in models.values()
-    ]
-    marks += [
-        ("o", "white", INK, "before (open)"),
-        ("o", INK, INK, "after (filled), one per target"),
-    ]
-    keys = ("marker", "markerfacecolor", "markeredgecolor", "label")
-    handles = [
-        Line2D([], [], color="none", markersize=4, **dict(zip(keys, mark, strict=True)))
-        for mark in marks
-    ]
-    line = {"color": GREY, "marker": "o", "markersize": 3, "linewidth": 1.4}
-    return [
-        *handles,
-        Line2D(
-            [], [], label=f"baseline models, line and {confidence:.0%} confidence interval", **line
-        ),
-    ]
+    """Entries of the legend: models, markers before and after, and the baseline models."""
+    handles = []
+    for style in models.values():
+        handles.append(_marker(style["marker"], style["colour"], style["colour"], style["label"]))
+    handles.append(_marker("o", "white", INK, "before (open)"))
+    handles.append(_marker("o", INK, INK, "after (filled), one per target"))
+    baseline_label = f"baseline models, line and {confidence:.0%} confidence interval"
+    handles.append(
+        Line2D([], [], label=baseline_label, color=PALE, marker="o", markersize=3, linewidth=1.4)
+    )
+    return handles
+
+
+def _marker(marker: str, face_colour: str, edge_colour: str, label: str) -> Line2D:
+    """An entry of the legend with a marker and without a line."""
+    return Line2D(
+        [],
+        [],
+        color="none",
+        markersize=4,
+        marker=marker,
+        markerfacecolor=face_colour,
+        markeredgecolor=edge_colour,
+        label=label,
+    )

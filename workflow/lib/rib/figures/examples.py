@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from rib.data.prepared import PreparedDataset
 from rib.figures import Drawn, Labels
 
-RIGHT, WRONG = "#1b7837", "#b2182b"
+RIGHT = {"colour": "#1b7837", "mark": "✓", "linewidth": 1.6, "linestyle": "-"}
+WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, (3, 2))}
 
 
 def draw(
@@ -23,81 +25,107 @@ def draw(
     """One image of a few classes in every dataset, one row per class and one column per dataset.
 
     Args:
-        rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row, prediction, rank.
+        rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row,
+            prediction, rank.
         images: the datasets, in the order of `datasets`.
         objects: number of classes to show, evenly spaced among those in most datasets.
     """
     prepared = dict(zip(datasets, images, strict=True))
-    shown = first_of_each_class(pd.concat(rows, ignore_index=True), prepared)
-    chosen = choose_classes(shown, objects)
-    shown = shown[shown["object"].isin(chosen)]
-    size = (1.0 * len(datasets) + 0.6, 1.18 * len(chosen) + 0.4)
-    figure, panels = plt.subplots(len(chosen), len(datasets), figsize=size, squeeze=False)
-    for line, one in zip(panels, chosen, strict=True):
-        for axes, dataset in zip(line, datasets, strict=True):
+    candidates = first_of_each_class(pd.concat(rows, ignore_index=True), prepared)
+    classes = choose_classes(candidates, objects)
+    shown_rows = candidates[candidates["object"].isin(classes)]
+    size = (1.0 * len(datasets) + 0.6, 1.18 * len(classes) + 0.4)
+    figure, panels = plt.subplots(len(classes), len(datasets), figsize=size, squeeze=False)
+    for row_of_panels, shown_class in zip(panels, classes, strict=True):
+        of_class = shown_rows[shown_rows["object"] == shown_class]
+        for axes, dataset in zip(row_of_panels, datasets, strict=True):
+            of_dataset = of_class[of_class["dataset"] == dataset]
             axes.set(xticks=[], yticks=[])
-            found = shown[(shown["object"] == one) & (shown["dataset"] == dataset)]
-            axes.spines[:].set_visible(not found.empty)
-            if found.empty:
-                axes.text(
-                    0.5,
-                    0.5,
-                    "has none",
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    transform=axes.transAxes,
-                )
+            if of_dataset.empty:
+                _show_none(axes)
             else:
-                _show(axes, prepared[dataset], found.iloc[0])
-        first = shown[shown["object"] == one].iloc[0]
-        line[0].set_ylabel(
-            shorten(prepared[first["dataset"]].space.names[first["label"]]), fontsize=7
-        )
+                _show(axes, prepared[dataset], of_dataset.iloc[0])
+        row_of_panels[0].set_ylabel(_class_name(of_class.iloc[0], prepared), fontsize=7)
     for axes, label in zip(panels[0], datasets.values(), strict=True):
         axes.set_title(label, fontsize=7)
     figure.supxlabel(
-        f"below each image: prediction of pretrained {model_label} (✓ correct, ✗ wrong)", fontsize=7
+        f"below each image: prediction of pretrained {model_label} "
+        f"({RIGHT['mark']} correct, {WRONG['mark']} wrong)",
+        fontsize=7,
     )
-    return figure, shown[["dataset", "object", "image_id", "label", "prediction"]]
+    return figure, shown_rows[["dataset", "object", "image_id", "label", "prediction"]]
 
 
 def first_of_each_class(
     rows: pd.DataFrame, prepared: Mapping[str, PreparedDataset]
 ) -> pd.DataFrame:
-    """The first image of each class in each dataset; `object` is the lowest output index of the class."""
-    parts = []
+    """The first image of each class in each dataset.
+
+    Args:
+        rows: evaluation rows: dataset, row, prediction, rank.
+        prepared: datasets by name.
+
+    Returns:
+        The columns of `rows`, label, image_id, and object, the lowest output index of the class.
+    """
+    tables = []
     for name, dataset in prepared.items():
-        part = rows[rows["dataset"] == name]
-        part = part.assign(label=dataset.labels[part["row"]], dataset=name).drop_duplicates("label")
-        ids = dataset.index["image_id"].take(part["row"].to_numpy()).to_pylist()
-        parts.append(
-            part.assign(
-                image_id=ids, object=[dataset.space.indices[label][0] for label in part["label"]]
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+        of_dataset = rows[rows["dataset"] == name]
+        labelled = of_dataset.assign(label=dataset.labels[of_dataset["row"]], dataset=name)
+        first_rows = labelled.drop_duplicates("label")
+        index_rows = first_rows["row"].to_numpy()
+        image_ids = dataset.index["image_id"].take(index_rows).to_pylist()
+        outputs = [dataset.space.indices[label][0] for label in first_rows["label"]]
+        tables.append(first_rows.assign(image_id=image_ids, object=outputs))
+    return pd.concat(tables, ignore_index=True)
 
 
-def choose_classes(shown: pd.DataFrame, objects: int) -> list[int]:
-    """Evenly spaced classes among those in most datasets."""
-    spread = shown.groupby("object", sort=True)["dataset"].nunique()
-    common = spread.index[spread == spread.max()].tolist()
-    places = np.linspace(0, len(common) - 1, min(objects, len(common))).round().astype(int)
-    return [common[place] for place in places]
+def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
+    """Evenly spaced classes among those in most datasets.
+
+    Args:
+        shown_rows: object (the class) and dataset of images.
+        objects: number of classes.
+    """
+    datasets_of_class = shown_rows.groupby("object", sort=True)["dataset"].nunique()
+    is_common = datasets_of_class == datasets_of_class.max()
+    common_classes = datasets_of_class.index[is_common].tolist()
+    number = min(objects, len(common_classes))
+    chosen = np.linspace(0, len(common_classes) - 1, number).round().astype(int)
+    return [common_classes[i] for i in chosen]
 
 
 def shorten(name: str, longest: int = 16) -> str:
     """Shorten a class name to fit below an image."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 1]}…"
 
 
-def _show(axes, dataset: PreparedDataset, row: pd.Series) -> None:
-    right = row["rank"] == 0
-    colour = RIGHT if right else WRONG
-    axes.imshow(dataset.images[np.array([row["row"]])][0])
+def _class_name(row: pd.Series, prepared: Mapping[str, PreparedDataset]) -> str:
+    """Short name of the class that an image shows, in its dataset."""
+    space = prepared[row["dataset"]].space
+    return shorten(space.names[row["label"]])
+
+
+def _show_none(axes: Axes) -> None:
+    """Say that a dataset has no image of a class."""
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, "has none", ha="center", va="center", fontsize=6, transform=axes.transAxes)
+
+
+def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
+    """Show an image with its prediction, in a frame that tells whether that is right.
+
+    Args:
+        row: row (of the dataset's index), prediction and rank.
+    """
+    look = RIGHT if row["rank"] == 0 else WRONG
+    image = dataset.images[np.array([row["row"]])][0]
+    axes.imshow(image)
     prediction = shorten(dataset.space.names[row["prediction"]])
-    axes.set_xlabel(f"{'✓' if right else '✗'} {prediction}", fontsize=6, color=colour, labelpad=2)
+    axes.set_xlabel(f"{look['mark']} {prediction}", fontsize=6, color=look["colour"], labelpad=2)
+    axes.spines[:].set_visible(True)
     axes.spines[:].set(
-        color=colour, linewidth=1.6 if right else 0.9, linestyle="-" if right else (0, (3, 2))
+        color=look["colour"], linewidth=look["linewidth"], linestyle=look["linestyle"]
     )

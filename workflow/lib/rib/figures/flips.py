@@ -1,93 +1,124 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rib.base.appearance import GAIN, INK, LOSS
 from rib.base.rounding import percent, whole_percent
-from rib.figures import GAIN, LOSS, Drawn, Labels
+from rib.figures import Drawn, Labels
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
-BARS = {
-    "right_to_wrong": {"color": LOSS, "hatch": None, "label": "right before, wrong after"},
-    "wrong_to_right": {"color": GAIN, "hatch": "///", "label": "wrong before, right after"},
-}
+TO_WRONG = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
+TO_RIGHT = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
 ROOM = 0.15  # for a number on each side, relative to the whiskers on both sides
-INK = "#252525"
 NUMBER = {"textcoords": "offset points", "fontsize": 7}
+EDGES = {
+    "edgecolor": INK,
+    "linewidth": 0.6,
+    "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2},
+}
+DOT = {
+    "color": INK,
+    "marker": "o",
+    "markersize": 4,
+    "linestyle": "none",
+    "elinewidth": 1,
+    "capsize": 2,
+}
 
 
 def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
-    """Diverging bars of flips and dots of agreement with confidence intervals, in percent of the other datasets' images.
+    """Diverging bars of flips and dots of agreement with confidence intervals.
+
+    They are percent of the other datasets' images.
 
     Args:
-        flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low and _high (percent).
+        flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
+            and _high (percent).
     """
-    shown = flips[flips["model"].isin(list(models)) & flips["method"].isin(list(methods))]
+    shown_rows = flips[flips["model"].isin(list(models)) & flips["method"].isin(list(methods))]
     size = (7.2, 1.1 + len(models) * (0.45 + 0.34 * len(methods)))
     figure, panels = plt.subplots(
         len(models), 2, figsize=size, squeeze=False, sharex="col", width_ratios=[3, 1.6]
     )
-    for (left, right), (model, label) in zip(panels, models.items(), strict=True):
-        rows = shown[shown["model"] == model].set_index("method")
-        run = [
-            method for method in methods if method in rows.index
-        ]  # some methods apply to one type of model only
-        _draw_flips(left, rows.loc[run])
-        _draw_agreement(right, rows.loc[run])
-        left.set_title(label, loc="left")
-        name_rows(left, [methods[method] for method in run])
-        name_rows(right, [""] * len(run))
-    low, high = (max(1, shown[f"{name}_high"].max()) for name in BARS)
-    panels[0, 0].set_xlim(-low - ROOM * (low + high), high + ROOM * (low + high))
+    for (flip_axes, agreement_axes), (model, label) in zip(panels, models.items(), strict=True):
+        rows = shown_rows[shown_rows["model"] == model].set_index("method")
+        # Some methods apply to one type of model only.
+        methods_of_model = [method for method in methods if method in rows.index]
+        rows = rows.loc[methods_of_model]
+        _draw_flips(flip_axes, rows, "right_to_wrong", TO_WRONG, side=-1)
+        _draw_flips(flip_axes, rows, "wrong_to_right", TO_RIGHT, side=1)
+        flip_axes.axvline(0, color="black", linewidth=0.8)
+        _draw_agreement(agreement_axes, rows)
+        flip_axes.set_title(label, loc="left")
+        name_rows(flip_axes, [methods[method] for method in methods_of_model])
+        name_rows(agreement_axes, [""] * len(methods_of_model))
+    _set_flip_limits(panels[0, 0], shown_rows)
     panels[0, 1].set_xlim(0, 109)
-    panels[-1, 0].xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    panels[-1, 0].xaxis.set_major_formatter(_without_sign)
     panels[-1, 0].set_xlabel("flipped images (%)")
     panels[-1, 1].set_xlabel("same prediction (%)")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    note = f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over objects"
-    figure.supxlabel(note, fontsize=7)
-    return figure, shown.reset_index(drop=True)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.supxlabel(
+        f"means over the other datasets; whiskers: {confidence:.0%} confidence intervals over "
+        "objects",
+        fontsize=7,
+    )
+    return figure, shown_rows.reset_index(drop=True)
 
 
-def _draw_flips(axes: Axes, rows: pd.DataFrame) -> None:
-    places = np.arange(len(rows))
-    edges = {
-        "edgecolor": INK,
-        "linewidth": 0.6,
-        "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2},
-    }
-    for side, align, (name, style) in zip((-1, 1), ("right", "left"), BARS.items(), strict=True):
-        axes.barh(
-            places, side * rows[name], 0.7, xerr=_whiskers(rows, name)[::side], **edges, **style
+def _without_sign(x: float, _position: int) -> str:
+    """A tick's number; bars to the left have negative ones."""
+    return f"{abs(x):g}"
+
+
+def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
+    """Set the ends of the axis of flips, with room for the numbers beside the whiskers."""
+    to_left = max(1, shown_rows["right_to_wrong_high"].max())
+    to_right = max(1, shown_rows["wrong_to_right_high"].max())
+    room = ROOM * (to_left + to_right)
+    axes.set_xlim(-to_left - room, to_right + room)
+
+
+def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Mapping, side: int) -> None:
+    """Draw a bar per method with its interval and number.
+
+    Args:
+        rows: a row per method.
+        flip: column of the flips.
+        side: to the left (-1) or right (1) of 0.
+    """
+    rows_y = np.arange(len(rows))
+    lengths = rows[flip]
+    whiskers = _whiskers(rows, flip)[::side]  # on the left the upper limit is the smaller number
+    axes.barh(rows_y, side * lengths, 0.7, xerr=whiskers, **EDGES, **style)
+    align = "left" if side > 0 else "right"
+    for y, length, end in zip(rows_y, lengths, rows[f"{flip}_high"], strict=True):
+        axes.annotate(
+            percent(length), (side * end, y), (side * 3, 0), ha=align, va="center", **NUMBER
         )
-        for place, value, end in zip(places, rows[name], rows[f"{name}_high"], strict=True):
-            axes.annotate(
-                percent(value), (side * end, place), (side * 3, 0), ha=align, va="center", **NUMBER
-            )
-    axes.axvline(0, color="black", linewidth=0.8)
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
-    places = np.arange(len(rows))
-    style = {
-        "color": INK,
-        "marker": "o",
-        "markersize": 4,
-        "linestyle": "none",
-        "elinewidth": 1,
-        "capsize": 2,
-    }
-    axes.errorbar(rows["agreement"], places, xerr=_whiskers(rows, "agreement"), **style)
-    for place, value in zip(places, rows["agreement"], strict=True):
-        align = (
-            "right" if value > 75 else "left"
-        )  # a number to the right would not fit into the panel
-        axes.annotate(whole_percent(value), (value, place), (0, 4), ha=align, va="bottom", **NUMBER)
+    """Draw a dot per method with its interval and number."""
+    rows_y = np.arange(len(rows))
+    axes.errorbar(rows["agreement"], rows_y, xerr=_whiskers(rows, "agreement"), **DOT)
+    for y, agreement in zip(rows_y, rows["agreement"], strict=True):
+        # A number to the right of a large one would not fit into the panel.
+        align = "right" if agreement > 75 else "left"
+        axes.annotate(
+            whole_percent(agreement), (agreement, y), (0, 4), ha=align, va="bottom", **NUMBER
+        )
 
 
-def _whiskers(rows: pd.DataFrame, name: str) -> np.ndarray:
+def _whiskers(rows: pd.DataFrame, column: str) -> np.ndarray:
     """Lengths of the lower and upper whiskers: (2, n)."""
-    return np.stack([rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]])
+    lower = rows[column] - rows[f"{column}_low"]
+    upper = rows[f"{column}_high"] - rows[column]
+    return np.stack([lower, upper])

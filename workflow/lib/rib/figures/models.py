@@ -1,11 +1,15 @@
-"""Pretrained models before and after fine-tuning with one method: accuracies, and ranks joined by lines."""
+"""Pretrained models before and after fine-tuning with one method: accuracies, and ranks."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rib.base.appearance import DARK_GREY
 from rib.figures import Drawn, Styles
+
+MARGIN = 3  # of the axes of accuracies, in percentage points
+NO_RANK = "\N{EN DASH}"
 
 
 def draw(
@@ -14,22 +18,26 @@ def draw(
     """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
 
     Args:
-        ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low, after_high, rank_before,
-            rank_after (NaN for models that are not ranked), tau, tau_p.
+        ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low,
+            after_high, rank_before, rank_after (NaN for models that are not ranked), tau, tau_p.
     """
-    shown = ranks[(ranks["method"] == method) & ranks["model"].isin(list(models))].reset_index(
-        drop=True
+    is_shown = (ranks["method"] == method) & ranks["model"].isin(list(models))
+    shown_rows = ranks[is_shown].reset_index(drop=True)
+    height = max(3.4, 1.2 + 0.16 * len(shown_rows))
+    figure, (accuracy_axes, rank_axes) = plt.subplots(
+        1, 2, figsize=(7.2, height), width_ratios=(3, 2)
     )
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(7.2, max(3.4, 1.2 + 0.16 * len(shown))), width_ratios=(3, 2)
+    _draw_accuracies(accuracy_axes, shown_rows, models)
+    _draw_ranks(rank_axes, shown_rows, models)
+    tau = _tau_text(shown_rows.loc[0, "tau"], shown_rows.loc[0, "tau_p"])
+    figure.supxlabel(
+        f"Kendall's tau of before and after {tau}\n"
+        f"whiskers: {confidence:.0%} confidence intervals; "
+        "ranks are of the values drawn, without a test",
+        fontsize=7,
     )
-    _draw_accuracies(left, shown, models)
-    _draw_ranks(right, shown, models)
-    correlation = f"Kendall's tau of before and after {_tau_text(*shown.loc[0, ['tau', 'tau_p']])}"
-    whiskers = f"whiskers: {confidence:.0%} confidence intervals; ranks are of the values drawn, without a test"
-    figure.supxlabel(f"{correlation}\n{whiskers}", fontsize=7)
     figure.suptitle(method_label, fontsize=9)
-    return figure, shown
+    return figure, shown_rows
 
 
 def _tau_text(tau: float, p: float) -> str:
@@ -40,16 +48,20 @@ def _tau_text(tau: float, p: float) -> str:
     return f"{signed} (p = {p:.2g} if the orders were unrelated)"
 
 
-def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
-    for row in shown.to_dict("records"):
-        x, y, colour = row["ood_before"], row["ood_after"], models[row["model"]]["colour"]
+def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
+    """Draw a marker with whiskers in both directions for each model, and the diagonal."""
+    for row in shown_rows.to_dict("records"):
+        style = models[row["model"]]
+        colour = style["colour"]
+        x = row["ood_before"]
+        y = row["ood_after"]
         axes.plot([row["before_low"], row["before_high"]], [y, y], color=colour, linewidth=0.9)
         axes.plot([x, x], [row["after_low"], row["after_high"]], color=colour, linewidth=0.9)
-        axes.plot(x, y, models[row["model"]]["marker"], color=colour, markersize=5)
-    columns = shown[["before_low", "before_high", "after_low", "after_high"]]
-    ends = columns.min(axis=None) - 3, columns.max(axis=None) + 3
+        axes.plot(x, y, style["marker"], color=colour, markersize=5)
+    limits = shown_rows[["before_low", "before_high", "after_low", "after_high"]]
+    ends = (limits.min(axis=None) - MARGIN, limits.max(axis=None) + MARGIN)
     axes.plot(
-        ends, ends, color="#525252", linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
+        ends, ends, color=DARK_GREY, linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
     )
     axes.legend()
     axes.set(xlabel="Mean OOD accuracy before (%)", ylabel="Mean OOD accuracy after (%)")
@@ -57,33 +69,50 @@ def _draw_accuracies(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
     axes.grid(True, axis="both")
 
 
-def _draw_ranks(axes: Axes, shown: pd.DataFrame, models: Styles) -> None:
-    """Lines between ranks; equal ranks are drawn one below the other, models without a rank below all others."""
-    sides = [shown["rank_before"], shown["rank_after"]]
-    # Equal ranks in the order of the other side, so that lines cross only where the order changes.
-    ordered = [
-        side + other.fillna(0) / 1000 for side, other in zip(sides, sides[::-1], strict=True)
+def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
+    """Draw lines between the ranks before and after.
+
+    Equal ranks are drawn one below the other, models without a rank below all others.
+    """
+    rank_before = shown_rows["rank_before"]
+    rank_after = shown_rows["rank_after"]
+    place_before = _places(rank_before, rank_after)
+    place_after = _places(rank_after, rank_before)
+    for i, model in enumerate(shown_rows["model"]):
+        is_ranked = not np.isnan(rank_after[i])
+        axes.plot(
+            [0, 1],
+            [place_before[i], place_after[i]],
+            linestyle="-" if is_ranked else "",
+            marker=models[model]["marker"],
+            color=models[model]["colour"],
+            markersize=5,
+        )
+    axes_after = axes.twinx()
+    names_after = [
+        f"{rank}  {models[model]['label']}"
+        for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True)
     ]
-    places = [side.rank(method="first", na_option="bottom") for side in ordered]
-    for model, ranked, *ends in zip(shown["model"], sides[1].notna(), *places, strict=True):
-        look = {
-            "marker": models[model]["marker"],
-            "color": models[model]["colour"],
-            "markersize": 5,
-        }
-        axes.plot([0, 1], ends, linestyle="-" if ranked else "", **look)
-    before, after = (
-        [f"{rank:g}" if rank == rank else "\N{EN DASH}" for rank in side] for side in sides
-    )
-    named = axes.twinx()
-    axes.set_yticks(places[0], before)
-    labels = (models[model]["label"] for model in shown["model"])
-    named.set_yticks(
-        places[1], [f"{rank}  {label}" for rank, label in zip(after, labels, strict=True)]
-    )
-    for each in (axes, named):
-        each.set_ylim(len(shown) + 0.5, 0.5)
-        each.tick_params(axis="y", length=0, labelsize=7)
-        each.grid(False)
+    axes.set_yticks(place_before, _rank_texts(rank_before))
+    axes_after.set_yticks(place_after, names_after)
+    for side in (axes, axes_after):
+        side.set_ylim(len(shown_rows) + 0.5, 0.5)
+        side.tick_params(axis="y", length=0, labelsize=7)
+        side.grid(False)
     axes.set(xlim=(-0.1, 1.1), ylabel="Rank (1 is best)")
     axes.set_xticks([0, 1], ["before", "after"])
+
+
+def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
+    """Places of models from the top, 1 to their number.
+
+    Equal ranks are in the order of the other side, so that lines cross only where the order
+    changes.
+    """
+    untied = ranks + other_ranks.fillna(0) / 1000
+    return untied.rank(method="first", na_option="bottom")
+
+
+def _rank_texts(ranks: pd.Series) -> list[str]:
+    """Ranks as text, and a dash where there is none."""
+    return [NO_RANK if np.isnan(rank) else f"{rank:g}" for rank in ranks]

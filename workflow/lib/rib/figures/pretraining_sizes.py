@@ -1,4 +1,4 @@
-"""Mean OOD accuracy before and after fine-tuning, and mRI, against the number of pretraining images."""
+"""Mean OOD accuracy before and after fine-tuning, and mRI, by the number of pretraining images."""
 
 import textwrap
 from collections.abc import Mapping
@@ -9,11 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from rib.base.appearance import INK, PRETRAINED_LABEL
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import image_axis, line_with_intervals, method_legend
 
-BEFORE = {"label": "before (pretrained)", "colour": "#252525", "marker": "*", "line": ":"}
+BEFORE = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*", "line": ":"}
 ROOM = 0.22  # width of the axes for each model, in inches
+NARROWEST = 3.4  # width of the axes, in inches
+BESIDE_AXES = 1.4  # width of what is beside the axes, in inches
 
 
 def draw(
@@ -24,78 +27,93 @@ def draw(
     methods: Styles,
     confidence: float,
 ) -> Drawn:
-    """Mean OOD accuracy (percent) and mRI by number of pretraining images; lines join models of a series.
+    """Mean OOD accuracy (percent) and mRI by number of pretraining images.
 
-    The scale is logarithmic if all models are of one series. Others stand side by side in the order of their numbers.
+    Lines join models of a series. The scale is logarithmic if all models are of one series. Others
+    stand side by side in the order of their numbers.
 
     Args:
-        pretraining_sizes: columns model, method, pretraining_images, before, before_low, before_high, after, after_low,
-            after_high, mri, ci_low, ci_high, as written by rib.analysis.sizes.
+        pretraining_sizes: columns model, method, pretraining_images, before, before_low,
+            before_high, after, after_low, after_high, mri, ci_low, ci_high, as written by
+            rib.analysis.sizes.
         series: by model, what it is one of; models of a series differ only in the pretraining size.
     """
-    wanted = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(
+    is_shown = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(
         list(methods)
     )
-    shown = pretraining_sizes[wanted].sort_values(["pretraining_images", "before"], kind="stable")
-    images = shown.drop_duplicates("model").set_index("model")["pretraining_images"]
-    of_series = shown["model"].map(lambda model: series.get(model, model))
-    places, width, high = images, 3.4, 5.2
-    if several := of_series.nunique() > 1:
-        places, width, high = (
-            2.0 ** pd.Series(range(len(images)), images.index),
-            max(3.4, ROOM * len(images)),
-            6.6,
-        )
-    figure, (top, bottom) = plt.subplots(
-        2, figsize=(1.4 + width, high), sharex=True, height_ratios=(3, 2)
+    shown_rows = pretraining_sizes[is_shown].sort_values(
+        ["pretraining_images", "before"], kind="stable"
     )
-    for number, (_, own) in enumerate(
-        shown.assign(place=shown["model"].map(places)).groupby(of_series, sort=False)
-    ):
-        _draw_models(top, bottom, own, methods, labelled=number == 0)
-    image_axis(bottom, places)
+    images = shown_rows.drop_duplicates("model").set_index("model")["pretraining_images"]
+    series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
+    side_by_side = series_of_rows.nunique() > 1
+    x_of_models = images
+    width = NARROWEST
+    height = 5.2
+    if side_by_side:
+        # Equal steps on a logarithmic scale.
+        x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
+        width = max(NARROWEST, ROOM * len(images))
+        height = 6.6
+    figure, (accuracy_axes, mri_axes) = plt.subplots(
+        2, figsize=(BESIDE_AXES + width, height), sharex=True, height_ratios=(3, 2)
+    )
+    with_x = shown_rows.assign(x=shown_rows["model"].map(x_of_models))
+    for i, (_, of_series) in enumerate(with_x.groupby(series_of_rows, sort=False)):
+        _draw_series(accuracy_axes, mri_axes, of_series, methods, labelled=i == 0)
+    image_axis(mri_axes, x_of_models)
     note = "Pretraining images (log scale); "
-    if several:
+    if side_by_side:
         note = "Models in the order of their pretraining images (above the panels, in millions); "
-        bottom.set_xticks(
-            places, [models[model] for model in places.index], rotation=90, fontsize=7
-        )
-        _draw_numbers(top, bottom, np.log2(places).groupby(images))
-    bottom.axhline(0, color="#252525", linewidth=0.8)
-    top.set_ylabel("Mean OOD accuracy (%)")
-    bottom.set_ylabel("mRI (percentage points)")
-    note = textwrap.fill(
-        f"{note}whiskers: {confidence:.0%} confidence intervals", int(13 * (1.4 + width))
-    )
-    figure.supxlabel(note, fontsize=8)
-    method_legend(figure, top)
-    return figure, shown.reset_index(drop=True)
+        labels = [models[model] for model in x_of_models.index]
+        mri_axes.set_xticks(x_of_models, labels, rotation=90, fontsize=7)
+        _draw_numbers(accuracy_axes, mri_axes, images)
+    mri_axes.axhline(0, color=INK, linewidth=0.8)
+    accuracy_axes.set_ylabel("Mean OOD accuracy (%)")
+    mri_axes.set_ylabel("mRI (percentage points)")
+    note += f"whiskers: {confidence:.0%} confidence intervals"
+    figure.supxlabel(textwrap.fill(note, int(13 * (BESIDE_AXES + width))), fontsize=8)
+    method_legend(figure, accuracy_axes)
+    return figure, shown_rows.reset_index(drop=True)
 
 
-def _draw_numbers(top: Axes, bottom: Axes, groups) -> None:
-    """Numbers of images above the models that have them, with lines between groups of places (powers of 2)."""
-    above = top.secondary_xaxis("top")
+def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> None:
+    """Write numbers of images above the models that have them, with lines between these groups.
+
+    Args:
+        images: by model, in the order of their places 2 ** 0, 2 ** 1, ...
+    """
+    exponents = pd.Series(np.arange(len(images), dtype=float), images.index).groupby(images)
+    above = accuracy_axes.secondary_xaxis("top")
     above.xaxis.set_minor_locator(NullLocator())
-    above.set_xticks(
-        2.0 ** groups.mean(), [f"{images / 1e6:,.4g}" for images in groups.groups], fontsize=7
-    )
+    labels = [f"{number / 1e6:,.4g}" for number in exponents.groups]
+    above.set_xticks(2.0 ** exponents.mean(), labels, fontsize=7)
     above.tick_params(length=0)
-    for last in groups.max()[:-1]:
-        for axes in (top, bottom):
-            axes.axvline(2.0 ** (last + 0.5), color="#bdbdbd", linewidth=0.8, linestyle=":")
+    last_of_groups = exponents.max()
+    for last in last_of_groups.iloc[:-1]:
+        between = 2.0 ** (last + 0.5)
+        for axes in (accuracy_axes, mri_axes):
+            axes.axvline(between, color="#bdbdbd", linewidth=0.8, linestyle=":")
 
 
-def _draw_models(
-    top: Axes, bottom: Axes, own: pd.DataFrame, methods: Styles, labelled: bool
+def _draw_series(
+    accuracy_axes: Axes, mri_axes: Axes, rows: pd.DataFrame, methods: Styles, labelled: bool
 ) -> None:
-    """Lines through the models of one series, with labels for the legend or without."""
-    label, places = {} if labelled else {"label": "_"}, len(methods) + 1
-    first, before = own.drop_duplicates("model"), ["before", "before_low", "before_high"]
-    line_with_intervals(top, first, "place", before, BEFORE | label, 0, places)
-    for place, (method, style) in enumerate(methods.items(), 1):
-        rows = own[own["method"] == method]
-        for axes, columns in (
-            (top, ["after", "after_low", "after_high"]),
-            (bottom, ["mri", "ci_low", "ci_high"]),
-        ):
-            line_with_intervals(axes, rows, "place", columns, style | label, place, places)
+    """Draw lines through the models of one series, with labels for the legend or without.
+
+    Args:
+        rows: columns of the table of pretraining sizes, and x, the place on the horizontal axis.
+    """
+    styles = [BEFORE, *methods.values()]
+    if not labelled:
+        styles = [{**style, "label": "_"} for style in styles]
+    lines = len(styles)
+    before = rows.drop_duplicates("model")
+    columns = ["before", "before_low", "before_high"]
+    line_with_intervals(accuracy_axes, before, "x", columns, styles[0], 0, lines)
+    for i, method in enumerate(methods, start=1):
+        of_method = rows[rows["method"] == method]
+        columns = ["after", "after_low", "after_high"]
+        line_with_intervals(accuracy_axes, of_method, "x", columns, styles[i], i, lines)
+        columns = ["mri", "ci_low", "ci_high"]
+        line_with_intervals(mri_axes, of_method, "x", columns, styles[i], i, lines)

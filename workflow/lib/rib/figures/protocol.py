@@ -1,21 +1,28 @@
 """Schematic of the benchmark with an example from this run.
 
-Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy before, after, change).
+Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy before, after,
+change).
 """
 
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
 from rib.config.run import PRETRAINED, images_of
-from rib.figures import GAIN, LOSS, Drawn, Labels, counted
+from rib.figures import Drawn, Labels, counted
 
-NEUTRAL, FAINT = "#252525", "#737373"
 NOTE = "accuracy in %; grey: not in RI"
 WIDEST = 30  # characters of a label that fit next to the numbers
+# Of the table in the middle: left end of labels, right ends of numbers, top and height.
+LABEL_X = 25
+NUMBER_X = {"before": 49, "after": 56, "change": 65}
+TABLE_TOP = 45
+TABLE_HEIGHT = 38
 
 
 def draw(
@@ -34,7 +41,7 @@ def draw(
     targets: Labels,
     datasets: Labels,
 ) -> Drawn:
-    """Boxes from pretraining to mRI; the table in the middle shows accuracies in percent, mean over seeds.
+    """Boxes from pretraining to mRI, with a table of accuracies in percent, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
@@ -44,105 +51,154 @@ def draw(
         size: size of the training subset.
         left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
-    one = accuracy[accuracy["model"] == model]
-    before = one[one["method"] == PRETRAINED].set_index("dataset")["accuracy"]
-    after = (
-        one[(one["method"] == method) & (one["target"] == target)]
-        .groupby("dataset")["accuracy"]
-        .mean()
-    )
-    whole, column = (one, "n") if splits is None else (splits, "train")
-    n = images_of(size, int(whole[whole["dataset"] == target][column].iloc[0]))
-    shown = (
-        pd.DataFrame({"before": before, "after": after, "change": after - before})
-        .loc[list(datasets)]
-        .reset_index()
-    )
-    mine = ri[(ri["model"] == model) & (ri["method"] == method)].groupby("target")["ri"].mean()
-    total = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
+    of_model = accuracy[accuracy["model"] == model]
+    shown_rows = _changes(of_model, method, target, datasets)
+    if splits is None:
+        training_images = of_model.loc[of_model["dataset"] == target, "n"].iloc[0]
+    else:
+        training_images = splits.loc[splits["dataset"] == target, "train"].iloc[0]
+    n = images_of(size, int(training_images))
+    ri_of_method = ri[(ri["model"] == model) & (ri["method"] == method)]
+    ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
+    mri_of_method = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
 
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
     axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # with the whole line around the boxes
     axes.axis("off")
-    _box(axes, (0, 31, 17, 12), f"pretrained\n{model_label}")
-    _box(axes, (0, 9, 17, 14), f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})")
-    _arrow(axes, (8.5, 31), (8.5, 23))
-    _arrow(axes, (17, 37), (24, 37), "before")
-    _arrow(axes, (17, 16), (24, 16), "after")
-    _table(axes, shown, {**left_out, target: "target"}, datasets)
-    change = f"mean change on\nthe other OOD datasets\n{points(mine[target])} points"
-    _box(axes, (72, 27, 27, 15), f"RI of {datasets[target]}:\n{change}")
-    _arrow(axes, (66, 34), (72, 34))
-    _arrow(
-        axes,
-        (85.5, 27),
-        (85.5, 20),
-        f"repeat for each of {len(targets)} targets" if len(targets) > 1 else "",
+    _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{model_label}")
+    fine_tuned = f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})"
+    _draw_box(axes, (0, 9), (17, 14), fine_tuned)
+    _draw_arrow(axes, (8.5, 31), (8.5, 23))
+    _draw_arrow(axes, (17, 37), (24, 37), "before")
+    _draw_arrow(axes, (17, 16), (24, 16), "after")
+    _draw_table(axes, shown_rows, {**left_out, target: "target"}, datasets)
+    change = f"mean change on\nthe other OOD datasets\n{points(ri_of_target)} points"
+    _draw_box(axes, (72, 27), (27, 15), f"RI of {datasets[target]}:\n{change}")
+    _draw_arrow(axes, (66, 34), (72, 34))
+    repeat = ""
+    if len(targets) > 1:
+        repeat = f"repeat for each of {len(targets)} targets"
+    _draw_arrow(axes, (85.5, 27), (85.5, 20), repeat)
+    mean = (
+        f"mRI: mean over {counted(len(targets), 'target')}\n{points(mri_of_method['mri'])} points"
     )
-    mean = f"mRI: mean over {counted(len(targets), 'target')}\n{points(total['mri'])} points"
-    _box(
-        axes, (72, 4, 27, 16), f"{mean}\n({points(total['ci_low'])} to {points(total['ci_high'])})"
-    )
-    return figure, shown
+    interval = f"({points(mri_of_method['ci_low'])} to {points(mri_of_method['ci_high'])})"
+    _draw_box(axes, (72, 4), (27, 16), f"{mean}\n{interval}")
+    return figure, shown_rows
 
 
-def _box(axes, place: tuple[float, float, float, float], text: str) -> None:
-    x, y, width, height = place
-    style = {
-        "boxstyle": "round,pad=0,rounding_size=1.2",
-        "facecolor": "#f0f0f0",
-        "edgecolor": NEUTRAL,
-    }
-    axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
+def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:
+    """Accuracies (percent) of one model: dataset, before, after and change, in display order.
+
+    Args:
+        accuracy: columns method, target, seed, dataset, accuracy.
+        method, target: of the fine-tuned network; seeds are averaged.
+    """
+    of_pretrained = accuracy[accuracy["method"] == PRETRAINED]
+    before = of_pretrained.set_index("dataset")["accuracy"]
+    fine_tuned = accuracy[(accuracy["method"] == method) & (accuracy["target"] == target)]
+    after = fine_tuned.groupby("dataset")["accuracy"].mean()
+    changes = pd.DataFrame({"before": before, "after": after, "change": after - before})
+    return changes.loc[list(datasets)].reset_index()
+
+
+def _draw_box(
+    axes: Axes, corner: tuple[float, float], size: tuple[float, float], text: str
+) -> None:
+    """Draw a box with text.
+
+    Args:
+        corner: x and y of the lower left one.
+        size: width and height.
+    """
+    x, y = corner
+    width, height = size
+    box = FancyBboxPatch(
+        corner,
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=1.2",
+        facecolor="#f0f0f0",
+        edgecolor=INK,
+    )
+    axes.add_patch(box)
     axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
 
 
-def _arrow(axes, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
-    style = {
-        "arrowstyle": "-|>",
-        "mutation_scale": 11,
-        "color": NEUTRAL,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-    axes.add_patch(FancyArrowPatch(start, end, **style))
-    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    if start[0] == end[0]:
+def _draw_arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = ""
+) -> None:
+    """Draw an arrow with text beside it: right of a vertical arrow, above any other."""
+    arrow = FancyArrowPatch(
+        start, end, arrowstyle="-|>", mutation_scale=11, color=INK, shrinkA=0, shrinkB=0
+    )
+    axes.add_patch(arrow)
+    x = (start[0] + end[0]) / 2
+    y = (start[1] + end[1]) / 2
+    is_vertical = start[0] == end[0]
+    if is_vertical:
         axes.text(x + 1, y, text, fontsize=7, ha="left", va="center")
     else:
         axes.text(x, y + 0.7, text, fontsize=7, ha="center", va="bottom")
 
 
-def _table(axes, shown: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels) -> None:
-    """Rows of dataset, accuracy before and after, and change; datasets that don't count are grey, with the reason."""
-    step = 38 / (len(shown) + 1)
-    columns = {"before": 49, "after": 56, "change": 65}
-    axes.text(25, 45, "evaluated on", fontsize=8, fontweight="bold", va="center")
-    for name, x in columns.items():
-        axes.text(x, 45, name, fontsize=8, fontweight="bold", ha="right", va="center")
-    for place, row in enumerate(shown.to_dict("records"), start=1):
-        y = 45 - place * step
-        why = left_out.get(row["dataset"])
-        label = datasets[row["dataset"]] + (f" ({why})" if why else "")
-        axes.text(
-            25,
-            y,
-            label,
-            fontsize=7 * min(1, WIDEST / len(label)),
-            va="center",
-            color=FAINT if why else NEUTRAL,
-        )
-        for name, x in columns.items():
-            text = points(row[name]) if name == "change" else percent(row[name])
-            change = rounded(row[name]) if name == "change" and row[name] == row[name] else 0
-            colour = FAINT if why else GAIN if change > 0 else LOSS if change < 0 else NEUTRAL
-            axes.text(x, y, text, fontsize=7, ha="right", va="center", color=colour)
+def _draw_table(
+    axes: Axes, shown_rows: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels
+) -> None:
+    """Draw rows of dataset, accuracy before and after, and change.
+
+    Args:
+        shown_rows: dataset, before, after, change.
+        left_out: reason by dataset, for datasets that don't count; they are grey, with the reason.
+    """
+    row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
+    heading = {"fontsize": 8, "fontweight": "bold", "va": "center"}
+    axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
+    for column, x in NUMBER_X.items():
+        axes.text(x, TABLE_TOP, column, ha="right", **heading)
+    for i, row in enumerate(shown_rows.to_dict("records"), start=1):
+        y = TABLE_TOP - i * row_height
+        _draw_row(axes, y, row, datasets[row["dataset"]], left_out.get(row["dataset"]))
     axes.text(
-        65,
-        45 - (len(shown) + 1) * step,
+        NUMBER_X["change"],
+        TABLE_TOP - (len(shown_rows) + 1) * row_height,
         NOTE,
         fontsize=6.5,
         ha="right",
         va="center",
-        color="#525252",
+        color=DARK_GREY,
     )
+
+
+def _draw_row(axes: Axes, y: float, row: Mapping, label: str, reason: str | None) -> None:
+    """Draw a row of the table.
+
+    Args:
+        y: height of its middle.
+        row: before, after, change (percent).
+        label: of the dataset.
+        reason: why the dataset does not count; None if it does.
+    """
+    colour = INK
+    change_colour = _change_colour(row["change"])
+    if reason:
+        colour = change_colour = GREY
+        label += f" ({reason})"
+    fontsize = 7 * min(1, WIDEST / len(label))
+    axes.text(LABEL_X, y, label, fontsize=fontsize, va="center", color=colour)
+    number = {"fontsize": 7, "ha": "right", "va": "center"}
+    axes.text(NUMBER_X["before"], y, percent(row["before"]), color=colour, **number)
+    axes.text(NUMBER_X["after"], y, percent(row["after"]), color=colour, **number)
+    axes.text(NUMBER_X["change"], y, points(row["change"]), color=change_colour, **number)
+
+
+def _change_colour(change: float) -> str:
+    """Colour of a gain, a loss, or a change that is shown as 0 or unknown."""
+    if pd.isna(change):
+        return INK
+    shown_change = rounded(change)
+    if shown_change > 0:
+        return GAIN
+    if shown_change < 0:
+        return LOSS
+    return INK

@@ -1,11 +1,15 @@
-"""Radar chart of accuracies before and after fine-tuning on one target, one pair of lines per model.
+"""Radar chart of accuracies before and after fine-tuning on one target, two lines per model.
 
-Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before solid, after dashed).
+Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on ImageNet-R; before
+solid, after dashed).
 """
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.projections.polar import PolarAxes
 
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Styles
@@ -20,43 +24,82 @@ def draw(
     models: Styles,
     datasets: Labels,
 ) -> Drawn:
-    """Top-1 accuracy (percent) by dataset, mean over seeds, from model, method, target, seed, dataset, accuracy."""
-    own = accuracy[accuracy["model"].isin(list(models))]
-    own = own[
-        (own["method"] == PRETRAINED) | ((own["method"] == method) & (own["target"] == target))
-    ]
-    shown = own.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean().reset_index()
+    """Top-1 accuracy (percent) by dataset, mean over seeds.
+
+    Args:
+        accuracy: columns model, method, target, seed, dataset, accuracy.
+    """
+    of_models = accuracy[accuracy["model"].isin(list(models))]
+    is_pretrained = of_models["method"] == PRETRAINED
+    is_fine_tuned = (of_models["method"] == method) & (of_models["target"] == target)
+    runs = of_models[is_pretrained | is_fine_tuned]
+    means = runs.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean()
+    shown_rows = means.reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
     axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
-        look = {"color": style["colour"], "linewidth": 1.4, "marker": style["marker"]}
-        for state, line, filled in ((PRETRAINED, "-", True), (method, "--", False)):
-            rows = shown[(shown["model"] == model) & (shown["method"] == state)].set_index(
-                "dataset"
-            )
-            values = rows["accuracy"].loc[list(datasets)].to_numpy()
-            face = style["colour"] if filled else "white"
-            label = f"{style['label']}, {'before' if filled else f'after {method_label}'}"
-            ring = [*angles, angles[0]], [*values, values[0]]
-            axes.plot(*ring, line, markersize=4.5, markerfacecolor=face, label=label, **look)
-    axes.set_xticks(angles, list(datasets.values()))
-    for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):
-        side = np.sin(angle)  # labels point away from the circle
-        text.set_horizontalalignment(
-            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
-        )
-        text.set_fontweight("bold" if name == target else "normal")
-    axes.set(
-        rlabel_position=180 / len(datasets),
-        ylim=(0, max(10, 10 * np.ceil(shown["accuracy"].max() / 10))),
-    )
+        before = _accuracies(shown_rows, model, PRETRAINED, datasets)
+        after = _accuracies(shown_rows, model, method, datasets)
+        label = style["label"]
+        _draw_ring(axes, angles, before, style, f"{label}, before", is_dashed=False)
+        _draw_ring(axes, angles, after, style, f"{label}, after {method_label}", is_dashed=True)
+    _name_datasets(axes, angles, datasets, target)
+    highest = max(10, 10 * np.ceil(shown_rows["accuracy"].max() / 10))
+    axes.set(rlabel_position=180 / len(datasets), ylim=(0, highest))
     axes.yaxis.set_major_formatter("{x:.0f} %")
     axes.tick_params(axis="y", labelsize=7)
     axes.tick_params(axis="x", pad=2, labelsize=8)
-    title = f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)"
     axes.legend(
-        loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.1), title=title, title_fontsize=8
+        loc="upper center",
+        ncols=2,
+        bbox_to_anchor=(0.5, -0.1),
+        title=f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)",
+        title_fontsize=8,
     )
-    return figure, shown
+    return figure, shown_rows
+
+
+def _accuracies(shown_rows: pd.DataFrame, model: str, method: str, datasets: Labels) -> np.ndarray:
+    """Accuracies of a model after a method, (datasets,) in display order."""
+    rows = shown_rows[(shown_rows["model"] == model) & (shown_rows["method"] == method)]
+    return rows.set_index("dataset")["accuracy"].loc[list(datasets)].to_numpy()
+
+
+def _draw_ring(
+    axes: PolarAxes,
+    angles: np.ndarray,
+    accuracies: np.ndarray,
+    style: Mapping,
+    label: str,
+    is_dashed: bool,
+) -> None:
+    """Draw a closed line through accuracies (datasets,), with open markers if it is dashed."""
+    axes.plot(
+        [*angles, angles[0]],
+        [*accuracies, accuracies[0]],
+        "--" if is_dashed else "-",
+        color=style["colour"],
+        linewidth=1.4,
+        marker=style["marker"],
+        markersize=4.5,
+        markerfacecolor="white" if is_dashed else style["colour"],
+        label=label,
+    )
+
+
+def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target: str) -> None:
+    """Write the datasets around the circle, the target in bold."""
+    axes.set_xticks(angles, list(datasets.values()))
+    for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):
+        text.set_horizontalalignment(_alignment(angle))
+        text.set_fontweight("bold" if name == target else "normal")
+
+
+def _alignment(angle: float) -> str:
+    """Horizontal alignment of a label that points away from the circle, clockwise from the top."""
+    side = np.sin(angle)
+    if abs(side) < 0.1:
+        return "center"
+    return "left" if side > 0 else "right"

@@ -4,24 +4,27 @@ Letters and lines join methods that are not told apart.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
+from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import name_rows
 
-INK, PALE = "#252525", "#8c8c8c"
-# Inches, right of a panel: to the numbers of mRI, their width, and between letters.
-MARGIN, NUMBERS, GAP = 0.12, 1.3, 0.15
+# Inches, right of a panel.
+MARGIN = 0.12  # to the numbers of mRI
+NUMBERS_WIDTH = 1.3
+LETTER_WIDTH = 0.15
 FINISHED_ONLY = True  # others have no rank
 
 
@@ -35,95 +38,126 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
             diff_low, diff_high, letters, smallest_difference, fit, in display order; no rows of
             models without a finished method. Optional: objects.
     """
-    drawn = [model for model in models if model in set(ranking["model"])]
-    if not drawn:
+    ranked_models = [model for model in models if model in set(ranking["model"])]
+    if not ranked_models:
         figure = plt.figure(figsize=(5.2, 1))
         figure.text(0.5, 0.6, "no method is ranked", ha="center")
         return figure, ranking
-    by_model = ranking.groupby("model")
-    panels_of = {model: by_model.get_group(model).reset_index(drop=True) for model in drawn}
-    letters = max(len(_letters("".join(rows["letters"]))) for rows in panels_of.values())
-    width = 5.8 + MARGIN + NUMBERS + GAP * letters
-    height = 1.1 + sum(0.6 + 0.26 * len(rows) for rows in panels_of.values())
-    figure, panels = plt.subplots(
-        len(drawn),
-        1,
-        figsize=(width, height),
-        height_ratios=[len(rows) + 0.6 for rows in panels_of.values()],
-        squeeze=False,
-    )
-    for axes, (model, rows) in zip(panels[:, 0], panels_of.items(), strict=True):
+    rows_of_models = {
+        model: ranking[ranking["model"] == model].reset_index(drop=True) for model in ranked_models
+    }
+    figure, panels = _panels(list(rows_of_models.values()))
+    for axes, (model, rows) in zip(panels, rows_of_models.items(), strict=True):
         _draw_panel(axes, rows, models[model], methods)
-    notes = [*_notes(ranking, confidence), *_smallest_differences(panels_of, models)]
+    notes = _notes(ranking, confidence)
+    for model, rows in rows_of_models.items():
+        notes += _smallest_difference(rows, models[model])
     figure.supxlabel("\n".join(notes), fontsize=8)
     return figure, ranking
+
+
+def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels, one below the other, with room for the rows and letters of each."""
+    most_letters = max(len(_letters("".join(rows["letters"]))) for rows in rows_of_panels)
+    width = 5.8 + MARGIN + NUMBERS_WIDTH + LETTER_WIDTH * most_letters
+    height = 1.1 + sum(0.6 + 0.26 * len(rows) for rows in rows_of_panels)
+    figure, panels = plt.subplots(
+        len(rows_of_panels),
+        1,
+        figsize=(width, height),
+        height_ratios=[len(rows) + 0.6 for rows in rows_of_panels],
+        squeeze=False,
+    )
+    return figure, panels[:, 0]
 
 
 def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
     """What the picture says, a line each."""
     seeds = int(ranking["seeds"].max())
-    over = "objects and seeds" if seeds >= FEWEST_SEEDS else "objects, for these trained networks"
+    resampled = "objects, for these trained networks"
+    if seeds >= FEWEST_SEEDS:
+        resampled = "objects and seeds"
     notes = [
-        f"bars: {confidence:.0%} confidence intervals over {over},",
+        f"bars: {confidence:.0%} confidence intervals over {resampled},",
         "which hold for all methods of a panel together; filled: the interval is off 0;",
         "dotted: the pretrained model; mRI: each with an interval of its own",
     ]
     if seeds == 1:
         notes.append("one seed: another training may change the order")
-    return [*notes, *filter(None, [few_objects(ranking)])]
-
-
-def _smallest_differences(panels_of: Mapping[str, pd.DataFrame], models: Labels) -> list[str]:
-    """How far apart two methods of a model have to be, a line each; none where there is no pair."""
-    notes = []
-    for model, rows in panels_of.items():
-        smallest = rows.loc[0, "smallest_difference"]
-        if not np.isnan(smallest):
-            apart = f"two methods {percent(smallest)} points apart"
-            notes.append(f"{models[model]}: {apart} are told apart in about 3 of 4 cases")
+    warning = few_objects(ranking)
+    if warning:
+        notes.append(warning)
     return notes
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, model: str, methods: Styles) -> None:
+def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
+    """How far apart two methods of a model have to be, one line; none if there is no pair."""
+    smallest = rows.loc[0, "smallest_difference"]
+    if np.isnan(smallest):
+        return []
+    apart = f"two methods {percent(smallest)} points apart"
+    return [f"{model_label}: {apart} are told apart in about 3 of 4 cases"]
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
+    """Draw the methods of one model; the columns of `rows` are those of `draw`."""
     reference = rows.loc[0, "reference"]
-    for place, row in enumerate(rows.to_dict("records")):
-        _draw_method(axes, place, row, methods[row["method"]])
+    for i, row in enumerate(rows.to_dict("records")):
+        _draw_method(axes, i, row, methods[row["method"]])
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    reference_label = "the pretrained model"
     if reference != PRETRAINED:
+        reference_label = methods[reference]["label"]
         of_pretrained = -rows.set_index("method").loc[reference, "mri"]
         axes.axvline(of_pretrained, color=INK, linewidth=1, linestyle=":", zorder=1)
-    name_rows(axes, [_named(row, methods) for row in rows.to_dict("records")])
-    axes.set_title(model, loc="left")
-    axes.set_xlabel(f"mRI minus that of {_name_of(reference, methods)} (percentage points)")
+    name_rows(axes, [_row_label(row, methods) for row in rows.to_dict("records")])
+    axes.set_title(model_label, loc="left")
+    axes.set_xlabel(f"mRI minus that of {reference_label} (percentage points)")
     _write_numbers(axes, rows)
     _draw_letters(axes, rows)
 
 
-def _name_of(reference: str, methods: Styles) -> str:
-    return "the pretrained model" if reference == PRETRAINED else methods[reference]["label"]
-
-
-def _named(row: Mapping, methods: Styles) -> str:
+def _row_label(row: Mapping, methods: Styles) -> str:
     """A method's label, its fit if that is known, and a mark of the reference."""
-    facts = [f"fit {fit} %"] if (fit := fit_percent(row["fit"])) else []
+    label = methods[row["method"]]["label"]
+    fit = fit_percent(row["fit"])
+    facts = []
+    if fit:
+        facts.append(f"fit {fit} %")
     if row["method"] == row["reference"]:
         facts.append("reference")
-    return methods[row["method"]]["label"] + (f" ({', '.join(facts)})" if facts else "")
+    if not facts:
+        return label
+    return f"{label} ({', '.join(facts)})"
 
 
-def _draw_method(axes: Axes, place: int, row: Mapping, style: Mapping) -> None:
-    """A marker at the difference, filled if its interval is off 0, on a bar for the interval."""
-    low, high, colour = row["diff_low"], row["diff_high"], style["colour"]
+def _draw_method(axes: Axes, y: int, row: Mapping, style: Mapping) -> None:
+    """Draw a marker at the difference, filled if its interval is off 0, on a bar for the interval.
+
+    Args:
+        y: number of the row in the panel.
+        row: difference, diff_low, diff_high.
+    """
+    low = row["diff_low"]
+    high = row["diff_high"]
+    colour = style["colour"]
     if not np.isnan(low):  # the reference has none
-        axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
+        axes.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
     is_off_zero = low > 0 or high < 0
-    inside = colour if is_off_zero else "white"
-    edges = {"markeredgecolor": INK, "markeredgewidth": 0.8, "markerfacecolor": inside}
-    axes.plot(row["difference"], place, marker=style["marker"], markersize=6.5, zorder=4, **edges)
+    axes.plot(
+        row["difference"],
+        y,
+        marker=style["marker"],
+        markersize=6.5,
+        zorder=4,
+        markeredgecolor=INK,
+        markeredgewidth=0.8,
+        markerfacecolor=colour if is_off_zero else "white",
+    )
 
 
 def _right_of(axes: Axes, inches: float) -> Transform:
-    """Rows of the panel, a number of inches right of it.
+    """Coordinates in which x = 1 is a number of inches right of the panel, and y are its rows.
 
     In inches, since the layout makes room before the panel has its final width.
     """
@@ -132,15 +166,18 @@ def _right_of(axes: Axes, inches: float) -> Transform:
 
 
 def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
-    """mRI of each row with its interval, right of the panel."""
-    at = _right_of(axes, MARGIN)
-    axes.text(1, -0.7, "mRI", transform=at, ha="left", va="bottom", fontsize=8)
-    for place, row in enumerate(rows.to_dict("records")):
-        value, low, high = (
-            points(row[key]).replace("-", MINUS) for key in ("mri", "ci_low", "ci_high")
-        )
-        text = f"{value} [{low}, {high}]"
-        axes.text(1, place, text, transform=at, ha="left", va="center", fontsize=7)
+    """Write mRI of each row with its interval, right of the panel."""
+    coordinates = _right_of(axes, MARGIN)
+    axes.text(1, -0.7, "mRI", transform=coordinates, ha="left", va="bottom", fontsize=8)
+    for y, row in enumerate(rows.to_dict("records")):
+        interval = f"{_signed(row['ci_low'])}, {_signed(row['ci_high'])}"
+        text = f"{_signed(row['mri'])} [{interval}]"
+        axes.text(1, y, text, transform=coordinates, ha="left", va="center", fontsize=7)
+
+
+def _signed(change: float) -> str:
+    """A difference in percentage points, with a sign for readers."""
+    return points(change).replace("-", MINUS)
 
 
 def _letters(text: str) -> list[str]:
@@ -149,20 +186,50 @@ def _letters(text: str) -> list[str]:
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """A column per letter right of the numbers: the letter at each of its methods, with a line."""
-    of_rows = [_letters(text) for text in rows["letters"]]
-    shown = {letter for letters in of_rows for letter in letters}
-    columns = sorted(shown, key=lambda text: (len(text), text))
-    start = MARGIN + NUMBERS
-    heading = {"transform": _right_of(axes, start), "ha": "left", "va": "bottom", "fontsize": 8}
-    axes.text(1, -0.7, "not told apart", **heading)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    for column, letter in enumerate(columns):
-        at = _right_of(axes, start + GAP * (column + 0.5))
-        places = [place for place, letters in enumerate(of_rows) if letter in letters]
-        if len(places) > 1:
-            ends = [places[0], places[-1]]
-            axes.plot([1, 1], ends, transform=at, color=PALE, linewidth=1, clip_on=False, zorder=2)
-        for place in places:
-            looks = {"ha": "center", "va": "center", "fontsize": 7, "color": PALE}
-            axes.text(1, place, letter, transform=at, bbox=box, **looks)
+    """Draw a column per letter right of the numbers: the letter at each of its methods, joined."""
+    letters_of_rows = [_letters(text) for text in rows["letters"]]
+    distinct_letters = set()
+    for letters_of_row in letters_of_rows:
+        distinct_letters.update(letters_of_row)
+    start = MARGIN + NUMBERS_WIDTH
+    axes.text(
+        1,
+        -0.7,
+        "not told apart",
+        transform=_right_of(axes, start),
+        ha="left",
+        va="bottom",
+        fontsize=8,
+    )
+    letters_in_order = sorted(distinct_letters, key=lambda letter: (len(letter), letter))
+    for column, letter in enumerate(letters_in_order):
+        coordinates = _right_of(axes, start + LETTER_WIDTH * (column + 0.5))
+        letter_rows = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
+        _draw_letter(axes, letter, letter_rows, coordinates)
+
+
+def _draw_letter(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
+    """Draw a letter at each of its rows, and a line that joins them."""
+    if len(rows) > 1:
+        axes.plot(
+            [1, 1],
+            [rows[0], rows[-1]],
+            transform=coordinates,
+            color=PALE,
+            linewidth=1,
+            clip_on=False,
+            zorder=2,
+        )
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    for y in rows:
+        axes.text(
+            1,
+            y,
+            letter,
+            transform=coordinates,
+            bbox=background,
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=PALE,
+        )

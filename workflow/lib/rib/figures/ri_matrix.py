@@ -1,14 +1,16 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
-import itertools
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from rib.analysis.fit import UNFINISHED
+from rib.base.appearance import MRI_LABEL
 from rib.base.rounding import fit_percent, points
 from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
 
@@ -23,77 +25,103 @@ def draw(
     shared: Collection[str],
     confidence: float,
 ) -> Drawn:
-    """RI of every method and target in percentage points, as colour and number, with its confidence interval and fit below;
-    what has no number is empty.
+    """RI of every method and target in percentage points, as colour and number.
+
+    Its confidence interval and fit are below; what has no number is empty.
 
     Args:
-        ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, unfinished; seeds are averaged.
+        ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, unfinished; seeds are
+            averaged.
         mri: columns model, method, mri, ci_low, ci_high, fit, unfinished.
         shared: targets that share source images with other datasets; their cells are marked.
     """
-    shown = ri.groupby(["model", "method", "target"], sort=False)[
-        ["ri", "ci_low", "ci_high", "fit", "unfinished"]
-    ]
-    shown = shown.mean().reset_index()
-    limit = max(1.0, np.abs(shown["ri"]).max())
-    columns = [*targets, "mRI"]
-    cells = pd.concat([shown, mri.rename(columns={"mri": "ri"}).assign(target="mRI")])
-    cells = cells.set_index(["model", "method", "target"])
-    values = cells["ri"].to_dict()
+    runs = ri.groupby(["model", "method", "target"], sort=False)
+    shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "unfinished"]].mean().reset_index()
+    limit = max(1.0, np.abs(shown_rows["ri"]).max())
+    columns = [*targets, MRI_LABEL]
+    mri_rows = mri.rename(columns={"mri": "ri"}).assign(target=MRI_LABEL)
+    cells = pd.concat([shown_rows, mri_rows]).set_index(["model", "method", "target"])
+    ri_of_cells = cells["ri"].to_dict()
     size = (1.6 + 0.95 * len(columns), 0.7 + len(models) * (0.55 + 0.58 * len(methods)))
     figure, panels = plt.subplots(len(models), 1, figsize=size, squeeze=False)
-    for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
-        run = [
-            name for name in methods if any((model, name, target) in values for target in columns)
-        ]  # of this model
-        grid = np.array(
-            [[values.get((model, method, target), np.nan) for target in columns] for method in run]
-        )
+    for axes, (model, model_label) in zip(panels[:, 0], models.items(), strict=True):
+        methods_of_model = [
+            method
+            for method in methods
+            if any((model, method, column) in ri_of_cells for column in columns)
+        ]
+        grid = _grid(ri_of_cells, model, methods_of_model, columns)
         image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
-        for (row, method), (column, target) in itertools.product(
-            enumerate(run), enumerate(columns)
-        ):
-            if (model, method, target) in values:
-                _write_cell(
-                    axes,
-                    image,
-                    row,
-                    column,
-                    cells.loc[(model, method, target)],
-                    SHARED * (target in shared),
-                )
-        names = [textwrap.fill(name, 12, break_long_words=False) for name in targets.values()]
-        axes.set_xticks(range(len(columns)), [*names, "mRI"])
-        axes.set_yticks(range(len(run)), [methods[method] for method in run])
-        axes.get_xticklabels()[-1].set_fontweight("bold")
+        for row, method in enumerate(methods_of_model):
+            for column, target in enumerate(columns):
+                if (model, method, target) in ri_of_cells:
+                    cell = cells.loc[(model, method, target)]
+                    _write_cell(axes, image, row, column, cell, target in shared)
+        _name_columns(axes, list(targets.values()))
+        axes.set_yticks(
+            range(len(methods_of_model)), [methods[method] for method in methods_of_model]
+        )
         axes.tick_params(length=0, labelsize=7)
-        axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)
+        axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)  # before mRI
         axes.grid(False)
-        axes.set_title(label, loc="left")
+        axes.set_title(model_label, loc="left")
     bar = figure.colorbar(image, ax=panels[:, 0], shrink=0.8, aspect=30)
     bar.set_label(
         f"RI (percentage points; {confidence:.0%} confidence interval and fit below)", fontsize=7
     )
     bar.ax.tick_params(labelsize=7)
-    note = f" fine-tuned on    {SHARED} other datasets share its source images" if shared else ""
-    figure.supxlabel(f"columns: target{note}", fontsize=7)
-    return figure, shown
+    note = "columns: target"
+    if shared:
+        note += f" fine-tuned on    {SHARED} other datasets share its source images"
+    figure.supxlabel(note, fontsize=7)
+    return figure, shown_rows
 
 
-def _write_cell(axes, image, row: int, column: int, cell: pd.Series, mark: str) -> None:
-    style = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
-    axes.text(
-        column,
-        row - 0.22,
-        f"{points(cell['ri'])}{mark}{UNFINISHED * bool(cell['unfinished'])}",
-        **style,
-    )
-    axes.text(
-        column,
-        row + 0.1,
-        f"{points(cell['ci_low'])} to {points(cell['ci_high'])}",
-        **style,
-        fontsize=5.5,
-    )
-    if fit := fit_percent(cell["fit"]):
-        axes.text(column, row + 0.34, f"fit {fit}", **style, fontsize=5.5, alpha=0.75)
+def _grid(
+    ri_of_cells: Mapping[tuple[str, str, str], float],
+    model: str,
+    methods: Sequence[str],
+    columns: Sequence[str],
+) -> np.ndarray:
+    """RI of a model: (methods, columns), NaN where there is none.
+
+    Args:
+        ri_of_cells: RI by model, method and target.
+        columns: targets, of which mRI is the last.
+    """
+    grid = np.full((len(methods), len(columns)), np.nan)
+    for row, method in enumerate(methods):
+        for column, target in enumerate(columns):
+            grid[row, column] = ri_of_cells.get((model, method, target), np.nan)
+    return grid
+
+
+def _name_columns(axes: Axes, target_labels: Sequence[str]) -> None:
+    """Write the targets and, in bold, mRI below the columns."""
+    names = [textwrap.fill(label, 12, break_long_words=False) for label in target_labels]
+    names.append(MRI_LABEL)
+    axes.set_xticks(range(len(names)), names)
+    axes.get_xticklabels()[-1].set_fontweight("bold")
+
+
+def _write_cell(
+    axes: Axes, image: AxesImage, row: int, column: int, cell: pd.Series, is_shared: bool
+) -> None:
+    """Write RI with its marks, and below it the confidence interval and the fit.
+
+    Args:
+        cell: ri, ci_low, ci_high, fit, unfinished (number or share of unfinished runs).
+        is_shared: whether the target shares source images with other datasets.
+    """
+    text = points(cell["ri"])
+    if is_shared:
+        text += SHARED
+    if cell["unfinished"]:
+        text += UNFINISHED
+    interval = f"{points(cell['ci_low'])} to {points(cell['ci_high'])}"
+    fit = fit_percent(cell["fit"])
+    look = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
+    axes.text(column, row - 0.22, text, **look)
+    axes.text(column, row + 0.1, interval, **look, fontsize=5.5)
+    if fit:
+        axes.text(column, row + 0.34, f"fit {fit}", **look, fontsize=5.5, alpha=0.75)

@@ -1,23 +1,27 @@
 """STIR of each method in both directions and CKA of the same networks, one panel per model."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+from rib.base.appearance import BLUE, VERMILION
 from rib.base.rounding import whole_percent
 from rib.figures import Drawn, Labels, Styles
 
-# By reference, the network that was inverted. CKA is the same for both.
-DOTS = {
-    "pretrained": {"label": "STIR(fine-tuned | pretrained)", "color": "#D55E00", "marker": "o"},
-    "fine-tuned": {"label": "STIR(pretrained | fine-tuned)", "color": "#0072B2", "marker": "s"},
-    "cka": {
-        "label": "CKA on the images themselves",
-        "color": "#555555",
-        "marker": "D",
-        "markerfacecolor": "white",
-    },
+# STIR by reference, the network that was inverted.
+PRETRAINED = {"label": "STIR(fine-tuned | pretrained)", "color": VERMILION, "marker": "o"}
+FINE_TUNED = {"label": "STIR(pretrained | fine-tuned)", "color": BLUE, "marker": "s"}
+CKA = {
+    "label": "CKA on the images themselves",
+    "color": "#555555",
+    "marker": "D",
+    "markerfacecolor": "white",
 }
+STIR_COLUMNS = ["stir", "ci_low", "ci_high"]
+CKA_COLUMNS = ["cka", "cka_low", "cka_high"]
 CEILING = "reference on its own inversions"  # fidelity, an approximate upper bound of STIR
 SIDESTEP = 0.22
 
@@ -25,58 +29,85 @@ SIDESTEP = 0.22
 def draw(
     stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """STIR and CKA with confidence intervals, three dots per method, and the fidelity of inversions as bars.
+    """STIR and CKA with confidence intervals, three dots per method.
+
+    The fidelity of inversions is a bar.
 
     Args:
-        stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low, cka_high, fidelity,
-            n, residual; values and confidence limits are averaged over targets and seeds.
+        stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low,
+            cka_high, fidelity, n, residual; values and confidence limits are averaged over targets
+            and seeds.
     """
-    numbers = ["stir", "ci_low", "ci_high", "cka", "cka_low", "cka_high", "fidelity", "residual"]
-    shown = stir.groupby(["model", "method", "reference"], sort=False)[numbers].mean().reset_index()
-    size = (5.6, 0.9 + 2.2 * len(models))
+    runs = stir.groupby(["model", "method", "reference"], sort=False)
+    numbers = [*STIR_COLUMNS, *CKA_COLUMNS, "fidelity", "residual"]
+    shown_rows = runs[numbers].mean().reset_index()
     figure, panels = plt.subplots(
-        len(models), 1, figsize=size, sharex=True, sharey=True, squeeze=False
+        len(models),
+        1,
+        figsize=(5.6, 0.9 + 2.2 * len(models)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    for axes, (model, label) in zip(panels[:, 0], models.items(), strict=True):
-        for side, (reference, style) in zip((-1, 0, 1), DOTS.items(), strict=True):
-            kind = (
-                ("cka", "cka_low", "cka_high")
-                if reference == "cka"
-                else ("stir", "ci_low", "ci_high")
-            )
-            measured = shown["reference"] == ("pretrained" if reference == "cka" else reference)
-            rows = (
-                shown[(shown["model"] == model) & measured]
-                .set_index("method")
-                .reindex(list(methods))
-            )
-            value, low, high = (rows[column] for column in kind)
-            places = np.arange(len(methods)) + side * SIDESTEP
-            axes.errorbar(
-                places,
-                value,
-                [value - low, high - value],
-                linestyle="",
-                markersize=5,
-                elinewidth=1,
-                **style,
-            )
-            if reference != "cka":
-                look = {"color": "black", "markersize": 13, "label": CEILING if side < 0 else None}
-                axes.plot(places, rows["fidelity"], "_", **look)
-        axes.set_title(label, loc="left")
+    for axes, (model, model_label) in zip(panels[:, 0], models.items(), strict=True):
+        of_model = shown_rows[shown_rows["model"] == model]
+        rows_of_references = {}
+        for reference in ("pretrained", "fine-tuned"):
+            of_reference = of_model[of_model["reference"] == reference].set_index("method")
+            rows_of_references[reference] = of_reference.reindex(list(methods))
+        pretrained_rows = rows_of_references["pretrained"]
+        fine_tuned_rows = rows_of_references["fine-tuned"]
+        _draw_dots(axes, pretrained_rows[STIR_COLUMNS], -SIDESTEP, PRETRAINED)
+        _draw_fidelity(axes, pretrained_rows["fidelity"], -SIDESTEP, CEILING)
+        _draw_dots(axes, fine_tuned_rows[STIR_COLUMNS], 0, FINE_TUNED)
+        _draw_fidelity(axes, fine_tuned_rows["fidelity"], 0, None)
+        # CKA is the same for both references.
+        _draw_dots(axes, pretrained_rows[CKA_COLUMNS], SIDESTEP, CKA)
+        axes.set_title(model_label, loc="left")
         axes.set_ylabel("Similarity")
         axes.set_xticks(range(len(methods)), [style["label"] for style in methods.values()])
         axes.tick_params(axis="x", length=0)
-    panels[0, 0].set_ylim(min(0, shown[["ci_low", "cka_low"]].min().min()) - 0.02, 1.04)
-    what = next(iter(targets.values())) if len(targets) == 1 else f"{len(targets)} targets (mean)"
-    least, most = 100 * shown["residual"].min(), 100 * shown["residual"].max()
-    figure.supxlabel(
-        f"Fine-tuned on {what}; {stir['n'].max()} images; whiskers: {confidence:.0%} confidence intervals;\n"
-        f"residual of the inversions: {whole_percent(least)} to {whole_percent(most)} % of the representation's norm",
-        fontsize=7,
+    lowest = shown_rows[["ci_low", "cka_low"]].min().min()
+    panels[0, 0].set_ylim(min(0, lowest) - 0.02, 1.04)
+    figure.supxlabel(_note(stir, shown_rows["residual"], targets, confidence), fontsize=7)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=7)
+    return figure, shown_rows
+
+
+def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Mapping) -> None:
+    """Draw a dot with its interval per method, shifted to the right of the method's place.
+
+    Args:
+        rows: the value and its lower and upper limits, a row per method.
+    """
+    value, low, high = (rows[column] for column in rows)
+    axes.errorbar(
+        np.arange(len(rows)) + shift,
+        value,
+        [value - low, high - value],
+        linestyle="",
+        markersize=5,
+        elinewidth=1,
+        **style,
     )
-    figure.legend(
-        *panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=7
+
+
+def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | None) -> None:
+    """Draw a horizontal bar per method."""
+    x = np.arange(len(fidelity)) + shift
+    axes.plot(x, fidelity, "_", color="black", markersize=13, label=label)
+
+
+def _note(stir: pd.DataFrame, residuals: pd.Series, targets: Labels, confidence: float) -> str:
+    """What the networks were fine-tuned on, how many images there are, and how inversions went."""
+    fine_tuned_on = f"{len(targets)} targets (mean)"
+    if len(targets) == 1:
+        (fine_tuned_on,) = targets.values()
+    smallest = whole_percent(100 * residuals.min())
+    largest = whole_percent(100 * residuals.max())
+    return (
+        f"Fine-tuned on {fine_tuned_on}; {stir['n'].max()} images; "
+        f"whiskers: {confidence:.0%} confidence intervals;\n"
+        f"residual of the inversions: {smallest} to {largest} % of the representation's norm"
     )
-    return figure, shown

@@ -1,6 +1,5 @@
 """Accuracy on the target against mRI, one panel per model, with the pretrained model as origin."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -9,18 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
+from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Styles
 
-ORIGIN = {"label": "pretrained", "colour": "#252525", "marker": "*"}
-FILLS = [
-    "full",
-    "none",
-    "left",
-    "bottom",
-    "right",
-    "top",
-]  # of variants of a method, which share colour and marker
+ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
+# Of variants of a method, which share colour and marker.
+FILLS = ["full", "none", "left", "bottom", "right", "top"]
 COLUMNS = [
     "model",
     "method",
@@ -44,80 +38,123 @@ def draw(
     accuracy: str,
     confidence: float,
 ) -> Drawn:
-    """A point per method with both confidence intervals, and lines through averages of weights by alpha.
+    """A point per method with both confidence intervals, and lines through averages of weights.
 
     Args:
-        mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence limits of both.
+        mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
+            limits of both.
         curves: columns model, method, alpha, downstream, ri, of which means are drawn.
-        averages: parent and alpha of methods that average the pretrained weights with a parent's; a line joins them.
+        averages: parent and alpha of methods that average the pretrained weights with a parent's; a
+            line joins them.
         accuracy: what accuracy on the target is.
     """
-    before = (
-        mri.drop_duplicates("model")
-        .drop(columns="on_target")
-        .rename(columns={"on_target_before": "on_target"})
+    points = pd.concat([_pretrained_points(mri), mri]).reindex(columns=COLUMNS)
+    curve_means = curves.groupby(["model", "method", "alpha"])[["downstream", "ri"]].mean()
+    curve_points = curve_means.reset_index().rename(
+        columns={"downstream": "on_target", "ri": "mri"}
     )
-    before = before[["model", "on_target"]].assign(method=PRETRAINED, mri=0.0)
-    points = pd.concat([before, mri]).reindex(columns=COLUMNS)
-    names = {"downstream": "on_target", "ri": "mri"}
-    means = (
-        curves.groupby(["model", "method", "alpha"])[list(names)]
-        .mean()
-        .reset_index()
-        .rename(columns=names)
+    lines = pd.concat([curve_points, *_lines_of_averages(points, averages)])
+    if mri["seeds"].max() >= FEWEST_SEEDS:
+        intervals = "confidence intervals over objects and seeds,\nfor these targets"
+    else:
+        intervals = "confidence intervals over objects,\nfor these networks and targets"
+    below = f"{accuracy} (%)\nwhiskers: {confidence:.0%} {intervals}"
+    figure = draw_panels(points, lines, models, methods, below)
+    return figure, pd.concat([points, curve_points])
+
+
+def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
+    """The pretrained model's accuracy on the targets and its mRI, 0: a point per model."""
+    of_models = mri.drop_duplicates("model")
+    return pd.DataFrame(
+        {
+            "model": of_models["model"],
+            "on_target": of_models["on_target_before"],
+            "method": PRETRAINED,
+            "mri": 0.0,
+        }
     )
-    lines = [means]
-    for parent in dict.fromkeys(parent for parent, _ in averages.values()):
-        alphas = {name: alpha for name, (own, alpha) in averages.items() if own == parent}
-        alpha = points["method"].map({PRETRAINED: 0, **alphas, parent: 1})
-        lines.append(
-            points.assign(alpha=alpha, method=next(iter(alphas)))
-            .dropna(subset="alpha")
-            .sort_values("alpha")
-        )
-    over, fixed = (
-        ("objects and seeds", "")
-        if mri["seeds"].max() >= FEWEST_SEEDS
-        else ("objects", "networks and ")
-    )
-    below = f"{accuracy} (%)\nwhiskers: {confidence:.0%} confidence intervals over {over},\nfor these {fixed}targets"
-    return draw_panels(points, pd.concat(lines), models, methods, below), pd.concat([points, means])
+
+
+def _lines_of_averages(
+    points: pd.DataFrame, averages: Mapping[str, tuple[str, float]]
+) -> list[pd.DataFrame]:
+    """A line for each parent: from the pretrained model through the averages to the parent.
+
+    Args:
+        points: columns COLUMNS.
+        averages: parent and alpha of each method that averages.
+
+    Returns:
+        Points of each line by alpha. Its method, which gives the colour, is the first average.
+    """
+    averages_of_parents: dict[str, dict[str, float]] = {}
+    for method, (parent, alpha) in averages.items():
+        averages_of_parents.setdefault(parent, {})[method] = alpha
+    lines = []
+    for parent, alphas in averages_of_parents.items():
+        first_average = next(iter(alphas))
+        alpha_of_methods = {PRETRAINED: 0, **alphas, parent: 1}
+        on_line = points.assign(
+            alpha=points["method"].map(alpha_of_methods), method=first_average
+        ).dropna(subset="alpha")
+        lines.append(on_line.sort_values("alpha"))
+    return lines
 
 
 def draw_panels(
     points: pd.DataFrame, lines: pd.DataFrame, models: Labels, methods: Styles, below: str
 ) -> Figure:
-    """Panels with points (columns COLUMNS) and with lines through model, method, alpha, on_target, mri in the given order."""
+    """Panels with points and lines, one for each model that has points.
+
+    Args:
+        points: columns COLUMNS.
+        lines: columns model, method, alpha, on_target, mri; a line goes through the rows of a
+            method in the given order.
+        below: text below the panels.
+    """
     models = {name: label for name, label in models.items() if name in set(points["model"])}
-    rows, columns = -(-len(models) // 2), min(2, len(models))
+    columns = min(2, len(models))
+    rows = -(-len(models) // 2)
     size = (0.4 + 3.7 * columns, 1 + 0.07 * len(methods) + 3.2 * rows)
     figure, panels = plt.subplots(
         rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True
     )
     for axes in panels.flat[len(models) :]:
         axes.axis("off")
-    for axes, name in zip(panels.flat, models, strict=False):
-        for method, line in lines[lines["model"] == name].groupby("method", sort=False):
-            _draw_line(axes, line, methods[method]["colour"])
-        seen: Counter = Counter()
-        for method, style in {PRETRAINED: ORIGIN, **methods}.items():
-            seen[look := (style["marker"], style["colour"])] += 1
-            own, fill = points[points["method"] == method], FILLS[(seen[look] - 1) % len(FILLS)]
-            _draw_points(axes, own[own["model"] == name], style, fill)
-        axes.axhline(0, color="#8c8c8c", linewidth=1, zorder=1)
-        axes.set_title(models[name], loc="left")
-        axes.grid(True, axis="both")
-        axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+    for axes, model in zip(panels.flat, models, strict=False):
+        _draw_model(axes, points[points["model"] == model], lines[lines["model"] == model], methods)
+        axes.set_title(models[model], loc="left")
     figure.supxlabel(below, fontsize=8)
     figure.supylabel("mRI (percentage points)", fontsize=8)
-    figure.legend(
-        *panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * columns
-    )
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2 * columns)
     return figure
 
 
+def _draw_model(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles) -> None:
+    """Draw the lines and points of one model."""
+    for method, line in lines.groupby("method", sort=False):
+        _draw_line(axes, line, methods[method]["colour"])
+    variants: dict[tuple[str, str], int] = {}  # methods drawn so far, by marker and colour
+    for method, style in {PRETRAINED: ORIGIN, **methods}.items():
+        look = (style["marker"], style["colour"])
+        variant = variants.get(look, 0)
+        variants[look] = variant + 1
+        fill = FILLS[variant % len(FILLS)]
+        size = 9 if method == PRETRAINED else 6
+        _draw_points(axes, points[points["method"] == method], style, fill, size)
+    axes.axhline(0, color=PALE, linewidth=1, zorder=1)
+    axes.grid(True, axis="both")
+    axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+
+
 def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
-    """Draw a line, with a few of its alphas beside it."""
+    """Draw a line, with a few of its alphas beside it.
+
+    Args:
+        line: alpha, on_target, mri of its points.
+    """
     axes.plot(
         line["on_target"],
         line["mri"],
@@ -127,29 +164,39 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
         linewidth=1.2,
         zorder=2,
     )
-    above, rises = line["mri"].sum() > 0, line["mri"].diff() > 0
-    inner = line.assign(left=rises == above)[line["alpha"].between(0, 1, inclusive="neither")]
-    for row in inner.iloc[:: 1 + len(inner) // 4].itertuples():
-        sides = {
-            "ha": "right" if row.left else "left",
-            "va": "bottom" if above else "top",
-        }  # away from the line
-        beside = {
-            "xytext": (-5 if row.left else 5, 3 if above else -3),
-            "textcoords": "offset points",
-            **sides,
-        }
-        axes.annotate(f"{row.alpha:g}", (row.on_target, row.mri), fontsize=7.5, **beside)
+    # Numbers are on the side that is away from the origin and the line.
+    is_above = line["mri"].sum() > 0
+    rises = line["mri"].diff() > 0
+    with_sides = line.assign(left=rises == is_above)
+    inner = with_sides[line["alpha"].between(0, 1, inclusive="neither")]
+    labelled = inner.iloc[:: 1 + len(inner) // 4]
+    for row in labelled.itertuples():
+        axes.annotate(
+            f"{row.alpha:g}",
+            (row.on_target, row.mri),
+            fontsize=7.5,
+            xytext=(-5 if row.left else 5, 3 if is_above else -3),
+            textcoords="offset points",
+            ha="right" if row.left else "left",
+            va="bottom" if is_above else "top",
+        )
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping, fill: str) -> None:
-    """Draw points with whiskers that let others shine through."""
-    colour, x, y = style["colour"], points["on_target"], points["mri"]
+def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping, fill: str, size: float) -> None:
+    """Draw points with whiskers that let others shine through.
+
+    Args:
+        points: columns COLUMNS.
+        fill: Matplotlib's fill style of markers.
+        size: of markers, in points.
+    """
+    colour = style["colour"]
+    x = points["on_target"]
+    y = points["mri"]
     axes.hlines(
         y, points["on_target_low"], points["on_target_high"], color=colour, linewidth=2, alpha=0.5
     )
     axes.vlines(x, points["ci_low"], points["ci_high"], color=colour, linewidth=2, alpha=0.5)
-    size = 9 if style is ORIGIN else 6
     axes.plot(
         x,
         y,

@@ -18,11 +18,17 @@ def draw(
     targets: Labels,
     accuracy: str,
 ) -> Drawn:
-    """A line per method from the pretrained model to the end of training; columns of `rib.analysis.tables.tradeoff_table`."""
-    start, end = (tradeoff_epochs[tradeoff_epochs["trained"] == percent] for percent in (0, 100))
-    points = pd.concat([start.assign(method=PRETRAINED), end]).reindex(columns=COLUMNS)
-    note = textwrap.fill(
-        f"fine-tuned on {', '.join(targets.values())}; dots at each tenth of the steps", 60
-    )
-    lines = tradeoff_epochs.assign(alpha=np.nan)
-    return draw_panels(points, lines, models, methods, f"{accuracy} (%)\n{note}"), tradeoff_epochs
+    """A line per method from the pretrained model to the end of training.
+
+    Args:
+        tradeoff_epochs: columns of `rib.analysis.tables.tradeoff_table`.
+        accuracy: what accuracy on the target is.
+    """
+    start = tradeoff_epochs[tradeoff_epochs["trained"] == 0].assign(method=PRETRAINED)
+    end = tradeoff_epochs[tradeoff_epochs["trained"] == 100]
+    points = pd.concat([start, end]).reindex(columns=COLUMNS)
+    lines = tradeoff_epochs.assign(alpha=np.nan)  # so that no alpha is written beside them
+    target_labels = ", ".join(targets.values())
+    note = f"fine-tuned on {target_labels}; dots at each tenth of the steps"
+    below = f"{accuracy} (%)\n{textwrap.fill(note, 60)}"
+    return draw_panels(points, lines, models, methods, below), tradeoff_epochs

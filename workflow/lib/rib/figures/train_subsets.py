@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from rib.base.appearance import INK
 from rib.config.run import MEAN
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import image_axis, line_with_intervals, method_legend
@@ -13,30 +14,36 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float) -> Drawn:
-    """mRI (percentage points) with confidence intervals by number of training images (log scale), one panel per model.
+    """mRI (percentage points) with confidence intervals by number of training images.
+
+    The scale is logarithmic, and there is one panel per model.
 
     Args:
-        sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, as written by rib.analysis.sizes.
+        sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, as written by
+            rib.analysis.sizes.
     """
-    shown = sizes[
-        (sizes["target"] == MEAN)
-        & sizes["model"].isin(list(models))
-        & sizes["method"].isin(list(methods))
-    ]
+    is_chosen = sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))
+    shown_rows = sizes[(sizes["target"] == MEAN) & is_chosen]
     columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
-    lines = -(-len(models) // columns)
-    size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * lines)
-    figure, panels = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    rows = -(-len(models) // columns)
+    size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     for axes, (model, label) in zip(panels.flat, models.items(), strict=False):
-        own = shown[shown["model"] == model]
-        for place, (method, style) in enumerate(methods.items()):
-            rows = own[own["method"] == method].sort_values("train_images")
+        of_model = shown_rows[shown_rows["model"] == model]
+        for i, (method, style) in enumerate(methods.items()):
+            of_method = of_model[of_model["method"] == method].sort_values("train_images")
             line_with_intervals(
-                axes, rows, "train_images", ["ri", "ci_low", "ci_high"], style, place, len(methods)
+                axes,
+                of_method,
+                over="train_images",
+                columns=["ri", "ci_low", "ci_high"],
+                style=style,
+                index=i,
+                lines=len(methods),
             )
-        axes.axhline(0, color="#252525", linewidth=0.8)
+        axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_title(label)
-        image_axis(axes, np.unique(own["train_images"]))
+        image_axis(axes, np.unique(of_model["train_images"]))
     for axes in panels.flat[len(models) :]:
         axes.set_axis_off()
     figure.supylabel("mRI (percentage points)", fontsize=9)
@@ -45,4 +52,4 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
         fontsize=8,
     )
     method_legend(figure, panels.flat[0])
-    return figure, shown.reset_index(drop=True)
+    return figure, shown_rows.reset_index(drop=True)

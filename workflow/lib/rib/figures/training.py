@@ -1,68 +1,115 @@
-"""Training curves of one model: cross-entropy and accuracy per epoch, one column of panels per target."""
+"""Training curves of one model: cross-entropy and accuracy per epoch.
+
+There is one column of panels per target.
+"""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rib.figures import Drawn, Labels, Styles
 
 ACROSS = 5  # maximum number of panel columns
-ROWS = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
+QUANTITIES = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
 def draw(
     training: pd.DataFrame, *, model: str, model_label: str, methods: Styles, targets: Labels
 ) -> Drawn:
-    """Training means of each epoch, one line per method; with several seeds, also thin lines per seed.
+    """Training means of each epoch, one line per method.
+
+    With several seeds, there are also thin lines per seed.
 
     Args:
         training: columns model, method, target, seed, epoch, cross_entropy, accuracy (percent).
         methods: label, colour and marker of each method; only those that train are shown.
     """
-    shown = training[training["model"] == model]
-    several = shown["seed"].nunique() > 1
-    trained = {method: style for method, style in methods.items() if method in set(shown["method"])}
-    blocks = -(-len(targets) // ACROSS)
-    across = -(-len(targets) // blocks)
+    shown_rows = training[training["model"] == model]
+    several_seeds = shown_rows["seed"].nunique() > 1
+    methods_with_training = set(shown_rows["method"])
+    trained = {name: style for name, style in methods.items() if name in methods_with_training}
+    figure, panels_of_targets = _panels(len(targets))
+    blocks, across, _ = panels_of_targets.shape
+    panels_in_order = panels_of_targets.reshape(-1, len(QUANTITIES))
+    for i, (target, label) in enumerate(targets.items()):
+        panels = panels_in_order[i]
+        for axes, quantity in zip(panels, QUANTITIES, strict=True):
+            of_target = shown_rows[shown_rows["target"] == target]
+            _draw_quantity(axes, of_target, quantity, trained, several_seeds)
+        upper_axes, lower_axes = panels
+        upper_axes.set_title(label, fontsize=8)
+        if i + across >= len(targets):  # no panel below
+            lower_axes.xaxis.set_tick_params(labelbottom=True)
+    for axes in panels_in_order[len(targets) :].flat:
+        axes.axis("off")
+    highest = 1.05 * max(1e-9, shown_rows["cross_entropy"].max())
+    for block in range(blocks):
+        entropy_axes, accuracy_axes = panels_of_targets[block, 0]
+        entropy_axes.set_ylabel(QUANTITIES["cross_entropy"], fontsize=8)
+        accuracy_axes.set_ylabel(QUANTITIES["accuracy"], fontsize=8)
+        entropy_axes.set_ylim(0, highest)
+    figure.supxlabel("epoch", fontsize=8)
+    title = f"{model_label}, by target"
+    if several_seeds:
+        title += "; thick: mean over seeds, thin: single seeds"
+    handles, labels = panels_in_order[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        title=title,
+        ncols=min(4, max(1, len(trained))),
+        title_fontsize=8,
+        fontsize=7.5,
+    )
+    return figure, shown_rows
+
+
+def _panels(targets: int) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels, (blocks, targets of a block, quantities).
+
+    A block has a row of panels for each quantity, and a column for each of its targets.
+    """
+    blocks = -(-targets // ACROSS)
+    across = -(-targets // blocks)
     size = (max(4.6, 0.7 + 1.6 * across), 0.7 + 3.1 * blocks)
     figure, panels = plt.subplots(
-        2 * blocks, across, figsize=size, squeeze=False, sharex=True, sharey="row"
+        len(QUANTITIES) * blocks, across, figsize=size, squeeze=False, sharex=True, sharey="row"
     )
-    pairs = panels.reshape(blocks, 2, across).swapaxes(1, 2).reshape(-1, 2)  # two panels per target
-    for place, (target, label) in enumerate(targets.items()):
-        _draw_target(pairs[place], shown[shown["target"] == target], trained, several)
-        pairs[place, 0].set_title(label, fontsize=8)
-        if place + across >= len(targets):  # no panel below
-            pairs[place, 1].xaxis.set_tick_params(labelbottom=True)
-    for axes in pairs[len(targets) :].flat:
-        axes.axis("off")
-    for pair in pairs[::across]:
-        for axes, label in zip(pair, ROWS.values(), strict=True):
-            axes.set_ylabel(label, fontsize=8)
-        pair[0].set_ylim(0, 1.05 * max(1e-9, shown["cross_entropy"].max()))
-    figure.supxlabel("epoch", fontsize=8)
-    title = f"{model_label}, by target" + (
-        "; thick: mean over seeds, thin: single seeds" if several else ""
-    )
-    look = {"ncols": min(4, max(1, len(trained))), "title_fontsize": 8, "fontsize": 7.5}
-    figure.legend(
-        *panels[0, 0].get_legend_handles_labels(), loc="outside upper center", title=title, **look
-    )
-    return figure, shown
+    return figure, panels.reshape(blocks, len(QUANTITIES), across).swapaxes(1, 2)
 
 
-def _draw_target(pair, runs: pd.DataFrame, methods: Styles, several: bool) -> None:
-    """Draw each method's mean over seeds and, if there are several, each seed in the two panels of a target."""
-    for axes, quantity in zip(pair, ROWS, strict=True):
-        for method, style in methods.items():
-            own = runs[runs["method"] == method]
-            if several:
-                for _, one in own.groupby("seed"):
-                    axes.plot(
-                        one["epoch"], one[quantity], color=style["colour"], linewidth=0.6, alpha=0.7
-                    )
-            mean = own.groupby("epoch")[quantity].mean()
-            look = {"color": style["colour"], "marker": style["marker"], "label": style["label"]}
-            axes.plot(mean.index, mean, markersize=3.5, linewidth=1.4, **look)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.tick_params(labelsize=7)
+def _draw_quantity(
+    axes: Axes, runs: pd.DataFrame, quantity: str, methods: Styles, several_seeds: bool
+) -> None:
+    """Draw each method's mean over seeds and, if there are several, each seed.
+
+    Args:
+        runs: columns method, seed, epoch and the quantity, of one target.
+    """
+    for method, style in methods.items():
+        of_method = runs[runs["method"] == method]
+        if several_seeds:
+            for _, of_seed in of_method.groupby("seed"):
+                axes.plot(
+                    of_seed["epoch"],
+                    of_seed[quantity],
+                    color=style["colour"],
+                    linewidth=0.6,
+                    alpha=0.7,
+                )
+        means = of_method.groupby("epoch")[quantity].mean()
+        axes.plot(
+            means.index,
+            means,
+            color=style["colour"],
+            marker=style["marker"],
+            label=style["label"],
+            markersize=3.5,
+            linewidth=1.4,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=7)

@@ -9,10 +9,11 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
+from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PALE, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
 
-MEAN = "mRI"  # in place of a target
+MEAN = MRI_LABEL  # in place of a target
 RUN = ["model", "method", "target"]
 TIPS = [f"{column}:N" for column in RUN]
 # What columns of tables name; rows of a view are sorted by the last of its columns first.
@@ -26,7 +27,7 @@ KINDS |= {
     "other_model": "models",
 }
 MOST_ROWS = 80  # of a matrix; with more it begins with one model, or one method of it
-CHANGES = ["#542788", "#f7f7f7", "#b35806"]  # as in the figures
+CHANGES = [LOSS, UNCHANGED, GAIN]
 CELL = alt.Step(68), alt.Step(26)  # pixels
 
 
@@ -154,7 +155,7 @@ def _tradeoff(
     )
     base, params = _chart(_labelled(table, about), model=None, method=None, target=MEAN)
     named = {about["methods"][name]["label"]: own for name, own in colours.items()} | {
-        PRETRAINED: "#252525"
+        PRETRAINED: INK
     }
     scale = alt.Scale(domain=list(named), range=list(named.values())) if colours else alt.Undefined
     bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
@@ -170,7 +171,7 @@ def _tradeoff(
     ]
     bars = base.mark_rule(opacity=0.5, strokeWidth=2)
     chart = alt.layer(
-        base.transform_sample(1).mark_rule(color="#8c8c8c", aria=False).encode(y=alt.datum(0)),
+        base.transform_sample(1).mark_rule(color=PALE, aria=False).encode(y=alt.datum(0)),
         bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
         bars.encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
         base.mark_point(size=110).encode(

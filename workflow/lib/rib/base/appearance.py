@@ -1,0 +1,29 @@
+"""Colours and labels that the figures and the interactive views of the page share."""
+
+# Gains and losses: dark ends of ColorBrewer's PuOr, which is colour-blind safe, and its middle.
+GAIN = "#b35806"
+LOSS = "#542788"
+UNCHANGED = "#f7f7f7"
+
+# Greys, from dark to light.
+INK = "#252525"  # texts, edges and the pretrained model
+DARK_GREY = "#525252"
+GREY = "#737373"
+PALE = "#8c8c8c"  # lines that stay in the background
+
+# Shades of one blue, distinguishable in greyscale.
+DARKEST_BLUE = "#08306b"
+DARK_BLUE = "#08519c"
+LIGHT_BLUE = "#9ecae1"
+
+# Okabe & Ito 2008, colour-blind safe.
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+SKY_BLUE = "#56B4E9"
+ORANGE = "#E69F00"
+BLACK = "#000000"
+
+PRETRAINED_LABEL = "pretrained"  # label of the pretrained model among methods
+MRI_LABEL = "mRI"  # label of the mean RI among those of targets
