@@ -13,12 +13,12 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
-from rib.analysis.comparison import DRAWS, Effects, compare
+from rib.analysis.comparison import DRAWS, Column, Effects, compare
 from rib.analysis.counts import Counts, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
 from rib.base.errors import UserError
-from rib.config.run import NO_TARGET, PRETRAINED
+from rib.config.run import NO_TARGET
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
@@ -57,21 +57,21 @@ def effects_of(
     """
     names, values, parts, measures = [], [], [], np.array(list(MEASURES.values()))
     for of_model in models:
-        counts = of_model.of(
+        counts = of_model.select_states(
             [
                 i
                 for i, state in enumerate(of_model.states)
-                if state[1:4:2] in methods or state[1] == PRETRAINED
+                if state.run.values(KEY) in methods or state.is_pretrained
             ]
         )
         ood, of_objects = ood_accuracies(counts, weights, **which), ood_parts(counts, **which)
-        states = sorted(ood, key=lambda state: (state[1], state[3], state[2], state[4]))
+        states = sorted(ood, key=lambda state: state.run.values([*KEY, "target", "seed"]))
         keys, targets = (
-            sorted({state[1:4:2] for state in states}),
-            len({state[2] for state in states}),
+            sorted({state.run.values(KEY) for state in states}),
+            len({state.run.target for state in states}),
         )
         columns = [(*key, measure) for key in keys for measure in MEASURES]
-        by_key = [[state for state in states if state[1:4:2] == key] for key in keys]
+        by_key = [[state for state in states if state.run.values(KEY) == key] for key in keys]
         scored = [
             measures @ np.array([(ood[state].before, ood[state].after) for state in own])
             for own in by_key
@@ -87,21 +87,21 @@ def effects_of(
         once = {key for key, part in zip(keys, by_measure, strict=True) if part.shape[2] < seeds}
         means = [np.mean([of_objects[state] for state in own], axis=0) for own in by_key]
         parts.append((measures @ np.array(means)).reshape(len(columns), -1))
-        names.append(states[0][0])
+        names.append(states[0].run.model)
     return Effects(
         names=names,
         columns={
-            name: (name[:2], slice(i * targets, (i + 1) * targets))
+            name: Column(name[:2], slice(i * targets, (i + 1) * targets))
             for i, name in enumerate(columns)
         },
         values=np.array(values),
-        parts=np.array(parts),
+        contributions=np.array(parts),
         untested={
             (model, (*key, measure))
             for model, *key in unfinished
             for measure in ("mri", "ood_after")
         },
-        once={(name, column) for name in names for column in columns if column[:2] in once},
+        with_one_run={(name, column) for name in names for column in columns if column[:2] in once},
     )
 
 
@@ -138,11 +138,10 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
     tau and tau_p are those of `kendall_tau`, NaN with fewer than five ranked models.
     """
-    both, models = (
-        [(method, size, f"ood_{when}") for when in ("before", "after")],
-        range(len(effects.names)),
-    )
-    sides = [np.array([effects.of(model, column) for model in models]) for column in both]
+    both = [(method, size, f"ood_{when}") for when in ("before", "after")]
+    sides = [
+        np.array([effects.values_of(model, column) for model in effects.names]) for column in both
+    ]
     lines = [
         (name, *over_runs(before, confidence, LIMITS), *over_runs(after, confidence, LIMITS))
         for name, before, after in zip(effects.names, *sides, strict=True)
@@ -194,8 +193,10 @@ def model_tables(
     first = next(iter(read_counts(counts)))
     weights = object_weights(first.objects, replicates, seed)
     own: dict[str, set[tuple]] = {}
-    for model, method, _, size, *_ in read_states(counts):
-        own.setdefault(model, set()).update([(method, size)] if method in methods else [])
+    for state in read_states(counts):
+        methods_and_sizes = own.setdefault(state.run.model, set())
+        if state.run.method in methods:
+            methods_and_sizes.add(state.run.values(KEY))
     if not (shared := set.intersection(*own.values())):  # as in a preview
         raise UserError("models can't be compared: they have no method and size in common.")
     effects = effects_of(read_counts(counts), shared, weights, unfinished, **which)
@@ -206,7 +207,7 @@ def model_tables(
         compared["target"].tolist(), compared.index, keys
     )  # also without rows
     compared["objects"] = ri_objects(
-        first, {state[2] for state in first.states} - {NO_TARGET}, *which.values()
+        first, {state.run.target for state in first.states} - {NO_TARGET}, *which.values()
     )[None]
     compared = compared.sort_values([*KEY, *PAIR[:2]], kind="stable")[[*KEY, *PAIR]]
     ranks = {
