@@ -9,13 +9,14 @@ from rib.analysis.counts import Counts
 from rib.analysis.fit import marked
 from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
+from tiny.states import state_of
 
 STATES = [
-    ("m", "ft", "a", "all", 0, None),
-    ("m", "ft", "b", "all", 0, None),
-    ("m", "ft", "b", "all", 1, None),
-    ("m", "pretrained", "none", "all", 0, None),
-    ("m", "wise_ft_curve", "b", "all", 0, 0.5),
+    state_of("m", "ft", "a", "all", 0),
+    state_of("m", "ft", "b", "all", 0),
+    state_of("m", "ft", "b", "all", 1),
+    state_of("m", "pretrained", "none", "all", 0),
+    state_of("m", "wise_ft_curve", "b", "all", 0, 0.5),
 ]
 # Two images of cat and one of dog in a; a cat, two dogs and no eel in b. Classes of b have other keys and one more output.
 SPACES = {
@@ -26,7 +27,7 @@ COUNTS = Counts(
     states=STATES,
     datasets=["a", "b"],
     objects=5,
-    places={"a": np.array([0, 1]), "b": np.array([1, 2, 3])},
+    object_indices={"a": np.array([0, 1]), "b": np.array([1, 2, 3])},
     labels={"a": np.array([0, 1]), "b": np.array([1, 2, 1])},
     images={"a": np.array([2, 1], np.uint16), "b": np.array([1, 1, 1], np.uint16)},
     correct={
@@ -112,7 +113,7 @@ def test_at_most_ten_classes_of_each_group_are_listed_worst_first():
 
 
 def test_a_grid_without_fine_tuning_has_empty_tables():
-    table = class_table(COUNTS.of([3]), SPACES, None)
+    table = class_table(COUNTS.select_states([3]), SPACES, None)
     assert table.empty and worst_classes(table, ["a", "b"]).empty
     assert list(worst_classes(table, ["a"]).columns)[:5] == [
         "model",
@@ -126,5 +127,5 @@ def test_a_grid_without_fine_tuning_has_empty_tables():
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [1, 0, 2, 3, 4]])
 def test_the_order_of_states_does_not_matter(order):
-    table = class_table(COUNTS.of(order), SPACES, None)
+    table = class_table(COUNTS.select_states(order), SPACES, None)
     pd.testing.assert_frame_equal(table, class_table(COUNTS, SPACES, None))

@@ -10,6 +10,7 @@ from scipy import stats
 from rib.analysis import comparison
 from rib.analysis.bootstrap import object_weights, over_runs, p_over_runs
 from rib.analysis.comparison import (
+    Column,
     compare,
     effects_of,
     few_objects,
@@ -18,11 +19,13 @@ from rib.analysis.comparison import (
     rank,
     sign_flip_p,
 )
-from rib.analysis.counts import STATE, Counts, count, write_counts
+from rib.analysis.counts import Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
+from rib.analysis.scored_state import STATE_COLUMNS
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.rows import by_runs
+from tiny.states import state_of
 from tiny.tables import write
 from tiny.tiers import first
 
@@ -64,7 +67,7 @@ def rows(model="m", seed=0, runs=RUNS):
 def counted_of(*parts):
     """Counts of rows that say themselves what they are of."""
     table = pd.concat(parts, ignore_index=True)
-    row = table.groupby([*STATE, "dataset"], dropna=False).cumcount()
+    row = table.groupby([*STATE_COLUMNS, "dataset"], dropna=False).cumcount()
     table = table.assign(row=row, rank=(table["label"] != table["prediction"]).astype(int))
     first = table.groupby(["dataset", "row"], as_index=False).first()
     return count(
@@ -132,7 +135,7 @@ def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups)
         one, other = (
             0.0 if name == PRETRAINED else mri[name] for name in (found.names[a], found.names[b])
         )
-        assert (found.parts[a, -1] - found.parts[b, -1]).sum() == pytest.approx(
+        assert (found.contributions[a, -1] - found.contributions[b, -1]).sum() == pytest.approx(
             one - other, abs=1e-10
         )
 
@@ -284,7 +287,10 @@ def made_effects(means, sds, objects=200, seeds=1):
     names = [f"m{i}" for i in range(len(means))]
     change = (parts @ weights.T)[:, :1, None].repeat(seeds, axis=2)
     return comparison.Effects(
-        [*names, PRETRAINED], {"t": ("ri", slice(1)), None: ("mri", slice(1))}, change, parts
+        [*names, PRETRAINED],
+        {"t": Column("ri", slice(1)), None: Column("mri", slice(1))},
+        change,
+        parts,
     )
 
 
@@ -552,7 +558,7 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
             assert line.p_holm == pytest.approx(smallest, abs=1e-4)
 
 
-@pytest.mark.parametrize("objects", first([comparison.MANY, 40_000]))
+@pytest.mark.parametrize("objects", first([comparison.MANY_OBJECTS, 40_000]))
 def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
     """Equal parts have a binomial number of positive signs; parts of several sizes are compared with draws."""
     rng = np.random.default_rng(objects)
@@ -607,10 +613,10 @@ def test_signs_are_drawn_for_every_object_and_draw():
 
 def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     """Another size with other methods, more targets and fewer seeds is no hindrance."""
-    states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (3, 4)]
-    states += [("m", "z", t, "10", 0, None) for t in ("a", "b", "c")]
+    states = [state_of("m", m, t, "all", s) for m in ("x", "y") for t in ("a", "b") for s in (3, 4)]
+    states += [state_of("m", "z", t, "10", 0) for t in ("a", "b", "c")]
     ood = {
-        state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros((2, 3)))
+        state: Ood(np.zeros(3), np.full(3, float(place)), 1, np.zeros(3), np.zeros(3))
         for place, state in enumerate(states)
     }
     parts = {state: np.array([place, 0.0]) for place, state in enumerate(states)}
@@ -622,7 +628,7 @@ def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
     )
     assert found.values[1, ..., 0].tolist() == [[4, 5], [6, 7]]
     assert (small.names, [*small.columns]) == (["z", PRETRAINED], ["a", "b", "c", None])
-    assert small.parts[0, :, 0].tolist() == [8, 9, 10, 9]
+    assert small.contributions[0, :, 0].tolist() == [8, 9, 10, 9]
 
 
 # Coverage
@@ -643,14 +649,14 @@ def simulated(rng, how_many, seeds):
     An answer is right where the object's ease, shared by all runs, plus noise of the run's own exceeds the dataset's
     threshold less the method's gain. Two seeds have fixed gains, more seeds random ones.
     """
-    states = [(f"{i:04}", PRETRAINED, "none", "all", 0, None) for i in range(how_many)]
+    states = [state_of(f"{i:04}", PRETRAINED, "none", "all", 0) for i in range(how_many)]
     gains = [0.0] * how_many
     for method, gain in GAINS.items():
         for seed in range(seeds):
-            states += [(f"{i:04}", method, "t", "all", seed, None) for i in range(how_many)]
+            states += [state_of(f"{i:04}", method, "t", "all", seed) for i in range(how_many)]
             own = rng.normal(size=how_many) if seeds > 2 else np.full(how_many, 2 * seed - 1)
             gains += (gain + OF_SEEDS * own).tolist()
-    ease = rng.normal(size=(how_many, OBJECTS))[[int(state[0]) for state in states]]
+    ease = rng.normal(size=(how_many, OBJECTS))[[int(state.run.model) for state in states]]
     correct, places = {}, {}
     for dataset, n in SIZES.items():
         places[dataset] = np.arange(OBJECTS)[-n:]
@@ -689,7 +695,7 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say(seeds):
         ood = ood_accuracies(counts, weights)
         by_model: dict[str, dict] = {}
         for state, pair in ood.items():
-            by_model.setdefault(state[0], {})[state] = pair
+            by_model.setdefault(state.run.model, {})[state] = pair
         for pairs in by_model.values():
             found = effects_of(pairs, dict.fromkeys(pairs, np.zeros(1)), "all")
             _, low, high = over_runs(found.values[0] - found.values[1], 0.95)
@@ -700,19 +706,19 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say(seeds):
 def test_effects_are_of_the_mean_over_seeds_and_targets():
     """Replicate by replicate, from numbers made up."""
     rng = np.random.default_rng(0)
-    states = [("m", m, t, "all", s, None) for m in ("x", "y") for t in ("a", "b") for s in (0, 1)]
-    ood = {state: Ood(rng.random(5), rng.random(5), 1, rng.random((2, 5))) for state in states}
+    states = [state_of("m", m, t, "all", s) for m in ("x", "y") for t in ("a", "b") for s in (0, 1)]
+    ood = {state: Ood(rng.random(5), rng.random(5), 1, *rng.random((2, 5))) for state in states}
     parts = {state: rng.random(4) for state in states}
     found = effects_of(ood, parts, "all")
     change = {state: pair.after - pair.before for state, pair in ood.items()}
-    mine = [state for state in states if state[1] == "y"]
+    mine = [state for state in states if state.run.method == "y"]
     assert found.values[1].reshape(4, 5) == pytest.approx(
         np.array([change[state] for state in mine])
     )
-    assert found.parts[1, 1] == pytest.approx(
-        np.mean([parts[s] for s in mine if s[2] == "b"], axis=0)
+    assert found.contributions[1, 1] == pytest.approx(
+        np.mean([parts[s] for s in mine if s.run.target == "b"], axis=0)
     )
-    assert found.parts[1, 2] == pytest.approx(np.mean([parts[s] for s in mine], axis=0))
+    assert found.contributions[1, 2] == pytest.approx(np.mean([parts[s] for s in mine], axis=0))
     assert (found.values[2] == 0).all() and found.names == ["x", "y", PRETRAINED]
 
 
@@ -729,8 +735,8 @@ MERGED = [
 def uneven(tmp_path_factory):
     """Counts with two merges over seeds, and the tables with and without them."""
     folder, counts = tmp_path_factory.mktemp("uneven"), counted_of(rows(runs=MERGED))
-    without = counts.of(
-        [place for place, state in enumerate(counts.states) if "soup" not in state[1]]
+    without = counts.select_states(
+        [i for i, state in enumerate(counts.states) if "soup" not in state.run.method]
     )
     found = []
     for name, own in (("with", counts), ("without", without)):
@@ -742,8 +748,8 @@ def uneven(tmp_path_factory):
 def means_over_seeds(counts, method, targets):
     """RI, as a mean over targets and a method's seeds: observed, and of each replicate; the pretrained model's is 0."""
     ood, total, runs = ood_of(counts), 0.0, 0
-    for (_, name, target, *_), pair in ood.items():
-        if name == method and target in targets:
+    for state, pair in ood.items():
+        if state.run.method == method and state.run.target in targets:
             total, runs = total + pair.after - pair.before, runs + 1
     return total / max(runs, 1) * np.ones(301)
 
@@ -773,14 +779,20 @@ def test_a_merge_over_seeds_has_no_test_and_no_rank_beside_means_over_seeds(unev
 
 
 def test_with_fewer_seeds_p_of_a_merge_over_seeds_is_that_of_all_sign_patterns(uneven, tmp_path):
-    counts = uneven[0].of([place for place, state in enumerate(uneven[0].states) if state[4] < 2])
+    counts = uneven[0].select_states(
+        [i for i, state in enumerate(uneven[0].states) if state.run.seed < 2]
+    )
     write_counts(counts, tmp_path / "counts.npz")
     line = written(tmp_path, "two", draws=100_000)["comparisons"].query(
         "method == 'ft' and other == 'soup'"
     )
     parts, terms = parts_of(counts), np.zeros(counts.objects)
     for target, (method, sign) in itertools.product(TARGETS, (("ft", 1), ("soup", -1))):
-        own = [part for state, part in parts.items() if state[1] == method and state[2] == target]
+        own = [
+            part
+            for state, part in parts.items()
+            if state.run.method == method and state.run.target == target
+        ]
         assert len(own) == {"ft": 2, "soup": 1}[method]
         terms += sign * sum(own) / len(own) / len(TARGETS)
     assert line["p"].item() == pytest.approx(exact_p(terms), abs=4 * np.sqrt(0.25 / 100_000))

@@ -10,9 +10,8 @@ import pytest
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import (
+    ALL_INDICES,
     COLUMNS,
-    EVERY,
-    STATE,
     count,
     read_counts,
     read_indexes,
@@ -21,6 +20,7 @@ from rib.analysis.counts import (
 )
 from rib.analysis.data_and_models import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.scored_state import STATE_COLUMNS
 from rib.analysis.tables import grid_tables, ri_table, roles_of
 from rib.base.errors import UserError
 from rib.base.files import write_json
@@ -30,6 +30,7 @@ from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from tiny.rows import by_runs, write_rows
+from tiny.states import state_of
 from tiny.tables import write
 
 DATASETS = ["a", "b", "c"]
@@ -39,7 +40,7 @@ NO_THRESHOLD = {"can_fit": ["ft"], "threshold": None, "whole_targets": True}
 
 def scored(rows):
     """Evaluation rows: what an image is stands in the index of its dataset."""
-    place = rows.groupby([*STATE, "dataset"], dropna=False, observed=True).cumcount()
+    place = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False, observed=True).cumcount()
     return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[
         [*RUN_COLUMNS, *COLUMNS]
     ]
@@ -163,7 +164,9 @@ def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
     counts = counted(small)
     weights = object_weights(counts.objects, 10, seed=1)
     found = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
-    line = next(pair for state, pair in found.items() if state[:3] == ("m", "ft", "a"))
+    line = next(
+        pair for state, pair in found.items() if (state.run.method, state.run.target) == ("ft", "a")
+    )
     assert line.images == 7
     with pytest.raises(UserError, match="leak_free.* as a,"):
         ood_accuracies(counts, weights, ood_datasets=["a", "c"], source_groups={"a": "g", "c": "g"})
@@ -312,7 +315,7 @@ def accuracies_of(rows, weights):
         alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float)
     )
     weighed["right"] = weighed["weight"] * (weighed["label"] == weighed["prediction"])
-    sums = weighed.groupby([*STATE, "dataset"])[["weight", "right"]].sum()
+    sums = weighed.groupby([*STATE_COLUMNS, "dataset"])[["weight", "right"]].sum()
     return (100 * sums["right"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
 
 
@@ -320,7 +323,8 @@ def expected_ood(rows, weights, drop=None):
     """Mean accuracies on the other datasets, before and after, of every fine-tuned state, by the definitions."""
     found, accuracies = {}, {}
     states = [
-        plain(state) for state in rows[STATE].drop_duplicates().itertuples(index=False, name=None)
+        plain(state)
+        for state in rows[STATE_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
     ]
     for state in states:
         model, method, target, *_ = state
@@ -334,7 +338,7 @@ def expected_ood(rows, weights, drop=None):
             others = [name for name in "abc" if name != target and (*state, name) in accuracy]
             before = [accuracy[model, "pretrained", "none", "all", 0, -1, name] for name in others]
             found[state] = np.mean(before), np.mean([accuracy[*state, name] for name in others])
-    index = pd.MultiIndex.from_tuples(found, names=STATE)
+    index = pd.MultiIndex.from_tuples(found, names=STATE_COLUMNS)
     return pd.DataFrame(list(found.values()), index=index, columns=["before", "after"])
 
 
@@ -468,7 +472,7 @@ def seen_by(folder, rows):
             name: [bool({*space_of(name).indices[k]} & outputs) for k in own]
             for name, own in label.items()
         }
-        place = rows.groupby([*STATE, "dataset"], dropna=False).cumcount()
+        place = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False).cumcount()
         found[target, size] = np.array(
             [flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)]
         )
@@ -562,7 +566,7 @@ def test_written_counts_are_those_of_all_rows(grid):
     parts = [scored(rows[rows["dataset"].isin(names)]) for names in (["b", "val"], ["a", "c"])]
     expected = count(by_runs(*parts), indexes_of(rows))
     read = list(read_counts(folder / "plain.npz"))
-    assert [{state[0] for state in part.states} for part in read] == [{"m"}, {"n"}]
+    assert [{state.run.model for state in part.states} for part in read] == [{"m"}, {"n"}]
     assert [state for part in read for state in part.states] == expected.states
     for part in read:
         assert (
@@ -575,7 +579,7 @@ def test_written_counts_are_those_of_all_rows(grid):
                 name
             ].dtype == np.uint16
             assert (part.images[name] == expected.images[name]).all()
-            assert (part.places[name] == expected.places[name]).all()
+            assert (part.object_indices[name] == expected.object_indices[name]).all()
             assert (part.labels[name] == expected.labels[name]).all()
 
 
@@ -590,7 +594,7 @@ def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
 
 
 def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
-    table, rows = by_columns(grid[2]["curves"], STATE), grid[1]
+    table, rows = by_columns(grid[2]["curves"], STATE_COLUMNS), grid[1]
     states = [state for state in replicates[0].index if state[-1] >= 0]
     assert sorted(table.index) == sorted(states) and len(states) == 16
     after = [part["after"] for part in replicates]
@@ -655,7 +659,7 @@ def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_
     counts = replace(counted(grid_rows(3)), shared={})
     choices = {"ood_datasets": ["a", "b", "c"], "in_distribution": ["val"], "source_groups": {}}
     assert roles_of(counts, "b", **choices)["c"] == "ood"
-    twin = np.arange(len(counts.places["c"])) == 0
+    twin = np.arange(len(counts.object_indices["c"])) == 0
     with_twin = replace(counts, shared={("b", "c"): twin})
     assert roles_of(with_twin, "b", **choices) == {
         "a": "ood",
@@ -689,10 +693,10 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
         draw = dict(zip(objects, weights[replicate], strict=True))
         expected = expected_ood(rows, draw, drop=leaks)
         for state, pair in ood.items():
-            numbers = expected.loc[plain(state)]
+            numbers = expected.loc[plain(state.column_values())]
             found = (pair.before[replicate], pair.after[replicate])
             assert found == pytest.approx(tuple(numbers), nan_ok=True)
-            assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state[2]]
+            assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state.run.target]
     parts = ood_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
     for state, pair in ood.items():
         assert parts[state].sum(axis=1) == pytest.approx([pair.before[0], pair.after[0]])
@@ -705,15 +709,16 @@ def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
     right = rows.assign(
         alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float)
     )
-    right = right.groupby([*STATE, "dataset", "object_id"])["right"].sum().to_dict()
+    right = right.groupby([*STATE_COLUMNS, "dataset", "object_id"])["right"].sum().to_dict()
     for state, (parts_before, parts_after) in ood_parts(counts, ["a", "b", "c"]).items():
         parts = parts_after - parts_before
-        before = (state[0], "pretrained", "none", "all", 0, -1)
-        others = [name for name in "abc" if name != state[2]]
+        before = (state.run.model, "pretrained", "none", "all", 0, -1)
+        own = plain(state.column_values())
+        others = [name for name in "abc" if name != state.run.target]
         for place, name in enumerate(objects):
             expected = sum(
                 100
-                * (right[*plain(state), other, name] - right[*before, other, name])
+                * (right[*own, other, name] - right[*before, other, name])
                 / SETS[other]
                 / len(others)
                 for other in others
@@ -734,7 +739,7 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
     assert shuffled.states == usual.states
     for dataset in SETS:
         assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
-        assert (shuffled.places[dataset] == usual.places[dataset]).all()
+        assert (shuffled.object_indices[dataset] == usual.object_indices[dataset]).all()
 
 
 def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
@@ -804,11 +809,13 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
         }
         rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
     counts = count(by_runs(*rows), {"a": index})
-    assert counts.objects == 2 and counts.places["a"].tolist() == [0, 0, 1]
+    assert counts.objects == 2 and counts.object_indices["a"].tolist() == [0, 0, 1]
     assert counts.labels["a"].tolist() == [1, 3, 3] and counts.images["a"].tolist() == [1, 2, 1]
-    assert [state[1] for state in counts.states] == ["ft", "pretrained"]
+    assert [state.run.method for state in counts.states] == ["ft", "pretrained"]
     assert counts.correct["a"].tolist() == [[1, 2, 0], [0, 1, 1]]
-    accuracy = counts.accuracy_on("a", np.array([[1, 1], [2, 1]], np.uint8), EVERY, EVERY)
+    accuracy = counts.accuracy_on(
+        "a", np.array([[1, 1], [2, 1]], np.uint8), ALL_INDICES, ALL_INDICES
+    )
     assert accuracy.tolist() == [[75, 50], [pytest.approx(600 / 7), pytest.approx(300 / 7)]]
     ((before, after),) = ood_parts(counts).values()
     assert (after - before).tolist() == [50, -25]
@@ -816,18 +823,18 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
 
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
     counts = counted(rows)
-    places = {name: set(part) for name, part in counts.places.items()}
+    places = {name: set(part) for name, part in counts.object_indices.items()}
     only_c = np.array(
         [[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8
     )
     assert only_c.sum() == 3
     weights = np.concatenate([np.ones_like(only_c), only_c])
-    a, b, c = (counts.accuracy_on(name, weights, EVERY, EVERY) for name in DATASETS)
+    a, b, c = (counts.accuracy_on(name, weights, ALL_INDICES, ALL_INDICES) for name in DATASETS)
     assert a.shape == b.shape == c.shape == (2, 9) and np.isfinite([a[0], b[0], *c]).all()
     assert np.isnan([a[1], b[1]]).all()
     (last,) = np.flatnonzero(only_c[0])[-1:]
     single = np.eye(1, counts.objects, last, dtype=np.uint8)  # of one object with one image
-    assert set(counts.accuracy_on("c", single, EVERY, EVERY)[0]) == {0, 100}
+    assert set(counts.accuracy_on("c", single, ALL_INDICES, ALL_INDICES)[0]) == {0, 100}
     assert estimate(np.array([9.0, 1.0, np.nan, 3.0]), 0.5) == (9, 1.5, 2.5)
 
 
@@ -864,7 +871,9 @@ def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(
     counts = counted(*curve, pretrained)
     run = ("m", "curve", "a", "all")
     expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
-    assert counts.states == [*expected, ("m", "pretrained", "none", "all", 0, None)]
+    expected.append(("m", "pretrained", "none", "all", 0, None))
+    assert counts.states == [state_of(*values) for values in expected]
+    assert counts.states == sorted(set(counts.states))
 
 
 def test_rows_of_categories_are_counted_as_rows_of_text(rows):
@@ -886,7 +895,7 @@ def test_rows_of_categories_are_counted_as_rows_of_text(rows):
 
 def test_counts_of_some_states_are_theirs(rows):
     counts = counted(rows)
-    some = counts.of([7, 2])
+    some = counts.select_states([7, 2])
     assert some.states == [counts.states[7], counts.states[2]] and some.objects == counts.objects
     for dataset in DATASETS:
         assert (some.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
@@ -968,7 +977,7 @@ def test_identical_images_of_any_datasets_are_one_object(tmp_path):
     rows = answers_of(PHOTOS)
     one, other = (count(by_runs(rows), indexes) for indexes in (found, expected))
     assert one.objects == other.objects == 7
-    for part in ("places", "images", "correct"):
+    for part in ("object_indices", "images", "correct"):
         for name in PHOTOS:
             assert (getattr(one, part)[name] == getattr(other, part)[name]).all()
 

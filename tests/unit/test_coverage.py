@@ -6,6 +6,7 @@ import numpy as np
 
 from rib.analysis.coverage import coverage
 from rib.data.view import DatasetFiles
+from tiny.states import state_of
 from tiny.training import VIEW, prepared_folder, random_images
 
 
@@ -19,7 +20,7 @@ def test_a_training_subset_shows_only_the_classes_of_its_own_images(tmp_path):
         for name, dataset in (("target", target), ("other", other))
     ]
     counts = SimpleNamespace(
-        states=[("m", "ft", "target", size, 0, None) for size in ("all", "2")],
+        states=[state_of("m", "ft", "target", size, 0) for size in ("all", "2")],
         datasets=["target", "other"],
         labels={"target": target.labels, "other": other.labels},
     )

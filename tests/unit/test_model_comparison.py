@@ -15,6 +15,7 @@ from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from tiny.states import state_of
 from tiny.tables import write
 
 SETTINGS = {
@@ -24,21 +25,20 @@ SETTINGS = {
     "confidence": 0.9,
     "seed": 3,
 }
+MODEL_METHOD = ["model", "method"]
 PLACES = {"a": np.array([0, 1, 2, 3]), "b": np.array([2, 3, 4, 5, 6]), "c": np.array([0, 4, 7])}
 IMAGES = {"a": [1, 2, 1, 1], "b": [1, 1, 1, 3, 1], "c": [2, 1, 1]}
 
 
 def counts_of(correct, places=PLACES, images=IMAGES):
     """Counts from the number of right answers by state (model, method, target, seed), dataset and object."""
-    states = sorted(
-        (model, method, target, "all", seed, None) for model, method, target, seed in correct
-    )
-    by_state = {(m, method, t, "all", s, None): own for (m, method, t, s), own in correct.items()}
+    by_state = {state_of(m, method, t, "all", s): own for (m, method, t, s), own in correct.items()}
+    states = sorted(by_state)
     return Counts(
         states=states,
         datasets=list(places),
         objects=1 + max(int(own.max()) for own in places.values()),
-        places=places,
+        object_indices=places,
         labels={name: np.zeros(len(own), int) for name, own in places.items()},
         images={name: np.array(own, np.uint16) for name, own in images.items()},
         correct={name: np.array([by_state[s][name] for s in states], np.uint16) for name in places},
@@ -121,7 +121,10 @@ def test_differences_are_those_of_the_tables_of_each_model(tmp_path, groups):
             apart = mri.loc[("k", method), measure] - mri.loc[("m", method), measure]
             assert own.loc[measure, "difference"] == pytest.approx(apart, abs=1e-6)
         after = [
-            np.mean([p.after for s, p in ood.items() if s[:2] == (model, method)], axis=0)
+            np.mean(
+                [p.after for s, p in ood.items() if s.run.values(MODEL_METHOD) == (model, method)],
+                axis=0,
+            )
             for model in "km"
         ]
         expected = estimate(after[0] - after[1], 0.9)
@@ -151,7 +154,8 @@ def test_p_is_that_of_all_sign_patterns_with_holm_over_pairs_and_measures(tmp_pa
     assert len(compared) == 3 * 3
     parts = {}
     for state, (before, after) in ood_parts(counts).items():
-        parts[state[0]] = parts.get(state[0], 0) + np.array([after - before, before, after]) / 2
+        own = np.array([after - before, before, after]) / 2
+        parts[state.run.model] = parts.get(state.run.model, 0) + own
     signs = np.array(list(itertools.product((-1, 1), repeat=counts.objects)))
     for row in compared.itertuples():
         apart = (parts[row.model] - parts[row.other_model])[list(MEASURES).index(row.measure)]
@@ -167,7 +171,9 @@ def test_three_seeds_are_part_of_intervals_and_tests(tmp_path):
     compared, _ = written(tmp_path, counts, draws=1)
     ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3))
     change = [
-        np.array([[ood[m, "ft", t, "all", s, None] for s in range(3)] for t in "ab"], dtype=object)
+        np.array(
+            [[ood[state_of(m, "ft", t, "all", s)] for s in range(3)] for t in "ab"], dtype=object
+        )
         for m in ("k", "m")
     ]
     values = [
@@ -209,11 +215,13 @@ def test_one_model_as_in_a_preview_is_ranked_and_compared_with_none(tmp_path):
 def at_sizes(counts, sizes):
     """Counts in which a model's runs are repeated at each of its sizes."""
     pairs = sorted(
-        ((model, method, target, size, seed, alpha), place)
-        for place, (model, method, target, _, seed, alpha) in enumerate(counts.states)
-        for size in (["all"] if method == PRETRAINED else sizes[model])
+        (replace(state, run=replace(state.run, size=size)), place)
+        for place, state in enumerate(counts.states)
+        for size in (["all"] if state.is_pretrained else sizes[state.run.model])
     )
-    return replace(counts.of([place for _, place in pairs]), states=[state for state, _ in pairs])
+    return replace(
+        counts.select_states([place for _, place in pairs]), states=[state for state, _ in pairs]
+    )
 
 
 def test_models_are_compared_at_the_sizes_that_both_have(tmp_path):
@@ -234,7 +242,7 @@ def test_models_are_compared_at_the_sizes_that_both_have(tmp_path):
 
 def test_methods_that_a_model_lacks_and_curves_are_left_out(tmp_path):
     counts = random_counts(methods=("ft", "own"))
-    states = [(*s[:5], 0.5) if s[1] == "own" else s for s in counts.states]
+    states = [replace(s, alpha=0.5) if s.run.method == "own" else s for s in counts.states]
     counts = Counts(**{**vars(counts), "states": states})
     for table in written(tmp_path, counts):
         assert set(table["method"]) == {"ft"}
@@ -245,8 +253,11 @@ def test_methods_that_a_model_lacks_and_curves_are_left_out(tmp_path):
 
 def test_equal_accuracies_share_the_better_rank(tmp_path):
     counts = random_counts(("k", "l"))
-    double = [place for place, state in enumerate(counts.states) if state[0] == "k"]
-    states = [*counts.states, *(("m", *counts.states[place][1:]) for place in double)]
+    double = [place for place, state in enumerate(counts.states) if state.run.model == "k"]
+    states = list(counts.states)
+    for place in double:
+        state = counts.states[place]
+        states.append(replace(state, run=replace(state.run, model="m")))
     correct = {name: np.concatenate([own, own[double]]) for name, own in counts.correct.items()}
     _, ranks = written(tmp_path, Counts(**{**vars(counts), "states": states, "correct": correct}))
     for when in ("before", "after"):
@@ -303,7 +314,8 @@ def test_the_table_has_tau_and_its_p_and_no_interval_of_tau(tmp_path):
     sides = []
     for when in ("before", "after"):
         of_models = [
-            [getattr(p, when)[0] for s, p in ood.items() if s[0] == model] for model in "hijklm"
+            [getattr(p, when)[0] for s, p in ood.items() if s.run.model == model]
+            for model in "hijklm"
         ]
         sides.append(np.mean(of_models, axis=1).round(9))
     expected = stats.kendalltau(*sides)
@@ -340,7 +352,12 @@ def test_models_are_not_ranked_by_a_merge_over_seeds_beside_means_over_seeds(tmp
     assert after[["rank_before", "rank_after", "tau", "tau_p"]].isna().all(axis=None)
     for model in "km":
         own = np.mean(
-            [pair.after for state, pair in ood.items() if state[:2] == (model, "soup")], axis=0
+            [
+                pair.after
+                for state, pair in ood.items()
+                if state.run.values(MODEL_METHOD) == (model, "soup")
+            ],
+            axis=0,
         )
         expected = estimate(own, 0.9)
         assert after.loc[model, ["ood_after", "after_low", "after_high"]].tolist() == pytest.approx(

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import EVERY, Counts, write_counts
+from rib.analysis.counts import ALL_INDICES, Counts, write_counts
 from rib.analysis.selection import (
+    Trained,
     choices_of,
     gains_of,
     select_accuracies,
@@ -22,6 +23,7 @@ from rib.reporting.page import page_tables
 from tiny.grids import grid
 from tiny.project import ROOT
 from tiny.rows import write_rows
+from tiny.states import state_of
 from tiny.tables import write
 
 VARIANTS = {"ft": ["ft-lr1", "ft-lr2", "ft-lr3"], "lora": ["lora-rank1", "lora-rank2"]}
@@ -45,10 +47,10 @@ def counts_of(correct, datasets=DATASETS):
     """Counts of one image per object from {state: {dataset: 0 or 1 per object}}."""
     states = sorted(correct, key=str)
     return Counts(
-        states=states,
+        states=[state_of(*values) for values in states],
         datasets=list(datasets),
         objects=8,
-        places={name: np.array(objects) for name, objects in datasets.items()},
+        object_indices={name: np.array(objects) for name, objects in datasets.items()},
         labels={name: np.zeros(len(objects), int) for name, objects in datasets.items()},
         images={name: np.ones(len(objects), np.uint16) for name, objects in datasets.items()},
         correct={
@@ -119,9 +121,13 @@ def chosen_by(
     held_out = {}
     for target in select[0].datasets if select else ():
         for state, own in zip(
-            select[0].states, select[0].accuracy_on(target, select[1], EVERY, EVERY).T, strict=True
+            select[0].states,
+            select[0].accuracy_on(target, select[1], ALL_INDICES, ALL_INDICES).T,
+            strict=True,
         ):
-            held_out.setdefault((*state[:2], "all", target), []).append(own)
+            held_out.setdefault(
+                Trained(state.run.model, state.run.method, "all", target), []
+            ).append(own)
     gains = gains_of(counts, weights, counts.datasets, source_groups)
     found = choices_of(gains, held_out, rule, variants, groups)
     return {(method, target): choice for (_, method, _, target), choice in found.items()}
@@ -188,7 +194,7 @@ def test_each_rule_by_hand():
     assert found["leave_one_out"][0][:, 0].tolist() == [2, 2, 1]
     assert found["leave_one_out"][1][0, 0] == pytest.approx((0 + 80 + 75) / 3)
     table = selection_table(
-        {("m", "ft", "all", "b"): found["leave_one_out"]}, "leave_one_out", 0.95
+        {Trained("m", "ft", "all", "b"): found["leave_one_out"]}, "leave_one_out", 0.95
     )
     assert table["chosen"].tolist()[0] == "ft-lr3", "the choice of two of three datasets"
 
@@ -227,7 +233,7 @@ def test_a_replicate_that_draws_other_objects_chooses_another_variant():
     choice = chosen_by("oracle", counts, weights, variants=variants)["ft", "b"]
     best, ri, *_ = choice
     assert best.tolist() == [[0, 0, 1]] and ri.tolist() == [[50, 100, 100]]
-    line = selection_table({("m", "ft", "all", "b"): choice}, "oracle", 0.95).iloc[0]
+    line = selection_table({Trained("m", "ft", "all", "b"): choice}, "oracle", 0.95).iloc[0]
     assert (line["chosen"], line["chosen_share"], line["ri"]) == ("ft-lr1", 50, 50)
 
 
@@ -236,7 +242,7 @@ def test_equal_variants_go_to_the_first_of_the_grid_whatever_rounding_does():
     seeds = {"x": [0.1, 0.2, 0.3], "y": [0.3, 0.2, 0.1], "z": [0.2, 0.3, 0.1]}
     assert len({np.mean(values) for values in seeds.values()}) > 1
     gains = {
-        ("m", name, "all", "t"): {"a": [np.array([value]) for value in own]}
+        Trained("m", name, "all", "t"): {"a": [np.array([value]) for value in own]}
         for name, own in seeds.items()
     }
     for order in itertools.permutations(seeds):
@@ -247,7 +253,7 @@ def test_equal_variants_go_to_the_first_of_the_grid_whatever_rounding_does():
 
 
 def test_a_replicate_without_images_to_choose_by_has_no_ri():
-    keys = [("m", name, "all", "t") for name in ("x", "y")]
+    keys = [Trained("m", name, "all", "t") for name in ("x", "y")]
     gains = {key: {name: [np.full(2, 5.0)] for name in "ab"} for key in keys}
     select = {key: [np.array([score, np.nan])] for key, score in zip(keys, (1.0, 2.0), strict=True)}
     ((best, ri, *_),) = choices_of(gains, select, "target", {"ft": ["x", "y"]}, {}).values()
@@ -257,9 +263,9 @@ def test_a_replicate_without_images_to_choose_by_has_no_ri():
 def test_the_table_has_the_accuracy_that_was_chosen_by_and_equal_variants():
     """Of three variants two are best on the select split; the first of the grid is taken."""
     names, accuracies = ["x", "y", "z"], [80.0, 90.0, 90.0]
-    gains = {("m", name, "all", "t"): {"a": [np.full(2, 5.0)]} for name in names}
+    gains = {Trained("m", name, "all", "t"): {"a": [np.full(2, 5.0)]} for name in names}
     select = {
-        ("m", name, "all", "t"): [np.full(2, value)]
+        Trained("m", name, "all", "t"): [np.full(2, value)]
         for name, value in zip(names, accuracies, strict=True)
     }
     choices = choices_of(gains, select, "target", {"ft": names}, {})
@@ -276,7 +282,7 @@ def test_the_oracle_has_no_interval(seeds):
     """Given a choice by the very results that are scored, then it has RI as an upper bound and nothing around it."""
     counts, weights = counts_of(drawn(0, seeds=seeds)), full_weights(0)
     choices = {
-        ("m", method, "all", target): one
+        Trained("m", method, "all", target): one
         for (method, target), one in chosen_by("oracle", counts, weights).items()
     }
     table = selection_table(choices, "oracle", 0.95)
@@ -314,7 +320,8 @@ def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule
         counts, weights = counts_of(drawn(number, seeds=(0, 1, 2))), full_weights(number, 400)
         found = chosen_by(rule, counts, weights)
         choices = {
-            ("m", method, "all", target): choice for (method, target), choice in found.items()
+            Trained("m", method, "all", target): choice
+            for (method, target), choice in found.items()
         }
         table = selection_table(choices, rule, 0.95).set_index(["method", "target"])
         for key, (_, ri, *_) in found.items():
@@ -461,7 +468,8 @@ FIT = pd.DataFrame(
 
 def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_path):
     counts = counts_of(drawn(0))
-    twin = replace(counts, states=[*counts.states, *(("n", *state[1:]) for state in counts.states)])
+    states_of_n = [replace(state, run=replace(state.run, model="n")) for state in counts.states]
+    twin = replace(counts, states=[*counts.states, *states_of_n])
     twin = replace(
         twin, correct={name: np.concatenate([right] * 2) for name, right in counts.correct.items()}
     )

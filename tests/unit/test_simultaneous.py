@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from rib.analysis.bootstrap import object_weights, p_over_runs, variance_of_mean
-from rib.analysis.comparison import Effects, differences_from, sign_flip_p, smallest_difference
+from rib.analysis.comparison import (
+    Column,
+    Effects,
+    differences_from,
+    sign_flip_p,
+    smallest_difference,
+)
 from rib.analysis.simultaneous import simultaneous_intervals, smallest_told
 from rib.config.run import PRETRAINED
 
@@ -119,7 +125,7 @@ def made_effects(means, seeds=1, objects=100, replicates=100):
     parts = np.concatenate([parts, np.zeros_like(parts[:1])])
     values = parts @ (object_weights(objects, replicates, 0) / objects).T
     names = [*(f"m{place}" for place in range(len(means))), PRETRAINED]
-    return Effects(names, {None: ("mri", slice(None))}, values, parts.mean(axis=2) / objects)
+    return Effects(names, {None: Column("mri", slice(None))}, values, parts.mean(axis=2) / objects)
 
 
 def test_differences_are_from_the_reference_and_it_has_none_itself():

@@ -12,26 +12,26 @@ from rib.analysis.tables import mri_tables, tradeoff_table
 from rib.base.errors import UserError
 from rib.figures import tradeoff, tradeoff_epochs
 from tiny.rows import write_rows
+from tiny.states import state_of
 from tiny.tables import write
 
-PRETRAINED = ("m", "pretrained", "none", "all", 0, None)
-CURVE = [("m", "curve", target, "all", 0, alpha) for target in ("a", "b") for alpha in (0.0, 1.0)]
+PRETRAINED = state_of("m", "pretrained", "none", "all", 0)
+CURVE = [
+    state_of("m", "curve", target, "all", 0, alpha) for target in ("a", "b") for alpha in (0.0, 1.0)
+]
 NUMBERS = ["on_target", "on_target_low", "on_target_high", "mri", "ci_low", "ci_high"]
 OBJECTS, PLACES = 8, {"a": [0, 1, 2, 3], "b": [2, 3, 4], "c": [4, 5, 6, 7]}
 
 
 def counts_of(*tuned, seed=1):
     """Made-up counts of two images per object; datasets share some objects."""
-    rng, states = (
-        np.random.default_rng(seed),
-        sorted([PRETRAINED, *tuned], key=lambda state: (state[:-1], state[-1] or 0)),
-    )
+    rng, states = np.random.default_rng(seed), sorted([PRETRAINED, *tuned])
     places = {name: np.array(own) for name, own in PLACES.items()}
     return Counts(
         states=states,
         datasets=list(places),
         objects=OBJECTS,
-        places=places,
+        object_indices=places,
         labels={name: np.zeros(len(own), int) for name, own in places.items()},
         images={name: np.full(len(own), 2, np.uint16) for name, own in places.items()},
         correct={
@@ -43,7 +43,7 @@ def counts_of(*tuned, seed=1):
 
 def runs(*methods, targets=("a", "b"), seeds=(0,), size="all"):
     return [
-        ("m", method, target, size, seed, None)
+        state_of("m", method, target, size, seed)
         for method in methods
         for target in targets
         for seed in seeds
@@ -63,7 +63,9 @@ def reference(counts, states, weights):
     """Per replicate: mean accuracy on the targets, and mRI, of the states of one method with one seed."""
     on_target, change = [], []
     for drawn in weights:
-        on_target.append(np.mean([accuracy(counts, state, state[2], drawn) for state in states]))
+        on_target.append(
+            np.mean([accuracy(counts, state, state.run.target, drawn) for state in states])
+        )
         change.append(
             np.mean(
                 [
@@ -73,7 +75,7 @@ def reference(counts, states, weights):
                             for d in others
                         ]
                     )
-                    for s, others in ((s, [d for d in PLACES if d != s[2]]) for s in states)
+                    for s, others in ((s, [d for d in PLACES if d != s.run.target]) for s in states)
                 ]
             )
         )
@@ -89,7 +91,7 @@ def test_both_means_and_their_intervals_are_those_of_the_same_replicates():
     counts, weights = counts_of(*states, *CURVE), object_weights(OBJECTS, 60, 0)
     table = mri_of(counts, weights)
     for method in ("ft", "lwf"):
-        pair = reference(counts, [state for state in states if state[1] == method], weights)
+        pair = reference(counts, [state for state in states if state.run.method == method], weights)
         wanted = [(part[0], *np.nanpercentile(part[1:], [5, 95])) for part in pair]
         assert table.loc[method, NUMBERS].tolist() == pytest.approx(np.ravel(wanted).tolist())
     before = np.mean([accuracy(counts, PRETRAINED, dataset, weights[0]) for dataset in ("a", "b")])
@@ -105,12 +107,14 @@ def test_seeds_count_on_both_axes_and_targets_count_that_are_only_fine_tuned_on(
     counts, weights = counts_of(*states), object_weights(OBJECTS, 200, 0)
     row = mri_of(counts, weights, 0.95, ood_datasets=["a", "c"]).loc["ft"]
     by_run = [
-        [[accuracy(counts, s, t, w) for w in weights] for s in states if s[2] == t]
+        [[accuracy(counts, s, t, w) for w in weights] for s in states if s.run.target == t]
         for t in ("a", "b")
     ]
     assert row[NUMBERS[:3]].tolist() == pytest.approx(over_runs(np.array(by_run), 0.95))
     per_seed = ood_accuracies(counts, weights[:1], ["a", "c"])
-    means = [np.mean([per_seed[s].change[0] for s in states if s[4] == seed]) for seed in seeds]
+    means = [
+        np.mean([per_seed[s].change[0] for s in states if s.run.seed == seed]) for seed in seeds
+    ]
     half = stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(means)
     wanted = (len(seeds), np.std(means, ddof=1), np.mean(means) - half, np.mean(means) + half)
     assert row[["seeds", "seed_sd", "seed_low", "seed_high"]].tolist() == pytest.approx(wanted)
@@ -121,7 +125,9 @@ def test_targets_that_are_not_evaluated_are_left_out(seeds):
     weights = object_weights(OBJECTS, 30, 0)
     counts = counts_of(*runs("ft", targets=("a", "outside"), seeds=seeds))
     row, before = mri_of(counts, weights).loc["ft"], accuracy(counts, PRETRAINED, "a", weights[0])
-    own = [accuracy(counts, ("m", "ft", "a", "all", seed, None), "a", weights[0]) for seed in seeds]
+    own = [
+        accuracy(counts, state_of("m", "ft", "a", "all", seed), "a", weights[0]) for seed in seeds
+    ]
     assert row[["on_target", "on_target_before"]].tolist() == pytest.approx([np.mean(own), before])
     none = mri_of(counts_of(*runs("ft", targets=("outside",), seeds=seeds)), weights)
     assert (

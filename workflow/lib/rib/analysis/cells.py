@@ -1,31 +1,60 @@
-"""What explains a cell of RI: the classes that lose most, and images whose prediction changes. No torch.
+"""What explains a cell of RI: classes that lose most, and images whose prediction changes.
 
-A cell is a model, method and target, of the lowest seed. Images are small, of datasets whose licence allows showing them,
-and of the same few candidates for all cells, so that the file stays small.
+No torch. A cell is a model, method and target, of the lowest seed. Images are small, of datasets
+whose licence allows showing them, and of the same few candidates for all cells, so that the file
+stays small.
 """
 
 import base64
 import io
 import json
-from collections.abc import Collection, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from rib.analysis.counts import read_indexes
-from rib.analysis.samples import compared, read_rows, right
+from rib.analysis.samples import compared, is_right, read_rows
 from rib.base.files import read_json, write_text
 from rib.base.progress import Progress
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
-from rib.config.run import PRETRAINED, by_run
+from rib.config.run import PRETRAINED, Run, by_run
 from rib.data.prepared import PreparedDataset
 
-CLASSES, MOST = 5, {"lost": 4, "gained": 2}  # classes and images of a cell
-IMAGES, SIDE = 400, 56  # candidates of all datasets together, and their size in pixels
-READ = ("row", "prediction", "rank")
+CLASSES = 5  # of a cell
+IMAGES_OF_CELL = {"lost": 4, "gained": 2}  # most images that it shows
+CANDIDATES = 400  # images of all datasets together that may be shown
+SIDE = 56  # of a shown image in pixels
+ROW_COLUMNS = ("row", "prediction", "rank")
+
+
+class Flip(NamedTuple):
+    """An image whose prediction changes. Flips are sorted by order, dataset and row."""
+
+    order: int  # among the candidates of its dataset
+    dataset: str
+    row: int  # of the dataset's index
+    wrong_label: int  # the wrong one of the two predictions
+
+
+@dataclass
+class ClassCounts:
+    """A class's images, and how many of them are right before and after fine-tuning."""
+
+    name: str
+    images: int = 0
+    right_before: int = 0
+    right_after: int = 0
+
+    @property
+    def change(self) -> float:
+        """Change of accuracy, -1 to 1."""
+        return (self.right_after - self.right_before) / self.images
 
 
 def write_cells(
@@ -44,87 +73,160 @@ def write_cells(
 
     Args:
         rows: Parquet files of all runs except curves; folder names identify the run.
-        indexes, classes, prepared: index, label space and manifest of each dataset; folder names identify it.
+        indexes, classes, prepared: index, label space and manifest of each dataset; folder names
+            identify it.
         publishable: datasets whose images may be shown.
         size: of the training subset.
-        cells: JSON file. `cells` has, by model/method/target, `classes` (see `lost_classes`) and `flips` (place in
-            `images`, lost or gained, the wrong prediction); `images` are dataset, class and WebP picture as base64.
+        cells: JSON file. `cells` has, by model/method/target, `classes` (see `lost_classes`) and
+            `flips` (number of an image in `images`, lost or gained, the wrong prediction); `images`
+            are dataset, class and WebP picture as base64.
     """
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     labels = {
-        name: own["label"].to_numpy() for name, own in read_indexes(indexes, ["label"]).items()
+        dataset: index["label"].to_numpy()
+        for dataset, index in read_indexes(indexes, ["label"]).items()
     }
-    folders = {path.parts[-3]: path.parent for path in prepared if path.parts[-3] in publishable}
-    opened = {
-        name: PreparedDataset.open(path, name, Geometry(**geometry))
-        for name, path in folders.items()
+    shown_datasets = {
+        path.parts[-3]: PreparedDataset.open(path.parent, path.parts[-3], Geometry(**geometry))
+        for path in prepared
+        if path.parts[-3] in publishable
     }
     files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
-    before = lru_cache(1)(lambda model: read_rows(files[pretrained[model]].values(), READ))
-    tuned = sorted(
-        (run for run in files if run.size == size and run.method != PRETRAINED),
-        key=lambda run: -run.seed,
-    )
-    runs = {
-        f"{run.model}/{run.method}/{run.target}": run for run in tuned
-    }  # the last one, of the lowest seed, stays
-    found, places = {}, {}
-    for cell, run in Progress(sorted(runs.items()), desc="explaining cells", unit="cell"):
-        counted, flips = [], {"lost": [], "gained": []}
-        for name, after in read_rows(files[run].values(), READ).items():
-            if name in ood_datasets and name != run.target:
-                was = before(run.model)[name]
-                _, lost, gained = compared(was, after, name, (pretrained[run.model], run)).values()
-                counted.append((spaces[name], labels[name][after["row"]], right(was), right(after)))
-                step = -(
-                    -len(labels[name]) * len(opened) // IMAGES
-                )  # of which each dataset has as many candidates
-                candidate = (after["row"] % step == 0).to_numpy() & (name in opened)
-                for kind, flags, wrong in (("lost", lost, after), ("gained", gained, was)):
-                    own = wrong.loc[flags & candidate, ["row", "prediction"]]
-                    flips[kind] += [
-                        (row // step, name, row, guess)
-                        for row, guess in own.itertuples(index=False)
-                    ]
-        some = [(kind, *flip) for kind, own in flips.items() for flip in sorted(own)[: MOST[kind]]]
-        named = [
-            (places.setdefault(it[2:4], len(places)), it[0], spaces[it[2]].names[it[4]])
-            for it in some
+    explainer = _Explainer(ood_datasets, spaces, labels, shown_datasets)
+    explained = {}
+    model, rows_before = None, {}
+    runs = sorted(_runs_of_cells(files, size).items())
+    for cell, run in Progress(runs, desc="explaining cells", unit="cell"):
+        if run.model != model:
+            model = run.model
+            rows_before = read_rows(files[pretrained[model]].values(), ROW_COLUMNS)
+        rows_after = read_rows(files[run].values(), ROW_COLUMNS)
+        explained[cell] = explainer.explain(rows_before, rows_after, (pretrained[model], run))
+    facts = {"images": explainer.shown_images(), "cells": explained}
+    write_text(cells, json.dumps(facts, ensure_ascii=False, separators=(",", ":")))
+
+
+def _runs_of_cells(runs: Iterable[Run], size: str) -> dict[str, Run]:
+    """The run of each cell, model/method/target: that of the lowest seed."""
+    run_of_cell: dict[str, Run] = {}
+    for run in runs:
+        if run.size != size or run.method == PRETRAINED:
+            continue
+        cell = f"{run.model}/{run.method}/{run.target}"
+        if cell not in run_of_cell or run.seed < run_of_cell[cell].seed:
+            run_of_cell[cell] = run
+    return run_of_cell
+
+
+@dataclass
+class _Explainer:
+    """Explains cells, and collects the images that they show."""
+
+    ood_datasets: Collection[str]
+    spaces: Mapping[str, LabelSpace]
+    labels: Mapping[str, np.ndarray]  # by dataset, (images,) indices into the label space
+    shown_datasets: Mapping[str, PreparedDataset]  # those whose images may be shown
+    # Numbers of the images that cells show, by dataset and row, from 0.
+    number_of_image: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def explain(
+        self,
+        rows_before: Mapping[str, pd.DataFrame],
+        rows_after: Mapping[str, pd.DataFrame],
+        runs: tuple[Run, Run],
+    ) -> dict[str, list]:
+        """The classes and flips of a cell, see `write_cells`.
+
+        Args:
+            rows_before, rows_after: of the pretrained and the fine-tuned run, by dataset.
+            runs: these two.
+
+        Raises:
+            UserError: the two runs were not scored on the same images.
+        """
+        _, tuned_run = runs
+        answers, lost, gained = [], [], []
+        for dataset, after in rows_after.items():
+            if dataset not in self.ood_datasets or dataset == tuned_run.target:
+                continue
+            before = rows_before[dataset]
+            flags = compared(before, after, dataset, runs)
+            labels = self.labels[dataset][after["row"]]
+            answers.append((self.spaces[dataset], labels, is_right(before), is_right(after)))
+            if dataset in self.shown_datasets:
+                lost += self._flips(dataset, after, flags["right_to_wrong"])
+                gained += self._flips(dataset, before, flags["wrong_to_right"])
+        shown = self._shown_flips("lost", lost) + self._shown_flips("gained", gained)
+        return {"classes": lost_classes(answers), "flips": shown}
+
+    def _flips(self, dataset: str, wrong_rows: pd.DataFrame, is_flip: np.ndarray) -> list[Flip]:
+        """Flips among the candidates of a dataset.
+
+        Args:
+            wrong_rows: rows of the run whose predictions are wrong.
+            is_flip: (n,) bool.
+        """
+        # Each dataset has as many candidates.
+        images_of_all = len(self.labels[dataset]) * len(self.shown_datasets)
+        step = -(-images_of_all // CANDIDATES)  # rounded up
+        is_candidate = (wrong_rows["row"] % step == 0).to_numpy()
+        flips = wrong_rows.loc[is_flip & is_candidate, ["row", "prediction"]]
+        return [
+            Flip(row // step, dataset, row, label) for row, label in flips.itertuples(index=False)
         ]
-        found[cell] = {"classes": lost_classes(counted), "flips": named}
-    images = [
-        (name, spaces[name].names[labels[name][row]], _picture(opened[name], row))
-        for name, row in places
-    ]
-    write_text(
-        cells,
-        json.dumps({"images": images, "cells": found}, ensure_ascii=False, separators=(",", ":")),
-    )
+
+    def _shown_flips(self, kind: str, flips: Iterable[Flip]) -> list[tuple[int, str, str]]:
+        """Number of the image, kind and name of the wrong prediction of the first flips."""
+        shown = []
+        for flip in sorted(flips)[: IMAGES_OF_CELL[kind]]:
+            image = (flip.dataset, flip.row)
+            number = self.number_of_image.setdefault(image, len(self.number_of_image))
+            shown.append((number, kind, self.spaces[flip.dataset].names[flip.wrong_label]))
+        return shown
+
+    def shown_images(self) -> list[tuple[str, str, str]]:
+        """Dataset, class and picture of the images that cells show, by number."""
+        images = []
+        for dataset, row in self.number_of_image:
+            class_name = self.spaces[dataset].names[self.labels[dataset][row]]
+            images.append((dataset, class_name, _picture(self.shown_datasets[dataset], row)))
+        return images
 
 
 def lost_classes(
-    counted: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, np.ndarray]],
-) -> list[tuple]:
-    """Classes whose accuracy falls most: name, number of images, and how many are right before and after.
+    answers: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, np.ndarray]],
+) -> list[list]:
+    """Classes whose accuracy falls most: name, number of images, numbers right before and after.
 
     Args:
-        counted: label space, and of each image the label and whether it is right before and after, by dataset. Classes of
-            two datasets are the same if they have the same network outputs.
+        answers: by dataset, its label space, and of each image the label and whether it is right
+            before and after. Classes of two datasets are the same if they have the same network
+            outputs.
     """
-    sums: dict[tuple, list] = {}
-    for space, *arrays in counted:
-        n, was, now = (
-            np.bincount(arrays[0], by, len(space.keys)).astype(int) for by in (None, *arrays[1:])
-        )
-        for label in np.flatnonzero(n):
-            entry = sums.setdefault(space.indices[label], [space.names[label], 0, 0, 0])
-            entry[1:] = (a + int(b[label]) for a, b in zip(entry[1:], (n, was, now), strict=True))
-    lost = [entry for entry in sums.values() if entry[3] < entry[2]]
-    return sorted(lost, key=lambda entry: (entry[3] - entry[2]) / entry[1])[:CLASSES]
+    counts_of_class: dict[tuple, ClassCounts] = {}
+    for space, labels, right_before, right_after in answers:
+        images = np.bincount(labels, minlength=len(space.keys))
+        images_right_before = np.bincount(labels, right_before, len(space.keys))
+        images_right_after = np.bincount(labels, right_after, len(space.keys))
+        for label in np.flatnonzero(images):
+            outputs = space.indices[label]
+            counts = counts_of_class.setdefault(outputs, ClassCounts(space.names[label]))
+            counts.images += int(images[label])
+            counts.right_before += int(images_right_before[label])
+            counts.right_after += int(images_right_after[label])
+    lost = [counts for counts in counts_of_class.values() if counts.change < 0]
+    lost.sort(key=lambda counts: counts.change)
+    return [
+        [counts.name, counts.images, counts.right_before, counts.right_after]
+        for counts in lost[:CLASSES]
+    ]
 
 
 def _picture(dataset: PreparedDataset, row: int) -> str:
-    data, image = io.BytesIO(), Image.fromarray(dataset.images[np.array([row])][0])
-    image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(data, "WEBP", quality=80)
-    return base64.b64encode(data.getvalue()).decode()
+    """The image in a row as a small WebP picture in base64."""
+    image = Image.fromarray(dataset.images[np.array([row])][0])
+    small_image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    webp = io.BytesIO()
+    small_image.save(webp, "WEBP", quality=80)
+    return base64.b64encode(webp.getvalue()).decode()

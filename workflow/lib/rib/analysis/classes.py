@@ -1,98 +1,132 @@
 """Accuracy by class, and the classes that lose most. No torch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from rib.analysis.counts import Counts
-from rib.analysis.ri import on_other_datasets
+from rib.analysis.counts import Counts, Indices
+from rib.analysis.ri import CountedObjects, on_other_datasets
 from rib.config.label_space import LabelSpace
-from rib.config.run import PRETRAINED
 
-WORST = 10
+WORST = 10  # classes of a model, method and size
 GROUP = ["model", "method", "size"]
-COLUMNS = [*GROUP, "dataset", "class", "name", "outputs", "n", "before", "after", "change"]
+ACCURACIES = ["before", "after", "change"]
+COLUMNS = [*GROUP, "dataset", "class", "name", "outputs", "n", *ACCURACIES]
 
 
 def class_table(
-    counts: Counts, spaces: Mapping[str, LabelSpace], source_groups: Mapping | None
+    counts: Counts, spaces: Mapping[str, LabelSpace], source_groups: Mapping[str, str] | None
 ) -> pd.DataFrame:
-    """One row per model, method, size, dataset and class that has images, with the columns `COLUMNS`.
+    """Accuracy of each model, method and size by dataset and class, with the columns `COLUMNS`.
 
-    Accuracies (percent) are over the class's images in all runs whose target is another dataset, without curves. For
-    leak-free results, give source groups as to `rib.analysis.ri.ood_accuracies`.
+    Accuracies (percent) are over the class's images in all runs whose target is another dataset,
+    without curves; classes without images are left out. For leak-free results, give source groups
+    as to `rib.analysis.ri.ood_accuracies`.
     """
-    start = {state[0]: place for place, state in enumerate(counts.states) if state[1] == PRETRAINED}
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place, (model, method, _, size, _, alpha) in enumerate(counts.states):
-        if alpha is None and method != PRETRAINED:
-            groups.setdefault((model, method, size), []).append(place)
-    others = cache(
-        lambda target: on_other_datasets(counts.places, target, None, source_groups, counts.shared)
-    )
-    outputs = {
-        dataset: [" ".join(map(str, row)) for row in spaces[dataset].indices]
-        for dataset in counts.datasets
-    }
-    parts = []
-    for group, places in groups.items():
+    pretrained_states: dict[str, int] = {}  # by model, its index
+    states_of_group: dict[tuple[str, ...], list[int]] = {}
+    for i, state in enumerate(counts.states):
+        if state.is_pretrained:
+            pretrained_states[state.run.model] = i
+        elif not state.is_on_curve:
+            states_of_group.setdefault(state.run.values(GROUP), []).append(i)
+
+    @cache
+    def counted_objects(target: str) -> CountedObjects:
+        return on_other_datasets(counts.object_indices, target, None, source_groups, counts.shared)
+
+    tables = []
+    for group, states in states_of_group.items():
+        model, method, size = group
         for dataset in counts.datasets:
-            space, correct, images = (
-                spaces[dataset],
-                counts.correct[dataset],
-                counts.images[dataset],
-            )
-            times, right = np.zeros(
-                (2, len(images))
-            )  # of each object: runs in which it counts, and right answers
-            for place in places:
-                if (kept := others(counts.states[place][2]).get(dataset)) is not None:
-                    times[kept] += 1
-                    right[kept] += correct[place][kept]
-            sums = (images * (times > 0), images * times, correct[start[group[0]]] * times, right)
-            n, shown, was, now = (
-                np.bincount(counts.labels[dataset], own, len(space.keys)) for own in sums
-            )
-            before, after = (100 * own / np.maximum(shown, 1) for own in (was, now))
-            known = [
-                np.full(len(n), own, object)
-                for own in (*group, dataset, space.keys, space.names, outputs[dataset])
-            ]
-            parts.append(
-                [own[n > 0] for own in (*known, n.astype(int), before, after, after - before)]
-            )
-    if not parts:
+            runs = []
+            for i in states:
+                objects = counted_objects(counts.states[i].run.target).get(dataset)
+                if objects is not None:
+                    runs.append((i, objects))
+            pretrained = pretrained_states[model]
+            columns = _columns_of_classes(counts, dataset, spaces[dataset], runs, pretrained)
+            described = {"model": model, "method": method, "size": size, "dataset": dataset}
+            classes = len(columns["n"])
+            for name, description in described.items():
+                columns[name] = np.full(classes, description, object)
+            tables.append(columns)
+    if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    # One table of all: making one of each part would take longer than the counting.
+    # A data frame is made once: making one of each table would take longer than the counting.
     return pd.DataFrame(
-        dict(zip(COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        {column: np.concatenate([columns[column] for columns in tables]) for column in COLUMNS}
     )
+
+
+def _columns_of_classes(
+    counts: Counts,
+    dataset: str,
+    space: LabelSpace,
+    runs: Sequence[tuple[int, Indices]],
+    pretrained: int,
+) -> dict[str, np.ndarray]:
+    """Columns of a dataset's classes that have images, from class to change, over some runs.
+
+    Args:
+        runs: index of the state of each run, and the dataset's objects that count in it.
+        pretrained: index of the state before fine-tuning.
+    """
+    images = counts.images[dataset]
+    correct = counts.correct[dataset]
+    counted_runs = np.zeros(len(images))  # of each object: runs in which it counts
+    correct_after = np.zeros(len(images))  # of each object, over these runs
+    for i, objects in runs:
+        counted_runs[objects] += 1
+        correct_after[objects] += correct[i][objects]
+
+    def sums_of_classes(of_objects: np.ndarray) -> np.ndarray:
+        return np.bincount(counts.labels[dataset], of_objects, len(space.keys))
+
+    n = sums_of_classes(images * (counted_runs > 0))
+    images_of_runs = np.maximum(sums_of_classes(images * counted_runs), 1)
+    before = 100 * sums_of_classes(correct[pretrained] * counted_runs) / images_of_runs
+    after = 100 * sums_of_classes(correct_after) / images_of_runs
+    outputs = [" ".join(map(str, outputs_of_class)) for outputs_of_class in space.indices]
+    columns = {
+        "class": np.array(space.keys, object),
+        "name": np.array(space.names, object),
+        "outputs": np.array(outputs, object),
+        "n": n.astype(int),
+        "before": before,
+        "after": after,
+        "change": after - before,
+    }
+    has_images = n > 0
+    return {name: column[has_images] for name, column in columns.items()}
 
 
 def worst_classes(classes: pd.DataFrame, ood_datasets: Collection[str]) -> pd.DataFrame:
-    """The up to `WORST` classes per model, method and size that lose most accuracy, mean over the OOD datasets as in RI.
+    """The classes of each model, method and size that lose most accuracy, at most `WORST`.
 
-    Classes of two datasets are the same if they have the same network outputs; the first dataset gives key and name.
-    Columns: those of `class_table`, with the number of datasets in place of dataset and outputs, and n over all of them.
+    Accuracies are means over the OOD datasets as in RI. Classes of two datasets are the same if
+    they have the same network outputs; the first dataset gives key and name.
+
+    Args:
+        classes: see `class_table`.
+
+    Returns:
+        the columns of `class_table`, with the number of datasets in place of dataset and outputs,
+        and n over all of them.
     """
-    found = classes[classes["dataset"].isin(ood_datasets)].groupby(
-        [*GROUP, "outputs"], sort=False, as_index=False
-    )
-    named = {
+    ood_classes = classes[classes["dataset"].isin(ood_datasets)]
+    groups = ood_classes.groupby([*GROUP, "outputs"], sort=False, as_index=False)
+    aggregations = {
         "class": ("class", "first"),
         "name": ("name", "first"),
         "datasets": ("dataset", "size"),
         "n": ("n", "sum"),
     }
-    found = found.agg(**named, **{name: (name, "mean") for name in COLUMNS[-3:]}).drop(
-        columns="outputs"
-    )
-    worst = (
-        found[found["change"] < 0]
-        .sort_values("change", kind="stable")
-        .groupby(GROUP, sort=False)
-        .head(WORST)
-    )
+    for column in ACCURACIES:
+        aggregations[column] = (column, "mean")
+    means = groups.agg(**aggregations).drop(columns="outputs")
+    losing = means[means["change"] < 0].sort_values("change", kind="stable")
+    worst = losing.groupby(GROUP, sort=False).head(WORST)
     return classes[GROUP].drop_duplicates().merge(worst, on=GROUP)

@@ -1,36 +1,41 @@
-"""Paired comparison of the methods of one model: differences of mRI, a ranking, and the spread over seeds.
+"""Paired comparison of the methods of one model: differences, a ranking, and spread over seeds.
 
 The ranking has first the difference of each method from a reference method, with simultaneous
 intervals over the ranked methods of a model and size (`rib.analysis.simultaneous`). The reference
-is config's `compare_to` or, where that has no rank for a model and size, the pretrained model. Second
-it has letters of all pairs: methods that share one are not told apart, which does not make them
-equal. How far apart two methods have to be is told by the smallest difference, the median over pairs
-of `rib.analysis.simultaneous.smallest_told`.
+is config's `compare_to` or, where that has no rank for a model and size, the pretrained model.
+Second it has letters of all pairs: methods that share one are not told apart, which does not make
+them equal. How far apart two methods have to be is told by the smallest difference, the median over
+pairs of `rib.analysis.simultaneous.smallest_told`.
 
-Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All methods share draws of
-objects, so differences are paired. The standard deviation and t-interval over seeds are those with fixed objects.
+Confidence intervals and, from three seeds on, tests are those of `rib.analysis.bootstrap`. All
+methods share draws of objects, so differences are paired. The standard deviation and t-interval
+over seeds are those with fixed objects.
 
-A merge over seeds has one run for each target, without a spread over seeds. Beside means over three or more seeds it has no
-test and no rank either: how much another merge, of other seeds, would differ is not known.
+A merge over seeds has one run for each target, without a spread over seeds. Beside means over three
+or more seeds it has no test and no rank either: how much another merge, of other seeds, would
+differ is not known.
 
-With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods are exchangeable on
-each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`), and the sign of each term is random,
-jointly for all targets, datasets and seeds in which the object appears. p is the fraction of draws with at least the
-observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
+With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
+are exchangeable on each object: mRI_A - mRI_B is a sum over objects (`rib.analysis.ri.ood_parts`),
+and the sign of each term is random, jointly for all targets, datasets and seeds in which the object
+appears. p is the fraction of draws with at least the observed absolute difference, counting the
+observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
 
-Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table with the same model and
-size: all pairs, including those with the pretrained model, and in comparisons_ri all targets. A method with an unfinished
-run (`rib.analysis.fit`) of a model and size has no test and no rank there, since that would compare how far training
-got; its mRI and RI are in mri.csv and seeds_ri.csv.
+Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
+with the same model and size: all pairs, including those with the pretrained model, and in
+comparisons_ri all targets. A method with an unfinished run (`rib.analysis.fit`) of a model and size
+has no test and no rank there, since that would compare how far training got; its mRI and RI are in
+mri.csv and seeds_ri.csv.
 
-Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on the others: with 40
-objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean difference is 0. Tables therefore have the
-number of objects with an image in the RI (for mRI, in the RI of any target), and a note if it is below FEWEST_OBJECTS.
+Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on
+the others: with 40 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean
+difference is 0. Tables therefore have the number of objects with an image in the RI (for mRI, in
+the RI of any target), and a note if it is below FEWEST_OBJECTS.
 """
 
 import itertools
 import string
-from collections.abc import Collection, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,49 +44,62 @@ import pandas as pd
 from scipy.special import erfc
 
 from rib.analysis.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
-from rib.analysis.counts import State, read_counts
+from rib.analysis.counts import Counts, read_counts
 from rib.analysis.fit import read_table
-from rib.analysis.ri import Ood, ood_accuracies, ood_parts, ri_objects
+from rib.analysis.ri import Ood, SourceGroups, ood_accuracies, ood_parts, ri_objects
+from rib.analysis.scored_state import ScoredState
 from rib.analysis.simultaneous import simultaneous_intervals, smallest_told
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
 
 DRAWS = 100_000  # of signs
-MANY = 1000  # objects that contribute, from which on the sum's distribution counts as normal
-CHUNK = 1 << 26  # bytes of signs at a time
+MANY_OBJECTS = 1000  # that contribute, from which on the sum's distribution counts as normal
+BLOCK_BYTES = 1 << 26  # of signs at a time
 FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
-# Percentage points: more than the rounding error of a sum, less than the effect of one image in millions.
+# Percentage points: more than the rounding error of a sum, less than the effect of one image in
+# millions.
 ROUNDING = 1e-9
-IMAGES = ["ci_low", "ci_high"]
+INTERVAL = ["ci_low", "ci_high"]
 SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
 REFERENCE = ["reference", "difference", "diff_low", "diff_high"]
 RANKS = ["rank_best", "rank_worst", "letters", "pretrained", "smallest_difference"]
-COMPARISON = ["difference", *IMAGES, "p", "p_holm", *SEEDS]
+COMPARISON = ["difference", *INTERVAL, "p", "p_holm", *SEEDS]
 COLUMNS = {
     "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
     "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
-    "ranking": ["model", "method", "size", "mri", *IMAGES, *SEEDS, *REFERENCE, *RANKS, "objects"],
-    "seeds_ri": ["model", "method", "target", "size", "ri", *IMAGES, *SEEDS],
+    "ranking": ["model", "method", "size", "mri", *INTERVAL, *SEEDS, *REFERENCE, *RANKS, "objects"],
+    "seeds_ri": ["model", "method", "target", "size", "ri", *INTERVAL, *SEEDS],
 }
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI."""
+class Column:
+    """What is compared: a mean over targets."""
 
-    names: list[str]  # methods, of which the last is the pretrained model, whose RI is 0; or models
-    # by name (target, or None for mRI), the tests that Holm's correction is over, and the places averaged in `values`
-    columns: dict[Hashable, tuple[Hashable, slice]]
-    # (names, places, seeds, 1 + replicates) percentage points, observed and of each bootstrap replicate
+    family: Hashable  # Holm's correction is over the tests of all columns of a family
+    targets: slice  # those of `Effects.values` that are averaged
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
+
+    What is compared has a name: a method, a model, or a method of a bundle. If methods are
+    compared, the last name is that of the pretrained model, whose RI is 0.
+    """
+
+    names: list[Hashable]
+    columns: dict[Hashable, Column]  # by target, or None for mRI
+    # (names, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap
+    # replicate
     values: np.ndarray
-    parts: (
-        np.ndarray
-    )  # (names, columns, objects) contribution of each object to the mean over seeds
-    untested: Set[tuple[str, Hashable]] = (
-        frozenset()
-    )  # names and columns that are left out of comparisons
-    # names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each seed
-    once: Set[tuple[str, Hashable]] = frozenset()
+    # (names, columns, objects) contribution of each object to the mean over seeds, percentage
+    # points
+    contributions: np.ndarray
+    # Names and columns that are left out of comparisons.
+    untested: Set[tuple[Hashable, Hashable]] = frozenset()
+    # Names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each.
+    with_one_run: Set[tuple[Hashable, Hashable]] = frozenset()
 
     @property
     def few_seeds(self) -> bool:
@@ -89,209 +107,293 @@ class Effects:
         return self.values.shape[2] < FEWEST_SEEDS
 
     @property
-    def left_out(self) -> Set[tuple[str, Hashable]]:
-        """Names and columns without a test and a rank: `untested` and, beside means over enough seeds, `once`."""
-        return self.untested if self.few_seeds else self.untested | self.once
+    def left_out(self) -> Set[tuple[Hashable, Hashable]]:
+        """Names and columns without a test and a rank.
 
-    def of(self, place: int, column: Hashable) -> np.ndarray:
-        """Values of the name at a place in a column: (places, seeds, 1 + replicates), of one run for all seeds one."""
-        found = self.values[place, self.columns[column][1]]
-        return found[:, :1] if (self.names[place], column) in self.once else found
+        These are the untested ones and, beside means over enough seeds, merges over seeds.
+        """
+        if self.few_seeds:
+            return self.untested
+        return self.untested | self.with_one_run
+
+    def values_of(self, name: Hashable, column: Hashable) -> np.ndarray:
+        """Values of a name in a column: (targets, seeds, 1 + replicates).
+
+        There is one seed if the name has one run for all seeds.
+        """
+        targets = self.columns[column].targets
+        values = self.values[self.names.index(name), targets]
+        return values[:, :1] if (name, column) in self.with_one_run else values
+
+    def differences(self, name: Hashable, other_name: Hashable, column: Hashable) -> np.ndarray:
+        """Values of a name minus those of another: (targets, seeds, 1 + replicates).
+
+        If only one of them has a run for each seed, the difference is that of its mean over seeds.
+        """
+        values = self.values_of(name, column)
+        other_values = self.values_of(other_name, column)
+        if values.shape != other_values.shape:
+            values = values.mean(axis=1, keepdims=True)
+            other_values = other_values.mean(axis=1, keepdims=True)
+        return values - other_values
+
+
+def method_of(state: ScoredState) -> str:
+    """The method of a state, which tells the runs of one model apart."""
+    return state.run.method
 
 
 def effects_of(
-    ood: Mapping[State, Ood],
-    parts: Mapping[State, np.ndarray],
+    ood: Mapping[ScoredState, Ood],
+    contributions: Mapping[ScoredState, np.ndarray],
     size: str,
-    unfinished: Collection[str] = (),
+    unfinished: Collection[Hashable] = (),
+    name_of: Callable[[ScoredState], Hashable] = method_of,
 ) -> Effects:
-    """Collect the effects of one model's runs with the same training subset; unfinished methods are not tested."""
-    states = [state for state in ood if state[3] == size]
-    methods, targets, seeds = (sorted({state[field] for state in states}) for field in (1, 2, 4))
-    model, own = (
-        states[0][0],
-        {method: {state[4] for state in states if state[1] == method} for method in methods},
-    )
-    once = {method: min(found) for method, found in own.items() if len(found) < len(seeds)}
+    """Collect the effects of runs with the same training subset.
 
-    def table(value: Mapping[State, np.ndarray]) -> np.ndarray:
-        """Array (methods and pretrained, targets, seeds, ...)."""
-        runs = [[[(m, t, size, once.get(m, s)) for s in seeds] for t in targets] for m in methods]
-        found = np.array(
-            [
-                [[value[model, *run, None] for run in part] for part in of_method]
-                for of_method in runs
-            ]
-        )
-        return np.concatenate([found, np.zeros_like(found[:1])])
+    Args:
+        ood: accuracies of one model's runs, or of those of several that `name_of` tells apart.
+        contributions: of each object to the RI of a run, (objects,) percentage points.
+        size: of the training subset.
+        unfinished: names that are not tested.
+        name_of: what is compared; names are sorted as text.
+    """
+    states = [state for state in ood if state.run.size == size]
+    names = sorted({name_of(state) for state in states}, key=str)
+    targets = sorted({state.run.target for state in states})
+    seeds = sorted({state.run.seed for state in states})
+    state_of_run = {(name_of(state), state.run.target, state.run.seed): state for state in states}
+    single_seed = _single_seeds(states, name_of)
 
-    by_target = table(parts).mean(axis=2)
-    of_targets = {target: ("ri", slice(place, place + 1)) for place, target in enumerate(targets)}
+    def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
+        """Put arrays of states together: (names and the pretrained model, targets, seeds, ...)."""
+        rows = []
+        for name in names:
+            for target in targets:
+                for seed in seeds:
+                    state = state_of_run[name, target, single_seed.get(name, seed)]
+                    rows.append(arrays[state])
+        of_methods = np.array(rows).reshape(len(names), len(targets), len(seeds), -1)
+        of_pretrained = np.zeros_like(of_methods[:1])
+        return np.concatenate([of_methods, of_pretrained])
+
+    by_target = array_of_runs(contributions).mean(axis=2)
+    mean_over_targets = by_target.mean(axis=1, keepdims=True)
+    columns: dict[Hashable, Column] = {
+        target: Column("ri", slice(number, number + 1)) for number, target in enumerate(targets)
+    }
+    columns[None] = Column("mri", slice(None))
     return Effects(
-        names=[*methods, PRETRAINED],
-        columns={**of_targets, None: ("mri", slice(None))},
-        values=table({state: pair.change for state, pair in ood.items()}),
-        parts=np.concatenate([by_target, by_target.mean(axis=1, keepdims=True)], axis=1),
-        untested=set(itertools.product(unfinished, [*targets, None])),
-        once=set(itertools.product(once, [*targets, None])),
+        names=[*names, PRETRAINED],
+        columns=columns,
+        values=array_of_runs({state: accuracies.change for state, accuracies in ood.items()}),
+        contributions=np.concatenate([by_target, mean_over_targets], axis=1),
+        untested=set(itertools.product(unfinished, columns)),
+        with_one_run=set(itertools.product(single_seed, columns)),
     )
+
+
+def _single_seeds(
+    states: Sequence[ScoredState], name_of: Callable[[ScoredState], Hashable]
+) -> dict[Hashable, int]:
+    """By name, the seed of what has one run for all seeds, as a merge over seeds."""
+    seeds_of_name: dict[Hashable, set[int]] = {}
+    for state in states:
+        seeds_of_name.setdefault(name_of(state), set()).add(state.run.seed)
+    all_seeds = set().union(*seeds_of_name.values())
+    return {
+        name: min(seeds) for name, seeds in seeds_of_name.items() if len(seeds) < len(all_seeds)
+    }
 
 
 def sign_flip_p(
-    parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+    contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """Two-sided p of differences between methods, when the signs of the objects' contributions are random.
+    """Two-sided p of differences between methods, when signs of objects' contributions are random.
 
-    From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as normal with the
-    variance sum x^2 and a continuity correction by the largest x, exact for equal x. Other pairs have random signs.
+    From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as
+    normal with the variance sum x^2 and a continuity correction by the largest x, exact for equal
+    x. Other pairs have random signs.
 
     Args:
-        parts: (methods, columns, objects), see `Effects`.
+        contributions: (methods, columns, objects), see `Effects`.
+        pairs: numbers of two methods each.
         draws: number of sign draws, shared by all pairs and columns.
+        seed: of the draws.
 
     Returns:
         (pairs, columns) in 0 .. 1; of draws from 1 / (1 + draws) on.
     """
-    p, few = np.ones((len(pairs), parts.shape[1])), []
-    for place, (first, second) in enumerate(pairs):
-        apart = parts[first] - parts[second]
-        variance = (apart**2).sum(axis=1)
-        if (variance**2 < MANY * (apart**4).sum(axis=1)).any():
-            few.append(place)
+    p = np.ones((len(pairs), contributions.shape[1]))
+    pairs_to_draw = []  # numbers of pairs
+    for number, (first, second) in enumerate(pairs):
+        differences = contributions[first] - contributions[second]
+        variance = (differences**2).sum(axis=1)
+        fourth_powers = (differences**4).sum(axis=1)
+        if (variance**2 < MANY_OBJECTS * fourth_powers).any():
+            pairs_to_draw.append(number)
         else:
-            beyond = np.abs(apart.sum(axis=1)) - np.abs(apart).max(axis=1)
-            p[place] = erfc(beyond.clip(0) / np.sqrt(2 * variance.clip(np.finfo(float).tiny)))
-    if few:
-        p[few] = _drawn_p(parts, [pairs[place] for place in few], draws, seed)
+            largest = np.abs(differences).max(axis=1)
+            corrected_sum = (np.abs(differences.sum(axis=1)) - largest).clip(0)
+            smallest_float = np.finfo(float).tiny
+            p[number] = erfc(corrected_sum / np.sqrt(2 * variance.clip(smallest_float)))
+    if pairs_to_draw:
+        drawn_pairs = [pairs[number] for number in pairs_to_draw]
+        p[pairs_to_draw] = _drawn_p(contributions, drawn_pairs, draws, seed)
     return p
 
 
 def _drawn_p(
-    parts: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+    contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """The fraction of random signs with at least the observed absolute difference, counting the observed one."""
-    used, places = np.unique(pairs, return_inverse=True)
-    first, second = places.reshape(-1, 2).T
-    shape, flat = (len(used), parts.shape[1]), parts[used].reshape(-1, parts.shape[2])
+    """The fraction of random signs with at least the observed absolute difference.
+
+    The observed signs are counted as one of the draws. See `sign_flip_p`.
+    """
+    used_methods, numbers = np.unique(pairs, return_inverse=True)
+    first, second = numbers.reshape(-1, 2).T
+    columns = contributions.shape[1]
+    flat = contributions[used_methods].reshape(-1, contributions.shape[2])
     flat = flat[:, flat.any(axis=0)]  # the sign of a zero doesn't matter
 
-    def differences(sums: np.ndarray) -> np.ndarray:
-        """Absolute differences (draws, pairs, columns) from sums (draws, methods x columns); flipping is linear."""
-        by_method = sums.reshape(-1, *shape)
+    def absolute_differences(sums: np.ndarray) -> np.ndarray:
+        """(draws, pairs, columns) from sums (draws, methods x columns); flipping is linear."""
+        by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
 
-    observed = differences(flat.sum(axis=1)[None])
+    observed = absolute_differences(flat.sum(axis=1)[None])
     objects = flat.shape[1]
-    rng, words = np.random.default_rng(seed), objects // 64 + 1
-    block = max(1, CHUNK // (8 * (objects + 2 * observed.size)))
-    hits = np.zeros(observed.shape[1:], np.int64)
+    rng = np.random.default_rng(seed)
+    words = objects // 64 + 1  # of 64 signs, for one draw
+    block = max(1, BLOCK_BYTES // (8 * (objects + 2 * observed.size)))
+    at_least_observed = np.zeros(observed.shape[1:], np.int64)
     for start in Progress(range(0, draws, block), desc="flipping signs", unit="block"):
-        drawn = min(block, draws - start)
-        bits = np.frombuffer(rng.bytes(8 * words * drawn), np.uint8).reshape(drawn, -1)
-        signs = 2.0 * np.unpackbits(bits, axis=1, count=objects) - 1
-        hits += (differences(signs @ flat.T) >= observed - ROUNDING).sum(axis=0)
-    return (1 + hits) / (1 + draws)
+        draws_of_block = min(block, draws - start)
+        random_bytes = np.frombuffer(rng.bytes(8 * words * draws_of_block), np.uint8)
+        bits = np.unpackbits(random_bytes.reshape(draws_of_block, -1), axis=1, count=objects)
+        signs = 2.0 * bits - 1
+        drawn = absolute_differences(signs @ flat.T)
+        at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
+    return (1 + at_least_observed) / (1 + draws)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm-adjusted p (tests,), which controls the family-wise error rate."""
-    order, adjusted = np.argsort(p, kind="stable"), np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]))
+    order = np.argsort(p, kind="stable")
+    remaining_tests = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(remaining_tests * p[order]))
     return adjusted
 
 
 def letters(alike: np.ndarray) -> list[str]:
-    """Compact letter display: two items share a letter if and only if they are not told apart; the first have the first letters.
+    """Compact letter display: two methods share a letter if and only if they are not told apart.
+
+    The first methods have the first letters.
 
     Args:
-        alike: (items, items) bool, symmetric, whether two are not told apart.
+        alike: (methods, methods) bool, symmetric, whether two are not told apart.
 
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
     groups = {frozenset(range(len(alike)))}
-    for pair in itertools.combinations(range(len(alike)), 2):
-        if not alike[pair]:
-            both = {group for group in groups if group.issuperset(pair)}
-            split = (groups - both) | {group - {one} for group in both for one in pair}
-            groups = {group for group in split if not any(group < other for other in split)}
-    ordered = enumerate(sorted(groups, key=sorted))
-    named = [
-        (group, string.ascii_lowercase[number % 26] + str(number // 26 or ""))
-        for number, group in ordered
-    ]
-    return ["".join(name for group, name in named if item in group) for item in range(len(alike))]
+    for first, second in itertools.combinations(range(len(alike)), 2):
+        if alike[first, second]:
+            continue
+        split_groups = set()
+        for group in groups:
+            if first in group and second in group:
+                split_groups |= {group - {first}, group - {second}}
+            else:
+                split_groups.add(group)
+        groups = {
+            group
+            for group in split_groups
+            if not any(group < larger_group for larger_group in split_groups)
+        }
+    letters_of_method = ["" for _ in alike]
+    for number, group in enumerate(sorted(groups, key=sorted)):
+        letter = string.ascii_lowercase[number % 26]
+        if number >= 26:
+            letter += str(number // 26)
+        for method in group:
+            letters_of_method[method] += letter
+    return letters_of_method
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of methods (or models), of which there is at least one, in each column of the effects.
+    """Compare all pairs of names, of which there is at least one, in each column of the effects.
 
     Returns:
-        family of tests, method, other, target (the column), difference (percentage points, method minus other) with its confidence
-        interval, p and Holm-adjusted p (NaN if not tested), and `spread` of the difference over seeds.
+        family of tests, method, other, target (the column), difference (percentage points, method
+        minus other) with its confidence interval, p and Holm-adjusted p (NaN if not tested), and
+        `spread` of the difference over seeds.
     """
-    lines, pairs = [], list(itertools.combinations(range(len(effects.names)), 2))
-    flipped, left_out = (
-        sign_flip_p(effects.parts, pairs, draws, seed) if effects.few_seeds else None,
-        effects.left_out,
-    )
-    for place, (column, (family, _)) in enumerate(effects.columns.items()):
-        for pair, places in enumerate(pairs):
-            names, sides = (
-                [effects.names[one] for one in places],
-                [effects.of(one, column) for one in places],
-            )
-            if len({side.shape for side in sides}) > 1:
-                sides = [side.mean(axis=1, keepdims=True) for side in sides]
-            apart = sides[0] - sides[1]
-            tested = left_out.isdisjoint((name, column) for name in names)
-            p = (
-                np.nan
-                if not tested
-                else flipped[pair, place]
-                if effects.few_seeds
-                else p_over_runs(apart)
-            )
-            over_seeds = spread(apart[..., 0].mean(axis=0), confidence)
-            lines.append(
-                (family, *names, column, *over_runs(apart, confidence), p, np.nan, *over_seeds)
-            )
+    pairs = list(itertools.combinations(range(len(effects.names)), 2))
+    flipped_p = None
+    if effects.few_seeds:
+        flipped_p = sign_flip_p(effects.contributions, pairs, draws, seed)
+    left_out = effects.left_out
+    lines = []
+    for column_number, (column, column_facts) in enumerate(effects.columns.items()):
+        for pair_number, (first, second) in enumerate(pairs):
+            name, other_name = effects.names[first], effects.names[second]
+            differences = effects.differences(name, other_name, column)
+            if (name, column) in left_out or (other_name, column) in left_out:
+                p = np.nan
+            elif effects.few_seeds:
+                p = flipped_p[pair_number, column_number]
+            else:
+                p = p_over_runs(differences)
+            interval = over_runs(differences, confidence)
+            over_seeds = spread(differences[..., 0].mean(axis=0), confidence)
+            names = (column_facts.family, name, other_name, column)
+            lines.append((*names, *interval, p, np.nan, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
-    table["p_holm"] = (
-        table.dropna(subset=["p"]).groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
-    )
+    tested = table.dropna(subset=["p"])
+    table["p_holm"] = tested.groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
     return table
 
 
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first, from `compare` of all pairs; two are told apart if their Holm-adjusted p is at most 1 - confidence.
+    """Methods by mRI, best first, from `compare` of all pairs.
+
+    Two methods are told apart if their Holm-adjusted p is at most 1 - confidence.
 
     Returns:
-        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of better methods) and
-        rank_worst (number of methods minus number of worse methods); letters (shared by methods that are not told apart);
-        pretrained (better, worse or not told apart in comparison with the pretrained model).
+        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of
+        better methods) and rank_worst (number of methods minus number of worse methods); letters
+        (shared by methods that are not told apart); pretrained (better, worse or not told apart in
+        comparison with the pretrained model).
     """
-    own = comparisons[comparisons["other"] == PRETRAINED].rename(columns={"difference": "mri"})
-    sign = np.zeros(
-        (len(own) + 1, len(own) + 1), int
-    )  # 1 where the first is better than the second
-    sign[np.triu_indices(len(sign), 1)] = np.sign(comparisons["difference"]) * (
-        comparisons["p_holm"] <= 1 - confidence
-    )
-    sign -= sign.T
-    order = np.argsort(-own["mri"].to_numpy(), kind="stable")
-    among = sign[np.ix_(order, order)]
-    return own.iloc[order][["method", "mri", *IMAGES, *SEEDS]].assign(
-        rank_best=1 + (among < 0).sum(axis=1),
-        rank_worst=len(order) - (among > 0).sum(axis=1),
-        letters=letters(among == 0),
-        pretrained=[
-            {1: "better", 0: "not told apart", -1: "worse"}[value] for value in sign[order, -1]
-        ],
+    from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
+    methods = from_pretrained.rename(columns={"difference": "mri"})
+    told_apart = comparisons["p_holm"] <= 1 - confidence
+    # Of the methods and, last, the pretrained model: 1 where the row's is better than the column's,
+    # -1 where it is worse, 0 where they are not told apart.
+    is_better = np.zeros((len(methods) + 1, len(methods) + 1), int)
+    above_diagonal = np.triu_indices(len(is_better), 1)
+    is_better[above_diagonal] = np.sign(comparisons["difference"]) * told_apart
+    is_better -= is_better.T
+    best_first = np.argsort(-methods["mri"].to_numpy(), kind="stable")
+    among_methods = is_better[np.ix_(best_first, best_first)]
+    verdicts = {1: "better", 0: "not told apart", -1: "worse"}
+    ranked = methods.iloc[best_first][["method", "mri", *INTERVAL, *SEEDS]]
+    return ranked.assign(
+        rank_best=1 + (among_methods < 0).sum(axis=1),
+        rank_worst=len(best_first) - (among_methods > 0).sum(axis=1),
+        letters=letters(among_methods == 0),
+        pretrained=[verdicts[sign] for sign in is_better[best_first, -1]],
     )
 
 
 def differences_from(
-    effects: Effects, methods: Sequence[str], compare_to: str, confidence: float, seed: int
+    effects: Effects,
+    methods: Sequence[Hashable],
+    compare_to: Hashable,
+    confidence: float,
+    seed: int,
 ) -> pd.DataFrame:
     """Differences of mRI from a reference, with simultaneous intervals over the methods.
 
@@ -305,19 +407,21 @@ def differences_from(
         itself the difference is 0, without an interval.
     """
     reference = compare_to if compare_to in methods else PRETRAINED
-    others = [name for name in methods if name != reference]
+    compared_methods = [name for name in methods if name != reference]
     table = pd.DataFrame({"method": methods, "reference": reference, "difference": 0.0})
     table = table.assign(diff_low=np.nan, diff_high=np.nan).set_index("method")
-    if others:
+    if compared_methods:
         values = _mri_values(effects)
-        differences = np.array([values[name] - values[reference] for name in others])
+        differences = np.array([values[name] - values[reference] for name in compared_methods])
         intervals = simultaneous_intervals(differences, confidence, seed)
-        table.loc[others, ["difference", "diff_low", "diff_high"]] = np.transpose(intervals)
+        table.loc[compared_methods, ["difference", "diff_low", "diff_high"]] = np.transpose(
+            intervals
+        )
     return table.reset_index()
 
 
 def smallest_difference(
-    effects: Effects, methods: Sequence[str], tests: int, confidence: float
+    effects: Effects, methods: Sequence[Hashable], tests: int, confidence: float
 ) -> float:
     """Median over pairs of methods of `smallest_told`, in percentage points.
 
@@ -325,54 +429,61 @@ def smallest_difference(
     nothing about what could be told apart. NaN if no pair is left.
     """
     values = _mri_values(effects)
-    pairs = itertools.combinations(methods, 2)
-    told = [smallest_told(values[one] - values[other], tests, confidence) for one, other in pairs]
-    told_of_pairs_that_differ = [difference for difference in told if difference > 0]
+    told_of_pairs = [
+        smallest_told(values[first] - values[second], tests, confidence)
+        for first, second in itertools.combinations(methods, 2)
+    ]
+    told_of_pairs_that_differ = [difference for difference in told_of_pairs if difference > 0]
     if not told_of_pairs_that_differ:
         return np.nan
     return float(np.median(told_of_pairs_that_differ))
 
 
-def _mri_values(effects: Effects) -> dict[str, np.ndarray]:
-    """Values that mRI is the mean of, (targets, seeds, 1 + replicates), by method."""
-    _, targets = effects.columns[None]
+def _mri_values(effects: Effects) -> dict[Hashable, np.ndarray]:
+    """Values that mRI is the mean of, (targets, seeds, 1 + replicates), by name."""
+    targets = effects.columns[None].targets
     return dict(zip(effects.names, effects.values[:, targets], strict=True))
 
 
 def tables_of(
-    effects: Effects, confidence: float, draws: int, seed: int, compare_to: str
+    effects: Effects, confidence: float, draws: int, seed: int, compare_to: Hashable
 ) -> dict[str, pd.DataFrame]:
-    """The tables of one model and size, by name, without the columns model and size; some may be empty."""
-    every = compare(effects, confidence, draws, seed)
-    own = (
-        every[every["other"] == PRETRAINED]
-        .rename(columns={"difference": "ri"})
-        .sort_values("method", kind="stable")
+    """The tables of one model and size, by name, without the columns model and size.
+
+    Some may be empty.
+    """
+    comparisons = compare(effects, confidence, draws, seed)
+    from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
+    methods_ri = from_pretrained.rename(columns={"difference": "ri"})
+    methods_ri = methods_ri.sort_values("method", kind="stable")
+    tested = comparisons.dropna(subset=["p"])
+    tested_mri = tested[tested["target"].isna()]
+    ranking = rank(tested_mri, confidence)
+    ranked_methods = ranking["method"].tolist()
+    differences = differences_from(effects, ranked_methods, compare_to, confidence, seed)
+    for column in REFERENCE:
+        ranking[column] = differences[column].to_numpy()
+    ranking["smallest_difference"] = smallest_difference(
+        effects, ranked_methods, len(tested_mri), confidence
     )
-    tested = every.dropna(subset=["p"])
-    found = {
-        "seeds_ri": own.dropna(subset=["target"]),
-        "comparisons": tested[tested["target"].isna()],
+    return {
+        "seeds_ri": methods_ri.dropna(subset=["target"]),
+        "comparisons": tested_mri,
         "comparisons_ri": tested.dropna(subset=["target"]),
+        "ranking": ranking,
     }
-    ranking = rank(found["comparisons"], confidence)
-    methods = ranking["method"].tolist()
-    differences = differences_from(effects, methods, compare_to, confidence, seed)
-    tests = len(found["comparisons"])
-    smallest = smallest_difference(effects, methods, tests, confidence)
-    ranking = ranking.assign(
-        **{name: differences[name].to_numpy() for name in REFERENCE}, smallest_difference=smallest
-    )
-    return found | {"ranking": ranking}
 
 
 def few_objects(table: pd.DataFrame) -> str:
-    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty for others."""
-    fewest = table["objects"].min() if "objects" in table else np.nan
-    few = (
+    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty if it has none."""
+    if "objects" not in table:
+        return ""
+    fewest = table["objects"].min()
+    if not fewest < FEWEST_OBJECTS:  # as where the table has no rows, and the minimum is NaN
+        return ""
+    return (
         f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
     )
-    return few if fewest < FEWEST_OBJECTS else ""
 
 
 def comparison_tables(
@@ -387,44 +498,62 @@ def comparison_tables(
     compare_to: str,
     draws: int = DRAWS,
 ) -> dict[str, pd.DataFrame]:
-    """comparisons, comparisons_ri, ranking and seeds_ri from a grid's counts, without curves, and `fit_table`.
+    """comparisons, comparisons_ri, ranking and seeds_ri of a grid, without curves.
 
-    `compare_to` is the method that differences in the ranking are from, see `differences_from`.
+    Args:
+        counts: see `write_counts`.
+        fit: CSV file of `fit_table`, which says what is unfinished.
+        compare_to: the method that differences in the ranking are from, see `differences_from`.
     """
-    found = []
     unfinished = read_table(fit).query("unfinished == 'yes'")
-    for of_model in read_counts(counts):
-        plain = of_model.of(
-            [place for place, state in enumerate(of_model.states) if state[-1] is None]
-        )
-        ood = ood_accuracies(
-            plain, object_weights(plain.objects, replicates, seed), ood_datasets, source_groups
-        )
-        parts = {
-            s: after - before
-            for s, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()
+    tables_of_models_and_sizes = []
+    for counts_of_model in read_counts(counts):
+        plain = counts_of_model.without_curves()
+        model = plain.states[0].run.model
+        weights = object_weights(plain.objects, replicates, seed)
+        ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
+        contributions = {
+            state: after - before
+            for state, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()
         }
-        for size in sorted({state[3] for state in ood}):
-            model = plain.states[0][0]
-            left_out = set(
-                unfinished[(unfinished["model"] == model) & (unfinished["size"] == size)]["method"]
-            )
-            effects = effects_of(ood, parts, size, left_out)
+        for size in sorted({state.run.size for state in ood}):
+            of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
+            unfinished_methods = set(unfinished[of_size]["method"])
+            effects = effects_of(ood, contributions, size, unfinished_methods)
             tables = tables_of(effects, confidence, draws, seed, compare_to)
-            objects = ri_objects(
-                plain, [*filter(None, effects.columns)], ood_datasets, source_groups
+            tables = _with_objects(tables, plain, effects, ood_datasets, source_groups)
+            tables_of_models_and_sizes.append(
+                {name: table.assign(model=model, size=size) for name, table in tables.items()}
             )
-            for name, table in tables.items():
-                of_rows = [
-                    objects.get(target, objects[None])
-                    for target in table.get("target", [None] * len(table))
-                ]
-                tables[name] = table.assign(model=model, size=size, objects=of_rows)
-            found.append(tables)
-    whole = {}
+    tables_of_grid = {}
     for name, columns in COLUMNS.items():
-        tables = [tables[name][columns] for tables in found if len(tables[name])]
-        whole[name] = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-        if name.startswith("comparisons") and (note := few_objects(whole[name])):
+        tables_with_rows = [
+            tables[name][columns] for tables in tables_of_models_and_sizes if len(tables[name])
+        ]
+        if tables_with_rows:
+            tables_of_grid[name] = pd.concat(tables_with_rows)
+        else:
+            tables_of_grid[name] = pd.DataFrame(columns=columns)
+        if name.startswith("comparisons") and (note := few_objects(tables_of_grid[name])):
             log.warning("%s: %s", name, note)
-    return whole
+    return tables_of_grid
+
+
+def _with_objects(
+    tables: Mapping[str, pd.DataFrame],
+    counts: Counts,
+    effects: Effects,
+    ood_datasets: Collection[str],
+    source_groups: SourceGroups,
+) -> dict[str, pd.DataFrame]:
+    """Tables with the column objects: how many have an image in the RI of a row."""
+    targets = [target for target in effects.columns if target is not None]
+    numbers = ri_objects(counts, targets, ood_datasets, source_groups)
+    tables_with_objects = {}
+    for name, table in tables.items():
+        if "target" in table:
+            objects = [numbers.get(target, numbers[None]) for target in table["target"]]
+        else:
+            objects = [numbers[None]] * len(table)
+        tables_with_objects[name] = table.assign(objects=objects)
+    return tables_with_objects

@@ -1,14 +1,15 @@
-"""Correct predictions per run, dataset and resampling unit (object), from which all accuracies are computed.
+"""Correct predictions per run, dataset and object, from which all accuracies are computed.
 
-Evaluation rows say which image of a dataset's index they are of; the index has its object and class.
-Identical images are of one object, also if they are of different datasets.
+Objects are the units that are resampled.
+Evaluation rows say which image of a dataset's index they are of; the index has its object and
+class. Identical images are of one object, also if they are of different datasets.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +18,19 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
+from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
 
-STATE = [*RUN_COLUMNS, "alpha"]
 COLUMNS = ["alpha", "dataset", "row", "rank"]  # of rows
-AHEAD = 8  # files whose rows are in memory at once
+FILES_AHEAD = 8  # files whose rows are in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
 SOURCE = "source"  # a further column, for leak-free results: a number of each image's source image
 
-# A scored model state: model, method, target, size, seed, alpha (None unless it is part of a curve).
-State = tuple[str, str, str, str, int, float | None]
-Index = slice | Sequence[int] | np.ndarray
-Shared = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
-EVERY = slice(None)  # index of all states or objects
-OF_ALL_STATES = ("places", "labels", "images")  # what all states have in common
+Indices = slice | Sequence[int] | np.ndarray
+ALL_INDICES = slice(None)  # of states or objects
+SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
 
 
 @dataclass(frozen=True)
@@ -43,135 +41,198 @@ class Counts:
     for each source image.
     """
 
-    states: list[State]  # sorted states
+    states: list[ScoredState]  # sorted
     datasets: list[str]  # names, in the rows' order
-    objects: int  # total number of objects
-    places: dict[str, np.ndarray]  # by dataset, (n,) ascending indices of its objects
-    labels: dict[
-        str, np.ndarray
-    ]  # by dataset, (n,) class of each object, an index into the dataset's label space
+    objects: int  # number of objects of all datasets together
+    # By dataset, (n,) ascending: which of these objects it has.
+    object_indices: dict[str, np.ndarray]
+    # By dataset, (n,) class of each object, an index into the dataset's label space.
+    labels: dict[str, np.ndarray]
     images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
     correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
-    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source image
-    # the target has too, by its id or since images are identical. Pairs without any are left out.
-    shared: Shared = field(default_factory=dict)
+    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source
+    # image the target has too, by its id or since images are identical. Pairs without any are left
+    # out.
+    shared: SharedObjects = field(default_factory=dict)
 
     def accuracy_on(
-        self, dataset: str, weights: np.ndarray, states: Index, objects: Index
+        self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
     ) -> np.ndarray:
-        """Accuracies (replicates, states) in percent, with weights (replicates, all objects); NaN where these are 0."""
-        counted = weights[:, self.places[dataset][objects]].astype(np.float64)
-        right = counted @ self.correct[dataset][states][:, objects].T.astype(np.float64)
-        shown = (counted @ self.images[dataset][objects].astype(np.float64))[:, None]
-        return 100 * np.divide(right, shown, where=shown > 0, out=np.full_like(right, np.nan))
+        """Accuracies on a dataset in percent, (replicates, states).
 
-    def of(self, states: Sequence[int]) -> "Counts":
-        """The counts of some states, by index."""
-        correct = {dataset: right[states] for dataset, right in self.correct.items()}
-        return replace(self, states=[self.states[place] for place in states], correct=correct)
+        Args:
+            weights: (replicates, objects of all datasets), see `object_weights`. A replicate whose
+                weights of the chosen objects are all 0 has NaN.
+            states: those that are scored.
+            objects: those of the dataset that are counted, as indices into its arrays.
+        """
+        object_weights = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
+        correct = self.correct[dataset][states][:, objects].astype(np.float64)
+        images = self.images[dataset][objects].astype(np.float64)
+        weighted_correct = object_weights @ correct.T
+        weighted_images = (object_weights @ images)[:, None]
+        unknown = np.full_like(weighted_correct, np.nan)
+        return 100 * np.divide(
+            weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
+        )
+
+    def select_states(self, indices: Sequence[int]) -> "Counts":
+        """The counts of the states with these indices, in their order."""
+        states = [self.states[i] for i in indices]
+        correct = {dataset: of_states[indices] for dataset, of_states in self.correct.items()}
+        return replace(self, states=states, correct=correct)
+
+    def without_curves(self) -> "Counts":
+        """The counts of the states of runs with one network."""
+        return self.select_states(
+            [i for i, state in enumerate(self.states) if not state.is_on_curve]
+        )
 
 
 class Rows(NamedTuple):
     """Evaluation rows of a run; pandas would take most of the time of reading many files."""
 
     alpha: np.ndarray  # (n,) NaN unless a row is of a curve
-    dataset: np.ndarray  # (n,) indices into names
-    names: list[str]  # of datasets, also of some without rows
+    dataset: np.ndarray  # (n,) indices into dataset_names
+    dataset_names: list[str]  # also of some without rows
     row: np.ndarray  # (n,) of the dataset's index
     rank: np.ndarray  # (n,) 0 if the prediction is correct
 
 
 def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file of evaluation rows (see `rib.config.run.run_of`), read in threads."""
-    files = iter(paths)
+    """The run and the rows of each file of evaluation rows (see `run_of`), read in threads."""
+    paths = iter(paths)
     with ThreadPoolExecutor(2) as pool:
-        while some := list(islice(files, AHEAD)):
-            yield from pool.map(_read_rows, some)
+        while next_paths := list(islice(paths, FILES_AHEAD)):
+            yield from pool.map(_read_rows, next_paths)
 
 
 def _read_rows(path: Path) -> tuple[Run, Rows]:
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
-    names = table["dataset"].dictionary_encode().combine_chunks()
-    alpha, row, rank = (table[column].to_numpy() for column in ("alpha", "row", "rank"))
-    return run_of(path), Rows(
-        alpha, names.indices.to_numpy(), names.dictionary.to_pylist(), row, rank
+    datasets = table["dataset"].dictionary_encode().combine_chunks()
+    rows = Rows(
+        alpha=table["alpha"].to_numpy(),
+        dataset=datasets.indices.to_numpy(),
+        dataset_names=datasets.dictionary.to_pylist(),
+        row=table["row"].to_numpy(),
+        rank=table["rank"].to_numpy(),
     )
+    return run_of(path), rows
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in a table of evaluation rows."""
-    for key, own in table.groupby(RUN_COLUMNS, observed=True, sort=False):
-        dataset, names = pd.factorize(own["dataset"], sort=True)
-        alpha, row, rank = (
-            own["alpha"].to_numpy(float),
-            own["row"].to_numpy(),
-            own["rank"].to_numpy(),
+    for run_values, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
+        model, method, target, size, seed = run_values
+        datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
+        rows = Rows(
+            alpha=rows_of_run["alpha"].to_numpy(float),
+            dataset=datasets,
+            dataset_names=list(dataset_names),
+            row=rows_of_run["row"].to_numpy(),
+            rank=rows_of_run["rank"].to_numpy(),
         )
-        yield (
-            Run(**dict(zip(RUN_COLUMNS, key, strict=True))),
-            Rows(alpha, dataset, list(names), row, rank),
-        )
+        yield Run(model, target, method, size, int(seed)), rows
 
 
-def count(parts: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
-    """Count correct predictions per state, dataset and object; a UserError if two runs were scored on different images.
+@dataclass(frozen=True)
+class ScoredImages:
+    """The images of a dataset that all runs must be scored on, and the objects that they show."""
+
+    first_run: Run  # the one that was scored on them first
+    rows: np.ndarray  # (images,) ascending rows of the dataset's index
+    object_of_row: np.ndarray  # (rows of the index,) index into `objects`; 0 for other rows
+    objects: pd.MultiIndex  # sorted, see `objects_of`
+
+
+def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
+    """Count correct predictions per state, dataset and object.
 
     Args:
-        parts: runs and evaluation rows of a grid. A part has all rows of its states on its datasets and is reduced before
-            the next one is read.
+        rows_of_runs: runs and evaluation rows of a grid. All rows of a state on a dataset come
+            together; they are counted before the next ones are read.
         indexes: index of each dataset that is counted, see `read_objects`.
+
+    Raises:
+        UserError: two runs were scored on different images.
     """
-    scored: dict[str, tuple[Run, np.ndarray, np.ndarray, pd.MultiIndex]] = {}
-    found: dict[State, dict[str, np.ndarray]] = {}
-    for run, part in parts:
-        state = tuple(getattr(run, key) for key in RUN_COLUMNS)
-        for alpha, (code, dataset) in product(np.unique(part.alpha), enumerate(part.names)):
-            of_alpha = np.isnan(part.alpha) if np.isnan(alpha) else part.alpha == alpha
-            own = np.flatnonzero((part.dataset == code) & of_alpha)
-            if not len(own) or dataset not in indexes:
-                continue
-            rows = part.row[own]
-            shown = np.sort(rows)
-            if dataset not in scored:
-                scored[dataset] = (run, shown, *objects_of(indexes[dataset], shown))
-            first, images, place, objects = scored[dataset]
-            if not np.array_equal(shown, images):
-                raise different_images(dataset, first, run)
-            correct = np.bincount(place[rows[part.rank[own] == 0]], minlength=len(objects)).astype(
-                np.uint16
-            )
-            found.setdefault((*state, None if np.isnan(alpha) else float(alpha)), {})[dataset] = (
-                correct
-            )
-    states = sorted(found, key=lambda state: (state[:-1], state[-1] or 0))
-    for state, (dataset, (first, *_)) in product(states, scored.items()):
-        if dataset not in found[state]:
-            raise different_images(
-                dataset, first, Run(**dict(zip(RUN_COLUMNS, state, strict=False)))
-            )
+    scored: dict[str, ScoredImages] = {}
+    correct: dict[ScoredState, dict[str, np.ndarray]] = {}
+    for run, rows in rows_of_runs:
+        for alpha in np.unique(rows.alpha):
+            no_alpha = np.isnan(alpha)
+            of_alpha = np.isnan(rows.alpha) if no_alpha else rows.alpha == alpha
+            state = ScoredState(run, None if no_alpha else float(alpha))
+            for number, dataset in enumerate(rows.dataset_names):
+                chosen = np.flatnonzero((rows.dataset == number) & of_alpha)
+                if not len(chosen) or dataset not in indexes:
+                    continue
+                index_rows = rows.row[chosen]
+                is_correct = rows.rank[chosen] == 0
+                if dataset not in scored:
+                    scored[dataset] = _scored_images(run, index_rows, indexes[dataset])
+                images = scored[dataset]
+                if not np.array_equal(np.sort(index_rows), images.rows):
+                    raise different_images(dataset, images.first_run, run)
+                correct_objects = images.object_of_row[index_rows[is_correct]]
+                numbers = np.bincount(correct_objects, minlength=len(images.objects))
+                correct.setdefault(state, {})[dataset] = numbers.astype(np.uint16)
+    states = sorted(correct)
+    _refuse_missing_datasets(states, correct, scored)
+    return _counts_of(states, correct, scored, indexes)
+
+
+def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) -> ScoredImages:
+    rows = np.sort(index_rows)
+    object_of_row, objects = objects_of(index, rows)
+    return ScoredImages(first_run, rows, object_of_row, objects)
+
+
+def _refuse_missing_datasets(
+    states: Iterable[ScoredState],
+    correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
+    scored: Mapping[str, ScoredImages],
+) -> None:
+    """Raise a UserError if a state was not scored on a dataset that another state was scored on."""
+    for state in states:
+        for dataset, images in scored.items():
+            if dataset not in correct[state]:
+                raise different_images(dataset, images.first_run, state.run)
+
+
+def _counts_of(
+    states: list[ScoredState],
+    correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
+    scored: Mapping[str, ScoredImages],
+    indexes: Mapping[str, pd.DataFrame],
+) -> Counts:
+    """Put the counts of states and datasets together; see `count`."""
     ids = {
-        dataset: objects.get_level_values("object_id") for dataset, (*_, objects) in scored.items()
+        dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
     }
-    every = pd.Index(np.unique(np.concatenate([own.to_numpy(object) for own in ids.values()])))
+    ids_of_all = np.concatenate([of_dataset.to_numpy(object) for of_dataset in ids.values()])
+    unique_ids = pd.Index(np.unique(ids_of_all))
+    object_indices, labels, image_numbers, correct_of_states = {}, {}, {}, {}
+    for dataset, images in scored.items():
+        object_indices[dataset] = unique_ids.get_indexer(ids[dataset])
+        labels[dataset] = images.objects.get_level_values("label").to_numpy()
+        numbers = np.bincount(images.object_of_row[images.rows])
+        image_numbers[dataset] = numbers.astype(np.uint16)
+        correct_of_states[dataset] = np.stack([correct[state][dataset] for state in states])
     return Counts(
         states=states,
         datasets=list(scored),
-        objects=len(every),
-        places={dataset: every.get_indexer(own) for dataset, own in ids.items()},
-        labels={
-            name: objects.get_level_values("label").to_numpy()
-            for name, (*_, objects) in scored.items()
-        },
-        images={
-            name: np.bincount(place[rows]).astype(np.uint16)
-            for name, (_, rows, place, _) in scored.items()
-        },
-        correct={
-            dataset: np.stack([found[state][dataset] for state in states]) for dataset in scored
-        },
+        objects=len(unique_ids),
+        object_indices=object_indices,
+        labels=labels,
+        images=image_numbers,
+        correct=correct_of_states,
         shared=shared_objects(
-            {name: (indexes[name], rows, place) for name, (_, rows, place, _) in scored.items()},
-            {state[STATE.index("target")] for state in states},
+            {
+                dataset: (indexes[dataset], images.rows, images.object_of_row)
+                for dataset, images in scored.items()
+            },
+            {state.run.target for state in states},
         ),
     )
 
@@ -182,38 +243,48 @@ def shared_objects(
     """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
 
     Args:
-        scored: by dataset, its index, its scored rows, and the place of each row's object.
+        scored: by dataset, its index, its scored rows, and the number of each row's object.
     """
-    of_index = {name: parts for name, parts in scored.items() if SOURCE in parts[0]}
-    sources = {name: index[SOURCE].to_numpy()[rows] for name, (index, rows, _) in of_index.items()}
+    sources = {
+        dataset: index[SOURCE].to_numpy()[rows]
+        for dataset, (index, rows, _) in scored.items()
+        if SOURCE in index
+    }
     shared = {}
-    for target, name in product(sorted(sources.keys() & set(targets)), sources):
-        of_target = np.isin(sources[name], sources[target])
-        if name != target and of_target.any():
-            _, rows, place = of_index[name]
-            objects = np.bincount(place[rows], weights=of_target)
-            shared[target, name] = objects > 0
+    for target in sorted(sources.keys() & set(targets)):
+        for dataset, sources_of_dataset in sources.items():
+            in_target = np.isin(sources_of_dataset, sources[target])
+            if dataset != target and in_target.any():
+                _, rows, object_of_row = scored[dataset]
+                shared_images = np.bincount(object_of_row[rows], weights=in_target)
+                shared[target, dataset] = shared_images > 0
     return shared
 
 
-def different_images(dataset: str, run: Run, other: Run) -> UserError:
+def different_images(dataset: str, run: Run, other_run: Run) -> UserError:
     """The error that two runs were scored on different images of a dataset."""
     return UserError(
-        f"the runs {run} and {other} were scored on different images of {dataset}; delete the folder of the outdated one "
-        "in results/<family>/<protocol>/evaluate and run again."
+        f"the runs {run} and {other_run} were scored on different images of {dataset}; delete the "
+        "folder of the outdated one in results/<family>/<protocol>/evaluate and run again."
     )
 
 
 def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
-    """Objects of the given rows of an index: place of each row's object (rows of the index,), sorted (object, class).
+    """Objects in the given rows of an index.
 
     With the column `SOURCE`, an object occurs once for each of its source images.
+
+    Returns:
+        number of each row's object, (rows of the index,), 0 for rows that are not given; and the
+        objects sorted by id, class and source.
     """
-    keys = [*INDEX_COLUMNS, *([SOURCE] if SOURCE in index else [])]
-    groups = index.iloc[rows].groupby(keys, sort=True)
-    place = np.zeros(len(index), np.int64)
-    place[rows] = groups.ngroup()
-    return place, groups.size().index
+    columns = list(INDEX_COLUMNS)
+    if SOURCE in index:
+        columns.append(SOURCE)
+    groups = index.iloc[rows].groupby(columns, sort=True)
+    object_of_row = np.zeros(len(index), np.int64)
+    object_of_row[rows] = groups.ngroup()
+    return object_of_row, groups.size().index
 
 
 def read_indexes(
@@ -237,8 +308,8 @@ def read_objects(
             `SOURCE`.
         columns: `object_id`, and others as they are.
     """
-    found = read_joined_objects(paths, source_groups, columns)
-    return {path.parts[-3]: index for path, index in found.items()}
+    index_of_path = read_joined_objects(paths, source_groups, columns)
+    return {path.parts[-3]: index for path, index in index_of_path.items()}
 
 
 def read_joined_objects(
@@ -248,99 +319,146 @@ def read_joined_objects(
 ) -> dict[Path, pd.DataFrame]:
     """`read_objects` by path, for indexes of which several are of one dataset."""
     paths = list(paths)
-    every_photo = pa.concat_arrays([read_identities(path) for path in paths])
-    needed = [*columns, *(["source_id"] if source_groups is not None else [])]
-    indexes = {path: pd.read_parquet(path, columns=needed) for path in paths}
-    objects = _joined([index["object_id"] for index in indexes.values()], every_photo)
-    for path, joined in zip(paths, objects, strict=True):
-        indexes[path] = indexes[path].assign(object_id=joined)
-    if source_groups is None:
-        return indexes
-    ids = []
-    for path, index in indexes.items():
+    identities = pa.concat_arrays([read_identities(path) for path in paths])
+    columns_in_file = list(columns)
+    if source_groups is not None:
+        columns_in_file.append("source_id")
+    indexes = [pd.read_parquet(path, columns=columns_in_file) for path in paths]
+    object_ids = _join_identical([index["object_id"] for index in indexes], identities)
+    indexes = [
+        index.assign(object_id=joined_ids)
+        for index, joined_ids in zip(indexes, object_ids, strict=True)
+    ]
+    if source_groups is not None:
+        indexes = _with_sources(paths, indexes, source_groups, identities)
+    return dict(zip(paths, indexes, strict=True))
+
+
+def _with_sources(
+    paths: Sequence[Path],
+    indexes: Sequence[pd.DataFrame],
+    source_groups: Mapping[str, str],
+    identities: pa.Array,
+) -> list[pd.DataFrame]:
+    """Indexes with the column `SOURCE` in place of source_id."""
+    source_ids = []
+    for path, index in zip(paths, indexes, strict=True):
         dataset = path.parts[-3]
         group = source_groups.get(dataset, dataset)  # other groups may use the same ids
-        ids.append(f"{group}/" + index["source_id"].astype(str))
-    numbers = pd.factorize(pd.concat(_joined(ids, every_photo), ignore_index=True))[0]
-    ends = np.cumsum([len(index) for index in indexes.values()])[:-1]
-    for path, sources in zip(paths, np.split(numbers, ends), strict=True):
-        indexes[path] = indexes[path].drop(columns="source_id").assign(**{SOURCE: sources})
-    return indexes
+        source_ids.append(f"{group}/" + index["source_id"].astype(str))
+    joined = pd.concat(_join_identical(source_ids, identities), ignore_index=True)
+    source_numbers, _ = pd.factorize(joined)
+    ends = np.cumsum([len(index) for index in indexes])[:-1]
+    return [
+        index.drop(columns="source_id").assign(**{SOURCE: numbers_of_index})
+        for index, numbers_of_index in zip(indexes, np.split(source_numbers, ends), strict=True)
+    ]
 
 
-def _joined(ids: Sequence[pd.Series], photos: pa.Array) -> list[pd.Series]:
-    """Ids of images of several datasets, of which those with identical images are the same."""
-    joined = joined_ids(pa.array(pd.concat(ids), pa.string()), photos)
-    return [own.map(joined).fillna(own) for own in ids] if joined else list(ids)
+def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.Series]:
+    """Ids of images of several datasets, of which those with identical images become the same.
+
+    Args:
+        ids: of the images of each dataset.
+        identities: of the images of all datasets, see `read_identities`.
+    """
+    first_id = joined_ids(pa.array(pd.concat(ids), pa.string()), identities)
+    if not first_id:
+        return list(ids)
+    return [of_dataset.map(first_id).fillna(of_dataset) for of_dataset in ids]
 
 
 def write_counts(counts: Counts, path: Path) -> None:
     """Write counts as .npz; the same counts give the same bytes.
 
-    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>`, `labels/<dataset>`,
-    `images/<dataset>` and `correct/<model>/<dataset>` (see `_packed`), each of which can be read separately, and
-    `shared/<target>/<dataset>` for pairs that share source images, of leak-free results.
+    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>` (the object
+    indices), `labels/<dataset>`, `images/<dataset>` and `correct/<model>/<dataset>` (see
+    `_packed`), each of which can be read separately, and `shared/<target>/<dataset>` for pairs that
+    share source images, of leak-free results.
     """
-    facts = {"states": counts.states, "datasets": counts.datasets, "objects": counts.objects}
-    arrays = {
-        "facts": np.array(json.dumps(facts, default=int))
-    }  # seeds have a type that JSON doesn't support
-    for dataset in counts.datasets:
-        arrays |= {f"{part}/{dataset}": getattr(counts, part)[dataset] for part in OF_ALL_STATES}
-    arrays |= {
-        f"shared/{target}/{dataset}": objects
-        for (target, dataset), objects in counts.shared.items()
+    facts = {
+        "states": [state.column_values() for state in counts.states],
+        "datasets": counts.datasets,
+        "objects": counts.objects,
     }
-    for model in dict.fromkeys(state[0] for state in counts.states):
-        own = counts.of([place for place, state in enumerate(counts.states) if state[0] == model])
-        arrays |= {
-            f"correct/{model}/{name}": _packed(it, counts.images[name])
-            for name, it in own.correct.items()
-        }
+    arrays = {"facts": np.array(json.dumps(facts))}
+    for dataset in counts.datasets:
+        arrays[f"places/{dataset}"] = counts.object_indices[dataset]
+        arrays[f"labels/{dataset}"] = counts.labels[dataset]
+        arrays[f"images/{dataset}"] = counts.images[dataset]
+    for (target, dataset), objects in counts.shared.items():
+        arrays[f"shared/{target}/{dataset}"] = objects
+    for model, states in _states_of_models(counts.states).items():
+        for dataset, correct in counts.select_states(states).correct.items():
+            packed = _packed(correct, counts.images[dataset])
+            arrays[f"correct/{model}/{dataset}"] = packed
     np.savez_compressed(path, **arrays)
 
 
-def read_states(path: Path) -> list[State]:
+def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
+    """Indices of the states of each model."""
+    states_of_models: dict[str, list[int]] = {}
+    for i, state in enumerate(states):
+        states_of_models.setdefault(state.run.model, []).append(i)
+    return states_of_models
+
+
+def read_states(path: Path) -> list[ScoredState]:
     """The states of counts, without reading their arrays."""
     with np.load(path, allow_pickle=False) as stored:
-        return [tuple(state) for state in json.loads(str(stored["facts"]))["states"]]
+        return _stored_states(json.loads(str(stored["facts"])))
+
+
+def _stored_states(facts: Mapping) -> list[ScoredState]:
+    """The states in the facts of `write_counts`."""
+    return [
+        ScoredState(Run(model, target, method, size, seed), alpha)
+        for model, method, target, size, seed, alpha in facts["states"]
+    ]
 
 
 def read_counts(path: Path) -> Iterable[Counts]:
-    """Yield the counts of one model at a time; places still index all objects."""
+    """Yield the counts of one model at a time; `object_indices` still index all objects."""
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
-        states = [tuple(state) for state in facts["states"]]
-        common = {
-            part: {name: stored[f"{part}/{name}"] for name in facts["datasets"]}
-            for part in OF_ALL_STATES
-        }
-        pairs = [tuple(name.split("/")[1:]) for name in stored.files if name.startswith("shared/")]
-        shared = {
-            (target, dataset): stored[f"shared/{target}/{dataset}"] for target, dataset in pairs
-        }
-        for model in dict.fromkeys(state[0] for state in states):
+        datasets = facts["datasets"]
+        states = _stored_states(facts)
+        object_indices = {dataset: stored[f"places/{dataset}"] for dataset in datasets}
+        labels = {dataset: stored[f"labels/{dataset}"] for dataset in datasets}
+        images = {dataset: stored[f"images/{dataset}"] for dataset in datasets}
+        shared = {}
+        for name in stored.files:
+            if name.startswith("shared/"):
+                _, target, dataset = name.split("/")
+                shared[target, dataset] = stored[name]
+        for model, indices in _states_of_models(states).items():
             yield Counts(
-                states=[state for state in states if state[0] == model],
-                datasets=facts["datasets"],
+                states=[states[i] for i in indices],
+                datasets=datasets,
                 objects=facts["objects"],
+                object_indices=object_indices,
+                labels=labels,
+                images=images,
                 correct={
-                    name: _unpacked(stored[f"correct/{model}/{name}"], n)
-                    for name, n in common["images"].items()
+                    dataset: _unpacked(stored[f"correct/{model}/{dataset}"], images[dataset])
+                    for dataset in datasets
                 },
                 shared=shared,
-                **common,
             )
 
 
 def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Correct predictions as bits, which take a fifth of the time to compress, if each object is one image."""
-    return correct if images.max() > 1 else np.packbits(correct.astype(bool), axis=1)
+    """Correct predictions as they are stored: as bits, if each object is one image.
+
+    Bits take a fifth of the time to compress.
+    """
+    if images.max() > 1:
+        return correct
+    return np.packbits(correct.astype(bool), axis=1)
 
 
 def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
-    return (
-        packed
-        if images.max() > 1
-        else np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)
-    )
+    """Correct predictions from what `_packed` returns."""
+    if images.max() > 1:
+        return packed
+    return np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)

@@ -1,7 +1,7 @@
 """Which images are of classes that a run's training images show (seen).
 
-Label spaces differ, so classes are compared by their network outputs: a class is seen if it shares one with the class
-of a training image.
+Label spaces differ, so classes are compared by their network outputs: a class is seen if it shares
+one with the class of a training image.
 """
 
 from collections.abc import Iterable
@@ -13,34 +13,49 @@ import numpy as np
 from rib.analysis.counts import Counts
 from rib.base.files import read_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import PRETRAINED
+from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_dataset
 
+# By target and size, and dataset: which of its objects are of a seen class, (n,) bool.
 Coverage = dict[tuple[str, str], dict[str, np.ndarray]]
 
 
 def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
     """Label spaces of prepared datasets by name."""
     return {
-        own.name: LabelSpace.from_json(read_json(own.folder / "classes.json")) for own in datasets
+        dataset.name: LabelSpace.from_json(read_json(dataset.folder / "classes.json"))
+        for dataset in datasets
     }
 
 
 def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView) -> Coverage:
-    """Which objects of each dataset are of a seen class: (n,) bool, as in `counts`, by target and size, and dataset."""
-    files, found = {own.name: replace(own, pixels=False) for own in datasets}, {}
+    """Which objects of each dataset are of a class that the training images show.
+
+    Args:
+        datasets: those that are counted, and targets.
+    """
+    files = {dataset.name: replace(dataset, pixels=False) for dataset in datasets}
     spaces = label_spaces(files.values())
-    whole = cache(lambda target: load_dataset(files[target], view, TRAIN))
-    for target, size in {state[2:4] for state in counts.states if state[1] != PRETRAINED}:
-        trained = set(subset(whole(target), size).labels)
-        outputs = {output for label in trained for output in spaces[target].indices[label]}
-        seen = {
-            name: [not outputs.isdisjoint(row) for row in spaces[name].indices]
-            for name in counts.datasets
-        }
-        found[target, size] = {
-            name: np.array(own)[counts.labels[name]] for name, own in seen.items()
-        }
-    return found
+
+    @cache
+    def training_images(target: str) -> PreparedDataset:
+        return load_dataset(files[target], view, TRAIN)
+
+    seen: Coverage = {}
+    targets_and_sizes = {
+        (state.run.target, state.run.size) for state in counts.states if not state.is_pretrained
+    }
+    for target, size in targets_and_sizes:
+        labels = set(subset(training_images(target), size).labels)
+        seen_outputs = set()
+        for label in labels:
+            seen_outputs.update(spaces[target].indices[label])
+        seen[target, size] = {}
+        for dataset in counts.datasets:
+            class_is_seen = np.array(
+                [not seen_outputs.isdisjoint(outputs) for outputs in spaces[dataset].indices]
+            )
+            seen[target, size][dataset] = class_is_seen[counts.labels[dataset]]
+    return seen

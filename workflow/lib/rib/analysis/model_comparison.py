@@ -16,12 +16,13 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
-from rib.analysis.comparison import DRAWS, Effects, compare
-from rib.analysis.counts import Counts, State, read_counts, read_states
+from rib.analysis.comparison import DRAWS, Column, Effects, compare
+from rib.analysis.counts import Counts, read_counts, read_states
 from rib.analysis.fit import read_table
 from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
+from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
-from rib.config.run import NO_TARGET, PRETRAINED, Run
+from rib.config.run import NO_TARGET
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
@@ -43,7 +44,7 @@ PAIR = [
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
 
 
-class Column(NamedTuple):
+class MeasureOfMethod(NamedTuple):
     """What is compared between models."""
 
     method: str
@@ -56,11 +57,13 @@ class ModelEffects:
     """Measures of one model, for the columns of `Effects`."""
 
     model: str
-    columns: list[Column]
+    columns: list[MeasureOfMethod]
     targets: int  # number of targets
     values: np.ndarray  # (columns * targets, seeds, 1 + replicates) percentage points
-    parts: np.ndarray  # (columns, objects) contributions of objects to the mean over runs
-    once: set[Column]  # of merges over seeds, whose one run is repeated for each seed
+    # (columns, objects) contribution of each object to the mean over runs, percentage points
+    contributions: np.ndarray
+    # of merges over seeds, whose one run is repeated for each seed
+    with_one_run: set[MeasureOfMethod]
 
 
 def effects_of(
@@ -73,7 +76,7 @@ def effects_of(
 ) -> Effects:
     """Effects of models; a column is a method, size and measure.
 
-    The places of a column in `values` are targets.
+    Of `values`, each column averages its targets.
 
     Args:
         models: counts of each model, whose runs of `methods` have the same targets and seeds (a
@@ -90,23 +93,26 @@ def effects_of(
     columns = effects_of_models[0].columns
     targets = effects_of_models[0].targets
 
-    tests_and_places = {}
+    columns_by_name = {}
     for i, column in enumerate(columns):
-        places = slice(i * targets, (i + 1) * targets)
-        tests_and_places[column] = ((column.method, column.size), places)
+        targets_of_column = slice(i * targets, (i + 1) * targets)
+        columns_by_name[column] = Column((column.method, column.size), targets_of_column)
     untested = {
-        (model, Column(method, size, measure))
+        (model, MeasureOfMethod(method, size, measure))
         for model, method, size in unfinished
         for measure in MEASURES_AFTER
     }
-    once = {(effects.model, column) for effects in effects_of_models for column in effects.once}
+    with_one_run = set()
+    for effects in effects_of_models:
+        for column in effects.with_one_run:
+            with_one_run.add((effects.model, column))
     return Effects(
         names=[effects.model for effects in effects_of_models],
-        columns=tests_and_places,
+        columns=columns_by_name,
         values=np.array([effects.values for effects in effects_of_models]),
-        parts=np.array([effects.parts for effects in effects_of_models]),
+        contributions=np.array([effects.contributions for effects in effects_of_models]),
         untested=untested,
-        once=once,
+        with_one_run=with_one_run,
     )
 
 
@@ -120,69 +126,62 @@ def _effects_of_model(
     """The measures of one model; arguments as for `effects_of`."""
     counts = _with_methods(counts, methods)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-    parts_of_states = ood_parts(counts, ood_datasets, source_groups)
+    contributions_of_states = ood_parts(counts, ood_datasets, source_groups)
     states_of_methods = _states_of_methods(ood)
-    targets = len({_run_of(state).target for state in ood})
+    targets = len({state.run.target for state in ood})
     measures = np.array(list(MEASURES.values()))  # (measures, before and after)
 
     columns = []
     values_of_methods = []  # (measures, targets, seeds, 1 + replicates) of each method
-    parts_of_methods = []  # (measures, objects) of each method
+    contributions_of_methods = []  # (measures, objects) of each method
     for (method, size), states in states_of_methods.items():
-        columns += [Column(method, size, measure) for measure in MEASURES]
+        columns += [MeasureOfMethod(method, size, measure) for measure in MEASURES]
         accuracies = np.array([(ood[state].before, ood[state].after) for state in states])
         of_runs = measures @ accuracies  # (runs, measures, 1 + replicates)
         replicates = of_runs.shape[-1]
         of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
         values_of_methods.append(np.moveaxis(of_targets, 2, 0))
-        mean_parts = np.mean([parts_of_states[state] for state in states], axis=0)
-        parts_of_methods.append(measures @ mean_parts)
+        mean_contributions = np.mean([contributions_of_states[state] for state in states], axis=0)
+        contributions_of_methods.append(measures @ mean_contributions)
 
     seeds = max(values.shape[2] for values in values_of_methods)
-    once = set()
+    with_one_run = set()
     for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
         if values.shape[2] < seeds:
-            once |= {Column(method, size, measure) for measure in MEASURES}
+            with_one_run |= {MeasureOfMethod(method, size, measure) for measure in MEASURES}
     with_all_seeds = [
         np.repeat(values, seeds // values.shape[2], axis=2) for values in values_of_methods
     ]
     all_values = np.concatenate(with_all_seeds)
     return ModelEffects(
-        model=_run_of(counts.states[0]).model,
+        model=counts.states[0].run.model,
         columns=columns,
         targets=targets,
         values=all_values.reshape(len(columns) * targets, seeds, -1),
-        parts=np.concatenate(parts_of_methods),
-        once=once,
+        contributions=np.concatenate(contributions_of_methods),
+        with_one_run=with_one_run,
     )
-
-
-def _run_of(state: State) -> Run:
-    """The run of a scored state."""
-    model, method, target, size, seed, _ = state
-    return Run(model=model, target=target, method=method, size=size, seed=seed)
 
 
 def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Counts:
     """The counts of the pretrained model and of the runs of some methods, each with a size."""
     chosen = []
     for i, state in enumerate(counts.states):
-        run = _run_of(state)
-        if run.method == PRETRAINED or (run.method, run.size) in methods:
+        if state.is_pretrained or (state.run.method, state.run.size) in methods:
             chosen.append(i)
-    return counts.of(chosen)
+    return counts.select_states(chosen)
 
 
-def _states_of_methods(states: Iterable[State]) -> dict[tuple[str, str], list[State]]:
+def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
     """States by method and size, sorted by these; those of a method by target and seed."""
 
-    def method_first(state: State) -> tuple:
-        run = _run_of(state)
+    def method_first(state: ScoredState) -> tuple:
+        run = state.run
         return run.method, run.size, run.target, run.seed
 
-    states_of_methods: dict[tuple[str, str], list[State]] = {}
+    states_of_methods: dict[tuple[str, str], list[ScoredState]] = {}
     for state in sorted(states, key=method_first):
-        run = _run_of(state)
+        run = state.run
         states_of_methods.setdefault((run.method, run.size), []).append(state)
     return states_of_methods
 
@@ -227,16 +226,16 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
         after_high (percent, with confidence intervals), rank_before, rank_after, and tau and tau_p
         of `kendall_tau` of the ranked models, NaN with fewer than five of them.
     """
-    before_column = Column(method, size, "ood_before")
-    after_column = Column(method, size, "ood_after")
+    before_column = MeasureOfMethod(method, size, "ood_before")
+    after_column = MeasureOfMethod(method, size, "ood_after")
     rows = []
-    for i, model in enumerate(effects.names):
-        before = over_runs(effects.of(i, before_column), confidence, LIMITS)
-        after = over_runs(effects.of(i, after_column), confidence, LIMITS)
+    for model in effects.names:
+        before = over_runs(effects.values_of(model, before_column), confidence, LIMITS)
+        after = over_runs(effects.values_of(model, after_column), confidence, LIMITS)
         rows.append((model, *before, *after))
     table = pd.DataFrame(rows, columns=["model", *ACCURACIES])
 
-    mri_column = Column(method, size, "mri")
+    mri_column = MeasureOfMethod(method, size, "mri")
     is_ranked = np.array([(model, mri_column) not in effects.left_out for model in effects.names])
     accuracies = table.loc[is_ranked, ["ood_before", "ood_after"]]
     ranks = accuracies.round(DECIMALS).rank(ascending=False, method="min").astype("Int64")
@@ -288,7 +287,7 @@ def model_tables(
     column_of_rows = comparisons["target"].tolist()
     key = [*KEY, "measure"]
     comparisons[key] = pd.DataFrame(column_of_rows, comparisons.index, key)
-    targets = {_run_of(state).target for state in first_counts.states} - {NO_TARGET}
+    targets = {state.run.target for state in first_counts.states} - {NO_TARGET}
     objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
     comparisons["objects"] = objects[None]  # of any target
     comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
@@ -311,11 +310,13 @@ def _unfinished(fit: Path) -> list[tuple[str, str, str]]:
     return list(unfinished[["model", *KEY]].itertuples(index=False, name=None))
 
 
-def _shared_methods(states: Iterable[State], methods: Collection[str]) -> set[tuple[str, str]]:
+def _shared_methods(
+    states: Iterable[ScoredState], methods: Collection[str]
+) -> set[tuple[str, str]]:
     """The methods, each with a size, that all models have; a UserError if there are none."""
     methods_of_models: dict[str, set[tuple[str, str]]] = {}
     for state in states:
-        run = _run_of(state)
+        run = state.run
         methods_of_model = methods_of_models.setdefault(run.model, set())
         if run.method in methods:
             methods_of_model.add((run.method, run.size))

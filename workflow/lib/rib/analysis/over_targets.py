@@ -1,6 +1,7 @@
-"""Accuracy of merges over targets on the datasets that none of their parents was trained on. No torch.
+"""Accuracy of merges over targets on datasets that none of their parents was trained on.
 
-Such a merge has no target, so its gain is no RI: it is a mean over other datasets, and the parents saw several targets.
+No torch. Such a merge has no target, so its gain is no RI: it is a mean over other datasets, and
+the parents saw several targets.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -13,7 +14,6 @@ from rib.analysis.counts import count, read_objects, read_rows_of
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
-from rib.config.run import PRETRAINED
 
 KEY = ["model", "method", "size", "seed"]
 NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_high"]
@@ -37,36 +37,31 @@ def over_targets_table(
         fit: settings of `fit_table`.
 
     Returns:
-        One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy over datasets before
-        and after (percent), difference (percentage points) with its confidence interval over objects, unfinished (1 if a
-        parent is, else 0).
+        One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
+        over datasets before and after (percent), difference (percentage points) with its confidence
+        interval over objects, unfinished (1 if a parent is, else 0).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
     fits = read_fits(manifests)
-    counts = count(
-        read_rows_of(rows),
-        {name: own for name, own in read_objects(indexes).items() if name in datasets},
-    )
-    ood, scored = (
-        ood_accuracies(counts, object_weights(counts.objects, replicates, seed)),
-        len(counts.datasets),
-    )
+    objects_of_dataset = {
+        name: objects for name, objects in read_objects(indexes).items() if name in datasets
+    }
+    counts = count(read_rows_of(rows), objects_of_dataset)
+    weights = object_weights(counts.objects, replicates, seed)
     lines = [
         (
-            model,
-            method,
-            *of,
-            scored,
-            pair.images,
-            pair.before[0],
-            pair.after[0],
-            *estimate(pair.change, confidence),
+            *state.run.values(KEY),
+            len(counts.datasets),
+            accuracies.images,
+            accuracies.before[0],
+            accuracies.after[0],
+            *estimate(accuracies.change, confidence),
         )
-        for (model, method, _, *of, _), pair in ood.items()
-        if method != PRETRAINED
+        for state, accuracies in ood_accuracies(counts, weights).items()
     ]
-    marks = fit_table(fits, accuracy_table(counts), **fit)[[*KEY, "unfinished"]]
-    found = pd.DataFrame(lines, columns=[*KEY, *NUMBERS]).merge(marks, on=KEY)
-    return found.assign(unfinished=(found["unfinished"] == "yes").astype(int))
+    table = pd.DataFrame(lines, columns=[*KEY, *NUMBERS])
+    fits_of_runs = fit_table(fits, accuracy_table(counts), **fit)
+    table = table.merge(fits_of_runs[[*KEY, "unfinished"]], on=KEY)
+    return table.assign(unfinished=(table["unfinished"] == "yes").astype(int))

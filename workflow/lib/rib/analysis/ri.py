@@ -1,16 +1,18 @@
 """Accuracies, RI and mRI from counts. Pure functions, no torch.
 
-RI is the mean change of accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
-not count. Definitions (arXiv 2410.21582, section 3), all in percentage points, with the pretrained model's accuracy A_pre(j) on
-dataset j and the accuracy A_i(j) after fine-tuning on target i:
+RI is the mean change of accuracy over the out-of-distribution datasets other than the target;
+datasets in distribution do not count. Definitions (arXiv 2410.21582, section 3), all in percentage
+points, with the pretrained model's accuracy A_pre(j) on dataset j and the accuracy A_i(j) after
+fine-tuning on target i:
 
     RI_i       = mean over OOD datasets j != i of A_i(j) - A_pre(j)
     ood_before = mean over targets i of the mean over j != i of A_pre(j)
     ood_after  = mean over targets i of the mean over j != i of A_i(j)
     mRI        = mean over i of RI_i = ood_after - ood_before
 
-Datasets j are the OOD datasets, including evaluation-only ones. With several seeds, each is also averaged over seeds.
-Training subsets are separate. A curve has one state per alpha and a separate table.
+Datasets j are the OOD datasets, including evaluation-only ones. With several seeds, each is also
+averaged over seeds. Training subsets are separate. A curve has one state per alpha and a separate
+table.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,11 +21,13 @@ from functools import cache
 
 import numpy as np
 
-from rib.analysis.counts import EVERY, Counts, Index, Shared, State
+from rib.analysis.counts import ALL_INDICES, Counts, Indices, SharedObjects
+from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
-from rib.config.run import ALL, NO_TARGET, PRETRAINED
 
-Groups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
+SourceGroups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
+# Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
+CountedObjects = dict[str, Indices]
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class Ood:
     before: np.ndarray  # (replicates,) percent, of the pretrained model
     after: np.ndarray  # (replicates,) percent, of the fine-tuned state
     images: int  # number of images
-    # (2, replicates) percent, before and after; NaN if the target is not evaluated or only some objects count
-    on_target: np.ndarray
+    # (replicates,) percent on the target; NaN if it is not evaluated or only some objects count
+    on_target_before: np.ndarray
+    on_target_after: np.ndarray
 
     @property
     def change(self) -> np.ndarray:
@@ -46,154 +51,216 @@ def ood_accuracies(
     counts: Counts,
     weights: np.ndarray,
     ood_datasets: Collection[str] | None = None,
-    source_groups: Groups = None,
+    source_groups: SourceGroups = None,
     among: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
-) -> dict[State, Ood]:
-    """Accuracy on the target, and mean accuracy on the others, before and after fine-tuning, of every fine-tuned state.
+) -> dict[ScoredState, Ood]:
+    """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
 
     Args:
         weights: (replicates, objects), see `object_weights`.
         ood_datasets: out-of-distribution datasets; None for all.
-        source_groups: for leak-free results, source group by dataset. Objects of the target are excluded from the other
-            datasets of its source group, and objects with identical images (`Counts.shared`) from all others, before and
-            after fine-tuning; a dataset without remaining objects is dropped from the mean.
-        among: objects that count, (n,) bool by target and size, and dataset (see rib.analysis.coverage); None for all.
-            States for which no objects remain are left out.
+        source_groups: for leak-free results, source group by dataset. Objects of the target are
+            excluded from the other datasets of its source group, and objects with identical images
+            (`Counts.shared`) from all others, before and after fine-tuning; a dataset without
+            remaining objects is dropped from the mean.
+        among: objects that count, (n,) bool by target and size, and dataset (see
+            rib.analysis.coverage); None for all. States for which no objects remain are left out.
+
+    Returns:
+        Of each fine-tuned state, in the order of the counts.
 
     Raises:
         UserError: no objects remain in any dataset.
     """
-    place = {state: position for position, state in enumerate(counts.states)}
-    whole = cache(lambda name: counts.accuracy_on(name, weights, EVERY, EVERY))
-    found = {}
-    by_target = _by_target(counts, ood_datasets, source_groups)
-    for target, size in sorted({state[2:4] for state in counts.states if state[2] in by_target}):
-        left = by_target[target] if among is None else _only(by_target[target], among[target, size])
-        if not left:
+    index_of_state = {state: i for i, state in enumerate(counts.states)}
+
+    @cache
+    def accuracies_on_all_objects(dataset: str) -> np.ndarray:
+        """(replicates, states)"""
+        return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
+
+    ood: dict[ScoredState, Ood] = {}
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    for (target, size), states in _states_by_target_and_size(counts).items():
+        objects_of_dataset = objects_of_target[target]
+        if among is not None:
+            objects_of_dataset = _objects_that_are_among(objects_of_dataset, among[target, size])
+        if not objects_of_dataset:
             continue
-        states = [state for state in counts.states if state[2:4] == (target, size)]
-        rows = [place[state] for state in (*map(_before, states), *states)]
+        # The states before fine-tuning, and then those after it in the same order.
+        indices = [index_of_state[state.before_fine_tuning()] for state in states]
+        indices += [index_of_state[state] for state in states]
         accuracies = [
-            whole(name)[:, rows] if kept is EVERY else counts.accuracy_on(name, weights, rows, kept)
-            for name, kept in left.items()
+            accuracies_on_all_objects(dataset)[:, indices]
+            if objects is ALL_INDICES
+            else counts.accuracy_on(dataset, weights, indices, objects)
+            for dataset, objects in objects_of_dataset.items()
         ]
-        means = np.mean(accuracies, axis=0).T
-        images = sum(int(counts.images[name][kept].sum()) for name, kept in left.items())
-        own = (
-            whole(target)[:, rows].T
-            if target in counts.datasets and among is None
-            else np.full_like(means, np.nan)
+        means = np.ascontiguousarray(np.mean(accuracies, axis=0).T)
+        if target in counts.datasets and among is None:
+            on_target = np.ascontiguousarray(accuracies_on_all_objects(target)[:, indices].T)
+        else:
+            on_target = np.full_like(means, np.nan)
+        images = sum(
+            int(counts.images[dataset][objects].sum())
+            for dataset, objects in objects_of_dataset.items()
         )
-        pairs = ([i, len(states) + i] for i in range(len(states)))
-        found |= {
-            state: Ood(*means[pair], images, own[pair])
-            for state, pair in zip(states, pairs, strict=True)
-        }
-    return {state: found[state] for state in counts.states if state in found}
+        for before, state in enumerate(states):
+            after = len(states) + before
+            ood[state] = Ood(
+                means[before], means[after], images, on_target[before], on_target[after]
+            )
+    return {state: ood[state] for state in counts.states if state in ood}
 
 
 def ood_parts(
-    counts: Counts, ood_datasets: Collection[str] | None = None, source_groups: Groups = None
-) -> dict[State, np.ndarray]:
-    """Contribution of each object to the mean accuracy on the other datasets, for every state of `ood_accuracies`.
+    counts: Counts,
+    ood_datasets: Collection[str] | None = None,
+    source_groups: SourceGroups = None,
+) -> dict[ScoredState, np.ndarray]:
+    """Contribution of each object to the mean accuracy on the other datasets, by state.
 
     Returns:
-        (2, objects) percent, before and after fine-tuning; the sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
+        Of each state of `ood_accuracies`, (2, objects) percent, before and after fine-tuning; the
+        sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
     """
-    place = {state: position for position, state in enumerate(counts.states)}
-    by_target = _by_target(counts, ood_datasets, source_groups)
-    found = {
-        state: np.zeros((2, counts.objects)) for state in counts.states if state[2] in by_target
-    }
-    for state, parts in found.items():
-        left, rows = by_target[state[2]], [place[_before(state)], place[state]]
-        for name, kept in left.items():
-            share = 100 / (counts.images[name][kept].sum(dtype=np.int64) * len(left))
-            for part, right in zip(parts, counts.correct[name][rows][:, kept], strict=True):
-                part += np.bincount(
-                    counts.places[name][kept], share * right, minlength=counts.objects
+    index_of_state = {state: i for i, state in enumerate(counts.states)}
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    contributions = {}
+    for state in counts.states:
+        if state.is_pretrained:
+            continue
+        before_and_after = np.zeros((2, counts.objects))
+        indices = [index_of_state[state.before_fine_tuning()], index_of_state[state]]
+        objects_of_dataset = objects_of_target[state.run.target]
+        for dataset, objects in objects_of_dataset.items():
+            images = counts.images[dataset][objects].sum(dtype=np.int64)
+            percent_of_image = 100 / (images * len(objects_of_dataset))
+            correct = counts.correct[dataset][indices][:, objects]
+            object_indices = counts.object_indices[dataset][objects]
+            for contribution, correct_of_state in zip(before_and_after, correct, strict=True):
+                contribution += np.bincount(
+                    object_indices, percent_of_image * correct_of_state, minlength=counts.objects
                 )
-    return found
+        contributions[state] = before_and_after
+    return contributions
 
 
 def ri_objects(
-    counts: Counts, targets: Collection[str], *which: Collection[str] | None
+    counts: Counts,
+    targets: Collection[str],
+    ood_datasets: Collection[str] | None,
+    source_groups: SourceGroups,
 ) -> dict[str | None, int]:
-    """Number of objects with an image in the RI of each target and, as None, of any; `which`: see `ood_accuracies`."""
-    left = _by_target(counts, *which)
-    own = {
-        target: [counts.places[name][kept] for name, kept in left[target].items()]
-        for target in targets
-    }
-    places = {**own, None: [part for parts in own.values() for part in parts]}
-    return {target: len(np.unique(np.concatenate(parts))) for target, parts in places.items()}
+    """Number of objects with an image in the RI of each target and, as None, of any of them.
+
+    Args:
+        ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    numbers: dict[str | None, int] = {}
+    indices_of_any = []
+    for target in targets:
+        indices = [
+            counts.object_indices[dataset][objects]
+            for dataset, objects in objects_of_target[target].items()
+        ]
+        numbers[target] = len(np.unique(np.concatenate(indices)))
+        indices_of_any += indices
+    numbers[None] = len(np.unique(np.concatenate(indices_of_any)))
+    return numbers
 
 
-def _before(state: State) -> State:
-    """The pretrained state that a fine-tuned one started from."""
-    return (state[0], PRETRAINED, NO_TARGET, ALL, 0, None)
+def _states_by_target_and_size(counts: Counts) -> dict[tuple[str, str], list[ScoredState]]:
+    """Fine-tuned states by target and size, which are sorted."""
+    states: dict[tuple[str, str], list[ScoredState]] = {}
+    for state in counts.states:
+        if not state.is_pretrained:
+            states.setdefault((state.run.target, state.run.size), []).append(state)
+    return dict(sorted(states.items()))
 
 
-def _by_target(counts: Counts, *which: Collection[str] | None) -> dict[str, dict[str, Index]]:
+def _counted_objects_of_targets(
+    counts: Counts, ood_datasets: Collection[str] | None, source_groups: SourceGroups
+) -> dict[str, CountedObjects]:
     """`on_other_datasets` of each target."""
-    targets = sorted({state[2] for state in counts.states if state[1] != PRETRAINED})
+    targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
     return {
-        target: on_other_datasets(counts.places, target, *which, shared=counts.shared)
+        target: on_other_datasets(
+            counts.object_indices, target, ood_datasets, source_groups, counts.shared
+        )
         for target in targets
     }
 
 
-def _only(left: Mapping[str, Index], among: Mapping[str, np.ndarray]) -> dict[str, Index]:
-    """Those objects of `on_other_datasets` that are also among others; datasets without any are dropped."""
-    both = {
-        name: among[name] if kept is EVERY else among[name] & kept for name, kept in left.items()
-    }
-    return {name: EVERY if kept.all() else kept for name, kept in both.items() if kept.any()}
+def _objects_that_are_among(
+    objects_of_dataset: Mapping[str, Indices], among: Mapping[str, np.ndarray]
+) -> CountedObjects:
+    """Those objects that are also among others, by dataset; datasets without any are dropped.
+
+    Args:
+        objects_of_dataset: see `on_other_datasets`.
+        among: (n,) bool by dataset.
+    """
+    remaining: CountedObjects = {}
+    for dataset, objects in objects_of_dataset.items():
+        counted = among[dataset]
+        if objects is not ALL_INDICES:
+            counted = counted & objects
+        if counted.all():
+            remaining[dataset] = ALL_INDICES
+        elif counted.any():
+            remaining[dataset] = counted
+    return remaining
 
 
 def on_other_datasets(
-    places: Mapping[str, np.ndarray],
+    object_indices: Mapping[str, np.ndarray],
     target: str,
     ood_datasets: Collection[str] | None,
-    source_groups: Groups,
-    shared: Shared | None = None,
-) -> dict[str, Index]:
-    """Datasets in the RI of a target, and which of their objects (`Counts.places`) count: `EVERY` or (n,) bool.
+    source_groups: SourceGroups,
+    shared: SharedObjects | None = None,
+) -> CountedObjects:
+    """Datasets in the RI of a target, and which of their objects count.
 
     Args:
+        object_indices: `Counts.object_indices`.
+        ood_datasets, source_groups: see `ood_accuracies`.
         shared: `Counts.shared`; without source groups it has no effect.
 
     Raises:
         UserError: no objects remain in any dataset.
     """
-    others = [
-        name for name in places if name != target and (ood_datasets is None or name in ood_datasets)
-    ]
-    left: dict[str, Index] = {}
-    for name in others:
-        leaking = np.zeros(len(places[name]), bool)
+    counted: CountedObjects = {}
+    for dataset, indices in object_indices.items():
+        if dataset == target or (ood_datasets is not None and dataset not in ood_datasets):
+            continue
+        leaking = np.zeros(len(indices), bool)
         if source_groups is not None:
-            leaking = _leaking(places, target, name, source_groups, shared or {})
-        if not leaking.all():
-            left[name] = ~leaking if leaking.any() else EVERY
-    if not left:
+            leaking = _leaking(object_indices, target, dataset, source_groups, shared or {})
+        if leaking.all():
+            continue
+        counted[dataset] = ~leaking if leaking.any() else ALL_INDICES
+    if not counted:
         raise UserError(
-            f"leak_free: all datasets were made from the same images as {target}, so none is left to evaluate on; "
-            "set leak_free to false or evaluate on more datasets."
+            f"leak_free: all datasets were made from the same images as {target}, so none is left "
+            "to evaluate on; set leak_free to false or evaluate on more datasets."
         )
-    return left
+    return counted
 
 
 def _leaking(
-    places: Mapping[str, np.ndarray],
+    object_indices: Mapping[str, np.ndarray],
     target: str,
     dataset: str,
     source_groups: Mapping[str, str],
-    shared: Shared,
+    shared: SharedObjects,
 ) -> np.ndarray:
     """Which objects of a dataset have an image whose source image the target has too: (n,) bool."""
-    leaking = shared.get((target, dataset), np.zeros(len(places[dataset]), bool))
-    same_group = target in source_groups and source_groups[target] == source_groups.get(dataset)
-    if same_group and target in places:
-        leaking = leaking | np.isin(places[dataset], places[target])
+    indices = object_indices[dataset]
+    leaking = shared.get((target, dataset), np.zeros(len(indices), bool))
+    if target not in source_groups or target not in object_indices:
+        return leaking
+    if source_groups[target] == source_groups.get(dataset):
+        leaking = leaking | np.isin(indices, object_indices[target])
     return leaking

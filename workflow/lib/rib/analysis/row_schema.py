@@ -7,14 +7,16 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 
+from rib.analysis.scored_state import STATE_COLUMNS, ScoredState
 from rib.base.errors import UserError
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.config.values import show
 
-TEXT, WHOLE, NUMBER = "a text", "a whole number", "a number"
+TEXT = "a text"
+WHOLE = "a whole number"
+NUMBER = "a number"
 AGAIN = "take the rows as rib.evaluate returns them"
 LARGEST = 2**31 - 1  # of whole numbers in rows
-STATE_COLUMNS = [*RUN_COLUMNS, "alpha"]
 
 
 @dataclass(frozen=True)
@@ -55,28 +57,36 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
         UserError: a column is missing; a value is missing, of another type or out of its range; an
             image is scored twice; the rows of a pretrained network are missing or have a target;
             those of a fine-tuned one have none; or two networks were scored on other images. It
-            names the column and the first such row by its place in the table, from 0.
+            names the column and the first such row by its position in the table, from 0.
     """
     if not isinstance(rows, pd.DataFrame):
-        kind = type(rows).__name__
-        raise UserError(f"the rows are a {kind}; give a pandas.DataFrame, as rib.evaluate returns.")
+        type_name = type(rows).__name__
+        raise UserError(
+            f"the rows are a {type_name}; give a pandas.DataFrame, as rib.evaluate returns."
+        )
     if not len(rows):
         raise UserError("the table of rows is empty; give those that rib.evaluate returns.")
+    _check_columns(rows)
     present = {name: column for name, column in COLUMNS.items() if name in rows.columns}
-    for name, column in COLUMNS.items():
-        if name not in present and not column.optional:
-            raise UserError(f"the rows lack the column '{name}'; {AGAIN}.")
-        if list(rows.columns).count(name) > 1:
-            raise UserError(f"the rows have the column '{name}' twice; {AGAIN}.")
     rows = rows[list(present)].reset_index(drop=True)
     for name, column in present.items():
         _check_values(rows[name], column)
-    whole = [name for name, column in present.items() if column.kind == WHOLE]
-    rows = rows.astype(dict.fromkeys(whole, "int64"))
+    whole_numbers = [name for name, column in present.items() if column.kind == WHOLE]
+    rows = rows.astype(dict.fromkeys(whole_numbers, "int64"))
     _refuse_duplicates(rows)
     _check_targets(rows)
+    _refuse_missing_pretrained(rows)
     _refuse_other_images(rows)
     return rows
+
+
+def _check_columns(rows: pd.DataFrame) -> None:
+    """Raise a UserError if a column that rows need is missing, or one is there twice."""
+    for name, column in COLUMNS.items():
+        if name not in rows.columns and not column.optional:
+            raise UserError(f"the rows lack the column '{name}'; {AGAIN}.")
+        if list(rows.columns).count(name) > 1:
+            raise UserError(f"the rows have the column '{name}' twice; {AGAIN}.")
 
 
 def check_upper_limits(
@@ -88,55 +98,67 @@ def check_upper_limits(
         images: number of images in the index of each dataset.
         classes: number of classes of each dataset.
     """
-    names = rows["dataset"].astype(str)
+    datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}
     for name, limit_of_dataset in limits.items():
-        limit = names.map(limit_of_dataset)
-        if (place := _first(rows[name] >= limit)) is not None:
-            most = limit.iloc[place] - 1
-            why = f"{rows[name].iloc[place]}; on {names.iloc[place]} it is at most {most}"
-            raise _wrong(name, place, why)
+        limit = datasets.map(limit_of_dataset)
+        position = _first_true(rows[name] >= limit)
+        if position is not None:
+            most = limit.iloc[position] - 1
+            number = rows[name].iloc[position]
+            why = f"{number}; on {datasets.iloc[position]} it is at most {most}"
+            raise _wrong_value(name, position, why)
 
 
-def _wrong(name: str, place: int, why: str) -> UserError:
+def _wrong_value(name: str, position: int, why: str) -> UserError:
+    """The error that a value is wrong; `why` completes "the value is"."""
     return UserError(
-        f"the column '{name}' of the rows, in row {place} (from 0), is {why}; {AGAIN}."
+        f"the column '{name}' of the rows, in row {position} (from 0), is {why}; {AGAIN}."
     )
 
 
-def _first(wrong: pd.Series | np.ndarray) -> int | None:
-    """Place of the first true value."""
-    places = np.flatnonzero(np.asarray(wrong, dtype=bool))
-    return int(places[0]) if len(places) else None
+def _first_true(flags: pd.Series | np.ndarray) -> int | None:
+    """Position of the first true value; None if there is none."""
+    positions = np.flatnonzero(np.asarray(flags, dtype=bool))
+    return int(positions[0]) if len(positions) else None
 
 
 def _check_values(values: pd.Series, column: Column) -> None:
-    missing = values.isna()
-    if not column.may_be_missing and (place := _first(missing)) is not None:
-        raise _wrong(values.name, place, f"missing, not {column.kind}")
-    present = values[~missing]
-    if (place := _first(~_is_of_kind(present, column.kind))) is not None:
-        value = present.iloc[place]
-        raise _wrong(
-            values.name, int(present.index[place]), f"{_shown_value(value)}, not {column.kind}"
-        )
+    """Raise a UserError if a value is missing, of another kind or out of its range."""
+    name = values.name
+    is_missing = values.isna()
+    if not column.may_be_missing:
+        position = _first_true(is_missing)
+        if position is not None:
+            raise _wrong_value(name, position, f"missing, not {column.kind}")
+    present = values[~is_missing]
+    position = _first_true(~_is_of_kind(present, column.kind))
+    if position is not None:
+        why = f"{_shown_value(present.iloc[position])}, not {column.kind}"
+        raise _wrong_value(name, int(present.index[position]), why)
     if column.kind == TEXT:
         return
-    if present.dtype == object:  # Python's numbers may be larger than any of a column
-        inside = [column.least <= value <= column.most for value in present]
-        outside = ~np.array(inside, dtype=bool)
-    else:
-        numbers = present.to_numpy("float64")
-        outside = ~((column.least <= numbers) & (numbers <= column.most)) | np.isinf(numbers)
-    if (place := _first(outside)) is not None:
-        why = f"{_shown_value(present.iloc[place])}, not {column.kind} {_range_of(column)}"
-        raise _wrong(values.name, int(present.index[place]), why)
+    position = _first_true(_is_outside(present, column))
+    if position is not None:
+        shown = _shown_value(present.iloc[position])
+        why = f"{shown}, not {column.kind} {_range_of(column)}"
+        raise _wrong_value(name, int(present.index[position]), why)
+
+
+def _is_outside(numbers: pd.Series, column: Column) -> np.ndarray:
+    """Whether each number is out of the column's range or infinite: (n,) bool."""
+    if numbers.dtype == object:  # Python's numbers may be larger than any of a column
+        is_inside = [column.least <= number <= column.most for number in numbers]
+        return ~np.array(is_inside, dtype=bool)
+    floats = numbers.to_numpy("float64")
+    return ~((column.least <= floats) & (floats <= column.most)) | np.isinf(floats)
 
 
 def _shown_value(value: object) -> str:
     """A value as Python writes it, in one line: 1.5, not np.float64(1.5)."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    return " ".join(show(plain).split())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return " ".join(show(value).split())
 
 
 def _range_of(column: Column) -> str:
@@ -159,67 +181,86 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
         is_whole = (values % 1 == 0).to_numpy(dtype=bool)
         # 1.0 is no whole number, but not the value to blame where others have a fraction
         return np.zeros(len(values), dtype=bool) if is_whole.all() else is_whole
-    wanted = Integral if kind == WHOLE else Real
+    number_type = Integral if kind == WHOLE else Real
     return np.array(
-        [isinstance(value, wanted) and not isinstance(value, bool | np.bool_) for value in values],
+        [
+            isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
+            for value in values
+        ],
         dtype=bool,
     )
 
 
 def _refuse_duplicates(rows: pd.DataFrame) -> None:
-    twice = rows.duplicated(subset=[*STATE_COLUMNS, "dataset", "row"])
-    if (place := _first(twice)) is not None:
-        row = rows.iloc[place]
+    """Raise a UserError if a network has several rows of an image."""
+    is_duplicate = rows.duplicated(subset=[*STATE_COLUMNS, "dataset", "row"])
+    position = _first_true(is_duplicate)
+    if position is not None:
+        row = rows.iloc[position]
         network = f"{row['model']}, {row['method']}, {row['target']}"
-        raise _wrong(
-            "row", place, f"image {row['row']} of {row['dataset']}, which {network} has already"
-        )
+        why = f"image {row['row']} of {row['dataset']}, which {network} has already"
+        raise _wrong_value("row", position, why)
 
 
 def _check_targets(rows: pd.DataFrame) -> None:
-    """RI is of networks with a target, and of pretrained ones, which have none."""
-    pretrained = rows["method"] == PRETRAINED
-    usual = {"target": NO_TARGET, "size": ALL, "seed": 0}
-    for name, value in usual.items():
-        if (place := _first(pretrained & (rows[name] != value))) is not None:
-            shown = _shown_value(rows[name].iloc[place])
-            raise _wrong(name, place, f"{shown}, but that of a pretrained network is {value!r}")
-    if (place := _first(pretrained & rows["alpha"].notna())) is not None:
-        raise _wrong("alpha", place, "a number, but a pretrained network has none")
-    if (place := _first(~pretrained & (rows["target"] == NO_TARGET))) is not None:
-        method = rows["method"].iloc[place]
-        raise _wrong("target", place, f"'{NO_TARGET}', without which {method} has no RI")
-    if pretrained.all():
+    """Raise a UserError if a pretrained network has a target, or a fine-tuned one has none."""
+    is_pretrained = rows["method"] == PRETRAINED
+    values_of_pretrained = {"target": NO_TARGET, "size": ALL, "seed": 0}
+    for name, value_of_pretrained in values_of_pretrained.items():
+        position = _first_true(is_pretrained & (rows[name] != value_of_pretrained))
+        if position is not None:
+            shown = _shown_value(rows[name].iloc[position])
+            why = f"{shown}, but that of a pretrained network is {value_of_pretrained!r}"
+            raise _wrong_value(name, position, why)
+    position = _first_true(is_pretrained & rows["alpha"].notna())
+    if position is not None:
+        raise _wrong_value("alpha", position, "a number, but a pretrained network has none")
+    position = _first_true(~is_pretrained & (rows["target"] == NO_TARGET))
+    if position is not None:
+        method = rows["method"].iloc[position]
+        raise _wrong_value("target", position, f"'{NO_TARGET}', without which {method} has no RI")
+
+
+def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
+    """Raise a UserError if rows of a pretrained network, or of all fine-tuned ones, are missing."""
+    is_pretrained = rows["method"] == PRETRAINED
+    if is_pretrained.all():
         raise UserError("all rows are of pretrained networks; add those of a fine-tuned one.")
     for model in rows["model"].unique():
-        if not (pretrained & (rows["model"] == model)).any():
+        if not (is_pretrained & (rows["model"] == model)).any():
             raise UserError(
                 f"the rows of the pretrained {model} are missing; evaluate it on the same datasets."
             )
 
 
 def _refuse_other_images(rows: pd.DataFrame) -> None:
-    """All networks are scored on the images of the first pretrained one."""
+    """Raise a UserError unless all networks are scored on the same images.
+
+    These are the images of the first pretrained network.
+    """
     groups = rows.groupby([*STATE_COLUMNS, "dataset"], observed=True, sort=False, dropna=False)
-    images: dict[tuple, dict[str, np.ndarray]] = {}
-    for (*state, dataset), group in groups:
-        # NaN, which is not equal to itself, is no key
-        named = tuple("" if pd.isna(value) else value for value in state)
-        images.setdefault(named, {})[dataset] = np.sort(group["row"].to_numpy())
-    place_of_method = STATE_COLUMNS.index("method")
-    first = next(state for state in images if state[place_of_method] == PRETRAINED)
-    for state, own in images.items():
-        for dataset in [*images[first], *own]:
-            both = [
-                found.get(dataset, np.array([], dtype=np.int64)) for found in (own, images[first])
-            ]
-            if not np.array_equal(*both):
+    images_of_state: dict[ScoredState, dict[str, np.ndarray]] = {}
+    for (model, method, target, size, seed, alpha, dataset), rows_of_group in groups:
+        run = Run(model, target, method, size, seed)
+        state = ScoredState(run, None if pd.isna(alpha) else alpha)
+        images = np.sort(rows_of_group["row"].to_numpy())
+        images_of_state.setdefault(state, {})[dataset] = images
+    first = next(state for state in images_of_state if state.is_pretrained)
+    images_of_first = images_of_state[first]
+    no_images = np.array([], dtype=np.int64)
+    for state, images_of_dataset in images_of_state.items():
+        for dataset in [*images_of_first, *images_of_dataset]:
+            images = images_of_dataset.get(dataset, no_images)
+            expected_images = images_of_first.get(dataset, no_images)
+            if not np.array_equal(images, expected_images):
+                different = np.setxor1d(images, expected_images)
                 raise UserError(
-                    f"the column 'row' has other images of {dataset} for {_network(state)} than for "
-                    f"{_network(first)}, first image {np.setxor1d(*both)[0]}; evaluate both on the "
-                    "same datasets."
+                    f"the column 'row' has other images of {dataset} for {_network(state)} than "
+                    f"for {_network(first)}, first image {different[0]}; evaluate both on the same "
+                    "datasets."
                 )
 
 
-def _network(state: tuple) -> str:
-    return "/".join(str(value) for value in state if value != "")
+def _network(state: ScoredState) -> str:
+    """A network by the values of its columns, for messages."""
+    return "/".join(str(value) for value in state.column_values() if value is not None)

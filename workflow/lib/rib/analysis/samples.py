@@ -1,23 +1,27 @@
-"""Per-image effects of fine-tuning: agreement with the pretrained model, flips, calibration, scores. No torch.
+"""Per-image effects of fine-tuning: agreement, flips, calibration and scores. No torch.
 
-On one dataset, for the pretrained model's prediction p and the fine-tuned model's prediction f:
+On one dataset, for the pretrained model's prediction p and the fine-tuned model's
+prediction f:
 
     agreement       fraction of images with f = p
     right to wrong  fraction of images with p right and f wrong
     wrong to right  fraction of images with p wrong and f right
 
-The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many flips.
+The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many
+flips.
 
-The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and averages
-|mean confidence - accuracy| over bins, weighted by their number of images (Guo et al. 2017, arXiv 1706.04599, equation
-3). Its floor is its mean for a perfectly calibrated model, right with the probability of its confidence; it is not 0,
-and before and after fine-tuning, with the same images but other confidences, it is not the same.
+The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and
+averages |mean confidence - accuracy| over bins, weighted by their number of images (Guo et al.
+2017, arXiv 1706.04599, equation 3). Its floor is its mean for a perfectly calibrated model, right
+with the probability of its confidence; it is not 0, and before and after fine-tuning, with the same
+images but other confidences, it is not the same.
 
 Rows are read one run at a time to bound memory.
 """
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +30,16 @@ from scipy.stats import binom
 
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import (
-    EVERY,
+    ALL_INDICES,
     SOURCE,
-    Index,
-    Shared,
+    Indices,
+    SharedObjects,
     different_images,
     read_indexes,
     read_objects,
     shared_objects,
 )
-from rib.analysis.ri import Groups, on_other_datasets
+from rib.analysis.ri import SourceGroups, on_other_datasets
 from rib.analysis.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.files import read_json
 from rib.base.progress import Progress
@@ -43,73 +47,93 @@ from rib.config.label_space import LabelSpace, read_real_labels
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 BINS = 15  # of the calibration error
-CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
+CALIBRATION_BEFORE = ("ece_before", "ece_floor_before")
+CALIBRATION_AFTER = ("ece_after", "ece_floor_after")
+CALIBRATION = (*CALIBRATION_BEFORE, *CALIBRATION_AFTER)
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
+LINE_COLUMNS = (*CALIBRATION_AFTER, *SHARES, *SCORES, *REAL)  # of what two runs are compared by
 COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")
 GROUP = ["model", "method", "size"]
-BLOCK = 200  # bootstrap replicates at once, which bounds memory
+REPLICATES_OF_BLOCK = 200  # bootstrap replicates at once, which bounds memory
+
+RowsByDataset = Mapping[str, pd.DataFrame]  # a run's evaluation rows
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Expected calibration error and its floor, in percent.
 
-    For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean confidence, which
-    makes it at most 4 % of itself too large.
+    For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean
+    confidence, which makes it at most 4 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.
         right: (n,) bool, whether each is correct.
 
-    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the absolute sum of
-    right - confidence over the bin's images, divided by n. De Moivre's mean absolute deviation of a binomial
-    distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
+    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the
+    absolute sum of right - confidence over the bin's images, divided by n. De Moivre's mean
+    absolute deviation of a binomial distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
     """
-    within = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
-    bins = np.minimum((within * BINS).astype(np.int64), BINS - 1)
-    n, expected, gaps = (np.bincount(bins, by, BINS) for by in (None, within, right - within))
-    p, k = expected / np.maximum(n, 1), np.floor(expected) + 1
-    by_chance = 2 * k * (1 - p) * binom.pmf(k, n, p)
-    return 100 * float(np.abs(gaps).sum()) / len(within), 100 * float(by_chance.sum()) / len(within)
+    confidence = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    # Of each bin: number of images, sum of confidences, and sum of right - confidence.
+    n = np.bincount(bins, minlength=BINS)
+    expected = np.bincount(bins, confidence, BINS)
+    gaps = np.bincount(bins, right - confidence, BINS)
+    p = expected / np.maximum(n, 1)
+    k = np.floor(expected) + 1
+    gaps_by_chance = 2 * k * (1 - p) * binom.pmf(k, n, p)
+    images = len(confidence)
+    error = 100 * float(np.abs(gaps).sum()) / images
+    floor = 100 * float(gaps_by_chance.sum()) / images
+    return error, floor
 
 
 def compared(
     before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]
 ) -> dict[str, np.ndarray]:
-    """Flags (n,) bool of each of `SHARES`, from the rows of two runs on one dataset (row, prediction, rank).
+    """Which images each of `SHARES` is of, (n,) bool.
+
+    Args:
+        before, after: rows of two runs on one dataset (row, prediction, rank).
+        dataset, runs: their names, for the error.
 
     Raises:
         UserError: the two runs were not scored on the same images.
     """
     if not np.array_equal(before["row"], after["row"]):
         raise different_images(dataset, *runs)
-    same = before["prediction"].to_numpy() == after["prediction"].to_numpy()
-    was, is_now = right(before), right(after)
-    return dict(zip(SHARES, (same, was & ~is_now, ~was & is_now), strict=True))
+    right_before = is_right(before)
+    right_after = is_right(after)
+    return {
+        "agreement": before["prediction"].to_numpy() == after["prediction"].to_numpy(),
+        "right_to_wrong": right_before & ~right_after,
+        "wrong_to_right": ~right_before & right_after,
+    }
 
 
-def right(rows: pd.DataFrame) -> np.ndarray:
+def is_right(rows: pd.DataFrame) -> np.ndarray:
     """Which predictions are correct: (n,) bool."""
     return rows["rank"].to_numpy() == 0
 
 
 def read_rows(paths: Iterable[Path], columns: Sequence[str] = COLUMNS) -> dict[str, pd.DataFrame]:
     """A run's rows by dataset, from all its evaluation groups."""
-    tables = (pd.read_parquet(path, columns=["dataset", *columns]) for path in paths)
-    return {
-        name: own
-        for table in tables
-        for name, own in table.groupby("dataset", observed=True, sort=False)
-    }
+    rows_of_dataset = {}
+    for path in paths:
+        rows = pd.read_parquet(path, columns=["dataset", *columns])
+        for dataset, group in rows.groupby("dataset", observed=True, sort=False):
+            rows_of_dataset[dataset] = group
+    return rows_of_dataset
 
 
-class ObjectMeans:
-    """Means of values of images over images, datasets and runs of one model, method and size.
+class ResampledObjects:
+    """Objects of a grid's datasets and their bootstrap draws, the same ones as for RI.
 
     Args:
-        objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted ids, of
-            which some may be equal.
-        seed: seed of the bootstrap, with the same draws as for RI (rib.analysis.bootstrap.object_weights).
-        shared: for leak-free means, by target and dataset, as `rib.analysis.counts.Counts.shared`.
+        objects: by dataset, (n,) index of each image's object, in row order, and (objects,) sorted
+            ids, of which some may be equal.
+        replicates, seed: of the bootstrap, see `object_weights`.
+        shared: for leak-free means, by target and dataset, see `Counts.shared`.
     """
 
     def __init__(
@@ -117,69 +141,96 @@ class ObjectMeans:
         objects: Mapping[str, tuple[np.ndarray, pd.Index]],
         replicates: int,
         seed: int,
-        shared: Shared | None = None,
+        shared: SharedObjects,
     ):
-        self.shared = shared or {}
-        every = pd.Index(np.unique(np.concatenate([own for _, own in objects.values()])))
-        self.of_image = {dataset: place for dataset, (place, _) in objects.items()}
-        self.places = {dataset: every.get_indexer(own) for dataset, (_, own) in objects.items()}
-        self.images = {
-            dataset: np.bincount(place).astype(np.uint16)
-            for dataset, place in self.of_image.items()
+        self.shared = shared
+        unique_ids = pd.Index(np.unique(np.concatenate([ids for _, ids in objects.values()])))
+        self.object_of_image = {
+            dataset: object_of_image for dataset, (object_of_image, _) in objects.items()
         }
-        self.weights = object_weights(len(every), replicates, seed)
+        self.object_indices = {
+            dataset: unique_ids.get_indexer(ids) for dataset, (_, ids) in objects.items()
+        }
+        self.images = {
+            dataset: np.bincount(object_of_image).astype(np.uint16)
+            for dataset, object_of_image in self.object_of_image.items()
+        }
+        self.weights = object_weights(len(unique_ids), replicates, seed)
 
-    def per_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
+    def sums(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
         """Sums over each object's images of k values, each (n,): (k, objects of the dataset)."""
-        places, n = self.of_image[dataset], len(self.images[dataset])
-        return np.stack([np.bincount(places, weights=own, minlength=n) for own in values])
+        object_of_image = self.object_of_image[dataset]
+        objects = len(self.images[dataset])
+        return np.stack(
+            [np.bincount(object_of_image, weights=value, minlength=objects) for value in values]
+        )
 
-    def means(
-        self,
-        runs: Iterable[tuple[str, Mapping[str, np.ndarray]]],
-        ood_datasets: Collection[str],
-        source_groups: Groups,
-    ) -> np.ndarray:
-        """Means over images, runs and the datasets other than their target: (replicates + 1, k).
+    def resampled_means(self, dataset: str, objects: Indices, sums: np.ndarray) -> np.ndarray:
+        """Means over the images of a dataset's objects that count: (replicates + 1, k).
 
         Args:
-            runs: target and sums of `per_object` by dataset, for each run; one is in memory at a time.
+            objects: those that count, see `on_other_datasets`.
+            sums: (k, objects of the dataset), see `sums`.
         """
-        parts: dict[tuple[str, str | None], list] = {}
-        number = 0
-        for target, found in runs:
-            number += 1
-            others = on_other_datasets(
-                self.places, target, ood_datasets, source_groups, self.shared
-            )
-            for dataset, kept in others.items():
-                part = parts.setdefault((dataset, None if kept is EVERY else target), [kept, 0.0])
-                part[1] = part[1] + found[dataset] / len(others)
-        return (
-            sum(
-                self._resampled(dataset, kept, summed)
-                for (dataset, _), (kept, summed) in parts.items()
-            )
-            / number
-        )
-
-    def _resampled(self, dataset: str, kept: Index, summed: np.ndarray) -> np.ndarray:
-        """Mean over a dataset's images, or its remaining objects' images, for each bootstrap replicate."""
-        places, images = self.places[dataset][kept], self.images[dataset][kept]
-        columns = np.vstack([summed[:, kept], images]).T
-        blocks = (
-            self.weights[start : start + BLOCK, places]
-            for start in range(0, len(self.weights), BLOCK)
-        )
-        totals = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
+        object_indices = self.object_indices[dataset][objects]
+        columns = np.vstack([sums[:, objects], self.images[dataset][objects]]).T
+        totals_of_blocks = []
+        for start in range(0, len(self.weights), REPLICATES_OF_BLOCK):
+            weights = self.weights[start : start + REPLICATES_OF_BLOCK, object_indices]
+            totals_of_blocks.append(weights.astype(np.float64) @ columns)
+        totals = np.concatenate(totals_of_blocks)
+        images = totals[:, -1:]
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
-            return totals[:, :-1] / totals[:, -1:]
+            return totals[:, :-1] / images
+
+
+@dataclass
+class SummedRuns:
+    """Sums over runs of one model, method and size, for means over their other datasets."""
+
+    resampling: ResampledObjects
+    ood_datasets: Collection[str]
+    source_groups: SourceGroups
+    runs: int = 0
+    # By dataset, and by target if not all of the dataset's objects count: those that count, and the
+    # sum over runs of the values of objects, each divided by the run's number of datasets.
+    counted_objects: dict[tuple[str, str | None], Indices] = field(default_factory=dict)
+    summed: dict[tuple[str, str | None], np.ndarray] = field(default_factory=dict)
+
+    def add(self, target: str, sums: Mapping[str, np.ndarray]) -> None:
+        """Add a run with a target; `sums`: see `ResampledObjects.sums`, by dataset."""
+        self.runs += 1
+        objects_of_dataset = on_other_datasets(
+            self.resampling.object_indices,
+            target,
+            self.ood_datasets,
+            self.source_groups,
+            self.resampling.shared,
+        )
+        for dataset, objects in objects_of_dataset.items():
+            key = (dataset, None if objects is ALL_INDICES else target)
+            self.counted_objects.setdefault(key, objects)
+            share = sums[dataset] / len(objects_of_dataset)
+            self.summed[key] = self.summed.get(key, 0.0) + share
+
+    def means(self) -> np.ndarray:
+        """Means over images, datasets and runs: (replicates + 1, k)."""
+        total = 0
+        for (dataset, target), summed in self.summed.items():
+            objects = self.counted_objects[dataset, target]
+            total = total + self.resampling.resampled_means(dataset, objects, summed)
+        return total / self.runs
 
 
 def _objects_of(index: pd.DataFrame) -> tuple[np.ndarray, pd.Index]:
-    """Index of each image's object (n,), and the objects' sorted ids, as `rib.analysis.counts.objects_of`."""
-    keys = ["object_id", *([SOURCE] if SOURCE in index else [])]
-    groups = index.groupby(keys, sort=True)
+    """Number of each image's object (n,), and the objects' sorted ids.
+
+    With the column `SOURCE`, an object occurs once for each of its source images.
+    """
+    columns = ["object_id"]
+    if SOURCE in index:
+        columns.append(SOURCE)
+    groups = index.groupby(columns, sort=True)
     return groups.ngroup().to_numpy(), groups.size().index.get_level_values("object_id")
 
 
@@ -203,85 +254,164 @@ def sample_tables(
         real_labels: datasets that are also scored with ReaL labels.
 
     Returns:
-        `samples` has one row per fine-tuned run and dataset: model, method, target, size, seed, dataset, n, agreement,
-        right_to_wrong, wrong_to_right, ece_before, ece_after and their floors (percent). `flips` has one row per model,
-        method and size: means of the three shares over targets, seeds and the datasets other than the target, each with
-        its confidence interval over objects (percent). `scores` has the rows of `samples`: `SCORES`, then `REAL`, empty
-        for datasets without ReaL labels. `mean_scores` has the rows of `flips`: the same means of `SCORES`, with
-        intervals. Top-5 is empty if one of the datasets has fewer than six classes.
+        `samples` has one row per fine-tuned run and dataset: model, method, target, size, seed,
+        dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their
+        floors (percent). `flips` has one row per model, method and size: means of the three shares
+        over targets, seeds and the datasets other than the target, each with its confidence
+        interval over objects (percent). `scores` has the rows of `samples`: `SCORES`, then `REAL`,
+        empty for datasets without ReaL labels. `mean_scores` has the rows of `flips`: the same
+        means of `SCORES`, with intervals. Top-5 is empty if one of the datasets has fewer than six
+        classes.
 
     Raises:
-        UserError: the ReaL labels don't have an image of a dataset in `real_labels`.
+        UserError: the ReaL labels don't have an image of a dataset in `real_labels`, or two runs
+            were scored on different images.
     """
     files = by_run(rows)
     pretrained = {run.model: run for run in files if run.method == PRETRAINED}
-    first = pretrained[min(pretrained)]
-    shared, index = (
-        read_rows(files[first].values()),
-        read_objects(indexes, source_groups, ["object_id"]),
-    )
-    images = {name: index[name].iloc[own["row"]] for name, own in shared.items()}
-    objects = {name: _objects_of(own) for name, own in images.items()}
+    tuned = [run for run in files if run.method != PRETRAINED]
+    tuned.sort(key=lambda run: run.values(GROUP))
+    first_pretrained = pretrained[min(pretrained)]
+    first_rows = read_rows(files[first_pretrained].values())
+    images = _scored_images(indexes, source_groups, first_rows)
+    objects = {dataset: _objects_of(index) for dataset, index in images.items()}
+    targets = {run.target for run in tuned}
+    shared = _shared_objects(images, objects, targets)
+    resampling = ResampledObjects(objects, replicates, seed, shared)
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
-    named = read_indexes([path for path in indexes if path.parts[-3] in real_labels], ["image_id"])
-    scored = {name: own["image_id"].iloc[shared[name]["row"]] for name, own in named.items()}
-    answers = {
-        name: real_answers(name, own, spaces[name], read_real_labels())
-        for name, own in scored.items()
-    }
-    lines, means = [], []
-    tuned = sorted(
-        (run for run in files if run.method != PRETRAINED), key=lambda run: run.values(GROUP)
-    )
-    counted = {name: (own, np.arange(len(own)), objects[name][0]) for name, own in images.items()}
-    resampling = ObjectMeans(
-        objects, replicates, seed, shared_objects(counted, {run.target for run in tuned})
-    )
+    answers = _real_answers(indexes, real_labels, first_rows, spaces)
+
+    comparer = _Comparer(spaces, answers, resampling)
+
+    lines_of_runs, lines_of_groups = [], []
     progress = Progress(tuned, desc="comparing runs", unit="run")
-
-    def per_object(
-        run: Run, before: Mapping[str, pd.DataFrame], errors: Mapping
-    ) -> tuple[str, dict[str, np.ndarray]]:
-        after, sums = read_rows(files[run].values()), {}
-        for dataset, own in before.items():
-            flags = compared(own, after[dataset], dataset, (pretrained[run.model], run))
-            real = real_accuracies(own, after[dataset], answers.get(dataset))
-            values = compared_scores(own, after[dataset], len(spaces[dataset].keys))
-            shares = [100.0 * flag for flag in flags.values()]
-            pair = (
-                *errors[dataset],
-                *calibration(after[dataset]["confidence"].to_numpy(), right(after[dataset])),
-            )
-            numbers = (*map(np.mean, shares), *pair, *values.mean(axis=1), *real)
-            lines.append((*run.values(RUN_COLUMNS), dataset, len(own), *numbers))
-            sums[dataset] = resampling.per_object(dataset, [*shares, *values])
-        return run.target, sums
-
-    for model, of_model in itertools.groupby(progress, key=lambda run: run.model):
+    for model, runs_of_model in itertools.groupby(progress, key=lambda run: run.model):
         before = read_rows(files[pretrained[model]].values())
-        for dataset, own in before.items():
-            compared(
-                shared[dataset], own, dataset, (first, pretrained[model])
-            )  # all models must share its images
-        errors = {
-            name: calibration(own["confidence"].to_numpy(), right(own))
-            for name, own in before.items()
-        }
-        for group, runs in itertools.groupby(of_model, key=lambda run: run.values(GROUP)):
-            found = resampling.means(
-                (per_object(run, before, errors) for run in runs), ood_datasets, source_groups
-            )
-            estimates = (estimate(values, confidence) for values in found.T)
-            means.append((*group, *itertools.chain.from_iterable(estimates)))
-    keys = [*RUN_COLUMNS, "dataset", "n"]
-    each = pd.DataFrame(lines, columns=[*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]).astype(
-        {"n_real": "Int64"}
-    )
-    columns = [f"{name}{part}" for name in (*SHARES, *SCORES) for part in ("", "_low", "_high")]
-    by_group = pd.DataFrame(means, columns=[*GROUP, *columns])
+        for dataset, rows_before in before.items():
+            # All models must share the images of the first one.
+            pretrained_pair = (first_pretrained, pretrained[model])
+            compared(first_rows[dataset], rows_before, dataset, pretrained_pair)
+        calibration_before = {dataset: _calibration_of(rows) for dataset, rows in before.items()}
+        for group, runs in itertools.groupby(runs_of_model, key=lambda run: run.values(GROUP)):
+            summed = SummedRuns(resampling, ood_datasets, source_groups)
+            for run in runs:
+                after = read_rows(files[run].values())
+                sums = {}
+                for dataset, rows_before in before.items():
+                    line, sums[dataset] = comparer.compare(
+                        rows_before, after[dataset], dataset, (pretrained[model], run)
+                    )
+                    run_and_dataset = (*run.values(RUN_COLUMNS), dataset, len(rows_before))
+                    lines_of_runs.append((*run_and_dataset, *calibration_before[dataset], *line))
+                summed.add(run.target, sums)
+            estimates = [estimate(values, confidence) for values in summed.means().T]
+            lines_of_groups.append((*group, *itertools.chain.from_iterable(estimates)))
+    return _tables(lines_of_runs, lines_of_groups)
+
+
+@dataclass(frozen=True)
+class _Comparer:
+    """What the rows of two runs are compared with."""
+
+    spaces: Mapping[str, LabelSpace]  # by dataset
+    answers: Mapping[str, np.ndarray]  # by dataset with ReaL labels, see `real_answers`
+    resampling: ResampledObjects
+
+    def compare(
+        self, before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]
+    ) -> tuple[tuple, np.ndarray]:
+        """Compare the rows of two runs on a dataset.
+
+        Returns:
+            `LINE_COLUMNS` of the table of runs, and sums over each object's images of `SHARES` and
+            `SCORES`, (k, objects).
+
+        Raises:
+            UserError: the two runs were not scored on the same images.
+        """
+        flags = compared(before, after, dataset, runs)
+        shares = [100.0 * flags[share] for share in SHARES]
+        scores = compared_scores(before, after, len(self.spaces[dataset].keys))
+        line = (
+            *_calibration_of(after),
+            *map(np.mean, shares),
+            *scores.mean(axis=1),
+            *real_accuracies(before, after, self.answers.get(dataset)),
+        )
+        return line, self.resampling.sums(dataset, [*shares, *scores])
+
+
+def _scored_images(
+    indexes: Collection[Path], source_groups: SourceGroups, rows: RowsByDataset
+) -> dict[str, pd.DataFrame]:
+    """The indexes of the images that rows are of, in the rows' order, by dataset."""
+    index_of_dataset = read_objects(indexes, source_groups, ["object_id"])
     return {
-        "samples": each[[*keys, *SHARES, *CALIBRATION]],
-        "scores": each[[*keys, *SCORES, *REAL]],
-        "flips": by_group[[*GROUP, *columns[: 3 * len(SHARES)]]],
-        "mean_scores": by_group[[*GROUP, *columns[3 * len(SHARES) :]]],
+        dataset: index_of_dataset[dataset].iloc[rows_of_dataset["row"]]
+        for dataset, rows_of_dataset in rows.items()
     }
+
+
+def _shared_objects(
+    images: Mapping[str, pd.DataFrame],
+    objects: Mapping[str, tuple[np.ndarray, pd.Index]],
+    targets: Iterable[str],
+) -> dict[tuple[str, str], np.ndarray]:
+    """`shared_objects` of indexes that have the scored images alone."""
+    scored = {}
+    for dataset, index in images.items():
+        object_of_image, _ = objects[dataset]
+        scored[dataset] = (index, np.arange(len(index)), object_of_image)
+    return shared_objects(scored, targets)
+
+
+def _real_answers(
+    indexes: Collection[Path],
+    real_labels: Collection[str],
+    rows: RowsByDataset,
+    spaces: Mapping[str, LabelSpace],
+) -> dict[str, np.ndarray]:
+    """`real_answers` of the images that rows are of, by dataset with ReaL labels."""
+    paths = [path for path in indexes if path.parts[-3] in real_labels]
+    answers = {}
+    for dataset, index in read_indexes(paths, ["image_id"]).items():
+        image_ids = index["image_id"].iloc[rows[dataset]["row"]]
+        answers[dataset] = real_answers(dataset, image_ids, spaces[dataset], read_real_labels())
+    return answers
+
+
+def _calibration_of(rows: pd.DataFrame) -> tuple[float, float]:
+    """`calibration` of the predictions in rows."""
+    return calibration(rows["confidence"].to_numpy(), is_right(rows))
+
+
+def _tables(
+    lines_of_runs: Sequence[tuple], lines_of_groups: Sequence[tuple]
+) -> dict[str, pd.DataFrame]:
+    """The tables of `sample_tables`.
+
+    Args:
+        lines_of_runs: values of a run, dataset, n, `CALIBRATION_BEFORE` and `LINE_COLUMNS`.
+        lines_of_groups: values of `GROUP`, and estimates of `SHARES` and `SCORES`.
+    """
+    keys = [*RUN_COLUMNS, "dataset", "n"]
+    by_run_columns = [*keys, *CALIBRATION_BEFORE, *LINE_COLUMNS]
+    table_of_runs = pd.DataFrame(lines_of_runs, columns=by_run_columns).astype({"n_real": "Int64"})
+    flip_columns = _estimate_columns(SHARES)
+    score_columns = _estimate_columns(SCORES)
+    by_group_columns = [*GROUP, *flip_columns, *score_columns]
+    table_of_groups = pd.DataFrame(lines_of_groups, columns=by_group_columns)
+    return {
+        "samples": table_of_runs[[*keys, *SHARES, *CALIBRATION]],
+        "scores": table_of_runs[[*keys, *SCORES, *REAL]],
+        "flips": table_of_groups[[*GROUP, *flip_columns]],
+        "mean_scores": table_of_groups[[*GROUP, *score_columns]],
+    }
+
+
+def _estimate_columns(names: Iterable[str]) -> list[str]:
+    """Columns of estimates with these names, and of the ends of their intervals."""
+    columns = []
+    for name in names:
+        columns += [name, f"{name}_low", f"{name}_high"]
+    return columns

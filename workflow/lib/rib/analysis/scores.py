@@ -9,60 +9,91 @@ from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 
 SCORES = [
-    f"{name}_{part}"
-    for name in ("top1", "top5", "nll", "brier")
-    for part in ("before", "after", "change")
+    f"{score}_{when}"
+    for score in ("top1", "top5", "nll", "brier")
+    for when in ("before", "after", "change")
 ]
 REAL = ["real_before", "real_after", "n_real"]
-FIRST = 5  # classes that count in top-5
+TOP = 5  # classes that count in top-5
 VALIDATION_IMAGE = r"^ILSVRC2012_val_(\d{8})\.JPEG$"
 
 
 def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> np.ndarray:
-    """Each of `SCORES` for each image (12, n), from two runs' rows (rank, log_prob, brier); accuracies are 0 or 100.
+    """Each of `SCORES` for each image, (12, n).
 
-    Top-1 and top-5 count any right answer (`also` of the label space), negative log-likelihood (nats) and Brier score (0
-    to 2) the label alone. Top-5 is NaN with fewer than six classes, where every prediction would be right.
+    Top-1 and top-5 (percent: 0 or 100) count any right answer (`also` of the label space), negative
+    log-likelihood (nats) and Brier score (0 to 2) the label alone. Top-5 is NaN with fewer than six
+    classes, where every prediction would be right.
+
+    Args:
+        before, after: rows of two runs (rank, log_prob, brier).
+        classes: number of classes.
     """
-    found = []
-    for rows in (before, after):
-        rank, log_prob, brier = (rows[name].to_numpy() for name in ("rank", "log_prob", "brier"))
-        top5 = 100.0 * (rank < FIRST) if classes > FIRST else np.full(len(rank), np.nan)
-        found.append(
-            [100.0 * (rank == 0), top5, -log_prob.astype(np.float64), brier.astype(np.float64)]
-        )
-    was, now = np.array(found)
-    return np.stack([was, now, now - was], axis=1).reshape(len(SCORES), -1)
+    scores_before = _scores(before, classes)
+    scores_after = _scores(after, classes)
+    changes = scores_after - scores_before
+    return np.stack([scores_before, scores_after, changes], axis=1).reshape(len(SCORES), -1)
+
+
+def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
+    """Top-1, top-5, negative log-likelihood and Brier score of each image, (4, n)."""
+    rank = rows["rank"].to_numpy()
+    top1 = 100.0 * (rank == 0)
+    top5 = np.full(len(rank), np.nan)
+    if classes > TOP:
+        top5 = 100.0 * (rank < TOP)
+    negative_log_likelihood = -rows["log_prob"].to_numpy().astype(np.float64)
+    brier = rows["brier"].to_numpy().astype(np.float64)
+    return np.array([top1, top5, negative_log_likelihood, brier])
 
 
 def real_answers(
-    dataset: str, image_ids: pd.Series, space: LabelSpace, known: Sequence[Iterable[int]]
+    dataset: str, image_ids: pd.Series, space: LabelSpace, real_labels: Sequence[Iterable[int]]
 ) -> np.ndarray:
-    """Classes that are right by ReaL labels (n, classes) bool, from the images' file names and `read_real_labels`.
+    """Classes that are right by ReaL labels, (n, classes) bool.
+
+    Args:
+        dataset: its name, for the error.
+        image_ids: file names of its images.
+        real_labels: network outputs of each validation image, see `read_real_labels`.
 
     Raises:
         UserError: the ReaL labels don't have an image.
     """
-    numbers = (
-        pd.to_numeric(image_ids.str.extract(VALIDATION_IMAGE, expand=False)).fillna(0).astype(int)
-    )
-    if not (inside := numbers.between(1, len(known))).all():
+    digits = image_ids.str.extract(VALIDATION_IMAGE, expand=False)
+    numbers = pd.to_numeric(digits).fillna(0).astype(int)
+    has_labels = numbers.between(1, len(real_labels))
+    if not has_labels.all():
+        missing = image_ids[~has_labels].iloc[0]
         raise UserError(
-            f"datasets.yaml, {dataset}: the ReaL labels have no image '{image_ids[~inside].iloc[0]}'; they are for "
+            f"datasets.yaml, {dataset}: the ReaL labels have no image '{missing}'; they are for "
             "ILSVRC2012's validation images alone, so remove real_labels from the entry."
         )
-    classes = {output: label for label, row in enumerate(space.indices) for output in row}
-    right = np.zeros((len(numbers), len(space.keys)), bool)
-    for own, number in zip(right, numbers, strict=True):
-        own[[classes[output] for output in known[number - 1] if output in classes]] = True
-    return right
+    class_of_output = {
+        output: label for label, outputs in enumerate(space.indices) for output in outputs
+    }
+    answers = np.zeros((len(numbers), len(space.keys)), bool)
+    for answers_of_image, number in zip(answers, numbers, strict=True):
+        for output in real_labels[number - 1]:
+            if output in class_of_output:
+                answers_of_image[class_of_output[output]] = True
+    return answers
 
 
-def real_accuracies(before: pd.DataFrame, after: pd.DataFrame, answers: np.ndarray | None) -> tuple:
-    """Values of `REAL`: accuracy in percent among the images with a ReaL label, and their number; None without answers."""
-    if answers is None or not (labelled := answers.any(axis=1)).any():
+def real_accuracies(
+    before: pd.DataFrame, after: pd.DataFrame, answers: np.ndarray | None
+) -> tuple[float | None, float | None, int | None]:
+    """Values of `REAL`: accuracies in percent among the images with a ReaL label, and their number.
+
+    They are None if there are no answers (see `real_answers`).
+    """
+    if answers is None:
         return None, None, None
-    right = (
-        answers[np.arange(len(rows)), rows["prediction"]][labelled] for rows in (before, after)
-    )
-    return (*(100 * float(own.mean()) for own in right), int(labelled.sum()))
+    is_labelled = answers.any(axis=1)
+    if not is_labelled.any():
+        return None, None, None
+    accuracies = []
+    for rows in (before, after):
+        is_right = answers[np.arange(len(rows)), rows["prediction"]]
+        accuracies.append(100 * float(is_right[is_labelled].mean()))
+    return accuracies[0], accuracies[1], int(is_labelled.sum())

@@ -1,22 +1,25 @@
-"""Choice of a variant of each sweep (a method's recipes and swept settings), and RI of the choice. No torch.
+"""Choice of a variant of each sweep (a method's recipes and swept settings), and RI of the choice.
 
-The variant with the highest accuracy, averaged over seeds, is chosen; of equal ones the first:
+No torch. The variant with the highest accuracy, averaged over seeds, is chosen; of equal ones the
+first:
 
     target         on the target's select split (protocol held_out)
-    leave_one_out  for each dataset j in the RI, on those that share no source images with j or the target. RI is the mean
-                   gain on j of the variant chosen for j: of a procedure, not of one network, that uses OOD labels.
+    leave_one_out  for each dataset j in the RI, on those that share no source images with j or the
+                   target. RI is the mean gain on j of the variant chosen for j: of a procedure, not
+                   of one network, that uses OOD labels.
     oracle         on all datasets in the RI: an upper bound
 
-Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have draws of their own. With three
-or more seeds, intervals are `over_runs` of the chosen runs; how much other seeds would change the choice is not in them.
+Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have draws
+of their own. With three or more seeds, intervals are `over_runs` of the chosen runs; how much other
+seeds would change the choice is not in them.
 
-The oracle has no interval. It chooses by what it is scored by, so its RI is above that of the truly best variant, the
-more so the more variants are alike, and each replicate chooses by its own chance on top: with 200 objects, one seed
-and eight equal variants, 95 % percentile intervals hold the truth in less than half of all cases.
+The oracle has no interval. It chooses by what it is scored by, so its RI is above that of the truly
+best variant, the more so the more variants are alike, and each replicate chooses by its own chance
+on top: with 200 objects, one seed and eight equal variants, 95 % percentile intervals hold the
+truth in less than half of all cases.
 """
 
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,16 +28,48 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import EVERY, Counts, count, read_counts, read_objects, read_rows_of
-from rib.analysis.ri import Groups, on_other_datasets, ood_accuracies
-from rib.config.run import MEAN, NO_TARGET
+from rib.analysis.counts import (
+    ALL_INDICES,
+    Counts,
+    Rows,
+    count,
+    read_counts,
+    read_objects,
+    read_rows_of,
+)
+from rib.analysis.ri import SourceGroups, on_other_datasets, ood_accuracies
+from rib.config.run import MEAN, NO_TARGET, Run
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
-TABLE = ["model", "method", "rule", "size", "target", "chosen", "tied_with", "select_accuracy"]
-TABLE += ["chosen_share", "variants", "ri", "ci_low", "ci_high"]
+TABLE = [
+    "model",
+    "method",
+    "rule",
+    "size",
+    "target",
+    "chosen",
+    "tied_with",
+    "select_accuracy",
+    "chosen_share",
+    "variants",
+    "ri",
+    "ci_low",
+    "ci_high",
+]
 ORACLE = "oracle"
-Key = tuple[str, str, str, str]  # model, method, size, target
-Gains = dict[Key, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) for each seed
+TARGET_RULE = "target"
+
+
+class Trained(NamedTuple):
+    """What seeds are averaged of: a method, or a variant of one, of a model, size and target."""
+
+    model: str
+    method: str
+    size: str
+    target: str
+
+
+Gains = dict[Trained, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) per seed
 Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
 
 
@@ -50,52 +85,68 @@ class Choice(NamedTuple):
 
 
 def gains_of(
-    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: Groups
+    counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: SourceGroups
 ) -> Gains:
-    """Accuracy after fine-tuning minus before, in percentage points; see `ood_accuracies`."""
-    targets = {state[2] for state in counts.states} - {NO_TARGET}
-    which = ood_datasets, source_groups, counts.shared
-    left = {target: on_other_datasets(counts.places, target, *which) for target in targets}
-    found: Gains = {}
-    for name in ood_datasets:
-        own = [
-            place
-            for place, s in enumerate(counts.states)
-            if s[2] == NO_TARGET or name in left[s[2]]
+    """Accuracy after fine-tuning minus before, in percentage points.
+
+    Args:
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    targets = {state.run.target for state in counts.states} - {NO_TARGET}
+    datasets_of_target = {
+        target: on_other_datasets(
+            counts.object_indices, target, ood_datasets, source_groups, counts.shared
+        )
+        for target in targets
+    }
+    gains: Gains = {}
+    for dataset in ood_datasets:
+        states = [
+            i
+            for i, state in enumerate(counts.states)
+            if state.run.target == NO_TARGET or dataset in datasets_of_target[state.run.target]
         ]
-        pairs = ood_accuracies(counts.of(own), weights, [name], source_groups)
-        for (model, method, target, size, *_), pair in pairs.items():
-            found.setdefault((model, method, size, target), {}).setdefault(name, []).append(
-                pair.change
-            )
-    return found
+        counts_of_states = counts.select_states(states)
+        ood = ood_accuracies(counts_of_states, weights, [dataset], source_groups)
+        for state, accuracies in ood.items():
+            gains_of_trained = gains.setdefault(Trained(*state.run.values(Trained._fields)), {})
+            gains_of_trained.setdefault(dataset, []).append(accuracies.change)
+    return gains
 
 
 def select_accuracies(
     rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
-) -> dict[Key, list[np.ndarray]]:
-    """Accuracy on the select split of the target, in percent, from its rows: (1 + draws,) for each seed."""
-    parts = (
-        (replace(run, target=NO_TARGET), part) for run, part in read_rows_of(rows)
-    )  # one state, all targets
-    counts, found = count(parts, read_objects(indexes)), {}
-    weights = object_weights(
-        counts.objects, draws, (seed, 1)
-    )  # other draws than those of the test objects
+) -> dict[Trained, list[np.ndarray]]:
+    """Accuracy on the select split of the target, in percent: (1 + draws,) for each seed.
+
+    Args:
+        rows: of the select splits.
+        draws, seed: of the bootstrap, whose draws are others than those of the test objects.
+    """
+    counts = count(_as_one_target(rows), read_objects(indexes))
+    weights = object_weights(counts.objects, draws, (seed, 1))
+    accuracies: dict[Trained, list[np.ndarray]] = {}
     for target in counts.datasets:
-        accuracies = counts.accuracy_on(target, weights, EVERY, EVERY).T
-        for (model, method, _, size, *_), own in zip(counts.states, accuracies, strict=True):
-            found.setdefault((model, method, size, target), []).append(own)
-    return found
+        accuracies_of_states = counts.accuracy_on(target, weights, ALL_INDICES, ALL_INDICES).T
+        for state, accuracy in zip(counts.states, accuracies_of_states, strict=True):
+            trained = Trained(state.run.model, state.run.method, state.run.size, target)
+            accuracies.setdefault(trained, []).append(accuracy)
+    return accuracies
+
+
+def _as_one_target(rows: Sequence[Path]) -> Iterator[tuple[Run, Rows]]:
+    """Runs and rows, in which the runs of all targets are one run that is scored on all of them."""
+    for run, rows_of_run in read_rows_of(rows):
+        yield replace(run, target=NO_TARGET), rows_of_run
 
 
 def choices_of(
     gains: Gains,
-    select: Mapping[Key, Sequence[np.ndarray]],
+    select: Mapping[Trained, Sequence[np.ndarray]],
     rule: str,
     variants: Variants,
     groups: Mapping[str, str],
-) -> dict[Key, Choice]:
+) -> dict[Trained, Choice]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
     Args:
@@ -108,77 +159,137 @@ def choices_of(
     Returns:
         By method, not variant.
     """
-    scored = gains.keys() & select.keys() if rule == "target" else gains.keys()
-    found = {}
-    for method, all_names in variants.items():
-        cells = {(model, size, target) for model, name, size, target in scored if name in all_names}
-        for model, size, target in sorted(cells):
-            names = [name for name in all_names if (model, name, size, target) in scored]
-            if len(names) < min(2, len(all_names)):
+    scored = set(gains)
+    if rule == TARGET_RULE:
+        scored &= select.keys()
+    choices = {}
+    for method, variants_of_method in variants.items():
+        models_sizes_targets = {
+            (trained.model, trained.size, trained.target)
+            for trained in scored
+            if trained.method in variants_of_method
+        }
+        for model, size, target in sorted(models_sizes_targets):
+            candidates = [Trained(model, variant, size, target) for variant in variants_of_method]
+            candidates = [candidate for candidate in candidates if candidate in scored]
+            if len(candidates) < min(2, len(variants_of_method)):
                 continue  # a preview has only one of several variants, so there is no choice
-            keys = [(model, name, size, target) for name in names]
-            every = np.array(
-                [list(gains[key].values()) for key in keys]
-            )  # (variants, datasets, seeds, replicates)
-            means = every.mean(axis=2)
-            if rule == "target":
-                scores = np.array([np.mean(select[key], axis=0) for key in keys])[:, None]
+            gains_of_candidates = [gains[candidate] for candidate in candidates]
+            if rule == TARGET_RULE:
+                scores = np.array([np.mean(select[candidate], axis=0) for candidate in candidates])
+                scores = scores[:, None]
             elif rule == "leave_one_out":
-                own = [groups[name] for name in gains[keys[0]]]
-                others = [
-                    [group not in (scored, groups[target]) for group in own] for scored in own
-                ]
-                scores = np.stack([means[:, places].mean(axis=1) for places in others], axis=1)
+                scores = _leave_one_out_scores(gains_of_candidates, groups, groups[target])
             else:
+                means = _array_of(gains_of_candidates).mean(axis=2)
                 scores = means.mean(axis=1, keepdims=True)
-            best = np.round(scores, DECIMALS).argmax(axis=0)
-            taken = np.take_along_axis(every, best[None, :, None], axis=0)[0]
-            ri = np.where(np.isnan(scores).any(axis=0)[:, None], np.nan, taken).mean(axis=0)
-            found[model, method, size, target] = Choice(best, ri, names, scores[:, :, 0])
-    return found
-
-
-def selection_table(choices: Mapping[Key, Choice], rule: str, confidence: float) -> pd.DataFrame:
-    """One row per model, method, size and target, and one for mRI (target `mean`), with the columns `TABLE`.
-
-    chosen is the variant that most datasets choose without resampling, tied_with the others with the same score,
-    select_accuracy its accuracy in percent on the select split (rule target), chosen_share the percentage of replicates
-    and datasets that choose it, variants their number; ri, ci_low and ci_high are in percentage points, without an
-    interval for the oracle.
-    """
-    lines = []
-    for (model, method, size), group in itertools.groupby(
-        choices.items(), lambda item: item[0][:3]
-    ):
-        named = f"{rule} (upper bound)" if rule == ORACLE else rule
-        run, found = (model, method, named, size), []
-        for (*_, target), (best, ri, names, scores) in group:
-            chosen = np.bincount(best[:, 0]).argmax()
-            accuracy = scores[chosen, 0] if rule == "target" else np.nan
-            choice = (names[chosen], tied_with(scores, names, chosen), accuracy)
-            share = 100 * (best[:, 1:] == chosen).mean()
-            lines.append(
-                (*run, target, *choice, share, len(names), *_estimate(ri[None], rule, confidence))
+            choices[Trained(model, method, size, target)] = _choice(
+                gains_of_candidates, scores, [candidate.method for candidate in candidates]
             )
-            found.append(ri)
+    return choices
+
+
+def _array_of(gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]]) -> np.ndarray:
+    """Gains as an array (variants, datasets, seeds, replicates)."""
+    return np.array([list(gains.values()) for gains in gains_of_candidates])
+
+
+def _leave_one_out_scores(
+    gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
+    groups: Mapping[str, str],
+    group_of_target: str,
+) -> np.ndarray:
+    """Score of each variant for each dataset: its mean gain on the others, of other source images.
+
+    Args:
+        groups: source group of each dataset.
+
+    Returns:
+        (variants, datasets, replicates) percentage points.
+    """
+    means = _array_of(gains_of_candidates).mean(axis=2)
+    groups_of_datasets = [groups[dataset] for dataset in gains_of_candidates[0]]
+    scores = []
+    for group_of_dataset in groups_of_datasets:
+        excluded = (group_of_dataset, group_of_target)
+        is_scored_by = [group not in excluded for group in groups_of_datasets]
+        scores.append(means[:, is_scored_by].mean(axis=1))
+    return np.stack(scores, axis=1)
+
+
+def _choice(
+    gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
+    scores: np.ndarray,
+    variants: Sequence[str],
+) -> Choice:
+    """The choice by scores, (variants, datasets or 1, replicates)."""
+    gains = _array_of(gains_of_candidates)
+    best = np.round(scores, DECIMALS).argmax(axis=0)
+    gains_of_best = np.take_along_axis(gains, best[None, :, None], axis=0)[0]
+    has_no_images = np.isnan(scores).any(axis=0)[:, None]
+    ri = np.where(has_no_images, np.nan, gains_of_best).mean(axis=0)
+    return Choice(best, ri, variants, scores[:, :, 0])
+
+
+def selection_table(
+    choices: Mapping[Trained, Choice], rule: str, confidence: float
+) -> pd.DataFrame:
+    """RI of each choice, and of their mean over targets (target `mean`), with the columns `TABLE`.
+
+    chosen is the variant that most datasets choose without resampling, tied_with the others with
+    the same score, select_accuracy its accuracy in percent on the select split (rule target),
+    chosen_share the percentage of replicates and datasets that choose it, variants their number;
+    ri, ci_low and ci_high are in percentage points, without an interval for the oracle.
+    """
+    shown_rule = f"{rule} (upper bound)" if rule == ORACLE else rule
+    choices_of_group: dict[tuple[str, str, str], dict[str, Choice]] = {}
+    for trained, choice in choices.items():
+        group = (trained.model, trained.method, trained.size)
+        choices_of_group.setdefault(group, {})[trained.target] = choice
+    lines = []
+    for (model, method, size), choice_of_target in choices_of_group.items():
+        group_values = (model, method, shown_rule, size)
+        for target, choice in choice_of_target.items():
+            chosen = np.bincount(choice.best[:, 0]).argmax()
+            select_accuracy = choice.scores[chosen, 0] if rule == TARGET_RULE else np.nan
+            lines.append(
+                (
+                    *group_values,
+                    target,
+                    choice.variants[chosen],
+                    tied_with(choice.scores, choice.variants, chosen),
+                    select_accuracy,
+                    100 * (choice.best[:, 1:] == chosen).mean(),
+                    len(choice.variants),
+                    *_estimate(choice.ri[None], rule, confidence),
+                )
+            )
+        choices_of_targets = list(choice_of_target.values())
+        variants = len(choices_of_targets[-1].variants)
+        ri = np.array([choice.ri for choice in choices_of_targets])
         no_choice = (None, None, np.nan, np.nan)
-        lines.append(
-            (*run, MEAN, *no_choice, len(names), *_estimate(np.array(found), rule, confidence))
-        )
+        mean_ri = _estimate(ri, rule, confidence)
+        lines.append((*group_values, MEAN, *no_choice, variants, *mean_ri))
     return pd.DataFrame(lines, columns=TABLE)
 
 
-def tied_with(scores: np.ndarray, names: Sequence[str], chosen: int) -> str:
-    """Other variants with the score of the chosen one on all datasets that choose; it stands first in the grid."""
+def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
+    """Other variants with the score of the chosen one on all datasets that choose.
+
+    The chosen one stands first in the grid.
+    """
     rounded = np.round(scores, DECIMALS)
-    same = (rounded == rounded[chosen]).all(axis=1)
-    return ", ".join(name for number, name in enumerate(names) if same[number] and number != chosen)
+    has_same_scores = (rounded == rounded[chosen]).all(axis=1)
+    tied = [variant for i, variant in enumerate(variants) if has_same_scores[i] and i != chosen]
+    return ", ".join(tied)
 
 
 def _estimate(values: np.ndarray, rule: str, confidence: float) -> tuple[float, float, float]:
     """RI with its interval, see `over_runs`; that of the oracle without one."""
     mean, low, high = over_runs(values, confidence)
-    return (mean, np.nan, np.nan) if rule == ORACLE else (mean, low, high)
+    if rule == ORACLE:
+        return mean, np.nan, np.nan
+    return mean, low, high
 
 
 def selections(
@@ -200,16 +311,15 @@ def selections(
     Args:
         rule, variants, groups: see `choices_of`.
         rows: for the rule target, rows of the variants on the select split of their target.
+        indexes: of these targets.
     """
-    select = select_accuracies(rows, indexes, replicates, seed) if rows else {}
-    found = []
-    for of_model in read_counts(counts):
-        gains = gains_of(
-            of_model,
-            object_weights(of_model.objects, replicates, seed),
-            ood_datasets,
-            source_groups,
-        )
+    select = {}
+    if rows:
+        select = select_accuracies(rows, indexes, replicates, seed)
+    tables = []
+    for counts_of_model in read_counts(counts):
+        weights = object_weights(counts_of_model.objects, replicates, seed)
+        gains = gains_of(counts_of_model, weights, ood_datasets, source_groups)
         choices = choices_of(gains, select, rule, variants, groups)
-        found.append(selection_table(choices, rule, confidence))
-    return pd.concat(found)
+        tables.append(selection_table(choices, rule, confidence))
+    return pd.concat(tables)

@@ -54,14 +54,14 @@ def simultaneous_intervals(
     # Standard errors as they would be in each replicate, (methods, replicates).
     replicate_errors = np.repeat(errors[:, None], deviations.shape[1], axis=1)
     rng = np.random.default_rng(seed)
-    for place, variance in enumerate(variances):
+    for method, variance in enumerate(variances):
         if variance.of_seeds:
             normal = rng.standard_normal(deviations.shape[1])
-            deviations[place] += np.sqrt(variance.of_trainings) * normal
+            deviations[method] += np.sqrt(variance.of_trainings) * normal
             chi_squared = rng.chisquare(variance.freedom, deviations.shape[1])
             of_seeds = variance.of_seeds * chi_squared / variance.freedom
             of_trainings = np.maximum(0, of_seeds - variance.shared)
-            replicate_errors[place] = np.sqrt(variance.of_objects + of_trainings)
+            replicate_errors[method] = np.sqrt(variance.of_objects + of_trainings)
 
     # A method that is right on the same images as the reference in all runs has no error.
     varies = errors > 0

@@ -1,12 +1,16 @@
-"""Accuracy by slices of datasets, such as the severity of a corruption: columns that a layout adds to the index.
+"""Accuracy by slices of datasets, such as the severity of a corruption.
 
-The mean corruption error of a dataset, mCE (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.1), is 100 times the
-mean over corruptions of (sum over severities of error / sum over severities of AlexNet's error), in percent. The
-corruptions are those of the catalogue's file of AlexNet's errors, fifteen for ImageNet-C.
+Slices are by the columns that a layout adds to the index.
+
+The mean corruption error of a dataset, mCE (Hendrycks and Dietterich 2019, arXiv 1903.12261,
+section 4.1), is 100 times the mean over corruptions of (sum over severities of error / sum over
+severities of AlexNet's error), in percent. The corruptions are those of the catalogue's file of
+AlexNet's errors, fifteen for ImageNet-C.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,65 +18,114 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rib.analysis.counts import different_images, read_indexes
-from rib.analysis.samples import read_rows, right
+from rib.analysis.samples import is_right, read_rows
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
-from rib.config.run import PRETRAINED, RUN_COLUMNS, by_run
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 from rib.data.prepared import INDEX_COLUMNS
 
 ACCURACIES = ["n", "before", "after", "change"]
 CORRUPTION = ["corruption", "severity"]
 SEVERITIES = {1, 2, 3, 4, 5}  # AlexNet's errors are means over these
-Errors = Mapping[
-    str, Mapping[str, float]
-]  # AlexNet's, in percent, by dataset that states them and corruption
+# AlexNet's errors in percent, by dataset that has them and corruption.
+Errors = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The images of a dataset for which columns of its index have certain values."""
+
+    dataset: str
+    columns: tuple[str, ...]
+    values: tuple  # of these columns
+    images: int  # number of scored ones
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How a dataset is split by the values of columns of its index."""
+
+    dataset: str
+    columns: tuple[str, ...]
+    values_of_slices: list[tuple]
+    slice_of_row: np.ndarray  # (rows of the index,) number of each image's slice
+
+    @classmethod
+    def by_columns(cls, dataset: str, index: pd.DataFrame) -> "Splitting":
+        """Split a dataset by all columns of an index."""
+        columns = tuple(index)
+        groups = index.groupby(list(columns), observed=True)
+        values = groups.size().index.to_frame().to_numpy().tolist()
+        values_of_slices = [tuple(values_of_slice) for values_of_slice in values]
+        return cls(dataset, columns, values_of_slices, groups.ngroup().to_numpy())
 
 
 def slice_tables(
     *, rows: Iterable[Path], indexes: Sequence[Path], slices: Sequence[str], relative_errors: Errors
 ) -> dict[str, pd.DataFrame]:
-    """Accuracies before and after fine-tuning by the values of columns of the indexes, one run at a time.
+    """Accuracies before and after fine-tuning by the values of columns of the indexes.
 
     Args:
         rows, indexes: see `rib.analysis.samples.sample_tables`.
         slices: columns; if empty, all that the layouts gave.
+        relative_errors: for `mean_corruption_errors`.
 
     Returns:
-        `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and change (percent);
-        `corruptions`, the same by corruption and severity, for datasets that have both; `mce` of `mean_corruption_errors`.
+        `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and
+        change (percent); `corruptions`, the same by corruption and severity, for datasets that have
+        both; `mce` of `mean_corruption_errors`.
 
     Raises:
-        UserError: no index has a column that is asked for, or two runs were scored on different images.
+        UserError: no index has a column that is asked for, or two runs were scored on different
+            images.
     """
-    there = {
+    splittings = _splittings(indexes, slices)
+    by_slice_lines, corruption_lines = [], []
+    for run, image_slice, before, after in _compare_runs(rows, splittings):
+        run_and_dataset = (*run.values(RUN_COLUMNS), image_slice.dataset)
+        accuracies = (image_slice.images, before, after, after - before)
+        if image_slice.columns == tuple(CORRUPTION):
+            corruption_lines.append((*run_and_dataset, *image_slice.values, *accuracies))
+        else:
+            line = (*run_and_dataset, *image_slice.columns, *image_slice.values, *accuracies)
+            by_slice_lines.append(line)
+    keys = [*RUN_COLUMNS, "dataset"]
+    by_slice = pd.DataFrame(by_slice_lines, columns=[*keys, "slice", "value", *ACCURACIES])
+    corruptions = pd.DataFrame(corruption_lines, columns=[*keys, *CORRUPTION, *ACCURACIES])
+    mce = mean_corruption_errors(corruptions, relative_errors)
+    return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
+
+
+def _splittings(indexes: Sequence[Path], slices: Sequence[str]) -> list[Splitting]:
+    """By each column of each index that is asked for, and by corruption and severity together.
+
+    Raises:
+        UserError: no index has a column that is asked for.
+    """
+    columns_of_index = {
         path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS]
         for path in indexes
     }
-    known = sorted({name for names in there.values() for name in names})
-    if missing := [name for name in slices if name not in known]:
-        choice = f"choose from {', '.join(known)}" if known else "no layout gives slices"
-        names = ", ".join(path.parts[-3] for path in there)
+    all_columns = sorted({name for columns in columns_of_index.values() for name in columns})
+    missing = [name for name in slices if name not in all_columns]
+    if missing:
+        choice = "no layout gives slices"
+        if all_columns:
+            choice = f"choose from {', '.join(all_columns)}"
+        datasets = ", ".join(path.parts[-3] for path in columns_of_index)
         raise UserError(
-            f"config, slices: the indexes of {names} have no column '{missing[0]}'; {choice}."
+            f"config, slices: the indexes of {datasets} have no column '{missing[0]}'; {choice}."
         )
-    parts = []
-    for path, names in there.items():
-        ((dataset, index),) = read_indexes([path], names).items()
-        parts += [(dataset, index[[name]]) for name in slices or known if name in names]
-        parts += [(dataset, index[CORRUPTION])] if {*CORRUPTION} <= {*names} else []
-    found = list(_compared(rows, parts))
-    single = [
-        (*run, name, *columns, *rest)
-        for run, name, columns, *rest in found
-        if columns != CORRUPTION
-    ]
-    double = [(*run, name, *rest) for run, name, columns, *rest in found if columns == CORRUPTION]
-    corruptions = pd.DataFrame(double, columns=[*RUN_COLUMNS, "dataset", *CORRUPTION, *ACCURACIES])
-    by_slice = pd.DataFrame(
-        single, columns=[*RUN_COLUMNS, "dataset", "slice", "value", *ACCURACIES]
-    )
-    mce = mean_corruption_errors(corruptions, relative_errors)
-    return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
+    splittings = []
+    for path, columns in columns_of_index.items():
+        dataset = path.parts[-3]
+        index = read_indexes([path], columns)[dataset]
+        for name in slices or all_columns:
+            if name in columns:
+                splittings.append(Splitting.by_columns(dataset, index[[name]]))
+        if set(CORRUPTION) <= set(columns):
+            splittings.append(Splitting.by_columns(dataset, index[CORRUPTION]))
+    return splittings
 
 
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
@@ -86,71 +139,99 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
         table: run, dataset, corruption, severity, and accuracies before and after (percent).
     """
     keys = [*RUN_COLUMNS, "dataset"]
-    counted = pd.Series(False, index=table.index)
+    is_counted = pd.Series(False, index=table.index)
     for dataset, alexnet in relative_errors.items():
         of_dataset = table["dataset"] == dataset
         missing = _missing_corruptions(table[of_dataset], alexnet)
         if missing:
             log.warning(
-                "%s has no mCE, which is the mean over all corruptions of its file of relative_errors, "
-                "each at severities 1 to 5; missing are %s. Evaluate these images, too.",
+                "%s has no mCE, which is the mean over all corruptions of its file of "
+                "relative_errors, each at severities 1 to 5; missing are %s. Evaluate these "
+                "images, too.",
                 dataset,
                 ", ".join(missing),
             )
         else:
-            counted |= of_dataset & table["corruption"].isin(list(alexnet))
-    groups = table[counted].groupby([*keys, "corruption"], sort=False)
+            is_counted |= of_dataset & table["corruption"].isin(list(alexnet))
+    groups = table[is_counted].groupby([*keys, "corruption"], sort=False)
     errors = 100 - groups[["before", "after"]].mean()
-    kinds = [(dataset, corruption) for *_, dataset, corruption in errors.index]
-    alexnet_errors = [relative_errors[dataset][corruption] for dataset, corruption in kinds]
-    relative = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
-    means = relative.groupby(keys, sort=False).mean().reset_index()
+    alexnet_errors = [
+        relative_errors[dataset][corruption]
+        for dataset, corruption in zip(
+            errors.index.get_level_values("dataset"),
+            errors.index.get_level_values("corruption"),
+            strict=True,
+        )
+    ]
+    percent_of_alexnet = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
+    means = percent_of_alexnet.groupby(keys, sort=False).mean().reset_index()
     return means.assign(change=means["after"] - means["before"])
 
 
 def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:
     """What a dataset's table lacks for its mCE: `frost`, or `fog (severity 4, 5)`."""
-    severities = table.groupby("corruption")["severity"].agg(set).to_dict()
+    severities_of = table.groupby("corruption")["severity"].agg(set).to_dict()
     missing = []
     for corruption in alexnet:
-        lacking = SEVERITIES - severities.get(corruption, set())
-        if lacking == SEVERITIES:
+        missing_severities = SEVERITIES - severities_of.get(corruption, set())
+        if missing_severities == SEVERITIES:
             missing.append(corruption)
-        elif lacking:
-            missing.append(f"{corruption} (severity {', '.join(map(str, sorted(lacking)))})")
+        elif missing_severities:
+            numbers = ", ".join(map(str, sorted(missing_severities)))
+            missing.append(f"{corruption} (severity {numbers})")
     return missing
 
 
-def _compared(rows: Iterable[Path], indexes: Iterable[tuple[str, pd.DataFrame]]) -> Iterator[tuple]:
-    """Run, dataset, columns, their values, number of images, accuracies before and after, and change (percent).
+def _compare_runs(
+    rows: Iterable[Path], splittings: Sequence[Splitting]
+) -> Iterator[tuple[Run, Slice, float, float]]:
+    """Each fine-tuned run, slice, and accuracies (percent) before and after.
 
-    Runs are read one at a time. `indexes` has datasets, and columns of their indexes by whose values they are split.
+    Runs are read one at a time, the pretrained ones first.
+
+    Raises:
+        UserError: two runs were scored on different images.
     """
-    splits = []
-    for dataset, index in indexes:
-        groups = index.groupby(list(index), observed=True)
-        values = groups.size().index.to_frame().to_numpy().tolist()
-        splits.append((dataset, list(index), values, groups.ngroup().to_numpy()))
-    files, before = by_run(rows), {}
-    for run in Progress(
-        sorted(files, key=lambda run: run.method != PRETRAINED), desc="reading rows", unit="run"
-    ):
-        found = list(_accuracies(files[run].values(), splits))
-        start, shown = before.setdefault(run.model, (run, found))
-        pairs = itertools.zip_longest(found, shown, fillvalue=())
-        if different := [one or other for one, other in pairs if one[:-1] != other[:-1]]:
-            raise different_images(different[0][0], start, run)
-        for (*key, after), (*_, was) in zip(found, shown, strict=True):
-            if run.method != PRETRAINED:
-                yield run.values(RUN_COLUMNS), *key, was, after, after - was
+    files = by_run(rows)
+    runs = sorted(files, key=lambda run: run.method != PRETRAINED)
+    pretrained_of_model: dict[str, tuple[Run, list[tuple[Slice, float]]]] = {}
+    for run in Progress(runs, desc="reading rows", unit="run"):
+        accuracies = list(_accuracies(files[run].values(), splittings))
+        first = pretrained_of_model.setdefault(run.model, (run, accuracies))
+        pretrained, accuracies_before = first
+        _refuse_different_slices(accuracies_before, accuracies, (pretrained, run))
+        if run.method == PRETRAINED:
+            continue
+        for (image_slice, before), (_, after) in zip(accuracies_before, accuracies, strict=True):
+            yield run, image_slice, before, after
 
 
-def _accuracies(paths: Iterable[Path], splits: Iterable[tuple]) -> Iterator[tuple]:
-    """Dataset, columns, values, number of images and accuracy in percent of each part that has images."""
+def _refuse_different_slices(
+    accuracies_before: Sequence[tuple[Slice, float]],
+    accuracies: Sequence[tuple[Slice, float]],
+    runs: tuple[Run, Run],
+) -> None:
+    """Raise a UserError if two runs have other slices, or slices with other numbers of images."""
+    slices_before = [image_slice for image_slice, _ in accuracies_before]
+    slices_after = [image_slice for image_slice, _ in accuracies]
+    for before, after in zip_longest(slices_before, slices_after):
+        if before != after:
+            different = before if after is None else after
+            raise different_images(different.dataset, *runs)
+
+
+def _accuracies(
+    paths: Iterable[Path], splittings: Iterable[Splitting]
+) -> Iterator[tuple[Slice, float]]:
+    """The slices of a run's rows that have images, and accuracies on them in percent."""
     rows = read_rows(paths, ["row", "rank"])
-    for dataset, columns, values, places in splits:
-        part = places[rows[dataset]["row"]]  # the number of each image's part
-        n = np.bincount(part, minlength=len(values))
-        hits = np.bincount(part, weights=right(rows[dataset]), minlength=len(values))
-        for place in np.flatnonzero(n):
-            yield dataset, columns, *values[place], n[place], 100 * hits[place] / n[place]
+    for splitting in splittings:
+        rows_of_dataset = rows[splitting.dataset]
+        slices = len(splitting.values_of_slices)
+        slice_of_image = splitting.slice_of_row[rows_of_dataset["row"]]
+        images = np.bincount(slice_of_image, minlength=slices)
+        right = np.bincount(slice_of_image, weights=is_right(rows_of_dataset), minlength=slices)
+        for number in np.flatnonzero(images):
+            values = splitting.values_of_slices[number]
+            image_slice = Slice(splitting.dataset, splitting.columns, values, images[number])
+            yield image_slice, 100 * right[number] / images[number]

@@ -1,9 +1,9 @@
-"""RI per target and mRI of all methods, one table per model, as Markdown, LaTeX and CSV. No torch."""
+"""RI per target and mRI of all methods, a table per model, as Markdown, LaTeX and CSV. No torch."""
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -16,12 +16,14 @@ from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
-NUMBERS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
+CELL_COLUMNS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
+CELL_ENDINGS = ["", "_low", "_high", "_fit", "_unfinished", "_best"]  # of columns in CSV
 DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the ranking
 NO_RANK = "\N{EN DASH}"
+NEEDS_BOOKTABS = "% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"
 LATEX = str.maketrans(
-    {char: f"\\{char}" for char in "&%$#_{}"}
-    | {
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
@@ -32,54 +34,72 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percentage points, its confidence interval, the mean fit (percent) and number of unfinished runs that it
-    covers, and 1 if its method is better than all others, else 0.
-    """
+    """A value in percentage points, and what is shown with it."""
 
     value: float
-    low: float
+    low: float  # of the confidence interval
     high: float
-    fit: float
-    unfinished: int
-    best: int
+    fit: float  # percent, mean over the runs that it covers
+    unfinished: int  # number of unfinished runs that it covers
+    best: int  # 1 if its method is better than all others, else 0
+
+
+class RowKey(NamedTuple):
+    """What identifies a row of a table."""
+
+    model: str
+    size: str
+    method: str
+
+
+Cells = dict[tuple[str, str, str, str], Cell]  # by model, size, method and column
 
 
 def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str | None:
-    """The method that is significantly better than all others; None if the best method ties or is the only one.
+    """The method that is significantly better than all others.
+
+    It is None if the best method ties or is the only one.
 
     Args:
         values: values of one model, size and column, by method.
         compared: comparisons of its methods, without unfinished ones: method, other, p_holm.
     """
-    tested = values[values.index.isin([*compared["method"], *compared["other"]])]
-    best = tested.idxmax() if len(tested) else None
-    pairs = compared[
-        ((compared["method"] == best) | (compared["other"] == best))
-        & (compared["other"] != PRETRAINED)
-    ]
-    return best if len(pairs) and (pairs["p_holm"] <= 1 - confidence).all() else None
+    compared_methods = [*compared["method"], *compared["other"]]
+    tested_values = values[values.index.isin(compared_methods)]
+    if not len(tested_values):
+        return None
+    best = tested_values.idxmax()
+    is_of_best = (compared["method"] == best) | (compared["other"] == best)
+    comparisons_of_best = compared[is_of_best & (compared["other"] != PRETRAINED)]
+    if not len(comparisons_of_best):
+        return None
+    is_better_than_all = (comparisons_of_best["p_holm"] <= 1 - confidence).all()
+    return best if is_better_than_all else None
 
 
-def cells_of(
-    values: pd.DataFrame, compared: pd.DataFrame, confidence: float
-) -> dict[tuple[str, str, str, str], Cell]:
+def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> Cells:
     """Cells by model, size, method and column.
 
     Args:
-        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit, unfinished.
+        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit,
+            unfinished.
         compared: model, size, column, method, other, p_holm.
     """
-    cells = {}
     keys = ["model", "size", "column"]
-    tests = dict(list(compared.groupby(keys)))
-    for (model, size, column), part in values.groupby(keys, sort=False):
+    comparisons_of_key = dict(list(compared.groupby(keys)))
+    no_comparisons = compared[:0]
+    cells = {}
+    for key, values_of_methods in values.groupby(keys, sort=False):
+        model, size, column = key
         best = best_of(
-            part.set_index("method")["value"],
-            tests.get((model, size, column), compared[:0]),
+            values_of_methods.set_index("method")["value"],
+            comparisons_of_key.get(key, no_comparisons),
             confidence,
         )
-        for method, *numbers in part[["method", *NUMBERS]].itertuples(index=False):
-            cells[model, size, method, column] = Cell(*numbers, int(method == best))
+        lines = values_of_methods[["method", *CELL_COLUMNS]].itertuples(index=False)
+        for method, value, low, high, fit, unfinished in lines:
+            cell = Cell(value, low, high, fit, unfinished, best=int(method == best))
+            cells[model, size, method, column] = cell
     return cells
 
 
@@ -99,131 +119,162 @@ def write_summary(
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        mri, ranking: CSV of rib.analysis.tables, and of rib.analysis.comparison with differences from a reference; the others are of rib.analysis.comparison, and all marked by rib.analysis.fit.
+        mri: CSV of rib.analysis.tables.
+        seeds_ri, comparisons, comparisons_ri, ranking: CSV of rib.analysis.comparison. All five
+            are marked by rib.analysis.fit.
         labels: labels of models, methods and targets, in display order.
         fit: fit.csv; if given, the CSV has the columns of `rib.analysis.writing.with_fit`.
+        conditions: what all results are of, for the note below tables.
+        outputs: files by ending: md, tex and csv.
     """
-    values, compared = (
-        pd.concat(
-            [
-                read_table(per_target).rename(columns={"target": "column"}),
-                read_table(mean).assign(column=MRI),
-            ]
-        )
-        for mean, per_target in ((mri, seeds_ri), (comparisons, comparisons_ri))
-    )
+    values = _read_columns(seeds_ri, mri)
     values["value"] = values["ri"].fillna(values["mri"])
+    compared = _read_columns(comparisons_ri, comparisons)
     cells = cells_of(values, compared, confidence)
     differences = read_table(ranking).set_index(["model", "size", "method"])[DIFFERENCE]
-    columns = {**labels["targets"], MRI: "mRI"}
-    count = int(values["seeds"].max()) if len(values) else 0
-    over = "objects and seeds" if count >= FEWEST_SEEDS else "objects, for these trained networks"
-    once = (
-        " A merge over seeds is one network per target, without a rank beside means over seeds."
-        * (values["seeds"].nunique() > 1)
-    )
-    unfinished = (
-        f" {UNFINISHED}: training unfinished; such methods have no test."
-        if values["unfinished"].any()
-        else ""
-    )
-    note = (
-        f"RI per target and their mean, mRI, in percentage points, with {100 * confidence:g} % confidence intervals"
-        f"{f' (mean of {count} seeds)' if count > 1 else ''} over {over}; bold: better than every other method (paired "
-        f"test, Holm-adjusted p at most {1 - confidence:.2g}); differences from the reference: with intervals that hold for "
-        f"all methods of a model and size together, for ranked methods; fit: mean accuracy on the images trained on.{once}{unfinished} "
-        f"{conditions[:1].upper()}{conditions[1:]}."
-    )
-    rows = [
-        (*key, method)
-        for model in labels["models"]
-        for key in dict.fromkeys(cell[:2] for cell in cells if cell[0] == model)
-        for method in labels["methods"]
-        if (*key, method, MRI) in cells
-    ]
-    heads = ["Method"] if {size for _, size, _, _ in cells} == {ALL} else ["Method", "Size"]
-    texts = {
-        "md": [markdown(note) + "\n"],
-        "tex": ["% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"],
-    }
-    for model, own in itertools.groupby(rows, key=lambda row: row[0]):
+    columns = {**labels["targets"], MRI: "mRI"}  # labels by column
+    rows = _rows_in_display_order(cells, labels)
+    note = _note(values, confidence, conditions)
+
+    head_columns = ["Method"]
+    if {size for _, size, _, _ in cells} != {ALL}:
+        head_columns.append("Size")
+    markdown_texts = [markdown(note) + "\n"]
+    latex_texts = [NEEDS_BOOKTABS]
+    for model in dict.fromkeys(row.model for row in rows):
         lines = []
-        for _, size, method in own:
-            named, found = (
-                [labels["methods"][method], size],
-                [cells[model, size, method, name] for name in columns],
-            )
-            difference = _difference_of(differences, (model, size, method))
-            lines.append([*named[: len(heads)], *found, difference, fit_percent(found[-1].fit)])
-        minus = _difference_header(
-            differences[differences.index.get_level_values("model") == model], labels["methods"]
-        )
-        table = pd.DataFrame(lines, columns=[*heads, *columns.values(), minus, "Fit (%)"])
-        texts["md"] += [f"## {markdown(labels['models'][model])}\n", _markdown(table, len(heads))]
-        caption = f"{labels['models'][model]}. {note}".translate(LATEX)
-        texts["tex"].append(_latex(table, len(heads), caption, f"tab:rib-{model}"))
-    for ending, parts in texts.items():
-        write_text(outputs[ending], "\n".join(parts))
-    lines = [
-        [
-            model,
-            method,
-            size,
-            *(
-                number
-                for column in columns
-                for number in astuple(cells[model, size, method, column])
-            ),
-        ]
-        for model, size, method in rows
-    ]
-    names = [
-        f"{column}{end}"
-        for column in columns
-        for end in ("", "_low", "_high", "_fit", "_unfinished", "_best")
-    ]
-    table = pd.DataFrame(lines, columns=["model", "method", "size", *names])
-    table = table.merge(differences.reset_index(), how="left", on=["model", "size", "method"])
+        for row in rows:
+            if row.model != model:
+                continue
+            heads = [labels["methods"][row.method], row.size][: len(head_columns)]
+            cells_of_row = [cells[*row, column] for column in columns]
+            fit = fit_percent(cells[*row, MRI].fit)
+            lines.append([*heads, *cells_of_row, _difference_of(differences, row), fit])
+        differences_of_model = differences[differences.index.get_level_values("model") == model]
+        difference_column = _difference_header(differences_of_model, labels["methods"])
+        table_columns = [*head_columns, *columns.values(), difference_column, "Fit (%)"]
+        table = pd.DataFrame(lines, columns=table_columns)
+        label = labels["models"][model]
+        markdown_texts.append(f"## {markdown(label)}\n")
+        markdown_texts.append(_markdown(table, len(head_columns)))
+        caption = f"{label}. {note}".translate(LATEX)
+        latex_texts.append(_latex(table, len(head_columns), caption, f"tab:rib-{model}"))
+    write_text(outputs["md"], "\n".join(markdown_texts))
+    write_text(outputs["tex"], "\n".join(latex_texts))
+    table = _csv_table(cells, rows, columns, differences)
     write_tables({"csv": table}, outputs, None if fit is None else read_fit(fit))
 
 
-def _difference_of(differences: pd.DataFrame, run: tuple[str, str, str]) -> Cell | str:
-    """Difference of a method's mRI from the reference's, `reference` for itself, a dash without a rank.
+def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
+    """Two tables in one, with what they are of as `column`: a target, or `mri` for the mean."""
+    table_of_targets = read_table(per_target).rename(columns={"target": "column"})
+    table_of_mean = read_table(mean).assign(column=MRI)
+    return pd.concat([table_of_targets, table_of_mean])
 
-    `run` is a model, size and method, the index of the differences.
+
+def _rows_in_display_order(cells: Cells, labels: Mapping[str, Mapping[str, str]]) -> list[RowKey]:
+    """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
+    models_and_sizes = dict.fromkeys((model, size) for model, size, _, _ in cells)
+    rows = []
+    for displayed_model in labels["models"]:
+        for model, size in models_and_sizes:
+            if model != displayed_model:
+                continue
+            for method in labels["methods"]:
+                if (model, size, method, MRI) in cells:
+                    rows.append(RowKey(model, size, method))
+    return rows
+
+
+def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
+    """What the tables show.
+
+    Args:
+        values: with the columns seeds (of each value) and unfinished.
     """
-    if run not in differences.index:
+    seeds = int(values["seeds"].max()) if len(values) else 0
+    mean_of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
+    over = "objects, for these trained networks"
+    if seeds >= FEWEST_SEEDS:
+        over = "objects and seeds"
+    about_merges = ""
+    if values["seeds"].nunique() > 1:
+        about_merges = (
+            " A merge over seeds is one network per target, without a rank beside means over seeds."
+        )
+    about_unfinished = ""
+    if values["unfinished"].any():
+        about_unfinished = f" {UNFINISHED}: training unfinished; such methods have no test."
+    capitalised_conditions = f"{conditions[:1].upper()}{conditions[1:]}"
+    return (
+        "RI per target and their mean, mRI, in percentage points, with "
+        f"{100 * confidence:g} % confidence intervals{mean_of_seeds} over {over}; bold: better "
+        f"than every other method (paired test, Holm-adjusted p at most {1 - confidence:.2g}); "
+        "differences from the reference: with intervals that hold for all methods of a model and "
+        "size together, for ranked methods; fit: mean accuracy on the images trained on."
+        f"{about_merges}{about_unfinished} {capitalised_conditions}."
+    )
+
+
+def _csv_table(
+    cells: Cells, rows: Sequence[RowKey], columns: Mapping[str, str], differences: pd.DataFrame
+) -> pd.DataFrame:
+    """All cells and differences as numbers, a line for each row."""
+    lines = []
+    for row in rows:
+        line = [row.model, row.method, row.size]
+        for column in columns:
+            line += astuple(cells[*row, column])
+        lines.append(line)
+    numbers = [f"{column}{ending}" for column in columns for ending in CELL_ENDINGS]
+    table = pd.DataFrame(lines, columns=["model", "method", "size", *numbers])
+    return table.merge(differences.reset_index(), how="left", on=["model", "size", "method"])
+
+
+def _difference_of(differences: pd.DataFrame, row: RowKey) -> Cell | str:
+    """Difference of a method's mRI from the reference's.
+
+    It is `reference` for the reference itself, and a dash for a method without a rank.
+
+    Args:
+        differences: by model, size and method.
+    """
+    if row not in differences.index:
         return NO_RANK
-    reference, value, low, high = differences.loc[run]
-    if run[-1] == reference:
+    reference, difference, low, high = differences.loc[row]
+    if row.method == reference:
         return "reference"
-    return Cell(value, low, high, fit=float("nan"), unfinished=0, best=0)
+    return Cell(difference, low, high, fit=float("nan"), unfinished=0, best=0)
 
 
 def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
     """Header of a model's differences; sizes may have different references."""
-    names = [methods.get(name, name) for name in dict.fromkeys(differences["reference"])]
-    return f"mRI minus {' or '.join(names)}" if names else "Difference"
+    references = dict.fromkeys(differences["reference"])
+    if not references:
+        return "Difference"
+    labels = [methods.get(name, name) for name in references]
+    return f"mRI minus {' or '.join(labels)}"
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
+    """A table in Markdown, of which the first columns are headings of rows."""
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
-    return (
-        _shown(table, _in_markdown, markdown).to_markdown(
-            index=False, colalign=sides, disable_numparse=True
-        )
-        + "\n"
-    )
+    shown = _shown(table, _in_markdown, markdown)
+    return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:
-    value, low, high = (
-        points(number).replace("-", MINUS) for number in (cell.value, cell.low, cell.high)
-    )
-    return f"{f'**{value}**' if cell.best else value}{UNFINISHED * bool(cell.unfinished)} [{low}, {high}]"
+    value = points(cell.value).replace("-", MINUS)
+    low = points(cell.low).replace("-", MINUS)
+    high = points(cell.high).replace("-", MINUS)
+    if cell.best:
+        value = f"**{value}**"
+    mark = UNFINISHED if cell.unfinished else ""
+    return f"{value}{mark} [{low}, {high}]"
 
 
 def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
+    """A table in LaTeX, of which the first columns are headings of rows."""
     shown = _shown(table, _in_latex, lambda text: text.translate(LATEX))
     sides = "l" * heads + "r" * (table.shape[1] - heads)
     return shown.to_latex(index=False, column_format=sides, caption=caption, label=label)
@@ -237,8 +288,11 @@ def _in_latex(cell: Cell) -> str:
 
 
 def _shown(
-    table: pd.DataFrame, of_cell: Callable[[Cell], str], escape: Callable[[str], str]
+    table: pd.DataFrame, show_cell: Callable[[Cell], str], escape: Callable[[str], str]
 ) -> pd.DataFrame:
-    return table.map(
-        lambda value: of_cell(value) if isinstance(value, Cell) else escape(value)
-    ).rename(columns=escape)
+    """A table as text: cells as they are shown, and all other text escaped."""
+
+    def show(content: Cell | str) -> str:
+        return show_cell(content) if isinstance(content, Cell) else escape(content)
+
+    return table.map(show).rename(columns=escape)

@@ -9,10 +9,8 @@ import pandas as pd
 from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.analysis.classes import class_table, worst_classes
 from rib.analysis.counts import (
-    EVERY,
-    STATE,
+    ALL_INDICES,
     Counts,
-    State,
     count,
     read_objects,
     read_rows_of,
@@ -20,25 +18,31 @@ from rib.analysis.counts import (
 )
 from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
-from rib.analysis.ri import Groups, Ood, on_other_datasets, ood_accuracies
+from rib.analysis.ri import Ood, SourceGroups, on_other_datasets, ood_accuracies
+from rib.analysis.scored_state import STATE_COLUMNS, ScoredState
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles, DatasetView
 
+GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
+
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
-    """One row per run and dataset: model, method, target, size, seed, dataset, n, correct, accuracy (percent)."""
+    """Accuracy of each run on each dataset, without curves.
+
+    Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
+    """
     lines = []
-    for place, state in enumerate(counts.states):
-        if state[-1] is None:
-            for dataset in counts.datasets:
-                n, right = (
-                    int(counts.images[dataset].sum()),
-                    int(counts.correct[dataset][place].sum()),
-                )
-                lines.append((*state[:-1], dataset, n, right, 100 * right / n))
+    for i, state in enumerate(counts.states):
+        if state.is_on_curve:
+            continue
+        run = state.run.values(RUN_COLUMNS)
+        for dataset in counts.datasets:
+            images = int(counts.images[dataset].sum())
+            correct = int(counts.correct[dataset][i].sum())
+            lines.append((*run, dataset, images, correct, 100 * correct / images))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
 
@@ -47,7 +51,7 @@ def roles_of(
     target: str,
     ood_datasets: Collection[str],
     in_distribution: Collection[str],
-    source_groups: Groups,
+    source_groups: SourceGroups,
 ) -> dict[str, str]:
     """What each dataset is for runs on a target, as in the column `role` of accuracy.csv.
 
@@ -60,165 +64,230 @@ def roles_of(
         By dataset:
         `target`: the target itself;
         `ood`: it counts in RI;
-        `shared`: leak-free, it has source images of the target or images identical to its, so only its other images
-            count, if any;
+        `shared`: leak-free, it has source images of the target or images identical to its, so only
+            its other images count, if any;
         `in_distribution`: it does not count;
         `variant`: neither does it, since it is a variant of a dataset that is evaluated too.
     """
-    whole = set(ood_datasets)
+    counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
         counted = on_other_datasets(
-            counts.places, target, ood_datasets, source_groups, shared=counts.shared
+            counts.object_indices, target, ood_datasets, source_groups, counts.shared
         )
-        whole = {name for name, objects in counted.items() if objects is EVERY}
+        counted_in_full = {name for name, objects in counted.items() if objects is ALL_INDICES}
     roles = {}
     for name in counts.datasets:
         if name == target:
             roles[name] = "target"
-        elif name in whole:
+        elif name in counted_in_full:
             roles[name] = "ood"
         elif name in ood_datasets:
             roles[name] = "shared"
+        elif name in in_distribution:
+            roles[name] = "in_distribution"
         else:
-            roles[name] = "in_distribution" if name in in_distribution else "variant"
+            roles[name] = "variant"
     return roles
 
 
-def with_roles(accuracy: pd.DataFrame, counts: Counts, **datasets) -> pd.DataFrame:
-    """An `accuracy_table` with the column role, before the column n; `datasets`: see `roles_of`."""
-    roles = {target: roles_of(counts, target, **datasets) for target in accuracy["target"].unique()}
-    cells = zip(accuracy["target"], accuracy["dataset"], strict=True)
-    role = [roles[target][dataset] for target, dataset in cells]
+def with_roles(
+    accuracy: pd.DataFrame,
+    counts: Counts,
+    ood_datasets: Collection[str],
+    in_distribution: Collection[str],
+    source_groups: SourceGroups,
+) -> pd.DataFrame:
+    """An `accuracy_table` with the column role (see `roles_of`) before the column n."""
+    roles_of_target = {
+        target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
+        for target in accuracy["target"].unique()
+    }
+    roles = [
+        roles_of_target[target][dataset]
+        for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True)
+    ]
     table = accuracy.copy()
-    table.insert(table.columns.get_loc("n"), "role", role)
+    table.insert(table.columns.get_loc("n"), "role", roles)
     return table
 
 
-def ri_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
-    """One row per run, without curves: model, method, target, size, seed, n, ri, ci_low, ci_high (percentage points).
+def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
+    """RI of each run, without curves.
 
-    n is the number of images of the datasets in the RI.
+    Columns: model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low,
+    ci_high (percentage points).
     """
-    runs = {state[:-1]: pair for state, pair in ood.items() if state[-1] is None}
-    lines = [(*run, pair.images, *estimate(pair.change, confidence)) for run, pair in runs.items()]
+    lines = [
+        (
+            *state.run.values(RUN_COLUMNS),
+            accuracies.images,
+            *estimate(accuracies.change, confidence),
+        )
+        for state, accuracies in ood.items()
+        if not state.is_on_curve
+    ]
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
 
 
 def seen_table(
     ri: pd.DataFrame,
     counts: Counts,
-    covered: Coverage,
+    seen: Coverage,
     weights: np.ndarray,
     confidence: float,
-    **choices,
-):
-    """`ri_table`, and RI over images of classes that were seen, and not, in training.
+    ood_datasets: Collection[str] | None,
+    source_groups: SourceGroups,
+) -> pd.DataFrame:
+    """RI over images of classes that were seen in training, and over those of other classes.
 
-    The further columns are ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no such images.
-    `choices` are ood_datasets and source_groups of `ood_accuracies`.
+    Args:
+        ri: `ri_table`, to which columns are added.
+        seen: objects of seen classes, by target and size, and dataset.
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+
+    Returns:
+        `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no
+        such images.
     """
-    counts = counts.of([place for place, state in enumerate(counts.states) if state[-1] is None])
-    others = {run: {name: ~seen for name, seen in own.items()} for run, own in covered.items()}
-    for which, among in (("seen", covered), ("unseen", others)):
-        part = ri_table(ood_accuracies(counts, weights, **choices, among=among), confidence).astype(
-            {"n": "Int64"}
-        )
-        names = {
-            "ri": f"ri_{which}",
-            "ci_low": f"{which}_low",
-            "ci_high": f"{which}_high",
-            "n": f"n_{which}",
+    counts = counts.without_curves()
+    unseen: Coverage = {}
+    for target_and_size, seen_objects in seen.items():
+        unseen[target_and_size] = {dataset: ~objects for dataset, objects in seen_objects.items()}
+    for seen_or_unseen, among in (("seen", seen), ("unseen", unseen)):
+        ood = ood_accuracies(counts, weights, ood_datasets, source_groups, among)
+        new_names = {
+            "ri": f"ri_{seen_or_unseen}",
+            "ci_low": f"{seen_or_unseen}_low",
+            "ci_high": f"{seen_or_unseen}_high",
+            "n": f"n_{seen_or_unseen}",
         }
-        ri = ri.merge(
-            part[[*RUN_COLUMNS, *names]].rename(columns=names), on=RUN_COLUMNS, how="left"
-        )
+        table = ri_table(ood, confidence).astype({"n": "Int64"})
+        table = table[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
+        ri = ri.merge(table, on=RUN_COLUMNS, how="left")
     return ri
 
 
-def curve_table(ood: Mapping[State, Ood], confidence: float) -> pd.DataFrame:
-    """States of curves: the columns of `ri_table`, accuracy on the target (downstream) and on the others (ood).
+def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
+    """Accuracies and RI of the states of curves.
 
-    Accuracies are in percent, ood with a confidence interval; downstream is NaN if the target is not evaluated.
+    Columns: those of a state, downstream (accuracy on the target, NaN if that is not evaluated) and
+    ood (accuracy on the others) with its confidence interval, in percent; n, ri, ci_low and ci_high
+    as in `ri_table`.
     """
-    lines = [
-        (
-            *state,
-            run.on_target[1, 0],
-            *estimate(run.after, confidence),
-            run.images,
-            *estimate(run.change, confidence),
-        )
-        for state, run in ood.items()
-        if state[-1] is not None
-    ]
-    accuracies = ["downstream", "ood", "ood_low", "ood_high"]
-    return pd.DataFrame(lines, columns=[*STATE, *accuracies, "n", "ri", "ci_low", "ci_high"])
+    lines = []
+    for state, accuracies in ood.items():
+        if state.is_on_curve:
+            lines.append(
+                (
+                    *state.column_values(),
+                    accuracies.on_target_after[0],
+                    *estimate(accuracies.after, confidence),
+                    accuracies.images,
+                    *estimate(accuracies.change, confidence),
+                )
+            )
+    accuracy_columns = ["downstream", "ood", "ood_low", "ood_high"]
+    ri_columns = ["n", "ri", "ci_low", "ci_high"]
+    return pd.DataFrame(lines, columns=[*STATE_COLUMNS, *accuracy_columns, *ri_columns])
 
 
-def mri_tables(ood: Mapping[State, Ood], confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """mRI per model, method and size, and the two mean accuracies whose difference it is, without curves.
+MRI_COLUMNS = [
+    *GROUP,
+    "mri",
+    "ci_low",
+    "ci_high",
+    "ood_before",
+    "ood_after",
+    "on_target",
+    "on_target_low",
+    "on_target_high",
+    "on_target_before",
+    "targets",
+    "seeds",
+    "target_sd",
+    "target_low",
+    "target_high",
+    "seed_sd",
+    "seed_low",
+    "seed_high",
+]
 
-    Means are over targets and seeds; on_target is without targets that are not evaluated.
+
+def mri_tables(
+    ood: Mapping[ScoredState, Ood], confidence: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """mRI per model, method and size, and the two mean accuracies whose difference it is.
+
+    Means are over targets and seeds, without curves; on_target is without targets that are not
+    evaluated.
 
     Returns:
-        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its confidence interval,
-        on_target_before (the pretrained model's), number of targets and seeds, the spread of RI over targets and that of mRI
-        over seeds with fixed objects (see `spread`);
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its
+        confidence interval, on_target_before (the pretrained model's), number of targets and seeds,
+        the spread of RI over targets and that of mRI over seeds with fixed objects (see `spread`);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
-    groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
-    for (model, method, target, size, _, alpha), pair in ood.items():
-        if alpha is None:
-            groups.setdefault((model, method, size), {}).setdefault(target, []).append(pair)
-    mri, means = [], []
-    for key, runs in groups.items():
-        change, before, after, own = (
-            np.array([[getattr(pair, name) for pair in pairs] for pairs in runs.values()])
-            for name in ("change", "before", "after", "on_target")
-        )
-        evaluated = ~np.isnan(own[:, 0, 0, 0])
-        own = own[evaluated] if evaluated.any() else own[:1, :1]
-        on_target = *over_runs(own[:, :, 1], confidence, LIMITS), own[:, :, 0, 0].mean()
-        found = (
-            over_runs(change, confidence),
-            *(over_runs(each, confidence, LIMITS) for each in (before, after)),
-        )
-        spreads = [spread(change[..., 0].mean(axis=axis), confidence) for axis in (1, 0)]
-        (targets, *over_targets), (seeds, *over_seeds) = spreads
-        mri.append(
+    mri_lines, ood_lines = [], []
+    for group, accuracies_by_target in _accuracies_of_methods(ood).items():
+        accuracies = list(accuracies_by_target.values())
+        change = _values_of_runs(accuracies, "change")
+        mri = over_runs(change, confidence)
+        before = over_runs(_values_of_runs(accuracies, "before"), confidence, LIMITS)
+        after = over_runs(_values_of_runs(accuracies, "after"), confidence, LIMITS)
+        targets, *over_targets = spread(change[..., 0].mean(axis=1), confidence)
+        seeds, *over_seeds = spread(change[..., 0].mean(axis=0), confidence)
+        mri_lines.append(
             (
-                *key,
-                *found[0],
-                found[1][0],
-                found[2][0],
-                *on_target,
+                *group,
+                *mri,
+                before[0],
+                after[0],
+                *_on_target(accuracies, confidence),
                 targets,
                 seeds,
                 *over_targets,
                 *over_seeds,
             )
         )
-        means += [
-            (*key, when, *numbers)
-            for when, numbers in zip(("before", "after"), found[1:], strict=True)
-        ]
-    names = ["model", "method", "size"]
-    on_target = [f"on_target{end}" for end in ("", "_low", "_high", "_before")]
-    apart = [f"{over}_{number}" for over in ("target", "seed") for number in ("sd", "low", "high")]
-    columns = [
-        *names,
-        "mri",
-        "ci_low",
-        "ci_high",
-        "ood_before",
-        "ood_after",
-        *on_target,
-        "targets",
-        "seeds",
-        *apart,
-    ]
-    by_when = pd.DataFrame(means, columns=[*names, "when", "accuracy", "ci_low", "ci_high"])
-    return pd.DataFrame(mri, columns=columns), by_when
+        ood_lines.append((*group, "before", *before))
+        ood_lines.append((*group, "after", *after))
+    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
+    mri_table = pd.DataFrame(mri_lines, columns=MRI_COLUMNS)
+    return mri_table, pd.DataFrame(ood_lines, columns=ood_columns)
+
+
+def _accuracies_of_methods(
+    ood: Mapping[ScoredState, Ood],
+) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
+    """Accuracies of the runs of each model, method and size by target, without curves."""
+    groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
+    for state, accuracies in ood.items():
+        if not state.is_on_curve:
+            by_target = groups.setdefault(state.run.values(GROUP), {})
+            by_target.setdefault(state.run.target, []).append(accuracies)
+    return groups
+
+
+def _values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
+    """An attribute of all runs of a method: (targets, seeds, 1 + replicates)."""
+    return np.array(
+        [[getattr(of_run, attribute) for of_run in of_target] for of_target in accuracies]
+    )
+
+
+def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple:
+    """Mean accuracy on the target after fine-tuning, the ends of its interval, and that before it.
+
+    It is over the targets that are evaluated; NaN if there are none.
+    """
+    before = _values_of_runs(accuracies, "on_target_before")
+    after = _values_of_runs(accuracies, "on_target_after")
+    is_evaluated = ~np.isnan(before[:, 0, 0])
+    if is_evaluated.any():
+        before, after = before[is_evaluated], after[is_evaluated]
+    else:
+        before, after = before[:1, :1], after[:1, :1]  # one NaN
+    return (*over_runs(after, confidence, LIMITS), before[:, :, 0].mean())
 
 
 def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
@@ -227,14 +296,14 @@ def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
-    evaluated = {path: read_json(path) for path in manifests}
-    devices = {facts["device"] for facts in evaluated.values()}
+    facts_of_evaluations = {path: read_json(path) for path in manifests}
+    devices = {facts["device"] for facts in facts_of_evaluations.values()}
     if len(devices) > 1:
         raise UserError(
-            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision differs; set "
-            "compute.device in config.yaml to one of them and run again."
+            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision "
+            "differs; set compute.device in config.yaml to one of them and run again."
         )
-    return {run_of(path): facts["fit"] for path, facts in evaluated.items()}
+    return {run_of(path): facts["fit"] for path, facts in facts_of_evaluations.items()}
 
 
 def grid_tables(
@@ -254,15 +323,17 @@ def grid_tables(
     in_distribution: Collection[str] = (),
     compared: Collection[str] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """accuracy, fit, ri, mri, ood, curves, classes and worst_classes from the evaluation rows of a grid.
+    """accuracy, fit, ri, mri, ood, curves, classes and worst_classes from a grid's evaluation rows.
 
     Args:
-        outputs: where counts and mri_json are written; without an output there is no table classes.
+        datasets: those of the indexes, of which the targets' training images tell what classes are
+            seen.
         fit: settings of `fit_table`.
-        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and after; none: no
-            table. They do not count in RI.
-        compared: names of the runs that means, curves and counts are of, pretrained models' among them; None: all.
-        datasets: those of the indexes, of which the targets' training images tell what classes are seen.
+        outputs: where counts and mri_json are written; without an output there is no table classes.
+        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and
+            after; none: no table. They do not count in RI.
+        compared: names of the runs that means, curves and counts are of, pretrained models' among
+            them; None: all.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -270,86 +341,99 @@ def grid_tables(
     fits = read_fits(manifests)
     files = Progress(rows, desc="reading rows", unit="file")
     counts = count(read_rows_of(files), read_objects(indexes, source_groups))
-    names = [str(Run(**dict(zip(RUN_COLUMNS, state, strict=False)))) for state in counts.states]
-    shared = counts.of(
-        [place for place, name in enumerate(names) if compared is None or name in compared]
-    )
-    write_counts(shared, outputs["counts"])
+    compared_counts = counts
+    if compared is not None:
+        compared_counts = _counts_of_runs(counts, set(compared))
+    write_counts(compared_counts, outputs["counts"])
     weights = object_weights(counts.objects, replicates, seed)
-    choices = {"ood_datasets": ood_datasets, "source_groups": source_groups}
-    ood = ood_accuracies(counts, weights, **choices)
-    of_shared = {state: ood[state] for state in shared.states if state in ood}
-    mri, means = mri_tables(of_shared, confidence)
+    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
+
     ri = ri_table(ood, confidence)
     if source_groups is not None:
-        for target, images in ri.groupby("target")["n"].first().items():
-            log.info(
-                "leak-free: for the target %s, %d images of other datasets remain", target, images
-            )
-    accuracy = with_roles(
-        accuracy_table(counts), counts, in_distribution=in_distribution, **choices
-    )
-    classes, fits = (
-        class_table(counts, label_spaces(datasets), source_groups),
-        fit_table(fits, accuracy, **fit),
-    )
+        _log_remaining_images(ri)
+    seen = coverage(counts, datasets, view)
+    accuracy = accuracy_table(counts)
+    fits_of_runs = fit_table(fits, accuracy, **fit)
+    classes = class_table(counts, label_spaces(datasets), source_groups)
+    mri, mean_accuracies = mri_tables(compared_ood, confidence)
     tables = {
-        "accuracy": accuracy,
-        "fit": fits,
-        "ri": seen_table(
-            ri, counts, coverage(counts, datasets, view), weights, confidence, **choices
-        ),
+        "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),
+        "fit": fits_of_runs,
+        "ri": seen_table(ri, counts, seen, weights, confidence, ood_datasets, source_groups),
         "mri": mri,
-        "ood": means,
-        "curves": curve_table(of_shared, confidence),
+        "ood": mean_accuracies,
+        "curves": curve_table(compared_ood, confidence),
         "worst_classes": worst_classes(classes, ood_datasets),
     }
     if "classes" in outputs:
-        tables["classes"] = marked(classes, fits)  # here, since it is by far the largest
+        # Marked here, since it is by far the largest table.
+        tables["classes"] = marked(classes, fits_of_runs)
     if in_distribution:
-        inside, _ = mri_tables(ood_accuracies(shared, weights, in_distribution), confidence)
-        names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
-        tables["in_distribution"] = inside.rename(columns=names)
+        ood_in_distribution = ood_accuracies(compared_counts, weights, in_distribution)
+        means, _ = mri_tables(ood_in_distribution, confidence)
+        new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
+        tables["in_distribution"] = means.rename(columns=new_names)
     write_json(outputs["mri_json"], json_by_method(mri))
     return tables
+
+
+def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
+    """The counts of the runs with these names."""
+    return counts.select_states(
+        [i for i, state in enumerate(counts.states) if str(state.run) in names]
+    )
+
+
+def _log_remaining_images(ri: pd.DataFrame) -> None:
+    """Log how many images leak-free results of each target are over."""
+    for target, images in ri.groupby("target")["n"].first().items():
+        log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
 
 
 def tradeoff_table(
     *, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping
 ) -> pd.DataFrame:
-    """Accuracy on the target and mRI in the course of training, from rows of pretrained models and of snapshots.
+    """Accuracy on the target and mRI in the course of training.
 
     Args:
-        rows: alpha of a snapshot is the share of training.
+        rows: of pretrained models and of snapshots; alpha of a snapshot is the share of training.
+        choices: ood_datasets and source_groups of `ood_accuracies`.
 
     Returns:
-        model, method, size, trained (percent of all steps; at 0 the pretrained model), and means over targets and seeds:
-        on_target (percent), mri (percentage points).
+        model, method, size, trained (percent of all steps; at 0 the pretrained model), and means
+        over targets and seeds: on_target (percent), mri (percentage points).
+
+    Raises:
+        UserError: there are no rows of snapshots.
     """
     counts = count(read_rows_of(rows), read_objects(indexes, choices.get("source_groups")))
+    without_resampling = object_weights(counts.objects, 0, 0)
     lines = []
-    for state, pair in ood_accuracies(
-        counts, object_weights(counts.objects, 0, 0), **choices
-    ).items():
-        for trained, place, mri in ((0, 0, 0.0), (100 * state[-1], 1, pair.change[0])):
-            lines.append((*state[:2], state[3], trained, pair.on_target[place, 0], mri))
+    for state, accuracies in ood_accuracies(counts, without_resampling, **choices).items():
+        group = state.run.values(GROUP)
+        lines.append((*group, 0, accuracies.on_target_before[0], 0.0))
+        trained = 100 * state.alpha
+        lines.append((*group, trained, accuracies.on_target_after[0], accuracies.change[0]))
     if not lines:
         raise UserError(
-            "representations: no fine-tuned run is chosen; choose methods and targets in config.yaml."
+            "representations: no fine-tuned run is chosen; choose methods and targets in "
+            "config.yaml."
         )
-    keys = ["model", "method", "size", "trained"]
-    return (
-        pd.DataFrame(lines, columns=[*keys, "on_target", "mri"]).groupby(keys).mean().reset_index()
-    )
+    columns = [*GROUP, "trained"]
+    table = pd.DataFrame(lines, columns=[*columns, "on_target", "mri"])
+    return table.groupby(columns).mean().reset_index()
 
 
-def json_by_method(mri: pd.DataFrame) -> dict:
-    """mRI as {model: {method: mri}} for `dvc metrics show`, rounded as in the CSV.
+def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
 
     A training subset other than `all` is appended to the method: `ft, 0.5`.
     """
-    nested: dict[str, dict] = {}
+    mri_of_models: dict[str, dict[str, float]] = {}
     for line in mri.to_dict("records"):
-        method = line["method"] if line["size"] == ALL else f"{line['method']}, {line['size']}"
-        nested.setdefault(line["model"], {})[method] = round(line["mri"], 6)
-    return nested
+        name = line["method"]
+        if line["size"] != ALL:
+            name = f"{line['method']}, {line['size']}"
+        mri_of_models.setdefault(line["model"], {})[name] = round(line["mri"], 6)
+    return mri_of_models

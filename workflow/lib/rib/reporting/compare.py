@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -20,7 +20,8 @@ from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, comparison_tables, effects_of, tables_of
 from rib.analysis.counts import COLUMNS, count, read_indexes, read_joined_objects, read_rows_of
 from rib.analysis.fit import read_table
-from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.ri import Ood, ood_accuracies, ood_parts
+from rib.analysis.scored_state import ScoredState
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
@@ -38,6 +39,26 @@ ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
 MOST = 150  # entries of a ranking; for more, the letters take too long
 ENTRY = ["bundle", "model", "method"]
 SETTINGS = ("ood_datasets", "source_groups", "replicates", "confidence", "seed")
+
+
+@dataclass(frozen=True)
+class RankedMethod:
+    """A line of the ranking: a method of a model in a bundle."""
+
+    bundle: str
+    model: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.bundle}/{self.model}/{self.method}"
+
+    def __lt__(self, other: "RankedMethod") -> bool:
+        return str(self) < str(other)
+
+    @classmethod
+    def of_state(cls, state: ScoredState) -> "RankedMethod":
+        """The line that a scored state belongs to."""
+        return cls(state.bundle, state.run.model, state.run.method)
 
 
 def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folder: str) -> None:
@@ -310,7 +331,9 @@ def rank_all(
             *notes,
             f"The methods of these bundles are not ranked together: {why}.",
         ]
-    scored, found, targets = {}, [], {*shared["target"], NO_TARGET}
+    ood_of_bundles: dict[ScoredState, Ood] = {}
+    contributions: dict[ScoredState, np.ndarray] = {}
+    found, targets = [], {*shared["target"], NO_TARGET}
     paths = [
         {name: bundle.indexes[name] for name in bundle.indexes if name in shared["dataset"]}
         for bundle in bundles
@@ -328,12 +351,11 @@ def rank_all(
         indexes = {name: objects[path] for name, path in of_bundle.items()}
         counts = count(read_rows_of(path for path, run in left if run.target in targets), indexes)
         ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
-        # With bundle/model/method in place of the method, and no model, all are compared with one another.
-        scored |= {
-            ("", f"{bundle.name}/{state[0]}/{state[1]}", *state[2:]): (ood[state], after - before)
-            for state, (before, after) in ood_parts(counts, **which).items()
-            if state[4] in shared["seed"] and state[5] is None
-        }
+        for state, (before, after) in ood_parts(counts, **which).items():
+            if state.run.seed in shared["seed"] and not state.is_on_curve:
+                state_of_bundle = replace(state, bundle=bundle.name)
+                ood_of_bundles[state_of_bundle] = ood[state]
+                contributions[state_of_bundle] = after - before
     fits = [
         read_table(path).assign(bundle=one.name)
         for one in bundles
@@ -341,30 +363,28 @@ def rank_all(
         if path.stem == "fit"
     ]
     unfinished = pd.concat(fits).query("unfinished == 'yes'")
-    for size in sorted({state[3] for state in scored}):
-        ood, parts = (
-            {state: pair[i] for state, pair in scored.items() if state[3] == size} for i in (0, 1)
+    for size in sorted({state.run.size for state in ood_of_bundles}):
+        unfinished_entries = unfinished.loc[unfinished["size"] == size, ENTRY]
+        untested = {RankedMethod(*entry) for entry in unfinished_entries.to_numpy()}
+        effects = effects_of(
+            ood_of_bundles, contributions, size, untested, name_of=RankedMethod.of_state
         )
-        untested = {
-            "/".join(entry) for entry in unfinished[unfinished["size"] == size][ENTRY].to_numpy()
-        }
-        effects = effects_of(ood, parts, size, untested)
         effects = replace(
-            effects, columns={None: effects.columns[None]}, parts=effects.parts[:, -1:]
+            effects,
+            columns={None: effects.columns[None]},
+            contributions=effects.contributions[:, -1:],
         )
-        ranked = tables_of(effects, confidence, DRAWS, seed, compare_to=PRETRAINED)[
-            "ranking"
-        ].reset_index(drop=True)
-        names = ranked.pop("method").tolist()
-        found.append(
-            pd.DataFrame(
-                [(*name.split("/"), size) for name in names], columns=[*ENTRY, "size"]
-            ).join(ranked)
+        tables_of_size = tables_of(effects, confidence, DRAWS, seed, compare_to=PRETRAINED)
+        ranking = tables_of_size["ranking"].reset_index(drop=True)
+        ranked_methods = ranking.pop("method").tolist()
+        entries = pd.DataFrame(
+            [(*astuple(ranked), size) for ranked in ranked_methods], columns=[*ENTRY, "size"]
         )
-        without = sorted({state[1] for state in ood} - {*names})
+        found.append(entries.join(ranking))
+        without_rank = {*effects.names} - {PRETRAINED, *ranked_methods}
         notes += [
             f"{name} has no rank: its training is unfinished, or it merges all seeds."
-            for name in without
+            for name in sorted(map(str, without_rank))
         ]
     return pd.concat(found), notes
 

@@ -1,0 +1,47 @@
+"""A scored state: the network of a run, or one of the networks of a curve. No torch."""
+
+from dataclasses import dataclass
+from functools import total_ordering
+
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run
+
+STATE_COLUMNS = [*RUN_COLUMNS, "alpha"]  # table columns that identify a state
+
+
+@total_ordering
+@dataclass(frozen=True)
+class ScoredState:
+    """A network whose predictions are counted.
+
+    States are sorted by bundle and then by `STATE_COLUMNS`, of which a missing alpha comes first.
+    """
+
+    run: Run
+    alpha: float | None = None  # position on a curve, 0 to 1; None for a run with one network
+    bundle: str = ""  # where it is from, if bundles are compared
+
+    def __lt__(self, other: "ScoredState") -> bool:
+        return self._sort_key() < other._sort_key()
+
+    def _sort_key(self) -> tuple:
+        alpha = -1.0 if self.alpha is None else self.alpha
+        return (self.bundle, *self.run.values(RUN_COLUMNS), alpha)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether this is a pretrained model."""
+        return self.run.method == PRETRAINED
+
+    @property
+    def is_on_curve(self) -> bool:
+        """Whether this is one of several networks of a run."""
+        return self.alpha is not None
+
+    def column_values(self) -> tuple:
+        """Values of `STATE_COLUMNS`."""
+        return (*self.run.values(RUN_COLUMNS), self.alpha)
+
+    def before_fine_tuning(self) -> "ScoredState":
+        """The pretrained state that a fine-tuned one started from."""
+        pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
+        return ScoredState(pretrained_run, bundle=self.bundle)
