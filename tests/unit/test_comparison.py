@@ -182,7 +182,7 @@ def test_p_does_not_depend_on_how_many_signs_are_in_memory(monkeypatch):
     parts = np.random.default_rng(0).normal(size=(3, 2, 70))
     pairs = [(0, 1), (0, 2), (1, 2)]
     at_once = sign_flip_p(parts, pairs, 5000, 1)
-    monkeypatch.setattr(comparison, "CHUNK", 8 * (70 + 12) * 33)
+    monkeypatch.setattr(comparison, "BLOCK_BYTES", 8 * (70 + 12) * 33)
     assert (sign_flip_p(parts, pairs, 5000, 1) == at_once).all()
 
 
@@ -398,7 +398,7 @@ def test_intervals_of_differences_are_of_paired_replicates(tables, two_models):
             np.array(
                 [
                     [
-                        ood[line.model, method, t, "all", s, None].after for s in (0, 1, 2)
+                        ood[state_of(line.model, method, t, "all", s)].after for s in (0, 1, 2)
                     ]  # before is the same
                     for t in TARGETS
                 ]

@@ -148,8 +148,8 @@ def write_summary(
                 continue
             heads = [labels["methods"][row.method], row.size][: len(head_columns)]
             cells_of_row = [cells[*row, column] for column in columns]
-            fit = fit_percent(cells[*row, MRI].fit)
-            lines.append([*heads, *cells_of_row, _difference_of(differences, row), fit])
+            fit_of_row = fit_percent(cells[*row, MRI].fit)
+            lines.append([*heads, *cells_of_row, _difference_of(differences, row), fit_of_row])
         differences_of_model = differences[differences.index.get_level_values("model") == model]
         difference_column = _difference_header(differences_of_model, labels["methods"])
         table_columns = [*head_columns, *columns.values(), difference_column, "Fit (%)"]

@@ -226,9 +226,10 @@ def compute_again(bundle: Bundle) -> Path:
     folder.mkdir()
     settings = {key: cfg[key] for key in SETTINGS}
     splits = {path.parts[-2]: path for path in bundle.folder.glob("results/*/*/split/*/*.parquet")}
-    proxies = dict.fromkeys(
-        cfg["excludes_proxy"], bundle.indexes[bundle.config["reference"]].parent
-    )
+    proxies = {}
+    if cfg["excludes_proxy"]:  # else there may be no reference dataset
+        reference_index = bundle.indexes[bundle.config["reference"]]
+        proxies = dict.fromkeys(cfg["excludes_proxy"], reference_index.parent)
     outputs = {path.stem: folder / path.name for path in bundle.claims}
     outputs |= {"mri_json": folder / "mri.json", "counts": folder / "counts.npz"}
     made = tables.grid_tables(
