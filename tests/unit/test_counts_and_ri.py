@@ -65,7 +65,10 @@ def space_of(dataset):
 
 
 def write_indexes(folder, rows):
-    """Indexes and classes as prepare jobs write them; `outside` is a target that is not evaluated on."""
+    """Indexes and classes as prepare jobs write them.
+
+    `outside` is a target that is not evaluated on.
+    """
     outside = pd.DataFrame({"object_id": [f"o{i}" for i in range(6)], "label": [0, 0, 1, 1, 1, 2]})
     for name, part in {**indexes_of(rows), "outside": outside}.items():
         place = folder / f"prepare/{name}/32px"
@@ -92,7 +95,10 @@ def prepared(folder):
 
 @pytest.fixture
 def rows():
-    """Rows of one model: pretrained, and methods x targets x seeds; objects overlap between datasets."""
+    """Rows of one model: pretrained, and methods x targets x seeds.
+
+    Objects overlap between datasets.
+    """
     rng = np.random.default_rng(0)
     parts = []
     for method, target, seed in [
@@ -317,7 +323,10 @@ def accuracies_of(rows, weights):
 
 
 def expected_ood(rows, weights, drop=None):
-    """Mean accuracies on the other datasets, before and after, of every fine-tuned state, by the definitions."""
+    """Mean accuracies on the other datasets, before and after, of every fine-tuned state.
+
+    They are computed by the definitions.
+    """
     found, accuracies = {}, {}
     states = [
         plain(state) for state in rows[STATE].drop_duplicates().itertuples(index=False, name=None)
