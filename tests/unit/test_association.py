@@ -323,7 +323,7 @@ def test_targets_are_compared_by_their_distance_to_what_is_in_distribution(table
 
 
 def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tables):
-    """Two models with unsorted names, one of them with one size more.
+    """Two models whose names are not sorted, and a second size.
 
     Each is compared with its own distances and runs.
     """
