@@ -174,7 +174,7 @@ INDEX = ["row", "image_id", "label", "source_id", "object_id"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A network that was moved away from the pretrained one, twice, and images to pass through it."""
+    """A network moved away from the pretrained one, twice, and images to pass through it."""
     top, network = tmp_path_factory.mktemp("run"), resnet()
     networks, files = [], []
     for seed in (1, 2):

@@ -145,7 +145,7 @@ def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
 
 @pytest.fixture
 def reference(tmp_path):
-    """Images of three classes that a network can hardly tell apart, as a prepare job leaves them."""
+    """Images of three classes that a network can hardly tell apart, as a prepare job leaves it."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
     pixels = rng.integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
