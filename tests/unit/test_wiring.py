@@ -347,7 +347,7 @@ def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
 
 
 def test_a_digest_has_the_files_that_the_settings_name(jobs):
-    """What settings name: a script's function, a method's algorithm, a layout, a figure's module."""
+    """What settings name: a function of a script, an algorithm, a dataset's layout, a figure."""
     kinds = set()
     for job in jobs:
         for kind, file in named_code(job).items():

@@ -138,9 +138,9 @@ def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catal
 
 
 def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catalog):
-    """What publishers say of the training data is in a model's tag.
+    """A model's tag has what publishers say of the training data.
 
-    It says neither whether there was pretraining nor whether there was distillation.
+    Here it tells of no other pretraining and of no distillation.
     """
     for entry in catalog.models.values():
         on_1k_alone = entry.pretraining.startswith("ImageNet-1K,") and "imagenet" in entry.families
