@@ -15,8 +15,20 @@ def write(
     conditions: str | None = None,
     **settings,
 ) -> None:
-    """Write the table, or tables by name, that a function of rib.analysis returns."""
+    """Write the table, or tables by name, that a function of rib.analysis returns.
+
+    Args:
+        table: file of the one table.
+        outputs: instead, files of tables by name.
+        conditions: of the grid, which `write_tables` writes into a last column.
+        settings: arguments of the function.
+    """
     files = {"table": table} if outputs is None else outputs
-    given = {"outputs": files} if "outputs" in inspect.signature(function).parameters else {}
-    last = {} if conditions is None else {"conditions": conditions}
-    write_tables(function(**settings, **given), files, **last)
+    if "outputs" in inspect.signature(function).parameters:
+        tables = function(**settings, outputs=files)
+    else:
+        tables = function(**settings)
+    if conditions is None:
+        write_tables(tables, files)
+    else:
+        write_tables(tables, files, conditions=conditions)
