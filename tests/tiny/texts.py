@@ -48,7 +48,8 @@ def open_clip_model(name="clip_vit"):
 def taken_apart(model, name="clip_vit"):
     """Copies of a model's network, with a zero-shot head for NAMES, and of its text tower.
 
-    The tokenizer is Letters.
+    The tokenizer is Letters. Prompts are made with open_clip's templates, in whose place tests put
+    TEMPLATES.
     """
     model = copy.deepcopy(model)
     architecture = ARCHITECTURES[name]
