@@ -1,8 +1,9 @@
 """Compare what two project folders made, byte by byte: python tests/same_bytes.py BEFORE AFTER
 
-A rewriting of code moves no number. To see that, run the same grid in a copy of the project before the change and in one
-after it, on the same machine, and compare the two folders. Every file below results/ and reports/ must be in both with the
-same bytes, except those that MAY_DIFFER lists with the reason.
+A rewriting of code moves no number. To see that, run the same grid in a copy of the project before
+the change and in one after it, on the same machine, and compare the two folders. Every file below
+results/ and reports/ must be in both with the same bytes, except those that MAY_DIFFER lists with
+the reason.
 """
 
 import argparse

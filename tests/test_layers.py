@@ -1,4 +1,7 @@
-"""The library's packages in layers: contracts of import-linter, in pyproject.toml, and what those can't say."""
+"""The library's packages in layers.
+
+Contracts of import-linter, in pyproject.toml, and what those can't say.
+"""
 
 import ast
 import os
@@ -61,7 +64,10 @@ ALLOWED = {
 
 @pytest.fixture(scope="module")
 def report_of_faults(tmp_path_factory):
-    """What import-linter says of a library with the modules of ours and imports that contracts forbid."""
+    """What import-linter says of a library with imports that contracts forbid.
+
+    It has the modules of ours.
+    """
     folder = tmp_path_factory.mktemp("library")
     shutil.copy(ROOT / "pyproject.toml", folder)
     empty = dict.fromkeys((str(path.relative_to(LIBRARY)) for path in MODULES), "")

@@ -1,4 +1,7 @@
-"""What must be true of the results of `make run`, whatever they are. Run after it: pytest tests/acceptance."""
+"""What must be true of the results of `make run`, whatever they are.
+
+Run after it: pytest tests/acceptance.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +19,10 @@ def ri():
 
 
 def test_training_is_finished_everywhere_and_nothing_is_marked(ri):
-    """Line art among the targets: every method that trains knows the drawings that it trained on."""
+    """With line art among the targets.
+
+    Every method that trains knows the drawings that it trained on.
+    """
     fit = pd.read_csv(TABLES / "fit.csv")
     trained = fit[fit["method"].isin(["ft", "linear_probe"])]
     assert set(trained["target"]) == set(ri.index.unique("target")) >= {"fluent_high_contrast"}
@@ -76,7 +82,10 @@ def test_figures_and_pages_are_there():
 
 
 def test_the_readmes_numbers_are_those_of_the_run(ri):
-    """Other processors round differently and training amplifies it, as another seed does: within 5 points."""
+    """They are within 5 points.
+
+    Other processors round differently and training amplifies it, as another seed does.
+    """
     shown = pd.read_csv(ROOT / "reports/default_run/ri.csv").set_index(
         ["model", "method", "target"]
     )

@@ -1,8 +1,11 @@
-"""Speed of the pipeline relative to its limits: medians of alternating measurements in one process (`make bench`).
+"""Speed of the pipeline relative to its limits (`make bench`).
+
+Numbers are medians of alternating measurements in one process.
 
     python tests/benchmarks/bench.py [B1 B2 ...] [--write]
 
-Images are synthetic and weights random, which doesn't affect the speed. One torch thread, the default of jobs.
+Images are synthetic and weights random, which doesn't affect the speed. There is one torch thread,
+the default of jobs. Docstrings of benchmarks are a column of reports/benchmarks.md.
 """
 
 import argparse
@@ -55,7 +58,10 @@ from tiny.training import CPU, HALF, RUN, settings_of, task_of
 
 @cache
 def catalog():
-    """The project's catalogue; imported lazily, since jobs don't read it and the child processes measure jobs."""
+    """The project's catalogue.
+
+    It is imported lazily, since jobs don't read it and the child processes measure jobs.
+    """
     from rib.config.catalog import Catalog
 
     return Catalog([ROOT / "workflow/catalog"])
@@ -72,7 +78,10 @@ def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
 def ratio(
     real: Callable[[], None], limit: Callable[[], None], rounds: int
 ) -> tuple[float, float, float]:
-    """Median seconds of both, run alternately, and the median ratio of the limit to the real path."""
+    """Median seconds of both, and the median ratio of the limit to the real path.
+
+    They are run alternately.
+    """
     # timeit switches garbage collection off, jobs do not.
     taken = [
         [timeit(work, "gc.enable()", number=1) for work in (real, limit)] for _ in range(rounds)
@@ -131,7 +140,8 @@ def b2(folder: Path) -> str:
 
 
 def b3(folder: Path) -> str:
-    """photos kept encoded, decoded by one and two workers of a job: over a bare loop of Pillow, images/s"""
+    """photos kept encoded, decoded by one and two workers of a job:
+    over a bare loop of Pillow, images/s"""
     from tiny.photos import INDICES, WNIDS, prepare_into, tar
 
     rng = np.random.default_rng(0)
@@ -162,15 +172,15 @@ def b3(folder: Path) -> str:
             for start in range(0, len(photos), 64):
                 images[np.arange(start, min(start + 64, len(photos)))]
 
-        one, other, gain = ratio(real, bare, 3)
-        found.append(
-            f"{workers} worker(s) {gain:.2f} ({len(photos) / one:.0f} of {len(photos) / other:.0f} images/s)"
-        )
+        seconds_real, seconds_bare, gain = ratio(real, bare, 3)
+        speed = f"{len(photos) / seconds_real:.0f} of {len(photos) / seconds_bare:.0f} images/s"
+        found.append(f"{workers} worker(s) {gain:.2f} ({speed})")
     return "; ".join(found)
 
 
 def b4(folder: Path) -> str:
-    """linear probing, 10 epochs, at 224 px (the network's own) and 96 px: against training the head through the network"""
+    """linear probing, 10 epochs, at 224 px (the network's own) and 96 px:
+    against training the head through the network"""
     found = [linear_probing(folder, side) for side in (224, SIDE)]
     return "; ".join(
         f"{gain:.1f} times as fast ({one:.2f} against {other:.2f} s)" for one, other, gain in found
@@ -209,7 +219,8 @@ def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
 
 
 def b5(folder: Path) -> str:
-    """checkpoint bytes of all methods: over every state dict, with the optimiser's of what trained"""
+    """checkpoint bytes of all methods:
+    over every state dict, with the optimiser's of what trained"""
     data = dataset(folder, 64)
     before = network().state_dict()
     methods = [method for method in catalog().methods.values() if "cnn" in method.types]
@@ -226,18 +237,21 @@ def b5(folder: Path) -> str:
 
 
 def b6(folder: Path) -> str:
-    """peak memory of its own of prepare and evaluate at 1, 4 and 16 times as many images (of 2000), MB"""
+    """peak memory of its own of prepare and evaluate
+    at 1, 4 and 16 times as many images (of 2000), MB"""
     found = []
     for kind in ("prepare", "evaluate"):
         peaks = [_peak(kind, 2000 * times, folder / f"{kind}{times}") for times in (1, 4, 16)]
-        found.append(
-            f"{kind} {', '.join(f'{peak / 1e6:.0f}' for peak in peaks)} ({peaks[-1] / peaks[0]:.2f})"
-        )
+        megabytes = ", ".join(f"{peak / 1e6:.0f}" for peak in peaks)
+        found.append(f"{kind} {megabytes} ({peaks[-1] / peaks[0]:.2f})")
     return "; ".join(found)
 
 
 def _peak(kind: str, n: int, folder: Path) -> int:
-    """Peak memory of a child process; its input is created here, so that only the work itself is measured."""
+    """Peak memory of a child process.
+
+    Its input is created here, so that only the work itself is measured.
+    """
     folder.mkdir(exist_ok=True)
     if kind == "tables":
         from tiny.large_grid import write_rows
@@ -257,7 +271,10 @@ def _peak(kind: str, n: int, folder: Path) -> int:
 
 
 def child(kind: str, n: int, folder: Path) -> None:
-    """Run one task at one size and print its peak anonymous memory, without pages of mapped files."""
+    """Run one task at one size and print its peak anonymous memory.
+
+    Pages of mapped files don't count.
+    """
     if kind.startswith("first"):
         first_batch(kind, n, folder)
         return
@@ -329,7 +346,8 @@ def b7(folder: Path) -> str:
     ]
     # An intermediate process, since a child's peak memory starts at its parent's.
     between = (
-        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', *sys.argv[1:]], check=True); "
+        "import resource, subprocess, sys; "
+        "subprocess.run([sys.executable, '-m', *sys.argv[1:]], check=True); "
         "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     begun = time.perf_counter()
@@ -350,7 +368,8 @@ def b7(folder: Path) -> str:
 
 
 def b8(folder: Path) -> str:
-    """time to the first batch of a fine-tuning and an evaluation started by itself: over importing torch and timm"""
+    """time to the first batch of a fine-tuning and an evaluation started by itself:
+    over importing torch and timm"""
     dataset(folder, 32)
     safetensors.torch.save_model(network(), folder / "weights.safetensors")
     algorithm = {
@@ -371,13 +390,15 @@ def b8(folder: Path) -> str:
 
 
 def b10(folder: Path) -> str:
-    """metrics, and comparisons of methods, models and images, of 4,046 runs on 8 datasets of 1000 images"""
+    """metrics, and comparisons of methods, models and images,
+    of 4,046 runs on 8 datasets of 1000 images"""
     peak = _peak("tables", 0, folder)
     return f"{(folder / 'seconds').read_text()} s, {peak / 1e9:.1f} GB"
 
 
 def b11(folder: Path) -> str:
-    """what is shown of a training (norms of gradients, history and event file of an epoch of 200 images): over its steps"""
+    """what is shown of a training
+    (norms of gradients, history and event file of an epoch of 200 images): over its steps"""
     data, model, spent = dataset(folder, 200), network(), []
     watch = Watch(folder, None, str(folder / "job.log"), history=folder / "history.csv")
     training = replace(TRAINING, epochs=4)
@@ -399,7 +420,9 @@ def b11(folder: Path) -> str:
     epochs = (
         statistics.median(spent[1:]) * training.epochs
     )  # the first of a process imports TensorBoard's records
-    return f"{(norms + epochs) / seconds:.4f} ({1000 * norms / steps:.2f} ms a step, {1000 * epochs / 4:.1f} ms an epoch)"
+    of_step = f"{1000 * norms / steps:.2f} ms a step"
+    of_epoch = f"{1000 * epochs / 4:.1f} ms an epoch"
+    return f"{(norms + epochs) / seconds:.4f} ({of_step}, {of_epoch})"
 
 
 # Each with its mark.
@@ -437,8 +460,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = measure(Path(folder))
         load = f"{os.getloadavg()[0]:.1f}"
-        rows[name] = f"| {name} | {measure.__doc__} | {mark} | {found} | {date.today()}, {load} |"
-        print(f"{name}  {measure.__doc__}: {found}; mark: {mark}", flush=True)
+        subject = " ".join(measure.__doc__.split())
+        rows[name] = f"| {name} | {subject} | {mark} | {found} | {date.today()}, {load} |"
+        print(f"{name}  {subject}: {found}; mark: {mark}", flush=True)
     if chosen.write:
         written = (ROOT / "reports/benchmarks.md").read_text(encoding="utf-8").splitlines()
         stay = {
@@ -462,9 +486,11 @@ Made by `make bench`: {processor()}, {versions}.
 | | what | mark | measured | when, load of the machine after it |
 |---|---|---|---|---|
 {measured}
-| B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | | not measured: no GPU here | |
+| B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | \
+| not measured: no GPU here | |
 
-What was decided by these numbers, and why a mark is missed: [tests/benchmarks/README.md](../tests/benchmarks/README.md).
+What was decided by these numbers, and why a mark is missed: \
+[tests/benchmarks/README.md](../tests/benchmarks/README.md).
 """
 
 

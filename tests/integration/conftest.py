@@ -44,7 +44,12 @@ def registry(tmp_path):
 def npm_package(
     folder: Path, address: str, name: str, version: str, archive: bytes, integrity: str
 ) -> None:
-    """Publish an npm package: its document and its archive."""
+    """Publish an npm package in a served folder: its document and its archive.
+
+    Args:
+        folder, address: as the fixture `registry` gives them.
+        integrity: the digest that the document states of the archive.
+    """
     (folder / "archive.tgz").write_bytes(archive)
     dist = {"tarball": f"{address}/archive.tgz", "integrity": integrity}
     document = {

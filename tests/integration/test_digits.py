@@ -121,7 +121,10 @@ def test_renditions_differ_from_the_plain_digits_and_from_one_another(sets):
 
 
 def test_corruptions_are_spread_evenly_over_classes(sets):
-    """Noise raises the difference of neighbours, low contrast the darkest white: in every class as often."""
+    """Noise raises the difference of neighbours, low contrast the darkest white.
+
+    They do so in every class as often.
+    """
     found = sets["digits_corrupted"]
     pale = found.images.max(axis=(1, 2, 3)) < 170
     assert set(np.bincount(found.labels[pale])) == {4}

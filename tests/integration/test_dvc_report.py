@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 REPORT = Path(__file__).parents[2] / "docs/dvc-report.md"
-FIXED = "DVC has fixed this: update docs/dvc-report.md and docs/sharing.md, and see whether rib.records.pull is needed"
+FIXED = (
+    "DVC has fixed this: update docs/dvc-report.md and docs/sharing.md, "
+    "and see whether rib.records.pull is needed"
+)
 
 
 @pytest.mark.slow

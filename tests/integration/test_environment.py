@@ -1,4 +1,7 @@
-"""The environment of `make environment`: `import rib` in any folder, and always the library of the clone."""
+"""The environment of `make environment`.
+
+`import rib` works in any folder, and it is always the library of the clone.
+"""
 
 import os
 import shutil
@@ -28,7 +31,10 @@ def run(*words, cwd, check=True):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the project in which `make environment` was called; pip alone is left out, it takes gigabytes."""
+    """A copy of the project in which `make environment` was called.
+
+    pip alone is left out; it takes gigabytes.
+    """
     folder = copy_project(tmp_path / "clone")
     shutil.copy(ROOT / "Makefile", folder)
     run("make", "environment", f"PYTHON={sys.executable}", "PIP=true", cwd=folder)
@@ -72,7 +78,10 @@ def test_an_environment_whose_clone_is_gone_works_without_the_library(clone, els
 
 
 def test_a_run_has_the_library_of_its_own_clone(clone):
-    """Its rules and its scripts, with the environment of another clone; libraries are those of this environment."""
+    """Its rules and its scripts, with the environment of another clone.
+
+    Libraries are those of this environment.
+    """
     site = run(
         python_of(clone), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=clone
     )

@@ -1,5 +1,7 @@
-"""Whatever an archive holds and however it is damaged: a layout reads it or refuses it with a UserError, and writes nowhere
-but into its folder."""
+"""Whatever an archive holds and however it is damaged, a layout reads it or refuses it.
+
+It refuses it with a UserError, and writes nowhere but into its folder.
+"""
 
 import gzip
 import io
@@ -399,7 +401,10 @@ def test_any_archive_is_read_or_refused(layouts, layout):
 @pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_entry_is_followed_or_refused(layouts, layout):
-    """Settings and classes that the catalogue takes, though no archive has them, and another number of archives."""
+    """Settings and classes that the catalogue takes, though no archive has them.
+
+    With another number of archives, too.
+    """
     parts, settings, space = layouts[layout]
     valid = [packed([(*part, tarfile.REGTYPE) for part in found.items()], "w") for found in parts]
     _, known = signature_of(LIBRARY / f"data/layouts/{layout}.py", "items")

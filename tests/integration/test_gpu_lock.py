@@ -1,4 +1,7 @@
-"""The GPU lock, with stand-in devices: each job has a place of its own, also when others are killed."""
+"""The GPU lock, with stand-in devices.
+
+Each job has a place of its own, also when others are killed.
+"""
 
 import collections
 import os
@@ -20,7 +23,10 @@ SECOND = f"home/.cache/rib-gpu-locks-{os.uname().nodename}"
 
 
 def start(folder, devices, hold=0.3, per_gpu=1, command=(), **environment):
-    """A process that locks a GPU, writes when it has it and when it ends, and which device it sees."""
+    """A process that locks a GPU.
+
+    It writes when it has it and when it ends, and which device it sees.
+    """
     script = f"""
         import os, sys, time
         sys.path[:0] = {[path for path in sys.path if path]!r}
@@ -198,7 +204,10 @@ def test_a_lock_that_another_user_already_holds_in_it_blocks_nobody(tmp_path):
     (tmp_path / FIRST).mkdir()
     (tmp_path / FIRST).chmod(0o755)
     (tmp_path / FIRST / "0.0.lock").touch()
-    body = "file = open('0.0.lock'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    body = (
+        "file = open('0.0.lock'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); time.sleep(60)"
+    )
     with as_nobody(body, tmp_path / FIRST) as theirs:
         assert theirs.stdout.readline() == "held\n"
         assert start(tmp_path, "0", hold=0).communicate(timeout=20)[0].startswith("0 ")

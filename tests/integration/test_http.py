@@ -175,7 +175,10 @@ def test_a_beginning_of_another_file_is_thrown_away(get):
 def test_a_server_that_has_no_such_range_is_asked_for_the_whole_file(
     get, server, size, says, monkeypatch
 ):
-    """Some curls take 416 for a file that is whole already and end with 0, others call it an error."""
+    """Some curls take 416 for a file that is whole already and end with 0.
+
+    Others call it an error.
+    """
     real = fetching._curl
 
     def curl(*args):
@@ -205,7 +208,8 @@ def test_each_address_that_failed_is_named_with_its_reason(get):
         get("missing", "web_page", "other")
     said = str(raised.value)
     assert re.search(
-        r"missing/file: HTTP 404; .*web_page/file: a web page .*; .*other/file: a different file of 102400 bytes",
+        r"missing/file: HTTP 404; .*web_page/file: a web page .*; "
+        r".*other/file: a different file of 102400 bytes",
         said,
     )
     assert "archives" in said and not partial() and not Path("a.tar").exists()
@@ -268,7 +272,10 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
 
 
 def test_a_file_larger_than_a_limit_is_the_systems_error(get, limited_files):
-    """Given `ulimit -f`, curl is killed; a job makes a sentence of the error (rib.jobs.messages)."""
+    """With `ulimit -f`, curl is killed.
+
+    A job makes a sentence of the error (rib.jobs.messages).
+    """
     with pytest.raises(OSError) as failed, limited_files(len(DATA) // 2):
         get("good")
     assert failed.value.errno == errno.EFBIG

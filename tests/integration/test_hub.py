@@ -1,4 +1,7 @@
-"""Weights from a hub on 127.0.0.1, through the real client: fetched, from its cache when offline, or refused in a sentence."""
+"""Weights from a hub on 127.0.0.1, through the real client.
+
+They are fetched, taken from its cache when offline, or refused in a sentence.
+"""
 
 import json
 import os

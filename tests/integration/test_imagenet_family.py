@@ -1,6 +1,7 @@
-"""The ImageNet family end to end: small archives of the true layouts from a server, through the real workflow.
+"""The ImageNet family end to end: small archives of the true layouts, through the workflow.
 
-Every class has a picture whose colour tells its index, so that each label can be checked image by image.
+The archives come from a server, and the workflow is the real one. Every class has a picture whose
+colour tells its index, so that each label can be checked image by image.
 """
 
 import io
@@ -35,7 +36,8 @@ CHOICES = (
         "methods=[ft,replay]",
         "training={epochs: 1, batch_size: 64}",
     ),
-    # of the family's two recipes and sizes the paper's: the targets here have fewer than 1000 images
+    # of the family's two recipes and sizes the paper's: the targets here have fewer than 1000
+    # images
     *("method_settings={ft: {recipe: paper}}", "train_subset=[all]"),
 )
 
@@ -182,7 +184,10 @@ def test_every_image_has_its_label(imagenet, name):
 
 
 def test_the_pretraining_proxy_is_scored_nowhere(imagenet):
-    """One of val's two sources of each class is the proxy: the other half of val, Cartoon, Drawing and C stays."""
+    """One of val's two sources of each class is the proxy.
+
+    The other half of val, Cartoon, Drawing and C stays.
+    """
     results = imagenet[0].folder / "results/imagenet/paper"
     scored = results / "evaluate/tiny_cnn/none/pretrained/all/0"
     rows = pd.concat([rows_of(scored / f"{group}.parquet") for group in ("imagenet", "imagenet_c")])
@@ -210,7 +215,8 @@ def test_val_is_evaluated_and_no_part_of_ri(imagenet):
     assert ri.loc[("ft", "imagenet_a"), "ri"] == pytest.approx(change.mean(), abs=1e-5)
     (conditions,) = set(accuracy["conditions"])
     assert conditions == (
-        "protocol paper; pretraining proxy: 1 images per class of IN-1K val, excluded from IN-1K val, IN-Cartoon, "
+        "protocol paper; pretraining proxy: 1 images per class of IN-1K val, "
+        "excluded from IN-1K val, IN-Cartoon, "
         "IN-Drawing, IN-C"
     )
 
@@ -284,7 +290,8 @@ def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_
         and "at most 100 images per dataset" in accuracy["conditions"][0]
     )
     ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["n"]
-    # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75 images.
+    # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75
+    # images.
     assert ri["ft", "imagenet_a"] == 675 and ri["ft", "imagenet_cartoon"] in (500, 575)
     scored = project.folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0"
     index = rows_of(scored / "imagenet.parquet")

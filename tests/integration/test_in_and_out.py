@@ -1,6 +1,7 @@
-"""Models in by name and checkpoints out and in again, on the emoji family: same rows, image by image.
+"""Models in by name and checkpoints out and in again, on the emoji family.
 
-Needs the package registries, from which the family's drawings and weights come.
+The rows are the same, image by image. Needs the package registries, from which the family's
+drawings and weights come.
 """
 
 import json
@@ -28,7 +29,8 @@ import json, sys
 import safetensors.numpy, timm, torch
 torch.set_num_threads(1)
 network = timm.create_model(f"local-dir:{sys.argv[1]}", pretrained=True).eval()
-images = torch.from_numpy(safetensors.numpy.load_file(sys.argv[2])["pixels"]).permute(0, 3, 1, 2).float() / 255
+pixels = torch.from_numpy(safetensors.numpy.load_file(sys.argv[2])["pixels"])
+images = pixels.permute(0, 3, 1, 2).float() / 255
 config = timm.data.resolve_model_data_config(network)
 mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
 with torch.inference_mode():
@@ -40,17 +42,22 @@ print(json.dumps([config["input_size"], "rib" in sys.modules]))
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A run of Lite0 and a small network at random weights, its exports, and these scored again. Do not change it."""
+    """A run of Lite0 and a small network at random weights, its exports, and these scored again.
+
+    Do not change it.
+    """
     project = Project(copy_project(tmp_path_factory.mktemp("emoji") / "project"), family="emoji")
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=1000, img_size=96)
     timm.models.save_for_hf(network, project.folder / "networks/small", safe_serialization=True)
     project.snakemake("--cores", "2", config=CHOICES)
     project.snakemake("export", "--cores", "2", config=CHOICES)
+    exported = RUN.format(stage="export", method="ft")
+    exported_small = exported.replace("efficientnet_lite0", "small")
     (project.folder / "theirs.csv").write_text(
         "model,target,method,seed,file,label\n"
-        f"efficientnet_lite0,noto,again,0,{RUN.format(stage='export', method='ft')},Again\n"
-        f"small,noto,again,0,{RUN.format(stage='export', method='ft').replace('efficientnet_lite0', 'small')},Again\n"
+        f"efficientnet_lite0,noto,again,0,{exported},Again\n"
+        f"small,noto,again,0,{exported_small},Again\n"
     )
     project.snakemake("--cores", "2", config=(*CHOICES, "external=[theirs.csv]"))
     return project
@@ -85,7 +92,10 @@ def test_a_network_by_its_folder_is_in_the_results_beside_lite0(project):
 
 
 def test_the_export_is_opened_by_timm_alone_in_another_process(project, tmp_path):
-    """The predictions of the exported network are those of the run's rows, over the classes of the dataset."""
+    """The predictions of the exported network are those of the run's rows.
+
+    They are over the classes of the dataset.
+    """
     prepared = next((project.folder / "results/emoji/prepare/noto").glob("*"))
     pixels = np.load(prepared / "images.npy")
     safetensors.numpy.save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")

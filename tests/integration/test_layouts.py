@@ -1,4 +1,7 @@
-"""Archives laid out as the ImageNet family's are published, quirks included: every label checked, hostile ones refused."""
+"""Archives laid out as the ImageNet family's are published, quirks included.
+
+Every label is checked, and hostile archives are refused.
+"""
 
 import gzip
 import io
@@ -89,7 +92,10 @@ def test_photos_of_all_formats_are_read(prepared, tmp_path):
 
 @pytest.mark.parametrize("layout", ["class_folders", "class_tars", "corruptions"])
 def test_what_is_not_read_is_named_with_its_number(prepared, tmp_path, caplog, layout):
-    """Given files in class folders that are no photos, the log says how many of each ending, most frequent first."""
+    """Files in class folders are no photos.
+
+    The log says how many there are of each ending, most frequent first.
+    """
     caplog.set_level("INFO")
     names = ["1.png", "a.txt", "b.txt", "c.TXT", "d.heic", "notes"]
     settings = {}
@@ -432,7 +438,10 @@ PASSWORD = 'open "ses\\a me'
 
 @pytest.fixture
 def many(tmp_path, monkeypatch):
-    """An encrypted zip with names that mean something to unzip, and files that aren't asked for between them."""
+    """An encrypted zip with names that mean something to unzip.
+
+    Files that aren't asked for lie between them.
+    """
     monkeypatch.setattr(unzip, "BATCH", 3)
     monkeypatch.setenv("OBJECTNET_PASSWORD", PASSWORD)
     names = ["b.png", "a.png", "[ab].png", "-p.png", "*.png", "e?.png", "a\\b.png", "z.png"]
@@ -480,7 +489,8 @@ def test_unzip_is_given_the_password_where_no_list_of_processes_shows_it(
         pytest.skip("Info-ZIP's unzip is not installed")
     wrapper = tmp_path / "unzip"
     wrapper.write_text(
-        f'#!/bin/sh\nenv > {tmp_path}/env; printf "%s\\n" "$@" > {tmp_path}/arguments; exec {real} "$@"\n'
+        f'#!/bin/sh\nenv > {tmp_path}/env; printf "%s\\n" "$@" > {tmp_path}/arguments; '
+        f'exec {real} "$@"\n'
     )
     wrapper.chmod(0o755)
     monkeypatch.setattr(unzip, "_program", lambda: str(wrapper))

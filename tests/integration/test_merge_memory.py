@@ -1,4 +1,7 @@
-"""Merges of large networks are computed tensor by tensor: ten parents do not take ten times the memory."""
+"""Merges of large networks are computed tensor by tensor.
+
+Ten parents do not take ten times the memory.
+"""
 
 import json
 import subprocess
@@ -19,7 +22,10 @@ from safetensors.torch import save_file
 state = timm.create_model("vit_base_patch16_224").state_dict()
 for number in range(10):
     generator = torch.Generator().manual_seed(number)
-    changed = {name: value + 0.01 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    changed = {
+        name: value + 0.01 * torch.randn(value.shape, generator=generator)
+        for name, value in state.items()
+    }
     save_file(changed, Path(sys.argv[1], f"{number}.safetensors"))
 """
 MERGE = """

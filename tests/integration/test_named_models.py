@@ -1,4 +1,7 @@
-"""Models by name through the workflow: resolved once, then without the network; fetched, converted and planned."""
+"""Models by name through the workflow.
+
+They are resolved once, then without the network; fetched, converted and planned.
+"""
 
 import json
 import os
@@ -157,7 +160,10 @@ def test_the_pages_examples_are_planned(project, repositories, tmp_path):
 
 
 def test_torch_is_not_imported_to_read_the_lock(tmp_path):
-    code = "import sys, rib.config.catalog; sys.exit(bool({'torch', 'timm', 'open_clip'} & sys.modules.keys()))"
+    code = (
+        "import sys, rib.config.catalog; "
+        "sys.exit(bool({'torch', 'timm', 'open_clip'} & sys.modules.keys()))"
+    )
     subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "workflow/lib")}, check=True
     )
@@ -217,7 +223,10 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
 
 
 def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
-    """Records of the shipped catalogue state no commit; a model that is chosen by its name gets one."""
+    """Records of the shipped catalogue state no commit.
+
+    A model that is chosen by its name gets one.
+    """
     project.family = "imagenet"
     repository = Repository(sizes={"model.safetensors": 100_000_000})
     chosen = ("models='timm/resnet50.a1_in1k'", "targets=[imagenet_r]", "methods=[ft]")

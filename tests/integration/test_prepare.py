@@ -1,4 +1,7 @@
-"""Preparation: both forms of storage, going on after a kill, corrupt images, and what is the same whatever happened."""
+"""Preparation: both forms of storage, going on after a kill, and corrupt images.
+
+What is the same whatever happened is tested, too.
+"""
 
 import contextlib
 import hashlib
@@ -102,7 +105,7 @@ def photo(seed, kind):
 
 @STORAGES
 def test_identical_photos_are_counted_and_have_one_source(tmp_path, caplog, storage, monkeypatch):
-    """Given a PNG, its copy as BMP in its class and a copy in another class, all three are one source image.
+    """A PNG, its copy as BMP in its class and a copy in another class are one source image.
 
     Each photo is decoded once.
     """
@@ -287,7 +290,10 @@ def layout_with_slices(tmp_path, odd=None):
 def test_slices_of_a_layout_are_columns_of_the_index(
     tmp_path, archive, storage, count, monkeypatch
 ):
-    """Those of a job that went on after a kill are the same; a prepared dataset is read without them."""
+    """Those of a job that went on after a kill are the same.
+
+    A prepared dataset is read without them.
+    """
     monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
     monkeypatch.setattr(preparation, "ROW_GROUP", 16)
     layout, whole, place = (
@@ -354,7 +360,10 @@ def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(
 
 @pytest.mark.thorough
 def test_a_job_killed_for_real_goes_on(tmp_path):
-    """SIGKILL in the midst of a real job; the next run takes up the folder that it left in work/."""
+    """SIGKILL in the midst of a real job.
+
+    The next run takes up the folder that it left in work/.
+    """
     files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}
     tar(tmp_path / "a.tar", files)
     command = prepare_job("class_folders", "workers=1")
@@ -499,7 +508,10 @@ def test_two_images_with_one_id_are_refused_after_a_kill_too(tmp_path, monkeypat
         tar(tmp_path / "a.tar", {first: data, **files, second: other}),
         folder(tmp_path, "out"),
     )
-    sentence = rf"^set: two images have the id '{WNIDS[2]}/5.jpg' \(row 0, class '{WNIDS[2]}' and row 13, class '{WNIDS[2]}'\)"
+    sentence = (
+        rf"^set: two images have the id '{WNIDS[2]}/5.jpg' "
+        rf"\(row 0, class '{WNIDS[2]}' and row 13, class '{WNIDS[2]}'\)"
+    )
     with killed_after(9):
         run_prepare(place, "class_folders", archive, storage=storage)
     for _ in range(2):  # the journal stays, so that nothing is converted again
@@ -588,7 +600,10 @@ def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwi
 
 
 def test_a_photo_of_the_pretraining_proxy_is_left_out_under_another_name_too(tmp_path):
-    """Given a dataset with val's photos under their names and again under others, both copies of the proxy's are left out."""
+    """A dataset has val's photos under their names and again under others.
+
+    Both copies of the proxy's are left out.
+    """
     files = {
         f"{WNIDS[i]}/{n}.png": photo(10 * place + n, "PNG")
         for place, i in enumerate(INDICES)

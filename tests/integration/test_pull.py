@@ -1,4 +1,7 @@
-"""`snakemake pull` on what a storage that someone else can write to, a clone or the project's folder can do to it."""
+"""`snakemake pull` against what a storage, a clone or the project's folder can do to it.
+
+Someone else can write to the storage.
+"""
 
 import contextlib
 import hashlib
@@ -45,7 +48,10 @@ def change(path: str, out: dict, stage: dict | None = None) -> None:
 
 
 def list_instead(listing: object, honest: bool) -> str:
-    """Put another listing of results/x into the storage: named by its hash and in the .dvc file, or as the old one."""
+    """Put another listing of results/x into the storage.
+
+    It is named by its hash and in the .dvc file, or as the old one.
+    """
     content = listing if isinstance(listing, bytes) else json.dumps(listing).encode()
     name = put(content, ".dir")
     if honest:
@@ -57,7 +63,10 @@ def list_instead(listing: object, honest: bool) -> str:
 
 
 def tree() -> dict[str, object]:
-    """Everything in the project and beside it but DVC's folder and the storage: bytes, and targets of links."""
+    """Everything in the project and beside it but DVC's folder and the storage.
+
+    That is bytes, and targets of links.
+    """
     found = {}
     for path in Path("..").rglob("*"):
         if not {".dvc", "storage"}.intersection(path.parts):
@@ -69,7 +78,10 @@ def tree() -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """Folder of a clone without data, of a project with a tracked folder and a tracked file, and of the storage."""
+    """Folder of a clone without data, of a project, and of the storage.
+
+    The project has a tracked folder and a tracked file.
+    """
     folder = tmp_path_factory.mktemp("template")
     (folder / "project/results/x/sub").mkdir(parents=True)
     (folder / "outside.txt").write_text("precious")

@@ -1,4 +1,7 @@
-"""README.md and docs/ as they stand there: the files that they show, in a project, and the commands that they give."""
+"""README.md and docs/ as they stand there.
+
+The files that they show are used in a project, and the commands that they give are run.
+"""
 
 import csv
 import io
@@ -443,7 +446,8 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
     remote, *publish = commands(section("sharing", "Publish"))
     run(
         owner,
-        f"git init -q -b main && git init -q --bare -b main {origin} && git remote add origin {origin}",
+        f"git init -q -b main && git init -q --bare -b main {origin} "
+        f"&& git remote add origin {origin}",
     )
     run(owner, "git add --all && git commit -qm start && git push -qu origin main")
     for line in (remote, *publish):

@@ -1,4 +1,7 @@
-"""DVC's remotes for real: ssh and WebDAV, pushes and pulls that are cut off, objects that are missing, two people at once."""
+"""DVC's remotes for real: ssh and WebDAV.
+
+Pushes and pulls that are cut off, objects that are missing, two people at once.
+"""
 
 import json
 import os
@@ -98,7 +101,8 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     assert (colleague.folder / "reports/tiny/tables/mri.csv").exists() and not (
         colleague.folder / checkpoint
     ).exists()
-    # DVC takes a folder whose listing is in the storage for complete and would not push the file again (docs/sharing.md).
+    # DVC takes a folder whose listing is in the storage for complete and would not push the file
+    # again (docs/sharing.md).
     shutil.copy(
         owner.folder / ".dvc/cache/files/md5" / lost.relative_to(remote.store / "files/md5"), lost
     )

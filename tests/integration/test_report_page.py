@@ -1,4 +1,7 @@
-"""The pages of a run as a person sees them: opened from disk in headless Chromium, without a network."""
+"""The pages of a run as a person sees them.
+
+They are opened from disk in headless Chromium, without a network.
+"""
 
 import csv
 import io
@@ -33,7 +36,10 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Chromium, its console readable; on machines without it the tests are skipped, but not where CI is set."""
+    """Chromium, its console readable.
+
+    On machines without it the tests are skipped, but not where CI is set.
+    """
     program = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )
@@ -108,7 +114,10 @@ def test_nothing_fails_and_every_figure_shows(page):
     for image in images:
         assert image.get_property("naturalWidth") > 300 and image.get_attribute("alt")
     assert sum(image.is_displayed() for image in images) == 12 - 3, "three have an interactive view"
-    fetched = "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
+    fetched = (
+        "return performance.getEntriesByType('resource')"
+        ".filter(e => !e.name.startsWith('data:')).length"
+    )
     assert page.execute_script(fetched) == 0
     assert page.get_log("browser") == []
 
@@ -149,7 +158,10 @@ def test_a_table_is_filtered_and_copied_as_csv(page):
 
 def test_a_view_is_filtered_and_shows_number_and_interval_below_the_pointer(page):
     matrix = view(page, "ri_matrix")
-    cells = lambda: matrix.find_elements(By.CSS_SELECTOR, "g.mark-rect.role-mark path")  # noqa: E731
+
+    def cells():
+        return matrix.find_elements(By.CSS_SELECTOR, "g.mark-rect.role-mark path")
+
     every, choice = (
         len(cells()),
         Select(matrix.find_element(By.XPATH, ".//label[contains(., 'Method')]//select")),

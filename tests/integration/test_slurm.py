@@ -1,4 +1,7 @@
-"""The tiny family on a real SLURM cluster of one node, through profiles/slurm; one of its jobs is killed on the way."""
+"""The tiny family on a real SLURM cluster of one node, through profiles/slurm.
+
+One of its jobs is killed on the way.
+"""
 
 import collections
 import re
@@ -34,7 +37,8 @@ CALL = f'''    import os, time
 
     name, first = "/".join(snakemake.wildcards), not Path("held").exists()
     with open("calls.txt", "a") as file:
-        print(snakemake.rule, name or "-", *(os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")), file=file)
+        variables = [os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
+        print(snakemake.rule, name or "-", *variables, file=file)
     if name == "{KILLED}" and snakemake.rule == "finetune" and first:
         Path("held").touch()
         time.sleep(600)
@@ -54,7 +58,10 @@ class Call:
 
 @dataclass
 class Finished:
-    """What is left of the run: its project, SLURM's jobs, the scripts that were started, the job that was killed."""
+    """What is left of the run.
+
+    Its project, SLURM's jobs, the scripts that were started, the job that was killed.
+    """
 
     project: Project
     jobs: dict[str, dict[str, str]]

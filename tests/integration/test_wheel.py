@@ -1,4 +1,7 @@
-"""The wheel: what is in it, what it states, and the paper's loop in an environment that has it and no checkout."""
+"""The wheel: what is in it, and what it states.
+
+The paper's loop runs in an environment that has the wheel and no checkout.
+"""
 
 import re
 import shutil

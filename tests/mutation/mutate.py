@@ -1,13 +1,15 @@
-"""Mutation testing: each small change of a module of the library is tried, and the unit tests should notice it.
+"""Mutation testing: small changes of the library are tried, and the unit tests should notice them.
 
     make mutation                      the modules that differ from the branch main
     make mutation MODULES="analysis/ri methods/ewc"
     make mutation MODULES=scored       those of the groups below; writes reports/mutation.md
-    make mutation MODULES=rules        inputs, settings and digests of the rules, by rule_mutants.py; of some hundreds of
-                                       changes SAMPLE=20 tries twenty, always the same
+    make mutation MODULES=rules        inputs, settings and digests of the rules, by
+                                       rule_mutants.py; of some hundreds of changes SAMPLE=20
+                                       tries twenty, always the same
 
-mutmut makes the mutants and runs them. It wants the package below `src`, so it works on a copy of the project in
-work/mutation, which is kept: a mutant that was noticed is tried again only if its function has changed.
+mutmut makes the mutants and runs them. It wants the package below `src`, so it works on a copy of
+the project in work/mutation, which is kept: a mutant that was noticed is tried again only if its
+function has changed.
 """
 
 import argparse
@@ -55,7 +57,12 @@ only_mutate = {modules}
 also_copy = {copied}
 do_not_mutate_patterns = {words}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not slow"]
-pytest_add_cli_args_test_selection = ["tests/unit", "--ignore=tests/unit/test_project.py", "--ignore=tests/unit/test_envs.py", "--ignore=tests/unit/test_fuzz.py"]
+pytest_add_cli_args_test_selection = [
+    "tests/unit",
+    "--ignore=tests/unit/test_project.py",
+    "--ignore=tests/unit/test_envs.py",
+    "--ignore=tests/unit/test_fuzz.py",
+]
 """
 
 
@@ -91,7 +98,10 @@ def project_files() -> list[Path]:
 
 
 def make_stage(files: Iterable[str]) -> None:
-    """Copy the project to work/mutation, the library below `src`; times of files are kept, so mutants of the unchanged are."""
+    """Copy the project to work/mutation, the library below `src`.
+
+    Times of files are kept, so that mutants of the unchanged ones are, too.
+    """
     for name in ("src", "mutants/tests"):
         shutil.rmtree(STAGE / name, ignore_errors=True)
     for path in filter(Path.is_file, (STAGE / "mutants/src").rglob("*")):
@@ -140,7 +150,10 @@ def forget_survivors() -> None:
 
 
 def equivalents() -> list[tuple[re.Pattern, re.Pattern]]:
-    """Changes that were judged to change nothing: patterns of the line before and of the line after."""
+    """Changes that were judged to change nothing.
+
+    They are patterns of the line before and of the line after.
+    """
     with open(EQUIVALENT, newline="", encoding="utf-8") as file:
         return [
             (re.compile(row["before"]), re.compile(row["after"])) for row in csv.DictReader(file)
@@ -148,7 +161,10 @@ def equivalents() -> list[tuple[re.Pattern, re.Pattern]]:
 
 
 def difference(mutant: str, path: str) -> tuple[str, str]:
-    """The lines that a mutant takes away and puts in their place; the working directory is the stage."""
+    """The lines that a mutant takes away, and those that it puts in their place.
+
+    The working directory is the stage.
+    """
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
@@ -158,7 +174,7 @@ def difference(mutant: str, path: str) -> tuple[str, str]:
 
 
 def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
-    """By file: how many mutants there are of each kind, and what those look like that nothing noticed."""
+    """By file: how many mutants there are of each kind, and what unnoticed ones look like."""
     known = equivalents()
     os.chdir(STAGE)
     for file in files:
@@ -191,7 +207,10 @@ def score(counts: Counter) -> float:
 
 
 def table(by_file: dict[str, Counter]) -> str:
-    """The report: a row for each group; the score is of the mutants that were tried and aren't equivalent."""
+    """The report: a row for each group.
+
+    The score is of the mutants that were tried and aren't equivalent.
+    """
     kinds = ["mutants", "not tried", "equivalent", "noticed"]
     rows = [
         f"| modules | {' | '.join(kinds)} | lived | noticed, % |",
@@ -231,7 +250,8 @@ def main() -> None:
     )
     if not modules:
         sys.exit(
-            'no module differs from main; name some, for example: make mutation MODULES="analysis/ri methods/ewc"'
+            "no module differs from main; name some, for example: "
+            'make mutation MODULES="analysis/ri methods/ewc"'
         )
     files, project = files_of(modules), Path.cwd()
     if not chosen.report:
@@ -246,7 +266,10 @@ def main() -> None:
         print(f"{file}: {score(by_file[file]):.1f} % noticed, {dict(by_file[file])}")
     if scored:
         os.chdir(project)
-        head = "# Mutation testing\n\nMade by `make mutation MODULES=scored`; what is judged equivalent stands in tests/mutation/equivalent.csv."
+        head = (
+            "# Mutation testing\n\nMade by `make mutation MODULES=scored`; "
+            "what is judged equivalent stands in tests/mutation/equivalent.csv."
+        )
         REPORT.write_text(f"{head}\n\n{table(by_file)}\n", encoding="utf-8")
         print(f"written: {REPORT}")
 

@@ -1,13 +1,14 @@
-"""Mutants of the rules: an input is emptied, or a setting or a part of a code digest is dropped, one at a time.
+"""Mutants of the rules: an input is emptied, or a setting or a part of a code digest is dropped.
 
-The edits are found in the .smk files. In sections `input` and `params`, and in the functions and constants that these
-name, they are
+There is one edit at a time. The edits are found in the .smk files. In sections `input` and
+`params`, and in the functions and constants that these name, they are
 
     the value of each named input, replaced by []; each unpacked group of inputs, left out
     each entry of settings, left out
     each file of a digest besides the stage's script, left out
 
-A mutant is noticed if a test of TESTS fails. Nothing runs but these tests; they read the rules as Snakemake does.
+A mutant is noticed if a test of TESTS fails. Nothing runs but these tests; they read the rules as
+Snakemake does.
 """
 
 import ast
@@ -181,7 +182,10 @@ def _of_input_definition(file: RuleFile, definition: Definition) -> Iterator[Mut
 def _of_settings(
     file: RuleFile, node: ast.AST, known: Mapping[str, Definition]
 ) -> Iterator[Mutant]:
-    """Each setting left out, of dicts, of settings of stages, and of calls of functions of rules."""
+    """Each setting left out.
+
+    Settings are those of dicts, of stages, and of calls of functions of rules.
+    """
     for part in ast.walk(node):
         for key, value in _entries(part):
             if key is None:
@@ -259,7 +263,11 @@ def is_noticed(mutant: Mutant | None) -> bool:
 
 
 def try_all(sample: int | None, paths: Iterable[Path]) -> None:
-    """Try the mutants, or a sample of so many that is always the same, and tell which of them lived.
+    """Try the mutants, and tell which of them lived.
+
+    Args:
+        sample: how many are tried, always the same; None for all.
+        paths: files of the project.
 
     Raises:
         SystemExit: the tests fail for the rules as they are.
@@ -276,6 +284,5 @@ def try_all(sample: int | None, paths: Iterable[Path]) -> None:
             lived += 1
             print(mutant.shown(mutant.file.read_text(encoding="utf-8")), flush=True)
     noticed = len(mutants) - lived
-    print(
-        f"rules: {100 * noticed / max(1, len(mutants)):.1f} % noticed, {noticed} of {len(mutants)} tried"
-    )
+    percent = 100 * noticed / max(1, len(mutants))
+    print(f"rules: {percent:.1f} % noticed, {noticed} of {len(mutants)} tried")

@@ -1,10 +1,12 @@
-"""Run every attack on the project, and write what came of it to reports/security.md (make security).
+"""Run every attack on the project, and write what came of it (make security).
 
     python tests/security/count.py [tests/torture ...]
 
-The folders or files of a part can be named; the report has all parts that were run with the same code of the workflow.
-Attacks are the tests with the marker `attack`. A fuzz test states how many inputs it tried, a test that kills runs how
-often (`record_property`). FUZZ_EXAMPLES and RIB_KILLS change these numbers, see tests/tiny/fuzz.py and tests/torture.
+The report is reports/security.md. The folders or files of a part can be named; the report has all
+parts that were run with the same code of the workflow. Attacks are the tests with the marker
+`attack`. A fuzz test states how many inputs it tried, a test that kills runs how often
+(`record_property`). FUZZ_EXAMPLES and RIB_KILLS change these numbers, see tests/tiny/fuzz.py and
+tests/torture.
 """
 
 import json
@@ -26,7 +28,8 @@ from rib.base.progress import duration
 REPORT, PARTS = Path("reports/security.md"), Path("work/security")
 HEAD = """# Attacks
 
-Made by `make security`. Each attack is a test with the marker `attack`; [the threat model](../docs/threat-model.md) says
+Made by `make security`. Each attack is a test with the marker `attack`; \
+[the threat model](../docs/threat-model.md) says
 what the topics mean and what is not defended.
 
 """
@@ -95,7 +98,10 @@ class Results:
             for test, given in sorted(tried.items()):
                 said = ", ".join(f"{number:,} {what}" for what, number in given.items())
                 lines.append(f"| {_readable(test)} | {said} |")
-        machine = f"Python {platform.python_version()}, DVC {version('dvc')}, Snakemake {version('snakemake')}"
+        machine = (
+            f"Python {platform.python_version()}, "
+            f"DVC {version('dvc')}, Snakemake {version('snakemake')}"
+        )
         lines += ["", f"{duration(self.seconds)} on {machine}.", ""]
         for topic, names in sorted(tests.items()):
             lines += [f"## {topic}", "", *(f"- {_readable(name)}" for name in sorted(names)), ""]

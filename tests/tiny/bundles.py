@@ -1,4 +1,7 @@
-"""A project with the tables of a small grid, made from invented rows without any network, its bundle, and forged bundles."""
+"""A project with the tables of a small grid, its bundle, and forged bundles.
+
+The tables are made from invented rows, without any network.
+"""
 
 import hashlib
 import os
@@ -46,38 +49,42 @@ def make(
     config: Mapping | None = None,
     model: str = "m",
 ) -> Path:
-    """Make a project and its bundle; the bundle's path.
+    """Make a project and its bundle; gives the bundle's path.
 
     Args:
+        folder: of the project, which does not exist yet.
         methods: by how much each changes the share of right answers, 0.5 before.
         datasets: each dataset's images as a seed.
+        targets: what each method was fine-tuned on.
         config: what its configuration has besides.
+        model: name of the model of all runs.
     """
     folder.mkdir()
-    before = Path.cwd()
+    if datasets is None:
+        datasets = {"red": 0, "green": 1, "blue": 2}
+    folder_before = Path.cwd()
     os.chdir(folder)
     try:
-        return folder / _made(
-            methods, datasets or {"red": 0, "green": 1, "blue": 2}, targets, config or {}, model
-        )
+        return folder / _write_project(methods, datasets, targets, config or {}, model)
     finally:
-        os.chdir(before)
+        os.chdir(folder_before)
 
 
-def _made(methods, datasets, targets, config, model) -> Path:
-    prepared = [_prepare(name, images) for name, images in datasets.items()]
-    runs = [
-        ("none", "pretrained", 0.0),
-        *((target, name, by) for target in targets for name, by in methods.items()),
-    ]
-    rows = [_evaluate(model, target, method, by, prepared) for target, method, by in runs]
+def _write_project(methods, datasets, targets, config, model) -> Path:
+    """Write rows, tables, page and bundle into the current folder; gives the bundle's path."""
+    prepared = [_prepare(name, seed) for name, seed in datasets.items()]
+    runs = [("none", "pretrained", 0.0)]
+    for target in targets:
+        runs += [(target, method, gain) for method, gain in methods.items()]
+    rows = [_evaluate(model, target, method, gain, prepared) for target, method, gain in runs]
     cfg = {**SETTINGS, "fit": {"can_fit": list(methods), "threshold": None, "whole_targets": True}}
     cfg |= {
         "view": {"geometry": {}, "budget": "all", "images_per_class": None},
         "in_distribution": [],
     }
     cfg |= {"excludes_proxy": [], "split": []}
-    tables, page = Path("reports/tiny/tables"), Path("reports/tiny/index.html")
+    tables = Path("reports/tiny/tables")
+    page = Path("reports/tiny/index.html")
     tables.mkdir(parents=True)
     outputs = {name: tables / f"{name}.csv" for name in (*TABLES, *COLUMNS)}
     outputs |= {"mri_json": tables / "mri.json", "counts": tables / "counts.npz"}
@@ -100,12 +107,12 @@ def _made(methods, datasets, targets, config, model) -> Path:
     )
     write_tables(compared, outputs, of_grid["fit"], conditions=conditions)
     page.write_text("<p>page</p>")
-    facts = [
+    files_of_datasets = [
         folder / name
         for folder in prepared
         for name in ("index.parquet", "classes.json", "manifest.json")
     ]
-    claims = [outputs[name] for name in (*TABLES, *COLUMNS)]
+    claimed_tables = [outputs[name] for name in (*TABLES, *COLUMNS)]
     labels = {name: {"label": name.title()} for name in (*methods, *datasets)}
     about = {
         "config": {"reference": None, "compare_to": "ft", "methods": list(methods), **config},
@@ -116,29 +123,39 @@ def _made(methods, datasets, targets, config, model) -> Path:
         "methods": {name: labels[name] for name in methods},
     }
     about |= {"datasets": {name: labels[name] for name in datasets}}
-    made = outputs["mri_json"], outputs["counts"], *(outputs[name] for name in TABLES)
-    _record("compute_metrics", tables / "provenance.json", [*rows, *manifests, *facts], made, cfg)
-    compared = [outputs[name] for name in COLUMNS]
+    _record(
+        "compute_metrics",
+        tables / "provenance.json",
+        [*rows, *manifests, *files_of_datasets],
+        [outputs["mri_json"], outputs["counts"], *(outputs[name] for name in TABLES)],
+        cfg,
+    )
     _record(
         "compare_methods",
         tables / "comparison.provenance.json",
         [outputs["counts"], outputs["fit"]],
-        compared,
+        [outputs[name] for name in COLUMNS],
         {},
     )
-    _record("write_page", page.with_suffix(".provenance.json"), claims, [page], {"about": about})
+    record_of_page = page.with_suffix(".provenance.json")
+    _record("write_page", record_of_page, claimed_tables, [page], {"about": about})
     records = [str(path) for path in provenance.below([Path("results"), Path("reports")])]
-    more = [*facts, *manifests, *claims, page]
+    bundle = Path("tiny.rib.zip")
     write_bundle(
-        rows=rows, more=more, records=records, config=about["config"], bundle=Path("tiny.rib.zip")
+        rows=rows,
+        more=[*files_of_datasets, *manifests, *claimed_tables, page],
+        records=records,
+        config=about["config"],
+        bundle=bundle,
     )
-    return Path("tiny.rib.zip")
+    return bundle
 
 
-def _prepare(name: str, images: int) -> Path:
+def _prepare(name: str, seed: int) -> Path:
+    """Write a prepared dataset without images; gives its folder."""
     folder = Path(f"results/tiny/prepare/{name}/160px")
     folder.mkdir(parents=True)
-    ids = [f"{name}-{images}-{number}" for number in range(IMAGES)]
+    ids = [f"{name}-{seed}-{number}" for number in range(IMAGES)]
     index = {
         "row": range(IMAGES),
         "image_id": ids,
@@ -154,10 +171,12 @@ def _prepare(name: str, images: int) -> Path:
     return folder
 
 
-def _evaluate(model: str, target: str, method: str, by: float, prepared: list[Path]) -> Path:
+def _evaluate(model: str, target: str, method: str, gain: float, prepared: list[Path]) -> Path:
+    """Write rows of a run with a share 0.5 + gain of right answers; gives the file of the rows."""
     folder = Path(f"results/tiny/paper/evaluate/{model}/{target}/{method}/all/0")
     folder.mkdir(parents=True)
-    rows, manifest = folder / "tiny.parquet", folder / "tiny.manifest.json"
+    rows = folder / "tiny.parquet"
+    manifest = folder / "tiny.manifest.json"
     run = {
         "model": model,
         "target": target,
@@ -166,26 +185,34 @@ def _evaluate(model: str, target: str, method: str, by: float, prepared: list[Pa
         "seed": 0,
         "alpha": np.nan,
     }
-    rng, parts = np.random.default_rng(len(target + method)), []
-    for place in prepared:
-        rank = (rng.random(IMAGES) > 0.5 + by).astype(np.int16)
-        parts.append(
-            pd.DataFrame(
-                {**run, "dataset": place.parts[-2], "row": np.arange(IMAGES), "rank": rank}
-            )
-        )
-    pd.concat(parts).to_parquet(rows)
+    rng = np.random.default_rng(len(target + method))
+    rows_by_dataset = []
+    for dataset in prepared:
+        name = dataset.parent.name
+        rank = (rng.random(IMAGES) > 0.5 + gain).astype(np.int16)
+        columns = {**run, "dataset": name, "row": np.arange(IMAGES), "rank": rank}
+        rows_by_dataset.append(pd.DataFrame(columns))
+    pd.concat(rows_by_dataset).to_parquet(rows)
     write_json(manifest, {"device": "cpu", "fit": {} if method == "pretrained" else {method: 1.0}})
     _record("evaluate_run", folder / "tiny.provenance.json", [], [rows, manifest], {})
     return rows
 
 
 def _record(rule: str, path: Path, inputs, outputs, cfg: Mapping) -> None:
-    hashes = [{str(file): sha256(file) for file in files} for files in (inputs, outputs)]
-    times = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:01.000+00:00"}
-    sizes = {str(file): file.stat().st_size for file in outputs}
-    what = {"rule": rule, "job": "", "log": "logs/x.log", "cfg": cfg, "inputs": hashes[0]}
-    provenance.write(path, {**what, **times, **COSTS, "outputs": hashes[1], "sizes": sizes})
+    """Write the provenance record of a job of a rule."""
+    facts = {
+        "rule": rule,
+        "job": "",
+        "log": "logs/x.log",
+        "cfg": cfg,
+        "inputs": {str(file): sha256(file) for file in inputs},
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:01.000+00:00",
+        **COSTS,
+        "outputs": {str(file): sha256(file) for file in outputs},
+        "sizes": {str(file): file.stat().st_size for file in outputs},
+    }
+    provenance.write(path, facts)
 
 
 def forged(
@@ -194,24 +221,36 @@ def forged(
     records: Callable[[dict[str, dict]], object] = dict,
     consistent: bool = True,
 ) -> Path:
-    """A copy of a bundle with changed files and records; if consistent, its records have the hashes of the changed files."""
+    """A copy of a bundle with changed files and records; gives its path.
+
+    Args:
+        files: changes the bytes of the files, by name, in place.
+        records: changes the records, by name, in place; they are written only if consistent.
+        consistent: whether the records have the hashes of the changed files.
+    """
     with zipfile.ZipFile(bundle) as archive:
-        found = {name: archive.read(name) for name in archive.namelist()}
-    old = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
-    files(found)
-    new = {
-        old[name]: hashlib.sha256(data).hexdigest() for name, data in found.items() if name in old
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    old_hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    files(contents)
+    new_hash_of_old = {
+        old_hashes[name]: hashlib.sha256(data).hexdigest()
+        for name, data in contents.items()
+        if name in old_hashes
     }
-    lines = {name: line for name, [line] in provenance.from_lines(found[RECORDS].decode()).items()}
-    records(lines)
+    lines = provenance.from_lines(contents[RECORDS].decode())
+    record_of_name = {name: record for name, [record] in lines.items()}
+    records(record_of_name)
     if consistent:
-        for line, key in ((line, key) for line in lines.values() for key in ("inputs", "outputs")):
-            line[key] = {name: new.get(digest, digest) for name, digest in line[key].items()}
-        found[RECORDS] = provenance.as_lines(
-            {name: [line] for name, line in lines.items()}
-        ).encode()
+        for record in record_of_name.values():
+            for key in ("inputs", "outputs"):
+                record[key] = {
+                    name: new_hash_of_old.get(old_hash, old_hash)
+                    for name, old_hash in record[key].items()
+                }
+        lines = {name: [record] for name, record in record_of_name.items()}
+        contents[RECORDS] = provenance.as_lines(lines).encode()
     path = bundle.with_name("forged.rib.zip")
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in found.items():
+        for name, data in contents.items():
             archive.writestr(name, data)
     return path

@@ -1,7 +1,8 @@
-"""A catalogue folder with the family `tiny`: four datasets of synthetic images, two random-weight networks.
+"""A catalogue folder with the family `tiny`: synthetic images and two random-weight networks.
 
-Each class is a colour; a dataset shifts and dims it, so that fine-tuning has something to learn. `copy` shares the
-source images of `red`, as ImageNet-Cartoon shares those of the validation set. `memory` stands for what pretraining saw.
+Each class is a colour; a dataset shifts and dims it, so that fine-tuning has something to learn.
+`copy` shares the source images of `red`, as ImageNet-Cartoon shares those of the validation set.
+`memory` stands for what pretraining saw.
 """
 
 import hashlib
@@ -27,8 +28,8 @@ SIZE = 160  # what timm's test networks expect
 
 def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
     """Write the family's catalogue folder, archives and weights included."""
-    for part in ("families", "classes", "archives"):
-        (folder / part).mkdir(parents=True)
+    for name in ("families", "classes", "archives"):
+        (folder / name).mkdir(parents=True)
     (folder / "classes/tiny.csv").write_text("\n".join(["wnid", *WNIDS]) + "\n")
     family = {
         "title": "Tiny",
@@ -78,12 +79,15 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
     }
     if name == REFERENCE:
         entry["role"] = "reference"
-    return {**entry, "source_group": "originals"} if name in ("red", "copy") else entry
+    if name in ("red", "copy"):
+        entry["source_group"] = "originals"
+    return entry
 
 
 @cache
 def _archive(name: str, images_per_class: int) -> bytes:
-    rng, packed = np.random.default_rng(DATASETS[name]), io.BytesIO()
+    rng = np.random.default_rng(DATASETS[name])
+    packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for label, wnid in enumerate(WNIDS):
             for number in range(images_per_class):

@@ -1,7 +1,8 @@
-"""Snakemake and DVC in a fork of a process that has imported them, which saves seconds of processor time per call.
+"""Snakemake and DVC in a fork of a process that has imported them.
 
-Snakemake's servers of warm starts are forked there, too, one per call and kind, as the call's first jobs would start
-them. Runs from a new process, as users start them, are those of `Project.run` and `Project.start`.
+This saves seconds of processor time per call. Snakemake's servers of warm starts are forked there,
+too, one per call and kind, as the call's first jobs would start them. Runs from a new process, as
+users start them, are those of `Project.run` and `Project.start`.
 """
 
 import atexit
@@ -62,18 +63,17 @@ def serve(program: str) -> None:
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
-        if (child := os.fork()) == 0:
+        child = os.fork()
+        if child == 0:
             _become(**request)
             sys.argv = [program, *request["words"]]
             sys.exit(main(request["words"]))
-        helpers = (
-            list(_warm_servers(child, request))
-            if program == "snakemake" and "-n" not in request["words"]
-            else []
-        )
+        warm_servers = []
+        if program == "snakemake" and "-n" not in request["words"]:
+            warm_servers = list(_warm_servers(child, request))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        for helper in helpers:
-            os.waitpid(helper, 0)
+        for warm_server in warm_servers:
+            os.waitpid(warm_server, 0)
         print(status, flush=True)
 
 
@@ -93,7 +93,8 @@ def _become(
 def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
     """Start the servers of a run's warm starts; their process ids."""
     for libraries in WARM:
-        if (helper := os.fork()) == 0:
+        warm_server = os.fork()
+        if warm_server == 0:
             try:
                 _become(**request | {"printed": os.devnull})
                 sys.path.insert(0, f"{request['folder']}/workflow/lib")
@@ -104,7 +105,7 @@ def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
                 serve(f"{folder}/{libraries}.sock", str(run), libraries)
             finally:  # it must not go on as its parent
                 os._exit(0)
-        yield helper
+        yield warm_server
 
 
 if __name__ == "__main__":

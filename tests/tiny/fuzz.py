@@ -1,6 +1,7 @@
-"""What fuzz tests share: values that nobody means, trees with such values in them, and what may come of either.
+"""What fuzz tests share: values that nobody means, and trees with such values in them.
 
-`FUZZ_EXAMPLES=5000 pytest tests/unit/test_fuzz.py` tries so many examples of each test, others every time.
+What may come of either is checked here, too. `FUZZ_EXAMPLES=5000 pytest tests/unit/test_fuzz.py`
+tries so many examples of each test, others every time.
 """
 
 import copy
@@ -19,7 +20,8 @@ EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 LONGEST = 3000  # characters of a sentence, most of them known names
 SLOWEST = 2.0  # seconds of processor time that any input may take
 tried = 0  # inputs in this process so far
-# A part of a path that no file system, shell, format string or program's options reads as anything else.
+# A part of a path that no file system, shell, format string or program's options reads as anything
+# else.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 POINTING = [
@@ -77,9 +79,11 @@ VALUES = st.recursive(
 
 
 def fuzzed(examples: int, in_security: int | None = None) -> settings:
-    """Settings of a fuzz test: so many examples, the same every time; or what FUZZ_EXAMPLES says, others every time.
+    """Settings of a fuzz test.
 
     Args:
+        examples: how many there are, the same every time. FUZZ_EXAMPLES gives another number, and
+            then they are others every time.
         in_security: the number in `make security`, likewise others every time.
     """
     number = EXAMPLES or (in_security if os.environ.get("RIB_SECURITY") else None)
@@ -93,7 +97,10 @@ def fuzzed(examples: int, in_security: int | None = None) -> settings:
 
 
 def outcome(call: Callable):
-    """What a call returns, or the sentence with which it refused; all else that it raises, or a hang, is a defect."""
+    """What a call returns, or the sentence with which it refused.
+
+    All else that it raises, or a hang, is a defect.
+    """
     global tried
     tried += 1
     started = time.process_time()
@@ -115,9 +122,10 @@ def mutated(draw, tree, values=VALUES, most: int = 2):
     """A tree of dicts and lists with a node or two replaced, taken out, renamed or added."""
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, most))):
-        if not (places := list(_places(tree))):
+        nodes = list(_nodes(tree))
+        if not nodes:
             break
-        holder, key = draw(st.sampled_from(places))
+        holder, key = draw(st.sampled_from(nodes))
         change = draw(st.sampled_from(["replace", "replace", "replace", "delete", "rename", "add"]))
         if change == "replace" or isinstance(holder, list):
             holder[key] = draw(values)
@@ -130,9 +138,10 @@ def mutated(draw, tree, values=VALUES, most: int = 2):
     return tree
 
 
-def _places(tree) -> Iterator[tuple[dict | list, object]]:
+def _nodes(tree) -> Iterator[tuple[dict | list, object]]:
     """Every node below the top, as what holds it and its key there."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree))
+    for key in keys:
         yield tree, key
         if isinstance(tree[key], dict | list):
-            yield from _places(tree[key])
+            yield from _nodes(tree[key])

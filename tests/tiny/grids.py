@@ -10,6 +10,7 @@ from tiny.project import ROOT
 
 @cache
 def project_catalog() -> Catalog:
+    """The project's own catalogue."""
     return Catalog([ROOT / "workflow/catalog"])
 
 

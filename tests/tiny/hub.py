@@ -1,4 +1,7 @@
-"""A hub on 127.0.0.1: repositories with files, a commit, a licence and perhaps a gate, as its real client asks for them."""
+"""A hub on 127.0.0.1 that answers the hub's real client.
+
+Its repositories have files, a commit, a licence and perhaps a gate.
+"""
 
 import contextlib
 import hashlib
@@ -10,7 +13,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlparse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SMALL = 10_000  # bytes up to which a file is part of the repository itself, without a digest in the listing
+# Bytes up to which a file is part of the repository itself, without a digest in the listing.
+SMALL = 10_000
 TOKEN = "hf_TokenOfTheHub"
 
 
@@ -31,31 +35,35 @@ class Repository:
     commit: str = COMMIT
 
     def listing(self, name: str) -> dict:
-        listed = {
+        """The hub's answer about this repository, under a name `owner/name`."""
+        size_and_digest = {
             path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in self.files.items()
         }
-        listed |= {
-            path: (size, hashlib.sha256(path.encode()).hexdigest())
-            for path, size in self.sizes.items()
-        }
+        for path, size in self.sizes.items():
+            size_and_digest[path] = (size, hashlib.sha256(path.encode()).hexdigest())
         return {
             "id": name,
             "sha": self.commit,
             "gated": "auto" if self.gated else False,
             "cardData": {"license": self.licence} if self.licence else {},
             "siblings": [
-                {"rfilename": path, "size": size, "blobId": digest[:40]}
-                | (
-                    {"lfs": {"size": size, "sha256": digest, "pointerSize": 134}}
-                    if size > SMALL
-                    else {}
-                )
-                for path, (size, digest) in sorted(listed.items())
+                _file_listing(path, size, digest)
+                for path, (size, digest) in sorted(size_and_digest.items())
             ],
         }
 
 
+def _file_listing(path: str, size: int, digest: str) -> dict:
+    """What the hub tells of one file of a repository."""
+    listing = {"rfilename": path, "size": size, "blobId": digest[:40]}
+    if size > SMALL:
+        listing["lfs"] = {"size": size, "sha256": digest, "pointerSize": 134}
+    return listing
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers of the hub: listings of repositories, and their files."""
+
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self):
@@ -65,14 +73,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(body=True)
 
     def reply(self, body):
+        """Answer a request, with the file itself only if `body`."""
         path = unquote(urlparse(self.path).path)
         self.server.asked.append(path)
-        if listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
-            return self.list_files(*listed.groups())
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        return self.give_file(*found.groups(), body) if found else self.refuse(404, "EntryNotFound")
+        listing_address = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
+        if listing_address:
+            return self.list_files(*listing_address.groups())
+        file_address = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if file_address:
+            return self.give_file(*file_address.groups(), body)
+        return self.refuse(404, "EntryNotFound")
 
     def list_files(self, name, revision):
+        """Answer with the listing of a repository at a revision, or refuse."""
         repository = self.server.repositories.get(name)
         if repository is None:
             return self.refuse(401, "RepoNotFound")
@@ -83,6 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def give_file(self, name, revision, path, body):
+        """Answer with a file of a repository at a revision, or refuse."""
         repository = self.server.repositories.get(name)
         if repository is None:
             return self.refuse(401, "RepoNotFound")
@@ -100,12 +114,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def refuse(self, status, code):
+        """Answer with an error, whose code the hub's client reads."""
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def send(self, data, headers, body=True):
+        """Answer with headers and, if `body`, with data."""
         self.send_response(200)
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)

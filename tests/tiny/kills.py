@@ -1,4 +1,7 @@
-"""A command, killed at random moments with all its processes, and called again as often as it takes."""
+"""A command, killed at random moments with all its processes.
+
+It is called again as often as it takes.
+"""
 
 import os
 import random
@@ -39,20 +42,26 @@ def ordeal(
     anew: Callable[[Project], object] = make_clean,
     shortest: float = 0,
 ) -> Iterator[Completed]:
-    """Kill runs until enough were killed; a run that comes through is followed by a new one from nothing.
+    """Kill runs until enough were killed.
+
+    A run that comes through is followed by a new one from nothing.
 
     Args:
         project: prepared by `tiny.project.use_make` for `make run`.
         kills: how many in all.
-        shortest, longest: seconds that a run is left alone at least and at most; moments are uniform between.
+        shortest, longest: seconds that a run is left alone at least and at most; moments are
+            uniform between.
         seed: of the moments.
         command: the run.
         anew: makes the project as before the first run.
 
     Yields:
-        Each run as it comes through; the results lie in the project until the next one is asked for.
+        Each run as it comes through; the results lie in the project until the next one is asked
+        for.
     """
-    moments, killed, done = random.Random(seed), 0, 0
+    moments = random.Random(seed)
+    killed = 0
+    killed_before_this_run = 0
     begun = time.monotonic()
     while True:
         run = project.start(*command)
@@ -69,8 +78,9 @@ def ordeal(
             print(f"kill {killed} of {kills}", flush=True)
             continue
         assert status == 0, project.printed()
-        yield Completed(killed - done, time.monotonic() - begun)
+        yield Completed(killed - killed_before_this_run, time.monotonic() - begun)
         if killed >= kills:
             return
-        done, begun = killed, time.monotonic()
+        killed_before_this_run = killed
+        begun = time.monotonic()
         anew(project)

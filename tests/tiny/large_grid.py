@@ -1,4 +1,7 @@
-"""Rows of noise of a large grid: 14 models, 12 methods, 8 targets, 3 seeds, scored on 8 datasets of 1000 images."""
+"""Rows of noise of a large grid.
+
+It has 14 models, 12 methods, 8 targets and 3 seeds, scored on 8 datasets of 1000 images.
+"""
 
 import itertools
 import time
@@ -14,75 +17,86 @@ from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
 from tiny.tables import write
 
-MODELS, METHODS, SEEDS, IMAGES, CLASSES = 14, [f"method{i}" for i in range(12)], 3, 1000, 200
+MODELS = 14
+METHODS = [f"method{i}" for i in range(12)]
+SEEDS = 3
+IMAGES = 1000  # of each dataset
+CLASSES = 200
 DATASETS = [f"dataset{i}" for i in range(8)]
 FLOATS = ("log_prob", "brier", "energy", "confidence", "margin")
 
 
 def runs() -> list[Run]:
-    """4,046 runs."""
-    found = [Run(f"model{i}", NO_TARGET, PRETRAINED, ALL, 0) for i in range(MODELS)]
-    tuned = itertools.product(range(MODELS), DATASETS, METHODS, range(SEEDS))
-    return found + [
-        Run(f"model{i}", target, method, ALL, seed) for i, target, method, seed in tuned
+    """The 4,046 runs of the grid, the pretrained models first."""
+    pretrained = [Run(f"model{i}", NO_TARGET, PRETRAINED, ALL, 0) for i in range(MODELS)]
+    combinations = itertools.product(range(MODELS), DATASETS, METHODS, range(SEEDS))
+    fine_tuned = [
+        Run(f"model{i}", target, method, ALL, seed) for i, target, method, seed in combinations
     ]
+    return pretrained + fine_tuned
 
 
 def write_rows(folder: Path) -> None:
-    """Indexes, rows and manifests of the grid."""
-    labels, keys = np.arange(IMAGES) % CLASSES, tuple(map(str, range(CLASSES)))
+    """Write indexes, rows and manifests of the grid."""
+    labels = np.arange(IMAGES) % CLASSES
+    class_keys = tuple(str(i) for i in range(CLASSES))
+    class_indices = tuple((i,) for i in range(CLASSES))
+    space = LabelSpace(class_keys, class_indices, class_keys)
     for name in DATASETS:
-        place = folder / "prepare" / name / "none"
-        place.mkdir(parents=True)
+        prepared = folder / "prepare" / name / "none"
+        prepared.mkdir(parents=True)
         ids = [f"{name}/{i}" for i in range(IMAGES)]
         index = {"row": np.arange(IMAGES, dtype=np.int32), "label": labels.astype(np.int16)}
         index |= dict.fromkeys(("image_id", "source_id", "object_id"), ids)
-        pd.DataFrame(index).to_parquet(place / "index.parquet")
-        write_json(
-            place / "classes.json",
-            LabelSpace(keys, tuple((i,) for i in range(CLASSES)), keys).to_json(),
-        )
-        write_json(place / "manifest.json", {"storage": "array", "corrupt": []})
-    rng, n = np.random.default_rng(0), len(DATASETS) * IMAGES
-    index = np.tile(np.arange(IMAGES, dtype=np.int32), len(DATASETS))
+        pd.DataFrame(index).to_parquet(prepared / "index.parquet")
+        write_json(prepared / "classes.json", space.to_json())
+        write_json(prepared / "manifest.json", {"storage": "array", "corrupt": []})
+    rng = np.random.default_rng(0)
+    n = len(DATASETS) * IMAGES
+    row_numbers = np.tile(np.arange(IMAGES, dtype=np.int32), len(DATASETS))
+    label_of_row = np.tile(labels, len(DATASETS))
     for run in runs():
         path = folder / "evaluate" / str(run)
         path.mkdir(parents=True)
-        rank, other = (rng.geometric(0.5, n) - 1).astype(np.int16), rng.integers(CLASSES, size=n)
-        values = {name: rng.random(n).astype(np.float16) for name in FLOATS}
-        values["prediction"] = np.where(rank == 0, np.tile(labels, len(DATASETS)), other).astype(
-            np.int16
-        )
-        names = {
-            key: pd.Categorical([value]).repeat(n)
-            for key, value in vars(run).items()
-            if key != "seed"
+        rank = (rng.geometric(0.5, n) - 1).astype(np.int16)
+        wrong_prediction = rng.integers(CLASSES, size=n)
+        scores = {name: rng.random(n).astype(np.float16) for name in FLOATS}
+        prediction = np.where(rank == 0, label_of_row, wrong_prediction).astype(np.int16)
+        names_of_run = {
+            column: pd.Categorical([name]).repeat(n)
+            for column, name in vars(run).items()
+            if column != "seed"
         }
-        whole = {
-            **names,
+        columns = {
+            "dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)),
+            **names_of_run,
             "seed": np.int32(run.seed),
             "alpha": np.nan,
-            "row": index,
+            "row": row_numbers,
             "rank": rank,
-            **values,
+            **scores,
+            "prediction": prediction,
         }
-        table = pd.DataFrame({"dataset": pd.Categorical(np.repeat(DATASETS, IMAGES)), **whole})
+        table = pd.DataFrame(columns)
         table.to_parquet(path / "all.parquet", compression="zstd")
         write_json(path / "all.manifest.json", {"device": "cpu", "fit": {run.method: 1.0}})
 
 
 def write_tables(folder: Path) -> None:
-    """Write the tables of the grid, as the jobs of a run do one after another, and how many seconds it took."""
+    """Write the tables of the grid, and into `seconds` how many seconds it took.
+
+    They are written as the jobs of a run do, one after another.
+    """
 
     class Outputs(dict):
+        """Files of tables by name; a table without another file is a CSV file of its name."""
+
         def __missing__(self, name: str) -> Path:
             return folder / f"{name}.csv"
 
     begun = time.perf_counter()
-    outputs, prepared = (
-        Outputs(counts=folder / "counts.npz"),
-        [folder / "prepare" / name / "none" for name in DATASETS],
-    )
+    outputs = Outputs(counts=folder / "counts.npz")
+    prepared = [folder / "prepare" / name / "none" for name in DATASETS]
     rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
     means = {"ood_datasets": DATASETS, "source_groups": None, "conditions": ""}
     means |= {"replicates": 2000, "confidence": 0.95, "seed": 0}

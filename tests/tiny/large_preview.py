@@ -1,8 +1,11 @@
-"""A project with the rows of tiny.large_grid and records of the jobs that made them, for measuring `snakemake preview`.
+"""A project for measuring `snakemake preview`.
+
+It has the rows of tiny.large_grid and records of the jobs that made them.
 
     PYTHONPATH=workflow/lib:tests python tests/tiny/large_preview.py FOLDER [SHARE]
 
-writes it, with a share of the runs (1), into FOLDER/project; time `snakemake preview` and `snakemake status` there.
+writes it, with a share of the runs (1), into FOLDER/project; time `snakemake preview` and
+`snakemake status` there.
 """
 
 import os
@@ -58,14 +61,22 @@ for stage, rule in {"finetune": "finetune", "evaluate": "evaluate_run"}.items():
         files = [rows, rows.with_suffix(".manifest.json")] if stage == "evaluate" else []
         if all(map(Path.exists, files)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = {str(file): sha256(file) for file in files}
-            facts = {"rule": rule, "cfg": settings_now(workflow.get_rule(rule), str(path)), "log": "l", "inputs": {}}
-            provenance.write(path, {**FACTS, **facts, "outputs": made, "sizes": dict.fromkeys(made, 1)})
+            hashes = {str(file): sha256(file) for file in files}
+            facts = {
+                **FACTS,
+                "rule": rule,
+                "cfg": settings_now(workflow.get_rule(rule), str(path)),
+                "log": "l",
+                "inputs": {},
+                "outputs": hashes,
+                "sizes": dict.fromkeys(hashes, 1),
+            }
+            provenance.write(path, facts)
 """
 
 
 def catalogue(folder: Path) -> None:
-    """Entries of the grid's datasets, models and methods; none of their files are needed."""
+    """Write entries of the grid's datasets, models and methods; none of their files are needed."""
     (folder / "families").mkdir(parents=True)
     (folder / "classes").mkdir()
     (folder / "classes/large.csv").write_text("wnid\nn01440764\nn02206856\n")
@@ -93,7 +104,9 @@ def catalogue(folder: Path) -> None:
 
 
 def main(folder: Path, share: float) -> None:
-    project, rows = copy_project(folder / "project"), folder / "grid"
+    """Write the project into a folder, with a share of the runs from 0 to 1."""
+    project = copy_project(folder / "project")
+    rows = folder / "grid"
     if not rows.exists():
         rows.mkdir()
         large_grid.write_rows(rows)
@@ -114,11 +127,10 @@ def main(folder: Path, share: float) -> None:
                 copy_function=os.link,
             )
     (project / "records.smk").write_text(RECORDS)
-    path = {"PYTHONPATH": ":".join(sys.path)}
     subprocess.run(
         ["snakemake", "-s", "records.smk", "--list-rules"],
         cwd=project,
-        env={**os.environ, **path},
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         check=True,
     )
 

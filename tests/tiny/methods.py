@@ -33,24 +33,33 @@ def coloured_images(side: int) -> SimpleNamespace:
 
 
 def set_up(name, network, images, **settings):
-    """An algorithm that is ready to train a copy of the network."""
+    """An algorithm that is ready to train a copy of the network.
+
+    Args:
+        name: of the method in the project's catalogue.
+        images: the target and the reference dataset.
+        settings: instead of those of the method's entry.
+    """
     entry = CATALOG.methods[name]
     algorithm = load_algorithm(
         CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
     )
     torch.manual_seed(0)
-    part = images_of(images)
-    algorithm.setup(Task(copy.deepcopy(network).eval(), part, part, 0))
+    target = images_of(images)
+    algorithm.setup(Task(copy.deepcopy(network).eval(), target, target, 0))
     return algorithm
 
 
 def fine_tuned(
     name, network, images, *, pretrained=None, epochs=2, micro_batch_size="all", **settings
 ):
-    """An algorithm that has trained a copy of the network, its history and what it stores against the pretrained one."""
+    """An algorithm that has trained a copy of the network, its history and what it stores.
+
+    It stores what differs from the pretrained network, which is `network` if none is given.
+    """
     algorithm = set_up(name, network, images, **settings)
-    how = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
-    history, stored = train(algorithm, (pretrained or network).state_dict(), how, RUN, CPU)
+    schedule = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
+    history, stored = train(algorithm, (pretrained or network).state_dict(), schedule, RUN, CPU)
     return algorithm, history, stored
 
 
@@ -63,43 +72,52 @@ def published(key, original):
 def head_of(network):
     """Names of the head's tensors."""
     head = network.get_classifier()
-    return {
-        f"{name}.{part}"
-        for name, m in network.named_modules()
-        if m is head
-        for part in ("weight", "bias")
-    }
+    names = set()
+    for name, module in network.named_modules():
+        if module is head:
+            names |= {f"{name}.weight", f"{name}.bias"}
+    return names
 
 
 def check_restored(name, network, algorithm, history, stored, folder):
-    """What is stored restores what was trained, whose logits are finite and others than before."""
-    safetensors.torch.save_file(stored, folder / "c.safetensors")
-    loaded = safetensors.torch.load_file(folder / "c.safetensors")
+    """Check that what is stored restores what was trained.
+
+    The logits must be finite and others than before. `folder` is for the checkpoint.
+    """
+    checkpoint = folder / "c.safetensors"
+    safetensors.torch.save_file(stored, checkpoint)
+    loaded = safetensors.torch.load_file(checkpoint)
     assert loaded.keys() == stored.keys() and all(
         torch.equal(loaded[key], stored[key]) for key in stored
     )
-    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: folder / "c.safetensors"}).eval()
+    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: checkpoint}).eval()
     if not name.startswith(("lora", "visual_prompt")):
         torch.testing.assert_close(
             restored.state_dict(), algorithm.model.state_dict(), rtol=0, atol=0
         )
     algorithm.model.eval()
     with torch.inference_mode():
-        before = network(algorithm.inputs[ALL_ROWS])
-        expected = algorithm.logits(ALL_ROWS)
-        found = restored(algorithm.inputs[ALL_ROWS])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert found.isfinite().all() and not torch.equal(expected, before)
+        logits_before = network(algorithm.inputs[ALL_ROWS])
+        logits_trained = algorithm.logits(ALL_ROWS)
+        logits_restored = restored(algorithm.inputs[ALL_ROWS])
+    torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
+    assert logits_restored.isfinite().all() and not torch.equal(logits_trained, logits_before)
     assert all(np.isfinite(row["loss"]) for row in history)
 
 
 def check_frozen(name, network, algorithm, stored):
-    """Tensors and buffers that a method doesn't train stay bit-identical and are not stored."""
-    head, original = head_of(network), network.state_dict()
-    after = {published(key, original): value for key, value in algorithm.model.state_dict().items()}
-    for key, value in original.items():
+    """Check that what a method doesn't train stays bit-identical and is not stored.
+
+    This holds for tensors and buffers.
+    """
+    head = head_of(network)
+    original = network.state_dict()
+    trained = {
+        published(key, original): tensor for key, tensor in algorithm.model.state_dict().items()
+    }
+    for key, tensor in original.items():
         if name != "linear_probe" or key not in head:
-            assert torch.equal(after[key], value), key
+            assert torch.equal(trained[key], tensor), key
     if name == "linear_probe":
         assert stored.keys() == head
     else:

@@ -30,14 +30,20 @@ def understated(data: bytes) -> bytes:
 
 
 def with_other_rows(data: bytes, rows: int, stated: int) -> bytes:
-    """A file of which the footer states another number of rows, though columns have as many values as before."""
-    start = len(data) - END - int.from_bytes(data[-END:-4], "little")
+    """A file of which the footer states another number of rows.
+
+    Columns have as many values as before.
+    """
+    footer_start = len(data) - END - int.from_bytes(data[-END:-4], "little")
+    true_number = _varint(rows)
     # The first field of the footer with this number is that of the file's rows.
-    place = data.index(_varint(rows), start)
-    return data[:place] + _varint(stated, len(_varint(rows))) + data[place + len(_varint(rows)) :]
+    start = data.index(true_number, footer_start)
+    end = start + len(true_number)
+    return data[:start] + _varint(stated, len(true_number)) + data[end:]
 
 
 def _with_footer(data: bytes, changed: dict[int, int]) -> bytes:
+    """A file in whose footer some numbers are replaced by others."""
     start = len(data) - END - int.from_bytes(data[-END:-4], "little")
     footer = data[start:]
     for old, new in changed.items():
@@ -48,8 +54,9 @@ def _with_footer(data: bytes, changed: dict[int, int]) -> bytes:
 
 def _varint(number: int, length: int = 1) -> bytes:
     """A whole number from 0 as Thrift's compact protocol has it, in at least so many bytes."""
-    number, digits = 2 * number, []
-    while number or len(digits) < length:
-        digits.append(number & 127)
-        number >>= 7
+    remaining = 2 * number
+    digits = []
+    while remaining or len(digits) < length:
+        digits.append(remaining & 127)
+        remaining >>= 7
     return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])

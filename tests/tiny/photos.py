@@ -37,14 +37,16 @@ def jpeg(index, size=(40, 36), mode="RGB", kind="JPEG"):
 
 
 def index_of(pixels):
+    """The class's index that the colour of a picture tells."""
     red, green, blue = (
-        round((value - 8) / step)
-        for value, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
+        round((channel_mean - 8) / step)
+        for channel_mean, step in zip(pixels.mean(axis=(0, 1)), (16, 16, 32), strict=True)
     )
     return blue * 256 + red * 16 + green
 
 
 def tar(path, files, mode="w"):
+    """Write files, given as bytes by name, into a tar archive; gives its path."""
     with tarfile.open(path, mode) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
@@ -54,6 +56,7 @@ def tar(path, files, mode="w"):
 
 
 def zipped(path, files):
+    """Write files, given as bytes by name, into a zip archive; gives its path."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
@@ -62,49 +65,47 @@ def zipped(path, files):
 
 def space_of(indices):
     """The ImageNet classes of some indices."""
-    return LabelSpace(
-        tuple(WNIDS[i] for i in indices),
-        tuple((i,) for i in indices),
-        tuple(WNIDS[i] for i in indices),
-    )
+    wnids = tuple(WNIDS[i] for i in indices)
+    return LabelSpace(wnids, tuple((i,) for i in indices), wnids)
 
 
 def devkit(path, numbers, missing=None):
-    """A development kit whose class numbers run against the order of the wnids, with a parent synset."""
-    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)] + [
-        (1001, "n00001740", 5)
-    ]
+    """Write ImageNet's development kit; gives its path.
+
+    Its class numbers run against the order of the wnids, and it has a parent synset.
+
+    Args:
+        numbers: text of the file with the class numbers of the validation images.
+        missing: part of the name of the file that is left out.
+    """
+    synsets = [(number + 1, WNIDS[999 - number], 0) for number in range(1000)]
+    synsets.append((1001, "n00001740", 5))
+    fields = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
     buffer = io.BytesIO()
-    savemat(
-        buffer,
-        {
-            "synsets": np.array(
-                synsets,
-                dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)],
-            )
-        },
-    )
+    savemat(buffer, {"synsets": np.array(synsets, dtype=fields)})
     top = "ILSVRC2012_devkit_t12/data"
     files = {
         f"{top}/meta.mat": buffer.getvalue(),
         f"{top}/ILSVRC2012_validation_ground_truth.txt": numbers.encode(),
     }
-    return tar(
-        path,
-        {name: data for name, data in files.items() if not missing or missing not in name},
-        "w:gz",
-    )
+    if missing:
+        files = {name: data for name, data in files.items() if missing not in name}
+    return tar(path, files, "w:gz")
 
 
 def encrypted(path: Path, files: dict[str, bytes], password: str) -> Path:
-    """A zip encrypted in the traditional way (PKWARE's APPNOTE, section 6.1), which Python reads and doesn't write."""
+    """Write a zip encrypted in the traditional way; gives its path.
+
+    See PKWARE's APPNOTE, section 6.1. Python reads such archives and doesn't write them.
+    """
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in files.items():
             check = zlib.crc32(data)
             archive.writestr(name, _encrypt(bytes(11) + bytes([check >> 24]) + data, password))
             info = archive.infolist()[-1]
             info.flag_bits |= 1
-            info.CRC, info.file_size = check, len(data)
+            info.CRC = check
+            info.file_size = len(data)
             archive.fp.seek(info.header_offset)
             archive.fp.write(info.FileHeader())
             archive.fp.seek(archive.start_dir)
@@ -112,6 +113,7 @@ def encrypted(path: Path, files: dict[str, bytes], password: str) -> Path:
 
 
 def _encrypt(data: bytes, password: str) -> bytes:
+    """Bytes encrypted with a password, as APPNOTE's section 6.1 has it."""
     keys = [0x12345678, 0x23456789, 0x34567890]
 
     def crc(old, byte):
@@ -124,9 +126,9 @@ def _encrypt(data: bytes, password: str) -> bytes:
 
     def encrypt(byte):
         t = (keys[2] | 2) & 0xFFFF
-        out = byte ^ ((t * (t ^ 1)) >> 8 & 0xFF)
+        cipher_byte = byte ^ ((t * (t ^ 1)) >> 8 & 0xFF)
         update(byte)
-        return out
+        return cipher_byte
 
     for byte in password.encode():
         update(byte)
@@ -134,14 +136,21 @@ def _encrypt(data: bytes, password: str) -> bytes:
 
 
 def run_prepare(folder: Path, *arguments, **settings) -> tuple[pd.DataFrame, np.ndarray, dict]:
-    """Prepare archives with a layout into a folder; returns the index, the images and the classes."""
+    """Prepare archives with a layout into a folder; gives the index, the images and the classes.
+
+    Arguments are those of `prepare_into`.
+    """
     prepare_into(folder, *arguments, **settings)
     index = pq.read_table(folder / "index.parquet").to_pandas()
     return index, np.load(folder / "images.npy"), json.loads((folder / "classes.json").read_text())
 
 
 def prepare_job(layout: str, settings: str) -> list[str]:
-    """Command of a job in the current folder that prepares `a.tar` into `out`; `settings` is Python's, for `run_prepare`."""
+    """Command of a job in the current folder that prepares `a.tar` into `out`.
+
+    Args:
+        settings: Python code of keyword arguments for `run_prepare`.
+    """
     script = f"""
         import sys
         sys.path[:0] = {[path for path in sys.path if path]!r}
@@ -149,7 +158,8 @@ def prepare_job(layout: str, settings: str) -> list[str]:
         from rib.config.label_space import LabelSpace
         from rib.jobs.job import job
         from tiny.photos import run_prepare
-        outputs = {{name: f"out/{{name}}" for name in ("images.npy", "index.parquet", "classes.json", "manifest.json")}}
+        names = ("images.npy", "index.parquet", "classes.json", "manifest.json")
+        outputs = {{name: f"out/{{name}}" for name in names}}
         with job(rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,
                  log_file="log", resumes="images.journal") as out:
             run_prepare(out["images.npy"].parent, {layout!r}, Path("a.tar"), {settings})
@@ -173,7 +183,15 @@ def prepare_into(
     exclude: tuple = (),
     **settings,
 ) -> None:
-    """Prepare archives with a layout into a folder."""
+    """Prepare archives with a layout into a folder.
+
+    Args:
+        layout: name of the layout.
+        space: the classes; without it, those of INDICES.
+        expected: number of images, which must be right.
+        about: approximate number of images, to check the disk space.
+        settings: of the layout; all other arguments are as in a preparation's settings.
+    """
     prepare(
         name="set",
         archives=archives,

@@ -7,7 +7,7 @@ import pytest
 
 def needs(executor: str) -> pytest.MarkDecorator:
     """Skip tests where an executor's plugin is not installed."""
-    found = importlib.util.find_spec(f"snakemake_executor_plugin_{executor}")
+    plugin = importlib.util.find_spec(f"snakemake_executor_plugin_{executor}")
     return pytest.mark.skipif(
-        found is None, reason="envs/requirements-cluster.txt is not installed"
+        plugin is None, reason="envs/requirements-cluster.txt is not installed"
     )

@@ -56,8 +56,10 @@ SECRETS = {
     "OBJECTNET_PASSWORD": "PasswordOfTests",
     "AWS_SECRET_ACCESS_KEY": "KeyOfTests",
 }
-WHO = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
-PARTS = (
+# Options of git that say who commits.
+AUTHOR = ("-c", "user.name=Tester", "-c", "user.email=tester@localhost")
+# Files and folders of the project that a copy has.
+COPIED = (
     "Snakefile",
     "config.yaml",
     "CITATION.cff",
@@ -87,14 +89,20 @@ class Project:
     def snakemake(
         self, *arguments: str, config: tuple[str, ...] = (), check: bool = True, **environment: str
     ) -> str:
-        """Run Snakemake and return all it printed; `config` are extra key=value choices."""
+        """Run Snakemake and return all it printed; `config` are extra key=value choices.
+
+        Without `check` it must fail.
+        """
         words = [*arguments, "--config", f"family={self.family}", *config]
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             words.append("catalog=mine")
         return self.fork("snakemake", *words, check=check, **environment)
 
     def of_grid(self, *config: str) -> str:
-        """Folder of what is made of a grid, relative to the project's; `config` are extra key=value choices."""
+        """Folder of what is made of a grid, relative to the project's.
+
+        `config` are extra key=value choices.
+        """
         grid = self.grid(*config)
         return f"results/{self.family}/{grid.config['protocol']}/metrics/{grid.digest}"
 
@@ -102,19 +110,19 @@ class Project:
         """The grid of the project's config.yaml; `config` are extra key=value choices."""
         choices = yaml.safe_load((self.folder / "config.yaml").read_text())
         for choice in (f"family={self.family}", *config):
-            key, _, value = choice.partition("=")
-            update_config(choices, {key: yaml.safe_load(value)})
+            key, _, text = choice.partition("=")
+            update_config(choices, {key: yaml.safe_load(text)})
         folders = [self.folder / "workflow/catalog", *self.folder.glob("mine")]
         return resolve_grid(validated(choices, "config", "config.yaml"), Catalog(folders))
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        done = subprocess.run(
+        completed = subprocess.run(
             words, cwd=self.folder, env={**os.environ, **environment}, timeout=600, **streams
         )
-        assert (done.returncode == 0) == check, f"{words}\n{done.stdout}"
-        return done.stdout
+        assert (completed.returncode == 0) == check, f"{words}\n{completed.stdout}"
+        return completed.stdout
 
     def fork(self, program: str, *words: str, check: bool = True, **environment: str) -> str:
         """As `run`, for a program of tiny.forked."""
@@ -123,15 +131,15 @@ class Project:
         return printed
 
     def git(self, *words: str) -> str:
-        """Run git as somebody."""
-        return self.run("git", *WHO, *words)
+        """Run git as somebody and return all it printed."""
+        return self.run("git", *AUTHOR, *words)
 
     def dvc(self, *words: str, check: bool = True) -> str:
-        """Run DVC."""
+        """Run DVC and return all it printed; without `check` it must fail."""
         return self.fork("dvc", *words, check=check)
 
     def commit(self, message: str) -> str:
-        """Track what runs made and commit it, as a user does; what tracking printed."""
+        """Track what runs made and commit it, as a user does; gives what tracking printed."""
         printed = self.snakemake("track")
         self.git("add", "--all")
         self.git("commit", "-qm", message)
@@ -155,15 +163,15 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Processes at work in the project's folder."""
-        found = []
+        at_work = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if (
                     process.status() != psutil.STATUS_ZOMBIE
                     and Path(process.cwd()) == self.folder.resolve()
                 ):
-                    found.append(process)
-        return found
+                    at_work.append(process)
+        return at_work
 
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
         """Number of jobs of each rule that a dry-run lists."""
@@ -180,8 +188,11 @@ class Project:
         (self.folder / path).write_text(text.replace(old, new, 1))
 
     def state(self) -> dict[Path, tuple[int, bytes]]:
-        """Time and bytes of every file but logs, what jobs have at work, and what Snakemake keeps besides its records."""
-        other = (
+        """Time and bytes of every file that matters for what runs next.
+
+        Left out are logs, what jobs have at work, and what Snakemake keeps besides its records.
+        """
+        left_out = (
             "logs",
             "work",
             "printed.txt",
@@ -191,19 +202,22 @@ class Project:
             "iocache",
             "scripts",
         )
-        found = (
-            path
-            for path in self.folder.rglob("*")
-            if path.is_file() and not set(path.relative_to(self.folder).parts).intersection(other)
-        )
-        return {path: (path.lstat().st_mtime_ns, path.read_bytes()) for path in found}
+        time_and_bytes = {}
+        for path in self.folder.rglob("*"):
+            names = set(path.relative_to(self.folder).parts)
+            if path.is_file() and not names.intersection(left_out):
+                time_and_bytes[path] = (path.lstat().st_mtime_ns, path.read_bytes())
+        return time_and_bytes
 
     def products(self) -> dict[str, bytes]:
-        """Bytes of every result that must be reproducible: all but records, and what tells times: pages, crates and costs."""
+        """Bytes of every result that must be reproducible.
+
+        That is all but records, and what tells times: pages, crates and costs.
+        """
         files = [
             path
-            for part in ("results", "reports")
-            for path in (self.folder / part).rglob("*")
+            for top in ("results", "reports")
+            for path in (self.folder / top).rglob("*")
             if path.is_file()
         ]
         return {
@@ -215,13 +229,17 @@ class Project:
 
 
 def rows_of(path: Path) -> pd.DataFrame:
-    """Evaluation rows with what the indexes of the datasets, in results/<family>/prepare, have of their images."""
-    prepare = path.parents[7] / "prepare"
-    parts = []
+    """Evaluation rows with the columns of the datasets' indexes.
+
+    The indexes lie in results/<family>/prepare and tell of each image.
+    """
+    prepared = path.parents[7] / "prepare"
+    rows_with_index = []
     for name, rows in pd.read_parquet(path).groupby("dataset", observed=True, sort=False):
-        index = pd.read_parquet(next(prepare.glob(f"{name}/*/index.parquet"))).drop(columns="row")
-        parts.append(rows.join(index, on="row"))
-    return pd.concat(parts, ignore_index=True)
+        index_file = next(prepared.glob(f"{name}/*/index.parquet"))
+        index = pd.read_parquet(index_file).drop(columns="row")
+        rows_with_index.append(rows.join(index, on="row"))
+    return pd.concat(rows_with_index, ignore_index=True)
 
 
 def jobs(printed: str) -> dict[str, int]:
@@ -235,8 +253,8 @@ def jobs(printed: str) -> dict[str, int]:
 
 def jobs_of_run(printed: str) -> dict[str, int]:
     """Number of jobs of each rule that a run has printed before it began."""
-    listed = re.search(r"^\d+ jobs: (.*)$", printed, re.M)[1]
-    return {rule: int(n) for n, rule in re.findall(r"(\d+) (\w+)", listed)}
+    numbers_and_rules = re.search(r"^\d+ jobs: (.*)$", printed, re.M)[1]
+    return {rule: int(n) for n, rule in re.findall(r"(\d+) (\w+)", numbers_and_rules)}
 
 
 def methods(printed: str, rule: str) -> set[str]:
@@ -246,16 +264,17 @@ def methods(printed: str, rule: str) -> set[str]:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what runs, not what runs made."""
+    """Copy what runs, not what runs made, into a folder; gives the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        source = ROOT / part
-        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source = ROOT / name
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             # with the bytecode, but not that which another process is writing
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("*.pyc.*"))
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
-            shutil.copy(source, folder / part)
+            shutil.copy(source, copy)
     return folder
 
 
@@ -268,8 +287,8 @@ def use_make(folder: Path, choices: Mapping[str, str]) -> None:
     """
     shutil.copy(ROOT / "Makefile", folder / "Makefile")
     (folder / ".venv").mkdir()
-    for part in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     (folder / ".venv/run.done").touch()
     config = (folder / "config.yaml").read_text()
     for old, new in choices.items():

@@ -14,7 +14,10 @@ CATALOG = Catalog([ROOT / "workflow/catalog"])
 
 
 def fetched(entry, folder: Path) -> Path:
-    """An entry's archive: the project's own download where it has one, else fetched into a folder."""
+    """Path of an entry's archive.
+
+    It is the project's own download where it has one, else it is fetched into a folder.
+    """
     path = ROOT / "data/raw" / entry.name / entry.sources[0]["file"]
     if not path.is_file():
         path = folder / entry.sources[0]["file"]
@@ -24,7 +27,12 @@ def fetched(entry, folder: Path) -> Path:
 
 
 def made(name: str, folder: Path, archive: Path, side: int) -> Path:
-    """A dataset prepared in a new folder."""
+    """Prepare a dataset of the catalogue in a new folder; gives the folder.
+
+    Args:
+        archive: of the dataset, as `fetched` gives it.
+        side: of the prepared images in pixels.
+    """
     entry = CATALOG.datasets[name]
     folder.mkdir(parents=True)
     prepare(

@@ -18,25 +18,40 @@ FACTS |= {"machine": {"system": "Linux", "processor": "one", "python": "3.11"}}
 
 
 def output(name: str) -> str:
+    """Path of a job's output, relative to the current folder."""
     return f"results/{name}/out.txt"
 
 
 def record(name: str) -> str:
+    """Path of a job's provenance record, relative to the current folder."""
     return f"results/{name}/provenance.json"
 
 
 def make(
     name: str = "a", text: str = "made", *inputs: str, root: Path = Path(), **facts
 ) -> tuple[str, dict]:
-    """Run a job: its output, made from those of others, and its record, which is returned with its path."""
-    made = root / output(name)
-    made.parent.mkdir(parents=True, exist_ok=True)
-    made.write_text(text)
-    files = {"inputs": {output(other): sha256(root / output(other)) for other in inputs}}
-    files |= {"outputs": {output(name): sha256(made)}, "sizes": {output(name): made.stat().st_size}}
-    facts = {**FACTS, "log": f"logs/{name}.log", **files, **facts}
-    provenance.write(root / record(name), facts)
-    return record(name), facts
+    """Run a job: write its output and its record; gives the record's path and the record.
+
+    Args:
+        name: of the job.
+        text: of its output.
+        inputs: names of the jobs whose outputs it read.
+        root: the folder of the project.
+        facts: of the record, instead of the usual ones.
+    """
+    output_file = root / output(name)
+    output_file.parent.mkdir(parents=True, exist_ok=True)
+    output_file.write_text(text)
+    all_facts = {
+        **FACTS,
+        "log": f"logs/{name}.log",
+        "inputs": {output(job): sha256(root / output(job)) for job in inputs},
+        "outputs": {output(name): sha256(output_file)},
+        "sizes": {output(name): output_file.stat().st_size},
+        **facts,
+    }
+    provenance.write(root / record(name), all_facts)
+    return record(name), all_facts
 
 
 def edit(name: str, **facts) -> None:

@@ -55,12 +55,13 @@ class Remote:
     store: Path
 
     def objects(self) -> list[Path]:
-        """Whole objects, sorted."""
-        found = (path for path in (self.store / "files/md5").glob("??/*") if path.is_file())
-        return sorted(path for path in found if len(path.name.removesuffix(".dir")) == 30)
+        """Paths of whole objects, sorted."""
+        files = (path for path in (self.store / "files/md5").glob("??/*") if path.is_file())
+        return sorted(path for path in files if len(path.name.removesuffix(".dir")) == 30)
 
 
 def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -93,8 +94,9 @@ def _listens(port: int) -> bool:
 @contextlib.contextmanager
 def ssh(folder: Path) -> Iterator[Remote]:
     """An sshd that lets this user in with a key made for it."""
-    store, port = folder / "store", free_port()
+    store = folder / "store"
     store.mkdir(parents=True)
+    port = free_port()
     for name in ("host_key", "user_key"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
@@ -110,8 +112,9 @@ def ssh(folder: Path) -> Iterator[Remote]:
 @contextlib.contextmanager
 def webdav(folder: Path) -> Iterator[Remote]:
     """A WebDAV server with a user and a password."""
-    store, port = folder / "store", free_port()
+    store = folder / "store"
     store.mkdir(parents=True)
+    port = free_port()
     (folder / "webdav.yaml").write_text(
         WEBDAV_CONFIG.format(port=port, store=store, password=PASSWORD)
     )

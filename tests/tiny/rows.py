@@ -1,6 +1,5 @@
 """Evaluation rows of made-up runs, for what counts them."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,21 +10,27 @@ from rib.config.run import RUN_COLUMNS, Run
 
 
 def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:
-    """The rows of each run."""
-    for run, own in table.groupby(RUN_COLUMNS, observed=True, sort=False):
-        yield Run(**dict(zip(RUN_COLUMNS, run, strict=True))), own
+    """Each run of a table, and its rows."""
+    for names, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
+        run = Run(**dict(zip(RUN_COLUMNS, names, strict=True)))
+        yield run, rows_of_run
 
 
 def by_runs(*tables: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each run in each table, as if they were read from a file of their own."""
-    return itertools.chain.from_iterable(map(rows_of, tables))
+    """The run and the rows of each run in each table.
+
+    They are as if they were read from a file of their own.
+    """
+    for table in tables:
+        yield from rows_of(table)
 
 
 def write_rows(folder: Path, table: pd.DataFrame, name: str = "rows") -> list[Path]:
-    """A file of rows in the folder of each run."""
+    """Write a file of rows in the folder of each run; gives the files' paths."""
     paths = []
-    for run, own in split(table):
-        paths.append(folder / str(run) / f"{name}.parquet")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        own.to_parquet(paths[-1])
+    for run, rows_of_run in split(table):
+        path = folder / str(run) / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows_of_run.to_parquet(path)
+        paths.append(path)
     return paths

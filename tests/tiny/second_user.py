@@ -17,11 +17,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 
 
 def as_nobody(body: str, folder: Path) -> subprocess.Popen:
-    """Start Python code as user `nobody`, for a minute at most, in a folder, whoever may enter the folders above it."""
-    become = (
+    """Start Python code in a folder as user `nobody`, for a minute at most.
+
+    It starts there whoever may enter the folders above.
+    """
+    become_nobody = (
         f"os.chdir({str(folder)!r}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
     )
-    code = f"import fcntl, os, signal, socket, time\nsignal.alarm(60)\n{become}\n{textwrap.dedent(body)}"
+    code = (
+        "import fcntl, os, signal, socket, time\n"
+        f"signal.alarm(60)\n{become_nobody}\n{textwrap.dedent(body)}"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -1,4 +1,7 @@
-"""A SLURM cluster of one node on 127.0.0.1, in a folder of its own, with GPUs that are only counted."""
+"""A SLURM cluster of one node on 127.0.0.1, in a folder of its own.
+
+Its GPUs are only counted.
+"""
 
 import getpass
 import os
@@ -84,8 +87,8 @@ class Cluster:
         }
 
     def __enter__(self):
-        for part in ("state", "spool", "bin"):
-            (self.folder / part).mkdir(parents=True)
+        for name in ("state", "spool", "bin"):
+            (self.folder / name).mkdir(parents=True)
         self._configure()
         try:
             self._start()
@@ -101,13 +104,16 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """What a command of SLURM prints."""
-        result = subprocess.run(
+        completed = subprocess.run(
             command, env={**os.environ, **self.environment}, capture_output=True, text=True
         )
-        return result.stdout
+        return completed.stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """What SLURM knows of every job, finished ones included, as `scontrol show job` names it."""
+        """What SLURM knows of every job, finished ones included.
+
+        Keys are those of `scontrol show job`.
+        """
         lines = self.run("scontrol", "show", "job", "--details", "--oneliner").splitlines()
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if "JobId=" in line]
 
@@ -122,16 +128,17 @@ class Cluster:
                 daemon.wait()
 
     def _configure(self) -> None:
-        ports = {"controller_port": free_port(), "node_port": free_port()}
+        """Write the configuration of SLURM and munge, and a wrapper of srun."""
         host = socket.gethostname().split(".")[0]
-        what = {
-            "host": host,
-            "user": getpass.getuser(),
-            "folder": self.folder,
-            "gpus": self.gpus,
-            **ports,
-        }
-        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**what))
+        configuration = CONFIGURATION.format(
+            host=host,
+            user=getpass.getuser(),
+            folder=self.folder,
+            gpus=self.gpus,
+            controller_port=free_port(),
+            node_port=free_port(),
+        )
+        (self.folder / "slurm.conf").write_text(configuration)
         (self.folder / "partitions.yaml").write_text(PARTITIONS)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         (self.folder / "gres.conf").write_text(
@@ -141,54 +148,50 @@ class Cluster:
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
         # The job step takes SLURM's variables from its srun, which would then look in /etc/slurm.
-        srun = self.folder / "bin/srun"
-        real = shutil.which("srun", path=PATH)
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
-        srun.chmod(0o755)
+        wrapper = self.folder / "bin/srun"
+        srun = shutil.which("srun", path=PATH)
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {srun} "$@"\n')
+        wrapper.chmod(0o755)
 
     def _start(self) -> None:
-        munge = {
-            name: f"{self.folder}/munge.{name}" for name in ("key", "sock", "pid", "log", "seed")
-        }
+        """Start the daemons, and wait until the node is idle."""
+        munge = f"{self.folder}/munge"
         self._daemon(
-            *(
-                "munged",
-                "--foreground",
-                "--force",
-                f"--key-file={munge['key']}",
-                f"--socket={munge['sock']}",
-            ),
-            *(
-                f"--pid-file={munge['pid']}",
-                f"--log-file={munge['log']}",
-                f"--seed-file={munge['seed']}",
-            ),
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={munge}.key",
+            f"--socket={munge}.sock",
+            f"--pid-file={munge}.pid",
+            f"--log-file={munge}.log",
+            f"--seed-file={munge}.seed",
         )
-        self._wait_for(Path(munge["sock"]).exists)
+        self._wait_for(Path(f"{munge}.sock").exists)
         self._daemon("slurmctld", "-D", "-c")
         self._daemon("slurmd", "-D", "-c")
         self._wait_for(lambda: self.run("sinfo", "--noheader", "--format=%t").strip() == "idle")
 
     def _daemon(self, *command: str) -> None:
-        program, environment = (
-            shutil.which(command[0], path=PATH),
-            {**os.environ, **self.environment},
-        )
-        with (self.folder / f"{command[0]}.out").open("w") as output:
-            streams = {"stdout": output, "stderr": subprocess.STDOUT}
-            self.daemons.append(
-                subprocess.Popen([program, *command[1:]], env=environment, **streams)
+        """Start a daemon, whose output goes to a file in the folder."""
+        name, *options = command
+        program = shutil.which(name, path=PATH)
+        environment = {**os.environ, **self.environment}
+        with (self.folder / f"{name}.out").open("w") as output:
+            daemon = subprocess.Popen(
+                [program, *options], env=environment, stdout=output, stderr=subprocess.STDOUT
             )
+        self.daemons.append(daemon)
 
     def _wait_for(self, condition) -> None:
+        """Wait for a condition, half a minute at most; fail with what the daemons logged."""
         wait_until(
             lambda: condition() or any(daemon.poll() is not None for daemon in self.daemons),
             30,
             every=0.1,
         )
         if not condition():
-            said = "".join(
+            logs = "".join(
                 path.read_text(errors="replace")[-2000:]
                 for path in self.folder.glob("*.[lo][ou][gt]")
             )
-            raise AssertionError(f"the cluster does not start: {said}")
+            raise AssertionError(f"the cluster does not start: {logs}")

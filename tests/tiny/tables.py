@@ -20,9 +20,17 @@ def write(
 ) -> None:
     """Write the table, or tables by name, that a function of rib.analysis returns.
 
-    With `fit_of_runs`, rows of runs have their fit, as rib.analysis.writing.with_fit adds it.
+    Args:
+        table: file of the one table.
+        outputs: instead, files of tables by name.
+        conditions: of the grid, which `write_tables` writes into a last column.
+        fit_of_runs: fit of the runs in rows, as rib.analysis.writing.with_fit adds it.
+        settings: arguments of the function.
     """
     files = {"table": table} if outputs is None else outputs
-    given = {"outputs": files} if "outputs" in inspect.signature(function).parameters else {}
-    last = {} if conditions is None else {"conditions": conditions}
-    write_tables(function(**settings, **given), files, fit_of_runs, **last)
+    if "outputs" in inspect.signature(function).parameters:
+        tables = function(**settings, outputs=files)
+    else:
+        tables = function(**settings)
+    last_columns = {} if conditions is None else {"conditions": conditions}
+    write_tables(tables, files, fit_of_runs, **last_columns)

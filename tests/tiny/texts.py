@@ -1,4 +1,7 @@
-"""A small open_clip model at random weights, taken apart as methods get it, and a tokenizer of letters."""
+"""A small open_clip model at random weights, taken apart as methods get it.
+
+With a tokenizer of letters.
+"""
 
 import copy
 import json
@@ -32,54 +35,65 @@ class Letters:
 
 def open_clip_model(name="clip_vit"):
     """A whole model of tiny.architectures, whose weights are always the same."""
-    known = ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
-    model = create(known.library, known.architecture, known.arguments).eval()
+    model = create(architecture.library, architecture.architecture, architecture.arguments).eval()
     for parameter in model.parameters():
-        parameter.data += (0.2 if parameter.squeeze().ndim < 2 else 0.05) * torch.randn_like(
-            parameter
-        )
+        is_matrix = parameter.squeeze().ndim >= 2
+        deviation = 0.05 if is_matrix else 0.2
+        parameter.data += deviation * torch.randn_like(parameter)
     return model
 
 
 def taken_apart(model, name="clip_vit"):
-    """Copies of a model's network, with a zero-shot head for NAMES, and of its text tower; see Letters and TEMPLATES."""
-    model, known = copy.deepcopy(model), ARCHITECTURES[name]
+    """Copies of a model's network, with a zero-shot head for NAMES, and of its text tower.
+
+    The tokenizer is Letters. Prompts are made with open_clip's templates, in whose place tests put
+    TEMPLATES.
+    """
+    model = copy.deepcopy(model)
+    architecture = ARCHITECTURES[name]
     visual = model.visual
     del model.visual
-    network = OpenClipClassifier(
-        visual, embedding_width(known.architecture, known.arguments), len(NAMES)
-    ).eval()
+    width = embedding_width(architecture.architecture, architecture.arguments)
+    network = OpenClipClassifier(visual, width, len(NAMES)).eval()
     text = Text(model, **text_tokens(Letters(), NAMES))
     set_zero_shot_weights(network.head, model, text.prompts)
     return network, text
 
 
 def photos(name="clip_vit", n=10):
-    """Images of noise of three classes."""
+    """Images (n, side, side, 3) of noise, labels and label space, of three classes."""
     side = ARCHITECTURES[name].size
     pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     return SimpleNamespace(images=pixels, labels=np.arange(n) % 3, space=SPACE)
 
 
 def ready(algorithm, model, name="clip_vit", seed=0, text=True):
-    """An algorithm that is set up on a copy of a model, and the pretrained state dict of the network."""
+    """Set an algorithm up on a copy of a model, with its text tower if `text`.
+
+    Gives the algorithm, and the pretrained state dict of the network.
+    """
     network, tower = taken_apart(model, name)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
+    pretrained = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     algorithm.setup(Task(network, images_of(photos(name)), None, seed, tower if text else None))
-    return algorithm, before
+    return algorithm, pretrained
 
 
 def words():
-    """Files of a tokenizer that knows a few words."""
+    """Files, as bytes by name, of a tokenizer that knows a few words."""
     vocabulary = {
         word: number
         for number, word in enumerate(["[PAD]", "[UNK]", "a", "photo", "of", "the", "goldfish"])
     }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    own = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+    }
     return {
         "tokenizer.json": tokenizer.to_str().encode(),
-        "tokenizer_config.json": json.dumps(own).encode(),
+        "tokenizer_config.json": json.dumps(configuration).encode(),
     }

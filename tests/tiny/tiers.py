@@ -19,10 +19,13 @@ def examples(cases: Mapping[str, object], chosen: Collection[str]) -> list:
 
 
 def first(cases: Iterable, number: int = 1) -> list:
-    """Parameters of a test, of which `make test` tries the first ones; a tuple gives several parameters."""
+    """Parameters of a test, of which `make test` tries the first ones.
+
+    A case that is a tuple gives several parameters.
+    """
     return [_parameters(case, None, position < number) for position, case in enumerate(cases)]
 
 
 def _parameters(case: object, name: str | None, is_example: bool):
-    values = case if isinstance(case, tuple) else (case,)
-    return pytest.param(*values, id=name, marks=() if is_example else pytest.mark.thorough)
+    arguments = case if isinstance(case, tuple) else (case,)
+    return pytest.param(*arguments, id=name, marks=() if is_example else pytest.mark.thorough)

@@ -1,4 +1,7 @@
-"""What training, scoring and features need in a test's own process: a network, a few images, folders as jobs write them."""
+"""What training, scoring and features need in a test's own process.
+
+That is a network, a few images, and folders as jobs write them.
+"""
 
 import copy
 import math
@@ -61,7 +64,7 @@ def random_images(n: int = 10, side: int = 64, seed: int = 0) -> SimpleNamespace
 
 
 def normalised(images: np.ndarray, mean=HALF, std=HALF) -> torch.Tensor:
-    """Network inputs of images, written out."""
+    """Network inputs (n, 3, H, W) of images (n, H, W, 3), written out."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
@@ -69,7 +72,8 @@ def normalised(images: np.ndarray, mean=HALF, std=HALF) -> torch.Tensor:
 def settings_of(entry, recipe="paper") -> dict:
     """Settings of an entry's algorithm, trained with a recipe."""
     settings = {**entry.settings, **entry.recipes.get(recipe, {})}
-    return {key: value for key, value in settings.items() if key != "recipe"}
+    settings.pop("recipe", None)
+    return settings
 
 
 def images_of(dataset) -> Images:
@@ -79,7 +83,9 @@ def images_of(dataset) -> Images:
 
 
 def task_of(model, target, reference=None, seed=0) -> Task:
-    return Task(model, images_of(target), reference and images_of(reference), seed)
+    """What a method is set up with: a model and the images of datasets."""
+    reference_images = None if reference is None else images_of(reference)
+    return Task(model, images_of(target), reference_images, seed)
 
 
 def trained(algorithm, network, target, training=TRAINING, seed=0, reference=None):
@@ -106,44 +112,59 @@ def rate(step: int, steps: int, peak: float, training) -> float:
 def trained_by_hand(
     model, pixels, labels, space, peak, training, seed, penalty=lambda model, rows, logits, step: 0
 ):
-    """Reference of the whole training: SGD with momentum and weight decay from their definition, on whole batches.
+    """Reference of the whole training, on whole batches.
+
+    It is SGD with momentum and weight decay from their definition.
 
     Args:
         model: in the mode in which it trains; changed in place.
         pixels: (n, 3, H, W).
         labels: (n,) indices of classes.
+        space: the label space, by which logits become class logits.
+        peak: the highest learning rate.
         penalty: of model, rows and logits of a batch, and the step.
 
     Returns:
         A row of the history per epoch.
     """
-    parameters, n, size = list(model.parameters()), len(labels), training.batch_size
-    velocity = [torch.zeros_like(parameter) for parameter in parameters]
-    steps, step, history = math.ceil(n / size) * training.epochs, 0, []
+    parameters = list(model.parameters())
+    velocities = [torch.zeros_like(parameter) for parameter in parameters]
+    n = len(labels)
+    batch_size = training.batch_size
+    steps = math.ceil(n / batch_size) * training.epochs
+    step = 0
+    history = []
     for epoch in range(training.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n)
-        total = np.zeros(3)
-        for rows in (order[start : start + size] for start in range(0, n, size)):
+        sums = np.zeros(3)  # of losses, cross-entropies and right answers
+        for start in range(0, n, batch_size):
+            rows = order[start : start + batch_size]
             logits = model(pixels[rows])
-            scores, own = masked(logits, space), torch.as_tensor(labels)[rows]
-            error = -F.log_softmax(scores, dim=1)[torch.arange(len(rows)), own].sum() / len(rows)
-            loss = error + penalty(model, rows, logits, step)
+            class_logits = masked(logits, space)
+            batch_labels = torch.as_tensor(labels)[rows]
+            log_probabilities = F.log_softmax(class_logits, dim=1)
+            label_log_probabilities = log_probabilities[torch.arange(len(rows)), batch_labels]
+            cross_entropy = -label_log_probabilities.sum() / len(rows)
+            loss = cross_entropy + penalty(model, rows, logits, step)
             lr = rate(step, steps, peak, training)
             gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
-                for parameter, gradient, speed in zip(parameters, gradients, velocity, strict=True):
-                    speed.mul_(training.momentum).add_(gradient + training.weight_decay * parameter)
-                    parameter -= lr * speed
-            right = int((scores.argmax(dim=1) == own).sum())
-            total += [loss.item() * len(rows), error.item() * len(rows), right]
+                for parameter, gradient, velocity in zip(
+                    parameters, gradients, velocities, strict=True
+                ):
+                    decayed_gradient = gradient + training.weight_decay * parameter
+                    velocity.mul_(training.momentum).add_(decayed_gradient)
+                    parameter -= lr * velocity
+            right = int((class_logits.argmax(dim=1) == batch_labels).sum())
+            sums += [loss.item() * len(rows), cross_entropy.item() * len(rows), right]
             step += 1
-        loss, error, accuracy = total / n
+        mean_loss, mean_cross_entropy, accuracy = sums / n
         history.append(
             {
                 "epoch": epoch + 1,
                 "lr": lr,
-                "loss": loss,
-                "cross_entropy": error,
+                "loss": mean_loss,
+                "cross_entropy": mean_cross_entropy,
                 "accuracy": accuracy,
             }
         )
@@ -151,7 +172,7 @@ def trained_by_hand(
 
 
 def model_folder(folder: Path, network: torch.nn.Module) -> Path:
-    """What a models job writes for a test_resnet."""
+    """Write what a models job writes for a test_resnet into a new folder; gives the folder."""
     folder.mkdir()
     safetensors.torch.save_file(network.state_dict(), folder / "weights.safetensors")
     facts = {"library": "timm", "architecture": "test_resnet", "num_classes": network.num_classes}
@@ -159,32 +180,34 @@ def model_folder(folder: Path, network: torch.nn.Module) -> Path:
     return folder
 
 
-PATTERN = (
-    "train",
-    "select",
-    "train",
-    "test",
-    "test",
-)  # five parts and three classes: every class is in every part
+# Part of a split by image, repeated; five images and three classes: every class is in every part.
+PATTERN = ("train", "select", "train", "test", "test")
 
 
 def rows_of(part: str, n: int) -> list[int]:
-    """Images of a split, as `split_file` says."""
+    """Numbers of the images in a part of a split, as `split_file` says."""
     return [i for i in range(n) if PATTERN[i % len(PATTERN)] == part]
 
 
 def split_file(path: Path, n: int) -> Path:
-    """What a split job writes for a dataset of n images (see `prepared_folder`)."""
-    parts = [PATTERN[i % len(PATTERN)] for i in range(n)]
-    pq.write_table(
-        pa.table({"source_id": [f"source{i}" for i in range(n)], "part": parts, "images": [1] * n}),
-        path,
-    )
+    """Write what a split job writes for a dataset of n images; gives its path.
+
+    See `prepared_folder` for the dataset.
+    """
+    columns = {
+        "source_id": [f"source{i}" for i in range(n)],
+        "part": [PATTERN[i % len(PATTERN)] for i in range(n)],
+        "images": [1] * n,
+    }
+    pq.write_table(pa.table(columns), path)
     return path
 
 
 def prepared_folder(folder: Path, dataset) -> Path:
-    """What a prepare job writes for a dataset; image i is named `i`, its source `sourcei`."""
+    """Write what a prepare job writes for a dataset into a new folder; gives the folder.
+
+    Image i is named `i`, its source `sourcei`.
+    """
     folder.mkdir()
     n = len(dataset.labels)
     index = {

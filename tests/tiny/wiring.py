@@ -1,8 +1,8 @@
-"""What the rules give to each job, as Snakemake reads it from the rules' files; no job runs and no file is needed.
+"""What the rules give to each job, as Snakemake reads it from the rules' files.
 
-Snakemake loads the workflow in a process of its own, one for each grid. There, `rib.jobs.code_digest.digest` is
-replaced by a function that names the files of which a digest is made, so that the settings of a job say which
-code its rule counts.
+No job runs and no file is needed. Snakemake loads the workflow in a process of its own, one for
+each grid. There, `rib.jobs.code_digest.digest` is replaced by a function that names the files of
+which a digest is made, so that the settings of a job say which code its rule counts.
 """
 
 import contextlib
@@ -43,10 +43,12 @@ class Job:
         wildcards: values by name.
         inputs: paths by name; an input that is one path is a list of one.
         is_list: whether an input is a list of paths, by name.
-        watched: input paths whose change makes the job run again, which are those that are not `ancient`.
+        watched: input paths whose change makes the job run again, which are those that are not
+            `ancient`.
         outputs: paths by name.
         settings: `params.cfg`.
-        code: files of which the code digest is made, the script first; relative to workflow/, lib/rib/ left out.
+        code: files of which the code digest is made, the script first; relative to workflow/,
+            lib/rib/ left out.
     """
 
     rule: str
@@ -110,7 +112,8 @@ GRIDS = {
         targets=(*REPORTS, "published", "slices"),
         config={
             "family": "imagenet",
-            # All but imagenet_r and imagenet_v2 share images with the pretraining proxy, a part of imagenet_val.
+            # All but imagenet_r and imagenet_v2 share images with the pretraining proxy, a part of
+            # imagenet_val.
             "datasets": [
                 "imagenet_val",
                 "imagenet_v2",
@@ -159,11 +162,14 @@ FILES = {"theirs.csv": THEIRS, "weights.pth": ""}
 def read_jobs(
     grids: Mapping[str, Grid], files: Mapping[str, str] | None = None
 ) -> dict[str, list[Job]]:
-    """Jobs of each grid, those that its targets need included; what is given to them in `files` stands in a new folder.
+    """Jobs of each grid, those that its targets need included.
+
+    Snakemake is called in a new folder.
 
     Args:
         grids: by name.
-        files: text of files that a grid names, by path relative to the folder in which Snakemake is called.
+        files: text of files that a grid names, by path relative to the folder in which Snakemake
+            is called.
     """
     request = {
         "grids": {name: asdict(grid) for name, grid in grids.items()},
@@ -171,11 +177,14 @@ def read_jobs(
     }
     # -P: modules beside this one have names of plugins
     command = [sys.executable, "-P", __file__]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, input=json.dumps(request), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return {name: [Job(**job) for job in jobs] for name, jobs in json.loads(done.stdout).items()}
+    assert completed.returncode == 0, completed.stderr
+    jobs_of_grids = {}
+    for name, jobs in json.loads(completed.stdout).items():
+        jobs_of_grids[name] = [Job(**job) for job in jobs]
+    return jobs_of_grids
 
 
 def _describe_all(request: Mapping) -> dict[str, list[dict]]:
@@ -204,9 +213,11 @@ def _describe(grid: Grid, files: Mapping[str, str]) -> list[Job]:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        for path, text in {"config.yaml": (ROOT / "config.yaml").read_text(), **files}.items():
-            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / path).write_text(text)
+        all_files = {"config.yaml": (ROOT / "config.yaml").read_text(), **files}
+        for relative_path, text in all_files.items():
+            path = Path(folder) / relative_path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         os.chdir(folder)
         with contextlib.redirect_stdout(io.StringIO()), _loaded_workflow(grid.config) as workflow:
             return list(_needed(workflow, grid.targets))
@@ -236,7 +247,10 @@ def _loaded_workflow(config: Mapping):
 
 
 def _files_of_code(script: Path, *modules: Path) -> str:
-    """In place of a digest, which is a text: the files whose code, with all that they import, it is of."""
+    """The files of whose code a digest is made, in place of the digest, which is a text.
+
+    A digest has the code of all that they import, too.
+    """
     return "\n".join(_short(path) for path in (script, *modules))
 
 
@@ -250,7 +264,10 @@ def _short(path: Path) -> str:
 
 
 def _needed(workflow, targets: Iterable[str]):
-    """Jobs of targets and, recursively, of the files that they need. A file that no rule makes is somebody's own."""
+    """Jobs of targets and, recursively, of the files that they need.
+
+    A file that no rule makes is somebody's own.
+    """
     from snakemake.iocontainers import Wildcards
 
     described = set()
@@ -258,9 +275,10 @@ def _needed(workflow, targets: Iterable[str]):
     while waiting:
         target = waiting.pop()
         if workflow.is_rule(target):
-            rule, wildcards = workflow.get_rule(target), Wildcards()
+            rule = workflow.get_rule(target)
+            wildcards = Wildcards()
         else:
-            rule = next((rule for rule in workflow.rules if rule.is_producer(target)), None)
+            rule = _producer(workflow, target)
             if rule is None:
                 continue
             wildcards = Wildcards(fromdict=rule.get_wildcards(target))
@@ -272,37 +290,49 @@ def _needed(workflow, targets: Iterable[str]):
             yield job
 
 
+def _producer(workflow, path: str):
+    """The first rule that makes a file, or None."""
+    for rule in workflow.rules:
+        if rule.is_producer(path):
+            return rule
+    return None
+
+
 def _job(rule, wildcards) -> tuple[Job, list[str]]:
     """What a rule gives to one job, and all paths of its inputs."""
     from snakemake.io import is_flagged
 
-    given = rule.expand_input(wildcards)[0]
-    named = {
-        name: [value] if isinstance(value, str) else list(value) for name, value in given.items()
-    }
+    all_inputs = rule.expand_input(wildcards)[0]
+    inputs = {}
+    is_list = {}
+    for name, paths in all_inputs.items():
+        is_list[name] = not isinstance(paths, str)
+        inputs[name] = [str(path) for path in paths] if is_list[name] else [str(paths)]
     settings = getattr(rule.params, "cfg", {})
-    settings = dict(settings(wildcards) if callable(settings) else settings)
+    if callable(settings):
+        settings = settings(wildcards)
+    settings = dict(settings)
     job = Job(
         rule=rule.name,
         script=Path(rule.script).stem if rule.script else "",
         wildcards=dict(wildcards.items()),
-        inputs={name: list(map(str, paths)) for name, paths in named.items()},
-        is_list={name: not isinstance(value, str) for name, value in given.items()},
-        watched=[str(path) for path in given if not is_flagged(path, "ancient")],
+        inputs=inputs,
+        is_list=is_list,
+        watched=[str(path) for path in all_inputs if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
         settings=settings,
         code=settings.get("code", "").splitlines(),
     )
-    return job, list(map(str, given))
+    return job, [str(path) for path in all_inputs]
 
 
-def _as_json(value):
+def _as_json(unknown):
     """What JSON does not know: paths as text, sets as lists, other objects by their attributes."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return vars(value)
+    if isinstance(unknown, Path):
+        return str(unknown)
+    if isinstance(unknown, set | frozenset):
+        return sorted(unknown)
+    return vars(unknown)
 
 
 if __name__ == "__main__":

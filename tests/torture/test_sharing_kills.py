@@ -1,6 +1,6 @@
-"""`snakemake pull`, `track` and `accept` on a tiny project, killed at random moments with all their processes.
+"""`snakemake pull`, `track` and `accept` on a tiny project, killed at random moments.
 
-RIB_KILLS says how often in all, 20 where it is not set.
+All their processes are killed. RIB_KILLS says how often in all, 20 where it is not set.
 """
 
 import json
@@ -21,7 +21,10 @@ KEPT = (".git", ".snakemake", "logs", "__pycache__", "printed.txt")
 
 
 def files_of(project: Project) -> dict[str, object]:
-    """Bytes of every file, and that there is every folder, but those that tools keep and DVC's records and caches."""
+    """Bytes of every file, and that there is every folder.
+
+    Left out are those that tools keep, and DVC's records and caches.
+    """
     found = {}
     for path in project.folder.rglob("*"):
         name = path.relative_to(project.folder)
@@ -52,7 +55,10 @@ def files_of(project: Project) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory):
-    """A finished project under git with a storage beside it; the same with its code changed; and a clone of it, tracked."""
+    """A finished project under git with a storage beside it, and two copies.
+
+    One is the same with its code changed, the other a clone of it, tracked.
+    """
     folder = tmp_path_factory.mktemp("shared")
     project = Project(folder / "finished")
     family.make(copy_project(project.folder) / "mine")
@@ -102,7 +108,8 @@ def test_a_killed_call_is_made_up_for_by_the_next(
             name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
         )
         print(
-            f"{command}: came through after {completed.kills} kills, {len(made)} files, differing: {differing}",
+            f"{command}: came through after {completed.kills} kills, "
+            f"{len(made)} files, differing: {differing}",
             flush=True,
         )
         assert differing == []

@@ -1,6 +1,7 @@
-"""The default run, killed at random moments with all its processes until that has happened often enough (make torture).
+"""The default run, killed at random moments with all its processes (make torture).
 
-RIB_KILLS says how often, 50 where it is not set; RIB_LONGEST how many seconds a run is left alone at most.
+RIB_KILLS says how often, 50 where it is not set; RIB_LONGEST how many seconds a run is left alone
+at most.
 """
 
 import os
@@ -36,8 +37,8 @@ def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_pro
             name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
         ]
         print(
-            f"came through after {completed.kills} kills and {completed.seconds:.0f} s: {len(made)} files, "
-            f"{len(differing)} differ",
+            f"came through after {completed.kills} kills and {completed.seconds:.0f} s: "
+            f"{len(made)} files, {len(differing)} differ",
             flush=True,
         )
         assert differing == []

@@ -1,3 +1,5 @@
+"""The project's catalogue and rules, and small networks and images, for unit tests."""
+
 import pickle
 import sys
 from functools import cache
@@ -13,12 +15,13 @@ from rib.config.schema import SAFE_LOADER
 from tiny import wiring as rules
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
+# By kind, the entry that a user's is made from.
 COPIED = {
     "datasets": "noto",
     "models": "efficientnet_lite0",
     "methods": "ft",
     "recipes": "paper",
-}  # the entry that a user's is made from
+}
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +34,23 @@ def closed_figures():
 
 @pytest.fixture
 def progress(monkeypatch):
-    """What work in this process tells of its progress: what it is, how far it came, of how much, in which unit."""
-    begun, begin = [], Progress.__init__
+    """A function that gives what work in this process has told of its progress.
 
-    def noted(self, *arguments, **settings):
-        begin(self, *arguments, **settings)
-        begun.append(self)
+    That is, of each piece of work, what it is, how far it came, of how much, and in which unit.
+    """
+    bars = []
+    initialise = Progress.__init__
 
-    monkeypatch.setattr(Progress, "__init__", noted)
-    return lambda: [(one.desc, one.n, one.total, one.unit) for one in begun]
+    def initialise_and_note(self, *arguments, **settings):
+        initialise(self, *arguments, **settings)
+        bars.append(self)
+
+    monkeypatch.setattr(Progress, "__init__", initialise_and_note)
+
+    def progress_told():
+        return [(bar.desc, bar.n, bar.total, bar.unit) for bar in bars]
+
+    return progress_told
 
 
 @pytest.fixture(scope="session")
@@ -56,30 +67,27 @@ def published(file: str) -> dict:
 
 @pytest.fixture
 def with_entries(tmp_path):
-    """Makes a catalogue with a user's folder, tmp_path, whose entries are copies of the project's with keys changed.
+    """A function that makes a catalogue with a user's folder, tmp_path.
 
-    Entries are given by kind and name; None takes a key away. `families` are files of their own.
+    The folder's entries are copies of the project's with keys changed. They are given by kind and
+    name; None takes a key away. `families` are files of their own.
     """
 
-    def write(path, entry):
+    def write(path, content):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(entry))
+        path.write_text(yaml.safe_dump(content))
 
     def make(families=(), **kinds):
         for name, changes in dict(families).items():
-            write(
-                tmp_path / f"families/{name}.yaml", {**published("families/emoji.yaml"), **changes}
-            )
-        for kind, entries in kinds.items():
-            whole = published(f"{kind}.yaml")[COPIED[kind]]
-            changed = {name: {**whole, **changes} for name, changes in entries.items()}
-            write(
-                tmp_path / f"{kind}.yaml",
-                {
-                    name: {k: v for k, v in entry.items() if v is not None}
-                    for name, entry in changed.items()
-                },
-            )
+            family = {**published("families/emoji.yaml"), **changes}
+            write(tmp_path / f"families/{name}.yaml", family)
+        for kind, changes_by_name in kinds.items():
+            original = published(f"{kind}.yaml")[COPIED[kind]]
+            entries = {}
+            for name, changes in changes_by_name.items():
+                entry = {**original, **changes}
+                entries[name] = {key: entry[key] for key in entry if entry[key] is not None}
+            write(tmp_path / f"{kind}.yaml", entries)
         return Catalog([CATALOG, tmp_path])
 
     return make
@@ -87,14 +95,17 @@ def with_entries(tmp_path):
 
 @pytest.fixture(scope="session")
 def wiring(tmp_path_factory, worker_id):
-    """What the rules give to each job, by grid of tiny.wiring. Test processes share it: the first that needs it reads it."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder if worker_id == "master" else folder.parent
-    known = shared / "wiring.pickle"
+    """What the rules give to each job, by grid of tiny.wiring.
+
+    Test processes share it: the first that needs it reads it from the rules.
+    """
+    folder_of_process = tmp_path_factory.getbasetemp()
+    shared = folder_of_process if worker_id == "master" else folder_of_process.parent
+    stored_jobs = shared / "wiring.pickle"
     with FileLock(shared / "wiring.lock"):
-        if not known.exists():
-            known.write_bytes(pickle.dumps(rules.read_jobs(rules.GRIDS, rules.FILES)))
-    return pickle.loads(known.read_bytes())
+        if not stored_jobs.exists():
+            stored_jobs.write_bytes(pickle.dumps(rules.read_jobs(rules.GRIDS, rules.FILES)))
+    return pickle.loads(stored_jobs.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,10 @@ def test_the_same_bytes_are_accepted_and_the_records_say_so(finished, tmp_path, 
 
 
 def test_snakemake_is_told_before_and_after_a_record_changes(finished, tmp_path):
-    """A call that is killed between leaves a record with the old code, by which the next call finds the job."""
+    """A call that is killed in between leaves a record with the old code.
+
+    The next call finds the job by it.
+    """
     told = []
 
     def note(path, record):

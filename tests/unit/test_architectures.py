@@ -1,4 +1,7 @@
-"""Every architecture family through training, LoRA, features, heads and published weights, at random weights."""
+"""Every architecture family at random weights.
+
+They are trained and adapted with LoRA; features, heads and published weights are tested, too.
+"""
 
 import copy
 import functools
@@ -91,7 +94,7 @@ def random_inputs(name, size=None, n=2):
 
 
 def body_of(network):
-    """The network itself, or the image tower of an open_clip model; for a timm tower, timm's network."""
+    """The network that has the blocks: the model, its image tower, or the tower's timm network."""
     tower = getattr(network, "visual", network)
     return getattr(tower, "trunk", tower)
 
@@ -112,7 +115,10 @@ def test_a_method_trains_and_what_it_stores_restores_it(name, method, tmp_path):
 
 
 def attention_seen(algorithm):
-    """Query and key, and the value where the fused kernel gets it, of the first self-attention on all images."""
+    """Query and key of the first self-attention on all images.
+
+    With the value, where the fused kernel gets it.
+    """
     seen = []
 
     def fused(q, k, v, **more):
@@ -291,7 +297,7 @@ def test_dropout_is_used_or_refused_in_a_sentence(name):
 
 
 def whole(known, **more):
-    """A network or open_clip model with its own head, and a copy of its state dict with other values."""
+    """A network or open_clip model with its own head, and a state dict with other values."""
     torch.manual_seed(1)
     model = create(known.library, known.architecture, {**known.arguments, **more})
     return {
@@ -332,7 +338,7 @@ def test_a_published_state_dict_is_loaded_with_its_own_head_or_without_one(name,
 
 
 def at_another_size(known):
-    """Arguments of create_model for inputs twice as large, or None if the network takes any size."""
+    """Arguments of create_model for inputs twice as large; None if the network takes any size."""
     if known.library == "open_clip":
         return {**known.arguments, "force_image_size": 2 * known.size}
     return (
@@ -412,7 +418,7 @@ def saved_bytes(network, name):
 
 
 def test_a_narrow_pointwise_convolution_with_stride_has_the_right_gradient():
-    """In FastViT's stem, channels last, where oneDNN's own gradient is wrong or crashes the process."""
+    """In FastViT's stem, channels last, oneDNN's own gradient is wrong or crashes the process."""
     known = ARCHITECTURES["fastvit"]
     network, images = known.build(), random_inputs("fastvit", n=5)
     plain = timm.create_model(known.architecture, num_classes=1000, **known.arguments).eval()

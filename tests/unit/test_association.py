@@ -1,4 +1,7 @@
-"""Correlations, their permutation tests and Mantel's, against scipy and against loops over every permutation."""
+"""Correlations, their permutation tests and Mantel's.
+
+They are compared with scipy and with loops over every permutation.
+"""
 
 import itertools
 import math
@@ -62,7 +65,8 @@ def test_p_is_uniform_where_there_is_no_association(ranks):
     x = rng.normal(size=5)
     _, p = association.permuted_p(x.__getitem__, rng.normal(size=(3000, 5)), *orders, ranks)
     for level in (0.05, 0.1, 0.25, 0.5):
-        # of 120 orders and their mirror images p is a multiple of 1/120; it is never too small too often
+        # of 120 orders and their mirror images p is a multiple of 1/120; it is never too small too
+        # often
         assert np.mean(p <= level) <= level + 3 * np.sqrt(level / 3000)
     if not ranks:  # without ties it is uniform on its steps
         assert np.mean(p <= 0.25) == pytest.approx(0.25, abs=0.025) and np.mean(p) == pytest.approx(
@@ -97,7 +101,8 @@ def test_the_interval_is_scipys_and_absent_where_nothing_is_known():
 @pytest.mark.parametrize(
     ("value", "n", "confidence", "ranks", "expected"),
     [
-        # artanh(0.6) = 0.693147; its variance 1.18 / 7 (Bonett & Wright 2000, equation 3) or 1 / 7; normal quantiles
+        # artanh(0.6) = 0.693147; its variance 1.18 / 7 (Bonett & Wright 2000, equation 3) or 1 / 7;
+        # normal quantiles
         (0.6, 10, 0.95, True, (0.693147 - 1.959964 * 0.410575, 0.693147 + 1.959964 * 0.410575)),
         (0.6, 10, 0.95, False, (0.693147 - 1.959964 * 0.377964, 0.693147 + 1.959964 * 0.377964)),
         (-0.6, 10, 0.9, True, (-0.693147 - 1.644854 * 0.410575, -0.693147 + 1.644854 * 0.410575)),
@@ -114,7 +119,10 @@ def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright(
 
 @pytest.fixture
 def tables():
-    """One model, two methods, two seeds: random distances and accuracies; `val` is in distribution."""
+    """Two methods of one model, two seeds: random distances and accuracies.
+
+    `val` is in distribution.
+    """
     rng = np.random.default_rng(5)
     every = [*NAMES, "val"]
     distances = pd.DataFrame(
@@ -212,7 +220,10 @@ def test_groups_are_permuted_by_themselves(monkeypatch):
 def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_often_as_it_says(
     monkeypatch, most
 ):
-    """Datasets that are only evaluated on lie farther away and lose more, and beyond that nothing is associated."""
+    """Datasets that are only evaluated on lie farther away and lose more.
+
+    Beyond that nothing is associated.
+    """
     monkeypatch.setattr(association, "MOST", most)
     monkeypatch.setattr(association, "DRAWS", 999)
     rng, targets, others = np.random.default_rng(8), list("abcde"), list("xyz")
@@ -254,7 +265,7 @@ def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_ofte
     assert low <= np.mean(p <= 0.05) <= high
 
 
-def test_without_a_dataset_in_distribution_targets_are_compared_by_their_mean_distance_to_the_others(
+def test_without_a_dataset_in_distribution_targets_are_compared_by_mean_distance_to_the_others(
     tables,
 ):
     table = tabled(tables, in_distribution=None).set_index(
@@ -312,7 +323,10 @@ def test_targets_are_compared_by_their_distance_to_what_is_in_distribution(table
 
 
 def test_lines_are_in_the_order_of_models_methods_sizes_distances_and_levels(tables):
-    """Two models whose names are not sorted, with a size more; each is compared with its own distances and runs."""
+    """Two models whose names are not sorted, and a second size.
+
+    Each is compared with its own distances and runs.
+    """
     distances, accuracy, ri = tables
     tuned = accuracy["method"] != "pretrained"
     rng = np.random.default_rng(6)
@@ -475,8 +489,11 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
         "note",
         "conditions",
     ]
-    assert found["value"].tolist() == pytest.approx([*distances.query("distance == 'otdd'")["value"],
-                                                     *distances.query("distance == 'ncd'")["value"]], abs=1e-6)  # fmt: skip
+    expected = [
+        *distances.query("distance == 'otdd'")["value"],
+        *distances.query("distance == 'ncd'")["value"],
+    ]
+    assert found["value"].tolist() == pytest.approx(expected, abs=1e-6)
     assert set(found["model"]) == {"m"} and set(found["conditions"]) == {"paper"} == set(
         table["conditions"]
     )

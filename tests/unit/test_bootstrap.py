@@ -9,10 +9,10 @@ from tiny.tiers import first
 
 
 def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=300, objects=120):
-    """Values of runs (targets, seeds, 1 + replicates), each a mean over objects; their expected value is 0.
+    """Values of runs (targets, seeds, 1 + replicates), each a mean over objects, of expectation 0.
 
-    Effects of objects are shared by all runs, those of seeds are apart for each target; the arguments are standard
-    deviations, `of_both` that of what a run adds to each object.
+    Effects of objects are shared by all runs; effects of seeds differ between targets.
+    The arguments are standard deviations; `of_both` is that of what a run adds to each object.
     """
     shared = rng.normal(0, of_objects, objects)
     runs = (
@@ -25,8 +25,8 @@ def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=30
     return runs @ weights.T
 
 
-# Parts of the variance as measured on emoji (seeds half as much as objects), each part dominating, and a paired
-# difference, of which objects cancel.
+# Shares of the variance as measured on emoji (seeds half as much as objects), each of them
+# dominating, and a paired difference, of which objects cancel.
 @pytest.mark.parametrize(
     "targets, seeds, parts",
     first(

@@ -1,4 +1,7 @@
-"""Bundles: what they hold, that their tables are computed again and ranked together, and that hostile ones are refused."""
+"""Bundles: what they hold, how they are compared, and which are refused.
+
+Their tables are computed again and ranked together; hostile ones are refused.
+"""
 
 import io
 import json
@@ -31,7 +34,7 @@ attack = pytest.mark.attack("bundles")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two bundles of projects with one method in common, and a third whose images of `blue` differ."""
+    """Two bundles with one method in common, and a third whose images of `blue` differ."""
     folder = tmp_path_factory.mktemp("bundles")
     first = make(folder / "first", {"ft": -0.3, "lwf": 0.1})
     second = make(

@@ -31,7 +31,7 @@ def test_every_entry_is_valid_and_refers_to_what_exists(catalog):
 
 
 def test_models_with_published_weights_state_the_size_of_their_pretraining_data(catalog):
-    """The same name of data means the same number; models trained here have theirs in model.json."""
+    """The same name of data means the same number; models trained here have it in model.json."""
     sizes = {}
     for model in catalog.models.values():
         assert (model.pretraining_images is None) == bool(model.pretrain), model.name
@@ -269,7 +269,10 @@ def test_a_table_that_lacks_a_number_is_named_with_its_line(tmp_path):
 
 
 def test_a_dataset_of_a_single_class_is_refused(with_entries, tmp_path):
-    """Its only label has no other class to lead over; that must not come to light in the first score."""
+    """Its only label has no other class to lead over.
+
+    That must not come to light in the first score.
+    """
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/one.csv").write_text("wnid\nn01440764\n")
     catalog = with_entries(datasets={"mine": {"classes": {"file": "one.csv", "format": "wnids"}}})

@@ -114,7 +114,10 @@ def test_weights_count_each_state_and_counters_keep_the_highest():
 
 
 def test_statistics_of_batch_norm_are_not_extrapolated():
-    """Task arithmetic of three parents at 0.4 weighs the pretrained model by -0.2: 1.2 * 0.01 - 0.2 * 0.1 is negative."""
+    """Task arithmetic of three parents at 0.4 weighs the pretrained model by -0.2.
+
+    Without a limit, the variance would be 1.2 * 0.01 - 0.2 * 0.1, which is negative.
+    """
     start = {"bn.running_var": torch.tensor([0.1]), "bn.weight": torch.tensor([0.1])}
     parts = [
         {"bn.running_var": torch.tensor([value]), "bn.weight": torch.tensor([0.01])}

@@ -1,4 +1,7 @@
-"""CKA against a reference that follows the definitions word by word, its invariances, and its intervals' coverage."""
+"""CKA against a reference that follows the definitions word by word.
+
+Its invariances and the coverage of its intervals are tested, too.
+"""
 
 import numpy as np
 import pandas as pd
@@ -105,7 +108,8 @@ def test_invariances(estimate, features):
     )
 
 
-def test_with_fewer_images_than_dimensions_independent_features_are_near_0_and_the_plain_estimate_is_not():
+def test_with_few_images_independent_features_are_near_0_and_the_plain_estimate_is_not():
+    """With fewer images than dimensions, that is."""
     pairs = [[RNG.normal(size=(50, 500)) for _ in range(2)] for _ in range(20)]
     assert abs(np.mean([of(*pair)[0] for pair in pairs])) < 0.02
     assert np.mean([plain_cka(*pair) for pair in pairs]) > 0.8
@@ -130,7 +134,10 @@ def test_equal_features_have_a_cka_of_exactly_1_and_constant_ones_none(features)
 
 @pytest.mark.parametrize("n", [2, 3, 8])
 def test_the_jackknifes_error_is_its_formula(n):
-    """Efron & Tibshirani 1993, equation 11.5: the root of (n - 1) / n times the sum of squares about the mean."""
+    """Efron & Tibshirani 1993, equation 11.5.
+
+    The root of (n - 1) / n times the sum of squares about the mean.
+    """
     values = np.tanh(np.random.default_rng(n).normal(0.8, 0.2, 1 + n))
     left = np.arctanh(values[1:])
     error = np.sqrt((n - 1) / n * sum((left - left.mean()) ** 2))
@@ -142,7 +149,10 @@ def test_the_jackknifes_error_is_its_formula(n):
 
 @pytest.mark.thorough
 def test_intervals_cover_the_truth_as_often_as_they_say():
-    """Gaussian features with latent z shared: x = z, y = z + noise of the same size; CKA of many images is the truth."""
+    """Gaussian features with a shared latent z: x = z, and y = z + noise of the same size.
+
+    CKA of many images is the truth.
+    """
     dimensions, spread = 5, np.arange(1, 6) / 2
 
     def draw(n):
@@ -219,7 +229,7 @@ def centred(x):
 
 
 def made_runs(folder, layers, root="features"):
-    """Paths of two models' features: pretrained, and two runs of the first and one of the second."""
+    """Paths of two models' features: pretrained, two runs of the first and one of the second."""
     rng = np.random.default_rng(5)
     runs = {"m": ["a/ft/10/3", "b/lwf/all/0"], "n": ["val/ft/all/1"]}
     features, paths = {}, []
@@ -244,7 +254,10 @@ def made_runs(folder, layers, root="features"):
 
 
 def check_lines(table, features, keys):
-    """Every line against the reference: `keys` gives for a line which of the run's and the pretrained features it is of."""
+    """Every line against the reference.
+
+    `keys` gives, for a line, of which run's and pretrained features it is.
+    """
     for line in table.itertuples():
         tuned = features[line.model, f"{line.target}/{line.method}/{line.size}/{line.seed}"]
         start = features[line.model, "none/pretrained/all/0"]

@@ -47,7 +47,7 @@ def test_the_loss_is_convex_in_the_logits_with_one_index_per_class_and_not_with_
     rng, label = np.random.default_rng(0), torch.tensor([0])
 
     def excess(rows, first, second):
-        """Loss halfway between two logits less the mean of their losses, at most 0 for a convex loss."""
+        """Loss halfway between two logits less their mean loss; at most 0 for a convex loss."""
         members = class_members(
             LabelSpace(names := tuple(map(str, range(len(rows)))), rows, names), CPU
         )
@@ -58,7 +58,8 @@ def test_the_loss_is_convex_in_the_logits_with_one_index_per_class_and_not_with_
         return float(middle - (one + other) / 2)
 
     assert all(excess(((0,), (1,), (2,)), *rng.normal(size=(2, 3))) <= 1e-12 for _ in range(200))
-    # Either index of the right class has logit 2, halfway both have 1: log(1 + e^-1) - log(1 + e^-2).
+    # Either index of the right class has logit 2, halfway both have 1: log(1 + e^-1) - log(1 +
+    # e^-2).
     assert excess(((0, 1), (2,)), [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]) == pytest.approx(
         0.313262 - 0.126928, abs=1e-5
     )
@@ -82,7 +83,10 @@ def test_other_shapes_are_refused():
 def test_the_maximum_rule_is_right_where_the_best_of_all_kept_indices_is_an_allowed_one(
     space, seed
 ):
-    """ObjectNet's two ways of scoring: a maximum per class, or a hit of any allowed index among those kept."""
+    """ObjectNet's two ways of scoring.
+
+    A maximum per class, or a hit of any allowed index among those kept.
+    """
     logits = np.random.default_rng(seed).permutation(6 * 20).reshape(6, 20).astype(np.float32)
     predicted = (
         class_logits(torch.from_numpy(logits), class_members(space, CPU)).argmax(dim=1).numpy()

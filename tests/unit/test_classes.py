@@ -18,7 +18,8 @@ STATES = [
     state_of("m", "pretrained", "none", "all", 0),
     state_of("m", "wise_ft_curve", "b", "all", 0, 0.5),
 ]
-# Two images of cat and one of dog in a; a cat, two dogs and no eel in b. Classes of b have other keys and one more output.
+# Two images of cat and one of dog in a; a cat, two dogs and no eel in b. Classes of b have other
+# keys and one more output.
 SPACES = {
     "a": LabelSpace(("cat", "dog"), ((0,), (1, 2)), ("Cat", "Dog"), 5),
     "b": LabelSpace(("eel", "dog2", "cat2"), ((3,), (1, 2), (0,)), ("Eel", "Dog2", "Cat2"), 5),

@@ -55,13 +55,19 @@ def test_the_essence_is_the_source_without_what_it_tells_people(essence, source,
 
 MODULES = {
     "rib/__init__.py": '"""The package."""\n',
-    "rib/a.py": "import json\nimport os.path as p\n\n\ndef f():\n    if p:\n        from rib.pack import b\n    return b\n",
+    "rib/a.py": (
+        "import json\nimport os.path as p\n\n\n"
+        "def f():\n    if p:\n        from rib.pack import b\n    return b\n"
+    ),
     "rib/pack/__init__.py": "import rib.c as other\n",
     "rib/pack/b.py": "import rib.pack.deep.e\n",
     "rib/pack/deep/__init__.py": "deep = 1\n",
     "rib/pack/deep/e.py": "from rib.pack.deep import deep\nfrom rib.a import f\n",
     "rib/pack/unused.py": "x = 1\n",
-    "rib/c.py": "from . import unused\nimport ribs.unused, rib\nfrom rib.nothing import x\nimport rib.records.integrity\n",
+    "rib/c.py": (
+        "from . import unused\nimport ribs.unused, rib\n"
+        "from rib.nothing import x\nimport rib.records.integrity\n"
+    ),
     "rib/unused.py": "x = 1\n",
     "rib/jobs/script.py": "import rib.unused\n",
     "rib/records/__init__.py": "import rib.unused\n",
@@ -96,7 +102,9 @@ MODULES = {
         def recursive(given):
             return recursive(given) if given else training(given)
     """),
-    "scripts/s.py": "from _run import arguments, run\nfrom rib import a\nfrom rib.reporting.page import x\n",
+    "scripts/s.py": (
+        "from _run import arguments, run\nfrom rib import a\nfrom rib.reporting.page import x\n"
+    ),
     "scripts/t.py": "from _run import recursive\n",
     "scripts/_inputs.py": "from rib.unused import x\n\n\ndef paths():\n    return x\n",
     "scripts/u.py": "from _inputs import paths\n",
@@ -124,9 +132,8 @@ def library(tmp_path, monkeypatch):
     return write
 
 
-def test_a_closure_follows_imports_in_functions_and_packages_and_stops_where_no_result_depends_on_it(
-    library,
-):
+def test_a_closure_follows_imports_and_stops_where_no_result_depends_on_it(library):
+    """Also imports in functions and packages."""
     root = library("a")
     found = code_digest.closure(root / "scripts/s.py")
     assert [path for path, _ in found] == sorted(root / file for file in USED)
@@ -234,8 +241,9 @@ FEATURES = NETWORK | {
     "evaluation/recipes.py",
 }
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
-# What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The rules say what they
-# are made of (see tiny.wiring); that the files which settings name are in it is asserted in test_wiring.
+# What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The
+# rules say what they are made of (see tiny.wiring); that the files which settings name are in it is
+# asserted in test_wiring.
 STAGES = [
     ("prepare", {}, {"data/prepare.py", "data/images.py", "config/label_space.py"}),
     (

@@ -1,4 +1,7 @@
-"""Comparisons of methods against independent references, and what intervals and tests promise, by simulation."""
+"""Comparisons of methods against independent references.
+
+What intervals and tests promise is tested by simulation.
+"""
 
 import itertools
 
@@ -97,7 +100,10 @@ def effects(counts, groups=None):
 
 
 def written(path, tables, unfinished=(), **more):
-    """The comparison of stored counts, read back by name; `unfinished`: model, method, target, size and seed of runs."""
+    """The comparison of stored counts, read back by name.
+
+    `unfinished` has model, method, target, size and seed of runs.
+    """
     fit = pd.DataFrame(
         [(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"]
     )
@@ -221,7 +227,10 @@ def test_p_of_few_objects_is_noted_since_rare_large_gains_make_it_small():
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
 def test_tables_count_the_objects_that_can_contribute(tmp_path, caplog, groups):
-    """Of `a` and `c` there are 9 and 12 objects, of `b` 7; leak-free, target `a` leaves those of `c` that it lacks."""
+    """Of `a` and `c` there are 9 and 12 objects, of `b` 7.
+
+    Leak-free, the target `a` leaves those objects of `c` that it lacks.
+    """
     write_counts(counted_of(rows()), tmp_path / "counts.npz")
     made = written(tmp_path, "t", source_groups=groups)
     images = rows().groupby("dataset")["object_id"].agg(set)
@@ -332,7 +341,10 @@ def test_methods_that_the_test_cannot_tell_apart_share_a_letter():
 
 
 def test_letters_are_by_the_adjusted_p():
-    """Each pair's own p is below the level, and the adjusted one above it, but for one pair: what is not told apart is not transitive."""
+    """Each pair's own p is below the level and the adjusted one above it, but for one pair.
+
+    Not to be told apart is not a transitive relation.
+    """
     effects = made_effects([3.0, 2.0, 1.0], [1, 1, 1])
     compared, _ = ranked(effects)
     of_mri = compared[compared["target"].isna()].assign(p=0.01, p_holm=0.06)
@@ -436,7 +448,10 @@ def test_the_same_counts_and_seed_give_the_same_tables(tables):
 
 
 def test_other_models_do_not_change_a_models_comparison(tables, tmp_path):
-    """Methods are compared within a model: another model changes nothing, if it was scored on the same objects."""
+    """Methods are compared within a model, so that another model changes nothing.
+
+    This holds if it was scored on the same objects.
+    """
     write_counts(counted_of(rows("n", 1)), tmp_path / "counts.npz")
     alone = written(tmp_path, "alone")
     for name, table in tables[1].items():
@@ -464,7 +479,10 @@ def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
 
 
 def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tmp_path):
-    """As if it had not been run: of that model and size, whatever its other targets and seeds; its RI stays."""
+    """As if the method had not been run for that model and size, for any target and seed.
+
+    Its RI stays.
+    """
     folder, whole = tables
     made = written(folder, "unfinished", [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)])
     write_counts(
@@ -498,7 +516,10 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_without_lines(tmp_path)
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
 def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, groups):
-    """From rows by pandas: what each object adds to mRI of one method less another's; every one of 2^12 patterns."""
+    """What each object adds to mRI of one method less another's, from rows, by pandas.
+
+    Every one of the 2^12 patterns of signs is tried.
+    """
     table = rows(seed=4, runs=[run for run in RUNS if run[2] < 2])
     write_counts(counted_of(table), tmp_path / "counts.npz")
     made = written(tmp_path, "t", source_groups=groups, draws=20_000)
@@ -560,7 +581,10 @@ def test_written_differences_and_p_are_those_of_all_sign_patterns(tmp_path, grou
 
 @pytest.mark.parametrize("objects", first([comparison.MANY_OBJECTS, 40_000]))
 def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
-    """Equal parts have a binomial number of positive signs; parts of several sizes are compared with draws."""
+    """Equal parts have a binomial number of positive signs.
+
+    Parts of several sizes are compared with draws.
+    """
     rng = np.random.default_rng(objects)
     for surplus in (0, 10, int(np.sqrt(objects)), int(2.2 * np.sqrt(objects)) // 2 * 2):
         parts = np.repeat(
@@ -599,7 +623,10 @@ def test_parts_too_small_to_be_told_from_rounding_are_ties():
 
 
 def test_signs_are_drawn_for_every_object_and_draw():
-    """Of one object the sign changes nothing; of 64 and 65 alike ones, p is that of a coin thrown so often."""
+    """Of one object the sign changes nothing.
+
+    Of 64 and 65 objects that are alike, p is that of as many throws of a coin.
+    """
     assert sign_flip_p(as_pair(np.array([2.0])), [(0, 1)], 500, 0)[0, 0] == 1
     for objects in (63, 64, 65, 130):
         parts = np.ones(objects)
@@ -644,10 +671,11 @@ NOISE, OF_SEEDS = (
 
 
 def simulated(rng, how_many, seeds):
-    """Counts of so many models, each scored on objects of its own: a grid of two methods and one target.
+    """Counts of so many models, each scored on objects of its own.
 
-    An answer is right where the object's ease, shared by all runs, plus noise of the run's own exceeds the dataset's
-    threshold less the method's gain. Two seeds have fixed gains, more seeds random ones.
+    The grid has two methods and one target. An answer is right where the object's ease, shared by
+    all runs, plus noise of the run's own exceeds the dataset's threshold less the method's gain.
+    Two seeds have fixed gains, more seeds random ones.
     """
     states = [state_of(f"{i:04}", PRETRAINED, "none", "all", 0) for i in range(how_many)]
     gains = [0.0] * how_many
@@ -671,7 +699,10 @@ def simulated(rng, how_many, seeds):
 
 
 def true_difference(seeds):
-    """Of the methods' mRI, in percentage points: over all objects and, if these are random, seeds there could be."""
+    """Of the methods' mRI, in percentage points.
+
+    The mean is over all objects and, if these are random, over the seeds there could be.
+    """
     fixed = (-OF_SEEDS, OF_SEEDS) if seeds == 2 else (0,)
     scale = np.sqrt(1 + NOISE**2 + (OF_SEEDS**2 if seeds > 2 else 0))
     right = {
@@ -746,7 +777,10 @@ def uneven(tmp_path_factory):
 
 
 def means_over_seeds(counts, method, targets):
-    """RI, as a mean over targets and a method's seeds: observed, and of each replicate; the pretrained model's is 0."""
+    """RI, as a mean over targets and a method's seeds: observed, and of each replicate.
+
+    The pretrained model's is 0.
+    """
     ood, total, runs = ood_of(counts), 0.0, 0
     for state, pair in ood.items():
         if state.run.method == method and state.run.target in targets:

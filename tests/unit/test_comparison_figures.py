@@ -1,4 +1,7 @@
-"""Figures of comparisons, costs and training show the numbers of their tables: read back from the drawn objects."""
+"""Figures of comparisons, costs and training show the numbers of their tables.
+
+The numbers are read back from the drawn objects.
+"""
 
 import itertools
 import string
@@ -22,15 +25,20 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-RANKED = ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "reference", "difference", "diff_low",
-          "diff_high", "rank_best", "rank_worst", "letters", "fit"]  # fmt: skip
+RANKED = [
+    *("model", "method", "size", "mri", "ci_low", "ci_high", "seeds", "reference", "difference"),
+    *("diff_low", "diff_high", "rank_best", "rank_worst", "letters", "fit"),
+]
 
 
 def ranked(seeds=1, model="m"):
     """ft is the reference; the interval of wise includes 0, that of lwf does not."""
-    lines = [(model, "wise", "all", 4.0, 3.0, 5.5, seeds, "ft", 1.0, -0.5, 2.5, 1, 2, "a", np.nan),
-             (model, "ft", "all", 3.0, 2.0, 4.0, seeds, "ft", 0.0, np.nan, np.nan, 1, 3, "ab", 99.9),
-             (model, "lwf", "all", -1.0, -2.0, 0.5, seeds, "ft", -4.0, -6.0, -2.0, 2, 3, "b", 80.0)]  # fmt: skip
+    lines = [
+        ("wise", "all", 4.0, 3.0, 5.5, seeds, "ft", 1.0, -0.5, 2.5, 1, 2, "a", np.nan),
+        ("ft", "all", 3.0, 2.0, 4.0, seeds, "ft", 0.0, np.nan, np.nan, 1, 3, "ab", 99.9),
+        ("lwf", "all", -1.0, -2.0, 0.5, seeds, "ft", -4.0, -6.0, -2.0, 2, 3, "b", 80.0),
+    ]
+    lines = [(model, *line) for line in lines]
     return pd.DataFrame(lines, columns=RANKED).assign(smallest_difference=2.34)
 
 
@@ -83,7 +91,10 @@ def test_ranking_has_lines_at_the_reference_and_at_the_pretrained_model():
 
 
 def test_ranking_names_the_reference_of_each_panel():
-    """Given a second model whose full fine-tuning is unfinished, then its differences are from the pretrained model."""
+    """With a second model whose full fine-tuning is unfinished, the reference is another.
+
+    Its differences are from the pretrained model.
+    """
     other = ranked(model="n").query("method != 'ft'")
     other = other.assign(reference="pretrained", difference=other["mri"], diff_low=other["mri"] - 1)
     other["diff_high"] = other["mri"] + 1

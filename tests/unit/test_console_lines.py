@@ -23,7 +23,8 @@ def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages():
         [RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"]
     )
     assert made == (
-        f"Made: data/raw/red/red.zip, 5 files in {RUN}/, reports/tiny/index.html, 4 files in reports/tiny/tables/."
+        f"Made: data/raw/red/red.zip, 5 files in {RUN}/, reports/tiny/index.html, "
+        f"4 files in reports/tiny/tables/."
     )
 
 

@@ -1,4 +1,7 @@
-"""SPD, FTP and DiGraP: steps against their equations in plain loops, and what must hold of them in training."""
+"""SPD, FTP and DiGraP: what must hold of them in training.
+
+Their steps are compared with their equations in plain loops.
+"""
 
 import math
 from types import SimpleNamespace
@@ -45,7 +48,10 @@ class Parts(nn.Module):
 
 
 def made(method):
-    """A method that is set up on Parts, and its optimiser: plain gradient descent with a rate for each tensor."""
+    """A method that is set up on Parts, and its optimiser.
+
+    The optimiser is plain gradient descent with a rate for each tensor.
+    """
     model = Parts()
     method.setup(Task(model, SimpleNamespace(inputs=None), None, 0))
     groups = [
@@ -64,7 +70,10 @@ def take_step(method, optimizer, gradients):
 
 
 def random_gradients(seed=1, steps=STEPS):
-    """Gradients of each step that often turn round, so that tensors go away from their start and come back."""
+    """Gradients of each step that often turn round.
+
+    By them, tensors go away from their start and come back.
+    """
     generator = torch.Generator().manual_seed(seed)
     return [
         {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
@@ -81,7 +90,10 @@ def norm(a):
 
 
 class HyperAdam:
-    """Kingma and Ba 2015, algorithm 1, on one number; the first of its steps is the second of training."""
+    """Kingma and Ba 2015, algorithm 1, on one number.
+
+    The first of its steps is the second of training.
+    """
 
     def __init__(self, start, rate):
         self.value, self.rate, self.m, self.v, self.t = start, rate, 0.0, 0.0, 1
@@ -124,7 +136,10 @@ def digrap_by_hand(start, gradients, lr, rate, seen):
 
 
 def ftp_by_hand(start, gradients, lr, rate, annealing, rows, seen):
-    """Each row is scaled to the radius in the norm |.|_1 if it is outside; `rows` are the places of each."""
+    """Each row is scaled to the radius in the norm |.|_1 if it is outside.
+
+    `rows` are the places of each.
+    """
     x, radius, last = list(start), HyperAdam(1e-8, rate), None
     for g in gradients:
         step = [a - lr * b for a, b in zip(x, g, strict=True)]
@@ -211,7 +226,10 @@ GOAL = {
 
 
 def loss_after_step(method, key, value, name="matrix"):
-    """Loss |theta - goal|^2 / 2 of a tensor that is on its way, after a step with a number given; and the method."""
+    """Loss |theta - goal|^2 / 2 of a tensor after the step with a given number; and the method.
+
+    The tensor is on its way to the goal.
+    """
     method, optimizer = made(method)
     with torch.no_grad():
         for part, away in zip(method.parameters, AWAY.values(), strict=True):
@@ -226,7 +244,10 @@ def loss_after_step(method, key, value, name="matrix"):
 
 
 def slope_of(method, optimizer, key, name="matrix"):
-    """The gradient that Adam gets for a number, from its first moment after a step that begins at zero."""
+    """The gradient that Adam gets for a number.
+
+    It follows from its first moment after a step that begins at zero.
+    """
     method.memory[f"{key}_mean"].zero_()
     take_step(
         method,

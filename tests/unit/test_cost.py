@@ -37,7 +37,10 @@ def record(path, seconds, device=None, images=None):
 
 @pytest.fixture
 def records(tmp_path):
-    """One model: evaluation takes 1 s, 2 s on the second group, the pretrained model's 5 s; seed 1 trains twice as long."""
+    """One model, of which evaluation takes 1 s, 2 s on the second group.
+
+    The pretrained model's evaluation takes 5 s; seed 1 trains twice as long.
+    """
     base = tmp_path / "results/f/paper"
     found = [record(base / "evaluate/net/none/pretrained/all/0/s.provenance.json", 5.0, "cpu")]
     for target in TARGETS:
@@ -68,7 +71,8 @@ def test_a_methods_cost_has_what_it_needs_and_is_the_mean_over_seeds(records):
         line = table.loc[method]
         assert (line["finetune"], line["merge"], line["evaluate"]) == (trained, merged, evaluated)
         assert line["seconds"] == trained + merged + evaluated and line["device"] == "cpu"
-    # fine-tuning of itself or its parent, merge, two evaluations, for two targets; the pretrained model's evaluation
+    # fine-tuning of itself or its parent, merge, two evaluations, for two targets; the pretrained
+    # model's evaluation
     assert table["jobs"].to_dict() == {
         "ft": 2 * 3 + 1,
         "wise": 2 * 4 + 1,
@@ -130,7 +134,8 @@ def test_needed_methods_count_however_far_back_and_each_once(records):
     jobs = jobs_of(records)
     soup = jobs[jobs["method"] == "wise"].assign(method="soup", seconds=0.25)
     table = cost_table(pd.concat([jobs, soup]), parents).set_index("method")
-    # ft, lp_ft and the probe that lp_ft starts from, over seeds and targets as above; not the merge of wise
+    # ft, lp_ft and the probe that lp_ft starts from, over seeds and targets as above; not the merge
+    # of wise
     assert table.loc["soup", "finetune"] == 300 + 150 + 30
     assert (
         table.loc["soup", "merge"] == 2 * 0.25 and table.loc["soup", "evaluate"] == 2 * 2 * 0.25 + 5
@@ -243,7 +248,8 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
         path = tmp_path / f"finetune/net/a/ft/0.5/{seed}/history.csv"
         path.parent.mkdir(parents=True)
         path.write_text(
-            f"epoch,lr,loss,cross_entropy,accuracy,more\n1,1.23456789e-07,3.5,2.5,0.{seed}25,x\n2,0,1.25,1,0.75,x\n"
+            f"epoch,lr,loss,cross_entropy,accuracy,more\n"
+            f"1,1.23456789e-07,3.5,2.5,0.{seed}25,x\n2,0,1.25,1,0.75,x\n"
         )
         paths.append(str(path))
     write(

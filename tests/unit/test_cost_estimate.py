@@ -27,7 +27,10 @@ SOURCE = {
 
 @pytest.fixture
 def estimate(tmp_path, with_entries, monkeypatch):
-    """Plans a grid of one model on a family of three sets of 1000, 2000 and 3000 images of two classes."""
+    """Plans a grid of one model on a family of three sets of two classes.
+
+    The sets have 1000, 2000 and 3000 images.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")

@@ -66,7 +66,10 @@ def space_of(dataset):
 
 
 def write_indexes(folder, rows):
-    """Indexes and classes as prepare jobs write them; `outside` is a target that is not evaluated on."""
+    """Indexes and classes as prepare jobs write them.
+
+    `outside` is a target that is not evaluated on.
+    """
     outside = pd.DataFrame({"object_id": [f"o{i}" for i in range(6)], "label": [0, 0, 1, 1, 1, 2]})
     for name, part in {**indexes_of(rows), "outside": outside}.items():
         place = folder / f"prepare/{name}/32px"
@@ -93,7 +96,10 @@ def prepared(folder):
 
 @pytest.fixture
 def rows():
-    """Rows of one model: pretrained, and methods x targets x seeds; objects overlap between datasets."""
+    """Rows of one model: pretrained, and methods x targets x seeds.
+
+    Objects overlap between datasets.
+    """
     rng = np.random.default_rng(0)
     parts = []
     for method, target, seed in [
@@ -320,7 +326,10 @@ def accuracies_of(rows, weights):
 
 
 def expected_ood(rows, weights, drop=None):
-    """Mean accuracies on the other datasets, before and after, of every fine-tuned state, by the definitions."""
+    """Mean accuracies on the other datasets, before and after, of every fine-tuned state.
+
+    They are computed by the definitions.
+    """
     found, accuracies = {}, {}
     states = [
         plain(state)
@@ -394,7 +403,10 @@ def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
 
 
 def ri_by_role(accuracy):
-    """RI of each fine-tuned run from accuracy.csv alone: mean change over its rows with the role ood, by run."""
+    """RI of each fine-tuned run, by run, from accuracy.csv alone.
+
+    It is the mean change over the run's rows with the role ood.
+    """
     before = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
     percent_before = 100 * before["correct"] / before["n"]
     counted = accuracy[(accuracy["method"] != "pretrained") & (accuracy["role"] == "ood")]
@@ -457,7 +469,10 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replica
 
 
 def seen_by(folder, rows):
-    """Whether each row is of a class whose outputs a class of the run's training images shares, by target and size."""
+    """Whether each row is of a class that the run's training images show, by target and size.
+
+    They show it if a class of theirs shares its outputs.
+    """
     found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
     view = DatasetView(geometry=None, budget="all", images_per_class=None)
     for target, size in (
@@ -629,7 +644,10 @@ def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
 
 
 def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
-    """b and c are made from the same sources; all of c's objects are among b's, three of b's seven among c's."""
+    """b and c are made from the same sources.
+
+    All of c's objects are among b's, three of b's seven among c's.
+    """
     folder, rows, usual = grid
     caplog.set_level("INFO")
     made = written(
@@ -743,7 +761,10 @@ def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
 
 
 def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
-    """All wrong answers on c made right: RI of a target rises by c's mistakes over the number of datasets."""
+    """All wrong answers on c made right.
+
+    RI of a target rises by c's mistakes over the number of datasets.
+    """
     counts = counted(rows)
     better = rows.copy()
     tuned = (better["dataset"] == "c") & (better["method"] == "ft")
@@ -794,7 +815,10 @@ def test_runs_on_different_images_and_their_dataset_are_named(rows):
 
 
 def test_an_object_with_images_of_several_classes_counts_once_for_each():
-    """Object x has two images of class 3 and one of class 1, y one of class 3; the index has an image more."""
+    """Object x has two images of class 3 and one of class 1, y one of class 3.
+
+    The index has an image more.
+    """
     index = pd.DataFrame({"object_id": ["y", "x", "unused", "x", "x"], "label": [3, 3, 9, 1, 3]})
     runs = [("pretrained", "none", [0, 0, 1, 2]), ("ft", "b", [5, 0, 0, 0])]
     rows = []
@@ -931,7 +955,10 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
 
 
 def indexed(folder, photos, ids=None):
-    """Indexes of datasets with the photos of each image, by dataset; each image is an object and a source of its own."""
+    """Indexes of datasets with the photos of each image, by dataset.
+
+    Each image is an object and a source of its own.
+    """
     for name, own in photos.items():
         place = folder / f"prepare/{name}/32px"
         place.mkdir(parents=True)
@@ -990,7 +1017,10 @@ def test_images_that_differ_have_the_objects_that_their_layout_gave(tmp_path):
 
 
 def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(tmp_path):
-    """Given an image of b that is identical to one of the target a, RI is over the other images of b and c."""
+    """An image of b is identical to one of the target a.
+
+    RI is over the other images of b and c.
+    """
     paths, rows = indexed(tmp_path, PHOTOS), answers_of(PHOTOS)
     counts = count(by_runs(rows), read_objects(paths, {}))
     write_counts(counts, tmp_path / "counts.npz")
@@ -1011,7 +1041,7 @@ def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(t
 
 
 def test_leak_free_keeps_other_images_of_the_object_of_an_identical_one(tmp_path):
-    """Given b has an image of a and, as another drawing, the object of it, then the latter counts."""
+    """b has an image of a and, as another drawing, the object of that image; the latter counts."""
     photos = {"a": ["1", "2"], "b": ["1", "3"], "c": ["4"]}
     ids = {"a": ["o0", "o1"], "b": ["o5", "o0"], "c": ["o0"]}
     indexes = read_objects(indexed(tmp_path, photos, ids), {})
@@ -1044,7 +1074,7 @@ def test_an_index_of_an_earlier_version_is_counted_as_before(tmp_path, caplog):
 
 
 def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(tmp_path):
-    """Given pairs within a, of a and b, and of b and c with other classes, each is counted in its column."""
+    """Pairs within a, of a and b, and of b and c with other classes count in their own columns."""
     photos = {"a": ["1", "1", "2", "3"], "b": ["2", "4", "5"], "c": ["5", "6"], "old": ["7"]}
     paths = indexed(tmp_path, photos)
     old = pd.read_parquet(paths[3]).drop(columns=PHOTO)

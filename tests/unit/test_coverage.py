@@ -11,8 +11,11 @@ from tiny.training import VIEW, prepared_folder, random_images
 
 
 def test_a_training_subset_shows_only_the_classes_of_its_own_images(tmp_path):
-    """Two images of a target with three classes are of two classes; the third is unseen, in every dataset."""
-    # given: a target with three images of each class, and another dataset of the same classes in another order
+    """Two images of a target with three classes are of two classes.
+
+    The third is unseen, in every dataset.
+    """
+    # given: a target with three images of each class, and another dataset with another order
     target, other = random_images(9), random_images(6, seed=1)
     other.labels = other.labels[::-1].copy()
     files = [

@@ -1,4 +1,7 @@
-"""Distances between datasets against closed forms, definitions written out, and what holds for any distance."""
+"""Distances between datasets against closed forms and definitions written out.
+
+What holds for any distance is tested, too.
+"""
 
 import itertools
 import lzma
@@ -34,7 +37,10 @@ def of_two_classes(rng, n, shift=0.0):
 
 
 def gaussian_w2(mean_a, cov_a, mean_b, cov_b):
-    """Squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982), through matrix roots."""
+    """Squared 2-Wasserstein distance between two Gaussians, through matrix roots.
+
+    See Dowson & Landau 1982.
+    """
     root = sqrtm(cov_a)
     return ((mean_a - mean_b) ** 2).sum() + np.trace(
         cov_a + cov_b - 2 * np.real(sqrtm(root @ cov_b @ root))
@@ -94,7 +100,10 @@ def test_otdd_of_shifted_sets_counts_the_shift_for_images_and_for_labels():
 
 
 def test_otdd_of_large_samples_nears_the_closed_form_of_their_gaussians():
-    """Two classes far apart: images and labels each cost the squared distance between a class's two Gaussians."""
+    """Two classes far apart.
+
+    Images and labels each cost the squared distance between a class's two Gaussians.
+    """
     rng = np.random.default_rng(4)
     n, scale, shift = 1000, 2.0, 3.0
     labels = np.arange(n) % 2
@@ -210,7 +219,10 @@ def test_too_few_images_and_a_missing_layer_are_refused(tmp_path):
 
 
 def test_ncd_is_near_0_of_equal_sets_and_near_1_of_noise(monkeypatch):
-    """Noise can't be compressed unless the second half refers to the first, farther back than the preset's own window."""
+    """Noise can't be compressed unless the second half refers to the first.
+
+    That is farther back than the preset's own window.
+    """
     monkeypatch.setattr(compression, "PRESET", 0)  # of 256 kB
     rng = np.random.default_rng(13)
     first, second = rng.integers(0, 256, (2, 20, 100, 100, 3), np.uint8)
@@ -259,7 +271,10 @@ def test_sets_of_single_images_differ_by_their_places_alone():
 
 
 def test_otdd_of_two_images_by_hand():
-    """On a line: 0 and 10 of two classes against 1 and 12: each moves to the near one, and so does its label."""
+    """On a line, 0 and 10 of two classes against 1 and 12.
+
+    Each moves to the near one, and so does its label.
+    """
     first, second = (
         Sample(np.array([[0.0], [10.0]]), np.array([0, 1])),
         Sample(np.array([[12.0], [1.0]]), np.array([3, 4])),
@@ -327,7 +342,8 @@ def test_every_value_of_the_table_is_its_distance():
     flat = {name: Sample(sample.features[:, :3], labels) for name, sample in samples.items()}
     notes = distances.distance_table(flat).set_index("distance")["note"]
     assert set(notes["frechet"]) == {"3 principal components, 100.0% of the variance"}
-    # one set with more classes than its images allow is enough, and then every label of every set is a point
+    # one set with more classes than its images allow is enough, and then every label of every set
+    # is a point
     mixed = {**samples, "c": Sample(samples["c"].features, np.arange(31) % 7)}
     table = distances.distance_table(mixed).query("distance == 'otdd'")
     assert set(table["note"]) == {"labels as points: fewer than 5 images per class in some sets"}

@@ -122,7 +122,10 @@ def test_a_line_is_extrapolated_where_either_accuracy_lies_outside_its_models(
 
 
 def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(baselines):
-    """Two models, methods, seeds and sizes; of two datasets, with different datasets in distribution."""
+    """Two models, methods, seeds and sizes, and two datasets.
+
+    The datasets have different datasets in distribution.
+    """
     second = baselines.assign(
         dataset="far", in_distribution="val_far", ood=OUTSIDE[::-1] / 2, id=INSIDE + 5
     )
@@ -168,7 +171,8 @@ def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(bas
         )
         assert line.low < line.rho_after < line.high
     assert list(found) == [
-        *run, "dataset", "in_distribution", "id_before", "ood_before", "rho_before", "id_after", "ood_after", "rho_after",
+        *run, "dataset", "in_distribution", "id_before", "ood_before", "rho_before",
+        "id_after", "ood_after", "rho_after",
         "low", "high", "change", "extrapolated",
     ]  # fmt: skip
 

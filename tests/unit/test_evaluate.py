@@ -76,7 +76,10 @@ def scores_of(tables, space, labels, batch_size=2):
 
 
 def test_prediction_confidence_and_margin_of_single_images():
-    """Five outputs in three classes, {0, 3}, {1} and {4}; output 2 belongs to none and counts for nothing."""
+    """Five outputs in three classes, {0, 3}, {1} and {4}.
+
+    Output 2 belongs to none and counts for nothing.
+    """
     space = LabelSpace(("a", "b", "c"), ((0, 3), (1,), (4,)), ("a", "b", "c"), 5)
     table = [
         [1.0, 0.0, 9.0, 3.0, 2.0],  # a: 3, b: 0, c: 2
@@ -349,7 +352,7 @@ def test_the_same_scores_give_the_same_bytes(folders, tmp_path):
 
 
 def test_the_rows_of_imagenet_c_need_at_most_40_megabytes(tmp_path):
-    """One in 50 of its images, of 1000 classes in the order of an archive; half of them are right."""
+    """One in 50 of its images, of 1000 classes in the order of an archive; half are right."""
     n, generator = 75_000, torch.Generator().manual_seed(0)
     labels, parts = torch.arange(n) * 1000 // n, []
     for own in labels.split(2500):

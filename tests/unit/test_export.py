@@ -1,4 +1,7 @@
-"""Exported runs: timm and open_clip alone give the logits of the run's own network; the model card and its terms."""
+"""Exported runs, their model cards and their terms.
+
+timm and open_clip alone give the logits of the run's own network.
+"""
 
 import json
 import re
@@ -51,7 +54,8 @@ TEMPLATES = [
     ROOT / f"workflow/lib/rib/reporting/{name}.jinja" for name in ("model_card.md", "citation")
 ]
 LIBRARIES = {"open_clip_model.safetensors": "open_clip", "model.safetensors": "timm"}
-# What others do with exports: the library alone, in a process that does not have this project on its path.
+# What others do with exports: the library alone, in a process that does not have this project on
+# its path.
 ALONE = """
 import json, sys, torch
 from safetensors.torch import load_file, save_file
@@ -242,7 +246,10 @@ STATES = {
     ],
 )
 def exported(request, tmp_path_factory):
-    """A ViT, a CNN and a CLIP model that several methods have trained, and logits of the exported states."""
+    """A ViT, a CNN or a CLIP model that several methods have trained.
+
+    With logits of the exported states, by the library alone.
+    """
     found = Exported(tmp_path_factory.mktemp(request.param), ARCHITECTURES[request.param])
     for method in ("ft", "ewc_released", "linear_probe", "lora"):
         found.train(method)

@@ -157,7 +157,8 @@ def test_a_run_of_each_size_and_seed_has_a_row(tmp_path):
         ),
         (
             [HEAD, ROWS[0]],
-            "config, external: 1 runs have no row, such as efficientnet_lite0/twemoji/theirs/all/0;",
+            "config, external: 1 runs have no row, "
+            "such as efficientnet_lite0/twemoji/theirs/all/0;",
         ),
     ],
 )
@@ -329,7 +330,7 @@ def test_the_library_converts_names_and_types(tmp_path):
 
 @pytest.fixture(scope="module")
 def clip():
-    """A small model of open_clip with fine-tuned weights, and a network of its image tower before it."""
+    """A small fine-tuned open_clip model, and a network of its image tower before that."""
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)
     network = build("open_clip", "tiny", 5, arguments={"model_cfg": CLIP})

@@ -1,4 +1,7 @@
-"""Features are what the network computes: the head on them gives its logits, for every kind of network."""
+"""Features are what the network computes.
+
+The head on them gives the network's logits, for every kind of network.
+"""
 
 import copy
 from types import SimpleNamespace
@@ -171,7 +174,7 @@ INDEX = ["row", "image_id", "label", "source_id", "object_id"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A network that was moved away from the pretrained one, twice, and the images to pass through it."""
+    """A network moved away from the pretrained one, twice, and images to pass through it."""
     top, network = tmp_path_factory.mktemp("run"), resnet()
     networks, files = [], []
     for seed in (1, 2):
@@ -194,7 +197,10 @@ def run(tmp_path_factory):
 def job(
     run, out, function=compute_features, *, proxy=None, split=None, limit=99, more=None, **changes
 ):
-    """What a job writes; `more` are arguments of the function, `changes` those of the run on the dataset."""
+    """What a job writes.
+
+    `more` are arguments of the function, `changes` those of the run on the dataset.
+    """
     out.mkdir()
     source = RunOnDataset(
         run=Run("net", "set", "ft", "all", 3),

@@ -16,7 +16,10 @@ LOOK = {"models": {"m": "M"}, "methods": METHODS, "targets": {"a": "Set A"}, "co
 
 @pytest.fixture
 def cka():
-    """CKA of two methods and two layers on the target and three other places, which differ in the second decimal."""
+    """CKA of two methods and two layers on the target and three other datasets.
+
+    The numbers differ in the second decimal.
+    """
     lines = [
         (
             "m",

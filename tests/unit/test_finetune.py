@@ -59,7 +59,8 @@ from tiny.training import (
     trained_by_hand,
 )
 
-# Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last batch is short.
+# Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last
+# batch is short.
 FULL = replace(TRAINING, epochs=3, weight_decay=0.02, warmup_fraction=0.25)
 
 
@@ -434,7 +435,10 @@ def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_pat
 
 
 def by_steps(network, pixels, labels, training, steps, seed=5, lr=0.02):
-    """SGD for a number of steps, written out: the network after each, and the mean scores of each epoch."""
+    """SGD for a number of steps, written out.
+
+    It gives the network after each step and the mean scores of each epoch.
+    """
     model, states, scores = copy.deepcopy(network), [], []
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay

@@ -1,4 +1,7 @@
-"""Fit and what is unfinished: of runs, in tables, in names and in figures; of files made up, not of a whole workflow."""
+"""Fit and what is unfinished: of runs, in tables, in names and in figures.
+
+The files are made up and not those of a whole workflow.
+"""
 
 import itertools
 from io import StringIO
@@ -24,7 +27,8 @@ LABELS = {
     "targets": {"a": "Set A", "b": "Set B"},
 }
 CHOICES = {"can_fit": ["ft"], "threshold": 0.95, "whole_targets": True}
-# Of runs on the whole target, and of runs on ten of its images, whose accuracy on all of them is not their fit.
+# Of runs on the whole target, and of runs on ten of its images, whose accuracy on all of them is
+# not their fit.
 ACCURACY = pd.DataFrame(
     [
         ("m", method, "a", size, 0, dataset, 60.0 if dataset == "a" else 10.0)
@@ -58,7 +62,10 @@ def table_of(fits, **choices):
     [(0.95, 0.95, "no"), (0.9499, 0.95, "yes"), (0.0, None, "no"), (0.99, 1, "yes")],
 )
 def test_a_run_and_its_merges_are_unfinished_below_the_threshold(ft, threshold, unfinished):
-    """At the threshold it is reached; a regularised method is never unfinished, and the pretrained model has no fit."""
+    """At the threshold it is reached.
+
+    A regularised method is never unfinished, and the pretrained model has no fit.
+    """
     table = table_of(fits_of(ft), threshold=threshold)
     assert table["unfinished"].to_dict() == {
         "lwf": "no",
@@ -349,7 +356,10 @@ def grid_of(catalog, **choices):
 
 
 def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
-    """A run of such a method is unfinished below the threshold, with each swept value; not so in other families."""
+    """A run of such a method is unfinished below the threshold, with each swept value.
+
+    This is not so in other families.
+    """
     defaults = grid_of(Catalog([ROOT / "workflow/catalog"])).family.defaults
     catalog = with_entries(
         families={"mine": {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}},

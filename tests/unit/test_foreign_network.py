@@ -1,4 +1,7 @@
-"""Networks of configurations that others wrote: built within limits of time and memory, or refused."""
+"""Networks of configurations that others wrote.
+
+They are built within limits of time and memory, or refused.
+"""
 
 from pathlib import Path
 
@@ -44,8 +47,8 @@ def open_clip_folder(**vision):
     Path("net/open_clip_model.safetensors").write_bytes(b"none")
 
 
-# Of each limit: its name, a low value, the folder, and what the sentence says. The process imports the libraries, which
-# takes seconds, so that the cases are few.
+# Of each limit: its name, a low value, the folder, and what the sentence says. The process imports
+# the libraries, which takes seconds, so that the cases are few.
 LIMITS = {
     "processor time": (
         "SECONDS",

@@ -1,4 +1,7 @@
-"""Parquet files that others made are refused before they take more memory than the limit, and honest ones are not."""
+"""Parquet files that others made.
+
+They are refused before they take more memory than the limit; honest ones are not.
+"""
 
 import io
 from pathlib import Path
@@ -177,7 +180,8 @@ def test_a_dictionary_of_more_values_than_bytes_is_refused():
 @pytest.mark.parametrize(
     "header",
     [
-        b"\x15\x04\x15\x80\x80\x80\x08\x05\x04\x02\x00",  # the size is there twice, at the second time by its number
+        # the size is there twice, the second time by its number
+        b"\x15\x04\x15\x80\x80\x80\x08\x05\x04\x02\x00",
         b"\x1c" * 100,  # structures in structures
         b"\x15" + b"\xff" * 100,  # a number without end
         b"\x15\x04",  # cut off

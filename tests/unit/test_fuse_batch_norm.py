@@ -65,7 +65,7 @@ def test_a_frozen_copy_computes_the_same_and_leaves_the_network_alone():
 
 
 class Between(nn.Module):
-    """A BatchNorm that follows another layer than a convolution, and one whose convolution has a bias."""
+    """A BatchNorm after a layer that is no convolution, and one whose convolution has a bias."""
 
     def __init__(self):
         super().__init__()

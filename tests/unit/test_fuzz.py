@@ -1,5 +1,7 @@
-"""Whatever stands in config, catalogue and class files is taken or refused with one sentence, and no name in it leads out
-of the project's folders."""
+"""Whatever stands in config, catalogue and class files is taken or refused with one sentence.
+
+No name in them leads out of the project's folders.
+"""
 
 import contextlib
 import copy
@@ -43,16 +45,21 @@ OWN = yaml.safe_load("""
 parts:
   style: &style {colour: "#000000", marker: x}
   folder: &folder {kind: folder, path: images}
-  file: &file {kind: file, path: a/b.zip, file: b.zip, digest: &md5 md5:00000000000000000000000000000000}
+  file: &file
+    {kind: file, path: a/b.zip, file: b.zip, digest: &md5 md5:00000000000000000000000000000000}
   http: &http {kind: http, urls: ["https://example.org/a.tar"], file: a.tar, digest: *md5, size: 9}
   wheel: &wheel {kind: pypi, package: p, version: "1.0", file: p-1.0-py3-none-any.whl, digest: *md5}
   npm: &npm {kind: npm, package: "@s/p", version: "1.0", file: s-p-1.0.tgz, digest: sha512-x}
-  manual: &manual {kind: manual, page: "https://example.org", terms: None., file: m.zip, digest: *md5}
+  manual: &manual
+    {kind: manual, page: "https://example.org", terms: None., file: m.zip, digest: *md5}
   hub: &hub {kind: hub, repo: o/r, path: d/m.safetensors, file: net.safetensors, revision: main}
   set: &set {family: own, label: Set, layout: class_folders, licence: none, origin: tests}
   model: &model
-    {families: [own], label: Net, type: cnn, pretraining: none, library: timm, architecture: test_resnet, licence: n}
-  seen: &seen {input_size: 64, crop_pct: 0.9, interpolation: bicubic, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
+    {families: [own], label: Net, type: cnn, pretraining: none, library: timm,
+     architecture: test_resnet, licence: n}
+  seen: &seen
+    {input_size: 64, crop_pct: 0.9, interpolation: bicubic,
+     mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
   method: &method {source: tests, style: *style}
 families/own.yaml:
   title: Own
@@ -66,7 +73,8 @@ families/own.yaml:
   method_settings: {ft: {lr: 0.1}, mine: {rank: [2, 4]}}
   recipes: {mine: {ft: {lr: [0.1, 0.2], steps: 5}}, paper: {lwf: {epochs: 7}}}
   defaults:
-    {models: [net, made], methods: [ft, mine, blend], targets: [red], image_size: 64, epochs: 2, batch_size: 8, recipes: [paper]}
+    {models: [net, made], methods: [ft, mine, blend], targets: [red], image_size: 64, epochs: 2,
+     batch_size: 8, recipes: [paper]}
 recipes.yaml:
   mine:
     label: Own
@@ -80,27 +88,36 @@ recipes.yaml:
     warmup_steps: 5
     source: tests
 datasets.yaml:
-  red: {<<: *set, source: *folder, source_group: g, evaluation_group: own, images: 9, publishable: false}
+  red:
+    {<<: *set, source: *folder, source_group: g, evaluation_group: own, images: 9,
+     publishable: false}
   green:
     <<: *set
     sources: [*file, *wheel]
     classes: {file: some.csv, format: own}
     tuning: {accept: a, terms: "No."}
   again: {<<: *set, archives_of: red, variant_of: red, exclude: {a/1.jpg: blurred}}
-  drawn: {<<: *set, source: *npm, layout: iconify, settings: {margin: 0.06}, icons_file: icons.csv, optional: true}
+  drawn:
+    {<<: *set, source: *npm, layout: iconify, settings: {margin: 0.06}, icons_file: icons.csv,
+     optional: true}
   noisy:
     <<: *set
     sources: [*http, *manual]
     layout: corruptions
     settings: {corruptions: [fog], severities: [1]}
     storage: encoded
-  odd: {<<: *set, source: *manual, layout: objectnet, settings: {border: 2, also: {x: a}}, about_images: 7}
+  odd:
+    {<<: *set, source: *manual, layout: objectnet, settings: {border: 2, also: {x: a}},
+     about_images: 7}
   font:
-    {<<: *set, source: *wheel, layout: digit_fonts, settings: {fonts: [DejaVuSans]}, adversarially_filtered: true}
+    {<<: *set, source: *wheel, layout: digit_fonts, settings: {fonts: [DejaVuSans]},
+     adversarially_filtered: true}
   memory: {<<: *set, source: *folder, role: reference}
   test: {<<: *set, source: *folder, role: in_distribution}
 models.yaml:
-  net: {<<: *model, preprocessing: *seen, style: *style, source: *hub, head: none, parameters: 9, baseline: true}
+  net:
+    {<<: *model, preprocessing: *seen, style: *style, source: *hub, head: none, parameters: 9,
+     baseline: true}
   made:
     <<: *model
     preprocessing: *seen

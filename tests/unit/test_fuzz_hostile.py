@@ -1,4 +1,7 @@
-"""Whatever a record, a drawing or a YAML file holds: it is taken, or refused with one sentence, in two seconds."""
+"""Whatever a record, a drawing or a YAML file holds is taken or refused.
+
+It is refused with one sentence, and either takes two seconds at most.
+"""
 
 import contextlib
 import json
@@ -259,7 +262,7 @@ def test_any_drawing_is_drawn_or_refused(renderers, body):
 
 @st.composite
 def aliased(draw):
-    """YAML in which anchors refer to earlier ones, so that few lines may mean any number of values."""
+    """YAML in which anchors refer to earlier ones: a few lines may mean any number of values."""
     width, lines = draw(st.integers(1, 12)), ["a0: &a0 [x, x]"]
     for number in range(1, draw(st.integers(1, 30))):
         inner = ", ".join([f"*a{number - 1}"] * width)

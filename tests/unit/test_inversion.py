@@ -53,7 +53,7 @@ def test_inversion_of_a_linear_network_reaches_what_it_is_to_reach(seen):
     assert (found - images).abs().mean() > 0.1, "other images that the network can't tell apart"
 
 
-def test_stir_is_1_for_a_network_that_reads_the_same_and_0_for_one_that_reads_what_the_other_ignores(
+def test_stir_is_1_for_one_that_reads_the_same_and_0_for_one_that_reads_what_the_other_ignores(
     seen,
 ):
     images, start, rows = seen
@@ -62,7 +62,8 @@ def test_stir_is_1_for_a_network_that_reads_the_same_and_0_for_one_that_reads_wh
     same, other = linear(mixed), linear(rows[WIDTH : 2 * WIDTH])
     assert alike(same(images), same(found)) > 0.999
     assert abs(alike(other(images), other(found))) < 0.1
-    # Direction counts: a network that reads less shares the invariances of one that reads more, not the other way round.
+    # Direction counts: a network that reads less shares the invariances of one that reads more, not
+    # the other way round.
     less = linear(rows[: WIDTH // 4])
     assert alike(less(images), less(found)) > 0.999
     of_less, _ = inverted(less, images, start)
@@ -123,7 +124,10 @@ def test_a_layer_that_the_network_lacks_is_refused():
 
 
 def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
-    """Random features of two runs, two images of some objects; each reference has its own inversions and residuals."""
+    """Random features of two runs, with two images of some objects.
+
+    Each reference has its own inversions and residuals.
+    """
     rng = np.random.default_rng(0)
     objects, paths, indexes, stored = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [], [], {}
     for run in ("m/t/ft/10/2", "n/u/lwf/all/0"):

@@ -217,7 +217,10 @@ def write_safetensors(path):
 
 @pytest.mark.parametrize("write", [write_text, write_parquet, write_safetensors])
 def test_a_file_larger_than_a_limit_is_a_sentence(start, tmp_path, capfd, limited_files, write):
-    """Given `ulimit -f`, a job says so in one line, whichever library writes, and leaves nothing."""
+    """With `ulimit -f`, a job says so in one line, whichever library writes.
+
+    It leaves nothing.
+    """
     with pytest.raises(SystemExit), start() as out, limited_files(20_000):
         write(out["data"])
     (line,) = capfd.readouterr().err.splitlines()

@@ -1,4 +1,7 @@
-"""LDIFS against its authors' form written out, and against full fine-tuning where it has no weight."""
+"""LDIFS against its authors' form written out.
+
+Where it has no weight, it is compared with full fine-tuning.
+"""
 
 import copy
 
@@ -23,7 +26,10 @@ EIGHT_EPOCHS = replace(TRAINING, epochs=8, batch_size=5)  # of ten images: 16 st
 
 
 def features_of_resnet(network, images):
-    """Feature maps (N, C, h, w) of a test_resnet: what its first stage gets, and the outputs of the four stages."""
+    """Feature maps (N, C, h, w) of a test_resnet.
+
+    They are what its first stage gets and the outputs of the four stages.
+    """
     x = network.maxpool(network.act1(network.bn1(network.conv1(images))))
     found = [x]
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
@@ -33,7 +39,10 @@ def features_of_resnet(network, images):
 
 
 def features_of_vit(network, images):
-    """Tokens (N, T, C), with that of the class, of a timm ViT of four blocks: before the first, and after each."""
+    """Tokens (N, T, C), with that of the class, of a timm ViT of four blocks.
+
+    They are taken before the first block and after each.
+    """
     x = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(images))))
     found = [x]
     for block in network.blocks:
@@ -43,7 +52,7 @@ def features_of_vit(network, images):
 
 
 def features_of_clip(network, images):
-    """As `features_of_vit`, of open_clip's ViT: after its first norm and after each of four blocks."""
+    """As `features_of_vit`, of open_clip's ViT: after its first norm and after each block."""
     tower = network.visual
     x = tower.conv1(images).flatten(2).transpose(1, 2)
     class_token = tower.class_embedding.expand(len(images), 1, -1)
@@ -56,7 +65,10 @@ def features_of_clip(network, images):
 
 
 def unit_channels(tokens, smallest):
-    """Channels (C, T) of tokens (T, C) of an image: of norm 1, or divided by a fraction of the mean norm if that is more."""
+    """Channels (C, T) of tokens (T, C) of an image, normalised.
+
+    A channel gets norm 1, or is divided by a fraction of the mean norm if that is more.
+    """
     channels = list(tokens.T)
     norms = [
         (channel**2).sum() ** 0.5 if channel.any() else torch.zeros(()) for channel in channels
@@ -70,7 +82,7 @@ def unit_channels(tokens, smallest):
 
 
 def distance_by_hand(features, smallest, network, start, images):
-    """Mean over images and depths of the mean over channels and tokens of the squared difference."""
+    """Mean over images and depths of the mean squared difference over channels and tokens."""
     of_images = []
     for row in range(len(images)):
         of_depths = []

@@ -1,4 +1,7 @@
-"""Merges and ensembles that are computed on loading: each against its equation in plain loops, and what must hold for all."""
+"""Merges and ensembles that are computed on loading.
+
+Each is compared with its equation in plain loops; what must hold for all is tested, too.
+"""
 
 import copy
 import hashlib
@@ -169,7 +172,7 @@ def test_ties_leaves_a_value_whose_updates_cancel(network, merge):
     )
 
 
-def test_a_share_below_one_value_keeps_the_largest_update_and_one_above_the_changed_ones_keeps_them_all(
+def test_a_share_below_one_value_keeps_the_largest_update_and_one_above_all_changed_ones(
     network, merge
 ):
     start = network.state_dict()
@@ -598,7 +601,8 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
 def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_bytes(tmp_path, kind):
-    # Given: the pretrained model's Fisher information on a pretraining proxy, as a job computes and stores it
+    # Given: the pretrained model's Fisher information on a pretraining proxy, as a job computes and
+    # stores it
     network = resnet(40)
     folder = model_folder(tmp_path / "model", network)
     model = load(folder, CPU)[0]

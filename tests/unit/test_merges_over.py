@@ -1,4 +1,7 @@
-"""Merges over seeds, the variants of a sweep and targets: their runs and parents, and the table of those over targets."""
+"""Merges over seeds, the variants of a sweep and targets.
+
+Their runs and parents, and the table of merges over targets.
+"""
 
 import itertools
 import json
@@ -97,9 +100,8 @@ def test_a_merge_over_variants_has_all_with_a_recipe_and_is_not_swept_itself():
     assert chosen.methods["soup_sweep-paper"].label == "soup over a sweep, SGD"
 
 
-def test_of_a_merge_over_variants_a_parent_that_is_not_swept_is_one_of_them_and_own_sweeps_are_variants(
-    with_entries,
-):
+def test_a_parent_without_a_sweep_is_a_variant_of_a_merge_over_variants(with_entries):
+    """The sweep of the merge's own settings gives variants of the merge."""
     mine = {**SOUP, "over": "variants", "parents": ["ft", "lwf"]}
     chosen = grid(
         with_entries(methods={"mine": mine}),
@@ -187,7 +189,10 @@ def test_merges_over_targets_are_scored_where_neither_targets_nor_their_sources_
 
 
 def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
-    """Neither in distribution, nor on variants of datasets that are there, nor on variants of targets."""
+    """Neither in distribution, nor on variants.
+
+    Left out are variants of datasets that are there, and variants of targets.
+    """
     catalog = with_entries(
         datasets={
             "mine": {"variant_of": "noto"},
@@ -243,7 +248,10 @@ def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
 
 
 def test_recipe_1_is_that_of_the_paper():
-    """Ingredients by accuracy, best first; one that makes the average worse is left out. Accuracies are those of a table."""
+    """Ingredients by accuracy, best first; one that makes the average worse is left out.
+
+    Accuracies are those of a table.
+    """
     alone = {"a": 0.5, "b": 0.9, "c": 0.7, "d": 0.6, "pretrained": 0.95}
     together = {"bc": 0.9, "bcd": 0.8, "abc": 0.91, "abcp": 0.0}
 
@@ -276,7 +284,10 @@ def written(folder, source, **settings):
     return json.loads((folder / "recipe.json").read_text())
 
 
-LISTED = "def recipe(parents, *, weights: list):\n    return {key: weights[i] for i, key in enumerate(parents)}\n"
+LISTED = (
+    "def recipe(parents, *, weights: list):\n"
+    "    return {key: weights[i] for i, key in enumerate(parents)}\n"
+)
 STRICT = (
     "def recipe(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
 )
@@ -299,7 +310,8 @@ def test_a_users_recipe_is_stored_by_key(tmp_path):
         (
             "def recipe(parents, *, weights):\n    return {'ft': 1.0}\n",
             [],
-            "the recipe weighs 'ft', which is not merged; name only ft, seed 0, ft, seed 1, ft, seed 2, pretrained.",
+            "the recipe weighs 'ft', which is not merged; "
+            "name only ft, seed 0, ft, seed 1, ft, seed 2, pretrained.",
         ),
     ],
     ids=["too short", "zipped", "sum", "unknown"],
@@ -413,7 +425,7 @@ def tabulated(tmp_path):
 
 
 def slow_mean(images, drawn):
-    """Mean over b and c of the accuracy in percent, if each object counts as often as it was drawn."""
+    """Mean accuracy over b and c in percent, if each object counts as often as it was drawn."""
     found = []
     for name, own in images.items():
         right = shown = 0

@@ -553,7 +553,10 @@ def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, cat
 
 
 class Parts(nn.Module):
-    """Layers under the names by which LoRA finds those to adapt, with a pointwise convolution as its head."""
+    """Layers under the names by which LoRA finds those to adapt.
+
+    The head is a pointwise convolution.
+    """
 
     def __init__(self):
         super().__init__()
@@ -691,18 +694,24 @@ def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
     )
 
 
-def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_one_that_costs_little_does_not():
+def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one_does_not():
+    """Even one that costs little does not."""
+
     def score(weights):
         return {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}.get(tuple(weights), 0.4)
 
-    # of equals the first of the entry is the first of the soup; the pretrained model is last here, and lowers it
+    # of equals the first of the entry is the first of the soup; the pretrained model is last here,
+    # and lowers it
     assert greedy_soup.select(["a", "b"], score) == {"a": 0.5, "b": 0.5}
     assert greedy_soup.select(["a"], lambda weights: -len(weights)) == {"pretrained": 1.0}
     assert greedy_soup.select(["a"], lambda weights: len(weights)) == {"pretrained": 0.5, "a": 0.5}
 
 
 def test_a_greedy_soup_compares_with_the_soup_so_far():
-    """b joins a though it is worse than a by itself was before; c is compared with the soup of both."""
+    """b joins a though it is worse than a by itself was before.
+
+    c is compared with the soup of both.
+    """
     scores = {
         ("a",): 0.5,
         ("b",): 0.4,

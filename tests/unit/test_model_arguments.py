@@ -1,4 +1,7 @@
-"""Arguments of models: those that change an architecture are passed on, those that may load something are refused."""
+"""Arguments of models.
+
+Those that change an architecture are passed on, those that may load something are refused.
+"""
 
 import importlib
 import pickle
@@ -247,7 +250,10 @@ def published_weights():
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("library", ["timm", "open_clip"])
 def test_a_network_that_has_other_weights_after_loading_is_refused(monkeypatch, library):
-    """Whatever replaced them: here the library itself, as its checkpoint_path or pretrained_image_path would."""
+    """Whatever replaced the weights is noticed.
+
+    Here the library itself does so, as its checkpoint_path or pretrained_image_path would.
+    """
     if library == "timm":
         of, module = ("timm", "test_resnet", {}), timm
         state = published_weights()

@@ -31,7 +31,10 @@ IMAGES = {"a": [1, 2, 1, 1], "b": [1, 1, 1, 3, 1], "c": [2, 1, 1]}
 
 
 def counts_of(correct, places=PLACES, images=IMAGES):
-    """Counts from the number of right answers by state (model, method, target, seed), dataset and object."""
+    """Counts from numbers of right answers.
+
+    They are given by state (model, method, target, seed), dataset and object.
+    """
     by_state = {state_of(m, method, t, "all", s): own for (m, method, t, s), own in correct.items()}
     states = sorted(by_state)
     return Counts(
@@ -82,7 +85,10 @@ def written(folder, counts, methods=("ft",), unfinished=(), **more):
 
 
 def test_differences_are_those_of_counts_by_hand(tmp_path):
-    """Two datasets of two objects with an image each. On the other dataset, k goes from 1 to 2 right, m from 2 to 0."""
+    """Two datasets of two objects with an image each.
+
+    On the other dataset, k goes from 1 to 2 right and m from 2 to 0.
+    """
     places, images = {"a": np.array([0, 1]), "b": np.array([1, 2])}, {"a": [1, 1], "b": [1, 1]}
     before, after = {"k": [1, 0], "m": [1, 1]}, {"k": [1, 1], "m": [0, 0]}
     correct = {
@@ -110,7 +116,10 @@ def test_differences_are_those_of_counts_by_hand(tmp_path):
 
 @pytest.mark.parametrize("groups", [None, {"a": "g", "c": "g"}], ids=["all", "leak-free"])
 def test_differences_are_those_of_the_tables_of_each_model(tmp_path, groups):
-    """Two seeds, methods and targets; the intervals are those of the differences in the same replicates."""
+    """With two seeds, methods and targets.
+
+    The intervals are those of the differences in the same replicates.
+    """
     counts = random_counts(methods=("ft", "lwf"), seeds=(0, 1))
     compared, ranks = written(tmp_path, counts, ("ft", "lwf"), source_groups=groups)
     ood = ood_accuracies(counts, object_weights(counts.objects, 200, 3), list(PLACES), groups)
@@ -329,7 +338,10 @@ def test_the_table_has_tau_and_its_p_and_no_interval_of_tau(tmp_path):
 
 
 def test_models_are_not_ranked_by_a_merge_over_seeds_beside_means_over_seeds(tmp_path):
-    """It has one run for each target, where ft has three; what is said of ft is the same without it."""
+    """It has one run for each target, where ft has three.
+
+    What is said of ft is the same without it.
+    """
     rng, seeds = np.random.default_rng(5), (0, 1, 2)
     runs = [
         run

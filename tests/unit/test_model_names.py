@@ -1,4 +1,7 @@
-"""Models by name: what stands for them in paths, what libraries and folders record of them, and what is refused."""
+"""Models by name.
+
+What stands for them in paths, what libraries and folders record of them, what is refused.
+"""
 
 import json
 import re
@@ -210,7 +213,10 @@ def test_an_unknown_name_names_the_nearest():
         describe(["timm/resnet50.a1_in2k"])
     with pytest.raises(
         UserError,
-        match=r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*open_clip/ViT-B-16-SigLIP2/webli",
+        match=(
+            r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*"
+            r"open_clip/ViT-B-16-SigLIP2/webli"
+        ),
     ):
         describe(["open_clip/ViT-B-16-SigLIP2/web"])
     with pytest.raises(UserError, match=r"'timm/gcvit_base.in1k': .*no repository"):
@@ -218,7 +224,10 @@ def test_an_unknown_name_names_the_nearest():
 
 
 def test_the_activation_is_that_of_the_weights():
-    """open_clip's dfn2b weights were trained with QuickGELU, which the architecture of that name does not have."""
+    """open_clip's dfn2b weights were trained with QuickGELU.
+
+    The architecture of that name does not have it.
+    """
     assert (
         describe(["open_clip/ViT-B-16/dfn2b"], ask_hub=False)["open_clip/ViT-B-16/dfn2b"][
             "architecture"

@@ -1,4 +1,7 @@
-"""Every method on every type of network: it trains, what it stores restores it, and frozen parts stay as they were."""
+"""Every method on every type of network.
+
+It trains, what it stores restores it, and frozen parts stay as they were.
+"""
 
 import copy
 
@@ -102,8 +105,8 @@ def test_lora_moves_query_and_value_and_not_key(network, images):
         assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2
 
 
-# Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings; the frozen network's
-# random features bound what a prompt or a low-rank update can do.
+# Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings;
+# the frozen network's random features bound what a prompt or a low-rank update can do.
 SHARES = {
     "visual_prompt": 0.05,
     "lora": 0.05,

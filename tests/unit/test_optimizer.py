@@ -1,4 +1,7 @@
-"""Training with each recipe against a bare loop, and how rates and weight decay are spread over a network."""
+"""Training with each recipe against a bare loop.
+
+How rates and weight decay are spread over a network is tested, too.
+"""
 
 import copy
 import math
@@ -48,10 +51,13 @@ def frozen_norms(network):
 
 
 def bare_loop(network, target, training, take_step, seed=0, steps=STEPS, augmentation=None):
-    """The training loop without any of the library but its inputs: the network, and norms of the gradients.
+    """The training loop with nothing of the library but its inputs.
 
     Args:
-        take_step: of the list of parameters with gradients, the learning rate and the number of the step.
+        take_step: of the parameters with gradients, the learning rate and the step's number.
+
+    Returns:
+        The network, and norms of the gradients.
     """
     model, norms = frozen_norms(network), []
     inputs, labels = images_of(target).inputs, torch.from_numpy(target.labels)
@@ -110,7 +116,10 @@ def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, tar
 
 
 def test_adamw_follows_its_equations(network, target):
-    """Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, in double precision; all parameters decay."""
+    """Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, in double precision.
+
+    All parameters decay.
+    """
     first, second, weights = {}, {}, {}
 
     def take_step(parameters, lr, step):
@@ -182,7 +191,10 @@ def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, t
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])
 def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, smoothing):
-    """One step on all images: cross-entropy with (1 - s) of the label and s / C of each of C classes, written out."""
+    """One step on all images, with smoothed labels.
+
+    Cross-entropy with (1 - s) of the label and s / C of each of C classes, written out.
+    """
     training = replace(
         TRAINING,
         epochs=1,
@@ -239,7 +251,10 @@ def rates_of(model, target, training, monkeypatch):
 
 
 def layer(name):
-    """Layers of timm's test_vit from its input up: patches and tokens, six blocks (the norm with the last), the head."""
+    """Layers of timm's test_vit from its input up.
+
+    Patches and tokens, six blocks (the norm with the last), the head.
+    """
     if name.startswith("blocks."):
         return 1 + int(name.split(".")[1])
     return {"norm": 6, "head": 7}.get(name.split(".")[0], 0)
@@ -326,7 +341,10 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
 
 
 def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target):
-    """One step of plain gradient descent on a prompt: it is as long as the learning rate times the limit."""
+    """One step of plain gradient descent on a prompt.
+
+    It is as long as the learning rate times the limit.
+    """
     # given
     one_step = replace(
         TRAINING,

@@ -310,8 +310,10 @@ def test_a_table_without_a_question_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("unfinished", "ends", "counts"),
-    [([0, 0, 0], ["\N{MINUS SIGN}3.0 [\N{MINUS SIGN}4.0, \N{MINUS SIGN}2.0]", "+5.0 [+4.0, +6.0]"], " 1 have an interval above 0, 1 below"),
-     ([0, 0, 1], ["\N{MINUS SIGN}3.0", "+0.5 [\N{MINUS SIGN}0.5, +1.5]"], " 0 have an interval above 0, 1 below"),
+    [([0, 0, 0], ["\N{MINUS SIGN}3.0 [\N{MINUS SIGN}4.0, \N{MINUS SIGN}2.0]", "+5.0 [+4.0, +6.0]"],
+      " 1 have an interval above 0, 1 below"),
+     ([0, 0, 1], ["\N{MINUS SIGN}3.0", "+0.5 [\N{MINUS SIGN}0.5, +1.5]"],
+      " 0 have an interval above 0, 1 below"),
      ([1, 1, 1], ["\N{MINUS SIGN}3.0", "+5.0"], "3 unfinished pairs")],
 )  # fmt: skip
 def test_the_answer_is_the_range_of_finished_runs_with_intervals(unfinished, ends, counts):

@@ -56,7 +56,10 @@ def test_an_active_run_tells_how_many_jobs_it_starts_at_once(tmp_path, monkeypat
 @pytest.mark.attack("shared machines")
 def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
     os.mkfifo(tmp_path / "a.lock")
-    body = "import sys; from pathlib import Path; from rib.jobs.parent_run import is_held; print(is_held(Path(sys.argv[1])))"
+    body = (
+        "import sys; from pathlib import Path; "
+        "from rib.jobs.parent_run import is_held; print(is_held(Path(sys.argv[1])))"
+    )
     library = {**os.environ, "PYTHONPATH": str(Path(parent_run.__file__).parents[2])}
     command = [sys.executable, "-c", body, tmp_path / "a.lock"]
     assert (

@@ -1,4 +1,7 @@
-"""Pretraining here: nested parts, the same bytes after a kill, what is reported, what is refused."""
+"""Pretraining here.
+
+Nested parts, the same bytes after a kill, what is reported, and what is refused.
+"""
 
 import csv
 import logging
@@ -116,7 +119,10 @@ def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_
 def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(
     folders, tmp_path, progress, caplog
 ):
-    """Reference: the loop written out, BatchNorm in training mode, warm-up bounded by its share of all steps alone."""
+    """Reference: the loop written out, with BatchNorm in training mode.
+
+    Warm-up is bounded by its share of all steps alone.
+    """
     how = {
         "epochs": 2,
         "weight_decay": 0.05,

@@ -1,4 +1,7 @@
-"""Jobs of a preview: each after those it needs; those that fail are named and end neither the others nor the page."""
+"""Jobs of a preview, each after those it needs.
+
+Those that fail are named and end neither the others nor the page.
+"""
 
 import ast
 import os

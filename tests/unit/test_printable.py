@@ -1,4 +1,7 @@
-"""Names that others chose, in messages, logs, tables and on the terminal: they forge no line and command no terminal."""
+"""Names that others chose, in messages, logs, tables and on the terminal.
+
+They forge no line and command no terminal.
+"""
 
 import io
 import logging
@@ -103,7 +106,10 @@ def test_what_an_encoding_lacks_is_escaped(encoding, shown):
 
 def test_where_nobody_reads_any_more_nothing_is_said_about_it():
     """As after `snakemake status | head -1`, or where Ctrl-C has ended what reads."""
-    script = "import sys; sys.stdin.read(); from rib.base.progress import print_lines; print_lines('a', 'b'); print_lines('c')"
+    script = (
+        "import sys; sys.stdin.read(); from rib.base.progress import print_lines; "
+        "print_lines('a', 'b'); print_lines('c')"
+    )
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, "-c", script], env=environment, **streams) as process:
@@ -180,7 +186,10 @@ ATTACK = (
 
 @pytest.mark.attack("archives")
 def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
-    """Given an archive with a folder and an ending of such names, its job's terminal and log have no line of theirs."""
+    """An archive has a folder and an ending of such names.
+
+    Its job's terminal and log have no line of theirs.
+    """
     files = {f"{ATTACK}/1.jpg": jpeg(2), f"a/1.{ATTACK}": b"no photo"}
     tar(tmp_path / "a.tar", files)
     settings = 'space=LabelSpace(("a",), ((0,),), ("a",), 1), partial=True'
@@ -194,7 +203,10 @@ def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
 
 
 def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
-    """Given a locale of ASCII, the terminal has escapes and the log, which `snakemake status` reads, the name itself."""
+    """In a locale of ASCII, the terminal has escapes.
+
+    The log, which `snakemake status` reads, has the name itself.
+    """
     tar(tmp_path / "a.tar", {"日本/1.jpg": jpeg(2), "a/1.jpg": jpeg(2)})
     command = prepare_job("class_folders", 'space=LabelSpace(("a",), ((0,),), ("a",), 1)')
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -206,7 +218,10 @@ def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
 
 @pytest.mark.attack("text")
 def test_a_job_that_fails_with_a_hostile_text_has_one_line_of_error(tmp_path, monkeypatch, capfd):
-    """Given an error of a library that quotes a name, its traceback in the log can't pass for other lines of the log."""
+    """An error of a library quotes a name.
+
+    Its traceback in the log can't pass for other lines of the log.
+    """
     monkeypatch.chdir(tmp_path)
     forged = f"a\n12:00:00 ERROR {FORGED}"
     with (

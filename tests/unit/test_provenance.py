@@ -288,7 +288,10 @@ def test_files_that_are_older_than_their_record_are_not_read_again(folder, monke
 
 
 def test_one_of_two_shared_lines_is_enough_and_the_newest_of_them_counts(folder):
-    """Where branches that made the same were merged: going back to either is no loss, to what is older than both it is."""
+    """Where branches that made the same were merged, going back to either is no loss.
+
+    Going back to what is older than both is one.
+    """
     path, mine = make(ended="2026-02-01T10:00:00.000+00:00")
     newer = {**mine, "ended": "2026-02-03T10:00:00.000+00:00", "seconds": 9.0}
     older = {**mine, "ended": "2026-01-01T10:00:00.000+00:00", "seconds": 8.0}

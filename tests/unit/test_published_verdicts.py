@@ -9,7 +9,10 @@ from rib.analysis.published import TOLERANCE, compare
 
 @pytest.fixture
 def rows(tmp_path):
-    """Of two models on two datasets of 1,000 and 500 images, in a file per model; by both, how many are right."""
+    """Answers of two models on two datasets of 1,000 and 500 images, in a file per model.
+
+    They are given by how many are right, by both.
+    """
     right = {("net", "a"): 802, ("net", "b"): 300, ("other", "a"): 500, ("other", "b"): 250}
     for model in ("net", "other"):
         parts = []

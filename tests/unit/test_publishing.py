@@ -1,4 +1,7 @@
-"""A published folder has the files of one grid: copies are made, those of other grids go, the user's own stay."""
+"""A published folder has the files of one grid.
+
+Copies are made, those of other grids go, the user's own stay.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Parts of README.md and docs/ that are made (`make docs`); tests/integration/test_readme.py has whether they are fresh."""
+"""Parts of README.md and docs/ that are made (`make docs`).
+
+Whether they are fresh is asked in tests/integration/test_readme.py.
+"""
 
 from pathlib import Path
 
@@ -126,8 +129,10 @@ def test_recipes_say_what_differs_from_the_defaults(catalog):
 def test_the_headline_is_of_the_largest_size(example, catalog):
     assert readme.headline(catalog) == (
         "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
-        "Highest RI: +2.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto). "
-        "Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto)."
+        "Highest RI: +2.0 percentage points [-3.0, +3.0] "
+        "(EfficientNet-Lite0, full fine-tuning, Noto). "
+        "Lowest RI: -1.0 percentage points [-3.0, +3.0] "
+        "(EfficientNet-Lite0, full fine-tuning, Noto)."
     )
 
 
@@ -175,8 +180,8 @@ def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
     head = f"model,method,target,size,seed,ri,ci_low,ci_high,{keys}"
     (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,0,-1,-3,3,{parts}\n")
     assert (
-        f"Lowest RI: -1.0 percentage points [-3.0, +3.0] (EfficientNet-Lite0, full fine-tuning, Noto{said})."
-        in (readme.headline(catalog))
+        f"Lowest RI: -1.0 percentage points [-3.0, +3.0] "
+        f"(EfficientNet-Lite0, full fine-tuning, Noto{said})." in (readme.headline(catalog))
     )
 
 
@@ -210,7 +215,8 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     first, second = pages(tmp_path, *names)
     readme.renew([first, second], GRAPH)
     assert first.read_text() == (
-        f"before\n<!-- made by make docs: graph -->\n{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
+        f"before\n<!-- made by make docs: graph -->\n"
+        f"{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
     )
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):

@@ -1,4 +1,7 @@
-"""Recipes of a grid: which methods are trained with which, their names, settings and lengths, and how bad ones are refused."""
+"""Recipes of a grid: which methods are trained with which, and how bad ones are refused.
+
+Their names, settings and lengths are tested, too.
+"""
 
 import re
 
@@ -269,7 +272,8 @@ def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(
 ):
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/mine.py").write_text(
-        "from rib.methods import algorithm\n\n\n@algorithm\nclass Mine:\n    def __init__(self, *, steps: int = 3): ...\n"
+        "from rib.methods import algorithm\n\n\n"
+        "@algorithm\nclass Mine:\n    def __init__(self, *, steps: int = 3): ...\n"
     )
     with pytest.raises(UserError, match="methods.yaml, mine: .*'steps'"):
         _ = with_entries(methods={"mine": {"algorithm": "mine", "settings": {}}}).methods

@@ -1,4 +1,7 @@
-"""Records, manifests and gathered lines that somebody edited: noticed, and never taken for the truth."""
+"""Records, manifests and gathered lines that somebody edited.
+
+Edits are noticed, and never taken for the truth.
+"""
 
 import json
 import os
@@ -185,7 +188,10 @@ def test_zeroed_hashes_of_a_line_with_a_right_digest_differ_from_the_record():
 
 
 def with_manifest(edit_manifest, *more: str, recorded: bool = True) -> Path:
-    """A job's manifest, edited after its record was made, which then states the hash of the edited one."""
+    """A job's manifest, edited after its record was made.
+
+    The record then states the hash of the edited one.
+    """
     path = OWN.with_name("manifest.json")
     path.write_text(json.dumps({"files": {"out.txt": sha256(Path(output("a")))}}))
     right = {**provenance.read(OWN)["outputs"], str(path): sha256(path)}
@@ -216,7 +222,7 @@ def other_file_too(path: Path) -> None:
 @pytest.mark.parametrize("change", [wrong_digit, wrong_digit_of_a_lost_file, other_file_too])
 @RECORDS
 def test_no_job_takes_over_what_an_edited_manifest_states(change, recorded):
-    """Even where the record agrees with the manifest, and where the manifest agrees with the file."""
+    """Even where the record agrees with the manifest, and the manifest with the file."""
     path = with_manifest(change, recorded=recorded)
     with (
         pytest.raises(SystemExit),

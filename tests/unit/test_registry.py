@@ -94,7 +94,10 @@ def test_an_analysis_shows_figures_that_are_registered(registry):
 
 
 def with_analyses(made):
-    """A figure of no analysis and, of two analyses, a figure, a table and a file each; the second is optional."""
+    """A figure of no analysis and, of two analyses, a figure, a table and a file each.
+
+    The second analysis is optional.
+    """
     for name in ("two", "one"):
         made.figure(name, question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
     made.analysis("usual", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]})

@@ -1,4 +1,7 @@
-"""Which runs of an unfinished grid are compared, and settings of reports restricted to them (workflow/rules/report_jobs.py)."""
+"""Which runs of an unfinished grid are compared (workflow/rules/report_jobs.py).
+
+Settings of reports are restricted to them.
+"""
 
 import itertools
 import random
@@ -65,7 +68,10 @@ def test_settings_name_only_what_the_runs_are_of(report_jobs):
 
 
 def test_averages_and_variants_are_those_of_finished_methods(report_jobs):
-    """As in a preview during a sweep, when the second of three variants is finished but not its merge."""
+    """As in a preview during a sweep, when a variant is finished but not its merge.
+
+    It is the second of three variants.
+    """
     runs = {"a/none/pretrained/all/0", "a/x/ft-1/all/0", "a/x/ft-2/all/0", "a/x/merge-1/all/0"}
     averages = {"merge-1": ["ft-1", 0.5], "merge-2": ["ft-2", 0.5], "merge-3": ["ft-3", 0.5]}
     assert report_jobs.of_runs({"averages": averages}, runs, 1) == {

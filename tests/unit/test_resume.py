@@ -101,7 +101,10 @@ def trained(name, network, images, saved=None, how=TRAINING, **settings):
 
 
 def killed(monkeypatch, kills):
-    """Interrupt training at the end of the given steps, each counted from the start before; the steps since the last."""
+    """Interrupt training at the end of the given steps; gives the steps since the last time.
+
+    Each number of steps is counted from the start before.
+    """
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step, done = finetune._take_step, []
 
@@ -138,7 +141,10 @@ def test_a_training_killed_again_and_again_gives_the_same_bytes(
 def test_a_process_killed_at_random_moments_gives_the_same_bytes(
     network, images, tmp_path, monkeypatch
 ):
-    """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again; then one comes through."""
+    """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again.
+
+    Then a training comes through.
+    """
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._take_step
     begun = time.monotonic()
@@ -165,7 +171,8 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
             finally:
                 os._exit(0)
         if most < STEPS:
-            assert wait_until(lambda: stamp(saved) != before, 60, every=0.001), "it saves nothing"  # noqa: B023
+            waited = wait_until(lambda: stamp(saved) != before, 60, every=0.001)  # noqa: B023
+            assert waited, "it saves nothing"
             time.sleep(moments.uniform(0, 1.5) * length / STEPS)
             os.kill(pid, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]) == (most < STEPS)
@@ -189,7 +196,10 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
     step = finetune._take_step
 
     def breaks(algorithm, *arguments):
-        """Nothing finite in the last step of the second epoch; killed in the step before that where `kills` says so."""
+        """Nothing finite in the last step of the second epoch.
+
+        Where `kills` says so, training is killed in the step before that.
+        """
         if algorithm.step == 4 and kills:
             raise kills.pop()
         return step(algorithm, *arguments) * (float("nan") if algorithm.step == 5 else 1)
@@ -223,7 +233,10 @@ def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
 
 
 def small_training(path):
-    """A network of two parts of which one trains, a prompt outside of it, their optimizer, and a tensor of the method."""
+    """A network of two parts of which one trains, and what is saved with it.
+
+    A prompt outside of it, their optimizer, and a tensor of the method.
+    """
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     prompt = torch.nn.Parameter(torch.ones(3))
@@ -276,7 +289,10 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatc
 def test_a_state_larger_than_a_limit_of_files_names_its_path(
     tmp_path, monkeypatch, limited_files, limit
 ):
-    """Given a limit of some bytes, the error is the system's, from which a job makes a sentence; the last state stays."""
+    """With a limit of some bytes, the error is the system's, and the last state stays.
+
+    A job makes a sentence of the error.
+    """
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     *_, state = small_training(tmp_path / "s.pt")
     state.tensors["memory"]["omega"] = torch.zeros(10_000)

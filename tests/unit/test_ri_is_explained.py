@@ -9,7 +9,8 @@ from rib.analysis import ri
 from tiny.project import ROOT
 
 RI_IS = (
-    "RI is the mean change of accuracy over the out-of-distribution datasets other than the target; "
+    "RI is the mean change of accuracy over the out-of-distribution datasets "
+    "other than the target; "
     "datasets in distribution do not count."
 )
 REPORT = "workflow/report"

@@ -74,7 +74,10 @@ def test_a_number_in_whole_percent_is_rounded_half_away_from_zero():
 
 
 def test_summary_page_views_and_figures_show_the_same_text():
-    """The mean of -9.9 and -10.0, of which Python's format, pandas and this module made different texts."""
+    """The mean of -9.9 and -10.0.
+
+    Python's format, pandas and this module made different texts of it.
+    """
     # given
     value, low, high, fit = -9.95, -10.25, -9.65, 98.67
     cell = Cell(value, low, high, fit, 0, 0)

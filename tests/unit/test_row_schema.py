@@ -1,4 +1,7 @@
-"""Evaluation rows from which nothing is computed: each column, and what a table must have as a whole."""
+"""Evaluation rows from which nothing is computed.
+
+Each column, and what a table must have as a whole.
+"""
 
 import numpy as np
 import pandas as pd
@@ -40,7 +43,7 @@ def scored(method, target, alpha=None):
 
 @pytest.fixture
 def rows():
-    """With indexes that repeat, as those of concatenated tables do, and columns of texts as objects."""
+    """With indexes that repeat, as in concatenated tables, and columns of texts as objects."""
     return pd.concat([scored("pretrained", "none"), scored("ft", "red")])
 
 

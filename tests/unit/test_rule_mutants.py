@@ -1,4 +1,7 @@
-"""The changes of rules that mutation testing tries: which there are, and that each is one change of one place."""
+"""The changes of rules that mutation testing tries.
+
+Which there are, and that each is one change of one place.
+"""
 
 from mutation import rule_mutants
 

@@ -10,7 +10,8 @@ RULES = {
     path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text()
     for path in (WORKFLOW / "rules").rglob("*.smk")
 }
-# Rules from which others inherit: the script is named after what all of them do, not after the rule.
+# Rules from which others inherit: the script is named after what all of them do, not after the
+# rule.
 SHARED = {
     "compute_metrics": "tabulate",
     "export_run": "run_network",
@@ -66,7 +67,7 @@ def test_the_function_that_a_rule_names_exists(package, module, function):
 
 @pytest.mark.parametrize("file", [*sorted(RULES), "../../Snakefile"])
 def test_globals_are_capitals(file):
-    """A loop variable that is a common noun overwrites whatever else has its name, in whatever file."""
+    """A loop variable that is a common noun overwrites what else has its name, in any file."""
     text = RULES.get(file) or (WORKFLOW.parent / "Snakefile").read_text()
     found = re.findall(r"^(?:for )?(\w+)(?:, \w+)* (?:=|in) ", text, re.MULTILINE)
     assert [name for name in found if name != name.upper()] == []

@@ -1,4 +1,7 @@
-"""Agreement, flips and calibration against counts by hand, and against accuracy and mRI of the same rows."""
+"""Agreement, flips and calibration against counts by hand.
+
+They are also compared with accuracy and mRI of the same rows.
+"""
 
 import json
 
@@ -165,7 +168,10 @@ GROUPS = [None, {"a": "g", "c": "g"}, {"a": "g", "b": "g", "c": "g"}]
 
 @pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
 def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_path, groups):
-    """By hand. Of every dataset that shares sources a target leaves a part, each target another one."""
+    """By hand. A target leaves a part of every dataset that shares sources with it.
+
+    Each target leaves another part.
+    """
     rows, paths = grid
     _, flips = written(tmp_path, paths, source_groups=groups)
     before = rows["pretrained", "none", 0]
@@ -263,11 +269,12 @@ def test_calibration_error_of_known_cases():
     assert calibration_error(half, np.arange(1000) < 500) == 0, "perfectly calibrated"
     assert calibration_error(np.ones(10), np.zeros(10, bool)) == 100, "sure and always wrong"
     assert calibration_error(np.ones(10), np.ones(10, bool)) == 0, "sure and always right"
-    # Bins of width 1/15: 0.31 and 0.32 share one (accuracy 1/2), 0.9 is alone: (|1 - 0.63| + |0 - 0.9|) / 3.
+    # Bins of width 1/15: 0.31 and 0.32 share one (accuracy 1/2), 0.9 is alone:
+    # (|1 - 0.63| + |0 - 0.9|) / 3.
     confidence, right = np.array([0.31, 0.32, 0.9]), np.array([True, False, False])
     assert calibration_error(confidence, right) == pytest.approx(100 * (0.37 + 0.9) / 3)
-    # 0.54 and 0.59 share a bin of width 1/15, the others are alone: (|1 - 0.5| + |1 - 1.13| + |1 - 0.61|) / 4. No other
-    # number of bins gives that.
+    # 0.54 and 0.59 share a bin of width 1/15, the others are alone:
+    # (|1 - 0.5| + |1 - 1.13| + |1 - 0.61|) / 4. No other number of bins gives that.
     confidence, right = np.array([0.5, 0.54, 0.59, 0.61]), np.array([True, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx(25.5)
     assert all(
@@ -333,7 +340,10 @@ def test_runs_on_different_images_are_refused():
 
 
 def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid, tmp_path):
-    """Given b's first image is identical to a's, means over targets leave it out where a is the target, and reversed."""
+    """b's first image is identical to a's.
+
+    Means over targets leave it out where a is the target, and reversed.
+    """
     rows, paths = grid
     for name in SIZES:
         path = tmp_path / f"prepare/{name}/32px/index.parquet"

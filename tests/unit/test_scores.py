@@ -1,4 +1,7 @@
-"""Top-5, likelihood and Brier score from logits to tables against plain NumPy, and ReaL accuracy by hand."""
+"""Top-5, likelihood and Brier score from logits to tables against plain NumPy.
+
+ReaL accuracy is compared with numbers by hand.
+"""
 
 import json
 
@@ -25,7 +28,10 @@ STATISTICS = {"replicates": 200, "confidence": 0.9, "seed": 3}
 
 
 def plain(logits, label, space):
-    """Top-1, top-5, negative log-likelihood and Brier score of an image from the network's outputs."""
+    """Scores of an image from the network's outputs.
+
+    They are top-1, top-5, negative log-likelihood and Brier score.
+    """
     scores = np.array([max(logits[i] for i in row) for row in space.indices], np.float64)
     p = np.exp(scores) / np.exp(scores).sum()
     order = list(np.argsort(-scores))
@@ -37,7 +43,10 @@ def plain(logits, label, space):
 
 @pytest.fixture
 def grid(tmp_path):
-    """Files of rows, indexes and label spaces of a small grid, and plain scores by run and dataset."""
+    """Files of rows, indexes and label spaces of a small grid.
+
+    With plain scores by run and dataset.
+    """
     rng, expected, rows = np.random.default_rng(0), {}, []
     labels = {name: rng.integers(0, len(space.keys), SIZES[name]) for name, space in SPACES.items()}
     for target, method in RUNS:
@@ -148,7 +157,10 @@ def test_means_are_over_runs_and_the_other_datasets_with_intervals_over_objects(
 
 
 def test_real_labels_of_the_columns_are_timms(grid, tmp_path):
-    """The rows' classes are ImageNet's first eight, which a few of the first images have among their ReaL labels."""
+    """The rows' classes are ImageNet's first eight.
+
+    A few of the first images have some of them among their ReaL labels.
+    """
     known = [(0, 3), (), (500,), *[(i % 8,) for i in range(37)]]
     answers = real_answers(
         "many",
@@ -173,7 +185,10 @@ def test_real_labels_of_the_columns_are_timms(grid, tmp_path):
 
 
 def test_real_accuracy_by_hand():
-    """Several labels, any of which is right; none, which leaves the image out; a class of several outputs."""
+    """Several labels, any of which is right; none, which leaves the image out.
+
+    And a class of several outputs.
+    """
     space = LabelSpace(("a", "b", "c"), ((0, 9), (1,), (2,)), ("a", "b", "c"), 1000)
     ids = pd.Series([f"ILSVRC2012_val_{i:08}.JPEG" for i in (1, 2, 3, 5)])
     answers = real_answers("val", ids, space, [[1, 2], [], [9], [0], [0, 777]])

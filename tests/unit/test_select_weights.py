@@ -102,7 +102,10 @@ def test_a_recipe_that_does_not_add_up_is_refused(tmp_path, manifests, source, m
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory):
-    """Folders, the pretrained network and two that lie around it, which differ in what they get right."""
+    """Folders, the pretrained network and two that lie around it.
+
+    The two differ in what they get right.
+    """
     top, network = tmp_path_factory.mktemp("selection"), resnet()
     networks, files = {"pretrained": network}, {}
     for seed, name in enumerate(("ft", "lwf"), start=1):

@@ -1,4 +1,7 @@
-"""The choice of a sweep's variant: by hand, against plain loops over images, and what config refuses."""
+"""The choice of a sweep's variant: by hand, and against plain loops over images.
+
+What config refuses is tested, too.
+"""
 
 import itertools
 from dataclasses import replace
@@ -84,7 +87,10 @@ def accuracy(right, objects, weights):
 
 
 def slow(correct, weights, rule, names, target, select=None, select_weights=None, seeds=(0, 1)):
-    """Chosen variant of each dataset and RI in one replicate, by loops over the definitions; None if undefined."""
+    """Chosen variant of each dataset and RI in one replicate; None if undefined.
+
+    They are computed by loops over the definitions.
+    """
     others = [name for name in DATASETS if name != target]
 
     def on(state, name):
@@ -117,7 +123,10 @@ def slow(correct, weights, rule, names, target, select=None, select_weights=None
 def chosen_by(
     rule, counts, weights, select=None, variants=VARIANTS, groups=GROUPS, source_groups=None
 ):
-    """Choices by method and target, all of one size; select: counts and weights of the select splits."""
+    """Choices by method and target, all of one size.
+
+    `select` has counts and weights of the select splits.
+    """
     held_out = {}
     for target in select[0].datasets if select else ():
         for state, own in zip(
@@ -166,7 +175,10 @@ def test_every_replicate_chooses_as_plain_loops_do(rule, seed):
 
 
 def test_each_rule_by_hand():
-    """One target, b; three variants of ft. Accuracies in percent of a (4 images), c (5), d (4); pretrained 0."""
+    """One target, b, and three variants of ft.
+
+    Accuracies are in percent of a (4 images), c (5) and d (4); the pretrained model's are 0.
+    """
     right = {  # correct on a, c, d: RI
         "ft-lr1": ([1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0]),  # 100, 0, 50: 50
         "ft-lr2": ([1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 0]),  # 25, 100, 75: 66.7
@@ -200,7 +212,10 @@ def test_each_rule_by_hand():
 
 
 def test_leave_one_out_does_not_choose_by_what_shares_sources_with_the_target():
-    """The target `a` shares its source images with `c`: `b` and `d` choose by each other alone, and `c` by both."""
+    """The target `a` shares its source images with `c`.
+
+    `b` and `d` choose by each other alone, and `c` by both.
+    """
     # given: percent right on b, c and d; the pretrained model knows nothing
     right = {
         "ft-lr1": ([1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0]),  # 100, 0, 0
@@ -221,7 +236,10 @@ def test_leave_one_out_does_not_choose_by_what_shares_sources_with_the_target():
 
 
 def test_a_replicate_that_draws_other_objects_chooses_another_variant():
-    """Each variant knows one of two objects; RI of the choice is 100 in every replicate, of each alone 50 at most."""
+    """Each variant knows one of two objects.
+
+    RI of the choice is 100 in every replicate, of each variant alone 50 at most.
+    """
     correct = {PRETRAINED: {"a": [0, 0], "b": [0]}}
     for name, right in (("ft-lr1", [1, 0]), ("ft-lr2", [0, 1])):
         correct["m", name, "b", "all", 0, None] = {"a": right, "b": [1]}
@@ -279,7 +297,10 @@ def test_the_table_has_the_accuracy_that_was_chosen_by_and_equal_variants():
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
 def test_the_oracle_has_no_interval(seeds):
-    """Given a choice by the very results that are scored, then it has RI as an upper bound and nothing around it."""
+    """A choice by the very results that are scored has RI as an upper bound.
+
+    It has no interval.
+    """
     counts, weights = counts_of(drawn(0, seeds=seeds)), full_weights(0)
     choices = {
         Trained("m", method, "all", target): one
@@ -295,9 +316,10 @@ def test_the_oracle_has_no_interval(seeds):
     "levels", [(0, 0, 0), (0,) * 8, (0, 0.3, 0.6)], ids=["3 equal", "8 equal", "3 apart"]
 )
 def test_why_the_oracle_has_no_interval(levels, seeds):
-    """Percentile intervals of the chosen variant's accuracy; 200 objects, the truth is that of the best variant.
+    """Percentile intervals of the chosen variant's accuracy, over 200 objects.
 
-    They hold it often enough only where the variants are far apart, which a user cannot know.
+    The truth is that of the best variant. They hold it often enough only where the variants are far
+    apart, which a user cannot know.
     """
     rng, simulated, objects = np.random.default_rng(0), 500, 200
     weights = object_weights(objects, 500, 0).astype(np.float32).T / objects
@@ -315,7 +337,10 @@ def test_why_the_oracle_has_no_interval(levels, seeds):
 
 @pytest.mark.parametrize("rule", ["leave_one_out"])
 def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule):
-    """The choice is that of the mean over seeds; the variance of seeds is added to that of the replicates."""
+    """The choice is that of the mean over seeds.
+
+    The variance of seeds is added to that of the replicates.
+    """
     for number in range(5):
         counts, weights = counts_of(drawn(number, seeds=(0, 1, 2))), full_weights(number, 400)
         found = chosen_by(rule, counts, weights)
@@ -371,7 +396,10 @@ def test_what_the_target_chooses_does_not_depend_on_the_other_datasets():
 
 
 def test_leak_free_excludes_from_choice_and_ri_what_shares_sources_with_the_target():
-    """Target d; b has three objects, of which 3 is one of d's. Without it the second variant is best on b."""
+    """Target d; b has three objects, of which 3 is one of d's.
+
+    Without it the second variant is best on b.
+    """
     correct = {PRETRAINED: {"b": [0, 0, 0], "d": [0] * 4}}
     for name, right in (("ft-lr1", [1, 1, 0]), ("ft-lr2", [0, 0, 1])):
         correct["m", name, "d", "all", 0, None] = {"b": right, "d": [1] * 4}
@@ -394,7 +422,10 @@ def test_methods_that_a_model_does_not_have_are_left_out():
 
 @pytest.mark.parametrize("rule", ["target", "leave_one_out", "oracle"])
 def test_a_choice_is_among_the_variants_that_are_finished_if_there_are_two(rule):
-    """As in a preview during a sweep: ft-lr1 is not evaluated, lora-rank2 not on the select split or not at all."""
+    """As in a preview during a sweep.
+
+    ft-lr1 is not evaluated, lora-rank2 not on the select split or not at all.
+    """
     # given
     lacking = ["ft-lr1"] if rule == "target" else ["ft-lr1", "lora-rank2"]
     correct = {state: right for state, right in drawn(0).items() if state[1] not in lacking}

@@ -206,7 +206,10 @@ def layered(with_entries, tmp_path):
 
 
 def test_defaults_of_an_algorithms_signature_are_part_of_a_methods_settings(layered):
-    """Its own, and those of FineTuning where it takes these as `**common`; what an entry or config gives comes first."""
+    """Its own, and those of FineTuning where it takes these as `**common`.
+
+    What an entry or config gives comes first.
+    """
     catalog = layered({"layers": [0, 1]})
     defaults = {"rank": 4, "lr": 0.5, "batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
     assert catalog.methods["mine"].settings == {"layers": [0, 1], **defaults}

@@ -1,4 +1,7 @@
-"""Settings of stages: what a rule builds is what a script reads, and a mistake is refused with its key."""
+"""Settings of stages: what a rule builds is what a script reads.
+
+A mistake is refused with its key.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Simultaneous intervals of differences from a reference: against plain loops, and their coverage by simulation."""
+"""Simultaneous intervals of differences from a reference.
+
+They are compared with plain loops; their coverage is simulated.
+"""
 
 import itertools
 
@@ -19,7 +22,10 @@ from rib.config.run import PRETRAINED
 
 
 def drawn_differences(methods=3, targets=2, seeds=1, replicates=200, objects=60, seed=0):
-    """Differences (methods, targets, seeds, 1 + replicates) of random right answers from those of a first method."""
+    """Differences (methods, targets, seeds, 1 + replicates) from a first method.
+
+    All have random right answers.
+    """
     rng = np.random.default_rng(seed)
     right = 100.0 * (rng.random((1 + methods, targets, seeds, objects)) < 0.5)
     values = right @ (object_weights(objects, replicates, seed) / objects).T
@@ -168,7 +174,10 @@ def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
 
 
 def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_told_apart():
-    """As where all are right on every image: no difference has been seen, so that 0 would be a promise."""
+    """As where all are right on every image.
+
+    No difference has been seen, so that 0 would be a promise.
+    """
     effects = made_effects([3.0, 3.0, 1.0])
     effects.values[1] = effects.values[0]
     assert np.isnan(smallest_difference(effects, ["m0", "m1"], 1, 0.95))
@@ -184,8 +193,8 @@ def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_to
 class Benchmark:
     """Simulated answers of methods, whose true accuracies follow from a probit model.
 
-    An object has an ability of its own, a method an effect on each object, a training (method, target
-    and seed) one on all, and each answer noise; it is right if their sum is above 0.
+    An object has an ability of its own, a method an effect on each object, a training (method,
+    target and seed) one on all, and each answer noise; it is right if their sum is above 0.
     """
 
     def __init__(self, methods, seeds, of_training, objects=200, targets=3, replicates=1000):
@@ -196,7 +205,7 @@ class Benchmark:
         self.objects = objects
 
     def draw(self, rng):
-        """Answers (methods, targets, seeds, objects) in percent, and the true accuracy of each method.
+        """Answers (methods, targets, seeds, objects) in percent, and the methods' true accuracies.
 
         With fewer than three seeds the accuracies are those of the trained networks.
         """
@@ -223,7 +232,10 @@ class Benchmark:
 def test_simultaneous_intervals_hold_all_true_differences_as_often_as_they_say(
     methods, seeds, of_training
 ):
-    """Accuracies of 50 to 58 %, 200 objects; a training of 0.05 and 0.15 moves them by 1.3 and 4 points."""
+    """Accuracies of 50 to 58 %, 200 objects.
+
+    A training of 0.05 and 0.15 moves them by 1.3 and 4 points.
+    """
     rng, simulated, covered = np.random.default_rng(methods), 1000, 0
     benchmark = Benchmark(methods, seeds, of_training)
     for number in range(simulated):
@@ -259,7 +271,8 @@ def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_c
             p = p_over_runs(values[1] - values[0])
         told += p <= 0.05 / tests
     print(
-        f"{tests} tests, {seeds} seeds, training {of_training}: {smallest:.1f} points, power {told / simulated:.3f}"
+        f"{tests} tests, {seeds} seeds, training {of_training}: {smallest:.1f} points, "
+        f"power {told / simulated:.3f}"
     )
     assert 0.6 <= told / simulated <= 0.95
 

@@ -22,7 +22,10 @@ LABELS = {"m5": "Five", "m50": "Fifty", "published": "Published"}
 
 @pytest.fixture
 def files(tmp_path):
-    """Tables of two models that were pretrained here and a published one; returns the arguments of `write_sizes`."""
+    """Tables of two models that were pretrained here and a published one.
+
+    Returns the arguments of `write_sizes`.
+    """
     runs = [
         (m, f, t, s)
         for m in ("m50", "m5", "published")
@@ -251,7 +254,10 @@ def test_pretraining_sizes_draws_before_after_and_mri(files):
 
 
 def published_models(numbers):
-    """Rows of published models m0, m1, ... with FT, in the order of `numbers` of pretraining images."""
+    """Rows of published models m0, m1, ... with FT.
+
+    They are in the order of `numbers` of pretraining images.
+    """
     table = pd.DataFrame(
         {
             "model": [f"m{i}" for i in range(len(numbers))],

@@ -1,4 +1,7 @@
-"""Splits and nested subsets: the same for a source image everywhere, balanced, and one inside the other."""
+"""Splits and nested subsets.
+
+They are the same for a source image everywhere, balanced, and one inside the other.
+"""
 
 import collections
 import json
@@ -42,7 +45,9 @@ def of_labels(labels, variants=1):
 
 
 def prepared(folder, labels, variants=1, photos=None):
-    """A dataset as a prepare job writes it: class by source; pixels, which no split looks at, of one value.
+    """A dataset as a prepare job writes it: class by source.
+
+    Pixels, which no split looks at, have one value.
 
     `photos` are the identities of its images; without them each is another photo.
     """
@@ -59,7 +64,10 @@ def prepared(folder, labels, variants=1, photos=None):
 
 
 def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS, same_sources=True):
-    """The split of a prepared dataset, after those of others, which have the same source images or not."""
+    """The split of a prepared dataset, after those of others.
+
+    The others have the same source images or not.
+    """
     files, view, table = (
         DatasetFiles(folder.name, folder),
         replace(VIEW, budget=budget),
@@ -127,7 +135,10 @@ def test_the_order_of_rows_says_nothing(order):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_source_is_in_one_part_in_all_datasets_of_its_group(seed):
-    """Three datasets hold any of the sources, the last among classes of its own; what is new makes up for what is not."""
+    """Three datasets hold any of the sources, the last among classes of its own.
+
+    What is new makes up for what is not.
+    """
     rng = np.random.default_rng(seed)
     classes, holders = rng.integers(0, 4, 90), rng.integers(0, 8, 90)
     datasets = [
@@ -169,7 +180,8 @@ def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_spl
     parts = [read_split(path) for path in (first, second, third)]
     assert parts[1] == parts[0] == read_split(split_of(copy)) and set(some) < set(parts[0])
     assert all(parts[2][source] == parts[0][source] for source in some)
-    # of 34 or 35 sources of a class 14 or 15 came with their part, and the 20 others make up for them
+    # of 34 or 35 sources of a class 14 or 15 came with their part, and the 20 others make up for
+    # them
     assert off(tally(some | sources(20, prefix="n"), parts[2]), FRACTIONS).max() < 1
     table = pq.read_table(second).to_pandas()
     assert set(table["images"]) == {3} and list(table["source_id"]) == sorted(table["source_id"])
@@ -177,7 +189,10 @@ def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_spl
 
 @pytest.mark.parametrize("budget", [20, 57, 90])
 def test_a_budget_is_split_as_evenly(tmp_path, budget):
-    """What the budget takes of a set is split like a whole one, and another set's sources agree with it."""
+    """What the budget takes of a set is split like a whole one.
+
+    Another set's sources agree with it.
+    """
     val, copy = (
         prepared(tmp_path / "val", sources(29)),
         prepared(tmp_path / "copy", sources(29), variants=3),
@@ -225,7 +240,10 @@ def parts_of_photos(*folders, budget="all"):
 
 
 def test_two_files_with_one_photo_are_in_one_part(tmp_path):
-    """Given each photo twice under two names, when a dataset is split, then no photo is in two parts, as of single ones."""
+    """A dataset has each photo twice under two names.
+
+    When it is split, no photo is in two parts, as of single ones.
+    """
     labels = sources(40)
     twice = [f"photo {number // 2}" for number in range(len(labels))]
     folder = prepared(tmp_path / "twice", labels, photos=twice)
@@ -245,7 +263,10 @@ def test_a_dataset_without_identical_photos_is_split_as_by_its_ids_alone(tmp_pat
 
 
 def test_a_photo_of_an_earlier_dataset_keeps_its_part_under_any_name(tmp_path):
-    """Given two datasets without common ids that share photos, the first decides, and knows nothing of the second."""
+    """Two datasets without common ids share photos.
+
+    The first decides, and knows nothing of the second.
+    """
     first = prepared(tmp_path / "first", sources(20), photos=[f"photo {n}" for n in range(80)])
     alone = split_of(first).read_bytes()
     of_both = [f"photo {n}" if n % 2 else f"own {n}" for n in range(80)]
@@ -266,7 +287,10 @@ def test_equal_ids_of_datasets_with_other_sources_mean_nothing(tmp_path):
 @pytest.mark.parametrize("budget", ["all", 50])
 @pytest.mark.parametrize("seed", range(20))
 def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budget):
-    """Three datasets have any photos under any ids, of which the first and the last have the same source images."""
+    """Three datasets have any photos under any ids.
+
+    The first and the last have the same source images.
+    """
     rng = np.random.default_rng(seed)
     folders, labels = [], sources(30)
     for number in range(3):
@@ -289,7 +313,10 @@ def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budge
 
 
 def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_path, caplog):
-    """Given a source with two images, one of which is trained on and the other tested elsewhere, it is in no part."""
+    """A source with two images is in no part.
+
+    One of them is trained on, the other tested elsewhere.
+    """
     ids = list(sources(20))
     first = prepared(
         tmp_path / "first", sources(20), photos=[f"photo of {source}" for source in ids]
@@ -372,7 +399,10 @@ def test_sizes_are_numbers_or_fractions():
 
 
 def test_a_budget_takes_other_sources_before_another_image_of_one():
-    """Of ImageNet-C's many images of a photo one is taken first, of the photos that other sets' budgets take."""
+    """Of ImageNet-C's many images of a photo one is taken first.
+
+    It is one of the photos that other sets' budgets take.
+    """
     many, plain = dataset(6, variants=5), dataset(6)
     order = balanced_order(many)
     assert sorted(order) == list(range(120))

@@ -25,7 +25,9 @@ P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
 
 
 def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinished=()):
-    """Of each model: ft is better than all on a (p at most 0.05), lwf ties with probe on b; mRI ties throughout.
+    """Of each model, ft is better than all on a (p at most 0.05), and lwf ties with probe on b.
+
+    mRI ties throughout.
 
     `unfinished`: methods whose runs on b are.
     """
@@ -174,7 +176,10 @@ def test_csv_has_values_and_intervals(summary, tmp_path):
 
 
 def test_differences_from_the_reference_are_in_all_three_files(summary, tmp_path):
-    """Given unfinished full fine-tuning, then the others are compared with the pretrained model, and it has a dash."""
+    """With unfinished full fine-tuning, the others are compared with the pretrained model.
+
+    Full fine-tuning has a dash.
+    """
     text = summary()
     assert r"$+0.2_{[-1.8, +2.2]}$" in text["tex"]
     line = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"]).loc["net", "lwf"]
@@ -253,8 +258,8 @@ def test_sizes_are_text_and_in_the_order_of_the_tables(summary, tmp_path):
     ]
     assert made["csv"].splitlines()[0] == HEADER
     assert (
-        "net,ft,20,20.000000,19.000000,21.260000,99.990000,0,1,-12.340000,-13.340000,-11.080000,99.990000,0,0,3.830000,"
-        in made["csv"]
+        "net,ft,20,20.000000,19.000000,21.260000,99.990000,0,1,"
+        "-12.340000,-13.340000,-11.080000,99.990000,0,0,3.830000," in made["csv"]
     )
 
 

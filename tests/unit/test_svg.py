@@ -52,7 +52,10 @@ def nested(count, tag="g"):
 
 
 def filtered(part, size=16):
-    region = f'filterUnits="userSpaceOnUse" x="-{size}" y="-{size}" width="{2 * size}" height="{2 * size}"'
+    region = (
+        f'filterUnits="userSpaceOnUse" x="-{size}" y="-{size}" '
+        f'width="{2 * size}" height="{2 * size}"'
+    )
     return f'<filter id="a" {region}>{part}</filter><rect width="9" height="9" filter="url(#a)"/>'
 
 
@@ -73,7 +76,9 @@ REFERENCES = {
     "image, an http URL": image("http://127.0.0.1/secret.png"),
     "image, xlink:href": image("secret.png", "xlink:href"),
     "image, another prefix of xlink": image("secret.png", XLINK),
-    "image, another prefix of svg": f"<s:image xmlns:s='http://www.w3.org/2000/svg' href='secret.png'/>{RECT}",
+    "image, another prefix of svg": (
+        f"<s:image xmlns:s='http://www.w3.org/2000/svg' href='secret.png'/>{RECT}"
+    ),
     "image, the path as character references": image("&#115;ecret.png"),
     "image, after a space": image(" secret.png"),
     "image, a device": image("/dev/zero"),
@@ -86,9 +91,13 @@ REFERENCES = {
         "data:text/plain;base64," + base64.b64encode(INNER).decode()
     ),
     "a style attribute": '<rect style="fill:url(secret.svg#a)" width="9" height="9"/>',
-    "a presentation attribute": '<rect fill="url( &quot;secret.svg#a&quot;)" width="9" height="9"/>',
+    "a presentation attribute": (
+        '<rect fill="url( &quot;secret.svg#a&quot;)" width="9" height="9"/>'
+    ),
     "a style element": f"<style>rect {{fill: URL('secret.svg#a')}}</style>{RECT}",
-    "a style element in parts": f"<style>rect {{fill: u<![CDATA[rl(]]><!-- -->secret.svg#a)}}</style>{RECT}",
+    "a style element in parts": (
+        f"<style>rect {{fill: u<![CDATA[rl(]]><!-- -->secret.svg#a)}}</style>{RECT}"
+    ),
     "an import": f"<style>@import 'secret.css';</style>{RECT}",
 }
 
@@ -136,14 +145,20 @@ HOSTILE = {
     ),
 }
 EXHAUSTING = {
-    "a huge blur": '<filter id="a" x="-1e5" y="-1e5" width="2e5" height="2e5"><feGaussianBlur stdDeviation="1e5"/>'
-    '</filter><rect width="9" height="9" filter="url(#a)"/>',
+    "a huge blur": (
+        '<filter id="a" x="-1e5" y="-1e5" width="2e5" height="2e5">'
+        '<feGaussianBlur stdDeviation="1e5"/>'
+        '</filter><rect width="9" height="9" filter="url(#a)"/>'
+    ),
     "2000 turbulences": filtered('<feTurbulence numOctaves="10" baseFrequency=".1"/>' * 2000),
     "a huge filter region": filtered(
         '<feFlood flood-color="red"/><feMorphology radius="9999"/>', 10**9
     ),
-    "a huge pattern": '<pattern id="p" patternUnits="userSpaceOnUse" width="1e5" height="1e5"><rect width="1e5" '
-    'height="1e5"/></pattern><rect width="16" height="16" fill="url(#p)"/>',
+    "a huge pattern": (
+        '<pattern id="p" patternUnits="userSpaceOnUse" width="1e5" height="1e5">'
+        '<rect width="1e5" height="1e5"/></pattern>'
+        '<rect width="16" height="16" fill="url(#p)"/>'
+    ),
     "a use of itself": '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g>',
     "a chain of 200 uses": chain(200),
     "uses of uses": chain(9, copies=10),
@@ -205,7 +220,10 @@ def test_each_limit_of_the_renderer_holds(monkeypatch, limit, value, body, why):
     ids=["panic", "stack", "refused"],
 )
 def test_what_a_failed_renderer_prints_is_not_shown(monkeypatch, capfd, body, why):
-    """Neither its advice to its authors, nor the traceback of its process: one sentence names the drawing."""
+    """Neither its advice to its authors, nor the traceback of its process.
+
+    One sentence names the drawing.
+    """
     monkeypatch.setattr(svg, "MEMORY", 1 << 28)
     with pytest.raises(UserError) as failed:
         drawn(body)
@@ -227,8 +245,10 @@ def test_after_a_drawing_that_it_refuses_the_renderer_draws_others():
 LEGITIMATE = {
     "nested elements": nested(svg.DEEPEST - 2),
     "octaves": filtered('<feTurbulence numOctaves="4" baseFrequency=".1"/>'),
-    "a gradient": '<linearGradient id="a"><stop offset="0"/><stop offset="1" stop-color="red"/></linearGradient>'
-    '<rect width="9" height="9" fill="url(#a)"/>',
+    "a gradient": (
+        '<linearGradient id="a"><stop offset="0"/><stop offset="1" stop-color="red"/>'
+        '</linearGradient><rect width="9" height="9" fill="url(#a)"/>'
+    ),
     "a use": f'<g id="a">{RECT}</g><use href="#a" x="6"/><use xlink:href="#a" y="6"/>',
     "a style": f"<style>rect {{fill: #00f; clip-path: url('#c')}}</style>{RECT}",
     "text with a backslash and a URL": rf"<title>a\b url(x)</title>{RECT}",
@@ -242,7 +262,8 @@ LEGITIMATE = {
 @pytest.mark.parametrize("body", LEGITIMATE.values(), ids=LEGITIMATE)
 def test_other_drawings_have_the_renderers_own_pixels(body):
     text = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="-2 -2 20 20" '
+        '<svg xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="-2 -2 20 20" '
         f'width="48" height="48">{body}</svg>'
     )
     png = resvg_py.svg_to_bytes(

@@ -1,4 +1,7 @@
-"""What holds for LDIFS, self-distillation and surgical fine-tuning alike, as their entries set them."""
+"""What holds for LDIFS, self-distillation and surgical fine-tuning alike.
+
+Their settings are those of their entries.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,7 @@
-"""Methods that train with texts, and those from a zero-shot head, against their papers' equations and open_clip's losses."""
+"""Methods that train with texts, and those from a zero-shot head.
+
+They are compared with their papers' equations and open_clip's losses.
+"""
 
 import copy
 import itertools
@@ -111,7 +114,10 @@ def test_captions_are_prompts_of_the_class_drawn_anew_in_each_step(clip):
 
 
 def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
-    """The classes have 2, 1 and 3 outputs: a table of them has to repeat some, which must not count twice."""
+    """The classes have 2, 1 and 3 outputs.
+
+    A table of them has to repeat some, which must not count twice.
+    """
     # given
     algorithm, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip)
     rows = np.array([row for row in range(10) if row % 3 == 0] * 50)
@@ -138,7 +144,10 @@ def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
     ("method", "name"), [("flyp", "clip_vit"), ("flyp", "siglip_clip"), ("carot", "clip_resnet")]
 )
 def test_the_checkpoint_is_the_zero_shot_classifier_of_the_trained_towers(method, name, tmp_path):
-    """Made by open_clip's own builder with the tokenizer; nothing but the image tower and the head is stored."""
+    """Made by open_clip's own builder with the tokenizer.
+
+    Nothing but the image tower and the head is stored.
+    """
     model = open_clip_model(name)
     algorithm, before = ready(METHODS[method](), model, name)
     network = copy.deepcopy(algorithm.model)
@@ -195,7 +204,10 @@ def similarities(model, rows, tokens):
 
 
 def test_carots_loss_is_the_authors(clip):
-    """Contrastive loss, distance of W^T W from the identity, and divergences from the teacher of both softmaxes."""
+    """Contrastive loss, distance of W^T W from the identity, and divergences from the teacher.
+
+    The divergences are of both softmaxes.
+    """
     algorithm, _ = ready(CalibratedRobustFineTuning(**CAROT), clip)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -256,7 +268,10 @@ def test_carots_teacher_is_a_moving_average_with_a_rising_momentum(clip):
 
 
 def carot_by_hand(model, pixels, batches, captions, settings, lr):
-    """Trains a whole model with CaRot from its definition and plain gradient descent; the captions are given."""
+    """Trains a whole model with CaRot from its definition and plain gradient descent.
+
+    The captions are given.
+    """
     teacher = copy.deepcopy(model)
     steps = len(batches)
     for step, (rows, tokens) in enumerate(zip(batches, captions, strict=True)):

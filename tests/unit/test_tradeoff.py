@@ -1,4 +1,7 @@
-"""Accuracy on the target beside mRI: the columns against sums written out, and what the figures draw."""
+"""Accuracy on the target beside mRI.
+
+The columns are compared with sums written out; what the figures draw is read back.
+"""
 
 import numpy as np
 import pandas as pd
@@ -60,7 +63,7 @@ def accuracy(counts, state, dataset, weights):
 
 
 def reference(counts, states, weights):
-    """Per replicate: mean accuracy on the targets, and mRI, of the states of one method with one seed."""
+    """Per replicate: mean accuracy on the targets, and mRI, of a method's states with one seed."""
     on_target, change = [], []
     for drawn in weights:
         on_target.append(
@@ -147,7 +150,10 @@ def test_sizes_are_rows_of_their_own():
 
 
 def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_path):
-    """Of four images the pretrained model has one right, the snapshots two and three, on each of two datasets."""
+    """Of four images the pretrained model has one right, the snapshots two and three.
+
+    This is so on each of two datasets.
+    """
     for name in ("a", "b"):
         index = pd.DataFrame({"object_id": list("wxyz"), "label": [0, 0, 1, 1]})
         (tmp_path / name / "view").mkdir(parents=True)
@@ -305,9 +311,14 @@ def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
     ] == []
 
 
-@pytest.mark.parametrize(("seeds", "note"), [(1, "objects, for these networks and targets"),
-                                             (2, "objects, for these networks and targets"),
-                                             (3, "objects and seeds, for these targets")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        (1, "objects, for these networks and targets"),
+        (2, "objects, for these networks and targets"),
+        (3, "objects and seeds, for these targets"),
+    ],
+)
 def test_the_axis_says_what_the_accuracy_is_and_the_note_what_is_resampled(seeds, note):
     figure, _ = tradeoff.draw(mri_table(seeds=seeds), NO_CURVE, **SETTINGS)
     label, *below = figure.get_supxlabel().split("\n")

@@ -1,4 +1,7 @@
-"""What a training shows of itself, by TensorBoard's own reader; and that it trains as if nobody watched."""
+"""What a training shows of itself, by TensorBoard's own reader.
+
+It trains as if nobody watched.
+"""
 
 import csv
 import json
@@ -147,8 +150,12 @@ def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(place):
 def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_its_images(
     place, monkeypatch, caplog
 ):
-    """Under protocol held_out its split has no source image of the proxy, so these belong to no part."""
-    # given: `more` holds the proxy, one image of each of three classes, and its split was made of the other six
+    """Under protocol held_out its split has no source image of the proxy.
+
+    These belong to no part.
+    """
+    # given: `more` holds the proxy, one image of each of three classes, and its split was made of
+    # the other six
     folder, (_, more) = place
     view = replace(VIEW, images_per_class=1)
     files = DatasetFiles("more", more.parent, proxy=more.parent)
@@ -238,7 +245,10 @@ def progress(*epochs, norm: float | None = 1.0):
 
 
 def test_an_epoch_that_was_trained_again_replaces_what_was_shown(place):
-    """The state that is resumed is older than what was written; and what other settings wrote goes."""
+    """The state that is resumed is older than what was written.
+
+    What other settings wrote goes, too.
+    """
     first = watch_of(place, monitored=())
     for done in (progress(norm=None), progress(1), progress(1, 2), progress(1, 2, 3)):
         first(*done)
@@ -306,7 +316,10 @@ def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
 
 @pytest.mark.slow
 def test_watching_costs_at_most_a_hundredth_of_a_step(place):
-    """Processor time of gradient norms, history and event file, of EfficientNet-Lite0 with epochs of four steps."""
+    """Processor time of gradient norms, history and event file.
+
+    The network is EfficientNet-Lite0, with epochs of four steps.
+    """
     torch.manual_seed(0)
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).to(
         memory_format=torch.channels_last
@@ -328,6 +341,7 @@ def test_watching_costs_at_most_a_hundredth_of_a_step(place):
     norm = timed(lambda: torch.nn.utils.get_total_norm(gradients), 50) / 50
     share = (sum(spent) + 4 * EPOCHS * norm) / whole
     print(
-        f"{share:.4f} of a step: {1e3 * norm:.2f} ms of {1e3 * whole / 4 / EPOCHS:.0f} ms, and {1e3 * max(spent):.2f} ms per epoch"
+        f"{share:.4f} of a step: {1e3 * norm:.2f} ms of {1e3 * whole / 4 / EPOCHS:.0f} ms, "
+        f"and {1e3 * max(spent):.2f} ms per epoch"
     )
     assert share < 0.01

@@ -1,4 +1,7 @@
-"""Weights that are not what they should be: one sentence each, and nothing that they contain is run."""
+"""Weights that are not what they should be.
+
+They get one sentence each, and nothing that they contain is run.
+"""
 
 import argparse
 import ast
@@ -295,7 +298,10 @@ def test_a_plain_state_dict_is_converted(tmp_path, monkeypatch, state, data):
 
 
 def test_tied_weights_and_views_of_a_storage_are_read(tmp_path):
-    """Two names of one tensor, as of an embedding and a head, slices of one storage, and a transposed tensor."""
+    """Tensors that share a storage: two names of one tensor, as of an embedding and a head.
+
+    With slices of one storage, and a transposed tensor.
+    """
     embedding, whole = torch.randn(100, 50), torch.randn(300, 20)
     state = {"embedding": embedding, "head": embedding, "transposed": embedding.T}
     state |= {
@@ -339,7 +345,10 @@ def test_the_trap_works(tmp_path, monkeypatch):
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize("missing", ["blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"])
 def test_missing_tensors_are_named_where_timm_does_not_look(missing):
-    """timm loads this architecture without a check, since its published weights have more tensors than it."""
+    """timm loads this architecture without a check.
+
+    Its published weights have more tensors than the architecture.
+    """
     of = (
         "timm",
         "vit_base_patch16_siglip_gap_224",
@@ -362,7 +371,10 @@ def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
 
 @pytest.mark.attack("weights")
 def test_pickles_are_read_only_where_torchs_advice_is_restated():
-    """torch's errors recommend weights_only=False; tests with damaged files show that these two modules don't."""
+    """torch's errors recommend weights_only=False.
+
+    Tests with damaged files show that these two modules don't.
+    """
     readers = [
         path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()
     ]

@@ -1,8 +1,9 @@
-"""What the rules give to their jobs: inputs, settings and code, as Snakemake reads them from the rules' files.
+"""What the rules give to their jobs: inputs, settings and code, as Snakemake reads them.
 
-Nothing here restates a rule. The rules are read for a few small grids (tiny.wiring), and what must hold of every job
-is asked of each of them: no input is always empty, whatever is read makes the job run again when it changes, the
-script gives its stage all that this asks for, and the code digest has the files that the settings name.
+Nothing here restates a rule. The rules are read for a few small grids (tiny.wiring), and what must
+hold of every job is asked of each of them: no input is always empty, whatever is read makes the job
+run again when it changes, the script gives its stage all that this asks for, and the code digest
+has the files that the settings name.
 """
 
 import contextlib
@@ -47,7 +48,8 @@ from tiny.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
-# Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their code.
+# Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their
+# code.
 WITHOUT_CODE = {"accept", "compare", "download", "plan", "pull", "status", "track", "verify"}
 
 
@@ -69,13 +71,15 @@ def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
     assert written - described == {"preview"}
 
 
-# Inputs that rules have from a function that they share with others, and to which these jobs give nothing.
+# Inputs that rules have from a function that they share with others, and to which these jobs give
+# nothing.
 NO_MERGE = {"recipe", "fisher", "fisher_manifests"}
 NEVER_GIVEN = {
     # of pretrained models and of what was trained, not of merges
     "compute_fisher": NO_MERGE | {"dataset_proxy"},
     "evaluate_snapshots": NO_MERGE | {"manifests"},
-    # they choose the recipe, from weights without Fisher information; both protocols of `select` have no proxy here
+    # they choose the recipe, from weights without Fisher information; both protocols of `select`
+    # have no proxy here
     "select_weights": NO_MERGE | {"target_proxy"},
     # the merges that these grids score so need no Fisher information
     "score_select_split": NO_MERGE | {"proxy"},
@@ -107,7 +111,10 @@ def test_no_input_of_a_rule_is_always_empty(jobs):
 
 
 def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
-    """Large files are `ancient`. Then the job must watch another output of the job that makes them, or of one after it."""
+    """Large files are `ancient`.
+
+    Then the job must watch another output of the job that makes them, or of one after it.
+    """
     unwatched = set()
     for jobs_of_grid in wiring.values():
         maker = {path: job for job in jobs_of_grid for path in job.outputs.values()}
@@ -182,7 +189,7 @@ def test_a_script_refuses_a_setting_that_it_does_not_know(jobs, script):
 
 
 def test_settings_are_read_without_torch():
-    """As rules do. Data frames and arrays of Arrow would slow down each start of the workflow, too."""
+    """As rules do. Data frames and arrays of Arrow would slow down each start of the workflow."""
     modules = {kind.__module__ for _, kind in STAGES.values()}
     source = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
     done = subprocess.run(
@@ -340,7 +347,7 @@ def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
 
 
 def test_a_digest_has_the_files_that_the_settings_name(jobs):
-    """The function that a script calls by name, a method's algorithm, a dataset's layout, a figure's module."""
+    """What settings name: a function of a script, an algorithm, a dataset's layout, a figure."""
     kinds = set()
     for job in jobs:
         for kind, file in named_code(job).items():
@@ -391,7 +398,10 @@ def test_a_figures_digest_has_the_style_of_all_figures(jobs):
 
 
 def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
-    """Digests leave the package `reporting` out, so that rules add each of its files that decides what is written."""
+    """Digests leave the package `reporting` out.
+
+    So rules add each of its files that decides what is written.
+    """
     made_by_reporting = set()
     for job in {
         job.rule: job for job in jobs if job.script and job.rule not in WITHOUT_CODE
@@ -404,7 +414,10 @@ def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
 
 
 def reporting_behind(job):
-    """Modules and templates of rib.reporting from which a job's stage is made, as they import and name each other."""
+    """Modules and templates of rib.reporting from which a job's stage is made.
+
+    They are found as they import and name each other.
+    """
     folder = LIBRARY / "reporting"
     behind, waiting = (
         set(),

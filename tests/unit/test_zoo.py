@@ -1,4 +1,7 @@
-"""The catalogue's models against the libraries' own records, and its published numbers against what they are about."""
+"""The catalogue's models against the libraries' own records.
+
+Its published numbers are compared with what they are about.
+"""
 
 import pytest
 import timm
@@ -62,7 +65,10 @@ def test_preprocessing_is_timms_own_record_at_224_px(catalog):
 
 @pytest.mark.thorough
 def test_what_entries_lack_is_what_the_libraries_record(catalog, tmp_path, monkeypatch):
-    """The catalogue's lock file is what `make records` writes, and entries agree with it wherever both speak."""
+    """The catalogue's lock file is what `make records` writes.
+
+    Entries agree with it wherever both speak.
+    """
     monkeypatch.chdir(tmp_path)
     written = read_json(ROOT / "workflow/catalog" / LOCK)
     entries = {
@@ -132,7 +138,10 @@ def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catal
 
 
 def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catalog):
-    """What publishers say of the training data is in a model's tag: no pretraining, no distillation."""
+    """A model's tag has what publishers say of the training data.
+
+    Here it tells of no other pretraining and of no distillation.
+    """
     for entry in catalog.models.values():
         on_1k_alone = entry.pretraining.startswith("ImageNet-1K,") and "imagenet" in entry.families
         assert entry.baseline == on_1k_alone, entry.name

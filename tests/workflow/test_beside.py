@@ -38,7 +38,8 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
     project, run = long_run
     for job in project.processes():
         if job.pid != run.pid:
-            job.suspend()  # it stays at work, without taking the processor from the rest of this test
+            # it stays at work, without taking the processor from the rest of this test
+            job.suspend()
     before = project.state()
     assert [path for path in before if path.match(".snakemake/locks/*.lock")]
     status = project.snakemake("status")

@@ -1,4 +1,7 @@
-"""Bundles of a tiny run by `snakemake bundle`, compared by `snakemake compare`; the crate beside the page."""
+"""Bundles of a tiny run by `snakemake bundle`, compared by `snakemake compare`.
+
+The crate beside the page is tested, too.
+"""
 
 import json
 import shutil

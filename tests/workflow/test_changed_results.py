@@ -275,7 +275,10 @@ assert provenance.changed(known.has_other_time, known.is_unfinished) == [more]
 
 @pytest.mark.slow
 def test_twenty_thousand_files_take_less_than_two_seconds(tmp_path):
-    """Outputs of 10,000 jobs that Snakemake knows, in a process of its own, since this changes Snakemake."""
+    """Outputs of 10,000 jobs that Snakemake knows.
+
+    They are made in a process of its own, since this changes Snakemake.
+    """
     parts = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
     took = Project(tmp_path).run(
         sys.executable, "-c", TIMES, PYTHONPATH=os.pathsep.join(map(str, parts))

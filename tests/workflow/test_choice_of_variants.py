@@ -25,7 +25,10 @@ TABLE = "reports/tiny/held_out/tables/selection.csv"
 
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory):
-    """A project with twelve images per class, run under held_out with a sweep of which the target chooses."""
+    """A project with twelve images per class, run under held_out with a sweep.
+
+    The target chooses among the sweep's variants.
+    """
     folder = copy_project(tmp_path_factory.mktemp("selection") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
@@ -85,7 +88,10 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
 
 
 def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(tmp_path):
-    """Of three learning rates two are finished, with merges; the select split of the second's merge is not scored."""
+    """Of three learning rates two are finished, with merges.
+
+    The select split of the second's merge is not scored.
+    """
     # given
     folder = copy_project(tmp_path / "project")
     family.make(folder / "mine", images_per_class=12)
@@ -106,7 +112,8 @@ def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(t
     )
     # when
     project.snakemake("preview", "--cores", "1", config=config)
-    # then: figures and tables are there, ft is chosen among two, and of the merges there is only one
+    # then: figures and tables are there, ft is chosen among two, and of the merges there is only
+    # one
     preview = folder / "reports/tiny/held_out/preview"
     page = (preview / "index.html").read_text()
     assert "left out:" not in page, re.search("left out:.*", page)[0]

@@ -1,4 +1,7 @@
-"""RI over the classes that were trained on and over the others, and accuracy by slices that a layout gives."""
+"""RI over the classes that were trained on and over the others.
+
+Accuracy by slices that a layout gives is tested, too.
+"""
 
 import re
 

@@ -1,4 +1,7 @@
-"""What jobs would ask a cluster for, by profiles/slurm; nothing is executed and no cluster is needed."""
+"""What jobs would ask a cluster for, by profiles/slurm.
+
+Nothing is executed and no cluster is needed.
+"""
 
 import re
 

@@ -1,4 +1,7 @@
-"""A run shows how far it is and a line per finished job; a mistake is one sentence, and it is always shown."""
+"""A run shows how far it is and a line per finished job.
+
+A mistake is one sentence, and it is always shown.
+"""
 
 import base64
 import fcntl
@@ -166,7 +169,10 @@ def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
     "words", [["-n", "--verbose"], ["data/raw/red/red.zip"]], ids=["dry-run", "run"]
 )
 def test_where_the_terminal_knows_ascii_only_paths_are_escaped(project, environment, words):
-    """Given a folder and a catalogue with other characters in their paths, all is shown, and no complaint about logging."""
+    """A folder and a catalogue have other characters in their paths.
+
+    All is shown, and there is no complaint about logging.
+    """
     folder = project.folder.with_name("é日")
     project.folder.rename(folder)
     (folder / "mine").rename(folder / "mès")
@@ -179,7 +185,10 @@ def test_where_the_terminal_knows_ascii_only_paths_are_escaped(project, environm
 
 
 def test_ctrl_c_again_and_again_is_as_quiet_as_once(project):
-    """Given jobs at work, each Ctrl-C reaches all processes of the terminal; the run says that it stopped, and no more."""
+    """With jobs at work, each Ctrl-C reaches all processes of the terminal.
+
+    The run says that it stopped, and no more.
+    """
     network = "results/tiny/models/tiny_cnn/manifest.json"
     command = (
         sys.executable,

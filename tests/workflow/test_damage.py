@@ -1,4 +1,7 @@
-"""Damage and edits of what was made: all named by `snakemake verify`, and nothing is built on them."""
+"""Damage and edits of what was made.
+
+All are named by `snakemake verify`, and nothing is built on them.
+"""
 
 import os
 import zipfile

@@ -1,4 +1,7 @@
-"""Distances end to end on the tiny family: one target makes them, of the pretrained model and of pixels."""
+"""Distances end to end on the tiny family.
+
+One target makes them, of the pretrained model and of pixels.
+"""
 
 import pandas as pd
 import pytest
@@ -56,7 +59,10 @@ def test_what_stands_for_pretraining_is_among_the_datasets_where_the_run_reads_i
 def test_images_of_the_proxy_are_left_out_where_their_dataset_is_compared_but_not_evaluated(
     project,
 ):
-    """Of `green`, four images are the proxy; it is compared, since it is the reference, though no run is scored on it."""
+    """Four images of `green` are the proxy.
+
+    It is compared, since it is the reference, though no run is scored on it.
+    """
     project.edit(
         "mine/families/tiny.yaml",
         "reference: memory",

@@ -1,7 +1,7 @@
 """What a dry-run of the default grid shows; nothing is executed and torch is never imported.
 
-What config's choices come to, and how mistakes in them are refused, is tested in tests/unit/test_grid.py,
-test_catalog.py and test_label_space.py.
+What config's choices come to, and how mistakes in them are refused, is tested in
+tests/unit/test_grid.py, test_catalog.py and test_label_space.py.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""Weights that were trained elsewhere, scored beside runs of the tiny family: its own checkpoints, given back as files."""
+"""Weights that were trained elsewhere, scored beside runs of the tiny family.
+
+They are the family's own checkpoints, given back as files.
+"""
 
 import os
 import pickle
@@ -52,7 +55,10 @@ def table(project, name, *rows):
 
 @pytest.fixture(scope="module")
 def scored(finished, tmp_path_factory):
-    """A finished project that has scored a pickle, and a folder as `snakemake export` writes it. Do not change it."""
+    """A finished project that has scored a pickle, and a folder of `snakemake export`.
+
+    Do not change it.
+    """
     folder = tmp_path_factory.mktemp("scored") / "project"
     shutil.copytree(finished[0].folder, folder, symlinks=True)
     project = Project(folder)

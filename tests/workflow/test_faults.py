@@ -1,4 +1,7 @@
-"""What a run does when it or its surroundings fail: one sentence, nothing lost, and the next call goes on."""
+"""What a run does when it or its surroundings fail.
+
+It says one sentence, nothing is lost, and the next call goes on.
+"""
 
 import os
 import signal
@@ -132,7 +135,10 @@ def another_disk(tmp_path):
 
 @pytest.fixture
 def small_disk(another_disk):
-    """A project on a disk of its own, and a function that mounts the disk again with other options."""
+    """A project on a disk of its own.
+
+    With a function that mounts the disk again with other options.
+    """
     project = small_run(another_disk / "project")
 
     def mount(options):

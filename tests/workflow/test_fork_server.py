@@ -49,7 +49,10 @@ SHOW_LIMIT = """
 from snakemake import cli
 from snakemake.scheduling.job_scheduler import JobScheduler as Scheduler
 begin = Scheduler.__init__
-Scheduler.__init__ = lambda self, *given: (begin(self, *given), print("limited:", self.job_rate_limiter is not None))[0]
+def begin_and_tell(self, *arguments):
+    begin(self, *arguments)
+    print("limited:", self.job_rate_limiter is not None)
+Scheduler.__init__ = begin_and_tell
 cli.main({arguments!r})
 """
 
@@ -66,7 +69,10 @@ def test_jobs_start_as_fast_as_they_can_unless_the_user_limits_them(finished_cop
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """A script that delegates itself to one that has torch or tables' libraries, says who runs it, and does as its argument tells."""
+    """A script that delegates itself to a server that has torch or tables' libraries.
+
+    It says who runs it, and does as its argument tells.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(owner.PARENT_RUN, str(os.getpid()))
     monkeypatch.setenv(warm.WARM, SOCKETS)
@@ -75,7 +81,10 @@ def script(tmp_path, monkeypatch):
 
     def start(body, libraries="tables"):
         path = tmp_path / f"script_{len(started)}.py"  # not rewritten while another job reads it
-        head = f"import sys\nfrom rib.jobs.fork_server import delegate\ndelegate({str(path)!r}, {libraries!r})\n"
+        head = (
+            "import sys\nfrom rib.jobs.fork_server import delegate\n"
+            f"delegate({str(path)!r}, {libraries!r})\n"
+        )
         path.write_text(head + textwrap.dedent(body))
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen([sys.executable, path], **streams))
@@ -89,7 +98,10 @@ def script(tmp_path, monkeypatch):
 
 
 def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script, monkeypatch):
-    body = "import os\nprint('torch' in sys.modules, os.environ.get('MINE'), flush=True)\nsys.exit(7)\n"
+    body = (
+        "import os\nprint('torch' in sys.modules, os.environ.get('MINE'), flush=True)\n"
+        "sys.exit(7)\n"
+    )
     monkeypatch.setenv("MINE", "kept")
     for _ in range(2):  # the second time, the socket and the server are still there
         process = script(body, "networks")
@@ -97,7 +109,10 @@ def test_a_worker_has_the_libraries_and_hands_back_output_and_status(script, mon
 
 
 def test_jobs_that_draw_have_a_server_without_torch(script):
-    body = "print([name in sys.modules for name in ('torch', 'pandas', 'matplotlib.pyplot')], flush=True)\n"
+    body = (
+        "print([name in sys.modules for name in ('torch', 'pandas', 'matplotlib.pyplot')],"
+        " flush=True)\n"
+    )
     process = script(body)
     assert process.communicate(timeout=60)[0] == "[False, True, True]\n" and process.returncode == 0
 
@@ -112,7 +127,10 @@ def test_a_killed_job_takes_its_worker_along(script):
 
 
 def test_a_worker_whose_job_is_gone_before_it_starts_says_nothing(script, tmp_path):
-    """Given a job that Ctrl-C ended right after its request, its worker neither complains nor runs the script."""
+    """Ctrl-C ended a job right after its request.
+
+    Its worker neither complains nor runs the script.
+    """
     assert script(WHO).communicate(timeout=60)[0] == "worker\n"
     request = {
         "script": str(tmp_path / "script_0.py"),
@@ -354,7 +372,10 @@ def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server without libraries that waits half a second for what a job sends; it prints what its workers say."""
+    """A server without libraries that waits half a second for what a job sends.
+
+    It prints what its workers say.
+    """
     monkeypatch.chdir(tmp_path)
     Path("warm").mkdir(mode=0o700)
     code = f"""
@@ -412,7 +433,9 @@ GARBAGE = {
     "nothing_of_it": b"{}\n",
     "folder_that_is_none": b'{"script": "job.py", "folder": "/nowhere", "environment": {}}\n',
     "environment_of_numbers": b'{"script": "job.py", "folder": ".", "environment": {"A": 3}}\n',
-    "NUL_in_the_environment": b'{"script": "job.py", "folder": ".", "environment": {"A": "\\u0000"}}\n',
+    "NUL_in_the_environment": (
+        b'{"script": "job.py", "folder": ".", "environment": {"A": "\\u0000"}}\n'
+    ),
 }
 
 

@@ -1,4 +1,7 @@
-"""What config can vary, end to end on the tiny family: protocols, selection, sizes, seeds, sweeps."""
+"""What config can vary, end to end on the tiny family.
+
+That is protocols, selection, sizes, seeds and sweeps.
+"""
 
 import json
 import re
@@ -29,7 +32,10 @@ HELD_OUT_RUNS = ("none/pretrained", "red/ft", "red/wise_ft_selected", "red/wise_
 
 @pytest.fixture(scope="module")
 def held_out_rows(tmp_path_factory):
-    """A project with twelve images per class and rows under held_out, of a selection and a curve too."""
+    """A project with twelve images per class and rows under held_out.
+
+    It has rows of a selection and a curve, too.
+    """
     folder = copy_project(tmp_path_factory.mktemp("held_out") / "project")
     family.make(folder / "mine", images_per_class=12)
     project = Project(folder)
@@ -42,7 +48,10 @@ def held_out_rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def held_out(held_out_rows):
-    """The same project with all methods that select or use the reference dataset, and its tables."""
+    """The same project with all methods that select or use the reference dataset.
+
+    With its tables.
+    """
     held_out_rows.snakemake("tables", config=HELD_OUT)
     return held_out_rows
 
@@ -220,7 +229,10 @@ def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finishe
 
 @pytest.mark.thorough
 def test_the_tables_of_a_leak_free_run_agree(finished_copy):
-    """Jobs of four rules leave out the same images: those of `copy`, which shares its sources with the target `red`."""
+    """Jobs of four rules leave out the same images.
+
+    These are those of `copy`, which shares its sources with the target `red`.
+    """
     before = pd.read_csv(finished_copy.folder / "reports/tiny/tables/mri.csv").set_index("method")[
         "mri"
     ]
@@ -321,7 +333,8 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     config = ("methods=[breaks]", "targets=[red]", "models=[tiny_vit]", "catalog=[mine,own]")
     printed = project.snakemake(config=(*config, "training={epochs: 4}"), check=False)
     said = re.search(
-        r"training diverged: model tiny_vit, method breaks, target red: the loss at epoch 3, step 8 is not finite "
+        r"training diverged: model tiny_vit, method breaks, target red: "
+        r"the loss at epoch 3, step 8 is not finite "
         r"with the peak learning rate 0\.001; the state after epoch 2 is kept in (\S+); lower lr",
         printed,
     )

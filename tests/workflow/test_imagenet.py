@@ -1,4 +1,7 @@
-"""The paper's benchmark as it would be run: nothing is here of its data, and nothing is executed."""
+"""The paper's benchmark as it would be run.
+
+Nothing of its data is here, and nothing is executed.
+"""
 
 import re
 
@@ -9,7 +12,8 @@ from tiny.project import Project, copy_project, jobs
 pytestmark = pytest.mark.thorough
 
 MODELS, TARGETS, SIZES, EVALUATION_GROUPS = 7, 7, 2, 2
-# Of the paper's nine methods, WiSE-FT and the soup merge. Full fine-tuning has two recipes, and so has WiSE-FT.
+# Of the paper's nine methods, WiSE-FT and the soup merge. Full fine-tuning has two recipes, and so
+# has WiSE-FT.
 TRAINED, MERGED = 7 + 1, 2 + 1
 
 
@@ -88,7 +92,8 @@ def test_a_pair_that_does_not_exist_says_which_do(imagenet):
         "-n", config=("models=[vit_small_patch16_224.sam_in1k]",), check=False
     )
     assert (
-        "there is no 'vit_small_patch16_224.sam_in1k': 'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
+        "there is no 'vit_small_patch16_224.sam_in1k': "
+        "'vit_small_patch16_224' has augreg_in1k, augreg_in21k_ft_in1k; "
         "'sam_in1k' exists for vit_base_patch16_224, vit_base_patch32_224." in printed
     )
 

@@ -1,4 +1,7 @@
-"""Merges and ensembles that are computed on loading: their jobs, and what an edit of an algorithm makes again."""
+"""Merges and ensembles that are computed on loading.
+
+Their jobs, and what an edit of an algorithm makes again.
+"""
 
 import json
 

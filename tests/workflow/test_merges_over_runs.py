@@ -1,4 +1,7 @@
-"""Merges over seeds, sweeps and targets: which checkpoints they are made of, and end to end on the tiny family."""
+"""Merges over seeds, sweeps and targets, end to end on the tiny family.
+
+Which checkpoints they are made of is tested, too.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""What stands for the paper's figures and tables: the map names what exists, and a target collects it."""
+"""What stands for the paper's figures and tables.
+
+The map names what exists, and a target collects it.
+"""
 
 import csv
 from pathlib import Path

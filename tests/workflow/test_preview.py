@@ -12,7 +12,10 @@ LACKS = "preview: no run is finished"
 
 @pytest.fixture
 def partial(finished_copy):
-    """A project in which one run, of two targets, is not evaluated, and another process at work holds a lock."""
+    """A project in which one run, of two targets, is not evaluated.
+
+    Another process at work holds a lock.
+    """
     shutil.rmtree(finished_copy.folder / RUNS / "green/lwf")
     lock = finished_copy.folder / ".snakemake/locks/0.output.lock"
     lock.parent.mkdir(exist_ok=True)

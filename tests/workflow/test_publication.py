@@ -1,4 +1,7 @@
-"""No target changes what another published, and all that is published in a folder is of one grid."""
+"""No target changes what another published.
+
+All that is published in a folder is of one grid.
+"""
 
 import hashlib
 import shutil
@@ -15,7 +18,10 @@ HERE = "reports/tiny"
 
 
 def published(project, folder=HERE) -> dict[str, str]:
-    """Hashes of what a plain run publishes, by path; not of what other targets have in folders of their own."""
+    """Hashes of what a plain run publishes, by path.
+
+    What other targets have in folders of their own is left out.
+    """
     root = project.folder / folder
     files = [*root.glob("*.*"), *root.glob("tables/*"), *root.glob("figures/*")]
     return {

@@ -1,4 +1,7 @@
-"""The Python API: the bytes of the workflow, a cache that holds whole results only, and one sentence for mistakes."""
+"""The Python API.
+
+The bytes of the workflow, a cache that holds whole results only, one sentence for mistakes.
+"""
 
 import inspect
 import re
@@ -85,7 +88,8 @@ def test_checkpoints_are_those_of_the_workflow(finished, tuned):
         for name, path in part.files["checkpoints"].items():
             made = (
                 finished[0].folder
-                / f"results/tiny/paper/finetune/tiny_cnn/{target}/{name}/all/0/checkpoint.safetensors"
+                / f"results/tiny/paper/finetune/tiny_cnn/{target}/{name}/all/0"
+                / "checkpoint.safetensors"
             )
             assert path.read_bytes() == made.read_bytes(), (target, method)
 
@@ -138,7 +142,10 @@ def test_each_image_size_has_its_own_images(settings):
 
 
 def test_a_network_of_ones_own_training_is_scored_as_it_is(settings, datasets, tuned, rows):
-    """Given the weights of a run, its rows are those of the run; without names for what was done it is refused."""
+    """With the weights of a run, the rows are those of the run.
+
+    Without names for what was done it is refused.
+    """
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     own.load_state_dict(tuned["red", "ft"].state_dict())
     found = rib.evaluate(own, datasets, "mine", "red")
@@ -202,7 +209,10 @@ CHANGES = {
     "change", [pytest.param(change, id=name) for name, change in CHANGES.items()]
 )
 def test_a_network_is_scored_with_its_modules_hooks_and_attributes(settings, rows, change):
-    """Given a network that is changed without a change of its tensors; when it is taken back, it is the same again."""
+    """A network is changed without a change of its tensors.
+
+    When it is taken back, it is the same again.
+    """
     torch.manual_seed(0)
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     of_loaded = rib.evaluate(own, ["red", "blue"])
@@ -248,7 +258,10 @@ def test_a_changed_network_needs_a_name_and_is_not_fine_tuned(settings, change):
 
 
 def test_scoring_leaves_a_network_as_it_was(settings):
-    """A changed one, which is scored itself: its hooks are called, and its modes and tensors are those of before."""
+    """A changed network, which is scored itself.
+
+    Its hooks are called, and its modes and tensors are those of before.
+    """
     own = rib.load_model("tiny_cnn", "tiny", **settings)
     called = []
     own.register_forward_hook(
@@ -830,7 +843,10 @@ def test_models_that_need_a_reference_have_the_bytes_of_the_workflow(
 
 @pytest.mark.slow
 def test_the_documented_examples_run_as_they_stand(tmp_path):
-    """Fetches three packages of pip and seven of npm, or takes them from the folders in RIB_ARCHIVES."""
+    """Fetches three packages of pip and seven of npm.
+
+    Or takes them from the folders in RIB_ARCHIVES.
+    """
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/lib')!r})\n" + "\n".join(
         examples()
     )
@@ -869,7 +885,10 @@ def examples():
 
 
 def test_importing_is_light_and_no_digest_of_code_depends_on_the_api():
-    code = "import rib, sys; print({name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'numpy', 'yaml'})"
+    code = (
+        "import rib, sys; print({name.split('.')[0] for name in sys.modules}"
+        " & {'torch', 'pandas', 'numpy', 'yaml'})"
+    )
     environment = {"PYTHONPATH": str(ROOT / "workflow/lib")}
     assert (
         subprocess.run(

@@ -48,8 +48,8 @@ def test_other_bytes_are_refused_and_nothing_is_changed(finished_copy):
     planned, before = finished_copy.planned(), finished_copy.state()
     printed = accept(finished_copy, check=False)
     assert (
-        "differs with the current code (2 of 2 sampled jobs have other outputs); nothing was accepted"
-        in printed
+        "differs with the current code (2 of 2 sampled jobs have other outputs); "
+        "nothing was accepted" in printed
     )
     assert "/lwf/all/0/checkpoint.safetensors" in printed and "Traceback" not in printed
     assert finished_copy.state() == before and finished_copy.planned() == planned

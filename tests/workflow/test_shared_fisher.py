@@ -18,7 +18,8 @@ def test_one_job_for_each_seed_serves_all_targets_and_is_recorded(finished_copy)
     # When: EWC is added on two targets
     planned = finished_copy.planned("tables", config=EWC)
     finished_copy.snakemake("tables", "--cores", "2", config=EWC)
-    # Then: there is one Fisher information, of the pretrained model, and two trainings have it as an input
+    # Then: there is one Fisher information, of the pretrained model, and two trainings have it as
+    # an input
     assert planned["compute_fisher"] == 1 and planned["finetune"] == 2
     file = finished_copy.folder / f"{FISHER}/0/2000.safetensors"
     assert sum(float(tensor.sum()) for tensor in safetensors.torch.load_file(file).values()) > 0

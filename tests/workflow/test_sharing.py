@@ -1,4 +1,7 @@
-"""What runs made, shared through git and DVC: whoever pulls it has nothing to make again, and no damage slips through."""
+"""What runs made, shared through git and DVC.
+
+Whoever pulls it has nothing to make again, and no damage slips through.
+"""
 
 import base64
 import json
@@ -42,9 +45,9 @@ def clone(project, folder):
 
 @pytest.fixture(scope="module")
 def as_shared(finished, tmp_path_factory):
-    """A folder with a finished project, tracked, committed, pushed to the folder beside it, and a colleague's clone.
+    """A finished project that is tracked, committed and pushed, and a colleague's clone.
 
-    Do not change it.
+    It is pushed to the folder beside it. Do not change it.
     """
     folder = tmp_path_factory.mktemp("as_shared")
     shutil.copytree(finished[0].folder, folder / "project", symlinks=True)

@@ -1,4 +1,7 @@
-"""Hostile text in whole projects: config files, Snakemake's report, and secrets in URLs and variables."""
+"""Hostile text in whole projects.
+
+It is in config files and Snakemake's report; secrets are in URLs and variables.
+"""
 
 import hashlib
 import json
@@ -54,7 +57,10 @@ def test_config_files_on_the_command_line_are_refused_too(project, kind):
 
 
 def results(report):
-    """Snakemake's results as its report has them in a script, read as a browser does: up to the first end tag."""
+    """Snakemake's results as its report has them in a script.
+
+    It is read as a browser does: up to the first end tag.
+    """
     (script,) = re.findall(
         r'<script id="results">\s*var results = (.*?);?\s*</script', report, re.S
     )
@@ -144,7 +150,10 @@ ESCAPED = (
 
 @pytest.mark.attack("archives")
 def test_a_name_in_an_archive_neither_commands_the_terminal_nor_forges_a_line(project):
-    """Given an archive with a photo in a folder of such a name, its preparation tells of it in one line."""
+    """An archive has a photo in a folder of such a name.
+
+    Its preparation tells of it in one line.
+    """
     archive = project.folder / "mine/archives/red.zip"
     before = hashlib.sha256(archive.read_bytes()).hexdigest()
     with zipfile.ZipFile(archive, "a") as members:

@@ -1,4 +1,7 @@
-"""Methods that train with texts, through the workflow and the Python API, on a small open_clip model."""
+"""Methods that train with texts, on a small open_clip model.
+
+They are run through the workflow and the Python API.
+"""
 
 import pytest
 import safetensors.torch
@@ -59,7 +62,10 @@ def with_clip(project):
 
 
 def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
-    """Towers are stored only for them; what is evaluated is the zero-shot classifier; the API makes the same bytes."""
+    """Towers are stored only for them; what is evaluated is the zero-shot classifier.
+
+    The API makes the same bytes.
+    """
     group = with_clip.grid(*CHOICES[1:]).group_of("red")
     rows = [
         f"results/tiny/paper/evaluate/clip/red/{name}/all/0/{group}.parquet"

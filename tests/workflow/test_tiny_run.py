@@ -122,7 +122,8 @@ def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
         ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
     )
     assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
-    # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the rest is shared equally.
+    # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the
+    # remaining probability is shared equally.
     least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
     assert (rows["brier"].astype(float) >= least - 2e-3).all() and (rows["brier"] <= 2).all()
     shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
@@ -185,7 +186,10 @@ MADE_OF_ROWS |= {"gather_histories", "explain_cells", "describe_data_and_models"
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
-    """Comments, docstrings, messages, the code that fetches, and the packages that start jobs and write records."""
+    """Comments, docstrings, messages, and the code that fetches.
+
+    With the packages that start jobs and write records.
+    """
     for file, old, new in [
         ("methods/lwf.py", "the teacher sees", "as said, the teacher sees"),
         ("training/finetune.py", "# resuming would diverge again", "# it would diverge again"),
@@ -328,7 +332,10 @@ def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_
 
 
 def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
-    """Weights added up with safetensors and scored with plain timm, unfolded: the stored rows must say the same."""
+    """Weights added up with safetensors and scored with plain timm, unfolded.
+
+    The stored rows must say the same.
+    """
     results = finished[0].folder / "results/tiny"
     images = np.load(results / "prepare/blue/160px-bicubic-crop1/images.npy")
     space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
@@ -424,7 +431,10 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
     printed = project.snakemake(run, config=config, check=False)
-    message = r"training diverged: model tiny_cnn, method ft, target red: .* is not finite with the peak learning rate 1e"
+    message = (
+        r"training diverged: model tiny_cnn, method ft, target red: "
+        r".* is not finite with the peak learning rate 1e"
+    )
     assert re.search(rf"{message}\+30", printed) and "Traceback" not in printed
     assert nothing_half_written(project, "finetune")
 
@@ -446,7 +456,8 @@ def test_a_damaged_download_is_noticed_before_anything_is_made_from_it(project):
     archive.write_bytes(archive.read_bytes()[:-100])
     printed = project.snakemake(config=("methods=[ft]", "targets=[red]"), check=False)
     assert re.search(
-        r"data/raw/red/red\.zip: does not match the manifest.* otherwise delete it and run `snakemake data/raw/red/red\.zip`",
+        r"data/raw/red/red\.zip: does not match the manifest.* "
+        r"otherwise delete it and run `snakemake data/raw/red/red\.zip`",
         printed,
     )
     assert not list((project.folder / "results").rglob("red/*/images.npy"))

@@ -75,10 +75,12 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     for monitor in ("[]", "[red]", "[green,red]"):
         config = ("datasets=[red,green]", f"monitor={monitor}")
         assert "Nothing to be done" in project.snakemake(training, "-n", config=config), monitor
-    # A dataset that is not yet prepared is made for those who need it, but not for a training that is done.
+    # A dataset that is not yet prepared is made for those who need it, but not for a training that
+    # is done.
     more = ("datasets=[red,green,blue]", "monitor=[blue]")
     assert "Nothing to be done" in project.snakemake(training, "-n", config=more)
-    rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{project.grid(*more).group_of('red')}.parquet"
+    group = project.grid(*more).group_of("red")
+    rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{group}.parquet"
     planned = project.planned(training, rows, config=more)
     assert planned["prepare"] == 1 and "finetune" not in planned
     project.snakemake(
@@ -102,7 +104,8 @@ def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(
     training = f"results/tiny/{HELD_OUT}/manifest.json"
     # when
     project.snakemake(training, "--cores", "1", config=(*held_out, "monitor=[green,blue]"))
-    # then: both have curves, the record says nothing of them, and the training is not repeated without them
+    # then: both have curves, the record says nothing of them, and the training is not repeated
+    # without them
     (events,) = (folder / f"logs/tiny/{HELD_OUT}").glob("events.out.tfevents.*")
     assert b"monitor/green" in events.read_bytes() and b"monitor/blue" in events.read_bytes()
     assert "cannot be watched" not in (folder / f"logs/tiny/{HELD_OUT}.log").read_text()
