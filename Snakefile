@@ -1,44 +1,50 @@
-# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only through files:
+# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only
+# through files:
+#
 #   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
-#   data/raw/<dataset or model>/                                                     archives as published
-#   results/<family>/prepare/<dataset>/<geometry>/, <models or text>/<model>/        arrays and index; pretrained weights
-#   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/     checkpoints, recipes, rows, exports
-#   results/<family>/<protocol>/metrics/<digest of the grid>/                        tables, figures and page of a grid
-#   reports/<family>/, reports/<family>/held_out/                                    copies of those of one grid
+#
+#   data/raw/<dataset or model>/                   archives as published
+#   results/<family>/prepare/<dataset>/<geometry>/ arrays and index
+#   results/<family>/<models or text>/<model>/     pretrained weights
+#   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/
+#                                                  checkpoints, recipes, rows, exports
+#   results/<family>/<protocol>/metrics/<digest of the grid>/
+#                                                  tables, figures and page of a grid
+#   reports/<family>/, reports/<family>/held_out/  copies of those of one grid
 
 
 include: "workflow/rules/common.smk"
 
 
+ANALYSES = sorted((WORKFLOW / "rules/analysis").glob("*.smk"))
 # The files of rules, in the order in which they use each other's functions and settings.
 STAGES = [
-    *(
-        "download",
-        "prepare",
-        "split",
-        "models",
-        "pretrain",
-        "text",
-        "finetune",
-        "external",
-        "merge",
-        "evaluate",
-    ),
-    *("metrics", "published", "figures", "features"),
-    *(f"analysis/{file.stem}" for file in sorted((WORKFLOW / "rules/analysis").glob("*.smk"))),
-    *(
-        "report",
-        "export",
-        "status",
-        "paper",
-        "bundles",
-        "preview",
-        "track",
-        "pull",
-        "plan",
-        "verify",
-        "accept",
-    ),
+    "download",
+    "prepare",
+    "split",
+    "models",
+    "pretrain",
+    "text",
+    "finetune",
+    "external",
+    "merge",
+    "evaluate",
+    "metrics",
+    "published",
+    "figures",
+    "features",
+    *(f"analysis/{file.stem}" for file in ANALYSES),
+    "report",
+    "export",
+    "status",
+    "paper",
+    "bundles",
+    "preview",
+    "track",
+    "pull",
+    "plan",
+    "verify",
+    "accept",
 ]
 for STAGE in STAGES:
 

@@ -1,5 +1,6 @@
-# Shared by all rules: configuration, grid, path templates, wildcards, and functions used by at least three stages.
-# Functions that return the files of a stage are defined next to the rule that makes them.
+# Shared by all rules: configuration, grid, path templates, wildcards, and functions used by at
+# least three stages. Functions that return the files of a stage are defined next to the rule that
+# makes them.
 
 import gc
 import os
@@ -10,8 +11,8 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 min_version("9.27")
-# The graph consists of millions of small, long-lived objects. With fewer garbage collections, a dry-run of 5863 jobs
-# takes 14.5 s instead of 16.2 s.
+# The graph consists of millions of small, long-lived objects. With fewer garbage collections, a
+# dry-run of 5863 jobs takes 14.5 s instead of 16.2 s.
 gc.set_threshold(200_000, 50, 100)
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
@@ -34,7 +35,8 @@ from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from start_run import start_run  # noqa: E402
 
-# Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the file if it says so.
+# Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the
+# file if it says so.
 for CONFIG_FILE in filter(Path.is_file, (Path("config.yaml"), *workflow.overwrite_configfiles)):
     validated(read_yaml(CONFIG_FILE), "config", str(CONFIG_FILE))
 
@@ -53,7 +55,8 @@ FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
 RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN_PATH = "{model}/{target}/{method}/{size}/{seed}"
-# Tables, figures and page of this grid, and where they are published; the grid of each folder there is one.
+# Tables, figures and page of this grid, and where they are published; the grid of each folder there
+# is one.
 METRICS = f"{RUNS}/metrics/{GRID.digest}"
 REPORTS = (
     f"reports/{FAMILY}"
@@ -124,7 +127,7 @@ def memory_of(datasets, usual):
 
 
 def threads_for(datasets):
-    """Threads of a job that reads the given datasets; encoded photos are decoded by worker threads."""
+    """Threads of a job that reads the given datasets; worker threads decode encoded photos."""
     return (
         max(THREADS, CONFIG["compute"]["decode_workers"])
         if LARGE_DATASETS.intersection(datasets)
@@ -133,7 +136,10 @@ def threads_for(datasets):
 
 
 def job_files(path, inside=False, **endings):
-    """Outputs of a job, by name, with its manifest and record: files at a path with endings, or inside of a folder."""
+    """Outputs of a job, by name, with its manifest and record.
+
+    They are files at a path with endings, or inside of a folder.
+    """
     endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
     return {
         name: f"{path}/{ending}" if inside else f"{path}.{ending}"
@@ -142,7 +148,10 @@ def job_files(path, inside=False, **endings):
 
 
 def copies(files, folder):
-    """Outputs of a job that publishes files of METRICS in a folder of reports/: by their path in METRICS, and its record."""
+    """Outputs of a job that publishes files of METRICS in a folder of reports/, and its record.
+
+    They are named by their path in METRICS.
+    """
     names = [str(Path(file).relative_to(METRICS)) for file in files]
     return {name: f"{folder}/{name}" for name in names} | {
         "provenance": f"{folder}/provenance.json"
@@ -160,5 +169,8 @@ def publishing(folder):
 
 
 def beside(kind, paths):
-    """Files next to others: their `manifest`, which jobs watch instead of large files, or their `provenance`."""
+    """Files next to others: their `provenance`, or their `manifest`.
+
+    Jobs watch manifests instead of large files.
+    """
     return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]

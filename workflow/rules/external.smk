@@ -1,4 +1,5 @@
-# Checkpoints of fine-tuned weights that were trained elsewhere, which the tables of config's `external` name.
+# Checkpoints of fine-tuned weights that were trained elsewhere, which the tables of config's
+# `external` name.
 
 from rib.records import provenance
 
@@ -10,20 +11,23 @@ EXPORTED = [
 
 
 def weights_settings(w):
-    """Settings of the algorithm, without hashes of files, which would take too long at every dry-run.
+    """Settings of the algorithm, without hashes of files, which would slow down every dry-run.
 
     Without the files, settings are those of the checkpoint's record, if it was pulled.
     """
-    run, entry = RUN_PATH.format(**w), GRID.models[w["model"]]
-    row, record = CATALOG.external[run], Path(f"{CHECKPOINT}/provenance.json".format(**w))
-    files = [file for file in map(row["path"].joinpath, EXPORTED) if file.is_file()]
-    files = files or [row["path"]] * row["path"].is_file()
-    if not files and (made := provenance.read(record)):
-        return made["cfg"]["settings"]
+    run = RUN_PATH.format(**w)
+    entry = GRID.models[w["model"]]
+    row = CATALOG.external[run]
+    path = row["path"]
+    files = [path / name for name in EXPORTED if (path / name).is_file()]
+    if not files and path.is_file():
+        files = [path]
     if not files:
-        raise UserError(
-            f"{row['where']}: {row['path']} is no file, and no folder with {' or '.join(EXPORTED[:2])}."
-        )
+        record = provenance.read(Path(f"{CHECKPOINT}/provenance.json".format(**w)))
+        if record:
+            return record["cfg"]["settings"]
+        weights_of_a_folder = " or ".join(EXPORTED[:2])
+        raise UserError(f"{row['where']}: {path} is no file, and no folder with {weights_of_a_folder}.")
     stats = {str(Path(local(file.parent), file.name)): file.stat() for file in files}
     model = {
         "library": entry.library,

@@ -26,7 +26,8 @@ FIT = {
     "threshold": GRID.family.fit_threshold,
     "whole_targets": GRID.split_fractions is None,
 }
-# Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be pulled with them.
+# Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be
+# pulled with them.
 COUNTS = f"{METRICS}/tables/counts.npz"
 # Labels and objects of the images that rows are of, which are the same at all geometries.
 MANIFESTS, INDEXES, CLASSES = (
@@ -53,8 +54,8 @@ def table_files(job, **tables):
     return {**tables, "provenance": f"{METRICS}/tables/{job}.provenance.json"}
 
 
-# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are marked. Their files
-# are in other folders, hence the absolute paths.
+# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are
+# marked. Their files are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
         **INDEXED,

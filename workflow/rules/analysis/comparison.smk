@@ -1,4 +1,5 @@
-# Compare methods: differences from a reference, paired comparisons, a ranking, the variation between seeds, and tables for papers.
+# Compare methods: differences from a reference, paired comparisons, a ranking, the variation
+# between seeds, and tables for papers.
 
 COMPARISON = {
     name: f"{METRICS}/tables/{name}.csv"

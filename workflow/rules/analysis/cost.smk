@@ -1,5 +1,6 @@
-# Cost of one mRI of each method that is trained here, from the records of jobs. The records are not inputs, so that the
-# rule also works if only rows and reports were pulled; it depends on the mRI table instead. Outputs differ, as times do.
+# Cost of one mRI of each method that is trained here, from the records of jobs. The records are not
+# inputs, so that the rule also works if only rows and reports were pulled; it depends on the mRI
+# table instead. Outputs differ, as times do.
 
 COST = f"{METRICS}/tables/cost.csv"
 COSTED = {
@@ -23,7 +24,8 @@ use rule compare_published as count_costs with:
     log:
         f"{LOGS}/cost.log",
     params:
-        # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is included later.
+        # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is
+        # included later.
         cfg=lambda w: tabulation(
             "cost:cost_of",
             records=[

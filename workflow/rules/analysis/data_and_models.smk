@@ -1,4 +1,5 @@
-# What a reader needs to know of the datasets and models: images, objects, identical images, roles, heads, resolutions.
+# What a reader needs to know of the datasets and models: images, objects, identical images, roles,
+# heads, resolutions.
 
 TRUST_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("data", "models")}
 

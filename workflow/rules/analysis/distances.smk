@@ -1,4 +1,5 @@
-# Distances between datasets, from pretrained features and by compression, and their relation to effects of fine-tuning.
+# Distances between datasets, from pretrained features and by compression, and their relation to
+# effects of fine-tuning.
 
 DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.

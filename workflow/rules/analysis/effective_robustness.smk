@@ -1,4 +1,5 @@
-# Effective robustness. Requires an in-distribution dataset and published accuracies of baseline models.
+# Effective robustness. Requires an in-distribution dataset and published accuracies of baseline
+# models.
 
 from rib.analysis.baselines import baselines
 

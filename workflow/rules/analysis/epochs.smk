@@ -1,5 +1,6 @@
-# In the course of training: CKA of the features before the head with the pretrained model's, and accuracy on the target with
-# RI. Runs are trained once more and keep their weights at ten times, so that the settings of the ordinary runs don't change.
+# In the course of training: CKA of the features before the head with the pretrained model's, and
+# accuracy on the target with RI. Runs are trained once more and keep their weights at ten times, so
+# that the settings of the ordinary runs don't change.
 
 from rib.evaluation.settings import EpochFeatureSettings, SnapshotState
 

@@ -1,4 +1,5 @@
-# Learning rates chosen from a sweep on the training images alone: `snakemake learning_rates` runs no evaluation.
+# Learning rates chosen from a sweep on the training images alone: `snakemake learning_rates` runs
+# no evaluation.
 
 from rib.config.sweeps import in_path
 

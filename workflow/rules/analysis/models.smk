@@ -1,4 +1,5 @@
-# Compare pretrained models that were fine-tuned with the same method. Part of a run with several models.
+# Compare pretrained models that were fine-tuned with the same method. Part of a run with several
+# models.
 
 MODEL_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("model_comparisons", "model_ranks")

@@ -1,4 +1,5 @@
-# Merges over targets have no target and no RI: accuracy on the datasets that none of their parents was trained on.
+# Merges over targets have no target and no RI: accuracy on the datasets that none of their parents
+# was trained on.
 
 OVER_TARGETS = f"{METRICS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"

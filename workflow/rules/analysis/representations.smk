@@ -1,4 +1,5 @@
-# How fine-tuning changes representations: CKA of each layer with that of the pretrained model, on the same images.
+# How fine-tuning changes representations: CKA of each layer with that of the pretrained model, on
+# the same images.
 
 CKA = f"{METRICS}/tables/cka.csv"
 COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]

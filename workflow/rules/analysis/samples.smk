@@ -1,5 +1,6 @@
-# Agreement of pretrained and fine-tuned models per image, flips, calibration and scores. One job reads the rows of all
-# runs, one run at a time; with one job per run, start-up would take longer than reading.
+# Agreement of pretrained and fine-tuned models per image, flips, calibration and scores. One job
+# reads the rows of all runs, one run at a time; with one job per run, start-up would take longer
+# than reading.
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {

@@ -1,4 +1,5 @@
-# Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of the select splits.
+# Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of
+# the select splits.
 
 SELECTION = f"{METRICS}/tables/selection.csv"
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"

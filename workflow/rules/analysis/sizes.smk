@@ -1,7 +1,9 @@
-# Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or pretrains models.
+# Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or
+# pretrains models.
 
 SIZES = {name: f"{METRICS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
-# Models that differ only in the size of their pretraining data have the same architecture and dataset.
+# Models that differ only in the size of their pretraining data have the same architecture and
+# dataset.
 SERIES = {
     name: f"{m.architecture} on {m.pretrain['dataset']}"
     for name, m in GRID.models.items()

@@ -1,4 +1,5 @@
-# Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config slices='[severity]'
+# Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config
+# slices='[severity]'
 
 SLICES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
