@@ -27,7 +27,9 @@ def weights_settings(w):
         if record:
             return record["cfg"]["settings"]
         weights_of_a_folder = " or ".join(EXPORTED[:2])
-        raise UserError(f"{row['where']}: {path} is no file, and no folder with {weights_of_a_folder}.")
+        raise UserError(
+            f"{row['where']}: {path} is no file, and no folder with {weights_of_a_folder}."
+        )
     stats = {str(Path(local(file.parent), file.name)): file.stat() for file in files}
     model = {
         "library": entry.library,
