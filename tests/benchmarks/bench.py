@@ -24,8 +24,6 @@ from functools import cache, partial
 from pathlib import Path
 from timeit import timeit
 
-from tiny.changed import replace
-
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
 
@@ -53,6 +51,7 @@ from rib.models.inputs import Inputs
 from rib.monitoring.watch import Watch
 from rib.records.environment import processor
 from rib.training.finetune import train
+from tiny.changed import replace
 from tiny.training import CPU, HALF, RUN, settings_of, task_of
 
 

@@ -302,7 +302,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
     """If training diverges, write the state after the last finite epoch to `rescue`.
 
     Args:
-        saved: the training state, which is deleted, since resuming would diverge again.
+        saved: the training state, which is deleted.
         entry: the catalogue's entry that has the learning rate, for the message.
 
     Raises:
@@ -311,7 +311,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
     try:
         yield
     except DivergenceError as error:
-        saved.unlink(missing_ok=True)
+        saved.unlink(missing_ok=True)  # resuming would diverge again
         kept = "no epoch was finished"
         if error.epochs:
             rescue.parent.mkdir(parents=True, exist_ok=True)
