@@ -235,9 +235,9 @@ def _loaded_workflow(config: Mapping):
         yield loaded._workflow
 
 
-def _files_of_code(script: Path, *modules: Path) -> list[str]:
-    """In place of a digest: the files whose code, with all that they import, it is of."""
-    return [_short(path) for path in (script, *modules)]
+def _files_of_code(script: Path, *modules: Path) -> str:
+    """In place of a digest: the files whose code, with all that they import, it is of, a line each."""
+    return "\n".join(_short(path) for path in (script, *modules))
 
 
 def _short(path: Path) -> str:
@@ -291,7 +291,7 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         watched=[str(path) for path in given if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
         settings=settings,
-        code=settings.get("code", []),
+        code=settings.get("code", "").splitlines(),
     )
     return job, list(map(str, given))
 

@@ -8,6 +8,7 @@ script gives its stage all that this asks for, and the code digest has the files
 import contextlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 import runpy
 import sys
@@ -129,6 +130,10 @@ def script_module(monkeypatch):
     return module
 
 
+# Functions of stages that scripts call in the open.
+STAGES = ("rib.reporting.publication.publish",)
+
+
 @pytest.fixture
 def asked(script_module, monkeypatch):
     """Runs the script of a job up to the call of its stage; by function, the arguments that any job gave to it.
@@ -150,8 +155,17 @@ def asked(script_module, monkeypatch):
     def run(snakemake, **_):
         yield {name: Path(path) for name, path in snakemake.output.items()}
 
+    def checked(stage):
+        def call(*args, **kwargs):
+            given_to[stage].update(inspect.signature(stage).bind(*args, **kwargs).arguments)
+            raise StageReachedError
+
+        return call
+
     monkeypatch.setattr(script_module, "arguments", arguments)
     monkeypatch.setattr(script_module, "run", run)
+    for name in STAGES:
+        monkeypatch.setattr(name, checked(pkgutil.resolve_name(name)))
 
     def run_script(job):
         inputs = {

@@ -32,5 +32,8 @@ use rule status as paper with:
             "conditions": GRID.conditions(),
             "folder": PAPER,
             "grids": str(Path(METRICS).parent),
-            "code": digest("look", REPORTING / "paper.py", REPORTING / "publication.py"),
+            "code": digest(
+                "look",
+                *(REPORTING / name for name in ("paper.py", "publication.py", "settings.py")),
+            ),
         },

@@ -68,6 +68,6 @@ rule published:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=publishing(f"{REPORTS}/published"),
+        cfg=publication_settings(f"{REPORTS}/published"),
     script:
         "../scripts/publish.py"

@@ -6,7 +6,6 @@ report: "../report/workflow.rst"
 
 PAGE = f"{METRICS}/index.html"
 CRATE = f"{METRICS}/ro-crate-metadata.json"
-REPORTING = WORKFLOW / "lib/rib/reporting"
 PNGS = (
     [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
     if HAS_FIGURES
@@ -56,7 +55,7 @@ for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
         conda:
             "../../envs/report.yaml"
         params:
-            cfg=publishing(FOLDER),
+            cfg=publication_settings(FOLDER),
         script:
             "../scripts/publish.py"
 
