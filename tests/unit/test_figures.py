@@ -13,12 +13,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import rib.figures
+from rib.config.figure_settings import FigureSettings
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
     GAIN,
     LOSS,
     STYLE,
+    FigureFiles,
     accuracy_matrix,
     before_after,
     calibration,
@@ -303,10 +305,8 @@ def written(folder, name, inputs, settings, size, sizes):
     write_figure(
         name,
         {key: str(path) for key, path in files.items()},
-        settings,
-        size=size,
-        sizes=sizes,
-        **paths,
+        FigureSettings(draw_settings=settings, size=size, sizes=sizes),
+        FigureFiles(**paths),
     )
     return paths
 

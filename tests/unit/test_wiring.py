@@ -131,7 +131,7 @@ def script_module(monkeypatch):
 
 
 # Functions of stages that scripts call in the open.
-STAGES = ("rib.reporting.publication.publish",)
+STAGES = ("rib.figures.write_figure", "rib.reporting.publication.publish")
 
 
 @pytest.fixture
@@ -191,7 +191,6 @@ def asked(script_module, monkeypatch):
 NOT_OF_RULES = {
     "Watch": {"warned"},
     "grid_tables": {"compared"},
-    "write_figure": {"note"},
     "write_page": {"partial"},
     "comparison_tables": {"draws"},
     "model_tables": {"draws"},

@@ -10,6 +10,7 @@ label, colour and marker, in display order; `model`, `method` and `target` selec
 import importlib
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import write_table
+from rib.config.figure_settings import FigureSettings
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
@@ -44,75 +46,108 @@ Labels = Mapping[str, str]  # by name of a model, method or dataset
 Styles = Mapping[str, Mapping]  # label, colour and marker, by name
 
 
+@dataclass(frozen=True)
+class FigureFiles:
+    """Where the files of a figure are written."""
+
+    png: Path
+    csv: Path  # the data shown
+    pdf: Path | None = None  # a preview has none
+
+
 def write_figure(
     figure: str,
-    inputs: Mapping[str, object],
-    settings: Mapping,
-    *,
-    size: str,
-    sizes: Sequence[str],
-    geometry: Geometry | None = None,
+    inputs: Mapping[str, str | Sequence[str]],
+    settings: FigureSettings,
+    files: FigureFiles,
     fit: Path | None = None,
-    labels: Mapping[str, Labels] | None = None,
-    note: str = "",
-    png: Path,
-    pdf: Path | None = None,
-    csv: Path,
 ) -> None:
-    """Draw a figure and write it as PNG, PDF and a CSV of the data shown; the same input gives the same bytes.
+    """Draw a figure and write its files; the same input gives the same bytes.
 
     Methods with an unfinished run among those shown are marked, and the runs are named in a note.
 
     Args:
+        figure: name of the figure's module.
         inputs: path or list of paths for each input of `draw`.
-        settings: keyword arguments of `draw`.
-        size: training subset to show; figures with EVERY_SIZE show all.
-        sizes: all training subsets; if there are others than `all`, the figure states which one it shows.
-        geometry: geometry of encoded photos.
+        settings: what the figure shows.
+        files: where the figure is written.
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
-        labels: labels for `rib.analysis.fit.name_unfinished`.
-        note: what else is said below the figure.
     """
     module = importlib.import_module(f"rib.figures.{figure}")
-    only = None if getattr(module, "EVERY_SIZE", False) else size
-    finished_only = getattr(module, "FINISHED_ONLY", False)
-    runs = (
-        _chosen(_of_size(read_table(fit), only), settings)
-        if fit
-        else pd.DataFrame(columns=["method", "unfinished"])
-    )
-    unfinished = runs[runs["unfinished"] == "yes"]["method"]
-    if not finished_only:
-        settings = _marked(settings, set(unfinished))
+    shown_size = None if getattr(module, "EVERY_SIZE", False) else settings.size
+    is_of_finished_runs = getattr(module, "FINISHED_ONLY", False)
+    shown_runs = _shown_runs(fit, shown_size, settings.draw_settings)
+    unfinished_methods = shown_runs[shown_runs["unfinished"] == "yes"]["method"]
+    draw_settings = settings.draw_settings
+    if not is_of_finished_runs:
+        draw_settings = _marked(draw_settings, set(unfinished_methods))
     with plt.style.context(STYLE):
-        read = {key: _of_size(_read(value, geometry), only) for key, value in inputs.items()}
-        drawn, shown = module.draw(**read, **settings)
-        if list(sizes) != [ALL] and only and any(map(_has_sizes, read.values())):
-            others = ", ".join(name for name in sizes if name != only)
-            _add_below(drawn, f"train_subset {only}" + (f"; also run: {others}" if others else ""))
-            if "size" not in shown:
-                methods = shown["method"] if "method" in shown else [None] * len(shown)
-                shown = shown.assign(
-                    size=[ALL if method == PRETRAINED else only for method in methods]
-                )
-        if len(unfinished):
-            lead = (
-                "not ranked, since training is unfinished"
-                if finished_only
-                else f"{UNFINISHED} training unfinished"
-            )
-            named = "; ".join(name_unfinished(runs, labels))
-            named = textwrap.shorten(
-                named, LONGEST, placeholder=f" ... ({counted(len(unfinished), 'run')})"
-            )
-            _add_below(drawn, textwrap.fill(f"{lead}: {named}", int(15 * drawn.get_figwidth())))
-        if note:
-            _add_below(drawn, textwrap.fill(note, int(15 * drawn.get_figwidth())))
-        drawn.savefig(png, metadata={"Software": None})
-        if pdf:  # a preview has none
-            drawn.savefig(pdf, metadata={"CreationDate": None})
+        tables = {}
+        for name, paths in inputs.items():
+            tables[name] = _of_size(_read(paths, settings.geometry), shown_size)
+        drawn, shown = module.draw(**tables, **draw_settings)
+        has_sizes = any(_has_sizes(table) for table in tables.values())
+        if settings.sizes != [ALL] and shown_size and has_sizes:
+            _add_below(drawn, _note_of_sizes(shown_size, settings.sizes))
+            shown = _with_size(shown, shown_size)
+        if len(unfinished_methods):
+            names = name_unfinished(shown_runs, settings.labels)
+            note = _note_of_unfinished(names, len(unfinished_methods), is_of_finished_runs)
+            _add_below(drawn, _wrapped(note, drawn))
+        if settings.note:
+            _add_below(drawn, _wrapped(settings.note, drawn))
+        drawn.savefig(files.png, metadata={"Software": None})
+        if files.pdf:
+            drawn.savefig(files.pdf, metadata={"CreationDate": None})
         plt.close(drawn)
-    write_table(csv, shown)
+    write_table(files.csv, shown)
+
+
+def _shown_runs(fit: Path | None, size: str | None, draw_settings: Mapping) -> pd.DataFrame:
+    """Rows of the table of fits, of the runs that a figure shows; none if it shows no such runs."""
+    if fit is None:
+        return pd.DataFrame(columns=["method", "unfinished"])
+    return _chosen(_of_size(read_table(fit), size), draw_settings)
+
+
+def _note_of_sizes(shown_size: str, sizes: Sequence[str]) -> str:
+    """The training subset that a figure shows, and those that were also run."""
+    note = f"train_subset {shown_size}"
+    other_sizes = [size for size in sizes if size != shown_size]
+    if other_sizes:
+        note += f"; also run: {', '.join(other_sizes)}"
+    return note
+
+
+def _with_size(shown: pd.DataFrame, size: str) -> pd.DataFrame:
+    """The data shown with a column `size`, which is `all` for pretrained models."""
+    if "size" in shown:
+        return shown
+    if "method" not in shown:
+        return shown.assign(size=size)
+    return shown.assign(size=[ALL if method == PRETRAINED else size for method in shown["method"]])
+
+
+def _note_of_unfinished(names: Sequence[str], runs: int, is_of_finished_runs: bool) -> str:
+    """What a figure says of its unfinished runs: their names, as many as have room.
+
+    Args:
+        names: of the unfinished runs.
+        runs: how many unfinished runs there are.
+        is_of_finished_runs: whether the figure leaves them out, rather than marks them.
+    """
+    if is_of_finished_runs:
+        lead = "not ranked, since training is unfinished"
+    else:
+        lead = f"{UNFINISHED} training unfinished"
+    number_of_runs = f" ... ({counted(runs, 'run')})"
+    shortened = textwrap.shorten("; ".join(names), LONGEST, placeholder=number_of_runs)
+    return f"{lead}: {shortened}"
+
+
+def _wrapped(note: str, figure: Figure) -> str:
+    """A note in lines as wide as the figure."""
+    return textwrap.fill(note, int(15 * figure.get_figwidth()))
 
 
 def _read(value: object, geometry: Geometry | None):
