@@ -1,6 +1,18 @@
 # Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after a run (Makefile).
 
 
+from rib.reporting.settings import (
+    DatasetDescription,
+    FamilyDescription,
+    GridDescription,
+    MethodDescription,
+    ModelDescription,
+    PageSettings,
+    ReadDatasetDescription,
+    SweepDescription,
+)
+
+
 report: "../report/workflow.rst"
 
 
@@ -69,11 +81,6 @@ for NAME in ("tables", "figures"):
             PUBLICATION.values(),
 
 
-def facts_of(entries, *keys):
-    """Chosen attributes of catalogue entries, by name."""
-    return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
-
-
 FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
 for RUN in MERGED_RUNS:
     if PATHS := fisher_files("provenance.json", RUN):
@@ -122,29 +129,100 @@ RECORDS_BY_STAGE = {
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
 SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS)]
 
+
+def dataset_description(dataset):
+    """What a page says about an evaluated dataset."""
+    return DatasetDescription(label=dataset.label, licence=dataset.licence, origin=dataset.origin)
+
+
+def read_dataset_description(dataset):
+    """What a model card says about a dataset that is read."""
+    return ReadDatasetDescription(
+        label=dataset.label,
+        licence=dataset.licence,
+        origin=dataset.origin,
+        publishable=dataset.publishable,
+        tuning=dataset.tuning,
+    )
+
+
+def model_description(model):
+    """What a page says about a pretrained model."""
+    return ModelDescription(
+        label=model.label,
+        architecture=model.architecture,
+        pretraining=model.pretraining,
+        licence=model.licence,
+        record=model.record,
+    )
+
+
+def method_description(method):
+    """What a page says about a method."""
+    return MethodDescription(
+        label=method.label,
+        settings=method.settings,
+        source=method.source,
+        can_fit=method.can_fit,
+        reference=method.reference,
+    )
+
+
+def sweep_descriptions():
+    """What a page says about each sweep of which a variant is chosen, by method."""
+    if not GRID.selection:
+        return {}
+    return {
+        name: SweepDescription(label=CATALOG.methods[name].label, variants=list(variants))
+        for name, variants in GRID.selection["variants"].items()
+    }
+
+
 # What pages and model cards say about the choices.
-ABOUT = {
-    "config": GRID.resolved(),
-    "config_file": {**GRID.as_config(), "catalog": OWN_FOLDERS},
-    "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
-    "targets": GRID.targets,
-    "ood": GRID.ood,
-    "sizes": GRID.sizes,
-    "shown_size": GRID.shown_size,
-    "conditions": GRID.conditions(),
-    "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
-    "read": facts_of(
-        {e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"
+ABOUT = GridDescription(
+    config=GRID.resolved(),
+    config_file={**GRID.as_config(), "catalog": OWN_FOLDERS},
+    family=FamilyDescription(
+        title=GRID.family.title,
+        description=GRID.family.description,
+        limits=GRID.family.limits,
     ),
-    "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence", "record"),
-    "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
-    "fit_threshold": GRID.family.fit_threshold,
-    # Of each sweep of which a variant is chosen: its label, and its variants.
-    "sweeps": {
-        name: {"label": CATALOG.methods[name].label, "variants": list(variants)}
-        for name, variants in (GRID.selection or {"variants": {}})["variants"].items()
+    targets=list(GRID.targets),
+    ood=list(GRID.ood),
+    sizes=list(GRID.sizes),
+    shown_size=GRID.shown_size,
+    conditions=list(GRID.conditions()),
+    datasets={name: dataset_description(dataset) for name, dataset in GRID.datasets.items()},
+    read={dataset.name: read_dataset_description(dataset) for dataset in DATASETS_READ},
+    models={name: model_description(model) for name, model in GRID.models.items()},
+    methods={name: method_description(method) for name, method in GRID.methods.items()},
+    fit_threshold=GRID.family.fit_threshold,
+    sweeps=sweep_descriptions(),
+)
+
+# Files of which the page is made, besides those that its script imports.
+PAGE_CODE = [
+    *sorted(REPORTING.glob("page*")),
+    REPORTING / "citation.jinja",
+    REPORTING / "crate.py",
+    REPORTING / "questions.py",
+    REPORTING / "settings.py",
+    REPORTING / "views.py",
+]
+PAGE_SETTINGS = PageSettings(
+    about=ABOUT,
+    analyses=list(MORE_TABLES),
+    more_files={title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
+    prepared={
+        dataset.label: Path(prepared("manifest.json", dataset.name, GEOMETRY_OF[FIRST_MODEL]))
+        for dataset in DATASETS_READ
     },
-}
+    questions={Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
+    colours={name: style["colour"] for name, style in METHOD_STYLES.items()},
+    upstream=UPSTREAM,
+    published=GRID_FILES,
+    code=digest("write_page", *PAGE_CODE),
+)
 
 
 rule write_page:
@@ -170,30 +248,6 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg={
-            "upstream": UPSTREAM,
-            "analyses": list(MORE_TABLES),
-            "more_files": {
-                title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()
-            },
-            "prepared": {
-                e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL])
-                for e in DATASETS_READ
-            },
-            "questions": {
-                Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS
-            },
-            "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
-            "about": ABOUT,
-            "published": GRID_FILES,
-            "code": digest(
-                "write_page",
-                *sorted(REPORTING.glob("page*")),
-                *(
-                    REPORTING / name
-                    for name in ("citation.jinja", "crate.py", "questions.py", "views.py")
-                ),
-            ),
-        },
+        cfg=to_params(PAGE_SETTINGS),
     script:
         "../scripts/write_page.py"

@@ -49,7 +49,7 @@ def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callab
             running[_start(call, named[name])] = name
         for library in LIBRARIES:  # while the first jobs run
             importlib.import_module(library)
-        importlib.import_module("rib.reporting.page").bundle()
+        importlib.import_module("rib.reporting.page").vega_bundle()
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             order.done(name := running.pop(future))
             try:

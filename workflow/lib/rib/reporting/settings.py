@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from rib.base.settings import Settings
 
-Entries = Literal["models", "methods", "datasets"]  # parts of a `GridDescription` with labels
+Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
 
 
 class PublicationSettings(Settings):
@@ -154,7 +154,7 @@ class GridDescription(Settings):
         return self.config["statistics"]["confidence"]
 
     def labels(self, entries: Entries) -> dict[str, str]:
-        """Labels of all models, methods or datasets, by name and in the order of the run."""
+        """Labels of all entries of a kind, by name and in the order of the run."""
         return {name: entry.label for name, entry in getattr(self, entries).items()}
 
 
