@@ -131,7 +131,19 @@ def script_module(monkeypatch):
 
 
 # Functions of stages that scripts call in the open.
-STAGES = ("rib.figures.write_figure", "rib.reporting.publication.publish")
+STAGES = (
+    "rib.figures.write_figure",
+    "rib.records.pull.pull",
+    "rib.records.track.track",
+    "rib.records.verify.verify",
+    "rib.reporting.bundle.write_bundle",
+    "rib.reporting.compare.compare",
+    "rib.reporting.cost_estimate.print_plan",
+    "rib.reporting.page.write_page",
+    "rib.reporting.paper.write_paper",
+    "rib.reporting.publication.publish",
+    "rib.reporting.status.print_status",
+)
 
 
 @pytest.fixture
@@ -191,7 +203,6 @@ def asked(script_module, monkeypatch):
 NOT_OF_RULES = {
     "Watch": {"warned"},
     "grid_tables": {"compared"},
-    "write_page": {"partial"},
     "comparison_tables": {"draws"},
     "model_tables": {"draws"},
 }
@@ -238,7 +249,7 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
                 f"{job.rule}: {file} may change and the job would not run again"
             )
     assert kinds == {
-        *(("tabulate", "function"), ("run_network", "function"), ("look", "function")),
+        *(("tabulate", "function"), ("run_network", "function")),
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),

@@ -1,13 +1,21 @@
 # Estimate the cost of the grid before it is run.
 
+from rib.reporting.settings import PlanSettings
 
-use rule status as plan with:
+
+def plan_settings(w):
+    """Settings of `snakemake plan`."""
+    settings = PlanSettings(config=CONFIG, catalog=FOLDERS, results=Path(f"results/{FAMILY}"))
+    return to_params(settings)
+
+
+rule plan:
     log:
         "logs/plan.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
     params:
-        cfg=lambda w: {
-            "function": "rib.reporting.cost_estimate:print_plan",
-            "config": CONFIG,
-            "catalog": FOLDERS,
-            "results": f"results/{FAMILY}",
-        },
+        cfg=plan_settings,
+    script:
+        "../scripts/print_plan.py"

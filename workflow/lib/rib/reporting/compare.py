@@ -31,7 +31,8 @@ from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
 from rib.reporting.bundle import NAME, Bundle, open_bundle
-from rib.reporting.page import run_facts
+from rib.reporting.page import RunFacts, run_facts
+from rib.reporting.settings import RankingStatistics
 
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
@@ -40,10 +41,12 @@ ENTRY = ["bundle", "model", "method"]
 SETTINGS = ("ood_datasets", "source_groups", "replicates", "confidence", "seed")
 
 
-def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folder: str) -> None:
+def compare(
+    bundles: Sequence[str], statistics: RankingStatistics, log_file: str, folder: Path
+) -> None:
     """Check bundles, and write settings.csv, claims.csv, ranking.csv and index.html about them into a folder.
 
-    `statistics` are replicates, confidence and seed of the ranking. Raises a UserError if a bundle is missing, of another version
+    `statistics` are of the ranking. Raises a UserError if a bundle is missing, of another version
     or hostile, or if a table of it does not follow from its rows.
     """
     paths = [from_home(path, "config, bundles") for path in bundles]
@@ -61,7 +64,9 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
     with private("compare", log_file, {}, resumes=None):
         refuse_full_disk(WORK, sum(path.stat().st_size for path in paths), "comparing bundles")
         opened, images, claims, settings, runs = zip(*map(check, paths, names), strict=True)
-        ranking, notes = rank_all(opened, images, **statistics)
+        ranking, notes = rank_all(
+            opened, images, statistics.replicates, statistics.confidence, statistics.seed
+        )
     settings = (
         pd.DataFrame(dict(zip(names, settings, strict=True)))
         .sort_index()
@@ -80,10 +85,10 @@ def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folde
         "percent": percent,
     }
     text = templates.get_template(TEMPLATE.name).render(shown)
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
-        write_table(Path(folder, f"{name}.csv"), table)
-    write_text(Path(folder, "index.html"), text)
+        write_table(folder / f"{name}.csv", table)
+    write_text(folder / "index.html", text)
     print_lines(
         f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html."
     )
@@ -133,7 +138,7 @@ def _parents(path: Path) -> list[str]:
 
 def check(
     path: Path, name: str
-) -> tuple[Bundle, dict[str, str], pd.DataFrame, dict[str, str], dict]:
+) -> tuple[Bundle, dict[str, str], pd.DataFrame, dict[str, str], RunFacts]:
     """A bundle, digests of its scored images, differences of its tables, settings as JSON, and `run_facts`; or a UserError."""
     folder = WORK / "compare" / f"bundle-{name}"
     folder.mkdir()
@@ -144,7 +149,9 @@ def check(
             (name, claim.name, *difference(claim, again / claim.name)) for claim in bundle.claims
         ]
         made_with = {
-            key: [text for text, _ in run[key]] for key in ("commits", "machines", "versions")
+            "commits": [commit for commit, _ in run.commits],
+            "machines": [machine for machine, _ in run.machines],
+            "versions": [version for version, _ in run.versions],
         }
         (flat,) = pd.json_normalize({"config": bundle.config, **made_with}).to_dict("records")
         settings = {
@@ -205,9 +212,9 @@ def compute_again(bundle: Bundle) -> Path:
     folder.mkdir()
     settings = {key: cfg[key] for key in SETTINGS}
     splits = {path.parts[-2]: path for path in bundle.folder.glob("results/*/*/split/*/*.parquet")}
-    proxies = dict.fromkeys(
-        cfg["excludes_proxy"], bundle.indexes[bundle.config["reference"]].parent
-    )
+    proxies = {}
+    for name in cfg["excludes_proxy"]:  # none if there is no reference
+        proxies[name] = bundle.indexes[bundle.config["reference"]].parent
     outputs = {path.stem: folder / path.name for path in bundle.claims}
     outputs |= {"mri_json": folder / "mri.json", "counts": folder / "counts.npz"}
     made = tables.grid_tables(
