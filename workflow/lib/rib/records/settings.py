@@ -1,4 +1,4 @@
-"""Settings of the stages that share, check and accept results. No torch: rules import this module."""
+"""Settings of the stages that share, check and accept results. Rules import this module."""
 
 from pathlib import Path
 from typing import Any

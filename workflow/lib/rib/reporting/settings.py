@@ -18,7 +18,7 @@ class PublicationSettings(Settings):
 
 
 class PaperRow(Settings):
-    """A row of the catalogue's paper_map.csv: a figure or table of the paper, and what stands for it."""
+    """A figure or table of the paper, and how far it is confirmed; a row of paper_map.csv."""
 
     of_paper: str  # for example `figure 1`
     shows: str
