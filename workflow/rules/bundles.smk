@@ -36,7 +36,7 @@ def bundle_settings(w):
         records=[*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],
         config=ABOUT.config,
         code=digest(
-            "write_bundle",
+            "bundle",
             REPORTING / "bundle.py",
             REPORTING / "foreign_parquet.py",
             REPORTING / "settings.py",
@@ -62,7 +62,7 @@ rule bundle:
     params:
         cfg=bundle_settings,
     script:
-        "../scripts/write_bundle.py"
+        "../scripts/bundle.py"
 
 
 COMPARISON_SETTINGS = ComparisonSettings(
@@ -86,4 +86,4 @@ rule compare:
     params:
         cfg=to_params(COMPARISON_SETTINGS),
     script:
-        "../scripts/compare_bundles.py"
+        "../scripts/compare.py"

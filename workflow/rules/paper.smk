@@ -34,7 +34,7 @@ PAPER_SETTINGS = PaperSettings(
     folder=Path(PAPER),
     grids=Path(METRICS).parent,
     code=digest(
-        "write_paper",
+        "paper",
         REPORTING / "paper.py",
         REPORTING / "publication.py",
         REPORTING / "settings.py",
@@ -57,4 +57,4 @@ rule paper:
     params:
         cfg=to_params(PAPER_SETTINGS),
     script:
-        "../scripts/write_paper.py"
+        "../scripts/paper.py"

@@ -18,4 +18,4 @@ rule plan:
     params:
         cfg=plan_settings,
     script:
-        "../scripts/print_plan.py"
+        "../scripts/plan.py"

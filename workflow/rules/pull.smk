@@ -14,4 +14,4 @@ rule pull:
     params:
         cfg=to_params(PullSettings(wanted=WANTED)),
     script:
-        "../scripts/pull_results.py"
+        "../scripts/pull.py"

@@ -22,4 +22,4 @@ rule status:
     params:
         cfg=status_settings,
     script:
-        "../scripts/print_status.py"
+        "../scripts/status.py"

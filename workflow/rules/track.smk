@@ -36,4 +36,4 @@ rule track:
     params:
         cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS))),
     script:
-        "../scripts/track_results.py"
+        "../scripts/track.py"

@@ -25,4 +25,4 @@ rule verify:
     params:
         cfg=verify_settings,
     script:
-        "../scripts/verify_results.py"
+        "../scripts/verify.py"
