@@ -236,7 +236,7 @@ def _loaded_workflow(config: Mapping):
 
 
 def _files_of_code(script: Path, *modules: Path) -> str:
-    """In place of a digest, which is a text: the files whose code, with all that they import, it is of."""
+    """In place of a digest: the files whose code, with all that they import, it is of, a line each."""
     return "\n".join(_short(path) for path in (script, *modules))
 
 
