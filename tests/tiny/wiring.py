@@ -247,7 +247,7 @@ def _loaded_workflow(config: Mapping):
 
 
 def _files_of_code(script: Path, *modules: Path) -> str:
-    """The files of whose code a digest is made, in place of the digest, which is a text.
+    """In place of a digest: the files whose code it is of, a line each.
 
     A digest has the code of all that they import, too.
     """

@@ -20,11 +20,12 @@ from rib.config.run import Run
 from rib.records import provenance
 from rib.reporting import compare as comparison
 from rib.reporting.bundle import FACTS, FORMULA, RECORDS, write_bundle
+from rib.reporting.settings import RankingStatistics
 from tiny.bundles import forged, make
 from tiny.parquet import repeated_by_deltas, understated
 from tiny.tiers import examples
 
-STATISTICS = {"replicates": 100, "confidence": 0.95, "seed": 0}
+STATISTICS = RankingStatistics(replicates=100, confidence=0.95, seed=0)
 ROWS = "results/tiny/paper/evaluate/m/red/ft/all/0/tiny.parquet"
 MRI = "reports/tiny/tables/mri.csv"
 METRICS, PAGE = "reports/tiny/tables/provenance.json", "reports/tiny/index.provenance.json"
@@ -58,7 +59,7 @@ def compare(*bundles):
         bundles=list(map(str, bundles)),
         statistics=STATISTICS,
         log_file="logs/compare.log",
-        folder="reports/compare",
+        folder=Path("reports/compare"),
     )
     return {
         name: pd.read_csv(f"reports/compare/{name}.csv")

@@ -11,6 +11,7 @@ import pytest
 from rib.records import provenance
 from rib.reporting.crate import write_crate
 from tiny.bundles import make
+from tiny.descriptions import description
 
 FOLDER = Path("reports/tiny")
 
@@ -30,7 +31,13 @@ def crate(tmp_path_factory):
         }
         path = FOLDER / "ro-crate-metadata.json"
         published = [str(file) for file in FOLDER.rglob("*.*")]
-        write_crate(records=records, about=about, folder=FOLDER, published=published, crate=path)
+        write_crate(
+            records=records,
+            about=description(about),
+            published=published,
+            folder=FOLDER,
+            crate=path,
+        )
         graph = json.loads(path.read_text())["@graph"]
         entities = {entity["@id"]: entity for entity in graph}
         assert len(entities) == len(graph)

@@ -14,10 +14,12 @@ from matplotlib.text import Text
 
 import rib.figures
 from rib.base.appearance import GAIN, LOSS
+from rib.config.figure_settings import FigureSettings
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import (
     STYLE,
+    FigureFiles,
     accuracy_matrix,
     before_after,
     calibration,
@@ -299,10 +301,8 @@ def written(folder, name, inputs, settings, size, sizes):
     write_figure(
         name,
         {key: str(path) for key, path in files.items()},
-        settings,
-        size=size,
-        sizes=sizes,
-        **paths,
+        FigureSettings(draw_settings=settings, size=size, sizes=sizes),
+        FigureFiles(**paths),
     )
     return paths
 

@@ -15,10 +15,11 @@ from rib.analysis.fit import fit_table, name_unfinished
 from rib.analysis.writing import read_fit, write_tables
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
+from rib.config.figure_settings import FigureSettings
 from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
 from rib.config.schema import validated
-from rib.figures import write_figure
+from rib.figures import FigureFiles, write_figure
 from tiny.project import ROOT
 
 LABELS = {
@@ -224,7 +225,10 @@ def said(monkeypatch, fit, name, inputs, settings, size="all"):
         files[key] = str(fit.with_name(f"{key}.csv"))
         table.to_csv(files[key], index=False)
     paths = {ending: fit.with_name(f"figure.{ending}") for ending in ("png", "pdf", "csv")}
-    write_figure(name, files, settings, size=size, sizes=["all"], fit=fit, labels=LABELS, **paths)
+    figure_settings = FigureSettings(
+        draw_settings=settings, size=size, sizes=["all"], labels=LABELS
+    )
+    write_figure(name, files, figure_settings, FigureFiles(**paths), fit)
     return [text for text in (text.get_text() for text in kept[0].findobj(Text)) if text]
 
 

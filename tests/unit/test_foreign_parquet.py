@@ -173,7 +173,7 @@ def test_a_dictionary_of_more_values_than_bytes_is_refused():
         7: {foreign_parquet.VALUES: 2**31 - 1, 2: 0},
     }
     with pytest.raises(ValueError, match="2147483647 values in 100 bytes"):
-        foreign_parquet._size_of_page(Path("rows.parquet"), header)
+        foreign_parquet._page_of(Path("rows.parquet"), header)
 
 
 @attack

@@ -2,6 +2,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +12,17 @@ from PIL import Image
 from rib.base.errors import UserError
 from rib.base.progress import duration
 from rib.records import provenance
-from rib.reporting.page import MOST_ROWS, answer, page_tables, run_facts, with_choices, write_page
+from rib.reporting.page import (
+    MOST_ROWS,
+    PageInputs,
+    answer,
+    page_tables,
+    run_facts,
+    with_choices,
+    write_page,
+)
+from rib.reporting.settings import PageSettings
+from tiny.descriptions import description
 from tiny.project import ROOT
 
 CAPTIONS = ROOT / "workflow/report/captions"
@@ -86,51 +97,51 @@ def tables(tmp_path):
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     mri, ri, accuracy = page_tables(
-        {name: tables[name] for name in ("mri", "ri", "accuracy")}, COLUMNS, ABOUT
+        {name: tables[name] for name in ("mri", "ri", "accuracy")}, COLUMNS, description(ABOUT)
     )
     minus = "\N{MINUS SIGN}"
-    assert mri["rows"][0][:5] == [
+    assert mri.rows[0][:5] == [
         ("Net", "Net"),
         ("full fine-tuning †", "full fine-tuning †"),
         ("all", "all"),
         (f"{minus}1.3", -1.25),
         (f"{minus}2.0 to +0.0", -2.0),
     ]
-    assert ri["rows"][0][5] == ("+0.0", -0.04)
-    assert accuracy["header"][5:] == ["A", "B", "Fit (%)"] and accuracy["rows"][0][5:] == [
+    assert ri.rows[0][5] == ("+0.0", -0.04)
+    assert accuracy.header[5:] == ["A", "B", "Fit (%)"] and accuracy.rows[0][5:] == [
         ("50.0", 50.0)
     ] * 2 + [("80.0", 80.0)]
-    assert accuracy["rows"][1][1][0] == "pretrained" and accuracy["rows"][1][-1][0] == "\N{EN DASH}"
-    assert mri["header"][-1] == ri["header"][-1] == "Fit (%)" and ri["rows"][0][-1] == (
+    assert accuracy.rows[1][1][0] == "pretrained" and accuracy.rows[1][-1][0] == "\N{EN DASH}"
+    assert mri.header[-1] == ri.header[-1] == "Fit (%)" and ri.rows[0][-1] == (
         "80.0",
         80.0,
     )
-    assert ri["rows"][0][8:11] == [("+3.0", 3.0), ("+1.0 to +4.0", 1.0), ("2,400", 2400)]
-    assert len(set(ri["rows"][0][11:-1])) == 1, "there are no other classes"
+    assert ri.rows[0][8:11] == [("+3.0", 3.0), ("+1.0 to +4.0", 1.0), ("2,400", 2400)]
+    assert len(set(ri.rows[0][11:-1])) == 1, "there are no other classes"
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):
     read = pd.read_csv(tables["accuracy"])
     pd.concat([read, read.assign(model="twin", accuracy=90.0)]).to_csv(tables["accuracy"])
     about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
-    (table,) = page_tables({"accuracy": tables["accuracy"]}, COLUMNS, about)
-    assert sorted(row[5][1] for row in table["rows"]) == [50.0, 50.0, 90.0, 90.0]
+    (table,) = page_tables({"accuracy": tables["accuracy"]}, COLUMNS, description(about))
+    assert sorted(row[5][1] for row in table.rows) == [50.0, 50.0, 90.0, 90.0]
 
 
 def test_a_mixture_names_libraries_and_rules():
     versions = {"torch": "2.6", "numpy": "2.0"}
     made = [record(rule=rule, versions=versions) for rule in ("prepare", "finetune", "evaluate")]
     made += [record(rule="evaluate", versions={**versions, "torch": "2.7"})] * 2
-    assert run_facts(made)["mixed"] == ["torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"]
+    assert run_facts(made).mixed == ["torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"]
     other = {**record()["machine"], "processor": "another"}
-    (mixed,) = run_facts([record(), record(rule="evaluate", machine=other)])["mixed"]
+    (mixed,) = run_facts([record(), record(rule="evaluate", machine=other)]).mixed
     assert mixed.startswith("processor ") and "another (evaluate)" in mixed
     lacking = [record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})]
-    assert not run_facts(lacking)["mixed"], "a stage that lacks a library is no mixture"
+    assert not run_facts(lacking).mixed, "a stage that lacks a library is no mixture"
 
 
 def test_accepted_jobs_are_counted():
-    assert run_facts([record(), record(accepted=[{"from": "a"}])])["accepted"] == 1
+    assert run_facts([record(), record(accepted=[{"from": "a"}])]).accepted == 1
 
 
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
@@ -138,11 +149,11 @@ def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
         return record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)
 
     facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
-    assert facts["busy"] == 180 + 60 and facts["seconds"] == 330 and facts["jobs"] == 4
-    (row,) = facts["stage_rows"]
+    assert facts.busy == 180 + 60 and facts.seconds == 330 and facts.jobs == 4
+    (row,) = facts.stage_rows
     times = [("5 min 30 s", 330), ("2 min 00 s", 120), ("4.0 s", 4)]
     assert row == [("finetune", "finetune"), ("4", 4), *times, ("1.00MB", 10**6), ("0.00B", 0)]
-    assert facts["started"].startswith("2026-01-01 10:00") and facts["ended"].startswith(
+    assert facts.started.startswith("2026-01-01 10:00") and facts.ended.startswith(
         "2026-01-01 10:31"
     )
 
@@ -155,27 +166,34 @@ def test_durations_read_as_people_say_them(seconds, shown):
     assert duration(seconds) == shown
 
 
-def page(tmp_path, tables, records, figures, about=ABOUT, **more):
+def page(tmp_path, tables, records, figures, about=ABOUT, questions=None):
     paths = []
     for number, content in enumerate(records):
         paths.append(tmp_path / f"{number}.json")
         provenance.write(paths[-1], content)
     (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
     analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
-    write_page(
+    inputs = PageInputs(
         **{name: path for name, path in tables.items() if name not in analyses},
         analyses=analyses,
-        more_files={"For <papers>": ["summary.tex"]},
         columns=COLUMNS,
         figures=figures,
-        records=[*map(str, paths), "was/not/pulled.json"],
         captions=[CAPTIONS / f"{path.stem}.rst" for path in figures],
         citation=ROOT / "CITATION.cff",
-        about=about,
-        prepared={"A": str(tmp_path / "manifest.json"), "b": "was/not/pulled.json"},
-        page=tmp_path / "index.html",
-        **more,
+        records=[*map(str, paths), "was/not/pulled.json"],
     )
+    settings = PageSettings(
+        about=description(about),
+        analyses=list(analyses),
+        more_files={"For <papers>": ["summary.tex"]},
+        prepared={"A": tmp_path / "manifest.json", "b": Path("was/not/pulled.json")},
+        questions=questions or {},
+        colours={},
+        upstream=[],
+        published=[],
+        code="",
+    )
+    write_page(inputs, settings, tmp_path / "index.html")
     return (tmp_path / "index.html").read_text()
 
 
@@ -269,9 +287,9 @@ def test_the_page_has_the_counts_of_a_split(tmp_path):
     (tmp_path / "splits.csv").write_text(
         "dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n"
     )
-    (table,) = page_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, ABOUT)
-    assert table["header"] == ["Dataset", "Training", "Selection", "Test"]
-    assert [[text for text, _ in row] for row in table["rows"]] == [
+    (table,) = page_tables({"splits": tmp_path / "splits.csv"}, COLUMNS, description(ABOUT))
+    assert table.header == ["Dataset", "Training", "Selection", "Test"]
+    assert [[text for text, _ in row] for row in table.rows] == [
         ["A", "30", "10", "11"],
         ["B", "6", "2", "2"],
     ]
@@ -305,7 +323,7 @@ def test_a_table_without_a_question_is_refused(tmp_path):
     )
     (tmp_path / "x.csv").write_text("p\n1\n")
     with pytest.raises(UserError, match="'x'.*survived"):
-        page_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", ABOUT)
+        page_tables({"x": tmp_path / "x.csv"}, tmp_path / "columns.yaml", description(ABOUT))
 
 
 @pytest.mark.parametrize(
@@ -321,9 +339,9 @@ def test_the_answer_is_the_range_of_finished_runs_with_intervals(unfinished, end
     mri = pd.DataFrame(
         {"model": "net", "method": "ft", "size": "all", "mri": values, "unfinished": unfinished}
     )
-    said = answer(mri.assign(ci_low=values - 1, ci_high=values + 1), ABOUT)
+    said = answer(mri.assign(ci_low=values - 1, ci_high=values + 1), description(ABOUT))
     assert all(part in said for part in (*ends, counts, "95\N{NO-BREAK SPACE}%"))
-    assert answer(mri.assign(size="5"), ABOUT) == ""
+    assert answer(mri.assign(size="5"), description(ABOUT)) == ""
 
 
 def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
@@ -351,7 +369,7 @@ def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
         record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1})
         for time, memory, size in costs
     ]
-    (row,) = run_facts(records)["stage_rows"]
+    (row,) = run_facts(records).stage_rows
     assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
 
 
@@ -360,14 +378,14 @@ def shown_table(folder, csv, columns):
     (folder / "columns.yaml").write_text(
         f"x: {{title: X, question: why, note: N, columns: {columns}}}"
     )
-    (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", ABOUT)
+    (table,) = page_tables({"x": folder / "x.csv"}, folder / "columns.yaml", description(ABOUT))
     return table
 
 
 def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
-    noted = shown_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")["note"]
+    noted = shown_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}").note
     assert noted == "N Fewer than 100 objects (40): the test finds differences too often."
-    assert shown_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")["note"] == "N"
+    assert shown_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}").note == "N"
 
 
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
@@ -376,8 +394,8 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     table = shown_table(
         tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
     )
-    assert table["header"] == ["Method", "Images", "Change", "95 % confidence interval", "P"]
-    assert [[shown for shown, _ in row] for row in table["rows"]] == [
+    assert table.header == ["Method", "Images", "Change", "95 % confidence interval", "P"]
+    assert [[shown for shown, _ in row] for row in table.rows] == [
         ["full fine-tuning", "3", "\N{MINUS SIGN}1.3", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
         ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
     ]
@@ -389,7 +407,7 @@ def test_counts_beside_missing_values_have_no_decimals(tmp_path):
         "seed,n\n0,5000\n,\n",
         "{Seed: {value: seed, form: count}, Images: {value: n, form: count}}",
     )
-    assert [[shown for shown, _ in row] for row in table["rows"]] == [
+    assert [[shown for shown, _ in row] for row in table.rows] == [
         ["0", "5,000"],
         ["\N{EN DASH}"] * 2,
     ]
@@ -398,7 +416,7 @@ def test_counts_beside_missing_values_have_no_decimals(tmp_path):
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
     table = shown_table(tmp_path, "first,second,r,low,high\na,other,-0.12345,,\n", columns)
-    assert [shown for shown, _ in table["rows"][0]] == [
+    assert [shown for shown, _ in table.rows[0]] == [
         "A",
         "other",
         "\N{MINUS SIGN}0.123",
@@ -467,9 +485,11 @@ def test_the_answer_is_of_chosen_variants_not_of_the_best_of_all(tmp_path):
     pd.DataFrame([{**chosen, "target": "a", "ri": 5.0}, chosen]).to_csv(
         tmp_path / "selection.csv", index=False
     )
-    said = answer(with_choices(means, tmp_path / "selection.csv", about), about)
-    assert "+2.0 [+1.0, +3.0]" in said and "+8.0" not in said
+
+    def said():
+        grid = description(about)
+        return answer(with_choices(means, tmp_path / "selection.csv", grid), grid)
+
+    assert "+2.0 [+1.0, +3.0]" in said() and "+8.0" not in said()
     about["config"]["select"] = "oracle"
-    assert "+8.0" in answer(with_choices(means, tmp_path / "selection.csv", about), about), (
-        "an upper bound is no result"
-    )
+    assert "+8.0" in said(), "an upper bound is no result"

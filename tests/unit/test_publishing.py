@@ -9,6 +9,7 @@ import pytest
 
 from rib.records import provenance
 from rib.reporting.publication import publish
+from rib.reporting.settings import PublicationSettings
 from tiny.records import FACTS
 
 GRIDS = Path("results/f/paper/metrics")
@@ -32,10 +33,8 @@ def published(grid: str, *names: str) -> set[str]:
     outputs = {name: write(Path("work") / name, "") for name in names}
     publish(
         files=files,
-        source=str(GRIDS / grid),
-        folder=str(FOLDER),
-        grids=str(GRIDS),
-        outputs=outputs,
+        copies=outputs,
+        settings=PublicationSettings(source=GRIDS / grid, folder=FOLDER, grids=GRIDS, code=""),
     )
     for name, staged in outputs.items():
         write(FOLDER / name, staged.read_text())

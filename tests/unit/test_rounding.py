@@ -12,7 +12,7 @@ from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.figures import ri_matrix
 from rib.reporting.page import FORMS
-from rib.reporting.views import _shown
+from rib.reporting.views import _numbers_with_intervals
 from tiny.project import ROOT
 
 
@@ -93,7 +93,9 @@ def test_summary_page_views_and_figures_show_the_same_text():
     assert _in_latex(cell) == "$-10.0_{[-10.3, -9.7]}$"
     assert _in_markdown(cell).replace(MINUS, "-") == "-10.0 [-10.3, -9.7]"
     assert FORMS["signed"](value) == f"{MINUS}10.0" and FORMS["fit"](fit) == "98.7"
-    assert _shown(ri, "ri", "ci_low", "ci_high", points) == ["-10.0, -10.3 to -9.7"]
+    assert _numbers_with_intervals(ri, ["ri", "ci_low", "ci_high"], points) == [
+        "-10.0, -10.3 to -9.7"
+    ]
     assert texts[:3] == ["-10.0", "-10.3 to -9.7", "fit 98.7"]
 
 

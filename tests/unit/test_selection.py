@@ -23,6 +23,7 @@ from rib.analysis.selection import (
 )
 from rib.base.errors import UserError
 from rib.reporting.page import page_tables
+from tiny.descriptions import description
 from tiny.grids import grid
 from tiny.project import ROOT
 from tiny.rows import write_rows
@@ -572,9 +573,11 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
         "config": {"statistics": {"confidence": 0.95}},
     }
     (shown,) = page_tables(
-        {"selection": tmp_path / "selection.csv"}, ROOT / "workflow/report/tables.yaml", about
+        {"selection": tmp_path / "selection.csv"},
+        ROOT / "workflow/report/tables.yaml",
+        description(about),
     )
-    first, mean = ([text for text, _ in row] for row in shown["rows"])
+    first, mean = ([text for text, _ in row] for row in shown.rows)
     assert first[:7] == ["m", "full †", "oracle (upper bound)", "all", "B", "full, lr 1", "91.0"]
     assert first[7:] == ["\N{EN DASH}", "87.5", "3", "+1.0", "+0.5 to +2.0", "90.0"]
     assert mean[4:7] == ["mean", *["\N{EN DASH}"] * 2]

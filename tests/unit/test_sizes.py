@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from rib.analysis.sizes import size_tables
-from rib.figures import pretraining_sizes, train_subsets, write_figure
+from rib.config.figure_settings import FigureSettings
+from rib.figures import FigureFiles, pretraining_sizes, train_subsets, write_figure
 from tiny.tables import write
 
 METHODS = {
@@ -331,7 +332,8 @@ def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
         ),
     ):
         inputs = {table: str(tmp_path / f"{table}.csv")}
-        write_figure(
-            figure, inputs, {**settings, **more}, size="all", sizes=["all", "0.5", "10"], **made
+        figure_settings = FigureSettings(
+            draw_settings={**settings, **more}, size="all", sizes=["all", "0.5", "10"]
         )
+        write_figure(figure, inputs, figure_settings, FigureFiles(**made))
         assert set(read(made["csv"])["size"]) == shown

@@ -13,6 +13,7 @@ from rib.records import provenance
 from rib.reporting.status import at_work, log_of, print_status, status
 from tiny.records import FACTS
 
+LOGS = Path("logs/tiny")
 RUN = "results/tiny/paper/{stage}/{model}/{target}/{method}/all/0/provenance.json"
 
 
@@ -68,9 +69,9 @@ def test_the_time_left_is_that_of_the_run_at_work(here, capsys):
         "finetune": [record(here, 8.0, method="ft"), record(here, None, method="ft", target="u")]
     }
     with FileLock(f"{registration}.lock"):
-        print_status(cells, 2, "logs/tiny")
+        print_status(cells, 2, LOGS)
     assert "8.0 s with 1 job at once" in capsys.readouterr().out
-    print_status(cells, 2, "logs/tiny")
+    print_status(cells, 2, LOGS)
     assert "4.0 s with 2 jobs at once" in capsys.readouterr().out
 
 
@@ -139,10 +140,10 @@ def test_a_failed_job_is_named_with_one_line(here, capsys):
         log = here / log_of(path)
         log.parent.mkdir(parents=True)
         log.write_text("07:00:00 INFO begins\n07:00:01 ERROR out of memory\nmore\n")
-    print_status({"finetune": [failed, ended]}, 1, "logs/tiny")
+    print_status({"finetune": [failed, ended]}, 1, LOGS)
     printed = capsys.readouterr().out
     assert "failed: 1 job\n" in printed and f"{log_of(failed)}: out of memory\n" in printed
     assert "more" not in printed and "lwf" not in printed
     begin(here, "again", log=log_of(failed))
-    print_status({"finetune": [failed]}, 1, "logs/tiny")
+    print_status({"finetune": [failed]}, 1, LOGS)
     assert "failed: 0 jobs" in capsys.readouterr().out, "it runs again"

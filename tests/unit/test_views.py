@@ -11,19 +11,21 @@ from scipy.stats import binomtest
 
 from rib.base.rounding import points
 from rib.reporting.views import MEAN, page_views, with_intervals
+from tiny.descriptions import description
 
 RUN = ["model", "method", "target", "size", "seed"]
 HOSTILE = "'; alert(1) //</script>\""
 
 
 def about(label="Net"):
-    return {
+    grid = {
         "shown_size": "all",
         "config": {"statistics": {"confidence": 0.95}},
         "models": {"net": {"label": label}, "other": {"label": "Other"}},
         "methods": {"ft": {"label": "full, fine-tuning"}, "ewc": {"label": "EWC"}},
         "datasets": {name: {"label": name.upper()} for name in "ab"},
     }
+    return description(grid)
 
 
 def tables():

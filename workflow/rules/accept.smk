@@ -1,7 +1,9 @@
-# Accept results after a change of code that does not change them: a sample of the affected jobs is re-run in another
-# folder, and if its outputs are identical, all results are kept (see rib.records.accept).
+# Accept results after a change of code that does not change them: a sample of the affected jobs is
+# re-run in another folder, and if its outputs are identical, all results are kept (see
+# rib.records.accept).
 
 from code_changes import code_changes
+from rib.records.settings import AcceptSettings, ChangedJob, MirrorSettings
 from snakemake_internals.call import gpus_of
 
 # Their outputs contain times and so always differ; re-running them takes seconds.
@@ -9,12 +11,28 @@ TELL_TIMES = ("count_costs", "write_page")
 
 
 def local_options():
-    """Cores and GPUs of this call."""
+    """Snakemake's options for the cores and GPUs of this call."""
     options = ["--cores", str(workflow.cores)]
     gpus = gpus_of(workflow)
     if gpus is not None:
         options += ["--resources", f"gpu={gpus}"]
     return options
+
+
+def accept_settings(w):
+    """Settings of `snakemake accept`."""
+    external = [str(Path(file).expanduser().resolve()) for file in CONFIG["external"]]
+    changes = code_changes(workflow, GRID_RECORDS, [METRICS, REPORTS], TELL_TIMES)
+    settings = AcceptSettings(
+        changes={path: ChangedJob(**change) for path, change in changes.items()},
+        mirror=MirrorSettings(
+            linked=FOLDERS[1:],
+            made=["data/raw", f"results/{FAMILY}", REPORTS],
+            config={**config, "external": external},
+            options=local_options(),
+        ),
+    )
+    return to_params(settings)
 
 
 rule accept:
@@ -24,19 +42,6 @@ rule accept:
     conda:
         "../../envs/torch.yaml"
     params:
-        cfg=lambda w: {
-            "changes": code_changes(workflow, GRID_RECORDS, [METRICS, REPORTS], TELL_TIMES),
-            "mirror": {
-                "linked": FOLDERS[1:],
-                "made": ["data/raw", f"results/{FAMILY}", REPORTS],
-                "config": {
-                    **config,
-                    "external": [
-                        str(Path(it).expanduser().resolve()) for it in CONFIG["external"]
-                    ],
-                },
-                "options": local_options(),
-            },
-        },
+        cfg=accept_settings,
     script:
         "../scripts/accept.py"

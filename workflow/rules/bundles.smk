@@ -1,23 +1,53 @@
-# `snakemake bundle` writes one file with a run's tables and all that they follow from; `snakemake compare` checks and
-# compares such files of several groups. Neither is part of a full run.
+# `snakemake bundle` writes one file with a run's tables and all that they follow from; `snakemake
+# compare` checks and compares such files of several groups. Neither is part of a full run.
+
+from rib.reporting.settings import BundleSettings, ComparisonSettings, RankingStatistics
 
 BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
 
 
 def files_of_bundle(w):
-    """Files of a bundle besides the rows: facts of runs and datasets (the pretraining proxy's too), tables, and the page."""
-    geometry, proxied = GEOMETRY_OF[FIRST_MODEL], any(map(GRID.excludes_proxy, GRID.datasets))
-    datasets = dict.fromkeys([*GRID.datasets, *([GRID.reference.dataset.name] if proxied else [])])
-    parts = ("manifest.json", "index.parquet", "classes.json")
-    facts = [prepared(part, name, geometry) for name in datasets for part in parts]
+    """Files of a bundle besides the rows: facts of runs and datasets, tables, and the page."""
+    geometry = GEOMETRY_OF[FIRST_MODEL]
+    datasets = list(GRID.datasets)
+    # The datasets of this run may exclude images of the pretraining proxy, which is the reference.
+    has_proxy = any(GRID.excludes_proxy(name) for name in GRID.datasets)
+    if has_proxy and GRID.reference.dataset.name not in datasets:
+        datasets.append(GRID.reference.dataset.name)
+    facts_of_datasets = [
+        prepared(file, name, geometry)
+        for name in datasets
+        for file in ("manifest.json", "index.parquet", "classes.json")
+    ]
     tables = [path for path in (*TABLES.values(), *COMPARISON.values()) if path.endswith(".csv")]
     CONSOLE.last_line = (
         f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
     )
-    return [*beside("manifest", ROWS), *facts, *splits_of(geometry, GRID.datasets), *tables, PAGE]
+    return [
+        *beside("manifest", ROWS),
+        *facts_of_datasets,
+        *splits_of(geometry, GRID.datasets),
+        *tables,
+        PAGE,
+    ]
 
 
-use rule compute_metrics as bundle with:
+def bundle_settings(w):
+    """Settings of the job that writes a bundle."""
+    settings = BundleSettings(
+        records=[*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],
+        config=ABOUT.config,
+        code=digest(
+            "bundle",
+            REPORTING / "bundle.py",
+            REPORTING / "foreign_parquet.py",
+            REPORTING / "settings.py",
+        ),
+    )
+    return to_params(settings)
+
+
+rule bundle:
     input:
         rows=ROWS,
         more=files_of_bundle,
@@ -26,25 +56,36 @@ use rule compute_metrics as bundle with:
         provenance=f"{REPORTS}/bundle.provenance.json",
     log:
         f"{LOGS}/bundle.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=memory_of(GRID.datasets, 2000),
+        runtime=720 if LARGE_DATASETS else 30,
     params:
-        cfg=lambda w: {
-            "function": "rib.reporting.bundle:write_bundle",
-            "records": [*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],
-            "config": ABOUT["config"],
-            "code": digest(
-                "tabulate", *(REPORTING / name for name in ("bundle.py", "foreign_parquet.py"))
-            ),
-        },
+        cfg=bundle_settings,
+    script:
+        "../scripts/bundle.py"
 
 
-use rule status as compare with:
+COMPARISON_SETTINGS = ComparisonSettings(
+    bundles=CONFIG["bundles"],
+    statistics=RankingStatistics(
+        replicates=CONFIG["statistics"]["replicates"],
+        confidence=CONFIG["statistics"]["confidence"],
+        seed=CONFIG["statistics"]["seed"],
+    ),
+    folder=Path("reports/compare"),
+    log_file="logs/compare.log",
+)
+
+
+rule compare:
     log:
         "logs/compare.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
     params:
-        cfg={
-            "function": "rib.reporting.compare:compare",
-            "bundles": CONFIG["bundles"],
-            "statistics": CONFIG["statistics"],
-            "log_file": "logs/compare.log",
-            "folder": "reports/compare",
-        },
+        cfg=to_params(COMPARISON_SETTINGS),
+    script:
+        "../scripts/compare.py"

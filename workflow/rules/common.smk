@@ -33,6 +33,7 @@ from rib.jobs import code_digest  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.reporting.settings import PublicationSettings  # noqa: E402
 from start_run import start_run  # noqa: E402
 
 # Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the
@@ -65,6 +66,7 @@ REPORTS = (
 )
 LOGS = f"logs/{FAMILY}"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
+REPORTING = WORKFLOW / "lib/rib/reporting"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
@@ -148,24 +150,27 @@ def job_files(path, inside=False, **endings):
 
 
 def copies(files, folder):
-    """Outputs of a job that publishes files of METRICS in a folder of reports/, and its record.
+    """Outputs of a job that publishes files of METRICS in a folder of reports/, with its record.
 
-    They are named by their path in METRICS.
+    The name of a copy is the path of its file in METRICS.
     """
-    names = [str(Path(file).relative_to(METRICS)) for file in files]
-    return {name: f"{folder}/{name}" for name in names} | {
-        "provenance": f"{folder}/provenance.json"
-    }
+    outputs = {}
+    for file in files:
+        name = str(Path(file).relative_to(METRICS))
+        outputs[name] = f"{folder}/{name}"
+    outputs["provenance"] = f"{folder}/provenance.json"
+    return outputs
 
 
-def publishing(folder):
+def publication_settings(folder):
     """Settings of a job that publishes files of METRICS in a folder of reports/."""
-    return {
-        "source": METRICS,
-        "folder": folder,
-        "grids": str(Path(METRICS).parent),
-        "code": digest("publish", WORKFLOW / "lib/rib/reporting/publication.py"),
-    }
+    settings = PublicationSettings(
+        source=Path(METRICS),
+        folder=Path(folder),
+        grids=Path(METRICS).parent,
+        code=digest("publish", REPORTING / "publication.py", REPORTING / "settings.py"),
+    )
+    return to_params(settings)
 
 
 def beside(kind, paths):

@@ -1,4 +1,5 @@
-# `snakemake export` writes each fine-tuned run in its library's format, with a model card. It is not part of a full run.
+# `snakemake export` writes each fine-tuned run in its library's format, with a model card. It is
+# not part of a full run.
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
@@ -21,13 +22,16 @@ def export_inputs(w):
     """Inputs of an export job, by name; a UserError if runs of the method can't be exported."""
     if w.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[w.method]}; choose another method.")
-    files, entry = network_inputs(w), GRID.models[w.model]
-    made = [path for path in (files["model"], *files["manifests"], files["recipe"]) if path]
+    network = network_inputs(w)
+    model = GRID.models[w.model]
+    files_of_weights = [network["model"], *network["manifests"]]
+    if network["recipe"]:
+        files_of_weights.append(network["recipe"])
     return {
-        **files,
-        "archive": ancient(archive_files(entry)[0]) if entry.library == "open_clip" else [],
+        **network,
+        "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],
         "tables": [TABLES["accuracy"], TABLES["ri"]],
-        "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in made],
+        "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in files_of_weights],
         "templates": [
             local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")
         ],
@@ -35,10 +39,28 @@ def export_inputs(w):
     }
 
 
-def export_settings(w, **settings_of_export):
-    """Settings of a job that exports a run."""
+def names_of_classes():
+    """Names of the outputs of the family's networks; None for ImageNet's, which libraries know."""
+    if GRID.family.classes["format"] == "own":
+        return list(CATALOG.family_label_space(FAMILY).names)
+    return None
+
+
+def about_of_card(method):
+    """What a model card says about the choices: the grid's description, and how parents are trained."""
+    training = {}
+    for parent in PARENTS[method]:
+        name = parent_of(parent)["method"]
+        if GRID.methods[name].trains:
+            training[name] = GRID.training(name)
+    config = {key: ABOUT.config[key] for key in ("method_settings", "reference", "statistics")}
+    return {**to_params(ABOUT), "config": config, "training": training}
+
+
+def export_settings(w):
+    """Settings of an export job."""
     source = WORKFLOW / "lib/rib/evaluation/export.py"
-    algorithm = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
+    algorithms = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
     return {
         "function": "rib.evaluation.export:export_run",
         "view": to_params(VIEW_OF[w.model]),
@@ -46,8 +68,10 @@ def export_settings(w, **settings_of_export):
         "compute": to_params(COMPUTE),
         "parents": PARENTS[w.method],
         "algorithm": algorithm_on_loading(w.method),
-        **settings_of_export,
-        "code": digest("run_network", source, *algorithm),
+        "published": GRID.models[w.model].weights,
+        "label_names": names_of_classes(),
+        "about": about_of_card(w.method),
+        "code": digest("run_network", source, *algorithms),
     }
 
 
@@ -71,38 +95,19 @@ rule export_run:
         or "(?!)",
         method=of_form("finetune", "external", *MERGES),
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: THREADS
     resources:
         gpu=0,
         mem_mb=16000,
         runtime=60,
     params:
-        cfg=lambda w: export_settings(
-            w,
-            published=GRID.models[w.model].weights,
-            label_names=(
-                list(CATALOG.family_label_space(FAMILY).names)
-                if GRID.family.classes["format"] == "own"
-                else None
-            ),
-            about={
-                **ABOUT,
-                "config": {
-                    key: ABOUT["config"][key]
-                    for key in ("method_settings", "reference", "statistics")
-                },
-                "training": {
-                    parent["method"]: GRID.training(parent["method"])
-                    for parent in map(parent_of, PARENTS[w.method])
-                    if GRID.methods[parent["method"]].trains
-                },
-            },
-        ),
+        cfg=export_settings,
     script:
-        str(WORKFLOW / "scripts/run_network.py")
+        "../scripts/run_network.py"
 
 
+# The same for the models of another library, whose format has other files.
 use rule export_run as export_open_clip_run with:
     output:
         **job_files(
@@ -122,19 +127,20 @@ use rule export_run as export_open_clip_run with:
 
 
 def exported(w):
-    """Model cards of the runs that can be exported; says how many there are, how large, and what is left out."""
+    """Model cards of the runs that can be exported; says how many, how large, and what is left out."""
     runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
-        raise UserError(
-            f"{'; '.join(NOT_EXPORTED.values()) or 'no method is chosen'}; choose another method."
-        )
-    models = [GRID.models[run.model] for run in runs]
-    size = sum(
-        max(4 * (model.parameters or 0), (model.source or {}).get("size", 0)) for model in models
-    )
-    plan = f"exporting {len(runs)} runs, {f'about {in_bytes(size)}' if size else 'of unknown size'}"
-    print_lines(*NOT_EXPORTED.values(), plan, file=sys.stderr)
-    CONSOLE.last_line = f"Made: {len(runs)} exported runs in {RUNS}/export/<model>/<target>/<method>/<size>/<seed>/."
+        reasons = "; ".join(NOT_EXPORTED.values()) or "no method is chosen"
+        raise UserError(f"{reasons}; choose another method.")
+    total_size = 0  # bytes
+    for run in runs:
+        model = GRID.models[run.model]
+        size_of_archive = model.source.get("size", 0) if model.source else 0
+        total_size += max(4 * (model.parameters or 0), size_of_archive)
+    size = f"about {in_bytes(total_size)}" if total_size else "of unknown size"
+    print_lines(*NOT_EXPORTED.values(), f"exporting {len(runs)} runs, {size}", file=sys.stderr)
+    folder = f"{RUNS}/export/<model>/<target>/<method>/<size>/<seed>/"
+    CONSOLE.last_line = f"Made: {len(runs)} exported runs in {folder}."
     return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
 
 

@@ -1,4 +1,7 @@
-# Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without fine-tuned runs has none.
+# Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without
+# fine-tuned runs has none.
+
+from rib.config.figure_settings import FigureSettings
 
 FIGURE = f"{METRICS}/figures/{{figure}}"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
@@ -69,9 +72,31 @@ def not_in_ri():
     return left_out | dict.fromkeys(shared, "shared images")
 
 
-def with_fit(name, fit):
-    """`fit`, the input or setting of that name, if a figure shows fine-tuned runs, whose marks it decides; else {}."""
-    return fit if {"method", "methods"} & REGISTRY.figures[name].settings.keys() else {}
+def shows_fine_tuned_runs(figure):
+    """Whether a figure shows fine-tuned runs; the table of fits decides how these are marked."""
+    return bool({"method", "methods"} & figure.settings.keys())
+
+
+def figure_inputs(w):
+    """Inputs of a job that plots a figure, by name."""
+    figure = REGISTRY.figures[w.figure]
+    if shows_fine_tuned_runs(figure):
+        return {**figure.inputs, "fit": TABLES["fit"]}
+    return figure.inputs
+
+
+def figure_settings(w):
+    """Settings of a job that plots a figure."""
+    figure = REGISTRY.figures[w.figure]
+    settings = FigureSettings(
+        draw_settings=figure.settings,
+        size=GRID.shown_size,
+        sizes=GRID.sizes,
+        geometry=GRID.geometry(FIRST_MODEL),
+        labels=RUN_LABELS if shows_fine_tuned_runs(figure) else None,
+        code=digest("plot_figure", figure.module, STYLE),
+    )
+    return to_params(settings)
 
 
 def figure_files(*names):
@@ -152,12 +177,7 @@ if PUBLISHABLE := {
 
 rule plot_figure:
     input:
-        unpack(
-            lambda w: {
-                **REGISTRY.figures[w.figure].inputs,
-                **with_fit(w.figure, {"fit": TABLES["fit"]}),
-            }
-        ),
+        unpack(figure_inputs),
     output:
         png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
         pdf=f"{FIGURE}.pdf",
@@ -171,15 +191,9 @@ rule plot_figure:
         mem_mb=lambda w: memory_of(GRID.datasets, 1000) if w.figure == "examples" else 1000,
         runtime=10,
     params:
-        cfg=lambda w: {
-            "settings": REGISTRY.figures[w.figure].settings,
-            "size": GRID.shown_size,
-            "sizes": GRID.sizes,
-            "geometry": vars(GRID.geometry(FIRST_MODEL)),
-            **with_fit(w.figure, {"labels": RUN_LABELS}),
-            "code": digest("plot_figure", REGISTRY.figures[w.figure].module, STYLE),
-        },
-        # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the plot.
+        cfg=figure_settings,
+        # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the
+        # plot.
         caption=lambda w, input: REGISTRY.figures[w.figure].caption.read_text(encoding="utf-8"),
     script:
         "../scripts/plot_figure.py"

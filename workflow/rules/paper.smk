@@ -1,36 +1,61 @@
-# What stands for the figures and tables of the paper, as far as they could be confirmed, in one folder.
+# What stands for the figures and tables of the paper, as far as they could be confirmed, in one
+# folder.
+
+from rib.reporting.settings import PaperRow, PaperSettings
 
 PAPER = f"{REPORTS}/paper"
-PAPER_PARTS = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
-KNOWN_TABLES = TABLES | {
-    name: path for entry in REGISTRY.analyses.values() for name, path in entry.tables.items()
-}
-PAPER_FILES = {
-    row["of_paper"]: figure_files(*{row["figure"]} & REGISTRY.figures.keys())
-    + [KNOWN_TABLES[name] for name in row["tables"].split() if name in KNOWN_TABLES]
-    for row in PAPER_PARTS
-}
+PAPER_MAP = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
+KNOWN_TABLES = dict(TABLES)
+for ANALYSIS in REGISTRY.analyses.values():
+    KNOWN_TABLES.update(ANALYSIS.tables)
 
 
-use rule status as paper with:
+def files_for_paper(row):
+    """Files of this run that stand for a figure or table of the paper, a row of paper_map.csv."""
+    figures = figure_files(row["figure"]) if row["figure"] in REGISTRY.figures else []
+    names_of_tables = row["tables"].split()
+    tables = [KNOWN_TABLES[name] for name in names_of_tables if name in KNOWN_TABLES]
+    return figures + tables
+
+
+PAPER_FILES = {row["of_paper"]: files_for_paper(row) for row in PAPER_MAP}
+ALL_PAPER_FILES = [path for paths in PAPER_FILES.values() for path in paths]
+PAPER_SETTINGS = PaperSettings(
+    rows=[
+        PaperRow(of_paper=row["of_paper"], shows=row["shows"], state=row["state"])
+        for row in PAPER_MAP
+    ],
+    files={
+        of_paper: [Path(path).name for path in paths] for of_paper, paths in PAPER_FILES.items()
+    },
+    family=FAMILY,
+    title=GRID.family.title,
+    limits=GRID.family.limits,
+    conditions=list(GRID.conditions()),
+    folder=Path(PAPER),
+    grids=Path(METRICS).parent,
+    code=digest(
+        "paper",
+        REPORTING / "paper.py",
+        REPORTING / "publication.py",
+        REPORTING / "settings.py",
+    ),
+)
+
+
+rule paper:
     input:
-        files=sum(PAPER_FILES.values(), []),
+        files=ALL_PAPER_FILES,
     output:
-        **{Path(path).name: f"{PAPER}/{Path(path).name}" for path in sum(PAPER_FILES.values(), [])},
+        **{Path(path).name: f"{PAPER}/{Path(path).name}" for path in ALL_PAPER_FILES},
         readme=f"{PAPER}/README.md",
         provenance=f"{PAPER}/provenance.json",
     log:
         f"{LOGS}/paper.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
     params:
-        cfg={
-            "function": "rib.reporting.paper:write_paper",
-            "parts": PAPER_PARTS,
-            "made": {
-                key: [Path(path).name for path in paths] for key, paths in PAPER_FILES.items()
-            },
-            "family": {key: getattr(GRID.family, key) for key in ("name", "title", "limits")},
-            "conditions": GRID.conditions(),
-            "folder": PAPER,
-            "grids": str(Path(METRICS).parent),
-            "code": digest("look", REPORTING / "paper.py", REPORTING / "publication.py"),
-        },
+        cfg=to_params(PAPER_SETTINGS),
+    script:
+        "../scripts/paper.py"

@@ -1,5 +1,6 @@
 # Estimate the cost of the grid before it is run.
 
+from rib.reporting.settings import PlanSettings
 from snakemake_internals.call import before_graph, targets_of
 from snakemake_internals.full_run import count_jobs
 
@@ -15,14 +16,24 @@ def count_jobs_for_plan():
 before_graph(workflow, count_jobs_for_plan)
 
 
-use rule status as plan with:
+def plan_settings(w):
+    """Settings of `snakemake plan`."""
+    settings = PlanSettings(
+        config=CONFIG,
+        catalog=FOLDERS,
+        results=Path(f"results/{FAMILY}"),
+        jobs=JOBS_OF_FULL_RUN,
+    )
+    return to_params(settings)
+
+
+rule plan:
     log:
         "logs/plan.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
     params:
-        cfg=lambda w: {
-            "function": "rib.reporting.cost_estimate:print_plan",
-            "config": CONFIG,
-            "catalog": FOLDERS,
-            "results": f"results/{FAMILY}",
-            "jobs": JOBS_OF_FULL_RUN,
-        },
+        cfg=plan_settings,
+    script:
+        "../scripts/plan.py"

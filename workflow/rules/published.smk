@@ -34,8 +34,9 @@ def published_table(w):
     return [PUBLISHED]
 
 
-# Rules that read only tables and records inherit its resources.
-use rule compute_metrics as compare_published with:
+# Other rules that read only tables and records inherit from this one. Their files are in other
+# folders, hence the absolute paths.
+rule compare_published:
     input:
         rows=[
             f"{RUNS}/evaluate/{model}/none/{PRETRAINED}/all/0/{group}.parquet"
@@ -45,6 +46,8 @@ use rule compute_metrics as compare_published with:
         **table_files("published", table=PUBLISHED),
     log:
         f"{LOGS}/published.log",
+    conda:
+        str(WORKFLOW.parent / "envs/report.yaml")
     resources:
         mem_mb=2000,
         runtime=30,
@@ -55,6 +58,8 @@ use rule compute_metrics as compare_published with:
             expected={name: entry.images for name, entry in GRID.datasets.items() if entry.images},
             obstacle=unlike_published(),
         ),
+    script:
+        str(WORKFLOW / "scripts/tabulate.py")
 
 
 rule published:
@@ -68,6 +73,6 @@ rule published:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=publishing(f"{REPORTS}/published"),
+        cfg=publication_settings(f"{REPORTS}/published"),
     script:
         "../scripts/publish.py"

@@ -1,4 +1,17 @@
-# Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after a run (Makefile).
+# Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after
+# a run (Makefile).
+
+
+from rib.reporting.settings import (
+    DatasetDescription,
+    FamilyDescription,
+    GridDescription,
+    MethodDescription,
+    ModelDescription,
+    PageSettings,
+    ReadDatasetDescription,
+    SweepDescription,
+)
 
 
 report: "../report/workflow.rst"
@@ -6,41 +19,38 @@ report: "../report/workflow.rst"
 
 PAGE = f"{METRICS}/index.html"
 CRATE = f"{METRICS}/ro-crate-metadata.json"
-REPORTING = WORKFLOW / "lib/rib/reporting"
-PNGS = (
-    [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
-    if HAS_FIGURES
-    else []
-)
-ALL_FIGURES = figure_files(*REGISTRY.chosen_figures()) if HAS_FIGURES else []
+PNGS = []
+ALL_FIGURES = []
+if HAS_FIGURES:
+    PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
+    ALL_FIGURES = figure_files(*REGISTRY.chosen_figures())
 MORE_TABLES = REGISTRY.chosen_tables()
 MORE_FILES = REGISTRY.chosen_files()
+PATHS_OF_MORE_FILES = [path for paths in MORE_FILES.values() for path in paths]
 # Some are both a table of the page and a file that it links to.
-ALL_TABLES = list(
-    dict.fromkeys(
-        [
-            *TABLES.values(),
-            *MORE_TABLES.values(),
-            *(path for paths in MORE_FILES.values() for path in paths),
-        ]
-    )
-)
+ALL_TABLES = list(dict.fromkeys([*TABLES.values(), *MORE_TABLES.values(), *PATHS_OF_MORE_FILES]))
 
 
-# What `snakemake tables`, `snakemake figures` and a plain `snakemake` publish together, so that all of it is of one grid.
+def files_of_analysis(analysis):
+    """Files that an optional analysis adds to a run."""
+    files = list(analysis.tables.values())
+    for paths in analysis.files.values():
+        files.extend(paths)
+    if HAS_FIGURES:
+        files.extend(figure_files(*analysis.figures))
+    return files
+
+
+# What `snakemake tables`, `snakemake figures` and a plain `snakemake` publish together, so that all
+# of it is of one grid.
 GRID_FILES = [*ALL_TABLES, COUNTS, *([CELLS] if HAS_FIGURES else []), *ALL_FIGURES, PAGE, CRATE]
 PUBLICATION = copies(GRID_FILES, REPORTS)
 PUBLICATIONS = {"publish_grid": (GRID_FILES, REPORTS)}
-# `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of its own.
-for NAME, ADDED in REGISTRY.analyses.items():
-    if ADDED.optional:
-        FILES = [
-            *ADDED.tables.values(),
-            *(path for paths in ADDED.files.values() for path in paths),
-        ]
-        if HAS_FIGURES:
-            FILES.extend(figure_files(*ADDED.figures))
-        PUBLICATIONS[NAME] = (FILES, f"{REPORTS}/{NAME}")
+# `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of
+# its own.
+for NAME, ANALYSIS in REGISTRY.analyses.items():
+    if ANALYSIS.optional:
+        PUBLICATIONS[NAME] = (files_of_analysis(ANALYSIS), f"{REPORTS}/{NAME}")
 
 for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
 
@@ -57,7 +67,7 @@ for NAME, (FILES, FOLDER) in PUBLICATIONS.items():
         conda:
             "../../envs/report.yaml"
         params:
-            cfg=publishing(FOLDER),
+            cfg=publication_settings(FOLDER),
         script:
             "../scripts/publish.py"
 
@@ -71,89 +81,177 @@ for NAME in ("tables", "figures"):
             PUBLICATION.values(),
 
 
-def facts_of(entries, *keys):
-    """Chosen attributes of catalogue entries, by name."""
-    return {name: {key: getattr(entry, key) for key in keys} for name, entry in entries.items()}
-
-
 FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
 for RUN in MERGED_RUNS:
-    if PATHS := fisher_files("provenance.json", RUN):
+    PATHS = fisher_files("provenance.json", RUN)
+    if PATHS:
         FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
 SHARED_FISHER_RECORDS = {}  # by method whose trainings on all targets share Fisher information
 for RUN in TRAINED_RUNS:
-    for RECORD in shared_fisher_files("provenance.json", RUN):
-        SHARED_FISHER_RECORDS.setdefault(RUN.method, {})[RECORD] = None
-ALL_FISHER_RECORDS = list(
-    dict.fromkeys(
-        path
-        for group in (FISHER_RECORDS, SHARED_FISHER_RECORDS)
-        for paths in group.values()
-        for path in paths
-    )
-)
-# Records of the jobs behind the tables.
-RECORDS_BY_STAGE = {
-    "download": [
-        f"{it}.provenance.json"
-        for e in (*DATASETS_READ, *GRID.models.values())
-        for it in archive_files(e)
-    ],
-    "prepare": list(
-        dict.fromkeys(
-            prepared("provenance.json", entry.name, key)
-            for key in GEOMETRIES
-            for entry in DATASETS_READ
-        )
-    ),
-    **({"split": beside("provenance", SPLITS)} if GRID.split_fractions else {}),
-    "models": expand(f"{MODEL}/provenance.json", model=GRID.models),
-    **({"text": expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)} if TEXT_MODELS else {}),
-    "finetune": [f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS],
-    **({"fisher": ALL_FISHER_RECORDS} if ALL_FISHER_RECORDS else {}),
-    "merge": [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS],
-    "evaluate": beside("provenance", ROWS),
-    **(
-        {"evaluate_over_targets": beside("provenance", OVER_TARGETS_ROWS)}
-        if OVER_TARGETS_ROWS
-        else {}
-    ),
-    **({"select": beside("provenance", SELECT_ROWS)} if SELECT_ROWS else {}),
-}
+    for PATH in shared_fisher_files("provenance.json", RUN):
+        PATHS = SHARED_FISHER_RECORDS.setdefault(RUN.method, [])
+        if PATH not in PATHS:
+            PATHS.append(PATH)
+
+
+def download_records():
+    """Records of the downloads of all datasets and models."""
+    entries = [*DATASETS_READ, *GRID.models.values()]
+    return [f"{file}.provenance.json" for entry in entries for file in archive_files(entry)]
+
+
+def preparation_records():
+    """Records of the preparations of all datasets at all geometries, each once."""
+    records = [
+        prepared("provenance.json", dataset.name, geometry)
+        for geometry in GEOMETRIES
+        for dataset in DATASETS_READ
+    ]
+    return list(dict.fromkeys(records))
+
+
+def all_fisher_records():
+    """Records of all Fisher information, each once."""
+    records = []
+    for paths in (*FISHER_RECORDS.values(), *SHARED_FISHER_RECORDS.values()):
+        records.extend(paths)
+    return list(dict.fromkeys(records))
+
+
+def records_by_stage():
+    """Records of the jobs behind the tables, by stage; stages that some grids lack have at least one."""
+    records = {
+        "download": download_records(),
+        "prepare": preparation_records(),
+    }
+    if GRID.split_fractions:
+        records["split"] = beside("provenance", SPLITS)
+    records["models"] = expand(f"{MODEL}/provenance.json", model=GRID.models)
+    if TEXT_MODELS:
+        records["text"] = expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)
+    records["finetune"] = [
+        f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS
+    ]
+    if all_fisher_records():
+        records["fisher"] = all_fisher_records()
+    records["merge"] = [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS]
+    records["evaluate"] = beside("provenance", ROWS)
+    if OVER_TARGETS_ROWS:
+        records["evaluate_over_targets"] = beside("provenance", OVER_TARGETS_ROWS)
+    if SELECT_ROWS:
+        records["select"] = beside("provenance", SELECT_ROWS)
+    return records
+
+
+RECORDS_BY_STAGE = records_by_stage()
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
 SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS)]
 
+
+def dataset_description(dataset):
+    """What a page says about an evaluated dataset."""
+    return DatasetDescription(label=dataset.label, licence=dataset.licence, origin=dataset.origin)
+
+
+def read_dataset_description(dataset):
+    """What a model card says about a dataset that is read."""
+    return ReadDatasetDescription(
+        label=dataset.label,
+        licence=dataset.licence,
+        origin=dataset.origin,
+        publishable=dataset.publishable,
+        tuning=dataset.tuning,
+    )
+
+
+def model_description(model):
+    """What a page says about a pretrained model."""
+    return ModelDescription(
+        label=model.label,
+        architecture=model.architecture,
+        pretraining=model.pretraining,
+        licence=model.licence,
+        record=model.record,
+    )
+
+
+def method_description(method):
+    """What a page says about a method."""
+    return MethodDescription(
+        label=method.label,
+        settings=method.settings,
+        source=method.source,
+        can_fit=method.can_fit,
+        reference=method.reference,
+    )
+
+
+def sweep_descriptions():
+    """What a page says about each sweep of which a variant is chosen, by method."""
+    if not GRID.selection:
+        return {}
+    return {
+        name: SweepDescription(label=CATALOG.methods[name].label, variants=list(variants))
+        for name, variants in GRID.selection["variants"].items()
+    }
+
+
 # What pages and model cards say about the choices.
-ABOUT = {
-    "config": GRID.resolved(),
-    "config_file": {**GRID.as_config(), "catalog": OWN_FOLDERS},
-    "family": {key: getattr(GRID.family, key) for key in ("title", "description", "limits")},
-    "targets": GRID.targets,
-    "ood": GRID.ood,
-    "sizes": GRID.sizes,
-    "shown_size": GRID.shown_size,
-    "conditions": GRID.conditions(),
-    "datasets": facts_of(GRID.datasets, "label", "licence", "origin"),
-    "read": facts_of(
-        {e.name: e for e in DATASETS_READ}, "label", "licence", "origin", "publishable", "tuning"
+ABOUT = GridDescription(
+    config=GRID.resolved(),
+    config_file={**GRID.as_config(), "catalog": OWN_FOLDERS},
+    family=FamilyDescription(
+        title=GRID.family.title,
+        description=GRID.family.description,
+        limits=GRID.family.limits,
     ),
-    "models": facts_of(GRID.models, "label", "architecture", "pretraining", "licence", "record"),
-    "methods": facts_of(GRID.methods, "label", "settings", "source", "can_fit", "reference"),
-    "fit_threshold": GRID.family.fit_threshold,
-    # Of each sweep of which a variant is chosen: its label, and its variants.
-    "sweeps": {
-        name: {"label": CATALOG.methods[name].label, "variants": list(variants)}
-        for name, variants in (GRID.selection or {"variants": {}})["variants"].items()
+    targets=list(GRID.targets),
+    ood=list(GRID.ood),
+    sizes=list(GRID.sizes),
+    shown_size=GRID.shown_size,
+    conditions=list(GRID.conditions()),
+    datasets={name: dataset_description(dataset) for name, dataset in GRID.datasets.items()},
+    read={dataset.name: read_dataset_description(dataset) for dataset in DATASETS_READ},
+    models={name: model_description(model) for name, model in GRID.models.items()},
+    methods={name: method_description(method) for name, method in GRID.methods.items()},
+    fit_threshold=GRID.family.fit_threshold,
+    sweeps=sweep_descriptions(),
+)
+
+# Files of which the page is made, besides those that its script imports.
+PAGE_CODE = [
+    *sorted(REPORTING.glob("page*")),
+    REPORTING / "citation.jinja",
+    REPORTING / "crate.py",
+    REPORTING / "questions.py",
+    REPORTING / "settings.py",
+    REPORTING / "views.py",
+]
+PAGE_SETTINGS = PageSettings(
+    about=ABOUT,
+    analyses=list(MORE_TABLES),
+    more_files={title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()},
+    prepared={
+        dataset.label: Path(prepared("manifest.json", dataset.name, GEOMETRY_OF[FIRST_MODEL]))
+        for dataset in DATASETS_READ
     },
-}
+    questions={Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
+    colours={name: style["colour"] for name, style in METHOD_STYLES.items()},
+    upstream=UPSTREAM,
+    published=GRID_FILES,
+    code=digest("write_page", *PAGE_CODE),
+)
 
 
 rule write_page:
     input:
-        **{name: TABLES[name] for name in ("mri", "ri", "accuracy", "fit")},
+        mri=TABLES["mri"],
+        ri=TABLES["ri"],
+        accuracy=TABLES["accuracy"],
+        fit=TABLES["fit"],
         analyses=list(MORE_TABLES.values()),
-        files=list(dict.fromkeys(path for paths in MORE_FILES.values() for path in paths)),
+        files=list(dict.fromkeys(PATHS_OF_MORE_FILES)),
         figures=PNGS,
         cells=[CELLS] if HAS_FIGURES else [],
         records=SHOWN_RECORDS,
@@ -172,30 +270,6 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg={
-            "upstream": UPSTREAM,
-            "analyses": list(MORE_TABLES),
-            "more_files": {
-                title: [Path(path).name for path in paths] for title, paths in MORE_FILES.items()
-            },
-            "prepared": {
-                e.label: prepared("manifest.json", e.name, GEOMETRY_OF[FIRST_MODEL])
-                for e in DATASETS_READ
-            },
-            "questions": {
-                Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS
-            },
-            "colours": {name: style["colour"] for name, style in METHOD_STYLES.items()},
-            "about": ABOUT,
-            "published": GRID_FILES,
-            "code": digest(
-                "write_page",
-                *sorted(REPORTING.glob("page*")),
-                *(
-                    REPORTING / name
-                    for name in ("citation.jinja", "crate.py", "questions.py", "views.py")
-                ),
-            ),
-        },
+        cfg=to_params(PAGE_SETTINGS),
     script:
         "../scripts/write_page.py"

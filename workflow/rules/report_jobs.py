@@ -174,7 +174,8 @@ def preview_jobs(
             pairs = zip(cfg["runs"], lists["manifests"], strict=True)
             cfg["runs"] = [run for run, file in pairs if file in kept["manifests"]]
         if rule.name == "plot_figure":
-            cfg |= {"settings": of_runs(cfg["settings"], runs, len(finished.targets)), "note": note}
+            shown = of_runs(cfg["draw_settings"], runs, len(finished.targets))
+            cfg |= {"draw_settings": shown, "note": note}
         elif rule.name != "write_page":
             cfg = of_runs(cfg, runs, 0) | {"conditions": f"{note}; {cfg.get('conditions', '')}"}
         if rule.name == "compute_metrics":

@@ -1,7 +1,18 @@
 # Show the progress of the grid without starting jobs; can be used during a run.
 
+from rib.reporting.settings import StatusSettings
 
-# The other rules that make no files inherit from this one.
+
+def status_settings(w):
+    """Settings of `snakemake status`."""
+    settings = StatusSettings(
+        records=RECORDS_BY_STAGE,
+        jobs_at_once=int(os.environ[JOBS_AT_ONCE]),
+        logs=Path(LOGS),
+    )
+    return to_params(settings)
+
+
 rule status:
     log:
         "logs/status.log",
@@ -9,11 +20,6 @@ rule status:
     conda:
         "../../envs/report.yaml"
     params:
-        cfg=lambda w: {
-            "function": "rib.reporting.status:print_status",
-            "records": RECORDS_BY_STAGE,
-            "jobs_at_once": int(os.environ[JOBS_AT_ONCE]),
-            "logs": LOGS,
-        },
+        cfg=status_settings,
     script:
-        "../scripts/look.py"
+        "../scripts/status.py"

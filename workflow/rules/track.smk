@@ -1,4 +1,7 @@
-# `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or dataset).
+# `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or
+# dataset).
+
+from rib.records.settings import TrackSettings
 
 TRACKED = [
     "data/raw/*",
@@ -25,10 +28,13 @@ TRACKED = [
 ]
 
 
-use rule status as track with:
+rule track:
     log:
         "logs/track.log",
+    localrule: True
     conda:
         "../../envs/share.yaml"
     params:
-        cfg={"function": "rib.records.track:track", "units": TRACKED, "report": REPORTS},
+        cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS))),
+    script:
+        "../scripts/track.py"

@@ -12,7 +12,21 @@ with run(snakemake):
     from code_changes import made_again
     from snakemake_internals.records import SnakemakeRecords
 
+    from rib.base.settings import from_params
     from rib.records.accept import SAMPLE, USUAL, accept, sample_size
+    from rib.records.settings import AcceptSettings
 
-    cfg, number = snakemake.params.cfg, sample_size(os.environ.get(SAMPLE, str(USUAL)))
-    accept(cfg["changes"], number, partial(made_again, **cfg["mirror"]), SnakemakeRecords().accept)
+    settings = from_params(AcceptSettings, snakemake.params.cfg)
+    mirror = settings.mirror
+    accept(
+        changes={path: change.model_dump() for path, change in settings.changes.items()},
+        number=sample_size(os.environ.get(SAMPLE, str(USUAL))),
+        made_again=partial(
+            made_again,
+            linked=mirror.linked,
+            made=mirror.made,
+            config=mirror.config,
+            options=mirror.options,
+        ),
+        note=SnakemakeRecords().accept,
+    )

@@ -1,9 +1,21 @@
 """Plot one figure."""
 
-from _run import arguments, named_inputs, run
+from pathlib import Path
 
-with run(snakemake, warm="tables") as out:
-    from rib.figures import write_figure
+from _run import run
 
-    inputs = {name: value for name, value in named_inputs(snakemake).items() if name != "fit"}
-    write_figure(**arguments(write_figure, snakemake, out, inputs=inputs))
+with run(snakemake, warm="tables") as output:
+    from rib.base.settings import from_params
+    from rib.config.figure_settings import FigureSettings
+    from rib.figures import FigureFiles, write_figure
+    from rib.jobs.script import named_inputs
+
+    inputs = named_inputs(snakemake)
+    fit = inputs.pop("fit", None)  # marks methods with unfinished runs, and is not drawn itself
+    write_figure(
+        figure=snakemake.wildcards.figure,
+        inputs=inputs,
+        settings=from_params(FigureSettings, snakemake.params.cfg),
+        files=FigureFiles(png=output["png"], csv=output["csv"], pdf=output.get("pdf")),
+        fit=Path(fit) if fit else None,
+    )

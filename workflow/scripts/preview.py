@@ -9,12 +9,13 @@ from rib.jobs.fork_server import WARM
 from rib.reporting.preview import write_preview
 
 os.environ[WARM] = ""  # no job goes on in another process
-scripts = Path(_run.__file__).parent
+SCRIPTS = Path(_run.__file__).parent
 
 
 def call(job):
     """Run a job's script."""
-    runpy.run_path(scripts / job.script, {"snakemake": job})
+    runpy.run_path(SCRIPTS / job.script, {"snakemake": job})
 
 
-write_preview(**snakemake.params.preview, call=call)
+preview = snakemake.params.preview
+write_preview(folder=preview["folder"], jobs=preview["jobs"], partial=preview["partial"], call=call)

@@ -1,8 +1,16 @@
 """Publish what was made of a grid: copy it to where users look for it."""
 
-from _run import arguments, run
+from pathlib import Path
 
-with run(snakemake) as out:
+from _run import run
+
+with run(snakemake) as output:
+    from rib.base.settings import from_params
     from rib.reporting.publication import publish
+    from rib.reporting.settings import PublicationSettings
 
-    publish(**arguments(publish, snakemake, out))
+    publish(
+        files=[Path(file) for file in snakemake.input.files],
+        copies={name: path for name, path in output.items() if name != "provenance"},
+        settings=from_params(PublicationSettings, snakemake.params.cfg),
+    )

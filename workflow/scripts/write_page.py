@@ -2,19 +2,36 @@
 
 from pathlib import Path
 
-from _run import arguments, run
+from _run import run
 
-with run(snakemake, warm="tables") as out:
+with run(snakemake, warm="tables") as output:
+    from rib.base.settings import from_params
     from rib.reporting.crate import write_crate
-    from rib.reporting.page import write_page
+    from rib.reporting.page import PageInputs, write_page
+    from rib.reporting.settings import PageSettings
 
-    cfg, files = snakemake.params.cfg, snakemake.input
-    analyses = dict(zip(cfg["analyses"], map(Path, files.analyses), strict=True))
-    records = [*cfg["upstream"], *files.records]
-    cells = next(map(Path, files.cells), None)
-    write_page(
-        **arguments(write_page, snakemake, out, analyses=analyses, records=records, cells=cells)
+    settings = from_params(PageSettings, snakemake.params.cfg)
+    files = snakemake.input
+    records = [*settings.upstream, *files.records]
+    inputs = PageInputs(
+        mri=Path(files.mri),
+        ri=Path(files.ri),
+        accuracy=Path(files.accuracy),
+        fit=Path(files.fit),
+        analyses=dict(zip(settings.analyses, map(Path, files.analyses), strict=True)),
+        columns=Path(files.columns),
+        figures=[Path(file) for file in files.figures],
+        captions=[Path(file) for file in files.captions],
+        citation=Path(files.citation),
+        records=records,
+        cells=Path(files.cells[0]) if files.cells else None,
     )
-    if snakemake.output.get("crate"):  # a preview has none
-        folder = Path(snakemake.output.page).parent
-        write_crate(**arguments(write_crate, snakemake, out, records=records, folder=folder))
+    write_page(inputs, settings, output["page"])
+    if "crate" in output:  # a preview has none
+        write_crate(
+            records=records,
+            about=settings.about,
+            published=settings.published,
+            folder=Path(snakemake.output.page).parent,
+            crate=output["crate"],
+        )

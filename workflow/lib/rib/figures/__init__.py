@@ -11,6 +11,7 @@ coverage of confidence intervals, 0 to 1.
 import importlib
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -24,6 +25,7 @@ from matplotlib.image import AxesImage
 
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import write_table
+from rib.config.figure_settings import FigureSettings
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
@@ -45,22 +47,23 @@ Labels = Mapping[str, str]  # by name of a model, method or dataset
 Styles = Mapping[str, Mapping]  # label, colour and marker, by name
 
 
+@dataclass(frozen=True)
+class FigureFiles:
+    """Where the files of a figure are written."""
+
+    png: Path
+    csv: Path  # the data shown
+    pdf: Path | None = None  # a preview has none
+
+
 def write_figure(
     figure: str,
-    inputs: Mapping[str, object],
-    settings: Mapping,
-    *,
-    size: str,
-    sizes: Sequence[str],
-    geometry: Geometry | None = None,
+    inputs: Mapping[str, str | Sequence[str]],
+    settings: FigureSettings,
+    files: FigureFiles,
     fit: Path | None = None,
-    labels: Mapping[str, Labels] | None = None,
-    note: str = "",
-    png: Path,
-    pdf: Path | None = None,
-    csv: Path,
 ) -> None:
-    """Draw a figure and write it as PNG, PDF and a CSV of the data shown.
+    """Draw a figure and write its files.
 
     The same input gives the same bytes. Methods with an unfinished run among those shown are
     marked, and the runs are named in a note.
@@ -68,41 +71,36 @@ def write_figure(
     Args:
         figure: name of the figure's module.
         inputs: path or list of paths for each input of `draw`.
-        settings: keyword arguments of `draw`.
-        size: training subset to show; figures with EVERY_SIZE show all.
-        sizes: all training subsets; if there are others than `all`, the figure states which one it
-            shows.
-        geometry: geometry of encoded photos.
+        settings: what the figure shows.
+        files: where the figure is written.
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
-        labels: labels for `rib.analysis.fit.name_unfinished`.
-        note: what else is said below the figure.
-        pdf: None if no PDF is written, as in a preview.
     """
     module = importlib.import_module(f"rib.figures.{figure}")
-    shown_size = None if getattr(module, "EVERY_SIZE", False) else size
+    shown_size = None if getattr(module, "EVERY_SIZE", False) else settings.size
     finished_only = getattr(module, "FINISHED_ONLY", False)
-    runs = _shown_runs(fit, shown_size, settings)
+    runs = _shown_runs(fit, shown_size, settings.draw_settings)
     unfinished_methods = runs.loc[runs["unfinished"] == "yes", "method"]
+    draw_settings = settings.draw_settings
     if not finished_only:
-        settings = _mark_methods(settings, set(unfinished_methods))
+        draw_settings = _mark_methods(draw_settings, set(unfinished_methods))
     with plt.style.context(STYLE):
         tables = {}
         for name, paths in inputs.items():
-            tables[name] = _of_size(_read(paths, geometry), shown_size)
-        drawn, shown_rows = module.draw(**tables, **settings)
-        is_one_of_several_sizes = shown_size is not None and list(sizes) != [ALL]
+            tables[name] = _of_size(_read(paths, settings.geometry), shown_size)
+        drawn, shown_rows = module.draw(**tables, **draw_settings)
+        is_one_of_several_sizes = shown_size is not None and settings.sizes != [ALL]
         if is_one_of_several_sizes and any(_has_sizes(table) for table in tables.values()):
-            _add_below(drawn, _size_note(shown_size, sizes))
+            _add_below(drawn, _size_note(shown_size, settings.sizes))
             shown_rows = _with_size(shown_rows, shown_size)
         if len(unfinished_methods):
-            _add_wrapped_below(drawn, _unfinished_note(runs, labels, finished_only))
-        if note:
-            _add_wrapped_below(drawn, note)
-        drawn.savefig(png, metadata={"Software": None})
-        if pdf:
-            drawn.savefig(pdf, metadata={"CreationDate": None})
+            _add_wrapped_below(drawn, _unfinished_note(runs, settings.labels, finished_only))
+        if settings.note:
+            _add_wrapped_below(drawn, settings.note)
+        drawn.savefig(files.png, metadata={"Software": None})
+        if files.pdf:
+            drawn.savefig(files.pdf, metadata={"CreationDate": None})
         plt.close(drawn)
-    write_table(csv, shown_rows)
+    write_table(files.csv, shown_rows)
 
 
 def _read(paths: object, geometry: Geometry | None):

@@ -1,8 +1,9 @@
-"""A bundle: one file with the tables of a run and all that they follow from, for others to check and compare. No weights.
+"""A bundle: one file with the tables of a run and all that they follow from. No weights.
 
-It is a zip of a part of the project, not compressed: `bundle.json` (version, resolved configuration, order of the rows), the
-provenance records of the run's jobs, and under their own paths rows, indexes, classes, splits, tables and the page. The same
-files give the same bytes.
+Others check and compare it. It is a zip of a part of the project, not compressed: `bundle.json`
+(version, resolved configuration, order of the rows), the provenance records of the run's jobs, and
+under their own paths rows, indexes, classes, splits, tables and the page. The same files give the
+same bytes.
 """
 
 import csv
@@ -11,7 +12,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +29,17 @@ from rib.records import provenance
 from rib.reporting.foreign_parquet import Expected, Size, checked_size
 
 VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
-FACTS, RECORDS = "bundle.json", "provenance.jsonl"
-JOBS = (
-    "compute_metrics",
-    "compare_methods",
-    "write_page",
-)  # rules of the tables, of the comparison and of the page
+FACTS = "bundle.json"
+RECORDS = "provenance.jsonl"
+# Rules of the jobs that a bundle must have records of.
+TABLES_RULE = "compute_metrics"
+COMPARISON_RULE = "compare_methods"
+PAGE_RULE = "write_page"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST = 10**10  # bootstrap replicates times images
 MOST_COLUMNS = 1000  # of a CSV table; pandas takes a millisecond for each
-# Bytes in memory of all tables in a bundle, for each of its bytes. It is 12 for the rows of a curve of
-# 11 states on 50,000 images, and 54 if all its names have a hundred letters.
+# Bytes in memory of all tables in a bundle, for each of its bytes. It is 12 for the rows of a curve
+# of 11 states on 50,000 images, and 54 if all its names have a hundred letters.
 DENSEST = 100
 ROWS = Expected(
     kinds={name: column.kind for name, column in row_schema.COLUMNS.items()},
@@ -77,17 +78,21 @@ def write_bundle(
     config: Mapping,
     bundle: Path,
 ) -> None:
-    """Write a bundle of rows, in the order in which tables were computed from them, and more files.
+    """Write a bundle.
 
-    `records` are paths of the records of the run's jobs; a missing one is replaced by the gathered record.
+    Args:
+        rows: files of rows, in the order in which tables were computed from them.
+        more: all other files.
+        records: paths of the records of the run's jobs; a gathered record replaces a missing one.
+        config: the resolved configuration.
+        bundle: the zip to write.
     """
-    facts = {"version": VERSION, "config": config, "rows": list(map(str, rows))}
-    lines = provenance.as_lines(
-        {path: [record] for path, record in provenance.of_jobs(records).items()}
-    )
+    facts = {"version": VERSION, "config": config, "rows": [str(path) for path in rows]}
+    records_by_path = {path: [record] for path, record in provenance.of_jobs(records).items()}
     with zipfile.ZipFile(bundle, "w") as archive:
-        for name, text in ((FACTS, json.dumps(facts, indent=1)), (RECORDS, lines)):
-            archive.writestr(zipfile.ZipInfo(name), text)  # of 1980, as all
+        # Entries are of 1980, so that the same files give the same bytes.
+        archive.writestr(zipfile.ZipInfo(FACTS), json.dumps(facts, indent=1))
+        archive.writestr(zipfile.ZipInfo(RECORDS), provenance.as_lines(records_by_path))
         for path in sorted({*rows, *more}, key=str):
             entry = zipfile.ZipInfo(str(path))
             entry.file_size = path.stat().st_size
@@ -96,82 +101,143 @@ def write_bundle(
 
 
 def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
-    """Unpack a bundle into an empty folder; a UserError or ValueError if it is of another version, not whole, or hostile.
+    """Unpack a bundle into an empty folder.
 
-    Every file must be an output that a record names, with its hash, so nothing else is written. Nothing in a bundle is
-    compressed: a file, or all files together, are never larger than the bundle.
+    Every file must be an output that a record names, with its hash, so nothing else is written.
+    Nothing in a bundle is compressed: a file, or all files together, are never larger than the
+    bundle.
+
+    Raises:
+        UserError: it is of another version.
+        ValueError: it is not whole, or hostile.
     """
-    left = path.stat().st_size
-    left_of_tables = Size(rows=left, size=DENSEST * left)
-    first = {file: read() for file, read in archive_members(path, (FACTS, RECORDS), largest=left)}
-    facts = json.loads(first.get(FACTS, b"{}"))
-    if (version := facts.get("version")) != VERSION:
-        what = f"a bundle of version {version!r:.20}" if FACTS in first else "not a bundle"
-        raise UserError(
-            f"{path} is {what}; make one of version {VERSION}, by `snakemake bundle` of this code."
-        )
-    try:
-        records = [record for [record] in provenance.from_lines(first[RECORDS].decode()).values()]
-    except UserError:
-        raise ValueError(f"a line of {RECORDS} {provenance.DAMAGED}") from None
-    made = {file: digest for record in records for file, digest in record["outputs"].items()}
-    for file, digest in (
-        pair for record in records for key in ("inputs", "outputs") for pair in record[key].items()
-    ):
-        if made.get(file, digest) != digest:
-            raise ValueError(f"its records contradict each other about {file}")
-    metrics, comparison, page = (
-        next(record for record in records if record["rule"] == rule) for rule in JOBS
-    )
-    settings, about = metrics["cfg"], page["cfg"]["about"]
-    labels = [
-        entry["label"]
-        for kind in ("models", "methods", "datasets")
-        for entry in about[kind].values()
-    ]
-    labels += [about["family"]["title"], settings["conditions"]]
-    if not all(presentable(text) and not FORMULA.match(text) for text in labels):
-        raise ValueError("a label has markup or begins as a formula")
-    if about["config"] != facts["config"] or not 0 < settings["confidence"] < 1:
+    facts, records = _read_facts_and_records(path)
+    digests = _digests_of_outputs(records)
+    tables_record = _record_of(TABLES_RULE, records)
+    comparison_record = _record_of(COMPARISON_RULE, records)
+    tables_settings = tables_record["cfg"]
+    about = _record_of(PAGE_RULE, records)["cfg"]["about"]
+    _refuse_hostile_labels(about, tables_settings)
+    if about["config"] != facts["config"] or not 0 < tables_settings["confidence"] < 1:
         raise ValueError(
             "the configuration is not that of the page, or has a confidence out of bounds"
         )
-    seen = set()
-    for file, read in archive_members(path, largest=left):
-        data = read()
-        left -= len(data)
-        if file in seen or left < 0:
+    unpacked = _unpack(path, folder, digests)
+    outputs = [*tables_record["outputs"], *comparison_record["outputs"]]
+    claims = [file for file in outputs if file.endswith(".csv")]
+    for file in (*tables_record["inputs"], *claims, *facts["rows"]):
+        if file not in unpacked:
+            raise ValueError(f"{file!r} is missing")
+    for file in facts["rows"]:
+        if not file.endswith(".parquet"):
+            raise ValueError(f"{file[:200]!r} is no Parquet file")
+    indexes = {}
+    for index in sorted(folder.glob("results/*/prepare/*/*/index.parquet")):
+        dataset = index.parts[-3]
+        indexes[dataset] = index
+    images = sum(pq.read_metadata(index).num_rows for index in indexes.values())
+    if not 0 < tables_settings["replicates"] <= MOST / max(1, images):
+        raise ValueError("the number of bootstrap replicates is out of bounds")
+    return Bundle(
+        name=name,
+        folder=folder,
+        config=facts["config"],
+        rows=[folder / file for file in facts["rows"]],
+        indexes=indexes,
+        claims=[folder / file for file in claims],
+        tables=tables_settings,
+        about=about,
+        records=records,
+    )
+
+
+def _read_facts_and_records(path: Path) -> tuple[dict, list[dict]]:
+    """The contents of a bundle's bundle.json and provenance.jsonl."""
+    contents = {}
+    for file, read in archive_members(path, (FACTS, RECORDS), largest=path.stat().st_size):
+        contents[file] = read()
+    facts = json.loads(contents.get(FACTS, b"{}"))
+    version = facts.get("version")
+    if version != VERSION:
+        description = "not a bundle"
+        if FACTS in contents:
+            description = f"a bundle of version {version!r:.20}"
+        raise UserError(
+            f"{path} is {description}; "
+            f"make one of version {VERSION}, by `snakemake bundle` of this code."
+        )
+    try:
+        records_by_path = provenance.from_lines(contents[RECORDS].decode())
+    except UserError:
+        raise ValueError(f"a line of {RECORDS} {provenance.DAMAGED}") from None
+    return facts, [record for [record] in records_by_path.values()]
+
+
+def _digests_of_outputs(records: Sequence[Mapping]) -> dict[str, str]:
+    """SHA-256 of the files that jobs wrote; a ValueError if records contradict each other."""
+    digests = {}
+    for record in records:
+        digests.update(record["outputs"])
+    for record in records:
+        for files in (record["inputs"], record["outputs"]):
+            for file, digest in files.items():
+                if digests.get(file, digest) != digest:
+                    raise ValueError(f"its records contradict each other about {file}")
+    return digests
+
+
+def _record_of(rule: str, records: Iterable[Mapping]) -> Mapping:
+    """The first record of a job of a rule."""
+    for record in records:
+        if record["rule"] == rule:
+            return record
+    raise ValueError(f"it has no record of {rule}")
+
+
+def _refuse_hostile_labels(about: Mapping, tables_settings: Mapping) -> None:
+    """Raise a ValueError if what people read has markup, or begins as a formula."""
+    labels = [about["family"]["title"], tables_settings["conditions"]]
+    for entries in (about["models"], about["methods"], about["datasets"]):
+        labels += [entry["label"] for entry in entries.values()]
+    for label in labels:
+        if not presentable(label) or FORMULA.match(label):
+            raise ValueError("a label has markup or begins as a formula")
+
+
+def _unpack(path: Path, folder: Path, digests: Mapping[str, str]) -> Collection[str]:
+    """Unpack the files of a bundle into a folder, and return the names of all its members.
+
+    Args:
+        path: the bundle.
+        folder: an empty folder.
+        digests: SHA-256 of each file, as its record states it.
+
+    Raises:
+        ValueError: a file is not what its record states, is there twice, or unpacks to more than
+            the bundle may hold.
+    """
+    bytes_left = path.stat().st_size
+    limit_of_tables = Size(rows=bytes_left, size=DENSEST * bytes_left)
+    members = set()
+    for file, read in archive_members(path, largest=bytes_left):
+        content = read()
+        bytes_left -= len(content)
+        if file in members or bytes_left < 0:
             raise ValueError(
                 f"{file[:200]!r} is there twice, or all files are larger than the bundle"
             )
-        seen.add(file)
-        if file not in first:
-            if hashlib.sha256(data).hexdigest() != made.get(file):
-                raise ValueError(f"{file[:200]!r} is not what its record names")
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(data)
-            if file.endswith(".parquet"):
-                left_of_tables -= checked_size(folder / file, _expected(file), left_of_tables)
-            elif file.endswith(".csv"):
-                _refuse_hostile_table(folder / file)
-    claims = [
-        file
-        for record in (metrics, comparison)
-        for file in record["outputs"]
-        if file.endswith(".csv")
-    ]
-    if lost := [file for file in (*metrics["inputs"], *claims, *facts["rows"]) if file not in seen]:
-        raise ValueError(f"{lost[0]!r} is missing")
-    if unchecked := [file for file in facts["rows"] if not file.endswith(".parquet")]:
-        raise ValueError(f"{unchecked[0][:200]!r} is no Parquet file")
-    rows, claims = ([folder / file for file in files] for files in (facts["rows"], claims))
-    indexes = {
-        file.parts[-3]: file for file in sorted(folder.glob("results/*/prepare/*/*/index.parquet"))
-    }
-    images = sum(pq.read_metadata(file).num_rows for file in indexes.values())
-    if not 0 < settings["replicates"] <= MOST / max(1, images):
-        raise ValueError("the number of bootstrap replicates is out of bounds")
-    return Bundle(name, folder, facts["config"], rows, indexes, claims, settings, about, records)
+        members.add(file)
+        if file in (FACTS, RECORDS):
+            continue
+        if hashlib.sha256(content).hexdigest() != digests.get(file):
+            raise ValueError(f"{file[:200]!r} is not what its record names")
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+        if file.endswith(".parquet"):
+            limit_of_tables -= checked_size(folder / file, _expected(file), limit_of_tables)
+        elif file.endswith(".csv"):
+            _refuse_hostile_table(folder / file)
+    return members
 
 
 def _expected(file: str) -> Expected:
@@ -179,16 +245,17 @@ def _expected(file: str) -> Expected:
     if file.endswith("/index.parquet"):
         return INDEX
     # results/<family>/<protocol>/split/<dataset>/<name>.parquet
-    return SPLIT if Path(file).parts[-3:-2] == ("split",) else ROWS
+    is_split = Path(file).parts[-3:-2] == ("split",)
+    return SPLIT if is_split else ROWS
 
 
 def _refuse_hostile_table(file: Path) -> None:
     """Raise a ValueError if a CSV file has too many columns, or a cell that begins as a formula."""
     with open(file, newline="", encoding="utf-8") as lines:
-        widest = max((len(cells) for cells in csv.reader(lines)), default=0)
-    if widest > MOST_COLUMNS:
-        raise ValueError(f"{file.name} has {widest} columns, and the limit is {MOST_COLUMNS}")
-    for column, texts in pd.read_csv(file, dtype=str, keep_default_na=False).items():
-        words = texts[pd.to_numeric(texts, errors="coerce").isna()]
-        if FORMULA.match(column) or words.str.match(FORMULA).any():
+        most_columns = max((len(cells) for cells in csv.reader(lines)), default=0)
+    if most_columns > MOST_COLUMNS:
+        raise ValueError(f"{file.name} has {most_columns} columns, and the limit is {MOST_COLUMNS}")
+    for column, cells in pd.read_csv(file, dtype=str, keep_default_na=False).items():
+        texts = cells[pd.to_numeric(cells, errors="coerce").isna()]
+        if FORMULA.match(column) or texts.str.match(FORMULA).any():
             raise ValueError(f"a cell of {file.name} begins as a formula")

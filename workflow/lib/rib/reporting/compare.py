@@ -1,7 +1,8 @@
-"""Comparison of bundles: their tables are computed again from their rows, and their methods are ranked together.
+"""Comparison of bundles: tables are computed again from rows, and methods are ranked together.
 
-The ranking is over the datasets, targets and seeds that all bundles share, with the same draws of objects, so differences are
-paired. Intervals, tests and letters are those of `rib.analysis.comparison`; Holm's correction is over all pairs of a size.
+The ranking is over the datasets, targets and seeds that all bundles share, with the same draws of
+objects, so differences are paired. Intervals, tests and letters are those of
+`rib.analysis.comparison`; Holm's correction is over all pairs of a size.
 """
 
 import hashlib
@@ -32,7 +33,8 @@ from rib.data.view import DatasetFiles, DatasetView
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
 from rib.reporting.bundle import NAME, Bundle, open_bundle
-from rib.reporting.page import run_facts
+from rib.reporting.page import RunFacts, run_facts
+from rib.reporting.settings import RankingStatistics
 
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
@@ -61,73 +63,121 @@ class RankedMethod:
         return cls(state.bundle, state.run.model, state.run.method)
 
 
-def compare(*, bundles: Sequence[str], statistics: Mapping, log_file: str, folder: str) -> None:
-    """Check bundles, and write settings.csv, claims.csv, ranking.csv and index.html about them into a folder.
+@dataclass(frozen=True)
+class CheckedBundle:
+    """A bundle whose tables follow from its rows."""
 
-    `statistics` are replicates, confidence and seed of the ranking. Raises a UserError if a bundle is missing, of another version
-    or hostile, or if a table of it does not follow from its rows.
+    path: Path
+    bundle: Bundle
+    images: dict[str, str]  # digest of the scored images of each dataset
+    claims: pd.DataFrame  # its tables, with their largest difference from those computed again
+    settings: dict[str, str]  # as JSON, by key
+    run: RunFacts
+
+
+def compare(
+    bundles: Sequence[str], statistics: RankingStatistics, log_file: str, folder: Path
+) -> None:
+    """Check bundles, and write settings.csv, claims.csv, ranking.csv and index.html about them.
+
+    Args:
+        bundles: paths, in which ~ is the home folder.
+        statistics: of the ranking.
+        log_file: that of the job.
+        folder: where the files are written.
+
+    Raises:
+        UserError: a bundle is missing, of another version or hostile, or a table of it does not
+            follow from its rows.
     """
-    paths = [from_home(path, "config, bundles") for path in bundles]
-    wrong = [path for path in paths if not (path.is_file() and NAME.fullmatch(_stem(path)))]
-    if wrong or not paths:
-        what = (
-            f"{wrong[0]} is missing or not named by letters, digits, _, . and -"
-            if wrong
-            else "no bundles are given"
-        )
-        raise UserError(
-            f"config, bundles: {what}; write for example --config bundles='[a.rib.zip, b.rib.zip]'."
-        )
+    paths = _paths_of_bundles(bundles)
     names = names_of(paths)
     with private("compare", log_file, {}, resumes=None):
-        refuse_full_disk(WORK, sum(path.stat().st_size for path in paths), "comparing bundles")
-        opened, images, claims, settings, runs = zip(*map(check, paths, names), strict=True)
-        ranking, notes = rank_all(opened, images, **statistics)
-    settings = (
-        pd.DataFrame(dict(zip(names, settings, strict=True)))
-        .sort_index()
-        .rename_axis("setting")
-        .fillna("")
-    )
-    settings = settings[settings.nunique(axis=1) > 1].reset_index()
-    found = {"ranking": ranking, "settings": settings, "claims": pd.concat(claims)}
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined}
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
-    shown = {
-        "bundles": list(zip(opened, runs, paths, strict=True)),
-        "notes": notes,
-        "tables": found,
-        "views": None,
-        "percent": percent,
+        size = sum(path.stat().st_size for path in paths)
+        refuse_full_disk(WORK, size, "comparing bundles")
+        checked_bundles = [check(path, name) for path, name in zip(paths, names, strict=True)]
+        ranking, notes = rank_all(
+            [checked.bundle for checked in checked_bundles],
+            [checked.images for checked in checked_bundles],
+            statistics.replicates,
+            statistics.confidence,
+            statistics.seed,
+        )
+    tables_of_comparison = {
+        "ranking": ranking,
+        "settings": _differing_settings(checked_bundles),
+        "claims": pd.concat([checked.claims for checked in checked_bundles]),
     }
-    text = templates.get_template(TEMPLATE.name).render(shown)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, table in found.items():
-        write_table(Path(folder, f"{name}.csv"), table)
-    write_text(Path(folder, "index.html"), text)
-    print_lines(
-        f"The tables of {len(opened)} bundles follow from their rows; open {folder}/index.html."
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
+    page = templates.get_template(TEMPLATE.name).render(
+        bundles=[(checked.bundle, checked.run, checked.path) for checked in checked_bundles],
+        notes=notes,
+        tables=tables_of_comparison,
+        views=None,
+        percent=percent,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables_of_comparison.items():
+        write_table(folder / f"{name}.csv", table)
+    write_text(folder / "index.html", page)
+    print_lines(
+        f"The tables of {len(checked_bundles)} bundles follow from their rows; "
+        f"open {folder}/index.html."
+    )
+
+
+def _paths_of_bundles(bundles: Sequence[str]) -> list[Path]:
+    """The files of bundles; a UserError if none is given, or one is missing or has a bad name."""
+    example = "write for example --config bundles='[a.rib.zip, b.rib.zip]'."
+    paths = [from_home(path, "config, bundles") for path in bundles]
+    if not paths:
+        raise UserError(f"config, bundles: no bundles are given; {example}")
+    for path in paths:
+        if not path.is_file() or not NAME.fullmatch(_stem(path)):
+            raise UserError(
+                f"config, bundles: {path} is missing or not named by letters, digits, _, . and -; "
+                f"{example}"
+            )
+    return paths
+
+
+def _differing_settings(checked_bundles: Sequence[CheckedBundle]) -> pd.DataFrame:
+    """Settings that differ between bundles: a column `setting`, and one for each bundle."""
+    settings = pd.DataFrame({checked.bundle.name: checked.settings for checked in checked_bundles})
+    settings = settings.sort_index().rename_axis("setting").fillna("")
+    return settings[settings.nunique(axis=1) > 1].reset_index()
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names of bundles in tables and on the page: of the files, with a folder if files have one name.
+    """Names of bundles in tables and on the page.
 
-    Raises a UserError if two bundles are the same file, or cannot be told apart.
+    They are those of the files, with a folder if files have one name.
+
+    Raises:
+        UserError: two bundles are the same file, or cannot be told apart.
     """
-    names = []
+    names: list[str] = []
     for path in paths:
-        alike = [other for other in paths if _stem(other) == _stem(path)]
-        names.append(_stem(path) if len(alike) == 1 else f"{_folder(path, alike)}.{_stem(path)}")
+        paths_of_name = [other_path for other_path in paths if _stem(other_path) == _stem(path)]
+        name = _stem(path)
+        if len(paths_of_name) > 1:
+            name = f"{_folder(path, paths_of_name)}.{name}"
+        names.append(name)
     for number, path in enumerate(paths):
-        for earlier, name in zip(paths[:number], names, strict=False):
-            if path.samefile(earlier):
+        for earlier_path, earlier_name in zip(paths[:number], names, strict=False):
+            if path.samefile(earlier_path):
                 raise UserError(
-                    f"config, bundles: {earlier} and {path} are the same file; remove one of them.",
+                    f"config, bundles: {earlier_path} and {path} are the same file; "
+                    "remove one of them."
                 )
-            if name == names[number]:
+            if earlier_name == names[number]:
                 raise UserError(
-                    f"config, bundles: {earlier} and {path} would both be called {name}; rename one of these files."
+                    f"config, bundles: {earlier_path} and {path} would both be called "
+                    f"{earlier_name}; rename one of these files."
                 )
     return names
 
@@ -136,145 +186,206 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".rib.zip")
 
 
-def _folder(path: Path, alike: Sequence[Path]) -> str:
-    """The nearest folder whose name tells a file from others of its name, or else all folders."""
-    parents = {other: _parents(other) for other in alike}
-    for level, folder in enumerate(parents[path]):
-        at_this_level = [folders[level] for folders in parents.values() if level < len(folders)]
+def _folder(path: Path, paths_of_name: Sequence[Path]) -> str:
+    """The nearest folder that tells a file from others of its name, or else all folders."""
+    folders_of_paths = [_folders(path_of_name) for path_of_name in paths_of_name]
+    folders = _folders(path)
+    for level, folder in enumerate(folders):
+        at_this_level = [names[level] for names in folders_of_paths if level < len(names)]
         if at_this_level.count(folder) == 1:
             return folder
-    return ".".join(reversed(parents[path]))
+    return ".".join(reversed(folders))
 
 
-def _parents(path: Path) -> list[str]:
+def _folders(path: Path) -> list[str]:
     """Names of a file's folders, the nearest first, in the characters of a bundle's name."""
     folders = path.resolve().parts[1:-1]
     return [re.sub(r"[^A-Za-z0-9_.-]", "_", folder) for folder in reversed(folders)]
 
 
-def check(
-    path: Path, name: str
-) -> tuple[Bundle, dict[str, str], pd.DataFrame, dict[str, str], dict]:
-    """A bundle, digests of its scored images, differences of its tables, settings as JSON, and `run_facts`; or a UserError."""
+def check(path: Path, name: str) -> CheckedBundle:
+    """Unpack a bundle, and compute its tables again.
+
+    Raises:
+        UserError: it is of another version, damaged or forged, or a table does not follow from its
+            rows.
+    """
     folder = WORK / "compare" / f"bundle-{name}"
     folder.mkdir()
     try:
         bundle = open_bundle(path, name, folder)
-        images, again, run = scored_images(bundle), compute_again(bundle), run_facts(bundle.records)
-        lines = [
-            (name, claim.name, *difference(claim, again / claim.name)) for claim in bundle.claims
-        ]
-        made_with = {
-            key: [text for text, _ in run[key]] for key in ("commits", "machines", "versions")
-        }
-        (flat,) = pd.json_normalize({"config": bundle.config, **made_with}).to_dict("records")
-        settings = {
-            key: json.dumps(value) for key, value in flat.items()
-        }  # as JSON, no text begins as a formula
+        images = scored_images(bundle)
+        folder_of_tables = compute_again(bundle)
+        run = run_facts(bundle.records)
+        return CheckedBundle(
+            path=path,
+            bundle=bundle,
+            images=images,
+            claims=_checked_claims(bundle, folder_of_tables),
+            settings=_settings_of(bundle, run),
+            run=run,
+        )
     except UserError as error:
-        raise UserError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
+        message = str(error)
+        raise UserError(message if str(path) in message else f"{path}: {message}") from None
     except Exception as error:  # readers of hostile files raise many types
         if message_of_os_error(error):  # of this machine
             raise
-        what = str(error).partition("\n")[0][:200] or type(error).__name__
+        first_line = str(error).partition("\n")[0]
+        reason = first_line[:200] or type(error).__name__
         raise UserError(
-            f"{path} is damaged or forged, and nothing was compared: {what}; ask its author."
+            f"{path} is damaged or forged, and nothing was compared: {reason}; ask its author."
         ) from error
-    claims = pd.DataFrame(
-        lines, columns=["bundle", "table", "lines", "numbers", "largest difference"]
-    )
-    return bundle, images, claims, settings, run
+
+
+def _checked_claims(bundle: Bundle, folder: Path) -> pd.DataFrame:
+    """The tables of a bundle: their size, and their largest difference from those in a folder."""
+    lines = [
+        (bundle.name, claim.name, *difference(claim, folder / claim.name))
+        for claim in bundle.claims
+    ]
+    columns = ["bundle", "table", "lines", "numbers", "largest difference"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _settings_of(bundle: Bundle, run: RunFacts) -> dict[str, str]:
+    """Configuration and software of a run as JSON, in which no text begins as a formula."""
+    settings = {
+        "config": bundle.config,
+        "commits": [commit for commit, _ in run.commits],
+        "machines": [machine for machine, _ in run.machines],
+        "versions": [version for version, _ in run.versions],
+    }
+    (flat_settings,) = pd.json_normalize(settings).to_dict("records")
+    return {key: json.dumps(setting) for key, setting in flat_settings.items()}
 
 
 def scored_images(bundle: Bundle) -> dict[str, str]:
-    """Digest of the scored images of each dataset; a ValueError if rows are of another run, of no image, or twice."""
+    """Digest of the scored images of each dataset.
+
+    Raises:
+        ValueError: rows are of another run, of no image, or there twice.
+    """
     indexes = read_indexes(bundle.indexes.values(), ["image_id", "label", "object_id"])
-    spaces = {
-        name: read_json(path.with_name("classes.json")) for name, path in bundle.indexes.items()
-    }
-    if any(
-        not index["label"].between(0, len(spaces[name]["keys"]) - 1).all()
-        for name, index in indexes.items()
-    ):
-        raise ValueError("an image is of no class")
-    last, found = {name: len(index) - 1 for name, index in indexes.items()}, {}
+    spaces = {}
+    for dataset, path in bundle.indexes.items():
+        spaces[dataset] = read_json(path.with_name("classes.json"))
+        last_label = len(spaces[dataset]["keys"]) - 1
+        if not indexes[dataset]["label"].between(0, last_label).all():
+            raise ValueError("an image is of no class")
+    digests = {}
     for path in bundle.rows:
-        part, run = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS]), run_of(path)
-        known = part["row"].between(0, part["dataset"].astype(str).map(last)) & (part["rank"] >= 0)
-        same = all(
-            (part[key] == value).all() and NAME.fullmatch(str(value))
-            for key, value in vars(run).items()
-        )
-        if not (known.all() and same) or part.duplicated(["alpha", "dataset", "row"]).any():
-            raise ValueError(f"rows of {run} are of another run, of no image, or twice")
-        for name in (
-            set(part["dataset"].unique()) - found.keys()
-        ):  # `count` compares other runs with the first
-            images = indexes[name].iloc[np.unique(part["row"][part["dataset"] == name])]
-            space = json.dumps(
-                [spaces[name].get(key) for key in ("keys", "indices", "also")]
-            ).encode()
-            found[name] = hashlib.sha256(
-                pd.util.hash_pandas_object(images).to_numpy().tobytes() + space
-            ).hexdigest()
-    return found
+        rows = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS])
+        _refuse_other_rows(rows, run_of(path), indexes)
+        # Only the first run of each dataset, since `count` compares the others with it.
+        for dataset in set(rows["dataset"].unique()) - digests.keys():
+            scored_rows = np.unique(rows["row"][rows["dataset"] == dataset])
+            images = indexes[dataset].iloc[scored_rows]
+            digests[dataset] = _digest_of_images(images, spaces[dataset])
+    return digests
+
+
+def _refuse_other_rows(rows: pd.DataFrame, run: Run, indexes: Mapping[str, pd.DataFrame]) -> None:
+    """Raise a ValueError if rows are of another run, of no image, or there twice."""
+    last_rows = {dataset: len(index) - 1 for dataset, index in indexes.items()}
+    last_row = rows["dataset"].astype(str).map(last_rows)
+    is_of_image = rows["row"].between(0, last_row) & (rows["rank"] >= 0)
+    is_of_run = all(
+        (rows[column] == stated).all() and NAME.fullmatch(str(stated))
+        for column, stated in vars(run).items()
+    )
+    is_twice = rows.duplicated(["alpha", "dataset", "row"])
+    if not is_of_image.all() or not is_of_run or is_twice.any():
+        raise ValueError(f"rows of {run} are of another run, of no image, or twice")
+
+
+def _digest_of_images(images: pd.DataFrame, space: Mapping) -> str:
+    """SHA-256 of images, rows of an index, and of the classes that their labels count."""
+    classes = json.dumps([space.get(key) for key in ("keys", "indices", "also")])
+    hashes = pd.util.hash_pandas_object(images).to_numpy()
+    return hashlib.sha256(hashes.tobytes() + classes.encode()).hexdigest()
 
 
 def compute_again(bundle: Bundle) -> Path:
-    """Folder of the tables that follow from a bundle's rows, by the functions of the workflow's jobs."""
-    cfg, folder = bundle.tables, bundle.folder / "again"
+    """Folder of the tables that follow from a bundle's rows, by the functions of the jobs."""
+    settings = bundle.tables
+    folder = bundle.folder / "again"
     folder.mkdir()
-    settings = {key: cfg[key] for key in SETTINGS}
-    splits = {path.parts[-2]: path for path in bundle.folder.glob("results/*/*/split/*/*.parquet")}
-    proxies = {}
-    if cfg["excludes_proxy"]:  # else there may be no reference dataset
-        reference_index = bundle.indexes[bundle.config["reference"]]
-        proxies = dict.fromkeys(cfg["excludes_proxy"], reference_index.parent)
     outputs = {path.stem: folder / path.name for path in bundle.claims}
-    outputs |= {"mri_json": folder / "mri.json", "counts": folder / "counts.npz"}
-    made = tables.grid_tables(
+    outputs["mri_json"] = folder / "mri.json"
+    outputs["counts"] = folder / "counts.npz"
+    resampling = {key: settings[key] for key in SETTINGS}
+    view = settings["view"]
+    tables_of_grid = tables.grid_tables(
         rows=bundle.rows,
         indexes=bundle.indexes.values(),
         manifests=[path.with_suffix(".manifest.json") for path in bundle.rows],
-        datasets=[
-            DatasetFiles(n, p.parent, proxies.get(n), splits.get(n))
-            for n, p in bundle.indexes.items()
-        ],
+        datasets=_dataset_files(bundle),
         view=DatasetView(
             geometry=None,  # pixels are not opened
-            budget=cfg["view"]["budget"],
-            images_per_class=cfg["view"]["images_per_class"],
+            budget=view["budget"],
+            images_per_class=view["images_per_class"],
         ),
         outputs=outputs,
-        **settings | {key: cfg[key] for key in ("fit", "in_distribution")},
+        fit=settings["fit"],
+        in_distribution=settings["in_distribution"],
+        **resampling,
     )
-    write_tables(made, outputs, made["fit"], conditions=cfg["conditions"])
-    compared = comparison_tables(
+    fit = tables_of_grid["fit"]
+    write_tables(tables_of_grid, outputs, fit, conditions=settings["conditions"])
+    tables_of_comparison = comparison_tables(
         counts=outputs["counts"],
         fit=outputs["fit"],
         compare_to=bundle.config["compare_to"],
-        **settings,
+        **resampling,
     )
-    write_tables(compared, outputs, made["fit"], conditions=cfg["conditions"])
+    write_tables(tables_of_comparison, outputs, fit, conditions=settings["conditions"])
     return folder
 
 
+def _dataset_files(bundle: Bundle) -> list[DatasetFiles]:
+    """Files of the datasets of a bundle, with their splits and the proxy that they exclude."""
+    splits = {path.parts[-2]: path for path in bundle.folder.glob("results/*/*/split/*/*.parquet")}
+    datasets = []
+    for name, index in bundle.indexes.items():
+        proxy = None
+        if name in bundle.tables["excludes_proxy"]:
+            proxy = bundle.indexes[bundle.config["reference"]].parent
+        datasets.append(DatasetFiles(name, index.parent, proxy, splits.get(name)))
+    return datasets
+
+
 def difference(claimed: Path, again: Path) -> tuple[int, int, float]:
-    """Lines and numbers of a table, and the largest difference from the one computed again; a UserError beyond rounding."""
-    sides = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in (claimed, again)]
-    if list(sides[0]) != list(sides[1]) or len(sides[0]) != len(sides[1]):
+    """Lines and numbers of a table, and the largest difference from the one computed again.
+
+    Raises:
+        UserError: the difference is beyond rounding.
+    """
+    claimed_cells = pd.read_csv(claimed, dtype=str, keep_default_na=False)
+    cells = pd.read_csv(again, dtype=str, keep_default_na=False)
+    if list(claimed_cells) != list(cells) or len(claimed_cells) != len(cells):
         raise UserError(
             f"{claimed.name} does not follow from the rows, which give other columns or lines."
         )
-    numbers = [side.apply(pd.to_numeric, errors="coerce").astype(float) for side in sides]
-    apart = (numbers[0] - numbers[1]).abs()
-    for line, column in np.argwhere(~((sides[0] == sides[1]) | (apart <= ROUNDING)).to_numpy())[:1]:
-        is_claimed, is_found = (repr(side.iat[line, column][:50]) for side in sides)
+    differences = (_numbers(claimed_cells) - _numbers(cells)).abs()
+    is_same = (claimed_cells == cells) | (differences <= ROUNDING)
+    differing_cells = np.argwhere(~is_same.to_numpy())
+    if len(differing_cells):
+        line, column = differing_cells[0]
+        claimed_text = claimed_cells.iat[line, column][:50]
+        text = cells.iat[line, column][:50]
         raise UserError(
-            f"{claimed.name} does not follow from the rows: line {line + 2}, {apart.columns[column]}, is {is_claimed}, and "
-            f"the rows give {is_found}; ask its author, nothing was compared."
+            f"{claimed.name} does not follow from the rows: line {line + 2}, "
+            f"{differences.columns[column]}, is {claimed_text!r}, and the rows give {text!r}; "
+            "ask its author, nothing was compared."
         )
-    return len(apart), int(apart.count().sum()), float(np.nanmax(apart.to_numpy(), initial=0.0))
+    largest_difference = float(np.nanmax(differences.to_numpy(), initial=0.0))
+    return len(differences), int(differences.count().sum()), largest_difference
+
+
+def _numbers(cells: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a table of texts; NaN for other texts."""
+    return cells.apply(pd.to_numeric, errors="coerce").astype(float)
 
 
 def rank_all(

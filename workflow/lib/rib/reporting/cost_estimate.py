@@ -1,14 +1,16 @@
-"""Estimate the cost of a grid before it is run: jobs, images, hours, download and disk space. No torch.
+"""Estimate the cost of a grid before it is run: jobs, images, hours, download and disk space.
 
-Hours are images divided by throughput. Throughput is measured if jobs of the model have run here, or
-elsewhere and are recorded in provenance.jsonl; otherwise it is taken from the catalogue's
+Hours are images divided by throughput. Throughput is measured if jobs of the model have run here,
+or elsewhere and are recorded in provenance.jsonl; otherwise it is taken from the catalogue's
 throughput.csv (timm's benchmark, one RTX 3090 at 224 px), or from that of the other kind of pass.
+No torch.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
@@ -24,10 +26,23 @@ from rib.training.settings import TrainingSettings
 
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
-ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like those of ImageNet-C
-TRAIN, EVALUATE = "train", "evaluate"
+ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like ImageNet-C's
+RAW = Path("data/raw")  # archives as published
+# Kinds of passes of an image through a network, and the stages that make them.
+TRAIN = "train"
+EVALUATE = "evaluate"
+STAGES = {TRAIN: "finetune", EVALUATE: "evaluate"}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
+
+Gathered = Mapping[str, Sequence[Mapping]]  # records of provenance.jsonl, by path
+
+
+class Throughput(NamedTuple):
+    """How many images of a model pass through one device."""
+
+    rates: dict[str, float]  # images/s by kind of pass, without those that are unknown
+    origin: str  # a phrase about where the rates come from
 
 
 @dataclass
@@ -35,161 +50,366 @@ class Plan:
     """Costs of a grid; unknown costs are listed and not included in the sums."""
 
     jobs: dict[str, int] = field(default_factory=dict)  # number by rule
-    # Passes of an image through a network, and hours of one device, the latter only of models with known throughput.
+    # Passes of an image through a network, by kind.
     images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
+    # Hours of one device by kind of pass, only of models with known throughput.
     hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
-    rates: dict[str, tuple[dict[str, float], str]] = field(
-        default_factory=dict
-    )  # images/s and their origin, by model
+    rates: dict[str, Throughput] = field(default_factory=dict)  # by model
     download: int = 0  # bytes still to be downloaded
     disk: dict[str, int] = field(default_factory=dict)  # bytes by content
     unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
 
+    def add_passes(self, model: str, kind: str, images: int, hours_factor: float = 1) -> None:
+        """Add passes of images through a model, and the hours that they take.
+
+        Args:
+            model: name of the model.
+            kind: kind of the passes.
+            images: number of passes.
+            hours_factor: what a pass takes, as a multiple of that of the usual pass of its kind.
+        """
+        self.images[kind] += images
+        rate = self.rates[model].rates.get(kind)
+        if rate:
+            self.hours[kind] += images / rate / 3600 * hours_factor
+
 
 def print_plan(
-    config: Mapping, catalog: Sequence[str], results: str, jobs: Mapping[str, int]
+    config: Mapping, catalog: Sequence[str], results: Path, jobs: Mapping[str, int]
 ) -> None:
     """Print the estimated cost of a grid.
 
     Args:
         config: config.yaml, validated.
         catalog: catalogue folders.
-        results: the family's folder, in which throughput was measured.
-        jobs: their number, by rule.
+        results: folder with the family's results, in which throughput was measured.
+        jobs: number of jobs of a full run, by rule.
     """
     grid = resolve_grid(config, Catalog(catalog, config["external"]))
-    print_lines(*lines(plan(grid, Path(results), jobs), grid))
+    print_lines(*lines(plan(grid, results, jobs), grid))
 
 
 def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
-    """Estimate the cost of a grid: `jobs` by rule; throughput was measured in `results`, the family's folder."""
-    found, runs = Plan(jobs=dict(jobs)), [*grid.runs(), *grid.runs_over_targets()]
-    counts = {
-        dataset.name: _images(dataset, grid, results, found) for dataset in grid.datasets_read()
-    }
-    _add_bytes(found, grid, counts, runs)
-    rates = grid.catalog.table(
-        "throughput.csv", ("architecture", EVALUATE, TRAIN), (EVALUATE, TRAIN)
-    )
-    stated = {row["architecture"]: row for row in rates}
-    seen = {name: _seen(grid, name, counts) for name in grid.datasets}
-    gathered = provenance.load()
+    """Estimate the cost of a grid.
+
+    Args:
+        grid: the grid.
+        results: folder with the family's results, in which throughput was measured.
+        jobs: number of jobs by rule.
+    """
+    estimate = Plan(jobs=dict(jobs))
+    runs = [*grid.runs(), *grid.runs_over_targets()]
+    counts = _image_counts(estimate, grid, results)
+    used_images = {name: _used_images(grid, name, counts) for name in grid.datasets}
+    _add_archives(estimate, grid)
+    _add_disk(estimate, grid, counts, runs)
+    _add_rates(estimate, grid, results, used_images)
     for name, model in grid.models.items():
-        recorded = _recorded(grid, name, results, seen, gathered)
-        found.rates[name] = _rates(name, model, grid, stated, results, recorded)
         if model.pretrain:
-            images = images_of(str(model.pretrain["size"]), counts[model.pretrain["dataset"]])
-            _add_images(found, name, {TRAIN: model.pretrain["epochs"] * images})
+            size = str(model.pretrain["size"])
+            images = images_of(size, counts[model.pretrain["dataset"]])
+            estimate.add_passes(name, TRAIN, model.pretrain["epochs"] * images)
     for run in runs:
-        _add_run(found, grid, run, seen)
-    if fisher_jobs := _shared_fisher(grid, counts):
-        found.disk["shared Fisher information"] = sum(
-            FLOAT * (grid.models[name].parameters or 0) for name, _ in fisher_jobs
-        )
-    for name, images in fisher_jobs:
-        _add_images(found, name, {TRAIN: images})
-    found.disk["rows per image"] = ROW * found.images[EVALUATE]
-    return found
+        _add_run(estimate, grid, run, used_images)
+    _add_shared_fisher(estimate, grid, counts)
+    estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
+    return estimate
 
 
-def _images(dataset: Dataset, grid: Grid, results: Path, found: Plan) -> int:
+# Images
+
+
+def _image_counts(estimate: Plan, grid: Grid, results: Path) -> dict[str, int]:
+    """Number of images of each dataset that is read; unknown ones count as 0 and are listed."""
+    counts = {}
+    for dataset in grid.datasets_read():
+        count = _images_of_dataset(dataset, grid, results)
+        if count is None:
+            estimate.unknown.append(
+                f"{dataset.label} has an unknown number of images until it is prepared"
+            )
+        counts[dataset.name] = count or 0
+    return counts
+
+
+def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | None:
     """Number of images of a dataset: as prepared, else from its entry, else from its folder."""
-    for manifest in sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json")):
-        return read_json(manifest)["n"]
+    manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
+    if manifests:
+        return read_json(manifests[0])["n"]
     if dataset.images or dataset.about_images:
         return dataset.images or dataset.about_images
     if grid.family.one_image_per_class:
         return len(grid.catalog.label_space(dataset).keys)
-    if dataset.sources[0]["kind"] == "folder":
-        return len(files_of(Path(dataset.sources[0]["path"])))
-    found.unknown.append(f"{dataset.label} has an unknown number of images until it is prepared")
-    return 0
+    first_source = dataset.sources[0]
+    if first_source["kind"] == "folder":
+        return len(files_of(Path(first_source["path"])))
+    return None
 
 
-def _add_bytes(found: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequence[Run]) -> None:
-    raw, unsized, datasets = 0, [], grid.datasets_read()
-    sources = {(e.raw, part["file"]): part for e in datasets for part in e.sources}
-    for (folder, file), part in sources.items():
-        here = Path("data/raw") / folder / file
-        size = here.stat().st_size if here.is_file() else part.get("size")
-        if size is None and part["kind"] == "folder":
-            size = sum(path.stat().st_size for path in files_of(Path(part["path"])))
+def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
+    """Images of a dataset that a run uses: without the pretraining proxy, within the budget."""
+    images = counts[name]
+    if grid.excludes_proxy(name):
+        images_of_reference = counts[grid.reference.dataset.name] or 1
+        images_of_proxy = grid.reference.images_per_class * _classes_of_reference(grid)
+        images = round(images * (1 - min(1, images_of_proxy / images_of_reference)))
+    budget = grid.config["budget"]["max_images_per_dataset"]
+    return images if budget == ALL else min(images, budget)
+
+
+def _classes_of_reference(grid: Grid) -> int:
+    """Number of classes of the reference dataset."""
+    return len(grid.catalog.label_space(grid.reference.dataset).keys)
+
+
+def _add_run(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int]) -> None:
+    """Add the images of one run: those it trains on in all epochs, and those it is scored on."""
+    method = grid.methods.get(run.method)  # None for the pretrained model
+    cost_of_training = method.cost_of("training") if method else 1
+    trained_images = _trained_images(grid, run, used_images)
+    estimate.add_passes(run.model, TRAIN, trained_images, cost_of_training)
+    datasets = grid.not_trained_on if run.method in grid.over_targets else grid.datasets
+    estimate.add_passes(run.model, EVALUATE, _evaluated_images(grid, run, used_images, datasets))
+
+
+def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int:
+    """Images that a run is trained on, counted once per epoch; 0 if it is not trained."""
+    method = grid.methods.get(run.method)
+    if method is None or not method.trains:
+        return 0
+    training = grid.training(run.method)
+    if training["steps"]:
+        return training["steps"] * training["batch_size"]
+    train_share = grid.split_fractions["train"] if grid.split_fractions else 1
+    images_of_target = math.ceil(used_images[run.target] * train_share)
+    if training["subset_length"] == "steps":  # a subset has as many steps as the whole
+        return training["epochs"] * images_of_target
+    return training["epochs"] * images_of(run.size, images_of_target)
+
+
+def _evaluated_images(
+    grid: Grid,
+    run: Run,
+    used_images: Mapping[str, int],
+    datasets: Iterable[str],
+) -> int:
+    """Images of datasets that pass through a run's networks when it is evaluated."""
+    test_share = 1
+    if grid.split_fractions:
+        test_share = 1 - sum(grid.split_fractions.values())
+    images = sum(used_images[name] for name in datasets)
+    return round(_networks_of(grid, run) * test_share * images)
+
+
+def _networks_of(grid: Grid, run: Run) -> int:
+    """How many networks each image passes through when a run is evaluated."""
+    method = grid.methods.get(run.method)
+    if method is None:
+        return 1
+    if method.form == "curve":
+        return method.settings["steps"] + 1
+    if method.form == ENSEMBLE:
+        return 1 + len(method.parents)
+    return 1
+
+
+def _add_shared_fisher(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
+    """Add Fisher information that trainings on all targets share.
+
+    Each number of images and kind of it is computed for each model and seed.
+    """
+    size_on_disk = 0
+    has_jobs = False
+    for model in grid.models:
+        kinds = {grid.shared_fisher(method) for method in grid.methods_of(model)} - {None}
+        if not kinds:
+            continue
+        images_of_proxy = _images_of_proxy(grid, counts)
+        for most_images, _kind in sorted(kinds):
+            for _seed in grid.seeds:
+                has_jobs = True
+                size_on_disk += FLOAT * (grid.models[model].parameters or 0)
+                estimate.add_passes(model, TRAIN, min(most_images, images_of_proxy))
+    if has_jobs:
+        estimate.disk["shared Fisher information"] = size_on_disk
+
+
+def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
+    """Images that stand for the pretraining data."""
+    images = counts[grid.reference.dataset.name]
+    if grid.reference.images_per_class is None:
+        return images
+    return min(images, grid.reference.images_per_class * _classes_of_reference(grid))
+
+
+# Bytes
+
+
+def _add_archives(estimate: Plan, grid: Grid) -> None:
+    """Add the size of all archives of datasets, and what of them and of models is not here yet."""
+    # Datasets may share archives.
+    archives = {}
+    for dataset in grid.datasets_read():
+        for source in dataset.sources:
+            archives[RAW / dataset.raw / source["file"]] = source
+    size_on_disk = 0
+    files_without_size = []
+    for path, source in archives.items():
+        size = _size_of_archive(path, source)
         if size is None:
-            unsized.append(file)
-        raw += size or 0
-        found.download += 0 if here.is_file() or part["kind"] == "folder" else size or 0
-    if unsized:
-        found.unknown.append(f"no size is stated for {', '.join(sorted(unsized))}")
-    weights = {name: FLOAT * (model.parameters or 0) for name, model in grid.models.items()}
+            files_without_size.append(source["file"])
+            continue
+        size_on_disk += size
+        if not path.is_file() and source["kind"] != "folder":
+            estimate.download += size
+    if files_without_size:
+        estimate.unknown.append(f"no size is stated for {', '.join(sorted(files_without_size))}")
     for name, model in grid.models.items():
-        if model.source and not (Path("data/raw") / name / model.source["file"]).is_file():
-            found.download += model.source.get("size", weights[name])
-    images = sum(counts[d.name] for d in datasets if d.storage == "array")
-    pixels = sum(geometry.size**2 for geometry in set(map(grid.geometry, grid.models)))
-    encoded = sum(
-        part.get("size", 0) for d in datasets if d.storage == "encoded" for part in d.sources
-    )
-    tuned = [run for run in runs if run.method != PRETRAINED]
-    stored = sum(weights[run.model] * grid.methods[run.method].cost_of("storage") for run in tuned)
-    found.disk = {
-        "archives": raw,
-        "prepared images": 3 * pixels * images + encoded,
-        "pretrained weights": sum(
-            (1 + bool(model.source)) * weights[name] for name, model in grid.models.items()
-        ),
-        "checkpoints, at most": round(stored),
-    }
-    if missing := ", ".join(name for name, size in weights.items() if not size):
-        found.unknown.append(
-            f"the entries of {missing} do not state parameters, so their checkpoints are not included"
+        if model.source and not (RAW / name / model.source["file"]).is_file():
+            estimate.download += model.source.get("size", _size_of_weights(model))
+    estimate.disk["archives"] = size_on_disk
+
+
+def _size_of_archive(path: Path, source: Mapping) -> int | None:
+    """Bytes of an archive: of the file or folder if it is here, else as stated; None if unknown."""
+    if path.is_file():
+        return path.stat().st_size
+    if source.get("size") is None and source["kind"] == "folder":
+        return sum(file.stat().st_size for file in files_of(Path(source["path"])))
+    return source.get("size")
+
+
+def _size_of_weights(model: Model) -> int:
+    """Bytes of a model's weights; 0 if its number of parameters is not stated."""
+    return FLOAT * (model.parameters or 0)
+
+
+def _add_disk(estimate: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequence[Run]) -> None:
+    """Add the disk space of prepared images and of weights."""
+    images_in_arrays = 0
+    size_of_encoded = 0
+    for dataset in grid.datasets_read():
+        if dataset.storage == "array":
+            images_in_arrays += counts[dataset.name]
+        if dataset.storage == "encoded":
+            size_of_encoded += sum(source.get("size", 0) for source in dataset.sources)
+    geometries = {grid.geometry(model) for model in grid.models}
+    pixels = sum(geometry.size**2 for geometry in geometries)
+    size_of_pretrained = 0
+    for model in grid.models.values():
+        copies = 2 if model.source else 1  # as published and as converted, or as trained here
+        size_of_pretrained += copies * _size_of_weights(model)
+    size_of_checkpoints = 0
+    for run in runs:
+        if run.method != PRETRAINED:
+            share_of_weights = grid.methods[run.method].cost_of("storage")
+            size_of_checkpoints += _size_of_weights(grid.models[run.model]) * share_of_weights
+    estimate.disk["prepared images"] = 3 * pixels * images_in_arrays + size_of_encoded
+    estimate.disk["pretrained weights"] = size_of_pretrained
+    estimate.disk["checkpoints, at most"] = round(size_of_checkpoints)
+    unsized_models = [name for name, model in grid.models.items() if not _size_of_weights(model)]
+    if unsized_models:
+        estimate.unknown.append(
+            f"the entries of {', '.join(unsized_models)} do not state parameters, "
+            "so their checkpoints are not included"
         )
 
 
-def _rates(
-    name: str,
-    model: Model,
-    grid: Grid,
-    stated: Mapping[str, Mapping],
-    results: Path,
-    recorded: Mapping[str, float],
-) -> tuple[dict[str, float], str]:
-    """Images/s of a model in training and evaluation, and their origin.
+# Throughput
+
+
+def _add_rates(estimate: Plan, grid: Grid, results: Path, used_images: Mapping[str, int]) -> None:
+    """Add the throughput of each model."""
+    gathered = provenance.load()
+    columns = ("architecture", EVALUATE, TRAIN)
+    stated_rates = {
+        row["architecture"]: row
+        for row in grid.catalog.table("throughput.csv", columns, (EVALUATE, TRAIN))
+    }
+    for name in grid.models:
+        estimate.rates[name] = _throughput(
+            measured={kind: _measured(results, STAGES[kind], name) for kind in STAGES},
+            recorded=_recorded(grid, name, results, used_images, gathered),
+            stated=_stated(grid, name, stated_rates),
+        )
+
+
+def _stated(
+    grid: Grid, model: str, stated_rates: Mapping[str, Mapping[str, str]]
+) -> dict[str, float]:
+    """Images/s of a model by kind, as throughput.csv states them, at the model's image size.
 
     Args:
-        stated: rows of throughput.csv by architecture.
-        results: folder with the family's results.
-        recorded: images/s by kind, as in the gathered records.
-
-    Returns:
-        Images/s by kind, without those that are unknown; and a phrase about where they come from.
+        grid: the grid.
+        model: name of the model.
+        stated_rates: rows of throughput.csv by architecture.
     """
-    stages = {TRAIN: "finetune", EVALUATE: "evaluate"}
-    rates, origins = {}, {}
-    for kind, stage in stages.items():
-        if rate := _measured(results, stage, name):
-            rates[kind], origins[kind] = rate, "measured here"
+    row = stated_rates.get(grid.models[model].architecture)
+    if row is None:
+        return {}
+    scale = (STATED_SIDE / grid.geometry(model).size) ** 2
+    return {kind: float(row[kind]) * scale for kind in STAGES}
+
+
+def _throughput(
+    measured: Mapping[str, float | None],
+    recorded: Mapping[str, float],
+    stated: Mapping[str, float],
+) -> Throughput:
+    """Images/s of a model: as measured here, else as recorded, else as stated, else a guess."""
+    rates = {}
+    origins = {}
+    for kind in STAGES:
+        if measured[kind]:
+            rates[kind] = measured[kind]
+            origins[kind] = "measured here"
         elif kind in recorded:
-            rates[kind], origins[kind] = recorded[kind], "as recorded"
-        elif model.architecture in stated:
-            scale = (STATED_SIDE / grid.geometry(name).size) ** 2
-            rates[kind], origins[kind] = float(stated[model.architecture][kind]) * scale, "stated"
+            rates[kind] = recorded[kind]
+            origins[kind] = "as recorded"
+        elif kind in stated:
+            rates[kind] = stated[kind]
+            origins[kind] = "stated"
     if rates.keys() == {EVALUATE}:
         rates[TRAIN] = rates[EVALUATE] / PASSES_OF_TRAINING
         origins[TRAIN] = "a guess from evaluation"
     elif rates.keys() == {TRAIN}:
         rates[EVALUATE] = rates[TRAIN] * PASSES_OF_TRAINING
         origins[EVALUATE] = "a guess from training"
+    if not origins:
+        return Throughput(rates, "unknown")
     if len(set(origins.values())) == 1:
-        return rates, origins[TRAIN]
-    return rates, ", ".join(f"{kind} {origin}" for kind, origin in origins.items()) or "unknown"
+        return Throughput(rates, origins[TRAIN])
+    phrases = [f"{kind} {origin}" for kind, origin in origins.items()]
+    return Throughput(rates, ", ".join(phrases))
+
+
+def _measured(results: Path, stage: str, model: str) -> float | None:
+    """Images/s of a model's finished jobs of a stage, including start-up; None without any."""
+    images = 0
+    seconds = 0.0
+    for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
+        manifest = path.with_name(path.name.replace("provenance.json", "manifest.json"))
+        if not manifest.is_file():
+            continue
+        record = provenance.read(path)
+        if record is None or record["rule"] == IMPORTED:
+            continue
+        facts = read_json(manifest)
+        if stage == STAGES[TRAIN]:
+            images += facts["images"]
+        else:
+            images += sum(dataset["n"] for dataset in facts["datasets"].values())
+        seconds += record["seconds"]
+    return images / seconds if seconds else None
 
 
 def _recorded(
     grid: Grid,
     model: str,
     results: Path,
-    seen: Mapping[str, int],
-    gathered: Mapping[str, Sequence[Mapping]],
+    used_images: Mapping[str, int],
+    gathered: Gathered,
 ) -> dict[str, float]:
     """Images/s of a model's runs of this grid that ran elsewhere, by kind, including start-up.
 
@@ -197,8 +417,10 @@ def _recorded(
     training and images are those of the grid.
 
     Args:
+        grid: the grid.
+        model: name of the model.
         results: folder with the family's results, as in the paths of records.
-        seen: images that a run uses, by dataset.
+        used_images: images that a run uses, by dataset.
         gathered: records of provenance.jsonl, by path.
     """
     images = {TRAIN: 0, EVALUATE: 0}
@@ -208,148 +430,84 @@ def _recorded(
     for run in grid.runs():
         if run.model != model:
             continue
-        method = grid.methods.get(run.method)
-        training = None
-        if method and method.trains:
-            training = to_params(from_params(TrainingSettings, grid.training(run.method)))
-        for record in gathered.get(f"{folder}/finetune/{run}/{provenance.ENDING}", ()):
-            cfg = record["cfg"]
-            if cfg.get("view") == view and cfg.get("training") == training and training:
-                images[TRAIN] += _trained_images(grid, run, seen)
-                seconds[TRAIN] += record["seconds"]
+        for record in _records_of_training(grid, run, folder, gathered):
+            images[TRAIN] += _trained_images(grid, run, used_images)
+            seconds[TRAIN] += record["seconds"]
         for group, datasets in grid.evaluation_groups().items():
-            for record in gathered.get(f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}", ()):
+            path = f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}"
+            for record in gathered.get(path, ()):
                 if record["cfg"].get("view") == view:
-                    images[EVALUATE] += _evaluated_images(grid, run, seen, datasets)
+                    images[EVALUATE] += _evaluated_images(grid, run, used_images, datasets)
                     seconds[EVALUATE] += record["seconds"]
     return {kind: images[kind] / seconds[kind] for kind in images if images[kind] and seconds[kind]}
 
 
-def _measured(results: Path, stage: str, model: str) -> float | None:
-    """Images/s of a model's finished jobs of a stage, including start-up."""
-    total, seconds = 0, 0.0
-    for record in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
-        file = record.with_name(record.name.replace("provenance.json", "manifest.json"))
-        if file.is_file() and (made := provenance.read(record)) and made["rule"] != IMPORTED:
-            facts = read_json(file)
-            total += (
-                facts["images"]
-                if stage == "finetune"
-                else sum(d["n"] for d in facts["datasets"].values())
-            )
-            seconds += made["seconds"]
-    return total / seconds if seconds else None
-
-
-def _add_run(found: Plan, grid: Grid, run: Run, seen: Mapping[str, int]) -> None:
-    """Add the images of one run: those it trains on in all epochs, and those it is evaluated on."""
-    scored = grid.not_trained_on if run.method in grid.over_targets else grid.datasets
-    passes = {
-        TRAIN: _trained_images(grid, run, seen),
-        EVALUATE: _evaluated_images(grid, run, seen, scored),
-    }
-    method = grid.methods.get(run.method)  # None for the pretrained model
-    _add_images(found, run.model, passes, method.cost_of("training") if method else 1)
-
-
-def _trained_images(grid: Grid, run: Run, seen: Mapping[str, int]) -> int:
-    """Images that a run is trained on, counted once per epoch; 0 if it is not trained."""
+def _records_of_training(grid: Grid, run: Run, folder: Path, gathered: Gathered) -> list[Mapping]:
+    """Gathered records of a run's training, if it was trained as the grid says."""
     method = grid.methods.get(run.method)
-    if not (method and method.trains):
-        return 0
-    share = grid.split_fractions["train"] if grid.split_fractions else 1
-    whole = math.ceil(seen[run.target] * share)
-    how = grid.training(run.method)
-    if how["steps"]:
-        return how["steps"] * how["batch_size"]
-    counted = whole if how["subset_length"] == "steps" else images_of(run.size, whole)
-    return how["epochs"] * counted
+    if method is None or not method.trains:
+        return []
+    view = to_params(from_params(DatasetView, grid.view_of(run.model)))
+    training = to_params(from_params(TrainingSettings, grid.training(run.method)))
+    return [
+        record
+        for record in gathered.get(f"{folder}/finetune/{run}/{provenance.ENDING}", ())
+        if record["cfg"].get("view") == view and record["cfg"].get("training") == training
+    ]
 
 
-def _evaluated_images(
-    grid: Grid,
-    run: Run,
-    seen: Mapping[str, int],
-    datasets: Iterable[str],
-) -> int:
-    """Images of datasets that pass through a run's networks when it is evaluated."""
-    method = grid.methods.get(run.method)
-    share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1
-    states = method.settings["steps"] + 1 if method and method.form == "curve" else 1
-    states += len(method.parents) if method and method.form == ENSEMBLE else 0
-    return round(states * share * sum(seen[name] for name in datasets))
+# Text
 
 
-def _shared_fisher(grid: Grid, counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Model and images of each Fisher information that trainings on all targets share: one per seed and kind."""
-    jobs = []
-    for model in grid.models:
-        shared = {grid.shared_fisher(method) for method in grid.methods_of(model)} - {None}
-        images_of_proxy = counts[grid.reference.dataset.name] if shared else 0
-        if shared and grid.reference.images_per_class is not None:
-            classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
-            images_of_proxy = min(images_of_proxy, grid.reference.images_per_class * classes)
-        jobs += [
-            (model, min(most, images_of_proxy)) for most, _ in sorted(shared) for _ in grid.seeds
-        ]
-    return jobs
-
-
-def _add_images(found: Plan, model: str, passes: Mapping[str, int], training: float = 1) -> None:
-    """Add passes of images through a model, by kind, and the hours they take; in training as a multiple of ft's."""
-    for kind, images in passes.items():
-        found.images[kind] += images
-        if rate := found.rates[model][0].get(kind):
-            found.hours[kind] += images / rate / 3600 * (training if kind == TRAIN else 1)
-
-
-def _seen(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
-    """Images of a dataset that a run uses: without the pretraining proxy, within the budget."""
-    images = counts[name]
-    if grid.excludes_proxy(name):
-        whole = counts[grid.reference.dataset.name] or 1
-        classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
-        images = round(images * (1 - min(1, grid.reference.images_per_class * classes / whole)))
-    budget = grid.config["budget"]["max_images_per_dataset"]
-    return images if budget == ALL else min(images, budget)
-
-
-def _hours(found: Plan, kind: str) -> str:
-    if not found.images[kind]:
-        return "0.0 hours of one device"
-    without = [name for name, (rates, _) in found.rates.items() if kind not in rates]
-    if len(without) == len(found.rates):
-        return "hours unknown"
-    return f"{found.hours[kind]:,.1f} hours of one device" + (
-        f", without {', '.join(without)}" if without else ""
-    )
-
-
-def lines(found: Plan, grid: Grid) -> list[str]:
+def lines(estimate: Plan, grid: Grid) -> list[str]:
     """Text lines of a plan."""
-    jobs = ", ".join(f"{count:,} {rule}" for rule, count in found.jobs.items())
-    disk = ", ".join(f"{what} {in_bytes(size)}" for what, size in found.disk.items())
+    jobs = ", ".join(f"{count:,} {rule}" for rule, count in estimate.jobs.items())
+    disk = ", ".join(f"{content} {in_bytes(size)}" for content, size in estimate.disk.items())
     text = [
-        f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, {len(grid.targets)} targets, "
-        f"{len(grid.seeds)} seeds, {len(grid.sizes)} sizes; {len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
+        f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
+        f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
+        f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
         f"Numbers depend on: {'; '.join(grid.conditions())}.",
-        f"Jobs       {sum(found.jobs.values()):,} ({jobs})",
-        f"Training   {found.images[TRAIN]:,} images, {_hours(found, TRAIN)}",
-        f"Evaluation {found.images[EVALUATE]:,} images, {_hours(found, EVALUATE)}",
-        f"Download   {in_bytes(found.download)} not downloaded yet",
-        f"Disk       {in_bytes(sum(found.disk.values()))} ({disk})",
+        f"Jobs       {sum(estimate.jobs.values()):,} ({jobs})",
+        f"Training   {estimate.images[TRAIN]:,} images, {_hours(estimate, TRAIN)}",
+        f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
+        f"Download   {in_bytes(estimate.download)} not downloaded yet",
+        f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
         "Models     published weights and their licence",
     ]
-    for name, model in grid.models.items():
-        size = model.source and in_bytes(model.source.get("size", FLOAT * (model.parameters or 0)))
-        text.append(
-            f"  {name}: {', '.join([size or 'trained here', model.licence, *['gated'] * model.gated])}"
-        )
+    text += [_line_of_model(name, model) for name, model in grid.models.items()]
     text.append(
         "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)"
     )
-    for name, (rates, where) in found.rates.items():
-        shown = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())
-        text.append(f"  {name}: {shown or 'no jobs have run and no rate is stated'} ({where})")
-    text += [f"Not known: {sentence}." for sentence in found.unknown]
+    for name, throughput in estimate.rates.items():
+        rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in throughput.rates.items())
+        rates = rates or "no jobs have run and no rate is stated"
+        text.append(f"  {name}: {rates} ({throughput.origin})")
+    text += [f"Not known: {sentence}." for sentence in estimate.unknown]
     return text
+
+
+def _line_of_model(name: str, model: Model) -> str:
+    """Size and terms of a model's published weights."""
+    facts = ["trained here"]
+    if model.source:
+        facts = [in_bytes(model.source.get("size", _size_of_weights(model)))]
+    facts.append(model.licence)
+    if model.gated:
+        facts.append("gated")
+    return f"  {name}: {', '.join(facts)}"
+
+
+def _hours(estimate: Plan, kind: str) -> str:
+    """Hours of passes of a kind, with the models that are not included."""
+    if not estimate.images[kind]:
+        return "0.0 hours of one device"
+    models_without_rate = [
+        name for name, throughput in estimate.rates.items() if kind not in throughput.rates
+    ]
+    if len(models_without_rate) == len(estimate.rates):
+        return "hours unknown"
+    hours = f"{estimate.hours[kind]:,.1f} hours of one device"
+    if models_without_rate:
+        hours += f", without {', '.join(models_without_rate)}"
+    return hours

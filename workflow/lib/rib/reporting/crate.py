@@ -1,16 +1,21 @@
-"""A Process Run Crate: the jobs of a run as RO-Crate metadata beside its page, from the provenance records.
+"""A Process Run Crate: the jobs of a run as RO-Crate metadata beside its page.
 
-Each job is an action with its rule as instrument, its inputs, outputs and times. Files that are published with the page are
-parts of the crate; others in the project are works that it names by their hash (RFC 6920). Source: https://w3id.org/ro/wfrun/process/0.5
+It is made from the provenance records. Each job is an action with its rule as instrument, its
+inputs, outputs and times. Files that are published with the page are parts of the crate; others in
+the project are works that it names by their hash (RFC 6920).
+
+Source: https://w3id.org/ro/wfrun/process/0.5
 """
 
 import base64
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from rib.base.files import write_json
 from rib.records.verify import related
+from rib.reporting.settings import GridDescription
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = {
@@ -18,75 +23,155 @@ PROFILE = {
     "name": "Process Run Crate",
     "version": "0.5",
 }
+Entities = dict[str, dict[str, Any]]  # properties of each entity of a crate, by its identifier
 
 
 def write_crate(
-    *, records: Iterable[str], about: Mapping, folder: Path, published: Collection[str], crate: Path
+    records: Iterable[str],
+    about: GridDescription,
+    published: Collection[str],
+    folder: Path,
+    crate: Path,
 ) -> None:
     """Write the crate of the jobs with records, and of all that they depend on.
 
     Args:
-        about: the choices of the run (see `rib.reporting.page.write_page`).
+        records: paths of the provenance records.
+        about: the choices of the run.
+        published: paths of the files that are published with the page, below `folder`.
         folder: that of the page.
-        published: files of this folder that are published with the page.
+        crate: the JSON file to write.
     """
-    jobs = {path: lines[0] for path, lines in related(records)[0].items() if lines}
-    files, actions, tools = {"index.html": {"name": "The page of the run"}}, {}, {}
+    records_of_jobs, _ = related(records)
+    jobs = {path: lines[0] for path, lines in records_of_jobs.items() if lines}
+    identifiers = FileIdentifiers(folder, published)
+    files: Entities = {"index.html": {"name": "The page of the run"}}
+    tools: Entities = {}
+    actions: Entities = {}
     for path, record in jobs.items():
-        for name, digest in (record["inputs"] | record["outputs"]).items():
-            entry = files.setdefault(
-                _file_id(name, digest, folder, published),
-                {"name": name, "identifier": _by_hash(digest)},
-            )
-            entry |= {"contentSize": str(record["sizes"][name])} if name in record["sizes"] else {}
-        version = record.get("commit") or "unknown"
-        tool = f"#{quote(record['rule'])}-{quote(version)}"
-        tools[tool] = {
-            "name": record["rule"],
-            "softwareVersion": version,
-            "applicationSuite": "ImageNet-RIB",
-        }
-        ids = (
-            [_file_id(*pair, folder, published) for pair in record[key].items()]
-            for key in ("inputs", "outputs")
-        )
-        used, made = ([{"@id": name} for name in dict.fromkeys(names)] for names in ids)
-        what = {"name": f"{record['rule']} {record['job']}".strip(), "startTime": record["started"]}
-        what |= {
-            "endTime": record["ended"],
-            "instrument": {"@id": tool},
-            "object": used,
-            "result": made,
-        }
-        actions[f"#{quote(path)}"] = what
-    here = {name: entry for name, entry in files.items() if not name.startswith("ni:")}
-    elsewhere = {name: entry for name, entry in files.items() if name not in here}
-    licences = sorted({f"{entry['label']}: {entry['licence']}" for entry in about["read"].values()})
+        _add_files(files, record, identifiers)
+        tool = _tool_identifier(record)
+        tools[tool] = _tool(record)
+        actions[f"#{quote(path)}"] = _action(record, tool, identifiers)
+    parts = {name: file for name, file in files.items() if not name.startswith("ni:")}
+    works_by_hash = {name: file for name, file in files.items() if name.startswith("ni:")}
     root = {
-        "name": f"ImageNet-RIB: {about['family']['title']}",
-        "description": f"Robustness after fine-tuning on {about['family']['description']}: results, and the jobs behind.",
+        "name": f"ImageNet-RIB: {about.family.title}",
+        "description": (
+            f"Robustness after fine-tuning on {about.family.description}: "
+            "results, and the jobs behind."
+        ),
         "datePublished": max(record["ended"] for record in jobs.values()),
-        "license": f"Made from data and models with licences of their own; data: {'; '.join(licences)}",
+        "license": _licence(about),
         "conformsTo": {"@id": PROFILE["@id"]},
-        "hasPart": [{"@id": name} for name in here],
-        "mentions": [{"@id": name} for name in actions],
+        "hasPart": _references(parts),
+        "mentions": _references(actions),
     }
-    descriptor = {"conformsTo": {"@id": SPECIFICATION}, "about": {"@id": "./"}}
-    works = {"ro-crate-metadata.json": descriptor, PROFILE["@id"]: PROFILE, **elsewhere}
-    kinds = [("CreativeWork", works), ("Dataset", {"./": root}), ("SoftwareApplication", tools)]
-    kinds += [("CreateAction", actions), ("File", here)]
+    works = {
+        "ro-crate-metadata.json": {
+            "conformsTo": {"@id": SPECIFICATION},
+            "about": {"@id": "./"},
+        },
+        PROFILE["@id"]: PROFILE,
+        **works_by_hash,
+    }
     graph = [
-        {"@id": name, "@type": kind, **what} for kind, own in kinds for name, what in own.items()
+        *_typed(works, "CreativeWork"),
+        *_typed({"./": root}, "Dataset"),
+        *_typed(tools, "SoftwareApplication"),
+        *_typed(actions, "CreateAction"),
+        *_typed(parts, "File"),
     ]
     write_json(crate, {"@context": f"{SPECIFICATION}/context", "@graph": graph})
 
 
-def _file_id(name: str, digest: str, folder: Path, published: Collection[str]) -> str:
-    """Identifier of a file: its path in the folder if it is published, or else its hash."""
-    if name in published:
-        return quote(str(Path(name).relative_to(folder)))
-    return _by_hash(digest)
+class FileIdentifiers:
+    """Identifiers of files in a crate.
+
+    Args:
+        folder: that of the page.
+        published: paths of the files that are published with the page.
+    """
+
+    def __init__(self, folder: Path, published: Collection[str]):
+        self.folder = folder
+        self.published = published
+
+    def identifier(self, path: str, digest: str) -> str:
+        """A file's path in the folder if it is published, or else its hash."""
+        if path in self.published:
+            return quote(str(Path(path).relative_to(self.folder)))
+        return _by_hash(digest)
+
+    def references(self, files: Mapping[str, str]) -> list[dict[str, str]]:
+        """References to files, given as hashes by path, each once."""
+        return _references(
+            dict.fromkeys(self.identifier(path, digest) for path, digest in files.items())
+        )
+
+
+def _add_files(files: Entities, record: Mapping, identifiers: FileIdentifiers) -> None:
+    """Add the files that a job read and wrote."""
+    for path, digest in (record["inputs"] | record["outputs"]).items():
+        file = files.setdefault(
+            identifiers.identifier(path, digest),
+            {"name": path, "identifier": _by_hash(digest)},
+        )
+        if path in record["sizes"]:
+            file["contentSize"] = str(record["sizes"][path])
+
+
+def _tool_identifier(record: Mapping) -> str:
+    """Identifier of a job's rule at its commit."""
+    return f"#{quote(record['rule'])}-{quote(_version(record))}"
+
+
+def _version(record: Mapping) -> str:
+    return record.get("commit") or "unknown"
+
+
+def _tool(record: Mapping) -> dict[str, Any]:
+    """The rule of a job, at its commit."""
+    return {
+        "name": record["rule"],
+        "softwareVersion": _version(record),
+        "applicationSuite": "ImageNet-RIB",
+    }
+
+
+def _action(record: Mapping, tool: str, identifiers: FileIdentifiers) -> dict[str, Any]:
+    """A job: what it read and wrote, by which tool, and when."""
+    return {
+        "name": f"{record['rule']} {record['job']}".strip(),
+        "startTime": record["started"],
+        "endTime": record["ended"],
+        "instrument": {"@id": tool},
+        "object": identifiers.references(record["inputs"]),
+        "result": identifiers.references(record["outputs"]),
+    }
+
+
+def _licence(about: GridDescription) -> str:
+    """What the crate says about its licence: those of all data that were read."""
+    licences = {f"{dataset.label}: {dataset.licence}" for dataset in about.read.values()}
+    return (
+        f"Made from data and models with licences of their own; data: {'; '.join(sorted(licences))}"
+    )
+
+
+def _references(identifiers: Iterable[str]) -> list[dict[str, str]]:
+    return [{"@id": identifier} for identifier in identifiers]
+
+
+def _typed(entities: Entities, kind: str) -> list[dict[str, Any]]:
+    """Entities of a kind with identifier and type, as the graph of a crate has them."""
+    return [
+        {"@id": identifier, "@type": kind, **properties}
+        for identifier, properties in entities.items()
+    ]
 
 
 def _by_hash(digest: str) -> str:
-    return f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip('=')}"
+    """Name of a file by its SHA-256, given in hex (RFC 6920)."""
+    text = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()
+    return f"ni:///sha-256;{text.rstrip('=')}"

@@ -1,13 +1,15 @@
-"""The page of a run: one HTML file with its tables, figures and provenance, which needs no network."""
+"""The page of a run: one HTML file with its tables, figures and provenance; it needs no network."""
 
 import base64
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -27,132 +29,228 @@ from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
 from rib.records.environment import outside_git
 from rib.reporting.questions import QUESTIONS
-from rib.reporting.views import KINDS, labels_of, page_views
+from rib.reporting.settings import GridDescription, PageSettings
+from rib.reporting.views import ENTRIES_OF_COLUMN, page_views
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"
 PIXELS = 0.6  # page pixels per pixel of a figure
 MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
+MACHINE = "{processor}, {system}, Python {python}"
 
-Cell = tuple[
-    str, object
-]  # displayed text, and sort key: a number, a text, or None for running text
-NONE: Cell = ("\N{EN DASH}", float("-inf"))  # missing number
-bundle = cache(vl_convert.javascript_bundle)  # takes seconds
+vega_bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
 
-def write_page(
-    *,
-    mri: Path,
-    ri: Path,
-    accuracy: Path,
-    fit: Path,
-    analyses: Mapping[str, Path],
-    more_files: Mapping[str, Sequence[str]],
-    columns: Path,
-    figures: Iterable[Path],
-    records: Iterable[str],
-    captions: Iterable[Path],
-    citation: Path,
-    about: Mapping,
-    prepared: Mapping[str, str],
-    partial: Mapping | None = None,
-    questions: Mapping[str, str] | None = None,
-    colours: Mapping[str, str] | None = None,
-    cells: Path | None = None,
-    page: Path,
-) -> None:
-    """Write the page.
+class Cell(NamedTuple):
+    """A cell of a table on the page."""
 
-    Args:
-        mri, ri, accuracy, fit: CSV files.
-        analyses: CSV files of the analyses' tables, by name.
-        more_files: names of further files in the folder of the tables, by title.
-        columns: YAML file that describes how to show the tables (workflow/report/tables.yaml).
-        figures: PNG files, in the order of the page.
-        records: paths of the provenance records of the run's jobs; a missing one is replaced by the gathered record.
-        captions: reStructuredText file of each figure.
-        about: the choices of the run: `config`, `config_file` (a config.yaml that gives it), `family`, `models`, `methods`, `datasets`, `fit_threshold` and so on.
-        prepared: manifests of the datasets by label; those that exist list the excluded images.
-        partial: of a preview, numbers of `finished`, `outdated` and all `runs`, also as `counts` (what, finished, all); the
-            `targets` of means, and reasons by name for what is `left_out`.
-        questions: question (rib.reporting.questions) of each figure by name; the first for others.
-        colours: of methods, by name, for the interactive views.
-        cells: what explains each cell of RI (rib.analysis.cells), if it is known.
+    text: str
+    sort_key: object  # a number, a text, or None for running text
+
+
+MISSING = Cell("\N{EN DASH}", float("-inf"))  # a number that there is not
+
+
+@dataclass(frozen=True)
+class PageInputs:
+    """Files that a page is made of."""
+
+    mri: Path  # tables, CSV files
+    ri: Path
+    accuracy: Path
+    fit: Path
+    analyses: Mapping[str, Path]  # tables of the analyses by name, CSV files
+    columns: Path  # YAML file that says how to show the tables (workflow/report/tables.yaml)
+    figures: Sequence[Path]  # PNG files, in the order of the page
+    captions: Sequence[Path]  # reStructuredText file of each figure
+    citation: Path  # CITATION.cff
+    records: Sequence[str]  # provenance records of the run's jobs; gathered ones replace missing
+    cells: Path | None = None  # what explains each cell of RI (rib.analysis.cells)
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table on the page."""
+
+    title: str
+    note: str
+    file: str  # name of the CSV file
+    question: str  # key of `QUESTIONS`
+    open: bool  # whether it is unfolded at first
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure on the page."""
+
+    name: str
+    width: int  # in pixels of the page
+    question: str  # key of `QUESTIONS`
+    data: str  # image as WebP, in base64
+    alt: str  # first sentence of the caption
+    caption: str  # HTML
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Time, machines and versions of a run's jobs.
+
+    Distinct values stand with their number of jobs, the most frequent first.
     """
-    tables = page_tables({"mri": mri, "ri": ri, "accuracy": accuracy, **analyses}, columns, about)
-    fits, labels = (
-        read_table(fit),
-        {name: labels_of(about[name]) for name in ("models", "methods", "datasets")},
-    )
-    if not (made := list(provenance.of_jobs(records).values())):
+
+    stage_rows: list[list[Cell]]  # a row for each stage
+    jobs: int
+    seconds: float  # of all jobs together
+    busy: float  # seconds during which at least one job ran
+    started: str  # date and time
+    ended: str
+    commits: list[tuple[str, int]]
+    machines: list[tuple[str, int]]
+    versions: list[tuple[str, int]]
+    mixed: list[str]  # differences between jobs
+    accepted: int  # jobs that were kept after a change of code (rib.records.accept)
+
+
+def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
+    """Write the page of a run, or of a preview if `settings.partial` is given.
+
+    Raises:
+        UserError: no job has a readable record, or a table has no question.
+    """
+    about = settings.about
+    records = list(provenance.of_jobs(inputs.records).values())
+    if not records:
         raise UserError(
-            f"each record of the run is missing, or {provenance.DAMAGED}; `snakemake verify` names them."
+            f"each record of the run is missing, or {provenance.DAMAGED}; "
+            "`snakemake verify` names them."
         )
-    run, means, accuracies = run_facts(made), read_table(mri), read_table(accuracy)
-    of_targets = read_table(
-        ri if partial else analyses.get("seeds_ri", ri)
-    )  # a preview's seeds_ri lacks some runs
-    views = page_views(means, of_targets, accuracies, about, colours or {}) if figures else {}
-    explained = read_json(cells) if cells else {"images": []}
-    explained["images"] = [(labels["datasets"][name], *more) for name, *more in explained["images"]]
-    options = {
-        "autoescape": True,
-        "undefined": jinja2.StrictUndefined,
-        "trim_blocks": True,
-        "lstrip_blocks": True,
-    }
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE.parent), **options)
-    templates.filters["texts"] = lambda rows: [[shown for shown, _ in row] for row in rows]
-    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    text = templates.get_template(TEMPLATE.name).render(
+    paths_of_tables = {"mri": inputs.mri, "ri": inputs.ri, "accuracy": inputs.accuracy}
+    tables = page_tables({**paths_of_tables, **inputs.analyses}, inputs.columns, about)
+    means = read_table(inputs.mri)
+    fits = read_table(inputs.fit)
+    run = run_facts(records)
+    views = _views(inputs, settings) if inputs.figures else {}
+    is_preview = settings.partial is not None
+    cost_per_mri = None
+    if len(means) and not is_preview:  # a preview lacks some mRI
+        cost_per_mri = run.seconds / len(means)
+    changes_in_distribution = []
+    if "in_distribution" in inputs.analyses:
+        changes_in_distribution = changes_inside(inputs.analyses["in_distribution"], about)
+    text = _template().render(
         about=about,
-        partial=partial,
+        partial=settings.partial,
         duration=duration,
-        config=yaml.safe_dump(about["config_file"], sort_keys=False),
-        outside_git=outside_git(about["config_file"]["catalog"]),
-        answer=answer(with_choices(means, analyses.get("selection"), about), about),
+        config=yaml.safe_dump(about.config_file, sort_keys=False),
+        outside_git=outside_git(about.config_file["catalog"]),
+        answer=answer(with_choices(means, inputs.analyses.get("selection"), about), about),
         questions=QUESTIONS,
-        figures=_figures([*figures], captions, questions or {}),
+        figures=_figures(inputs.figures, inputs.captions, settings.questions),
         tables=tables,
         most_rows=MOST_ROWS,
         views=views,
-        bundle=bundle() if views else "",
-        cells=explained if cells else None,
-        unfinished=name_unfinished(fits, {**labels, "targets": labels["datasets"]}),
-        fitted=int(
-            fits["method"]
-            .isin([name for name, method in about["methods"].items() if method["can_fit"]])
-            .sum()
-        ),
+        bundle=vega_bundle() if views else "",
+        cells=_explained_cells(inputs.cells, about) if inputs.cells else None,
+        unfinished=name_unfinished(fits, _labels_of_runs(about)),
+        fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
-        inside=changes_inside(analyses["in_distribution"], about)
-        if "in_distribution" in analyses
-        else [],
-        files=more_files,
+        inside=changes_in_distribution,
+        files=settings.more_files,
         run=run,
-        cost_per_mri=run["seconds"] / len(means)
-        if len(means) and not partial
-        else None,  # a preview lacks some mRI
+        cost_per_mri=cost_per_mri,
         method_rows=method_rows(about),
-        corrupt={
-            name: read_json(Path(path))["corrupt"]
-            for name, path in prepared.items()
-            if Path(path).is_file()
-        },
-        cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
+        corrupt=_corrupt_images(settings.prepared),
+        cite=yaml.safe_load(inputs.citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
 
 
-def with_choices(mri: pd.DataFrame, selection: Path | None, about: Mapping) -> pd.DataFrame:
-    """Means in which a chosen variant stands for each sweep; the best of all variants would favour chance.
+def _template() -> jinja2.Template:
+    """The template of the page."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["texts"] = _texts_of_rows
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return templates.get_template(TEMPLATE.name)
 
-    An upper bound (rule oracle) chooses by the result itself and stands for nothing.
+
+def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
+    """The texts of a table's cells."""
+    return [_texts_of_row(row) for row in rows]
+
+
+def _texts_of_row(row: Sequence[Cell]) -> list[str]:
+    return [cell.text for cell in row]
+
+
+def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict]:
+    """Interactive views by the name of the figure that each replaces."""
+    ri = inputs.ri
+    if settings.partial is None:  # a preview's seeds_ri lacks some runs
+        ri = inputs.analyses.get("seeds_ri", inputs.ri)
+    return page_views(
+        mri=read_table(inputs.mri),
+        ri=read_table(ri),
+        accuracy=read_table(inputs.accuracy),
+        about=settings.about,
+        colours=settings.colours,
+    )
+
+
+def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
+    """What explains each cell of RI; its images have the label of their dataset, not the name."""
+    explained = read_json(path)
+    labels = about.labels("datasets")
+    images = []
+    for dataset, *facts_of_image in explained["images"]:
+        images.append((labels[dataset], *facts_of_image))
+    return {**explained, "images": images}
+
+
+def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
+    """Labels for `name_unfinished`."""
+    return {
+        "models": about.labels("models"),
+        "methods": about.labels("methods"),
+        "targets": about.labels("datasets"),
+    }
+
+
+def _number_of_fitted(fits: pd.DataFrame, about: GridDescription) -> int:
+    """Number of runs whose method can fit its training images."""
+    methods = [name for name, method in about.methods.items() if method.can_fit]
+    return int(fits["method"].isin(methods).sum())
+
+
+def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Images of each dataset that can't be decoded, of the manifests that exist."""
+    return {
+        label: read_json(manifest)["corrupt"]
+        for label, manifest in manifests.items()
+        if manifest.is_file()
+    }
+
+
+def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
+    """Means in which a chosen variant stands for each sweep; the best of all would favour chance.
+
+    An upper bound (`select: oracle`) chooses by the result itself and stands for nothing.
+
+    Args:
+        mri: table of mRI, with a row for each variant.
+        selection: CSV file of the chosen variants, if variants are chosen.
+        about: the choices of the run.
     """
-    if selection is None or about["config"]["select"] == "oracle":
+    if selection is None or about.config["select"] == "oracle":
         return mri
-    variants = [name for sweep in about["sweeps"].values() for name in sweep["variants"]]
+    variants = [name for sweep in about.sweeps.values() for name in sweep.variants]
     chosen = read_table(selection)
     chosen = chosen[chosen["target"] == MEAN].dropna(subset=["ri"])
     chosen = chosen.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
@@ -160,250 +258,386 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: Mapping) -> p
     return pd.concat([mri[~mri["method"].isin(variants)], chosen], ignore_index=True)
 
 
-def answer(mri: pd.DataFrame, about: Mapping) -> str:
-    """How much survived, in one sentence: lowest and highest mRI of finished runs, or of all if none finished."""
-    rows = mri[mri["size"] == about["shown_size"]]
-    rows = rows if (unfinished := rows["unfinished"] > 0).all() else rows[~unfinished]
+def answer(mri: pd.DataFrame, about: GridDescription) -> str:
+    """How much survived, in one sentence.
+
+    It has the lowest and highest mRI of finished runs, or of all if none finished.
+    """
+    rows = mri[mri["size"] == about.shown_size]
+    is_unfinished = rows["unfinished"] > 0
+    none_finished = is_unfinished.all()
+    if not none_finished:
+        rows = rows[~is_unfinished]
     if rows.empty:
         return ""
-    ends = []
-    for row in rows.sort_values("mri", kind="stable").iloc[[0, -1]].to_dict("records"):
-        value, low, high = (FORMS["signed"](row[key]) for key in ("mri", "ci_low", "ci_high"))
-        known = {"models": about["models"], "methods": {**about["methods"], **about["sweeps"]}}
-        names = [known[kind][row[kind[:-1]]]["label"] for kind in known if len(about[kind]) > 1]
-        ends.append(f"{value} [{low}, {high}]" + f" ({', '.join(names)})" * bool(names))
-    above, below = (rows["ci_low"] > 0).sum(), (rows["ci_high"] < 0).sum()
-    pairs = (
-        f"{len(rows)} {'unfinished' if unfinished.all() else 'finished'} pairs of model and method"
-    )
-    counts = f"; of {pairs} {above} have an interval above 0, {below} below" * (len(rows) > 1)
-    changes = " to ".join(dict.fromkeys(ends))
-    return (
-        "Fine-tuning changed mean accuracy on the out-of-distribution datasets other than the target by "
-        f"{changes} percentage points "
-        f"({100 * about['config']['statistics']['confidence']:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
-    )
-
-
-def changes_inside(path: Path, about: Mapping) -> list[str]:
-    """Accuracy in distribution before and after each method, of the size that figures show: a range over models."""
-    table, found = read_table(path), []
-    for method, rows in table[table["size"] == about["shown_size"]].groupby("method", sort=False):
-        before, after = (
-            percent(part.min())
-            if len(part) == 1
-            else f"{percent(part.min())} to {percent(part.max())}"
-            for part in (rows["before"], rows["after"])
+    lowest_and_highest = rows.sort_values("mri", kind="stable").iloc[[0, -1]].to_dict("records")
+    changes = dict.fromkeys(_change_of_row(row, about) for row in lowest_and_highest)
+    counts = ""
+    if len(rows) > 1:
+        above = (rows["ci_low"] > 0).sum()
+        below = (rows["ci_high"] < 0).sum()
+        state = "unfinished" if none_finished else "finished"
+        counts = (
+            f"; of {len(rows)} {state} pairs of model and method "
+            f"{above} have an interval above 0, {below} below"
         )
-        found.append(f"{about['methods'][method]['label']}: {before} % before, {after} % after")
-    return found
+    return (
+        "Fine-tuning changed mean accuracy on the out-of-distribution datasets other than the "
+        f"target by {' to '.join(changes)} percentage points "
+        f"({100 * about.confidence:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
+    )
+
+
+def _change_of_row(row: Mapping[str, Any], about: GridDescription) -> str:
+    """An mRI with its interval, and the labels of model and method where there are several."""
+    text = f"{_signed(row['mri'])} [{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]"
+    labels = []
+    if len(about.models) > 1:
+        labels.append(about.models[row["model"]].label)
+    if len(about.methods) > 1:
+        methods_and_sweeps = {**about.methods, **about.sweeps}
+        labels.append(methods_and_sweeps[row["method"]].label)
+    if labels:
+        text += f" ({', '.join(labels)})"
+    return text
+
+
+def changes_inside(path: Path, about: GridDescription) -> list[str]:
+    """Accuracy in distribution before and after each method, of the size that figures show.
+
+    Each is a range over models.
+
+    Args:
+        path: CSV file of the table in_distribution.
+        about: the choices of the run.
+    """
+    table = read_table(path)
+    table = table[table["size"] == about.shown_size]
+    changes = []
+    for method, rows in table.groupby("method", sort=False):
+        before = _range_of(rows["before"])
+        after = _range_of(rows["after"])
+        changes.append(f"{about.methods[method].label}: {before} % before, {after} % after")
+    return changes
+
+
+def _range_of(percentages: pd.Series) -> str:
+    """The smallest and the largest of some percentages, as text."""
+    if len(percentages) == 1:
+        return percent(percentages.min())
+    return f"{percent(percentages.min())} to {percent(percentages.max())}"
 
 
 def _figures(
     paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]
-) -> list[dict[str, object]]:
-    texts = [path.read_text(encoding="utf-8").strip() for path in captions]
+) -> list[PageFigure]:
+    """Figures with their captions; one without a question helps to answer the first."""
+    first_question = next(iter(QUESTIONS))
     with ThreadPoolExecutor() as pool:
         images = pool.map(_webp, paths)
-    return [
-        {
-            "name": path.stem,
-            "width": width,
-            "question": questions.get(path.stem, next(iter(QUESTIONS))),
-            "data": data,
-            "alt": text.split(". ")[0],
-            "caption": publish_parts(
-                text, writer="html5", settings_overrides={"raw_enabled": False}
-            )["body"],
-        }
-        for path, text, (width, data) in zip(paths, texts, images, strict=True)
-    ]
+    figures = []
+    for path, caption, (width, data) in zip(paths, captions, images, strict=True):
+        text = caption.read_text(encoding="utf-8").strip()
+        html = publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})
+        figure = PageFigure(
+            name=path.stem,
+            width=width,
+            question=questions.get(path.stem, first_question),
+            data=data,
+            alt=text.split(". ")[0],
+            caption=html["body"],
+        )
+        figures.append(figure)
+    return figures
 
 
 def _webp(path: Path) -> tuple[int, str]:
-    """Width of a figure on the page, and its image as lossless WebP, which is half as large as PNG, in base64."""
-    data = io.BytesIO()
+    """Width of a figure on the page, and its image as lossless WebP in base64.
+
+    WebP is half as large as PNG.
+    """
+    file = io.BytesIO()
     with Image.open(path) as image:
-        image.save(data, "WEBP", lossless=True)
-        return round(PIXELS * image.width), base64.b64encode(data.getvalue()).decode()
+        image.save(file, "WEBP", lossless=True)
+        width = round(PIXELS * image.width)
+    return width, base64.b64encode(file.getvalue()).decode()
 
 
-def page_tables(paths: Mapping[str, Path], columns: Path, about: Mapping) -> list[dict]:
-    """Tables of results: each with title, note, CSV file, header and rows of cells. Tables with fits have a column for
-    them, last.
+@dataclass(frozen=True)
+class Column:
+    """A column of a table on the page."""
+
+    header: str
+    value: str  # name of the column of the CSV file
+    form: str | None = None  # key of `FORMS`; by the type of the value if None
+    interval: Sequence[str] | None = None  # columns of the ends of the confidence interval
+
+
+def page_tables(
+    paths: Mapping[str, Path], columns: Path, about: GridDescription
+) -> list[PageTable]:
+    """Tables of results. Those of runs with a fit have a column for it, the last one.
 
     Args:
-        paths: CSV files by name.
-        columns: YAML file with title, question, note and columns of each table. A column is given by its header: a column of the
-            CSV file, or value, form and interval. The table `accuracy` also has a column for each dataset.
-        about: see `write_page`.
+        paths: CSV files by name of the table.
+        columns: YAML file with title, question, note and columns of each table. A column is given
+            by its header: a column of the CSV file, or value, form and interval. The table
+            `accuracy` also has a column for each dataset.
+        about: the choices of the run.
+
+    Raises:
+        UserError: a table has no question of `QUESTIONS`.
     """
-    known = yaml.safe_load(columns.read_text(encoding="utf-8"))
-    interval = f"{100 * about['config']['statistics']['confidence']:g} % confidence interval"
-    found = []
+    descriptions = yaml.safe_load(columns.read_text(encoding="utf-8"))
+    tables = []
     for name, path in paths.items():
-        entry, table = known[name], read_table(path)
-        parts = [
-            (key, part if isinstance(part, dict) else {"value": part})
-            for key, part in entry["columns"].items()
-        ]
-        if name == "accuracy":
-            runs = [*RUN_COLUMNS, "fit", "unfinished"]
-            table = table.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
-            datasets = [dataset for dataset in about["datasets"] if dataset in table]
-            parts += [
-                (about["datasets"][name]["label"], {"value": name, "form": "number"})
-                for name in datasets
-            ]
-        if "fit" in table:
-            parts.append(("Fit (%)", {"value": "fit", "form": "fit"}))
-        header = [
-            text
-            for key, part in parts
-            for text in ([key, interval] if "interval" in part else [key])
-        ]
-        lines = _labelled(table, about).to_dict("records")
-        rows = [[cell for _, part in parts for cell in _cells(line, part)] for line in lines]
-        note = (
-            f"{entry['note']} {few[0].upper()}{few[1:]}."
-            if (few := few_objects(table))
-            else entry["note"]
-        )
-        if (question := entry.get("question")) not in QUESTIONS:
+        description = descriptions[name]
+        question = description.get("question")
+        if question not in QUESTIONS:
             raise UserError(
-                f"{columns}: the table '{name}' has no question; give one of {', '.join(QUESTIONS)}."
+                f"{columns}: the table '{name}' has no question; "
+                f"give one of {', '.join(QUESTIONS)}."
             )
-        shown = {"title": entry["title"], "note": note, "file": path.name, "question": question}
-        shown["open"] = entry.get("open", False)
-        found.append({**shown, "header": header, "rows": rows})
-    return found
-
-
-def _cells(line: Mapping, part: Mapping) -> list[Cell]:
-    """A value, and its confidence interval if it has one."""
-    value = line[part["value"]]
-    if value != value:  # NaN
-        return [NONE] * (2 if "interval" in part else 1)
-    usual = (
-        "text" if isinstance(value, str | bool) else "count" if isinstance(value, int) else "number"
-    )
-    form = part.get("form", usual)
-    cell = (FORMS[form](value), value)
-    if "interval" not in part:
-        return [cell]
-    write = FORMS[form if form in ("signed", "decimals") else "number"]
-    low, high = (line[key] for key in part["interval"])
-    return [cell, NONE if low != low else (f"{write(low)} to {write(high)}", low)]
-
-
-def method_rows(about: Mapping) -> list[list[Cell]]:
-    """Rows of the table of methods."""
-    rows = []
-    for name, entry in about["methods"].items():
-        settings = ", ".join(f"{key} {value}" for key, value in entry["settings"].items())
-        rows.append(
-            [(entry["label"], name), (settings or "none of its own", None), (entry["source"], None)]
+        table = read_table(path)
+        shown_columns = _described_columns(description["columns"])
+        if name == "accuracy":
+            table = _with_column_per_dataset(table)
+            shown_columns += _dataset_columns(table, about)
+        if "fit" in table:
+            shown_columns.append(Column("Fit (%)", value="fit", form="fit"))
+        page_table = PageTable(
+            title=description["title"],
+            note=_note(description["note"], table),
+            file=path.name,
+            question=question,
+            open=description.get("open", False),
+            header=_header(shown_columns, about.confidence),
+            rows=_rows(_labelled(table, about), shown_columns),
         )
+        tables.append(page_table)
+    return tables
+
+
+def _described_columns(descriptions: Mapping[str, str | Mapping]) -> list[Column]:
+    """Columns as tables.yaml describes them, by header."""
+    columns = []
+    for header, description in descriptions.items():
+        if isinstance(description, str):
+            columns.append(Column(header, value=description))
+        else:
+            columns.append(Column(header, **description))
+    return columns
+
+
+def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run, with its accuracy on each dataset."""
+    runs = [*RUN_COLUMNS, "fit", "unfinished"]
+    return accuracy.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
+
+
+def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Column]:
+    """Columns of the datasets that a table of accuracies has."""
+    return [
+        Column(dataset.label, value=name, form="number")
+        for name, dataset in about.datasets.items()
+        if name in accuracy
+    ]
+
+
+def _header(columns: Iterable[Column], confidence: float) -> list[str]:
+    """Headers of columns and of their confidence intervals, which are columns of their own."""
+    header = []
+    for column in columns:
+        header.append(column.header)
+        if column.interval:
+            header.append(f"{100 * confidence:g} % confidence interval")
+    return header
+
+
+def _note(note: str, table: pd.DataFrame) -> str:
+    """A table's note, with a warning if it is of too few objects."""
+    warning = few_objects(table)
+    if not warning:
+        return note
+    return f"{note} {warning[0].upper()}{warning[1:]}."
+
+
+def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
+    """The cells of a table, row by row."""
+    rows = []
+    for line in table.to_dict("records"):
+        row = []
+        for column in columns:
+            row += _cells(line, column)
+        rows.append(row)
     return rows
 
 
-def _labelled(table: pd.DataFrame, about: Mapping) -> pd.DataFrame:
+def _cells(line: Mapping[str, Any], column: Column) -> list[Cell]:
+    """A value of a line, and its confidence interval if the column has one."""
+    value = line[column.value]
+    if value != value:  # NaN
+        return [MISSING, MISSING] if column.interval else [MISSING]
+    form = column.form or _form_of(value)
+    cells = [Cell(FORMS[form](value), value)]
+    if column.interval:
+        form_of_ends = form if form in ("signed", "decimals") else "number"
+        low, high = (line[end] for end in column.interval)
+        cells.append(_interval_cell(low, high, form_of_ends))
+    return cells
+
+
+def _form_of(value: object) -> str:
+    """How a value is written whose column has no form."""
+    if isinstance(value, str | bool):
+        return "text"
+    return "count" if isinstance(value, int) else "number"
+
+
+def _interval_cell(low: float, high: float, form: str) -> Cell:
+    """A confidence interval, sorted by its lower end."""
+    if low != low:  # NaN
+        return MISSING
+    write = FORMS[form]
+    return Cell(f"{write(low)} to {write(high)}", low)
+
+
+def method_rows(about: GridDescription) -> list[list[Cell]]:
+    """Rows of the table of methods."""
+    rows = []
+    for name, method in about.methods.items():
+        settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
+        row = [
+            Cell(method.label, name),
+            Cell(settings or "none of its own", None),
+            Cell(method.source, None),
+        ]
+        rows.append(row)
+    return rows
+
+
+def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
     """Replace names by labels where possible, and mark methods of unfinished runs."""
-    for column in set(KINDS) & set(table):
-        labels = labels_of(about[KINDS[column]])
-        if KINDS[column] == "methods":
-            labels = labels_of(about.get("sweeps", {})) | labels
+    for column, entries in ENTRIES_OF_COLUMN.items():
+        if column not in table:
+            continue
+        labels = about.labels(entries)
+        if entries == "methods":
+            labels = {**about.labels("sweeps"), **labels}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
     if "unfinished" in table:
-        table["method"] += [f" {UNFINISHED}" * bool(number) for number in table["unfinished"]]
+        marks = [f" {UNFINISHED}" if number else "" for number in table["unfinished"]]
+        table["method"] += marks
     return table
+
+
+def _signed(difference: float) -> str:
+    return points(difference).replace("-", MINUS)
+
+
+def _decimals(number: float) -> str:
+    """A number of order 1, for which one decimal is too coarse."""
+    return f"{number:.3f}".replace("-", MINUS)
+
+
+def _count(number: float) -> str:
+    """A whole number, which pandas reads as a float in a column with missing values."""
+    return f"{number:,.0f}"
+
+
+def _p_value(number: float) -> str:
+    return f"{number:.2g}"
 
 
 # How values are written, by form.
 FORMS = {
-    "signed": lambda value: points(value).replace("-", MINUS),  # a difference
+    "signed": _signed,
     "number": percent,
     "fit": fit_percent,
-    "decimals": lambda value: f"{value:.3f}".replace(
-        "-", MINUS
-    ),  # of order 1, for which one decimal is too coarse
-    "count": "{:,.0f}".format,  # pandas reads those of a column with missing values as floats
-    "p": "{:.2g}".format,
+    "decimals": _decimals,
+    "count": _count,
+    "p": _p_value,
     "text": str,
 }
 
 
-def run_facts(records: list[dict]) -> dict:
-    """Summarize the records of a run's jobs: time, machines and versions.
-
-    Returns:
-        `stage_rows`: a row of cells for each stage; `jobs`, `seconds`: totals; `busy`: seconds during which at least
-        one job ran; `started`, `ended`: dates and times; `commits`, `machines`, `versions`: distinct values with their
-        number of jobs, most frequent first; `mixed`: differences between jobs; `accepted`: jobs kept after a change of
-        code (rib.records.accept).
-    """
-    rules = dict.fromkeys(record["rule"] for record in records)
-    machine = "{processor}, {system}, Python {python}"
-    spans = sorted(
-        (datetime.fromisoformat(r["started"]), timedelta(seconds=r["seconds"])) for r in records
+def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
+    """Summarize the records of a run's jobs, at least one."""
+    records_of_rule: dict[str, list[Mapping]] = {}
+    for record in records:
+        records_of_rule.setdefault(record["rule"], []).append(record)
+    spans = sorted(_span(record) for record in records)
+    first_start, _ = spans[0]
+    last_end = max(start + length for start, length in spans)
+    commits = Counter(record.get("commit") or "not run from a git checkout" for record in records)
+    machines = Counter(MACHINE.format(**record["machine"]) for record in records)
+    versions = Counter(
+        f"{library} {version}"
+        for record in records
+        for library, version in record["versions"].items()
     )
-    return {
-        "stage_rows": [
-            _stage_row(rule, [record for record in records if record["rule"] == rule])
-            for rule in rules
-        ],
-        "jobs": len(records),
-        "seconds": sum(record["seconds"] for record in records),
-        "busy": _covered(spans),
-        "started": f"{spans[0][0]:{CLOCK}}",
-        "ended": f"{max(start + length for start, length in spans):{CLOCK}}",
-        "commits": Counter(
-            record.get("commit") or "not run from a git checkout" for record in records
-        ).most_common(),
-        "machines": Counter(
-            machine.format(**record["machine"]) for record in records
-        ).most_common(),
-        "versions": Counter(
-            " ".join(pair) for record in records for pair in record["versions"].items()
-        ).most_common(),
-        "mixed": _mixed(records),
-        "accepted": sum("accepted" in record for record in records),
-    }
+    return RunFacts(
+        stage_rows=[_stage_row(rule, group) for rule, group in records_of_rule.items()],
+        jobs=len(records),
+        seconds=sum(record["seconds"] for record in records),
+        busy=_covered(spans),
+        started=f"{first_start:{CLOCK}}",
+        ended=f"{last_end:{CLOCK}}",
+        commits=commits.most_common(),
+        machines=machines.most_common(),
+        versions=versions.most_common(),
+        mixed=_mixed(records),
+        accepted=sum("accepted" in record for record in records),
+    )
 
 
-def _stage_row(stage: str, records: list[dict]) -> list[Cell]:
+def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
+    """When a job started, and how long it took."""
+    return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
+
+
+def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """Total costs of the jobs of a stage, and the maximum of a single job."""
     seconds = [record["seconds"] for record in records]
-    times = (sum(seconds), max(seconds), sum(record["cpu_seconds"] for record in records))
-    sizes = (
-        max(record["peak_memory"] for record in records),
-        sum(sum(r["sizes"].values()) for r in records),
-    )
-    costs = [
-        *((duration(value), value) for value in times),
-        *((in_bytes(value), value) for value in sizes),
-    ]
-    return [(stage, stage), (f"{len(records):,}", len(records)), *costs]
+    processor_seconds = sum(record["cpu_seconds"] for record in records)
+    peak_memory = max(record["peak_memory"] for record in records)
+    written_bytes = sum(sum(record["sizes"].values()) for record in records)
+    row = [Cell(stage, stage), Cell(f"{len(records):,}", len(records))]
+    for time in (sum(seconds), max(seconds), processor_seconds):
+        row.append(Cell(duration(time), time))
+    for size in (peak_memory, written_bytes):
+        row.append(Cell(in_bytes(size), size))
+    return row
 
 
-def _mixed(records: list[dict]) -> list[str]:
-    """What differs in versions and machines, by stage, for example `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
+def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What differs in versions and machines, with the stages in the order of the run.
+
+    An example is `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`.
+    """
+    stages_of: dict[str, dict[str, list[str]]] = {}  # by name of a library or a part, and version
     for record in records:
-        for name, value in {**record["versions"], **record["machine"]}.items():
-            found.setdefault(name, {}).setdefault(value, {})[record["rule"]] = None  # ordered set
-    return [
-        f"{name} "
-        + ", ".join(f"{value} ({', '.join(stages)})" for value, stages in sorted(values.items()))
-        for name, values in found.items()
-        if len(values) > 1
-    ]
+        for name, version in {**record["versions"], **record["machine"]}.items():
+            stages = stages_of.setdefault(name, {}).setdefault(version, [])
+            if record["rule"] not in stages:
+                stages.append(record["rule"])
+    mixtures = []
+    for name, stages_of_version in stages_of.items():
+        if len(stages_of_version) > 1:
+            versions = [
+                f"{version} ({', '.join(stages)})"
+                for version, stages in sorted(stages_of_version.items())
+            ]
+            mixtures.append(f"{name} {', '.join(versions)}")
+    return mixtures
 
 
 def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
     """Seconds covered by at least one of the spans of start and length, which are sorted."""
-    total, end = timedelta(), spans[0][0]
+    total = timedelta()
+    end_of_covered, _ = spans[0]
     for start, length in spans:
-        total += max(start + length - max(start, end), timedelta())
-        end = max(end, start + length)
+        new_part = start + length - max(start, end_of_covered)
+        total += max(new_part, timedelta())
+        end_of_covered = max(end_of_covered, start + length)
     return total.total_seconds()

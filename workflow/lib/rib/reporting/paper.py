@@ -1,4 +1,4 @@
-"""The figures and tables of a run that stand for those of the paper, in one folder with a list of them."""
+"""The figures and tables of a run that stand for those of the paper, with a list of them."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,45 +7,56 @@ from pathlib import Path
 from rib.base.files import write_text
 from rib.base.text import markdown
 from rib.reporting.publication import remove_other_grids
+from rib.reporting.settings import PaperRow, PaperSettings
 
-PAPERS = "imagenet"  # the family of the paper
+FAMILY_OF_PAPER = "imagenet"
 
 
 def write_paper(
-    *,
-    files: Sequence[Path],
-    parts: Sequence[Mapping[str, str]],
-    made: Mapping[str, Sequence[str]],
-    family: Mapping[str, str],
-    conditions: Sequence[str],
-    folder: str,
-    grids: str,
-    outputs: Mapping[str, Path],
+    files: Sequence[Path], copies: Mapping[str, Path], readme: Path, settings: PaperSettings
 ) -> None:
-    """Copy the files, and list them by what they stand for.
+    """Copy the files, list them by what they stand for, and remove those of other grids.
 
     Args:
-        parts: rows of paper_map.csv: of_paper, shows, tables, state.
-        made: file names by `of_paper`; without figures if the run draws none of this kind.
-        family: name, title and limits.
-        folder: where the outputs will be.
-        grids: folder with the folders of all grids (rib.reporting.publication).
-        outputs: `readme`, and a path for each file by its name.
+        files: figures and tables of this run.
+        copies: where to write the copy of each file, by its name.
+        readme: the list to write.
+        settings: what the files stand for.
     """
-    for path in files:
-        shutil.copyfile(path, outputs[path.name])
-    stands = f"Figures and tables of the paper (arXiv 2410.21582) as this run of the family {family['title']} has them."
-    if family["name"] != PAPERS:
-        stands += (
-            f" **The family is a stand-in for ImageNet-RIB's datasets.** {family['limits'] or ''}"
+    for file in files:
+        shutil.copyfile(file, copies[file.name])
+    write_text(readme, _list_of_files(settings))
+    remove_other_grids(
+        folders=[settings.folder],
+        published={settings.folder / file.name for file in files},
+        grids=settings.grids,
+    )
+
+
+def _list_of_files(settings: PaperSettings) -> str:
+    """A page in Markdown that says which files stand for what of the paper."""
+    introduction = (
+        "Figures and tables of the paper (arXiv 2410.21582) as this run of the family "
+        f"{settings.title} has them."
+    )
+    if settings.family != FAMILY_OF_PAPER:
+        introduction += (
+            f" **The family is a stand-in for ImageNet-RIB's datasets.** {settings.limits or ''}"
         )
-    rows = ["| of the paper | shows | files | state |", "|---|---|---|---|"]
-    for row in parts:
-        links = ", ".join(f"[{name}]({name})" for name in made[row["of_paper"]])
-        part, shows, state = (markdown(row[key]) for key in ("of_paper", "shows", "state"))
-        rows.append(f"| {part} | {shows} | {links or 'not made by this run'} | {state} |")
-    depend = f"Numbers depend on: {'; '.join(conditions)}."
-    text = "\n\n".join(["# The paper's figures and tables", stands, depend, "\n".join(rows)])
-    write_text(outputs["readme"], text + "\n")
-    published = {Path(folder) / path.name for path in files}
-    remove_other_grids([Path(folder)], published, Path(grids))
+    table = ["| of the paper | shows | files | state |", "|---|---|---|---|"]
+    table += [_line(row, settings.files[row.of_paper]) for row in settings.rows]
+    conditions = f"Numbers depend on: {'; '.join(settings.conditions)}."
+    paragraphs = [
+        "# The paper's figures and tables",
+        introduction,
+        conditions,
+        "\n".join(table),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _line(row: PaperRow, files: Sequence[str]) -> str:
+    """A line of the table, with links to the files beside it."""
+    links = ", ".join(f"[{name}]({name})" for name in files) or "not made by this run"
+    of_paper = markdown(row.of_paper)
+    return f"| {of_paper} | {markdown(row.shows)} | {links} | {markdown(row.state)} |"

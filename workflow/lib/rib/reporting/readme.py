@@ -1,6 +1,7 @@
-"""Generate parts of README.md and docs/ from schemas, catalogue, rules and the example run (`make docs`).
+"""Generate parts of README.md and docs/ from schemas, catalogue, rules and the example run.
 
-A generated part is enclosed by `<!-- made by make docs: NAME -->` and `<!-- end -->`.
+`make docs` calls it. A generated part is enclosed by `<!-- made by make docs: NAME -->` and
+`<!-- end -->`.
 """
 
 import json
@@ -8,94 +9,138 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from rib.analysis.fit import read_table
 from rib.base.rounding import fit_percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
-from rib.config.entries import MERGES, SELECT
+from rib.config.entries import MERGES, SELECT, Method
 from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
 
-PLACE = re.compile(r"(<!-- made by make docs: (\w+) -->\n).*?(<!-- end -->)", re.S)
-CATALOG, CAPTIONS = Path("workflow/catalog"), Path("workflow/report/captions")
-EXAMPLE = Path(
-    "reports/default_run"
-)  # tables and a figure of a default run, copied by `make example`
+# A generated part, of which `begin` and `end` stay.
+PART = re.compile(
+    r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
+)
+CATALOG = Path("workflow/catalog")
+CAPTIONS = Path("workflow/report/captions")
+EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
+NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
 def config_table() -> str:
     """Every key of config.yaml: name, default, meaning."""
-    keys = {}
-    for name, part in load_schema("config")["properties"].items():
-        inner = part.get("properties")
-        keys |= {f"{name}.{key}": value for key, value in inner.items()} if inner else {name: part}
-    defaults = {key: json.dumps(part["default"]).strip('"') for key, part in keys.items()}
-    rows = [
-        (f"`{key}`", f"`{defaults[key]}`", part["description"].replace("|", "\\|"))
-        for key, part in keys.items()
-    ]
+    rows = []
+    for name, schema in _config_keys().items():
+        default = json.dumps(schema["default"]).strip('"')
+        description = schema["description"].replace("|", "\\|")
+        rows.append((f"`{name}`", f"`{default}`", description))
     return _table(("key", "default", "meaning"), rows)
+
+
+def _config_keys() -> dict[str, dict]:
+    """Schema of each key of config.yaml; keys in a section are called `section.key`."""
+    schemas = {}
+    for name, schema in load_schema("config")["properties"].items():
+        keys_of_section = schema.get("properties")
+        if keys_of_section:
+            for key, schema_of_key in keys_of_section.items():
+                schemas[f"{name}.{key}"] = schema_of_key
+        else:
+            schemas[name] = schema
+    return schemas
 
 
 def figure_list() -> str:
     """Figures and their captions."""
-    captions = {
-        path.stem: path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("*.rst"))
-    }
-    return "\n".join(
-        f"- `{name}`: {' '.join(text.split()).replace('``', '`')}"
-        for name, text in captions.items()
-    )
+    lines = []
+    for path in sorted(CAPTIONS.glob("*.rst")):
+        words = path.read_text(encoding="utf-8").split()
+        caption = " ".join(words).replace("``", "`")
+        lines.append(f"- `{path.stem}`: {caption}")
+    return "\n".join(lines)
 
 
 def method_table(catalog: Catalog) -> str:
     """Methods: name, label, requirements, measured cost and source."""
     rows = []
     for name, method in catalog.methods.items():
-        needs = [f"`{parent}`" for parent in method.parents]
-        needs += [OVER[method.over]] if method.over in OVER else []
-        needs += ["`held_out`"] if method.form == SELECT else []
-        needs += ["a reference dataset"] if method.reference == "required" else []
-        needs += ["a model of images and texts"] if method.text == "required" else []
-        needs += {("vit",): ["a ViT"], ("cnn",): ["a CNN"]}.get(method.types, [])
-        measured = dict.fromkeys(COSTS, "0" if method.form in MERGES else "") | method.cost
-        costs = (str(measured[key]) for key in COSTS)
-        rows.append(
-            (f"`{name}`", markdown(method.label), ", ".join(needs), *costs, markdown(method.source))
+        row = (
+            f"`{name}`",
+            markdown(method.label),
+            ", ".join(_needs(method)),
+            *_costs(method),
+            markdown(method.source),
         )
+        rows.append(row)
     return _table(("method", "label", "needs", *COSTS, "source"), rows)
 
 
+def _needs(method: Method) -> list[str]:
+    """What a method needs, besides a pretrained model and a target."""
+    needs = [f"`{parent}`" for parent in method.parents]
+    if method.over in OVER:
+        needs.append(OVER[method.over])
+    if method.form == SELECT:
+        needs.append("`held_out`")
+    if method.reference == "required":
+        needs.append("a reference dataset")
+    if method.text == "required":
+        needs.append("a model of images and texts")
+    if method.types in NETWORKS:
+        needs.append(NETWORKS[method.types])
+    return needs
+
+
+def _costs(method: Method) -> list[str]:
+    """Measured costs of a method, in the order of `COSTS`; empty for those not measured."""
+    not_measured = "0" if method.form in MERGES else ""
+    return [str(method.cost.get(cost, not_measured)) for cost in COSTS]
+
+
 def comparison() -> str:
-    """Methods of the kept comparison, best first: mRI, fit and letters of those that are not told apart."""
-    mri, ranking = (read_table(COMPARED / f"{name}.csv") for name in ("mri", "ranking"))
-    best = mri.sort_values("mri", ascending=False, kind="stable")
-    names = (f"`{name}`" for name in best["method"])
-    shown = best[["mri", "ci_low", "ci_high"]].to_numpy()
-    values = (f"{points(value)} [{points(low)}, {points(high)}]" for value, low, high in shown)
-    letters = best["method"].map(ranking.set_index("method")["letters"]).fillna("not ranked")
-    fits = map(fit_percent, best["fit"])
-    header = ("method", "mRI", "fit (%)", "not told apart")
-    return _table(header, zip(names, values, fits, letters, strict=True))
+    """Methods of the kept comparison, best first: mRI, fit and letters of those not told apart."""
+    mri = read_table(COMPARED / "mri.csv")
+    ranking = read_table(COMPARED / "ranking.csv")
+    letters = ranking.set_index("method")["letters"]
+    best_first = mri.sort_values("mri", ascending=False, kind="stable")
+    letters_of_rows = best_first["method"].map(letters).fillna("not ranked")
+    rows = []
+    for line, letters_of_row in zip(best_first.to_dict("records"), letters_of_rows, strict=True):
+        row = (
+            f"`{line['method']}`",
+            f"{points(line['mri'])} [{points(line['ci_low'])}, {points(line['ci_high'])}]",
+            fit_percent(line["fit"]),
+            letters_of_row,
+        )
+        rows.append(row)
+    return _table(("method", "mRI", "fit (%)", "not told apart"), rows)
 
 
 def recipe_table(catalog: Catalog) -> str:
     """Recipes: name, label, what differs from the schema's defaults, and source."""
-    known, rows = load_schema("recipes")["additionalProperties"]["properties"], []
+    schemas = load_schema("recipes")["additionalProperties"]["properties"]
+    rows = []
     for name, recipe in catalog.recipes.items():
-        settings = (
-            f"{key} {value}"
-            for key, value in recipe.training.items()
-            if value != known[key].get("default")
+        settings = [
+            f"{key} {setting}"
+            for key, setting in recipe.training.items()
+            if setting != schemas[key].get("default")
+        ]
+        row = (
+            f"`{name}`",
+            markdown(recipe.label),
+            ", ".join(settings),
+            markdown(recipe.source),
         )
-        rows.append(
-            (f"`{name}`", markdown(recipe.label), ", ".join(settings), markdown(recipe.source))
-        )
+        rows.append(row)
     return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
 
 
@@ -103,55 +148,69 @@ def paper_table(catalog: Catalog) -> str:
     """The paper's figures and tables, what stands for them here, and how far."""
     columns = ("of_paper", "shows", "figure", "tables", "state")
     rows = []
-    for row in catalog.table("paper_map.csv", columns, ()):
-        ours = ", ".join(
-            f"`{name}`"
-            for name in (row["figure"], *(f"{name}.csv" for name in row["tables"].split()))
+    for line in catalog.table("paper_map.csv", columns, ()):
+        files = [line["figure"]]
+        files += [f"{name}.csv" for name in line["tables"].split()]
+        row = (
+            markdown(line["of_paper"]),
+            markdown(line["shows"]),
+            ", ".join(f"`{name}`" for name in files),
+            markdown(line["state"]),
         )
-        rows.append(
-            (markdown(row["of_paper"]), markdown(row["shows"]), ours, markdown(row["state"]))
-        )
+        rows.append(row)
     return _table(("of the paper", "shows", "figure and tables", "state"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *rows])
+    """A table in Markdown."""
+    rule = ("---",) * len(header)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
 def headline(catalog: Catalog) -> str:
     """Main result of the example run."""
-    ri, accuracy = (read_table(EXAMPLE / name) for name in ("ri.csv", "accuracy.csv"))
-    shown = ri[ri["size"] == largest(set(ri["size"]))].sort_values("ri", kind="stable")
+    ri = read_table(EXAMPLE / "ri.csv")
+    accuracy = read_table(EXAMPLE / "accuracy.csv")
+    largest_size = largest(set(ri["size"]))
+    shown = ri[ri["size"] == largest_size].sort_values("ri", kind="stable")
     images = accuracy.groupby("dataset")["n"].first()
-    methods, targets = (shown[key].nunique() for key in ("method", "target"))
-    ends = f"{images.min()} to {images.max()}"
-    found = f"{methods} methods on {targets} targets; {len(images)} datasets of {ends} images."
-    for what, row in (("Highest RI", shown.iloc[-1]), ("Lowest RI", shown.iloc[0])):
-        value, low, high = (points(row[key]) for key in ("ri", "ci_low", "ci_high"))
-        unfinished = "; training unfinished" * bool(row.get("unfinished", 0))
-        run = (
-            catalog.models[row["model"]],
-            catalog.methods[row["method"]],
-            catalog.datasets[row["target"]],
-        )
-        names = markdown(", ".join(entry.label for entry in run))
-        found += f" {what}: {value} percentage points [{low}, {high}] ({names}{unfinished}{_by_coverage(row)})."
-    one_seed = shown["seed"].nunique() == 1
-    return (
-        found + " One seed: the intervals are over objects, for these trained networks." * one_seed
-    )
-
-
-def _by_coverage(row: Mapping) -> str:
-    """RI over classes that the target has and lacks, if they differ in sign or their intervals don't overlap."""
-    keys = [
-        name
-        for which in ("seen", "unseen")
-        for name in (f"ri_{which}", f"{which}_low", f"{which}_high")
+    sentences = [
+        f"{shown['method'].nunique()} methods on {shown['target'].nunique()} targets; "
+        f"{len(images)} datasets of {images.min()} to {images.max()} images.",
+        f"Highest RI: {_ri_of_run(catalog, shown.iloc[-1])}.",
+        f"Lowest RI: {_ri_of_run(catalog, shown.iloc[0])}.",
     ]
-    seen, low, high, unseen, least, most = (row.get(key, float("nan")) for key in keys)
-    differ = seen * unseen < 0 or low > most or least > high
-    if not differ:
+    if shown["seed"].nunique() == 1:
+        sentences.append("One seed: the intervals are over objects, for these trained networks.")
+    return " ".join(sentences)
+
+
+def _ri_of_run(catalog: Catalog, row: pd.Series) -> str:
+    """RI of a run, its interval and its labels; a row of ri.csv."""
+    labels = [
+        catalog.models[row["model"]].label,
+        catalog.methods[row["method"]].label,
+        catalog.datasets[row["target"]].label,
+    ]
+    run = markdown(", ".join(labels))
+    if row.get("unfinished", 0):
+        run += "; training unfinished"
+    run += _by_coverage(row)
+    interval = f"[{points(row['ci_low'])}, {points(row['ci_high'])}]"
+    return f"{points(row['ri'])} percentage points {interval} ({run})"
+
+
+def _by_coverage(row: Mapping[str, Any]) -> str:
+    """RI over classes that the target has and lacks, if they differ.
+
+    They do if they have other signs, or their intervals don't overlap. A row without them has none.
+    """
+    missing = float("nan")
+    seen = row.get("ri_seen", missing)
+    unseen = row.get("ri_unseen", missing)
+    is_seen_above = row.get("seen_low", missing) > row.get("unseen_high", missing)
+    is_unseen_above = row.get("unseen_low", missing) > row.get("seen_high", missing)
+    if not (seen * unseen < 0 or is_seen_above or is_unseen_above):
         return ""
     return (
         f"; {points(seen)} on classes that the target has, {points(unseen)} on those that it lacks"
@@ -159,37 +218,55 @@ def _by_coverage(row: Mapping) -> str:
 
 
 def graph(rulegraph: str) -> str:
-    """Flowchart from `snakemake --rulegraph mermaid-js`, without inputs of the page that other rules read too."""
-    names = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
-    edges = sorted(
-        (names[a], names[b])
-        for a, b in re.findall(r"(\w+) --> (\w+)", rulegraph)
-        if names[b] != "all"
-    )
+    """Flowchart of the rules, without inputs of the page that other rules read too.
+
+    Args:
+        rulegraph: output of `snakemake --rulegraph mermaid-js`.
+    """
+    rule_of_node = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
+    edges = []
+    for start, end in re.findall(r"(\w+) --> (\w+)", rulegraph):
+        if rule_of_node[end] != "all":
+            edges.append((rule_of_node[start], rule_of_node[end]))
     assert edges, "snakemake printed no graph"
-    read = {a for a, b in edges if b != PAGE}
-    lines = [f"    {a} --> {b}" for a, b in edges if b != PAGE or a not in read]
+    read_by_others = {start for start, end in edges if end != PAGE}
+    lines = [
+        f"    {start} --> {end}"
+        for start, end in sorted(edges)
+        if end != PAGE or start not in read_by_others
+    ]
     return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
 
 
 def renew(pages: Iterable[Path], rulegraph: str) -> None:
-    """Regenerate the parts in pages; each part occurs exactly once."""
+    """Regenerate the parts in pages; each part occurs exactly once.
+
+    Args:
+        pages: Markdown files, which are rewritten.
+        rulegraph: output of `snakemake --rulegraph mermaid-js`.
+    """
     catalog = Catalog([CATALOG])
-    parts = {"config": config_table(), "figures": figure_list(), "graph": graph(rulegraph)}
-    parts |= {
+    parts = {
+        "config": config_table(),
+        "figures": figure_list(),
+        "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
         "headline": headline(catalog),
+        "comparison": comparison(),
+        "paper": paper_table(catalog),
     }
-    parts |= {"comparison": comparison(), "paper": paper_table(catalog)}
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
-    places = sorted(name for text in texts.values() for _, name, _ in PLACE.findall(text))
-    assert places == sorted(parts), f"the pages have places for {places}"
+    names = []
+    for text in texts.values():
+        names += [match["name"] for match in PART.finditer(text)]
+    assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
+
+    def renewed(match: re.Match) -> str:
+        return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
+
     for page, text in texts.items():
-        page.write_text(
-            PLACE.sub(lambda place: f"{place[1]}{parts[place[2]]}\n{place[3]}", text),
-            encoding="utf-8",
-        )
+        page.write_text(PART.sub(renewed, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ NOTHING_MISSING = (
 )
 
 
-def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: str) -> None:
+def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: Path) -> None:
     """Print the progress, see `status`, and jobs that failed, also those of reports.
 
     Args:
@@ -37,8 +37,8 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
     ]
     log_files = [
         *map(log_of, missing_records),
-        *map(str, sorted(Path(logs).glob("*.log"))),
-        *map(str, sorted(Path(logs).glob("figures/*.log"))),
+        *map(str, sorted(logs.glob("*.log"))),
+        *map(str, sorted(logs.glob("figures/*.log"))),
     ]
     failures = _failures(log for log in dict.fromkeys(log_files) if log not in running)
     print_lines(*lines, f"failed: {_jobs(len(failures))}", *failures)
@@ -129,8 +129,8 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
     """
     if stage not in STAGES_OF_METHODS:
         return ()
-    model, _, method, size, _, name = Path(record).parts[-6:]
-    return model, method, size, name
+    model, _target, method, size, _seed, file = Path(record).parts[-6:]
+    return model, method, size, file
 
 
 def at_work() -> dict[str, str]:

@@ -1,0 +1,48 @@
+"""Descriptions of grids, of which a test states only what it is about."""
+
+from collections.abc import Mapping
+
+from rib.base.settings import from_params
+from rib.reporting.settings import GridDescription
+
+CONFIG = {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}}
+GRID = {
+    "config": CONFIG,
+    "config_file": {**CONFIG, "catalog": []},
+    "targets": ["a"],
+    "ood": ["a", "b"],
+    "sizes": ["all"],
+    "shown_size": "all",
+    "conditions": ["protocol paper"],
+    "fit_threshold": 0.95,
+}
+DATASET = {"label": "A", "licence": "MIT", "origin": "here"}
+ENTRIES = {
+    "datasets": DATASET,
+    "read": {**DATASET, "publishable": True, "tuning": None},
+    "models": {
+        "label": "Net",
+        "architecture": "n",
+        "pretraining": "IN-1K",
+        "licence": "MIT",
+        "record": None,
+    },
+    "methods": {
+        "label": "full fine-tuning",
+        "settings": {},
+        "source": "somewhere",
+        "can_fit": True,
+        "reference": "no",
+    },
+    "sweeps": {"label": "sweep", "variants": []},
+}
+
+
+def description(about: Mapping) -> GridDescription:
+    """The description of a grid that has what is given, and for all else something usual."""
+    family = {"title": "Toys", "description": "drawn twice", "limits": None}
+    completed = {**GRID, **about, "family": {**family, **about.get("family", {})}}
+    for kind, usual in ENTRIES.items():
+        entries = about.get(kind, {})
+        completed[kind] = {name: {**usual, **entry} for name, entry in entries.items()}
+    return from_params(GridDescription, completed)

@@ -1,0 +1,19 @@
+"""Settings of a figure. Not in rib.figures, which imports Matplotlib: rules import this module."""
+
+from typing import Any
+
+from rib.base.settings import Settings
+from rib.config.geometry import Geometry
+
+
+class FigureSettings(Settings):
+    """What a figure shows, besides the contents of its files."""
+
+    draw_settings: dict[str, Any]  # keyword arguments of the figure's `draw`
+    size: str  # training subset to show; figures with EVERY_SIZE show all
+    sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows
+    geometry: Geometry | None = None  # of encoded photos
+    # Labels by name for `models`, `methods` and `targets`, to name unfinished runs.
+    labels: dict[str, dict[str, str]] | None = None
+    note: str = ""  # what else is said below the figure
+    code: str = ""  # digest of the code that draws the figure

@@ -1,0 +1,193 @@
+"""Settings of the stages that report a run. No torch, pandas or plots: rules import this module."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rib.base.settings import Settings
+
+Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
+
+
+class PublicationSettings(Settings):
+    """Where files of a grid are, and where they are published."""
+
+    source: Path  # folder with what was made of the grid
+    folder: Path  # below reports/, where the copies will be
+    grids: Path  # folder with the folders of all grids, of which `source` is one
+    code: str  # digest of the code that publishes
+
+
+class PaperRow(Settings):
+    """A figure or table of the paper, and how far it is confirmed; a row of paper_map.csv."""
+
+    of_paper: str  # for example `figure 1`
+    shows: str
+    state: str  # how far it could be confirmed
+
+
+class PaperSettings(Settings):
+    """What stands for the figures and tables of the paper, and where it is published."""
+
+    rows: list[PaperRow]
+    files: dict[str, list[str]]  # file names by `of_paper`; none if this run makes none
+    family: str  # name of the family
+    title: str  # of the family
+    limits: str | None  # what the family cannot show
+    conditions: list[str]  # on which the numbers depend
+    folder: Path  # below reports/, where the copies will be
+    grids: Path  # folder with the folders of all grids
+    code: str  # digest of the code that copies and lists
+
+
+class StatusSettings(Settings):
+    """Whose progress is shown."""
+
+    records: dict[str, list[str]]  # paths of the records of jobs, by stage
+    jobs_at_once: int  # that this call would start
+    logs: Path  # folder with the logs of reports
+
+
+class PlanSettings(Settings):
+    """The grid whose cost is estimated."""
+
+    config: dict[str, Any]  # config.yaml, validated
+    catalog: list[str]  # catalogue folders
+    results: Path  # folder of the family's results, in which throughput was measured
+    jobs: dict[str, int]  # number of jobs of a full run, by rule
+
+
+class BundleSettings(Settings):
+    """What a bundle says about its run, besides its files."""
+
+    records: list[str]  # paths of the provenance records of the run's jobs
+    config: dict[str, Any]  # resolved configuration
+    code: str  # digest of the code that writes bundles
+
+
+class RankingStatistics(Settings):
+    """How the methods of several bundles are ranked (config, statistics)."""
+
+    replicates: int  # of the bootstrap
+    confidence: float  # coverage of intervals, 0 to 1
+    seed: int  # of the resampling
+
+
+class ComparisonSettings(Settings):
+    """Which bundles are compared, how, and where the comparison is written."""
+
+    bundles: list[str]  # paths, in which ~ is the home folder
+    statistics: RankingStatistics
+    folder: Path  # of the comparison
+    log_file: str
+
+
+class FamilyDescription(Settings):
+    """What a page says about the family of the datasets."""
+
+    title: str
+    description: str
+    limits: str | None  # what the family cannot show
+
+
+class DatasetDescription(Settings):
+    """What a page says about an evaluated dataset."""
+
+    label: str
+    licence: str
+    origin: str
+
+
+class ReadDatasetDescription(DatasetDescription):
+    """What a model card says about a dataset that is read, be it evaluated or the reference."""
+
+    publishable: bool  # whether its images may be shown
+    tuning: dict[str, Any] | None  # terms for weights that were trained on it
+
+
+class ModelDescription(Settings):
+    """What a page says about a pretrained model."""
+
+    label: str
+    architecture: str
+    pretraining: str  # pretraining data
+    licence: str
+    record: str | None  # name of the published weights, if they have one
+
+
+class MethodDescription(Settings):
+    """What a page says about a method."""
+
+    label: str
+    settings: dict[str, Any]
+    source: str  # publication
+    can_fit: bool  # whether a run that doesn't fit its training images is unfinished
+    reference: str  # whether the reference dataset is trained on: `no`, or how
+
+
+class SweepDescription(Settings):
+    """A method that was run with several settings, of which one is chosen."""
+
+    label: str
+    variants: list[str]  # names of methods
+
+
+class GridDescription(Settings):
+    """What pages and model cards say about the choices of a run."""
+
+    config: dict[str, Any]  # all choices, resolved
+    config_file: dict[str, Any]  # a config.yaml that gives the same run
+    family: FamilyDescription
+    targets: list[str]
+    ood: list[str]  # names of the out-of-distribution datasets
+    sizes: list[str]  # training subsets
+    shown_size: str  # that of the figures
+    conditions: list[str]  # on which the numbers depend
+    datasets: dict[str, DatasetDescription]  # evaluated ones
+    read: dict[str, ReadDatasetDescription]  # evaluated ones and the reference
+    models: dict[str, ModelDescription]
+    methods: dict[str, MethodDescription]
+    fit_threshold: float | None  # accuracy from which a training is finished, 0 to 1; None for no
+    sweeps: dict[str, SweepDescription]  # those of which a variant is chosen
+
+    @property
+    def confidence(self) -> float:
+        """Coverage of confidence intervals, 0 to 1."""
+        return self.config["statistics"]["confidence"]
+
+    def labels(self, entries: Entries) -> dict[str, str]:
+        """Labels of all entries of a kind, by name and in the order of the run."""
+        return {name: entry.label for name, entry in getattr(self, entries).items()}
+
+
+class FinishedShare(Settings):
+    """How many runs of a model, a method or a target are finished."""
+
+    subject: str  # for example `model ResNet-50`
+    finished: int
+    runs: int
+
+
+class PreviewDescription(Settings):
+    """How far a grid is whose page is a preview."""
+
+    finished: int  # number of runs
+    runs: int  # number of all runs
+    outdated: int  # runs that have rows, but would be made again
+    counts: list[FinishedShare]
+    targets: str  # labels of the targets over which means are
+    left_out: dict[str, str]  # reasons, by the name of what a full run shows
+
+
+class PageSettings(Settings):
+    """What a page shows, besides the contents of its files."""
+
+    about: GridDescription
+    analyses: list[str]  # names of the analyses' tables, in the order of their files
+    more_files: dict[str, list[str]]  # names of further files beside the tables, by title
+    prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
+    questions: dict[str, str]  # question of each figure (rib.reporting.questions)
+    colours: dict[str, str]  # of methods, #rrggbb, for the interactive views
+    upstream: list[str]  # paths of the records of jobs behind the page that are no inputs
+    published: list[str]  # files that are published with the page
+    partial: PreviewDescription | None = None
+    code: str  # digest of the code that writes the page
