@@ -1,4 +1,7 @@
-"""Sphinx configuration: README.md and docs/ as a site (`make site`); code hosts show the same pages as they are."""
+"""Sphinx configuration: README.md and docs/ as a site (`make site`).
+
+Code hosts show the same pages as they are.
+"""
 
 import re
 

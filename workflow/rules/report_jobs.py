@@ -1,4 +1,4 @@
-"""The finished runs of a grid, and the jobs of its reports with these runs only, for `snakemake preview`."""
+"""The finished runs of a grid, and the jobs of its reports with these only: `snakemake preview`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,8 @@ from rib.config.run import PRETRAINED, Run, run_of
 from rib.records import provenance
 from rib.records.hashing import differing
 
-# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or writes each run's number.
+# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads rows again or
+# writes each run's number.
 LARGE, REPLICATES = 1000, 200
 SLOW = {
     "compare_samples",
@@ -32,7 +33,10 @@ PER_CELL = {"compute_metrics", "explain_cells", "ri_matrix", "accuracy_matrix"}
 
 
 class Finished(NamedTuple):
-    """What is finished of a grid. A run counts if all seeds of its model, method, target and size are finished."""
+    """What is finished of a grid.
+
+    A run counts if all seeds of its model, method, target and size are finished.
+    """
 
     runs: set[str]  # names
     compared: set[str]  # those that means are of: of methods that are finished on all `targets`
@@ -53,7 +57,8 @@ def finished_runs(
 
     Args:
         rows_of: files with the rows of given runs.
-        select_rows: files with rows of the select split, of the runs among which a variant is chosen by them.
+        select_rows: files with rows of the select split, of the runs among which a variant is
+            chosen by them.
         records: of all jobs of the grid, in order of stages.
     """
     hashes: dict[str, str | None] = {}  # of outputs, None if a run would make them again
@@ -85,8 +90,8 @@ def finished_runs(
     cells = {key: own for key, own in tuned.items() if done.issuperset(own)}
     if not cells:
         raise UserError(
-            "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one of its methods on "
-            "a target. `snakemake status` says how far the grid is."
+            "preview: no run is finished; it needs the rows of a pretrained model, and of all "
+            "seeds of one of its methods on a target. `snakemake status` says how far the grid is."
         )
     targets, among = common_targets(cells)
     outdated = sum(all(map(Path.is_file, map(Path, files))) for files in rows.values()) - len(done)
@@ -102,7 +107,10 @@ def finished_runs(
 
 
 def common_targets(cells: Iterable[tuple[str, ...]]) -> tuple[list[str], set[tuple[str, ...]]]:
-    """The most finished targets, and the cells (model, method, size, target) of methods that have all: the most cells."""
+    """The most finished targets, and the cells of methods that have all of them.
+
+    A cell is a model, method, size and target; the targets are those with the most cells.
+    """
     own: dict[tuple, set[str]] = {}
     for *method, target in cells:
         own.setdefault(tuple(method), set()).add(target)
@@ -130,9 +138,10 @@ def preview_jobs(
     logs: str,
     note: str,
 ) -> tuple[list[SimpleNamespace], dict[str, str]]:
-    """Jobs of reports with the finished runs, as scripts take them, each after those it needs; and why others are left out.
+    """Jobs of reports with the finished runs, as scripts take them, and why others are left out.
 
-    `here` says where a preview has a file; `note` is for tables and figures.
+    Each job comes after those that it needs. `here` says where a preview has a file;
+    `note` is for tables and figures.
     """
     jobs, left_out, seen, large = [], {}, set(), len(finished.runs) > LARGE
 
@@ -223,7 +232,10 @@ def finished_sweeps(
 
 
 def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
-    """Whether a file is of one of the runs, or of none of the grid's: <stage>/<model>/<target>/<method>/<size>/<seed>/<file>."""
+    """Whether a file is of one of the runs, or of none of the grid's.
+
+    Files of runs are <stage>/<model>/<target>/<method>/<size>/<seed>/<file>.
+    """
     inside = (
         Path(path).parts[len(Path(runs_folder).parts) :]
         if path.startswith(f"{runs_folder}/")
@@ -235,7 +247,8 @@ def _is_of(path: str, runs_folder: str, runs: set[str]) -> bool:
 def of_runs(settings: Mapping, runs: Iterable[str], targets: int) -> dict:
     """Settings whose `models`, `methods` and `targets`, also inside of others, are those of runs.
 
-    A list of methods has those that all models share; a number of targets becomes `targets`. `averages` are by method.
+    A list of methods has those that all models share; a number of targets becomes `targets`.
+    `averages` are by method.
     """
     tuned = [run.split("/")[:3] for run in runs if f"/{PRETRAINED}/" not in run]
     models = {model for model, _, method in tuned if settings.get("method", method) == method}

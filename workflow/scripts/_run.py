@@ -19,9 +19,10 @@ end_with_parent()
 def arguments(function, snakemake, out, **given) -> dict:
     """Arguments of a stage's function, by name.
 
-    Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs, `run` (made from the
-    wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is the folder of input `x`, `outputs` a dict
-    of all outputs, and `rescue` a file next to the log. See `_converted` for settings.
+    Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs,
+    `run` (made from the wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is
+    the folder of input `x`, `outputs` a dict of all outputs, and `rescue` a file next to the log. See
+    `_converted` for settings.
     """
     w, known = snakemake.wildcards, {}
     for name, value in named_inputs(snakemake).items():
@@ -52,7 +53,10 @@ def _converted(value, annotation):
 
 
 def dataset_files(snakemake, role):
-    """Files of the dataset whose manifest is the input `role`; None if that is empty, as its proxy and split may be."""
+    """Files of the dataset whose manifest is the input `role`; None if that is empty.
+
+    Its proxy and split may be empty, too.
+    """
     from rib.data.view import DatasetFiles
 
     w = snakemake.wildcards
@@ -69,7 +73,7 @@ def dataset_files(snakemake, role):
 
 
 def dataset_group(snakemake, folders) -> list:
-    """Datasets of a job, with the proxy for those that exclude it and the splits of those that are split."""
+    """Datasets of a job, with the proxy for those that exclude it, and splits."""
     from rib.data.view import DatasetFiles
 
     cfg, files = snakemake.params.cfg, snakemake.input
@@ -89,7 +93,7 @@ def checkpoints(snakemake) -> dict[str, Path]:
 
 
 def run_weights(snakemake) -> dict:
-    """The states of a run that are evaluated, and the checkpoints that their weights are made of."""
+    """The states of a run that are evaluated, and the checkpoints that make their weights."""
     from rib.evaluation.recipes import State, run_states
 
     cfg, recipe = snakemake.params.cfg, snakemake.input.recipe

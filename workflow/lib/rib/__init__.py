@@ -1,8 +1,8 @@
 """ImageNet-RIB as a library.
 
-`dir(rib)` lists its Python interface, which is rib.api; docs/python.md shows how it is used. Packages
-are layers, of which each imports only from those below it: a contract in pyproject.toml. What the
-interface needs, torch included, is imported when one of its names is first used.
+`dir(rib)` lists its Python interface, which is rib.api; docs/python.md shows how it is used.
+Packages are layers, of which each imports only from those below it: a contract in pyproject.toml.
+What the interface needs, torch included, is imported when one of its names is first used.
 """
 
 import importlib

@@ -193,8 +193,8 @@ def evaluate(
     The given network is scored, in evaluation mode, as it is now: with its weights, modules, hooks
     and attributes of this moment. Nothing is kept, so each call computes. `method` and `target`
     name in the rows, for RI, what was done to it; a network that was changed since rib made it
-    needs them. Raises a UserError if they are missing, the network doesn't return logits (N, outputs), or
-    one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
+    needs them. Raises a UserError if they are missing, the network doesn't return logits
+    (N, outputs), or one is not finite. Example: `rib.evaluate(network, ["noto", "openmoji"])`.
     """
     names = texts_argument(datasets, "datasets", "datasets")
     stages = _Stages(_settings(network), datasets=names)

@@ -1,4 +1,7 @@
-"""Export of a run in its library's format, with a model card, for others to use without this project."""
+"""Export of a run in its library's format, with a model card.
+
+Others use it without this project.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -44,20 +47,25 @@ def export_run(
     about: Mapping,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write a run's network, with merged weights, as timm's or open_clip's create_model opens a folder, and a model card.
+    """Write a run's network, with merged weights, as its library opens a folder, and a model card.
+
+    The libraries open it by timm's or open_clip's create_model.
 
     Args:
         source: the run on its target.
-        archive, published: for open_clip, the published weights with the text tower, and `weights` of the entry.
+        archive, published: for open_clip, the published weights with the text tower, and `weights`
+            of the entry.
         label_names: of the network's outputs; None for ImageNet's.
         tables: CSV files of the metrics accuracy and ri.
         records: provenance records of the jobs that made the weights.
         templates: Jinja templates, the first of which is that of the card.
         about: see rib.reporting.page.write_page.
-        outputs: `weights`, `config`, `card`; for open_clip also `head`, weight (C, d) and bias (C,) for unit-norm features.
+        outputs: `weights`, `config`, `card`; for open_clip also `head`, weight (C, d) and bias (C,)
+            for unit-norm features.
 
     Raises:
-        UserError: the run has a padding prompt, the disk is too full, or the library gives other logits.
+        UserError: the run has a padding prompt, the disk is too full, or the library gives other
+            logits.
     """
     model, facts = load(source.model_folder, CPU)
     model = apply(model, source.weights, source.checkpoints).to(

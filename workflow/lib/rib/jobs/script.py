@@ -16,7 +16,8 @@ def run(
 ) -> AbstractContextManager[dict[str, Path]]:
     """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
 
-    The script continues in a worker that has the libraries `warm` (rib.jobs.fork_server.PRELOADED), if the run has one.
+    The script continues in a worker that has the libraries `warm`, if the run has one (see
+    rib.jobs.fork_server.PRELOADED).
     """
     if warm:
         delegate(sys.argv[0], warm)

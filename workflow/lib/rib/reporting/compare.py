@@ -395,9 +395,10 @@ def rank_all(
     confidence: float,
     seed: int,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Models and methods of all bundles by mRI over what they share, with letters, and notes on what can't be compared.
+    """Models and methods of all bundles by mRI over what they share, and notes.
 
-    Differences are from the pretrained models, whose mRI is 0, so their simultaneous intervals are of mRI.
+    Letters say which are told apart, notes what can't be compared. Differences are from the
+    pretrained models, whose mRI is 0, so their simultaneous intervals are of mRI.
 
     Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`.
     """
@@ -438,7 +439,10 @@ def rank_all(
         or not all(shared.values())
         or any(in_ri <= {target} for target in shared["target"])
     ):
-        why = f"they share too few datasets, targets or seeds, differ in leak_free, or are more than {MOST}"
+        why = (
+            "they share too few datasets, targets or seeds, differ in leak_free, or are more than "
+            f"{MOST}"
+        )
         return pd.DataFrame(columns=ENTRY), [
             *notes,
             f"The methods of these bundles are not ranked together: {why}.",
@@ -450,7 +454,8 @@ def rank_all(
         {name: bundle.indexes[name] for name in bundle.indexes if name in shared["dataset"]}
         for bundle in bundles
     ]
-    # Together, so that all bundles have the same objects, also if only some say which photos are identical.
+    # Together, so that all bundles have the same objects, also if only some say which photos are
+    # identical.
     objects = read_joined_objects(
         [path for own in paths for path in own.values()], which["source_groups"]
     )
@@ -502,7 +507,10 @@ def rank_all(
 
 
 def over_other_seeds(runs: Collection[Run], shared: Collection[int]) -> list[str]:
-    """Methods that merge seeds of which some are not shared: they have the first seed's run only, where others have all."""
+    """Methods that merge seeds of which some are not shared.
+
+    They have the first seed's run only, where others have all.
+    """
     found: dict[str, set[int]] = {}
     for run in runs:
         found.setdefault(run.method, set()).add(run.seed)

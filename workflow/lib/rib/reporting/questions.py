@@ -1,4 +1,7 @@
-"""The questions that the page answers, in its order: a figure or table states the key of the one that it helps to answer."""
+"""The questions that the page answers, in its order.
+
+A figure or table states the key of the one that it helps to answer.
+"""
 
 QUESTIONS = {
     "survived": "How much survived?",
