@@ -21,8 +21,8 @@ def arguments(function, snakemake, out, **given) -> dict:
 
     Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs,
     `run` (made from the wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is
-    the folder of input `x`, `outputs` a dict of all outputs, and `rescue` a file next to the log. See
-    `_converted` for settings.
+    the folder of input `x`, `outputs` a dict of all outputs, and `rescue` a file next to the log.
+    See `_converted` for settings.
     """
     w, known = snakemake.wildcards, {}
     for name, value in named_inputs(snakemake).items():
