@@ -69,7 +69,7 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
     scores = [rows_of(merging.folder / file)["margin"].tolist() for file in files]
     # ft and lwf hardly differ after so few steps, so that their merges may have the same scores.
     assert scores[2] not in scores[:2] and len(set(map(len, scores))) == 1
-    merging.edit(TIES, "scaling * update", "update * scaling")
+    merging.edit(TIES, "+ scaling * tau", "+ tau * scaling")
     printed = merging.listed(*files, config=chosen(*names))
     assert methods(printed, "evaluate_run") == {"mine_ties"} and merging.planned(
         *files, config=chosen(*names)

@@ -206,7 +206,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
 
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"
-    finished_copy.edit(layout, "strict=whole_and_own", "strict=bool(whole_and_own)")
+    finished_copy.edit(layout, "strict=has_all_classes", "strict=bool(has_all_classes)")
     datasets = finished_copy.grid().datasets_read()
     assert finished_copy.planned()["prepare"] == len(datasets) > 1
 
@@ -221,8 +221,8 @@ def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_
 def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_copy):
     finished_copy.edit(
         f"{LIBRARY}/analysis/tables.py",
-        'names = ["model", "method", "size"]',
-        'names = [*["model", "method", "size"]]',
+        'GROUP = ["model", "method", "size"]',
+        'GROUP = [*["model", "method", "size"]]',
     )
     planned = finished_copy.planned()
     assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, *PAGE}
