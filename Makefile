@@ -41,7 +41,7 @@ security: $(VENV)/slow.done ## run all attacks on the project, kills included; w
 	@PYTHONPATH=workflow/lib:tests python tests/security/count.py
 
 mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
-	@python tests/mutation/mutate.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
+	@python tests/mutation/mutate.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(DIGIT),--digit $(DIGIT))
 
 lint: $(VENV)/test.done ## check style and layering
 	ruff check .

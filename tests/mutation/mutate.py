@@ -2,14 +2,16 @@
 
     make mutation                      the modules that differ from the branch main
     make mutation MODULES="analysis/ri methods/ewc"
-    make mutation MODULES=scored       those of the groups below; writes reports/mutation.md
+    make mutation MODULES=scored       those of the groups below; writes reports/mutation.md; with
+                                       DIGIT=7 only the tenth of the mutants whose number in their
+                                       function ends with 7
     make mutation MODULES=rules        inputs, settings and digests of the rules, by
                                        rule_mutants.py; of some hundreds of changes SAMPLE=20
                                        tries twenty, always the same
 
-mutmut makes the mutants and runs them. It wants the package below `src`, so it works on a copy of
-the project in work/mutation, which is kept: a mutant that was noticed is tried again only if its
-function has changed.
+Tests are those of `make test` alone. mutmut makes the mutants and runs them. It wants the package
+below `src`, so it works on a copy of the project in work/mutation, which is kept: a mutant that was
+noticed is tried again only if its function has changed.
 """
 
 import argparse
@@ -56,7 +58,7 @@ source_paths = ["src"]
 only_mutate = {modules}
 also_copy = {copied}
 do_not_mutate_patterns = {words}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not slow"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not thorough and not slow"]
 pytest_add_cli_args_test_selection = [
     "tests/unit",
     "--ignore=tests/unit/test_project.py",
@@ -233,6 +235,9 @@ def main() -> None:
         "--sample", type=int, help="try so many changes of the rules, always the same"
     )
     parser.add_argument(
+        "--digit", choices=list("0123456789"), help="try only mutants whose number ends with it"
+    )
+    parser.add_argument(
         "--report", action="store_true", help="only tell what is known from a run that was stopped"
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
@@ -258,6 +263,8 @@ def main() -> None:
         make_stage(files)
         forget_survivors()
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(chosen.processes)]
+        if chosen.digit:
+            command.append(f"*__mutmut_*{chosen.digit}")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
         subprocess.run(command, cwd=STAGE, env=environment, check=True)
     by_file = {}
@@ -266,8 +273,10 @@ def main() -> None:
         print(f"{file}: {score(by_file[file]):.1f} % noticed, {dict(by_file[file])}")
     if scored:
         os.chdir(project)
+        choice = f" DIGIT={chosen.digit}" if chosen.digit else ""
         head = (
-            "# Mutation testing\n\nMade by `make mutation MODULES=scored`; "
+            "# Mutation testing\n\n"
+            f"Made by `make mutation MODULES=scored{choice}`, with the tests of `make test` alone; "
             "what is judged equivalent stands in tests/mutation/equivalent.csv."
         )
         REPORT.write_text(f"{head}\n\n{table(by_file)}\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tiny.project import ROOT, Project
+from tiny.project import Project
 from tiny.tiers import first
 from tiny.waiting import wait_until
 
@@ -245,42 +245,3 @@ def test_an_input_that_is_exchanged_in_mid_run_stops_its_job(finished_copy, path
     os.replace(folder / "kept", folder / path)
     finished_copy.snakemake(CHECKPOINT, "--cores", "1")
     assert (folder / CHECKPOINT).read_bytes() == before
-
-
-TIMES = """
-import os, sys, time
-from pathlib import Path
-from snakemake_internals.records import SnakemakeRecords
-from rib.records import provenance
-from tiny.records import make, output
-known = SnakemakeRecords()
-for number in range(10_000):
-    name = f"paper/evaluate/efficientnet_lite0/{number % 100}/ft/all/{number}"
-    path, facts = make(name)
-    more = output(name).replace("out", "more")
-    Path(more).write_text("made")
-    for key in ("outputs", "sizes"):
-        facts[key][more] = facts[key][output(name)]
-    provenance.write(Path(path), facts)
-    for file in (*facts["outputs"], path):
-        known.adopt(file, facts, os.lstat(file).st_mtime)
-for _ in range(3):
-    begun = time.process_time()
-    assert provenance.changed(known.has_other_time, known.is_unfinished) == []
-    print(time.process_time() - begun)
-Path(more).write_text("longer than made")
-assert provenance.changed(known.has_other_time, known.is_unfinished) == [more]
-"""
-
-
-@pytest.mark.slow
-def test_twenty_thousand_files_take_less_than_two_seconds(tmp_path):
-    """Outputs of 10,000 jobs that Snakemake knows.
-
-    They are made in a process of its own, since this changes Snakemake.
-    """
-    parts = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
-    took = Project(tmp_path).run(
-        sys.executable, "-c", TIMES, PYTHONPATH=os.pathsep.join(map(str, parts))
-    )
-    assert min(map(float, took.split())) < 2, took
