@@ -444,7 +444,9 @@ for number in range(10_000):
 
 
 def look_for_changes():
-    changed = provenance.changed(known_to_snakemake.has_other_time, known_to_snakemake.is_unfinished)
+    changed = provenance.changed(
+        known_to_snakemake.has_other_time, known_to_snakemake.is_unfinished
+    )
     assert changed == [], changed
 
 
@@ -468,7 +470,8 @@ print(len(files), seconds[look_for_changes], seconds[bare_loop])
 
 
 def b13(folder: Path) -> str:
-    """changes looked for in 20,000 result files that Snakemake knows: over reading times and records"""
+    """changes looked for in 20,000 result files that Snakemake knows:
+    over reading times and records"""
     paths = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
     # In a process of its own, since Snakemake's records are changed.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
