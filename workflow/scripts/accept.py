@@ -21,12 +21,12 @@ with run(snakemake):
     accept(
         changes={path: change.model_dump() for path, change in settings.changes.items()},
         number=sample_size(os.environ.get(SAMPLE, str(USUAL))),
-        made_again=partial(
+        rerun=partial(
             made_again,
             linked=mirror.linked,
             made=mirror.made,
             config=mirror.config,
             options=mirror.options,
         ),
-        note=SnakemakeRecords().accept,
+        notify=SnakemakeRecords().accept,
     )
