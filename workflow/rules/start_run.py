@@ -91,7 +91,7 @@ def _begin(workflow, compute: Mapping) -> None:
         _adopt_pulled_outputs(
             records, "The outputs of {} jobs match their records; a run adopts them."
         )
-        records.show()
+        records.apply_to_snakemake()
 
 
 def jobs_at_once(workflow, compute: Mapping) -> int:

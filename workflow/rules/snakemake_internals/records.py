@@ -114,8 +114,12 @@ class SeenRecords(SnakemakeRecords):
             return None
         return super().has_other_time(path)
 
-    def show(self) -> None:
-        """Let Snakemake use this metadata and ignore locks, which only matter for writing."""
+    def apply_to_snakemake(self) -> None:
+        """Replace functions of Snakemake, in this process, by ones that know the adopted files.
+
+        For them it reads these records, takes them as complete, and takes the end of their job as
+        the time of the file. Locks are ignored, since they only matter for writing.
+        """
         adopted = self._metadata
         read_record = FilePersistence._read_record
         filter_incomplete = FilePersistence._filter_incomplete_keys

@@ -120,7 +120,10 @@ class Variance:
 
     @property
     def student_weight(self) -> float:
-        """Weight of Student's tails beside the normal ones, B / (O + B)."""
+        """Weight of Student's tails beside the normal ones: the share of the variance over seeds.
+
+        It is B / (O + B), 0 to 1, where B is the variance over seeds and O that over objects.
+        """
         if not self.of_seeds:
             return 0.0
         return self.of_seeds / (self.of_objects + self.of_seeds)

@@ -48,21 +48,21 @@ RANGES = {
 
 
 def misfit(annotation: str, setting: object) -> str | None:
-    """Description of what to set instead of a setting that its annotation does not allow.
+    """What may be set, in words, if the annotation of a setting does not allow its value.
 
     Args:
-        annotation: name of a range, or a Literal with its choices; all others allow everything.
-        setting: a number, or for a Literal anything.
+        annotation: text such as `Positive`, the name of a range, or `Literal["all", "class"]`; any
+            other annotation allows everything.
+        setting: the value, which for a range is a number.
 
     Returns:
-        The range or the choices in words; None if the setting is allowed.
+        The range or the choices; None if the setting is allowed.
     """
-    name, _, choices = annotation.partition("[")
-    if name == "Literal":
-        allowed = ast.literal_eval(f"[{choices}")
-        if setting in allowed:
+    if annotation.startswith("Literal["):
+        choices = ast.literal_eval(annotation.removeprefix("Literal"))
+        if setting in choices:
             return None
-        return " or ".join(map(repr, allowed))
-    if name in RANGES and not RANGES[name].contains(setting):
-        return RANGES[name].description
+        return " or ".join(map(repr, choices))
+    if annotation in RANGES and not RANGES[annotation].contains(setting):
+        return RANGES[annotation].description
     return None

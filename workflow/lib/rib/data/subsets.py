@@ -65,11 +65,11 @@ def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
 
 
 def balanced_order(dataset: PreparedDataset) -> np.ndarray:
-    """Order of images that takes one image of every class before a second of any.
+    """Pseudo-random order of images that takes one image of every class before a second of any.
 
-    Within a class, one image of each source comes first, then a second of each. The pseudo-random
-    order of the sources is the same in all datasets made from them. A source's images are also in
-    pseudo-random order (ImageNet-C has 75 of each).
+    Within a class, one image of each source comes first, then a second of each (ImageNet-C has 75
+    of each source). Hashes of source ids order the sources, so datasets that are made from the same
+    sources have them in the same order.
 
     Returns:
         The permutation, (n,) int64; it depends only on labels, source ids and image ids.
@@ -77,12 +77,16 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
     source_of_image, sources = dataset.sources
     hash_of_source = np.array([hashed("order", source) for source in sources])
     source_hashes = hash_of_source[source_of_image]
-    image_hashes = source_hashes
-    has_several_images_of_a_source = len(sources) < len(source_of_image)
-    if has_several_images_of_a_source:
+
+    has_one_image_per_source = len(sources) == len(source_of_image)
+    if has_one_image_per_source:
+        rank_in_source = np.zeros(len(source_of_image), np.int64)
+    else:
         image_ids = dataset.index["image_id"].to_pylist()
         image_hashes = np.array([hashed("order", image_id) for image_id in image_ids])
-    rank_in_source = rank_within(source_of_image, image_hashes)
+        rank_in_source = rank_within(source_of_image, image_hashes)
+
+    # Of several keys, the last one sorts first.
     rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_source)
     return np.lexsort((source_hashes, rank_in_class))
 

@@ -98,8 +98,12 @@ def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target
 
 
 def _alignment(angle: float) -> str:
-    """Horizontal alignment of a label that points away from the circle, clockwise from the top."""
-    side = np.sin(angle)
+    """Horizontal alignment of a label beside a circle, so that its text extends outwards.
+
+    Args:
+        angle: where the label is on the circle, in radians, clockwise from the top.
+    """
+    side = np.sin(angle)  # 1 at the right, -1 at the left
     if abs(side) < 0.1:
         return "center"
     return "left" if side > 0 else "right"

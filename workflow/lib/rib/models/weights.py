@@ -47,23 +47,22 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
 
     Args:
         file: a .safetensors, .pth or .bin file, or an archive with such a file.
-        member: name of that file in the archive.
+        member: name of that file in the archive; None if there is no archive. If `file` is itself
+            .safetensors, it is read whatever the member.
         name: of the model or run, for messages.
 
     Raises:
         UserError: The file is missing, damaged or contains anything but a state dict.
     """
-    if member is None or file.suffix == ".safetensors":
-        archived = None
-    else:
-        archived = _archived_weights(file, member, name)
+    is_archive = member is not None and file.suffix != ".safetensors"
+    archived = _archived_weights(file, member, name) if is_archive else b""
     try:
-        if archived is None:
-            loaded = _load_file(file)
-            stored_bytes = file.stat().st_size
-        else:
+        if is_archive:
             loaded = _load_bytes(archived, Path(member).suffix)
             stored_bytes = len(archived)
+        else:
+            loaded = _load_file(file)
+            stored_bytes = file.stat().st_size
     except (UserError, MemoryError, OSError):
         raise
     except Exception as error:

@@ -76,8 +76,8 @@ def accept(
     """Accept the results of jobs with changed code if re-running a sample gives identical outputs.
 
     Args:
-        changes: `code` (current digest), `kind` and `model` of each such job, by path of the
-            record.
+        changes: the jobs whose code has changed, by path of their record. Of each job, `code` is
+            the digest of the code as it is now, and `kind` and `model` are those of the job.
         number: how many jobs of each kind to re-run.
         rerun: re-runs jobs, given as paths of their records, in another folder and yields that
             folder.

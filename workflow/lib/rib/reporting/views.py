@@ -291,7 +291,7 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict:
         dark=(~is_on_light_colour).astype(int),
     )
     table = _labelled(table, about)
-    table["row"] = _models_before(table) + table["method"]
+    table["row"] = _model_prefixes(table) + table["method"]
     matrix = Matrix(
         value="ri",
         column="target",
@@ -317,7 +317,7 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
     )
     table = _labelled(table, about)
     on_target = [f" on {target}" if target != NO_TARGET else "" for target in table["target"]]
-    table["row"] = _models_before(table) + table["method"] + on_target
+    table["row"] = _model_prefixes(table) + table["method"] + on_target
     matrix = Matrix(
         value="accuracy",
         column="dataset",
@@ -339,8 +339,11 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
     return _matrix_view(table, matrix, choices)
 
 
-def _models_before(table: DataFrame) -> pd.Series:
-    """The model of each row before the rest of its name; empty if there is only one model."""
+def _model_prefixes(table: DataFrame) -> pd.Series:
+    """Text with which the name of each row begins: its model and a comma.
+
+    It is empty if the table has only one model.
+    """
     if table["model"].nunique() == 1:
         return pd.Series("", index=table.index)
     return table["model"] + ", "

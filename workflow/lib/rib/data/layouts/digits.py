@@ -34,17 +34,18 @@ HIGHEST_SEVERITY = 5
 
 
 def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Iterator[Item]:
-    """Yield a range of each class's images in a rendition, in file order.
+    """Yield some images of each class, drawn in one of the variants, in the order of the file.
 
-    The order within each class is the same for all datasets, so datasets with disjoint ranges share
-    no source image. The source of an image is its line in the file.
+    `class_ranks` numbers the images of each class in the same way for all datasets. A dataset has
+    the numbers from `first` to `last`, so datasets with disjoint ranges share no source image. The
+    source of an image is its line in the file.
 
     Args:
         dataset: a wheel or source archive of scikit-learn; label space keys are the digits;
             `exclude` has image ids.
         variant: one of VARIANTS.
-        first: start of the range in each class's order, from 0.
-        last: end of the range, exclusive.
+        first: number of the first image of each class, from 0.
+        last: number after that of the last image of each class.
 
     Raises:
         UserError: the archive lacks the file, a class is not a digit or has too few images, or the
@@ -72,7 +73,8 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
         if digit not in label_of_digit or not is_in_range or image_id in dataset.exclude:
             continue
         random = np.random.default_rng(list(sha256(f"{variant}/{image_id}".encode()).digest()))
-        picture = VARIANTS[variant](on_paper(inks[row]), random, ranks[row] - first)
+        number_in_dataset = ranks[row] - first  # within its class; variants may alternate by it
+        picture = VARIANTS[variant](on_paper(inks[row]), random, number_in_dataset)
         source_id = f"{dataset.source_group or 'digits'}/{image_id}"
         yield Item(
             image_id=image_id,
