@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
@@ -79,8 +79,8 @@ class Run:
         model, target, method, size, seed = text.split("/")
         return cls(model, target, method, size, int(seed))
 
-    def values(self, columns: Iterable[str]) -> tuple[str | int, ...]:
-        """Attributes in the order of the given table columns."""
+    def values(self, columns: Iterable[str]) -> tuple[Any, ...]:
+        """Attributes in the order of the given table columns: texts, and the seed's number."""
         return tuple(getattr(self, column) for column in columns)
 
 
