@@ -43,9 +43,10 @@ security: $(VENV)/slow.done ## run all attacks on the project, kills included; w
 mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
 	@python tests/mutation/mutate.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(DIGIT),--digit $(DIGIT))
 
-lint: $(VENV)/test.done ## check style and layering
+lint: $(VENV)/test.done ## check style, types and layering
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check Snakefile workflow/rules
 	@# Functions stand above the rules that use them, which Snakemake's linter would have in a file of their own.
 	! snakemake --lint 2>&1 | grep -E '^ +\* |Error|Exception' | grep -v 'Mixed rules and functions'

@@ -100,9 +100,9 @@ def write_cells(
     for cell, run in Progress(runs, desc="explaining cells", unit="cell"):
         if run.model != model:
             model = run.model
-            rows_before = read_rows(files[pretrained[model]].values(), ROW_COLUMNS)
+            rows_before = read_rows(files[pretrained[run.model]].values(), ROW_COLUMNS)
         rows_after = read_rows(files[run].values(), ROW_COLUMNS)
-        explained[cell] = explainer.explain(rows_before, rows_after, (pretrained[model], run))
+        explained[cell] = explainer.explain(rows_before, rows_after, (pretrained[run.model], run))
     facts = {"images": explainer.shown_images(), "cells": explained}
     write_text(cells, json.dumps(facts, ensure_ascii=False, separators=(",", ":")))
 
@@ -225,6 +225,7 @@ def lost_classes(
 
 def _picture(dataset: PreparedDataset, row: int) -> str:
     """The image in a row as a small WebP picture in base64."""
+    assert dataset.images is not None  # pixels are opened
     image = Image.fromarray(dataset.images[np.array([row])][0])
     small_image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     webp = io.BytesIO()

@@ -9,9 +9,10 @@ import pandas as pd
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
+from rib.data.settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import subset
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.data.view import DatasetFiles, load_dataset
 
 PRESET = 6  # LZMA preset; higher ones are slower and, with a custom window, hardly better
 SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
@@ -68,6 +69,7 @@ def compression_of(
         UserError: not a single image fits the budget.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
+    assert view.geometry is not None  # of datasets whose pixels are read
     side = view.geometry.size
     bytes_per_image = 3 * side**2
     within_budget = int(1e6 * megabytes) // bytes_per_image
@@ -80,6 +82,7 @@ def compression_of(
     images = {}
     for dataset in loaded:
         chosen = subset(dataset, str(n))
+        assert chosen.images is not None  # pixels are opened
         rows = slice(None) if chosen.rows is None else chosen.rows
         images[chosen.name] = chosen.images[rows]
     return compression_table(images)

@@ -14,6 +14,7 @@ the machine doesn't change. Seeds are averaged, but a merge over seeds needs the
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
             seconds = record["seconds" if device == "cuda" else "cpu_seconds"]
             megabytes = sum(record["sizes"].values()) / 1e6
         folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
-        row = dict(zip(RUN_FOLDERS, folders, strict=True))
+        row: dict[str, Any] = dict(zip(RUN_FOLDERS, folders, strict=True))
         row["seconds"] = seconds
         row["images"] = manifest.get("images", 0)
         row["megabytes"] = megabytes

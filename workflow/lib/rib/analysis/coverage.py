@@ -14,9 +14,10 @@ from rib.analysis.counts import Counts
 from rib.base.files import read_json
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
+from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.data.view import DatasetFiles, load_dataset
 
 # By target and size, and dataset: which of its objects are of a seen class, (n,) bool.
 Coverage = dict[tuple[str, str], dict[str, np.ndarray]]
@@ -49,7 +50,7 @@ def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView
     }
     for target, size in targets_and_sizes:
         labels = set(subset(training_images(target), size).labels)
-        seen_outputs = set()
+        seen_outputs: set[int] = set()
         for label in labels:
             seen_outputs.update(spaces[target].indices[label])
         seen[target, size] = {}

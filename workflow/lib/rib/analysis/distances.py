@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,8 @@ def covariance_root(features: np.ndarray) -> np.ndarray:
         return np.zeros((1, dimensions))
     scaled = (features - features.mean(axis=0)) / np.sqrt(n - 1)
     if n > dimensions:
-        return np.linalg.qr(scaled, mode="r")
+        root: Any = np.linalg.qr(scaled, mode="r")  # an array; NumPy's types say Q and R
+        return root
     return scaled
 
 
@@ -254,7 +256,7 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     """
     stored = {name: read_features(path, LAYER) for name, path in features.items()}
     sizes = {name: len(dataset_features) for name, (dataset_features, _) in stored.items()}
-    smallest = min(sizes, key=sizes.get)
+    smallest = min(sizes, key=sizes.__getitem__)
     n = sizes[smallest]
     if n <= SAMPLE_PER_DIMENSION:
         raise UserError(

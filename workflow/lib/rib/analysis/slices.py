@@ -53,7 +53,7 @@ class Splitting:
     @classmethod
     def by_columns(cls, dataset: str, index: pd.DataFrame) -> "Splitting":
         """Split a dataset by all columns of an index."""
-        columns = tuple(index)
+        columns = tuple(str(column) for column in index)
         groups = index.groupby(list(columns), observed=True)
         values = groups.size().index.to_frame().to_numpy().tolist()
         values_of_slices = [tuple(values_of_slice) for values_of_slice in values]

@@ -16,7 +16,7 @@ def split_table(*, datasets: Sequence[str], splits: Sequence[Path]) -> pd.DataFr
     for dataset, path in zip(datasets, splits, strict=True):
         split = pd.read_parquet(path, columns=["part", "images"])
         images_of_parts = split.groupby("part")["images"].sum()
-        row = {"dataset": dataset}
+        row: dict[str, str | int] = {"dataset": dataset}
         for part in PARTS:
             row[part] = int(images_of_parts.get(part, 0))
         rows.append(row)

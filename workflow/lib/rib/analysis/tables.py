@@ -24,7 +24,8 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
-from rib.data.view import DatasetFiles, DatasetView
+from rib.data.settings import DatasetView
+from rib.data.view import DatasetFiles
 
 GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
 

@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -124,14 +124,15 @@ def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> N
     write_text(path, text)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """Parse a JSON file; raise a UserError if it is not valid JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
             f"{path} is not valid JSON ({error}); it is damaged: delete it and run again."
         ) from error
+    return content
 
 
 def is_private(folder: Path) -> bool:

@@ -61,7 +61,7 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
             process.kill()
 
 
-def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen:
+def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
     """Start the program of a module, which answers at a file descriptor; see `answer_requests`."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
@@ -76,7 +76,7 @@ def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen:
 
 
 def _ask(
-    process: subprocess.Popen, connection: Connection, request: bytes, limits: Limits
+    process: subprocess.Popen[bytes], connection: Connection, request: bytes, limits: Limits
 ) -> bytes:
     """Send a request and wait for the answer.
 

@@ -30,6 +30,7 @@ def load_module(path: str | Path) -> ModuleType:
         path_in_package = path.relative_to(LIBRARY.parent).with_suffix("")
         return importlib.import_module(".".join(path_in_package.parts))
     spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, f"{path} is no Python file"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)

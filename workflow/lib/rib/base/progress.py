@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from typing import TextIO
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -51,13 +52,20 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
             os.dup2(nowhere, stream.fileno())
 
 
-class Progress(tqdm):
+class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stubs only
     """tqdm's counts, rate and ETA as log lines.
 
     There is at most one every few seconds, and none for short tasks.
     """
 
-    def __init__(self, iterable=None, *, desc: str, total: int | None = None, unit: str):
+    def __init__(
+        self,
+        iterable: Iterable[Any] | None = None,
+        *,
+        desc: str,
+        total: int | None = None,
+        unit: str,
+    ):
         super().__init__(
             iterable,
             desc=desc,
@@ -69,7 +77,10 @@ class Progress(tqdm):
             leave=False,
         )
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    # tqdm's method returns whether it has written; its stubs say None.
+    def display(  # type: ignore[override]
+        self, msg: str | None = None, pos: int | None = None
+    ) -> bool:
         if self.n:
             log.info(self.format_meter(**{**self.format_dict, "ncols": 0}))
         return True

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import from_home
@@ -86,7 +87,7 @@ class Catalog:
     @cached_property
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
-        entries: dict[str, tuple[dict, Path]] = {}
+        entries: dict[str, tuple[dict[str, Any], Path]] = {}
         for folder in self.folders:
             for path in sorted(folder.glob("families/*.yaml")):
                 if not FAMILY_NAME.fullmatch(path.stem):
@@ -126,7 +127,10 @@ class Catalog:
         }
 
     def _dataset(
-        self, name: str, entry: dict, sources_by_dataset: Mapping[str, list[dict]]
+        self,
+        name: str,
+        entry: dict[str, Any],
+        sources_by_dataset: Mapping[str, list[dict[str, Any]]],
     ) -> Dataset:
         """The dataset of an entry, of which archives_of and settings are removed."""
         where = f"datasets.yaml, {name}"
@@ -151,9 +155,9 @@ class Catalog:
         return {name: Model(name=name, **entry) for name, entry in self._entries("models").items()}
 
     @cached_property
-    def records(self) -> dict[str, dict]:
+    def records(self) -> dict[str, dict[str, Any]]:
         """Facts of models by name, from lock files of the catalogue folders and the project."""
-        facts_by_name = {}
+        facts_by_name: dict[str, dict[str, Any]] = {}
         for folder in self.folders:
             facts_by_name |= read_lock(folder / LOCK.name)
         return facts_by_name | read_lock(LOCK)
@@ -243,12 +247,12 @@ class Catalog:
         return methods
 
     @cached_property
-    def external(self) -> dict[str, dict]:
+    def external(self) -> dict[str, dict[str, Any]]:
         """Rows of the tables of weights that were trained elsewhere, by the run's text.
 
         Each also has `path`, the file of the weights, and `where`, the row's file and line.
         """
-        rows: dict[str, dict] = {}
+        rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
             for where, row in read_table(table, REQUIRED_COLUMNS):
                 for column in row:
@@ -276,10 +280,10 @@ class Catalog:
                 f"'{name}' is both a dataset and a model, which share the folder data/raw; rename "
                 "one."
             )
-        entries = {**self.datasets, **self.models}
+        entries: dict[str, Dataset | Model] = {**self.datasets, **self.models}
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
-    def _method(self, name: str, entry: dict) -> Method:
+    def _method(self, name: str, entry: dict[str, Any]) -> Method:
         """The method of an entry, with checked settings."""
         form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         where = f"methods.yaml, {name}"
@@ -308,10 +312,10 @@ class Catalog:
 
     def _settings_by_schedule(
         self,
-        settings_by_schedule: Mapping[str, dict],
+        settings_by_schedule: Mapping[str, dict[str, Any]],
         all_settings: Mapping[str, Setting],
         where: str,
-    ) -> dict[str, dict]:
+    ) -> dict[str, dict[str, Any]]:
         """Checked settings of a method by schedule; `all_settings` are those that it may have."""
         # What holds with a schedule can't name another one.
         allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
@@ -330,9 +334,9 @@ class Catalog:
             return {**settings_of_algorithm, **TRAINING}
         return settings_of_algorithm
 
-    def _entries(self, kind: str) -> dict[str, dict]:
+    def _entries(self, kind: str) -> dict[str, dict[str, Any]]:
         """Entries of one kind, such as `datasets`, of all folders, with defaults filled in."""
-        entries: dict[str, tuple[dict, Path]] = {}
+        entries: dict[str, tuple[dict[str, Any], Path]] = {}
         for folder in self.folders:
             path = folder / f"{kind}.yaml"
             if not path.exists():
@@ -352,7 +356,7 @@ class Catalog:
                 _add_entry(entries, name, entry, Path(TABLES))
         return {name: entry for name, (entry, _) in entries.items()}
 
-    def _locate_sources(self, name: str, entry: dict, path: Path) -> None:
+    def _locate_sources(self, name: str, entry: dict[str, Any], path: Path) -> None:
         """Resolve paths in the sources of an entry, and move secrets of addresses to `urls`.
 
         Args:
@@ -368,7 +372,7 @@ class Catalog:
                 self.urls[name, source["file"]] = source["urls"]
                 source["urls"] = [redacted(url) for url in source["urls"]]
 
-    def _external_methods(self) -> dict[str, dict]:
+    def _external_methods(self) -> dict[str, dict[str, Any]]:
         """Entries of the methods that the tables name; the first label of each is used."""
         labels = {}
         for row in self.external.values():
@@ -454,7 +458,7 @@ class Catalog:
             UserError: A file lacks a column, or one of `numbers` contains something else; the
                 message names file and line.
         """
-        rows_with_place = []
+        rows_with_place: list[tuple[str, dict[str, str]]] = []
         for folder in self.folders:
             path = folder / name
             if path.is_file():
@@ -482,7 +486,7 @@ class Catalog:
         )
 
 
-def _check_keys_of_form(entry: Mapping, form: str, where: str) -> None:
+def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:
     """Refuse keys of a method's entry that its form of algorithm does not have."""
     if entry.get("starts_from") and form != FINETUNE:
         raise UserError(
@@ -507,7 +511,9 @@ def _check_keys_of_form(entry: Mapping, form: str, where: str) -> None:
         )
 
 
-def _add_entry(entries: dict[str, tuple[dict, Path]], name: str, entry: dict, path: Path) -> None:
+def _add_entry(
+    entries: dict[str, tuple[dict[str, Any], Path]], name: str, entry: dict[str, Any], path: Path
+) -> None:
     """Add an entry and its file to `entries`; raise a UserError if another one has its name."""
     if name in entries:
         _, first_path = entries[name]

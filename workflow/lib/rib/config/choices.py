@@ -7,6 +7,7 @@ reported as a notice, a sentence for the user.
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -28,7 +29,7 @@ def as_list(choice: str | list[str]) -> list[str]:
 def choose(
     key: str,
     entries: Mapping[str, object],
-    config: Mapping,
+    config: Mapping[str, Any],
     family: Family,
     synonyms: Mapping[str, str] | None = None,
 ) -> list[str]:
@@ -63,7 +64,9 @@ def choose(
     return list(dict.fromkeys(names))
 
 
-def choose_datasets(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Dataset]:
+def choose_datasets(
+    config: Mapping[str, Any], family: Family, catalog: Catalog
+) -> dict[str, Dataset]:
     """Datasets to evaluate on, in the catalogue's order.
 
     Raises:
@@ -90,7 +93,9 @@ class Reference:
     images_per_class: int | None  # size of the part; None for a whole dataset of role reference
 
 
-def choose_reference(config: Mapping, family: Family, catalog: Catalog) -> Reference | None:
+def choose_reference(
+    config: Mapping[str, Any], family: Family, catalog: Catalog
+) -> Reference | None:
     """The pretraining proxy of config or family, if any.
 
     Raises:
@@ -137,7 +142,7 @@ def head_of(model: Model, family: Family) -> str:
 
 
 def choose_models(
-    config: Mapping, family: Family, catalog: Catalog, reference: Reference | None
+    config: Mapping[str, Any], family: Family, catalog: Catalog, reference: Reference | None
 ) -> tuple[dict[str, Model], list[str]]:
     """Models to run, and notices. Models chosen by name need not list the family.
 
@@ -164,7 +169,9 @@ def choose_models(
     return with_styles(chosen), notices
 
 
-def _selected_models(config: Mapping, family: Family, catalog: Catalog) -> dict[str, Model]:
+def _selected_models(
+    config: Mapping[str, Any], family: Family, catalog: Catalog
+) -> dict[str, Model]:
     """Models that config names; those of the libraries and the hub are added to the catalogue."""
     choice = family.defaults["models"] if config["models"] == "default" else config["models"]
     written_names = as_list(choice)
@@ -250,7 +257,7 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def choose_targets(
-    config: Mapping, family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
+    config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
     """Datasets to fine-tune on, and notices.
 
@@ -287,7 +294,7 @@ def choose_targets(
     return targets, notices
 
 
-def _check_accepted_terms(config: Mapping, catalog: Catalog) -> None:
+def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
     """Check that the words of accept_terms are those of terms of datasets in the catalogue."""
     known_words = set()
     for dataset in catalog.datasets.values():
@@ -297,7 +304,9 @@ def _check_accepted_terms(config: Mapping, catalog: Catalog) -> None:
         known_name(word, known_words, "word", "config, accept_terms")
 
 
-def _reason_against_target(dataset: Dataset, ood: list[str], config: Mapping) -> str | None:
+def _reason_against_target(
+    dataset: Dataset, ood: list[str], config: Mapping[str, Any]
+) -> str | None:
     """Reason why a dataset cannot be a target; None if it can. `ood` are those that count in RI."""
     if dataset.role != "ood":
         return "it is in distribution"
@@ -311,7 +320,7 @@ def _reason_against_target(dataset: Dataset, ood: list[str], config: Mapping) ->
     return None
 
 
-def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] | None:
+def choose_split_fractions(config: Mapping[str, Any], family: Family) -> dict[str, float] | None:
     """Fractions of the train and select splits; None under protocol `paper`.
 
     Raises:
@@ -329,7 +338,8 @@ def choose_split_fractions(config: Mapping, family: Family) -> dict[str, float] 
         raise UserError(
             f"config, split: train and select add up to {total:g}; make the sum less than 1."
         )
-    return config["split"]
+    fractions: dict[str, float] = config["split"]
+    return fractions
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
@@ -351,7 +361,7 @@ def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) ->
 class MethodConditions:
     """Choices on which it depends whether a method can be run."""
 
-    config: Mapping
+    config: Mapping[str, Any]
     family: Family
     catalog: Catalog
     datasets: Mapping[str, Dataset]
@@ -503,7 +513,7 @@ def _too_many_images(method: Method, conditions: MethodConditions) -> str | None
 
 
 def choose_selection(
-    config: Mapping,
+    config: Mapping[str, Any],
     methods: Mapping[str, Method],
     datasets: Mapping[str, Dataset],
     targets: list[str],
@@ -546,6 +556,7 @@ def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[
     variants: dict[str, list[str]] = {}
     for name, method in methods.items():
         if _has_mri(method):
+            assert method.base is not None  # of a variant
             variants.setdefault(method.base, []).append(name)
     return {entry: names for entry, names in variants.items() if len(names) > 1}
 
@@ -571,7 +582,7 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
             )
 
 
-def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
+def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) -> str:
     """The method that differences in the ranking are from.
 
     Raises:
@@ -587,7 +598,9 @@ def choose_compare_to(config: Mapping, methods: Mapping[str, Method]) -> str:
 
 
 def check_external(
-    rows: Mapping[str, Mapping], known_names: Mapping[str, Collection[str]], runs: Iterable[Run]
+    rows: Mapping[str, Mapping[str, Any]],
+    known_names: Mapping[str, Collection[str]],
+    runs: Iterable[Run],
 ) -> None:
     """Check the tables of weights that were trained elsewhere.
 

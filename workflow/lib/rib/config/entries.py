@@ -4,6 +4,7 @@ An attribute is None if the entry does not have the key.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rib.config.run import LOADED, METHODS
 
@@ -24,10 +25,10 @@ class Family:
     name: str
     title: str
     description: str
-    classes: dict
-    defaults: dict
-    method_settings: dict
-    recipes: dict
+    classes: dict[str, Any]
+    defaults: dict[str, Any]
+    method_settings: dict[str, dict[str, Any]]
+    recipes: dict[str, dict[str, dict[str, Any]]]
     can_fit: list[str]
     one_image_per_class: bool
     classes_per_dataset: bool
@@ -35,7 +36,7 @@ class Family:
     example_target: str | None = None
     limits: str | None = None
     fit_threshold: float | None = 0.95  # None marks no run
-    reference: str | dict | None = None
+    reference: str | dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Dataset:
     label: str
     # folder of data/raw with its archives: its own, or that of a dataset whose archives it shares
     raw: str
-    sources: tuple[dict, ...]
+    sources: tuple[dict[str, Any], ...]
     layout: str
-    settings: dict
+    settings: dict[str, Any]
     evaluation_group: str
     licence: str
     origin: str
@@ -58,12 +59,12 @@ class Dataset:
     adversarially_filtered: bool
     storage: str
     publishable: bool
-    exclude: dict
-    classes: dict | None = None
+    exclude: dict[str, Any]
+    classes: dict[str, Any] | None = None
     images: int | None = None
     about_images: int | None = None
     variant_of: str | None = None
-    tuning: dict | None = None
+    tuning: dict[str, Any] | None = None
     source_group: str | None = None
     icons_file: str | None = None
     real_labels: str | None = None
@@ -81,24 +82,25 @@ class Model:
     pretraining: str
     library: str
     architecture: str
-    arguments: dict
-    weights: dict
-    preprocessing: dict
+    arguments: dict[str, Any]
+    weights: dict[str, Any]
+    preprocessing: dict[str, Any]
     licence: str
     head: str
     baseline: bool
     gated: bool
     record: str | None = None
     resized_by: str | None = None
-    tokenizer: list[dict] = field(default_factory=list)
-    style: dict | None = None  # the grid's models have one (rib.config.model_names.with_styles)
-    source: dict | None = None
-    pretrain: dict | None = None
+    tokenizer: list[dict[str, Any]] = field(default_factory=list)
+    # the grid's models have one (rib.config.model_names.with_styles)
+    style: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+    pretrain: dict[str, Any] | None = None
     parameters: int | None = None
     pretraining_images: int | None = None  # None if unknown or trained here
 
     @property
-    def sources(self) -> tuple[dict, ...]:
+    def sources(self) -> tuple[dict[str, Any], ...]:
         return (self.source, *self.tokenizer) if self.source else ()
 
     @property
@@ -117,7 +119,7 @@ class Schedule:
     label: str
     source: str
     # the other keys of the entry, in the order of the schema: settings of rib.training.settings
-    training: dict
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,15 @@ class Method:
     label: str
     form: str  # FINETUNE, EXTERNAL or one of MERGES
     algorithm: str
-    settings: dict
+    settings: dict[str, Any]
     # methods that must run first: those that a merge averages, or that training starts from
     parents: tuple[str, ...]
     reference: str
     types: tuple[str, ...]
     source: str
-    style: dict
-    cost: dict  # `training` and `storage` against full fine-tuning, if they were measured
+    style: dict[str, Any]
+    # `training` and `storage` against full fine-tuning, if they were measured
+    cost: dict[str, float]
     # whether a run that doesn't fit its training images counts as unfinished, if the family has a
     # threshold
     can_fit: bool
@@ -147,11 +150,12 @@ class Method:
     # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with
     # one schedule, or `targets`
     over: str = METHODS
-    recipes: dict = field(default_factory=dict)  # settings by schedule, which override `settings`
+    # settings by schedule, which override `settings`
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Only variants have the next three.
     base: str | None = None  # name of the entry that it is a variant of
     schedule: str | None = None  # schedule with which it, or its parents, are trained
-    length: dict = field(default_factory=dict)  # its `epochs` or `steps`, if it trains
+    length: dict[str, int] = field(default_factory=dict)  # its `epochs` or `steps`, if it trains
 
     @property
     def trains(self) -> bool:

@@ -3,9 +3,10 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.config import choices
@@ -47,7 +48,7 @@ MODEL_FACTS = (
 class Grid:
     """Models, methods, targets, sizes and seeds of a run."""
 
-    config: Mapping
+    config: Mapping[str, Any]
     catalog: Catalog
     family: Family
     datasets: dict[str, Dataset]  # evaluated datasets, in the order of the catalogue
@@ -102,6 +103,7 @@ class Grid:
         """
         names = list(self.datasets)
         if self._uses_proxy():
+            assert self.reference is not None  # it is the proxy
             names.append(self.reference.dataset.name)
         for model in self.models.values():
             if model.pretrain:
@@ -197,6 +199,7 @@ class Grid:
             entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)
         ]
         if without_proxy:
+            assert self.reference is not None  # it is the proxy
             phrases.append(
                 f"pretraining proxy: {self.reference.images_per_class} images per class of "
                 f"{self.reference.dataset.label}, excluded from {', '.join(without_proxy)}"
@@ -265,7 +268,7 @@ class Grid:
         for model in self.models:
             supported = self.methods_of(model)
             merges_of_model[model] = [name for name in supported if name in self.over_targets]
-        runs = []
+        runs: list[Run] = []
         for size, seed in itertools.product(self.sizes, self.seeds):
             for model, merges in merges_of_model.items():
                 runs.extend(Run(model, NO_TARGET, merge, size, seed) for merge in merges)
@@ -280,7 +283,7 @@ class Grid:
         method_entry = self.methods[method]
         if method_entry.over == SEEDS:
             column = "seed"
-            merged_over = self.seeds
+            merged_over: Sequence[str | int] = self.seeds
         elif method_entry.over == TARGETS:
             column = "target"
             merged_over = self.targets
@@ -323,7 +326,7 @@ class Grid:
             crop_mode=preprocessing["crop_mode"],
         )
 
-    def arguments(self, model: str) -> dict:
+    def arguments(self, model: str) -> dict[str, Any]:
         """Arguments of the library's create_model.
 
         They have the input size if the network has to be built for it.
@@ -335,20 +338,21 @@ class Grid:
             arguments[entry.resized_by] = size
         return arguments
 
-    def setting(self, key: str) -> object:
+    def setting(self, key: str) -> Any:
         """A setting of config.yaml, with `default` replaced by the family's."""
         setting = self.config["training"].get(key, self.config.get(key))
         if setting == "default":
             return self.family.defaults[key]
         return setting
 
-    def _shared_training(self) -> dict:
+    def _shared_training(self) -> dict[str, Any]:
         """Settings of training that all methods have, in the order of config."""
         return {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
 
-    def training(self, method: str) -> dict:
+    def training(self, method: str) -> dict[str, Any]:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         method_entry = self.methods[method]
+        assert method_entry.schedule is not None  # of a method that trains
         return {
             **self.catalog.recipes[method_entry.schedule].training,
             **dict.fromkeys(LENGTH),
@@ -356,7 +360,7 @@ class Grid:
             **self._shared_training(),
         }
 
-    def compute(self) -> dict:
+    def compute(self) -> dict[str, Any]:
         """Settings of torch (rib.models.device.ComputeSettings)."""
         compute = self.config["compute"]
         return {
@@ -366,7 +370,7 @@ class Grid:
             "compile": compute["compile"],
         }
 
-    def view_at(self, geometry: Geometry) -> dict:
+    def view_at(self, geometry: Geometry) -> dict[str, Any]:
         """View of the datasets at a geometry (rib.data.view.DatasetView)."""
         return {
             "geometry": vars(geometry),
@@ -374,7 +378,7 @@ class Grid:
             "images_per_class": self.reference.images_per_class if self.reference else None,
         }
 
-    def view_of(self, model: str) -> dict:
+    def view_of(self, model: str) -> dict[str, Any]:
         """View of the datasets and the pretraining proxy for a model."""
         view = self.view_at(self.geometry(model))
         pretrain = self.models[model].pretrain
@@ -383,7 +387,7 @@ class Grid:
             view["pretraining_size"] = str(pretrain["size"])
         return view
 
-    def preparation(self, dataset: str, geometry: Geometry) -> dict:
+    def preparation(self, dataset: str, geometry: Geometry) -> dict[str, Any]:
         """Fields of the settings with which a dataset is prepared, but the digest of the code.
 
         See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
@@ -404,7 +408,7 @@ class Grid:
             "about": entry.about_images,
         }
 
-    def conversion(self, model: str) -> dict:
+    def conversion(self, model: str) -> dict[str, Any]:
         """Facts of a model with which it is converted or trained here.
 
         They are fields of rib.models.settings.ConversionSettings and
@@ -423,7 +427,7 @@ class Grid:
             "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
         }
 
-    def as_config(self) -> dict:
+    def as_config(self) -> dict[str, Any]:
         """A config.yaml that gives this grid: its choices with every `default` and `all` resolved.
 
         Not resolved are recipes and lengths of trainings, which depend on the method, and what a
@@ -457,7 +461,7 @@ class Grid:
             return "default"
         return self.reference.dataset.name
 
-    def resolved(self) -> dict:
+    def resolved(self) -> dict[str, Any]:
         """The config with every `default` and `all` resolved, without settings of the machine."""
         recorded = {key: choice for key, choice in self.config.items() if key not in UNRECORDED}
         compute = self.config["compute"]
@@ -488,7 +492,7 @@ def _names_before(name: str, names: list[str]) -> list[str]:
     return names[: names.index(name)]
 
 
-def _settings_in_config(method: Method) -> dict:
+def _settings_in_config(method: Method) -> dict[str, Any]:
     """Settings of a method as `method_settings` of config.yaml would state them."""
     if not method.trains:
         return dict(method.settings)
@@ -508,7 +512,7 @@ def _short_digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
+def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     """Resolve a validated config.
 
     Raises:
@@ -563,7 +567,7 @@ def resolve_grid(config: Mapping, catalog: Catalog) -> Grid:
     return grid
 
 
-def _sizes(config: Mapping, family: Family) -> list[str]:
+def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
     """Sizes of the training subset, as written in paths.
 
     The family's are without those that the budget of images makes impossible.

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 
@@ -44,7 +45,7 @@ class LabelSpace:
             facts.append(self.also)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Attributes and digest, with lists in place of tuples, which JSON does not have.
 
         `also` is left out if it is empty.
@@ -55,7 +56,7 @@ class LabelSpace:
         return {**attributes, "digest": self.digest}
 
     @classmethod
-    def from_json(cls, attributes: dict) -> "LabelSpace":
+    def from_json(cls, attributes: dict[str, Any]) -> "LabelSpace":
         """The space of which `to_json` gave the attributes."""
         return cls(
             keys=tuple(attributes["keys"]),
@@ -103,7 +104,7 @@ def _imagenet_index_by_wnid() -> dict[str, int]:
 def _timm_file(name: str) -> str:
     """Text of a file of timm, which is not imported, since it would import torch."""
     spec = importlib.util.find_spec("timm")
-    if spec is None:
+    if spec is None or spec.submodule_search_locations is None:
         raise UserError("timm is not installed in this environment; run `make environment`.")
     path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
     if not path.is_file():
@@ -116,7 +117,8 @@ def read_real_labels() -> list[list[int]]:
 
     Source: Beyer et al. 2020, arXiv 2006.07159.
     """
-    return json.loads(_timm_file("imagenet_real_labels.json"))
+    labels: list[list[int]] = json.loads(_timm_file("imagenet_real_labels.json"))
+    return labels
 
 
 def read_timm_list(name: str) -> LabelSpace:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
@@ -95,7 +96,7 @@ def parse_name(text: str) -> Name:
     return Name(text, kind=source, rest=name_in_source)
 
 
-def read_lock(path: Path) -> dict[str, dict]:
+def read_lock(path: Path) -> dict[str, dict[str, Any]]:
     """Facts of models by name, empty without the file; raise a UserError if it is damaged."""
     facts_by_name = read_json(path) if path.is_file() else {}
     is_mapping = isinstance(facts_by_name, dict)
@@ -107,7 +108,7 @@ def read_lock(path: Path) -> dict[str, dict]:
     return facts_by_name
 
 
-def resolve(names: Iterable[str]) -> dict[str, dict]:
+def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Find out the facts of models that the lock file lacks, and add them to it.
 
     Args:
@@ -137,7 +138,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict]:
     return facts_by_name
 
 
-def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict]:
+def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict[str, Any]]:
     """Facts of models by name, from another process, since the libraries would import torch.
 
     Args:
@@ -164,7 +165,7 @@ def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict]:
         return read_json(output)
 
 
-def entry_of(name: str, facts: Mapping) -> dict:
+def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A catalogue entry of a resolved name; its label is the name in paths."""
     return {
         "families": [],
@@ -185,7 +186,7 @@ def _pretraining_tag(name: str) -> str:
     return ""
 
 
-def validated_models(entries: object, where: str) -> dict[str, dict]:
+def validated_models(entries: object, where: str) -> dict[str, dict[str, Any]]:
     """Entries of models, checked and with defaults filled in; `where` is their file.
 
     Raises:
@@ -233,7 +234,7 @@ def terms(models: Iterable[Model]) -> list[str]:
     """Sentences on models that are gated or whose licence forbids commercial use."""
     sentences = []
     for model in models:
-        if model.gated:
+        if model.gated and model.source is not None:
             sentences.append(
                 f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its "
                 "page of the hub and log in (HF_TOKEN)"

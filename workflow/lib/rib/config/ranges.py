@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ RANGES = {
 }
 
 
-def misfit(annotation: str, setting: object) -> str | None:
+def misfit(annotation: str, setting: Any) -> str | None:
     """What may be set, in words, if the annotation of a setting does not allow its value.
 
     Args:

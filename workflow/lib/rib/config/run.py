@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Final
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
 MEAN = "mean"  # target of table rows that cover all targets
-ALL = "all"  # size of a run that trains on the whole target
+ALL: Final = "all"  # size of a run that trains on the whole target
 
 # Forms of algorithms that make a run's network when it is loaded.
 MERGE = "merge"
@@ -78,8 +79,8 @@ class Run:
         model, target, method, size, seed = text.split("/")
         return cls(model, target, method, size, int(seed))
 
-    def values(self, columns: Iterable[str]) -> tuple:
-        """Attributes in the order of the given table columns."""
+    def values(self, columns: Iterable[str]) -> tuple[Any, ...]:
+        """Attributes in the order of the given table columns: texts, and the seed's number."""
         return tuple(getattr(self, column) for column in columns)
 
 

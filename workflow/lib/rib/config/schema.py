@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
@@ -26,7 +27,7 @@ REPEATED = 20_000  # values that aliases in a YAML file repeat, times their leve
 
 
 def _check_pattern(
-    validator: object, pattern: str, value: object, schema: dict
+    validator: object, pattern: str, value: object, schema: dict[str, Any]
 ) -> Iterator[ValidationError]:
     """Match `$` only at the end of the text; in Python it also matches before a last line break."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
@@ -34,7 +35,7 @@ def _check_pattern(
 
 
 def _check_format(
-    validator: object, text_format: str, value: object, schema: dict
+    validator: object, text_format: str, value: object, schema: dict[str, Any]
 ) -> Iterator[ValidationError]:
     """Check a text that is shown: a `label`, or `prose` of several lines."""
     if not isinstance(value, str):
@@ -62,14 +63,14 @@ Validator = extend(
 
 
 @cache
-def load_schema(name: str) -> dict:
+def load_schema(name: str) -> dict[str, Any]:
     """A schema of workflow/schemas, including the shared definitions."""
     schema = read_yaml(SCHEMAS / f"{name}.schema.yaml")
     common = read_yaml(SCHEMAS / "common.schema.yaml")
     return {**schema, "$defs": common["$defs"]}
 
 
-def validated(content: object, schema_name: str, where: str) -> dict:
+def validated(content: object, schema_name: str, where: str) -> dict[str, Any]:
     """Validate a parsed file, and return it with defaults filled in.
 
     Args:
@@ -80,7 +81,7 @@ def validated(content: object, schema_name: str, where: str) -> dict:
         UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
     """
     schema = load_schema(schema_name)
-    filled = _filled(content, schema)
+    filled: dict[str, Any] = _filled(content, schema)
     errors = sorted(Validator(schema).iter_errors(filled), key=_path_of_error)
     if errors:
         raise UserError(f"{where}: {_sentence(errors[0])}")
@@ -92,7 +93,7 @@ def _path_of_error(error: ValidationError) -> list[str]:
     return [str(key) for key in error.path]
 
 
-def _filled(value: object, schema: dict) -> object:
+def _filled(value: object, schema: dict[str, Any]) -> Any:
     """Fill in defaults, and convert texts to numbers and booleans where the schema wants these.
 
     `--config seeds='[0,1]'` gives a list of texts.
@@ -116,7 +117,7 @@ def _filled(value: object, schema: dict) -> object:
     }
 
 
-def _converted_text(text: str, schema: dict) -> object:
+def _converted_text(text: str, schema: dict[str, Any]) -> object:
     """The number or boolean that a text states, if the schema allows that but not the text."""
     booleans = {"true": True, "false": False}
     converted = booleans.get(text.lower(), number(text))
@@ -127,13 +128,14 @@ def _converted_text(text: str, schema: dict) -> object:
 
 def number(text: str) -> int | float | None:
     """Convert a text to a number; None if it is not a number."""
-    for number_type in (int, float):
-        with contextlib.suppress(ValueError):
-            return number_type(text)
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
     return None
 
 
-def _is_valid(value: object, schema: dict) -> bool:
+def _is_valid(value: object, schema: dict[str, Any]) -> bool:
     return "$ref" in schema or Validator(schema).is_valid(value)
 
 
@@ -143,23 +145,26 @@ def _sentence(error: ValidationError) -> str:
     inside = f" in '{key_path}'" if key_path else ""
     shown = show(error.instance)
     reason = error.message.replace(repr(error.instance), "it", 1)
+    entry: Any = error.instance  # what it can be depends on the kind of error
     meaning = ""
-    if "description" in error.schema:
-        meaning = f"; expected: {error.schema['description']}"
+    schema: Any = error.schema  # a mapping, since no schema here is just `true` or `false`
+    if "description" in schema:
+        meaning = f"; expected: {schema['description']}"
     if "propertyNames" in error.schema_path:
         return f"{shown}{inside} is not a valid name ({reason}){meaning}."
     if error.validator == "additionalProperties":
-        allowed = list(error.schema.get("properties", {}))
-        unknown_keys = [key for key in error.instance if key not in allowed]
+        allowed = list(schema.get("properties", {}))
+        unknown_keys = [key for key in entry if key not in allowed]
         return (
             f"unknown key {show(unknown_keys[0])}{inside}{nearest(unknown_keys[0], allowed)}; "
             f"allowed are {', '.join(sorted(allowed))}."
         )
     if error.validator == "required":
-        missing_keys = [key for key in error.validator_value if key not in error.instance]
+        required_keys: Any = error.validator_value
+        missing_keys = [key for key in required_keys if key not in entry]
         return f"the key '{missing_keys[0]}' is missing{inside}; add it."
     if error.validator == "oneOf":
-        keys = [key for choice in error.schema["oneOf"] for key in choice["required"]]
+        keys = [key for choice in schema["oneOf"] for key in choice["required"]]
         return f"give exactly one of the keys {', '.join(keys)}{inside}."
     subject = f"'{key_path}' is" if key_path else "the file is"
     return f"{subject} {shown}, which is not valid ({reason}){meaning}."
@@ -189,7 +194,7 @@ def known_name(
     return name
 
 
-def read_yaml(path: Path) -> object:
+def read_yaml(path: Path) -> Any:
     """Parse a YAML file.
 
     Raises:
@@ -210,7 +215,7 @@ class _OpenCollection:
     """A mapping or sequence of a YAML file whose end has not been read."""
 
     start: yaml.CollectionStartEvent
-    nodes_before: int  # events, and values that aliases repeat, from the file's start to its own
+    nodes_before: float  # events, and values that aliases repeat, from the file's start to its own
     # In a mapping keys and values take turns; scalars are their text, all others their event.
     children: list[object] = field(default_factory=list)
 
@@ -225,10 +230,10 @@ def _refuse_hostile(text: str) -> None:
     """
     size_by_anchor: dict[str | None, float] = {}
     open_collections: list[_OpenCollection] = []
-    repeated = 0
+    repeated: float = 0
     for n_events, event in enumerate(yaml.parse(text, SAFE_LOADER)):
         problem = None
-        mark = event.start_mark
+        mark: Any = event.start_mark  # libyaml's, which the stubs of errors do not have
         if open_collections and isinstance(event, yaml.NodeEvent):
             open_collections[-1].children.append(getattr(event, "value", event))
         if isinstance(event, yaml.AliasEvent):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
@@ -53,13 +53,13 @@ TRAINING = {
 
 
 def check_settings(
-    settings: Mapping,
+    settings: Mapping[str, Any],
     known_settings: Mapping[str, Setting],
     where: str,
     complete: bool = True,
     sweeps: bool = True,
     may_lack: Collection[str] = (),
-) -> dict:
+) -> dict[str, Any]:
     """Settings checked against the keyword arguments of an algorithm or layout.
 
     Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
@@ -94,7 +94,7 @@ def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) 
     """Check the entry of a setting: one value or, if allowed, each value of a sweep."""
     if entry == []:
         raise UserError(f"{subject} is an empty list; give a value, or several for a sweep.")
-    if sweeps and setting.is_sweep(entry):
+    if sweeps and isinstance(entry, list) and setting.is_sweep(entry):
         return [_checked_value(value, setting.annotation, subject) for value in entry]
     return _checked_value(entry, setting.annotation, subject)
 
@@ -113,7 +113,7 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
     return converted
 
 
-def _checked_list(value: object, annotation: str, subject: str) -> list:
+def _checked_list(value: object, annotation: str, subject: str) -> list[object]:
     """Check a value of a setting that is a list, and each element of it."""
     if not isinstance(value, list) or not value:
         raise UserError(f"{subject} is {show(value)}; give a list.")
@@ -156,7 +156,7 @@ def _is_scalar(value: object) -> bool:
 def _is_json(value: object) -> bool:
     """Whether a value survives a JSON round trip."""
     try:
-        return json.loads(json.dumps(value, allow_nan=False)) == value
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError):
         return False
 
@@ -235,7 +235,7 @@ def takes_fisher(path: Path) -> bool:
 
 
 @cache
-def constant(path: Path, name: str, default: object) -> object:
+def constant(path: Path, name: str, default: object) -> Any:
     """The literal that a module assigns to a name, or the default if it assigns none."""
     assigned = default
     for node in _parsed(path).body:
@@ -280,9 +280,12 @@ def _constructor_of(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 def _field_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
     """Settings that are fields of a dataclass."""
-    fields = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
-    arguments = [ast.arg(field.target.id, field.annotation) for field in fields]
-    defaults = [field.value for field in fields]
+    arguments = []
+    defaults = []
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            arguments.append(ast.arg(statement.target.id, statement.annotation))
+            defaults.append(statement.value)
     return _settings_of_arguments(arguments, defaults, path)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -66,7 +67,9 @@ class Variants:
         UserError: A setting of family or config is not one of its method, or is of another type.
     """
 
-    def __init__(self, schedules: Sequence[str], config: Mapping, family: Family, catalog: Catalog):
+    def __init__(
+        self, schedules: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
+    ):
         self.schedules = schedules
         self.family = family
         self.catalog = catalog
@@ -90,7 +93,7 @@ class Variants:
                 self.length[key] = config["training"][key]
         self.of = cache(self._variants_of)  # every variant of a merge needs those of its parents
 
-    def _settings_of_schedules(self, where: str) -> dict[str, dict[str, dict]]:
+    def _settings_of_schedules(self, where: str) -> dict[str, dict[str, dict[str, Any]]]:
         """What the family's `recipes` say: settings of methods, by schedule and method."""
         settings_of_schedules = {}
         for schedule, settings_of_methods in self.family.recipes.items():
@@ -101,8 +104,11 @@ class Variants:
         return settings_of_schedules
 
     def _checked_settings(
-        self, where: str, settings_of_methods: Mapping[str, dict], allow_schedule: bool = True
-    ) -> dict[str, dict]:
+        self,
+        where: str,
+        settings_of_methods: Mapping[str, dict[str, Any]],
+        allow_schedule: bool = True,
+    ) -> dict[str, dict[str, Any]]:
         """Settings by method, checked; `allow_schedule` tells whether they may name schedules."""
         checked = {}
         for name, settings in settings_of_methods.items():
@@ -119,7 +125,7 @@ class Variants:
         """Variants of the method with a name in the catalogue."""
         method = self.catalog.methods[name]
         schedules = self.schedules_of(method) if method.trains else [None]
-        variants = []
+        variants: list[Variant] = []
         for schedule in schedules:
             variants.extend(self._variants_with_schedule(method, schedule))
         if not variants:
@@ -148,7 +154,7 @@ class Variants:
             known_name(schedule, self.catalog.recipes, "recipe", f"method {method.name}")
         return schedules
 
-    def settings(self, method: Method, schedule: str | None) -> dict:
+    def settings(self, method: Method, schedule: str | None) -> dict[str, Any]:
         """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
 
         A layer that gives epochs or steps replaces both of those before.
@@ -179,16 +185,22 @@ class Variants:
             )
         return settings
 
-    def _layers_of_settings(self, method: Method, schedule: str | None) -> dict[str, dict]:
+    def _layers_of_settings(
+        self, method: Method, schedule: str | None
+    ) -> dict[str, dict[str, Any]]:
         """Settings by the place that states them; later ones override earlier ones."""
         name = method.name
         family_file = f"families/{self.family.name}.yaml"
-        settings_with_schedule = self.settings_of_schedule.get(schedule, {})
+        recipe_of_method: dict[str, Any] = {}
+        recipe_of_family: dict[str, Any] = {}
+        if schedule is not None:
+            recipe_of_method = method.recipes.get(schedule, {})
+            recipe_of_family = self.settings_of_schedule.get(schedule, {}).get(name, {})
         return {
             f"methods.yaml, {name}": method.settings,
             f"{family_file}, method_settings, {name}": self.settings_of_family.get(name, {}),
-            f"methods.yaml, {name}, recipes, {schedule}": method.recipes.get(schedule, {}),
-            f"{family_file}, recipes, {schedule}, {name}": settings_with_schedule.get(name, {}),
+            f"methods.yaml, {name}, recipes, {schedule}": recipe_of_method,
+            f"{family_file}, recipes, {schedule}, {name}": recipe_of_family,
             "config, training": self.length if schedule else {},
             f"config, method_settings, {name}": self.settings_of_config.get(name, {}),
         }
@@ -263,6 +275,7 @@ class Variants:
         label = method.label
         for key, setting in settings_in_name.items():
             if key == SCHEDULE:
+                assert isinstance(setting, str)  # the name of a schedule
                 name += f"-{in_path(setting)}"
                 label += f", {self.catalog.recipes[setting].label}"
             else:
@@ -290,18 +303,18 @@ def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, objec
 
 def _swept_settings(
     settings: Mapping[str, object], known_settings: Mapping[str, Setting]
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     """Lists of swept values by setting, of those settings that are swept."""
     swept_settings = {}
     for key, setting in settings.items():
-        if known_settings[key].is_sweep(setting):
+        if isinstance(setting, list) and known_settings[key].is_sweep(setting):
             swept_settings[key] = setting
     return swept_settings
 
 
 def _schedules_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
     """Schedules of variants, each once, in their order."""
-    schedules = []
+    schedules: list[str | None] = []
     for variants in variants_of_each_parent:
         schedules.extend(variant.method.schedule for variant in variants)
     return list(dict.fromkeys(schedules))

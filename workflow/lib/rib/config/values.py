@@ -3,18 +3,19 @@
 import difflib
 import sys
 from collections.abc import Iterable
+from typing import TypeGuard
 
 from rib.base.text import redacted
 
 SHOWN = 100  # maximum length of an invalid value in a message
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is an integer: 1, but neither 1.0 nor True."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
@@ -131,13 +131,18 @@ def _tar_members(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The wanted files of a tar, as `archive_members` yields them."""
     # Names that are not UTF-8 are escaped in the same way on every machine.
-    options = {"encoding": "utf-8", "errors": "backslashreplace", "tarinfo": _Header}
-    with tarfile.open(fileobj=archive_file, **options) as archive:
+    with tarfile.open(
+        fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
+    ) as archive:
         is_compressed = archive.fileobj is not archive_file
         if is_compressed:
-            archive.fileobj = _CountedFile(archive.fileobj, unpacked)
+            compressed_file: Any = archive.fileobj
+            # It has all that tarfile calls when it reads; the types ask for `write`, too.
+            counted_file: Any = _CountedFile(compressed_file, unpacked)
+            archive.fileobj = counted_file
         while (member := archive.next()) is not None:
-            archive.members.clear()  # tarfile would keep about 1 kB for each of millions of members
+            # tarfile would keep about 1 kB for each of millions of members. Types lack the list.
+            archive.members.clear()  # type: ignore[attr-defined]
             _refuse_hostile(path, member.name, member.size)
             if not is_wanted(member.name):
                 continue
@@ -247,9 +252,11 @@ class _Header(tarfile.TarInfo):
             raise ValueError(f"headers of {self.size + size_of_globals} bytes")
         if self.type == tarfile.GNUTYPE_SPARSE:
             _refuse_sparse_file()
-        return super()._proc_member(archive)
+        # The stubs lack methods that are private to tarfile.
+        header: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return header
 
-    def _proc_gnusparse_10(self, *_) -> None:
+    def _proc_gnusparse_10(self, *_: object) -> None:
         _refuse_sparse_file()
 
 
@@ -261,10 +268,18 @@ def _refuse_sparse_file() -> None:
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:
     """Bytes of a file in a tar."""
     with _damage_explained(path, UserError, MemoryError):
-        return read_limited(archive.extractfile(member), largest, path, member.name)
+        file = archive.extractfile(member)
+        assert file is not None  # of a regular file
+        return read_limited(file, largest, path, member.name)
 
 
-def read_limited(file: BinaryIO, largest: int, path: Path, name: str) -> bytes:
+class Readable(Protocol):
+    """A file of bytes, of which chunks can be read."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_limited(file: Readable, largest: int, path: Path, name: str) -> bytes:
     """Read a file in chunks; raise TooLargeError if it has more than `largest` bytes."""
     chunks = []
     size = 0

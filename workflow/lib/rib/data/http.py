@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
@@ -121,7 +122,7 @@ def _fetch_from(
 
 
 def run_client(
-    command: Sequence[str], seconds: float, report: Callable[[bytes], None], **options
+    command: Sequence[str], seconds: float, report: Callable[[bytes], None], **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, and report its output so far every few seconds.
 

@@ -84,7 +84,7 @@ class _Groups:
     First means in the order of text.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._parents: dict[str, str] = {}
 
     def join(self, one_id: str, other_id: str) -> None:
@@ -140,7 +140,8 @@ def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
 def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
     """Which photos are identical to one of others: (n,) bool."""
     is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
-    return is_identical.to_numpy(zero_copy_only=False)
+    mask: np.ndarray = is_identical.to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _number_photos(identities: pa.Array) -> np.ndarray:
@@ -149,4 +150,5 @@ def _number_photos(identities: pa.Array) -> np.ndarray:
     It is `UNKNOWN` if the identity is.
     """
     numbers = identities.dictionary_encode().indices.fill_null(UNKNOWN)
-    return numbers.to_numpy().astype(np.int64)
+    photos: np.ndarray = numbers.to_numpy().astype(np.int64)
+    return photos

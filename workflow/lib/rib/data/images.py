@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
 
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
@@ -54,6 +59,13 @@ class DatasetSource:
     def source(self) -> str:
         """Prefix of source ids: the source group, or else the dataset."""
         return self.source_group or self.name
+
+    @property
+    def drawing_geometry(self) -> Geometry:
+        """The geometry at which a layout draws; a UserError if photos are stored as published."""
+        if self.geometry is None:
+            raise UserError(f"{self} has drawings, not photos; set the dataset's storage to array.")
+        return self.geometry
 
     def archives_for(self, *descriptions: str) -> Sequence[Path]:
         """The archives, one for each description; a UserError if there are more or fewer."""
@@ -130,7 +142,7 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
             unknown range, or nothing is left without the border.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
         _refuse_unsuitable_size(image)
         _refuse_unknown_range(image)
         image = _to_rgb(image)
@@ -171,7 +183,7 @@ def _refuse_unknown_range(image: Image.Image) -> None:
     hint = "save it with 8 bits per channel"
     if image.mode == "F":
         raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {hint}")
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImageFile):
         return
     if image.mode == "I" or SIGNED in image.tag_v2.get(SAMPLEFORMAT, ()):
         raise ValueError(
@@ -276,7 +288,7 @@ def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, 
     return first, last
 
 
-def refuse_margin(margin: float, dataset: str) -> None:
+def refuse_margin(margin: float, dataset: DatasetSource) -> None:
     """Refuse a margin that is negative, or leaves nothing of a drawing's square."""
     if not 0 <= margin < 0.5:
         raise UserError(

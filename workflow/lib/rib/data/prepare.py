@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -203,7 +204,7 @@ class Written:
         self.labels: set[int] = set()  # of the images so far
         self.count = 0  # images so far
         self.end = 0  # bytes of these images
-        self._unsaved_rows: list[dict] = []
+        self._unsaved_rows: list[dict[str, Any]] = []
         self._first_slices: dict[str, str | int] | None = None  # of the first image
 
     def __enter__(self) -> "Written":
@@ -217,7 +218,7 @@ class Written:
         self._file.seek(0, os.SEEK_END)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         self._journal_file.close()
 
@@ -254,6 +255,7 @@ class Written:
             PHOTO: converted.photo,
         }
         if self.geometry is None:
+            assert isinstance(item.picture, Photo)  # drawings are refused
             row["offset"] = self.end
             row["length"] = len(converted.data)
             row["border"] = item.picture.border
@@ -332,7 +334,7 @@ class Written:
             columns[name] = SLICE_TYPES[type(level)]
         return pa.schema(columns)
 
-    def _saved_rows(self) -> Iterator[dict]:
+    def _saved_rows(self) -> Iterator[dict[str, Any]]:
         """Index rows of all saves, in order."""
         self._journal_file.seek(0)
         for line in self._journal_file:

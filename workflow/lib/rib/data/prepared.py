@@ -38,12 +38,18 @@ class EncodedImages:
     Args:
         encoded: (bytes,) uint8, memory-mapped: the encoded photos.
         index: offset, length, border and image_id of each photo.
+        geometry: of the images; None if none is accessed.
         workers: decoding threads; PIL releases the GIL.
         name: name of the dataset, for messages.
     """
 
     def __init__(
-        self, encoded: np.ndarray, index: pa.Table, geometry: Geometry, workers: int, name: str
+        self,
+        encoded: np.ndarray,
+        index: pa.Table,
+        geometry: Geometry | None,
+        workers: int,
+        name: str,
     ):
         self.geometry = geometry
         self.name = name
@@ -72,6 +78,7 @@ class EncodedImages:
         end = start + self._lengths[row]
         encoded = self._encoded[start:end].tobytes()
         image_id = self._image_ids[int(row)]
+        assert self.geometry is not None  # of images that are accessed
         image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
         return resize_and_crop(image, self.geometry)
 
@@ -81,8 +88,8 @@ class PreparedDataset:
     """A dataset at one geometry."""
 
     name: str
-    # (n, size, size, 3) uint8, memory-mapped or decoded on access
-    images: np.ndarray | EncodedImages
+    # (n, size, size, 3) uint8, memory-mapped or decoded on access; None if pixels aren't opened
+    images: np.ndarray | EncodedImages | None
     labels: np.ndarray  # (n,) int64, indices into the label space
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
@@ -119,11 +126,12 @@ class PreparedDataset:
         _refuse_missing(classes_file)
         index = _read_index(index_file)
         identities = read_identities(index_file)
-        images = None
+        images: np.ndarray | EncodedImages | None = None
         if pixels:
-            images = _stored_images(images_file)
-            if images.ndim == 1:
-                images = EncodedImages(images, index, geometry, workers, name)
+            stored_images = _stored_images(images_file)
+            images = stored_images
+            if stored_images.ndim == 1:
+                images = EncodedImages(stored_images, index, geometry, workers, name)
         return cls(
             name=name,
             images=images,
@@ -213,9 +221,10 @@ def _stored_images(path: Path) -> np.ndarray:
         UserError: the file is not one of NumPy's.
     """
     try:
-        return np.load(path, mmap_mode="r")
+        images: np.ndarray = np.load(path, mmap_mode="r")
     except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
         manifest = path.with_name("manifest.json")
         raise UserError(
             f"{path} is damaged; delete {manifest} and run again to recreate it."
         ) from None
+    return images

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from rib.base.progress import log
 from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset
+from rib.data.settings import DatasetView
 from rib.data.splits import LEFT_OUT, assign_splits, read_split
-from rib.data.view import DatasetFiles, DatasetView, load_whole
+from rib.data.view import DatasetFiles, load_whole
 
 
 @dataclass(frozen=True)

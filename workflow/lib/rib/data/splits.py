@@ -170,15 +170,13 @@ def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list
         if total[giver] - total[taker] <= units:
             continue
         third = 3 - giver - taker  # splits are 0, 1 and 2
-        direct = [_best_move(excess, may_give, giver, taker)]
-        if None not in direct:
-            return direct
-        by_the_third = [
-            _best_move(excess, may_give, giver, third),
-            _best_move(excess, may_give, third, taker),
-        ]
-        if None not in by_the_third:
-            return by_the_third
+        direct = _best_move(excess, may_give, giver, taker)
+        if direct is not None:
+            return [direct]
+        to_third = _best_move(excess, may_give, giver, third)
+        from_third = _best_move(excess, may_give, third, taker)
+        if to_third is not None and from_third is not None:
+            return [to_third, from_third]
     return []
 
 

@@ -37,6 +37,6 @@ def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
         labels=index["label"].to_numpy().astype(np.int64),
         rows=None,
         index=index,
-        space=None,
+        space=None,  # type: ignore[arg-type]  # nobody needs the names of its classes
     )
     return features, dataset

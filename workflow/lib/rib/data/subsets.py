@@ -61,7 +61,8 @@ def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
     number_held_back = np.maximum(1, np.floor(share * class_size))
     number_held_back = np.where(class_size > 1, number_held_back, 0)
     is_held_back = rank_in_class < number_held_back
-    return is_held_back[source_of_image]
+    is_image_held_back: np.ndarray = is_held_back[source_of_image]
+    return is_image_held_back
 
 
 def balanced_order(dataset: PreparedDataset) -> np.ndarray:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def decrypted_members(
     names = []
     if password and _program():
         names = [name for name, _ in archive_members(path, wanted)]
-    if not names or not _suit_unzip(names):
+    if password is None or not names or not _suit_unzip(names):
         yield from archive_members(path, wanted, password=(variable, password))
         return
     with zipfile.ZipFile(path) as archive:
@@ -87,13 +87,14 @@ def _program() -> str | None:
 
 def _decrypt(
     path: Path, members: Sequence[zipfile.ZipInfo], password: str, variable: str
-) -> Iterator[tuple[str, bytes]]:
+) -> Generator[tuple[str, bytes], None, None]:
     """Names and bytes of files that one process decrypts.
 
     Raises:
         UserError: the password is wrong, or a file is not what the zip's directory states.
     """
     with _start_unzip(path, members, password) as process:
+        assert process.stdout is not None  # a pipe
         try:
             for member in members:
                 content = process.stdout.read(member.file_size)
@@ -116,8 +117,10 @@ def _start_unzip(
         "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE",
     }
     patterns = [re.sub(r"([\[\]*?\\])", r"\\\1", member.filename) for member in members]
+    program = _program()
+    assert program is not None  # otherwise Python decrypts
     return subprocess.Popen(
-        [_program(), "-p", "-q", str(path), *patterns],
+        [program, "-p", "-q", str(path), *patterns],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -130,6 +133,7 @@ def _unreadable(
     process: subprocess.Popen[bytes], path: Path, name: str, variable: str
 ) -> UserError:
     """Why a process of unzip gave other bytes of a file than the zip's directory states."""
+    assert process.stdout is not None and process.stderr is not None  # pipes
     process.stdout.close()
     message = " ".join(process.stderr.read().decode(errors="replace").split())
     code = process.wait()

@@ -5,6 +5,7 @@ So these are no parameters of rules, and a change of them runs nothing again.
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 ARCHIVES = "RIB_ARCHIVES"  # folders with downloaded archives, separated as in PATH
 # Maximum of images left out per dataset; the manifest lists them.
@@ -15,7 +16,7 @@ ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that a byte of an archive may unpac
 DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}  # outside of Snakemake
 
 
-def set_from(config: Mapping) -> None:
+def set_from(config: Mapping[str, Any]) -> None:
     """Set the variables as config.yaml says."""
     folders = config["archives"]  # one path, or a list
     if folders:

@@ -61,6 +61,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         files.folder, files.name, view.geometry, files.workers, files.pixels
     )
     if files.proxy:
+        assert view.images_per_class is not None  # the proxy is a part of a dataset
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
     if view.budget == ALL:
         return dataset

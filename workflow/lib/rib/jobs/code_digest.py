@@ -104,7 +104,7 @@ def _is_log_call(node: ast.expr) -> bool:
     return isinstance(logger, ast.Name) and logger.id == "log"
 
 
-def _span_of(node: ast.AST) -> Span:
+def _span_of(node: ast.stmt | ast.expr) -> Span:
     """Position of a node, including its decorators."""
     first_row = node.lineno
     first_column = node.col_offset
@@ -112,6 +112,7 @@ def _span_of(node: ast.AST) -> Span:
         if decorator.lineno < first_row:
             first_row = decorator.lineno
             first_column = 0  # the sign @ is no part of the decorator
+    assert node.end_lineno is not None and node.end_col_offset is not None  # of parsed source
     return first_row, first_column, node.end_lineno, node.end_col_offset
 
 
@@ -192,6 +193,7 @@ def _imported_modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:
+        assert node.module is not None  # only a relative import may lack it
         return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return []
 

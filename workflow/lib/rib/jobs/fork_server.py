@@ -143,7 +143,7 @@ def _connect(path: Path, owner: int, libraries: str) -> socket.socket:
     raise ConnectionError(f"no server listens at {path}")
 
 
-def _start_server(path: Path, owner: int, libraries: str) -> subprocess.Popen:
+def _start_server(path: Path, owner: int, libraries: str) -> subprocess.Popen[bytes]:
     """Start a process that serves (see `serve`) and outlives this one."""
     code = "import sys; from rib.jobs.fork_server import serve; serve(*sys.argv[1:])"
     library_folder = Path(__file__).resolve().parents[2]
@@ -184,7 +184,7 @@ def _same_user(connection: socket.socket) -> bool:
     """Whether the process at the other end runs as this user."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     _process_id, user, _group = struct.unpack("iII", credentials)
-    return user == os.geteuid()
+    return bool(user == os.geteuid())
 
 
 def serve(path: str, owner: str, libraries: str) -> None:
@@ -269,7 +269,8 @@ def _take_over(connection: socket.socket) -> str:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return job["script"]
+    script: str = job["script"]
+    return script
 
 
 def _status_of(end: SystemExit) -> int:

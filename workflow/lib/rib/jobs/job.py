@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256 as new_sha256
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -48,7 +49,7 @@ def job(
     *,
     rule: str,
     name: str,
-    cfg: Mapping,
+    cfg: Mapping[str, Any],
     inputs: Mapping[str, str | Sequence[str]],
     outputs: Mapping[str, str],
     log_file: str,
@@ -114,7 +115,7 @@ def job(
         log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
 
 
-def _check_survives_json(cfg: Mapping, rule: str) -> None:
+def _check_survives_json(cfg: Mapping[str, Any], rule: str) -> None:
     """Raise a ValueError if settings are not the same after they were written and read as JSON."""
     if repr(json.loads(json.dumps(cfg))) != repr(cfg):
         raise ValueError(
@@ -123,7 +124,11 @@ def _check_survives_json(cfg: Mapping, rule: str) -> None:
 
 
 def _folder_name(
-    rule: str, name: str, cfg: Mapping, hashes: Mapping[str, str], outputs: Mapping[str, str]
+    rule: str,
+    name: str,
+    cfg: Mapping[str, Any],
+    hashes: Mapping[str, str],
+    outputs: Mapping[str, str],
 ) -> str:
     """Name of a job's private folder: 16 hex digits.
 
@@ -295,7 +300,9 @@ def reason(log_file: Path) -> str | None:
     return messages[-1].strip()
 
 
-def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: dict) -> None:
+def _publish(
+    staged: Mapping[str, Path], declared: Mapping[str, str], record: dict[str, Any]
+) -> None:
     """Move finished outputs to their declared names, the record and the manifest last.
 
     Args:
@@ -316,9 +323,9 @@ def _publish(staged: Mapping[str, Path], declared: Mapping[str, str], record: di
     if PROVENANCE in staged:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         sizes = {}
-        for name, path in declared.items():
-            if path in hashes:
-                sizes[path] = staged[name].stat().st_size
+        for name, declared_path in declared.items():
+            if declared_path in hashes:
+                sizes[declared_path] = staged[name].stat().st_size
         complete_record = {
             **record,
             **surroundings(),
@@ -421,7 +428,8 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
         to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
     except OSError as error:
         sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
-    to_file.handleError = _ignore_error
+    # In place of a class of its own, since it would only have this method.
+    to_file.handleError = _ignore_error  # type: ignore[method-assign]
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     to_screen = logging.StreamHandler(sys.stderr)
     to_screen.setFormatter(logging.Formatter(f"{prefix}: %(message)s"))

@@ -3,6 +3,7 @@
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
@@ -12,7 +13,7 @@ MONITORED = ("monitored", "monitored_splits", "monitored_related", "monitored_pr
 
 
 def run(
-    snakemake, resumes: str | None = None, warm: str = ""
+    snakemake: Any, resumes: str | None = None, warm: str = ""
 ) -> AbstractContextManager[dict[str, Path]]:
     """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
 
@@ -34,8 +35,12 @@ def run(
     )
 
 
-def named_inputs(snakemake) -> dict[str, str | list[str]]:
-    """A job's inputs by name: a path, or a list of paths."""
+def named_inputs(snakemake: Any) -> dict[str, str | list[str]]:
+    """A job's inputs by name: a path, or a list of paths.
+
+    Args:
+        snakemake: the object that Snakemake gives a script, whose class it does not export.
+    """
     given = snakemake.input.items()
     return {
         name: str(value) if isinstance(value, str) else list(map(str, value))

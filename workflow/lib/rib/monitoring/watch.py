@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 
 from rib.base.progress import log
+from rib.data.settings import DatasetView
 from rib.data.splits import SELECT
 from rib.data.subsets import first_images
-from rib.data.view import DatasetFiles, DatasetView, load_dataset
+from rib.data.view import DatasetFiles, load_dataset
 from rib.monitoring.event_file import EventFile
 from rib.training.finetune import accuracy_of, write_history
 
@@ -60,6 +61,7 @@ class Watch:
             device: on which monitored datasets are scored.
         """
         try:
+            assert self.history is not None  # the job has set it
             write_history(rows, self.history)
             if norm is None:
                 self._start_trackers(is_resumed=bool(rows))
@@ -80,6 +82,7 @@ class Watch:
 
     def _start_trackers(self, is_resumed: bool) -> None:
         folder = Path(self.log_file).with_suffix("")
+        assert self.history is not None  # the job has set it
         job = self.history.parent.name
         self.trackers = [tracker_class(folder, job) for tracker_class in TRACKERS]
         for tracker in self.trackers:
@@ -113,6 +116,7 @@ class Watch:
         Images are in the order of nested subsets. A dataset that cannot be scored is left out, with
         a warning, and the others are shown.
         """
+        assert self.history is not None  # the job has set it
         state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)
         accuracies = {}

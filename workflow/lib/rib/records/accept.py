@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.progress import log, print_lines
@@ -38,7 +39,7 @@ def sample_size(text: str) -> int:
     return int(text)
 
 
-def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
+def sample_of(changes: Mapping[str, Mapping[str, Any]], number: int) -> list[str]:
     """Records of jobs of each kind, from different models if possible.
 
     They are ordered by hash, hence deterministic.
@@ -47,8 +48,8 @@ def sample_of(changes: Mapping[str, Mapping], number: int) -> list[str]:
         changes: `kind` and `model` of each job, by path of the record.
         number: jobs per kind.
     """
-    jobs_of_model = Counter()
-    ranked_by_kind = defaultdict(list)
+    jobs_of_model: Counter[tuple[str, str]] = Counter()
+    ranked_by_kind: dict[str, list[tuple[tuple[int, int], str]]] = defaultdict(list)
     for path in sorted(changes, key=_hash_of_path):
         kind = changes[path]["kind"]
         model = changes[path]["model"]
@@ -68,10 +69,10 @@ def _hash_of_path(path: str) -> str:
 
 
 def accept(
-    changes: Mapping[str, Mapping],
+    changes: Mapping[str, Mapping[str, Any]],
     number: int,
     rerun: Callable[[list[str]], AbstractContextManager[Path]],
-    notify: Callable[[str, Mapping], None],
+    notify: Callable[[str, Mapping[str, Any]], None],
 ) -> None:
     """Accept the results of jobs with changed code if re-running a sample gives identical outputs.
 
@@ -113,7 +114,9 @@ def accept(
     )
 
 
-def _changes_of_sound_jobs(changes: Mapping[str, Mapping]) -> dict[str, Mapping]:
+def _changes_of_sound_jobs(
+    changes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Mapping[str, Any]]:
     """The changes of jobs whose inputs and outputs are here and match the record."""
     examination = examine(changes)
     jobs_with_findings = {finding.job for finding in examination.findings}
@@ -128,13 +131,16 @@ def _changes_of_sound_jobs(changes: Mapping[str, Mapping]) -> dict[str, Mapping]
 
 
 def _rewrite_records(
-    changes: Mapping[str, Mapping], sample: list[str], notify: Callable[[str, Mapping], None]
+    changes: Mapping[str, Mapping[str, Any]],
+    sample: list[str],
+    notify: Callable[[str, Mapping[str, Any]], None],
 ) -> None:
     """Write the current code digest and the sample that it was checked on to records of jobs."""
     time_of_acceptance = datetime.now(UTC).isoformat(timespec="seconds")
     current_commit = commit()
     for path, change in changes.items():
         record = provenance.read(Path(path))
+        assert record is not None  # of a sound job
         sample_of_kind = [job for job in sample if changes[job]["kind"] == change["kind"]]
         acceptance = {
             "from": record["cfg"]["code"],
@@ -151,7 +157,9 @@ def _rewrite_records(
         notify(path, record)
 
 
-def _refuse_other_outputs(sample: list[str], folder: Path, changes: Mapping[str, Mapping]) -> None:
+def _refuse_other_outputs(
+    sample: list[str], folder: Path, changes: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Refuse the sample if a job ran with other code than the current one, or has other outputs.
 
     Args:
@@ -168,6 +176,7 @@ def _refuse_other_outputs(sample: list[str], folder: Path, changes: Mapping[str,
     job_of_file = {}
     for path in sample:
         record = provenance.read(Path(path))
+        assert record is not None  # of a sound job
         for file, digest in record["outputs"].items():
             expected[folder / file] = digest
             job_of_file[folder / file] = path

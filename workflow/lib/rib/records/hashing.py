@@ -77,7 +77,8 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
         remembered = json.loads(note.read_text(encoding="utf-8"))
         if remembered["signature"] == signature_before:
             count_bytes(size)
-            return remembered["sha256"]
+            digest_in_note: str = remembered["sha256"]
+            return digest_in_note
     digest = sha256(path, count_bytes)
     last_change = max(signature_before["changed"], signature_before["modified"]) / 1e9
     has_settled = time.time() - last_change > SETTLED

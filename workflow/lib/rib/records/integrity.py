@@ -37,7 +37,7 @@ def files_of(manifest: Path) -> dict[Path, str]:
         UserError: The manifest is not as a job writes it.
     """
     facts = read_json(manifest)
-    with suppress(provenance.INVALID):
+    with suppress(*provenance.INVALID):
         digests = {}
         for name, digest in facts.get("files", {}).items():
             digests[manifest.with_name(name)] = digest

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import write_text
@@ -62,7 +63,7 @@ def remedy(files: Collection[str], advice: str = REMEDY) -> str:
     return advice.format(files=shlex.join(files), it=pronoun)
 
 
-def load() -> dict[str, list[dict]]:
+def load() -> dict[str, list[dict[str, Any]]]:
     """Gathered records by path of the job's own record; {} without a file.
 
     There are several of a job if merged branches ran the same job.
@@ -75,9 +76,9 @@ def load() -> dict[str, list[dict]]:
     return from_lines(FILE.read_text(encoding="utf-8", errors="replace"))
 
 
-def from_lines(text: str) -> dict[str, list[dict]]:
+def from_lines(text: str) -> dict[str, list[dict[str, Any]]]:
     """Records in the lines that `as_lines` made, by path; raises a UserError as `load`."""
-    records: dict[str, list[dict]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             record = _parsed(line, "")
@@ -95,12 +96,12 @@ def from_lines(text: str) -> dict[str, list[dict]]:
     return records
 
 
-def save(records: Mapping[str, Iterable[dict]]) -> None:
+def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
     """Write gathered records."""
     write_text(FILE, as_lines(records))
 
 
-def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
+def as_lines(records: Mapping[str, Iterable[dict[str, Any]]]) -> str:
     """Records by path in lines, sorted, so that equal records give equal bytes."""
     lines = []
     for path in sorted(records):
@@ -109,7 +110,7 @@ def as_lines(records: Mapping[str, Iterable[dict]]) -> str:
     return "".join(lines)
 
 
-def of_jobs(paths: Iterable[str]) -> dict[str, dict]:
+def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Records of jobs by path of the job's own record.
 
     Where that is missing, the first gathered one is taken; jobs without either are left out.
@@ -125,12 +126,12 @@ def of_jobs(paths: Iterable[str]) -> dict[str, dict]:
     return records
 
 
-def write(path: Path, record: Mapping) -> None:
+def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a job's own record. Keys keep their order: Snakemake compares settings as text."""
     write_text(path, _with_digest(record, "\n"))
 
 
-def read(path: Path) -> dict | None:
+def read(path: Path) -> dict[str, Any] | None:
     """A job's own record, without its digest.
 
     None if it is missing, was edited or damaged, or has no digest.
@@ -143,7 +144,7 @@ def read(path: Path) -> dict | None:
         return None
 
 
-def _with_digest(record: Mapping, newline: str) -> str:
+def _with_digest(record: Mapping[str, Any], newline: str) -> str:
     """A record as JSON, with the SHA-256 of that text as last entry.
 
     It is in one line if `newline` is empty.
@@ -154,20 +155,20 @@ def _with_digest(record: Mapping, newline: str) -> str:
     return f'{without_end},{newline} "sha256": "{digest}"{newline}}}\n'
 
 
-def _parsed(text: str, newline: str) -> dict:
+def _parsed(text: str, newline: str) -> dict[str, Any]:
     """The record in a text that `_with_digest` wrote; raises one of INVALID for any other text."""
     without_digest, _, ending = text.rpartition(f',{newline} "sha256": ')
     text_of_record = without_digest + newline + "}"
     digest = hashlib.sha256(text_of_record.encode()).hexdigest()
     if ending != f'"{digest}"{newline}}}\n':
         raise ValueError("another digest")
-    record = json.loads(text_of_record)
+    record: dict[str, Any] = json.loads(text_of_record)
     if not _is_valid(record):
         raise ValueError("an entry is missing, or has another type or range")
     return record
 
 
-def _is_valid(record: dict) -> bool:
+def _is_valid(record: dict[str, Any]) -> bool:
     """Whether the entries of a record are there, of the right types, and nothing hostile.
 
     Raises one of INVALID if an entry is missing or of another type.
@@ -184,7 +185,7 @@ def _is_valid(record: dict) -> bool:
     )
 
 
-def _has_valid_texts(record: Mapping) -> bool:
+def _has_valid_texts(record: Mapping[str, Any]) -> bool:
     """Whether all texts of a record that are shown have no control characters."""
     machine = record["machine"]
     texts = [
@@ -199,7 +200,7 @@ def _has_valid_texts(record: Mapping) -> bool:
     return all(map(str.isprintable, texts))
 
 
-def _has_valid_files(record: Mapping) -> bool:
+def _has_valid_files(record: Mapping[str, Any]) -> bool:
     """Whether inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
     for path in record["inputs"]:
         if not path.isprintable() or str(Path(path)) != path:
@@ -208,7 +209,7 @@ def _has_valid_files(record: Mapping) -> bool:
     return all(map(_is_made, record["outputs"])) and all(map(HASH.fullmatch, digests))
 
 
-def _has_valid_numbers(record: Mapping) -> bool:
+def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
     """Whether seconds and bytes of a record are numbers, from 0 to less than LARGEST."""
     numbers = [
         record["seconds"],
@@ -220,7 +221,7 @@ def _has_valid_numbers(record: Mapping) -> bool:
     return all(type(number) in (int, float) and 0 <= number < LARGEST for number in numbers)
 
 
-def _has_valid_times(record: Mapping) -> bool:
+def _has_valid_times(record: Mapping[str, Any]) -> bool:
     """Whether all times of a record are dates with a time zone, not before 1970."""
     times = [record["started"], record["ended"]]
     times += [entry["when"] for entry in record.get("accepted", [])]
@@ -243,10 +244,10 @@ def below(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def match(
-    records: Mapping[str, list[dict]],
+    records: Mapping[str, list[dict[str, Any]]],
     is_known: Callable[[str], bool],
     is_unfinished: Callable[[str], bool],
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Own records, by path, of jobs whose outputs are new here and match the record next to them.
 
     New are the outputs of jobs that all exist and are not all known yet. Gathered records only say
@@ -279,11 +280,16 @@ def match(
     if wrong_files:
         path = record_of_mismatch[wrong_files[0]]
         _raise_mismatch(wrong_files, path, is_damaged=own_records[path] is None)
-    return {path: record for path, record in own_records.items() if path not in unfinished}
+    complete_records = {}
+    for path, record in own_records.items():
+        if path not in unfinished:
+            assert record is not None  # a record that is missing or damaged is a mismatch
+            complete_records[path] = record
+    return complete_records
 
 
 def _mismatches(
-    own_records: Mapping[str, dict | None], gathered: Mapping[str, list[dict]]
+    own_records: Mapping[str, dict[str, Any] | None], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, str]:
     """Files that do not match a job's own record, each with the path of that record.
 
@@ -375,7 +381,7 @@ def changed(
 
 
 def _changed_outputs(
-    path: Path, record: Mapping, has_other_time: Callable[[str], bool]
+    path: Path, record: Mapping[str, Any], has_other_time: Callable[[str], bool]
 ) -> list[str]:
     """Outputs of a job that count as changed (see `changed`).
 
@@ -425,7 +431,7 @@ def made_from_others(records: Iterable[str]) -> set[str]:
         record = read(Path(path))
         if record:
             own_records[path] = record
-    digests_of_outputs = {}
+    digests_of_outputs: dict[str, str] = {}
     for record in own_records.values():
         digests_of_outputs |= record["outputs"]
     records_with_other_inputs = set()
@@ -472,7 +478,7 @@ def gather(units: Collection[Path]) -> int:
     return len(gathered)
 
 
-def _complete_records(units: Collection[Path]) -> dict[str, dict]:
+def _complete_records(units: Collection[Path]) -> dict[str, dict[str, Any]]:
     """Own records in folders or files, by path, of jobs whose outputs exist.
 
     The log says which others are left out, and why.
@@ -493,7 +499,7 @@ def _complete_records(units: Collection[Path]) -> dict[str, dict]:
     return complete
 
 
-def _refuse_changed_outputs(records: Mapping[str, dict]) -> None:
+def _refuse_changed_outputs(records: Mapping[str, dict[str, Any]]) -> None:
     """Refuse outputs that were changed after their job recorded them.
 
     A job writes its record last, so only files that are newer than it need hashing.
@@ -512,7 +518,7 @@ def _refuse_changed_outputs(records: Mapping[str, dict]) -> None:
     match({path: [record] for path, record in records.items()}, is_not_newer, is_unfinished)
 
 
-def contradicts(record: dict, shared: list[dict]) -> bool:
+def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
     """Whether a job's own record differs from all shared ones though it is not newer.
 
     It is older then, or was edited.
@@ -522,6 +528,10 @@ def contradicts(record: dict, shared: list[dict]) -> bool:
     return not is_shared and _written(record) <= max(map(_written, shared))
 
 
-def _written(record: Mapping) -> str:
+def _written(record: Mapping[str, Any]) -> str:
     """When a record was written: at the end of the job, or when it was last accepted."""
-    return max([record["ended"], *(entry["when"] for entry in record.get("accepted", []))])
+    ended: str = record["ended"]
+    times = [ended]
+    for acceptance in record.get("accepted", []):
+        times.append(acceptance["when"])
+    return max(times)

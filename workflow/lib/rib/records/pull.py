@@ -58,7 +58,7 @@ def _files_to_pull(
         The MD5 of each file, and the sorted paths with which DVC is told of them.
     """
     files = {}
-    targets = set()
+    targets: set[str] = set()
     for out in repo.index.outs:
         path = Path(os.path.relpath(out.fs_path))
         targets_of_out = set()

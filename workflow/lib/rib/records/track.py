@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -46,7 +47,7 @@ def track(units: Iterable[str], report: str | Path) -> None:
     Raises:
         UserError: There are no results yet, an output does not match its record, or DVC fails.
     """
-    paths = set()
+    paths: set[Path] = set()
     for pattern in units:
         paths.update(path for path in Path().glob(pattern) if path.suffix != ".dvc")
     if not paths:
@@ -65,7 +66,7 @@ def track(units: Iterable[str], report: str | Path) -> None:
 
 
 @contextmanager
-def dvc_repository(**options) -> Iterator[Repo]:
+def dvc_repository(**options: Any) -> Iterator[Repo]:
     """The project's DVC repository, locked.
 
     No other command of DVC, track or pull is at work in it then. Errors, of which each kind of

@@ -6,6 +6,7 @@ No torch.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
@@ -51,7 +52,7 @@ class Examination:
     """What `examine` saw."""
 
     # Records of the examined jobs, by path.
-    records: dict[str, dict] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Paths of jobs without files here: not run yet, or not pulled.
     absent: list[str] = field(default_factory=list)
     # Hash of every file that a record names; None if it is missing.
@@ -60,8 +61,8 @@ class Examination:
 
 
 def related(
-    records: Iterable[str], gathered: Mapping[str, list[dict]] | None = None
-) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    records: Iterable[str], gathered: Mapping[str, list[dict[str, Any]]] | None = None
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Records of jobs and of all jobs that they depend on.
 
     Args:
@@ -74,11 +75,11 @@ def related(
     """
     if gathered is None:
         gathered = provenance.load()
-    record_of_output = {}
+    record_of_output: dict[str, str] = {}
     for path, gathered_records in gathered.items():
         for record in gathered_records:
             record_of_output |= dict.fromkeys(record["outputs"], path)
-    records_by_path: dict[str, list[dict]] = {}
+    records_by_path: dict[str, list[dict[str, Any]]] = {}
     searched_folders: set[Path] = set()
     to_read = list(records)
     while to_read:
@@ -132,8 +133,8 @@ def examine(records: Iterable[str]) -> Examination:
 
 def _examine_record(
     path: str,
-    records_of_job: list[dict],
-    gathered: list[dict] | None,
+    records_of_job: list[dict[str, Any]],
+    gathered: list[dict[str, Any]] | None,
     examination: Examination,
     wrong_files: set[str],
 ) -> None:
@@ -169,7 +170,7 @@ def _examine_record(
             wrong_files.update(files_of_job)
 
 
-def _problem_of_record(path: str, gathered: list[dict] | None) -> str:
+def _problem_of_record(path: str, gathered: list[dict[str, Any]] | None) -> str:
     """What is wrong with a job's own record; empty if nothing is."""
     record = provenance.read(Path(path))
     if record is None:
@@ -201,13 +202,15 @@ def _files_beside(record: Path) -> list[str]:
     return sorted(files)
 
 
-def _best_match(records: list[dict], current_hashes: Mapping[str, str | None]) -> dict:
+def _best_match(
+    records: list[dict[str, Any]], current_hashes: Mapping[str, str | None]
+) -> dict[str, Any]:
     """Of a job's records, of which merged branches may leave several, the one that fits best.
 
     It is the first with the largest number of outputs that match it.
     """
 
-    def count_matching_outputs(record: dict) -> int:
+    def count_matching_outputs(record: dict[str, Any]) -> int:
         outputs = record["outputs"].items()
         return sum(current_hashes[file] == digest for file, digest in outputs)
 
@@ -215,7 +218,7 @@ def _best_match(records: list[dict], current_hashes: Mapping[str, str | None]) -
 
 
 def _findings_on_outputs(
-    path: str, record: Mapping, current_hashes: Mapping[str, str | None]
+    path: str, record: Mapping[str, Any], current_hashes: Mapping[str, str | None]
 ) -> Iterator[Finding]:
     """Findings about a job's outputs that are missing or have another hash than its record."""
     for file, digest in record["outputs"].items():
@@ -227,7 +230,7 @@ def _findings_on_outputs(
 
 def _findings_on_inputs(
     path: str,
-    record: Mapping,
+    record: Mapping[str, Any],
     current_hashes: Mapping[str, str | None],
     record_of_output: Mapping[str, str],
     wrong_files: set[str],
@@ -260,7 +263,9 @@ def _findings_on_inputs(
             yield Finding(STALE, first_output, path, f"{file} differs from the record")
 
 
-def _findings_on_manifests(path: str, record: Mapping, wrong_files: set[str]) -> Iterator[Finding]:
+def _findings_on_manifests(
+    path: str, record: Mapping[str, Any], wrong_files: set[str]
+) -> Iterator[Finding]:
     """Findings about manifests of a job that state another hash of a file than the job's record.
 
     The manifests match the record themselves.

@@ -3,11 +3,14 @@
 arXiv 1903.12261.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from skimage import exposure, filters, transform, util
 
 # At severities 1 to 5, for drawings: most are stronger than those of ImageNet-C.
-STRENGTHS = {
+STRENGTHS: dict[str, Sequence[Any]] = {
     # variance; white is 1
     "gaussian_noise": (0.006, 0.015, 0.03, 0.07, 0.15),
     # fraction of the values that become 0 or 1
@@ -49,4 +52,5 @@ def corrupt(
     else:
         degrees = float(random.choice([-strength, strength]))
         corrupted = transform.rotate(image, degrees, cval=1)
-    return util.img_as_ubyte(np.clip(corrupted, 0, 1))
+    corrupted_picture: np.ndarray = util.img_as_ubyte(np.clip(corrupted, 0, 1))
+    return corrupted_picture

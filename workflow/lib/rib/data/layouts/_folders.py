@@ -91,7 +91,7 @@ def photos_in_folders(
             object_name = None
             if objects == SUBFOLDERS:
                 object_name = f"{folder}/{path.parent.name}"
-            elif object_of_image is not None:
+            elif objects is not None and object_of_image is not None:
                 object_name = _object_of(image_id, object_of_image, objects, dataset)
             if object_name is not None:
                 item = replace(item, object_id=f"{dataset.source}/{object_name}")

@@ -38,7 +38,7 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
                 label=label,
                 source_id=f"{dataset.source}/{codepoint}",
                 object_id=codepoint,
-                picture=fit_on_white(image, dataset.geometry, margin),
+                picture=fit_on_white(image, dataset.drawing_geometry, margin),
                 original=image,
             )
 

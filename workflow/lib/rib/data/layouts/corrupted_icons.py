@@ -36,6 +36,7 @@ def items(
                 f"{dataset}: corruptions and severities have '{choice}'; choose from {choices}."
             )
     for drawing in iconify.items(dataset, margin=margin):
+        assert isinstance(drawing.picture, np.ndarray)  # not a photo
         for corruption, severity in product(corruptions, severities):
             image_id = f"{corruption}/{severity}/{drawing.image_id}"
             random = np.random.default_rng(list(sha256(image_id.encode()).digest()))

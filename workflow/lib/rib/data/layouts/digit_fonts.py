@@ -45,7 +45,7 @@ def items(dataset: DatasetSource, *, fonts: list[str]) -> Iterator[Item]:
                 label=label,
                 source_id=source_id,
                 object_id=source_id,
-                picture=to_geometry(picture, dataset.geometry),
+                picture=to_geometry(picture, dataset.drawing_geometry),
                 original=picture,
             )
 
@@ -79,7 +79,8 @@ def _draw_glyph(digit: str, font_file: bytes, font_name: str) -> Image.Image:
         height = bottom - top
         if not (0 < width <= LARGEST * DRAWN and 0 < height <= LARGEST * DRAWN):
             raise ValueError(f"its glyph has {width} x {height} pixels")
-        glyph = Image.new("L", (width, height), 0)
+        # Whole numbers, though Pillow says float.
+        glyph = Image.new("L", (int(width), int(height)), 0)
         ImageDraw.Draw(glyph).text((-left, -top), digit, fill=255, font=font)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -98,4 +99,5 @@ def _count_ink(glyph: Image.Image) -> np.ndarray:
     bitmap.paste(scaled, ((BITMAP - width) // 2, (BITMAP - height) // 2))
     is_ink = np.asarray(bitmap) >= INK
     blocks = is_ink.reshape(BITMAP // BLOCK, BLOCK, BITMAP // BLOCK, BLOCK)
-    return blocks.sum(axis=(1, 3))
+    ink: np.ndarray = blocks.sum(axis=(1, 3))
+    return ink

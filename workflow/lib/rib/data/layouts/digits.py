@@ -64,7 +64,8 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
             )
     inks, digits = _read(archive, dataset)
     for key in dataset.space.keys:
-        _refuse_range(first, last, np.count_nonzero(digits == int(key)), f"{dataset}: digit {key}")
+        number_of_images = int(np.count_nonzero(digits == int(key)))
+        _refuse_range(first, last, number_of_images, f"{dataset}: digit {key}")
     ranks = class_ranks(digits)
     label_of_digit = {int(key): label for label, key in enumerate(dataset.space.keys)}
     for row, digit in enumerate(digits):
@@ -81,7 +82,7 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
             label=label_of_digit[digit],
             source_id=source_id,
             object_id=source_id,
-            picture=to_geometry(picture, dataset.geometry),
+            picture=to_geometry(picture, dataset.drawing_geometry),
             original=picture,
         )
 
@@ -146,7 +147,7 @@ def _is_table_of_digits(table: np.ndarray) -> bool:
         return False
     inks = table[:, :-1]
     digits = table[:, -1]
-    return table.min() >= 0 and inks.max() <= LEVELS and digits.max() < len(DIGITS)
+    return bool(table.min() >= 0 and inks.max() <= LEVELS and digits.max() < len(DIGITS))
 
 
 def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
@@ -169,7 +170,8 @@ def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
     skeleton = morphology.skeletonize(ink < filters.threshold_otsu(ink))
     line = morphology.dilation(skeleton).astype(float)
     stroke = filters.gaussian(line, sigma=1)
-    return util.img_as_ubyte(np.clip(1 - 0.7 * stroke, 0, 1))
+    drawing: np.ndarray = util.img_as_ubyte(np.clip(1 - 0.7 * stroke, 0, 1))
+    return drawing
 
 
 def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
@@ -187,7 +189,8 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The outline only."""
     outline = feature.canny(util.img_as_float64(ink), sigma=2)
-    return util.img_as_ubyte(~morphology.dilation(outline))
+    drawing: np.ndarray = util.img_as_ubyte(~morphology.dilation(outline))
+    return drawing
 
 
 # Functions of (64, 64) uint8 ink on paper, a random generator and the image's rank; they return

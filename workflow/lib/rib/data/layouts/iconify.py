@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -63,11 +64,13 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
                 label=label,
                 source_id=f"{dataset.source}/{codepoint}",
                 object_id=codepoint,
-                picture=render(draw, icon_set, icon_name, dataset.geometry.size, margin, set_name),
+                picture=render(
+                    draw, icon_set, icon_name, dataset.drawing_geometry.size, margin, set_name
+                ),
             )
 
 
-def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict]:
+def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict[str, Any]]:
     """The JSON files of a package, by name; icons.json is required.
 
     Raises:
@@ -112,7 +115,7 @@ def _is_table_of_names(content: object) -> bool:
     return all(isinstance(name, str) and name.isprintable() for name in content.values())
 
 
-def _has_valid_properties(content: object) -> bool:
+def _has_valid_properties(content: object) -> TypeGuard[dict[str, Any]]:
     """Whether a set, icon or alias has properties of the types and ranges of Iconify's format."""
     if not isinstance(content, dict):
         return False
@@ -126,7 +129,7 @@ def _has_valid_properties(content: object) -> bool:
 
 
 def render(
-    draw: Draw, icon_set: Mapping, name: str, size: int, margin: float, set_name: str
+    draw: Draw, icon_set: Mapping[str, Any], name: str, size: int, margin: float, set_name: str
 ) -> np.ndarray:
     """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
 
@@ -171,13 +174,13 @@ def render(
 class ResolvedIcon:
     """An icon, after all aliases on the way to it."""
 
-    properties: Mapping  # as in Iconify's format; `body` is always there
+    properties: Mapping[str, Any]  # as in Iconify's format; `body` is always there
     is_flipped_horizontally: bool
     is_flipped_vertically: bool
     quarter_turns: int  # clockwise
 
 
-def _resolve(icon_set: Mapping, name: str, set_name: str) -> ResolvedIcon:
+def _resolve(icon_set: Mapping[str, Any], name: str, set_name: str) -> ResolvedIcon:
     """Follow the aliases from a name to an icon.
 
     The box of an alias counts more than that of its parent; flips and turns add up.
@@ -186,7 +189,7 @@ def _resolve(icon_set: Mapping, name: str, set_name: str) -> ResolvedIcon:
         UserError: there is no such icon, the chain of aliases is too long, or an icon or alias is
             not in Iconify's format.
     """
-    box_of_aliases: dict = {}
+    box_of_aliases: dict[str, Any] = {}
     is_flipped_horizontally = False
     is_flipped_vertically = False
     quarter_turns = 0

@@ -15,7 +15,7 @@ from rib.data.unzip import decrypted_members
 PASSWORD = "OBJECTNET_PASSWORD"  # environment variable
 
 
-def items(dataset: DatasetSource, *, border: int, also: dict) -> Iterator[Item]:
+def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Iterator[Item]:
     """Yield every image of the label space without its red border, in archive order.
 
     Args:
