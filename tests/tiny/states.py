@@ -1,5 +1,7 @@
 """Scored states from the values of their columns, as tests write them."""
 
+from math import nan
+
 from rib.analysis.scored_state import ScoredState
 from rib.config.run import Run
 
@@ -9,3 +11,15 @@ def state_of(
 ) -> ScoredState:
     """The state with these values of `STATE_COLUMNS`."""
     return ScoredState(Run(model, target, method, size, seed), alpha)
+
+
+def columns_of_run(method: str, target: str, seed: int = 0) -> dict[str, str | int | float]:
+    """Columns that rows of a run of the model `m` have, of a network trained on all images."""
+    return {
+        "model": "m",
+        "method": method,
+        "target": target,
+        "size": "all",
+        "seed": seed,
+        "alpha": nan,
+    }

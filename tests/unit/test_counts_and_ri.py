@@ -30,7 +30,7 @@ from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from tiny.rows import by_runs, write_rows
-from tiny.states import state_of
+from tiny.states import columns_of_run, state_of
 from tiny.tables import write
 
 DATASETS = ["a", "b", "c"]
@@ -115,14 +115,7 @@ def rows():
             objects = [f"o{i}" for i in range(n)]
             labels = np.arange(n)
             wrong = rng.random(n) < 0.4
-            run = {
-                "model": "m",
-                "method": method,
-                "target": target,
-                "size": "all",
-                "seed": seed,
-                "alpha": np.nan,
-            }
+            run = columns_of_run(method, target, seed)
             answers = {"label": labels, "prediction": labels + wrong}
             parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
     return pd.concat(parts, ignore_index=True)
@@ -823,14 +816,7 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     runs = [("pretrained", "none", [0, 0, 1, 2]), ("ft", "b", [5, 0, 0, 0])]
     rows = []
     for method, target, ranks in runs:
-        run = {
-            "model": "m",
-            "method": method,
-            "target": target,
-            "size": "all",
-            "seed": 0,
-            "alpha": np.nan,
-        }
+        run = columns_of_run(method, target)
         rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
     counts = count(by_runs(*rows), {"a": index})
     assert counts.objects == 2 and counts.object_indices["a"].tolist() == [0, 0, 1]
@@ -976,14 +962,7 @@ def answers_of(photos):
     """Rows of a pretrained and a fine-tuned model, of which each is right on half of the images."""
     rng, parts = np.random.default_rng(1), []
     for method, target in (("pretrained", "none"), ("ft", "a")):
-        run = {
-            "model": "m",
-            "method": method,
-            "target": target,
-            "size": "all",
-            "seed": 0,
-            "alpha": np.nan,
-        }
+        run = columns_of_run(method, target)
         for name, own in photos.items():
             answers = {
                 "dataset": name,

@@ -19,6 +19,7 @@ from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from tiny.rows import by_runs
+from tiny.states import columns_of_run
 from tiny.tables import write
 
 
@@ -62,14 +63,7 @@ def rows_of(method, target, seed, rng):
             "brier": np.full(n, 1, np.float16),
         }
         parts.append(pd.DataFrame(columns))
-    run = {
-        "model": "m",
-        "method": method,
-        "target": target,
-        "size": "all",
-        "seed": seed,
-        "alpha": np.nan,
-    }
+    run = columns_of_run(method, target, seed)
     rows = pd.concat(parts, ignore_index=True).assign(**run)
     return rows.assign(rank=(rows["prediction"] - rows["label"]) % 3)
 

@@ -14,6 +14,10 @@ from tiny.waiting import wait_until
 
 RUN = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
 CHECKPOINT = f"{RUN}/checkpoint.safetensors"
+MAKE_CHECKPOINT = (
+    *(sys.executable, "-m", "snakemake", CHECKPOINT, "--cores", "1"),
+    *("--config", "family=tiny", "catalog=mine"),
+)
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
 PIXELS = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 TARGET_PIXELS, TARGET_INDEX = (
@@ -187,18 +191,7 @@ def test_what_a_run_is_making_or_a_killed_one_left_is_not_named(finished_copy):
 @pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
     shutil.rmtree(finished_copy.folder / RUN)
-    command = (
-        sys.executable,
-        "-m",
-        "snakemake",
-        CHECKPOINT,
-        "--cores",
-        "1",
-        "--config",
-        "family=tiny",
-        "catalog=mine",
-    )
-    run = finished_copy.start(*command)
+    run = finished_copy.start(*MAKE_CHECKPOINT)
     assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
         finished_copy.printed()
     )
@@ -220,18 +213,7 @@ def test_an_input_that_is_exchanged_in_mid_run_stops_its_job(finished_copy, path
     folder = finished_copy.folder
     before = (folder / CHECKPOINT).read_bytes()
     shutil.rmtree(folder / RUN)
-    command = (
-        sys.executable,
-        "-m",
-        "snakemake",
-        CHECKPOINT,
-        "--cores",
-        "1",
-        "--config",
-        "family=tiny",
-        "catalog=mine",
-    )
-    run = finished_copy.start(*command)
+    run = finished_copy.start(*MAKE_CHECKPOINT)
     assert wait_until(lambda: list((folder / "work").glob("*/job")), 60, every=0.005), (
         finished_copy.printed()
     )

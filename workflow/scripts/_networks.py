@@ -3,7 +3,7 @@
 It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
 """
 
-from _inputs import checkpoints_of, folder_of, optional_path, paths
+from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.recipes import RunNetworks, run_states
@@ -29,6 +29,24 @@ def networks_of_run(files, method: str, settings: NetworkSettings) -> RunNetwork
         model_folder=folder_of(files.model),
         states=states,
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
+    )
+
+
+def dataset_of(files, name: str, workers: int) -> DatasetFiles:
+    """The dataset of a job whose images pass through a network.
+
+    Args:
+        files: inputs of the job, of which `dataset` is the manifest of the prepared dataset, and
+            `dataset_proxy` and `dataset_split` are empty or missing where they don't apply.
+        name: that of the dataset.
+        workers: threads that decode encoded photos.
+    """
+    return DatasetFiles(
+        name=name,
+        folder=folder_of(files.dataset),
+        proxy=optional_folder(files.get("dataset_proxy", [])),
+        split=optional_path(files.dataset_split),
+        workers=workers,
     )
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rib.base.settings import Settings, from_params
-from rib.config.run import NO_TARGET, Run
+from rib.config.run import Run
 from rib.jobs.parent_run import end_with_parent
 from rib.jobs.script import named_inputs, run  # noqa: F401
 
@@ -21,7 +21,7 @@ def arguments(function, snakemake, out, **given) -> dict:
 
     Each parameter is looked up by name in this order: `given`, settings (params.cfg), outputs,
     `run` (made from the wildcards), wildcards, inputs (a path or a list of paths). `x_folder` is
-    the folder of input `x`, `outputs` a dict of all outputs, and `rescue` a file next to the log.
+    the folder of input `x`, and `outputs` a dict of all outputs.
     See `_converted` for settings.
     """
     w, known = snakemake.wildcards, {}
@@ -31,7 +31,6 @@ def arguments(function, snakemake, out, **given) -> dict:
     known |= dict(w.items())
     if "seed" in known:
         known["run"] = Run(w.model, w.target, w.method, w.size, int(w.seed))
-    known["rescue"] = Path(snakemake.log[0]).with_suffix(".last_good.safetensors")
     known |= {**out, "outputs": out, **snakemake.params.cfg, **given}
     return {
         name: _converted(known[name], parameter.annotation)
@@ -52,26 +51,6 @@ def _converted(value, annotation):
     return value
 
 
-def dataset_files(snakemake, role):
-    """Files of the dataset whose manifest is the input `role`; None if that is empty.
-
-    Its proxy and split may be empty, too.
-    """
-    from rib.data.view import DatasetFiles
-
-    w = snakemake.wildcards
-    manifest, proxy, split = (
-        snakemake.input.get(f"{role}{part}") for part in ("", "_proxy", "_split")
-    )
-    if not manifest:
-        return None
-    name = w.get("dataset", w.get("target"))
-    if role == "reference" or name == NO_TARGET:  # what the pretrained model has seen
-        name = "reference"
-    proxy, split = Path(proxy).parent if proxy else None, Path(split) if split else None
-    return DatasetFiles(name, Path(manifest).parent, proxy, split, workers=snakemake.threads)
-
-
 def dataset_group(snakemake, folders) -> list:
     """Datasets of a job, with the proxy for those that exclude it, and splits."""
     from rib.data.view import DatasetFiles
@@ -83,23 +62,3 @@ def dataset_group(snakemake, folders) -> list:
         DatasetFiles(name, folder, proxies.get(name), splits.get(name), workers=snakemake.threads)
         for name, folder in folders.items()
     ]
-
-
-def checkpoints(snakemake) -> dict[str, Path]:
-    """Files of the checkpoints that make up a run's weights, by method."""
-    return dict(
-        zip(snakemake.params.cfg["parents"], map(Path, snakemake.input.checkpoints), strict=True)
-    )
-
-
-def run_weights(snakemake) -> dict:
-    """The states of a run that are evaluated, and the checkpoints that make their weights."""
-    from rib.evaluation.recipes import State, run_states
-
-    cfg, recipe = snakemake.params.cfg, snakemake.input.recipe
-    fisher, stated = list(map(Path, snakemake.input.fisher)), cfg.get("states")
-    states = run_states(
-        snakemake.wildcards.method, Path(recipe) if recipe else None, cfg.get("algorithm"), fisher
-    )
-    states = [State(**state) for state in stated] if stated else states
-    return {"states": states, "checkpoints": checkpoints(snakemake)}

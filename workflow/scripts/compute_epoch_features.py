@@ -3,9 +3,9 @@
 from _run import run
 
 with run(snakemake, warm="networks") as output:
-    from _inputs import folder_of, optional_folder, optional_path, paths, run_of
+    from _inputs import folder_of, paths, run_of
+    from _networks import dataset_of
     from rib.base.settings import from_params
-    from rib.data.view import DatasetFiles
     from rib.evaluation.features import compute_epoch_features
     from rib.evaluation.run_on_dataset import RunOnDataset
     from rib.evaluation.settings import EpochFeatureSettings
@@ -18,13 +18,7 @@ with run(snakemake, warm="networks") as output:
             states=[],  # each snapshot is a state of its own
             checkpoints={},
             model_folder=folder_of(files.model),
-            dataset=DatasetFiles(
-                name=snakemake.wildcards.dataset,
-                folder=folder_of(files.dataset),
-                proxy=optional_folder(files.dataset_proxy),
-                split=optional_path(files.dataset_split),
-                workers=snakemake.threads,
-            ),
+            dataset=dataset_of(files, snakemake.wildcards.dataset, snakemake.threads),
             view=settings.view,
             batch_size=settings.batch_size,
             compute=settings.compute,

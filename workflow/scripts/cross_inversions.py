@@ -5,10 +5,9 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake, warm="networks") as output:
-    from _inputs import folder_of, optional_folder, optional_path, run_of
-    from _networks import run_on_dataset
+    from _inputs import run_of
+    from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params
-    from rib.data.view import DatasetFiles
     from rib.evaluation.inversion import cross_features
     from rib.evaluation.settings import InversionJobSettings
 
@@ -18,13 +17,7 @@ with run(snakemake, warm="networks") as output:
         source=run_on_dataset(
             files,
             run=run_of(snakemake.wildcards),
-            dataset=DatasetFiles(
-                name=snakemake.wildcards.dataset,
-                folder=folder_of(files.dataset),
-                proxy=optional_folder(files.dataset_proxy),
-                split=optional_path(files.dataset_split),
-                workers=snakemake.threads,
-            ),
+            dataset=dataset_of(files, snakemake.wildcards.dataset, snakemake.threads),
             settings=settings,
         ),
         settings=settings.inversion,

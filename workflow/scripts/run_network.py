@@ -2,13 +2,25 @@
 
 import pkgutil
 
-from _run import arguments, dataset_files, run, run_weights
+from _run import arguments, run
 
 with run(snakemake, warm="networks") as out:
-    from rib.evaluation.run_on_dataset import RunOnDataset
+    from _inputs import run_of
+    from _networks import dataset_of, run_on_dataset
+    from rib.base.settings import from_params
+    from rib.evaluation.settings import NetworkSettings
 
-    function = pkgutil.resolve_name(snakemake.params.cfg["function"])
-    dataset = dataset_files(snakemake, "dataset")
-    weights = run_weights(snakemake)
-    source = RunOnDataset(**arguments(RunOnDataset, snakemake, {}, dataset=dataset, **weights))
+    cfg = snakemake.params.cfg
+    function = pkgutil.resolve_name(cfg["function"])
+    # The other settings are arguments of the function.
+    settings = from_params(
+        NetworkSettings, {name: cfg[name] for name in NetworkSettings.model_fields}
+    )
+    exported_run = run_of(snakemake.wildcards)
+    source = run_on_dataset(
+        snakemake.input,
+        run=exported_run,
+        dataset=dataset_of(snakemake.input, exported_run.target, snakemake.threads),
+        settings=settings,
+    )
     function(**arguments(function, snakemake, out, source=source))
