@@ -39,7 +39,7 @@ def test_the_library_keeps_its_contracts():
 
 # Imports that a contract forbids, by module; the other modules of the library are empty.
 FORBIDDEN = {
-    "base/files.py": "import rib.figures.radar",
+    "base/files.py": "import rib.analyses.robustness.radar",
     "data/images.py": "import rib.models.state, timm.data\nfrom rib.data import prepare",
     "models/state.py": "import rib.data.images",
     "data/prepare.py": "import rib.data.images",
@@ -81,7 +81,7 @@ def report_of_faults(tmp_path_factory):
 @pytest.mark.parametrize(
     "fault",
     [
-        "rib.base.files -> rib.figures.radar",
+        "rib.base.files -> rib.analyses.robustness.radar",
         "rib.data.images -> rib.models.state",
         "rib.data.archives -> rib.evaluation.score",
         "rib.reporting.page -> rib.api",

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analysis import comparison, model_comparison, samples, tables
+from rib.analyses.models import tables as model_comparison
+from rib.analysis import comparison, samples, tables
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analysis import association
+from rib.analyses.distances import association
 from tiny.tables import write
 
 NAMES = ["a", "b", "c", "d", "e"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from rib.analysis.baselines import in_distribution
+from rib.analyses.effective_robustness.baselines import in_distribution
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.schema import validated

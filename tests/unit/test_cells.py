@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rib.analysis.cells import CLASSES, lost_classes
+from rib.analyses.samples.cells import CLASSES, lost_classes
 from rib.config.label_space import LabelSpace
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.figures import STYLE, cost, ranking, training
+from rib.analyses.comparison import ranking
+from rib.analyses.cost import cost
+from rib.analyses.training import training
+from rib.figures import STYLE
 
 LOOKS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.analyses.data_and_models.tables import identical_table
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import (
     ALL_INDICES,
@@ -18,7 +19,6 @@ from rib.analysis.counts import (
     read_objects,
     write_counts,
 )
-from rib.analysis.data_and_models import identical_table
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.scored_state import STATE_COLUMNS
 from rib.analysis.tables import grid_tables, ri_table, roles_of

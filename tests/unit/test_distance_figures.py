@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.figures import distance_drop, distance_matrix
+from rib.analyses.distances import distance_drop, distance_matrix
 
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "c": "Set C"}

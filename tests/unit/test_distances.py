@@ -17,8 +17,8 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
-from rib.analysis import compression, distances
-from rib.analysis.distances import Sample
+from rib.analyses.distances import compression, distances
+from rib.analyses.distances.distances import Sample
 from rib.base.errors import UserError
 from rib.config.geometry import Geometry
 from rib.data.splits import TEST

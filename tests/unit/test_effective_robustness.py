@@ -7,8 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analysis.baselines import baselines as published
-from rib.analysis.effective_robustness import Line, line_table, robustness_table, robustness_tables
+from rib.analyses.effective_robustness.baselines import baselines as published
+from rib.analyses.effective_robustness.tables import (
+    Line,
+    line_table,
+    robustness_table,
+    robustness_tables,
+)
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid

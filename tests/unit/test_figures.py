@@ -13,26 +13,22 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 import rib.figures
+from rib.analyses.cost import cost
+from rib.analyses.effective_robustness import effective_robustness
+from rib.analyses.robustness import (
+    accuracy_matrix,
+    before_after,
+    examples,
+    protocol,
+    radar,
+    ri_matrix,
+)
+from rib.analyses.samples import calibration, flips
 from rib.base.appearance import GAIN, LOSS
 from rib.config.figure_settings import FigureSettings
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
-from rib.figures import (
-    STYLE,
-    FigureFiles,
-    accuracy_matrix,
-    before_after,
-    calibration,
-    cost,
-    effective_robustness,
-    examples,
-    flips,
-    protocol,
-    radar,
-    ri_matrix,
-    text_colour,
-    write_figure,
-)
+from rib.figures import STYLE, FigureFiles, text_colour, write_figure
 
 OOD = pd.DataFrame(
     [

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
-from rib.figures import cka_epochs, cka_layers, stir
+from rib.analyses.epochs import cka_epochs
+from rib.analyses.representations import cka_layers
+from rib.analyses.stir import stir
 from rib.reporting.page import page_tables
 from tiny.descriptions import description
 from tiny.project import ROOT

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rib.analysis.baselines import baselines
+from rib.analyses.effective_robustness.baselines import baselines
 from rib.config import catalog as catalogue
 from rib.config.catalog import Catalog
 from rib.config.grid import Grid, resolve_grid

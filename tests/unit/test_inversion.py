@@ -8,8 +8,8 @@ import safetensors.torch
 import timm
 import torch
 
+from rib.analyses.stir.tables import stir_table
 from rib.analysis.cka import Kernel, cka, jackknife_interval
-from rib.analysis.stir import stir_table
 from rib.base.errors import UserError
 from rib.base.progress import Progress
 from rib.evaluation.inversion import invert, representation_of, starts

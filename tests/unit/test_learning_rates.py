@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from rib.analysis.learning_rates import choice_table, choose
+from rib.analyses.learning_rates.tables import choice_table, choose
 from tiny.tables import write
 
 RATES = [0.0001, 0.0003, 0.001]

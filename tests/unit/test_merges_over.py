@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.analyses.cost.tables import cost_table
+from rib.analyses.over_targets.tables import over_targets_table
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.cost import cost_table
 from rib.analysis.counts import COLUMNS
 from rib.analysis.fit import fit_table
-from rib.analysis.over_targets import over_targets_table
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.recipes import store_recipe, write_recipe

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
 from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.analysis.counts import Counts, write_counts
-from rib.analysis.model_comparison import MEASURES, kendall_tau, model_tables
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.tables import mri_tables
 from rib.base.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analysis.published import TOLERANCE, compare
+from rib.analyses.published.tables import TOLERANCE, compare
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from rib.analysis.summary import Cell, _in_latex, _in_markdown
+from rib.analyses.comparison.summary import Cell, _in_latex, _in_markdown
+from rib.analyses.robustness import ri_matrix
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
-from rib.figures import ri_matrix
 from rib.reporting.page import FORMS
 from rib.reporting.views import _numbers_with_intervals
 from tiny.project import ROOT
@@ -104,7 +104,7 @@ def test_nothing_that_people_read_is_rounded_in_another_way():
     files = [
         *library.glob("figures/*.py"),
         *library.glob("reporting/*"),
-        library / "analysis/summary.py",
+        library / "analyses/comparison/summary.py",
     ]
     allowed = ("cost_estimate.py",)  # hours of devices
     other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")

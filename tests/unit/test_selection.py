@@ -11,9 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import ALL_INDICES, Counts, write_counts
-from rib.analysis.selection import (
+from rib.analyses.selection.tables import (
     Trained,
     choices_of,
     gains_of,
@@ -21,6 +19,8 @@ from rib.analysis.selection import (
     selection_table,
     selections,
 )
+from rib.analysis.bootstrap import object_weights
+from rib.analysis.counts import ALL_INDICES, Counts, write_counts
 from rib.base.errors import UserError
 from rib.reporting.page import page_tables
 from tiny.descriptions import description

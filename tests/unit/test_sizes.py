@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from rib.analysis.sizes import size_tables
+from rib.analyses.sizes import pretraining_sizes, train_subsets
+from rib.analyses.sizes.tables import size_tables
 from rib.config.figure_settings import FigureSettings
-from rib.figures import FigureFiles, pretraining_sizes, train_subsets, write_figure
+from rib.figures import FigureFiles, write_figure
 from tiny.tables import write
 
 METHODS = {

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rib.analysis.slices import mean_corruption_errors, slice_tables
+from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS
 from tiny.tables import write

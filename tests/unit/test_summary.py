@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from rib.analyses.comparison.summary import Cell, best_of, cells_of, write_summary
 from rib.analysis.comparison import COLUMNS
-from rib.analysis.summary import Cell, best_of, cells_of, write_summary
 
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses.epochs import tradeoff_epochs
+from rib.analyses.tradeoff import tradeoff
 from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import Counts
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import mri_tables, tradeoff_table
 from rib.base.errors import UserError
-from rib.figures import tradeoff, tradeoff_epochs
 from tiny.rows import write_rows
 from tiny.states import state_of
 from tiny.tables import write

@@ -89,6 +89,7 @@ def figure_settings(w):
     """Settings of a job that plots a figure."""
     figure = REGISTRY.figures[w.figure]
     settings = FigureSettings(
+        drawing_module=figure.dotted_name,
         draw_settings=figure.settings,
         size=GRID.shown_size,
         sizes=GRID.sizes,
@@ -106,6 +107,7 @@ def figure_files(*names):
 
 REGISTRY.figure(
     "protocol",
+    analysis="robustness",
     question="trust",
     inputs={
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
@@ -122,8 +124,9 @@ REGISTRY.figure(
 PAPER_BARS = paper_bars()
 REGISTRY.figure(
     "before_after",
+    analysis="robustness",
     question="survived",
-    captions="with_paper" if PAPER_BARS else "",
+    caption="before_after_with_paper" if PAPER_BARS else "",
     inputs={"ood": TABLES["ood"]},
     settings={
         **ONE_METHOD,
@@ -136,6 +139,7 @@ REGISTRY.figure(
 )
 REGISTRY.figure(
     "ri_matrix",
+    analysis="robustness",
     question="survived",
     inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
     settings={
@@ -149,12 +153,14 @@ REGISTRY.figure(
 ACCURACY = {"accuracy": TABLES["accuracy"]}
 REGISTRY.figure(
     "accuracy_matrix",
+    analysis="robustness",
     question="survived",
     inputs=ACCURACY,
     settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
 REGISTRY.figure(
     "radar",
+    analysis="robustness",
     question="survived",
     inputs=ACCURACY,
     settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
@@ -164,6 +170,7 @@ if PUBLISHABLE := {
 }:
     REGISTRY.figure(
         "examples",
+        analysis="robustness",
         question="trust",
         inputs={
             "rows": rows_of([PRETRAINED_RUNS[FIRST_MODEL]]),

@@ -1,31 +1,40 @@
 # Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid.
 
+from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
+
 ROWS = rows_of(GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
-STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
-# Settings of every job that computes means of RI from rows or counts.
-IN_RI = {"ood_datasets": GRID.ood, "source_groups": GRID.leak_free_groups()}
-MEANS_OF_RI = {**IN_RI, "conditions": CONDITIONS, **CONFIG["statistics"]}
+RI_STATISTICS = RIStatistics(
+    ood_datasets=GRID.ood,
+    source_groups=GRID.leak_free_groups(),
+    **CONFIG["statistics"],
+)
 TABLE_NAMES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
 TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in TABLE_NAMES}
 IN_DISTRIBUTION_DATASETS = [
     name for name, dataset in GRID.datasets.items() if dataset.role == "in_distribution"
 ]
+REGISTRY.analysis("robustness", tables={name: TABLES[name] for name in ("mri", "ri", "accuracy")})
 if IN_DISTRIBUTION_DATASETS:
     TABLES["in_distribution"] = f"{METRICS}/tables/in_distribution.csv"
-    REGISTRY.analysis("in_distribution", tables={"in_distribution": TABLES["in_distribution"]})
+    REGISTRY.analysis(
+        "in_distribution",
+        folder="robustness",
+        tables={"in_distribution": TABLES["in_distribution"]},
+    )
 REGISTRY.analysis(
     "classes",
+    folder="robustness",
     tables={"worst_classes": TABLES["worst_classes"]},
     files={"Accuracy by class": [TABLES["classes"]]},
 )
 TABLES["mri_json"] = f"{METRICS}/tables/mri.json"
 # What decides whether a run is unfinished (rib.analysis.fit).
-FIT = {
-    "can_fit": [name for name, method in GRID.methods.items() if method.can_fit],
-    "threshold": GRID.family.fit_threshold,
-    "whole_targets": GRID.split_fractions is None,
-}
+FIT_RULE = FitRule(
+    can_fit=[name for name, method in GRID.methods.items() if method.can_fit],
+    threshold=GRID.family.fit_threshold,
+    whole_targets=GRID.split_fractions is None,
+)
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be
 # pulled with them.
 COUNTS = f"{METRICS}/tables/counts.npz"
@@ -35,27 +44,34 @@ MANIFESTS, INDEXES, CLASSES = (
     for file in ("manifest.json", "index.parquet", "classes.json")
 )
 INDEXED = {"prepared": MANIFESTS, "indexes": ancient(INDEXES)}
-# Settings of the job that reads which classes the targets' training images are of.
-TRAINED_ON = {
-    "view": to_params(VIEW_AT[GEOMETRY_OF[FIRST_MODEL]]),
-    "excludes_proxy": [name for name in GRID.datasets if GRID.excludes_proxy(name)],
-    "split": list(GRID.datasets) if GRID.split_fractions else [],
+# Resources of jobs that read tables and records, and of jobs that read the rows of all runs.
+SMALL_TABLES = {"mem_mb": 2000, "runtime": 30}
+TABLES_OF_ROWS = {
+    "mem_mb": memory_of(GRID.datasets, 2000),
+    "runtime": 720 if LARGE_DATASETS else 30,
 }
 
 
-def tabulation(function, **settings):
-    """Settings of a job that writes the tables of a function of rib.analysis, `module:function`."""
-    source = WORKFLOW / "lib/rib/analysis" / f"{function.split(':')[0]}.py"
-    return {"function": f"rib.analysis.{function}", **settings, "code": digest("tabulate", source)}
+def record_of_tables(job):
+    """Record of a job that writes tables."""
+    return f"{METRICS}/tables/{job}.provenance.json"
 
 
-def table_files(job, **tables):
-    """Outputs of a job that writes tables, by name, with its record."""
-    return {**tables, "provenance": f"{METRICS}/tables/{job}.provenance.json"}
+def metrics_settings(w):
+    """Settings of the job that computes the tables of the grid."""
+    settings = GridTableSettings(
+        ri=RI_STATISTICS,
+        fit=FIT_RULE,
+        in_distribution=IN_DISTRIBUTION_DATASETS,
+        view=VIEW_AT[GEOMETRY_OF[FIRST_MODEL]],
+        excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
+        split=list(GRID.datasets) if GRID.split_fractions else [],
+        conditions=CONDITIONS,
+        code=digest("compute_metrics"),
+    )
+    return to_params(settings)
 
 
-# The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are
-# marked. Their files are in other folders, hence the absolute paths.
 rule compute_metrics:
     input:
         **INDEXED,
@@ -71,17 +87,47 @@ rule compute_metrics:
     log:
         f"{LOGS}/metrics.log",
     conda:
+        "../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
+    params:
+        cfg=metrics_settings,
+    script:
+        "../scripts/compute_metrics.py"
+
+
+# TODO of the rules that are not converted yet.
+STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
+IN_RI = {"ood_datasets": GRID.ood, "source_groups": GRID.leak_free_groups()}
+MEANS_OF_RI = {**IN_RI, "conditions": CONDITIONS, **CONFIG["statistics"]}
+FIT = to_params(FIT_RULE)
+
+
+def tabulation(function, **settings):
+    source = WORKFLOW / "lib/rib" / (function.split(":")[0].replace(".", "/") + ".py")
+    if not source.exists():
+        function = f"analysis.{function}"
+        source = WORKFLOW / "lib/rib" / (function.split(":")[0].replace(".", "/") + ".py")
+    return {"function": f"rib.{function}", **settings, "code": digest("tabulate", source)}
+
+
+def table_files(job, **tables):
+    return {**tables, "provenance": record_of_tables(job)}
+
+
+rule old_tables:
+    input:
+        TABLES["fit"],
+    output:
+        old="work/old/{old}",
+        provenance="work/old/{old}.provenance.json",
+    log:
+        f"{LOGS}/{{old}}.log",
+    conda:
         str(WORKFLOW.parent / "envs/report.yaml")
     resources:
-        mem_mb=memory_of(GRID.datasets, 2000),
-        runtime=720 if LARGE_DATASETS else 30,
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation(
-            "tables:grid_tables",
-            fit=FIT,
-            in_distribution=IN_DISTRIBUTION_DATASETS,
-            **MEANS_OF_RI,
-            **TRAINED_ON,
-        ),
+        cfg={},
     script:
         str(WORKFLOW / "scripts/tabulate.py")

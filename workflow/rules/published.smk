@@ -53,7 +53,7 @@ rule compare_published:
         runtime=30,
     params:
         cfg=lambda w: tabulation(
-            "published:compare",
+            "analyses.published.tables:compare",
             published=STATED,
             expected={name: entry.images for name, entry in GRID.datasets.items() if entry.images},
             obstacle=unlike_published(),

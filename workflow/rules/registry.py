@@ -1,10 +1,16 @@
-"""Figures and analyses of a run, checked when the workflow is read rather than when a job fails."""
+"""Figures and analyses of a run, checked when the workflow is read rather than when a job fails.
+
+What belongs to an analysis is in its folder `lib/rib/analyses/<name>/`: functions that make its
+tables, a module and a caption for each figure, and `tables.yaml`, which says how the page shows its
+tables.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rib.base.errors import UserError
+from rib.config.schema import read_yaml
 from rib.config.settings import Setting, signature_of
 from rib.reporting.questions import QUESTIONS
 
@@ -19,6 +25,11 @@ class RegisteredFigure:
     caption: Path  # reStructuredText file
     question: str  # that it helps to answer, a key of QUESTIONS
 
+    @property
+    def dotted_name(self) -> str:
+        """Name by which the module is imported."""
+        return f"rib.analyses.{self.module.parent.name}.{self.module.stem}"
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -30,40 +41,44 @@ class Analysis:
     files: Mapping[str, list[str]] = field(default_factory=dict)
     # An optional one is part of a run only if config's `analyses` lists it; its rules always exist.
     optional: bool = False
+    # YAML file that says how the page shows the tables, if there are some.
+    descriptions: Path | None = None
 
 
 class Registry:
     """Figures and analyses of a run, in the order of the page.
 
     Args:
-        workflow: the folder that contains lib/ and report/.
+        workflow: the folder that contains lib/.
         analyses: `analyses` of config: `all`, or names of optional ones.
     """
 
     def __init__(self, workflow: Path, analyses: str | Sequence[str]):
         self.figures: dict[str, RegisteredFigure] = {}
         self.analyses: dict[str, Analysis] = {}
-        self._workflow = workflow
+        self._folder = workflow / "lib/rib/analyses"
         self._analyses_in_config = analyses
 
     def figure(
         self,
         name: str,
         *,
+        analysis: str,
         question: str,
         inputs: Mapping[str, str | list[str]],
         settings: Mapping[str, object],
-        captions: str = "",
+        caption: str = "",
     ) -> None:
-        """Register a figure, drawn by rib/figures/<name>.py with report/captions/<name>.rst.
+        """Register a figure of an analysis, which its module <name>.py draws.
 
         Args:
             name: of the figure.
+            analysis: folder of the analysis to which the figure belongs.
             question: that it helps to answer, a key of QUESTIONS.
             inputs: positional arguments of `draw`.
             settings: keyword arguments of `draw`.
-            captions: a folder in report/captions with another caption, for a run whose figure shows
-                more.
+            caption: name of its caption, <caption>.rst in the same folder; that of the figure if
+                left out.
 
         Raises a UserError if one of the files is missing, the question is unknown, or `draw` has
         other arguments.
@@ -73,9 +88,9 @@ class Registry:
                 f"the figure '{name}' has the question '{question}'; "
                 f"known are {', '.join(QUESTIONS)}."
             )
-        module = self._workflow / f"lib/rib/figures/{name}.py"
-        caption = self._workflow / "report/captions" / captions / f"{name}.rst"
-        for path in (module, caption):
+        module = self._folder / analysis / f"{name}.py"
+        caption_file = self._folder / analysis / f"{caption or name}.rst"
+        for path in (module, caption_file):
             if not path.is_file():
                 raise UserError(
                     f"the figure '{name}' is registered, but {path} does not exist; add it."
@@ -83,21 +98,41 @@ class Registry:
         positional, keywords = signature_of(module, "draw")
         _refuse_other_arguments(module, positional, inputs)
         _refuse_other_arguments(module, keywords, settings)
-        self.figures[name] = RegisteredFigure(module, inputs, settings, caption, question)
+        self.figures[name] = RegisteredFigure(module, inputs, settings, caption_file, question)
 
-    def analysis(self, name: str, **attributes) -> None:
-        """Register an analysis by the attributes of `Analysis`, after its figures.
+    def analysis(
+        self,
+        name: str,
+        *,
+        tables: Mapping[str, str],
+        figures: Sequence[str] = (),
+        files: Mapping[str, list[str]] | None = None,
+        optional: bool = False,
+        folder: str = "",
+    ) -> None:
+        """Register an analysis, after its figures; see the attributes of `Analysis`.
 
-        Raises a UserError if one of its figures is not registered.
+        Args:
+            name: of the analysis.
+            tables: path of each table that the page shows, by name.
+            figures: names of its figures.
+            files: further files that the page links to, by title.
+            optional: whether it is part of a run only if config's `analyses` lists it.
+            folder: that of the analysis; its name if left out.
+
+        Raises a UserError if one of its figures is not registered, or a table not described.
         """
-        analysis = Analysis(**attributes)
-        self.analyses[name] = analysis
-        unregistered = set(analysis.figures) - self.figures.keys()
+        unregistered = set(figures) - self.figures.keys()
         if unregistered:
             raise UserError(
                 f"the analysis '{name}' lists the figure '{min(unregistered)}', which is not "
                 "registered."
             )
+        descriptions = None
+        if tables:
+            descriptions = self._folder / (folder or name) / "tables.yaml"
+            _refuse_without_description(name, tables, descriptions)
+        self.analyses[name] = Analysis(tables, figures, files or {}, optional, descriptions)
 
     def chosen(self) -> list[Analysis]:
         """Analyses that are part of the run; a UserError if config lists an unknown one."""
@@ -131,6 +166,11 @@ class Registry:
             tables.update(analysis.tables)
         return tables
 
+    def chosen_descriptions(self) -> list[Path]:
+        """Files that say how the page shows the tables of the run, each once."""
+        files = [analysis.descriptions for analysis in self.chosen() if analysis.descriptions]
+        return list(dict.fromkeys(files))
+
     def chosen_files(self) -> dict[str, list[str]]:
         """Further files of all analyses that are part of the run, by title."""
         files = {}
@@ -149,6 +189,29 @@ def _refuse_other_arguments(
             f"{module}: draw has the arguments {', '.join(parameters)}, but the figure is "
             f"registered with {', '.join(registered)}; change one of them."
         )
+
+
+def _refuse_without_description(name: str, tables: Collection[str], descriptions: Path) -> None:
+    """Raise a UserError unless a file says how the page shows the tables of an analysis."""
+    if not descriptions.is_file():
+        raise UserError(
+            f"the analysis '{name}' has tables, but {descriptions} does not exist; add it, with "
+            "title, question, note and columns of each table."
+        )
+    described = read_yaml(descriptions)
+    for table in tables:
+        missing = {"title", "question", "note", "columns"} - described.get(table, {}).keys()
+        if missing:
+            raise UserError(
+                f"{descriptions}: the table '{table}' has no {min(missing)}; add it to say how the "
+                "page shows the table."
+            )
+        question = described[table]["question"]
+        if question not in QUESTIONS:
+            raise UserError(
+                f"{descriptions}: the table '{table}' has the question '{question}'; "
+                f"known are {', '.join(QUESTIONS)}."
+            )
 
 
 def _figures_of(analyses: Collection[Analysis]) -> set[str]:

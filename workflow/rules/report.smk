@@ -256,7 +256,7 @@ rule write_page:
         cells=[CELLS] if HAS_FIGURES else [],
         records=SHOWN_RECORDS,
         captions=[local(REGISTRY.figures[Path(path).stem].caption) for path in PNGS],
-        columns=local(WORKFLOW / "report/tables.yaml"),
+        columns=[local(file) for file in REGISTRY.chosen_descriptions()],
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
         page=PAGE,

@@ -13,7 +13,6 @@ with run(snakemake, warm="tables") as output:
     inputs = named_inputs(snakemake)
     fit = inputs.pop("fit", None)  # marks methods with unfinished runs, and is not drawn itself
     write_figure(
-        figure=snakemake.wildcards.figure,
         inputs=inputs,
         settings=from_params(FigureSettings, snakemake.params.cfg),
         files=FigureFiles(png=output["png"], csv=output["csv"], pdf=output.get("pdf")),

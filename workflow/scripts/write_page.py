@@ -19,7 +19,7 @@ with run(snakemake, warm="tables") as output:
         accuracy=Path(files.accuracy),
         fit=Path(files.fit),
         analyses=dict(zip(settings.analyses, map(Path, files.analyses), strict=True)),
-        columns=Path(files.columns),
+        columns=[Path(file) for file in files.columns],
         figures=[Path(file) for file in files.figures],
         captions=[Path(file) for file in files.captions],
         citation=Path(files.citation),

@@ -1,6 +1,8 @@
 # Compare methods: differences from a reference, paired comparisons, a ranking, the variation
 # between seeds, and tables for papers.
 
+from rib.analysis.settings import MethodComparisonSettings
+
 COMPARISON = {
     name: f"{METRICS}/tables/{name}.csv"
     for name in ("comparisons", "comparisons_ri", "ranking", "seeds_ri")
@@ -8,7 +10,11 @@ COMPARISON = {
 SUMMARY = {ending: f"{METRICS}/tables/summary.{ending}" for ending in ("md", "tex", "csv")}
 
 REGISTRY.figure(
-    "ranking", question="method", inputs={"ranking": COMPARISON["ranking"]}, settings=STYLED_MEANS
+    "ranking",
+    analysis="comparison",
+    question="method",
+    inputs={"ranking": COMPARISON["ranking"]},
+    settings=STYLED_MEANS,
 )
 REGISTRY.analysis(
     "comparison",
@@ -21,16 +27,34 @@ REGISTRY.analysis(
 )
 
 
-use rule compute_metrics as compare_methods with:
+def comparison_settings(w):
+    """Settings of the job that compares methods."""
+    settings = MethodComparisonSettings(
+        ri=RI_STATISTICS,
+        compare_to=GRID.compare_to,
+        conditions=CONDITIONS,
+        code=digest("compare_methods"),
+    )
+    return to_params(settings)
+
+
+rule compare_methods:
     input:
         counts=COUNTS,
         fit=TABLES["fit"],
     output:
-        **table_files("comparison", **COMPARISON),
+        **COMPARISON,
+        provenance=record_of_tables("comparison"),
     log:
         f"{LOGS}/comparison.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation("comparison:comparison_tables", compare_to=GRID.compare_to, **MEANS_OF_RI),
+        cfg=comparison_settings,
+    script:
+        "../../scripts/compare_methods.py"
 
 
 use rule compare_published as write_summary with:
@@ -45,4 +69,4 @@ use rule compare_published as write_summary with:
     log:
         f"{LOGS}/summary.log",
     params:
-        cfg=tabulation("summary:write_summary", labels=LABELS, **STATISTICS),
+        cfg=tabulation("analyses.comparison.summary:write_summary", labels=LABELS, **STATISTICS),

@@ -2,6 +2,8 @@
 # inputs, so that the rule also works if only rows and reports were pulled; it depends on the mRI
 # table instead. Outputs differ, as times do.
 
+from rib.analyses.cost.settings import CostSettings
+
 COST = f"{METRICS}/tables/cost.csv"
 COSTED = {
     n: [*m.parents]
@@ -10,31 +12,47 @@ COSTED = {
 }
 
 REGISTRY.figure(
-    "cost", question="cost", inputs={"cost": COST, "mri": TABLES["mri"]}, settings=LABELLED_MEANS
+    "cost",
+    analysis="cost",
+    question="cost",
+    inputs={"cost": COST, "mri": TABLES["mri"]},
+    settings=LABELLED_MEANS,
 )
 REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 
-use rule compare_published as count_costs with:
+# RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is included
+# later.
+def cost_settings(w):
+    """Settings of the job that sums up costs."""
+    records = []
+    for stage in ("finetune", "merge", "evaluate"):
+        records.extend(RECORDS_BY_STAGE[stage])
+    settings = CostSettings(
+        records=records,
+        fisher={name: paths for name, paths in FISHER_RECORDS.items() if name in COSTED},
+        shared_fisher=SHARED_FISHER_RECORDS,
+        parents=COSTED,
+        conditions=CONDITIONS,
+        code=digest("count_costs"),
+    )
+    return to_params(settings)
+
+
+rule count_costs:
     input:
         mri=TABLES["mri"],
         fit=TABLES["fit"],
     output:
-        **table_files("cost", table=COST),
+        cost=COST,
+        provenance=record_of_tables("cost"),
     log:
         f"{LOGS}/cost.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **SMALL_TABLES,
     params:
-        # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is
-        # included later.
-        cfg=lambda w: tabulation(
-            "cost:cost_of",
-            records=[
-                path
-                for stage in ("finetune", "merge", "evaluate")
-                for path in RECORDS_BY_STAGE[stage]
-            ],
-            fisher={name: paths for name, paths in FISHER_RECORDS.items() if name in COSTED},
-            shared_fisher={name: list(paths) for name, paths in SHARED_FISHER_RECORDS.items()},
-            parents=COSTED,
-            conditions=CONDITIONS,
-        ),
+        cfg=cost_settings,
+    script:
+        "../../scripts/count_costs.py"

@@ -79,7 +79,7 @@ use rule compare_published as describe_data_and_models with:
         runtime=30,
     params:
         cfg=tabulation(
-            "data_and_models:data_and_models",
+            "analyses.data_and_models.tables:data_and_models",
             datasets=FACTS_OF_DATASETS,
             models=FACTS_OF_MODELS,
             conditions=CONDITIONS,

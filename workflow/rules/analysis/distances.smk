@@ -14,6 +14,7 @@ COMPRESSION_OF = f"{METRICS}/distances/{{geometry}}/compression"
 
 REGISTRY.figure(
     "distance_drop",
+    analysis="distances",
     question="why",
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
@@ -30,6 +31,7 @@ REGISTRY.figure(
 DISTANCE_LABELS = {name: CATALOG.datasets[name].label for name in DISTANCE_SETS}
 REGISTRY.figure(
     "distance_matrix",
+    analysis="distances",
     question="why",
     inputs={"distances": DISTANCE_TABLES["distances"]},
     settings={"models": MODEL_LABELS, "datasets": DISTANCE_LABELS, "kinds": DISTANCE_KINDS},
@@ -39,7 +41,7 @@ REGISTRY.analysis(
 )
 
 
-use rule compute_metrics as measure_distances with:
+use rule old_tables as measure_distances with:
     input:
         manifests=expand(
             f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True
@@ -59,11 +61,11 @@ use rule compute_metrics as measure_distances with:
         mem_mb=8000,
         runtime=240,
     params:
-        cfg=tabulation("distances:distances_of", datasets=DISTANCE_SETS),
+        cfg=tabulation("analyses.distances.distances:distances_of", datasets=DISTANCE_SETS),
 
 
 # Once for all models with the same geometry.
-use rule compute_metrics as compress_datasets with:
+use rule old_tables as compress_datasets with:
     input:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
         indexes=ancient([prepared("index.parquet", name, "{geometry}") for name in DISTANCE_SETS]),
@@ -80,7 +82,7 @@ use rule compute_metrics as compress_datasets with:
         runtime=240,
     params:
         cfg=lambda w: tabulation(
-            "compression:compression_of",
+            "analyses.distances.compression:compression_of",
             excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
             split=DISTANCE_SETS if GRID.split_fractions else [],
             view=to_params(VIEW_AT[w.geometry]),
@@ -88,7 +90,7 @@ use rule compute_metrics as compress_datasets with:
         ),
 
 
-use rule compute_metrics as associate_distances with:
+use rule old_tables as associate_distances with:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
         compression=[
@@ -106,7 +108,7 @@ use rule compute_metrics as associate_distances with:
         runtime=60,
     params:
         cfg=tabulation(
-            "association:distance_tables",
+            "analyses.distances.association:distance_tables",
             models=list(GRID.models),
             choices={
                 "targets": GRID.targets,

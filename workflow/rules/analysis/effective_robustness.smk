@@ -1,7 +1,7 @@
 # Effective robustness. Requires an in-distribution dataset and published accuracies of baseline
 # models.
 
-from rib.analysis.baselines import baselines
+from rib.analyses.effective_robustness.baselines import baselines
 
 BASELINES = baselines(GRID)
 ROBUSTNESS_TABLES = {
@@ -12,6 +12,7 @@ if BASELINES:
 
     REGISTRY.figure(
         "effective_robustness",
+        analysis="effective_robustness",
         question="survived",
         inputs={"robustness": ROBUSTNESS_TABLES["effective_robustness"]},
         settings={
@@ -35,4 +36,8 @@ use rule compare_published as compare_with_baselines with:
     log:
         f"{LOGS}/effective_robustness.log",
     params:
-        cfg=tabulation("effective_robustness:robustness_tables", baselines=BASELINES, **STATISTICS),
+        cfg=tabulation(
+            "analyses.effective_robustness.tables:robustness_tables",
+            baselines=BASELINES,
+            **STATISTICS,
+        ),

@@ -24,9 +24,12 @@ TRAINED = {
 EPOCH_SETTINGS = COMPARED_SETTINGS | {"methods": TRAINED}
 
 OF_CKA = {"cka_epochs": EPOCH_TABLES["cka_epochs"]}
-REGISTRY.figure("cka_epochs", question="why", inputs=OF_CKA, settings=EPOCH_SETTINGS)
+REGISTRY.figure(
+    "cka_epochs", analysis="epochs", question="why", inputs=OF_CKA, settings=EPOCH_SETTINGS
+)
 REGISTRY.figure(
     "tradeoff_epochs",
+    analysis="epochs",
     question="why",
     inputs={"tradeoff_epochs": EPOCH_TABLES["tradeoff_epochs"]},
     settings={key: EPOCH_SETTINGS[key] for key in ("models", "methods", "targets")} | ON_TARGET,
@@ -86,7 +89,7 @@ rule compute_epoch_features:
         str(WORKFLOW / "scripts/compute_epoch_features.py")
 
 
-use rule compute_metrics as compute_cka_epochs with:
+use rule old_tables as compute_cka_epochs with:
     input:
         before_manifests=beside("manifest", PRETRAINED_FEATURES),
         before=ancient(PRETRAINED_FEATURES),
@@ -144,7 +147,7 @@ use rule evaluate_run as evaluate_snapshots with:
         ),
 
 
-use rule compute_metrics as tabulate_tradeoff_epochs with:
+use rule old_tables as tabulate_tradeoff_epochs with:
     input:
         **INDEXED,
         manifests=beside("manifest", [*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),

@@ -20,7 +20,7 @@ if RATED_RUNS:
             f"{LOGS}/learning_rates.log",
         params:
             cfg=tabulation(
-                "learning_rates:choice_table",
+                "analyses.learning_rates.tables:choice_table",
                 variants={
                     name: {
                         # the method with what else is swept, such as lora-rank4

@@ -9,6 +9,7 @@ if len(GRID.models) > 1 and HAS_FIGURES:
     COMPARED_MODELS = {**ONE_METHOD, "models": MODEL_STYLES, "confidence": CONFIDENCE}
     REGISTRY.figure(
         "models",
+        analysis="models",
         question="model",
         inputs={"ranks": MODEL_TABLES["model_ranks"]},
         settings=COMPARED_MODELS,
@@ -16,7 +17,7 @@ if len(GRID.models) > 1 and HAS_FIGURES:
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])
 
 
-use rule compute_metrics as compare_models with:
+use rule old_tables as compare_models with:
     input:
         counts=COUNTS,
         fit=TABLES["fit"],
@@ -25,4 +26,4 @@ use rule compute_metrics as compare_models with:
     log:
         f"{LOGS}/models.log",
     params:
-        cfg=tabulation("model_comparison:model_tables", methods=SHARED, **MEANS_OF_RI),
+        cfg=tabulation("analyses.models.tables:model_tables", methods=SHARED, **MEANS_OF_RI),

@@ -28,7 +28,7 @@ if GRID.over_targets:
                 w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]
             ),
 
-    use rule compute_metrics as tabulate_over_targets with:
+    use rule old_tables as tabulate_over_targets with:
         input:
             **INDEXED,
             manifests=beside("manifest", [*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
@@ -39,7 +39,7 @@ if GRID.over_targets:
             f"{LOGS}/over_targets.log",
         params:
             cfg=tabulation(
-                "over_targets:over_targets_table",
+                "analyses.over_targets.tables:over_targets_table",
                 datasets=GRID.not_trained_on,
                 fit=FIT,
                 conditions=CONDITIONS,

@@ -4,7 +4,13 @@
 CKA = f"{METRICS}/tables/cka.csv"
 COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]
 
-REGISTRY.figure("cka_layers", question="why", inputs={"cka": CKA}, settings=COMPARED_SETTINGS)
+REGISTRY.figure(
+    "cka_layers",
+    analysis="representations",
+    question="why",
+    inputs={"cka": CKA},
+    settings=COMPARED_SETTINGS,
+)
 REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 

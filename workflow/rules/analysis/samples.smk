@@ -8,10 +8,15 @@ SAMPLE_TABLES = {
 }
 
 REGISTRY.figure(
-    "flips", question="why", inputs={"flips": SAMPLE_TABLES["flips"]}, settings=LABELLED_MEANS
+    "flips",
+    analysis="samples",
+    question="why",
+    inputs={"flips": SAMPLE_TABLES["flips"]},
+    settings=LABELLED_MEANS,
 )
 REGISTRY.figure(
     "calibration",
+    analysis="samples",
     question="trust",
     inputs={"samples": SAMPLE_TABLES["samples"]},
     settings={"models": MODEL_LABELS, "methods": METHOD_LABELS, "datasets": DATASET_LABELS},
@@ -30,7 +35,7 @@ REGISTRY.analysis(
 )
 
 
-use rule compute_metrics as compare_samples with:
+use rule old_tables as compare_samples with:
     input:
         **INDEXED,
         manifests=beside("manifest", SAMPLE_ROWS),
@@ -59,7 +64,7 @@ use rule compare_samples as explain_cells with:
         f"{LOGS}/cells.log",
     params:
         cfg=tabulation(
-            "cells:write_cells",
+            "analyses.samples.cells:write_cells",
             publishable=list(PUBLISHABLE),
             geometry=vars(GRID.geometry(FIRST_MODEL)),
             ood_datasets=GRID.ood,

@@ -24,7 +24,7 @@ if GRID.selection:
         params:
             cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
 
-    use rule compute_metrics as select_variants with:
+    use rule old_tables as select_variants with:
         input:
             **INDEXED,
             counts=COUNTS,
@@ -36,4 +36,4 @@ if GRID.selection:
         log:
             f"{LOGS}/selection.log",
         params:
-            cfg=tabulation("selection:selections", **GRID.selection, **MEANS_OF_RI),
+            cfg=tabulation("analyses.selection.tables:selections", **GRID.selection, **MEANS_OF_RI),

@@ -20,6 +20,7 @@ COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUN
 if COUNTED and len(GRID.sizes) > 1:
     REGISTRY.figure(
         "train_subsets",
+        analysis="sizes",
         question="survived",
         inputs={"sizes": SIZES["sizes"]},
         settings=STYLED_MEANS,
@@ -36,11 +37,14 @@ if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values()
     )
     REGISTRY.figure(
         "pretraining_sizes",
+        analysis="sizes",
         question="model",
         inputs=OF_SIZES,
         settings={**STYLED_MEANS, "methods": ONLY, "series": SERIES},
     )
-    REGISTRY.analysis("pretraining_sizes", tables=OF_SIZES, figures=["pretraining_sizes"])
+    REGISTRY.analysis(
+        "pretraining_sizes", folder="sizes", tables=OF_SIZES, figures=["pretraining_sizes"]
+    )
 
 
 use rule compare_published as tabulate_sizes with:
@@ -54,7 +58,7 @@ use rule compare_published as tabulate_sizes with:
         f"{LOGS}/sizes.log",
     params:
         cfg=tabulation(
-            "sizes:size_tables",
+            "analyses.sizes.tables:size_tables",
             runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
             stated=PRETRAINING_IMAGES,
             trained_here=list(SERIES),

@@ -30,7 +30,7 @@ use rule compare_samples as compare_slices with:
         f"{LOGS}/slices.log",
     params:
         cfg=tabulation(
-            "slices:slice_tables",
+            "analyses.slices.tables:slice_tables",
             slices=CONFIG["slices"],
             relative_errors=ALEXNET,
             conditions=CONDITIONS,

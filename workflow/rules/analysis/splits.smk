@@ -15,5 +15,7 @@ if GRID.split_fractions:
             f"{LOGS}/splits.log",
         params:
             cfg=tabulation(
-                "splits:split_table", datasets=list(GRID.datasets), conditions=CONDITIONS
+                "analyses.splits.tables:split_table",
+                datasets=list(GRID.datasets),
+                conditions=CONDITIONS,
             ),

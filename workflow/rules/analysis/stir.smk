@@ -9,7 +9,9 @@ CROSSED = f"{RUNS}/stir/{RUN_PATH}/{{dataset}}"
 CROSSED_RUNS = [{**vars(run), "dataset": run.target} for run in COMPARED]
 INVERSION = from_params(InversionSettings, CONFIG["stir"])
 
-REGISTRY.figure("stir", question="why", inputs={"stir": STIR}, settings=COMPARED_SETTINGS)
+REGISTRY.figure(
+    "stir", analysis="stir", question="why", inputs={"stir": STIR}, settings=COMPARED_SETTINGS
+)
 REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 
@@ -77,7 +79,7 @@ rule cross_inversions:
         str(WORKFLOW / "scripts/cross_inversions.py")
 
 
-use rule compute_metrics as compute_stir with:
+use rule old_tables as compute_stir with:
     input:
         manifests=[f"{CROSSED}.manifest.json".format(**run) for run in CROSSED_RUNS],
         features=ancient([f"{CROSSED}.safetensors".format(**run) for run in CROSSED_RUNS]),
@@ -92,7 +94,7 @@ use rule compute_metrics as compute_stir with:
         runtime=60,
     params:
         cfg=tabulation(
-            "stir:stir_table",
+            "analyses.stir.tables:stir_table",
             **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
             **STATISTICS,
         ),

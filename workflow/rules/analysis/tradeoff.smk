@@ -9,6 +9,7 @@ AVERAGES = {
 
 REGISTRY.figure(
     "tradeoff",
+    analysis="tradeoff",
     question="survived",
     inputs={name: TABLES[name] for name in ("mri", "curves")},
     settings={

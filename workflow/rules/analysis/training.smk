@@ -4,6 +4,7 @@ TRAINING = f"{METRICS}/tables/training.csv"
 
 REGISTRY.figure(
     "training",
+    analysis="training",
     question="trust",
     inputs={"training": TRAINING},
     settings={
@@ -28,4 +29,4 @@ use rule compare_published as gather_histories with:
     log:
         f"{LOGS}/training.log",
     params:
-        cfg=tabulation("training:training_table", conditions=CONDITIONS),
+        cfg=tabulation("analyses.training.tables:training_table", conditions=CONDITIONS),

@@ -48,6 +48,7 @@ from rib.analysis.counts import Counts, read_counts
 from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, SourceGroups, ood_accuracies, ood_parts, ri_objects
 from rib.analysis.scored_state import ScoredState
+from rib.analysis.settings import MethodComparisonSettings
 from rib.analysis.simultaneous import simultaneous_intervals, smallest_told
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED
@@ -487,30 +488,26 @@ def few_objects(table: pd.DataFrame) -> str:
 
 
 def comparison_tables(
-    *,
-    counts: Path,
-    fit: Path,
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-    replicates: int,
-    confidence: float,
-    seed: int,
-    compare_to: str,
-    draws: int = DRAWS,
+    counts: Path, fit: Path, settings: MethodComparisonSettings, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
     """comparisons, comparisons_ri, ranking and seeds_ri of a grid, without curves.
 
     Args:
         counts: see `write_counts`.
         fit: CSV file of `fit_table`, which says what is unfinished.
-        compare_to: the method that differences in the ranking are from, see `differences_from`.
+        settings: how methods are compared.
+        draws: number of random sign flips, where there are too many for all.
     """
+    ood_datasets = settings.ri.ood_datasets
+    source_groups = settings.ri.source_groups
+    confidence = settings.ri.confidence
+    seed = settings.ri.seed
     unfinished = read_table(fit).query("unfinished == 'yes'")
     tables_of_models_and_sizes = []
     for counts_of_model in read_counts(counts):
         plain = counts_of_model.without_curves()
         model = plain.states[0].run.model
-        weights = object_weights(plain.objects, replicates, seed)
+        weights = object_weights(plain.objects, settings.ri.replicates, seed)
         ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
         contributions = {
             state: after - before
@@ -520,7 +517,7 @@ def comparison_tables(
             of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
             unfinished_methods = set(unfinished[of_size]["method"])
             effects = effects_of(ood, contributions, size, unfinished_methods)
-            tables = tables_of(effects, confidence, draws, seed, compare_to)
+            tables = tables_of(effects, confidence, draws, seed, settings.compare_to)
             tables = _with_objects(tables, plain, effects, ood_datasets, source_groups)
             tables_of_models_and_sizes.append(
                 {name: table.assign(model=model, size=size) for name, table in tables.items()}

@@ -34,6 +34,14 @@ SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
 
 
 @dataclass(frozen=True)
+class RowFiles:
+    """Files with the rows of runs, whose folders name the run and the dataset."""
+
+    rows: Sequence[Path]
+    indexes: Sequence[Path]  # one of each dataset
+
+
+@dataclass(frozen=True)
 class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 

@@ -5,11 +5,12 @@ below the family's threshold, or if it merges the weights of such a run. Its RI 
 training got, not what the method does.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analysis.settings import FitRule
 from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 
 UNFINISHED = "†"  # mark in tables and figures
@@ -19,10 +20,7 @@ FIT_COLUMNS = ["fit", "unfinished"]
 def fit_table(
     fits: Mapping[Run, Mapping[str, float]],
     accuracy: pd.DataFrame,
-    *,
-    can_fit: Collection[str],
-    threshold: float | None,
-    whole_targets: bool,
+    rule: FitRule,
 ) -> pd.DataFrame:
     """One row per fine-tuned run: its columns, fit (percent), unfinished (yes or no).
 
@@ -32,9 +30,7 @@ def fit_table(
         accuracy: accuracies of runs on datasets, see `rib.analysis.tables.accuracy_table`. The fit
             of a merge is its accuracy on its target if its parents were trained on all of that, and
             NaN otherwise.
-        can_fit: methods whose runs are unfinished below the threshold (0 to 1; None for no
-            threshold).
-        whole_targets: whether runs of size `all` train on the images that are evaluated.
+        rule: what decides whether a run is unfinished.
     """
     rows_on_target = accuracy[accuracy["target"] == accuracy["dataset"]]
     accuracy_on_target = rows_on_target.set_index(RUN_COLUMNS)["accuracy"].to_dict()
@@ -46,21 +42,21 @@ def fit_table(
         fit = None
         if run.method in fit_of_checkpoint:
             fit = 100 * fit_of_checkpoint[run.method]
-        elif whole_targets and run.size == ALL:
+        elif rule.whole_targets and run.size == ALL:
             fit = accuracy_on_target.get(run_values)
-        is_unfinished = threshold is not None and _is_below(fit_of_checkpoint, can_fit, threshold)
+        is_unfinished = _is_below_threshold(fit_of_checkpoint, rule)
         lines.append((*run_values, fit, "yes" if is_unfinished else "no"))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, *FIT_COLUMNS]).astype({"fit": float})
 
 
-def _is_below(
-    fit_of_checkpoint: Mapping[str, float], can_fit: Collection[str], threshold: float
-) -> bool:
+def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -> bool:
     """Whether a checkpoint of a method that can fit its images is below the threshold."""
+    if rule.threshold is None:
+        return False
     return any(
-        fit < threshold
+        fit < rule.threshold
         for key, fit in fit_of_checkpoint.items()
-        if parent_of(key)["method"] in can_fit
+        if parent_of(key)["method"] in rule.can_fit
     )
 
 

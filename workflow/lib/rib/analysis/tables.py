@@ -11,6 +11,7 @@ from rib.analysis.classes import class_table, worst_classes
 from rib.analysis.counts import (
     ALL_INDICES,
     Counts,
+    RowFiles,
     count,
     read_objects,
     read_rows_of,
@@ -20,11 +21,11 @@ from rib.analysis.coverage import Coverage, coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
 from rib.analysis.ri import Ood, SourceGroups, on_other_datasets, ood_accuracies
 from rib.analysis.scored_state import STATE_COLUMNS, ScoredState
+from rib.analysis.settings import GridTableSettings
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
+from rib.base.files import read_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
-from rib.data.settings import DatasetView
 from rib.data.view import DatasetFiles
 
 GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
@@ -308,56 +309,54 @@ def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
 
 
 def grid_tables(
-    *,
-    rows: Iterable[Path],
-    indexes: Iterable[Path],
+    files: RowFiles,
     manifests: Iterable[Path],
     datasets: Collection[DatasetFiles],
-    view: DatasetView,
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-    replicates: int,
-    confidence: float,
-    seed: int,
-    fit: Mapping,
-    outputs: Mapping[str, Path],
-    in_distribution: Collection[str] = (),
-    compared: Collection[str] | None = None,
+    settings: GridTableSettings,
+    counts_file: Path,
+    with_classes: bool = True,
 ) -> dict[str, pd.DataFrame]:
-    """accuracy, fit, ri, mri, ood, curves, classes and worst_classes from a grid's evaluation rows.
+    """Tables of accuracy, fit, RI and mRI from the evaluation rows of a grid.
 
     Args:
-        datasets: those of the indexes, of which the targets' training images tell what classes are
+        files: rows of the runs.
+        manifests: of the evaluations that made the rows.
+        datasets: those of the rows, of which the targets' training images tell what classes are
             seen.
-        fit: settings of `fit_table`.
-        outputs: where counts and mri_json are written; without an output there is no table classes.
-        in_distribution: datasets of the table in_distribution, like mri.csv with change, before and
-            after; none: no table. They do not count in RI.
-        compared: names of the runs that means, curves and counts are of, pretrained models' among
-            them; None: all.
+        settings: what the tables show.
+        counts_file: where the counts of the runs are written, see `write_counts`.
+        with_classes: whether to make the table classes, by far the largest.
+
+    Returns:
+        accuracy, fit, ri, mri, ood, curves and worst_classes; with `with_classes`, classes; with
+        datasets in distribution, in_distribution, which is like mri with change, before and after.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
+    ood_datasets = settings.ri.ood_datasets
+    source_groups = settings.ri.source_groups
+    confidence = settings.ri.confidence
     fits = read_fits(manifests)
-    files = Progress(rows, desc="reading rows", unit="file")
-    counts = count(read_rows_of(files), read_objects(indexes, source_groups))
+    rows = Progress(files.rows, desc="reading rows", unit="file")
+    counts = count(read_rows_of(rows), read_objects(files.indexes, source_groups))
     compared_counts = counts
-    if compared is not None:
-        compared_counts = _counts_of_runs(counts, set(compared))
-    write_counts(compared_counts, outputs["counts"])
-    weights = object_weights(counts.objects, replicates, seed)
+    if settings.compared is not None:
+        compared_counts = _counts_of_runs(counts, set(settings.compared))
+    write_counts(compared_counts, counts_file)
+    weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
 
     ri = ri_table(ood, confidence)
     if source_groups is not None:
         _log_remaining_images(ri)
-    seen = coverage(counts, datasets, view)
+    seen = coverage(counts, datasets, settings.view)
     accuracy = accuracy_table(counts)
-    fits_of_runs = fit_table(fits, accuracy, **fit)
+    fits_of_runs = fit_table(fits, accuracy, settings.fit)
     classes = class_table(counts, label_spaces(datasets), source_groups)
     mri, mean_accuracies = mri_tables(compared_ood, confidence)
+    in_distribution = settings.in_distribution
     tables = {
         "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),
         "fit": fits_of_runs,
@@ -367,7 +366,7 @@ def grid_tables(
         "curves": curve_table(compared_ood, confidence),
         "worst_classes": worst_classes(classes, ood_datasets),
     }
-    if "classes" in outputs:
+    if with_classes:
         # Marked here, since it is by far the largest table.
         tables["classes"] = marked(classes, fits_of_runs)
     if in_distribution:
@@ -375,7 +374,6 @@ def grid_tables(
         means, _ = mri_tables(ood_in_distribution, confidence)
         new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
         tables["in_distribution"] = means.rename(columns=new_names)
-    write_json(outputs["mri_json"], json_by_method(mri))
     return tables
 
 

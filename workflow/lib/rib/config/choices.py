@@ -521,8 +521,8 @@ def choose_selection(
     """How one variant of each swept method is chosen.
 
     Returns:
-        `rule`, `variants` and `groups` of rib.analysis.selection; None if no variant is to be
-        chosen.
+        `rule`, `variants` and `groups` of rib.analyses.selection.tables; None if no variant is to
+        be chosen.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.

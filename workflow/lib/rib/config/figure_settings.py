@@ -9,6 +9,7 @@ from rib.config.geometry import Geometry
 class FigureSettings(Settings):
     """What a figure shows, besides the contents of its files."""
 
+    drawing_module: str  # for example rib.analyses.cost.cost
     draw_settings: dict[str, Any]  # keyword arguments of the figure's `draw`
     size: str  # training subset to show; figures with EVERY_SIZE show all
     sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows

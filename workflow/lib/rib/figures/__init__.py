@@ -1,12 +1,4 @@
-"""Figures: pure functions from tables to a Matplotlib figure, one module each, and their files.
-
-A figure's module defines `draw(<inputs by name>, *, <settings>)`, which returns the figure and the
-rows it shows. A figure that compares training subsets sets EVERY_SIZE, one without methods that
-have unfinished runs FINISHED_ONLY. These settings have the same meaning in all figures: `models`,
-`methods`, `targets` and `datasets` give labels, or label, colour and marker, in display order;
-`model`, `method` and `target` select an example, with labels `..._label`; `confidence` is the
-coverage of confidence intervals, 0 to 1.
-"""
+"""What figures share: style, notes and files. The modules of figures are in rib.analyses."""
 
 import importlib
 import textwrap
@@ -57,7 +49,6 @@ class FigureFiles:
 
 
 def write_figure(
-    figure: str,
     inputs: Mapping[str, str | Sequence[str]],
     settings: FigureSettings,
     files: FigureFiles,
@@ -69,13 +60,12 @@ def write_figure(
     marked, and the runs are named in a note.
 
     Args:
-        figure: name of the figure's module.
         inputs: path or list of paths for each input of `draw`.
         settings: what the figure shows.
         files: where the figure is written.
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
     """
-    module = importlib.import_module(f"rib.figures.{figure}")
+    module = importlib.import_module(settings.drawing_module)
     shown_size = None if getattr(module, "EVERY_SIZE", False) else settings.size
     finished_only = getattr(module, "FINISHED_ONLY", False)
     runs = _shown_runs(fit, shown_size, settings.draw_settings)

@@ -60,12 +60,12 @@ class PageInputs:
     accuracy: Path
     fit: Path
     analyses: Mapping[str, Path]  # tables of the analyses by name, CSV files
-    columns: Path  # YAML file that says how to show the tables (workflow/report/tables.yaml)
+    columns: Sequence[Path]  # YAML files that say how to show the tables (analyses/*/tables.yaml)
     figures: Sequence[Path]  # PNG files, in the order of the page
     captions: Sequence[Path]  # reStructuredText file of each figure
     citation: Path  # CITATION.cff
     records: Sequence[str]  # provenance records of the run's jobs; gathered ones replace missing
-    cells: Path | None = None  # what explains each cell of RI (rib.analysis.cells)
+    cells: Path | None = None  # what explains each cell of RI (rib.analyses.samples.cells)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
     """Write the page of a run, or of a preview if `settings.partial` is given.
 
     Raises:
-        UserError: no job has a readable record, or a table has no question.
+        UserError: no job has a readable record.
     """
     about = settings.about
     records = list(provenance.of_jobs(inputs.records).values())
@@ -374,30 +374,23 @@ class Column:
 
 
 def page_tables(
-    paths: Mapping[str, Path], columns: Path, about: GridDescription
+    paths: Mapping[str, Path], columns: Iterable[Path], about: GridDescription
 ) -> list[PageTable]:
     """Tables of results. Those of runs with a fit have a column for it, the last one.
 
     Args:
         paths: CSV files by name of the table.
-        columns: YAML file with title, question, note and columns of each table. A column is given
+        columns: YAML files with title, question, note and columns of each table. A column is given
             by its header: a column of the CSV file, or value, form and interval. The table
             `accuracy` also has a column for each dataset.
         about: the choices of the run.
-
-    Raises:
-        UserError: a table has no question of `QUESTIONS`.
     """
-    descriptions = yaml.safe_load(columns.read_text(encoding="utf-8"))
+    descriptions = {}
+    for file in columns:
+        descriptions.update(yaml.safe_load(file.read_text(encoding="utf-8")))
     tables = []
     for name, path in paths.items():
         description = descriptions[name]
-        question = description.get("question")
-        if question not in QUESTIONS:
-            raise UserError(
-                f"{columns}: the table '{name}' has no question; "
-                f"give one of {', '.join(QUESTIONS)}."
-            )
         table = read_table(path)
         shown_columns = _described_columns(description["columns"])
         if name == "accuracy":
@@ -409,7 +402,7 @@ def page_tables(
             title=description["title"],
             note=_note(description["note"], table),
             file=path.name,
-            question=question,
+            question=description["question"],
             open=description.get("open", False),
             header=_header(shown_columns, about.confidence),
             rows=_rows(_labelled(table, about), shown_columns),

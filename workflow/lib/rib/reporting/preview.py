@@ -17,7 +17,7 @@ from rib.jobs.parent_run import end_with_parent
 
 AT_ONCE = 2  # jobs; a grid may be running on the other cores
 # What jobs that follow the first one import, in place of each of them.
-LIBRARIES = ("rib.analysis.model_comparison", "rib.figures")
+LIBRARIES = ("rib.analyses.models.tables", "rib.figures")
 METRICS = "compute_metrics"  # the job that all others need
 
 

@@ -26,7 +26,7 @@ PART = re.compile(
     r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
 )
 CATALOG = Path("workflow/catalog")
-CAPTIONS = Path("workflow/report/captions")
+ANALYSES = Path("workflow/lib/rib/analyses")
 EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
@@ -61,7 +61,8 @@ def _config_keys() -> dict[str, dict]:
 def figure_list() -> str:
     """Figures and their captions."""
     lines = []
-    for path in sorted(CAPTIONS.glob("*.rst")):
+    captions = [path for path in ANALYSES.glob("*/*.rst") if path.with_suffix(".py").is_file()]
+    for path in sorted(captions, key=lambda path: path.stem):
         words = path.read_text(encoding="utf-8").split()
         caption = " ".join(words).replace("``", "`")
         lines.append(f"- `{path.stem}`: {caption}")

@@ -20,7 +20,7 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
 
     Args:
         sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, as written by
-            rib.analysis.sizes.
+            rib.analyses.sizes.tables.
     """
     is_chosen = sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))
     shown_rows = sizes[(sizes["target"] == MEAN) & is_chosen]

@@ -35,7 +35,7 @@ def draw(
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low,
             before_high, after, after_low, after_high, mri, ci_low, ci_high, as written by
-            rib.analysis.sizes.
+            rib.analyses.sizes.tables.
         series: by model, what it is one of; models of a series differ only in the pretraining size.
     """
     is_shown = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from rib.analysis.association import to_targets
+from rib.analyses.distances.association import to_targets
 from rib.base.appearance import (
     BLACK,
     BLUE,

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from rib.analyses.representations.cka_layers import draw_lines, note
 from rib.figures import Drawn, Labels, Styles
-from rib.figures.cka_layers import draw_lines, note
 
 
 def draw(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import expit, logit
 
-from rib.analysis.effective_robustness import Line, lines_of
+from rib.analyses.effective_robustness.tables import Line, lines_of
 from rib.base.appearance import INK, PALE
 from rib.figures import Drawn, Labels, Styles
 

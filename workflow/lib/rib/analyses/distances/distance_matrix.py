@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rib.analysis.association import matrix_of
+from rib.analyses.distances.association import matrix_of
 from rib.figures import Drawn, Labels, text_colour
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rib.analyses.cost.settings import CostSettings
 from rib.base.files import read_json
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
@@ -141,26 +142,13 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
     return methods
 
 
-def cost_of(
-    *,
-    records: Sequence[str],
-    fisher: Mapping[str, Sequence[str]],
-    shared_fisher: Mapping[str, Sequence[str]],
-    parents: Mapping[str, Sequence[str]],
-) -> pd.DataFrame:
-    """`cost_table` of the jobs with these records (see `jobs_of`).
-
-    Args:
-        fisher: records of the Fisher information that a merge needs, by method.
-        shared_fisher: records of the Fisher information that a method's trainings on all targets
-            share, by method.
-        parents: see `cost_table`.
-    """
-    jobs = jobs_of(records)
+def cost_of(settings: CostSettings) -> pd.DataFrame:
+    """`cost_table` of the jobs whose records the settings name (see `jobs_of`)."""
+    jobs = jobs_of(settings.records)
     tables = [jobs]
-    for method, paths in fisher.items():
+    for method, paths in settings.fisher.items():
         tables.append(jobs_of(paths).assign(method=method, stage="merge"))
-    for method, paths in shared_fisher.items():
+    for method, paths in settings.shared_fisher.items():
         for size in jobs.loc[jobs["method"] == method, "size"].unique():
             tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
-    return cost_table(pd.concat(tables, ignore_index=True), parents)
+    return cost_table(pd.concat(tables, ignore_index=True), settings.parents)

@@ -1,0 +1,1 @@
+"""Methods compared: differences from a reference, pairs, a ranking, and tables for papers."""

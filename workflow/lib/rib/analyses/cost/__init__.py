@@ -1,0 +1,1 @@
+"""Cost of one mRI of each method."""

@@ -1,0 +1,1 @@
+"""What a reader needs to know of the datasets and models."""

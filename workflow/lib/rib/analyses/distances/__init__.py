@@ -1,0 +1,1 @@
+"""Distances between datasets, and their relation to effects of fine-tuning."""

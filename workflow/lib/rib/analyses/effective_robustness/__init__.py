@@ -1,0 +1,1 @@
+"""Effective robustness: accuracy beyond the line of baseline models."""

@@ -1,0 +1,1 @@
+"""Representations and scores in the course of training."""

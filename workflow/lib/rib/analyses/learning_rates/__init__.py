@@ -1,0 +1,1 @@
+"""Learning rates chosen from a sweep on the training images alone."""

@@ -1,0 +1,1 @@
+"""Pretrained models compared that were fine-tuned with the same method."""

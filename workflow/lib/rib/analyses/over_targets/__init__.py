@@ -1,0 +1,1 @@
+"""Merges over targets, which have no target and no RI."""

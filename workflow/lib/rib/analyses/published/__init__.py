@@ -1,0 +1,1 @@
+"""Accuracies of pretrained models compared with published ones."""

@@ -1,0 +1,1 @@
+"""How fine-tuning changes the representations of layers, by CKA."""

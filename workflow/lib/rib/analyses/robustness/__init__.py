@@ -1,0 +1,1 @@
+"""The benchmark itself: accuracies, RI and mRI of the whole grid."""

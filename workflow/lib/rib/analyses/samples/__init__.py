@@ -1,0 +1,1 @@
+"""Agreement of networks before and after fine-tuning per image: flips, calibration, scores."""

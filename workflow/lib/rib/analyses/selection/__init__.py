@@ -1,0 +1,1 @@
+"""The variant of each sweep that is chosen by what is stored."""

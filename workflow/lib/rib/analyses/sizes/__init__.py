@@ -1,0 +1,1 @@
+"""Robustness by the numbers of fine-tuning and of pretraining images."""

@@ -1,0 +1,1 @@
+"""Number of images in the splits of protocol held_out."""

@@ -1,0 +1,1 @@
+"""Shared invariances of networks before and after fine-tuning (STIR)."""

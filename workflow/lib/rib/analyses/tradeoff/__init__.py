@@ -1,0 +1,1 @@
+"""Trade-off between accuracy on the target and mRI."""

@@ -1,0 +1,52 @@
+"""Settings that several analyses share. No pandas: rules import this module."""
+
+from rib.base.settings import Settings
+from rib.data.settings import DatasetView
+
+
+class TableSettings(Settings):
+    """What every job that writes tables of runs depends on, besides its files."""
+
+    conditions: str  # on which the numbers depend, the last column of each table
+    code: str  # digest of the code that makes the tables
+
+
+class RIStatistics(Settings):
+    """How RI and its intervals are computed."""
+
+    ood_datasets: list[str]  # the out-of-distribution datasets that count in RI
+    # Datasets with a common group share source images; None: no images are excluded from RI.
+    source_groups: dict[str, str] | None
+    replicates: int  # of the bootstrap
+    confidence: float  # coverage of intervals, 0 to 1
+    seed: int  # of the resampling
+
+
+class FitRule(Settings):
+    """What decides whether a run is unfinished (rib.analysis.fit)."""
+
+    can_fit: list[str]  # methods whose runs are unfinished below the threshold
+    threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
+    whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
+
+
+class GridTableSettings(TableSettings):
+    """What the tables of a grid show (rib.analysis.tables.grid_tables)."""
+
+    ri: RIStatistics
+    fit: FitRule
+    # Datasets of the table in_distribution, which do not count in RI; none: no table.
+    in_distribution: list[str]
+    view: DatasetView  # with which datasets are read, to see which classes targets show
+    excludes_proxy: list[str]  # datasets of which the images of the pretraining proxy are left out
+    split: list[str]  # datasets that are split; empty under protocol paper
+    # Names of the runs that means, curves and counts are of, pretrained models' among them; None:
+    # all. A preview has runs that others don't have their like of.
+    compared: list[str] | None = None
+
+
+class MethodComparisonSettings(TableSettings):
+    """How methods are compared (rib.analysis.comparison.comparison_tables)."""
+
+    ri: RIStatistics
+    compare_to: str  # the method that differences in the ranking are from

@@ -1,0 +1,43 @@
+"""What scripts that write tables build from inputs of their rules.
+
+It is imported after the job has begun, as it imports pandas.
+"""
+
+from collections.abc import Sequence
+
+from _inputs import folder_of, paths
+from rib.analysis.counts import RowFiles
+from rib.data.view import DatasetFiles
+
+
+def row_files(files) -> RowFiles:
+    """Rows of runs, from inputs of a job of which `rows` and `indexes` are lists of files."""
+    return RowFiles(rows=paths(files.rows), indexes=paths(files.indexes))
+
+
+def dataset_group(
+    files, excludes_proxy: Sequence[str], split: Sequence[str], workers: int
+) -> list[DatasetFiles]:
+    """Datasets of a job, with the proxy for those that exclude it, and splits.
+
+    Args:
+        files: inputs of the job, of which `indexes` are in the folders of the prepared datasets,
+            `proxy` is the manifest of the proxy, and `splits` are in the order of `split`.
+        excludes_proxy: names of datasets of which the images of the proxy are left out.
+        split: names of datasets that are split.
+        workers: threads that decode encoded photos.
+    """
+    proxies = {name: folder_of(files.proxy) for name in excludes_proxy}
+    splits = dict(zip(split, paths(files.splits), strict=True))
+    datasets = []
+    for index in paths(files.indexes):
+        name = index.parts[-3]
+        dataset = DatasetFiles(
+            name=name,
+            folder=index.parent,
+            proxy=proxies.get(name),
+            split=splits.get(name),
+            workers=workers,
+        )
+        datasets.append(dataset)
+    return datasets
