@@ -17,6 +17,7 @@ from rib.analyses.over_targets.tables import over_targets_table
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import COLUMNS
 from rib.analysis.fit import fit_table
+from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.recipes import store_recipe, write_recipe
@@ -338,9 +339,8 @@ def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest, mark):
     accuracy.columns = ["model", "method", "target", "size", "seed", "dataset", "accuracy"]
     run = Run("m", "a", "soup", "all", 0)
     fits = {run: {"ft, seed 0": 1.0, "ft, seed 1": 1.0, "ft, seed 2": lowest, "lwf, seed 2": 0.1}}
-    (line,) = fit_table(fits, accuracy, can_fit=["ft"], threshold=0.95, whole_targets=True).to_dict(
-        "records"
-    )
+    rule = FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True)
+    (line,) = fit_table(fits, accuracy, rule).to_dict("records")
     assert (line["unfinished"], line["fit"]) == (mark, 80.0)
 
 
