@@ -109,7 +109,7 @@ def test_nothing_that_people_read_is_rounded_in_another_way():
     ]
     allowed = ("cost_estimate.py",)  # hours of devices
     other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")
-    for path in filter(Path.is_file, files):
+    for path in files:
         if path.is_file() and path.name not in allowed:
             lines = [line for line in path.read_text().splitlines() if other.search(line)]
             assert not lines, f"{path}: use rib.base.rounding for {lines}"
