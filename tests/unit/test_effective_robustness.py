@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from rib.analyses.effective_robustness.baselines import baselines as published
+from rib.analyses.effective_robustness.settings import BaselineAccuracies
 from rib.analyses.effective_robustness.tables import (
     Line,
     line_table,
@@ -216,7 +217,7 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     outputs = {
         name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")
     }
-    stated = baselines.to_dict("records")
+    stated = [BaselineAccuracies(**pair) for pair in baselines.to_dict("records")]
     write(
         robustness_tables,
         accuracy=tmp_path / "accuracy.csv",
