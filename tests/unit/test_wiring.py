@@ -23,6 +23,20 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from rib.analyses.comparison.settings import SummarySettings
+from rib.analyses.cost.settings import CostSettings
+from rib.analyses.data_and_models.settings import DataAndModelsSettings
+from rib.analyses.distances.settings import (
+    AssociationSettings,
+    CompressionSettings,
+    FeatureDistanceSettings,
+)
+from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
+from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
+from rib.analyses.models.settings import ModelComparisonSettings
+from rib.analyses.representations.settings import CkaSettings
+from rib.analyses.stir.settings import StirSettings
+from rib.analysis.settings import GridTableSettings, MethodComparisonSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -48,6 +62,7 @@ from rib.records.settings import AcceptSettings, PullSettings, TrackSettings, Ve
 from rib.reporting.settings import (
     BundleSettings,
     ComparisonSettings,
+    ExportSettings,
     PageSettings,
     PaperSettings,
     PlanSettings,
@@ -178,6 +193,33 @@ STAGES = {
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
+    "compute_metrics": ("rib.analysis.tables:grid_tables", GridTableSettings),
+    "compare_methods": ("rib.analysis.comparison:comparison_tables", MethodComparisonSettings),
+    "write_summary": ("rib.analyses.comparison.summary:write_summary", SummarySettings),
+    "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
+    "describe_data_and_models": (
+        "rib.analyses.data_and_models.tables:data_table",
+        DataAndModelsSettings,
+    ),
+    "measure_distances": ("rib.analyses.distances.distances:distances_of", FeatureDistanceSettings),
+    "compress_datasets": ("rib.analyses.distances.compression:compression_of", CompressionSettings),
+    "associate_distances": (
+        "rib.analyses.distances.association:all_distances",
+        AssociationSettings,
+    ),
+    "compare_with_baselines": (
+        "rib.analyses.effective_robustness.tables:robustness_tables",
+        EffectiveRobustnessSettings,
+    ),
+    "compute_cka_epochs": ("rib.analyses.epochs.tables:epoch_table", EpochCkaSettings),
+    "tabulate_tradeoff_epochs": (
+        "rib.analyses.epochs.tables:tradeoff_table",
+        EpochTradeoffSettings,
+    ),
+    "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
+    "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
+    "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
+    "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
@@ -233,7 +275,7 @@ def script_module(monkeypatch):
     """
     monkeypatch.setattr(sys, "path", list(sys.path))
     shared = []
-    for name in ("_run", "_inputs", "_networks"):
+    for name in ("_run", "_inputs", "_networks", "_datasets"):
         spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
@@ -379,13 +421,13 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
                 f"{job.rule}: {file} may change and the job would not run again"
             )
     assert kinds == {
-        *(("tabulate", "function"), ("run_network", "function")),
+        *(("tabulate", "function"), ("tabulate", "function")),
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),
             ("merge_weights", "algorithm"),
         ),
-        *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
+        *(("evaluate_run", "algorithm"), ("export_run", "algorithm")),
         *(
             ("compute_features", "algorithm"),
             ("invert_representation", "algorithm"),
@@ -411,7 +453,8 @@ def named_code(job):
     if "layout" in job.settings and job.script == "prepare":
         named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))
     if job.script == "plot_figure":
-        named["figure"] = f"figures/{job.wildcards['figure']}.py"
+        module = job.settings["drawing_module"]
+        named["figure"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     return named
 
 
