@@ -23,6 +23,16 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from rib.analyses.cost.settings import CostSettings
+from rib.analyses.learning_rates.settings import LearningRateSettings
+from rib.analyses.over_targets.settings import OverTargetsSettings
+from rib.analyses.published.settings import PublishedSettings
+from rib.analyses.samples.settings import CellSettings, SampleSettings
+from rib.analyses.selection.settings import VariantChoiceSettings
+from rib.analyses.sizes.settings import SizeSettings
+from rib.analyses.slices.settings import SliceSettings
+from rib.analyses.splits.settings import SplitCountSettings
+from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -178,6 +188,25 @@ STAGES = {
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
+    "compute_metrics": ("rib.analysis.tables:grid_tables", GridTableSettings),
+    "compare_methods": ("rib.analysis.comparison:comparison_tables", MethodComparisonSettings),
+    "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
+    "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),
+    "explain_cells": ("rib.analyses.samples.cells:write_cells", CellSettings),
+    "compare_slices": ("rib.analyses.slices.tables:slice_tables", SliceSettings),
+    "select_variants": ("rib.analyses.selection.tables:select_variants", VariantChoiceSettings),
+    "tabulate_over_targets": (
+        "rib.analyses.over_targets.tables:over_targets_table",
+        OverTargetsSettings,
+    ),
+    "tabulate_sizes": ("rib.analyses.sizes.tables:size_tables", SizeSettings),
+    "count_splits": ("rib.analyses.splits.tables:split_table", SplitCountSettings),
+    "gather_histories": ("rib.analyses.training.tables:training_table", TableSettings),
+    "choose_learning_rates": (
+        "rib.analyses.learning_rates.tables:choice_table",
+        LearningRateSettings,
+    ),
+    "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
@@ -233,7 +262,7 @@ def script_module(monkeypatch):
     """
     monkeypatch.setattr(sys, "path", list(sys.path))
     shared = []
-    for name in ("_run", "_inputs", "_networks"):
+    for name in ("_run", "_inputs", "_networks", "_datasets"):
         spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)

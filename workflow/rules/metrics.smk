@@ -131,3 +131,21 @@ rule old_tables:
         cfg={},
     script:
         str(WORKFLOW / "scripts/tabulate.py")
+
+
+rule old_published:
+    input:
+        TABLES["fit"],
+    output:
+        old="work/old_published/{old}",
+        provenance="work/old_published/{old}.provenance.json",
+    log:
+        f"{LOGS}/{{old}}.log",
+    conda:
+        str(WORKFLOW.parent / "envs/report.yaml")
+    resources:
+        **SMALL_TABLES,
+    params:
+        cfg={},
+    script:
+        str(WORKFLOW / "scripts/tabulate.py")

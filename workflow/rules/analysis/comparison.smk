@@ -57,7 +57,7 @@ rule compare_methods:
         "../../scripts/compare_methods.py"
 
 
-use rule compare_published as write_summary with:
+use rule old_published as write_summary with:
     input:
         **{
             name: COMPARISON[name]

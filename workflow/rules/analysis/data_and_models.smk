@@ -51,7 +51,7 @@ FACTS_OF_MODELS = {
 }
 
 
-use rule compare_published as describe_data_and_models with:
+use rule old_published as describe_data_and_models with:
     input:
         accuracy=TABLES["accuracy"],
         prepared=[

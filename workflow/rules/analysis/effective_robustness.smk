@@ -27,7 +27,7 @@ if BASELINES:
     )
 
 
-use rule compare_published as compare_with_baselines with:
+use rule old_published as compare_with_baselines with:
     input:
         accuracy=TABLES["accuracy"],
         fit=TABLES["fit"],
