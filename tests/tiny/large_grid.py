@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 
 from rib.analyses.models import tables as model_comparison
-from rib.analysis import comparison, samples, tables
+from rib.analyses.samples.settings import SampleSettings
+from rib.analyses.samples.tables import sample_tables
+from rib.analysis import comparison, tables
+from rib.analysis.counts import RowFiles
+from rib.analysis.settings import RIStatistics
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
@@ -115,5 +119,20 @@ def write_tables(folder: Path) -> None:
     write(comparison.comparison_tables, **of_counts, compare_to="ft", outputs=outputs)
     write(model_comparison.model_tables, **of_counts, methods=METHODS, outputs=outputs)
     classes = [path / "classes.json" for path in prepared]
-    write(samples.sample_tables, **of_rows, classes=classes, real_labels=[], outputs=outputs)
+    settings = SampleSettings(
+        ri=RIStatistics(
+            ood_datasets=DATASETS, source_groups=None, replicates=2000, confidence=0.95, seed=0
+        ),
+        real_labels=[],
+        conditions="",
+        code="",
+    )
+    write(
+        sample_tables,
+        files=RowFiles(rows=rows, indexes=of_rows["indexes"]),
+        classes=classes,
+        settings=settings,
+        conditions=settings.conditions,
+        outputs=outputs,
+    )
     (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")

@@ -298,7 +298,7 @@ STAGES = [
     ),
     ("write_summary", {}, {"analyses/comparison/summary.py", "analysis/fit.py"}),
     ("compare_methods", {}, ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
-    ("compare_samples", {}, ROWS | {"analysis/samples.py", "analysis/bootstrap.py"}),
+    ("compare_samples", {}, ROWS | {"analyses/samples/tables.py", "analysis/bootstrap.py"}),
     ("compare_with_baselines", {}, {"analyses/effective_robustness/tables.py", "config/run.py"}),
     ("compare_published", {}, {"analyses/published/tables.py"}),
     ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),

@@ -262,7 +262,7 @@ def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_
             f"epoch,lr,loss,cross_entropy,accuracy,more\n"
             f"1,1.23456789e-07,3.5,2.5,0.{seed}25,x\n2,0,1.25,1,0.75,x\n"
         )
-        paths.append(str(path))
+        paths.append(path)
     write(
         training_table,
         histories=iter(paths),

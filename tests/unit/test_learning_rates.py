@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 
+from rib.analyses.learning_rates.settings import LearningRateSettings, SweptMethod
 from rib.analyses.learning_rates.tables import choice_table, choose
 from tiny.tables import write
 
@@ -80,18 +81,19 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
         (folder / "history.csv").write_text("epoch,loss\n1,9\n2,0.25\n")
         for name, paths in files.items():
             paths.append(folder / name)
-    variants = {
-        f"ft-lr{lr}": {"method": "ft", "recipe": "adamw", "can_fit": True, "lr": float(lr)}
-        for lr in (1, 2)
+    swept_methods = {
+        f"ft-lr{lr}": SweptMethod(method="ft", recipe="adamw", can_fit=True, lr=lr) for lr in (1, 2)
     }
+    settings = LearningRateSettings(
+        swept_methods=swept_methods, threshold=0.95, conditions="c", code=""
+    )
     manifests, histories = files.values()
     write(
         choice_table,
-        variants=variants,
-        threshold=0.95,
         manifests=manifests,
         histories=histories,
-        conditions="c",
+        settings=settings,
+        conditions=settings.conditions,
         table=tmp_path / "learning_rates.csv",
     )
     table = pd.read_csv(tmp_path / "learning_rates.csv")

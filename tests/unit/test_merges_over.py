@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from rib.analyses.cost.tables import cost_table
+from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.over_targets.tables import over_targets_table
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import COLUMNS
+from rib.analysis.counts import COLUMNS, RowFiles
 from rib.analysis.fit import fit_table
 from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
@@ -229,7 +230,7 @@ def test_a_bad_entry_is_refused_in_one_sentence(with_entries, changes, said):
 
 def test_a_sweep_of_a_parent_of_a_merge_over_targets_is_nothing_to_select():
     choices = {**TWO, "methods": ["soup_targets"], "method_settings": SWEEP, "select": "oracle"}
-    assert grid(**choices).selection["variants"] == {"ft": ["ft-lr0.1", "ft-lr0.2"]}
+    assert grid(**choices).selection.variants == {"ft": ["ft-lr0.1", "ft-lr0.2"]}
 
 
 # Weights
@@ -408,17 +409,22 @@ def tabulated(tmp_path):
         )
         manifests.append(folder / "g.manifest.json")
         manifests[-1].write_text(json.dumps({"device": "cpu", "fit": fit}))
-    write(
-        over_targets_table,
-        rows=rows,
-        indexes=[tmp_path / f"{name}/none/index.parquet" for name in OBJECTS],
-        manifests=manifests,
+    settings = OverTargetsSettings(
         datasets=["b", "c"],
-        fit={"can_fit": ["ft"], "threshold": 0.95, "whole_targets": True},
-        conditions="protocol paper",
+        fit=FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True),
         replicates=200,
         confidence=0.9,
         seed=3,
+        conditions="protocol paper",
+        code="",
+    )
+    indexes = [tmp_path / f"{name}/none/index.parquet" for name in OBJECTS]
+    write(
+        over_targets_table,
+        files=RowFiles(rows=rows, indexes=indexes),
+        manifests=manifests,
+        settings=settings,
+        conditions=settings.conditions,
         table=tmp_path / "table.csv",
     )
     return pd.read_csv(tmp_path / "table.csv"), pd.concat(map(pd.read_parquet, rows))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
 from rib.analyses.published.tables import TOLERANCE, compare
 
 
@@ -28,9 +29,13 @@ def rows(tmp_path):
 
 def compared(rows, stated, table, expected=None, obstacle=None):
     published = [
-        dict(zip(("model", "dataset", "accuracy", "source"), line, strict=True)) for line in stated
+        PublishedAccuracy(model=model, dataset=dataset, accuracy=accuracy, source=source)
+        for model, dataset, accuracy, source in stated
     ]
-    compare(rows=rows, published=published, expected=expected or {}, obstacle=obstacle, table=table)
+    settings = PublishedSettings(
+        published=published, expected_images=expected or {}, obstacle=obstacle, code=""
+    )
+    compare(rows=rows, settings=settings, table=table)
     return pd.read_csv(table)
 
 

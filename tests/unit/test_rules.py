@@ -13,7 +13,6 @@ RULES = {
 # Several rules have these scripts, which are named after what all of them do, not after the
 # rule.
 SHARED = {
-    "compare_published": "tabulate",
     "import_checkpoint": "finetune",
     "published": "publish",
 }

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analysis import samples
+from rib.analyses.samples.calibration_error import calibration_error_and_floor
+from rib.analyses.samples.settings import SampleSettings
+from rib.analyses.samples.tables import sample_tables
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import count
+from rib.analysis.counts import RowFiles, count
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.samples import calibration, compared
+from rib.analysis.sample_rows import compare_predictions
+from rib.analysis.settings import RIStatistics
 from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
@@ -24,11 +27,11 @@ from tiny.tables import write
 
 
 def calibration_error(confidence, right):
-    return calibration(confidence, right)[0]
+    return calibration_error_and_floor(confidence, right)[0]
 
 
 def calibration_floor(confidence):
-    return calibration(confidence, np.zeros(len(confidence), bool))[1]
+    return calibration_error_and_floor(confidence, np.zeros(len(confidence), bool))[1]
 
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
@@ -99,15 +102,13 @@ def grid(tmp_path):
     return rows, paths
 
 
-def written(tmp_path, paths, **choices):
-    settings = {
-        "ood_datasets": list(SIZES),
-        "source_groups": None,
-        "real_labels": [],
-        "conditions": "protocol paper",
-        **STATISTICS,
-        **choices,
-    }
+def written(tmp_path, paths, source_groups=None):
+    settings = SampleSettings(
+        ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
+        real_labels=[],
+        conditions="protocol paper",
+        code="",
+    )
     outputs = {
         name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
     }
@@ -115,11 +116,11 @@ def written(tmp_path, paths, **choices):
         sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json")
     )
     write(
-        samples.sample_tables,
-        rows=paths,
-        indexes=indexes,
+        sample_tables,
+        files=RowFiles(rows=paths, indexes=indexes),
         classes=classes,
-        **settings,
+        settings=settings,
+        conditions=settings.conditions,
         outputs=outputs,
     )
     return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
@@ -330,7 +331,7 @@ def test_runs_on_different_images_are_refused():
         "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
     )
     with pytest.raises(UserError, match=message):
-        compared(scored, scored.assign(row=[0, 1, 4]), "photos", runs)
+        compare_predictions(scored, scored.assign(row=[0, 1, 4]), "photos", runs)
 
 
 def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid, tmp_path):

@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 from test_evaluate import scores_of
 
-from rib.analysis import samples
-from rib.analysis.scores import compared_scores, real_accuracies, real_answers
+from rib.analyses.samples.scores import compared_scores, real_accuracies, real_answers
+from rib.analyses.samples.settings import SampleSettings
+from rib.analyses.samples.tables import sample_tables
+from rib.analysis.bootstrap import object_weights
+from rib.analysis.counts import RowFiles
+from rib.analysis.settings import RIStatistics
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
 from tiny.tables import write
@@ -83,19 +87,19 @@ def written(grid, tmp_path, real_labels=()):
     outputs = {
         name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
     }
-    choices = {
-        "ood_datasets": list(SPACES),
-        "source_groups": None,
-        "conditions": "paper",
-        "real_labels": real_labels,
-    }
+    settings = SampleSettings(
+        ri=RIStatistics(ood_datasets=list(SPACES), source_groups=None, **STATISTICS),
+        real_labels=list(real_labels),
+        conditions="paper",
+        code="",
+    )
+    rows, _ = grid
     write(
-        samples.sample_tables,
-        rows=grid[0],
-        indexes=indexes,
+        sample_tables,
+        files=RowFiles(rows=rows, indexes=indexes),
         classes=classes,
-        **choices,
-        **STATISTICS,
+        settings=settings,
+        conditions=settings.conditions,
         outputs=outputs,
     )
     return [pd.read_csv(outputs[name]) for name in ("scores", "mean_scores")]
@@ -140,9 +144,7 @@ def test_means_are_over_runs_and_the_other_datasets_with_intervals_over_objects(
     )
     objects = sorted({f"o{i // 2}" for n in SIZES.values() for i in range(n)})
     drawn = []
-    for weights in samples.object_weights(
-        len(objects), STATISTICS["replicates"], STATISTICS["seed"]
-    )[1:]:
+    for weights in object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])[1:]:
         times = dict(zip(objects, weights.astype(int), strict=True))
         repeats = {name: [times[f"o{i // 2}"] for i in range(n)] for name, n in SIZES.items()}
         drawn.append(

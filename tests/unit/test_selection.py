@@ -11,16 +11,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.selection.tables import (
     Trained,
     choices_of,
     gains_of,
     select_accuracies,
+    select_variants,
     selection_table,
-    selections,
 )
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import ALL_INDICES, Counts, write_counts
+from rib.analysis.counts import ALL_INDICES, Counts, RowFiles, write_counts
+from rib.analysis.settings import RIStatistics
 from rib.base.errors import UserError
 from rib.reporting.page import page_tables
 from tiny.analyses import DESCRIPTIONS
@@ -468,7 +470,8 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
         )
         (tmp_path / target / "32px").mkdir(parents=True, exist_ok=True)
         index.to_parquet(tmp_path / target / "32px/index.parquet")
-    found = select_accuracies(paths, sorted(tmp_path.glob("*/*/index.parquet")), 50, 3)
+    files = RowFiles(rows=paths, indexes=sorted(tmp_path.glob("*/*/index.parquet")))
+    found = select_accuracies(files, 50, 3)
     observed = {key[1::2]: own[0] for key, (own,) in found.items()}
     assert observed == {("x-1", "a"): 50, ("x-2", "a"): 25, ("x-1", "b"): 50, ("x-2", "b"): 25}
     for name in ("x-1", "x-2"):
@@ -507,17 +510,31 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
     )
     write_counts(twin, tmp_path / "counts.npz")
     fit = pd.concat([FIT, FIT.assign(model="n")])
-    how = {"rule": "oracle", "variants": VARIANTS, "groups": GROUPS, "ood_datasets": list(DATASETS)}
-    how |= {
-        "source_groups": None,
-        "conditions": "c",
-        "replicates": 100,
-        "confidence": 0.95,
-        "seed": 0,
-    }
+    settings = VariantChoiceSettings(
+        ri=RIStatistics(
+            ood_datasets=list(DATASETS),
+            source_groups=None,
+            replicates=100,
+            confidence=0.95,
+            seed=0,
+        ),
+        choose_by="oracle",
+        variants=VARIANTS,
+        groups=GROUPS,
+        conditions="c",
+        code="",
+    )
     written = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for path in written:
-        write(selections, counts=tmp_path / "counts.npz", **how, table=path, fit_of_runs=fit)
+        write(
+            select_variants,
+            counts=tmp_path / "counts.npz",
+            select_files=RowFiles(rows=[], indexes=[]),
+            settings=settings,
+            conditions=settings.conditions,
+            table=path,
+            fit_of_runs=fit,
+        )
     assert written[0].read_bytes() == written[1].read_bytes()
     table = pd.read_csv(written[0])
     key = ["model", "method", "target"]
@@ -593,13 +610,13 @@ def test_variants_are_those_of_one_entry_by_setting_recipe_or_parent_and_no_curv
         methods=["ft", "linear_probe", "wise_ft", "wise_ft_curve"],
         method_settings=rates,
     )
-    assert chosen.selection["variants"] == {
+    assert chosen.selection.variants == {
         "ft": ["ft-lr0.1", "ft-lr0.2"],
         "wise_ft": ["wise_ft-lr0.1", "wise_ft-lr0.2"],
     }
     by_recipe = grid(
         select="oracle", recipes=["adamw", "paper"], methods=["linear_probe"]
-    ).selection["variants"]
+    ).selection.variants
     assert by_recipe == {"linear_probe": ["linear_probe", "linear_probe-paper"]}
     assert grid().selection is None and {method.base for method in chosen.methods.values()} >= {
         "ft",
@@ -609,7 +626,7 @@ def test_variants_are_those_of_one_entry_by_setting_recipe_or_parent_and_no_curv
 
 def test_datasets_that_share_source_images_have_one_group():
     chosen = grid(select="leave_one_out", **SWEEP)
-    groups = chosen.selection["groups"]
+    groups = chosen.selection.groups
     assert list(groups) == chosen.ood and groups["noto"] == "noto"
     assert groups["fluent_flat"] == groups["fluent_3d"] == chosen.source_groups()["fluent_3d"]
 

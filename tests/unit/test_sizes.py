@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from rib.analyses.sizes import pretraining_sizes, train_subsets
-from rib.analyses.sizes.tables import size_tables
+from rib.analyses.sizes.settings import SizeSettings
+from rib.analyses.sizes.tables import GridTables, size_tables
 from rib.config.figure_settings import FigureSettings
 from rib.figures import FigureFiles, write_figure
 from tiny.analyses import drawing_module
@@ -25,9 +26,9 @@ LABELS = {"m5": "Five", "m50": "Fifty", "published": "Published"}
 
 @pytest.fixture
 def files(tmp_path):
-    """Tables of two models that were pretrained here and a published one.
+    """Tables of two models that were pretrained here and a published one, by name.
 
-    Returns the arguments of `write_sizes`.
+    The facts of trainings are beside them.
     """
     runs = [
         (m, f, t, s)
@@ -82,16 +83,8 @@ def files(tmp_path):
     )
     for name, table in {"ri": ri, "mri": mri, "ood": ood}.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-    cells, manifests = sorted({(model, target, size) for model, _, target, size in runs}), []
-    for model, target, size in cells:
-        manifests.append(tmp_path / f"{model}-{target}-{size}.json")
-        manifests[-1].write_text(
-            json.dumps({"images": 99, "train_images": SIZES[size]["ab".index(target)]})
-        )
-    trainings = {
-        "runs": [dict(zip(("model", "target", "size"), cell, strict=True)) for cell in cells],
-        "manifests": manifests,
-    }
+    for model, target, size in {(model, target, size) for model, _, target, size in runs}:
+        write_manifest(tmp_path, model, target, size, SIZES[size]["ab".index(target)])
     for model, images in PRETRAINED_ON.items():
         facts = {
             "trained": {
@@ -99,21 +92,41 @@ def files(tmp_path):
                 "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10},
             }
         }
-        (tmp_path / f"{model}.model.json").write_text(json.dumps(facts))
-    tables = {
+        (tmp_path / "models" / model).mkdir(parents=True)
+        (tmp_path / "models" / model / "model.json").write_text(json.dumps(facts))
+    return {
         name: tmp_path / f"{name}.csv"
         for name in ("ri", "mri", "ood", "sizes", "pretraining_sizes")
     }
-    here = {"trained_here": list(PRETRAINED_ON)}
-    here["descriptions"] = [tmp_path / f"{model}.model.json" for model in PRETRAINED_ON]
-    return {**tables, **trainings, **here, "stated": {}, "conditions": "protocol paper"}
 
 
-def write_sizes(files):
-    """Write both tables, from the arguments of `size_tables` and the tables' paths."""
-    names = ("sizes", "pretraining_sizes")
-    settings = {name: value for name, value in files.items() if name not in names}
-    write(size_tables, **settings, outputs={name: files[name] for name in names})
+def write_manifest(folder, model, target, size, images):
+    """Write the manifest of a fine-tuning with a number of images."""
+    path = folder / f"finetune/{model}/{target}/ft/{size}/0/manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"images": 99, "train_images": images}))
+
+
+def write_sizes(files, pretraining_images=None):
+    """Write both tables.
+
+    Args:
+        files: paths of all tables, see the fixture of this name.
+        pretraining_images: numbers that entries of models state.
+    """
+    folder = files["ri"].parent
+    settings = SizeSettings(
+        pretraining_images=pretraining_images or {}, conditions="protocol paper", code=""
+    )
+    write(
+        size_tables,
+        tables=GridTables(files["ri"], files["mri"], files["ood"]),
+        manifests=sorted(folder.glob("finetune/**/manifest.json")),
+        descriptions=sorted(folder.glob("models/*/model.json")),
+        settings=settings,
+        conditions=settings.conditions,
+        outputs={name: files[name] for name in ("sizes", "pretraining_sizes")},
+    )
 
 
 def read(path):
@@ -165,7 +178,7 @@ def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
 
 
 def test_published_models_have_the_number_that_they_state(files):
-    write_sizes({**files, "stated": {"published": 20}})
+    write_sizes(files, pretraining_images={"published": 20})
     table, sizes = read(files["pretraining_sizes"]), read(files["sizes"])
     assert (
         list(dict.fromkeys(table["model"])) == ["m5", "published", "m50"]
@@ -188,12 +201,9 @@ def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files):
     for name in ("ri", "mri", "ood"):
         table = read(files[name])
         table[table["size"] == "10"].assign(size="010").to_csv(files[name], index=False)
-    write_sizes(
-        {
-            **files,
-            "runs": [{**run, "size": run["size"].replace("10", "010")} for run in files["runs"]],
-        }
-    )
+    for folder in files["ri"].parent.glob("finetune/*/*/ft/10"):
+        folder.rename(folder.with_name("010"))
+    write_sizes(files)
     for name, lines in (("sizes", 18), ("pretraining_sizes", 4)):
         table = read(files[name])
         assert len(table) == lines and set(table["size"]) == {"010"}

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
+from rib.analysis.counts import RowFiles
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS
 from tiny.tables import write
@@ -61,8 +63,19 @@ def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     tables = {
         name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
     }
-    choices = {"slices": slices, "relative_errors": errors or {}, "conditions": "protocol paper"}
-    write(slice_tables, rows=rows, indexes=indexes, **choices, outputs=tables)
+    settings = SliceSettings(
+        columns=list(slices),
+        relative_errors=errors or {},
+        conditions="protocol paper",
+        code="",
+    )
+    write(
+        slice_tables,
+        files=RowFiles(rows=rows, indexes=indexes),
+        settings=settings,
+        conditions=settings.conditions,
+        outputs=tables,
+    )
     return pd.read_csv(tables[table])
 
 

@@ -33,10 +33,18 @@ from rib.analyses.distances.settings import (
 )
 from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
 from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
+from rib.analyses.learning_rates.settings import LearningRateSettings
 from rib.analyses.models.settings import ModelComparisonSettings
+from rib.analyses.over_targets.settings import OverTargetsSettings
+from rib.analyses.published.settings import PublishedSettings
 from rib.analyses.representations.settings import CkaSettings
+from rib.analyses.samples.settings import CellSettings, SampleSettings
+from rib.analyses.selection.settings import VariantChoiceSettings
+from rib.analyses.sizes.settings import SizeSettings
+from rib.analyses.slices.settings import SliceSettings
+from rib.analyses.splits.settings import SplitCountSettings
 from rib.analyses.stir.settings import StirSettings
-from rib.analysis.settings import GridTableSettings, MethodComparisonSettings
+from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -220,6 +228,22 @@ STAGES = {
     "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
     "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
+    "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),
+    "explain_cells": ("rib.analyses.samples.cells:write_cells", CellSettings),
+    "compare_slices": ("rib.analyses.slices.tables:slice_tables", SliceSettings),
+    "select_variants": ("rib.analyses.selection.tables:select_variants", VariantChoiceSettings),
+    "tabulate_over_targets": (
+        "rib.analyses.over_targets.tables:over_targets_table",
+        OverTargetsSettings,
+    ),
+    "tabulate_sizes": ("rib.analyses.sizes.tables:size_tables", SizeSettings),
+    "count_splits": ("rib.analyses.splits.tables:split_table", SplitCountSettings),
+    "gather_histories": ("rib.analyses.training.tables:training_table", TableSettings),
+    "choose_learning_rates": (
+        "rib.analyses.learning_rates.tables:choice_table",
+        LearningRateSettings,
+    ),
+    "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),

@@ -1,4 +1,7 @@
 # Compare the accuracies of pretrained models with those that their publishers state.
+# Uses SMALL_TABLES and record_of_tables of metrics.smk.
+
+from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
 
 STATED = [
     row
@@ -18,8 +21,11 @@ def unlike_published():
     if CONFIG["budget"]["max_images_per_dataset"] != "all":
         return "the budget leaves images out"
     for name, model in GRID.models.items():
-        geometry, native = GRID.geometry(name), model.preprocessing
-        if (geometry.size, geometry.crop_pct) != (native["input_size"], native["crop_pct"]):
+        geometry = GRID.geometry(name)
+        native = model.preprocessing
+        has_native_size = geometry.size == native["input_size"]
+        has_native_crop = geometry.crop_pct == native["crop_pct"]
+        if not (has_native_size and has_native_crop):
             return "images are not brought to the models' own geometry"
     return None
 
@@ -28,14 +34,39 @@ def published_table(w):
     """The table, if there are published accuracies, in a list."""
     if not STATED:
         raise UserError(
-            "the catalogue's published.csv has no accuracy of these models on these datasets; choose others, or add "
-            "the file to your own catalogue folder."
+            "the catalogue's published.csv has no accuracy of these models on these datasets; "
+            "choose others, or add the file to your own catalogue folder."
         )
     return [PUBLISHED]
 
 
-# Other rules that read only tables and records inherit from this one. Their files are in other
-# folders, hence the absolute paths.
+def published_accuracies():
+    """Accuracies of models of the grid on its datasets that their publishers state."""
+    accuracies = []
+    for row in STATED:
+        accuracy = PublishedAccuracy(
+            model=row["model"],
+            dataset=row["dataset"],
+            accuracy=float(row["accuracy"]),
+            source=row["source"],
+        )
+        accuracies.append(accuracy)
+    return accuracies
+
+
+def published_settings(w):
+    """Settings of the job that compares with published accuracies."""
+    settings = PublishedSettings(
+        published=published_accuracies(),
+        expected_images={
+            name: dataset.images for name, dataset in GRID.datasets.items() if dataset.images
+        },
+        obstacle=unlike_published(),
+        code=digest("compare_published"),
+    )
+    return to_params(settings)
+
+
 rule compare_published:
     input:
         rows=[
@@ -43,23 +74,18 @@ rule compare_published:
             for model, group in STATED_ON
         ],
     output:
-        **table_files("published", table=PUBLISHED),
+        published=PUBLISHED,
+        provenance=record_of_tables("published"),
     log:
         f"{LOGS}/published.log",
     conda:
-        str(WORKFLOW.parent / "envs/report.yaml")
+        "../../envs/report.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **SMALL_TABLES,
     params:
-        cfg=lambda w: tabulation(
-            "analyses.published.tables:compare",
-            published=STATED,
-            expected={name: entry.images for name, entry in GRID.datasets.items() if entry.images},
-            obstacle=unlike_published(),
-        ),
+        cfg=published_settings,
     script:
-        str(WORKFLOW / "scripts/tabulate.py")
+        "../scripts/compare_published.py"
 
 
 rule published:

@@ -193,7 +193,7 @@ def sweep_descriptions():
         return {}
     return {
         name: SweepDescription(label=CATALOG.methods[name].label, variants=list(variants))
-        for name, variants in GRID.selection["variants"].items()
+        for name, variants in GRID.selection.variants.items()
     }
 
 

@@ -179,18 +179,18 @@ def preview_jobs(
         ):
             left_out[name] = TOO_SLOW if large and name in SLOW else "no run of it is finished"
             return
-        if "runs" in cfg:  # those of the manifests
-            pairs = zip(cfg["runs"], lists["manifests"], strict=True)
-            cfg["runs"] = [run for run, file in pairs if file in kept["manifests"]]
         if rule.name == "plot_figure":
             shown = of_runs(cfg["draw_settings"], runs, len(finished.targets))
             cfg |= {"draw_settings": shown, "note": note}
         elif rule.name != "write_page":
-            cfg = of_runs(cfg, runs, 0) | {"conditions": f"{note}; {cfg.get('conditions', '')}"}
+            cfg = of_runs(cfg, runs, 0)
+            if "conditions" in cfg:
+                cfg["conditions"] = f"{note}; {cfg['conditions']}"
         if rule.name == "compute_metrics":
             cfg["compared"] = sorted(finished.compared)
-        if large and "replicates" in cfg:
-            cfg["replicates"] = min(REPLICATES, cfg["replicates"])
+        statistics = cfg.get("ri", cfg)
+        if large and "replicates" in statistics:
+            statistics["replicates"] = min(REPLICATES, statistics["replicates"])
         named = {
             key: [*map(here, kept[key])] if key in kept else here(str(it))
             for key, it in given.items()

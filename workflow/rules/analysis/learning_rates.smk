@@ -1,38 +1,56 @@
 # Learning rates chosen from a sweep on the training images alone: `snakemake learning_rates` runs
 # no evaluation.
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, and SMALL_TABLES and record_of_tables of
+# metrics.smk.
 
+from rib.analyses.learning_rates.settings import LearningRateSettings, SweptMethod
 from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
 RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
 
+
+def swept_method(name):
+    """What the choice of a learning rate needs to know of a method of the grid."""
+    method = GRID.methods[name]
+    lr = method.settings["lr"]
+    return SweptMethod(
+        method=name.replace(f"-lr{in_path(lr)}", ""),
+        recipe=method.schedule,
+        can_fit=method.can_fit,
+        lr=lr,
+    )
+
+
+def learning_rate_settings(w):
+    """Settings of the job that chooses learning rates."""
+    settings = LearningRateSettings(
+        swept_methods={run.method: swept_method(run.method) for run in RATED_RUNS},
+        threshold=GRID.family.fit_threshold,
+        conditions=CONDITIONS,
+        code=digest("choose_learning_rates"),
+    )
+    return to_params(settings)
+
+
 if RATED_RUNS:
 
     REGISTRY.analysis("learning_rates", tables={"learning_rates": LEARNING_RATES}, optional=True)
 
-    use rule compare_published as choose_learning_rates with:
+    rule choose_learning_rates:
         input:
             manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS],
             histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in RATED_RUNS],
         output:
-            **table_files("learning_rates", table=LEARNING_RATES),
+            learning_rates=LEARNING_RATES,
+            provenance=record_of_tables("learning_rates"),
         log:
             f"{LOGS}/learning_rates.log",
+        conda:
+            "../../../envs/report.yaml"
+        resources:
+            **SMALL_TABLES,
         params:
-            cfg=tabulation(
-                "analyses.learning_rates.tables:choice_table",
-                variants={
-                    name: {
-                        # the method with what else is swept, such as lora-rank4
-                        "method": name.replace(f"-lr{in_path(method.settings['lr'])}", ""),
-                        "recipe": method.schedule,
-                        "can_fit": method.can_fit,
-                        "lr": method.settings["lr"],
-                    }
-                    for name, method in (
-                        (run.method, GRID.methods[run.method]) for run in RATED_RUNS
-                    )
-                },
-                threshold=GRID.family.fit_threshold,
-                conditions=CONDITIONS,
-            ),
+            cfg=learning_rate_settings,
+        script:
+            "../../scripts/choose_learning_rates.py"

@@ -1,5 +1,9 @@
 # Merges over targets have no target and no RI: accuracy on the datasets that none of their parents
 # was trained on.
+# Uses evaluate_run and its functions of evaluate.smk, and FIT_RULE, INDEXED, TABLES_OF_ROWS and
+# record_of_tables of metrics.smk.
+
+from rib.analyses.over_targets.settings import OverTargetsSettings
 
 OVER_TARGETS = f"{METRICS}/tables/merges_over_targets.csv"
 SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
@@ -11,6 +15,19 @@ LEFT = {
 LEFT_GROUPS = [group for group in LEFT if LEFT[group]]
 OVER_TARGETS_ROWS = rows_of(GRID.runs_over_targets(), "evaluate_over_targets", LEFT_GROUPS)
 BEFORE_ROWS = rows_of(PRETRAINED_RUNS.values(), groups=LEFT_GROUPS)
+
+
+def over_targets_settings(w):
+    """Settings of the job that tabulates merges over targets."""
+    settings = OverTargetsSettings(
+        datasets=GRID.not_trained_on,
+        fit=FIT_RULE,
+        **CONFIG["statistics"],
+        conditions=CONDITIONS,
+        code=digest("tabulate_over_targets"),
+    )
+    return to_params(settings)
+
 
 if GRID.over_targets:
 
@@ -28,20 +45,21 @@ if GRID.over_targets:
                 w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]
             ),
 
-    use rule old_tables as tabulate_over_targets with:
+    rule tabulate_over_targets:
         input:
             **INDEXED,
             manifests=beside("manifest", [*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
             rows=ancient([*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
         output:
-            **table_files("over_targets", table=OVER_TARGETS),
+            merges_over_targets=OVER_TARGETS,
+            provenance=record_of_tables("over_targets"),
         log:
             f"{LOGS}/over_targets.log",
+        conda:
+            "../../../envs/report.yaml"
+        resources:
+            **TABLES_OF_ROWS,
         params:
-            cfg=tabulation(
-                "analyses.over_targets.tables:over_targets_table",
-                datasets=GRID.not_trained_on,
-                fit=FIT,
-                conditions=CONDITIONS,
-                **CONFIG["statistics"],
-            ),
+            cfg=over_targets_settings,
+        script:
+            "../../scripts/tabulate_over_targets.py"

@@ -1,6 +1,10 @@
 # Agreement of pretrained and fine-tuned models per image, flips, calibration and scores. One job
 # reads the rows of all runs, one run at a time; with one job per run, start-up would take longer
 # than reading.
+# Uses CLASSES, INDEXED, RI_STATISTICS, TABLES, TABLES_OF_ROWS and record_of_tables of metrics.smk,
+# rows_of of evaluate.smk, and labels, styles and PUBLISHABLE of figures.smk.
+
+from rib.analyses.samples.settings import CellSettings, SampleSettings
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {
@@ -35,7 +39,18 @@ REGISTRY.analysis(
 )
 
 
-use rule old_tables as compare_samples with:
+def sample_settings(w):
+    """Settings of the job that compares predictions image by image."""
+    settings = SampleSettings(
+        ri=RI_STATISTICS,
+        real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
+        conditions=CONDITIONS,
+        code=digest("compare_samples"),
+    )
+    return to_params(settings)
+
+
+rule compare_samples:
     input:
         **INDEXED,
         manifests=beside("manifest", SAMPLE_ROWS),
@@ -43,30 +58,51 @@ use rule old_tables as compare_samples with:
         classes=ancient(CLASSES),
         fit=TABLES["fit"],
     output:
-        **table_files("samples", **SAMPLE_TABLES),
+        **SAMPLE_TABLES,
+        provenance=record_of_tables("samples"),
     log:
         f"{LOGS}/samples.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation(
-            "samples:sample_tables",
-            real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
-            **MEANS_OF_RI,
-        ),
+        cfg=sample_settings,
+    script:
+        "../../scripts/compare_samples.py"
 
 
 CELLS = f"{METRICS}/tables/cells.json"  # what explains each cell of RI, for the page
 
 
-use rule compare_samples as explain_cells with:
+def cell_settings(w):
+    """Settings of the job that explains the cells of RI."""
+    settings = CellSettings(
+        ood_datasets=GRID.ood,
+        size=GRID.shown_size,
+        publishable=list(PUBLISHABLE),
+        geometry=GRID.geometry(FIRST_MODEL),
+        code=digest("explain_cells"),
+    )
+    return to_params(settings)
+
+
+rule explain_cells:
+    input:
+        **INDEXED,
+        manifests=beside("manifest", SAMPLE_ROWS),
+        rows=ancient(SAMPLE_ROWS),
+        classes=ancient(CLASSES),
     output:
-        **table_files("cells", cells=CELLS),
+        cells=CELLS,
+        provenance=record_of_tables("cells"),
     log:
         f"{LOGS}/cells.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation(
-            "analyses.samples.cells:write_cells",
-            publishable=list(PUBLISHABLE),
-            geometry=vars(GRID.geometry(FIRST_MODEL)),
-            ood_datasets=GRID.ood,
-            size=GRID.shown_size,
-        ),
+        cfg=cell_settings,
+    script:
+        "../../scripts/explain_cells.py"

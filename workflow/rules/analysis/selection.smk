@@ -1,14 +1,40 @@
 # Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of
 # the select splits.
+# Uses evaluate_run and its functions of evaluate.smk, and COUNTS, INDEXED, RI_STATISTICS, TABLES,
+# TABLES_OF_ROWS and record_of_tables of metrics.smk.
+
+from rib.analyses.selection.settings import VariantChoiceSettings
 
 SELECTION = f"{METRICS}/tables/selection.csv"
+
+
+def runs_on_select_split():
+    """Runs that are scored on the select split of their target, to choose among them."""
+    if CONFIG["select"] != "target":
+        return []
+    variants = [name for names in GRID.selection.variants.values() for name in names]
+    return [run for run in GRID.runs() if run.method in variants]
+
+
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 SELECT_ROWS = [
     f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.group_of(run.target))
-    for run in GRID.runs()
-    if CONFIG["select"] == "target"
-    and any(run.method in names for names in GRID.selection["variants"].values())
+    for run in runs_on_select_split()
 ]
+
+
+def variant_choice_settings(w):
+    """Settings of the job that chooses a variant of each sweep."""
+    settings = VariantChoiceSettings(
+        ri=RI_STATISTICS,
+        choose_by=GRID.selection.rule,
+        variants=GRID.selection.variants,
+        groups=GRID.selection.groups,
+        conditions=CONDITIONS,
+        code=digest("select_variants"),
+    )
+    return to_params(settings)
+
 
 if GRID.selection:
 
@@ -24,7 +50,7 @@ if GRID.selection:
         params:
             cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
 
-    use rule old_tables as select_variants with:
+    rule select_variants:
         input:
             **INDEXED,
             counts=COUNTS,
@@ -32,8 +58,15 @@ if GRID.selection:
             manifests=beside("manifest", SELECT_ROWS),
             rows=ancient(SELECT_ROWS),
         output:
-            **table_files("selection", table=SELECTION),
+            selection=SELECTION,
+            provenance=record_of_tables("selection"),
         log:
             f"{LOGS}/selection.log",
+        conda:
+            "../../../envs/report.yaml"
+        resources:
+            **TABLES_OF_ROWS,
         params:
-            cfg=tabulation("analyses.selection.tables:selections", **GRID.selection, **MEANS_OF_RI),
+            cfg=variant_choice_settings,
+        script:
+            "../../scripts/select_variants.py"

@@ -1,5 +1,9 @@
 # Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or
 # pretrains models.
+# Uses CHECKPOINT and CHECKPOINT_RUNS of finetune.smk, SMALL_TABLES, TABLES and record_of_tables of
+# metrics.smk, and styles of figures.smk.
+
+from rib.analyses.sizes.settings import SizeSettings
 
 SIZES = {name: f"{METRICS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
 # Models that differ only in the size of their pretraining data have the same architecture and
@@ -47,20 +51,31 @@ if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values()
     )
 
 
-use rule compare_published as tabulate_sizes with:
+def size_settings(w):
+    """Settings of the job that tabulates results by numbers of images."""
+    settings = SizeSettings(
+        pretraining_images=PRETRAINING_IMAGES,
+        conditions=CONDITIONS,
+        code=digest("tabulate_sizes"),
+    )
+    return to_params(settings)
+
+
+rule tabulate_sizes:
     input:
         **{name: TABLES[name] for name in ("ri", "mri", "ood", "fit")},
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
         descriptions=expand(f"{MODEL}/model.json", model=SERIES),
     output:
-        **table_files("sizes", **SIZES),
+        **SIZES,
+        provenance=record_of_tables("sizes"),
     log:
         f"{LOGS}/sizes.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **SMALL_TABLES,
     params:
-        cfg=tabulation(
-            "analyses.sizes.tables:size_tables",
-            runs=[{key: vars(run)[key] for key in ("model", "target", "size")} for run in COUNTED],
-            stated=PRETRAINING_IMAGES,
-            trained_here=list(SERIES),
-            conditions=CONDITIONS,
-        ),
+        cfg=size_settings,
+    script:
+        "../../scripts/tabulate_sizes.py"

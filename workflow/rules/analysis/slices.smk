@@ -1,37 +1,66 @@
 # Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config
 # slices='[severity]'
+# Uses INDEXED, TABLES, TABLES_OF_ROWS and record_of_tables of metrics.smk, and SAMPLE_ROWS of
+# samples.smk.
+
+from rib.analyses.slices.settings import SliceSettings
 
 SLICES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
 }
-# AlexNet's errors in percent by corruption, to which those of a dataset are relative.
-ERRORS = ("corruption", "error", "source")
+
+
+def read_alexnet_errors(file):
+    """AlexNet's errors in percent by corruption, from a file of the catalogue."""
+    rows = CATALOG.table(file, ("corruption", "error", "source"), ["error"])
+    return {row["corruption"]: float(row["error"]) for row in rows}
+
+
+# Of each dataset whose errors are relative to them.
 ALEXNET = {
-    name: {
-        row["corruption"]: float(row["error"])
-        for row in CATALOG.table(e.relative_errors, ERRORS, ["error"])
-    }
-    for name, e in GRID.datasets.items()
-    if e.relative_errors
+    name: read_alexnet_errors(dataset.relative_errors)
+    for name, dataset in GRID.datasets.items()
+    if dataset.relative_errors
 }
+SHOWN_SLICES = {"slices": SLICES["accuracy_by_slice"]}
+if ALEXNET:
+    SHOWN_SLICES["mce"] = SLICES["mce"]
 
 REGISTRY.analysis(
     "slices",
-    tables={"slices": SLICES["accuracy_by_slice"], **({"mce": SLICES["mce"]} if ALEXNET else {})},
+    tables=SHOWN_SLICES,
     files={"Accuracy by corruption and severity": [SLICES["corruptions"]]},
     optional=True,
 )
 
 
-use rule compare_samples as compare_slices with:
+def slice_settings(w):
+    """Settings of the job that computes accuracies by slices."""
+    settings = SliceSettings(
+        columns=CONFIG["slices"],
+        relative_errors=ALEXNET,
+        conditions=CONDITIONS,
+        code=digest("compare_slices"),
+    )
+    return to_params(settings)
+
+
+rule compare_slices:
+    input:
+        **INDEXED,
+        manifests=beside("manifest", SAMPLE_ROWS),
+        rows=ancient(SAMPLE_ROWS),
+        fit=TABLES["fit"],
     output:
-        **table_files("accuracy_by_slice", **SLICES),
+        **SLICES,
+        provenance=record_of_tables("accuracy_by_slice"),
     log:
         f"{LOGS}/slices.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation(
-            "analyses.slices.tables:slice_tables",
-            slices=CONFIG["slices"],
-            relative_errors=ALEXNET,
-            conditions=CONDITIONS,
-        ),
+        cfg=slice_settings,
+    script:
+        "../../scripts/compare_slices.py"

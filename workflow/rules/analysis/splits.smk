@@ -1,21 +1,36 @@
 # Protocol held_out: number of images in the splits of each dataset.
+# Uses splits_of of split.smk, and SMALL_TABLES and record_of_tables of metrics.smk.
+
+from rib.analyses.splits.settings import SplitCountSettings
 
 SPLIT_COUNTS = f"{METRICS}/tables/splits.csv"
+
+
+def split_count_settings(w):
+    """Settings of the job that counts the images of splits."""
+    settings = SplitCountSettings(
+        datasets=list(GRID.datasets), conditions=CONDITIONS, code=digest("count_splits")
+    )
+    return to_params(settings)
+
 
 if GRID.split_fractions:
 
     REGISTRY.analysis("splits", tables={"splits": SPLIT_COUNTS})
 
-    use rule compare_published as count_splits with:
+    rule count_splits:
         input:
             splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         output:
-            **table_files("splits", table=SPLIT_COUNTS),
+            splits=SPLIT_COUNTS,
+            provenance=record_of_tables("splits"),
         log:
             f"{LOGS}/splits.log",
+        conda:
+            "../../../envs/report.yaml"
+        resources:
+            **SMALL_TABLES,
         params:
-            cfg=tabulation(
-                "analyses.splits.tables:split_table",
-                datasets=list(GRID.datasets),
-                conditions=CONDITIONS,
-            ),
+            cfg=split_count_settings,
+        script:
+            "../../scripts/count_splits.py"

@@ -1,4 +1,8 @@
 # Training history by epoch.
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, SMALL_TABLES, TABLES and record_of_tables of
+# metrics.smk, and labels and styles of figures.smk.
+
+from rib.analysis.settings import TableSettings
 
 TRAINING = f"{METRICS}/tables/training.csv"
 
@@ -20,13 +24,26 @@ REGISTRY.analysis(
 )
 
 
-use rule compare_published as gather_histories with:
+def history_settings(w):
+    """Settings of the job that gathers training histories."""
+    settings = TableSettings(conditions=CONDITIONS, code=digest("gather_histories"))
+    return to_params(settings)
+
+
+rule gather_histories:
     input:
         histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
         fit=TABLES["fit"],
     output:
-        **table_files("training", table=TRAINING),
+        training=TRAINING,
+        provenance=record_of_tables("training"),
     log:
         f"{LOGS}/training.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **SMALL_TABLES,
     params:
-        cfg=tabulation("analyses.training.tables:training_table", conditions=CONDITIONS),
+        cfg=history_settings,
+    script:
+        "../../scripts/gather_histories.py"

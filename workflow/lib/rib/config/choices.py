@@ -512,17 +512,23 @@ def _too_many_images(method: Method, conditions: MethodConditions) -> str | None
     return None
 
 
+@dataclass(frozen=True)
+class VariantSelection:
+    """How one variant of each swept method is chosen, see rib.analyses.selection.tables."""
+
+    rule: str  # target, leave_one_out or oracle
+    variants: dict[str, list[str]]  # names in the grid by method, which has at least two
+    # Source group of each dataset in an RI, its own name if it shares no source images.
+    groups: dict[str, str]
+
+
 def choose_selection(
     config: Mapping[str, Any],
     methods: Mapping[str, Method],
     datasets: Mapping[str, Dataset],
     targets: list[str],
-) -> dict[str, object] | None:
-    """How one variant of each swept method is chosen.
-
-    Returns:
-        `rule`, `variants` and `groups` of rib.analyses.selection.tables; None if no variant is to
-        be chosen.
+) -> VariantSelection | None:
+    """How one variant of each swept method is chosen; None if no variant is to be chosen.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.
@@ -548,7 +554,7 @@ def choose_selection(
         groups[name] = datasets[name].source_group or name
     if rule == "leave_one_out":
         _check_leave_one_out(groups, targets)
-    return {"rule": rule, "variants": variants, "groups": groups}
+    return VariantSelection(rule, variants, groups)
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:

@@ -62,8 +62,7 @@ class Grid:
     # fractions of protocol held_out; None under `paper`
     split_fractions: dict[str, float] | None
     compare_to: str  # method, or the pretrained model, that differences in the ranking are from
-    # how a variant of each sweep is chosen (see `choose_selection`), if at all
-    selection: dict[str, object] | None
+    selection: choices.VariantSelection | None
     notices: list[str]  # messages about what was added to the grid or left out, and why
     # names of the methods' entries, of which `methods` are the variants
     entries_of_methods: list[str]

@@ -6,11 +6,12 @@ with the lowest final training loss. Nothing is evaluated: a choice by accuracy 
 would use what the benchmark measures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analyses.learning_rates.settings import LearningRateSettings
 from rib.base.files import read_json
 from rib.config.run import run_of
 
@@ -43,28 +44,30 @@ def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
 
 
 def choice_table(
-    *,
-    variants: Mapping[str, Mapping],
-    threshold: float | None,
-    manifests: Sequence[Path],
-    histories: Sequence[Path],
+    manifests: Sequence[Path], histories: Sequence[Path], settings: LearningRateSettings
 ) -> pd.DataFrame:
     """`choose` of all fine-tuning runs.
 
     Args:
-        variants: `method`, `recipe`, `can_fit` and `lr` of each swept method.
         manifests, histories: of the fine-tuning runs, in the same order.
+        settings: the methods of these runs, and how rates are chosen.
     """
     rows = []
     for manifest, history in zip(manifests, histories, strict=True):
         run = run_of(manifest)
-        rows.append(
-            {
-                **vars(run),
-                **variants[run.method],  # its method is the one whose rates are swept
-                "fit": 100 * read_json(manifest)["fit"],
-                "loss": pd.read_csv(history)["loss"].iloc[-1],
-            }
-        )
-    table = choose(pd.DataFrame(rows), threshold)
+        swept = settings.swept_methods[run.method]
+        row = {
+            "model": run.model,
+            "method": swept.method,
+            "recipe": swept.recipe,
+            "can_fit": swept.can_fit,
+            "lr": swept.lr,
+            "target": run.target,
+            "size": run.size,
+            "seed": run.seed,
+            "fit": 100 * read_json(manifest)["fit"],
+            "loss": pd.read_csv(history)["loss"].iloc[-1],
+        }
+        rows.append(row)
+    table = choose(pd.DataFrame(rows), settings.threshold)
     return table[[*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]]

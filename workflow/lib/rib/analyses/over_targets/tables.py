@@ -4,13 +4,14 @@ No torch. Such a merge has no target, so its gain is no RI: it is a mean over ot
 the parents saw several targets.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import count, read_objects, read_rows_of
+from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
 from rib.analysis.fit import fit_table
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
@@ -20,21 +21,14 @@ NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_
 
 
 def over_targets_table(
-    *,
-    rows: Iterable[Path],
-    indexes: Iterable[Path],
-    manifests: Iterable[Path],
-    datasets: Collection[str],
-    fit: Mapping,
-    replicates: int,
-    confidence: float,
-    seed: int,
+    files: RowFiles, manifests: Iterable[Path], settings: OverTargetsSettings
 ) -> pd.DataFrame:
     """The table of merges over targets from their rows and those of the pretrained models.
 
     Args:
-        datasets: those that are scored; rows of others are ignored.
-        fit: settings of `fit_table`.
+        files: the rows, of which those of other datasets than the settings' are ignored.
+        manifests: of the evaluations that made the rows.
+        settings: how the merges are scored.
 
     Returns:
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
@@ -46,10 +40,12 @@ def over_targets_table(
     """
     fits = read_fits(manifests)
     objects_of_dataset = {
-        name: objects for name, objects in read_objects(indexes).items() if name in datasets
+        name: objects
+        for name, objects in read_objects(files.indexes).items()
+        if name in settings.datasets
     }
-    counts = count(read_rows_of(rows), objects_of_dataset)
-    weights = object_weights(counts.objects, replicates, seed)
+    counts = count(read_rows_of(files.rows), objects_of_dataset)
+    weights = object_weights(counts.objects, settings.replicates, settings.seed)
     lines = [
         (
             *state.run.values(KEY),
@@ -57,11 +53,11 @@ def over_targets_table(
             accuracies.images,
             accuracies.before[0],
             accuracies.after[0],
-            *estimate(accuracies.change, confidence),
+            *estimate(accuracies.change, settings.confidence),
         )
         for state, accuracies in ood_accuracies(counts, weights).items()
     ]
     table = pd.DataFrame(lines, columns=[*KEY, *NUMBERS])
-    fits_of_runs = fit_table(fits, accuracy_table(counts), **fit)
+    fits_of_runs = fit_table(fits, accuracy_table(counts), settings.fit)
     table = table.merge(fits_of_runs[[*KEY, "unfinished"]], on=KEY)
     return table.assign(unfinished=(table["unfinished"] == "yes").astype(int))

@@ -1,10 +1,11 @@
 """Comparison of measured and published accuracies of pretrained models."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analyses.published.settings import PublishedSettings
 from rib.base.files import write_table
 from rib.base.progress import print_lines
 
@@ -15,35 +16,28 @@ WITHIN = "within"
 OUTSIDE = "outside"
 
 
-def compare(
-    *,
-    rows: Iterable[Path],
-    published: Iterable[dict],
-    expected: Mapping[str, int],
-    obstacle: str | None,
-    table: Path,
-) -> None:
+def compare(rows: Iterable[Path], settings: PublishedSettings, table: Path) -> None:
     """Write one row per published accuracy: the measured accuracy, the difference and the verdict.
 
     Args:
         rows: evaluation rows of the pretrained models.
-        published: model, dataset, accuracy (percent) and source of each number.
-        expected: images of each whole dataset; subsets are not comparable.
-        obstacle: why this run's settings are not comparable with published numbers, or None.
+        settings: the published accuracies, and what makes them incomparable.
         table: written as CSV: model, dataset, published, measured, difference (percent), images,
             verdict, source.
     """
-    comparison = (
-        pd.DataFrame(published)
-        .rename(columns={"accuracy": "published"})
-        .astype({"published": float})
-        .merge(_measured(rows), on=KEYS, how="inner")
-    )
+    published = pd.DataFrame([accuracy.model_dump() for accuracy in settings.published])
+    published = published.rename(columns={"accuracy": "published"})
+    comparison = published.merge(_measured(rows), on=KEYS, how="inner")
     difference = comparison["measured"] - comparison["published"]
     # Rounded as in the table, so that a difference equal to the tolerance is within.
     comparison["difference"] = difference.round(DECIMALS)
     comparison["verdict"] = [
-        _verdict(row["difference"], row["images"], expected.get(row["dataset"]), obstacle)
+        _verdict(
+            row["difference"],
+            row["images"],
+            settings.expected_images.get(row["dataset"]),
+            settings.obstacle,
+        )
         for row in comparison.to_dict("records")
     ]
     columns = [*KEYS, "published", "measured", "difference", "images", "verdict", "source"]
@@ -64,7 +58,7 @@ def _measured(rows: Iterable[Path]) -> pd.DataFrame:
     predictions = pd.concat(tables)
     predictions["right"] = predictions["rank"] == 0
     right = predictions.groupby(KEYS)["right"]
-    measured = right.agg(measured=lambda of_images: 100 * of_images.mean(), images="size")
+    measured = pd.DataFrame({"measured": 100 * right.mean(), "images": right.size()})
     return measured.reset_index()
 
 
@@ -76,7 +70,7 @@ def _verdict(
     Args:
         difference: measured minus published accuracy, percentage points.
         expected_images: images of the whole dataset; None if that is unknown.
-        obstacle: see `compare`.
+        obstacle: see `PublishedSettings`.
     """
     if obstacle:
         return f"not comparable: {obstacle}"

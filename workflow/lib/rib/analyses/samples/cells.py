@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rib.analysis.counts import read_indexes
-from rib.analysis.samples import compared, is_right, read_rows
+from rib.analyses.samples.settings import CellSettings
+from rib.analysis.counts import RowFiles, read_indexes
+from rib.analysis.sample_rows import compare_predictions, is_right, read_rows
 from rib.base.files import read_json, write_text
 from rib.base.progress import Progress
-from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.config.run import PRETRAINED, Run, by_run
 from rib.data.prepared import PreparedDataset
@@ -58,51 +58,32 @@ class ClassCounts:
 
 
 def write_cells(
-    *,
-    rows: Collection[Path],
-    indexes: Collection[Path],
-    classes: Collection[Path],
-    prepared: Collection[Path],
-    publishable: Collection[str],
-    geometry: Mapping,
-    ood_datasets: Collection[str],
-    size: str,
-    cells: Path,
+    files: RowFiles, classes: Iterable[Path], settings: CellSettings, cells: Path
 ) -> None:
     """Write what explains each cell of RI.
 
     Args:
-        rows: Parquet files of all runs except curves; folder names identify the run.
-        indexes, classes, prepared: index, label space and manifest of each dataset; folder names
-            identify it.
-        publishable: datasets whose images may be shown.
-        size: of the training subset.
+        files: rows of all runs except curves, and indexes in the folders of the prepared datasets.
+        classes: label space of each dataset; folder names identify it.
+        settings: what is explained.
         cells: JSON file. `cells` has, by model/method/target, `classes` (see `lost_classes`) and
             `flips` (number of an image in `images`, lost or gained, the wrong prediction); `images`
             are dataset, class and WebP picture as base64.
     """
-    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
-    labels = {
-        dataset: index["label"].to_numpy()
-        for dataset, index in read_indexes(indexes, ["label"]).items()
-    }
-    shown_datasets = {
-        path.parts[-3]: PreparedDataset.open(path.parent, path.parts[-3], Geometry(**geometry))
-        for path in prepared
-        if path.parts[-3] in publishable
-    }
-    files = by_run(rows)
-    pretrained = {run.model: run for run in files if run.method == PRETRAINED}
-    explainer = _Explainer(ood_datasets, spaces, labels, shown_datasets)
+    files_of_run = by_run(files.rows)
+    pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
+    explainer = _explainer(files.indexes, classes, settings)
     explained = {}
-    model, rows_before = None, {}
-    runs = sorted(_runs_of_cells(files, size).items())
+    model = None
+    rows_before: dict[str, pd.DataFrame] = {}
+    runs = sorted(_runs_of_cells(files_of_run, settings.size).items())
     for cell, run in Progress(runs, desc="explaining cells", unit="cell"):
+        pretrained_run = pretrained_runs[run.model]
         if run.model != model:
             model = run.model
-            rows_before = read_rows(files[pretrained[run.model]].values(), ROW_COLUMNS)
-        rows_after = read_rows(files[run].values(), ROW_COLUMNS)
-        explained[cell] = explainer.explain(rows_before, rows_after, (pretrained[run.model], run))
+            rows_before = read_rows(files_of_run[pretrained_run].values(), ROW_COLUMNS)
+        rows_after = read_rows(files_of_run[run].values(), ROW_COLUMNS)
+        explained[cell] = explainer.explain(rows_before, rows_after, (pretrained_run, run))
     facts = {"images": explainer.shown_images(), "cells": explained}
     write_text(cells, json.dumps(facts, ensure_ascii=False, separators=(",", ":")))
 
@@ -146,17 +127,19 @@ class _Explainer:
             UserError: the two runs were not scored on the same images.
         """
         _, tuned_run = runs
-        answers, lost, gained = [], [], []
+        answers = []
+        lost: list[Flip] = []
+        gained: list[Flip] = []
         for dataset, after in rows_after.items():
             if dataset not in self.ood_datasets or dataset == tuned_run.target:
                 continue
             before = rows_before[dataset]
-            flags = compared(before, after, dataset, runs)
+            differences = compare_predictions(before, after, dataset, runs)
             labels = self.labels[dataset][after["row"]]
             answers.append((self.spaces[dataset], labels, is_right(before), is_right(after)))
             if dataset in self.shown_datasets:
-                lost += self._flips(dataset, after, flags["right_to_wrong"])
-                gained += self._flips(dataset, before, flags["wrong_to_right"])
+                lost += self._flips(dataset, after, differences["right_to_wrong"])
+                gained += self._flips(dataset, before, differences["wrong_to_right"])
         shown = self._shown_flips("lost", lost) + self._shown_flips("gained", gained)
         return {"classes": lost_classes(answers), "flips": shown}
 
@@ -192,6 +175,23 @@ class _Explainer:
             class_name = self.spaces[dataset].names[self.labels[dataset][row]]
             images.append((dataset, class_name, _picture(self.shown_datasets[dataset], row)))
         return images
+
+
+def _explainer(
+    indexes: Collection[Path], classes: Iterable[Path], settings: CellSettings
+) -> _Explainer:
+    """An explainer of cells, which has read labels and opened the images that may be shown."""
+    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
+    labels = {
+        dataset: index["label"].to_numpy()
+        for dataset, index in read_indexes(indexes, ["label"]).items()
+    }
+    shown_datasets = {}
+    for path in indexes:
+        dataset = path.parts[-3]
+        if dataset in settings.publishable:
+            shown_datasets[dataset] = PreparedDataset.open(path.parent, dataset, settings.geometry)
+    return _Explainer(settings.ood_datasets, spaces, labels, shown_datasets)
 
 
 def lost_classes(

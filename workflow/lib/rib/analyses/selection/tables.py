@@ -19,18 +19,20 @@ on top: with 200 objects, one seed and eight equal variants, 95 % percentile int
 truth in less than half of all cases.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analysis.bootstrap import object_weights, over_runs
 from rib.analysis.counts import (
     ALL_INDICES,
     Counts,
+    RowFiles,
     Rows,
     count,
     read_counts,
@@ -115,16 +117,17 @@ def gains_of(
 
 
 def select_accuracies(
-    rows: Sequence[Path], indexes: Sequence[Path], draws: int, seed: int
+    files: RowFiles, replicates: int, seed: int
 ) -> dict[Trained, list[np.ndarray]]:
-    """Accuracy on the select split of the target, in percent: (1 + draws,) for each seed.
+    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed.
 
     Args:
-        rows: of the select splits.
-        draws, seed: of the bootstrap, whose draws are others than those of the test objects.
+        files: rows of the select splits.
+        replicates, seed: of the bootstrap, whose draws are others than those of the test objects.
     """
-    counts = count(_as_one_target(rows), read_objects(indexes))
-    weights = object_weights(counts.objects, draws, (seed, 1))
+    counts = count(_as_one_target(files.rows), read_objects(files.indexes))
+    # A pair seeds a generator of its own.
+    weights = object_weights(counts.objects, replicates, (seed, 1))
     accuracies: dict[Trained, list[np.ndarray]] = {}
     for target in counts.datasets:
         accuracies_of_states = counts.accuracy_on(target, weights, ALL_INDICES, ALL_INDICES).T
@@ -134,7 +137,7 @@ def select_accuracies(
     return accuracies
 
 
-def _as_one_target(rows: Sequence[Path]) -> Iterator[tuple[Run, Rows]]:
+def _as_one_target(rows: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
     """Runs and rows, in which the runs of all targets are one run that is scored on all of them."""
     for run, rows_of_run in read_rows_of(rows):
         yield replace(run, target=NO_TARGET), rows_of_run
@@ -241,36 +244,41 @@ def selection_table(
     chosen_share the percentage of replicates and datasets that choose it, variants their number;
     ri, ci_low and ci_high are in percentage points, without an interval for the oracle.
     """
-    shown_rule = f"{rule} (upper bound)" if rule == ORACLE else rule
+    shown_rule = rule
+    if rule == ORACLE:
+        shown_rule = f"{rule} (upper bound)"
     choices_of_group: dict[tuple[str, str, str], dict[str, Choice]] = {}
     for trained, choice in choices.items():
-        group = (trained.model, trained.method, trained.size)
-        choices_of_group.setdefault(group, {})[trained.target] = choice
-    lines = []
+        model_method_size = (trained.model, trained.method, trained.size)
+        choices_of_group.setdefault(model_method_size, {})[trained.target] = choice
+    lines: list[dict[str, Any]] = []
     for (model, method, size), choice_of_target in choices_of_group.items():
-        group_values = (model, method, shown_rule, size)
+        group = {"model": model, "method": method, "rule": shown_rule, "size": size}
         for target, choice in choice_of_target.items():
-            chosen = np.bincount(choice.best[:, 0]).argmax()
-            select_accuracy = choice.scores[chosen, 0] if rule == TARGET_RULE else np.nan
-            lines.append(
-                (
-                    *group_values,
-                    target,
-                    choice.variants[chosen],
-                    tied_with(choice.scores, choice.variants, chosen),
-                    select_accuracy,
-                    100 * (choice.best[:, 1:] == chosen).mean(),
-                    len(choice.variants),
-                    *_estimate(choice.ri[None], rule, confidence),
-                )
-            )
+            choice_columns = _choice_columns(choice, rule)
+            ri_columns = _ri_columns(choice.ri[None], rule, confidence)
+            lines.append({**group, "target": target, **choice_columns, **ri_columns})
         choices_of_targets = list(choice_of_target.values())
         variants = len(choices_of_targets[-1].variants)
-        ri = np.array([choice.ri for choice in choices_of_targets])
-        no_choice = (None, None, np.nan, np.nan)
-        mean_ri = _estimate(ri, rule, confidence)
-        lines.append((*group_values, MEAN, *no_choice, variants, *mean_ri))
+        ri_of_targets = np.array([choice.ri for choice in choices_of_targets])
+        mean_columns = _ri_columns(ri_of_targets, rule, confidence)
+        lines.append({**group, "target": MEAN, "variants": variants, **mean_columns})
     return pd.DataFrame(lines, columns=TABLE)
+
+
+def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
+    """Columns of a choice on one target, without its RI."""
+    chosen = int(np.bincount(choice.best[:, 0]).argmax())
+    select_accuracy = np.nan
+    if rule == TARGET_RULE:
+        select_accuracy = choice.scores[chosen, 0]
+    return {
+        "chosen": choice.variants[chosen],
+        "tied_with": tied_with(choice.scores, choice.variants, chosen),
+        "select_accuracy": select_accuracy,
+        "chosen_share": 100 * (choice.best[:, 1:] == chosen).mean(),
+        "variants": len(choice.variants),
+    }
 
 
 def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
@@ -284,42 +292,35 @@ def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
     return ", ".join(tied)
 
 
-def _estimate(values: np.ndarray, rule: str, confidence: float) -> tuple[float, float, float]:
-    """RI with its interval, see `over_runs`; that of the oracle without one."""
-    mean, low, high = over_runs(values, confidence)
+def _ri_columns(ri: np.ndarray, rule: str, confidence: float) -> dict[str, float]:
+    """Columns of RI with its interval, see `over_runs`; that of the oracle without one."""
+    mean, low, high = over_runs(ri, confidence)
     if rule == ORACLE:
-        return mean, np.nan, np.nan
-    return mean, low, high
+        return {"ri": mean, "ci_low": np.nan, "ci_high": np.nan}
+    return {"ri": mean, "ci_low": low, "ci_high": high}
 
 
-def selections(
-    *,
-    counts: Path,
-    rule: str,
-    variants: Variants,
-    groups: Mapping[str, str],
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-    replicates: int,
-    confidence: float,
-    seed: int,
-    rows: Sequence[Path] = (),
-    indexes: Sequence[Path] = (),
+def select_variants(
+    counts: Path, select_files: RowFiles, settings: VariantChoiceSettings
 ) -> pd.DataFrame:
     """`selection_table` of all models.
 
     Args:
-        rule, variants, groups: see `choices_of`.
-        rows: for the rule target, rows of the variants on the select split of their target.
-        indexes: of these targets.
+        counts: of the grid, see `rib.analysis.counts.write_counts`.
+        select_files: for the rule target, rows of the variants on the select split of their target,
+            and indexes of these targets; for other rules, without rows.
+        settings: how variants are chosen.
     """
+    statistics = settings.ri
     select = {}
-    if rows:
-        select = select_accuracies(rows, indexes, replicates, seed)
+    if select_files.rows:
+        select = select_accuracies(select_files, statistics.replicates, statistics.seed)
     tables = []
     for counts_of_model in read_counts(counts):
-        weights = object_weights(counts_of_model.objects, replicates, seed)
-        gains = gains_of(counts_of_model, weights, ood_datasets, source_groups)
-        choices = choices_of(gains, select, rule, variants, groups)
-        tables.append(selection_table(choices, rule, confidence))
+        weights = object_weights(counts_of_model.objects, statistics.replicates, statistics.seed)
+        gains = gains_of(
+            counts_of_model, weights, statistics.ood_datasets, statistics.source_groups
+        )
+        choices = choices_of(gains, select, settings.choose_by, settings.variants, settings.groups)
+        tables.append(selection_table(choices, settings.choose_by, statistics.confidence))
     return pd.concat(tables)

@@ -1,13 +1,15 @@
 """Robustness against the numbers of fine-tuning and pretraining images. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from rib.analyses.sizes.settings import SizeSettings
 from rib.analysis.fit import read_table
 from rib.base.files import read_json
-from rib.config.run import MEAN
+from rib.config.run import MEAN, run_of
 
 KEY = ["model", "method", "size"]
 INTERVAL = ["ci_low", "ci_high"]
@@ -24,25 +26,28 @@ SIZE_COLUMNS = [
 ]
 
 
+@dataclass(frozen=True)
+class GridTables:
+    """CSV files of rib.analysis.tables.grid_tables."""
+
+    ri: Path
+    mri: Path
+    ood: Path
+
+
 def size_tables(
-    *,
-    ri: Path,
-    mri: Path,
-    ood: Path,
-    runs: Sequence[Mapping[str, str]],
-    manifests: Sequence[Path],
-    stated: Mapping[str, int],
-    trained_here: Sequence[str],
-    descriptions: Sequence[Path],
+    tables: GridTables,
+    manifests: Iterable[Path],
+    descriptions: Iterable[Path],
+    settings: SizeSettings,
 ) -> dict[str, pd.DataFrame]:
     """RI by number of fine-tuning images, and accuracies by number of pretraining images.
 
     Args:
-        ri, mri, ood: CSV of rib.analysis.tables.
-        runs, manifests: model, target and size of one fine-tuning for each combination, and its
-            manifest.
-        stated: numbers of pretraining images that entries of published models state, by model.
-        trained_here, descriptions: models that were pretrained here, and model.json of each.
+        tables: those of the grid.
+        manifests: of one fine-tuning for each model, target and size.
+        descriptions: `<model>/model.json` of each model that was pretrained here.
+        settings: what entries of models state.
 
     Returns:
         sizes: model, method, target (`mean` for mRI), size, seed (empty for mRI), train_images (for
@@ -53,22 +58,29 @@ def size_tables(
         published models), before, before_low, before_high, after, after_low, after_high (mean OOD
         accuracies), all in percent; mri, ci_low, ci_high in percentage points.
     """
-    pretraining_images = dict(stated)
+    pretraining_images = dict(settings.pretraining_images)
     held_out = {}  # accuracy in percent by model
-    for model, description in zip(trained_here, descriptions, strict=True):
+    for description in descriptions:
+        model = description.parent.name
         facts = read_json(description)["trained"]
         pretraining_images[model] = facts["images"]
         held_out[model] = facts["test"]["accuracy"]
-    train_images = pd.DataFrame(runs).assign(
-        train_images=[read_json(path)["train_images"] for path in manifests]
-    )
-    table_of_mri = read_table(mri)
+    ri = read_table(tables.ri)
+    mri = read_table(tables.mri)
+    ood = read_table(tables.ood)
     return {
-        "sizes": _sizes(read_table(ri), table_of_mri, train_images, pretraining_images),
-        "pretraining_sizes": _pretraining_sizes(
-            table_of_mri, read_table(ood), pretraining_images, held_out
-        ),
+        "sizes": _sizes(ri, mri, _train_images(manifests), pretraining_images),
+        "pretraining_sizes": _pretraining_sizes(mri, ood, pretraining_images, held_out),
     }
+
+
+def _train_images(manifests: Iterable[Path]) -> pd.DataFrame:
+    """Number of images of fine-tunings: model, target, size, train_images."""
+    lines = []
+    for path in manifests:
+        run = run_of(path)
+        lines.append((run.model, run.target, run.size, read_json(path)["train_images"]))
+    return pd.DataFrame(lines, columns=["model", "target", "size", "train_images"])
 
 
 def _sizes(
@@ -84,7 +96,8 @@ def _sizes(
         pretraining_images: by model.
     """
     mean_images = train_images.groupby(["model", "size"], as_index=False)["train_images"].mean()
-    rows_of_mri = mri.rename(columns={"mri": "ri"}).assign(target=MEAN, seed=pd.NA)
+    rows_of_mri = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
+    rows_of_mri["seed"] = pd.NA
     rows_of_mri = rows_of_mri.merge(mean_images, on=["model", "size"])
     rows_of_ri = ri.merge(train_images, on=["model", "target", "size"])
     table = pd.concat([rows_of_ri, rows_of_mri]).astype({"seed": "Int64"})
@@ -105,9 +118,9 @@ def _pretraining_sizes(
     """
     is_known = mri["model"].isin(list(pretraining_images))
     table = mri[is_known][[*KEY, "mri", *INTERVAL]]
-    accuracy_columns = []
+    accuracy_columns: list[str] = []
     for when, accuracies in ood.groupby("when", sort=False):
-        names = {"accuracy": when, "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
+        names = {"accuracy": str(when), "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
         accuracies = accuracies[[*KEY, *names]].rename(columns=names)
         table = table.merge(accuracies, on=KEY)
         accuracy_columns += names.values()

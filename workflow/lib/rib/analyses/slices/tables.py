@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rib.analysis.counts import different_images, read_indexes
-from rib.analysis.samples import is_right, read_rows
+from rib.analyses.slices.settings import SliceSettings
+from rib.analysis.counts import RowFiles, different_images, read_indexes
+from rib.analysis.sample_rows import is_right, read_rows
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
@@ -60,15 +61,12 @@ class Splitting:
         return cls(dataset, columns, values_of_slices, groups.ngroup().to_numpy())
 
 
-def slice_tables(
-    *, rows: Iterable[Path], indexes: Sequence[Path], slices: Sequence[str], relative_errors: Errors
-) -> dict[str, pd.DataFrame]:
+def slice_tables(files: RowFiles, settings: SliceSettings) -> dict[str, pd.DataFrame]:
     """Accuracies before and after fine-tuning by the values of columns of the indexes.
 
     Args:
-        rows, indexes: see `rib.analysis.samples.sample_tables`.
-        slices: columns; if empty, all that the layouts gave.
-        relative_errors: for `mean_corruption_errors`.
+        files: rows of all runs except curves.
+        settings: by which columns, and for which datasets `mean_corruption_errors` are computed.
 
     Returns:
         `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and
@@ -79,9 +77,10 @@ def slice_tables(
         UserError: no index has a column that is asked for, or two runs were scored on different
             images.
     """
-    splittings = _splittings(indexes, slices)
-    by_slice_lines, corruption_lines = [], []
-    for run, image_slice, before, after in _compare_runs(rows, splittings):
+    splittings = _splittings(files.indexes, settings.columns)
+    by_slice_lines = []
+    corruption_lines = []
+    for run, image_slice, before, after in _compare_runs(files.rows, splittings):
         run_and_dataset = (*run.values(RUN_COLUMNS), image_slice.dataset)
         accuracies = (image_slice.images, before, after, after - before)
         if image_slice.columns == tuple(CORRUPTION):
@@ -92,12 +91,15 @@ def slice_tables(
     keys = [*RUN_COLUMNS, "dataset"]
     by_slice = pd.DataFrame(by_slice_lines, columns=[*keys, "slice", "value", *ACCURACIES])
     corruptions = pd.DataFrame(corruption_lines, columns=[*keys, *CORRUPTION, *ACCURACIES])
-    mce = mean_corruption_errors(corruptions, relative_errors)
+    mce = mean_corruption_errors(corruptions, settings.relative_errors)
     return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
 
 
-def _splittings(indexes: Sequence[Path], slices: Sequence[str]) -> list[Splitting]:
+def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitting]:
     """By each column of each index that is asked for, and by corruption and severity together.
+
+    Args:
+        columns: those that are asked for; none: all that the layouts gave.
 
     Raises:
         UserError: no index has a column that is asked for.
@@ -106,8 +108,8 @@ def _splittings(indexes: Sequence[Path], slices: Sequence[str]) -> list[Splittin
         path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS]
         for path in indexes
     }
-    all_columns = sorted({name for columns in columns_of_index.values() for name in columns})
-    missing = [name for name in slices if name not in all_columns]
+    all_columns = sorted({name for names in columns_of_index.values() for name in names})
+    missing = [name for name in columns if name not in all_columns]
     if missing:
         choice = "no layout gives slices"
         if all_columns:
@@ -116,14 +118,17 @@ def _splittings(indexes: Sequence[Path], slices: Sequence[str]) -> list[Splittin
         raise UserError(
             f"config, slices: the indexes of {datasets} have no column '{missing[0]}'; {choice}."
         )
+    chosen_columns = columns
+    if not columns:
+        chosen_columns = all_columns
     splittings = []
-    for path, columns in columns_of_index.items():
+    for path, columns_of_dataset in columns_of_index.items():
         dataset = path.parts[-3]
-        index = read_indexes([path], columns)[dataset]
-        for name in slices or all_columns:
-            if name in columns:
+        index = read_indexes([path], columns_of_dataset)[dataset]
+        for name in chosen_columns:
+            if name in columns_of_dataset:
                 splittings.append(Splitting.by_columns(dataset, index[[name]]))
-        if set(CORRUPTION) <= set(columns):
+        if set(CORRUPTION) <= set(columns_of_dataset):
             splittings.append(Splitting.by_columns(dataset, index[CORRUPTION]))
     return splittings
 
@@ -197,6 +202,7 @@ def _compare_runs(
     pretrained_of_model: dict[str, tuple[Run, list[tuple[Slice, float]]]] = {}
     for run in Progress(runs, desc="reading rows", unit="run"):
         accuracies = list(_accuracies(files[run].values(), splittings))
+        # The first run of a model is the pretrained one.
         first = pretrained_of_model.setdefault(run.model, (run, accuracies))
         pretrained, accuracies_before = first
         _refuse_different_slices(accuracies_before, accuracies, (pretrained, run))

@@ -1,6 +1,6 @@
 """Number of train, select and test images of each dataset. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +10,14 @@ from rib.data.splits import SELECT, TEST, TRAIN
 PARTS = (TRAIN, SELECT, TEST)
 
 
-def split_table(*, datasets: Sequence[str], splits: Sequence[Path]) -> pd.DataFrame:
-    """dataset, train, select and test (images), from the splits of rib.data.split_dataset."""
+def split_table(splits: Mapping[str, Path]) -> pd.DataFrame:
+    """Number of images of each dataset in each split: dataset, train, select and test.
+
+    Args:
+        splits: files of rib.data.split_dataset, by dataset.
+    """
     rows = []
-    for dataset, path in zip(datasets, splits, strict=True):
+    for dataset, path in splits.items():
         split = pd.read_parquet(path, columns=["part", "images"])
         images_of_parts = split.groupby("part")["images"].sum()
         row: dict[str, str | int] = {"dataset": dataset}

@@ -10,7 +10,7 @@ from rib.config.run import RUN_COLUMNS, run_of
 COLUMNS = [*RUN_COLUMNS, "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 
 
-def training_table(*, histories: Iterable[str]) -> pd.DataFrame:
+def training_table(histories: Iterable[Path]) -> pd.DataFrame:
     """One row per run and epoch, with the accuracy in percent.
 
     Args:
@@ -19,8 +19,7 @@ def training_table(*, histories: Iterable[str]) -> pd.DataFrame:
     """
     tables = []
     for path in histories:
-        run = run_of(Path(path))
-        tables.append(pd.read_csv(path).assign(**vars(run)))
+        tables.append(pd.read_csv(path).assign(**vars(run_of(path))))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     epochs = pd.concat(tables)[COLUMNS]

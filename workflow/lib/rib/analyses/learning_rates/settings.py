@@ -1,0 +1,22 @@
+"""Settings of the job that chooses learning rates. No pandas: rules import this module."""
+
+from rib.analysis.settings import TableSettings
+from rib.base.settings import Settings
+
+
+class SweptMethod(Settings):
+    """A method of the grid, which is a variant of another with one learning rate."""
+
+    method: str  # whose rates are swept, with what else is swept, such as lora-rank4
+    recipe: str  # of its training
+    can_fit: bool  # whether it can fit its training images
+    lr: float  # learning rate
+
+
+class LearningRateSettings(TableSettings):
+    """How learning rates are chosen (rib.analyses.learning_rates.tables)."""
+
+    swept_methods: dict[str, SweptMethod]  # by name of the method in runs
+    # Accuracy on the training images, 0 to 1, that every run must reach; None: all methods are
+    # chosen by their loss.
+    threshold: float | None

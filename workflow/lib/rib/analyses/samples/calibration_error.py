@@ -1,0 +1,42 @@
+"""Expected calibration error, and what it would be for a perfectly calibrated model. No torch.
+
+The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and
+averages |mean confidence - accuracy| over bins, weighted by their number of images (Guo et al.
+2017, arXiv 1706.04599, equation 3). Its floor is its mean for a perfectly calibrated model, right
+with the probability of its confidence; it is not 0, and before and after fine-tuning, with the same
+images but other confidences, it is not the same.
+"""
+
+import numpy as np
+from scipy.stats import binom
+
+BINS = 15
+
+
+def calibration_error_and_floor(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error and its floor, in percent.
+
+    For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean
+    confidence, which makes it at most 4 % of itself too large.
+
+    Args:
+        confidence: (n,) of the predictions, 0 to 1.
+        right: (n,) bool, whether each is correct.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the
+    absolute sum of right - confidence over the bin's images, divided by n. De Moivre's mean
+    absolute deviation of a binomial distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
+    """
+    confidence = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    # Of each bin: number of images, sum of confidences, and sum of right - confidence.
+    n = np.bincount(bins, minlength=BINS)
+    expected_right = np.bincount(bins, confidence, BINS)
+    gaps = np.bincount(bins, right - confidence, BINS)
+    p = expected_right / np.maximum(n, 1)
+    k = np.floor(expected_right) + 1
+    gaps_by_chance = 2 * k * (1 - p) * binom.pmf(k, n, p)
+    images = len(confidence)
+    error = 100 * float(np.abs(gaps).sum()) / images
+    floor = 100 * float(gaps_by_chance.sum()) / images
+    return error, floor

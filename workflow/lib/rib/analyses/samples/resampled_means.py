@@ -1,0 +1,118 @@
+"""Bootstrap means of values of images, over images, datasets and runs as in mRI. No torch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from rib.analysis.bootstrap import object_weights
+from rib.analysis.counts import ALL_INDICES, Indices, SharedObjects
+from rib.analysis.ri import on_other_datasets
+from rib.analysis.settings import RIStatistics
+
+REPLICATES_OF_BLOCK = 200  # bootstrap replicates at once, which bounds memory
+
+
+@dataclass(frozen=True)
+class DatasetObjects:
+    """The objects that the scored images of a dataset show."""
+
+    object_of_image: np.ndarray  # (images,) index into `ids`, in the order of the rows
+    ids: pd.Index  # (objects,) sorted, of which some may be equal
+
+
+class ResampledObjects:
+    """Objects of a grid's datasets and their bootstrap draws, the same ones as for RI.
+
+    Args:
+        objects: by dataset.
+        shared: for leak-free means, by target and dataset, see `Counts.shared`.
+        statistics: number of replicates, and seed of the draws.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, DatasetObjects],
+        shared: SharedObjects,
+        statistics: RIStatistics,
+    ):
+        self.shared = shared
+        ids_of_datasets = [of_dataset.ids for of_dataset in objects.values()]
+        unique_ids = pd.Index(np.unique(np.concatenate(ids_of_datasets)))
+        self.object_of_image: dict[str, np.ndarray] = {}
+        # Of the objects of each dataset: indices among the objects of all, and numbers of images.
+        self.object_indices: dict[str, np.ndarray] = {}
+        self.images: dict[str, np.ndarray] = {}
+        for dataset, of_dataset in objects.items():
+            self.object_of_image[dataset] = of_dataset.object_of_image
+            self.object_indices[dataset] = unique_ids.get_indexer(of_dataset.ids)
+            self.images[dataset] = np.bincount(of_dataset.object_of_image).astype(np.uint16)
+        self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
+
+    def sum_by_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
+        """Sums over each object's images of k values, each (n,): (k, objects of the dataset)."""
+        object_of_image = self.object_of_image[dataset]
+        objects = len(self.images[dataset])
+        return np.stack(
+            [np.bincount(object_of_image, weights=value, minlength=objects) for value in values]
+        )
+
+    def resampled_means(self, dataset: str, objects: Indices, sums: np.ndarray) -> np.ndarray:
+        """Means over the images of a dataset's objects that count: (replicates + 1, k).
+
+        Args:
+            objects: those that count, see `on_other_datasets`.
+            sums: (k, objects of the dataset), see `sum_by_object`.
+        """
+        object_indices = self.object_indices[dataset][objects]
+        columns = np.vstack([sums[:, objects], self.images[dataset][objects]]).T
+        totals_of_blocks = []
+        for start in range(0, len(self.weights), REPLICATES_OF_BLOCK):
+            weights = self.weights[start : start + REPLICATES_OF_BLOCK, object_indices]
+            totals_of_blocks.append(weights.astype(np.float64) @ columns)
+        totals = np.concatenate(totals_of_blocks)
+        images = totals[:, -1:]
+        with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
+            return totals[:, :-1] / images
+
+
+@dataclass
+class SummedRuns:
+    """Sums over runs of one model, method and size, for means over their other datasets."""
+
+    resampling: ResampledObjects
+    statistics: RIStatistics
+    runs: int = 0
+    # By dataset, and by target if not all of the dataset's objects count: those that count, and the
+    # sum over runs of the values of objects, each divided by the run's number of datasets.
+    counted_objects: dict[tuple[str, str | None], Indices] = field(default_factory=dict)
+    summed: dict[tuple[str, str | None], np.ndarray] = field(default_factory=dict)
+
+    def add(self, target: str, sums: Mapping[str, np.ndarray]) -> None:
+        """Add a run with a target.
+
+        Args:
+            sums: see `ResampledObjects.sum_by_object`, by dataset.
+        """
+        self.runs += 1
+        objects_of_dataset = on_other_datasets(
+            self.resampling.object_indices,
+            target,
+            self.statistics.ood_datasets,
+            self.statistics.source_groups,
+            self.resampling.shared,
+        )
+        for dataset, objects in objects_of_dataset.items():
+            key = (dataset, None if objects is ALL_INDICES else target)
+            self.counted_objects.setdefault(key, objects)
+            share = sums[dataset] / len(objects_of_dataset)
+            self.summed[key] = self.summed.get(key, 0.0) + share
+
+    def means(self) -> np.ndarray:
+        """Means over images, datasets and runs: (replicates + 1, k)."""
+        total = np.zeros(())
+        for (dataset, target), summed in self.summed.items():
+            objects = self.counted_objects[dataset, target]
+            total = total + self.resampling.resampled_means(dataset, objects, summed)
+        return total / self.runs

@@ -1,0 +1,22 @@
+"""Settings of the jobs that compare predictions image by image. No pandas: rules import it."""
+
+from rib.analysis.settings import RIStatistics, TableSettings
+from rib.base.settings import Settings
+from rib.config.geometry import Geometry
+
+
+class SampleSettings(TableSettings):
+    """How the predictions of runs are compared (rib.analyses.samples.tables)."""
+
+    ri: RIStatistics
+    real_labels: list[str]  # datasets that are also scored with ReaL labels
+
+
+class CellSettings(Settings):
+    """What explains the cells of RI (rib.analyses.samples.cells)."""
+
+    ood_datasets: list[str]  # the datasets that count in RI
+    size: str  # of the training subset whose runs are explained
+    publishable: list[str]  # datasets whose images may be shown
+    geometry: Geometry  # of the images of datasets that are stored as encoded photos
+    code: str  # digest of the source code

@@ -1,0 +1,275 @@
+"""Per-image effects of fine-tuning: agreement, flips, calibration and scores. No torch.
+
+On one dataset, for the pretrained model's prediction p and the fine-tuned model's
+prediction f:
+
+    agreement       fraction of images with f = p
+    right to wrong  fraction of images with p right and f wrong
+    wrong to right  fraction of images with p wrong and f right
+
+The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many
+flips.
+
+Rows are read one run at a time to bound memory.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rib.analyses.samples.calibration_error import calibration_error_and_floor
+from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObjects, SummedRuns
+from rib.analyses.samples.scores import (
+    REAL,
+    SCORES,
+    compared_scores,
+    real_accuracies,
+    real_answers,
+)
+from rib.analyses.samples.settings import SampleSettings
+from rib.analysis.bootstrap import estimate
+from rib.analysis.counts import SOURCE, RowFiles, read_indexes, read_objects, shared_objects
+from rib.analysis.sample_rows import SHARES, compare_predictions, is_right, read_rows
+from rib.base.files import read_json
+from rib.base.progress import Progress
+from rib.config.label_space import LabelSpace, read_real_labels
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
+
+CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
+COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")  # of rows
+GROUP = ["model", "method", "size"]
+
+RowsByDataset = Mapping[str, pd.DataFrame]  # a run's evaluation rows
+
+
+def sample_tables(
+    files: RowFiles, classes: Iterable[Path], settings: SampleSettings
+) -> dict[str, pd.DataFrame]:
+    """The tables samples, scores, flips and mean_scores from the evaluation rows of a grid.
+
+    Args:
+        files: rows of all runs except curves.
+        classes: label space of each dataset; folder names identify it.
+        settings: how the runs are compared.
+
+    Returns:
+        `samples` has one row per fine-tuned run and dataset: model, method, target, size, seed,
+        dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their
+        floors (percent). `flips` has one row per model, method and size: means of the three shares
+        over targets, seeds and the datasets other than the target, each with its confidence
+        interval over objects (percent). `scores` has the rows of `samples`: `SCORES`, then `REAL`,
+        empty for datasets without ReaL labels. `mean_scores` has the rows of `flips`: the same
+        means of `SCORES`, with intervals. Top-5 is empty if one of the datasets has fewer than six
+        classes.
+
+    Raises:
+        UserError: the ReaL labels don't have an image of a dataset in `real_labels`, or two runs
+            were scored on different images.
+    """
+    files_of_run = by_run(files.rows)
+    pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
+    fine_tuned_runs = [run for run in files_of_run if run.method != PRETRAINED]
+    fine_tuned_runs.sort(key=_group_of)
+    first_run = pretrained_runs[min(pretrained_runs)]
+    first_rows = read_rows(files_of_run[first_run].values(), COLUMNS)
+    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
+    targets = {run.target for run in fine_tuned_runs}
+    comparer = _Comparer(
+        spaces=spaces,
+        answers=_read_real_answers(files.indexes, settings.real_labels, first_rows, spaces),
+        resampling=_resampled_objects(files.indexes, first_rows, targets, settings),
+    )
+
+    lines_of_runs: list[dict[str, Any]] = []
+    lines_of_groups: list[dict[str, Any]] = []
+    progress = Progress(fine_tuned_runs, desc="comparing runs", unit="run")
+    for model, runs_of_model in itertools.groupby(progress, key=lambda run: run.model):
+        pretrained_run = pretrained_runs[model]
+        before = _ScoredRun.read(pretrained_run, files_of_run[pretrained_run].values())
+        for dataset, rows in before.rows.items():
+            # All models must share the images of the first one.
+            compare_predictions(first_rows[dataset], rows, dataset, (first_run, pretrained_run))
+        for group, runs_of_group in itertools.groupby(runs_of_model, key=_group_of):
+            summed = SummedRuns(comparer.resampling, settings.ri)
+            for run in runs_of_group:
+                after = _ScoredRun.read(run, files_of_run[run].values())
+                lines, sums = comparer.compare(before, after)
+                lines_of_runs += lines
+                summed.add(run.target, sums)
+            line = dict(zip(GROUP, group, strict=True))
+            lines_of_groups.append({**line, **_estimates(summed.means(), settings.ri.confidence)})
+    return _tables(lines_of_runs, lines_of_groups)
+
+
+def _group_of(run: Run) -> tuple[str, ...]:
+    """What runs have in common of which means are computed: values of `GROUP`."""
+    return run.values(GROUP)
+
+
+def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
+    """Columns of means of `SHARES` and `SCORES`, and of the ends of their intervals.
+
+    Args:
+        means: (replicates + 1, shares and scores).
+    """
+    columns = {}
+    for name, values in zip([*SHARES, *SCORES], means.T, strict=True):
+        mean, low, high = estimate(values, confidence)
+        columns[name] = mean
+        columns[f"{name}_low"] = low
+        columns[f"{name}_high"] = high
+    return columns
+
+
+@dataclass(frozen=True)
+class _ScoredRun:
+    """A run with its rows and their calibration, by dataset."""
+
+    run: Run
+    rows: RowsByDataset
+    calibration: Mapping[str, tuple[float, float]]  # see `calibration_error_and_floor`
+
+    @classmethod
+    def read(cls, run: Run, paths: Iterable[Path]) -> "_ScoredRun":
+        """A run with the rows in files."""
+        rows = read_rows(paths, COLUMNS)
+        calibration = {
+            dataset: calibration_error_and_floor(
+                rows_of_dataset["confidence"].to_numpy(), is_right(rows_of_dataset)
+            )
+            for dataset, rows_of_dataset in rows.items()
+        }
+        return cls(run, rows, calibration)
+
+
+@dataclass(frozen=True)
+class _Comparer:
+    """What the rows of two runs are compared with."""
+
+    spaces: Mapping[str, LabelSpace]  # by dataset
+    answers: Mapping[str, np.ndarray]  # by dataset with ReaL labels, see `real_answers`
+    resampling: ResampledObjects
+
+    def compare(
+        self, before: _ScoredRun, after: _ScoredRun
+    ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+        """Compare a pretrained and a fine-tuned run on all datasets.
+
+        Returns:
+            A line of the table of runs for each dataset; and by dataset, sums over each object's
+            images of `SHARES` and `SCORES`, (k, objects).
+
+        Raises:
+            UserError: the two runs were not scored on the same images.
+        """
+        lines = []
+        sums = {}
+        for dataset, rows_before in before.rows.items():
+            rows_after = after.rows[dataset]
+            runs = (before.run, after.run)
+            differences = compare_predictions(rows_before, rows_after, dataset, runs)
+            shares = [100.0 * differences[share] for share in SHARES]
+            scores = compared_scores(rows_before, rows_after, len(self.spaces[dataset].keys))
+            calibration = (*before.calibration[dataset], *after.calibration[dataset])
+            accuracies = real_accuracies(rows_before, rows_after, self.answers.get(dataset))
+            line = {
+                **vars(after.run),
+                "dataset": dataset,
+                "n": len(rows_before),
+                **dict(zip(SHARES, map(np.mean, shares), strict=True)),
+                **dict(zip(CALIBRATION, calibration, strict=True)),
+                **dict(zip(SCORES, scores.mean(axis=1), strict=True)),
+                **dict(zip(REAL, accuracies, strict=True)),
+            }
+            lines.append(line)
+            sums[dataset] = self.resampling.sum_by_object(dataset, [*shares, *scores])
+        return lines, sums
+
+
+def _resampled_objects(
+    indexes: Collection[Path],
+    rows: RowsByDataset,
+    targets: Iterable[str],
+    settings: SampleSettings,
+) -> ResampledObjects:
+    """The objects that the scored images of all datasets show, and their bootstrap draws.
+
+    Args:
+        indexes: of the datasets.
+        rows: of one run, which name the scored images.
+        targets: of the fine-tuned runs.
+    """
+    index_of_dataset = read_objects(indexes, settings.ri.source_groups, ["object_id"])
+    objects = {}
+    scored = {}
+    for dataset, rows_of_dataset in rows.items():
+        index_of_images = index_of_dataset[dataset].iloc[rows_of_dataset["row"]]
+        objects[dataset] = _objects_of(index_of_images)
+        row_numbers = np.arange(len(index_of_images))
+        scored[dataset] = (index_of_images, row_numbers, objects[dataset].object_of_image)
+    return ResampledObjects(objects, shared_objects(scored, targets), settings.ri)
+
+
+def _objects_of(index: pd.DataFrame) -> DatasetObjects:
+    """The objects of the images in an index.
+
+    With the column `SOURCE`, an object occurs once for each of its source images.
+    """
+    columns = ["object_id"]
+    if SOURCE in index:
+        columns.append(SOURCE)
+    groups = index.groupby(columns, sort=True)
+    ids = groups.size().index.get_level_values("object_id")
+    return DatasetObjects(object_of_image=groups.ngroup().to_numpy(), ids=ids)
+
+
+def _read_real_answers(
+    indexes: Collection[Path],
+    real_labels: Collection[str],
+    rows: RowsByDataset,
+    spaces: Mapping[str, LabelSpace],
+) -> dict[str, np.ndarray]:
+    """`real_answers` of the images that rows are of, by dataset with ReaL labels."""
+    paths = [path for path in indexes if path.parts[-3] in real_labels]
+    answers = {}
+    for dataset, index in read_indexes(paths, ["image_id"]).items():
+        image_ids = index["image_id"].iloc[rows[dataset]["row"]]
+        answers[dataset] = real_answers(dataset, image_ids, spaces[dataset], read_real_labels())
+    return answers
+
+
+def _tables(
+    lines_of_runs: Sequence[Mapping[str, Any]], lines_of_groups: Sequence[Mapping[str, Any]]
+) -> dict[str, pd.DataFrame]:
+    """The tables of `sample_tables`.
+
+    Args:
+        lines_of_runs: of each fine-tuned run and dataset.
+        lines_of_groups: of each model, method and size.
+    """
+    keys = [*RUN_COLUMNS, "dataset", "n"]
+    columns_of_runs = [*keys, *SHARES, *CALIBRATION, *SCORES, *REAL]
+    table_of_runs = pd.DataFrame(lines_of_runs, columns=columns_of_runs).astype({"n_real": "Int64"})
+    flip_columns = _estimate_columns(SHARES)
+    score_columns = _estimate_columns(SCORES)
+    columns_of_groups = [*GROUP, *flip_columns, *score_columns]
+    table_of_groups = pd.DataFrame(lines_of_groups, columns=columns_of_groups)
+    return {
+        "samples": table_of_runs[[*keys, *SHARES, *CALIBRATION]],
+        "scores": table_of_runs[[*keys, *SCORES, *REAL]],
+        "flips": table_of_groups[[*GROUP, *flip_columns]],
+        "mean_scores": table_of_groups[[*GROUP, *score_columns]],
+    }
+
+
+def _estimate_columns(names: Iterable[str]) -> list[str]:
+    """Columns of estimates with these names, and of the ends of their intervals."""
+    columns = []
+    for name in names:
+        columns += [name, f"{name}_low", f"{name}_high"]
+    return columns

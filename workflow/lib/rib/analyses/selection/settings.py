@@ -1,0 +1,16 @@
+"""Settings of the job that chooses variants. No pandas: rules import this module."""
+
+from typing import Literal
+
+from rib.analysis.settings import RIStatistics, TableSettings
+
+
+class VariantChoiceSettings(TableSettings):
+    """How a variant of each sweep is chosen (rib.analyses.selection.tables)."""
+
+    ri: RIStatistics
+    # a rule of rib.analyses.selection.tables
+    choose_by: Literal["target", "leave_one_out", "oracle"]
+    variants: dict[str, list[str]]  # to choose from, by method, in the order of the grid
+    # Source group of each dataset in an RI, its own name if it shares no source images.
+    groups: dict[str, str]

@@ -1,0 +1,11 @@
+"""Settings of the job that computes accuracies by slices. No pandas: rules import this module."""
+
+from rib.analysis.settings import TableSettings
+
+
+class SliceSettings(TableSettings):
+    """How datasets are split into slices (rib.analyses.slices.tables)."""
+
+    columns: list[str]  # of the datasets' indexes; none: all that the layouts gave
+    # AlexNet's errors in percent, by dataset that has them and corruption
+    relative_errors: dict[str, dict[str, float]]

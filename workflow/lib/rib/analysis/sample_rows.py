@@ -1,0 +1,58 @@
+"""Rows of a run by dataset, and how the predictions of two runs differ. No torch."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rib.analysis.counts import different_images
+from rib.config.run import Run
+
+SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
+
+
+def read_rows(paths: Iterable[Path], columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """A run's rows by dataset, from the files of all its evaluation groups.
+
+    Args:
+        columns: those that are read, besides dataset.
+    """
+    rows_of_dataset = {}
+    for path in paths:
+        rows = pd.read_parquet(path, columns=["dataset", *columns])
+        for dataset, group in rows.groupby("dataset", observed=True, sort=False):
+            rows_of_dataset[str(dataset)] = group
+    return rows_of_dataset
+
+
+def is_right(rows: pd.DataFrame) -> np.ndarray:
+    """Which predictions are correct: (n,) bool."""
+    return rows["rank"].to_numpy() == 0
+
+
+def compare_predictions(
+    before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]
+) -> dict[str, np.ndarray]:
+    """Images on which two runs agree, and whose prediction becomes wrong or right.
+
+    Args:
+        before, after: rows of the two runs on one dataset (row, prediction, rank).
+        dataset, runs: their names, for the error.
+
+    Returns:
+        By name in `SHARES`, (n,) bool: whether the predictions are the same, whether that before
+        is right and that after wrong, and the reverse.
+
+    Raises:
+        UserError: the two runs were not scored on the same images.
+    """
+    if not np.array_equal(before["row"], after["row"]):
+        raise different_images(dataset, *runs)
+    right_before = is_right(before)
+    right_after = is_right(after)
+    return {
+        "agreement": before["prediction"].to_numpy() == after["prediction"].to_numpy(),
+        "right_to_wrong": right_before & ~right_after,
+        "wrong_to_right": ~right_before & right_after,
+    }

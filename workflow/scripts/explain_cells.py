@@ -1,0 +1,17 @@
+"""Write what explains each cell of RI."""
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _datasets import row_files
+    from _inputs import paths
+    from rib.analyses.samples.cells import write_cells
+    from rib.analyses.samples.settings import CellSettings
+    from rib.base.settings import from_params
+
+    write_cells(
+        files=row_files(snakemake.input),
+        classes=paths(snakemake.input.classes),
+        settings=from_params(CellSettings, snakemake.params.cfg),
+        cells=output["cells"],
+    )

@@ -1,0 +1,19 @@
+"""Tabulate accuracies of merges over targets."""
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _datasets import row_files
+    from _inputs import paths
+    from rib.analyses.over_targets.settings import OverTargetsSettings
+    from rib.analyses.over_targets.tables import over_targets_table
+    from rib.analysis.writing import write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(OverTargetsSettings, snakemake.params.cfg)
+    table = over_targets_table(
+        files=row_files(snakemake.input),
+        manifests=paths(snakemake.input.manifests),
+        settings=settings,
+    )
+    write_tables({"merges_over_targets": table}, output, conditions=settings.conditions)
