@@ -295,7 +295,7 @@ def test_settings_are_read_without_torch():
 def script_module(monkeypatch):
     """The modules that scripts share, of which the first is returned.
 
-    Their folder is not left among those of imports, where `tabulate` would be found.
+    Their folder is not left among those of imports.
     """
     monkeypatch.setattr(sys, "path", list(sys.path))
     shared = []
@@ -345,16 +345,6 @@ def asked(script_module, monkeypatch):
     A job that does not give what the function requires is a TypeError.
     """
     calls = Calls()
-    arguments_of = script_module.arguments
-
-    def arguments(function, snakemake, out, **given):
-        prepared = arguments_of(function, snakemake, out, **given)
-        if inspect.isclass(function):
-            inspect.signature(function).bind(**prepared)
-            calls.given_to[function].update(prepared)
-            return prepared
-        calls.note(function, prepared)
-        raise StageReachedError
 
     @contextlib.contextmanager
     def run(snakemake, **_):
@@ -367,7 +357,6 @@ def asked(script_module, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(script_module, "arguments", arguments)
     monkeypatch.setattr(script_module, "run", run)
     for stage, _ in STAGES.values():
         monkeypatch.setattr(stage.replace(":", "."), checked(pkgutil.resolve_name(stage)))
@@ -398,7 +387,6 @@ NOT_OF_RULES = {
     "Watch": {"warned"},
     "DatasetFiles": {"pixels"},
     "download": {"partial"},
-    "grid_tables": {"compared"},
     "comparison_tables": {"draws"},
     "model_tables": {"draws"},
 }
@@ -436,7 +424,7 @@ def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
 
 
 def test_a_digest_has_the_files_that_the_settings_name(jobs):
-    """What settings name: a function of a script, an algorithm, a dataset's layout, a figure."""
+    """What settings name: an algorithm, a dataset's layout, a figure."""
     kinds = set()
     for job in jobs:
         for kind, file in named_code(job).items():
@@ -445,7 +433,6 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
                 f"{job.rule}: {file} may change and the job would not run again"
             )
     assert kinds == {
-        *(("tabulate", "function"), ("tabulate", "function")),
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),
@@ -464,9 +451,6 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
 def named_code(job):
     """Files of code that a job's settings name, by the setting."""
     named = {}
-    if "function" in job.settings and job.rule not in WITHOUT_CODE:
-        module = job.settings["function"].split(":")[0]
-        named["function"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     # The recipe of a merge that is computed on loading does not depend on the algorithm's code.
     is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in (
         "merge",

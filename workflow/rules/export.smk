@@ -77,7 +77,12 @@ def export_settings(w):
         published=GRID.models[w.model].weights,
         label_names=names_of_classes(),
         card=card_description(w.method),
-        code=digest("export_run", REPORTING / "model_card.py", *algorithms),
+        code=digest(
+            "export_run",
+            REPORTING / "model_card.py",
+            REPORTING / "settings.py",
+            *algorithms,
+        ),
     )
     return to_params(settings)
 

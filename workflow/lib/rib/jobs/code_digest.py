@@ -2,49 +2,36 @@
 
 Snakemake watches a rule's script but not the modules it imports. The settings of a job therefore
 contain a digest of its script and of every project module that the script imports, directly or
-indirectly, so that a change re-runs only the jobs that use it. The digest ignores comments,
-docstrings, arguments of raised exceptions, log calls and the packages in `OUTSIDE`. From
-scripts/_run.py it includes only the functions that the script imports. Other modules beside a
-script that begin with `_` are included whole.
+indirectly, so that a change re-runs only the jobs that use it. Modules beside a script that begin
+with `_` are project modules too. The digest ignores comments, docstrings, arguments of raised
+exceptions, log calls and the packages in `OUTSIDE`.
 """
 
 import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 from rib.base.plugins import LIBRARY
 
 OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
-SHARED = "_run"  # module whose functions the scripts share
 # A stretch of source: start row, start column, end row, end column. Rows count from 1, columns are
 # bytes from 0.
 Span = tuple[int, int, int, int]
-# A file and the functions of it to include; None: all.
-Unit = tuple[Path, frozenset[str] | None]
 
 
 @cache
-def essence(path: Path, names: frozenset[str] | None = None) -> str:
-    """The part of a Python file that affects results; other files are not cut.
-
-    Args:
-        path: the file.
-        names: functions; what they do not use is left out. None: all is included.
-    """
+def essence(path: Path) -> str:
+    """The part of a Python file that affects results; other files are not cut."""
     source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return source
     tree = ast.parse(source)
     # Text is cut by position because the format of an AST dump differs between Python versions.
     spans = [*_spans_of_comments(source), *_spans_for_people(tree)]
-    needed = set(_needed_statements(tree, names))
-    for statement in tree.body:
-        if statement not in needed:
-            spans.append(_span_of(statement))
     lines = _without_spans(source.encode(), spans).decode().splitlines()
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
@@ -116,66 +103,20 @@ def _span_of(node: ast.stmt | ast.expr) -> Span:
     return first_row, first_column, node.end_lineno, node.end_col_offset
 
 
-def _needed_statements(tree: ast.Module, names: Collection[str] | None) -> list[ast.stmt]:
-    """Statements of a module that define or import functions and everything that they use.
-
-    Args:
-        names: the functions; None: all statements are needed.
-    """
-    if names is None:
-        return tree.body
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    used: set[str] = set()
-    to_follow = list(names)
-    while to_follow:
-        name = to_follow.pop()
-        if name in used:
-            continue
-        used.add(name)
-        if name in functions:
-            nodes = ast.walk(functions[name])
-            to_follow += [node.id for node in nodes if isinstance(node, ast.Name)]
-    return [statement for statement in tree.body if used & _bound_names(statement)]
-
-
-def _bound_names(statement: ast.stmt) -> set[str]:
-    """Names that a statement imports, assigns or defines."""
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        names = [alias.asname or alias.name for alias in statement.names]
-        return {name.split(".")[0] for name in names}  # `import a.b` binds a
-    if isinstance(statement, ast.Assign):
-        assigned = set()
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                assigned.add(node.id)
-        return assigned
-    return {getattr(statement, "name", "")}
-
-
 @cache
-def imports(path: Path, names: frozenset[str] | None = None) -> frozenset[Unit]:
-    """Project modules that a file imports, at any level, each with the functions to include.
-
-    Args:
-        path: the file.
-        names: functions; only imports that they need are followed. None: all are.
-    """
+def imports(path: Path) -> frozenset[Path]:
+    """Files of project modules that a file imports, at any level."""
     if path.suffix != ".py":
         return frozenset()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    units: set[Unit] = set()
-    for statement in _needed_statements(tree, names):
-        for node in ast.walk(statement):
-            if isinstance(node, ast.ImportFrom) and node.module == SHARED:
-                shared_functions = frozenset(alias.name for alias in node.names)
-                units.add((path.with_name(f"{SHARED}.py"), shared_functions))
-                continue
-            if isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
-                units.add((path.with_name(f"{node.module}.py"), None))
-                continue
-            for module in _imported_modules(node):
-                units.update((file, None) for file in _module_files(module))
-    return frozenset(units)
+    files: set[Path] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
+            files.add(path.with_name(f"{node.module}.py"))
+            continue
+        for module in _imported_modules(node):
+            files.update(_module_files(module))
+    return frozenset(files)
 
 
 def _is_beside(script: Path, module: str | None) -> bool:
@@ -210,24 +151,16 @@ def _module_files(dotted_name: str) -> list[Path]:
     return [file for file in candidates if file.is_file()]
 
 
-def closure(*files: Path) -> list[Unit]:
-    """Files and all project modules that they import, directly or indirectly, sorted.
-
-    Each has the functions to include.
-    """
-    to_follow: list[Unit] = [(file.resolve(), None) for file in files]
-    units: set[Unit] = set()
+def closure(*files: Path) -> list[Path]:
+    """Files and those of all project modules that they import, directly or indirectly, sorted."""
+    to_follow = [file.resolve() for file in files]
+    followed: set[Path] = set()
     while to_follow:
-        unit = to_follow.pop()
-        if unit not in units:
-            units.add(unit)
-            to_follow.extend(imports(*unit))
-    return sorted(units, key=_sort_key)
-
-
-def _sort_key(unit: Unit) -> tuple[Path, list[str]]:
-    file, names = unit
-    return file, sorted(names or ())
+        file = to_follow.pop()
+        if file not in followed:
+            followed.add(file)
+            to_follow.extend(imports(file))
+    return sorted(followed)
 
 
 @cache
@@ -237,9 +170,9 @@ def digest(*files: Path) -> str:
     It does not depend on the project's location.
     """
     total = hashlib.sha256()
-    for file, names in closure(*files):
+    for file in closure(*files):
         name = file.name
         if file.is_relative_to(LIBRARY):
             name = file.relative_to(LIBRARY).as_posix()
-        total.update(f"{name}\0{essence(file, names)}\0".encode())
+        total.update(f"{name}\0{essence(file)}\0".encode())
     return total.hexdigest()[:16]
