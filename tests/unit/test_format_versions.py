@@ -20,7 +20,7 @@ OTHER_VERSIONS = {
     "newer": (2, "has format version 2, and this checkout reads version 1"),
     "older": (0, "has format version 0, and this checkout reads version 1"),
     "none": (None, "has no format version"),
-    "no number": ("\x1b[2J", r"has format version '\\x1b[2J'"),
+    "no number": ("\x1b[2J", r"has format version '\x1b[2J'"),
     "true": (True, "has format version True"),
 }
 CASES = pytest.mark.parametrize(
