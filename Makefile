@@ -16,7 +16,7 @@ choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-all test-slow torture security bench mutation lint format environment docs site example lock records clean help
+.PHONY: run watch test test-all test-slow torture security bench mutation fixture lint format environment docs site example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ security: $(VENV)/slow.done ## run all attacks on the project, kills included; w
 
 mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
 	@python tests/mutation/mutate.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(DIGIT),--digit $(DIGIT))
+
+fixture: $(VENV)/test.done ## run a tiny grid again, and keep what tests check records and bundles of today on
+	@PYTHONPATH=workflow/lib:tests python tests/fixtures/make_finished_project.py
 
 lint: $(VENV)/test.done ## check style, types and layering
 	ruff check .

@@ -277,7 +277,7 @@ def label(text):
 
 def test_a_bundle_of_another_version_is_one_sentence(made):
     assert re.search(
-        "bundle of version 1; make one of version 2", refused(forged(made[0], fact(version=1)))
+        "bundle of version 1; make one of version 3", refused(forged(made[0], fact(version=1)))
     )
 
 

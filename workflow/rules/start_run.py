@@ -158,18 +158,36 @@ def _adopt_pulled_outputs(records: SnakemakeRecords, message: str) -> None:
                 records.adopt(output, job_record, ended)
         print_lines(message.format(len(pulled)), file=sys.stderr)
     changed_files = provenance.changed(records.has_other_time, records.is_unfinished)
-    if changed_files:
-        _warn_of_changes(changed_files)
+    problem_of_records = {}
+    for file in changed_files:
+        if file.endswith(provenance.ENDING):
+            problem = provenance.problem_of_version(Path(file))
+            if problem:
+                problem_of_records[file] = problem
+    files_of_this_version = [file for file in changed_files if file not in problem_of_records]
+    if files_of_this_version:
+        _warn("Changed since made", files_of_this_version, provenance.REMEDY)
+    if problem_of_records:
+        records_of_other_versions = list(problem_of_records)
+        first_problem = problem_of_records[records_of_other_versions[0]]
+        heading = f"Records of another version (the first {first_problem})"
+        _warn(heading, records_of_other_versions, provenance.REMEDY_OF_VERSION)
 
 
-def _warn_of_changes(changed_files: Sequence[str]) -> None:
-    """Name the first files that were changed since they were made, and what to do about them."""
-    named_files = changed_files[:NAMED_FILES]
+def _warn(heading: str, files: Sequence[str], advice: str) -> None:
+    """Name the first of the files that a heading is about, and what to do about them.
+
+    Args:
+        heading: what is wrong with the files.
+        files: at least one.
+        advice: what to do (rib.records.provenance.remedy).
+    """
+    named_files = files[:NAMED_FILES]
     names = ", ".join(named_files)
-    if len(changed_files) > NAMED_FILES:
-        names += f" and {len(changed_files) - NAMED_FILES} more"
+    if len(files) > NAMED_FILES:
+        names += f" and {len(files) - NAMED_FILES} more"
     print_lines(
-        f"Changed since made, or of an earlier version: {names}. {provenance.remedy(named_files)} "
+        f"{heading}: {names}. {provenance.remedy(named_files, advice)} "
         "`snakemake verify` compares all files with their records.",
         file=sys.stderr,
     )

@@ -49,7 +49,10 @@ def files_of(manifest: Path) -> dict[Path, str]:
                     digests |= files_of(manifest_of_dataset)
         if all(map(provenance.HASH.fullmatch, digests.values())):
             return digests
-    raise UserError(f"{manifest} {provenance.DAMAGED}. {provenance.remedy([str(manifest)])}")
+    raise UserError(
+        f"{manifest} {provenance.DAMAGED}, or an earlier version wrote it. "
+        f"{provenance.remedy([str(manifest)])}"
+    )
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:

@@ -4,7 +4,8 @@ Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.json
 per job, sorted by path of the record, and is shared through git. Files shared through DVC are
 accepted if their hashes match a record.
 
-A record and a line end with a digest of their text, so that any change of either is noticed.
+A record and a line begin with the version of their format, and end with a digest of their text, so
+that any change of either is noticed.
 """
 
 import errno
@@ -24,6 +25,17 @@ from rib.base.files import write_text
 from rib.base.progress import log
 from rib.records.hashing import differing
 
+FORMAT_VERSION = 1
+"""Version of the format of records: of their entries, and of the settings (`cfg`) in them.
+
+Raise it when an entry gets another name, type or meaning, or when a setting does that is read from
+records (rib.reporting.bundle). Records of every other version then count as unreadable: they are
+named with both versions, nothing is taken from them, and their jobs have to run again. Settings
+that are only compared need no new version, since a job with other settings runs again anyway.
+
+Records of before there were versions have none.
+"""
+FORMAT_KEY = "format_version"  # the entry with it
 FILE = Path("provenance.jsonl")
 ENDING = "provenance.json"
 RAW = "data/raw/"
@@ -46,12 +58,19 @@ TYPES = {
 }
 # Errors of reading something that is no record.
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-DAMAGED = "was edited or damaged, or an earlier version wrote it"
+DAMAGED = "was edited or damaged"
 REMEDY = (
     "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run "
     "`snakemake {files}`."
 )
+REMEDY_OF_VERSION = (
+    "Use the code that wrote {it}, or delete {it} and run `snakemake {files}` to make {it} again."
+)
 DVC_OBJECT = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+
+
+class OtherVersionError(ValueError):
+    """A record has another format version; the message continues a sentence about the record."""
 
 
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
@@ -69,15 +88,27 @@ def load() -> dict[str, list[dict[str, Any]]]:
     There are several of a job if merged branches ran the same job.
 
     Raises:
-        UserError: A line is damaged, or not a record, for example after a merge conflict.
+        UserError: A line is damaged, of another format version, or not a record, for example after
+            a merge conflict.
     """
     if not FILE.is_file():
         return {}
-    return from_lines(FILE.read_text(encoding="utf-8", errors="replace"))
+    try:
+        return from_lines(FILE.read_text(encoding="utf-8", errors="replace"))
+    except OtherVersionError as error:
+        raise UserError(
+            f"{FILE}, {error}. Use the code that wrote it, or delete {FILE}, make the results "
+            "again and run `snakemake track`."
+        ) from None
 
 
 def from_lines(text: str) -> dict[str, list[dict[str, Any]]]:
-    """Records in the lines that `as_lines` made, by path; raises a UserError as `load`."""
+    """Records in the lines that `as_lines` made, by path.
+
+    Raises:
+        OtherVersionError: A line has another format version.
+        UserError: A line is damaged, or not a record.
+    """
     records: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
@@ -85,12 +116,13 @@ def from_lines(text: str) -> dict[str, list[dict[str, Any]]]:
             path = record.pop("path")
             if not (_is_made(path) and path.endswith(ENDING)):
                 raise ValueError
+        except OtherVersionError as error:
+            raise OtherVersionError(f"line {number} {error}") from None
         except INVALID:
             raise UserError(
                 f"{FILE}, line {number} {DAMAGED}: {line[:40]!r}. After a merge conflict keep the "
                 "lines of both sides and remove the conflict markers; otherwise restore the file "
-                "from git, or delete it and run `snakemake track` if you tracked with an earlier "
-                "version."
+                "from git."
             ) from None
         records.setdefault(path, []).append(record)
     return records
@@ -134,38 +166,88 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any] | None:
     """A job's own record, without its digest.
 
-    None if it is missing, was edited or damaged, or has no digest.
+    None if it is missing, was edited or damaged, or has no digest or another format version.
     """
     try:
-        if not path.is_file():
-            return None
-        return _parsed(path.read_text(encoding="utf-8"), "\n")
+        return _read(path)
     except INVALID:
         return None
 
 
+def problem_of_version(path: Path) -> str:
+    """What is wrong with the format version of a job's own record, to continue a sentence about it.
+
+    Empty if nothing is, or if the record is missing or so damaged that its version is unknown.
+    """
+    try:
+        _read(path)
+    except OtherVersionError as error:
+        return str(error)
+    except INVALID:
+        return ""
+    return ""
+
+
+def explain_unreadable(path: Path) -> str:
+    """What is wrong with a job's own record that is there but can't be read, and what to do."""
+    problem = problem_of_version(path)
+    if problem:
+        return f"{problem}. {remedy([str(path)], REMEDY_OF_VERSION)}"
+    return f"{DAMAGED}. {remedy([str(path)])}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A job's own record, without its digest; raises one of INVALID if there is none."""
+    if not path.is_file():  # what is no regular file is not opened, since that may wait forever
+        raise FileNotFoundError(path)
+    return _parsed(path.read_text(encoding="utf-8"), "\n")
+
+
 def _with_digest(record: Mapping[str, Any], newline: str) -> str:
-    """A record as JSON, with the SHA-256 of that text as last entry.
+    """A record as JSON: its format version, its entries, and the SHA-256 of all that text.
 
     It is in one line if `newline` is empty.
     """
-    text = json.dumps(record, indent=1 if newline else None)
+    versioned_record = {FORMAT_KEY: FORMAT_VERSION, **record}
+    text = json.dumps(versioned_record, indent=1 if newline else None)
     digest = hashlib.sha256(text.encode()).hexdigest()
     without_end = text.removesuffix(newline + "}")
     return f'{without_end},{newline} "sha256": "{digest}"{newline}}}\n'
 
 
 def _parsed(text: str, newline: str) -> dict[str, Any]:
-    """The record in a text that `_with_digest` wrote; raises one of INVALID for any other text."""
+    """The record in a text that `_with_digest` wrote, without digest and format version.
+
+    Raises:
+        OtherVersionError: The text is JSON with another format version, or with none.
+        Exception: one of INVALID, for any other text.
+    """
     without_digest, _, ending = text.rpartition(f',{newline} "sha256": ')
     text_of_record = without_digest + newline + "}"
     digest = hashlib.sha256(text_of_record.encode()).hexdigest()
     if ending != f'"{digest}"{newline}}}\n':
+        _refuse_other_version(json.loads(text))  # which may have no digest, or another kind of it
         raise ValueError("another digest")
     record: dict[str, Any] = json.loads(text_of_record)
+    _refuse_other_version(record)
+    del record[FORMAT_KEY]
     if not _is_valid(record):
         raise ValueError("an entry is missing, or has another type or range")
     return record
+
+
+def _refuse_other_version(record: Mapping[str, Any]) -> None:
+    """Raise an OtherVersionError if a record has another format version than is read here."""
+    version = record.get(FORMAT_KEY)
+    if version is None:
+        raise OtherVersionError(
+            "has no format version, so that an earlier version of the code wrote it, and this "
+            f"checkout reads version {FORMAT_VERSION}"
+        )
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise OtherVersionError(
+            f"has format version {version!r:.20}, and this checkout reads version {FORMAT_VERSION}"
+        )
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
@@ -260,8 +342,8 @@ def match(
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
 
     Raises:
-        UserError: An output does not match its record, the record is damaged, or one of them is not
-            a regular file in the folders that jobs write to.
+        UserError: An output does not match its record, the record is damaged or of another format
+            version, or one of them is not a regular file in the folders that jobs write to.
     """
     files_of_jobs = {}
     for path, gathered in records.items():
@@ -279,11 +361,11 @@ def match(
     wrong_files = [file for file, path in record_of_mismatch.items() if path not in unfinished]
     if wrong_files:
         path = record_of_mismatch[wrong_files[0]]
-        _raise_mismatch(wrong_files, path, is_damaged=own_records[path] is None)
+        _raise_mismatch(wrong_files, path, is_unreadable=own_records[path] is None)
     complete_records = {}
     for path, record in own_records.items():
         if path not in unfinished:
-            assert record is not None  # a record that is missing or damaged is a mismatch
+            assert record is not None  # a record that is missing or unreadable is a mismatch
             complete_records[path] = record
     return complete_records
 
@@ -293,7 +375,7 @@ def _mismatches(
 ) -> dict[str, str]:
     """Files that do not match a job's own record, each with the path of that record.
 
-    A record that is damaged, or names other outputs than the gathered one, is such a file itself.
+    A record that is unreadable, or names other outputs than the gathered one, is such a file.
     """
     record_of_mismatch = {}
     path_of_record = {}
@@ -311,15 +393,15 @@ def _mismatches(
     return record_of_mismatch
 
 
-def _raise_mismatch(wrong_files: list[str], path: str, is_damaged: bool) -> None:
+def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> None:
     """Raise the UserError of `match`; `path` is the record of the first of the wrong files."""
     file = wrong_files[0]
     count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
+    if is_unreadable:  # the file is the record
+        raise UserError(f"{file}{count_of_others}: {explain_unreadable(Path(path))}")
     problem = (
         "does not match its provenance record; it was edited, damaged, or pulled without its record"
     )
-    if is_damaged:
-        problem = DAMAGED
     files_to_delete = dict.fromkeys((file, path))  # one, if the file is the record
     raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
@@ -364,7 +446,7 @@ def _folder_of_jobs(file: str) -> str:
 def changed(
     has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]
 ) -> list[str]:
-    """Outputs whose time or size is not that of their job, and damaged records.
+    """Outputs whose time or size is not that of their job, and records that can't be read.
 
     Only the records are read. A link that leads back to itself in place of an output counts as
     changed, unlike an output that is missing. If all files of a job have another time, they were
@@ -489,7 +571,7 @@ def _complete_records(units: Collection[Path]) -> dict[str, dict[str, Any]]:
         path = str(file)
         record = read(file)
         if record is None:
-            reasons_of_others[path] = f"{DAMAGED}. {remedy([path])}"
+            reasons_of_others[path] = explain_unreadable(file)
         elif all(map(os.path.lexists, record["outputs"])):
             complete[path] = record
         else:

@@ -18,12 +18,17 @@ from rib.records.integrity import files_of
 SHOWN = 10  # printed files per kind; the log lists all
 # Kinds of findings.
 CHANGED = "changed"
+OTHER_VERSION = "other version"
 MISSING = "missing"
 STALE = "stale"
 UNRECORDED = "unrecorded"
 # Description of each kind, and advice (rib.records.provenance.remedy).
 ADVICE = {
     CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
+    OTHER_VERSION: (
+        "record of another format version than this checkout reads",
+        provenance.REMEDY_OF_VERSION,
+    ),
     MISSING: ("missing", "If shared, run `snakemake pull`; otherwise run `snakemake {files}`."),
     STALE: (
         "made from other inputs than the current ones",
@@ -163,24 +168,27 @@ def _examine_record(
         first_output = outputs[0] if outputs else path
         examination.findings.append(Finding(UNRECORDED, first_output, path, "no record"))
         return
-    problem = _problem_of_record(path, gathered)
-    if problem:
-        examination.findings.append(Finding(CHANGED, path, path, problem))
+    finding = _finding_on_record(path, gathered)
+    if finding:
+        examination.findings.append(finding)
         if not records_of_job:  # the record is unreadable, and nothing states the files' hashes
             wrong_files.update(files_of_job)
 
 
-def _problem_of_record(path: str, gathered: list[dict[str, Any]] | None) -> str:
-    """What is wrong with a job's own record; empty if nothing is."""
+def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Finding | None:
+    """What is wrong with a job's own record, which is there; None if nothing is."""
     record = provenance.read(Path(path))
     if record is None:
-        return f"it {provenance.DAMAGED}"
+        problem = provenance.problem_of_version(Path(path))
+        if problem:
+            return Finding(OTHER_VERSION, path, path, f"it {problem}")
+        return Finding(CHANGED, path, path, f"it {provenance.DAMAGED}")
     folder = Path(path).parent
     if not all(Path(file).is_relative_to(folder) for file in record["outputs"]):
-        return "another job's"
+        return Finding(CHANGED, path, path, "another job's")
     if gathered and provenance.contradicts(record, gathered):
-        return f"differs from {provenance.FILE} and is not newer"
-    return ""
+        return Finding(CHANGED, path, path, f"differs from {provenance.FILE} and is not newer")
+    return None
 
 
 def _files_beside(record: Path) -> list[str]:

@@ -30,7 +30,18 @@ from rib.data.archives import archive_members
 from rib.records import provenance
 from rib.reporting.foreign_parquet import Expected, Size, checked_size
 
-VERSION = 2  # from 2 on, accuracy.csv has roles, and ranking.csv differences from a reference
+VERSION = 3
+"""Version of the format of bundles.
+
+Raise it when an entry of `bundle.json`, a file of a bundle or a column of its tables gets another
+name, type or meaning, or when a setting does that is read from its records, which are those of the
+jobs that compute tables and write the page. A bundle of another version is refused then, and has to
+be written again. The records in it have a version of their own
+(rib.records.provenance.FORMAT_VERSION).
+
+From 2 on, accuracy.csv has roles, and ranking.csv differences from a reference; from 3 on, records
+have a version.
+"""
 FACTS = "bundle.json"
 RECORDS = "provenance.jsonl"
 # Rules of the jobs that a bundle must have records of.
@@ -110,7 +121,8 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     bundle.
 
     Raises:
-        UserError: it is of another version, or the settings of its tables are not those of a job.
+        UserError: it, or a record in it, is of another version, or the settings of its tables are
+            not those of a job.
         ValueError: it is not whole, or hostile.
     """
     facts, records = _read_facts_and_records(path)
@@ -170,6 +182,11 @@ def _read_facts_and_records(path: Path) -> tuple[dict, list[dict]]:
         )
     try:
         records_by_path = provenance.from_lines(contents[RECORDS].decode())
+    except provenance.OtherVersionError as error:
+        raise UserError(
+            f"{path}: {RECORDS}, {error}; make the bundle again, by `snakemake bundle` of this "
+            "code."
+        ) from None
     except UserError:
         raise ValueError(f"a line of {RECORDS} {provenance.DAMAGED}") from None
     return facts, [record for [record] in records_by_path.values()]

@@ -123,7 +123,8 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
     records = list(provenance.of_jobs(inputs.records).values())
     if not records:
         raise UserError(
-            f"each record of the run is missing, or {provenance.DAMAGED}; "
+            f"each record of the run is missing, has another format version, or "
+            f"{provenance.DAMAGED}; "
             "`snakemake verify` names them."
         )
     paths_of_tables = {"mri": inputs.mri, "ri": inputs.ri, "accuracy": inputs.accuracy}

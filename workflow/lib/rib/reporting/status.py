@@ -76,6 +76,7 @@ def status(
     lines = []
     seconds_of_finished = defaultdict(list)  # by stage and kind of job
     missing = Counter()  # by stage and kind of job
+    unreadable_records = []
     stage_width = max(map(len, records))
     for stage, records_of_stage in records.items():
         seconds_of_stage = []
@@ -89,11 +90,15 @@ def status(
             else:
                 missing[kind] += 1
                 missing_of_stage += 1
+                if Path(path).is_file():
+                    unreadable_records.append(path)
         done = len(seconds_of_stage)
         line = f"{stage:<{stage_width}}  {done:>6} done  {missing_of_stage:>6} missing"
         if seconds_of_stage:
             line += f", {duration(fmean(seconds_of_stage))} each"
         lines.append(line)
+    if unreadable_records:
+        lines.append(_sentence_about_unreadable(unreadable_records))
     lines.append(f"started but not ended: {_jobs(len(running))}")
     for _, last_line in sorted(running.items()):
         lines.append(f"  {last_line}")
@@ -103,6 +108,14 @@ def status(
     else:
         lines.append(NOTHING_MISSING)
     return lines
+
+
+def _sentence_about_unreadable(records: Sequence[str]) -> str:
+    """What is wrong with the first of the records that can't be read, and what to do about it."""
+    first_record = records[0]
+    count_of_others = f" and {len(records) - 1} more" if len(records) > 1 else ""
+    explanation = provenance.explain_unreadable(Path(first_record))
+    return f"counted as missing: {first_record}{count_of_others}: {explanation}"
 
 
 def _sentence_about(estimate: TimeLeft, jobs_at_once: int) -> str:
