@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import rule_mutants
@@ -50,6 +50,7 @@ GROUPS = {
     "records": ["records/*"],
 }
 NOTICED = {1, 3, 24, 36, 37, 152, 255, -24, -9, -11}  # exit codes: failed, ran out of time, crashed
+WITHOUT_TEST = {5, 33}  # exit codes: no test runs the function
 # What people read is not pinned by tests: words of errors, logs and progress bars.
 WORDS = [r"raise \w*Error\(", r"\blog\.\w+\(", r"\bProgress\(", r"print\("]
 SETTINGS = """
@@ -71,8 +72,8 @@ pytest_add_cli_args_test_selection = [
 def changed_modules() -> list[str]:
     """Modules of the library that differ from the branch main."""
     command = ["git", "diff", "--name-only", "--diff-filter=d", "main", "--", f"{LIBRARY}/*.py"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return [str(Path(path).relative_to(LIBRARY).with_suffix("")) for path in listed]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [str(Path(path).relative_to(LIBRARY).with_suffix("")) for path in printed.split()]
 
 
 def files_of(modules: Iterable[str]) -> list[str]:
@@ -83,10 +84,10 @@ def files_of(modules: Iterable[str]) -> list[str]:
     """
     files = []
     for module in modules:
-        found = sorted(str(path.relative_to(LIBRARY)) for path in LIBRARY.glob(f"{module}.py"))
-        if not found:
+        paths = sorted(LIBRARY.glob(f"{module}.py"))
+        if not paths:
             sys.exit(f"{LIBRARY}/{module}.py: no such module")
-        files += found
+        files += [str(path.relative_to(LIBRARY)) for path in paths]
     return list(dict.fromkeys(files))
 
 
@@ -103,6 +104,9 @@ def make_stage(files: Iterable[str]) -> None:
     """Copy the project to work/mutation, the library below `src`.
 
     Times of files are kept, so that mutants of the unchanged ones are, too.
+
+    Args:
+        files: those to mutate, relative to the library.
     """
     for name in ("src", "mutants/tests"):
         shutil.rmtree(STAGE / name, ignore_errors=True)
@@ -110,33 +114,32 @@ def make_stage(files: Iterable[str]) -> None:
         if path.suffix not in (".py", ".meta"):  # mutmut copies a file only if there is none
             path.unlink()
     for path in project_files():
-        if path.is_relative_to("workflow/lib"):
-            places = ["src" / path.relative_to("workflow/lib")]
-        elif path.is_relative_to("workflow"):
-            places = [
-                path,
-                path.relative_to("workflow"),
-            ]  # where the package finds schemas from `src`
-        else:
-            places = [path]
-        for place in places:
-            (STAGE / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, STAGE / place)
+        for path_in_stage in paths_in_stage(path):
+            (STAGE / path_in_stage).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, STAGE / path_in_stage)
     # Whoever opens a file of the library finds the mutated one.
     (STAGE / "mutants/workflow").mkdir(parents=True, exist_ok=True)
     (STAGE / "mutants/workflow/lib").unlink(missing_ok=True)
     (STAGE / "mutants/workflow/lib").symlink_to("../src")
-    copied = sorted(
-        {entry.name for entry in STAGE.iterdir()} - {"src", "mutants", "pyproject.toml"}
-    )
-    settings = Path("pyproject.toml").read_text().replace(
-        '"workflow/lib"', '"src"'
-    ) + SETTINGS.format(
+    names_in_stage = {entry.name for entry in STAGE.iterdir()}
+    copied = sorted(names_in_stage - {"src", "mutants", "pyproject.toml"})
+    settings_of_project = Path("pyproject.toml").read_text().replace('"workflow/lib"', '"src"')
+    settings_of_mutmut = SETTINGS.format(
         modules=json.dumps([f"src/rib/{file}" for file in files]),
         copied=json.dumps(copied),
         words=json.dumps(WORDS),
     )
-    (STAGE / "pyproject.toml").write_text(settings)
+    (STAGE / "pyproject.toml").write_text(settings_of_project + settings_of_mutmut)
+
+
+def paths_in_stage(path: Path) -> list[Path]:
+    """Where a file of the project is copied to, relative to the stage."""
+    if path.is_relative_to("workflow/lib"):
+        return ["src" / path.relative_to("workflow/lib")]
+    if path.is_relative_to("workflow"):
+        # and where the package finds schemas from `src`
+        return [path, path.relative_to("workflow")]
+    return [path]
 
 
 def forget_survivors() -> None:
@@ -144,10 +147,10 @@ def forget_survivors() -> None:
     (STAGE / "mutants/mutmut-stats.json").unlink(missing_ok=True)
     for path in (STAGE / "mutants/src").rglob("*.py.meta"):
         facts = json.loads(path.read_text())
-        codes = facts["exit_code_by_key"]
-        facts["exit_code_by_key"] = {
-            key: code if code in NOTICED else None for key, code in codes.items()
-        }
+        code_of_mutant = facts["exit_code_by_key"]
+        for mutant, code in code_of_mutant.items():
+            if code not in NOTICED:
+                code_of_mutant[mutant] = None
         path.write_text(json.dumps(facts))
 
 
@@ -169,21 +172,21 @@ def difference(mutant: str, path: str) -> tuple[str, str]:
     """
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
-    lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]
-    return tuple(
-        "\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
-    )
+    lines = get_diff_for_mutant(mutant, path=path).splitlines()[2:]  # without the names of files
+    taken_away = [line[1:].strip() for line in lines if line.startswith("-")]
+    put_there = [line[1:].strip() for line in lines if line.startswith("+")]
+    return "\n".join(taken_away), "\n".join(put_there)
 
 
 def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
     """By file: how many mutants there are of each kind, and what unnoticed ones look like."""
-    known = equivalents()
+    equivalent_changes = equivalents()
     os.chdir(STAGE)
     for file in files:
-        meta = Path(f"mutants/src/rib/{file}.meta")
-        codes = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
-        counts, shown = Counter(mutants=len(codes)), []
-        for mutant, code in codes.items():
+        code_of_mutant = exit_codes(file)
+        counts = Counter(mutants=len(code_of_mutant))
+        survivors = []
+        for mutant, code in code_of_mutant.items():
             if code is None:
                 counts["not tried"] += 1
                 continue
@@ -191,24 +194,45 @@ def lived(files: Iterable[str]) -> Iterator[tuple[str, Counter, list[str]]]:
                 counts["noticed"] += 1
                 continue
             before, after = difference(mutant, f"src/rib/{file}")
-            if any(old.search(before) and new.search(after) for old, new in known):
+            if is_equivalent(before, after, equivalent_changes):
                 counts["equivalent"] += 1
                 continue
-            counts["no test"] += code in (5, 33)
-            shown.append(f"{mutant}{' (no test)' * (code in (5, 33))}\n  - {before}\n  + {after}")
-        yield file, counts, shown
+            name = mutant
+            if code in WITHOUT_TEST:
+                counts["no test"] += 1
+                name = f"{mutant} (no test)"
+            survivors.append(f"{name}\n  - {before}\n  + {after}")
+        yield file, counts, survivors
+
+
+def exit_codes(file: str) -> dict[str, int | None]:
+    """Exit code of the tests of each mutant of a file; None if they were not run.
+
+    The working directory is the stage.
+    """
+    path = Path(f"mutants/src/rib/{file}.meta")
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text())["exit_code_by_key"]
+
+
+def is_equivalent(
+    before: str, after: str, equivalent_changes: Iterable[tuple[re.Pattern, re.Pattern]]
+) -> bool:
+    """Whether a change is one of those that were judged to change nothing."""
+    return any(
+        pattern_before.search(before) and pattern_after.search(after)
+        for pattern_before, pattern_after in equivalent_changes
+    )
 
 
 def score(counts: Counter) -> float:
     """Percent of the mutants that were tried and change something which the tests notice."""
-    return (
-        100
-        * counts["noticed"]
-        / max(1, counts["mutants"] - counts["not tried"] - counts["equivalent"])
-    )
+    tried = counts["mutants"] - counts["not tried"] - counts["equivalent"]
+    return 100 * counts["noticed"] / max(1, tried)
 
 
-def table(by_file: dict[str, Counter]) -> str:
+def table(counts_of_file: dict[str, Counter]) -> str:
     """The report: a row for each group.
 
     The score is of the mutants that were tried and aren't equivalent.
@@ -219,14 +243,53 @@ def table(by_file: dict[str, Counter]) -> str:
         "|---" * (len(kinds) + 3) + "|",
     ]
     for group, modules in GROUPS.items():
-        counts = sum((by_file[file] for file in files_of(modules)), Counter())
-        numbers = [counts[kind] for kind in kinds]
-        numbers.append(numbers[0] - sum(numbers[1:]))
+        counts = sum((counts_of_file[file] for file in files_of(modules)), Counter())
+        survivors = counts["mutants"] - sum(counts[kind] for kind in kinds[1:])
+        numbers = [*(counts[kind] for kind in kinds), survivors]
         rows.append(f"| {group} | {' | '.join(map(str, numbers))} | {score(counts):.1f} |")
     return "\n".join(rows)
 
 
+def chosen_modules(names: Sequence[str]) -> list[str]:
+    """The modules that the command line names: those of the groups, some, or the changed ones.
+
+    Raises:
+        SystemExit: none is named and none differs from main.
+    """
+    if names == ["scored"]:
+        return [module for modules in GROUPS.values() for module in modules]
+    modules = list(names) or changed_modules()
+    if not modules:
+        sys.exit(
+            "no module differs from main; name some, for example: "
+            'make mutation MODULES="analysis/ri methods/ewc"'
+        )
+    return modules
+
+
+def run_mutmut(processes: int, digit: str | None) -> None:
+    """Try the mutants in the stage, or those whose number in their function ends with a digit."""
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes)]
+    if digit:
+        command.append(f"*__mutmut_*{digit}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
+    subprocess.run(command, cwd=STAGE, env=environment, check=True)
+
+
+def write_report(counts_of_file: dict[str, Counter], digit: str | None) -> None:
+    """Write what came of the groups' mutants."""
+    choice = f" DIGIT={digit}" if digit else ""
+    head = (
+        "# Mutation testing\n\n"
+        f"Made by `make mutation MODULES=scored{choice}`, with the tests of `make test` alone; "
+        "what is judged equivalent stands in tests/mutation/equivalent.csv."
+    )
+    REPORT.write_text(f"{head}\n\n{table(counts_of_file)}\n", encoding="utf-8")
+    print(f"written: {REPORT}")
+
+
 def main() -> None:
+    """Try the mutants that the command line names, and tell which of them lived."""
     parser = argparse.ArgumentParser()
     parser.add_argument(
         "modules", nargs="*", help="relative to the library, without .py; or 'scored', or 'rules'"
@@ -241,46 +304,26 @@ def main() -> None:
         "--report", action="store_true", help="only tell what is known from a run that was stopped"
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    chosen = parser.parse_args()
-    if chosen.modules == ["rules"]:
-        rule_mutants.try_all(chosen.sample, project_files())
+    options = parser.parse_args()
+    if options.modules == ["rules"]:
+        rule_mutants.try_all(options.sample, project_files())
         return
     if importlib.util.find_spec("mutmut") is None:
         sys.exit("mutmut is missing; call `make mutation`, which installs it.")
-    scored = chosen.modules == ["scored"]
-    modules = (
-        [name for group in GROUPS.values() for name in group]
-        if scored
-        else chosen.modules or changed_modules()
-    )
-    if not modules:
-        sys.exit(
-            "no module differs from main; name some, for example: "
-            'make mutation MODULES="analysis/ri methods/ewc"'
-        )
-    files, project = files_of(modules), Path.cwd()
-    if not chosen.report:
+    files = files_of(chosen_modules(options.modules))
+    project = Path.cwd()
+    if not options.report:
         make_stage(files)
         forget_survivors()
-        command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(chosen.processes)]
-        if chosen.digit:
-            command.append(f"*__mutmut_*{chosen.digit}")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
-        subprocess.run(command, cwd=STAGE, env=environment, check=True)
-    by_file = {}
-    for file, by_file[file], shown in lived(files):
-        print(*shown, sep="\n")
-        print(f"{file}: {score(by_file[file]):.1f} % noticed, {dict(by_file[file])}")
-    if scored:
+        run_mutmut(options.processes, options.digit)
+    counts_of_file = {}
+    for file, counts, survivors in lived(files):
+        counts_of_file[file] = counts
+        print(*survivors, sep="\n")
+        print(f"{file}: {score(counts):.1f} % noticed, {dict(counts)}")
+    if options.modules == ["scored"]:
         os.chdir(project)
-        choice = f" DIGIT={chosen.digit}" if chosen.digit else ""
-        head = (
-            "# Mutation testing\n\n"
-            f"Made by `make mutation MODULES=scored{choice}`, with the tests of `make test` alone; "
-            "what is judged equivalent stands in tests/mutation/equivalent.csv."
-        )
-        REPORT.write_text(f"{head}\n\n{table(by_file)}\n", encoding="utf-8")
-        print(f"written: {REPORT}")
+        write_report(counts_of_file, options.digit)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 RULES = Path("workflow/rules")
 STAGE = Path("work/rule_mutation")
@@ -31,51 +32,73 @@ DIRECTIVE = re.compile(r"^( *)(?:include|configfile|report|wildcard_constraints|
 # Functions that take files of a digest, and the number of arguments before these.
 DIGESTS = {"digest": 1}
 # `**{}` and `*[]` give nothing wherever an entry or an argument may stand.
-NO_ENTRY, NO_ARGUMENT, EMPTY = "**{}", "*[]", "[]"
+NO_ENTRY = "**{}"
+NO_ARGUMENT = "*[]"
+EMPTY = "[]"
 Definition = ast.FunctionDef | ast.Assign
+
+
+class Position(NamedTuple):
+    """A position in a source: line from 1, and column from 0 in bytes of UTF-8."""
+
+    line: int
+    column: int
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of one place in a file of rules.
+    """A change between two positions of a file of rules.
 
     Attributes:
         file: relative to the project.
-        start, end: line from 1 and column from 0, in bytes of UTF-8.
         text: what is put there.
     """
 
     file: Path
-    start: tuple[int, int]
-    end: tuple[int, int]
+    start: Position
+    end: Position
     text: str
 
     def apply(self, source: str) -> str:
         """The source with the change."""
-        return _cut(source, (1, 0), self.start) + self.text + _cut(source, self.end, None)
+        before, _, after = _cut(source, self.start, self.end)
+        return before + self.text + after
 
     def shown(self, source: str) -> str:
-        """The place, what stood there on one line, and what is there instead."""
-        before = " ".join(_cut(source, self.start, self.end).split())
-        return f"{self.file}:{self.start[0]}\n  - {before}\n  + {self.text}"
+        """The line, what stood there on one line, and what is there instead."""
+        _, replaced, _ = _cut(source, self.start, self.end)
+        on_one_line = " ".join(replaced.split())
+        return f"{self.file}:{self.start.line}\n  - {on_one_line}\n  + {self.text}"
 
 
-def _cut(source: str, start: tuple[int, int], end: tuple[int, int] | None) -> str:
-    """Source from a place to another, or to its end."""
-    lines = source.encode().splitlines(keepends=True)
-    first = sum(map(len, lines[: start[0] - 1])) + start[1]
-    last = None if end is None else sum(map(len, lines[: end[0] - 1])) + end[1]
-    return b"".join(lines)[first:last].decode()
+def _cut(source: str, start: Position, end: Position) -> tuple[str, str, str]:
+    """A source in three: what is before a position, up to another one, and after that."""
+    encoded = source.encode()
+    lines = encoded.splitlines(keepends=True)
+    first = sum(map(len, lines[: start.line - 1])) + start.column
+    last = sum(map(len, lines[: end.line - 1])) + end.column
+    return encoded[:first].decode(), encoded[first:last].decode(), encoded[last:].decode()
+
+
+class Section(NamedTuple):
+    """The section `input` or `params` of a rule."""
+
+    name: str
+    call: ast.Call  # of a function that stands for the section
 
 
 class RuleFile:
-    """A file of rules, taken apart: Python besides the rules, and sections of rules as calls."""
+    """A file of rules, taken apart: Python besides the rules, and sections of rules as calls.
+
+    Attributes:
+        sections: of all rules.
+        python: the file, with `pass` in place of rules and directives.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self.source = path.read_text(encoding="utf-8")
-        self.sections: list[tuple[str, ast.Call]] = []
-        lines = self.source.splitlines()
+        self.sections: list[Section] = []
+        lines = path.read_text(encoding="utf-8").splitlines()
         python = list(lines)
         end = 0  # of the last rule or directive
         for number, line in enumerate(lines):
@@ -88,73 +111,82 @@ class RuleFile:
                     self.sections += self._sections_of(lines, inside)
         self.python = ast.parse("\n".join(python))
 
-    def _sections_of(self, lines: list[str], inside: range) -> Iterator[tuple[str, ast.Call]]:
-        """Sections `input` and `params` of a rule."""
+    def _sections_of(self, lines: list[str], inside: range) -> Iterator[Section]:
+        """Sections of a rule, which has the lines with these numbers."""
         for number in inside:
             match = SECTION.match(lines[number])
             if match and match[2] in ("input", "params"):
-                body = "\n".join(lines[place] for place in _block(lines, number))
+                body = "\n".join(lines[i] for i in _block(lines, number))
                 call = ast.parse(f"section(\n{body}\n)").body[0].value
                 ast.increment_lineno(call, number)
-                yield match[2], call
+                yield Section(match[2], call)
 
     def definitions(self) -> dict[str, Definition]:
         """Functions and constants by name."""
-        named = {}
+        definitions = {}
         for node in ast.walk(self.python):
             if isinstance(node, ast.FunctionDef):
-                named[node.name] = node
+                definitions[node.name] = node
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                named[node.targets[0].id] = node
-        return named
+                definitions[node.targets[0].id] = node
+        return definitions
 
 
 def _block(lines: list[str], header: int) -> range:
     """Numbers of the lines that belong to a header, which are those that are indented more."""
-    depth = len(lines[header]) - len(lines[header].lstrip())
+    depth = _indentation(lines[header])
     end = header + 1
-    while end < len(lines) and (
-        not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > depth
-    ):
+    while end < len(lines):
+        is_blank = not lines[end].strip()
+        if not is_blank and _indentation(lines[end]) <= depth:
+            break
         end += 1
     return range(header + 1, end)
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def all_mutants(folder: Path = RULES) -> list[Mutant]:
     """Mutants of all files of rules, in the order of the files."""
     files = [RuleFile(path) for path in sorted(folder.rglob("*.smk"))]
-    known = {name: definition for file in files for name, definition in file.definitions().items()}
-    of_inputs = _reached(
-        known, (call for file in files for kind, call in file.sections if kind == "input")
-    )
-    of_settings = _reached(
-        known, (call for file in files for kind, call in file.sections if kind == "params")
-    )
+    definitions = {}
+    for file in files:
+        definitions |= file.definitions()
+    sections = [section for file in files for section in file.sections]
+    inputs = [section.call for section in sections if section.name == "input"]
+    params = [section.call for section in sections if section.name == "params"]
+    of_inputs = _reached(definitions, inputs)
+    of_settings = _reached(definitions, params)
     mutants = []
     for file in files:
-        for kind, call in file.sections:
-            mutants += (
-                _of_inputs(file, call) if kind == "input" else _of_settings(file, call, known)
-            )
+        for section in file.sections:
+            if section.name == "input":
+                mutants += _of_inputs(file, section.call)
+            else:
+                mutants += _of_settings(file, section.call, definitions)
         for name, definition in file.definitions().items():
             if name in of_inputs:
                 mutants += _of_input_definition(file, definition)
             elif name in of_settings:
-                mutants += _of_settings(file, definition, known)
+                mutants += _of_settings(file, definition, definitions)
             mutants += _of_digests(file, definition)
-        for _, call in file.sections:
-            mutants += _of_digests(file, call)
+        for section in file.sections:
+            mutants += _of_digests(file, section.call)
     return list(dict.fromkeys(mutants))
 
 
-def _reached(known: Mapping[str, Definition], calls: Iterable[ast.AST]) -> set[str]:
+def _reached(definitions: Mapping[str, Definition], calls: Iterable[ast.AST]) -> set[str]:
     """Names of definitions that calls use, directly or through other definitions."""
-    reached, waiting = set(), list(calls)
+    reached = set()
+    waiting = list(calls)
     while waiting:
         for node in ast.walk(waiting.pop()):
-            if isinstance(node, ast.Name) and node.id in known and node.id not in reached:
+            is_definition = isinstance(node, ast.Name) and node.id in definitions
+            if is_definition and node.id not in reached:
                 reached.add(node.id)
-                waiting.append(known[node.id])
+                waiting.append(definitions[node.id])
     return reached
 
 
@@ -180,39 +212,37 @@ def _of_input_definition(file: RuleFile, definition: Definition) -> Iterator[Mut
 
 
 def _of_settings(
-    file: RuleFile, node: ast.AST, known: Mapping[str, Definition]
+    file: RuleFile, node: ast.AST, definitions: Mapping[str, Definition]
 ) -> Iterator[Mutant]:
     """Each setting left out.
 
     Settings are those of dicts, of stages, and of calls of functions of rules.
     """
-    for part in ast.walk(node):
-        for key, value in _entries(part):
+    for inner_node in ast.walk(node):
+        for key, value in _entries(inner_node):
             if key is None:
                 yield _mutant(file, value, value, "{}")
             else:
                 yield _mutant(file, key, value, NO_ENTRY)
-        if isinstance(part, ast.Call) and _takes_settings(part, known):
-            for keyword in part.keywords:
+        if isinstance(inner_node, ast.Call) and _takes_settings(inner_node, definitions):
+            for keyword in inner_node.keywords:
                 yield _mutant(file, keyword, keyword, NO_ENTRY)
 
 
-def _takes_settings(call: ast.Call, known: Mapping[str, Definition]) -> bool:
+def _takes_settings(call: ast.Call, definitions: Mapping[str, Definition]) -> bool:
     """Whether a call is one of a function of the rules, or builds the settings of a stage."""
     if not isinstance(call.func, ast.Name):
         return False
-    return call.func.id in known or call.func.id.endswith("Settings")
+    return call.func.id in definitions or call.func.id.endswith("Settings")
 
 
 def _of_digests(file: RuleFile, node: ast.AST) -> Iterator[Mutant]:
     """Each file of a digest left out, besides the script."""
-    for part in ast.walk(node):
-        if (
-            isinstance(part, ast.Call)
-            and isinstance(part.func, ast.Name)
-            and part.func.id in DIGESTS
-        ):
-            for argument in part.args[DIGESTS[part.func.id] :]:
+    for call in ast.walk(node):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            continue
+        if call.func.id in DIGESTS:
+            for argument in call.args[DIGESTS[call.func.id] :]:
                 yield _mutant(file, argument, argument, NO_ARGUMENT)
 
 
@@ -220,11 +250,10 @@ def _entries(node: ast.AST) -> list[tuple[ast.expr | None, ast.expr]]:
     """Entries of a dict whose keys are written there; of an unpacked dict the key is None."""
     if not isinstance(node, ast.Dict):
         return []
-    written = (ast.Constant, ast.JoinedStr)
     return [
         (key, value)
         for key, value in zip(node.keys, node.values, strict=True)
-        if isinstance(key, (*written, type(None)))
+        if key is None or isinstance(key, (ast.Constant, ast.JoinedStr))
     ]
 
 
@@ -233,9 +262,10 @@ def _is_empty(value: ast.expr) -> bool:
 
 
 def _mutant(file: RuleFile, first: ast.AST, last: ast.AST, text: str) -> Mutant:
-    return Mutant(
-        file.path, (first.lineno, first.col_offset), (last.end_lineno, last.end_col_offset), text
-    )
+    """The mutant that has a text from the start of a node to the end of another."""
+    start = Position(first.lineno, first.col_offset)
+    end = Position(last.end_lineno, last.end_col_offset)
+    return Mutant(file.path, start, end, text)
 
 
 def make_stage(paths: Iterable[Path]) -> None:
@@ -246,20 +276,24 @@ def make_stage(paths: Iterable[Path]) -> None:
         shutil.copy2(path, STAGE / path)
 
 
-def is_noticed(mutant: Mutant | None) -> bool:
-    """Whether a test fails for a mutant, in the stage; None for the rules as they are."""
-    source = mutant and mutant.file.read_text(encoding="utf-8")
-    if mutant:
-        (STAGE / mutant.file).write_text(mutant.apply(source), encoding="utf-8")
+def is_noticed(mutant: Mutant) -> bool:
+    """Whether a test fails for a mutant, in the stage."""
+    source = mutant.file.read_text(encoding="utf-8")
+    (STAGE / mutant.file).write_text(mutant.apply(source), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
-        done = subprocess.run(command, cwd=STAGE, capture_output=True, timeout=LIMIT)
+        return tests_fail()
+    finally:
+        (STAGE / mutant.file).write_text(source, encoding="utf-8")
+
+
+def tests_fail() -> bool:
+    """Whether a test fails in the stage, or they take too long."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *TESTS]
+    try:
+        completed = subprocess.run(command, cwd=STAGE, capture_output=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return True
-    finally:
-        if mutant:
-            (STAGE / mutant.file).write_text(source, encoding="utf-8")
-    return done.returncode != 0
+    return completed.returncode != 0
 
 
 def try_all(sample: int | None, paths: Iterable[Path]) -> None:
@@ -276,7 +310,7 @@ def try_all(sample: int | None, paths: Iterable[Path]) -> None:
     if sample is not None:
         mutants = random.Random(0).sample(mutants, min(sample, len(mutants)))
     make_stage(paths)
-    if is_noticed(None):
+    if tests_fail():
         sys.exit(f"{', '.join(TESTS)} fail without any change; mend that first.")
     lived = 0
     for mutant in mutants:

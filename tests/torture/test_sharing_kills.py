@@ -4,6 +4,7 @@ All their processes are killed. RIB_KILLS says how often in all, 20 where it is 
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -15,42 +16,49 @@ from tiny.kills import ordeal
 from tiny.project import Project, copy_project
 
 KILLS = int(os.environ.get("RIB_KILLS", "20"))
+SHARE_OF_KILLS = {"pull": 7 / 20, "track": 7 / 20, "accept": 6 / 20}
 WORDS = ("--config", "family=tiny", "catalog=mine")
 # What tools keep for themselves: records, logs and objects, whose names or bytes tell times.
-KEPT = (".git", ".snakemake", "logs", "__pycache__", "printed.txt")
+# What tools keep for themselves: records, logs and objects, whose names or bytes tell times.
+FILES_OF_TOOLS = (".git", ".snakemake", "logs", "__pycache__", "printed.txt")
 
 
 def files_of(project: Project) -> dict[str, object]:
     """Bytes of every file, and that there is every folder.
 
-    Left out are those that tools keep, and DVC's records and caches.
+    Left out are those that tools keep, and DVC's records and caches. Provenance records are parsed,
+    without what differs from call to call.
     """
-    found = {}
+    files = {}
     for path in project.folder.rglob("*"):
-        name = path.relative_to(project.folder)
-        if not set(KEPT).intersection(name.parts):
-            found[str(name)] = path.read_bytes() if path.is_file() else "a folder"
-    for name in [name for name in found if name.startswith(".dvc/tmp/")]:
-        found[name] = (
-            "" if name.endswith(("btime", "lock")) else found[name]
-        )  # they tell a time and a process
-    for name in [
-        name for name in found if name.endswith("provenance.json") or name == "provenance.jsonl"
-    ]:
-        records = (
-            [json.loads(line) for line in found[name].splitlines()]
-            if name.endswith("l")
-            else [json.loads(found[name])]
-        )
-        for record in records:
-            for accepted in record.get("accepted", ()):
-                del (
-                    accepted["when"],
-                    accepted["sample"],
-                )  # a later call chooses among the jobs that are left
-                record["sha256"] = "of these, too"
-        found[name] = records
-    return found
+        relative_path = path.relative_to(project.folder)
+        name = str(relative_path)
+        if set(FILES_OF_TOOLS).intersection(relative_path.parts):
+            continue
+        if not path.is_file():
+            files[name] = "a folder"
+        elif name.startswith(".dvc/tmp/") and name.endswith(("btime", "lock")):
+            files[name] = "tells a time or a process"
+        elif name.endswith("provenance.json"):
+            files[name] = without_choices(json.loads(path.read_bytes()))
+        elif name == "provenance.jsonl":
+            lines = path.read_bytes().splitlines()
+            files[name] = [without_choices(json.loads(line)) for line in lines]
+        else:
+            files[name] = path.read_bytes()
+    return files
+
+
+def without_choices(record: dict) -> dict:
+    """A provenance record without what `accept` chooses anew in each call.
+
+    That is when it was called and the sample of jobs, which is of those that are left.
+    """
+    for accepted in record.get("accepted", ()):
+        del accepted["when"]
+        del accepted["sample"]
+        record["sha256"] = "of these, too"
+    return record
 
 
 @pytest.fixture(scope="module")
@@ -84,39 +92,45 @@ def test_a_killed_call_is_made_up_for_by_the_next(
     monkeypatch.setenv("RIB_ACCEPT_SAMPLE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
-    def anew(project):
+    def copy_anew(project):
         shutil.rmtree(tmp_path / "tmp", ignore_errors=True)
         (tmp_path / "tmp").mkdir()
         shutil.rmtree(project.folder, ignore_errors=True)
         shutil.copytree(projects[command], project.folder, symlinks=True)
 
+    # given: what an undisturbed call makes, and how long it takes
     (tmp_path / "storage").symlink_to(projects["pull"].parent / "storage")
-    whole, killed = Project(tmp_path / "whole"), Project(tmp_path / "killed")
-    anew(whole)
-    words, begun = ("snakemake", command, *WORDS), time.monotonic()
-    run = whole.start(*words)
-    assert run.wait() == 0, whole.printed()
+    undisturbed = Project(tmp_path / "whole")
+    copy_anew(undisturbed)
+    words = ("snakemake", command, *WORDS)
+    begun = time.monotonic()
+    run = undisturbed.start(*words)
+    assert run.wait() == 0, undisturbed.printed()
     seconds = time.monotonic() - begun
     print(f"\n{command}, undisturbed: {seconds:.1f} s", flush=True)
-    expected, planned = files_of(whole), whole.planned()
-    anew(killed)
-    kills = -(-KILLS * {"pull": 7, "track": 7, "accept": 6}[command] // 20)
+    expected_files = files_of(undisturbed)
+    expected_plan = undisturbed.planned()
+    # when: calls are killed, and called again
+    killed = Project(tmp_path / "killed")
+    copy_anew(killed)
+    kills = math.ceil(KILLS * SHARE_OF_KILLS[command])
     record_property("kills", kills)
-    for completed in ordeal(killed, kills, 0.9 * seconds, 0, words, anew, seconds / 3):
-        made = files_of(killed)
+    for completed in ordeal(killed, kills, 0.9 * seconds, 0, words, copy_anew, seconds / 3):
+        # then: all files are the same, and nothing else is left
+        files = files_of(killed)
         differing = sorted(
-            name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
+            name
+            for name in expected_files.keys() | files.keys()
+            if expected_files.get(name) != files.get(name)
         )
         print(
             f"{command}: came through after {completed.kills} kills, "
-            f"{len(made)} files, differing: {differing}",
+            f"{len(files)} files, differing: {differing}",
             flush=True,
         )
         assert differing == []
         assert not any((killed.folder / ".snakemake/locks").iterdir())
-        left = [path.name for path in (tmp_path / "tmp").iterdir()]
-        assert all(name.startswith("snakemake") for name in left), (
-            left
-        )  # Snakemake's own, among the system's
-        assert killed.planned() == planned
+        for path in (tmp_path / "tmp").iterdir():
+            assert path.name.startswith("snakemake"), "Snakemake's own, among the system's"
+        assert killed.planned() == expected_plan
         assert {path.name for path in tmp_path.iterdir()} == {"storage", "whole", "killed", "tmp"}

@@ -17,6 +17,7 @@ LONGEST = float(os.environ.get("RIB_LONGEST", "40"))
 
 
 def default_run(folder):
+    """A copy of the project in which `make run` does the default run."""
     copy_project(folder)
     use_make(folder, {})
     return Project(folder, "emoji")
@@ -24,21 +25,24 @@ def default_run(folder):
 
 @pytest.mark.attack("kills")
 def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_property):
-    whole, begun = default_run(tmp_path / "whole"), time.monotonic()
-    run = whole.start("make", "run")
-    assert run.wait() == 0, whole.printed()
+    undisturbed = default_run(tmp_path / "whole")
+    begun = time.monotonic()
+    run = undisturbed.start("make", "run")
+    assert run.wait() == 0, undisturbed.printed()
     print(f"\nundisturbed: {time.monotonic() - begun:.0f} s", flush=True)
-    expected = whole.products()
+    expected_files = undisturbed.products()
     killed = default_run(tmp_path / "killed")
     record_property("kills", KILLS)
     for completed in ordeal(killed, KILLS, LONGEST, seed=0):
-        made = killed.products()
+        files = killed.products()
         differing = [
-            name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name)
+            name
+            for name in expected_files.keys() | files.keys()
+            if expected_files.get(name) != files.get(name)
         ]
         print(
             f"came through after {completed.kills} kills and {completed.seconds:.0f} s: "
-            f"{len(made)} files, {len(differing)} differ",
+            f"{len(files)} files, {len(differing)} differ",
             flush=True,
         )
         assert differing == []

@@ -80,13 +80,23 @@ def network():
     return network
 
 
+def parameters_of(network):
+    """Names of a network's parameters."""
+    return [name for name, _ in network.named_parameters()]
+
+
 def moved(network, seed, scale=0.1):
     """State of a fine-tuned network: every parameter has moved."""
     generator = torch.Generator().manual_seed(seed)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    for name, _ in network.named_parameters():
+    for name in parameters_of(network):
         state[name] += scale * torch.randn(state[name].shape, generator=generator)
     return state
+
+
+def moved_states(network, names, scale=0.1):
+    """States of fine-tuned networks, by name; the seeds are 0, 1, ..."""
+    return {name: moved(network, seed, scale) for seed, name in enumerate(names)}
 
 
 @pytest.fixture
@@ -94,214 +104,271 @@ def merge(network, tmp_path):
     """Merges states of the network by an algorithm; the merged state dict, or the ensemble."""
 
     def merged(name, states, fisher=None, run=RUN, form="merge", **settings):
-        start, files = network.state_dict(), {}
-        for part, tensors in {
-            **states,
-            **{f"{key} fisher": own for key, own in (fisher or {}).items()},
-        }.items():
-            files[part] = tmp_path / f"{part.replace(' ', '_')}.safetensors"
-            safetensors.torch.save_file(
-                tensors if part in (fisher or {}) else xor_compress(tensors, start), files[part]
-            )
-        made = {key: files[f"{key} fisher"] for key in fisher or {}}
-        how = Merge(
-            form, file_of(name), {**SETTINGS.get(name, {}), **settings}, list(states), run, made
+        start = network.state_dict()
+        checkpoints = {}
+        for parent, state in states.items():
+            checkpoints[parent] = tmp_path / f"{parent}.safetensors"
+            safetensors.torch.save_file(xor_compress(state, start), checkpoints[parent])
+        fisher_files = {}
+        for parent, fisher_of_parent in (fisher or {}).items():
+            fisher_files[parent] = tmp_path / f"{parent}_fisher.safetensors"
+            safetensors.torch.save_file(fisher_of_parent, fisher_files[parent])
+        merge = Merge(
+            form=form,
+            algorithm=file_of(name),
+            settings={**SETTINGS.get(name, {}), **settings},
+            parents=list(states),
+            run=run,
+            fisher=fisher_files,
         )
-        found = apply(copy.deepcopy(network), how, {key: files[key] for key in states})
-        return found.eval() if form == "ensemble" else found.state_dict()
+        merged_network = apply(copy.deepcopy(network), merge, checkpoints)
+        if form == "ensemble":
+            return merged_network.eval()
+        return merged_network.state_dict()
 
     return merged
 
 
 def flat(network, state):
     """All parameters as one list of numbers."""
-    return [
-        value for name, _ in network.named_parameters() for value in state[name].flatten().tolist()
-    ]
+    numbers = []
+    for name in parameters_of(network):
+        numbers += state[name].flatten().tolist()
+    return numbers
 
 
 def information(network, seed):
     """Fisher information, with values that are 0."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = {
-        name: torch.rand(part.shape, generator=generator)
-        for name, part in network.named_parameters()
-    }
-    return {name: part * (part > 0.3) for name, part in drawn.items()}
+    fisher = {}
+    for name, parameter in network.named_parameters():
+        drawn = torch.rand(parameter.shape, generator=generator)
+        fisher[name] = drawn * (drawn > 0.3)
+    return fisher
+
+
+def trimmed_update(start, tuned, density):
+    """Update of a flat vector, of which the largest values are kept and the others are 0."""
+    update = [after - before for before, after in zip(start, tuned, strict=True)]
+
+    def size(i):
+        return abs(update[i])
+
+    largest_first = sorted(range(len(update)), key=size, reverse=True)
+    largest = largest_first[: int(density * len(update))]
+    return [change if i in largest else 0.0 for i, change in enumerate(update)]
 
 
 def test_ties_trims_the_whole_vector_elects_signs_and_averages_those_that_agree(network, merge):
-    states = {name: moved(network, seed) for seed, name in enumerate("pqr", start=1)}
-    start, density, scaling = flat(network, network.state_dict()), 0.3, 0.8
-    trimmed = []
-    for state in states.values():
-        update = [b - a for a, b in zip(start, flat(network, state), strict=True)]
-        kept = sorted(range(len(update)), key=lambda i, update=update: -abs(update[i]))[
-            : int(density * len(update))
-        ]
-        trimmed.append([value if i in kept else 0.0 for i, value in enumerate(update)])
+    states = {
+        "p": moved(network, seed=1),
+        "q": moved(network, seed=2),
+        "r": moved(network, seed=3),
+    }
+
+    merged_state = merge("ties", states, density=0.3, scaling=0.8)
+
+    start = flat(network, network.state_dict())
+    trimmed = [trimmed_update(start, flat(network, state), 0.3) for state in states.values()]
+    updates_of_numbers = list(zip(*trimmed, strict=True))
+    patterns_of_signs = {tuple(np.sign(updates)) for updates in updates_of_numbers}
+    assert len(patterns_of_signs) > 6  # with conflicts and zeros
     expected = []
-    for value, *updates in zip(start, *trimmed, strict=True):
+    for before, updates in zip(start, updates_of_numbers, strict=True):
         sign = np.sign(sum(updates))
-        agree = [update for update in updates if update and np.sign(update) == sign]
-        expected.append(value + scaling * sum(agree) / max(1, len(agree)))
-    assert (
-        len({tuple(np.sign(updates)) for updates in zip(*trimmed, strict=True)}) > 6
-    )  # with conflicts and zeros
-    np.testing.assert_allclose(flat(network, merge("ties", states)), expected, rtol=1e-6, atol=1e-7)
+        agreeing = [update for update in updates if update and np.sign(update) == sign]
+        expected.append(before + 0.8 * sum(agreeing) / max(1, len(agreeing)))
+    np.testing.assert_allclose(flat(network, merged_state), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_ties_of_everything_without_conflicts_is_the_mean_of_the_task_vectors(network, merge):
     start = network.state_dict()
-    names = [name for name, _ in network.named_parameters()]
-    signs = {name: (moved(network, 1)[name] - start[name]).sign() for name in names}
+    first = moved(network, seed=1)
     states = {}
-    for seed, key in enumerate("pq", start=2):
-        size = {name: (moved(network, seed)[name] - start[name]).abs() + 0.01 for name in names}
-        states[key] = {name: start[name] + signs[name] * size[name] for name in names}
-    found = merge("ties", states, density=1.0, scaling=1.0)
-    for name in names:
-        torch.testing.assert_close(found[name], (states["p"][name] + states["q"][name]) / 2)
+    for parent, seed in {"p": 2, "q": 3}.items():
+        state = moved(network, seed)
+        states[parent] = {}
+        for name in parameters_of(network):
+            sign = (first[name] - start[name]).sign()  # the same for both parents
+            size = (state[name] - start[name]).abs() + 0.01
+            states[parent][name] = start[name] + sign * size
+
+    merged_state = merge("ties", states, density=1.0, scaling=1.0)
+
+    for name in parameters_of(network):
+        mean = (states["p"][name] + states["q"][name]) / 2
+        torch.testing.assert_close(merged_state[name], mean)
 
 
 def test_ties_leaves_a_value_whose_updates_cancel(network, merge):
-    start = network.state_dict()
-    up, down = ({"b.bias": start["b.bias"] + step} for step in (0.5, -0.5))
-    assert torch.equal(
-        merge("ties", {"p": up, "q": down}, density=1.0)["b.bias"][2], start["b.bias"][2]
-    )
+    bias = network.state_dict()["b.bias"]
+    states = {"p": {"b.bias": bias + 0.5}, "q": {"b.bias": bias - 0.5}}
+    merged_state = merge("ties", states, density=1.0)
+    assert torch.equal(merged_state["b.bias"][2], bias[2])
 
 
 def test_a_share_below_one_value_keeps_the_largest_update_and_one_above_all_changed_ones(
     network, merge
 ):
-    start = network.state_dict()
-    tuned = {"b.bias": start["b.bias"] + torch.tensor([0.1, -0.4, 0.2, 0.0, 0.3])}
-    found = merge("ties", {"p": tuned}, density=1e-6, scaling=1.0)["b.bias"] - start["b.bias"]
-    torch.testing.assert_close(found, torch.tensor([0.0, -0.4, 0.0, 0.0, 0.0]))
-    torch.testing.assert_close(
-        merge("ties", {"p": tuned}, density=0.2, scaling=1.0)["b.bias"], tuned["b.bias"]
-    )
+    bias = network.state_dict()["b.bias"]
+    tuned_bias = bias + torch.tensor([0.1, -0.4, 0.2, 0.0, 0.3])
+    states = {"p": {"b.bias": tuned_bias}}
+
+    with_least = merge("ties", states, density=1e-6, scaling=1.0)
+    with_all = merge("ties", states, density=0.2, scaling=1.0)
+
+    largest_update = torch.tensor([0.0, -0.4, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(with_least["b.bias"] - bias, largest_update)
+    torch.testing.assert_close(with_all["b.bias"], tuned_bias)
+
+
+def cosine(vector, other_vector):
+    """Cosine of the angle between two lists of numbers."""
+    product = sum(a * b for a, b in zip(vector, other_vector, strict=True))
+    return product / math.hypot(*vector) / math.hypot(*other_vector)
 
 
 def test_model_stocks_ratio_comes_from_the_mean_cosine_of_each_layer(network, merge):
     """Updates with a common direction, so that cosines are neither 0 nor 1."""
-    start, shared = network.state_dict(), moved(network, 9)
+    start = network.state_dict()
+    in_common_direction = moved(network, seed=9)
     states = {}
-    for seed, key in enumerate("pqr", start=1):
-        own = moved(network, seed)
-        states[key] = {
-            name: own[name] + shared[name] - start[name]
-            if own[name].is_floating_point()
-            else own[name]
-            for name in own
-        }
-    found, ratios = merge("model_stock", states), []
-    for name, _ in network.named_parameters():
+    for parent, seed in {"p": 1, "q": 2, "r": 3}.items():
+        states[parent] = moved(network, seed)
+        for name in start:
+            if start[name].is_floating_point():
+                states[parent][name] += in_common_direction[name] - start[name]
+
+    merged_state = merge("model_stock", states)
+
+    ratios = []
+    for name in parameters_of(network):
         before = start[name].flatten().tolist()
         tuned = [state[name].flatten().tolist() for state in states.values()]
-        updates = [[b - a for a, b in zip(before, values, strict=True)] for values in tuned]
+        updates = [
+            (state[name] - start[name]).flatten().double().tolist() for state in states.values()
+        ]
         cosines = [
-            sum(a * b for a, b in zip(u, v, strict=True)) / math.hypot(*u) / math.hypot(*v)
-            for u, v in itertools.combinations(updates, 2)
+            cosine(update, other_update)
+            for update, other_update in itertools.combinations(updates, 2)
         ]
-        cosine = sum(cosines) / 3
-        ratios.append(3 * cosine / (1 + 2 * cosine))
+        mean_cosine = sum(cosines) / 3
+        ratio = 3 * mean_cosine / (1 + 2 * mean_cosine)
+        ratios.append(ratio)
+        mean_of_tuned = [sum(numbers) / 3 for numbers in zip(*tuned, strict=True)]
         expected = [
-            ratios[-1] * sum(values) / 3 + (1 - ratios[-1]) * a
-            for a, *values in zip(before, *tuned, strict=True)
+            ratio * mean + (1 - ratio) * number
+            for mean, number in zip(mean_of_tuned, before, strict=True)
         ]
-        np.testing.assert_allclose(found[name].flatten().tolist(), expected, rtol=1e-5, atol=1e-6)
-    assert len(set(ratios)) == len(ratios) and 0.2 < min(ratios) < max(ratios) < 0.98
+        merged_numbers = merged_state[name].flatten().tolist()
+        np.testing.assert_allclose(merged_numbers, expected, rtol=1e-5, atol=1e-6)
+    assert len(set(ratios)) == len(ratios)
+    assert min(ratios) > 0.2
+    assert max(ratios) < 0.98
 
 
-def test_model_stock_of_orthogonal_or_opposite_updates_is_the_pretrained_model(network, merge):
+@pytest.mark.parametrize("other_update", [[0, 1.0, 0, 0, 0], [-0.5, 0, 0, 0, 0], [0.0] * 5])
+def test_model_stock_of_orthogonal_or_opposite_updates_is_the_pretrained_model(
+    network, merge, other_update
+):
     start = network.state_dict()
     bias = start["b.bias"]
-    steps = torch.eye(5)
-    for other in (steps[1], -0.5 * steps[0], torch.zeros(5)):
-        states = {
-            "p": {"b.bias": bias + steps[0]},
-            "q": {"b.bias": bias + other, "a.bias": start["a.bias"]},
-        }
-        assert torch.equal(merge("model_stock", states)["b.bias"], bias)
+    update = torch.tensor([1.0, 0, 0, 0, 0])
+    states = {
+        "p": {"b.bias": bias + update},
+        "q": {"b.bias": bias + torch.tensor(other_update), "a.bias": start["a.bias"]},
+    }
+    assert torch.equal(merge("model_stock", states)["b.bias"], bias)
+
+
+def dare_numbers(parent, name, shape):
+    """Random numbers that decide which updates of a tensor are kept."""
+    digest = hashlib.sha256(f"{RUN}/{parent}/{name}".encode()).digest()
+    seed = int.from_bytes(digest[:8], "big") >> 1
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_dare_keeps_rescaled_updates_and_adds_them_up(network, merge):
-    start, states = (
-        network.state_dict(),
-        {key: moved(network, seed) for seed, key in enumerate("pq")},
-    )
-    found, masks = merge("dare", states), []
-    for name, _ in network.named_parameters():
-        total = start[name].flatten().double()
-        for key, state in states.items():
-            number = (
-                int.from_bytes(hashlib.sha256(f"{RUN}/{key}/{name}".encode()).digest()[:8], "big")
-                >> 1
-            )
-            drawn = torch.rand(
-                start[name].shape, generator=torch.Generator().manual_seed(number)
-            ).flatten()
-            masks += [float(value) < 0.6 for value in drawn]
-            for i, (value, before) in enumerate(
-                zip(state[name].flatten(), start[name].flatten(), strict=True)
-            ):
-                total[i] += 0.4 * (float(value) - float(before)) / 0.6 if drawn[i] < 0.6 else 0.0
-        torch.testing.assert_close(found[name].flatten(), total.float())
-    assert 0.4 < np.mean(masks) < 0.8
+    states = moved_states(network, "pq")
+
+    merged_state = merge("dare", states, density=0.6, scaling=0.4)
+
+    start = network.state_dict()
+    is_kept = []
+    for name in parameters_of(network):
+        before = start[name].flatten().tolist()
+        expected = list(before)
+        for parent, state in states.items():
+            drawn = dare_numbers(parent, name, start[name].shape).flatten().tolist()
+            tuned = state[name].flatten().tolist()
+            for i in range(len(before)):
+                is_kept.append(drawn[i] < 0.6)
+                if drawn[i] < 0.6:
+                    expected[i] += 0.4 * (tuned[i] - before[i]) / 0.6
+        torch.testing.assert_close(merged_state[name].flatten(), torch.tensor(expected))
+    assert 0.4 < np.mean(is_kept) < 0.8
 
 
 def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
-    start, states = (
-        network.state_dict(),
-        {key: moved(network, seed) for seed, key in enumerate("pq")},
-    )
-    names = [name for name, _ in network.named_parameters()]
-    one, other = (dict(list(states.items())[::step]) for step in (1, -1))
-    first, second = merge("dare", one), merge("dare", other)
-    for name in names:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-6, atol=1e-7)
-    equal = dict.fromkeys("pq", states["p"])
-    of_p, of_q = (merge("dare", {key: equal[key]}) for key in "pq")
-    assert not torch.equal(of_p["a.weight"], of_q["a.weight"])
-    assert not torch.equal(
-        of_p["a.weight"], merge("dare", {"p": equal["p"]}, run="m/t/x/all/1")["a.weight"]
-    )
-    alone = merge(
-        "dare", {"p": {"b.weight": states["p"]["b.weight"]}}
-    )  # other tensors draw nothing from its numbers
-    assert torch.equal(alone["b.weight"], of_p["b.weight"]) and torch.equal(
-        alone["a.bias"], start["a.bias"]
-    )
+    start = network.state_dict()
+    states = moved_states(network, "pq")
+
+    merged_state = merge("dare", {"p": states["p"], "q": states["q"]})
+    in_other_order = merge("dare", {"q": states["q"], "p": states["p"]})
+    for name in parameters_of(network):
+        torch.testing.assert_close(merged_state[name], in_other_order[name], rtol=1e-6, atol=1e-7)
+
+    merged_as_p = merge("dare", {"p": states["p"]})
+    merged_as_q = merge("dare", {"q": states["p"]})
+    merged_in_other_run = merge("dare", {"p": states["p"]}, run="m/t/x/all/1")
+    assert not torch.equal(merged_as_p["a.weight"], merged_as_q["a.weight"])
+    assert not torch.equal(merged_as_p["a.weight"], merged_in_other_run["a.weight"])
+
+    # other tensors draw nothing from its numbers
+    one_tensor = merge("dare", {"p": {"b.weight": states["p"]["b.weight"]}})
+    assert torch.equal(one_tensor["b.weight"], merged_as_p["b.weight"])
+    assert torch.equal(one_tensor["a.bias"], start["a.bias"])
 
 
 def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
-    states = {key: moved(network, seed) for seed, key in enumerate("pqr")}
-    found = merge("dare", states, density=1.0)
+    states = moved_states(network, "pqr")
+    merged_state = merge("dare", states, density=1.0)
     weights = task_arithmetic.recipe(list(states), scaling=0.4)
     assert weights == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
-    files = {key: tmp_path / f"{key}.safetensors" for key in states}
-    torch.testing.assert_close(found, apply(copy.deepcopy(network), weights, files).state_dict())
+    checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
+    by_task_arithmetic = apply(copy.deepcopy(network), weights, checkpoints)
+    torch.testing.assert_close(merged_state, by_task_arithmetic.state_dict())
 
 
 def test_fisher_merging_weights_each_value_by_its_information(network, merge):
-    states = {key: moved(network, seed) for seed, key in enumerate("pq")}
-    fisher = {key: information(network, seed) for seed, key in enumerate("pq", start=7)}
-    found, empty = merge("fisher", states, fisher), 0
-    for name, _ in network.named_parameters():
-        columns = [
-            [part[name].flatten().tolist() for part in parts.values()] for parts in (states, fisher)
-        ]
-        for value, *both in zip(
-            found[name].flatten().tolist(), *columns[0], *columns[1], strict=True
-        ):
-            tuned, weights = both[:2], both[2:]
-            empty += not any(weights)
-            weights = weights if any(weights) else [1.0, 1.0]
-            expected = sum(w * x for w, x in zip(weights, tuned, strict=True)) / sum(weights)
-            assert value == pytest.approx(expected, rel=1e-6, abs=1e-7)
-    assert empty > 0
+    states = moved_states(network, "pq")
+    fisher = {"p": information(network, seed=7), "q": information(network, seed=8)}
+
+    merged_state = merge("fisher", states, fisher)
+
+    merged_numbers = flat(network, merged_state)
+    tuned_p = flat(network, states["p"])
+    tuned_q = flat(network, states["q"])
+    fisher_p = flat(network, fisher["p"])
+    fisher_q = flat(network, fisher["q"])
+    without_information = 0
+    for i, number in enumerate(merged_numbers):
+        weight_p = fisher_p[i]
+        weight_q = fisher_q[i]
+        if weight_p == weight_q == 0:
+            without_information += 1
+            weight_p = 1.0
+            weight_q = 1.0
+        expected = (weight_p * tuned_p[i] + weight_q * tuned_q[i]) / (weight_p + weight_q)
+        assert number == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert without_information > 0
+
+
+def fisher_for(name, network, parents):
+    """Fisher information of each parent, if an algorithm takes it."""
+    if name != "fisher":
+        return None
+    return {parent: information(network, seed) for seed, parent in enumerate(parents)}
 
 
 @pytest.mark.parametrize("name", ["soup", "model_stock", "fisher"])
@@ -309,38 +376,34 @@ def test_the_average_of_equal_states_is_that_state(network, merge, tmp_path, nam
     state = moved(network, 3)
     state["b.bias"][0] = 0.0
     states = dict.fromkeys("pqr", state)
-    fisher = (
-        {key: information(network, seed) for seed, key in enumerate("pqr")}
-        if name == "fisher"
-        else None
-    )
     if name == "soup":
         merge("ties", states)  # writes the checkpoints
-        files = {key: tmp_path / f"{key}.safetensors" for key in states}
-        found = apply(copy.deepcopy(network), dict.fromkeys(states, 1 / 3), files).state_dict()
+        checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
+        weights = dict.fromkeys(states, 1 / 3)
+        merged_state = apply(copy.deepcopy(network), weights, checkpoints).state_dict()
     else:
-        found = merge(name, states, fisher)
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+        merged_state = merge(name, states, fisher_for(name, network, "pqr"))
+    for tensor_name, tensor in state.items():
+        assert torch.equal(merged_state[tensor_name], tensor)
 
 
 @pytest.mark.parametrize("name", ["model_stock", "ties", "dare", "fisher"])
 def test_buffers_are_averaged_and_counters_keep_the_highest(network, merge, name):
     """No running variance may be dropped, rescaled or become negative."""
-    states = {key: moved(network, seed) for seed, key in enumerate("pq")}
-    for number, state in enumerate(states.values(), start=1):
-        state["norm.running_var"] = torch.full((4,), number / 10)
-        state["norm.num_batches_tracked"] = torch.tensor(number)
-    fisher = {key: information(network, 0) for key in states} if name == "fisher" else None
-    found = merge(name, states, fisher)
-    torch.testing.assert_close(found["norm.running_var"], torch.full((4,), 0.15))
-    assert found["norm.num_batches_tracked"] == 2
+    states = moved_states(network, "pq")
+    for batches, state in enumerate(states.values(), start=1):
+        state["norm.running_var"] = torch.full((4,), batches / 10)
+        state["norm.num_batches_tracked"] = torch.tensor(batches)
+    merged_state = merge(name, states, fisher_for(name, network, "pq"))
+    torch.testing.assert_close(merged_state["norm.running_var"], torch.full((4,), 0.15))
+    assert merged_state["norm.num_batches_tracked"] == 2
 
 
-def peft_of(function, states, start, **settings):
-    tensors = [state["a.weight"] - start["a.weight"] for state in states.values()]
-    return start["a.weight"] + function(
-        tensors, torch.full((len(tensors),), settings.pop("weight")), **settings
-    )
+def merged_by_peft(function, states, start, weight, **settings):
+    """The tensor a.weight, merged by a function of peft with the same weight for each state."""
+    updates = [state["a.weight"] - start["a.weight"] for state in states.values()]
+    weights = torch.full((len(updates),), weight)
+    return start["a.weight"] + function(updates, weights, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:The density 1.0")
@@ -349,147 +412,165 @@ def test_peft_agrees(density):
     """On a network of one tensor, since peft trims each tensor for itself."""
     torch.manual_seed(0)
     start = {"a.weight": torch.randn(6, 8)}
-    states = {key: {"a.weight": start["a.weight"] + torch.randn(6, 8)} for key in "pqr"}
-    one = States(start, states, ["a.weight"], 48, RUN)
+    states = {parent: {"a.weight": start["a.weight"] + torch.randn(6, 8)} for parent in "pqr"}
+    states_to_merge = States(start, states, ["a.weight"], 48, RUN)
 
-    def ours(algorithm, **settings):
-        return dict(algorithm.merge(one, **settings))["a.weight"]
+    by_ties = dict(ties.merge(states_to_merge, density=density, scaling=0.7))["a.weight"]
+    expected = merged_by_peft(merge_utils.ties, states, start, weight=0.7, density=density)
+    torch.testing.assert_close(by_ties, expected)
 
-    expected = peft_of(merge_utils.ties, states, start, weight=0.7, density=density)
-    torch.testing.assert_close(ours(ties, density=density, scaling=0.7), expected)
     weights = task_arithmetic.recipe("pqr", scaling=0.4)
-    found = sum(
-        weight * (states | {"pretrained": start})[key]["a.weight"]
-        for key, weight in weights.items()
+    by_task_arithmetic = weights["pretrained"] * start["a.weight"]
+    for parent, state in states.items():
+        by_task_arithmetic = by_task_arithmetic + weights[parent] * state["a.weight"]
+    expected = merged_by_peft(merge_utils.task_arithmetic, states, start, weight=0.4)
+    torch.testing.assert_close(by_task_arithmetic, expected)
+
+    by_dare = dict(dare.merge(states_to_merge, density=1.0, scaling=0.4))["a.weight"]
+    expected = merged_by_peft(merge_utils.dare_linear, states, start, weight=0.4, density=1.0)
+    torch.testing.assert_close(by_dare, expected)
+
+    one_state = {"p": states["p"]}  # TIES of it is the trimming alone
+    one_to_merge = replace(states_to_merge, changes=one_state)
+    trimmed = dict(ties.merge(one_to_merge, density=density, scaling=1.0))["a.weight"]
+    expected = merged_by_peft(
+        merge_utils.magnitude_prune, one_state, start, weight=1.0, density=density
     )
-    torch.testing.assert_close(
-        found, peft_of(merge_utils.task_arithmetic, states, start, weight=0.4)
-    )
-    expected = peft_of(merge_utils.dare_linear, states, start, weight=0.4, density=1.0)
-    torch.testing.assert_close(ours(dare, density=1.0, scaling=0.4), expected)
-    one = replace(one, changes={"p": states["p"]})  # the trimming alone
-    expected = peft_of(merge_utils.magnitude_prune, one.changes, start, weight=1.0, density=density)
-    torch.testing.assert_close(ours(ties, density=density, scaling=1.0), expected)
+    torch.testing.assert_close(trimmed, expected)
 
 
 IMAGES = torch.randn(6, 3, generator=torch.Generator().manual_seed(5))
 
 
 def probabilities(network, state, images):
-    model = copy.deepcopy(network)
-    model.load_state_dict(state)
+    """Probabilities (images, classes) that the network has in a state."""
+    network_in_state = copy.deepcopy(network)
+    network_in_state.load_state_dict(state)
     with torch.no_grad():
-        return model(images).double().softmax(dim=1)
+        return network_in_state(images).double().softmax(dim=1)
 
 
 def test_an_ensemble_of_outputs_gives_the_logarithm_of_the_mean_probability(network, merge):
-    states = {key: moved(network, seed, scale=1.0) for seed, key in enumerate("pq")}
-    found = merge("output_ensemble", states, form="ensemble")
-    parts = [
-        probabilities(network, state, IMAGES) for state in (network.state_dict(), *states.values())
-    ]
+    start = network.state_dict()
+    states = moved_states(network, "pq", scale=1.0)
+
+    ensemble = merge("output_ensemble", states, form="ensemble")
+    of_equal_networks = merge("output_ensemble", dict.fromkeys("pq", start), form="ensemble")
+
+    of_networks = [probabilities(network, state, IMAGES) for state in (start, *states.values())]
+    mean_probability = sum(of_networks) / 3
     with torch.no_grad():
-        torch.testing.assert_close(found(IMAGES).exp(), (sum(parts) / 3).float())
-    same = merge("output_ensemble", dict.fromkeys("pq", network.state_dict()), form="ensemble")
-    with torch.no_grad():
-        assert torch.equal(same(IMAGES), network(IMAGES).double().log_softmax(dim=1).float())
+        torch.testing.assert_close(ensemble(IMAGES).exp(), mean_probability.float())
+        log_probability = network(IMAGES).double().log_softmax(dim=1)
+        assert torch.equal(of_equal_networks(IMAGES), log_probability.float())
 
 
 def test_an_ensembles_outputs_are_finite_where_probabilities_are_not():
     sure = nn.Linear(1, 2)
-    sure.weight.data, sure.bias.data = torch.tensor([[0.0], [0.0]]), torch.tensor([0.0, 900.0])
+    sure.weight.data = torch.tensor([[0.0], [0.0]])
+    sure.bias.data = torch.tensor([0.0, 900.0])
     assert OutputEnsemble({"a": sure, "b": sure})(torch.ones(1, 1)).isfinite().all()
 
 
-def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, merge):
-    states = {key: moved(network, seed, scale=1.0) for seed, key in enumerate("pq")}
-    found = merge("dawin", states, form="ensemble")
-    every = [network.state_dict(), *states.values()]
-    seen = []
-    for image in IMAGES:
-        entropies = []
-        for state in every:
-            entropies.append(
-                -sum(
-                    p * math.log(p) for p in probabilities(network, state, image[None])[0].tolist()
-                )
+def dawin_weights(network, states, image):
+    """Weight of each state for an image (3,): exp(-entropy) of its prediction, as a share."""
+    confidences = []
+    for state in states:
+        of_classes = probabilities(network, state, image[None])[0].tolist()
+        entropy = -sum(p * math.log(p) for p in of_classes)
+        confidences.append(math.exp(-entropy))
+    return [confidence / sum(confidences) for confidence in confidences]
+
+
+def averaged(states, weights):
+    """Weighted mean of states; what is no floating-point number is that of the first."""
+    mean = dict(states[0])
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():
+            mean[name] = sum(
+                weight * state[name] for weight, state in zip(weights, states, strict=True)
             )
-        total = sum(math.exp(-entropy) for entropy in entropies)
-        seen.append([math.exp(-entropy) / total for entropy in entropies])
+    return mean
+
+
+def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, merge):
+    start = network.state_dict()
+    parents = moved_states(network, "pq", scale=1.0)
+
+    ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        torch.testing.assert_close(
-            found.weights(IMAGES).T, torch.tensor(seen), rtol=1e-4, atol=1e-6
-        )
-        logits = found(IMAGES)
-    for image, weights, row in zip(IMAGES, seen, logits, strict=True):
-        state = {
-            name: sum(w * own[name] for w, own in zip(weights, every, strict=True))
-            if tensor.is_floating_point()
-            else tensor
-            for name, tensor in every[0].items()
-        }
-        model = copy.deepcopy(network)
-        model.load_state_dict(state)
-        torch.testing.assert_close(row, model(image[None])[0], rtol=1e-4, atol=1e-5)
-    assert np.ptp([weights[0] for weights in seen]) > 0.05
-    with torch.no_grad():  # whatever else is in the batch
-        torch.testing.assert_close(found(IMAGES[2:3])[0], logits[2], rtol=1e-6, atol=1e-6)
-    for key, value in network.state_dict().items():
-        assert torch.equal(found.networks[0].state_dict()[key], value)  # left as it was
+        weights = ensemble.weights(IMAGES).T
+        logits = ensemble(IMAGES)
+        logits_of_image_alone = ensemble(IMAGES[2:3])[0]
+
+    states = [start, *parents.values()]
+    expected_weights = [dawin_weights(network, states, image) for image in IMAGES]
+    torch.testing.assert_close(weights, torch.tensor(expected_weights), rtol=1e-4, atol=1e-6)
+    weights_of_pretrained = [of_pretrained for of_pretrained, *_ in expected_weights]
+    assert np.ptp(weights_of_pretrained) > 0.05
+    for image, weights_of_image, logits_of_image in zip(
+        IMAGES, expected_weights, logits, strict=True
+    ):
+        network_for_image = copy.deepcopy(network)
+        network_for_image.load_state_dict(averaged(states, weights_of_image))
+        expected = network_for_image(image[None])[0]
+        torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
+    # whatever else is in the batch
+    torch.testing.assert_close(logits_of_image_alone, logits[2], rtol=1e-6, atol=1e-6)
+    state_in_ensemble = ensemble.networks[0].state_dict()
+    for name, tensor in start.items():
+        assert torch.equal(state_in_ensemble[name], tensor)  # left as it was
 
 
 def test_dawin_of_equal_networks_is_that_network(network, merge):
-    same = merge("dawin", dict.fromkeys("pq", network.state_dict()), form="ensemble")
-    slightly = merge(
-        "dawin", {"p": {"b.bias": network.state_dict()["b.bias"] + 1}}, form="ensemble"
-    )
+    start = network.state_dict()
+    ensemble = merge("dawin", dict.fromkeys("pq", start), form="ensemble")
+    with_other_bias = merge("dawin", {"p": {"b.bias": start["b.bias"] + 1}}, form="ensemble")
     with torch.no_grad():
-        alone = torch.cat([network(image[None]) for image in IMAGES])
-        assert (
-            torch.equal(same(IMAGES), alone)
-            and same.changed == []
-            and slightly.changed == ["b.bias"]
-        )
+        logits_of_network = torch.cat([network(image[None]) for image in IMAGES])
+        assert torch.equal(ensemble(IMAGES), logits_of_network)
+    assert ensemble.changed == []
+    assert with_other_bias.changed == ["b.bias"]
 
 
 def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge):
     # given: parents that have changed a tensor each
     start = network.state_dict()
-    first = {"b.bias": start["b.bias"] + 1}
-    second = {"b.weight": start["b.weight"] * 2}
+    parents = {"p": {"b.bias": start["b.bias"] + 1}, "q": {"b.weight": start["b.weight"] * 2}}
     # when
-    found = merge("dawin", {"p": first, "q": second}, form="ensemble")
+    ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        weights = found.weights(IMAGES)
-        logits = found(IMAGES)
+        weights = ensemble.weights(IMAGES).T.tolist()
+        logits = ensemble(IMAGES)
     # then: each of them is the average for the image, of which the pretrained network has its share
-    assert sorted(found.changed) == ["b.bias", "b.weight"]
-    for image, (_, of_first, of_second), row in zip(
-        IMAGES, weights.T.tolist(), logits, strict=True
+    assert sorted(ensemble.changed) == ["b.bias", "b.weight"]
+    for image, (_, weight_p, weight_q), logits_of_image in zip(
+        IMAGES, weights, logits, strict=True
     ):
-        model = copy.deepcopy(network)
+        network_for_image = copy.deepcopy(network)
         with torch.no_grad():
-            model.get_parameter("b.bias").add_(of_first)
-            model.get_parameter("b.weight").mul_(1 + of_second)
-            torch.testing.assert_close(row, model(image[None])[0], rtol=1e-4, atol=1e-5)
+            network_for_image.get_parameter("b.bias").add_(weight_p)
+            network_for_image.get_parameter("b.weight").mul_(1 + weight_q)
+            expected = network_for_image(image[None])[0]
+        torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
     tuned = moved(network, 1)
-    strip = {
+    prompt = {
         f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
     }
     with pytest.raises(
         UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"
     ):
         merge("model_stock", {"p": tuned})
-    for states in ({"p": tuned, "vp": strip}, {"vp": strip}):
-        with pytest.raises(
-            UserError, match=r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
-        ):
-            merge("ties", states)
+    prompt_is_no_weights = r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
+    with pytest.raises(UserError, match=prompt_is_no_weights):
+        merge("ties", {"p": tuned, "vp": prompt})
+    with pytest.raises(UserError, match=prompt_is_no_weights):
+        merge("ties", {"vp": prompt})
     with pytest.raises(UserError, match=r"^dawin\.py: a network has a padding prompt, .*\.$"):
-        merge("dawin", {"p": tuned, "vp": strip}, form="ensemble")
+        merge("dawin", {"p": tuned, "vp": prompt}, form="ensemble")
     with pytest.raises(ValueError, match="'other' that the network lacks"):
         merge("dare", {"p": {"other": torch.ones(1)}})
 
@@ -515,98 +596,117 @@ def test_settings_out_of_range_are_refused_before_anything_runs(
 
 
 def test_an_algorithm_says_what_it_needs():
-    assert takes_fisher(file_of("fisher")) and not any(
-        takes_fisher(file_of(name)) for name in ("ties", "soup", "dawin")
-    )
-    assert [constant(file_of(name), "FEWEST_PARENTS", 1) for name in ("model_stock", "ties")] == [
-        2,
-        1,
-    ]
+    assert takes_fisher(file_of("fisher"))
+    for name in ("ties", "soup", "dawin"):
+        assert not takes_fisher(file_of(name))
+    assert constant(file_of("model_stock"), "FEWEST_PARENTS", 1) == 2
+    assert constant(file_of("ties"), "FEWEST_PARENTS", 1) == 1
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
 def test_a_recipe_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
-    manifest, recipe = tmp_path / "manifest.json", tmp_path / "recipe.json"
+    manifest = tmp_path / "manifest.json"
+    recipe = tmp_path / "recipe.json"
     write_json(manifest, {"files": {"checkpoint.safetensors": "hash"}})
-    run, known = (
-        Run("m", "t", "x", "all", 3),
-        {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]},
-    )
+    settings_and_parents = {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]}
+
     write_recipe(
-        run=run,
+        run=Run("m", "t", "x", "all", 3),
         manifests=[manifest],
-        settings=MergeSettings(algorithm="any/where/mine.py", form=form, code=CODE, **known),
+        settings=MergeSettings(
+            algorithm="any/where/mine.py", form=form, code=CODE, **settings_and_parents
+        ),
         recipe=recipe,
     )
-    made = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **known}
-    assert read_json(recipe)["states"] == [{"alpha": None, "merge": made}]
-    assert read_json(recipe)["checkpoints"] == {"ft, seed 1": "hash"}
+
+    merge = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **settings_and_parents}
+    written = read_json(recipe)
+    assert written["states"] == [{"alpha": None, "merge": merge}]
+    assert written["checkpoints"] == {"ft, seed 1": "hash"}
+
     (state,) = run_states("x", recipe, "there/mine.py", [tmp_path / "f"])
-    assert state == (
-        None,
-        Merge(**made | {"algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}),
+    merge_with_files = Merge(
+        **{**merge, "algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}
     )
-    assert (
-        list(state.weights) == ["ft, seed 1"]
-        and run_states("x", recipe)[0].weights.algorithm == "mine"
-    )
+    assert state == (None, merge_with_files)
+    assert list(state.weights) == ["ft, seed 1"]
+    (state_without_files,) = run_states("x", recipe)
+    assert state_without_files.weights.algorithm == "mine"
 
 
-def source_of(folder, images, states, checkpoints, tmp_path):
+def source_of(model, images, states, checkpoints, tmp_path):
+    """States of a run, to be run on the training images of a split of 20 images.
+
+    Args:
+        model: folder of the model.
+        images: folder of the prepared images.
+        states: of the run.
+        checkpoints: of which they are merged, by method.
+    """
     files = DatasetFiles("t", images, split=split_file(tmp_path / "split.parquet", 20))
-    return RunOnDataset(
-        Run("m", "t", "ft", "all", 4), states, checkpoints, folder, files, VIEW, 4, COMPUTE
-    )
+    run = Run("m", "t", "ft", "all", 4)
+    return RunOnDataset(run, states, checkpoints, model, files, VIEW, 4, COMPUTE)
 
 
 def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
+    # given: a run that has changed the head, and a split of the target
     network = resnet(40)
-    folder = model_folder(tmp_path / "model", network)
-    images = random_images(20, 32, seed=1)
+    dataset = random_images(20, 32, seed=1)
     tuned = copy.deepcopy(network)
-    tuned.fc.weight.data += 0.1 * torch.randn(
-        tuned.fc.weight.shape, generator=torch.Generator().manual_seed(1)
-    )
-    files = {"ft": tmp_path / "ft.safetensors"}
-    safetensors.torch.save_file({"fc.weight": tuned.fc.weight.detach()}, files["ft"])
+    generator = torch.Generator().manual_seed(1)
+    tuned.fc.weight.data += 0.1 * torch.randn(tuned.fc.weight.shape, generator=generator)
+    checkpoint = tmp_path / "ft.safetensors"
+    safetensors.torch.save_file({"fc.weight": tuned.fc.weight.detach()}, checkpoint)
     source = source_of(
-        folder,
-        prepared_folder(tmp_path / "set", images),
+        model_folder(tmp_path / "model", network),
+        prepared_folder(tmp_path / "set", dataset),
         [State(None, {"ft": 1.0})],
-        files,
+        {"ft": checkpoint},
         tmp_path,
     )
-    found = tmp_path / "fisher.safetensors"
+    # when
     compute_fisher(
-        source=source, fisher_images=3, fisher=found, manifest=tmp_path / "manifest.json"
+        source=source,
+        fisher_images=3,
+        fisher=tmp_path / "fisher.safetensors",
+        manifest=tmp_path / "manifest.json",
     )
-    rows = rows_of("train", 20)
-    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, 3).round().astype(int)]
-    generator, total = torch.Generator().manual_seed(4), {}
-    for row in chosen:
-        scores = tuned(normalised(images.images[[row]], MEAN, STD)).log_softmax(dim=1)[0]
-        label = int(torch.multinomial(scores.detach().exp(), 1, generator=generator))
-        for name, gradient in zip(
-            dict(tuned.named_parameters()),
-            torch.autograd.grad(scores[label], list(tuned.parameters())),
-            strict=True,
-        ):
-            total[name] = total.get(name, 0) + gradient**2 / 3
-    stored = safetensors.torch.load_file(found)
-    assert stored.keys() == total.keys() and len(rows) < 20
-    for name, expected in total.items():
-        torch.testing.assert_close(stored[name], expected, rtol=1e-3, atol=1e-7)
-    assert read_json(tmp_path / "manifest.json") == {"device": "cpu", "n": len(rows)}
+    # then: it is the mean square of the gradients of three labels, drawn as the network predicts
+    training_rows = rows_of("train", 20)
+    assert len(training_rows) < 20
+    positions = np.linspace(0, len(training_rows) - 1, 3).round().astype(int)
+    label_generator = torch.Generator().manual_seed(4)
+    expected = {name: torch.zeros_like(parameter) for name, parameter in tuned.named_parameters()}
+    for position in positions:
+        image = dataset.images[[training_rows[position]]]
+        log_probabilities = tuned(normalised(image, MEAN, STD)).log_softmax(dim=1)[0]
+        of_classes = log_probabilities.detach().exp()
+        label = int(torch.multinomial(of_classes, 1, generator=label_generator))
+        gradients = torch.autograd.grad(log_probabilities[label], list(tuned.parameters()))
+        for name, gradient in zip(expected, gradients, strict=True):
+            expected[name] += gradient**2 / 3
+    fisher = safetensors.torch.load_file(tmp_path / "fisher.safetensors")
+    assert fisher.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(fisher[name], expected[name], rtol=1e-3, atol=1e-7)
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest == {"device": "cpu", "n": len(training_rows)}
+
+
+def images_of(dataset):
+    """What a method sees of a dataset, with the model's own normalisation."""
+    inputs = Inputs(dataset.images, MEAN, STD, CPU)
+    return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
 
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
 def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_bytes(tmp_path, kind):
     # Given: the pretrained model's Fisher information on a pretraining proxy, as a job computes and
     # stores it
-    network = resnet(40)
-    folder = model_folder(tmp_path / "model", network)
-    model = load(folder, CPU)[0]
-    proxy, target = random_images(12, 32, seed=1), random_images(10, 32, seed=2)
+    folder = model_folder(tmp_path / "model", resnet(40))
+    network, _ = load(folder, CPU)
+    proxy = random_images(12, 32, seed=1)
+    target = random_images(10, 32, seed=2)
     files = DatasetFiles("reference", prepared_folder(tmp_path / "proxy", proxy))
     run = Run("m", "none", "pretrained", "all", 4)
     source = RunOnDataset(run, run_states("pretrained", None), {}, folder, files, VIEW, 4, COMPUTE)
@@ -619,60 +719,65 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
         kind=kind,
     )
 
-    def images_of(dataset):
-        inputs = Inputs(dataset.images, MEAN, STD, CPU)
-        return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
-
     # When: EWC computes it itself, and when it gets it and has no proxy
-    results = []
-    for reference, fisher in (
-        (images_of(proxy), None),
-        (None, safetensors.torch.load_file(stored)),
-    ):
+    def train_ewc(reference, fisher):
         algorithm = ElasticWeightConsolidation(lr=0.01, weight=10.0, fisher=kind, fisher_images=5)
-        algorithm.setup(Task(copy.deepcopy(model), images_of(target), reference, 4, fisher=fisher))
-        results.append(
-            train(algorithm, model.state_dict(), TRAINING, Run("m", "t", "x", "all", 4), CPU)
-        )
+        task = Task(copy.deepcopy(network), images_of(target), reference, 4, fisher=fisher)
+        algorithm.setup(task)
+        run = Run("m", "t", "x", "all", 4)
+        return train(algorithm, network.state_dict(), TRAINING, run, CPU)
+
+    history, tensors = train_ewc(images_of(proxy), None)
+    _, tensors_with_stored = train_ewc(None, safetensors.torch.load_file(stored))
     # Then: the weights are the same, bit by bit, and others than without a penalty
-    (history, own), (_, shared) = results
-    assert own.keys() == shared.keys() and all(torch.equal(own[name], shared[name]) for name in own)
+    assert tensors.keys() == tensors_with_stored.keys()
+    for name in tensors:
+        assert torch.equal(tensors[name], tensors_with_stored[name])
     assert history[-1]["loss"] > history[-1]["cross_entropy"]
+
+
+def batch_norms(network):
+    """The BatchNorms of a network, which are gone when it is fused."""
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_single_state(tmp_path):
     network = resnet(7)
-    folder, files = model_folder(tmp_path / "model", network), {"p": tmp_path / "p.safetensors"}
-    safetensors.torch.save_file({"fc.bias": network.fc.bias.detach() + 1}, files["p"])
+    folder = model_folder(tmp_path / "model", network)
+    checkpoints = {"p": tmp_path / "p.safetensors"}
+    safetensors.torch.save_file({"fc.bias": network.fc.bias.detach() + 1}, checkpoints["p"])
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     merge = Merge("merge", file_of("ties"), {"density": 1.0, "scaling": 1.0}, ["p"], RUN)
-    single = network_in_state(folder, merge, files, images)
     ensemble = Merge("ensemble", file_of("dawin"), {}, ["p"], RUN)
-    several = network_in_state(folder, ensemble, files, images)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in single.modules())
-    assert isinstance(several, dawin.DaWin) and not several.training
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in several.modules()) > 0
+
+    merged_network = network_in_state(folder, merge, checkpoints, images)
+    networks = network_in_state(folder, ensemble, checkpoints, images)
+
+    assert not batch_norms(merged_network)
     with torch.inference_mode():
-        torch.testing.assert_close(single(images), network(images) + 1, rtol=1e-4, atol=1e-4)
-    of = [
-        source_of(folder, tmp_path, [State(None, how)], files, tmp_path)
-        for how in (merge, ensemble)
-    ]
-    assert of[0].weights is merge
+        expected = network(images) + 1
+        torch.testing.assert_close(merged_network(images), expected, rtol=1e-4, atol=1e-4)
+    assert isinstance(networks, dawin.DaWin)
+    assert not networks.training
+    assert batch_norms(networks)
+
+    of_merge = source_of(folder, tmp_path, [State(None, merge)], checkpoints, tmp_path)
+    of_ensemble = source_of(folder, tmp_path, [State(None, ensemble)], checkpoints, tmp_path)
+    assert of_merge.weights is merge
     with pytest.raises(
         UserError, match=r"an ensemble has several networks; choose a method with one\.$"
     ):
-        assert of[1].weights
+        _ = of_ensemble.weights
 
 
 def test_tensors_are_read_when_they_are_asked_for(tmp_path):
     path = tmp_path / "t.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(2), "b": torch.ones(2)}, path)
-    found = read_tensors(path)
+
+    tensors = read_tensors(path)
     safetensors.torch.save_file({"a": torch.full((2,), 5.0), "b": torch.ones(2)}, path)
-    assert (
-        found["a"][0] == 5
-        and list(found) == ["a", "b"]
-        and "c" not in found
-        and found["b"].device == CPU
-    )
+
+    assert tensors["a"][0] == 5
+    assert list(tensors) == ["a", "b"]
+    assert "c" not in tensors
+    assert tensors["b"].device == CPU
