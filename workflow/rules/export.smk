@@ -64,7 +64,7 @@ def export_settings(w):
     return {
         "function": "rib.evaluation.export:export_run",
         "view": to_params(VIEW_OF[w.model]),
-        "batch_size": BATCH_SIZE,
+        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": to_params(COMPUTE),
         "parents": PARENTS[w.method],
         "algorithm": algorithm_on_loading(w.method),
@@ -96,7 +96,7 @@ rule export_run:
         method=of_form("finetune", "external", *MERGES),
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: COMPUTE.threads_per_job
     resources:
         gpu=0,
         mem_mb=16000,

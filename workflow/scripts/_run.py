@@ -59,6 +59,8 @@ def dataset_group(snakemake, folders) -> list:
     proxies = {name: Path(files.proxy).parent for name in cfg["excludes_proxy"]}
     splits = dict(zip(cfg["split"], map(Path, files.splits), strict=True))
     return [
-        DatasetFiles(name, folder, proxies.get(name), splits.get(name), workers=snakemake.threads)
+        DatasetFiles(
+            name, folder, proxies.get(name), splits.get(name), decode_workers=snakemake.threads
+        )
         for name, folder in folders.items()
     ]

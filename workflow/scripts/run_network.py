@@ -20,7 +20,7 @@ with run(snakemake, warm="networks") as out:
     source = run_on_dataset(
         snakemake.input,
         run=exported_run,
-        dataset=dataset_of(snakemake.input, exported_run.target, snakemake.threads),
+        dataset=dataset_of(snakemake.input, exported_run.target, decode_workers=snakemake.threads),
         settings=settings,
     )
     function(**arguments(function, snakemake, out, source=source))

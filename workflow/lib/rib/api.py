@@ -217,9 +217,9 @@ def evaluate(
             weights = network.files["states"][0].weights
             scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
         logits = _checked_logits(scored, facts["num_classes"])
-        batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
+        evaluation_batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
         table = rows_of_networks(
-            run, [None], [logits], datasets_scored, inputs_of_datasets, batch_size
+            run, [None], [logits], datasets_scored, inputs_of_datasets, evaluation_batch_size
         )
         return table.to_pandas()
 
@@ -495,7 +495,7 @@ class _Stages:
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
-        self.workers = config["compute"]["decode_workers"]
+        self.decode_workers = config["compute"]["decode_workers"]
         self.view = from_params(DatasetView, self.grid.view_of(self.name))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
@@ -631,7 +631,7 @@ class _Stages:
                 archives=archives,
                 settings=settings,
                 corrupt_allowed=corrupt_allowed,
-                workers=self.workers,
+                decode_workers=self.decode_workers,
                 output=prepare.PreparationOutput(
                     images=folder / "images.npy",
                     index=folder / INDEX,
@@ -653,7 +653,7 @@ class _Stages:
             dataset_with_proxy = self.grid.reference.dataset.name
             is_itself = name == dataset_with_proxy
             proxy = folder if is_itself else self.dataset(dataset_with_proxy).folder
-        return view.DatasetFiles(name, folder, proxy, workers=self.workers)
+        return view.DatasetFiles(name, folder, proxy, decode_workers=self.decode_workers)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
@@ -836,7 +836,7 @@ class _Stages:
             model_folder=self.model(),
             dataset=self.reference(),
             view=self.view,
-            batch_size=FISHER_BATCH,
+            evaluation_batch_size=FISHER_BATCH,
             compute=self.compute,
         )
         return self.fisher_of(source, fisher_images, kind)
@@ -851,7 +851,7 @@ class _Stages:
             model_folder=self.model(),
             dataset=self.dataset(run_of_parent.target),
             view=self.view,
-            batch_size=FISHER_BATCH,
+            evaluation_batch_size=FISHER_BATCH,
             compute=self.compute,
         )
         fisher_images = self.grid.methods[run.method].settings["fisher_images"]

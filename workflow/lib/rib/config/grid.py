@@ -364,7 +364,7 @@ class Grid:
         """Settings of torch (rib.models.device.ComputeSettings)."""
         compute = self.config["compute"]
         return {
-            "threads": compute["threads_per_job"],
+            "threads_per_job": compute["threads_per_job"],
             "device": compute["device"],
             "precision": compute["precision"],
             "compile": compute["compile"],
