@@ -36,7 +36,7 @@ from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
 from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
 from rib.config.values import show
@@ -316,22 +316,25 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     return stages.network(finished_run, model_folder, states, checkpoints), table
 
 
-def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
+def _finished_run(project: Path, name: Path) -> tuple[Path, Run, list[Path]]:
     """Folder of the stages of a run's protocol, the run, and the files of its rows.
+
+    Args:
+        project: folder of the project.
+        name: of the run, as RUN_PATH says.
 
     Raises:
         UserError: the run is not named in full, or the project has no rows of it.
     """
-    missing = UserError(f"{project} has no finished run {run}; name it as {RUN_PATH}, or run it.")
-    if len(run.parts) != len(RUN_PATH.split("/")) or ".." in run.parts or run.is_absolute():
+    missing = UserError(f"{project} has no finished run {name}; name it as {RUN_PATH}, or run it.")
+    is_complete = len(name.parts) == len(Path(RUN_PATH).parts)
+    if not is_complete or ".." in name.parts or name.is_absolute() or not name.name.isdecimal():
         raise missing
-    family, protocol, model, target, method, size, seed = run.parts
-    if not seed.isdecimal():
-        raise missing
+    family, protocol, *folders_of_run = name.parts
     stages_folder = project / "results" / family / protocol
     # Merges over targets are in a folder of their own.
     folders_of_rows = [
-        stages_folder / stage / Path(*run.parts[2:])
+        stages_folder.joinpath(stage, *folders_of_run)
         for stage in ("evaluate", "evaluate_over_targets")
     ]
     rows = []
@@ -342,7 +345,7 @@ def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
         raise missing from error
     if not rows:
         raise missing
-    return stages_folder, Run(model, target, method, size, int(seed)), rows
+    return stages_folder, run_of(rows[0]), rows
 
 
 def _resolved(settings: Mapping) -> dict:
