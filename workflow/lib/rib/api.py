@@ -87,9 +87,8 @@ RECIPE = "recipe.json"
 FISHER = "fisher.safetensors"
 TRAINING_STATE = "state.pt"
 RESCUED = "rescue.safetensors"
-FISHER_BATCH = (
-    1  # images per forward pass of the jobs of Fisher information, which choose their own
-)
+# Images per forward pass that jobs of Fisher information are given; they choose their own.
+FISHER_BATCH = 1
 PATHS = ("catalog", "archives")  # settings that are a path or several
 NOTHING: Mapping = MappingProxyType({})
 # What rib notes of a network, as attributes.
@@ -832,33 +831,42 @@ class _Stages:
         if shared is None:
             return None
         fisher_images, kind = shared
-        source = RunOnDataset(
+        source = self.run_on_dataset(
             run=Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed),
-            states=run_states(PRETRAINED, None),
             checkpoints={},
-            model_folder=self.model(),
             dataset=self.reference(),
-            view=self.view,
-            evaluation_batch_size=FISHER_BATCH,
-            compute=self.compute,
         )
         return self.fisher_of(source, fisher_images, kind)
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
         run_of_parent = replace(run, **parent_of(parent))
-        source = RunOnDataset(
+        source = self.run_on_dataset(
             run=run_of_parent,
-            states=run_states(run_of_parent.method, None),
             checkpoints={run_of_parent.method: checkpoints[parent]},
-            model_folder=self.model(),
             dataset=self.dataset(run_of_parent.target),
+        )
+        fisher_images = self.grid.methods[run.method].settings["fisher_images"]
+        return self.fisher_of(source, fisher_images, "sampled")
+
+    def run_on_dataset(
+        self, run: Run, checkpoints: Mapping[str, Path], dataset: view.DatasetFiles
+    ) -> RunOnDataset:
+        """A run and the dataset on which its Fisher information is computed.
+
+        Args:
+            checkpoints: that of the run, by its method; empty for the pretrained model.
+        """
+        return RunOnDataset(
+            run=run,
+            states=run_states(run.method, None),
+            checkpoints=checkpoints,
+            model_folder=self.model(),
+            dataset=dataset,
             view=self.view,
             evaluation_batch_size=FISHER_BATCH,
             compute=self.compute,
         )
-        fisher_images = self.grid.methods[run.method].settings["fisher_images"]
-        return self.fisher_of(source, fisher_images, "sampled")
 
     def fisher_of(self, source: RunOnDataset, fisher_images: int, kind: str) -> Path:
         """File of the Fisher information of a run on a dataset."""
