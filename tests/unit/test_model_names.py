@@ -13,10 +13,11 @@ import pytest
 import timm
 import torch
 
+from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.config.catalog import Catalog
-from rib.config.model_names import COLOURS, MARKERS, licence_terms, parse_name, terms, with_styles
+from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.records import describe
 from tiny import family
 from tiny.project import ROOT
@@ -280,7 +281,7 @@ def test_models_without_a_style_get_one_that_no_other_has(catalog):
         len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
     )
     assert {marker for marker, _ in made} <= set(MARKERS) and {colour for _, colour in made} <= set(
-        COLOURS
+        MODEL_COLOURS
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.locks import locked
@@ -30,17 +31,6 @@ LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-# Okabe and Ito's.
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#999999",
-)
 MARKERS = "osD^vPX*phH8<>d"
 # What a licence asks for, and words of licences that do.
 SHARE_ALIKE = (" sa ", " share alike ", " sharealike ")
@@ -211,7 +201,7 @@ def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
     """Styles that no model has, and then, when there are no more, all styles again and again."""
     styles_of_models = [model.style for model in models.values() if model.style]
     pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
-    all_pairs = list(itertools.product(MARKERS, COLOURS))
+    all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
     free_pairs = [pair for pair in all_pairs if pair not in pairs_of_models]
     for marker, colour in itertools.chain(free_pairs, itertools.cycle(all_pairs)):
         yield {"marker": marker, "colour": colour}

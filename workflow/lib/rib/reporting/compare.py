@@ -24,6 +24,7 @@ from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.scored_state import ScoredState
 from rib.analysis.writing import write_tables
+from rib.base import appearance
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.base.progress import print_lines
@@ -108,6 +109,7 @@ def compare(
         undefined=jinja2.StrictUndefined,
     )
     page = templates.get_template(TEMPLATE.name).render(
+        appearance=appearance,
         checked_bundles=checked_bundles,
         notes=notes,
         tables=tables_of_comparison,
