@@ -167,6 +167,23 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
         describe(["local-dir:net"])
 
 
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize(
+    ("input_size", "sentence"),
+    [
+        (None, "record has no input_size; "),
+        ([], "record has no input_size; "),
+        ([224], r"record's input_size \[224\] is not channels, height and width; "),
+        ("224", "record's input_size '224' is not channels, height and width; "),
+        ([3, "2", 2], r"record's input_size \[3, '2', 2\] is not channels, height and width; "),
+    ],
+)
+def test_a_record_without_an_input_size_is_refused_in_a_sentence(tmp_path, input_size, sentence):
+    edited(saved(tmp_path / "net"), pretrained_cfg={"input_size": input_size})
+    with pytest.raises(UserError, match=f"'local-dir:net': its {sentence}choose another"):
+        describe(["local-dir:net"])
+
+
 CLIP = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},

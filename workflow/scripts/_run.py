@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from rib.base.settings import Settings, from_params
 from rib.config.run import Run
 from rib.jobs.parent_run import end_with_parent
-from rib.jobs.script import named_inputs, run  # noqa: F401
+from rib.jobs.script import named_inputs, run, show_user_errors_as_sentences  # noqa: F401
 
+show_user_errors_as_sentences()
 end_with_parent()
 
 
