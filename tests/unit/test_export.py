@@ -23,9 +23,10 @@ from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.export import export_run
+from rib.evaluation.export import ExportInputs, ExportOutput, export_run
 from rib.evaluation.recipes import State
 from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.settings import ExportSettings
 from rib.methods import load_algorithm
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -36,6 +37,7 @@ from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -181,14 +183,29 @@ class Exported:
         for table in tables:
             table.exists() or table.write_text("model\n")
         given = {"records": [], "templates": [plain], "about": {}, "tables": tables, **card}
+        accuracy, ri = given["tables"]
         export_run(
             source=source,
-            archive=self.archive,
-            published={"keys": "by_name"},
-            label_names=label_names,
-            citation=ROOT / "CITATION.cff",
-            outputs={key: folder / name for key, name in {**names, "card": "README.md"}.items()},
-            **given,
+            inputs=ExportInputs(
+                archive=self.archive,
+                accuracy=accuracy,
+                ri=ri,
+                records=given["records"],
+                card_template=given["templates"][0],
+                citation=ROOT / "CITATION.cff",
+            ),
+            settings=ExportSettings(
+                view=source.view,
+                evaluation_batch_size=source.evaluation_batch_size,
+                compute=COMPUTE,
+                published={"keys": "by_name"},
+                label_names=label_names,
+                about=given["about"],
+                code=CODE,
+            ),
+            output=ExportOutput(
+                card=folder / "README.md", **{key: folder / name for key, name in names.items()}
+            ),
         )
         return folder
 

@@ -15,7 +15,6 @@ RULES = {
 SHARED = {
     "compute_metrics": "tabulate",
     "compare_published": "tabulate",
-    "export_run": "run_network",
     "import_checkpoint": "finetune",
     "published": "publish",
 }

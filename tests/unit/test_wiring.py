@@ -36,6 +36,7 @@ from rib.data.settings import (
 from rib.evaluation.settings import (
     EpochFeatureSettings,
     EvaluationSettings,
+    ExportSettings,
     FeatureSettings,
     FisherSettings,
     InversionJobSettings,
@@ -176,6 +177,7 @@ STAGES = {
         EpochFeatureSettings,
     ),
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
+    "export_run": ("rib.evaluation.export:export_run", ExportSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),
@@ -379,13 +381,13 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
                 f"{job.rule}: {file} may change and the job would not run again"
             )
     assert kinds == {
-        *(("tabulate", "function"), ("run_network", "function")),
+        ("tabulate", "function"),
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),
             ("merge_weights", "algorithm"),
         ),
-        *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
+        *(("evaluate_run", "algorithm"), ("export_run", "algorithm")),
         *(
             ("compute_features", "algorithm"),
             ("invert_representation", "algorithm"),

@@ -3,6 +3,7 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
+from rib.evaluation.settings import ExportSettings
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
@@ -59,20 +60,14 @@ def about_of_card(method):
 
 def export_settings(w):
     """Settings of an export job."""
-    source = WORKFLOW / "lib/rib/evaluation/export.py"
-    algorithms = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
-    return {
-        "function": "rib.evaluation.export:export_run",
-        "view": to_params(VIEW_OF[w.model]),
-        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
-        "compute": to_params(COMPUTE),
-        "parents": PARENTS[w.method],
-        "algorithm": algorithm_on_loading(w.method),
-        "published": GRID.models[w.model].weights,
-        "label_names": names_of_classes(),
-        "about": about_of_card(w.method),
-        "code": digest("run_network", source, *algorithms),
-    }
+    settings = ExportSettings(
+        **network_settings(w),
+        published=GRID.models[w.model].weights,
+        label_names=names_of_classes(),
+        about=about_of_card(w.method),
+        code=digest_with_loading("export_run", w.method),
+    )
+    return to_params(settings)
 
 
 rule export_run:
@@ -104,7 +99,7 @@ rule export_run:
     params:
         cfg=export_settings,
     script:
-        "../scripts/run_network.py"
+        "../scripts/export_run.py"
 
 
 # The same for the models of another library, whose format has other files.

@@ -114,13 +114,13 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     names = sorted(set(names))
     if not names:
         return {}
-    shown = names[0]
+    names_in_messages = names[0]
     if len(names) > 1:
-        shown = f"{names[0]} and {len(names) - 1} more"
-    print_lines(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
+        names_in_messages = f"{names[0]} and {len(names) - 1} more"
+    print_lines(f"Resolving {names_in_messages} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
     with locked(RECORDS / "lock"):  # one process at a time
-        facts_by_name = _facts_from_libraries(names, shown)
+        facts_by_name = _facts_from_libraries(names, names_in_messages)
         for name, facts in facts_by_name.items():
             short = parse_name(name).short
             validated_models({short: entry_of(name, facts)}, f"config, models, {name}")
@@ -128,11 +128,11 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return facts_by_name
 
 
-def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict[str, Any]]:
+def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str, dict[str, Any]]:
     """Facts of models by name, from another process, since the libraries would import torch.
 
     Args:
-        shown: the names as messages show them.
+        names_in_messages: the first name, and how many more there are.
 
     Raises:
         UserError: The process failed; the message is the last line of its standard error.
@@ -151,7 +151,7 @@ def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict[str, A
             message = lines[-1] if lines else f"exit status {process.returncode}"
             if message.startswith("config, models"):
                 raise UserError(message)
-            raise UserError(f"config, models: {shown} not resolved: {message}")
+            raise UserError(f"config, models: {names_in_messages} not resolved: {message}")
         return read_json(output)
 
 

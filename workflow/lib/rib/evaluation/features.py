@@ -136,5 +136,7 @@ def features_of(
         features_of_batches.append(
             {name: tensor.float().cpu() for name, tensor in features_of_layers.items()}
         )
-    names = features_of_batches[0].keys()
-    return {name: torch.cat([features[name] for features in features_of_batches]) for name in names}
+    features_of_images = {}
+    for layer in features_of_batches[0]:
+        features_of_images[layer] = torch.cat([features[layer] for features in features_of_batches])
+    return features_of_images

@@ -61,8 +61,10 @@ def score(
 
 def _joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Results of all images of a network, on the CPU, from those of its batches."""
-    names = batches[0].keys()
-    return {name: torch.cat([batch[name] for batch in batches]).cpu() for name in names}
+    results = {}
+    for name in batches[0]:
+        results[name] = torch.cat([batch[name] for batch in batches]).cpu()
+    return results
 
 
 def correct(

@@ -60,6 +60,16 @@ class EvaluationSettings(NetworkSettings):
     part: Literal["train", "select", "test"] = "test"  # the split that is scored where there is one
 
 
+class ExportSettings(NetworkSettings):
+    """What the export of a run depends on, besides its input files."""
+
+    published: FreeSettings  # `weights` of the model's catalogue entry
+    label_names: Texts | None  # of the network's outputs; None for ImageNet's
+    # what the model card says of the grid's choices (rib.reporting.settings.GridDescription), and
+    # how each parent was trained
+    about: FreeSettings
+
+
 class FeatureSettings(NetworkSettings):
     """What the features of a run depend on, besides its input files."""
 

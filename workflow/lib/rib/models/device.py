@@ -13,7 +13,8 @@ from rib.jobs.gpu_lock import lock_gpu
 from rib.models.settings import AUTO, BF16, ComputeSettings
 
 # glibc's mallopt(3) parameters, from malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
 
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
 

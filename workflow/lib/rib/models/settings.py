@@ -7,7 +7,8 @@ from pydantic import JsonValue
 from rib.base.settings import Settings, Texts
 from rib.data.settings import DatasetView
 
-AUTO, BF16 = "auto", "bf16"
+AUTO = "auto"
+BF16 = "bf16"
 
 
 class ComputeSettings(Settings):
