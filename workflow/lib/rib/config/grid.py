@@ -390,7 +390,7 @@ class Grid:
             view["pretraining_size"] = str(pretrain["size"])
         return view
 
-    def preparation(self, dataset: str, geometry: Geometry) -> dict[str, Any]:
+    def preparation(self, dataset: str, geometry: Geometry | None) -> dict[str, Any]:
         """Fields of the settings with which a dataset is prepared, but the digest of the code.
 
         See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
