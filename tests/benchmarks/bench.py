@@ -506,7 +506,7 @@ def main() -> None:
     )
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    devices.start(ComputeSettings(device="cpu", threads=1))
+    devices.start(ComputeSettings(device="cpu", threads_per_job=1))
     if chosen.child:
         child(chosen.child[0], int(chosen.child[1]), Path(chosen.child[2]))
         return

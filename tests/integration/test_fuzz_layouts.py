@@ -329,7 +329,7 @@ def is_read_or_refused(layout, settings, space, contents, **more):
             path.write_bytes(data)
         found = outcome(
             lambda: prepare_into(
-                place / "out", layout, *paths, space=space, workers=1, **settings, **more
+                place / "out", layout, *paths, space=space, decode_workers=1, **settings, **more
             )
         )
         made = {path.name for path in (place / "out").iterdir()}

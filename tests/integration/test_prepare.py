@@ -84,7 +84,7 @@ def test_photos_kept_encoded_give_the_pixels_of_arrays(tmp_path, archive):
     index, data, _ = run_prepare(encoded, "class_folders", archive, storage="encoded")
     assert data.ndim == 1 and data.nbytes == index["length"].sum()
     one = PreparedDataset.open(arrays, "set")
-    other = PreparedDataset.open(encoded, "set", GEOMETRY, workers=3)
+    other = PreparedDataset.open(encoded, "set", GEOMETRY, decode_workers=3)
     assert (one.labels == other.labels).all() and len(other.images) == 40
     rows = np.array([3, 39, 0])
     assert (one.images[rows] == other.images[rows]).all() and (
@@ -176,7 +176,7 @@ def test_a_prepared_dataset_of_an_earlier_version_opens(tmp_path, archive, caplo
 def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
     places = [folder(tmp_path, str(workers)) for workers in (1, 4)]
     for place, workers in zip(places, (1, 4), strict=True):
-        run_prepare(place, "class_folders", archive, storage=storage, workers=workers)
+        run_prepare(place, "class_folders", archive, storage=storage, decode_workers=workers)
     assert digests(places[0]) == digests(places[1])
 
 
@@ -366,7 +366,7 @@ def test_a_job_killed_for_real_goes_on(tmp_path):
     """
     files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}
     tar(tmp_path / "a.tar", files)
-    command = prepare_job("class_folders", "workers=1")
+    command = prepare_job("class_folders", "decode_workers=1")
     with subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL
     ) as process:

@@ -177,7 +177,7 @@ def prepare_into(
     storage: str = "array",
     classes_per_dataset: bool = False,
     corrupt_allowed: int = 0,
-    workers: int = 2,
+    decode_workers: int = 2,
     source_group: str | None = "val",
     icons: dict | None = None,
     exclude: tuple = (),
@@ -211,7 +211,7 @@ def prepare_into(
             code="of no rule",
         ),
         corrupt_allowed=corrupt_allowed,
-        workers=workers,
+        decode_workers=decode_workers,
         output=prepared_files(folder),
     )
 

@@ -54,7 +54,7 @@ def made(name: str, folder: Path, archive: Path, side: int) -> Path:
             code="of no rule",
         ),
         corrupt_allowed=0,
-        workers=1,
+        decode_workers=1,
         output=prepared_files(folder),
     )
     return folder

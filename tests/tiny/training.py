@@ -46,7 +46,7 @@ RUN = Run("m", "t", "x", ALL, 0)
 SPACE = LabelSpace(("a", "b", "c"), ((1, 5), (7,), (9, 20, 30)), ("a", "b", "c"))
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 VIEW = DatasetView(geometry=Geometry(32, 1.0, "bicubic"), budget=ALL, images_per_class=None)
-COMPUTE = ComputeSettings(device="cpu", threads=1)
+COMPUTE = ComputeSettings(device="cpu", threads_per_job=1)
 CODE = "of no rule"  # in place of the digest of a stage's code
 FINE_TUNED = (State(None, {"ft": 1.0}),)  # the states of a run of method ft
 

@@ -254,7 +254,12 @@ def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
             for name, folder in folders["datasets"].items()
         ],
         settings=EvaluationSettings(
-            view=view, batch_size=4, compute=COMPUTE, excludes_proxy=[], split=[], code=CODE
+            view=view,
+            evaluation_batch_size=4,
+            compute=COMPUTE,
+            excludes_proxy=[],
+            split=[],
+            code=CODE,
         ),
         output=EvaluationOutput(rows=out / "rows.parquet", manifest=out / "manifest.json"),
     )

@@ -209,7 +209,7 @@ def job(
         model_folder=run.model,
         dataset=DatasetFiles("others", run.dataset, proxy, split),
         view=replace(VIEW, images_per_class=2),
-        batch_size=4,
+        evaluation_batch_size=4,
         compute=COMPUTE,
     )
     function(

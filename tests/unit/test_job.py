@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,34 @@ def test_a_file_larger_than_a_limit_is_a_sentence(start, tmp_path, capfd, limite
     assert "the file is larger" in line and "ulimit -f" in line
     assert "Traceback" not in (tmp_path / "logs/n.log").read_text()
     assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+
+
+FAILING_SCRIPT = """
+import _run
+from rib.base.errors import UserError
+
+raise {error}("results/a.csv is missing; run again.") from OSError("no such file")
+"""
+
+
+@pytest.mark.parametrize("error", ["UserError", "ValueError"])
+def test_a_script_that_fails_outside_of_its_job_shows_a_users_error_as_a_sentence(
+    tmp_path, pytestconfig, error
+):
+    script = tmp_path / "script.py"
+    script.write_text(FAILING_SCRIPT.format(error=error))
+    scripts = pytestconfig.rootpath / "workflow/scripts"
+    process = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(scripts)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1 and process.stdout == ""
+    if error == "UserError":
+        assert process.stderr == "results/a.csv is missing; run again.\n"
+    else:
+        assert "Traceback" in process.stderr
 
 
 def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):

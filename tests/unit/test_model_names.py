@@ -13,10 +13,11 @@ import pytest
 import timm
 import torch
 
+from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.config.catalog import Catalog
-from rib.config.model_names import COLOURS, MARKERS, licence_terms, parse_name, terms, with_styles
+from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.records import describe
 from tiny import family
 from tiny.project import ROOT
@@ -166,6 +167,23 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
         describe(["local-dir:net"])
 
 
+@pytest.mark.attack("weights")
+@pytest.mark.parametrize(
+    ("input_size", "sentence"),
+    [
+        (None, "record has no input_size; "),
+        ([], "record has no input_size; "),
+        ([224], r"record's input_size \[224\] is not channels, height and width; "),
+        ("224", "record's input_size '224' is not channels, height and width; "),
+        ([3, "2", 2], r"record's input_size \[3, '2', 2\] is not channels, height and width; "),
+    ],
+)
+def test_a_record_without_an_input_size_is_refused_in_a_sentence(tmp_path, input_size, sentence):
+    edited(saved(tmp_path / "net"), pretrained_cfg={"input_size": input_size})
+    with pytest.raises(UserError, match=f"'local-dir:net': its {sentence}choose another"):
+        describe(["local-dir:net"])
+
+
 CLIP = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
@@ -280,7 +298,7 @@ def test_models_without_a_style_get_one_that_no_other_has(catalog):
         len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
     )
     assert {marker for marker, _ in made} <= set(MARKERS) and {colour for _, colour in made} <= set(
-        COLOURS
+        MODEL_COLOURS
     )
 
 

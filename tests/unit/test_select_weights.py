@@ -137,7 +137,7 @@ def chosen(parents, names, manifests, algorithm, tmp_path, **settings):
             settings=settings,
             parents=names,
             view=VIEW,
-            batch_size=7,
+            evaluation_batch_size=7,
             compute=COMPUTE,
             code=CODE,
         ),

@@ -116,6 +116,16 @@ FILES = {
     ),
     "nested in model": ("w.pth", lambda s: saved({"model": s}), r"'model' \(OrderedDict\)"),
     "text among tensors": ("w.pth", lambda s: saved(s | {"author": "me"}), r"'author' \(str\)"),
+    "numbers for names": (
+        "w.pth",
+        lambda s: saved(dict(enumerate(s.values()))),
+        r"dict with int in place of a name; save its state dict",
+    ),
+    "bytes among names": (
+        "w.pth",
+        lambda s: saved(s | {b"x": torch.zeros(1)}),
+        r"dict with bytes in place of a name; save its state dict",
+    ),
     "other tensors": ("w.pth", lambda s: saved({"a": torch.zeros(1)}), "1 tensors"),
     "compressed tensors": (
         "w.pth",

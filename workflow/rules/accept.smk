@@ -26,8 +26,8 @@ def accept_settings(w):
     settings = AcceptSettings(
         changes={path: ChangedJob(**change) for path, change in changes.items()},
         mirror=MirrorSettings(
-            linked=FOLDERS[1:],
-            made=["data/raw", f"results/{FAMILY}", REPORTS],
+            catalog_folders=FOLDERS[1:],
+            output_folders=["data/raw", f"results/{FAMILY}", REPORTS],
             config={**config, "external": external},
             options=local_options(),
         ),

@@ -84,8 +84,8 @@ def _differ_in_code_only(old_settings: Mapping, new_settings: Mapping) -> bool:
 def made_again(
     records: Sequence[str],
     *,
-    linked: Iterable[str],
-    made: Iterable[str],
+    catalog_folders: Iterable[str],
+    output_folders: Iterable[str],
     config: Mapping,
     options: Sequence[str],
 ) -> Iterator[Path]:
@@ -96,8 +96,8 @@ def made_again(
 
     Args:
         records: paths of the jobs' provenance records.
-        linked: the user's catalogue folders.
-        made: folders with outputs of jobs.
+        catalog_folders: the user's catalogue folders.
+        output_folders: folders with outputs of jobs.
         config: the whole configuration, including the command line.
         options: Snakemake options for cores and GPUs.
 
@@ -110,12 +110,12 @@ def made_again(
     with private("accept", "logs/accept.log", {}, resumes=None):
         mirror = WORK / "accept"
         _copy_code(mirror)
-        for catalog_folder in map(Path, linked):
+        for catalog_folder in map(Path, catalog_folders):
             if not catalog_folder.is_absolute():
                 link = mirror / catalog_folder
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(catalog_folder.resolve())
-        for folder in map(Path, made):
+        for folder in map(Path, output_folders):
             _link_files(folder, mirror)
         write_text(mirror / "config.yaml", json.dumps(config, indent=1))
         records_by_rule = defaultdict(list)

@@ -85,9 +85,8 @@ CONDITIONS = "; ".join(GRID.conditions())
 CONFIDENCE = CONFIG["statistics"]["confidence"]
 FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
-THREADS = CONFIG["compute"]["threads_per_job"]
 COMPUTE = from_params(ComputeSettings, GRID.compute())
-BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
+EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
 
@@ -129,12 +128,13 @@ def memory_of(datasets, usual):
 
 
 def threads_for(datasets):
-    """Threads of a job that reads the given datasets; worker threads decode encoded photos."""
-    return (
-        max(THREADS, CONFIG["compute"]["decode_workers"])
-        if LARGE_DATASETS.intersection(datasets)
-        else THREADS
-    )
+    """Threads that Snakemake reserves for a job that reads the given datasets.
+
+    Torch computes in `threads_per_job` of them. Scripts give all of them to `decode_workers`.
+    """
+    if LARGE_DATASETS.intersection(datasets):
+        return max(COMPUTE.threads_per_job, CONFIG["compute"]["decode_workers"])
+    return COMPUTE.threads_per_job
 
 
 def job_files(path, inside=False, **endings):

@@ -54,7 +54,7 @@ def evaluation_settings(w, datasets, **changes):
         "parents": PARENTS[w.method],
         "algorithm": algorithm_on_loading(w.method),
         "view": VIEW_OF[w.model],
-        "batch_size": BATCH_SIZE,
+        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "split": datasets if GRID.split_fractions else [],

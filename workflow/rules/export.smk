@@ -108,7 +108,7 @@ rule export_run:
         method=of_form("finetune", "external", *MERGES),
     conda:
         "../../envs/torch.yaml"
-    threads: THREADS
+    threads: COMPUTE.threads_per_job
     resources:
         gpu=0,
         mem_mb=16000,

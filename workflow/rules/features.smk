@@ -84,7 +84,7 @@ def network_settings(w):
         "parents": PARENTS[w.method],
         "algorithm": algorithm_on_loading(w.method),
         "view": VIEW_OF[w.model],
-        "batch_size": BATCH_SIZE,
+        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
     }
 

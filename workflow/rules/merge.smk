@@ -121,7 +121,7 @@ def selection_settings(w):
         settings=method.settings,
         parents=GRID.parents_of(w.method),
         view=VIEW_OF[w.model],
-        batch_size=BATCH_SIZE,
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         code=digest("select_weights", algorithm),
     )

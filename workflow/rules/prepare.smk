@@ -6,11 +6,11 @@ from rib.data.settings import GroupSettings, PreparationSettings
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
-FEW_IMAGES = 5000  # at most so many are prepared with one thread
-THREADS_OF_MANY_IMAGES = 4
+FEW_IMAGES = 5000  # at most so many are decoded by one thread
+DECODE_WORKERS_OF_MANY_IMAGES = 4
 MINUTES_OF_FEW_IMAGES = 60
 MINUTES_OF_MANY_IMAGES = 720
-# Datasets that are prepared with several threads.
+# Datasets whose images are decoded by several threads.
 MANY_IMAGES = {
     name
     for name, entry in CATALOG.datasets.items()
@@ -80,7 +80,7 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: THREADS_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else 1
+    threads: lambda w: DECODE_WORKERS_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else 1
     resources:
         mem_mb=2000,
         runtime=lambda w: (

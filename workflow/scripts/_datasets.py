@@ -16,7 +16,7 @@ def row_files(files) -> RowFiles:
 
 
 def dataset_group(
-    files, excludes_proxy: Sequence[str], split: Sequence[str], workers: int
+    files, excludes_proxy: Sequence[str], split: Sequence[str], decode_workers: int
 ) -> list[DatasetFiles]:
     """Datasets of a job, with the proxy for those that exclude it, and splits.
 
@@ -25,7 +25,7 @@ def dataset_group(
             `proxy` is the manifest of the proxy, and `splits` are in the order of `split`.
         excludes_proxy: names of datasets of which the images of the proxy are left out.
         split: names of datasets that are split.
-        workers: threads that decode encoded photos.
+        decode_workers: threads that decode encoded photos.
     """
     proxies = {name: folder_of(files.proxy) for name in excludes_proxy}
     splits = dict(zip(split, paths(files.splits), strict=True))
@@ -37,7 +37,7 @@ def dataset_group(
             folder=index.parent,
             proxy=proxies.get(name),
             split=splits.get(name),
-            workers=workers,
+            decode_workers=decode_workers,
         )
         datasets.append(dataset)
     return datasets

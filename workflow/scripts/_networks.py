@@ -32,21 +32,21 @@ def networks_of_run(files, method: str, settings: NetworkSettings) -> RunNetwork
     )
 
 
-def dataset_of(files, name: str, workers: int) -> DatasetFiles:
+def dataset_of(files, name: str, decode_workers: int) -> DatasetFiles:
     """The dataset of a job whose images pass through a network.
 
     Args:
         files: inputs of the job, of which `dataset` is the manifest of the prepared dataset, and
             `dataset_proxy` and `dataset_split` are empty or missing where they don't apply.
         name: that of the dataset.
-        workers: threads that decode encoded photos.
+        decode_workers: threads that decode encoded photos.
     """
     return DatasetFiles(
         name=name,
         folder=folder_of(files.dataset),
         proxy=optional_folder(files.get("dataset_proxy", [])),
         split=optional_path(files.dataset_split),
-        workers=workers,
+        decode_workers=decode_workers,
     )
 
 
@@ -62,6 +62,6 @@ def run_on_dataset(
         model_folder=networks.model_folder,
         dataset=dataset,
         view=settings.view,
-        batch_size=settings.batch_size,
+        evaluation_batch_size=settings.evaluation_batch_size,
         compute=settings.compute,
     )

@@ -23,8 +23,8 @@ with run(snakemake):
         number=sample_size(os.environ.get(SAMPLE, str(USUAL))),
         rerun=partial(
             made_again,
-            linked=mirror.linked,
-            made=mirror.made,
+            catalog_folders=mirror.catalog_folders,
+            output_folders=mirror.output_folders,
             config=mirror.config,
             options=mirror.options,
         ),

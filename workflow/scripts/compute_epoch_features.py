@@ -18,9 +18,11 @@ with run(snakemake, warm="networks") as output:
             states=[],  # each snapshot is a state of its own
             checkpoints={},
             model_folder=folder_of(files.model),
-            dataset=dataset_of(files, snakemake.wildcards.dataset, snakemake.threads),
+            dataset=dataset_of(
+                files, snakemake.wildcards.dataset, decode_workers=snakemake.threads
+            ),
             view=settings.view,
-            batch_size=settings.batch_size,
+            evaluation_batch_size=settings.evaluation_batch_size,
             compute=settings.compute,
         ),
         snapshots=paths(files.snapshots),

@@ -15,7 +15,9 @@ with run(snakemake, warm="networks") as output:
         source=run_on_dataset(
             files,
             run=run_of(snakemake.wildcards),
-            dataset=dataset_of(files, snakemake.wildcards.dataset, snakemake.threads),
+            dataset=dataset_of(
+                files, snakemake.wildcards.dataset, decode_workers=snakemake.threads
+            ),
             settings=settings,
         ),
         layers=settings.layers,

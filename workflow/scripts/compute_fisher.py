@@ -22,7 +22,7 @@ with run(snakemake, warm="networks") as output:
         source=run_on_dataset(
             files,
             run=fisher_run,
-            dataset=dataset_of(files, dataset_name, snakemake.threads),
+            dataset=dataset_of(files, dataset_name, decode_workers=snakemake.threads),
             settings=settings,
         ),
         fisher_images=settings.fisher_images,

@@ -13,7 +13,7 @@ with run(snakemake, warm="networks") as output:
     reference = None
     if files.reference:
         reference = DatasetFiles(
-            name="reference", folder=folder_of(files.reference), workers=snakemake.threads
+            name="reference", folder=folder_of(files.reference), decode_workers=snakemake.threads
         )
     convert(
         archives=paths(files.archives),

@@ -27,7 +27,7 @@ with run(snakemake, warm="networks") as output:
                 folder=folder_of_dataset[name],
                 proxy=folder_of(files.proxy) if name in settings.excludes_proxy else None,
                 split=split_of.get(name),
-                workers=snakemake.threads,
+                decode_workers=snakemake.threads,
             )
         )
     networks = networks_of_run(files, snakemake.wildcards.method, settings)

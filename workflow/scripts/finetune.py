@@ -24,7 +24,7 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
             name="reference",
             folder=folder_of(files.reference),
             split=optional_path(files.reference_split),
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         )
     snapshots = [path for name, path in output.items() if name.startswith("snapshot")]
     watch = None
@@ -38,7 +38,7 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
             monitored_related=paths(files.get("monitored_related", [])),
             monitored_proxy_folder=optional_folder(files.get("monitored_proxy", [])),
             history=output["history"],
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         )
     finetune(
         run=fine_tuned_run,
@@ -49,7 +49,7 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
                 folder=folder_of(files.target),
                 proxy=optional_folder(files.target_proxy),
                 split=optional_path(files.target_split),
-                workers=snakemake.threads,
+                decode_workers=snakemake.threads,
             ),
             reference=reference,
             start=checkpoints_of(settings.parents, files.checkpoints),

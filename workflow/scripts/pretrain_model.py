@@ -17,12 +17,12 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
         dataset=DatasetFiles(
             name=settings.entry["pretrain"]["dataset"],
             folder=folder_of(files.dataset),
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         ),
         test=DatasetFiles(
             name=settings.entry["pretrain"]["test"],
             folder=folder_of(files.test),
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         ),
         settings=settings,
         output=PretrainingOutput(

@@ -18,7 +18,7 @@ with run(snakemake, warm="networks") as output:
             folder=folder_of(files.target),
             proxy=optional_folder(files.target_proxy),
             split=optional_path(files.target_split),
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         ),
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
         manifests=paths(files.manifests),

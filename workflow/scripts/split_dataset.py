@@ -21,7 +21,7 @@ with run(snakemake) as output:
             name=snakemake.wildcards.dataset,
             folder=folder_of(files.dataset),
             proxy=optional_folder(files.dataset_proxy),
-            workers=snakemake.threads,
+            decode_workers=snakemake.threads,
         ),
         view=settings.view,
         fractions=settings.fractions,

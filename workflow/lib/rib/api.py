@@ -36,7 +36,7 @@ from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
 from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
 from rib.config.values import show
@@ -87,9 +87,8 @@ RECIPE = "recipe.json"
 FISHER = "fisher.safetensors"
 TRAINING_STATE = "state.pt"
 RESCUED = "rescue.safetensors"
-FISHER_BATCH = (
-    1  # images per forward pass of the jobs of Fisher information, which choose their own
-)
+# Images per forward pass that jobs of Fisher information are given; they choose their own.
+FISHER_BATCH = 1
 PATHS = ("catalog", "archives")  # settings that are a path or several
 NOTHING: Mapping = MappingProxyType({})
 # What rib notes of a network, as attributes.
@@ -217,9 +216,9 @@ def evaluate(
             weights = network.files["states"][0].weights
             scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
         logits = _checked_logits(scored, facts["num_classes"])
-        batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
+        evaluation_batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
         table = rows_of_networks(
-            run, [None], [logits], datasets_scored, inputs_of_datasets, batch_size
+            run, [None], [logits], datasets_scored, inputs_of_datasets, evaluation_batch_size
         )
         return table.to_pandas()
 
@@ -316,22 +315,25 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     return stages.network(finished_run, model_folder, states, checkpoints), table
 
 
-def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
+def _finished_run(project: Path, name: Path) -> tuple[Path, Run, list[Path]]:
     """Folder of the stages of a run's protocol, the run, and the files of its rows.
+
+    Args:
+        project: folder of the project.
+        name: of the run, as RUN_PATH says.
 
     Raises:
         UserError: the run is not named in full, or the project has no rows of it.
     """
-    missing = UserError(f"{project} has no finished run {run}; name it as {RUN_PATH}, or run it.")
-    if len(run.parts) != len(RUN_PATH.split("/")) or ".." in run.parts or run.is_absolute():
+    missing = UserError(f"{project} has no finished run {name}; name it as {RUN_PATH}, or run it.")
+    is_complete = len(name.parts) == len(Path(RUN_PATH).parts)
+    if not is_complete or ".." in name.parts or name.is_absolute() or not name.name.isdecimal():
         raise missing
-    family, protocol, model, target, method, size, seed = run.parts
-    if not seed.isdecimal():
-        raise missing
+    family, protocol, *folders_of_run = name.parts
     stages_folder = project / "results" / family / protocol
     # Merges over targets are in a folder of their own.
     folders_of_rows = [
-        stages_folder / stage / Path(*run.parts[2:])
+        stages_folder.joinpath(stage, *folders_of_run)
         for stage in ("evaluate", "evaluate_over_targets")
     ]
     rows = []
@@ -342,7 +344,7 @@ def _finished_run(project: Path, run: Path) -> tuple[Path, Run, list[Path]]:
         raise missing from error
     if not rows:
         raise missing
-    return stages_folder, Run(model, target, method, size, int(seed)), rows
+    return stages_folder, run_of(rows[0]), rows
 
 
 def _resolved(settings: Mapping) -> dict:
@@ -495,7 +497,7 @@ class _Stages:
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
-        self.workers = config["compute"]["decode_workers"]
+        self.decode_workers = config["compute"]["decode_workers"]
         self.view = from_params(DatasetView, self.grid.view_of(self.name))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
@@ -631,7 +633,7 @@ class _Stages:
                 archives=archives,
                 settings=settings,
                 corrupt_allowed=corrupt_allowed,
-                workers=self.workers,
+                decode_workers=self.decode_workers,
                 output=prepare.PreparationOutput(
                     images=folder / "images.npy",
                     index=folder / INDEX,
@@ -653,7 +655,7 @@ class _Stages:
             dataset_with_proxy = self.grid.reference.dataset.name
             is_itself = name == dataset_with_proxy
             proxy = folder if is_itself else self.dataset(dataset_with_proxy).folder
-        return view.DatasetFiles(name, folder, proxy, workers=self.workers)
+        return view.DatasetFiles(name, folder, proxy, decode_workers=self.decode_workers)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
@@ -829,33 +831,42 @@ class _Stages:
         if shared is None:
             return None
         fisher_images, kind = shared
-        source = RunOnDataset(
+        source = self.run_on_dataset(
             run=Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed),
-            states=run_states(PRETRAINED, None),
             checkpoints={},
-            model_folder=self.model(),
             dataset=self.reference(),
-            view=self.view,
-            batch_size=FISHER_BATCH,
-            compute=self.compute,
         )
         return self.fisher_of(source, fisher_images, kind)
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
         """File of the Fisher information of a parent of a merge."""
         run_of_parent = replace(run, **parent_of(parent))
-        source = RunOnDataset(
+        source = self.run_on_dataset(
             run=run_of_parent,
-            states=run_states(run_of_parent.method, None),
             checkpoints={run_of_parent.method: checkpoints[parent]},
-            model_folder=self.model(),
             dataset=self.dataset(run_of_parent.target),
-            view=self.view,
-            batch_size=FISHER_BATCH,
-            compute=self.compute,
         )
         fisher_images = self.grid.methods[run.method].settings["fisher_images"]
         return self.fisher_of(source, fisher_images, "sampled")
+
+    def run_on_dataset(
+        self, run: Run, checkpoints: Mapping[str, Path], dataset: view.DatasetFiles
+    ) -> RunOnDataset:
+        """A run and the dataset on which its Fisher information is computed.
+
+        Args:
+            checkpoints: that of the run, by its method; empty for the pretrained model.
+        """
+        return RunOnDataset(
+            run=run,
+            states=run_states(run.method, None),
+            checkpoints=checkpoints,
+            model_folder=self.model(),
+            dataset=dataset,
+            view=self.view,
+            evaluation_batch_size=FISHER_BATCH,
+            compute=self.compute,
+        )
 
     def fisher_of(self, source: RunOnDataset, fisher_images: int, kind: str) -> Path:
         """File of the Fisher information of a run on a dataset."""

@@ -59,7 +59,7 @@ def epoch_feature_settings(w):
     """Settings of a job that computes the features of snapshots."""
     settings = EpochFeatureSettings(
         view=VIEW_OF[w.model],
-        batch_size=BATCH_SIZE,
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         limit=CONFIG["representations"]["images"],
         code=digest("compute_epoch_features"),

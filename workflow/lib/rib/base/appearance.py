@@ -1,4 +1,4 @@
-"""Colours and labels that the figures and the interactive views of the page share."""
+"""Colours and labels that figures, the page and its interactive views share."""
 
 # Gains and losses: dark ends of ColorBrewer's PuOr, which is colour-blind safe, and its middle.
 GAIN = "#b35806"
@@ -6,10 +6,12 @@ LOSS = "#542788"
 UNCHANGED = "#f7f7f7"
 
 # Greys, from dark to light.
+PAGE_INK = "#1c1c1c"  # texts of the page and its interactive views, on a light ground
 INK = "#252525"  # texts, edges and the pretrained model
 DARK_GREY = "#525252"
 GREY = "#737373"
 PALE = "#8c8c8c"  # lines that stay in the background
+LIGHT_GREY = "#999999"
 
 # Shades of one blue, distinguishable in greyscale.
 DARKEST_BLUE = "#08306b"
@@ -24,6 +26,9 @@ PURPLE = "#CC79A7"
 SKY_BLUE = "#56B4E9"
 ORANGE = "#E69F00"
 BLACK = "#000000"
+
+# Of models whose entries have no colour.
+MODEL_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK, LIGHT_GREY)
 
 PRETRAINED_LABEL = "pretrained"  # label of the pretrained model among methods
 MRI_LABEL = "mRI"  # label of the mean RI among those of targets

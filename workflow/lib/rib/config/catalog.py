@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from rib.base.appearance import BLACK
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
@@ -386,7 +387,7 @@ class Catalog:
                 "label": label,
                 "algorithm": EXTERNAL,
                 "source": "trained elsewhere",
-                "style": {"colour": "#000000", "marker": marker},
+                "style": {"colour": BLACK, "marker": marker},
             }
         return validated(entries, "methods", TABLES)
 

@@ -363,7 +363,7 @@ class Grid:
         """Settings of torch (rib.models.device.ComputeSettings)."""
         compute = self.config["compute"]
         return {
-            "threads": compute["threads_per_job"],
+            "threads_per_job": compute["threads_per_job"],
             "device": compute["device"],
             "precision": compute["precision"],
             "compile": compute["compile"],
@@ -371,10 +371,13 @@ class Grid:
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:
         """View of the datasets at a geometry (rib.data.view.DatasetView)."""
+        images_per_class = None
+        if self.reference:
+            images_per_class = self.reference.images_per_class
         return {
             "geometry": vars(geometry),
             "budget": self.config["budget"]["max_images_per_dataset"],
-            "images_per_class": self.reference.images_per_class if self.reference else None,
+            "images_per_class": images_per_class,
         }
 
     def view_of(self, model: str) -> dict[str, Any]:
@@ -386,12 +389,14 @@ class Grid:
             view["pretraining_size"] = str(pretrain["size"])
         return view
 
-    def preparation(self, dataset: str, geometry: Geometry) -> dict[str, Any]:
+    def preparation(self, dataset: str, geometry: Geometry | None) -> dict[str, Any]:
         """Fields of the settings with which a dataset is prepared, but the digest of the code.
 
         See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
         """
         entry = self.catalog.datasets[dataset]
+        if entry.storage == "encoded":
+            geometry = None
         return {
             "digests": tuple(archive.get("digest") for archive in entry.sources),
             "layout": str(self.catalog.layout_file(entry.layout)),
@@ -402,7 +407,7 @@ class Grid:
             "space": self.catalog.label_space(entry),
             "classes_per_dataset": self.family.classes_per_dataset,
             "storage": entry.storage,
-            "geometry": None if entry.storage == "encoded" else geometry,
+            "geometry": geometry,
             "expected": entry.images,
             "about": entry.about_images,
         }
@@ -419,11 +424,14 @@ class Grid:
         own_classes = self.family.classes["format"] == "own"
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
+        class_names = None
+        if head == "zero_shot" and own_classes:
+            class_names = list(space.names)
         return {
             "entry": facts,
             "head": head,
             "num_classes": space.num_classes,
-            "class_names": list(space.names) if head == "zero_shot" and own_classes else None,
+            "class_names": class_names,
         }
 
     def as_config(self) -> dict[str, Any]:
@@ -433,12 +441,14 @@ class Grid:
         method's entry and the family say of its settings.
         """
         config = self.config
-        named_models = config["models"] not in ("default", "all")
+        models = config["models"]
+        if models in ("default", "all"):
+            models = list(self.models)
         choices_of_grid = {
             **config,
             "datasets": list(self.datasets),
             "reference": self._reference_choice(),
-            "models": config["models"] if named_models else list(self.models),
+            "models": models,
             "methods": self.entries_of_methods,
             "targets": self.targets,
             "image_size": self.setting("image_size"),

@@ -135,7 +135,8 @@ def check_arguments(library: str, arguments: object, where: str) -> None:
         UserError: An argument is not one that only changes the architecture, or its value is
             something else than numbers, booleans and short names.
     """
-    _check_section(arguments, TIMM if library == "timm" else OPEN_CLIP, "arguments", where)
+    allowed = TIMM if library == "timm" else OPEN_CLIP
+    _check_section(arguments, allowed, "arguments", where)
 
 
 def _check_section(section: object, allowed: frozenset[str], name: str, where: str) -> None:

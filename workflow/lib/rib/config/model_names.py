@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.locks import locked
@@ -30,17 +31,6 @@ LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-# Okabe and Ito's.
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#999999",
-)
 MARKERS = "osD^vPX*phH8<>d"
 # What a licence asks for, and words of licences that do.
 SHARE_ALIKE = (" sa ", " share alike ", " sharealike ")
@@ -124,13 +114,13 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     names = sorted(set(names))
     if not names:
         return {}
-    shown = names[0]
+    names_in_messages = names[0]
     if len(names) > 1:
-        shown = f"{names[0]} and {len(names) - 1} more"
-    print_lines(f"Resolving {shown} into {LOCK} (once)", file=sys.stderr)
+        names_in_messages = f"{names[0]} and {len(names) - 1} more"
+    print_lines(f"Resolving {names_in_messages} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
     with locked(RECORDS / "lock"):  # one process at a time
-        facts_by_name = _facts_from_libraries(names, shown)
+        facts_by_name = _facts_from_libraries(names, names_in_messages)
         for name, facts in facts_by_name.items():
             short = parse_name(name).short
             validated_models({short: entry_of(name, facts)}, f"config, models, {name}")
@@ -138,11 +128,11 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return facts_by_name
 
 
-def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict[str, Any]]:
+def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str, dict[str, Any]]:
     """Facts of models by name, from another process, since the libraries would import torch.
 
     Args:
-        shown: the names as messages show them.
+        names_in_messages: the first name, and how many more there are.
 
     Raises:
         UserError: The process failed; the message is the last line of its standard error.
@@ -161,7 +151,7 @@ def _facts_from_libraries(names: list[str], shown: str) -> dict[str, dict[str, A
             message = lines[-1] if lines else f"exit status {process.returncode}"
             if message.startswith("config, models"):
                 raise UserError(message)
-            raise UserError(f"config, models: {shown} not resolved: {message}")
+            raise UserError(f"config, models: {names_in_messages} not resolved: {message}")
         return read_json(output)
 
 
@@ -211,7 +201,7 @@ def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
     """Styles that no model has, and then, when there are no more, all styles again and again."""
     styles_of_models = [model.style for model in models.values() if model.style]
     pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
-    all_pairs = list(itertools.product(MARKERS, COLOURS))
+    all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
     free_pairs = [pair for pair in all_pairs if pair not in pairs_of_models]
     for marker, colour in itertools.chain(free_pairs, itertools.cycle(all_pairs)):
         yield {"marker": marker, "colour": colour}

@@ -42,7 +42,7 @@ from rib.data.settings import PreparationSettings
 ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between two points from which a killed job resumes
 FEWEST_CLASSES = 2  # of a dataset
-AHEAD = 4  # images per worker that are read ahead of writing
+AHEAD = 4  # images per decoding thread that are read ahead of writing
 COLUMNS = {
     "row": pa.int32(),
     "image_id": pa.string(),
@@ -77,7 +77,7 @@ def prepare(
     archives: Sequence[Path],
     settings: PreparationSettings,
     corrupt_allowed: int,
-    workers: int,
+    decode_workers: int,
     output: PreparationOutput,
 ) -> None:
     """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
@@ -87,7 +87,7 @@ def prepare(
         archives: in the order of the dataset's entry; their digests are checked again, since the
             files may be old.
         corrupt_allowed: maximum number of images left out because they can't be decoded.
-        workers: decoding threads; their number doesn't change the output.
+        decode_workers: decoding threads; their number doesn't change the output.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes,
@@ -112,7 +112,7 @@ def prepare(
         _refuse_full_disk(output.images, number_of_images, dataset, geometry)
     items = load_module(settings.layout).items(dataset, **settings.settings)
     with Written(output.images, geometry) as written:
-        _write_images(written, items, dataset, settings.expected, corrupt_allowed, workers)
+        _write_images(written, items, dataset, settings.expected, corrupt_allowed, decode_workers)
         space = dataset.space
         labels = list(range(len(space.keys)))
         if settings.classes_per_dataset:
@@ -396,7 +396,7 @@ def _write_images(
     dataset: DatasetSource,
     expected: int | None,
     corrupt_allowed: int,
-    workers: int,
+    decode_workers: int,
 ) -> None:
     """Append the images that aren't written yet, and check the number of all.
 
@@ -411,7 +411,7 @@ def _write_images(
     progress.update(done)
     remaining_items = islice(items, done, None)
     for item, conversion in _convert_in_threads(
-        remaining_items, written.geometry, dataset.name, workers
+        remaining_items, written.geometry, dataset.name, decode_workers
     ):
         try:
             converted = conversion.result()
@@ -453,15 +453,15 @@ def _check_number_of_images(written: Written, dataset: DatasetSource, expected: 
 
 
 def _convert_in_threads(
-    items: Iterable[Item], geometry: Geometry | None, dataset: str, workers: int
+    items: Iterable[Item], geometry: Geometry | None, dataset: str, decode_workers: int
 ) -> Iterator[tuple[Item, Future[Converted]]]:
     """Convert images in several threads, a few ahead, and yield them in order."""
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(decode_workers)
     try:
         for item in items:
             waiting.append((item, _start_conversion(pool, item, geometry, dataset)))
-            if len(waiting) > AHEAD * workers:
+            if len(waiting) > AHEAD * decode_workers:
                 yield waiting.popleft()
         yield from waiting
     finally:

@@ -39,7 +39,7 @@ class EncodedImages:
         encoded: (bytes,) uint8, memory-mapped: the encoded photos.
         index: offset, length, border and image_id of each photo.
         geometry: of the images; None if none is accessed.
-        workers: decoding threads; PIL releases the GIL.
+        decode_workers: decoding threads; PIL releases the GIL.
         name: name of the dataset, for messages.
     """
 
@@ -48,7 +48,7 @@ class EncodedImages:
         encoded: np.ndarray,
         index: pa.Table,
         geometry: Geometry | None,
-        workers: int,
+        decode_workers: int,
         name: str,
     ):
         self.geometry = geometry
@@ -58,7 +58,7 @@ class EncodedImages:
         self._lengths = index["length"].to_numpy()
         self._borders = index["border"].to_numpy()
         self._image_ids = index["image_id"]
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = ThreadPoolExecutor(decode_workers)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -104,14 +104,14 @@ class PreparedDataset:
         folder: Path,
         name: str,
         geometry: Geometry | None = None,
-        workers: int = 1,
+        decode_workers: int = 1,
         pixels: bool = True,
     ) -> "PreparedDataset":
         """Open the output folder of a prepare job; pixels are read on access.
 
         Args:
             geometry: target geometry of encoded photos.
-            workers: threads that decode them.
+            decode_workers: threads that decode them.
             pixels: whether `images` are opened; without them, the dataset has None.
 
         Raises:
@@ -131,7 +131,7 @@ class PreparedDataset:
             stored_images = _stored_images(images_file)
             images = stored_images
             if stored_images.ndim == 1:
-                images = EncodedImages(stored_images, index, geometry, workers, name)
+                images = EncodedImages(stored_images, index, geometry, decode_workers, name)
         return cls(
             name=name,
             images=images,

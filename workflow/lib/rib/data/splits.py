@@ -164,8 +164,13 @@ def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list
     total = excess.sum(axis=0)
     if (np.abs(total) < units).all():
         return []
-    pairs = list(itertools.permutations(range(3), 2))
-    pairs.sort(key=lambda pair: total[pair[1]] - total[pair[0]])
+
+    def excess_of_taker(pair: tuple[int, int]) -> int:
+        """How much more the second split has than the first; negative if the first has more."""
+        giver, taker = pair
+        return int(total[taker] - total[giver])
+
+    pairs = sorted(itertools.permutations(range(3), 2), key=excess_of_taker)
     for giver, taker in pairs:
         if total[giver] - total[taker] <= units:
             continue

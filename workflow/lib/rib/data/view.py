@@ -32,7 +32,7 @@ class DatasetFiles:
     split: Path | None = None
     # whether images are opened; False for jobs that need the index and the classes only
     pixels: bool = True
-    workers: int = 1  # threads that decode encoded photos
+    decode_workers: int = 1  # threads that decode encoded photos
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> PreparedDataset:
@@ -58,7 +58,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
     dataset = PreparedDataset.open(
-        files.folder, files.name, view.geometry, files.workers, files.pixels
+        files.folder, files.name, view.geometry, files.decode_workers, files.pixels
     )
     if files.proxy:
         assert view.images_per_class is not None  # the proxy is a part of a dataset
@@ -78,7 +78,7 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         if files.split is None:
             return dataset
         return _images_of_split(dataset, TRAIN, files.split)
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.workers)
+    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.decode_workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     source_of_image, sources = dataset.declared_sources
     is_proxy_source = np.array([source in proxy_sources for source in sources], bool)

@@ -87,7 +87,7 @@ def evaluate(
         for state in networks.states
     ]
     table = rows_of_networks(
-        run, alphas, models, prepared_datasets, inputs_of_datasets, settings.batch_size
+        run, alphas, models, prepared_datasets, inputs_of_datasets, settings.evaluation_batch_size
     )
     pq.write_table(table, output.rows, **ENCODING)
     facts_of_datasets = {
@@ -120,7 +120,7 @@ def rows_of_networks(
     networks: Sequence[Callable[[Tensor], Tensor]],
     datasets: Sequence[PreparedDataset],
     inputs_of_datasets: Sequence[Inputs],
-    batch_size: int,
+    evaluation_batch_size: int,
 ) -> pa.Table:
     """Rows of the networks of a run, one per network and image, as `evaluate` writes them.
 
@@ -130,7 +130,7 @@ def rows_of_networks(
         networks: in evaluation mode; they return logits (N, outputs) of images (N, 3, H, W).
         datasets: those that are scored.
         inputs_of_datasets: the images of each dataset as inputs of the networks.
-        batch_size: images per forward pass.
+        evaluation_batch_size: images per forward pass.
 
     Raises:
         UserError: a logit is not finite.
@@ -139,7 +139,7 @@ def rows_of_networks(
     progress = Progress(desc=f"evaluating {run}", total=number_of_images, unit="image")
     tables = []
     for dataset, inputs in zip(datasets, inputs_of_datasets, strict=True):
-        scores_of_networks = score(networks, inputs, dataset, batch_size, progress)
+        scores_of_networks = score(networks, inputs, dataset, evaluation_batch_size, progress)
         for alpha, scores in zip(alphas, scores_of_networks, strict=True):
             if not scores["energy"].isfinite().all():
                 raise UserError(

@@ -52,7 +52,9 @@ def compute_features(
     weights = source.weights
     dataset, inputs = _inputs(source, limit)
     network = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
-    features_of_layers = features_of(network, inputs, source.batch_size, f"features of {source}")
+    features_of_layers = features_of(
+        network, inputs, source.evaluation_batch_size, f"features of {source}"
+    )
     if layers != DEFAULT:
         missing = [name for name in layers if name not in features_of_layers]
         if missing:
@@ -89,7 +91,7 @@ def compute_epoch_features(
         name = f"snapshot{number}"
         network = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
         features_of_layers = features_of(
-            network, inputs, source.batch_size, f"features of {source}, {name}"
+            network, inputs, source.evaluation_batch_size, f"features of {source}, {name}"
         )
         features_of_snapshots[name] = features_of_layers[PRE_LOGITS]
     _store(source, features_of_snapshots, inputs, features, manifest)
@@ -119,18 +121,22 @@ def _store(
 
 
 @torch.inference_mode()
-def features_of(model: nn.Module, inputs: Inputs, batch_size: int, label: str) -> dict[str, Tensor]:
+def features_of(
+    model: nn.Module, inputs: Inputs, evaluation_batch_size: int, label: str
+) -> dict[str, Tensor]:
     """Features of all images by layer: (n, d) float32 on the CPU.
 
     `label` is that of the progress bar.
     """
     features_of_batches = []
-    for start in Progress(range(0, len(inputs), batch_size), desc=label, unit="batch"):
-        batch = slice(start, start + batch_size)
+    for start in Progress(range(0, len(inputs), evaluation_batch_size), desc=label, unit="batch"):
+        batch = slice(start, start + evaluation_batch_size)
         with devices.autocast(inputs.device):
             features_of_layers = layers_of(model, inputs[batch])
         features_of_batches.append(
             {name: tensor.float().cpu() for name, tensor in features_of_layers.items()}
         )
-    names = features_of_batches[0].keys()
-    return {name: torch.cat([features[name] for features in features_of_batches]) for name in names}
+    features_of_images = {}
+    for layer in features_of_batches[0]:
+        features_of_images[layer] = torch.cat([features[layer] for features in features_of_batches])
+    return features_of_images

@@ -167,8 +167,8 @@ def invert_run(
     began = time.monotonic()
     images_of_batches = []
     residuals_of_batches = []
-    for first in range(0, n, source.batch_size):
-        rows = slice(first, first + source.batch_size)
+    for first in range(0, n, source.evaluation_batch_size):
+        rows = slice(first, first + source.evaluation_batch_size)
         with torch.no_grad():
             wanted = representation(pixels[rows])
         images_of_batch, residuals_of_batch = invert(
@@ -234,6 +234,6 @@ def cross_features(
         representation = _represent(source, weights, settings.layer, device)
         for name, images in images_by_name.items():
             tensors[f"{network}.{name}"] = in_batches(
-                representation, images, source.batch_size, f"features of {source}"
+                representation, images, source.evaluation_batch_size, f"features of {source}"
             )
     safetensors.torch.save_file(tensors, features)

@@ -29,7 +29,7 @@ class RunOnDataset:
     model_folder: Path  # of the pretrained model
     dataset: DatasetFiles
     view: DatasetView  # the part of the dataset that is used
-    batch_size: int  # images per forward pass
+    evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
 
     def __str__(self) -> str:

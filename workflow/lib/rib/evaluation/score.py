@@ -17,7 +17,7 @@ def score(
     models: Sequence[Callable[[Tensor], Tensor]],
     inputs: Inputs,
     dataset: PreparedDataset,
-    batch_size: int,
+    evaluation_batch_size: int,
     progress: Progress,
 ) -> list[dict[str, Tensor]]:
     """Score every network on every image, from the logits of the dataset's classes.
@@ -47,8 +47,8 @@ def score(
     answers_of_labels = padded(right_answers, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
     batches_of_models: list[list[dict[str, Tensor]]] = [[] for _ in models]
-    for start in range(0, len(inputs), batch_size):
-        batch = slice(start, start + batch_size)
+    for start in range(0, len(inputs), evaluation_batch_size):
+        batch = slice(start, start + evaluation_batch_size)
         pixels = inputs[batch]
         answers = answers_of_labels[labels[batch]]
         for model, batches in zip(models, batches_of_models, strict=True):
@@ -61,19 +61,25 @@ def score(
 
 def _joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Results of all images of a network, on the CPU, from those of its batches."""
-    names = batches[0].keys()
-    return {name: torch.cat([batch[name] for batch in batches]).cpu() for name in names}
+    results = {}
+    for name in batches[0]:
+        results[name] = torch.cat([batch[name] for batch in batches]).cpu()
+    return results
 
 
 def correct(
-    model: nn.Module, inputs: Inputs, dataset: PreparedDataset, batch_size: int, label: str
+    model: nn.Module,
+    inputs: Inputs,
+    dataset: PreparedDataset,
+    evaluation_batch_size: int,
+    label: str,
 ) -> Tensor:
     """Whether a network is right on each image: (n,) bool on the CPU.
 
     `label` is that of the progress bar.
     """
     progress = Progress(desc=label, total=len(inputs), unit="image")
-    (scores,) = score([model], inputs, dataset, batch_size, progress)
+    (scores,) = score([model], inputs, dataset, evaluation_batch_size, progress)
     progress.close()
     return scores["rank"] == 0
 

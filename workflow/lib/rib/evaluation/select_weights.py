@@ -46,7 +46,7 @@ def select_weights(
         model_folder=model_folder,
         checkpoints=checkpoints,
         dataset=load_dataset(target, settings.view, SELECT),
-        batch_size=settings.batch_size,
+        evaluation_batch_size=settings.evaluation_batch_size,
         device=device,
     )
     algorithm = load_module(settings.algorithm)
@@ -64,13 +64,13 @@ class Candidates:
         model_folder: Path,
         checkpoints: Mapping[str, Path],
         dataset: PreparedDataset,
-        batch_size: int,
+        evaluation_batch_size: int,
         device: torch.device,
     ):
         self.model_folder = model_folder
         self.checkpoints = checkpoints
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
         self.device = device
         self._scores: dict[tuple, dict] = {}  # by weights, in the order in which they were tried
 
@@ -90,7 +90,7 @@ class Candidates:
         network = apply(network, weights, self.checkpoints).eval()
         inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
         label = f"selecting on {self.dataset.name}"
-        is_correct = correct(network, inputs, self.dataset, self.batch_size, label)
+        is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)
         accuracy = is_correct.float().mean().item()
         log.info("%s: %.1f %% of %d select images", dict(weights), 100 * accuracy, len(inputs))
         return {

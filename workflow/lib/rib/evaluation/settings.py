@@ -25,7 +25,7 @@ class SelectionSettings(Settings):
     settings: FreeSettings  # of the algorithm
     parents: Texts  # keys of the checkpoints that are merged
     view: DatasetView  # the part of the target that is used
-    batch_size: int  # images per forward pass
+    evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     code: str  # digest of the source code
 
@@ -36,7 +36,7 @@ class NetworkSettings(Settings):
     parents: Texts = ()  # keys of the checkpoints that the run's weights are made of
     algorithm: str | None = None  # file of the algorithm that makes the network, on loading, if any
     view: DatasetView  # the part of each dataset that is used
-    batch_size: int  # images per forward pass
+    evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     code: str  # digest of the source code
 

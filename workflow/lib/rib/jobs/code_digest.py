@@ -46,12 +46,13 @@ def _without_spans(source: bytes, spans: Iterable[Span]) -> bytes:
         start = start_of_row[first_row - 1] + first_column
         end = start_of_row[last_row - 1] + last_column
         stretches.append((start, end))
-    kept = b""
+    remaining_source = b""
     end_of_cut = 0
     for start, end in sorted(stretches):
-        kept += source[end_of_cut:start]  # nothing if the stretch is inside of the one before
+        # Nothing is added if the stretch is inside of the one before.
+        remaining_source += source[end_of_cut:start]
         end_of_cut = max(end_of_cut, end)
-    return kept + source[end_of_cut:]
+    return remaining_source + source[end_of_cut:]
 
 
 def _rows(source: bytes) -> list[bytes]:

@@ -3,8 +3,12 @@
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from rib.base.errors import UserError
+from rib.base.progress import print_lines
+from rib.base.text import redacted
 from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
@@ -22,17 +26,38 @@ def run(
     """
     if warm:
         delegate(sys.argv[0], warm)
+    inputs_of_record = {}
+    for name, path_or_paths in named_inputs(snakemake).items():
+        if name not in MONITORED:
+            inputs_of_record[name] = path_or_paths
     return job(
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs={
-            name: value for name, value in named_inputs(snakemake).items() if name not in MONITORED
-        },
+        inputs=inputs_of_record,
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,
     )
+
+
+def show_user_errors_as_sentences() -> None:
+    """Print a UserError that ends this process as its sentence, and other errors as Python does.
+
+    A job shows the errors of its body itself (see rib.jobs.job.job). This is for what a script does
+    before its job, or without one.
+    """
+    sys.excepthook = _print_error
+
+
+def _print_error(
+    error_type: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What Python calls with an error that ends the process; see show_user_errors_as_sentences."""
+    if isinstance(error, UserError):
+        print_lines(redacted(str(error)), file=sys.stderr)
+    else:
+        sys.__excepthook__(error_type, error, trace)
 
 
 def named_inputs(snakemake: Any) -> dict[str, str | list[str]]:
@@ -41,8 +66,10 @@ def named_inputs(snakemake: Any) -> dict[str, str | list[str]]:
     Args:
         snakemake: the object that Snakemake gives a script, whose class it does not export.
     """
-    given = snakemake.input.items()
-    return {
-        name: str(value) if isinstance(value, str) else list(map(str, value))
-        for name, value in given
-    }
+    inputs: dict[str, str | list[str]] = {}
+    for name, path_or_paths in snakemake.input.items():
+        if isinstance(path_or_paths, str):
+            inputs[name] = str(path_or_paths)
+        else:
+            inputs[name] = [str(path) for path in path_or_paths]
+    return inputs

@@ -65,12 +65,13 @@ class DaWin(nn.Module):
         """
         first, *others = states
         _, *weights_of_others = weights_of_image
-        weighted_others = list(zip(weights_of_others, others, strict=True))
-        return {
-            name: first[name]
-            + sum(weight * (other[name] - first[name]) for weight, other in weighted_others)
-            for name in self.changed
-        }
+        average = {}
+        for name in self.changed:
+            change = 0
+            for weight, other in zip(weights_of_others, others, strict=True):
+                change = change + weight * (other[name] - first[name])
+            average[name] = first[name] + change
+        return average
 
     def weights(self, images: Tensor) -> Tensor:
         """Weights w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image."""

@@ -13,7 +13,8 @@ from rib.jobs.gpu_lock import lock_gpu
 from rib.models.settings import AUTO, BF16, ComputeSettings
 
 # glibc's mallopt(3) parameters, from malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
 
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
 
@@ -23,7 +24,7 @@ def start(compute: ComputeSettings) -> torch.device:
 
     Raises a UserError if `cuda` is requested but absent.
     """
-    torch.set_num_threads(compute.threads)
+    torch.set_num_threads(compute.threads_per_job)
     _make_deterministic()
     _policy.update(precision=compute.precision, compile=compute.compile)
     _reuse_freed_memory()
@@ -41,7 +42,9 @@ def start(compute: ComputeSettings) -> torch.device:
         device = torch.device("cpu")
         description = "cpu"
     precision = "bf16" if _in_bf16(device) else "fp32"
-    log.info("computing on %s with %d thread(s) in %s", description, compute.threads, precision)
+    log.info(
+        "computing on %s with %d thread(s) in %s", description, compute.threads_per_job, precision
+    )
     return device
 
 

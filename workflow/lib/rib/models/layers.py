@@ -89,7 +89,9 @@ def first_block(model: nn.Module) -> nn.Module:
     is a sequence it is the first layer, since gradient checkpointing calls only the layers.
     """
     outputs = _block_outputs(model)
-    index = _quarter_indices(outputs)[0] if _differ_in_stride(outputs) else 0
+    index = 0
+    if _differ_in_stride(outputs):
+        index, *_ = _quarter_indices(outputs)
     module = model.get_submodule(outputs[index].module)
     while isinstance(module, nn.Sequential):
         module = module[0]
@@ -153,9 +155,10 @@ def _intermediates(
     if class_tokens and _gives_class_tokens(model):
         options["return_prefix_tokens"] = True
     features, outputs = model.forward_intermediates(images, indices=list(indices), **options)
-    outputs_with_tokens = [
-        output if isinstance(output, tuple) else (output, None) for output in outputs
-    ]
+    outputs_with_tokens = []
+    for output in outputs:
+        has_class_token = isinstance(output, tuple)
+        outputs_with_tokens.append(output if has_class_token else (output, None))
     return outputs_with_tokens, features
 
 

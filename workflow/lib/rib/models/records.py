@@ -18,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
 from rib.config.model_arguments import check_arguments
 from rib.config.model_names import RECORDS, Name, parse_name
+from rib.config.values import is_whole, show
 from rib.data.download import hub_problem
 
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
@@ -135,43 +137,64 @@ def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
     """Facts from a record of timm, in its registry or in a config.json."""
     from timm.data import ImageNetInfo
 
-    (channels, height, width), crop_pct = _timm_input(record, arguments)
-    takes_square_rgb = channels == 3 and height == width
+    recorded_input = _timm_input(record, arguments)
+    channels, height, width = recorded_input.size
+    side = height if channels == 3 and height == width else None
     has_imagenet_labels = record.get("label_names") in (None, ImageNetInfo().label_names())
     has_published_head = record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
     takes_image_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
+    crop_mode = record.get("crop_mode") or "center"
     return {
         "head": "published" if has_published_head else "none",
-        "preprocessing": _preprocessing(
-            record,
-            height if takes_square_rgb else None,
-            crop_pct,
-            record.get("crop_mode") or "center",
-        ),
+        "preprocessing": _preprocessing(record, side, recorded_input.crop_pct, crop_mode),
         "licence": record.get("license") or UNKNOWN,
         "resized_by": "img_size" if takes_image_size else None,
         **_network_facts("timm", architecture, arguments),
     }
 
 
-def _timm_input(record: Mapping, arguments: Mapping) -> tuple[Sequence[int], float]:
-    """Input size (channels, height, width) in pixels, and the fraction of the image that is used.
+class TimmInput(NamedTuple):
+    """The images that timm records for a network."""
 
-    It is the paper's size if the record has it, otherwise the size of training. A network that is
-    built for an image size takes that one.
+    size: Sequence[int]  # channels, height and width, the latter in pixels
+    crop_pct: float  # fraction of the resized image's side that is used
+
+
+def _timm_input(record: Mapping, arguments: Mapping) -> TimmInput:
+    """Input of the paper's size if the record has it, otherwise that of training.
+
+    A network that is built for an image size takes that one.
+
+    Raises:
+        UserError: The record has no input size, or one that is not three numbers.
     """
     image_size = arguments.get("img_size")
     if image_size:
         height_and_width = [image_size] * 2 if isinstance(image_size, int) else image_size
-        return (3, *height_and_width), record["crop_pct"]
+        return TimmInput((3, *height_and_width), record["crop_pct"])
     recorded_inputs = []
     for size_key, crop_key in [("test_input_size", "test_crop_pct"), ("input_size", "crop_pct")]:
-        if record.get(size_key):
-            recorded_inputs.append((record[size_key], record[crop_key]))
-    for input_size, crop_pct in recorded_inputs:
-        if input_size[1] == PROTOCOL_SIZE:
-            return input_size, crop_pct
+        input_size = record.get(size_key)
+        if input_size:
+            _refuse_other_than_three_numbers(input_size, size_key)
+            recorded_inputs.append(TimmInput(input_size, record[crop_key]))
+    if not recorded_inputs:
+        raise UserError("its record has no input_size; choose another model.")
+    for recorded_input in recorded_inputs:
+        _, height, _ = recorded_input.size
+        if height == PROTOCOL_SIZE:
+            return recorded_input
     return recorded_inputs[-1]
+
+
+def _refuse_other_than_three_numbers(input_size: object, key: str) -> None:
+    """Raise a UserError unless the input size under a key of a record is three whole numbers."""
+    is_sequence = isinstance(input_size, list | tuple)
+    if not is_sequence or len(input_size) != 3 or not all(map(is_whole, input_size)):
+        raise UserError(
+            f"its record's {key} {show(input_size)} is not channels, height and width; choose "
+            "another model."
+        )
 
 
 def _open_clip_registry_facts(name: Name) -> dict:
@@ -207,7 +230,9 @@ def _open_clip_facts(
         )
     check_arguments("open_clip", arguments, "its open_clip_config.json")
     image_size = config["vision_cfg"]["image_size"]
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    height, width = image_size
     resize_mode = record.get("resize_mode") or "shortest"
     crop_mode = "center" if resize_mode == "shortest" else resize_mode
     record_with_defaults = {

@@ -7,14 +7,15 @@ from pydantic import JsonValue
 from rib.base.settings import Settings, Texts
 from rib.data.settings import DatasetView
 
-AUTO, BF16 = "auto", "bf16"
+AUTO = "auto"
+BF16 = "bf16"
 
 
 class ComputeSettings(Settings):
     """Device and precision of networks."""
 
     device: Literal["auto", "cpu", "cuda"]  # `auto`: CUDA if available
-    threads: int  # of torch; results are bit-identical for the same number
+    threads_per_job: int  # of torch; results are bit-identical for the same number
     # `bf16` is autocast: weights and losses stay in fp32; `auto`: bf16 on CUDA, else fp32
     precision: Literal["auto", "fp32", "bf16"] = AUTO
     compile: bool = False

@@ -125,7 +125,7 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def _refuse_other_objects(loaded: object, where: str) -> None:
-    """Raise a UserError unless a file's content is a dict of ordinary tensors, at least one.
+    """Raise a UserError unless a file holds a dict of ordinary tensors by name, at least one.
 
     Args:
         where: model and file, for messages.
@@ -133,11 +133,15 @@ def _refuse_other_objects(loaded: object, where: str) -> None:
     other_objects = []
     if isinstance(loaded, dict):
         for key, entry in loaded.items():
-            if not _is_ordinary_tensor(entry):
+            if not isinstance(key, str):
+                other_objects.append(f"{type(key).__name__} in place of a name")
+            elif not _is_ordinary_tensor(entry):
                 other_objects.append(f"'{key}' ({type(entry).__name__})")
         if loaded and not other_objects:
             return
-    content = ", ".join(other_objects)[:200] or "no named tensors"
+    content = "no named tensors"
+    if other_objects:
+        content = ", ".join(dict.fromkeys(other_objects))[:200]
     raise UserError(
         f"{where} is a {type(loaded).__name__} with {content}; save its state dict, tensors by "
         "name, as .safetensors and use that file."

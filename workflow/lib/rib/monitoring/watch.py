@@ -40,7 +40,7 @@ class Watch:
     monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
     # In the job's private folder, whose name identifies its settings and inputs.
     history: Path | None = None
-    workers: int = 1  # threads that decode encoded photos of monitored datasets
+    decode_workers: int = 1  # threads that decode encoded photos of monitored datasets
     warned: bool = False
 
     def __call__(
@@ -144,6 +144,8 @@ class Watch:
             name = folder.parent.name
             proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
             datasets.append(
-                DatasetFiles(name, folder, proxy, split_of.get(name), workers=self.workers)
+                DatasetFiles(
+                    name, folder, proxy, split_of.get(name), decode_workers=self.decode_workers
+                )
             )
         return datasets

@@ -38,8 +38,8 @@ class ChangedJob(Settings):
 class MirrorSettings(Settings):
     """A copy of the project in which a sample of jobs is re-run."""
 
-    linked: list[str]  # the user's catalogue folders
-    made: list[str]  # folders with outputs of jobs
+    catalog_folders: list[str]  # the user's catalogue folders
+    output_folders: list[str]  # folders with outputs of jobs
     config: dict[str, Any]  # the whole configuration, including the command line
     options: list[str]  # Snakemake's options for cores and GPUs
 

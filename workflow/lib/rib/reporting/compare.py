@@ -32,6 +32,7 @@ from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.scored_state import ScoredState
 from rib.analysis.settings import MethodComparisonSettings
 from rib.analysis.writing import write_tables
+from rib.base import appearance
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.base.progress import print_lines
@@ -104,13 +105,7 @@ def compare(
         size = sum(path.stat().st_size for path in paths)
         refuse_full_disk(WORK, size, "comparing bundles")
         checked_bundles = [check(path, name) for path, name in zip(paths, names, strict=True)]
-        ranking, notes = rank_all(
-            [checked.bundle for checked in checked_bundles],
-            [checked.images for checked in checked_bundles],
-            statistics.replicates,
-            statistics.confidence,
-            statistics.seed,
-        )
+        ranking, notes = rank_all(checked_bundles, statistics)
     tables_of_comparison = {
         "ranking": ranking,
         "settings": _differing_settings(checked_bundles),
@@ -122,7 +117,8 @@ def compare(
         undefined=jinja2.StrictUndefined,
     )
     page = templates.get_template(TEMPLATE.name).render(
-        bundles=[(checked.bundle, checked.run, checked.path) for checked in checked_bundles],
+        appearance=appearance,
+        checked_bundles=checked_bundles,
         notes=notes,
         tables=tables_of_comparison,
         views=None,
@@ -248,12 +244,12 @@ def check(path: Path, name: str) -> CheckedBundle:
 
 def _checked_claims(bundle: Bundle, folder: Path) -> pd.DataFrame:
     """The tables of a bundle: their size, and their largest difference from those in a folder."""
-    lines = [
-        (bundle.name, claim.name, *difference(claim, folder / claim.name))
-        for claim in bundle.claims
-    ]
+    tables_of_bundle = []
+    for claim in bundle.claims:
+        lines, numbers, largest_difference = difference(claim, folder / claim.name)
+        tables_of_bundle.append((bundle.name, claim.name, lines, numbers, largest_difference))
     columns = ["bundle", "table", "lines", "numbers", "largest difference"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(tables_of_bundle, columns=columns)
 
 
 def _settings_of(bundle: Bundle, run: RunFacts) -> dict[str, str]:
@@ -387,133 +383,248 @@ def _numbers(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.apply(pd.to_numeric, errors="coerce").astype(float)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all bundles have, and what is ranked: the rest of each bundle is left out."""
+
+    targets: set[str]
+    seeds: set[int]
+    datasets: set[str]  # those whose scored images are the same
+
+
+@dataclass(frozen=True)
+class StatesOfBundles:
+    """What is compared of the fine-tuned networks of all bundles."""
+
+    ood: dict[ScoredState, Ood]
+    # of each object to the RI, (objects,) percentage points
+    contributions: dict[ScoredState, np.ndarray]
+
+    def sizes(self) -> list[str]:
+        """Sizes of the training subsets, sorted as text."""
+        return sorted({state.run.size for state in self.ood})
+
+
 def rank_all(
-    bundles: Sequence[Bundle],
-    images: Sequence[Mapping[str, str]],
-    replicates: int,
-    confidence: float,
-    seed: int,
+    checked_bundles: Sequence[CheckedBundle], statistics: RankingStatistics
 ) -> tuple[pd.DataFrame, list[str]]:
     """Models and methods of all bundles by mRI over what they share, and notes.
 
     Letters say which are told apart, notes what can't be compared. Differences are from the
     pretrained models, whose mRI is 0, so their simultaneous intervals are of mRI.
 
-    Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`.
+    Columns: bundle, model, method, size and those of `rib.analysis.comparison.rank`. The table is
+    empty if the bundles can't be ranked together.
     """
-    runs = [
-        {run for run in map(run_of, bundle.rows) if run.target != NO_TARGET} for bundle in bundles
-    ]
-    had = {key: [{getattr(run, key) for run in own} for own in runs] for key in ("target", "seed")}
-    had["dataset"] = images
-    shared = {kind: set.intersection(*map(set, own)) for kind, own in had.items()}
-    shared["dataset"] = {
-        name for name in shared["dataset"] if len({own[name] for own in images}) == 1
-    }
-    shared["target"] &= shared["dataset"]
-    left_out = {kind: sorted(set().union(*own) - shared[kind]) for kind, own in had.items()}
-    why = "it is not in all bundles with the same images"
-    notes = [
-        f"The {kind} {name} is left out: {why}."
-        for kind, names in left_out.items()
-        for name in names
-    ]
-    merged = {
-        one.name: over_other_seeds(own, shared["seed"])
-        for one, own in zip(bundles, runs, strict=True)
-    }
-    why = "it merges seeds that are not in all bundles"
-    notes += [
-        f"{bundle}'s {method} is left out: {why}."
-        for bundle, own in merged.items()
-        for method in own
-    ]
-    in_ri = shared["dataset"].intersection(*(bundle.tables.ri.ood_datasets for bundle in bundles))
-    which = {"ood_datasets": in_ri, "source_groups": bundles[0].tables.ri.source_groups}
-    alike = all(bundle.tables.ri.source_groups == which["source_groups"] for bundle in bundles)
-    many = sum(len({(run.model, run.method) for run in own}) for own in runs) > MOST
-    if (
-        many
-        or not alike
-        or not all(shared.values())
-        or any(in_ri <= {target} for target in shared["target"])
-    ):
-        why = (
-            "they share too few datasets, targets or seeds, differ in leak_free, or are more than "
-            f"{MOST}"
+    bundles = [checked.bundle for checked in checked_bundles]
+    runs_of_bundles = [_runs_with_target(bundle) for bundle in bundles]
+    shared, notes = _shared_by_all(runs_of_bundles, [checked.images for checked in checked_bundles])
+    merges_left_out = {}  # by bundle
+    for bundle, runs in zip(bundles, runs_of_bundles, strict=True):
+        merges_left_out[bundle.name] = over_other_seeds(runs, shared.seeds)
+        for method in merges_left_out[bundle.name]:
+            notes.append(
+                f"{bundle.name}'s {method} is left out: it merges seeds that are not in all "
+                "bundles."
+            )
+    ood_datasets = shared.datasets.intersection(
+        *(bundle.tables.ri.ood_datasets for bundle in bundles)
+    )
+    if not _can_be_ranked(bundles, runs_of_bundles, shared, ood_datasets):
+        notes.append(
+            "The methods of these bundles are not ranked together: they share too few datasets, "
+            f"targets or seeds, differ in leak_free, or are more than {MOST}."
         )
-        return pd.DataFrame(columns=ENTRY), [
-            *notes,
-            f"The methods of these bundles are not ranked together: {why}.",
-        ]
-    ood_of_bundles: dict[ScoredState, Ood] = {}
-    contributions: dict[ScoredState, np.ndarray] = {}
-    found, targets = [], {*shared["target"], NO_TARGET}
-    paths = [
-        {name: bundle.indexes[name] for name in bundle.indexes if name in shared["dataset"]}
-        for bundle in bundles
+        return pd.DataFrame(columns=ENTRY), notes
+    states = _states_of_bundles(bundles, shared, merges_left_out, ood_datasets, statistics)
+    unfinished = _unfinished_fits(bundles)
+    rankings = []
+    for size in states.sizes():
+        ranking, names_without_rank = _rank_size(states, size, unfinished, statistics)
+        rankings.append(ranking)
+        for name in names_without_rank:
+            notes.append(f"{name} has no rank: its training is unfinished, or it merges all seeds.")
+    return pd.concat(rankings), notes
+
+
+def _runs_with_target(bundle: Bundle) -> set[Run]:
+    """Runs of a bundle that are fine-tuned on one target."""
+    runs = {run_of(path) for path in bundle.rows}
+    return {run for run in runs if run.target != NO_TARGET}
+
+
+def _shared_by_all(
+    runs_of_bundles: Sequence[Collection[Run]], images_of_bundles: Sequence[Mapping[str, str]]
+) -> tuple[Shared, list[str]]:
+    """What all bundles have, and a note on each target, seed and dataset that only some have.
+
+    Args:
+        images_of_bundles: digest of the scored images of each dataset, by bundle.
+    """
+    targets_of_bundles = [{run.target for run in runs} for runs in runs_of_bundles]
+    seeds_of_bundles = [{run.seed for run in runs} for runs in runs_of_bundles]
+    datasets_of_bundles = [set(images) for images in images_of_bundles]
+    datasets = set()
+    for dataset in set.intersection(*datasets_of_bundles):
+        digests = {images[dataset] for images in images_of_bundles}
+        if len(digests) == 1:
+            datasets.add(dataset)
+    shared = Shared(
+        # A target is a dataset, whose images must be the same, too.
+        targets=set.intersection(*targets_of_bundles) & datasets,
+        seeds=set.intersection(*seeds_of_bundles),
+        datasets=datasets,
+    )
+    notes = [
+        *_notes_on_left_out("target", targets_of_bundles, shared.targets),
+        *_notes_on_left_out("seed", seeds_of_bundles, shared.seeds),
+        *_notes_on_left_out("dataset", datasets_of_bundles, shared.datasets),
     ]
+    return shared, notes
+
+
+def _notes_on_left_out(noun: str, names_of_bundles: Sequence[set], shared: set) -> list[str]:
+    """A note on each target, seed or dataset (the noun) of a bundle that is not shared."""
+    left_out = set().union(*names_of_bundles) - shared
+    return [
+        f"The {noun} {name} is left out: it is not in all bundles with the same images."
+        for name in sorted(left_out)
+    ]
+
+
+def _can_be_ranked(
+    bundles: Sequence[Bundle],
+    runs_of_bundles: Sequence[Collection[Run]],
+    shared: Shared,
+    ood_datasets: Collection[str],
+) -> bool:
+    """Whether methods of bundles can be ranked together: they share enough, and are few enough.
+
+    Args:
+        ood_datasets: out-of-distribution datasets that all bundles share.
+    """
+    number_of_entries = 0
+    for runs in runs_of_bundles:
+        number_of_entries += len({(run.model, run.method) for run in runs})
+    if number_of_entries > MOST:
+        return False
+    source_groups = bundles[0].tables.ri.source_groups
+    if any(bundle.tables.ri.source_groups != source_groups for bundle in bundles):
+        return False
+    if not shared.targets or not shared.seeds or not shared.datasets:
+        return False
+    # RI is over the datasets other than the target.
+    return all(set(ood_datasets) - {target} for target in shared.targets)
+
+
+def _states_of_bundles(
+    bundles: Sequence[Bundle],
+    shared: Shared,
+    merges_left_out: Mapping[str, Collection[str]],
+    ood_datasets: Collection[str],
+    statistics: RankingStatistics,
+) -> StatesOfBundles:
+    """Accuracies of the states of all bundles on what they share, from the same draws of objects.
+
+    Args:
+        merges_left_out: methods that are not compared, by bundle.
+        ood_datasets: out-of-distribution datasets that all bundles share.
+    """
+    source_groups = bundles[0].tables.ri.source_groups
+    shared_indexes_of_bundles = []
+    for bundle in bundles:
+        shared_indexes = {}
+        for dataset, path in bundle.indexes.items():
+            if dataset in shared.datasets:
+                shared_indexes[dataset] = path
+        shared_indexes_of_bundles.append(shared_indexes)
     # Together, so that all bundles have the same objects, also if only some say which photos are
     # identical.
-    objects = read_joined_objects(
-        [path for own in paths for path in own.values()], which["source_groups"]
+    objects_of_path = read_joined_objects(
+        [path for indexes in shared_indexes_of_bundles for path in indexes.values()],
+        source_groups,
     )
-    for bundle, of_bundle in zip(bundles, paths, strict=True):
-        left = [
-            (path, run)
-            for path in bundle.rows
-            if (run := run_of(path)).method not in merged[bundle.name]
-        ]
-        indexes = {name: objects[path] for name, path in of_bundle.items()}
-        counts = count(read_rows_of(path for path, run in left if run.target in targets), indexes)
-        ood = ood_accuracies(counts, object_weights(counts.objects, replicates, seed), **which)
-        for state, (before, after) in ood_parts(counts, **which).items():
-            if state.run.seed in shared["seed"] and not state.is_on_curve:
+    states = StatesOfBundles(ood={}, contributions={})
+    for bundle, shared_indexes in zip(bundles, shared_indexes_of_bundles, strict=True):
+        rows = _compared_rows(bundle, shared.targets, merges_left_out[bundle.name])
+        objects = {dataset: objects_of_path[path] for dataset, path in shared_indexes.items()}
+        counts = count(read_rows_of(rows), objects)
+        weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
+        ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+        for state, (before, after) in ood_parts(counts, ood_datasets, source_groups).items():
+            if state.run.seed in shared.seeds and not state.is_on_curve:
                 state_of_bundle = replace(state, bundle=bundle.name)
-                ood_of_bundles[state_of_bundle] = ood[state]
-                contributions[state_of_bundle] = after - before
-    fits = [
-        read_table(path).assign(bundle=one.name)
-        for one in bundles
-        for path in one.claims
-        if path.stem == "fit"
-    ]
-    unfinished = pd.concat(fits).query("unfinished == 'yes'")
-    for size in sorted({state.run.size for state in ood_of_bundles}):
-        unfinished_entries = unfinished.loc[unfinished["size"] == size, ENTRY]
-        untested = {RankedMethod(*entry) for entry in unfinished_entries.to_numpy()}
-        effects = effects_of(
-            ood_of_bundles, contributions, size, untested, name_of=RankedMethod.of_state
-        )
-        effects = replace(
-            effects,
-            columns={None: effects.columns[None]},
-            contributions=effects.contributions[:, -1:],
-        )
-        tables_of_size = tables_of(effects, confidence, DRAWS, seed, compare_to=PRETRAINED)
-        ranking = tables_of_size["ranking"].reset_index(drop=True)
-        ranked_methods = ranking.pop("method").tolist()
-        entries = pd.DataFrame(
-            [(*astuple(ranked), size) for ranked in ranked_methods], columns=[*ENTRY, "size"]
-        )
-        found.append(entries.join(ranking))
-        without_rank = {*effects.names} - {PRETRAINED, *ranked_methods}
-        notes += [
-            f"{name} has no rank: its training is unfinished, or it merges all seeds."
-            for name in sorted(map(str, without_rank))
-        ]
-    return pd.concat(found), notes
+                states.ood[state_of_bundle] = ood[state]
+                states.contributions[state_of_bundle] = after - before
+    return states
+
+
+def _compared_rows(
+    bundle: Bundle, targets: Collection[str], methods_left_out: Collection[str]
+) -> list[Path]:
+    """Files with the rows of runs on the given targets, and of those without a target.
+
+    The latter are pretrained models, from which changes are computed.
+    """
+    rows = []
+    for path in bundle.rows:
+        run = run_of(path)
+        is_compared = run.target in targets or run.target == NO_TARGET
+        if is_compared and run.method not in methods_left_out:
+            rows.append(path)
+    return rows
+
+
+def _unfinished_fits(bundles: Sequence[Bundle]) -> pd.DataFrame:
+    """Lines of the fit tables of all bundles, about trainings that are unfinished."""
+    fits = []
+    for bundle in bundles:
+        for claim in bundle.claims:
+            if claim.stem == "fit":
+                fits.append(read_table(claim).assign(bundle=bundle.name))
+    return pd.concat(fits).query("unfinished == 'yes'")
+
+
+def _rank_size(
+    states: StatesOfBundles, size: str, unfinished: pd.DataFrame, statistics: RankingStatistics
+) -> tuple[pd.DataFrame, list[str]]:
+    """The ranking of methods with a size of the training subset, and names of those without a rank.
+
+    Args:
+        unfinished: fits of unfinished trainings, whose methods get no rank.
+    """
+    unfinished_of_size = unfinished.loc[unfinished["size"] == size, ENTRY]
+    untested = {RankedMethod(*entry) for entry in unfinished_of_size.to_numpy()}
+    effects = effects_of(
+        states.ood, states.contributions, size, untested, name_of=RankedMethod.of_state
+    )
+    effects_on_mri = replace(
+        effects,
+        columns={None: effects.columns[None]},
+        contributions=effects.contributions[:, -1:],  # the last column is mRI
+    )
+    tables_of_size = tables_of(
+        effects_on_mri, statistics.confidence, DRAWS, statistics.seed, compare_to=PRETRAINED
+    )
+    ranking = tables_of_size["ranking"].reset_index(drop=True)
+    ranked_methods = ranking.pop("method").tolist()
+    entries = pd.DataFrame([astuple(ranked) for ranked in ranked_methods], columns=ENTRY)
+    entries["size"] = size
+    names_without_rank = set(effects.names) - {PRETRAINED, *ranked_methods}
+    return entries.join(ranking), sorted(map(str, names_without_rank))
 
 
 def over_other_seeds(runs: Collection[Run], shared: Collection[int]) -> list[str]:
-    """Methods that merge seeds of which some are not shared.
+    """Methods that merge seeds of which some are not shared, sorted.
 
     They have the first seed's run only, where others have all.
     """
-    found: dict[str, set[int]] = {}
+    seeds_of_methods: dict[str, set[int]] = {}
     for run in runs:
-        found.setdefault(run.method, set()).add(run.seed)
-    seeds = set().union(*found.values())
+        seeds_of_methods.setdefault(run.method, set()).add(run.seed)
+    seeds = {run.seed for run in runs}
+    if seeds.issubset(shared):
+        return []
     return sorted(
-        name for name, own in found.items() if own != seeds and not seeds.issubset(shared)
+        method for method, seeds_of_method in seeds_of_methods.items() if seeds_of_method != seeds
     )

@@ -21,6 +21,7 @@ from PIL import Image
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
+from rib.base import appearance
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
@@ -141,6 +142,7 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
     if "in_distribution" in inputs.analyses:
         changes_in_distribution = changes_inside(inputs.analyses["in_distribution"], about)
     text = _template().render(
+        appearance=appearance,
         about=about,
         partial=settings.partial,
         duration=duration,

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from rib.base.progress import duration, print_lines
 from rib.base.time_left import TimeLeft, time_left
+from rib.config.run import run_of
 from rib.jobs.job import begun, reason
 from rib.jobs.parent_run import is_held, jobs_of_others
 from rib.records import provenance
@@ -142,8 +143,9 @@ def _kind(stage: str, record: str) -> tuple[str, ...]:
     """
     if stage not in STAGES_OF_METHODS:
         return ()
-    model, _target, method, size, _seed, file = Path(record).parts[-6:]
-    return model, method, size, file
+    path = Path(record)
+    run = run_of(path)
+    return run.model, run.method, run.size, path.name
 
 
 def at_work() -> dict[str, str]:

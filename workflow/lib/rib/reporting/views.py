@@ -13,7 +13,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
-from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PALE, UNCHANGED
+from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
 from rib.reporting.settings import GridDescription
@@ -372,7 +372,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         scale=matrix.colours,
         legend=alt.Legend(orient="bottom", gradientLength=220),
     )
-    text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value("#1c1c1c"))
+    text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
     texts = cells.mark_text(fontSize=11).encode(
         text="text:N", color=text_colour, tooltip=matrix.tips
     )

@@ -253,18 +253,20 @@ def accuracy_of(
     checkpoint: Path,
     model_folder: Path,
     dataset: PreparedDataset,
-    batch_size: int,
+    evaluation_batch_size: int,
     device: torch.device,
     label: str,
 ) -> float:
     """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1.
 
-    `label` is that of the progress bar.
+    Args:
+        evaluation_batch_size: images per forward pass.
+        label: that of the progress bar.
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     inputs = Inputs.of(dataset, preprocessing, device)
     network = network_in_state(model_folder, {"own": 1.0}, {"own": checkpoint}, inputs)
-    is_correct = correct(network, inputs, dataset, batch_size, label)
+    is_correct = correct(network, inputs, dataset, evaluation_batch_size, label)
     return is_correct.float().mean().item()
 
 
