@@ -400,6 +400,28 @@ def test_a_figure_is_added(to_change):
 
 
 @pytest.mark.thorough
+def test_an_analysis_is_added(to_change):
+    text = section("adding", "An analysis")
+    assert len(write(to_change, files_of(text))) == 5
+    (command,) = commands(text)
+    shell(to_change, command)
+    drops = pd.read_csv(to_change.folder / "reports/tools/tables/largest_drop.csv")
+    accuracy = pd.read_csv(to_change.folder / "reports/tools/tables/accuracy.csv")
+    before = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
+    for row in drops.to_dict("records"):
+        runs = accuracy.query("method == @row['method'] and target == @row['target']")
+        others = runs[runs["dataset"] != row["target"]]
+        changes = [
+            line["accuracy"] - before.loc[(line["model"], line["dataset"]), "accuracy"]
+            for line in others.to_dict("records")
+            if line["model"] == row["model"] and line["role"] == "ood"
+        ]
+        assert row["change"] == pytest.approx(min(changes), abs=1e-5)
+    assert len(drops) == 2 * 3
+    assert "Largest drop" in (to_change.folder / "reports/tools/index.html").read_text()
+
+
+@pytest.mark.thorough
 def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     """And gives the predictions that evaluation stored."""
     (shown,) = files_of(section("how-it-works", "Checkpoints"))

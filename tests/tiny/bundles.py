@@ -13,24 +13,33 @@ import numpy as np
 import pandas as pd
 
 from rib.analysis.comparison import COLUMNS, comparison_tables
-from rib.analysis.tables import grid_tables
+from rib.analysis.counts import RowFiles
+from rib.analysis.settings import (
+    FitRule,
+    GridTableSettings,
+    MethodComparisonSettings,
+    RIStatistics,
+)
+from rib.analysis.tables import grid_tables, json_by_method
 from rib.analysis.writing import write_tables
 from rib.base.files import sha256, write_json
-from rib.data.view import DatasetFiles, DatasetView
+from rib.base.settings import to_params
+from rib.data.settings import DatasetView
+from rib.data.view import DatasetFiles
 from rib.records import provenance
 from rib.reporting.bundle import RECORDS, write_bundle
 
 IMAGES = 40
 CLASSES = {"keys": ["a", "b"], "indices": [[0], [1]], "names": ["a", "b"], "num_classes": 1000}
 TABLES = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes")
-SETTINGS = {
-    "ood_datasets": ["red", "green", "blue"],
-    "source_groups": None,
-    "conditions": "protocol paper",
-    "replicates": 100,
-    "confidence": 0.95,
-    "seed": 0,
-}
+RI = RIStatistics(
+    ood_datasets=["red", "green", "blue"],
+    source_groups=None,
+    replicates=100,
+    confidence=0.95,
+    seed=0,
+)
+CONDITIONS = "protocol paper"
 COSTS = {
     "seconds": 1.0,
     "cpu_seconds": 1.0,
@@ -77,35 +86,34 @@ def _write_project(methods, datasets, targets, config, model) -> Path:
     for target in targets:
         runs += [(target, method, gain) for method, gain in methods.items()]
     rows = [_evaluate(model, target, method, gain, prepared) for target, method, gain in runs]
-    cfg = {**SETTINGS, "fit": {"can_fit": list(methods), "threshold": None, "whole_targets": True}}
-    cfg |= {
-        "view": {"geometry": {}, "budget": "all", "images_per_class": None},
-        "in_distribution": [],
-    }
-    cfg |= {"excludes_proxy": [], "split": []}
+    settings = GridTableSettings(
+        ri=RI,
+        fit=FitRule(can_fit=list(methods), threshold=None, whole_targets=True),
+        in_distribution=[],
+        view=DatasetView(geometry=None, budget="all", images_per_class=None),
+        excludes_proxy=[],
+        split=[],
+        conditions=CONDITIONS,
+        code="",
+    )
     tables = Path("reports/tiny/tables")
     page = Path("reports/tiny/index.html")
     tables.mkdir(parents=True)
     outputs = {name: tables / f"{name}.csv" for name in (*TABLES, *COLUMNS)}
     outputs |= {"mri_json": tables / "mri.json", "counts": tables / "counts.npz"}
     manifests = [path.with_suffix(".manifest.json") for path in rows]
-    settings = {key: SETTINGS[key] for key in SETTINGS if key != "conditions"}
-    conditions = SETTINGS["conditions"]
     of_grid = grid_tables(
-        rows=rows,
-        indexes=[folder / "index.parquet" for folder in prepared],
+        files=RowFiles(rows, [folder / "index.parquet" for folder in prepared]),
         manifests=manifests,
         datasets=[DatasetFiles(folder.parts[-2], folder) for folder in prepared],
-        view=DatasetView(geometry=None, budget="all", images_per_class=None),
-        fit=cfg["fit"],
-        outputs=outputs,
-        **settings,
+        settings=settings,
+        counts_file=outputs["counts"],
     )
-    write_tables(of_grid, outputs, of_grid["fit"], conditions=conditions)
-    compared = comparison_tables(
-        counts=outputs["counts"], fit=outputs["fit"], compare_to="ft", **settings
-    )
-    write_tables(compared, outputs, of_grid["fit"], conditions=conditions)
+    write_json(outputs["mri_json"], json_by_method(of_grid["mri"]))
+    write_tables(of_grid, outputs, of_grid["fit"], conditions=CONDITIONS)
+    comparison = MethodComparisonSettings(ri=RI, compare_to="ft", conditions=CONDITIONS, code="")
+    compared = comparison_tables(outputs["counts"], outputs["fit"], comparison)
+    write_tables(compared, outputs, of_grid["fit"], conditions=CONDITIONS)
     page.write_text("<p>page</p>")
     files_of_datasets = [
         folder / name
@@ -128,7 +136,7 @@ def _write_project(methods, datasets, targets, config, model) -> Path:
         tables / "provenance.json",
         [*rows, *manifests, *files_of_datasets],
         [outputs["mri_json"], outputs["counts"], *(outputs[name] for name in TABLES)],
-        cfg,
+        to_params(settings),
     )
     _record(
         "compare_methods",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rib.base.settings import from_params
-from rib.reporting.settings import GridDescription
+from rib.reporting.settings import CardDescription, GridDescription
 
 CONFIG = {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}}
 GRID = {
@@ -40,9 +40,21 @@ ENTRIES = {
 
 def description(about: Mapping) -> GridDescription:
     """The description of a grid that has what is given, and for all else something usual."""
+    return from_params(GridDescription, {**GRID, **_completed(about)})
+
+
+def card_description(about: Mapping) -> CardDescription:
+    """The description of a card that has what is given, and for its entries something usual."""
+    completed = _completed(about)
+    del completed["sweeps"]
+    return from_params(CardDescription, completed)
+
+
+def _completed(about: Mapping) -> dict:
+    """What is given, with usual values of the family and of each entry."""
     family = {"title": "Toys", "description": "drawn twice", "limits": None}
-    completed = {**GRID, **about, "family": {**family, **about.get("family", {})}}
+    completed = {**about, "family": {**family, **about.get("family", {})}}
     for kind, usual in ENTRIES.items():
         entries = about.get(kind, {})
         completed[kind] = {name: {**usual, **entry} for name, entry in entries.items()}
-    return from_params(GridDescription, completed)
+    return completed

@@ -12,7 +12,9 @@ import pytest
 from scipy import stats
 
 from rib.analyses.distances import association
-from tiny.tables import write
+from rib.analyses.distances.settings import AssociationSettings
+from rib.analysis.fit import read_table
+from rib.analysis.writing import write_tables
 
 NAMES = ["a", "b", "c", "d", "e"]
 TARGETS = ["a", "b", "c", "d"]
@@ -158,8 +160,13 @@ CHOICES = {
 }
 
 
+def settings_of(**choices):
+    """Settings of the job that compares distances."""
+    return AssociationSettings(models=["m"], conditions="paper", code="", **{**CHOICES, **choices})
+
+
 def tabled(tables, **choices):
-    return association.association_table(*tables, **{**CHOICES, **choices})
+    return association.association_table(*tables, settings_of(**choices))
 
 
 def distance(tables, kind, i, j):
@@ -251,14 +258,10 @@ def test_where_targets_and_other_datasets_differ_the_mantel_test_rejects_as_ofte
             .assign(ri=0.0)
             .drop_duplicates(["method", "target"])
         )
-        choices = {
-            "targets": targets,
-            "ood_datasets": every,
-            "in_distribution": None,
-            "confidence": 0.95,
-            "seed": model,
-        }
-        tables.append(association.association_table(distances, accuracy, ri, pairs=True, **choices))
+        settings = settings_of(
+            targets=targets, ood_datasets=every, in_distribution=None, seed=int(model)
+        )
+        tables.append(association.association_table(distances, accuracy, ri, settings))
     p = pd.concat(tables).query("level == 'pairs' and statistic == 'pearson'")["p"]
     assert len(p) == len(models) * len(methods)
     low, high = stats.binom.ppf([0.001, 0.999], len(p), 0.05) / len(p)
@@ -466,18 +469,18 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
     for name, part in (("accuracy", accuracy), ("ri", ri)):
         part.assign(conditions="c").to_csv(tmp_path / f"{name}.csv", index=False)
     outputs = {name: tmp_path / f"{name}_out.csv" for name in ("distances", "association")}
-    choices = {**CHOICES, "confidence": 0.9}
-    write(
-        association.distance_tables,
-        models=["m"],
-        features=files[:1],
-        compression=files[1:],
-        accuracy=tmp_path / "accuracy.csv",
-        ri=tmp_path / "ri.csv",
-        choices=choices,
-        conditions="paper",
-        outputs=outputs,
-    )
+    settings = settings_of(confidence=0.9)
+    distances_of_models = association.all_distances(["m"], files[:1], files[1:])
+    written = {
+        "distances": distances_of_models,
+        "association": association.association_table(
+            distances_of_models,
+            read_table(tmp_path / "accuracy.csv"),
+            read_table(tmp_path / "ri.csv"),
+            settings,
+        ),
+    }
+    write_tables(written, outputs, conditions="paper")
     found, table = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
     assert list(found) == [
         "model",
@@ -497,8 +500,7 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
     assert set(found["model"]) == {"m"} and set(found["conditions"]) == {"paper"} == set(
         table["conditions"]
     )
-    expected = association.association_table(distances, accuracy, ri, **choices).reset_index(
-        drop=True
-    )
+    expected = association.association_table(distances, accuracy, ri, settings)
+    expected = expected.reset_index(drop=True)
     pd.testing.assert_frame_equal(table.drop(columns="conditions"), expected, atol=1e-5)
     assert set(table["size"]) == {"010"}

@@ -265,6 +265,11 @@ def setting(**values):
     return lambda records: records[METRICS]["cfg"].update(values)
 
 
+def of_statistics(**values):
+    """A change of the statistics in the settings of the tables' job."""
+    return lambda records: records[METRICS]["cfg"]["ri"].update(values)
+
+
 def label(text):
     """A change of a method's label."""
     return lambda records: records[PAGE]["cfg"]["about"]["methods"]["ft"].update(label=text)
@@ -400,12 +405,12 @@ SETTINGS = {
     "markup in a label": (label("<script>alert(1)</script>"), "has markup"),
     "a formula in a label": (label("@SUM(A1)"), "begins as a formula"),
     "no label": (label(None), "damaged or forged"),
-    "too many replicates": (setting(replicates=10**15), "out of bounds"),
-    "a number of 400 digits": (setting(seed=10**400), "does not follow"),
-    "a level that is not a number": (setting(confidence=float("nan")), "out of bounds"),
+    "too many replicates": (of_statistics(replicates=10**15), "out of bounds"),
+    "a number of 400 digits": (of_statistics(seed=10**400), "does not follow"),
+    "a level that is not a number": (of_statistics(confidence=float("nan")), "out of bounds"),
     "a formula as conditions": (setting(conditions="=HYPERLINK(1)"), "begins as a formula"),
-    "another level": (setting(confidence=0.5), "does not follow"),
-    "no view": (setting(view=None), "damaged or forged"),
+    "another level": (of_statistics(confidence=0.5), "does not follow"),
+    "no view": (setting(view=None), "GridTableSettings: view"),
     "no job of the tables": (lambda records: records.pop(METRICS), "damaged or forged"),
     "an output elsewhere": (
         lambda records: records[METRICS]["outputs"].update({"../x": 64 * "0"}),

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from rib.analyses.epochs.tables import epoch_table
+from rib.analyses.representations.tables import cka_table
 from rib.analysis.cka import (
     Kernel,
     cka,
-    cka_table,
-    epoch_table,
     hsic,
     jackknife_interval,
     mean_over,

@@ -25,6 +25,7 @@ from rib.analysis.comparison import (
 from rib.analysis.counts import Counts, count, write_counts
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.scored_state import STATE_COLUMNS
+from rib.analysis.settings import MethodComparisonSettings, RIStatistics
 from rib.analysis.tables import mri_tables, ri_table
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.rows import by_runs
@@ -109,19 +110,28 @@ def written(path, tables, unfinished=(), **more):
     )
     fit.to_csv(path / "fit.csv", index=False)
     names = comparison.COLUMNS
-    settings = {
+    draws = more.pop("draws", 500)
+    compare_to = more.pop("compare_to", "ft")
+    statistics = {
+        "ood_datasets": list(DATASETS),
         "source_groups": None,
-        "conditions": "protocol paper",
         "replicates": 300,
         "confidence": 0.95,
         "seed": 0,
     }
+    settings = MethodComparisonSettings(
+        ri=RIStatistics(**{**statistics, **more}),
+        compare_to=compare_to,
+        conditions="protocol paper",
+        code="",
+    )
     write(
         comparison.comparison_tables,
         counts=path / "counts.npz",
         fit=path / "fit.csv",
-        ood_datasets=list(DATASETS),
-        **{**settings, "draws": 500, "compare_to": "ft", **more},
+        settings=settings,
+        draws=draws,
+        conditions="protocol paper",
         outputs={name: path / f"{tables}_{name}.csv" for name in names},
     )
     return {name: pd.read_csv(path / f"{tables}_{name}.csv", dtype={"size": str}) for name in names}

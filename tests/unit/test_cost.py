@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rib.analyses.cost.settings import CostSettings
 from rib.analyses.cost.tables import cost_of, cost_table, jobs_of
 from rib.analyses.training.tables import training_table
 from rib.config.catalog import Catalog
@@ -16,6 +17,22 @@ from tiny.tables import write
 
 ROOT = Path(__file__).parents[2]
 PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}
+
+
+def settings_of(records, fisher=None, shared_fisher=None, parents=PARENTS):
+    """Settings of the job that sums up costs."""
+    return CostSettings(
+        records=list(map(str, records)),
+        fisher={name: list(map(str, paths)) for name, paths in (fisher or {}).items()},
+        shared_fisher={
+            name: list(map(str, paths)) for name, paths in (shared_fisher or {}).items()
+        },
+        parents=parents,
+        conditions="protocol paper",
+        code="",
+    )
+
+
 SECONDS = {"ft": 100.0, "probe": 10.0, "lp_ft": 50.0}
 SEEDS, TARGETS = (0, 1), ("a", "b")
 
@@ -110,15 +127,8 @@ def test_the_table_of_a_grid_without_methods_has_no_lines(tmp_path):
         5.0,
         "cpu",
     )
-    write(
-        cost_of,
-        records=[path],
-        fisher={},
-        shared_fisher={},
-        parents={},
-        conditions="protocol paper",
-        table=tmp_path / "cost.csv",
-    )
+    settings = settings_of(records=[path], parents={})
+    write(cost_of, settings=settings, conditions="protocol paper", table=tmp_path / "cost.csv")
     head = "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes"
     assert (tmp_path / "cost.csv").read_text().startswith(head)
 
@@ -194,8 +204,8 @@ def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, tmp_pat
 
 
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
-    how = {"parents": PARENTS, "conditions": "protocol paper", "table": tmp_path / "cost.csv"}
-    write(cost_of, records=records, fisher={}, shared_fisher={}, **how)
+    settings = settings_of(records=records)
+    write(cost_of, settings=settings, conditions="protocol paper", table=tmp_path / "cost.csv")
     text = (tmp_path / "cost.csv").read_text()
     # two targets: 400 images of ft each, 2 MB of ft and 2 MB of the merge each
     assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper\n" in text
@@ -215,8 +225,8 @@ def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_n
         record(base / f"fisher/net/{t}/ft/all/{seed}/20.provenance.json", 7.0, "cpu")
         for t, seed in runs
     ]
-    fisher = {"fisher": {"wise": paths}, "shared_fisher": {}}
-    write(cost_of, records=records, **fisher, parents=PARENTS, conditions="c", table=table)
+    settings = settings_of(records=records, fisher={"wise": paths})
+    write(cost_of, settings=settings, conditions="c", table=table)
     costs = pd.read_csv(table).set_index("method")
     assert costs.loc["wise", "merge"] == 1 + 2 * 7 and costs.loc["wise", "megabytes"] == 8 + 2 * 2
     assert costs.loc["wise", "jobs"] == 9 + 2 and costs.loc["wise", "images"] == 800
@@ -234,8 +244,9 @@ def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and
     ]
     parents = {"ft": [], "probe": [], "wise": ["ft", "probe"]}
     # When: costs are counted
-    how = {"fisher": {}, "shared_fisher": {"ft": shared, "probe": shared}}
-    costs = cost_of(records=records, **how, parents=parents).set_index("method")
+    shared_fisher = {"ft": shared, "probe": shared}
+    settings = settings_of(records=records, shared_fisher=shared_fisher, parents=parents)
+    costs = cost_of(settings).set_index("method")
     # Then: each has it once per mRI, in its training, and so does the merge
     assert costs.loc["ft", "finetune"] == 300 + 7 and costs.loc["ft", "jobs"] == 2 * 3 + 1 + 1
     assert costs.loc["probe", "finetune"] == 30 + 7 and costs.loc["ft", "images"] == 800

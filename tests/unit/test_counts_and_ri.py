@@ -13,6 +13,7 @@ from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import (
     ALL_INDICES,
     COLUMNS,
+    RowFiles,
     count,
     read_counts,
     read_indexes,
@@ -21,7 +22,9 @@ from rib.analysis.counts import (
 )
 from rib.analysis.ri import ood_accuracies, ood_parts
 from rib.analysis.scored_state import STATE_COLUMNS
-from rib.analysis.tables import grid_tables, ri_table, roles_of
+from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
+from rib.analysis.tables import grid_tables, json_by_method, ri_table, roles_of
+from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
@@ -31,11 +34,9 @@ from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from tiny.rows import by_runs, write_rows
 from tiny.states import columns_of_run, state_of
-from tiny.tables import write
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
-NO_THRESHOLD = {"can_fit": ["ft"], "threshold": None, "whole_targets": True}
 
 
 def scored(rows):
@@ -84,14 +85,32 @@ def write_indexes(folder, rows):
 
 
 def prepared(folder):
-    """The arguments of `grid_tables` that say what the rows are of."""
+    """Indexes and datasets in a folder."""
     indexes = sorted(folder.glob("prepare/*/*/index.parquet"))
     datasets = [DatasetFiles(path.parts[-3], path.parent, pixels=False) for path in indexes]
-    return {
-        "indexes": indexes,
-        "datasets": datasets,
-        "view": DatasetView(geometry=None, budget="all", images_per_class=None),
+    return indexes, datasets
+
+
+def settings_of(*, in_distribution=(), compared=None, threshold=None, **statistics):
+    """Settings of `grid_tables`."""
+    usual_statistics = {
+        "ood_datasets": DATASETS,
+        "source_groups": None,
+        "replicates": 30,
+        "confidence": 0.9,
+        "seed": 5,
     }
+    return GridTableSettings(
+        ri=RIStatistics(**{**usual_statistics, **statistics}),
+        fit=FitRule(can_fit=["ft"], threshold=threshold, whole_targets=True),
+        in_distribution=list(in_distribution),
+        view=DatasetView(geometry=None, budget="all", images_per_class=None),
+        excludes_proxy=[],
+        split=[],
+        compared=compared,
+        conditions="protocol paper",
+        code="",
+    )
 
 
 @pytest.fixture
@@ -141,20 +160,14 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     for device in ("cpu", "cuda"):
         manifests.append(tmp_path / f"{device}.json")
         manifests[-1].write_text(f'{{"device": "{device}", "fit": {{}}}}')
+    indexes, datasets = write_indexes(tmp_path, rows)
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
-        write(
-            grid_tables,
-            rows=write_rows(tmp_path, scored(rows)),
-            **write_indexes(tmp_path, rows),
+        grid_tables(
+            files=RowFiles(write_rows(tmp_path, scored(rows)), indexes),
             manifests=manifests,
-            ood_datasets=DATASETS,
-            source_groups=None,
-            conditions="protocol paper",
-            replicates=100,
-            confidence=0.95,
-            seed=0,
-            fit=NO_THRESHOLD,
-            outputs={},
+            datasets=datasets,
+            settings=settings_of(),
+            counts_file=tmp_path / "counts.npz",
         )
 
 
@@ -259,23 +272,17 @@ def written(folder, name, **choices):
     inside = ("in_distribution",) if "in_distribution" in choices else ()
     tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *inside)
     outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
-    usual = {
-        "ood_datasets": ["a", "b", "c"],
-        "source_groups": None,
-        "replicates": 30,
-        "confidence": 0.9,
-        "seed": 5,
-    }
-    usual["fit"] = NO_THRESHOLD
-    write(
-        grid_tables,
-        rows=[path for name in ("one", "two") for path in sorted(folder.rglob(f"{name}.parquet"))],
-        **prepared(folder),
+    indexes, datasets = prepared(folder)
+    paths = [path for name in ("one", "two") for path in sorted(folder.rglob(f"{name}.parquet"))]
+    tables_of_grid = grid_tables(
+        files=RowFiles(paths, indexes),
         manifests=sorted(folder.rglob("*.manifest.json")),
-        conditions="protocol paper",
-        **{**usual, **choices},
-        outputs={**outputs, "mri_json": folder / f"{name}.json", "counts": folder / f"{name}.npz"},
+        datasets=datasets,
+        settings=settings_of(**choices),
+        counts_file=folder / f"{name}.npz",
     )
+    write_tables(tables_of_grid, outputs, conditions="protocol paper")
+    write_json(folder / f"{name}.json", json_by_method(tables_of_grid["mri"]))
     found = {table: pd.read_csv(path, dtype={"size": str}) for table, path in outputs.items()}
     return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
 
@@ -928,7 +935,7 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
     ) == {"no"}
     for (_, method, target, *_), fit in table["fit"].items():
         assert np.isnan(fit) if method == "curve" else fit == (80 if target == "a" else 96)
-    marked = written(folder, "threshold", fit={**NO_THRESHOLD, "threshold": 0.95})["fit"]
+    marked = written(folder, "threshold", threshold=0.95)["fit"]
     below = marked[marked["unfinished"] == "yes"]
     assert set(zip(below["method"], below["target"], strict=True)) == {
         ("ft", "a"),

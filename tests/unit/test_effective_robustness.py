@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from rib.analyses.effective_robustness.baselines import baselines as published
+from rib.analyses.effective_robustness.settings import BaselineAccuracies
 from rib.analyses.effective_robustness.tables import (
     Line,
     line_table,
@@ -216,7 +217,7 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
     outputs = {
         name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")
     }
-    stated = baselines.to_dict("records")
+    stated = [BaselineAccuracies(**pair) for pair in baselines.to_dict("records")]
     write(
         robustness_tables,
         accuracy=tmp_path / "accuracy.csv",
@@ -271,17 +272,17 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
         pytestconfig,
         ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"],
     )
-    assert {(pair["dataset"], pair["in_distribution"]) for pair in published(plain)} == {
+    assert {(pair.dataset, pair.in_distribution) for pair in published(plain)} == {
         ("imagenet_v2", "imagenet_val"),
         ("imagenet_sketch", "imagenet_val"),
     }
     both = published(
         grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
     )
-    assert {(pair["dataset"], pair["in_distribution"]) for pair in both} == {
+    assert {(pair.dataset, pair.in_distribution) for pair in both} == {
         ("imagenet_r", "imagenet_val_r")
     }
-    found = {pair["model"]: (pair["id"], pair["ood"]) for pair in both}
+    found = {pair.model: (pair.id, pair.ood) for pair in both}
     assert found["vgg11.tv_in1k"] == (87.350, 26.537) and found["resnet50.tv2_in1k"] == (
         94.600,
         42.840,
@@ -291,7 +292,7 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
 
 def test_published_models_follow_their_lines(pytestconfig):
     """A number under a wrong model or dataset would lie off the line."""
-    stated = pd.DataFrame(published(grid(pytestconfig, "all")))
+    stated = pd.DataFrame([dict(pair) for pair in published(grid(pytestconfig, "all"))])
     lines = line_table(stated).set_index("dataset")
     assert lines["models"].to_dict() == {"imagenet_v2": 39, "imagenet_r": 37, "imagenet_sketch": 39}
     assert lines.loc["imagenet_v2", "correlation"] > 0.99 and (lines["correlation"] > 0.9).all()

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.base.files import write_json
+from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.export import export_run
+from rib.evaluation.export import ExportFiles, PublishedModel, export_network
 from rib.evaluation.recipes import State
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods import load_algorithm
@@ -32,8 +32,10 @@ from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
+from rib.reporting.model_card import CardFiles, CardNetwork, write_card
 from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.changed import replace
+from tiny.descriptions import card_description
 from tiny.project import ROOT
 from tiny.training import (
     COMPUTE,
@@ -156,10 +158,23 @@ class Exported:
             },
         )
 
-    def export(self, weights, crop_mode="center", label_names=None, **card):
+    def export(self, weights, crop_mode="center", label_names=None):
         """Export a state; the folder."""
+        folder = self.folder / "_".join(["export", *weights])
+        folder.mkdir(exist_ok=True)
+        names = {"weights": "model.safetensors", "config": "config.json"}
+        if self.architecture.library == "open_clip":
+            names = {"weights": "open_clip_model.safetensors", "config": "open_clip_config.json"}
+            names["head"] = "classification_head.safetensors"
+        files = ExportFiles(**{key: folder / name for key, name in names.items()})
+        published = PublishedModel(self.archive, {"keys": "by_name"}, label_names)
+        export_network(self.source(weights, crop_mode), published, files)
+        return folder
+
+    def source(self, weights, crop_mode="center"):
+        """A state and the images of the target."""
         self.geometry = Geometry(self.architecture.size, 0.9, "bilinear", crop_mode)
-        source = RunOnDataset(
+        return RunOnDataset(
             run=Run("net", "target", "ft", ALL, 0),
             states=[State(None, weights)],
             checkpoints=self.checkpoints,
@@ -169,28 +184,6 @@ class Exported:
             batch_size=4,
             compute=COMPUTE,
         )
-        folder = self.folder / "_".join(["export", *weights])
-        folder.mkdir(exist_ok=True)
-        names = {"weights": "model.safetensors", "config": "config.json"}
-        if self.architecture.library == "open_clip":
-            names = {"weights": "open_clip_model.safetensors", "config": "open_clip_config.json"}
-            names["head"] = "classification_head.safetensors"
-        plain = self.folder / "plain.jinja"
-        plain.write_text("{{ run }}")
-        tables = [self.folder / f"{name}.csv" for name in ("accuracy", "ri")]
-        for table in tables:
-            table.exists() or table.write_text("model\n")
-        given = {"records": [], "templates": [plain], "about": {}, "tables": tables, **card}
-        export_run(
-            source=source,
-            archive=self.archive,
-            published={"keys": "by_name"},
-            label_names=label_names,
-            citation=ROOT / "CITATION.cff",
-            outputs={key: folder / name for key, name in {**names, "card": "README.md"}.items()},
-            **given,
-        )
-        return folder
 
     def logits(self, weights):
         """Of the run's own network, as it is stored."""
@@ -403,11 +396,9 @@ ABOUT = {
     "training": {"ft": {"optimizer": "sgd", "weight_decay": 0.1, "layer_decay": None}},
     "family": {"title": "Toys & <games>", "limits": None},
     "ood": ["target", "other"],
-    "config": {
-        "method_settings": {"ft": {"lr": 0.1, "recipe": "paper"}, "lwf": {"weight": 2.0}},
-        "reference": None,
-        "statistics": {"confidence": 0.95},
-    },
+    "method_settings": {"ft": {"lr": 0.1, "recipe": "paper"}, "lwf": {"weight": 2.0}},
+    "reference": None,
+    "confidence": 0.95,
     "models": {
         "net": {"label": "Net_1", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}
     },
@@ -444,13 +435,20 @@ def card(resnet, tmp_path):
     (tmp_path / "provenance.json").write_text("")
 
     def made(target=FREE, weights=None, **about):
-        tables = [tmp_path / f"{name}.csv" for name in ("accuracy", "ri")]
-        given = {
-            "templates": TEMPLATES,
-            "tables": tables,
-            "about": {**ABOUT, "read": {"target": target}, **about},
-        }
-        return ModelCard((resnet.export(weights or {"ft": 1.0}, **given) / "README.md").read_text())
+        files = CardFiles(
+            accuracy=tmp_path / "accuracy.csv",
+            ri=tmp_path / "ri.csv",
+            records=[],
+            template=TEMPLATES[0],
+            citation=ROOT / "CITATION.cff",
+        )
+        description = card_description({**ABOUT, "read": {"target": target}, **about})
+        source = resnet.source(weights or {"ft": 1.0})
+        facts = read_json(resnet.model_folder / "model.json")
+        preprocessing = {**facts["preprocessing"], **vars(source.view.geometry)}
+        network = CardNetwork(source.run, source.weights, facts, preprocessing)
+        write_card(network, description, files, tmp_path / "README.md")
+        return ModelCard((tmp_path / "README.md").read_text())
 
     return made
 
@@ -543,7 +541,7 @@ def test_terms_of_the_target_are_named(card, licence, more, said):
 def test_the_licence_of_a_proxy_that_was_trained_on_is_named(card, uses, reference, told):
     methods = {name: {**entry, "reference": uses} for name, entry in ABOUT["methods"].items()}
     read = {"target": FREE, "memory": {**FREE, "label": "Memory", "licence": "CC-BY-SA-4.0"}}
-    found = card(read=read, methods=methods, config={**ABOUT["config"], "reference": reference})
+    found = card(read=read, methods=methods, reference=reference)
     assert ("Memory" in found.text) == ("Share-alike" in found.text) == told
     assert found.data.license == ("other" if told else "mit")
 

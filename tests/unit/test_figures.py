@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-import rib.figures
 from rib.analyses.cost import cost
 from rib.analyses.effective_robustness import effective_robustness
 from rib.analyses.robustness import (
@@ -25,10 +23,12 @@ from rib.analyses.robustness import (
 )
 from rib.analyses.samples import calibration, flips
 from rib.base.appearance import GAIN, LOSS
+from rib.base.plugins import LIBRARY
 from rib.config.figure_settings import FigureSettings
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.figures import STYLE, FigureFiles, text_colour, write_figure
+from tiny.analyses import drawing_module
 
 OOD = pd.DataFrame(
     [
@@ -267,7 +267,8 @@ DIVERGING = {
 
 
 def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
-    for path in Path(rib.figures.__file__).parent.glob("*.py"):
+    modules = [*LIBRARY.glob("figures/*.py"), *LIBRARY.glob("analyses/*/*.py")]
+    for path in modules:
         if path.name != "__init__.py":
             tree = ast.parse(path.read_text())
             texts = {
@@ -294,10 +295,12 @@ def written(folder, name, inputs, settings, size, sizes):
     for key, path in files.items():
         inputs[key].to_csv(path, index=False)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+    figure_settings = FigureSettings(
+        drawing_module=drawing_module(name), draw_settings=settings, size=size, sizes=sizes
+    )
     write_figure(
-        name,
         {key: str(path) for key, path in files.items()},
-        FigureSettings(draw_settings=settings, size=size, sizes=sizes),
+        figure_settings,
         FigureFiles(**paths),
     )
     return paths

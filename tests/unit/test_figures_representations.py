@@ -7,8 +7,8 @@ from rib.analyses.epochs import cka_epochs
 from rib.analyses.representations import cka_layers
 from rib.analyses.stir import stir
 from rib.reporting.page import page_tables
+from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
-from tiny.project import ROOT
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#D55E00", "marker": "o"},
@@ -90,9 +90,7 @@ def test_a_method_that_a_model_lacks_has_no_line(cka):
 def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
     cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
     about = description({"config": {"statistics": {"confidence": 0.9}}})
-    (shown,) = page_tables(
-        {"cka": tmp_path / "cka.csv"}, ROOT / "workflow/report/tables.yaml", about
-    )
+    (shown,) = page_tables({"cka": tmp_path / "cka.csv"}, DESCRIPTIONS, about)
     texts = dict(zip(shown.header, (cell.text for cell in shown.rows[0]), strict=True))
     (interval,) = (text for header, text in texts.items() if header.startswith("90 %"))
     assert (texts["CKA"], interval, texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")

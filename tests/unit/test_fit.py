@@ -12,6 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from rib.analysis.fit import fit_table, name_unfinished
+from rib.analysis.settings import FitRule
 from rib.analysis.writing import read_fit, write_tables
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -20,6 +21,7 @@ from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
 from rib.config.schema import validated
 from rib.figures import FigureFiles, write_figure
+from tiny.analyses import drawing_module
 from tiny.project import ROOT
 
 LABELS = {
@@ -55,7 +57,7 @@ def fits_of(ft, lwf=0.2, size="all"):
 
 
 def table_of(fits, **choices):
-    return fit_table(fits, ACCURACY, **{**CHOICES, **choices}).set_index("method")
+    return fit_table(fits, ACCURACY, FitRule(**{**CHOICES, **choices})).set_index("method")
 
 
 @pytest.mark.parametrize(
@@ -81,9 +83,8 @@ def test_the_fit_of_a_merge_is_its_accuracy_where_its_target_is_what_it_was_trai
         assert table.loc[["wise", "soup"], "fit"].isna().all() and table.loc[
             ["ft", "lwf"], "fit"
         ].tolist() == [100, 20]
-    elsewhere = fit_table(fits_of(1.0), ACCURACY.query("dataset != 'a'"), **CHOICES).set_index(
-        "method"
-    )
+    elsewhere = fit_table(fits_of(1.0), ACCURACY.query("dataset != 'a'"), FitRule(**CHOICES))
+    elsewhere = elsewhere.set_index("method")
     assert elsewhere.loc[["wise", "soup"], "fit"].isna().all(), "the target is not evaluated"
 
 
@@ -226,9 +227,13 @@ def said(monkeypatch, fit, name, inputs, settings, size="all"):
         table.to_csv(files[key], index=False)
     paths = {ending: fit.with_name(f"figure.{ending}") for ending in ("png", "pdf", "csv")}
     figure_settings = FigureSettings(
-        draw_settings=settings, size=size, sizes=["all"], labels=LABELS
+        drawing_module=drawing_module(name),
+        draw_settings=settings,
+        size=size,
+        sizes=["all"],
+        labels=LABELS,
     )
-    write_figure(name, files, figure_settings, FigureFiles(**paths), fit)
+    write_figure(files, figure_settings, FigureFiles(**paths), fit)
     return [text for text in (text.get_text() for text in kept[0].findobj(Text)) if text]
 
 

@@ -340,9 +340,8 @@ def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest, mark):
     accuracy.columns = ["model", "method", "target", "size", "seed", "dataset", "accuracy"]
     run = Run("m", "a", "soup", "all", 0)
     fits = {run: {"ft, seed 0": 1.0, "ft, seed 1": 1.0, "ft, seed 2": lowest, "lwf, seed 2": 0.1}}
-    (line,) = fit_table(fits, accuracy, can_fit=["ft"], threshold=0.95, whole_targets=True).to_dict(
-        "records"
-    )
+    rule = FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True)
+    (line,) = fit_table(fits, accuracy, rule).to_dict("records")
     assert (line["unfinished"], line["fit"]) == (mark, 80.0)
 
 

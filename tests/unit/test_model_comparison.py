@@ -8,23 +8,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
 from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.analysis.counts import Counts, write_counts
 from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.settings import RIStatistics
 from rib.analysis.tables import mri_tables
+from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from tiny.states import state_of
-from tiny.tables import write
 
-SETTINGS = {
-    "source_groups": None,
-    "conditions": "protocol paper",
-    "replicates": 200,
-    "confidence": 0.9,
-    "seed": 3,
-}
 MODEL_METHOD = ["model", "method"]
 PLACES = {"a": np.array([0, 1, 2, 3]), "b": np.array([2, 3, 4, 5, 6]), "c": np.array([0, 4, 7])}
 IMAGES = {"a": [1, 2, 1, 1], "b": [1, 1, 1, 3, 1], "c": [2, 1, 1]}
@@ -71,13 +66,22 @@ def written(folder, counts, methods=("ft",), unfinished=(), **more):
     )
     fit.to_csv(folder / "fit.csv", index=False)
     paths = {name: folder / f"{name}.csv" for name in ("model_comparisons", "model_ranks")}
-    given = {
-        "counts": folder / "counts.npz",
-        "fit": folder / "fit.csv",
-        "methods": methods,
+    draws = more.pop("draws", 4000)
+    statistics = {
         "ood_datasets": list(PLACES),
+        "source_groups": None,
+        "replicates": 200,
+        "confidence": 0.9,
+        "seed": 3,
     }
-    write(model_tables, **given, **{**SETTINGS, "draws": 4000, **more}, outputs=paths)
+    settings = ModelComparisonSettings(
+        ri=RIStatistics(**{**statistics, **more}),
+        methods=list(methods),
+        conditions="protocol paper",
+        code="",
+    )
+    tables = model_tables(folder / "counts.npz", folder / "fit.csv", settings, draws)
+    write_tables(tables, paths, conditions=settings.conditions)
     return [pd.read_csv(path, dtype={"size": str}) for path in paths.values()]
 
 

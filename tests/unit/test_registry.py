@@ -9,19 +9,23 @@ from rib.base.plugins import load_module
 
 MODULE = load_module(Path(__file__).parents[2] / "workflow/rules/registry.py")
 Registry, shades_of = MODULE.Registry, MODULE.shades_of
+FOLDER = "lib/rib/analyses/mine"
+DESCRIPTIONS = """
+usual: {title: Usual, question: why, note: What it shows., columns: {Model: model}}
+extra: {title: Extra, question: why, note: What it shows., columns: {Model: model}}
+"""
 DRAW = "def draw(table, more=None, *, labels: dict, size: str = 'all'): ...\n"
 
 
 @pytest.fixture
 def registry(tmp_path):
     """A registry of a workflow that has the figures one and two, for a choice of analyses."""
+    folder = tmp_path / FOLDER
+    folder.mkdir(parents=True)
     for name in ("one", "two"):
-        for path, text in (
-            (f"lib/rib/figures/{name}.py", DRAW),
-            (f"report/captions/{name}.rst", "How to read it."),
-        ):
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(text)
+        (folder / f"{name}.py").write_text(DRAW)
+        (folder / f"{name}.rst").write_text("How to read it.")
+    (folder / "tables.yaml").write_text(DESCRIPTIONS)
     return lambda analyses="all": Registry(tmp_path, analyses)
 
 
@@ -34,11 +38,11 @@ def registry(tmp_path):
 )
 def test_a_figure_is_registered_with_its_module_and_caption(registry, tmp_path, inputs, settings):
     made = registry()
-    made.figure("one", question="why", inputs=inputs, settings=settings)
+    made.figure("one", analysis="mine", question="why", inputs=inputs, settings=settings)
     (figure,) = made.figures.values()
     assert (figure.inputs, figure.settings) == (inputs, settings)
-    assert figure.module == tmp_path / "lib/rib/figures/one.py"
-    assert figure.caption == tmp_path / "report/captions/one.rst"
+    assert figure.module == tmp_path / FOLDER / "one.py"
+    assert figure.caption == tmp_path / FOLDER / "one.rst"
 
 
 @pytest.mark.parametrize(
@@ -55,40 +59,51 @@ def test_a_figure_is_registered_with_its_module_and_caption(registry, tmp_path, 
 )
 def test_inputs_or_settings_that_draw_does_not_take_are_refused(registry, inputs, settings):
     made = registry()
-    with pytest.raises(UserError, match=r"figures/one\.py"):
-        made.figure("one", question="why", inputs=inputs, settings=settings)
+    with pytest.raises(UserError, match=r"mine/one\.py"):
+        made.figure("one", analysis="mine", question="why", inputs=inputs, settings=settings)
     assert made.figures == {}
 
 
 def test_a_figure_that_shows_more_has_a_caption_that_says_so(registry, tmp_path):
-    other = tmp_path / "report/captions/with_more/one.rst"
+    other = tmp_path / FOLDER / "one_with_more.rst"
     given = {"question": "why", "inputs": {"table": "a.csv"}, "settings": {"labels": {}}}
-    with pytest.raises(UserError, match="'one'.*with_more/one.rst"):
-        registry().figure("one", **given, captions="with_more")
-    other.parent.mkdir()
+    with pytest.raises(UserError, match="'one'.*one_with_more.rst"):
+        registry().figure("one", analysis="mine", **given, caption="one_with_more")
     other.write_text("How to read it, and more.")
     made = registry()
-    made.figure("one", **given, captions="with_more")
+    made.figure("one", analysis="mine", **given, caption="one_with_more")
     assert made.figures["one"].caption == other
 
 
-@pytest.mark.parametrize("missing", ["lib/rib/figures/one.py", "report/captions/one.rst"])
+@pytest.mark.parametrize("missing", [f"{FOLDER}/one.py", f"{FOLDER}/one.rst"])
 def test_a_figure_without_a_module_or_a_caption_is_refused(registry, tmp_path, missing):
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=f"'one'.*{missing}"):
-        registry().figure("one", question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
+        registry().figure(
+            "one",
+            analysis="mine",
+            question="why",
+            inputs={"table": "a.csv"},
+            settings={"labels": {}},
+        )
 
 
 def test_a_question_that_the_page_does_not_ask_is_refused(registry):
     with pytest.raises(UserError, match="'one'.*'when'.*survived"):
         registry().figure(
-            "one", question="when", inputs={"table": "a.csv"}, settings={"labels": {}}
+            "one",
+            analysis="mine",
+            question="when",
+            inputs={"table": "a.csv"},
+            settings={"labels": {}},
         )
 
 
 def test_an_analysis_shows_figures_that_are_registered(registry):
     made = registry()
-    made.figure("one", question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
+    made.figure(
+        "one", analysis="mine", question="why", inputs={"table": "a.csv"}, settings={"labels": {}}
+    )
     with pytest.raises(UserError, match="'mine'.*'two'"):
         made.analysis("mine", tables={}, figures=["one", "two"])
 
@@ -99,10 +114,19 @@ def with_analyses(made):
     The second analysis is optional.
     """
     for name in ("two", "one"):
-        made.figure(name, question="why", inputs={"table": "a.csv"}, settings={"labels": {}})
-    made.analysis("usual", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]})
+        made.figure(
+            name,
+            analysis="mine",
+            question="why",
+            inputs={"table": "a.csv"},
+            settings={"labels": {}},
+        )
+    made.analysis(
+        "usual", folder="mine", tables={"usual": "usual.csv"}, files={"rows": ["rows.csv"]}
+    )
     made.analysis(
         "extra",
+        folder="mine",
         tables={"extra": "extra.csv"},
         figures=["one"],
         files={"maps": ["maps.csv"]},
@@ -140,3 +164,29 @@ def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_c
     for alike in (shades[:names] + shades[-1:], shades[names : names + 1]):
         light = [sum(bytes.fromhex(shade[1:])) for shade in alike]
         assert light == sorted(light, reverse=True) and light[-1] > 0.3 * light[0]
+
+
+@pytest.mark.parametrize(
+    ("described", "sentence"),
+    [
+        ("other: {}", "the table 'usual' has no columns"),
+        (DESCRIPTIONS.replace("note: What it shows., ", ""), "the table 'usual' has no note"),
+        (DESCRIPTIONS.replace("question: why", "question: when"), "the question 'when'.*survived"),
+    ],
+)
+def test_a_table_that_the_page_cannot_show_is_refused(registry, tmp_path, described, sentence):
+    (tmp_path / FOLDER / "tables.yaml").write_text(described)
+    with pytest.raises(UserError, match=f"mine/tables.yaml.*{sentence}"):
+        registry().analysis("mine", tables={"usual": "usual.csv"})
+
+
+def test_an_analysis_with_tables_describes_them(registry, tmp_path):
+    (tmp_path / FOLDER / "tables.yaml").unlink()
+    with pytest.raises(UserError, match="'mine' has tables, but .*mine/tables.yaml does not exist"):
+        registry().analysis("mine", tables={"usual": "usual.csv"})
+
+
+def test_descriptions_of_the_run_are_listed_once(registry, tmp_path):
+    assert with_analyses(registry("all")).chosen_descriptions() == [
+        tmp_path / FOLDER / "tables.yaml"
+    ]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from rib.analysis import ri
+from tiny.analyses import caption_of
 from tiny.project import ROOT
 
 RI_IS = (
@@ -14,12 +15,13 @@ RI_IS = (
     "datasets in distribution do not count."
 )
 REPORT = "workflow/report"
+ROBUSTNESS = "workflow/lib/rib/analyses/robustness"
 PLACES = [
     "README.md",
     "docs/how-it-works.md",
     "docs/figures.md",
     f"{REPORT}/workflow.rst",
-    *(f"{REPORT}/captions/{name}.rst" for name in ("protocol", "ri_matrix", "tradeoff")),
+    *(str(caption_of(name)) for name in ("protocol", "ri_matrix", "tradeoff")),
     "workflow/lib/rib/reporting/model_card.md.jinja",
     "workflow/lib/rib/api.py",
 ]
@@ -39,7 +41,7 @@ def test_every_page_says_it_in_these_words(path):
 
 @pytest.mark.parametrize("name", ["mri", "ri"])
 def test_notes_of_tables_say_it_in_these_words(name):
-    tables = yaml.safe_load((ROOT / REPORT / "tables.yaml").read_text())
+    tables = yaml.safe_load((ROOT / ROBUSTNESS / "tables.yaml").read_text())
     assert RI_IS in words(tables[name]["note"])
 
 
@@ -52,6 +54,7 @@ def test_no_page_says_otherwise():
     pages += [
         *ROOT.glob("workflow/lib/rib/reporting/*"),
         *ROOT.glob("workflow/lib/rib/analysis/*.py"),
+        *ROOT.glob("workflow/lib/rib/analyses/*/*.*"),
     ]
     for page in filter(lambda path: path.is_file(), pages):
         text = words(page.read_text())
@@ -60,7 +63,7 @@ def test_no_page_says_otherwise():
 
 
 def test_the_protocol_figure_says_what_grey_means():
-    caption = words((ROOT / REPORT / "captions/protocol.rst").read_text())
+    caption = words(caption_of("protocol").read_text())
     (sentence,) = re.findall(r"Rows in grey are not in RI[^.]*\.", caption)
     assert all(
         reason in sentence for reason in ("target", "in distribution", "variants", "leak_free")

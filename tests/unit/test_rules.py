@@ -13,10 +13,6 @@ RULES = {
 # Several rules have these scripts, which are named after what all of them do, not after the
 # rule.
 SHARED = {
-    # TODO of the rules that are not converted yet
-    "old_tables": "tabulate",
-    "old_published": "tabulate",
-    "export_run": "run_network",
     "import_checkpoint": "finetune",
     "published": "publish",
 }
@@ -48,19 +44,6 @@ def test_a_stage_has_one_name(rule):
     assert rule in looks or re.search(rf"\w\(\s*\"{script}\"", "".join(RULES.values())), (
         "no code digest"
     )
-
-
-@pytest.mark.parametrize(
-    ("package", "module", "function"),
-    [
-        ("analysis", module, function)
-        for text in RULES.values()
-        for module, function in re.findall(r"tabulation\(\s*\"(\w+):(\w+)\"", text)
-    ],
-)
-def test_the_function_that_a_rule_names_exists(package, module, function):
-    source = (WORKFLOW / f"lib/rib/{package}/{module}.py").read_text()
-    assert f"\ndef {function}(" in source
 
 
 @pytest.mark.parametrize("file", [*sorted(RULES), "../../Snakefile"])

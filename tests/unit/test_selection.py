@@ -25,9 +25,9 @@ from rib.analysis.counts import ALL_INDICES, Counts, RowFiles, write_counts
 from rib.analysis.settings import RIStatistics
 from rib.base.errors import UserError
 from rib.reporting.page import page_tables
+from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
 from tiny.grids import grid
-from tiny.project import ROOT
 from tiny.rows import write_rows
 from tiny.states import state_of
 from tiny.tables import write
@@ -591,7 +591,7 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
     }
     (shown,) = page_tables(
         {"selection": tmp_path / "selection.csv"},
-        ROOT / "workflow/report/tables.yaml",
+        DESCRIPTIONS,
         description(about),
     )
     first, mean = ([text for text, _ in row] for row in shown.rows)

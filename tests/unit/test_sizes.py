@@ -12,6 +12,7 @@ from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.sizes.tables import GridTables, size_tables
 from rib.config.figure_settings import FigureSettings
 from rib.figures import FigureFiles, write_figure
+from tiny.analyses import drawing_module
 from tiny.tables import write
 
 METHODS = {
@@ -344,7 +345,10 @@ def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
     ):
         inputs = {table: str(tmp_path / f"{table}.csv")}
         figure_settings = FigureSettings(
-            draw_settings={**settings, **more}, size="all", sizes=["all", "0.5", "10"]
+            drawing_module=drawing_module(figure),
+            draw_settings={**settings, **more},
+            size="all",
+            sizes=["all", "0.5", "10"],
         )
-        write_figure(figure, inputs, figure_settings, FigureFiles(**made))
+        write_figure(inputs, figure_settings, FigureFiles(**made))
         assert set(read(made["csv"])["size"]) == shown

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from rib.analyses.comparison.summary import Cell, best_of, cells_of, write_summary
+from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
+from rib.analyses.comparison.summary import (
+    Cell,
+    SummarizedTables,
+    SummaryFiles,
+    best_of,
+    cells_of,
+    write_summary,
+)
 from rib.analysis.comparison import COLUMNS
 
 LABELS = {
@@ -99,15 +107,19 @@ def summary(tmp_path):
     """Writes the summary of some tables, and gives the text by ending."""
 
     def write(**choices):
-        outputs = {ending: tmp_path / f"summary.{ending}" for ending in ("md", "tex", "csv")}
-        write_summary(
-            **tables(tmp_path, **choices),
-            labels=LABELS,
+        files = {ending: tmp_path / f"summary.{ending}" for ending in ("md", "tex", "csv")}
+        settings = SummarySettings(
+            labels=SummaryLabels(**LABELS),
             conditions="protocol paper; 10 % of images",
             confidence=0.95,
-            outputs=outputs,
+            code="",
         )
-        return {ending: path.read_text() for ending, path in outputs.items()}
+        write_summary(
+            SummarizedTables(**tables(tmp_path, **choices)),
+            settings,
+            SummaryFiles(markdown=files["md"], latex=files["tex"], csv=files["csv"]),
+        )
+        return {ending: path.read_text() for ending, path in files.items()}
 
     return write
 

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 
 from rib.analyses.epochs import tradeoff_epochs
+from rib.analyses.epochs.tables import tradeoff_table
 from rib.analyses.tradeoff import tradeoff
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import Counts
+from rib.analysis.counts import Counts, RowFiles
 from rib.analysis.ri import ood_accuracies
-from rib.analysis.tables import mri_tables, tradeoff_table
+from rib.analysis.tables import mri_tables
 from rib.base.errors import UserError
 from tiny.rows import write_rows
 from tiny.states import state_of
@@ -176,11 +177,12 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         for place in range(4)
     ]
     rows = write_rows(tmp_path, pd.DataFrame(parts).astype({"alpha": float}))
+    indexes = sorted(tmp_path.glob("*/view/index.parquet"))
     write(
         tradeoff_table,
-        rows=rows,
-        indexes=sorted(tmp_path.glob("*/view/index.parquet")),
-        choices={"ood_datasets": ["a", "b"], "source_groups": None},
+        files=RowFiles(rows, indexes),
+        ood_datasets=["a", "b"],
+        source_groups=None,
         conditions="protocol paper",
         table=tmp_path / "table.csv",
     )
@@ -191,9 +193,12 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
     with pytest.raises(UserError, match="no fine-tuned run is chosen"):
         write(
             tradeoff_table,
-            rows=[path for path in rows if "pretrained" in path.parts],  # no snapshot
-            indexes=sorted(tmp_path.glob("*/view/index.parquet")),
-            choices={"ood_datasets": ["a", "b"], "source_groups": None},
+            files=RowFiles(
+                [path for path in rows if "pretrained" in path.parts],  # no snapshot
+                indexes,
+            ),
+            ood_datasets=["a", "b"],
+            source_groups=None,
             conditions="protocol paper",
             table=tmp_path / "none.csv",
         )

@@ -23,15 +23,27 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from rib.analyses.comparison.settings import SummarySettings
 from rib.analyses.cost.settings import CostSettings
+from rib.analyses.data_and_models.settings import DataAndModelsSettings
+from rib.analyses.distances.settings import (
+    AssociationSettings,
+    CompressionSettings,
+    FeatureDistanceSettings,
+)
+from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
+from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
 from rib.analyses.learning_rates.settings import LearningRateSettings
+from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.published.settings import PublishedSettings
+from rib.analyses.representations.settings import CkaSettings
 from rib.analyses.samples.settings import CellSettings, SampleSettings
 from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.splits.settings import SplitCountSettings
+from rib.analyses.stir.settings import StirSettings
 from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
@@ -58,6 +70,7 @@ from rib.records.settings import AcceptSettings, PullSettings, TrackSettings, Ve
 from rib.reporting.settings import (
     BundleSettings,
     ComparisonSettings,
+    ExportSettings,
     PageSettings,
     PaperSettings,
     PlanSettings,
@@ -190,7 +203,6 @@ STAGES = {
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
     "compute_metrics": ("rib.analysis.tables:grid_tables", GridTableSettings),
     "compare_methods": ("rib.analysis.comparison:comparison_tables", MethodComparisonSettings),
-    "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
     "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),
     "explain_cells": ("rib.analyses.samples.cells:write_cells", CellSettings),
     "compare_slices": ("rib.analyses.slices.tables:slice_tables", SliceSettings),
@@ -207,6 +219,31 @@ STAGES = {
         LearningRateSettings,
     ),
     "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
+    "write_summary": ("rib.analyses.comparison.summary:write_summary", SummarySettings),
+    "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
+    "describe_data_and_models": (
+        "rib.analyses.data_and_models.tables:data_table",
+        DataAndModelsSettings,
+    ),
+    "measure_distances": ("rib.analyses.distances.distances:distances_of", FeatureDistanceSettings),
+    "compress_datasets": ("rib.analyses.distances.compression:compression_of", CompressionSettings),
+    "associate_distances": (
+        "rib.analyses.distances.association:all_distances",
+        AssociationSettings,
+    ),
+    "compare_with_baselines": (
+        "rib.analyses.effective_robustness.tables:robustness_tables",
+        EffectiveRobustnessSettings,
+    ),
+    "compute_cka_epochs": ("rib.analyses.epochs.tables:epoch_table", EpochCkaSettings),
+    "tabulate_tradeoff_epochs": (
+        "rib.analyses.epochs.tables:tradeoff_table",
+        EpochTradeoffSettings,
+    ),
+    "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
+    "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
+    "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
+    "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
@@ -258,7 +295,7 @@ def test_settings_are_read_without_torch():
 def script_module(monkeypatch):
     """The modules that scripts share, of which the first is returned.
 
-    Their folder is not left among those of imports, where `tabulate` would be found.
+    Their folder is not left among those of imports, where modules have names of scripts.
     """
     monkeypatch.setattr(sys, "path", list(sys.path))
     shared = []
@@ -308,16 +345,6 @@ def asked(script_module, monkeypatch):
     A job that does not give what the function requires is a TypeError.
     """
     calls = Calls()
-    arguments_of = script_module.arguments
-
-    def arguments(function, snakemake, out, **given):
-        prepared = arguments_of(function, snakemake, out, **given)
-        if inspect.isclass(function):
-            inspect.signature(function).bind(**prepared)
-            calls.given_to[function].update(prepared)
-            return prepared
-        calls.note(function, prepared)
-        raise StageReachedError
 
     @contextlib.contextmanager
     def run(snakemake, **_):
@@ -330,7 +357,6 @@ def asked(script_module, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(script_module, "arguments", arguments)
     monkeypatch.setattr(script_module, "run", run)
     for stage, _ in STAGES.values():
         monkeypatch.setattr(stage.replace(":", "."), checked(pkgutil.resolve_name(stage)))
@@ -399,7 +425,7 @@ def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
 
 
 def test_a_digest_has_the_files_that_the_settings_name(jobs):
-    """What settings name: a function of a script, an algorithm, a dataset's layout, a figure."""
+    """What settings name: an algorithm, a dataset's layout, a figure."""
     kinds = set()
     for job in jobs:
         for kind, file in named_code(job).items():
@@ -408,13 +434,12 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
                 f"{job.rule}: {file} may change and the job would not run again"
             )
     assert kinds == {
-        *(("tabulate", "function"), ("run_network", "function")),
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),
             ("merge_weights", "algorithm"),
         ),
-        *(("evaluate_run", "algorithm"), ("run_network", "algorithm")),
+        *(("evaluate_run", "algorithm"), ("export_run", "algorithm")),
         *(
             ("compute_features", "algorithm"),
             ("invert_representation", "algorithm"),
@@ -427,9 +452,6 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
 def named_code(job):
     """Files of code that a job's settings name, by the setting."""
     named = {}
-    if "function" in job.settings and job.rule not in WITHOUT_CODE:
-        module = job.settings["function"].split(":")[0]
-        named["function"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     # The recipe of a merge that is computed on loading does not depend on the algorithm's code.
     is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in (
         "merge",
@@ -440,7 +462,8 @@ def named_code(job):
     if "layout" in job.settings and job.script == "prepare":
         named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))
     if job.script == "plot_figure":
-        named["figure"] = f"figures/{job.wildcards['figure']}.py"
+        module = job.settings["drawing_module"]
+        named["figure"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     return named
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tiny.analyses import DESCRIPTIONS, caption_of
 from tiny.project import ROOT
 
 pytestmark = pytest.mark.thorough
@@ -18,8 +19,10 @@ MAP = list(csv.DictReader((ROOT / "workflow/catalog/paper_map.csv").read_text().
 
 @pytest.mark.parametrize("row", MAP, ids=lambda row: row["of_paper"])
 def test_the_map_names_figures_and_tables_that_exist(row):
-    assert (ROOT / f"workflow/lib/rib/figures/{row['figure']}.py").is_file()
-    described = yaml.safe_load((ROOT / "workflow/report/tables.yaml").read_text())
+    assert caption_of(row["figure"]).is_file()
+    described = {}
+    for file in DESCRIPTIONS:
+        described |= yaml.safe_load(file.read_text())
     assert row["tables"].split() and set(row["tables"].split()) <= described.keys() | {
         "ri",
         "mri",
@@ -28,8 +31,10 @@ def test_the_map_names_figures_and_tables_that_exist(row):
 
 
 def test_only_a_page_with_the_papers_bars_speaks_of_them(project):
-    page, caption = "reports/tiny/index.html", "workflow/report/captions/{}before_after.rst"
-    plain, with_bars = caption.format(""), caption.format("with_paper/")
+    page = "reports/tiny/index.html"
+    folder = "workflow/lib/rib/analyses/robustness"
+    plain = f"{folder}/before_after.rst"
+    with_bars = f"{folder}/before_after_with_paper.rst"
     printed = project.listed(page)
     assert plain in printed and with_bars not in printed
     (project.folder / "mine/paper.csv").write_text(

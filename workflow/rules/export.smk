@@ -3,6 +3,7 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
+from rib.reporting.settings import CardDescription, ExportSettings
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
@@ -30,7 +31,8 @@ def export_inputs(w):
     return {
         **network,
         "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],
-        "tables": [TABLES["accuracy"], TABLES["ri"]],
+        "accuracy": TABLES["accuracy"],
+        "ri": TABLES["ri"],
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in files_of_weights],
         "templates": [
             local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")
@@ -46,33 +48,38 @@ def names_of_classes():
     return None
 
 
-def about_of_card(method):
-    """What a model card says about the choices: the grid's description, and how parents are trained."""
+def card_description(method):
+    """What a model card says about the choices of a run, and how its parents are trained."""
     training = {}
     for parent in PARENTS[method]:
         name = parent_of(parent)["method"]
         if GRID.methods[name].trains:
             training[name] = GRID.training(name)
-    config = {key: ABOUT.config[key] for key in ("method_settings", "reference", "statistics")}
-    return {**to_params(ABOUT), "config": config, "training": training}
+    return CardDescription(
+        family=ABOUT.family,
+        ood=ABOUT.ood,
+        datasets=ABOUT.datasets,
+        read=ABOUT.read,
+        models=ABOUT.models,
+        methods=ABOUT.methods,
+        method_settings=ABOUT.config["method_settings"],
+        reference=ABOUT.config["reference"],
+        confidence=CONFIDENCE,
+        training=training,
+    )
 
 
 def export_settings(w):
     """Settings of an export job."""
-    source = WORKFLOW / "lib/rib/evaluation/export.py"
     algorithms = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
-    return {
-        "function": "rib.evaluation.export:export_run",
-        "view": to_params(VIEW_OF[w.model]),
-        "batch_size": BATCH_SIZE,
-        "compute": to_params(COMPUTE),
-        "parents": PARENTS[w.method],
-        "algorithm": algorithm_on_loading(w.method),
-        "published": GRID.models[w.model].weights,
-        "label_names": names_of_classes(),
-        "about": about_of_card(w.method),
-        "code": digest("run_network", source, *algorithms),
-    }
+    settings = ExportSettings(
+        **network_settings(w),
+        published=GRID.models[w.model].weights,
+        label_names=names_of_classes(),
+        card=card_description(w.method),
+        code=digest("export_run", REPORTING / "model_card.py", *algorithms),
+    )
+    return to_params(settings)
 
 
 rule export_run:
@@ -104,7 +111,7 @@ rule export_run:
     params:
         cfg=export_settings,
     script:
-        "../scripts/run_network.py"
+        "../scripts/export_run.py"
 
 
 # The same for the models of another library, whose format has other files.

@@ -1,6 +1,9 @@
 # Compare methods: differences from a reference, paired comparisons, a ranking, the variation
 # between seeds, and tables for papers.
 
+# Uses TABLES, COUNTS and RI_STATISTICS of metrics.smk, and labels of figures.smk.
+
+from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
 from rib.analysis.settings import MethodComparisonSettings
 
 COMPARISON = {
@@ -57,16 +60,35 @@ rule compare_methods:
         "../../scripts/compare_methods.py"
 
 
-use rule old_published as write_summary with:
+def summary_settings(w):
+    """Settings of the job that writes tables for papers."""
+    settings = SummarySettings(
+        labels=SummaryLabels(models=MODEL_LABELS, methods=METHOD_LABELS, targets=TARGET_LABELS),
+        confidence=CONFIDENCE,
+        conditions=CONDITIONS,
+        code=digest("write_summary"),
+    )
+    return to_params(settings)
+
+
+rule write_summary:
     input:
-        **{
-            name: COMPARISON[name]
-            for name in ("seeds_ri", "comparisons", "comparisons_ri", "ranking")
-        },
-        **{name: TABLES[name] for name in ("mri", "fit")},
+        seeds_ri=COMPARISON["seeds_ri"],
+        comparisons=COMPARISON["comparisons"],
+        comparisons_ri=COMPARISON["comparisons_ri"],
+        ranking=COMPARISON["ranking"],
+        mri=TABLES["mri"],
+        fit=TABLES["fit"],
     output:
-        **table_files("summary", **SUMMARY),
+        **SUMMARY,
+        provenance=record_of_tables("summary"),
     log:
         f"{LOGS}/summary.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **SMALL_TABLES,
     params:
-        cfg=tabulation("analyses.comparison.summary:write_summary", labels=LABELS, **STATISTICS),
+        cfg=summary_settings,
+    script:
+        "../../scripts/write_summary.py"

@@ -1,6 +1,14 @@
 # What a reader needs to know of the datasets and models: images, objects, identical images, roles,
 # heads, resolutions.
 
+# Uses TABLES of metrics.smk.
+
+from rib.analyses.data_and_models.settings import (
+    DataAndModelsSettings,
+    DatasetFacts,
+    ModelFacts,
+)
+
 TRUST_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("data", "models")}
 
 REGISTRY.analysis("data_and_models", tables=TRUST_TABLES)
@@ -28,59 +36,66 @@ def exclusions_of(name):
     return ", ".join(reason for reason, applies in reasons.items() if applies)
 
 
+def facts_of_dataset(entry):
+    """What is known of a dataset before its images are read."""
+    return DatasetFacts(
+        label=entry.label,
+        role=role_of(entry.name),
+        excluded=exclusions_of(entry.name),
+        licence=entry.licence,
+        origin=entry.origin,
+    )
+
+
+def facts_of_model(name, model):
+    """What is known of a model before its weights are read."""
+    return ModelFacts(
+        architecture=model.architecture,
+        pretraining=model.pretraining,
+        pixels=GRID.geometry(name).size,
+        own_pixels=model.preprocessing["input_size"],
+        licence=model.licence,
+    )
+
+
 # The datasets that are evaluated or trained on, the pretraining proxy included.
-FACTS_OF_DATASETS = {
-    entry.name: {
-        "label": entry.label,
-        "role": role_of(entry.name),
-        "excluded": exclusions_of(entry.name),
-        "licence": entry.licence,
-        "origin": entry.origin,
-    }
-    for entry in DATASETS_READ
-}
-FACTS_OF_MODELS = {
-    name: {
-        "architecture": model.architecture,
-        "pretraining": model.pretraining,
-        "pixels": GRID.geometry(name).size,
-        "own_pixels": model.preprocessing["input_size"],
-        "licence": model.licence,
-    }
-    for name, model in GRID.models.items()
-}
+DESCRIBED_DATASETS = [entry.name for entry in DATASETS_READ]
 
 
-use rule old_published as describe_data_and_models with:
+def described(file):
+    """A file of each described dataset."""
+    return [prepared(file, name, GEOMETRY_OF[FIRST_MODEL]) for name in DESCRIBED_DATASETS]
+
+
+def description_settings(w):
+    """Settings of the job that describes datasets and models."""
+    settings = DataAndModelsSettings(
+        datasets={entry.name: facts_of_dataset(entry) for entry in DATASETS_READ},
+        models={name: facts_of_model(name, model) for name, model in GRID.models.items()},
+        conditions=CONDITIONS,
+        code=digest("describe_data_and_models"),
+    )
+    return to_params(settings)
+
+
+rule describe_data_and_models:
     input:
         accuracy=TABLES["accuracy"],
-        prepared=[
-            prepared("manifest.json", name, GEOMETRY_OF[FIRST_MODEL]) for name in FACTS_OF_DATASETS
-        ],
-        indexes=ancient(
-            [
-                prepared("index.parquet", name, GEOMETRY_OF[FIRST_MODEL])
-                for name in FACTS_OF_DATASETS
-            ]
-        ),
-        classes=ancient(
-            [
-                prepared("classes.json", name, GEOMETRY_OF[FIRST_MODEL])
-                for name in FACTS_OF_DATASETS
-            ]
-        ),
+        prepared=described("manifest.json"),
+        indexes=ancient(described("index.parquet")),
+        classes=ancient(described("classes.json")),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
     output:
-        **table_files("data_and_models", **TRUST_TABLES),
+        **TRUST_TABLES,
+        provenance=record_of_tables("data_and_models"),
     log:
         f"{LOGS}/data_and_models.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
-        mem_mb=memory_of(FACTS_OF_DATASETS, 2000),
+        mem_mb=memory_of(DESCRIBED_DATASETS, 2000),
         runtime=30,
     params:
-        cfg=tabulation(
-            "analyses.data_and_models.tables:data_and_models",
-            datasets=FACTS_OF_DATASETS,
-            models=FACTS_OF_MODELS,
-            conditions=CONDITIONS,
-        ),
+        cfg=description_settings,
+    script:
+        "../../scripts/describe_data_and_models.py"

@@ -1,6 +1,15 @@
 # Distances between datasets, from pretrained features and by compression, and their relation to
 # effects of fine-tuning.
 
+# Uses TABLES of metrics.smk, what figures.smk says of models and methods, and prepared files and
+# proxies of prepare.smk.
+
+from rib.analyses.distances.settings import (
+    AssociationSettings,
+    CompressionSettings,
+    FeatureDistanceSettings,
+)
+
 DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
 # The in-distribution dataset: an evaluated one, else the reference.
 IN_DISTRIBUTION = next(
@@ -41,7 +50,13 @@ REGISTRY.analysis(
 )
 
 
-use rule old_tables as measure_distances with:
+def distance_settings(w):
+    """Settings of a job that computes distances in the feature space of a model."""
+    settings = FeatureDistanceSettings(datasets=DISTANCE_SETS, code=digest("measure_distances"))
+    return to_params(settings)
+
+
+rule measure_distances:
     input:
         manifests=expand(
             f"{FEATURES_BEFORE}.manifest.json", dataset=DISTANCE_SETS, allow_missing=True
@@ -53,19 +68,35 @@ use rule old_tables as measure_distances with:
             expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)
         ),
     output:
-        table=f"{DISTANCES_OF}.csv",
+        distances=f"{DISTANCES_OF}.csv",
         provenance=f"{DISTANCES_OF}.provenance.json",
     log:
         f"{RUN_LOGS}/distances/{{model}}.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        cfg=tabulation("analyses.distances.distances:distances_of", datasets=DISTANCE_SETS),
+        cfg=distance_settings,
+    script:
+        "../../scripts/measure_distances.py"
+
+
+def compression_settings(w):
+    """Settings of a job that compresses the datasets at a geometry."""
+    settings = CompressionSettings(
+        view=VIEW_AT[w.geometry],
+        excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
+        split=DISTANCE_SETS if GRID.split_fractions else [],
+        megabytes=CONFIG["distances"]["compressed_megabytes"],
+        code=digest("compress_datasets"),
+    )
+    return to_params(settings)
 
 
 # Once for all models with the same geometry.
-use rule old_tables as compress_datasets with:
+rule compress_datasets:
     input:
         manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
         indexes=ancient([prepared("index.parquet", name, "{geometry}") for name in DISTANCE_SETS]),
@@ -73,24 +104,39 @@ use rule old_tables as compress_datasets with:
         proxy=proxy_of("{geometry}", DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
-        table=f"{COMPRESSION_OF}.csv",
+        compression=f"{COMPRESSION_OF}.csv",
         provenance=f"{COMPRESSION_OF}.provenance.json",
     log:
         f"{RUN_LOGS}/distances/{{geometry}}.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
         mem_mb=memory_of(DISTANCE_SETS, 4000),
         runtime=240,
     params:
-        cfg=lambda w: tabulation(
-            "analyses.distances.compression:compression_of",
-            excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
-            split=DISTANCE_SETS if GRID.split_fractions else [],
-            view=to_params(VIEW_AT[w.geometry]),
-            megabytes=CONFIG["distances"]["compressed_megabytes"],
-        ),
+        cfg=compression_settings,
+    script:
+        "../../scripts/compress_datasets.py"
 
 
-use rule old_tables as associate_distances with:
+def association_settings(w):
+    """Settings of the job that compares distances with effects of fine-tuning."""
+    settings = AssociationSettings(
+        models=list(GRID.models),
+        targets=GRID.targets,
+        ood_datasets=GRID.ood,
+        in_distribution=IN_DISTRIBUTION,
+        # Accuracies of pairs use all images, unlike a leak-free RI.
+        pairs=GRID.leak_free_groups() is None,
+        confidence=CONFIDENCE,
+        seed=CONFIG["statistics"]["seed"],
+        conditions=CONDITIONS,
+        code=digest("associate_distances"),
+    )
+    return to_params(settings)
+
+
+rule associate_distances:
     input:
         features=expand(f"{DISTANCES_OF}.csv", model=GRID.models),
         compression=[
@@ -100,23 +146,16 @@ use rule old_tables as associate_distances with:
         ri=TABLES["ri"],
         fit=TABLES["fit"],
     output:
-        **table_files("distances", **DISTANCE_TABLES),
+        **DISTANCE_TABLES,
+        provenance=record_of_tables("distances"),
     log:
         f"{LOGS}/association.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg=tabulation(
-            "analyses.distances.association:distance_tables",
-            models=list(GRID.models),
-            choices={
-                "targets": GRID.targets,
-                "ood_datasets": GRID.ood,
-                "in_distribution": IN_DISTRIBUTION,
-                # Accuracies of pairs use all images, unlike a leak-free RI.
-                "pairs": GRID.leak_free_groups() is None,
-                **{key: CONFIG["statistics"][key] for key in ("confidence", "seed")},
-            },
-            conditions=CONDITIONS,
-        ),
+        cfg=association_settings,
+    script:
+        "../../scripts/associate_distances.py"

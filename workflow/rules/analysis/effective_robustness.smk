@@ -1,7 +1,10 @@
 # Effective robustness. Requires an in-distribution dataset and published accuracies of baseline
 # models.
 
+# Uses TABLES of metrics.smk, and LABELLED_MEANS, MODEL_STYLES and DATASET_LABELS of figures.smk.
+
 from rib.analyses.effective_robustness.baselines import baselines
+from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
 
 BASELINES = baselines(GRID)
 ROBUSTNESS_TABLES = {
@@ -18,7 +21,7 @@ if BASELINES:
         settings={
             **LABELLED_MEANS,
             "models": MODEL_STYLES,
-            "baselines": BASELINES,
+            "baselines": [to_params(pair) for pair in BASELINES],
             "datasets": DATASET_LABELS,
         },
     )
@@ -27,17 +30,31 @@ if BASELINES:
     )
 
 
-use rule old_published as compare_with_baselines with:
+def effective_robustness_settings(w):
+    """Settings of the job that computes effective robustness."""
+    settings = EffectiveRobustnessSettings(
+        baselines=BASELINES,
+        confidence=CONFIDENCE,
+        conditions=CONDITIONS,
+        code=digest("compare_with_baselines"),
+    )
+    return to_params(settings)
+
+
+rule compare_with_baselines:
     input:
         accuracy=TABLES["accuracy"],
         fit=TABLES["fit"],
     output:
-        **table_files("effective_robustness", **ROBUSTNESS_TABLES),
+        **ROBUSTNESS_TABLES,
+        provenance=record_of_tables("effective_robustness"),
     log:
         f"{LOGS}/effective_robustness.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **SMALL_TABLES,
     params:
-        cfg=tabulation(
-            "analyses.effective_robustness.tables:robustness_tables",
-            baselines=BASELINES,
-            **STATISTICS,
-        ),
+        cfg=effective_robustness_settings,
+    script:
+        "../../scripts/compare_with_baselines.py"

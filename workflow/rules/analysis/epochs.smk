@@ -2,6 +2,10 @@
 # accuracy on the target with RI. Runs are trained once more and keep their weights at ten times, so
 # that the settings of the ordinary runs don't change.
 
+# Uses training_inputs of finetune.smk, evaluation_inputs of evaluate.smk, COMPARED and KERNELS of
+# features.smk, and TABLES of metrics.smk.
+
+from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
 from rib.evaluation.settings import EpochFeatureSettings, SnapshotState
 
 EPOCH_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("cka_epochs", "tradeoff_epochs")}
@@ -89,7 +93,19 @@ rule compute_epoch_features:
         str(WORKFLOW / "scripts/compute_epoch_features.py")
 
 
-use rule old_tables as compute_cka_epochs with:
+def epoch_cka_settings(w):
+    """Settings of the job that compares representations in the course of training."""
+    settings = EpochCkaSettings(
+        snapshots=len(KEPT),
+        ood_datasets=GRID.ood,
+        confidence=CONFIDENCE,
+        conditions=CONDITIONS,
+        code=digest("compute_cka_epochs"),
+    )
+    return to_params(settings)
+
+
+rule compute_cka_epochs:
     input:
         before_manifests=beside("manifest", PRETRAINED_FEATURES),
         before=ancient(PRETRAINED_FEATURES),
@@ -97,13 +113,18 @@ use rule old_tables as compute_cka_epochs with:
         after=ancient(EPOCH_FILES),
         fit=TABLES["fit"],
     output:
-        **table_files("cka_epochs", table=EPOCH_TABLES["cka_epochs"]),
+        cka_epochs=EPOCH_TABLES["cka_epochs"],
+        provenance=record_of_tables("cka_epochs"),
     log:
         f"{LOGS}/cka_epochs.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
         **KERNELS,
     params:
-        cfg=tabulation("cka:epoch_table", snapshots=len(KEPT), ood_datasets=GRID.ood, **STATISTICS),
+        cfg=epoch_cka_settings,
+    script:
+        "../../scripts/compute_cka_epochs.py"
 
 
 # Those of a curve whose alpha is the share of training.
@@ -147,14 +168,32 @@ use rule evaluate_run as evaluate_snapshots with:
         ),
 
 
-use rule old_tables as tabulate_tradeoff_epochs with:
+def epoch_tradeoff_settings(w):
+    """Settings of the job that computes mRI in the course of training."""
+    settings = EpochTradeoffSettings(
+        ood_datasets=GRID.ood,
+        source_groups=GRID.leak_free_groups(),
+        conditions=CONDITIONS,
+        code=digest("tabulate_tradeoff_epochs"),
+    )
+    return to_params(settings)
+
+
+rule tabulate_tradeoff_epochs:
     input:
         **INDEXED,
         manifests=beside("manifest", [*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
         rows=ancient([*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
     output:
-        **table_files("tradeoff_epochs", table=EPOCH_TABLES["tradeoff_epochs"]),
+        tradeoff_epochs=EPOCH_TABLES["tradeoff_epochs"],
+        provenance=record_of_tables("tradeoff_epochs"),
     log:
         f"{LOGS}/tradeoff_epochs.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation("tables:tradeoff_table", choices=IN_RI, conditions=CONDITIONS),
+        cfg=epoch_tradeoff_settings,
+    script:
+        "../../scripts/tabulate_tradeoff_epochs.py"

@@ -1,6 +1,10 @@
 # Compare pretrained models that were fine-tuned with the same method. Part of a run with several
 # models.
 
+# Uses COUNTS, TABLES and RI_STATISTICS of metrics.smk, and what figures.smk says of models.
+
+from rib.analyses.models.settings import ModelComparisonSettings
+
 MODEL_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("model_comparisons", "model_ranks")
 }
@@ -17,13 +21,31 @@ if len(GRID.models) > 1 and HAS_FIGURES:
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])
 
 
-use rule old_tables as compare_models with:
+def model_comparison_settings(w):
+    """Settings of the job that compares models."""
+    settings = ModelComparisonSettings(
+        ri=RI_STATISTICS,
+        methods=SHARED,
+        conditions=CONDITIONS,
+        code=digest("compare_models"),
+    )
+    return to_params(settings)
+
+
+rule compare_models:
     input:
         counts=COUNTS,
         fit=TABLES["fit"],
     output:
-        **table_files("models", **MODEL_TABLES),
+        **MODEL_TABLES,
+        provenance=record_of_tables("models"),
     log:
         f"{LOGS}/models.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **TABLES_OF_ROWS,
     params:
-        cfg=tabulation("analyses.models.tables:model_tables", methods=SHARED, **MEANS_OF_RI),
+        cfg=model_comparison_settings,
+    script:
+        "../../scripts/compare_models.py"

@@ -1,6 +1,11 @@
 # How fine-tuning changes representations: CKA of each layer with that of the pretrained model, on
 # the same images.
 
+# Uses PRETRAINED_FEATURES, TUNED_FEATURES, KERNELS and COMPARED_SETTINGS of features.smk, and TABLES
+# of metrics.smk.
+
+from rib.analyses.representations.settings import CkaSettings
+
 CKA = f"{METRICS}/tables/cka.csv"
 COMPARED_FEATURES = [*PRETRAINED_FEATURES, *TUNED_FEATURES]
 
@@ -14,14 +19,32 @@ REGISTRY.figure(
 REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 
-use rule compute_cka_epochs as compute_cka with:
+def cka_settings(w):
+    """Settings of the job that compares representations."""
+    settings = CkaSettings(
+        ood_datasets=GRID.ood,
+        confidence=CONFIDENCE,
+        conditions=CONDITIONS,
+        code=digest("compute_cka"),
+    )
+    return to_params(settings)
+
+
+rule compute_cka:
     input:
         manifests=beside("manifest", COMPARED_FEATURES),
         features=ancient(COMPARED_FEATURES),
         fit=TABLES["fit"],
     output:
-        **table_files("cka", table=CKA),
+        cka=CKA,
+        provenance=record_of_tables("cka"),
     log:
         f"{LOGS}/cka.log",
+    conda:
+        "../../../envs/report.yaml"
+    resources:
+        **KERNELS,
     params:
-        cfg=tabulation("cka:cka_table", ood_datasets=GRID.ood, **STATISTICS),
+        cfg=cka_settings,
+    script:
+        "../../scripts/compute_cka.py"

@@ -1,5 +1,9 @@
 # Shared invariances of fine-tuned and pretrained networks: STIR, by representation inversion.
 
+# Uses COMPARED and network_inputs of features.smk, TABLES of metrics.smk and COMPARED_SETTINGS of
+# features.smk.
+
+from rib.analyses.stir.settings import StirSettings
 from rib.evaluation.settings import InversionJobSettings, InversionSettings
 
 STIR = f"{METRICS}/tables/stir.csv"
@@ -79,22 +83,35 @@ rule cross_inversions:
         str(WORKFLOW / "scripts/cross_inversions.py")
 
 
-use rule old_tables as compute_stir with:
+def stir_settings(w):
+    """Settings of the job that computes STIR."""
+    settings = StirSettings(
+        layer=INVERSION.layer,
+        steps=INVERSION.steps,
+        confidence=CONFIDENCE,
+        conditions=CONDITIONS,
+        code=digest("compute_stir"),
+    )
+    return to_params(settings)
+
+
+rule compute_stir:
     input:
         manifests=[f"{CROSSED}.manifest.json".format(**run) for run in CROSSED_RUNS],
         features=ancient([f"{CROSSED}.safetensors".format(**run) for run in CROSSED_RUNS]),
         indexes=ancient([f"{INVERTED}.index.parquet".format(**run) for run in CROSSED_RUNS]),
         fit=TABLES["fit"],
     output:
-        **table_files("stir", table=STIR),
+        stir=STIR,
+        provenance=record_of_tables("stir"),
     log:
         f"{LOGS}/stir.log",
+    conda:
+        "../../../envs/report.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        cfg=tabulation(
-            "analyses.stir.tables:stir_table",
-            **{key: CONFIG["stir"][key] for key in ("layer", "steps")},
-            **STATISTICS,
-        ),
+        cfg=stir_settings,
+    script:
+        "../../scripts/compute_stir.py"

@@ -30,13 +30,6 @@ from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 PRE_LOGITS = "pre_logits"  # the head's input
-DEPTHS = {
-    "stage1": 1,
-    "stage2": 2,
-    "stage3": 3,
-    "stage4": 4,
-    PRE_LOGITS: 5,
-}  # see rib.models.layers
 OTHERS = "others"  # dataset column of the mean over all datasets other than the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
@@ -219,56 +212,7 @@ class Comparison:
     n: int  # images
 
 
-def cka_table(
-    *, features: Iterable[Path], ood_datasets: Collection[str], confidence: float
-) -> pd.DataFrame:
-    """The CKA of every fine-tuned run with its pretrained model, per dataset and layer.
-
-    Args:
-        features: outputs of the features jobs of fine-tuned runs and pretrained models, on the
-            same datasets, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
-        ood_datasets: datasets that `others` averages over, except the target.
-
-    Returns:
-        model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n,
-        cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
-
-    Raises:
-        UserError: there is no fine-tuned run, or too few images.
-    """
-    layers = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
-    return _table(features, layers, None, ood_datasets, confidence)
-
-
-def epoch_table(
-    *,
-    before: Iterable[Path],
-    after: Iterable[Path],
-    snapshots: int,
-    ood_datasets: Collection[str],
-    confidence: float,
-) -> pd.DataFrame:
-    """The CKA of the head's input with that of the pretrained model, at several times in training.
-
-    Args:
-        before: features of the pretrained models, as for `cka_table`.
-        after: outputs of the epochs jobs, with the same paths: features by snapshot.
-        snapshots: number of snapshots, at equal distances in training.
-
-    Returns:
-        As `cka_table`, but with trained (percent of the steps) instead of layer and depth.
-
-    Raises:
-        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the
-            pretrained features.
-    """
-    columns_of_snapshots = {}
-    for number in range(1, snapshots + 1):
-        columns_of_snapshots[f"snapshot{number}"] = {"trained": 100 * number / snapshots}
-    return _table([*before, *after], columns_of_snapshots, PRE_LOGITS, ood_datasets, confidence)
-
-
-def _table(
+def comparison_table(
     features: Iterable[Path],
     columns_of_features: Mapping[str, Mapping],
     pretrained_layer: str | None,
@@ -278,9 +222,20 @@ def _table(
     """Compare runs with their pretrained models: a row per run, name of the features and dataset.
 
     Args:
+        features: files of pretrained models and fine-tuned runs on the same datasets,
+            <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         columns_of_features: names of the features in the runs' files, in the order of the rows,
             each with the columns that describe it.
         pretrained_layer: see `compare`.
+        ood_datasets: datasets that `others` averages over, except the target.
+
+    Returns:
+        model, method, target, size, seed, dataset, the columns that describe the features, n, cka,
+        ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
+
+    Raises:
+        UserError: there is no fine-tuned run, too few images, or the pretrained features lack the
+            layer.
     """
     files_of_runs = by_run(features)
     comparisons = _compare_all(files_of_runs, pretrained_layer)

@@ -390,40 +390,6 @@ def _log_remaining_images(ri: pd.DataFrame) -> None:
         log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
 
 
-def tradeoff_table(
-    *, rows: Iterable[Path], indexes: Iterable[Path], choices: Mapping
-) -> pd.DataFrame:
-    """Accuracy on the target and mRI in the course of training.
-
-    Args:
-        rows: of pretrained models and of snapshots; alpha of a snapshot is the share of training.
-        choices: ood_datasets and source_groups of `ood_accuracies`.
-
-    Returns:
-        model, method, size, trained (percent of all steps; at 0 the pretrained model), and means
-        over targets and seeds: on_target (percent), mri (percentage points).
-
-    Raises:
-        UserError: there are no rows of snapshots.
-    """
-    counts = count(read_rows_of(rows), read_objects(indexes, choices.get("source_groups")))
-    without_resampling = object_weights(counts.objects, 0, 0)
-    lines = []
-    for state, accuracies in ood_accuracies(counts, without_resampling, **choices).items():
-        group = state.run.values(GROUP)
-        lines.append((*group, 0, accuracies.on_target_before[0], 0.0))
-        trained = 100 * state.alpha
-        lines.append((*group, trained, accuracies.on_target_after[0], accuracies.change[0]))
-    if not lines:
-        raise UserError(
-            "representations: no fine-tuned run is chosen; choose methods and targets in "
-            "config.yaml."
-        )
-    columns = [*GROUP, "trained"]
-    table = pd.DataFrame(lines, columns=[*columns, "on_target", "mri"])
-    return table.groupby(columns).mean().reset_index()
-
-
 def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
     """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
 

@@ -1,32 +1,25 @@
-"""Export of a run in its library's format, with a model card.
+"""Export of a run's network in its library's format.
 
 Others use it without this project.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import safetensors.torch
 import timm
 import torch
-import yaml
 from torch import nn
 
 from rib.base.errors import UserError
-from rib.base.files import refuse_full_disk, write_text
-from rib.base.rounding import fit_percent, percent, points
-from rib.base.text import markdown
-from rib.config.model_names import licence_terms
-from rib.config.run import PRETRAINED, parent_of
+from rib.base.files import refuse_full_disk
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
 from rib.models.network import OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
-from rib.records import provenance
 
 CHECKED = 8  # images of the target for which the library must give the same logits
 CPU = torch.device("cpu")
@@ -34,128 +27,141 @@ CPU = torch.device("cpu")
 KEPT = ("architecture", "input_size", "fixed_input_size", "num_classes", "first_conv", "classifier")
 
 
-def export_run(
-    *,
-    source: RunOnDataset,
-    archive: Path,
-    published: Mapping,
-    label_names: Sequence[str] | None,
-    tables: Sequence[Path],
-    records: Sequence[Path],
-    templates: Sequence[Path],
-    citation: Path,
-    about: Mapping,
-    outputs: Mapping[str, Path],
-) -> None:
-    """Write a run's network, with merged weights, as its library opens a folder, and a model card.
+@dataclass(frozen=True)
+class PublishedModel:
+    """What the published model has and the run's network lacks."""
+
+    archive: Path | None = None  # of open_clip: published weights, with the text tower
+    weights: Mapping | None = None  # of open_clip: `weights` of the model's entry
+    label_names: Sequence[str] | None = None  # of the outputs; None for ImageNet's
+
+
+@dataclass(frozen=True)
+class ExportFiles:
+    """Where an export is written, in one folder."""
+
+    weights: Path
+    config: Path
+    # Of open_clip: weight (C, d) and bias (C,) of the classifier, for unit-norm features.
+    head: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """What a model card says of an exported network."""
+
+    facts: Mapping  # model.json of the pretrained model
+    preprocessing: Mapping  # of the images of the run
+
+
+def export_network(
+    source: RunOnDataset, published: PublishedModel, files: ExportFiles
+) -> ExportedNetwork:
+    """Write a run's network, with merged weights, as its library opens a folder.
 
     The libraries open it by timm's or open_clip's create_model.
 
     Args:
         source: the run on its target.
-        archive, published: for open_clip, the published weights with the text tower, and `weights`
-            of the entry.
-        label_names: of the network's outputs; None for ImageNet's.
-        tables: CSV files of the metrics accuracy and ri.
-        records: provenance records of the jobs that made the weights.
-        templates: Jinja templates, the first of which is that of the card.
-        about: see rib.reporting.page.write_page.
-        outputs: `weights`, `config`, `card`; for open_clip also `head`, weight (C, d) and bias (C,)
-            for unit-norm features.
+        published: what the network lacks.
+        files: to write.
 
     Raises:
         UserError: the run has a padding prompt, the disk is too full, or the library gives other
             logits.
     """
     model, facts = load(source.model_folder, CPU)
-    model = apply(model, source.weights, source.checkpoints).to(
-        memory_format=torch.contiguous_format
-    )
+    model = apply(model, source.weights, source.checkpoints)
+    model = model.to(memory_format=torch.contiguous_format)
     if not hasattr(model, "get_classifier"):
         raise UserError(f"{source}: a padding prompt can't be exported; choose another method.")
-    geometry, images = source.view.geometry, source.images(CHECKED)
-    shown = {
+    geometry = source.view.geometry
+    assert geometry is not None  # of a dataset whose pixels are read
+    preprocessing = {
         **facts["preprocessing"],
         **vars(geometry),
         "input_size": (3, geometry.size, geometry.size),
     }
     if facts["library"] == "open_clip":
-        state = read_state(archive, published.get("member"), facts["name"])
-        of = (
-            facts["library"],
-            facts["architecture"],
-            facts["arguments"],
-            published["keys"],
-            facts["name"],
-        )
-        found = _as_open_clip(model, with_weights(state, *of), facts, shown, outputs)
+        exported = _export_to_open_clip(model, facts, preprocessing, published, files)
     else:
-        found = _as_timm(model, {"label_names": label_names}, shown, outputs["weights"].parent)
-    inputs = Inputs.of(images, shown, CPU)[:]
+        label_names = {"label_names": published.label_names}
+        exported = _export_to_timm(model, label_names, preprocessing, files.weights.parent)
+    _refuse_other_logits(source, model, exported.eval(), preprocessing, facts["library"])
+    return ExportedNetwork(facts=facts, preprocessing=preprocessing)
+
+
+def _refuse_other_logits(
+    source: RunOnDataset,
+    model: nn.Module,
+    exported: nn.Module,
+    preprocessing: Mapping,
+    library: str,
+) -> None:
+    """Raise a UserError if the exported network gives other logits for images of the target."""
+    inputs = Inputs.of(source.images(CHECKED), preprocessing, CPU)[:]
     with torch.inference_mode():
-        if not torch.equal(model(inputs), found.eval()(inputs)):
-            raise UserError(
-                f"{source}: {facts['library']} gives other logits for the export; don't use it."
-            )
-    merged = [parent_of(key)["method"] for key in source.weights if key != PRETRAINED]
-    accuracy, ri = (
-        list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in tables
-    )
-    options = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(templates[0].parent), **options)
-    environment.filters |= {"markdown": markdown, "licence_terms": licence_terms}
-    environment.filters |= {"points": points, "percent": percent, "fit_percent": fit_percent}
-    card = environment.get_template(templates[0].name).render(
-        **{
-            "run": source.run,
-            "weights": source.weights,
-            "facts": facts,
-            "shown": shown,
-            "about": about,
-        },
-        parts=list(dict.fromkeys([source.run.method, *merged])),
-        **{
-            "accuracy": accuracy,
-            "ri": ri,
-            "cite": yaml.safe_load(citation.read_text(encoding="utf-8")),
-        },
-        records=[record for record in map(provenance.read, records) if record],
-    )
-    write_text(outputs["card"], card + "\n")
+        is_same = torch.equal(model(inputs), exported(inputs))
+    if not is_same:
+        raise UserError(f"{source}: {library} gives other logits for the export; don't use it.")
 
 
-def _as_timm(model: nn.Module, names: Mapping, shown: Mapping, folder: Path) -> nn.Module:
-    refuse_full_disk(
-        folder, sum(tensor.nbytes for tensor in model.state_dict().values()), "an export"
-    )
+def _export_to_timm(
+    model: nn.Module, label_names: Mapping, preprocessing: Mapping, folder: Path
+) -> nn.Module:
+    """Write a network for timm, and the network as timm opens it."""
+    refuse_full_disk(folder, _bytes_of(model.state_dict()), "an export")
     model.pretrained_cfg = {
         key: value for key, value in model.pretrained_cfg.items() if key in KEPT
     }
-    timm.models.save_for_hf(model, folder, names, safe_serialization=True, data_config=shown)
+    timm.models.save_for_hf(
+        model, folder, label_names, safe_serialization=True, data_config=preprocessing
+    )
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
-def _as_open_clip(
-    model: nn.Module, whole: nn.Module, facts: Mapping, shown: Mapping, outputs: Mapping
+def _export_to_open_clip(
+    model: nn.Module,
+    facts: Mapping,
+    preprocessing: Mapping,
+    published: PublishedModel,
+    files: ExportFiles,
 ) -> nn.Module:
+    """Write a network for open_clip, with its published text tower; the network as it opens it."""
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 
-    whole.visual.load_state_dict(model.visual.state_dict())
-    tensors = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
-    refuse_full_disk(
-        outputs["weights"].parent, sum(tensor.nbytes for tensor in tensors.values()), "an export"
+    assert published.archive is not None and published.weights is not None
+    assert files.head is not None
+    state = read_state(published.archive, published.weights.get("member"), facts["name"])
+    both_towers = with_weights(
+        state,
+        facts["library"],
+        facts["architecture"],
+        facts["arguments"],
+        published.weights["keys"],
+        facts["name"],
     )
-    config = deepcopy(
-        facts["arguments"].get("model_cfg") or open_clip.get_model_config(facts["architecture"])
+    both_towers.visual.load_state_dict(model.visual.state_dict())
+    tensors = {name: tensor.contiguous() for name, tensor in both_towers.state_dict().items()}
+    refuse_full_disk(files.weights.parent, _bytes_of(tensors), "an export")
+    config = facts["arguments"].get("model_cfg")
+    if not config:
+        config = open_clip.get_model_config(facts["architecture"])
+    config = deepcopy(config)
+    config["vision_cfg"]["image_size"] = preprocessing["size"]
+    resize_mode = "squash" if preprocessing["crop_mode"] == "squash" else "shortest"
+    open_clip.model.set_model_preprocess_cfg(
+        both_towers, {**preprocessing, "resize_mode": resize_mode}
     )
-    config["vision_cfg"]["image_size"] = shown["size"]
-    resize_mode = "squash" if shown["crop_mode"] == "squash" else "shortest"
-    open_clip.model.set_model_preprocess_cfg(whole, {**shown, "resize_mode": resize_mode})
-    save_config_for_hf(whole, outputs["config"], config)
-    safetensors.torch.save_file(tensors, outputs["weights"])
-    safetensors.torch.save_file(model.head.state_dict(), outputs["head"])
-    opened = open_clip.create_model(f"local-dir:{outputs['weights'].parent}")
-    found = OpenClipClassifier(opened.visual, model.head.in_features, model.head.out_features)
-    found.head.load_state_dict(safetensors.torch.load_file(outputs["head"]))
-    return found
+    save_config_for_hf(both_towers, files.config, config)
+    safetensors.torch.save_file(tensors, files.weights)
+    safetensors.torch.save_file(model.head.state_dict(), files.head)
+    opened = open_clip.create_model(f"local-dir:{files.weights.parent}")
+    classifier = OpenClipClassifier(opened.visual, model.head.in_features, model.head.out_features)
+    classifier.head.load_state_dict(safetensors.torch.load_file(files.head))
+    return classifier
+
+
+def _bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from rib.analysis import counts, row_schema
 from rib.analysis.row_schema import TEXT, WHOLE
+from rib.analysis.settings import GridTableSettings
 from rib.base.errors import UserError
+from rib.base.settings import from_params
 from rib.base.text import FORMULA, presentable
 from rib.config.run import RUN_COLUMNS
 from rib.data.archives import archive_members
@@ -65,7 +67,7 @@ class Bundle:
     rows: list[Path]
     indexes: dict[str, Path]  # by dataset
     claims: list[Path]  # CSV tables
-    tables: Mapping  # settings of the job that computed the tables
+    tables: GridTableSettings  # of the job that computed the tables
     about: Mapping  # what its page says about the choices of the run
     records: list[dict]
 
@@ -108,17 +110,17 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     bundle.
 
     Raises:
-        UserError: it is of another version.
+        UserError: it is of another version, or the settings of its tables are not those of a job.
         ValueError: it is not whole, or hostile.
     """
     facts, records = _read_facts_and_records(path)
     digests = _digests_of_outputs(records)
     tables_record = _record_of(TABLES_RULE, records)
     comparison_record = _record_of(COMPARISON_RULE, records)
-    tables_settings = tables_record["cfg"]
+    tables_settings = from_params(GridTableSettings, tables_record["cfg"])
     about = _record_of(PAGE_RULE, records)["cfg"]["about"]
     _refuse_hostile_labels(about, tables_settings)
-    if about["config"] != facts["config"] or not 0 < tables_settings["confidence"] < 1:
+    if about["config"] != facts["config"] or not 0 < tables_settings.ri.confidence < 1:
         raise ValueError(
             "the configuration is not that of the page, or has a confidence out of bounds"
         )
@@ -136,7 +138,7 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
         dataset = index.parts[-3]
         indexes[dataset] = index
     images = sum(pq.read_metadata(index).num_rows for index in indexes.values())
-    if not 0 < tables_settings["replicates"] <= MOST / max(1, images):
+    if not 0 < tables_settings.ri.replicates <= MOST / max(1, images):
         raise ValueError("the number of bootstrap replicates is out of bounds")
     return Bundle(
         name=name,
@@ -194,9 +196,9 @@ def _record_of(rule: str, records: Iterable[Mapping]) -> Mapping:
     raise ValueError(f"it has no record of {rule}")
 
 
-def _refuse_hostile_labels(about: Mapping, tables_settings: Mapping) -> None:
+def _refuse_hostile_labels(about: Mapping, tables_settings: GridTableSettings) -> None:
     """Raise a ValueError if what people read has markup, or begins as a formula."""
-    labels = [about["family"]["title"], tables_settings["conditions"]]
+    labels = [about["family"]["title"], tables_settings.conditions]
     for entries in (about["models"], about["methods"], about["datasets"]):
         labels += [entry["label"] for entry in entries.values()]
     for label in labels:

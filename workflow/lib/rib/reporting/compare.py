@@ -19,17 +19,26 @@ import pandas as pd
 from rib.analysis import tables
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.comparison import DRAWS, comparison_tables, effects_of, tables_of
-from rib.analysis.counts import COLUMNS, count, read_indexes, read_joined_objects, read_rows_of
+from rib.analysis.counts import (
+    COLUMNS,
+    RowFiles,
+    count,
+    read_indexes,
+    read_joined_objects,
+    read_rows_of,
+)
 from rib.analysis.fit import read_table
 from rib.analysis.ri import Ood, ood_accuracies, ood_parts
 from rib.analysis.scored_state import ScoredState
+from rib.analysis.settings import MethodComparisonSettings
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, refuse_full_disk, write_table, write_text
 from rib.base.progress import print_lines
 from rib.base.rounding import percent
+from rib.base.settings import replaced
 from rib.config.run import NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, run_of
-from rib.data.view import DatasetFiles, DatasetView
+from rib.data.view import DatasetFiles
 from rib.jobs.job import WORK, private
 from rib.jobs.messages import message_of_os_error
 from rib.reporting.bundle import NAME, Bundle, open_bundle
@@ -40,7 +49,6 @@ TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
 MOST = 150  # entries of a ranking; for more, the letters take too long
 ENTRY = ["bundle", "model", "method"]
-SETTINGS = ("ood_datasets", "source_groups", "replicates", "confidence", "seed")
 
 
 @dataclass(frozen=True)
@@ -308,38 +316,29 @@ def _digest_of_images(images: pd.DataFrame, space: Mapping) -> str:
 
 def compute_again(bundle: Bundle) -> Path:
     """Folder of the tables that follow from a bundle's rows, by the functions of the jobs."""
-    settings = bundle.tables
     folder = bundle.folder / "again"
     folder.mkdir()
+    counts_file = folder / "counts.npz"
     outputs = {path.stem: folder / path.name for path in bundle.claims}
-    outputs["mri_json"] = folder / "mri.json"
-    outputs["counts"] = folder / "counts.npz"
-    resampling = {key: settings[key] for key in SETTINGS}
-    view = settings["view"]
+    without_pixels = replaced(bundle.tables.view, geometry=None)
     tables_of_grid = tables.grid_tables(
-        rows=bundle.rows,
-        indexes=bundle.indexes.values(),
+        files=RowFiles(rows=bundle.rows, indexes=list(bundle.indexes.values())),
         manifests=[path.with_suffix(".manifest.json") for path in bundle.rows],
         datasets=_dataset_files(bundle),
-        view=DatasetView(
-            geometry=None,  # pixels are not opened
-            budget=view["budget"],
-            images_per_class=view["images_per_class"],
-        ),
-        outputs=outputs,
-        fit=settings["fit"],
-        in_distribution=settings["in_distribution"],
-        **resampling,
+        settings=replaced(bundle.tables, view=without_pixels),
+        counts_file=counts_file,
     )
     fit = tables_of_grid["fit"]
-    write_tables(tables_of_grid, outputs, fit, conditions=settings["conditions"])
-    tables_of_comparison = comparison_tables(
-        counts=outputs["counts"],
-        fit=outputs["fit"],
+    conditions = bundle.tables.conditions
+    write_tables(tables_of_grid, outputs, fit, conditions=conditions)
+    comparison_settings = MethodComparisonSettings(
+        ri=bundle.tables.ri,
         compare_to=bundle.config["compare_to"],
-        **resampling,
+        conditions=conditions,
+        code="",  # nothing is recorded
     )
-    write_tables(tables_of_comparison, outputs, fit, conditions=settings["conditions"])
+    tables_of_comparison = comparison_tables(counts_file, outputs["fit"], comparison_settings)
+    write_tables(tables_of_comparison, outputs, fit, conditions=conditions)
     return folder
 
 
@@ -349,7 +348,7 @@ def _dataset_files(bundle: Bundle) -> list[DatasetFiles]:
     datasets = []
     for name, index in bundle.indexes.items():
         proxy = None
-        if name in bundle.tables["excludes_proxy"]:
+        if name in bundle.tables.excludes_proxy:
             proxy = bundle.indexes[bundle.config["reference"]].parent
         datasets.append(DatasetFiles(name, index.parent, proxy, splits.get(name)))
     return datasets
@@ -429,9 +428,9 @@ def rank_all(
         for bundle, own in merged.items()
         for method in own
     ]
-    in_ri = shared["dataset"].intersection(*(bundle.tables["ood_datasets"] for bundle in bundles))
-    which = {"ood_datasets": in_ri, "source_groups": bundles[0].tables["source_groups"]}
-    alike = all(bundle.tables["source_groups"] == which["source_groups"] for bundle in bundles)
+    in_ri = shared["dataset"].intersection(*(bundle.tables.ri.ood_datasets for bundle in bundles))
+    which = {"ood_datasets": in_ri, "source_groups": bundles[0].tables.ri.source_groups}
+    alike = all(bundle.tables.ri.source_groups == which["source_groups"] for bundle in bundles)
     many = sum(len({(run.model, run.method) for run in own}) for own in runs) > MOST
     if (
         many

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from rib.base.settings import Settings
+from rib.base.settings import FreeSettings, Settings
+from rib.evaluation.settings import NetworkSettings
 
 Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
 
@@ -157,6 +158,29 @@ class GridDescription(Settings):
     def labels(self, entries: Entries) -> dict[str, str]:
         """Labels of all entries of a kind, by name and in the order of the run."""
         return {name: entry.label for name, entry in getattr(self, entries).items()}
+
+
+class CardDescription(Settings):
+    """What a model card says about the choices of a run."""
+
+    family: FamilyDescription
+    ood: list[str]  # names of the out-of-distribution datasets
+    datasets: dict[str, DatasetDescription]  # evaluated ones
+    read: dict[str, ReadDatasetDescription]  # evaluated ones and the reference
+    models: dict[str, ModelDescription]
+    methods: dict[str, MethodDescription]
+    method_settings: dict[str, dict[str, Any]]  # by method
+    reference: str | None  # name of the reference dataset
+    confidence: float  # coverage of intervals, 0 to 1
+    training: dict[str, dict[str, Any]]  # how the run and its parents are trained, by method
+
+
+class ExportSettings(NetworkSettings):
+    """What an export depends on, besides its input files."""
+
+    published: FreeSettings | None  # `weights` of the model's entry
+    label_names: list[str] | None  # of the network's outputs; None for ImageNet's
+    card: CardDescription
 
 
 class FinishedShare(Settings):

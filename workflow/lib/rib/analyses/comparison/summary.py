@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.fit import UNFINISHED, read_table
 from rib.analysis.writing import read_fit, write_tables
@@ -103,38 +104,44 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     return cells
 
 
-def write_summary(
-    *,
-    mri: Path,
-    seeds_ri: Path,
-    comparisons: Path,
-    comparisons_ri: Path,
-    ranking: Path,
-    labels: Mapping[str, Mapping[str, str]],
-    conditions: str,
-    confidence: float,
-    outputs: Mapping[str, Path],
-    fit: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class SummarizedTables:
+    """CSV files that tables for papers are made of."""
+
+    mri: Path  # of rib.analysis.tables
+    seeds_ri: Path  # this and the next three are of rib.analysis.comparison
+    comparisons: Path
+    comparisons_ri: Path
+    ranking: Path
+    fit: Path | None = None  # with it, the CSV has the columns of `rib.analysis.writing.with_fit`
+
+
+@dataclass(frozen=True)
+class SummaryFiles:
+    """Where tables for papers are written."""
+
+    markdown: Path
+    latex: Path
+    csv: Path
+
+
+def write_summary(tables: SummarizedTables, settings: SummarySettings, files: SummaryFiles) -> None:
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        mri: CSV of rib.analysis.tables.
-        seeds_ri, comparisons, comparisons_ri, ranking: CSV of rib.analysis.comparison. All five
-            are marked by rib.analysis.fit.
-        labels: labels of models, methods and targets, in display order.
-        fit: fit.csv; if given, the CSV has the columns of `rib.analysis.writing.with_fit`.
-        conditions: what all results are of, for the note below tables.
-        outputs: files by ending: md, tex and csv.
+        tables: which are marked by rib.analysis.fit.
+        settings: what is shown.
+        files: to write.
     """
-    values = _read_columns(seeds_ri, mri)
+    labels = settings.labels
+    values = _read_columns(tables.seeds_ri, tables.mri)
     values["value"] = values["ri"].fillna(values["mri"])
-    compared = _read_columns(comparisons_ri, comparisons)
-    cells = cells_of(values, compared, confidence)
-    differences = read_table(ranking).set_index(["model", "size", "method"])[DIFFERENCE]
-    columns = {**labels["targets"], MRI: "mRI"}  # labels by column
+    compared = _read_columns(tables.comparisons_ri, tables.comparisons)
+    cells = cells_of(values, compared, settings.confidence)
+    differences = read_table(tables.ranking).set_index(["model", "size", "method"])[DIFFERENCE]
+    columns = {**labels.targets, MRI: "mRI"}  # labels by column
     rows = _rows_in_display_order(cells, labels)
-    note = _note(values, confidence, conditions)
+    note = _note(values, settings.confidence, settings.conditions)
 
     head_columns = ["Method"]
     if {size for _, size, _, _ in cells} != {ALL}:
@@ -146,23 +153,26 @@ def write_summary(
         for row in rows:
             if row.model != model:
                 continue
-            heads = [labels["methods"][row.method], row.size][: len(head_columns)]
+            heads = [labels.methods[row.method], row.size][: len(head_columns)]
             cells_of_row = [cells[*row, column] for column in columns]
             fit_of_row = fit_percent(cells[*row, MRI].fit)
             lines.append([*heads, *cells_of_row, _difference_of(differences, row), fit_of_row])
         differences_of_model = differences[differences.index.get_level_values("model") == model]
-        difference_column = _difference_header(differences_of_model, labels["methods"])
+        difference_column = _difference_header(differences_of_model, labels.methods)
         table_columns = [*head_columns, *columns.values(), difference_column, "Fit (%)"]
         table = pd.DataFrame(lines, columns=table_columns)
-        label = labels["models"][model]
+        label = labels.models[model]
         markdown_texts.append(f"## {markdown(label)}\n")
         markdown_texts.append(_markdown(table, len(head_columns)))
         caption = f"{label}. {note}".translate(LATEX)
         latex_texts.append(_latex(table, len(head_columns), caption, f"tab:rib-{model}"))
-    write_text(outputs["md"], "\n".join(markdown_texts))
-    write_text(outputs["tex"], "\n".join(latex_texts))
-    table = _csv_table(cells, rows, columns, differences)
-    write_tables({"csv": table}, outputs, None if fit is None else read_fit(fit))
+    write_text(files.markdown, "\n".join(markdown_texts))
+    write_text(files.latex, "\n".join(latex_texts))
+    fit = None
+    if tables.fit is not None:
+        fit = read_fit(tables.fit)
+    numbers = _csv_table(cells, rows, columns, differences)
+    write_tables({"csv": numbers}, {"csv": files.csv}, fit)
 
 
 def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
@@ -172,15 +182,15 @@ def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
     return pd.concat([table_of_targets, table_of_mean])
 
 
-def _rows_in_display_order(cells: Cells, labels: Mapping[str, Mapping[str, str]]) -> list[RowKey]:
+def _rows_in_display_order(cells: Cells, labels: SummaryLabels) -> list[RowKey]:
     """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
     models_and_sizes = dict.fromkeys((model, size) for model, size, _, _ in cells)
     rows = []
-    for displayed_model in labels["models"]:
+    for displayed_model in labels.models:
         for model, size in models_and_sizes:
             if model != displayed_model:
                 continue
-            for method in labels["methods"]:
+            for method in labels.methods:
                 if (model, size, method, MRI) in cells:
                     rows.append(RowKey(model, size, method))
     return rows

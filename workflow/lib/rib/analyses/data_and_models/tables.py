@@ -1,6 +1,7 @@
 """What a reader needs to know of a run's datasets and models to trust its numbers. No torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rib.analyses.data_and_models.settings import DatasetFacts, ModelFacts
 from rib.analysis.counts import read_objects
 from rib.base.files import read_json
 from rib.base.progress import log
@@ -20,78 +22,62 @@ LICENCE = ["licence", "origin"]
 MODELS = ["model", "architecture", "pretraining", "head", "pixels", "own_pixels", "licence"]
 
 
-def data_and_models(
-    *,
-    datasets: Mapping[str, Mapping[str, str]],
-    models: Mapping[str, Mapping[str, str | int]],
-    accuracy: Path,
-    prepared: Sequence[Path],
-    indexes: Sequence[Path],
-    classes: Sequence[Path],
-    descriptions: Sequence[Path],
-) -> dict[str, pd.DataFrame]:
-    """The tables `data` and `models`.
+@dataclass(frozen=True)
+class PreparedFiles:
+    """Files of the prepared datasets, in the order of their facts."""
 
-    Args:
-        datasets: label, role, licence, origin and `excluded` (why images are not evaluated, if any
-            are not) by name.
-        models: architecture, pretraining, licence, pixels and own_pixels (side of the input here,
-            and published) by name.
-        accuracy: table of accuracies, which says how many images of each dataset were evaluated.
-        prepared, indexes, classes: manifest, index and classes of each dataset, in their order.
-        descriptions: {model}/model.json of each model, and perhaps of more, which says where its
-            head is from.
-    """
-    data = _data_table(datasets, accuracy, prepared, indexes)
-    labels = {name: facts["label"] for name, facts in datasets.items()}
-    identical = identical_table(labels, indexes, classes)
-    with_identical = data.merge(identical, on="dataset")
-    return {
-        "data": with_identical[[*DATA, *IDENTICAL, *LICENCE]],
-        "models": _model_table(models, descriptions),
-    }
+    manifests: Sequence[Path]
+    indexes: Sequence[Path]
+    classes: Sequence[Path]
 
 
-def _data_table(
-    datasets: Mapping[str, Mapping[str, str]],
-    accuracy: Path,
-    prepared: Sequence[Path],
-    indexes: Sequence[Path],
+def data_table(
+    datasets: Mapping[str, DatasetFacts], files: PreparedFiles, accuracy: Path
 ) -> pd.DataFrame:
     """Role, licence and numbers of images, objects and classes of each dataset.
 
-    The arguments are those of `data_and_models`, the columns DATA and LICENCE.
+    Args:
+        datasets: facts by name.
+        files: of the prepared datasets.
+        accuracy: table of accuracies, which says how many images of each dataset were evaluated.
     """
     evaluated_images = pd.read_csv(accuracy).groupby("dataset")["n"].max()
-    objects = read_objects(indexes)
+    objects = read_objects(files.indexes)
     rows = []
-    for (name, facts), manifest in zip(datasets.items(), prepared, strict=True):
+    for (name, facts), manifest in zip(datasets.items(), files.manifests, strict=True):
         images = len(objects[name])
         evaluated = int(evaluated_images.get(name, 0))
         undecodable = len(read_json(manifest)["corrupt"])
         rows.append(
             {
                 "dataset": name,
-                "label": facts["label"],
-                "role": facts["role"],
+                "label": facts.label,
+                "role": facts.role,
                 "images": images,
                 "evaluated": evaluated,
-                "left_out": left_out(images, evaluated, undecodable, facts["excluded"]),
+                "left_out": left_out(images, evaluated, undecodable, facts.excluded),
                 "objects": objects[name]["object_id"].nunique(),
                 "classes": objects[name]["label"].nunique(),
-                "licence": facts["licence"],
-                "origin": facts["origin"],
+                "licence": facts.licence,
+                "origin": facts.origin,
             }
         )
-    return pd.DataFrame(rows, columns=[*DATA, *LICENCE])
+    labels = {name: facts.label for name, facts in datasets.items()}
+    identical = identical_table(labels, files.indexes, files.classes)
+    table = pd.DataFrame(rows, columns=[*DATA, *LICENCE]).merge(identical, on="dataset")
+    return table[[*DATA, *IDENTICAL, *LICENCE]]
 
 
-def _model_table(
-    models: Mapping[str, Mapping[str, str | int]], descriptions: Sequence[Path]
-) -> pd.DataFrame:
-    """The columns MODELS of each model; arguments as for `data_and_models`."""
+def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) -> pd.DataFrame:
+    """Architecture, pretraining, head, sizes and licence of each model.
+
+    Args:
+        models: facts by name.
+        descriptions: {model}/model.json of each model, and perhaps of more, which says where its
+            head is from.
+    """
     heads = {path.parent.name: head_of(read_json(path)["head"]) for path in descriptions}
-    rows = [{"model": name, "head": heads[name], **facts} for name, facts in models.items()]
+    rows = [{"model": name, "head": heads[name], **dict(facts)} for name, facts in models.items()]
     return pd.DataFrame(rows, columns=MODELS)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
-from rib.analysis.fit import read_table
+from rib.analyses.distances.settings import AssociationSettings
 from rib.base.progress import log
 from rib.config.run import PRETRAINED
 
@@ -244,13 +244,7 @@ def association_table(
     distances: pd.DataFrame,
     accuracy: pd.DataFrame,
     ri: pd.DataFrame,
-    *,
-    targets: Sequence[str],
-    ood_datasets: Sequence[str],
-    in_distribution: str | None,
-    pairs: bool,
-    confidence: float,
-    seed: int,
+    settings: AssociationSettings,
 ) -> pd.DataFrame:
     """Correlations of distances with changes of accuracy, at each level.
 
@@ -258,19 +252,18 @@ def association_table(
         distances: model, first, second, distance, value.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri.
-        pairs: whether to include that level; False if RI excludes images that the pairs' accuracies
-            include.
+        settings: what distances are compared with.
 
     Returns:
         One row per model, method, size, distance, level and statistic: value, its confidence
         interval, two-sided p, number of permutations, whether these are all (exact), and n points.
         The value is NaN if there are fewer than three points or all are equal.
     """
-    datasets = Datasets(targets, ood_datasets, in_distribution)
+    datasets = Datasets(settings.targets, settings.ood_datasets, settings.in_distribution)
     levels = ["targets"]
-    if pairs:
+    if settings.pairs:
         levels.insert(0, "pairs")
-    if in_distribution in set(accuracy["dataset"]):
+    if settings.in_distribution in set(accuracy["dataset"]):
         levels.append("in_distribution")
 
     rows = []
@@ -285,7 +278,10 @@ def association_table(
         for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
             for level in levels:
                 test = _permutation_test(level, distances_of_kind, datasets)
-                for correlation in test.correlate(responses[level], confidence, seed):
+                correlations_of_level = test.correlate(
+                    responses[level], settings.confidence, settings.seed
+                )
+                for correlation in correlations_of_level:
                     method, size = runs[correlation["run"]]
                     run_columns = {"model": model, "method": method, "size": size}
                     rows.append({**run_columns, "distance": kind, "level": level, **correlation})
@@ -363,26 +359,17 @@ def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> Permuted
     return lambda orders: matrix[orders[:, rows], orders[:, columns]]
 
 
-def distance_tables(
-    *,
-    models: Sequence[str],
-    features: Sequence[Path],
-    compression: Sequence[Path],
-    accuracy: Path,
-    ri: Path,
-    choices: Mapping,
-) -> dict[str, pd.DataFrame]:
-    """The tables `distances` and `association`.
+def all_distances(
+    models: Sequence[str], features: Sequence[Path], compression: Sequence[Path]
+) -> pd.DataFrame:
+    """Distances of all models, with the column model.
 
     Args:
         features, compression: CSV of each model's distances in feature space and by compression.
-        choices: keyword arguments of `association_table`.
     """
     distances_of_models = {}
     for model, in_features, by_compression in zip(models, features, compression, strict=True):
         distances_of_models[model] = pd.concat(
             [pd.read_csv(in_features), pd.read_csv(by_compression)]
         )
-    distances = pd.concat(distances_of_models, names=["model"]).reset_index("model")
-    association = association_table(distances, read_table(accuracy), read_table(ri), **choices)
-    return {"distances": distances, "association": association}
+    return pd.concat(distances_of_models, names=["model"]).reset_index("model")

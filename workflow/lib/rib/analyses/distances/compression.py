@@ -56,7 +56,7 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def compression_of(
-    *, datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float
+    datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float
 ) -> pd.DataFrame:
     """`compression_table` of as many images as the smallest dataset has and the budget allows.
 

@@ -273,7 +273,7 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     return samples
 
 
-def distances_of(*, datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
+def distances_of(datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
     """`distance_table` of one model, from its features of each dataset before fine-tuning."""
     features_of_datasets = dict(zip(datasets, features, strict=True))
     return distance_table(equal_samples(features_of_datasets))

@@ -3,6 +3,7 @@
 No torch, no pandas.
 """
 
+from rib.analyses.effective_robustness.settings import BaselineAccuracies
 from rib.config.grid import Grid
 
 
@@ -25,13 +26,13 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
     return None
 
 
-def baselines(grid: Grid) -> list[dict]:
+def baselines(grid: Grid) -> list[BaselineAccuracies]:
     """Published accuracies of the baseline models.
 
     Returns:
-        One entry per model and OOD dataset that has an in-distribution dataset and is not
-        adversarially filtered: model, dataset, in_distribution, id, ood (percent). They are from
-        baselines.csv, and from published.csv for models whose entry is marked as baseline.
+        Those of every model and OOD dataset that has an in-distribution dataset and is not
+        adversarially filtered. They are from baselines.csv, and from published.csv for models
+        whose entry is marked as baseline.
     """
     published = _published_accuracies(grid)
     pairs = []
@@ -41,15 +42,14 @@ def baselines(grid: Grid) -> list[dict]:
             continue
         for (model, published_dataset), accuracy in published.items():
             if published_dataset == dataset and (model, inside) in published:
-                pairs.append(
-                    {
-                        "model": model,
-                        "dataset": dataset,
-                        "in_distribution": inside,
-                        "id": published[model, inside],
-                        "ood": accuracy,
-                    }
+                pair = BaselineAccuracies(
+                    model=model,
+                    dataset=dataset,
+                    in_distribution=inside,
+                    id=published[model, inside],
+                    ood=accuracy,
                 )
+                pairs.append(pair)
     return pairs
 
 

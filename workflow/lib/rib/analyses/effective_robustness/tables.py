@@ -13,7 +13,7 @@ The confidence interval is that of the line's mean (ordinary least squares, Stud
 not include the variation of a run's own accuracies. No torch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
+from rib.analyses.effective_robustness.settings import BaselineAccuracies
 from rib.analysis.fit import read_table
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
@@ -156,14 +157,9 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
 
 
 def robustness_tables(
-    *, accuracy: Path, baselines: Iterable[Mapping], confidence: float
+    accuracy: Path, baselines: Sequence[BaselineAccuracies], confidence: float
 ) -> dict[str, pd.DataFrame]:
-    """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`.
-
-    Args:
-        baselines: model, dataset, in_distribution, id, ood (percent) of each published pair of
-            accuracies.
-    """
-    baseline_table = pd.DataFrame(baselines)
+    """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`."""
+    baseline_table = pd.DataFrame([dict(pair) for pair in baselines])
     robustness = robustness_table(read_table(accuracy), baseline_table, confidence)
     return {"effective_robustness": robustness, "baseline_lines": line_table(baseline_table)}

@@ -21,7 +21,7 @@ def draw(
     """A line per method from the pretrained model to the end of training.
 
     Args:
-        tradeoff_epochs: columns of `rib.analysis.tables.tradeoff_table`.
+        tradeoff_epochs: columns of `rib.analyses.epochs.tables.tradeoff_table`.
         accuracy: what accuracy on the target is.
     """
     start = tradeoff_epochs[tradeoff_epochs["trained"] == 0].assign(method=PRETRAINED)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
+from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
 from rib.analysis.comparison import DRAWS, Column, Effects, compare
 from rib.analysis.counts import Counts, read_counts, read_states
@@ -249,33 +250,28 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
 
 def model_tables(
-    *,
-    counts: Path,
-    fit: Path,
-    methods: Collection[str],
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-    replicates: int,
-    confidence: float,
-    seed: int,
-    draws: int = DRAWS,
+    counts: Path, fit: Path, settings: ModelComparisonSettings, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
     """Tables of comparisons and ranks, by method and size, of a grid with at least two models.
 
     Args:
         counts: file of the grid's counts.
         fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
-        methods: methods that all models have, without curves.
+        settings: how models are compared.
         draws: of signs, for the tests.
 
     Raises:
         UserError: the models have no method and size in common.
     """
+    ood_datasets = settings.ri.ood_datasets
+    source_groups = settings.ri.source_groups
+    confidence = settings.ri.confidence
+    seed = settings.ri.seed
     first_counts = next(iter(read_counts(counts)))
     effects = effects_of(
         read_counts(counts),
-        _shared_methods(read_states(counts), methods),
-        object_weights(first_counts.objects, replicates, seed),
+        _shared_methods(read_states(counts), settings.methods),
+        object_weights(first_counts.objects, settings.ri.replicates, seed),
         _unfinished(fit),
         ood_datasets,
         source_groups,

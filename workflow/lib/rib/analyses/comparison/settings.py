@@ -1,0 +1,19 @@
+"""Settings of the job that writes tables for papers. No pandas: rules import this module."""
+
+from rib.analysis.settings import TableSettings
+from rib.base.settings import Settings
+
+
+class SummaryLabels(Settings):
+    """Labels by name, in display order."""
+
+    models: dict[str, str]
+    methods: dict[str, str]
+    targets: dict[str, str]
+
+
+class SummarySettings(TableSettings):
+    """What the tables for papers show."""
+
+    labels: SummaryLabels
+    confidence: float  # coverage of intervals, 0 to 1

@@ -1,0 +1,78 @@
+"""CKA and scores of runs at several times in the course of training. No torch."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from rib.analysis.bootstrap import object_weights
+from rib.analysis.cka import PRE_LOGITS, comparison_table
+from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
+from rib.analysis.ri import SourceGroups, ood_accuracies
+from rib.analysis.tables import GROUP
+from rib.base.errors import UserError
+
+
+def epoch_table(
+    before: Iterable[Path],
+    after: Iterable[Path],
+    snapshots: int,
+    ood_datasets: Collection[str],
+    confidence: float,
+) -> pd.DataFrame:
+    """The CKA of the head's input with that of the pretrained model, at several times in training.
+
+    Args:
+        before: features of the pretrained models, as for `rib.analysis.cka.comparison_table`.
+        after: outputs of the epochs jobs, with the same paths: features by snapshot.
+        snapshots: number of snapshots, at equal distances in training.
+
+    Returns:
+        The columns of `rib.analysis.cka.comparison_table`, with trained (percent of the steps)
+        after dataset.
+
+    Raises:
+        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the
+            pretrained features.
+    """
+    columns_of_snapshots = {}
+    for number in range(1, snapshots + 1):
+        columns_of_snapshots[f"snapshot{number}"] = {"trained": 100 * number / snapshots}
+    features = [*before, *after]
+    return comparison_table(features, columns_of_snapshots, PRE_LOGITS, ood_datasets, confidence)
+
+
+def tradeoff_table(
+    files: RowFiles, ood_datasets: Collection[str], source_groups: SourceGroups
+) -> pd.DataFrame:
+    """Accuracy on the target and mRI in the course of training.
+
+    Args:
+        files: rows of pretrained models and of snapshots; alpha of a snapshot is the share of
+            training.
+        ood_datasets, source_groups: see `ood_accuracies`.
+
+    Returns:
+        model, method, size, trained (percent of all steps; at 0 the pretrained model), and means
+        over targets and seeds: on_target (percent), mri (percentage points).
+
+    Raises:
+        UserError: there are no rows of snapshots.
+    """
+    counts = count(read_rows_of(files.rows), read_objects(files.indexes, source_groups))
+    without_resampling = object_weights(counts.objects, 0, 0)
+    lines = []
+    ood = ood_accuracies(counts, without_resampling, ood_datasets, source_groups)
+    for state, accuracies in ood.items():
+        group = state.run.values(GROUP)
+        lines.append((*group, 0, accuracies.on_target_before[0], 0.0))
+        trained = 100 * state.alpha
+        lines.append((*group, trained, accuracies.on_target_after[0], accuracies.change[0]))
+    if not lines:
+        raise UserError(
+            "representations: no fine-tuned run is chosen; choose methods and targets in "
+            "config.yaml."
+        )
+    columns = [*GROUP, "trained"]
+    table = pd.DataFrame(lines, columns=[*columns, "on_target", "mri"])
+    return table.groupby(columns).mean().reset_index()

@@ -1,0 +1,24 @@
+"""Compute effective robustness, from lines through the accuracies of baseline models."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
+    from rib.analyses.effective_robustness.tables import robustness_tables
+    from rib.analysis.writing import read_fit, write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(EffectiveRobustnessSettings, snakemake.params.cfg)
+    tables = robustness_tables(
+        accuracy=Path(snakemake.input.accuracy),
+        baselines=settings.baselines,
+        confidence=settings.confidence,
+    )
+    write_tables(
+        tables,
+        output,
+        fit=read_fit(Path(snakemake.input.fit)),
+        conditions=settings.conditions,
+    )

@@ -1,0 +1,17 @@
+"""Compute distances between datasets by compression."""
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _datasets import dataset_group
+    from rib.analyses.distances.compression import compression_of
+    from rib.analyses.distances.settings import CompressionSettings
+    from rib.analysis.writing import write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(CompressionSettings, snakemake.params.cfg)
+    datasets = dataset_group(
+        snakemake.input, settings.excludes_proxy, settings.split, snakemake.threads
+    )
+    table = compression_of(datasets, settings.view, settings.megabytes)
+    write_tables({"compression": table}, output)

@@ -1,0 +1,25 @@
+"""Compute the CKA of fine-tuned runs with their pretrained models, layer by layer."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _inputs import paths
+    from rib.analyses.representations.settings import CkaSettings
+    from rib.analyses.representations.tables import cka_table
+    from rib.analysis.writing import read_fit, write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(CkaSettings, snakemake.params.cfg)
+    table = cka_table(
+        features=paths(snakemake.input.features),
+        ood_datasets=settings.ood_datasets,
+        confidence=settings.confidence,
+    )
+    write_tables(
+        {"cka": table},
+        output,
+        fit=read_fit(Path(snakemake.input.fit)),
+        conditions=settings.conditions,
+    )

@@ -1,0 +1,24 @@
+"""Describe the datasets and models of a run."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _inputs import paths
+    from rib.analyses.data_and_models.settings import DataAndModelsSettings
+    from rib.analyses.data_and_models.tables import PreparedFiles, data_table, model_table
+    from rib.analysis.writing import write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(DataAndModelsSettings, snakemake.params.cfg)
+    files = PreparedFiles(
+        manifests=paths(snakemake.input.prepared),
+        indexes=paths(snakemake.input.indexes),
+        classes=paths(snakemake.input.classes),
+    )
+    tables = {
+        "data": data_table(settings.datasets, files, Path(snakemake.input.accuracy)),
+        "models": model_table(settings.models, paths(snakemake.input.descriptions)),
+    }
+    write_tables(tables, output, conditions=settings.conditions)

@@ -1,0 +1,14 @@
+"""Compute distances between datasets in the feature space of a pretrained model."""
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _inputs import paths
+    from rib.analyses.distances.distances import distances_of
+    from rib.analyses.distances.settings import FeatureDistanceSettings
+    from rib.analysis.writing import write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(FeatureDistanceSettings, snakemake.params.cfg)
+    table = distances_of(datasets=settings.datasets, features=paths(snakemake.input.features))
+    write_tables({"distances": table}, output)

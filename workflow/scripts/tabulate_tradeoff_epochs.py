@@ -1,0 +1,18 @@
+"""Compute accuracy on the target and mRI in the course of training."""
+
+from _run import run
+
+with run(snakemake, warm="tables") as output:
+    from _datasets import row_files
+    from rib.analyses.epochs.settings import EpochTradeoffSettings
+    from rib.analyses.epochs.tables import tradeoff_table
+    from rib.analysis.writing import write_tables
+    from rib.base.settings import from_params
+
+    settings = from_params(EpochTradeoffSettings, snakemake.params.cfg)
+    table = tradeoff_table(
+        files=row_files(snakemake.input),
+        ood_datasets=settings.ood_datasets,
+        source_groups=settings.source_groups,
+    )
+    write_tables({"tradeoff_epochs": table}, output, conditions=settings.conditions)
