@@ -11,16 +11,21 @@ import numpy as np
 import pandas as pd
 
 from rib.analyses.models import tables as model_comparison
+from rib.analyses.models.settings import ModelComparisonSettings
+from rib.analyses.samples import tables as samples
 from rib.analyses.samples.settings import SampleSettings
-from rib.analyses.samples.tables import sample_tables
-from rib.analysis import comparison, tables
+from rib.analysis import comparison, tables, writing
 from rib.analysis.counts import RowFiles
-from rib.analysis.settings import RIStatistics
+from rib.analysis.settings import (
+    FitRule,
+    GridTableSettings,
+    MethodComparisonSettings,
+    RIStatistics,
+)
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
-from tiny.tables import write
 
 MODELS = 14
 METHODS = [f"method{i}" for i in range(12)]
@@ -103,36 +108,38 @@ def write_tables(folder: Path) -> None:
     outputs = Outputs(counts=folder / "counts.npz")
     prepared = [folder / "prepare" / name / "none" for name in DATASETS]
     rows = [folder / "evaluate" / str(run) / "all.parquet" for run in runs()]
-    means = {"ood_datasets": DATASETS, "source_groups": None, "conditions": ""}
-    means |= {"replicates": 2000, "confidence": 0.95, "seed": 0}
-    of_rows = {**means, "rows": rows, "indexes": [path / "index.parquet" for path in prepared]}
-    of_counts = {**means, "counts": outputs["counts"], "fit": outputs["fit"]}
-    write(
-        tables.grid_tables,
-        **of_rows,
+    files = RowFiles(rows=rows, indexes=[path / "index.parquet" for path in prepared])
+    statistics = RIStatistics(
+        ood_datasets=DATASETS, source_groups=None, replicates=2000, confidence=0.95, seed=0
+    )
+    of_all = {"ri": statistics, "conditions": "", "code": ""}
+    grid_tables = tables.grid_tables(
+        files=files,
         manifests=[path.with_suffix(".manifest.json") for path in rows],
         datasets=[DatasetFiles(path.parent.name, path, pixels=False) for path in prepared],
-        view=DatasetView(geometry=None, budget="all", images_per_class=None),
-        fit={"can_fit": METHODS, "threshold": 0.9, "whole_targets": True},
-        outputs=outputs,
-    )
-    write(comparison.comparison_tables, **of_counts, compare_to="ft", outputs=outputs)
-    write(model_comparison.model_tables, **of_counts, methods=METHODS, outputs=outputs)
-    classes = [path / "classes.json" for path in prepared]
-    settings = SampleSettings(
-        ri=RIStatistics(
-            ood_datasets=DATASETS, source_groups=None, replicates=2000, confidence=0.95, seed=0
+        settings=GridTableSettings(
+            fit=FitRule(can_fit=METHODS, threshold=0.9, whole_targets=True),
+            in_distribution=[],
+            view=DatasetView(geometry=None, budget="all", images_per_class=None),
+            excludes_proxy=[],
+            split=[],
+            **of_all,
         ),
-        real_labels=[],
-        conditions="",
-        code="",
+        counts_file=outputs["counts"],
     )
-    write(
-        sample_tables,
-        files=RowFiles(rows=rows, indexes=of_rows["indexes"]),
-        classes=classes,
-        settings=settings,
-        conditions=settings.conditions,
-        outputs=outputs,
+    writing.write_tables(grid_tables, outputs, conditions="")
+    method_tables = comparison.comparison_tables(
+        outputs["counts"], outputs["fit"], MethodComparisonSettings(compare_to="ft", **of_all)
     )
+    writing.write_tables(method_tables, outputs, conditions="")
+    model_tables = model_comparison.model_tables(
+        outputs["counts"], outputs["fit"], ModelComparisonSettings(methods=METHODS, **of_all)
+    )
+    writing.write_tables(model_tables, outputs, conditions="")
+    sample_tables = samples.sample_tables(
+        files=files,
+        classes=[path / "classes.json" for path in prepared],
+        settings=SampleSettings(real_labels=[], **of_all),
+    )
+    writing.write_tables(sample_tables, outputs, conditions="")
     (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")

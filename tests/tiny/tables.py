@@ -1,6 +1,5 @@
 """Tables of an analysis, written as by its job."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -28,9 +27,6 @@ def write(
         settings: arguments of the function.
     """
     files = {"table": table} if outputs is None else outputs
-    if "outputs" in inspect.signature(function).parameters:
-        tables = function(**settings, outputs=files)
-    else:
-        tables = function(**settings)
+    tables = function(**settings)
     last_columns = {} if conditions is None else {"conditions": conditions}
     write_tables(tables, files, fit_of_runs, **last_columns)

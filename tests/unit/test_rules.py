@@ -46,19 +46,6 @@ def test_a_stage_has_one_name(rule):
     )
 
 
-@pytest.mark.parametrize(
-    ("package", "module", "function"),
-    [
-        ("analysis", module, function)
-        for text in RULES.values()
-        for module, function in re.findall(r"tabulation\(\s*\"(\w+):(\w+)\"", text)
-    ],
-)
-def test_the_function_that_a_rule_names_exists(package, module, function):
-    source = (WORKFLOW / f"lib/rib/{package}/{module}.py").read_text()
-    assert f"\ndef {function}(" in source
-
-
 @pytest.mark.parametrize("file", [*sorted(RULES), "../../Snakefile"])
 def test_globals_are_capitals(file):
     """A loop variable that is a common noun overwrites what else has its name, in any file."""

@@ -1,4 +1,4 @@
-"""Shared by all scripts: where the library is, and how a job runs."""
+"""Shared by all scripts: where the library is, and how a script runs as a job."""
 
 import sys
 from pathlib import Path
