@@ -181,7 +181,7 @@ class Exported:
             model_folder=self.model_folder,
             dataset=DatasetFiles("target", self.folder / "target"),
             view=replace(VIEW, geometry=self.geometry),
-            batch_size=4,
+            evaluation_batch_size=4,
             compute=COMPUTE,
         )
 
