@@ -1,6 +1,6 @@
 # Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid.
 
-ROWS = rows_of(GRID.runs())
+ROWS = rows_of(SHOWN_GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
 STATISTICS = {"conditions": CONDITIONS, "confidence": CONFIDENCE}
 # Settings of every job that computes means of RI from rows or counts.
@@ -51,7 +51,7 @@ def tabulation(function, **settings):
 
 def table_files(job, **tables):
     """Outputs of a job that writes tables, by name, with its record."""
-    return {**tables, "provenance": f"{METRICS}/tables/{job}.provenance.json"}
+    return report_files(**tables, provenance=f"{METRICS}/tables/{job}.provenance.json")
 
 
 # The other rules that write tables inherit from this one; with the input `fit`, unfinished runs are
@@ -65,9 +65,11 @@ rule compute_metrics:
         proxy=proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
     output:
-        **TABLES,
-        counts=COUNTS,
-        provenance=f"{METRICS}/tables/provenance.json",
+        **report_files(
+            **TABLES,
+            counts=COUNTS,
+            provenance=f"{METRICS}/tables/provenance.json",
+        ),
     log:
         f"{LOGS}/metrics.log",
     conda:
@@ -82,6 +84,7 @@ rule compute_metrics:
             in_distribution=IN_DISTRIBUTION_DATASETS,
             **MEANS_OF_RI,
             **TRAINED_ON,
+            **ONLY_IN_PREVIEW,
         ),
     script:
         str(WORKFLOW / "scripts/tabulate.py")

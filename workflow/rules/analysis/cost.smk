@@ -6,7 +6,7 @@ COST = f"{METRICS}/tables/cost.csv"
 COSTED = {
     n: [*m.parents]
     for n, m in SHOWN.items()
-    if all(GRID.methods[k].trains for k in m.parents or [n])
+    if all(WHOLE_GRID.methods[k].trains for k in m.parents or [n])
 }
 
 REGISTRY.figure(

@@ -17,7 +17,7 @@ REGISTRY.figure(
     question="why",
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
-        "models": MODEL_LABELS,
+        "models": {name: MODEL_LABELS[name] for name in EXAMPLE_MODELS},
         **ONE_METHOD,
         "targets": TARGET_LABELS,
         "ood_datasets": GRID.ood,
@@ -51,8 +51,10 @@ use rule compute_metrics as measure_distances with:
             expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)
         ),
     output:
-        table=f"{DISTANCES_OF}.csv",
-        provenance=f"{DISTANCES_OF}.provenance.json",
+        **report_files(
+            table=f"{DISTANCES_OF}.csv",
+            provenance=f"{DISTANCES_OF}.provenance.json",
+        ),
     log:
         f"{RUN_LOGS}/distances/{{model}}.log",
     resources:
@@ -71,8 +73,10 @@ use rule compute_metrics as compress_datasets with:
         proxy=proxy_of("{geometry}", DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
-        table=f"{COMPRESSION_OF}.csv",
-        provenance=f"{COMPRESSION_OF}.provenance.json",
+        **report_files(
+            table=f"{COMPRESSION_OF}.csv",
+            provenance=f"{COMPRESSION_OF}.provenance.json",
+        ),
     log:
         f"{RUN_LOGS}/distances/{{geometry}}.log",
     resources:

@@ -4,9 +4,10 @@
 from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
-RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
+ALL_RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in WHOLE_GRID.methods[run.method].settings]
+RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 
-if RATED_RUNS:
+if ALL_RATED_RUNS:
 
     REGISTRY.analysis("learning_rates", tables={"learning_rates": LEARNING_RATES}, optional=True)
 

@@ -3,6 +3,7 @@
 # than reading.
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
+CELL_ROWS = rows_of([run for run in SHOWN_GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
 }
@@ -53,6 +54,12 @@ CELLS = f"{METRICS}/tables/cells.json"  # what explains each cell of RI, for the
 
 
 use rule compare_samples as explain_cells with:
+    input:
+        **INDEXED,
+        manifests=beside("manifest", CELL_ROWS),
+        rows=ancient(CELL_ROWS),
+        classes=ancient(CLASSES),
+        fit=TABLES["fit"],
     output:
         **table_files("cells", cells=CELLS),
     log:

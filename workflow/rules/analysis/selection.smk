@@ -5,7 +5,7 @@ SELECTION = f"{METRICS}/tables/selection.csv"
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 SELECT_ROWS = [
     f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.group_of(run.target))
-    for run in GRID.runs()
+    for run in SELECTABLE_RUNS
     if CONFIG["select"] == "target"
     and any(run.method in names for names in GRID.selection["variants"].values())
 ]

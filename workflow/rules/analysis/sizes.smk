@@ -15,7 +15,11 @@ PRETRAINING_IMAGES = {
     if model.pretraining_images
 }
 # One fine-tuned run of each model, target and size, which records the number of images.
-COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUNS}.values())
+COUNTED = list(
+    {
+        (run.model, run.target, run.size): run for run in CHECKPOINT_RUNS if run in REPORTED_RUNS
+    }.values()
+)
 
 if COUNTED and len(GRID.sizes) > 1:
     REGISTRY.figure(

@@ -21,7 +21,11 @@ REGISTRY.analysis(
 
 use rule compare_published as gather_histories with:
     input:
-        histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
+        histories=[
+            f"{CHECKPOINT}/history.csv".format(**vars(run))
+            for run in TRAINED_RUNS
+            if run in REPORTED_RUNS
+        ],
         fit=TABLES["fit"],
     output:
         **table_files("training", table=TRAINING),
