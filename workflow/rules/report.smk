@@ -81,19 +81,6 @@ for NAME in ("tables", "figures"):
             PUBLICATION.values(),
 
 
-FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
-for RUN in MERGED_RUNS:
-    PATHS = fisher_files("provenance.json", RUN)
-    if PATHS:
-        FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
-SHARED_FISHER_RECORDS = {}  # by method whose trainings on all targets share Fisher information
-for RUN in TRAINED_RUNS:
-    for PATH in shared_fisher_files("provenance.json", RUN):
-        PATHS = SHARED_FISHER_RECORDS.setdefault(RUN.method, [])
-        if PATH not in PATHS:
-            PATHS.append(PATH)
-
-
 def download_records():
     """Records of the downloads of all datasets and models."""
     entries = [*DATASETS_READ, *WHOLE_GRID.models.values()]

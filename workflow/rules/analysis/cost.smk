@@ -24,8 +24,7 @@ use rule compare_published as count_costs with:
     log:
         f"{LOGS}/cost.log",
     params:
-        # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is
-        # included later.
+        # RECORDS_BY_STAGE is defined in report.smk, which is included later.
         cfg=lambda w: tabulation(
             "cost:cost_of",
             records=[

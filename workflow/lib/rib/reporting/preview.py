@@ -80,7 +80,7 @@ def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
             without_failed = replaced(settings.preview, all_were_tried=True)
             last_line = _run_snakemake(project, settings, without_failed)
         if not page.is_file():
-            raise UserError(f"preview: there is no page; {log_file} says why: {last_line}")
+            raise UserError(f"there is no page; {log_file} says why: {last_line}")
         settings.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, settings.folder)
     description = settings.preview.description
