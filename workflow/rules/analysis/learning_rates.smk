@@ -1,13 +1,14 @@
 # Learning rates chosen from a sweep on the training images alone: `snakemake learning_rates` runs
 # no evaluation.
-# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, and SMALL_TABLES and record_of_tables of
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, and SMALL_TABLES and table_files of
 # metrics.smk.
 
 from rib.analyses.learning_rates.settings import LearningRateSettings, SweptMethod
 from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
-RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
+ALL_RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in WHOLE_GRID.methods[run.method].settings]
+RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 
 
 def swept_method(name):
@@ -33,7 +34,7 @@ def learning_rate_settings(w):
     return to_params(settings)
 
 
-if RATED_RUNS:
+if ALL_RATED_RUNS:
 
     REGISTRY.analysis("learning_rates", tables={"learning_rates": LEARNING_RATES}, optional=True)
 
@@ -42,8 +43,7 @@ if RATED_RUNS:
             manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS],
             histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in RATED_RUNS],
         output:
-            learning_rates=LEARNING_RATES,
-            provenance=record_of_tables("learning_rates"),
+            **table_files("learning_rates", learning_rates=LEARNING_RATES),
         log:
             f"{LOGS}/learning_rates.log",
         conda:
