@@ -68,7 +68,7 @@ def test_the_grid_of_some_runs_has_only_what_they_have_in_the_order_of_the_grid(
         name for name in whole.methods if name in methods_of_model["digits_cnn_50"]
     ]
     assert (part.targets, part.sizes, part.shown_size) == (["digits_drawn"], ["20"], "20")
-    assert part.selection["variants"] == {"ft": ["ft-lr0.01", "ft-lr0.02"]}
+    assert part.selection.variants == {"ft": ["ft-lr0.01", "ft-lr0.02"]}
     assert part.datasets == whole.datasets and part.ood == whole.ood
 
 
