@@ -69,7 +69,9 @@ def registry():
         figures=["ranking"],
         files={"All": ["preview/tables/flips.csv", "preview/tables/mri.csv"]},
     )
-    made.analysis("cka", folder="representations", tables={"cka": "preview/tables/cka.csv"}, optional=True)
+    made.analysis(
+        "cka", folder="representations", tables={"cka": "preview/tables/cka.csv"}, optional=True
+    )
     return made
 
 

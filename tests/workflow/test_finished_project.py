@@ -24,8 +24,6 @@ from tiny.project import ROOT, Project, copy_project
 FIXTURE = ROOT / "tests/fixtures/finished_project"
 BUNDLE = FIXTURE / "reports/tiny/tiny.rib.zip"
 TABULATION = "workflow/lib/rib/analysis/tables.py"
-# To be removed with the first fixture, so that a lost one is noticed.
-pytestmark = pytest.mark.skipif(not FIXTURE.is_dir(), reason="`make fixture` was not run yet")
 
 
 @pytest.fixture
