@@ -22,7 +22,7 @@ from rib.reporting.settings import RankingStatistics
 from tiny.project import ROOT, Project, copy_project
 
 FIXTURE = ROOT / "tests/fixtures/finished_project"
-BUNDLE = FIXTURE / "reports/tiny/tiny.rib.zip"
+BUNDLE = ROOT / "tests/fixtures/finished_project.rib.zip"
 TABULATION = "workflow/lib/rib/analysis/tables.py"
 
 
@@ -114,7 +114,7 @@ def test_snakemake_verifies_it(project_finished_before):
     printed = project_finished_before.snakemake("verify", "--cores", "1")
     assert "all files match their records" in printed
     (number_of_jobs,) = re.findall(r"verified (\d+) jobs", printed)
-    assert int(number_of_jobs) == 7  # two datasets, three states, the tables and the bundle
+    assert int(number_of_jobs) == 6  # two datasets, three states and the tables
 
 
 @pytest.mark.thorough

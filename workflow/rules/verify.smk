@@ -8,12 +8,8 @@ GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{METRICS}/index.provenance.json"]
 
 def verify_settings(w):
     """Settings of `snakemake verify`."""
-    records = [*GRID_RECORDS, PUBLICATION["provenance"]]
-    record_of_bundle = f"{REPORTS}/bundle.provenance.json"
-    if Path(record_of_bundle).is_file():  # a bundle is no part of a run
-        records.append(record_of_bundle)
     settings = VerifySettings(
-        records=records,
+        records=[*GRID_RECORDS, PUBLICATION["provenance"]],
         folders=[METRICS, REPORTS, f"{RUNS}/export"],
         log_file="logs/verify.log",
     )
