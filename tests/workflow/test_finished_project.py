@@ -60,7 +60,7 @@ def test_all_files_match_their_records(finished_before):
     examination = examine(finished_before)
     assert examination.findings == []
     rules = {record["rule"] for record in examination.records.values()}
-    assert rules == {"prepare", "evaluate_run", "compute_metrics", "bundle"}
+    assert rules == {"prepare", "evaluate_run", "compute_metrics"}
     assert examination.absent  # the jobs of which only the gathered record was kept
 
 
