@@ -619,9 +619,10 @@ class _Stages:
         """A dataset at the model's geometry."""
         entry = self.grid.catalog.datasets[name]
         fields = self.grid.preparation(name, self.geometry)
-        settings = PreparationSettings(
-            **fields, code=digest(Path(prepare.__file__), Path(fields["layout"]))
-        )
+        layouts = [Path(fields["layout"])]
+        if fields["photos_layout"]:
+            layouts.append(Path(fields["photos_layout"]))
+        settings = PreparationSettings(**fields, code=digest(Path(prepare.__file__), *layouts))
         archives = self.archives(entry)
         corrupt_allowed = self.grid.config["corrupt_images"]
 

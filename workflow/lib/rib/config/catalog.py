@@ -47,6 +47,7 @@ from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
+PHOTOS = "photos"  # setting of a layout that takes its photos from another one
 TABLES = "config, external"  # the key that lists tables of weights that were trained elsewhere
 MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml are others
 # Columns of these tables.
@@ -146,8 +147,38 @@ class Catalog:
                 )
         _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
+        if PHOTOS in known_settings:
+            settings[PHOTOS] = self._settings_of_photos(settings[PHOTOS], where)
         entry.setdefault("evaluation_group", name)
         return Dataset(name=name, raw=raw, sources=sources, settings=settings, **entry)
+
+    def _settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
+        """The layout that another layout takes its photos from, and its settings, both checked.
+
+        Args:
+            photos: setting `photos` of the other layout.
+            where: file and entry, for messages.
+
+        Raises:
+            UserError: It does not have the keys `layout` and `settings`, the layout is unknown or
+                takes its photos from another one itself, or its settings are not valid.
+        """
+        where = f"{where}, {PHOTOS}"
+        if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
+            raise UserError(f"{where}: give the layout of the photos, and its settings.")
+        for key in photos:
+            known_name(key, ("layout", "settings"), "key", where, "allowed")
+        _, known_settings = signature_of(self.layout_file(photos["layout"]), "items")
+        if PHOTOS in known_settings:
+            raise UserError(
+                f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
+                "that one."
+            )
+        settings = photos.get("settings", {})
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: give the settings by name.")
+        checked_settings = check_settings(settings, known_settings, where, sweeps=False)
+        return {"layout": photos["layout"], "settings": checked_settings}
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -401,6 +432,12 @@ class Catalog:
         """
         return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
 
+    def photos_layout_file(self, dataset: Dataset) -> Path | None:
+        """File of the layout from which a dataset's layout takes its photos, if it does."""
+        if PHOTOS not in dataset.settings:
+            return None
+        return self.layout_file(dataset.settings[PHOTOS]["layout"])
+
     def family_label_space(self, family: str) -> LabelSpace:
         """Label space of a family, by its name."""
         return self._space(**self.families[family].classes)
@@ -474,6 +511,22 @@ class Catalog:
             return {}
         table = read_table(self._class_file(dataset.icons_file), ("codepoint", "icon"))
         return {row["codepoint"]: row["icon"] for _, row in table}
+
+    def only(self, dataset: Dataset) -> tuple[str, ...] | None:
+        """Ids of the images of a dataset, in the order of its file; None: all that are found.
+
+        Raises:
+            UserError: No catalogue folder has the file, or it lists no image.
+        """
+        if dataset.only_file is None:
+            return None
+        image_ids = [row["image_id"] for row in self.table(dataset.only_file, ["image_id"], [])]
+        if not image_ids:
+            raise UserError(
+                f"datasets.yaml, {dataset.name}: {dataset.only_file} is not in any catalogue "
+                "folder, or lists no image; add it, or remove only_file."
+            )
+        return tuple(image_ids)
 
     def _class_file(self, name: str) -> Path:
         """The class file of a name in the first catalogue folder that has one."""

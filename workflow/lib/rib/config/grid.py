@@ -393,13 +393,16 @@ class Grid:
         See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
         """
         entry = self.catalog.datasets[dataset]
+        photos_layout = self.catalog.photos_layout_file(entry)
         return {
             "digests": tuple(archive.get("digest") for archive in entry.sources),
             "layout": str(self.catalog.layout_file(entry.layout)),
+            "photos_layout": str(photos_layout) if photos_layout else None,
             "settings": entry.settings,
             "source_group": entry.source_group,
             "icons": self.catalog.icons(entry),
             "exclude": sorted(entry.exclude),
+            "only": self.catalog.only(entry),
             "space": self.catalog.label_space(entry),
             "classes_per_dataset": self.family.classes_per_dataset,
             "storage": entry.storage,
