@@ -148,11 +148,11 @@ class Catalog:
         _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
         if PHOTOS in known_settings:
-            settings[PHOTOS] = self._settings_of_photos(settings[PHOTOS], where)
+            settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
         entry.setdefault("evaluation_group", name)
         return Dataset(name=name, raw=raw, sources=sources, settings=settings, **entry)
 
-    def _settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
+    def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
         """The layout that another layout takes its photos from, and its settings, both checked.
 
         Args:
