@@ -1,7 +1,5 @@
 """Corruptions of photos in whole numbers: severities, seeds, sizes and their own properties."""
 
-import hashlib
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,19 +13,6 @@ from tiny.idx import SPACE, garments, write_collection
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
 
 GARMENTS = np.pad(garments(10), ((0, 0), (2, 2), (2, 2)))
-# SHA-256 of ten photos with each corruption at all severities, with any NumPy.
-DIGESTS = {
-    "gaussian_noise": "9fa90f063cffa226",
-    "speckle_noise": "164109f60a1bab3a",
-    "impulse_noise": "4084d49ca7859a91",
-    "gaussian_blur": "08c2c6403f533a89",
-    "motion_blur": "70199a34751d695b",
-    "fog": "386f30024dcbeffc",
-    "brightness": "8c078e1d4dd04604",
-    "contrast": "bc2adbbf3648097f",
-    "pixelate": "668a1529a43b740d",
-    "occlusion": "da9cf6ba017f9e71",
-}
 
 
 def test_a_corruption_keeps_shape_and_type_and_depends_on_the_seed_alone():
@@ -120,15 +105,6 @@ def test_motion_is_along_one_of_four_lines():
         }
         lines.add(frozenset(slopes - {(0, 0)}))
     assert len(lines) == 4
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_bytes_are_the_same_everywhere(name):
-    total = hashlib.sha256()
-    for number, photo in enumerate(GARMENTS):
-        for severity in SEVERITIES:
-            total.update(corrupt(photo, name, severity, str(number)).tobytes())
-    assert total.hexdigest()[:16] == DIGESTS[name]
 
 
 PHOTOS = {"collection": "c", "part": "train", "first": 0, "last": 4, "border": 2}
