@@ -69,10 +69,9 @@ def fetch_package(package: str, target: Path, seconds_to_answer: float, name: st
         downloads = folder / "downloads"
         command = [apt_get, *_apt_options(folder, seconds_to_answer)]
         updated = _run_apt([*command, "update"], folder / "lists", seconds_to_answer, name)
-        # A failed update may leave enough, for example if one of several mirrors is dead.
-        downloaded = _run_apt(
-            [*command, "download", "--", package], downloads, seconds_to_answer, name
-        )
+        # A failed update may leave enough, for example if one of several mirrors is dead. The
+        # lists are read first now, which takes seconds.
+        downloaded = _run_apt([*command, "download", "--", package], downloads, STALL, name)
         files = sorted(downloads.glob("*.deb"))
         if downloaded.returncode != 0 or len(files) != 1:
             problems = _complaints(updated.stdout) + _complaints(downloaded.stdout)
@@ -105,6 +104,9 @@ def _run_apt(
     command: list[str], folder: Path, seconds_to_answer: float, name: str
 ) -> subprocess.CompletedProcess[str]:
     """Run apt-get in a folder until it ends, or until nothing arrives there any more.
+
+    Args:
+        seconds_to_answer: time in which the first bytes must arrive.
 
     Raises:
         UserError: it was stopped, since nothing arrived.
