@@ -17,7 +17,7 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
-from rib.base.text import WHY, presentable, redacted
+from rib.base.text import WHY, presentable
 from rib.config.entries import (
     CURVE,
     EXTERNAL,
@@ -43,6 +43,7 @@ from rib.config.settings import (
     check_settings,
     signature_of,
 )
+from rib.config.sources import ADDRESSES, redacted_addresses
 from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
@@ -71,8 +72,9 @@ class Catalog:
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
-        # Addresses by entry and file; the entries have them without query strings.
-        self.urls: dict[tuple[str, str], list[str]] = {}
+        # Keys of sources with addresses, by entry and file; the entries have them without query
+        # strings.
+        self._addresses: dict[tuple[str, str], dict[str, Any]] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -380,28 +382,30 @@ class Catalog:
             for name, entry in checked.items():
                 # Paths of records are relative to the project, those of entries to their file.
                 if content[name].keys() & {"source", "sources"}:
-                    self._locate_sources(name, entry, path)
+                    _locate_sources(name, entry, path)
+                self._hide_addresses(name, entry)
                 _add_entry(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
                 _add_entry(entries, name, entry, Path(TABLES))
         return {name: entry for name, (entry, _) in entries.items()}
 
-    def _locate_sources(self, name: str, entry: dict[str, Any], path: Path) -> None:
-        """Resolve paths in the sources of an entry, and move secrets of addresses to `urls`.
+    def _hide_addresses(self, name: str, entry: dict[str, Any]) -> None:
+        """Remove secrets from the addresses of an entry's sources; `with_addresses` has them."""
+        for source in [*_sources_of(entry), *entry.get("tokenizer", [])]:
+            addresses = {key: source[key] for key in ADDRESSES if key in source}
+            if addresses:
+                self._addresses[name, source["file"]] = addresses
+                source.update(redacted_addresses(source))
+
+    def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+        """A source with its addresses as they are written in the catalogue, secrets included.
 
         Args:
-            path: the file with the entry, to which paths are relative.
+            name: the dataset or model with the source.
+            source: as the entry has it.
         """
-        for source in [entry.get("source"), *entry.get("sources", [])]:
-            if not isinstance(source, dict):
-                continue
-            if source["kind"] in ("file", "folder"):
-                path_of_source = from_home(source["path"], f"{path}, {name}")
-                source["path"] = str(path.parent / path_of_source)
-            elif source["kind"] == "http":
-                self.urls[name, source["file"]] = source["urls"]
-                source["urls"] = [redacted(url) for url in source["urls"]]
+        return {**source, **self._addresses.get((name, source["file"]), {})}
 
     def _external_methods(self) -> dict[str, dict[str, Any]]:
         """Entries of the methods that the tables name; the first label of each is used."""
@@ -537,6 +541,24 @@ class Catalog:
         raise UserError(
             f"the class file classes/{name} is not in any catalogue folder; add it to one."
         )
+
+
+def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sources of an entry of a dataset or model; empty for other entries."""
+    sources = [entry.get("source"), *entry.get("sources", [])]
+    return [source for source in sources if isinstance(source, dict)]
+
+
+def _locate_sources(name: str, entry: dict[str, Any], path: Path) -> None:
+    """Resolve paths in the sources of an entry.
+
+    Args:
+        path: the file with the entry, to which they are relative.
+    """
+    for source in _sources_of(entry):
+        if source["kind"] in ("file", "folder"):
+            path_of_source = from_home(source["path"], f"{path}, {name}")
+            source["path"] = str(path.parent / path_of_source)
 
 
 def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:

@@ -18,6 +18,7 @@ from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH, SCHEDULE
+from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
@@ -423,6 +424,9 @@ class Grid:
         own_classes = self.family.classes["format"] == "own"
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
+        if entry.source:
+            facts["source"] = without_addresses(entry.source)
+            facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
         return {
             "entry": facts,
             "head": head,

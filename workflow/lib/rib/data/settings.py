@@ -26,8 +26,8 @@ class DatasetView(Settings):
 class DownloadSettings(Settings):
     """What an archive depends on."""
 
-    # of the archive, as in the catalogue (common.schema.yaml), with URLs that are redacted; of a
-    # folder with a `listing` of its files
+    # file name, size and digest, but no addresses; of an archive without a digest its source, as
+    # in the catalogue (common.schema.yaml), of a folder with a `listing` of its files
     source: dict[str, JsonValue]
 
 
