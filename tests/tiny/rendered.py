@@ -30,21 +30,21 @@ PINNED = {
     "rendition background": "a4dd0287a253f3bf",
     "rendition tilted": "37c1bd2d4f7c6ebe",
     "rendition recoloured": "34c01371fb553968",
-    "corruption gaussian_noise": "b8c6f936c9a31193",
-    "corruption speckle_noise": "4b912065b9cc2af1",
-    "corruption impulse_noise": "ab02bb0d02b9869b",
-    "corruption gaussian_blur": "d4f300dde2202fc0",
-    "corruption motion_blur": "947d6fbdb890d63e",
-    "corruption fog": "7cd6a3be7669dd43",
-    "corruption brightness": "09842474b0454804",
-    "corruption contrast": "4dfd67932dcebba9",
-    "corruption pixelate": "ad4ce4477674307b",
-    "corruption occlusion": "99cfcd00fd4fbd77",
+    "corruption gaussian_noise": "8d6a3486f89a426a",
+    "corruption speckle_noise": "9ef32057779e2a27",
+    "corruption impulse_noise": "c33a5803717548ce",
+    "corruption gaussian_blur": "320db5057fa01d23",
+    "corruption motion_blur": "cc78ad16928bec7e",
+    "corruption fog": "919f9fb3248548b5",
+    "corruption brightness": "8613ab3ceeae9784",
+    "corruption contrast": "411fa38fbd7045ad",
+    "corruption pixelate": "5966bab8d898efb2",
+    "corruption occlusion": "d8f16eef3a20a907",
     "layout idx, plain": "c3f182834802acfe",
     "layout idx, edges": "d2a53e99677e877c",
     "layout idx, background": "349f2e416caab7aa",
     "layout idx, tilted": "5a703ed969856904",
-    "layout corruptions_of": "1baaf7bcdd6b1f21",
+    "layout corruptions_of": "4f921c541251822d",
 }
 
 
@@ -56,7 +56,7 @@ def digests() -> dict[str, str]:
         computed[f"rendition {name}"] = digest_of(pictures)
     for name in CORRUPTIONS:
         pictures = []
-        for number, photo in enumerate(PHOTOS):
+        for number, photo in enumerate(PHOTOS[:5]):
             for severity in SEVERITIES:
                 pictures.append(corrupt(photo, name, severity, str(number)))
         computed[f"corruption {name}"] = digest_of(pictures)

@@ -130,7 +130,7 @@ def test_settings_out_of_range_are_named(tmp_path, changed, message):
         items(*write_collection(tmp_path), **changed)
 
 
-@fuzzed(60)
+@fuzzed(20)
 @given(st.data())
 def test_any_file_is_read_or_refused(tmp_path_factory, data):
     paths = write_collection(tmp_path_factory.mktemp("idx"))

@@ -21,7 +21,6 @@ from rib.data.integer_images import (
     divide,
     hashed_bytes,
     hashed_number,
-    sample,
     to_picture,
 )
 
@@ -63,21 +62,18 @@ def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """The camera moved along a line: mean of pictures that are shifted against each other.
 
-    The direction is one of four. The strength is the length of the line in 1/256 of a pixel of a
-    side of 32.
+    The direction is one of four; what is outside of the picture is like its border. The strength
+    is the number of pixels of the line for a side of 32.
     """
     height, width = picture.shape[:2]
     step_down, step_right = DIRECTIONS[hashed_number(seed, 0, len(DIRECTIONS) - 1)]
-    length = _scaled(strength, picture)
-    number_of_shifts = max(3, 2 * (length // UNIT) + 1)
-    rows = np.arange(height)[:, np.newaxis] * UNIT
-    columns = np.arange(width)[np.newaxis, :] * UNIT
+    number_of_shifts = _scaled(strength, picture)
     total = np.zeros(picture.shape, np.int64)
     for number in range(number_of_shifts):
-        shift = length * number // (number_of_shifts - 1) - length // 2
-        shifted_rows = np.clip(rows + shift * step_down, 0, (height - 1) * UNIT)
-        shifted_columns = np.clip(columns + shift * step_right, 0, (width - 1) * UNIT)
-        total += sample(picture, shifted_rows, shifted_columns)
+        shift = number - number_of_shifts // 2
+        rows = np.clip(np.arange(height) + shift * step_down, 0, height - 1)
+        columns = np.clip(np.arange(width) + shift * step_right, 0, width - 1)
+        total += picture[rows][:, columns]
     return divide(total, number_of_shifts)
 
 
@@ -125,14 +121,12 @@ def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """
     height, width = picture.shape[:2]
     side = strength * min(height, width) // SIDE
-    middle_row = hashed_number(f"{seed}/row", height // 4, height - height // 4)
-    middle_column = hashed_number(f"{seed}/column", width // 4, width - width // 4)
-    top = max(0, middle_row - side // 2)
-    left = max(0, middle_column - side // 2)
+    middle_row = height * hashed_number(f"{seed}/row", UNIT // 4, UNIT * 3 // 4) // UNIT
+    middle_column = width * hashed_number(f"{seed}/column", UNIT // 4, UNIT * 3 // 4) // UNIT
+    top = middle_row - side // 2
+    left = middle_column - side // 2
     occluded = picture.copy()
-    occluded[top : middle_row - side // 2 + side, left : middle_column - side // 2 + side] = (
-        MIDDLE_GREY
-    )
+    occluded[max(0, top) : top + side, max(0, left) : left + side] = MIDDLE_GREY
     return occluded
 
 
@@ -143,8 +137,8 @@ def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scaled(length: int, picture: np.ndarray) -> int:
-    """A length for a side of 32 pixels, for the shorter side of a picture."""
-    return length * min(picture.shape[:2]) // SIDE
+    """A length for a side of 32 pixels, for the shorter side of a picture; at least 1."""
+    return max(1, length * min(picture.shape[:2]) // SIDE)
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ CORRUPTIONS = {
     "speckle_noise": Corruption(speckle_noise, (38, 60, 90, 125, 160)),
     "impulse_noise": Corruption(impulse_noise, (8, 15, 25, 42, 64)),
     "gaussian_blur": Corruption(gaussian_blur, (24, 64, 136, 224, 320)),
-    "motion_blur": Corruption(motion_blur, (512, 900, 1300, 1750, 2250)),
+    "motion_blur": Corruption(motion_blur, (3, 4, 6, 8, 10)),
     "fog": Corruption(fog, (64, 96, 128, 156, 180)),
     "brightness": Corruption(brightness, (32, 56, 80, 104, 128)),
     "contrast": Corruption(contrast, (160, 116, 84, 60, 42)),
