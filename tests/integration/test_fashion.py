@@ -28,7 +28,7 @@ DIGESTS = {
     "fashion_background": "4e87474126fed05c",
     "fashion_tilted": "27a5772b515a5bab",
     "fashion_recoloured": "5dae0dcb202abe48",
-    "fashion_corrupted": "5a1912ca9e209f75",
+    "fashion_corrupted": "327e3cee77d373a7",
     "fashion_adversarial": "b1c8ce8d76f6bdae",
 }
 
