@@ -55,8 +55,12 @@ def impulse_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """The picture is blurred; the strength is the radius of `blur` for a side of 32 pixels."""
-    return blur(picture, _scaled(strength, picture))
+    """The picture is blurred by three boxes along each axis, see `blur`.
+
+    The strength is the width of a box in 1/256 of a pixel of a side of 32.
+    """
+    radius = (_scaled(strength, picture) - UNIT) // 2
+    return blur(picture, max(0, radius))
 
 
 def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
@@ -153,7 +157,7 @@ CORRUPTIONS = {
     "gaussian_noise": Corruption(gaussian_noise, (16, 26, 38, 54, 74)),
     "speckle_noise": Corruption(speckle_noise, (38, 60, 90, 125, 160)),
     "impulse_noise": Corruption(impulse_noise, (8, 15, 25, 42, 64)),
-    "gaussian_blur": Corruption(gaussian_blur, (24, 64, 136, 224, 320)),
+    "gaussian_blur": Corruption(gaussian_blur, (304, 384, 528, 704, 896)),
     "motion_blur": Corruption(motion_blur, (3, 4, 6, 8, 10)),
     "fog": Corruption(fog, (64, 96, 128, 156, 180)),
     "brightness": Corruption(brightness, (32, 56, 80, 104, 128)),
