@@ -37,6 +37,7 @@ from tiny.photos import (
     space_of,
     tar,
 )
+from tiny.published import CATALOG
 
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
@@ -98,9 +99,13 @@ def layouts(tmp_path_factory):
             space,
         ),
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
-        "corrupted_icons": (
+        "corruptions_of": (
             [icons],
-            {"margin": 0.06, "corruptions": ["contrast"], "severities": [1, 2]},
+            {
+                "photos": {"layout": "iconify", "settings": {"margin": 0.06}},
+                "corruptions": ["contrast"],
+                "severities": [1, 2],
+            },
             own(*CHARS),
         ),
         "codepoint_images": (
@@ -125,7 +130,7 @@ LAYOUTS = [
     "devkit_labels",
     "objectnet",
 ]
-LAYOUTS += ["iconify", "corrupted_icons", "codepoint_images", "digits", "digit_fonts"]
+LAYOUTS += ["iconify", "corruptions_of", "codepoint_images", "digits", "digit_fonts"]
 HOSTILE = [
     f"..{OUTSIDE}",
     OUTSIDE,
@@ -398,6 +403,15 @@ def test_any_archive_is_read_or_refused(layouts, layout):
     check()
 
 
+def checked(settings, known):
+    """Settings of a layout, checked as the catalogue checks them."""
+    where = "datasets.yaml, set"
+    found = check_settings(settings, known, where, sweeps=False)
+    if "photos" in known:
+        found["photos"] = CATALOG.settings_of_photos(found["photos"], where)
+    return found
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_entry_is_followed_or_refused(layouts, layout):
@@ -424,7 +438,7 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
         st.lists(NAMES, max_size=2),
     )
     def check(changed, classes, contents, exclude):
-        found = outcome(lambda: check_settings(changed, known, "datasets.yaml, set", sweeps=False))
+        found = outcome(lambda: checked(changed, known))
         if isinstance(found, dict):
             is_read_or_refused(layout, found, classes, contents, exclude=exclude)
 

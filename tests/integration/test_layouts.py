@@ -612,8 +612,9 @@ def test_each_icon_is_corrupted_in_every_way_and_keeps_its_source_and_object(pre
     path = tar(tmp_path / "a.tgz", DRAWN, "w:gz")
     plain, clean, _ = prepared("iconify", path, space=space, source_group="maker", margin=0.1)
     ways = {"corruptions": ["contrast", "impulse_noise"], "severities": [1, 5]}
+    photos = {"layout": "iconify", "settings": {"margin": 0.1}}
     index, images, _ = prepared(
-        "corrupted_icons", path, space=space, source_group="maker", margin=0.1, **ways
+        "corruptions_of", path, space=space, source_group="maker", photos=photos, **ways
     )
     kinds = [
         f"{corruption}/{severity}"

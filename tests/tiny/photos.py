@@ -181,6 +181,7 @@ def prepare_into(
     source_group: str | None = "val",
     icons: dict | None = None,
     exclude: tuple = (),
+    only: tuple | None = None,
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder.
@@ -190,18 +191,24 @@ def prepare_into(
         space: the classes; without it, those of INDICES.
         expected: number of images, which must be right.
         about: approximate number of images, to check the disk space.
-        settings: of the layout; all other arguments are as in a preparation's settings.
+        settings: of the layout, of which `photos` names another layout; all other arguments are as
+            in a preparation's settings.
     """
+    photos_layout = None
+    if "photos" in settings:
+        photos_layout = str(LIBRARY / "data/layouts" / f"{settings['photos']['layout']}.py")
     prepare(
         name="set",
         archives=archives,
         settings=PreparationSettings(
             digests=tuple(f"sha256:{sha256(path)}" for path in archives),
             layout=str(LIBRARY / "data/layouts" / f"{layout}.py"),
+            photos_layout=photos_layout,
             settings=settings,
             source_group=source_group,
             icons=icons or {},
             exclude=exclude,
+            only=only,
             space=space or space_of(INDICES),
             classes_per_dataset=classes_per_dataset,
             storage=storage,

@@ -26,25 +26,28 @@ def fetched(entry, folder: Path) -> Path:
     return path
 
 
-def made(name: str, folder: Path, archive: Path, side: int) -> Path:
+def made(name: str, folder: Path, archives: Path | list[Path], side: int) -> Path:
     """Prepare a dataset of the catalogue in a new folder; gives the folder.
 
     Args:
-        archive: of the dataset, as `fetched` gives it.
+        archives: the archive of the dataset, as `fetched` gives it, or all of them.
         side: of the prepared images in pixels.
     """
     entry = CATALOG.datasets[name]
     folder.mkdir(parents=True)
+    photos_layout = CATALOG.photos_layout_file(entry)
     prepare(
         name=name,
-        archives=[archive],
+        archives=archives if isinstance(archives, list) else [archives],
         settings=PreparationSettings(
-            digests=(entry.sources[0]["digest"],),
+            digests=tuple(source["digest"] for source in entry.sources),
             layout=str(CATALOG.layout_file(entry.layout)),
+            photos_layout=str(photos_layout) if photos_layout else None,
             settings=entry.settings,
             source_group=entry.source_group,
             icons=CATALOG.icons(entry),
             exclude=sorted(entry.exclude),
+            only=CATALOG.only(entry),
             space=CATALOG.label_space(entry),
             classes_per_dataset=CATALOG.families[entry.family].classes_per_dataset,
             storage=entry.storage,

@@ -312,3 +312,33 @@ PRETRAIN = {"dataset": "digits", "test": "digits", "batch_size": 8, "lr": 1}
 def test_a_bad_pretraining_is_refused_with_its_key(with_entries, changes, place):
     with pytest.raises(UserError, match=f"models.yaml: .*{place}"):
         _ = with_entries(models={"mine": changes}).models
+
+
+def test_no_two_sets_of_the_fashion_family_count_the_same_photos(catalog):
+    """Ranges of each class's photos; test_fashion.py compares the source ids of the real files."""
+    counts = {"train": [], "t10k": []}
+    for dataset in catalog.datasets.values():
+        if dataset.family == "fashion":
+            settings = dataset.settings.get("photos", dataset.__dict__)["settings"]
+            assert settings["collection"] == "fashion"
+            counts[settings["part"]] += range(settings["first"], settings["last"])
+    assert len(set(counts["train"])) == len(counts["train"]) <= 6000
+    assert len(set(counts["t10k"])) == len(counts["t10k"]) <= 1000
+
+
+def test_the_filtered_set_of_the_fashion_family_is_listed_and_never_a_target(catalog):
+    dataset = catalog.datasets["fashion_adversarial"]
+    listed = catalog.only(dataset)
+    assert len(set(listed)) == len(listed) == dataset.images
+    assert dataset.never_target and catalog.only(catalog.datasets["fashion"]) is None
+
+
+def test_a_list_of_images_that_is_missing_or_empty_is_refused(with_entries, tmp_path):
+    catalog = with_entries(datasets={"mine": {"only_file": "mine.csv"}})
+    with pytest.raises(UserError, match="datasets.yaml, mine: mine.csv"):
+        catalog.only(catalog.datasets["mine"])
+    (tmp_path / "mine.csv").write_text("image_id\n")
+    with pytest.raises(UserError, match="datasets.yaml, mine: mine.csv"):
+        catalog.only(catalog.datasets["mine"])
+    (tmp_path / "mine.csv").write_text("image_id\nb\na\n")
+    assert catalog.only(catalog.datasets["mine"]) == ("b", "a")

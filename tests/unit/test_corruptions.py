@@ -1,12 +1,10 @@
-"""Corruptions of drawings against the calls that they stand for, and their severities."""
+"""Corruptions of the digits against the calls that they stand for, and their severities."""
 
 import numpy as np
 import pytest
 from skimage import exposure, filters, transform, util
 
-from rib.base.errors import UserError
-from rib.data.images import DatasetSource
-from rib.data.layouts import corrupted_icons, digits
+from rib.data.layouts import digits
 from rib.data.layouts._corruptions import STRENGTHS, corrupt
 
 SEVERITIES = range(1, 6)
@@ -59,17 +57,3 @@ def test_the_digits_have_the_corruptions_that_they_always_had():
     for rank in range(10):
         made = digits.VARIANTS["corrupted"](ink, rng(), rank)
         assert (made == util.img_as_ubyte(np.clip(expected[rank % 5], 0, 1))).all(), rank
-
-
-@pytest.mark.parametrize(
-    ("corruptions", "severities", "named"), [(["fog"], [1], "fog"), (["contrast"], [1, 6], "6")]
-)
-def test_an_unknown_corruption_or_severity_is_named(corruptions, severities, named):
-    items = corrupted_icons.items(
-        DatasetSource("set", [], None, None),
-        margin=0,
-        corruptions=corruptions,
-        severities=severities,
-    )
-    with pytest.raises(UserError, match=f"set: .*'{named}'; choose from .*gaussian_noise"):
-        next(items)

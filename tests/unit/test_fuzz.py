@@ -31,8 +31,9 @@ from rib.config.label_space import (
     read_wnid_list,
 )
 from rib.config.schema import read_yaml, validated
-from rib.data.download import ARCHIVES, download
+from rib.data.download import download
 from rib.data.folders import files_of, listing, pack
+from rib.data.variables import ARCHIVES
 from rib.jobs import code_digest
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
@@ -48,6 +49,11 @@ parts:
   file: &file
     {kind: file, path: a/b.zip, file: b.zip, digest: &md5 md5:00000000000000000000000000000000}
   http: &http {kind: http, urls: ["https://example.org/a.tar"], file: a.tar, digest: *md5, size: 9}
+  mirrors: &mirrors
+    {kind: mirrors, file: a.idx, digest: *md5, size: 9, mirrors: [
+      {kind: http, url: "https://example.org/a.gz", compression: gzip},
+      {kind: apt, package: p, member: usr/share/p/a.gz, compression: gzip},
+      {kind: hub, repo: o/r, repo_type: dataset, revision: main, path: d/a.idx}]}
   wheel: &wheel {kind: pypi, package: p, version: "1.0", file: p-1.0-py3-none-any.whl, digest: *md5}
   npm: &npm {kind: npm, package: "@s/p", version: "1.0", file: s-p-1.0.tgz, digest: sha512-x}
   manual: &manual
@@ -102,7 +108,7 @@ datasets.yaml:
      optional: true}
   noisy:
     <<: *set
-    sources: [*http, *manual]
+    sources: [*http, *mirrors, *manual]
     layout: corruptions
     settings: {corruptions: [fog], severities: [1]}
     storage: encoded

@@ -415,6 +415,15 @@ def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
     )
 
 
+def test_a_dataset_that_is_never_a_target_is_evaluated_and_counts_in_ri(with_entries):
+    catalog = with_entries(datasets={"mine": {"never_target": "a network fails on it"}})
+    chosen = grid(catalog, targets="all")
+    assert "mine" in chosen.ood and "mine" not in chosen.targets
+    assert any("'mine'" in notice and "a network fails" in notice for notice in chosen.notices)
+    with pytest.raises(UserError, match="config, targets: 'mine'.*a network fails on it"):
+        grid(catalog, targets=["mine"])
+
+
 def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_are_accepted(
     with_entries,
 ):

@@ -12,7 +12,7 @@ from rib.base.errors import UserError
 from rib.base.text import markdown, redacted
 from rib.config.catalog import Catalog
 from rib.config.schema import validated
-from rib.data.http import fetch
+from rib.data.download import download
 from rib.jobs.job import job
 from unit.conftest import COPIED, published
 
@@ -279,9 +279,9 @@ def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, caps
         pytest.raises(SystemExit),
         job(rule="r", name="n", cfg={}, inputs={}, outputs={"a": "a.x"}, log_file="a.log"),
     ):
-        fetch([again], tmp_path / "part", HTTP["digest"], None, "set")
+        download({**HTTP, "urls": [again]}, tmp_path / "a.zip", "set")
     said = Path("a.log").read_text() + capsys.readouterr().err
-    assert "set: no URL gave the file" in said and "?[redacted]" in said and "secret" not in said
+    assert "set: no mirror gave" in said and "?[redacted]" in said and "secret" not in said
 
 
 @pytest.mark.attack("text")

@@ -369,7 +369,7 @@ def asked(script_module, monkeypatch):
             rule=job.rule,
             input=InputFiles(fromdict=inputs),
             output=OutputFiles(fromdict=job.outputs),
-            params=Params(fromdict={"cfg": job.settings, "urls": ["https://x"]}),
+            params=Params(fromdict={"cfg": job.settings, "source": {"kind": "http"}}),
             wildcards=Wildcards(fromdict=job.wildcards),
             log=Log(["logs/x.log"]),
             threads=2,

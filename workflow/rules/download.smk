@@ -1,6 +1,7 @@
 # Download published archives and check their digests. Since the content is pinned, results do not
 # depend on the download code; later jobs watch the small manifest.
 
+from rib.config.sources import content_of
 from rib.data.folders import listing
 from rib.data.settings import DownloadSettings
 
@@ -11,7 +12,10 @@ def archive_files(entry):
 
 
 def archive_source(w):
-    """Source of the archive that a job fetches; for a folder it includes a listing of its files."""
+    """Source of the archive that a job fetches, without secrets of its addresses.
+
+    For a folder it includes a listing of its files.
+    """
     sources = {source["file"]: source for source in CATALOG.sources[w.name].sources}
     source = dict(sources[w.archive])
     if source["kind"] in ("file", "folder"):
@@ -42,8 +46,9 @@ rule download:
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: to_params(DownloadSettings(source=archive_source(w))),
-        # `input` keeps signatures out of records
-        urls=lambda w, input: CATALOG.urls.get((w.name, w.archive), []),
+        cfg=lambda w: to_params(DownloadSettings(source=content_of(archive_source(w)))),
+        # Where to fetch it. `input` keeps addresses out of records, so that another one runs
+        # nothing again.
+        source=lambda w, input: CATALOG.with_addresses(w.name, archive_source(w)),
     script:
         "../scripts/download.py"

@@ -45,12 +45,13 @@ def proxy_of(geometry, datasets):
 
 def preparation_settings(w):
     """Settings of a job that prepares a dataset."""
-    layout = CATALOG.layout_file(CATALOG.datasets[w.dataset].layout)
-    fields = {
-        **GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry)),
-        "layout": local(layout),
-        "code": digest("prepare", layout),
-    }
+    fields = GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry))
+    layouts = [fields["layout"]]
+    fields["layout"] = local(fields["layout"])
+    if fields["photos_layout"]:
+        layouts.append(fields["photos_layout"])
+        fields["photos_layout"] = local(fields["photos_layout"])
+    fields["code"] = digest("prepare", *layouts)
     return to_params(PreparationSettings(**fields))
 
 

@@ -9,7 +9,7 @@ with run(snakemake) as output:
 
     settings = from_params(DownloadSettings, snakemake.params.cfg)
     download(
-        source={**settings.source, "urls": snakemake.params.urls},
+        source={**snakemake.params.source, **settings.source},
         target=output["archive"],
         what=snakemake.wildcards.name,
     )

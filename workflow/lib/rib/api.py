@@ -39,6 +39,7 @@ from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
 from rib.config.schema import known_name, validated
 from rib.config.settings import takes_fisher
+from rib.config.sources import content_of
 from rib.config.values import show
 from rib.data import download, folders, prepare, prepared, variables, view
 from rib.data.settings import DatasetView, PreparationSettings
@@ -601,19 +602,17 @@ class _Stages:
         source = dict(source)
         if source["kind"] == "folder":
             source["listing"] = folders.listing(Path(source["path"]))
-        # URLs may contain passwords that change; a file that has URLs has a digest.
-        source.pop("urls", None)
-        urls = self.grid.catalog.urls.get((entry.raw, source["file"]))
+        with_addresses = self.grid.catalog.with_addresses(entry.raw, source)
 
         def make(folder: Path) -> None:
             download.download(
-                source={**source, "urls": urls},
+                source=with_addresses,
                 target=folder / source["file"],
                 what=entry.name,
                 partial=self.cache / "partial",
             )
 
-        made_with = {"source": source, "code": digest(Path(download.__file__))}
+        made_with = {"source": content_of(source), "code": digest(Path(download.__file__))}
         folder = self.kept(f"raw/{entry.raw}", made_with, make)
         return folder / source["file"]
 
@@ -621,9 +620,10 @@ class _Stages:
         """A dataset at the model's geometry."""
         entry = self.grid.catalog.datasets[name]
         fields = self.grid.preparation(name, self.geometry)
-        settings = PreparationSettings(
-            **fields, code=digest(Path(prepare.__file__), Path(fields["layout"]))
-        )
+        layouts = [Path(fields["layout"])]
+        if fields["photos_layout"]:
+            layouts.append(Path(fields["photos_layout"]))
+        settings = PreparationSettings(**fields, code=digest(Path(prepare.__file__), *layouts))
         archives = self.archives(entry)
         corrupt_allowed = self.grid.config["corrupt_images"]
 

@@ -18,7 +18,7 @@ from rib.base.appearance import BLACK
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
-from rib.base.text import WHY, presentable, redacted
+from rib.base.text import WHY, presentable
 from rib.config.entries import (
     CURVE,
     EXTERNAL,
@@ -44,10 +44,12 @@ from rib.config.settings import (
     check_settings,
     signature_of,
 )
+from rib.config.sources import ADDRESSES, redacted_addresses
 from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
+PHOTOS = "photos"  # setting of a layout that takes its photos from another one
 TABLES = "config, external"  # the key that lists tables of weights that were trained elsewhere
 MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml are others
 # Columns of these tables.
@@ -71,8 +73,9 @@ class Catalog:
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
-        # Addresses by entry and file; the entries have them without query strings.
-        self.urls: dict[tuple[str, str], list[str]] = {}
+        # Keys of sources with addresses, by entry and file; the entries have them without query
+        # strings.
+        self._addresses: dict[tuple[str, str], dict[str, Any]] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -147,8 +150,38 @@ class Catalog:
                 )
         _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
+        if PHOTOS in known_settings:
+            settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
         entry.setdefault("evaluation_group", name)
         return Dataset(name=name, raw=raw, sources=sources, settings=settings, **entry)
+
+    def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
+        """The layout that another layout takes its photos from, and its settings, both checked.
+
+        Args:
+            photos: setting `photos` of the other layout.
+            where: file and entry, for messages.
+
+        Raises:
+            UserError: It does not have the keys `layout` and `settings`, the layout is unknown or
+                takes its photos from another one itself, or its settings are not valid.
+        """
+        where = f"{where}, {PHOTOS}"
+        if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
+            raise UserError(f"{where}: give the layout of the photos, and its settings.")
+        for key in photos:
+            known_name(key, ("layout", "settings"), "key", where, "allowed")
+        _, known_settings = signature_of(self.layout_file(photos["layout"]), "items")
+        if PHOTOS in known_settings:
+            raise UserError(
+                f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
+                "that one."
+            )
+        settings = photos.get("settings", {})
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: give the settings by name.")
+        checked_settings = check_settings(settings, known_settings, where, sweeps=False)
+        return {"layout": photos["layout"], "settings": checked_settings}
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -350,28 +383,30 @@ class Catalog:
             for name, entry in checked.items():
                 # Paths of records are relative to the project, those of entries to their file.
                 if content[name].keys() & {"source", "sources"}:
-                    self._locate_sources(name, entry, path)
+                    _locate_sources(name, entry, path)
+                self._hide_addresses(name, entry)
                 _add_entry(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
                 _add_entry(entries, name, entry, Path(TABLES))
         return {name: entry for name, (entry, _) in entries.items()}
 
-    def _locate_sources(self, name: str, entry: dict[str, Any], path: Path) -> None:
-        """Resolve paths in the sources of an entry, and move secrets of addresses to `urls`.
+    def _hide_addresses(self, name: str, entry: dict[str, Any]) -> None:
+        """Remove secrets from the addresses of an entry's sources; `with_addresses` has them."""
+        for source in [*_sources_of(entry), *entry.get("tokenizer", [])]:
+            addresses = {key: source[key] for key in ADDRESSES if key in source}
+            if addresses:
+                self._addresses[name, source["file"]] = addresses
+                source.update(redacted_addresses(source))
+
+    def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+        """A source with its addresses as they are written in the catalogue, secrets included.
 
         Args:
-            path: the file with the entry, to which paths are relative.
+            name: the dataset or model with the source.
+            source: as the entry has it.
         """
-        for source in [entry.get("source"), *entry.get("sources", [])]:
-            if not isinstance(source, dict):
-                continue
-            if source["kind"] in ("file", "folder"):
-                path_of_source = from_home(source["path"], f"{path}, {name}")
-                source["path"] = str(path.parent / path_of_source)
-            elif source["kind"] == "http":
-                self.urls[name, source["file"]] = source["urls"]
-                source["urls"] = [redacted(url) for url in source["urls"]]
+        return {**source, **self._addresses.get((name, source["file"]), {})}
 
     def _external_methods(self) -> dict[str, dict[str, Any]]:
         """Entries of the methods that the tables name; the first label of each is used."""
@@ -401,6 +436,12 @@ class Catalog:
         It is data/layouts/<layout>.py of the library, or layouts/<layout>.py of a user's folder.
         """
         return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
+
+    def photos_layout_file(self, dataset: Dataset) -> Path | None:
+        """File of the layout from which a dataset's layout takes its photos, if it does."""
+        if PHOTOS not in dataset.settings:
+            return None
+        return self.layout_file(dataset.settings[PHOTOS]["layout"])
 
     def family_label_space(self, family: str) -> LabelSpace:
         """Label space of a family, by its name."""
@@ -476,6 +517,22 @@ class Catalog:
         table = read_table(self._class_file(dataset.icons_file), ("codepoint", "icon"))
         return {row["codepoint"]: row["icon"] for _, row in table}
 
+    def only(self, dataset: Dataset) -> tuple[str, ...] | None:
+        """Ids of the images of a dataset, in the order of its file; None: all that are found.
+
+        Raises:
+            UserError: No catalogue folder has the file, or it lists no image.
+        """
+        if dataset.only_file is None:
+            return None
+        image_ids = [row["image_id"] for row in self.table(dataset.only_file, ["image_id"], [])]
+        if not image_ids:
+            raise UserError(
+                f"datasets.yaml, {dataset.name}: {dataset.only_file} is not in any catalogue "
+                "folder, or lists no image; add it, or remove only_file."
+            )
+        return tuple(image_ids)
+
     def _class_file(self, name: str) -> Path:
         """The class file of a name in the first catalogue folder that has one."""
         for folder in self.folders:
@@ -485,6 +542,24 @@ class Catalog:
         raise UserError(
             f"the class file classes/{name} is not in any catalogue folder; add it to one."
         )
+
+
+def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sources of an entry of a dataset or model; empty for other entries."""
+    sources = [entry.get("source"), *entry.get("sources", [])]
+    return [source for source in sources if isinstance(source, dict)]
+
+
+def _locate_sources(name: str, entry: dict[str, Any], path: Path) -> None:
+    """Resolve paths in the sources of an entry.
+
+    Args:
+        path: the file with the entry, to which they are relative.
+    """
+    for source in _sources_of(entry):
+        if source["kind"] in ("file", "folder"):
+            path_of_source = from_home(source["path"], f"{path}, {name}")
+            source["path"] = str(path.parent / path_of_source)
 
 
 def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:

@@ -314,6 +314,8 @@ def _reason_against_target(
         return "it is optional; choose it by name"
     if dataset.name not in ood:
         return "it is a variant of another dataset of the run"
+    if dataset.never_target is not None:
+        return dataset.never_target
     terms = dataset.tuning
     if terms and terms["accept"] not in as_list(config["accept_terms"]):
         return f"{terms['terms']} To do so nevertheless, list {terms['accept']} in accept_terms"

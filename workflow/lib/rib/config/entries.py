@@ -67,6 +67,8 @@ class Dataset:
     tuning: dict[str, Any] | None = None
     source_group: str | None = None
     icons_file: str | None = None
+    only_file: str | None = None
+    never_target: str | None = None  # reason why it is only evaluated
     real_labels: str | None = None
     relative_errors: str | None = None
 

@@ -18,6 +18,7 @@ from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH, SCHEDULE
+from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
@@ -429,13 +430,16 @@ class Grid:
         entry = self.catalog.datasets[dataset]
         if entry.storage == "encoded":
             geometry = None
+        photos_layout = self.catalog.photos_layout_file(entry)
         return {
             "digests": tuple(archive.get("digest") for archive in entry.sources),
             "layout": str(self.catalog.layout_file(entry.layout)),
+            "photos_layout": str(photos_layout) if photos_layout else None,
             "settings": entry.settings,
             "source_group": entry.source_group,
             "icons": self.catalog.icons(entry),
             "exclude": sorted(entry.exclude),
+            "only": self.catalog.only(entry),
             "space": self.catalog.label_space(entry),
             "classes_per_dataset": self.family.classes_per_dataset,
             "storage": entry.storage,
@@ -459,6 +463,9 @@ class Grid:
         class_names = None
         if head == "zero_shot" and own_classes:
             class_names = list(space.names)
+        if entry.source:
+            facts["source"] = without_addresses(entry.source)
+            facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
         return {
             "entry": facts,
             "head": head,

@@ -3,9 +3,7 @@
 Packages are fetched by their own client.
 """
 
-import hashlib
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
@@ -17,32 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.base.files import from_home, refuse_full_disk, verify_digest
+from rib.base.files import refuse_full_disk, verify_digest
 from rib.base.progress import Progress, log
+from rib.config.sources import mirrors_of
+from rib.data.archive_folders import find_carrier, find_file, refuse_missing_folder
+from rib.data.content import Content
 from rib.data.folders import pack
-from rib.data.http import fetch, run_client
-from rib.data.variables import ARCHIVES
+from rib.data.http import run_client
+from rib.data.hub import fetch_from_hub
+from rib.data.mirrors import fetch_content
 
 RAW_PROGRESS_SINCE = (24, 1)  # pip version with machine-readable progress
 PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
-UNREACHED = "the hub can't be reached (HF_HUB_OFFLINE, or no network); connect"
-# By type, of which the first here that fits counts.
-HUB_ERRORS = {
-    "GatedRepoError": (
-        "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)"
-    ),
-    "RepositoryNotFoundError": (
-        "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)"
-    ),
-    "RevisionNotFoundError": (
-        "the hub has no such commit; correct it, or remove the model from models.lock.json"
-    ),
-    "LocalEntryNotFoundError": UNREACHED,
-    "EntryNotFoundError": "the repository has no such file; correct the path in its entry",
-    "HTTPError": UNREACHED,
-    "ConnectionError": UNREACHED,
-}
-LONGEST_HUB_MESSAGE = 200  # characters
 HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
@@ -50,7 +34,8 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     """Fetch an archive to `target`.
 
     Args:
-        source: a source as defined by the catalogue's schema (common.schema.yaml).
+        source: a source as defined by the catalogue's schema (common.schema.yaml), with whole
+            addresses.
         what: the dataset or model, for messages.
         partial: folder of partial HTTP downloads, which the next call resumes.
 
@@ -58,18 +43,14 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
         UserError: the client is missing or failed, the digest differs from the pinned one, or the
             user must fetch it.
     """
-    archive = _already_there(source)
-    if archive is not None:
-        log.info("taking %s from %s", source["file"], archive.parent)
-        if "digest" in source:
-            verify_digest(archive, source["digest"], what)
-        target.symlink_to(archive)
+    if _take_from_user(source, target, what):
         return
     log.info("fetching %s from %s", source["file"], source["kind"])
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
-    if source["kind"] == "http":
-        _download_http(source, target, what, partial)
+    mirrors = mirrors_of(source)
+    if mirrors:
+        fetch_content(_content(source), mirrors, target, partial, what)
         return
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         # A full path, since the clients run in another folder.
@@ -79,34 +60,41 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
         shutil.move(fetched, target)
 
 
-def _download_http(source: Mapping[str, Any], target: Path, name: str, partial: Path) -> None:
-    """Fetch from one of the source's URLs; a file that is interrupted stays in folder `partial`."""
-    digest_of_pin = hashlib.sha256(source["digest"].encode()).hexdigest()[:16]
-    partial_file = partial / f"{digest_of_pin}-{source['file']}"
-    partial_file.parent.mkdir(parents=True, exist_ok=True)
-    fetch(source["urls"], partial_file, source["digest"], source.get("size"), name)
-    shutil.move(partial_file, target)
+def _content(source: Mapping[str, Any]) -> Content:
+    """The pinned content of a source."""
+    return Content(file=source["file"], digest=source["digest"], size=source.get("size"))
 
 
-def _already_there(source: Mapping[str, Any]) -> Path | None:
-    """The file in one of the user's archive folders, or None."""
-    file_name: str = source["file"]
-    folders = []
-    for written_path in os.environ.get(ARCHIVES, "").split(os.pathsep):
-        if written_path:
-            folders.append(from_home(written_path, "config, archives").resolve())
-    for folder in folders:
-        archive = folder / file_name
-        if archive.is_file():
-            return archive
-    # A typo in a path must not download hundreds of gigabytes.
-    for folder in folders:
-        if not folder.is_dir():
+def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
+    """Take a file from the user's archive folders, if it is there; return whether it was.
+
+    It is linked if it is there as it is, and unpacked if it is there as a mirror packs it.
+
+    Raises:
+        UserError: it is there with other bytes, or one of the folders does not exist.
+    """
+    archive = find_file(source["file"])
+    if archive is not None:
+        log.info("taking %s from %s", source["file"], archive.parent)
+        if "digest" in source:
+            verify_digest(archive, source["digest"], name)
+        target.symlink_to(archive)
+        return True
+    carrier_and_mirror = find_carrier(mirrors_of(source))
+    if carrier_and_mirror is not None:
+        carrier, mirror = carrier_and_mirror
+        log.info("taking %s from %s", source["file"], carrier)
+        try:
+            _content(source).unpack(carrier, mirror, target)
+        except UserError as error:
+            problem = str(error).rstrip(".")
             raise UserError(
-                f"config, archives: the folder {folder} does not exist; correct the path or remove "
-                "it."
-            )
-    return None
+                f"{name}: {source['file']} can't be taken from {carrier}: {problem}. Remove this "
+                "file, or replace it by the published one, and run again."
+            ) from error
+        return True
+    refuse_missing_folder()
+    return False
 
 
 def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
@@ -180,35 +168,16 @@ def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch from a Hugging Face repository or the local cache; the client verifies the file.
-
-    HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
-    """
-    from huggingface_hub import hf_hub_download
-
+    """Fetch from a Hugging Face repository or the local cache."""
     try:
-        cached = hf_hub_download(
-            source["repo"], source["path"], revision=source.get("revision", "main")
-        )
-    except Exception as error:  # of several libraries
+        cached = fetch_from_hub(source)
+    except UserError as error:
         raise UserError(
-            f"{name}: {source['repo']}, {source['path']} can't be fetched: {hub_problem(error)}. "
+            f"{name}: {source['repo']}, {source['path']} can't be fetched: {error}. "
             f"Or put the file as {source['file']} into a folder listed under `archives` in "
             "config.yaml."
         ) from error
     return Path(shutil.copyfile(cached, folder / source["file"]))
-
-
-def hub_problem(error: Exception) -> str:
-    """What an error of the hub's client means, what to do about it, and what it says itself."""
-    types = [error_type.__name__ for error_type in type(error).__mro__]
-    meaning = "it can't be used"
-    for type_name, meaning_of_type in HUB_ERRORS.items():
-        if type_name in types:
-            meaning = meaning_of_type
-            break
-    message = " ".join(str(error).split())[:LONGEST_HUB_MESSAGE]
-    return f"{meaning} ({type(error).__name__}: {message})"
 
 
 # By the kind of a source: functions of the source, the folder for the file, and the name of the

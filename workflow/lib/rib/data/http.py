@@ -1,6 +1,7 @@
-"""HTTP downloads with curl: interrupted files are resumed, and mirrors tried in order."""
+"""HTTP downloads with curl, which resume interrupted files."""
 
 import errno
+import math
 import os
 import shutil
 import signal
@@ -12,21 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.base.files import verify_digest
-from rib.base.progress import Progress, log
-from rib.base.text import redacted
+from rib.base.progress import Progress
 
 ATTEMPTS = 5  # per address
 BACK_OFF = 2.0  # seconds before the second attempt, doubled each time
 CONNECT_TIMEOUT = 30  # seconds
 STALL = 60  # seconds below 1 kB/s before an attempt is abandoned
 POLL = 0.5  # seconds between two progress updates
+# Seconds after which an address without any answer is given up where there are others. With the
+# time that a client needs to start and end, it is at most 10.
+SECONDS_TO_ANSWER = 9.0
 
 # Exit codes of curl (see EXIT CODES in its manual) after which a retry may succeed: no host or
 # connection, an interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
 PASSING = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92}
 NO_RANGE = {33, 36}
 HTTP_ERROR = 22
+STOPPED = -1  # of a curl that was stopped here
+NO_STATUS = "000"
 OUT_OF_RANGE = "416"
 TOO_MANY_REQUESTS = "429"
 
@@ -47,6 +51,12 @@ class CurlExit:
         return self.message or f"curl ended with {self.code}"
 
     @property
+    def has_answer(self) -> bool:
+        """Whether a server answered the request; one that only names another address did not."""
+        is_redirection = self.http_status.startswith("3")
+        return self.http_status != NO_STATUS and not is_redirection
+
+    @property
     def is_without_range(self) -> bool:
         """Whether the server can't continue the file where the partial file ends."""
         return self.code in NO_RANGE or self.http_status == OUT_OF_RANGE
@@ -59,66 +69,77 @@ class CurlExit:
         return self.code in PASSING or is_server_error or is_refused_for_now
 
 
-def fetch(
-    urls: Sequence[str], partial_file: Path, digest: str, size: int | None, name: str
-) -> None:
-    """Fetch a file from the first mirror that has it.
+@dataclass(frozen=True)
+class Transfer:
+    """A file to fetch from one address."""
+
+    url: str
+    partial_file: Path  # where it is written; after a failure, it keeps what the next run resumes
+    size: int | None  # in bytes, None if unknown
+    largest: int | None  # bytes that the file may have, None for any number
+    # after which an address without any answer is given up; math.inf to try it ATTEMPTS times
+    seconds_to_answer: float
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more bytes have arrived than the file may have."""
+        return self.largest is not None and _size_of(self.partial_file) > self.largest
+
+
+class _ClientStoppedError(Exception):
+    """A client was stopped; the message says why."""
+
+
+def fetch(transfer: Transfer, problem_with: Callable[[Path], str | None], name: str) -> None:
+    """Fetch a file from one address, resuming what an earlier call fetched of it.
 
     Args:
-        partial_file: where the file is written; after a failure, it keeps what the next run
-            resumes.
-        digest: pinned digest, see rib.base.files.verify_digest.
-        size: in bytes; None if unknown.
-        name: the dataset or model, for messages.
+        transfer: what to fetch.
+        problem_with: says what is wrong with a file that was fetched, or None.
+        name: the dataset or model, for the log.
 
     Raises:
-        UserError: no URL gave the pinned file; the message says what each gave instead.
+        UserError: the address did not give the file; the message is what went wrong at last.
     """
     if shutil.which("curl") is None:
-        raise UserError(
-            f"{name}: curl is not installed, but is needed to fetch {urls[0]}; install it, then "
-            "run again."
-        )
-    problems = []
-    for url in urls:
-        problem = _fetch_from(url, partial_file, digest, size, name)
-        if problem is None:
-            return
-        log.warning("%s: %s", name, redacted(f"{url}: {problem}"))
-        problems.append(f"{url}: {problem}")
-    raise UserError(
-        f"{name}: no URL gave the file ({'; '.join(problems)}). Check the network and run again to "
-        "resume, or put the file into a folder listed under `archives` in config.yaml."
-    )
-
-
-def _fetch_from(
-    url: str, partial_file: Path, digest: str, size: int | None, name: str
-) -> str | None:
-    """Fetch from one URL; return None on success, else what went wrong at last."""
-    problem = None
+        raise UserError("curl is not installed, but is needed to fetch it; install it")
+    partial_file = transfer.partial_file
+    partial_file.parent.mkdir(parents=True, exist_ok=True)
+    # An address that has answered once is worth waiting for.
+    is_patient = math.isinf(transfer.seconds_to_answer)
+    problem = ""
     for attempt in range(ATTEMPTS):
         if attempt > 0:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
-        bytes_before = partial_file.stat().st_size if partial_file.exists() else 0
-        is_complete = bytes_before > 0 and bytes_before == size
+        if transfer.is_exceeded:
+            partial_file.unlink()  # of another file
+        bytes_before = _size_of(partial_file)
+        is_complete = bytes_before > 0 and bytes_before == transfer.size
         if not is_complete:
-            ended = _curl(url, partial_file, size, name)
+            ended = _curl(transfer, name, is_patient)
+            is_patient = is_patient or ended.has_answer
             if ended.code != 0:
                 problem = ended.problem
                 if ended.is_without_range:
                     partial_file.unlink(missing_ok=True)
-                elif not ended.is_passing:
-                    return problem
+                elif not (ended.is_passing and is_patient):
+                    break
                 continue
-        problem = _difference(partial_file, digest, name)
-        if problem is None:
-            return None
+        partial_file.touch()  # curl may write none if the server sent no bytes
+        difference = problem_with(partial_file)
+        if difference is None:
+            return
+        problem = difference
         partial_file.unlink()
-        if bytes_before == 0:  # all bytes came from this URL, so it has a different file
-            return problem
-        # Otherwise the beginning may have come from another URL, so the file is fetched again.
-    return problem
+        if bytes_before == 0:  # all bytes came from this address, so it has a different file
+            break
+        # Otherwise the beginning may have come from another one, so the file is fetched again.
+    raise UserError(problem)
+
+
+def _size_of(file: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    return file.stat().st_size if file.exists() else 0
 
 
 def run_client(
@@ -152,34 +173,40 @@ def run_client(
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _curl(url: str, partial_file: Path, size: int | None, name: str) -> CurlExit:
-    """One attempt to fetch the bytes of a file that the partial file lacks."""
+def _curl(transfer: Transfer, name: str, is_patient: bool) -> CurlExit:
+    """One attempt to fetch the bytes of a file that the partial file lacks.
+
+    Args:
+        is_patient: whether bytes may arrive later than after transfer.seconds_to_answer.
+    """
+    partial_file = transfer.partial_file
     options = ["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]
     options += ["--continue-at", "-"]
     options += ["--connect-timeout", str(CONNECT_TIMEOUT)]
     options += ["--speed-limit", "1000", "--speed-time", str(STALL)]
     options += ["--write-out", "%{http_code}", "--output", str(partial_file)]
-    progress = Progress(desc=f"fetching {name}", total=size, unit="B")
+    progress = Progress(desc=f"fetching {name}", total=transfer.size, unit="B")
+    started = time.monotonic()
+    bytes_before = _size_of(partial_file)
 
-    def update_progress(output: bytes) -> None:
-        if partial_file.exists():
-            progress.update(partial_file.stat().st_size - progress.n)
+    def check(output: bytes) -> None:
+        size = _size_of(partial_file)
+        progress.update(size - progress.n)
+        if transfer.is_exceeded:
+            raise _ClientStoppedError("more bytes were sent than the file has")
+        limit = math.inf if is_patient else transfer.seconds_to_answer
+        if size == bytes_before and time.monotonic() - started > limit:
+            raise _ClientStoppedError(f"no answer within {limit:g} s")
 
-    ended = run_client(["curl", *options, "--", url], POLL, update_progress, stderr=subprocess.PIPE)
-    progress.close()
+    try:
+        ended = run_client(
+            ["curl", *options, "--", transfer.url], POLL, check, stderr=subprocess.PIPE
+        )
+    except _ClientStoppedError as reason:
+        if transfer.is_exceeded:
+            partial_file.unlink()
+        return CurlExit(code=STOPPED, http_status=NO_STATUS, message=str(reason))
+    finally:
+        progress.close()
     message = " ".join(ended.stderr.split()).removeprefix(f"curl: ({ended.returncode}) ")
     return CurlExit(code=ended.returncode, http_status=ended.stdout, message=message)
-
-
-def _difference(path: Path, digest: str, name: str) -> str | None:
-    """How a file differs from the pinned one; None if it doesn't."""
-    try:
-        verify_digest(path, digest, name)
-    except UserError:
-        with open(path, "rb") as file:
-            is_web_page = file.read(512).lstrip().startswith(b"<")
-        received = f"a different file of {path.stat().st_size} bytes"
-        if is_web_page:
-            received = "a web page (a login, a confirmation or an error)"
-        return f"{received} was received instead of the pinned file"
-    return None

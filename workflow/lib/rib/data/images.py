@@ -51,6 +51,8 @@ class DatasetSource:
     # icon names by codepoint, if the archive has no such table
     icons: Mapping[str, str] = field(default_factory=dict)
     exclude: Collection[str] = ()  # image ids or class keys to leave out
+    # file of the layout from which the dataset's layout takes its photos, if it does
+    photos_layout: str | None = None
 
     def __str__(self) -> str:
         return self.name

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -105,12 +105,15 @@ def prepare(
         source_group=settings.source_group,
         icons=settings.icons,
         exclude=settings.exclude,
+        photos_layout=settings.photos_layout,
     )
     geometry = None if settings.storage == "encoded" else settings.geometry
     number_of_images = settings.expected or settings.about
     if number_of_images:
         _refuse_full_disk(output.images, number_of_images, dataset, geometry)
     items = load_module(settings.layout).items(dataset, **settings.settings)
+    if settings.only is not None:
+        items = _only(items, settings.only, dataset)
     with Written(output.images, geometry) as written:
         _write_images(written, items, dataset, settings.expected, corrupt_allowed, decode_workers)
         space = dataset.space
@@ -133,6 +136,22 @@ def prepare(
         **_count_identical_images(output.index, dataset),
     }
     write_json(output.manifest, facts)
+
+
+def _only(
+    items: Iterable[Item], image_ids: Collection[str], dataset: DatasetSource
+) -> Iterator[Item]:
+    """Items with the given ids, in the order of the layout; a UserError if one is not found."""
+    missing = set(image_ids)
+    for item in items:
+        if item.image_id in missing:
+            missing.remove(item.image_id)
+            yield item
+    if missing:
+        raise UserError(
+            f"{dataset}: its layout finds no image '{min(missing)}' ({len(missing)} of "
+            f"{len(image_ids)} in the entry's only_file are missing); correct the file or settings."
+        )
 
 
 def _refuse_full_disk(

@@ -26,8 +26,8 @@ class DatasetView(Settings):
 class DownloadSettings(Settings):
     """What an archive depends on."""
 
-    # of the archive, as in the catalogue (common.schema.yaml), with URLs that are redacted; of a
-    # folder with a `listing` of its files
+    # file name, size and digest, but no addresses; of an archive without a digest its source, as
+    # in the catalogue (common.schema.yaml), of a folder with a `listing` of its files
     source: dict[str, JsonValue]
 
 
@@ -36,11 +36,14 @@ class PreparationSettings(Settings):
 
     digests: tuple[str | None, ...]  # pinned digest of each archive, if it has one
     layout: str  # file of the layout module
+    # file of the layout from which that one takes its photos; None if it reads the archives itself
+    photos_layout: str | None = None
     settings: FreeSettings  # of the layout: keyword arguments of its `items`
     # shared by datasets made from the same source images; None if it shares none
     source_group: str | None
     icons: dict[str, str]  # icon names by codepoint, if the archives have no such table
     exclude: Texts  # image ids or class keys to leave out
+    only: Texts | None = None  # ids of the images to prepare; None: all that the layout finds
     space: LabelSpace  # classes whose images are prepared
     # whether classes without images are left out of the label space
     classes_per_dataset: bool

@@ -61,7 +61,7 @@ def load_tokenizer(
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
-            file_name = Path(source["path"]).name
+            file_name = Path(source.get("path", source["file"])).name
             shutil.copyfile(file, Path(folder) / file_name)
         try:
             return open_clip.get_tokenizer(f"local-dir:{folder}", **options)

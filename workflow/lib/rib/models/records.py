@@ -25,7 +25,7 @@ from rib.base.files import from_home, read_json, sha256, write_json
 from rib.config.model_arguments import check_arguments
 from rib.config.model_names import RECORDS, Name, parse_name
 from rib.config.values import is_whole, show
-from rib.data.download import hub_problem
+from rib.data.hub import hub_problem
 
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
 PUBLISHED_CLASSES = 1000  # ImageNet-1K's

@@ -1,6 +1,6 @@
-"""Corruptions of drawings, named as the same kinds are in Hendrycks and Dietterich 2019.
+"""Corruptions of the digits family, named as the same kinds are in Hendrycks and Dietterich 2019.
 
-arXiv 1903.12261.
+arXiv 1903.12261. Those of other datasets are in rib.data.corruptions.
 """
 
 from collections.abc import Sequence

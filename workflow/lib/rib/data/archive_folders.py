@@ -1,0 +1,92 @@
+"""Files that the user has already: folders that config.yaml lists under `archives`."""
+
+import os
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rib.base.errors import UserError
+from rib.base.files import from_home
+from rib.data.content import is_packed
+from rib.data.variables import ARCHIVES
+
+
+def archive_folders() -> list[Path]:
+    """The user's archive folders; some may not exist."""
+    folders = []
+    for written_path in os.environ.get(ARCHIVES, "").split(os.pathsep):
+        if written_path:
+            folders.append(from_home(written_path, "config, archives").resolve())
+    return folders
+
+
+def find_file(file_name: str) -> Path | None:
+    """A file by its name in one of the user's archive folders, or None."""
+    for folder in archive_folders():
+        path = folder / file_name
+        if path.is_file():
+            return path
+    return None
+
+
+def find_carrier(
+    mirrors: Sequence[Mapping[str, Any]],
+) -> tuple[Path, Mapping[str, Any]] | None:
+    """A file in the user's archive folders that has the content of a mirror packed, or None.
+
+    Returns:
+        The file, and the mirror that gives such a file.
+    """
+    for folder in archive_folders():
+        for mirror in mirrors:
+            if is_packed(mirror):
+                for path in _carriers(folder, mirror):
+                    return path, mirror
+    return None
+
+
+def _carriers(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
+    """Files in a folder that have the name of the file that a mirror gives."""
+    if mirror["kind"] == "apt":
+        paths = sorted(folder.glob(f"{mirror['package']}_*.deb"))
+    else:
+        paths = [folder / name_of_carrier(mirror)]
+    return [path for path in paths if path.is_file()]
+
+
+def name_of_carrier(mirror: Mapping[str, Any]) -> str:
+    """Name of the file that a mirror gives; `*` stands for the version of a Debian package."""
+    if mirror["kind"] == "apt":
+        return f"{mirror['package']}_*.deb"
+    if mirror["kind"] == "hub":
+        return posixpath.basename(mirror["path"])
+    url_without_query = re.split("[?#]", mirror["url"])[0]
+    return posixpath.basename(url_without_query)
+
+
+def refuse_missing_folder() -> None:
+    """Raise a UserError if an archive folder does not exist.
+
+    A typo in a path must not download hundreds of gigabytes.
+    """
+    for folder in archive_folders():
+        if not folder.is_dir():
+            raise UserError(
+                f"config, archives: the folder {folder} does not exist; correct the path or remove "
+                "it."
+            )
+
+
+def advice(file_name: str, mirrors: Sequence[Mapping[str, Any]] = ()) -> str:
+    """How the user provides a file by hand: names of which one is enough, and the folder."""
+    names = [file_name]
+    for mirror in mirrors:
+        if is_packed(mirror) and name_of_carrier(mirror) not in names:
+            names.append(name_of_carrier(mirror))
+    folders = archive_folders()
+    folder = "a folder listed under `archives` in config.yaml"
+    if folders:
+        folder = f"{folders[0]} (`archives` in config.yaml)"
+    return f"put {' or '.join(names)} into {folder}"

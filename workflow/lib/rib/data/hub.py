@@ -1,0 +1,64 @@
+"""Files of repositories of the Hugging Face hub, through its client."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rib.base.errors import UserError
+
+UNREACHED = "the hub can't be reached (HF_HUB_OFFLINE, or no network); connect"
+# By type, of which the first here that fits counts.
+HUB_ERRORS = {
+    "GatedRepoError": (
+        "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)"
+    ),
+    "RepositoryNotFoundError": (
+        "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)"
+    ),
+    "RevisionNotFoundError": (
+        "the hub has no such commit; correct it, or remove the model from models.lock.json"
+    ),
+    "LocalEntryNotFoundError": UNREACHED,
+    "EntryNotFoundError": "the repository has no such file; correct the path in its entry",
+    "HTTPError": UNREACHED,
+    "ConnectionError": UNREACHED,
+}
+LONGEST_HUB_MESSAGE = 200  # characters
+
+
+def fetch_from_hub(source: Mapping[str, Any]) -> Path:
+    """A file in the client's cache, fetched if it isn't there; the client verifies it.
+
+    HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
+
+    Args:
+        source: `repo` and `path`; optionally `revision`, and `repo_type` of a repository that is
+            not a model's.
+
+    Raises:
+        UserError: the file can't be had; the message says why.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        cached = hf_hub_download(
+            source["repo"],
+            source["path"],
+            revision=source.get("revision", "main"),
+            repo_type=source.get("repo_type"),
+        )
+    except Exception as error:  # of several libraries
+        raise UserError(hub_problem(error)) from error
+    return Path(cached)
+
+
+def hub_problem(error: Exception) -> str:
+    """What an error of the hub's client means, what to do about it, and what it says itself."""
+    types = [error_type.__name__ for error_type in type(error).__mro__]
+    meaning = "it can't be used"
+    for type_name, meaning_of_type in HUB_ERRORS.items():
+        if type_name in types:
+            meaning = meaning_of_type
+            break
+    message = " ".join(str(error).split())[:LONGEST_HUB_MESSAGE]
+    return f"{meaning} ({type(error).__name__}: {message})"

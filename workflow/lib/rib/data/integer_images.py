@@ -1,0 +1,207 @@
+"""Blurring, sampling and noise in whole numbers.
+
+The bytes of a picture made with these functions depend on no floating-point unit, no library of
+images and no generator of random numbers, so they are the same on every machine and with every
+version of NumPy. What is random is a hash of a text, the seed.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+
+UNIT = 256  # positions, radii and weights are in 1/256 of a pixel or of 1
+TURN_UNIT = 65536  # sines are in 1/65536
+PASSES = 3  # three boxes in a row are nearly a Gaussian
+# Sines of 0 to 90 degrees in 1/65536, rounded.
+# fmt: off
+SINES = (
+    0, 1144, 2287, 3430, 4572, 5712, 6850, 7987, 9121, 10252,
+    11380, 12505, 13626, 14742, 15855, 16962, 18064, 19161, 20252, 21336,
+    22415, 23486, 24550, 25607, 26656, 27697, 28729, 29753, 30767, 31772,
+    32768, 33754, 34729, 35693, 36647, 37590, 38521, 39441, 40348, 41243,
+    42126, 42995, 43852, 44695, 45525, 46341, 47143, 47930, 48703, 49461,
+    50203, 50931, 51643, 52339, 53020, 53684, 54332, 54963, 55578, 56175,
+    56756, 57319, 57865, 58393, 58903, 59396, 59870, 60326, 60764, 61183,
+    61584, 61966, 62328, 62672, 62997, 63303, 63589, 63856, 64104, 64332,
+    64540, 64729, 64898, 65048, 65177, 65287, 65376, 65446, 65496, 65526,
+    65536,
+)
+# fmt: on
+
+
+def hashed_bytes(seed: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Pseudo-random numbers of a shape from 0 to 255, int64: the bytes of SHAKE-256 of a seed."""
+    stream = hashlib.shake_256(seed.encode()).digest(math.prod(shape))
+    return np.frombuffer(stream, np.uint8).reshape(shape).astype(np.int64)
+
+
+def hashed_number(seed: str, lowest: int, highest: int) -> int:
+    """A pseudo-random number from `lowest` to `highest`, both included."""
+    digest = hashlib.sha256(seed.encode()).digest()
+    return lowest + int.from_bytes(digest, "big") % (highest - lowest + 1)
+
+
+def to_picture(numbers: np.ndarray) -> np.ndarray:
+    """Integers as uint8, those below 0 and above 255 clipped."""
+    return np.clip(numbers, 0, 255).astype(np.uint8)
+
+
+def divide(numerators: np.ndarray, denominator: int | np.ndarray) -> np.ndarray:
+    """Quotients rounded to the nearest integer, halves up; the denominator is positive."""
+    return (2 * numerators + denominator) // (2 * denominator)
+
+
+def blur(picture: np.ndarray, radius: int) -> np.ndarray:
+    """A picture blurred by three box filters along each axis; the border is repeated.
+
+    A box may end between two pixels, of which the outer one counts in part: the extended box
+    filter of Gwosdek et al. 2011 (Theoretical Foundations of Gaussian Convolution by Extended Box
+    Filtering).
+
+    Args:
+        picture: (height, width[, channels]) integers.
+        radius: of a box in 1/256 of a pixel, from its middle to the middle of its outermost whole
+            pixel; 0 changes nothing. The standard deviation of the blur is about radius + 1/2
+            pixels if the radius is large.
+
+    Returns:
+        int64, like the picture.
+    """
+    blurred = picture.astype(np.int64) * UNIT  # further digits, which are rounded at the end
+    for axis in (0, 1):
+        for _ in range(PASSES):
+            blurred = _box_filter(blurred, radius, axis)
+    return divide(blurred, UNIT)
+
+
+def _box_filter(numbers: np.ndarray, radius: int, axis: int) -> np.ndarray:
+    """Mean over a box along an axis; see `blur`."""
+    whole_radius, fraction = divmod(radius, UNIT)
+    length = numbers.shape[axis]
+    # Pixel i is at i + 1 + whole_radius, so that the outer pixels of its box are there, too.
+    padding = [(0, 0)] * numbers.ndim
+    padding[axis] = (whole_radius + 1, whole_radius + 1)
+    padded = np.moveaxis(np.pad(numbers, padding, mode="edge"), axis, 0)
+    sums = np.concatenate([np.zeros_like(padded[:1]), np.cumsum(padded, axis=0)])
+    box = 2 * whole_radius + 1
+    inside = sums[1 + box : 1 + box + length] - sums[1 : 1 + length]
+    before = padded[:length]
+    after = padded[box + 1 : box + 1 + length]
+    weighted = UNIT * inside + fraction * (before + after)
+    means = divide(weighted, UNIT * box + 2 * fraction)
+    return np.moveaxis(means, 0, axis)
+
+
+def enlarge(lattice: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear interpolation of a lattice whose corner points become the picture's corner pixels.
+
+    Args:
+        lattice: (rows, columns[, channels]) integers, at least 2 x 2.
+
+    Returns:
+        (height, width[, channels]) int64.
+    """
+    rows, columns = lattice.shape[:2]
+    row_positions = np.arange(height) * ((rows - 1) * UNIT) // max(1, height - 1)
+    column_positions = np.arange(width) * ((columns - 1) * UNIT) // max(1, width - 1)
+    return sample(lattice, row_positions[:, np.newaxis], column_positions[np.newaxis, :])
+
+
+def clouds(seed: str, height: int, width: int) -> np.ndarray:
+    """Smooth pseudo-random clouds from 0 to 255 that fill this range: (height, width) int64.
+
+    They are the sum of three lattices of hashed numbers, each twice as fine as the one before and
+    half as strong (value noise).
+    """
+    total = np.zeros((height, width), np.int64)
+    for octave, weight in enumerate((4, 2, 1)):
+        points = 2 + 2 ** (octave + 1)
+        lattice = hashed_bytes(f"{seed}/octave {octave}", (points, points))
+        total += weight * enlarge(lattice, height, width)
+    darkest = int(total.min())
+    span = max(1, int(total.max()) - darkest)
+    return divide((total - darkest) * 255, span)
+
+
+def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int = 0) -> np.ndarray:
+    """A picture at positions between its pixels, by bilinear interpolation.
+
+    Args:
+        picture: (height, width[, channels]) integers.
+        rows, columns: positions in 1/256 of a pixel, integers that broadcast to the shape of the
+            result; 0 is the middle of the first pixel.
+        fill: what is around the picture.
+
+    Returns:
+        (*shape of the positions[, channels]) int64.
+    """
+    rows, columns = np.broadcast_arrays(rows, columns)
+    first_row, row_fraction = np.divmod(rows, UNIT)
+    first_column, column_fraction = np.divmod(columns, UNIT)
+    if picture.ndim == 3:
+        row_fraction = row_fraction[..., np.newaxis]
+        column_fraction = column_fraction[..., np.newaxis]
+    upper_left = _pixels_at(picture, first_row, first_column, fill)
+    upper_right = _pixels_at(picture, first_row, first_column + 1, fill)
+    lower_left = _pixels_at(picture, first_row + 1, first_column, fill)
+    lower_right = _pixels_at(picture, first_row + 1, first_column + 1, fill)
+    upper = upper_left * (UNIT - column_fraction) + upper_right * column_fraction
+    lower = lower_left * (UNIT - column_fraction) + lower_right * column_fraction
+    return divide(upper * (UNIT - row_fraction) + lower * row_fraction, UNIT * UNIT)
+
+
+def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int) -> np.ndarray:
+    """Pixels of a picture, int64, and `fill` outside of it."""
+    height, width = picture.shape[:2]
+    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = picture[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)].astype(np.int64)
+    if picture.ndim == 3:
+        is_inside = is_inside[..., np.newaxis]
+    return np.where(is_inside, pixels, fill)
+
+
+def sine(degrees: int) -> int:
+    """The sine of a whole number of degrees in 1/65536, from a table."""
+    degrees %= 360
+    if degrees >= 180:
+        return -sine(degrees - 180)
+    return SINES[min(degrees, 180 - degrees)]
+
+
+def turn_and_scale(
+    picture: np.ndarray,
+    degrees: int,
+    scale: int,
+    shift: tuple[int, int],
+    fill: int = 0,
+) -> np.ndarray:
+    """A picture turned and scaled around its middle, then shifted; bilinear interpolation.
+
+    Args:
+        picture: (height, width[, channels]) integers.
+        degrees: clockwise, as a picture is seen.
+        scale: in 1/256; 128 halves the sides of what is seen.
+        shift: downwards and to the right, in 1/256 of a pixel.
+        fill: what is around the picture.
+
+    Returns:
+        int64, like the picture.
+    """
+    height, width = picture.shape[:2]
+    # Positions relative to the middle, in 1/512 of a pixel, in which the middle is a whole number.
+    down = 2 * (UNIT * np.arange(height)[:, np.newaxis] - shift[0]) - UNIT * (height - 1)
+    right = 2 * (UNIT * np.arange(width)[np.newaxis, :] - shift[1]) - UNIT * (width - 1)
+    # A pixel of the result shows what is there before turning and scaling: both are undone.
+    sine_of_turn = sine(degrees)
+    cosine_of_turn = sine(degrees + 90)
+    source_right = right * cosine_of_turn + down * sine_of_turn
+    source_down = down * cosine_of_turn - right * sine_of_turn
+    rows = _undo_scale(source_down, scale) + UNIT * (height - 1)
+    columns = _undo_scale(source_right, scale) + UNIT * (width - 1)
+    return sample(picture, divide(rows, 2), divide(columns, 2), fill)
+
+
+def _undo_scale(positions: np.ndarray, scale: int) -> np.ndarray:
+    """Positions with a factor of 65536, without it and divided by a scale in 1/256."""
+    return divide(positions * UNIT, TURN_UNIT * scale)
