@@ -385,6 +385,7 @@ class Grid:
         if pretrain and self.reference and pretrain["dataset"] == self.reference.dataset.name:
             # Images that were not used for pretraining must not be part of the proxy.
             view["pretraining_size"] = str(pretrain["size"])
+            view["pretraining_seed"] = pretrain["seed"]
         return view
 
     def preparation(self, dataset: str, geometry: Geometry) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def pretrain(
     how = entry["pretrain"]
     device = devices.start(settings.compute)
     size = str(how["size"])
-    training_images = subset(load_whole(dataset, settings.view), size, "pretrain.size")
+    whole_dataset = load_whole(dataset, settings.view)
+    training_images = subset(whole_dataset, size, how["seed"], "pretrain.size")
     test_images = load_whole(test, settings.view)
     _refuse_shared_sources(training_images, test_images)
     torch.manual_seed(how["seed"])
