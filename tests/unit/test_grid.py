@@ -9,9 +9,11 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
+from rib.base.settings import from_params
 from rib.config.entries import MERGES
 from rib.config.run import Run
 from rib.config.schema import validated
+from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
 
 
@@ -488,6 +490,65 @@ def test_a_model_pretrained_here_is_for_its_own_family():
     ] == "digits" and "digits" not in chosen.datasets
     with pytest.raises(UserError, match="config, models: 'digits_cnn_50'.*digits.*emoji"):
         grid(models=["digits_cnn_50"])
+
+
+def digits_networks(with_entries, **changes_by_name):
+    """A catalogue with copies of a network of the digits, each with keys of `pretrain` changed."""
+    entry = vars(project_catalog().models["digits_cnn_50"])
+    keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
+    common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
+    models = {}
+    for name, changes in changes_by_name.items():
+        group = changes.pop("group", None)
+        models[name] = {**common, "group": group, "pretrain": {**DIGITS_TRAINING, **changes}}
+    return with_entries(models=models)
+
+
+DIGITS_TRAINING = {
+    "dataset": "digits",
+    "test": "digits_test",
+    "size": 60,
+    "steps": 40,
+    "batch_size": 16,
+    "lr": 0.002,
+}
+
+
+def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
+    catalog = digits_networks(with_entries, by_recipe={"recipe": "adamw", "shift": 2, "seed": 7})
+    chosen = grid(catalog, family="digits", models=["by_recipe", "digits_cnn_50"])
+    training = from_params(TrainingSettings, chosen.pretraining("by_recipe"))
+    assert (training.optimizer, training.clip_norm, training.weight_decay) == ("adamw", 1.0, 0.1)
+    assert (training.epochs, training.steps, training.batch_size) == (None, 40, 16)
+    assert training.micro == 16, "BatchNorm needs whole batches"
+    training = from_params(TrainingSettings, chosen.pretraining("digits_cnn_50"))
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0005)
+    assert (training.epochs, training.steps, training.clip_norm) == (220, None, None)
+    rates = list(learning_rates(1.0, 10_000, training))
+    assert rates.index(max(rates)) == 999, "only the fraction bounds the warm-up"
+
+
+def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
+    catalog = digits_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
+    chosen = grid(catalog, family="digits", models=["first", "second"])
+    parts = [
+        (view["pretraining_size"], view["pretraining_seed"])
+        for view in map(chosen.view_of, ("first", "second"))
+    ]
+    assert parts == [("60", 0), ("0.5", 9)]
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "available"), [(701, "all", 700), (101, 100, 100), (800, 750, 700)]
+)
+def test_pretraining_on_more_images_than_there_are_is_refused(
+    with_entries, size, budget, available
+):
+    catalog = digits_networks(with_entries, mine={"size": size})
+    choices = {"family": "digits", "models": ["mine"]}
+    choices["budget"] = {"max_images_per_dataset": budget}
+    with pytest.raises(UserError, match=rf"mine: pretrain\.size is {size}.*digits.*{available}"):
+        grid(catalog, **choices)
 
 
 def own_family(with_entries, models=("mine",), head="published", **changes):

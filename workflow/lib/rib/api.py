@@ -676,6 +676,7 @@ class _Stages:
         settings = PretrainingSettings(
             entry=facts["entry"],
             num_classes=facts["num_classes"],
+            training=from_params(TrainingSettings, self.grid.pretraining(self.name)),
             view=self.view,
             compute=self.compute,
             code=digest(Path(pretrain.__file__)),

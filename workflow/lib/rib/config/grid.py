@@ -10,7 +10,7 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.config import choices
-from rib.config.catalog import Catalog
+from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
@@ -42,6 +42,9 @@ MODEL_FACTS = (
     "pretraining",
     "licence",
 )
+
+
+NO_LIMIT_OF_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,23 @@ class Grid:
             **dict.fromkeys(LENGTH),
             **method_entry.length,
             **self._shared_training(),
+        }
+
+    def pretraining(self, model: str) -> dict[str, Any]:
+        """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
+        how = self.models[model].pretrain
+        assert how is not None  # it is pretrained here
+        if "recipe" in how:
+            schedule = self.catalog.recipes[how["recipe"]].training
+        else:
+            schedule = {key: how[key] for key in SGD_OF_PRETRAINING}
+            schedule["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
+        return {
+            **schedule,
+            "epochs": how.get("epochs"),
+            "steps": how.get("steps"),
+            "batch_size": how["batch_size"],
+            "micro_batch_size": ALL,  # BatchNorm needs whole batches
         }
 
     def compute(self) -> dict[str, Any]:
