@@ -551,6 +551,71 @@ def test_pretraining_on_more_images_than_there_are_is_refused(
         grid(catalog, **choices)
 
 
+def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
+    catalog = digits_networks(
+        with_entries, one={"group": "small"}, two={"group": "small"}, three={}
+    )
+    choices = {"family": "digits", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
+    rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
+    chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
+    assert list(chosen.methods) == list(grid(catalog, **choices).methods), "it is no sweep"
+    settings = {model: chosen.settings("ft", model) for model in choices["models"]}
+    assert {model: setting["lr"] for model, setting in settings.items()} == {
+        "one": 0.1,
+        "two": 0.2,
+        "three": 0.3,
+    }
+    same_everywhere = grid(catalog, **choices, method_settings={"ft": {"lr": 0.1}})
+    assert settings["one"] == same_everywhere.settings("ft", "one")
+    assert list(settings["one"]) == list(same_everywhere.settings("ft", "one"))
+    # Another model has its rate; nothing of the others changes.
+    fewer = grid(
+        catalog,
+        **{**choices, "models": ["one"]},
+        method_settings={"ft": {"lr": {"small": 0.1}}},
+    )
+    assert fewer.settings("ft", "one") == settings["one"]
+    again = grid(catalog, **validated(chosen.as_config(), "config", "config.yaml"))
+    assert again.digest == chosen.digest
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"small": 0.1}, "'ft'.* for small, .*'three'"),
+        ({"small": 0.1, "thre": 0.3}, "method_settings, ft, lr: .*'thre'.*'three'"),
+        ({"small": 0.1, "three": 0}, "ft: .*'lr' of 'three' is 0"),
+        ({"small": 0.1, "three": [0.1]}, "ft: .*'lr' of 'three' is"),
+        ({"small": 0.1, "three": "fast"}, "ft: .*'lr' of 'three' is 'fast'"),
+        ({"small": 0.1, 3: 0.3}, "ft, lr: .*3"),
+        ({}, "ft: .*'lr' is an empty mapping"),
+    ],
+    ids=str,
+)
+def test_rates_that_lack_a_model_or_are_for_none_are_refused(with_entries, rates, message):
+    catalog = digits_networks(with_entries, one={"group": "small"}, three={})
+    choices = {"family": "digits", "models": ["one", "three"], "methods": ["ft"]}
+    with pytest.raises(UserError, match=message):
+        grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
+
+
+def test_a_family_may_state_rates_by_group(with_entries):
+    rates = {"lite": 0.02, "big": 0.01}
+    defaults = {
+        **grid().family.defaults,
+        "models": ["small_net", "large_net"],
+        "targets": ["my_set"],
+    }
+    catalog = with_entries(
+        families={"mine": {"defaults": defaults, "recipes": {"adamw": {"ft": {"lr": rates}}}}},
+        datasets={"my_set": {"family": "mine"}},
+        models={"small_net": {"group": "lite"}, "large_net": {"group": "big"}},
+    )
+    chosen = grid(catalog, family="mine", methods=["ft"])
+    rates_of_models = [chosen.settings("ft", name)["lr"] for name in chosen.models]
+    assert rates_of_models == [0.02, 0.01]
+
+
 def own_family(with_entries, models=("mine",), head="published", **changes):
     """A catalogue with a family that has one model and one dataset."""
     defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}

@@ -81,7 +81,7 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
         for name, paths in files.items():
             paths.append(folder / name)
     variants = {
-        f"ft-lr{lr}": {"method": "ft", "recipe": "adamw", "can_fit": True, "lr": float(lr)}
+        f"ft-lr{lr}": {"method": "ft", "recipe": "adamw", "can_fit": True, "lr": {"m": float(lr)}}
         for lr in (1, 2)
     }
     manifests, histories = files.values()

@@ -799,7 +799,7 @@ class _Stages:
         )
         settings = FineTuningSettings(
             algorithm=str(algorithm),
-            settings=method.settings,
+            settings=self.grid.settings(run.method, self.name),
             parents=list(start),
             training=from_params(TrainingSettings, self.grid.training(run.method)),
             view=self.view,

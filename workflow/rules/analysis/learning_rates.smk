@@ -27,7 +27,11 @@ if RATED_RUNS:
                         "method": name.replace(f"-lr{in_path(method.settings['lr'])}", ""),
                         "recipe": method.schedule,
                         "can_fit": method.can_fit,
-                        "lr": method.settings["lr"],
+                        "lr": {
+                            model: GRID.settings(name, model)["lr"]
+                            for model in GRID.models
+                            if name in GRID.methods_of(model)
+                        },
                     }
                     for name, method in (
                         (run.method, GRID.methods[run.method]) for run in RATED_RUNS

@@ -52,16 +52,18 @@ def choice_table(
     """`choose` of all fine-tuning runs.
 
     Args:
-        variants: `method`, `recipe`, `can_fit` and `lr` of each swept method.
+        variants: `method`, `recipe`, `can_fit` and, by model, `lr` of each swept method.
         manifests, histories: of the fine-tuning runs, in the same order.
     """
     rows = []
     for manifest, history in zip(manifests, histories, strict=True):
         run = run_of(manifest)
+        variant = variants[run.method]
         rows.append(
             {
                 **vars(run),
-                **variants[run.method],  # its method is the one whose rates are swept
+                **variant,  # its method is the one whose rates are swept
+                "lr": variant["lr"][run.model],
                 "fit": 100 * read_json(manifest)["fit"],
                 "loss": pd.read_csv(history)["loss"].iloc[-1],
             }

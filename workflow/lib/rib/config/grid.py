@@ -17,7 +17,7 @@ from rib.config.geometry import Geometry
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
-from rib.config.settings import LENGTH, SCHEDULE
+from rib.config.settings import LENGTH, RATE, SCHEDULE
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
@@ -352,6 +352,27 @@ class Grid:
         """Settings of training that all methods have, in the order of config."""
         return {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
 
+    def settings(self, method: str, model: str) -> dict[str, Any]:
+        """Settings of a method's algorithm on a model, with the model's own learning rate.
+
+        A rate that is stated for a model comes before that of its group.
+
+        Raises:
+            UserError: Rates are stated by model and group, and there is none for this model.
+        """
+        settings = self.methods[method].settings
+        rates = settings.get(RATE)
+        if not isinstance(rates, dict):
+            return settings
+        for name in (model, self.models[model].group):
+            if name in rates:
+                return {**settings, RATE: rates[name]}
+        raise UserError(
+            f"method '{method}': {RATE} is stated by model, for {', '.join(rates)}, and not for "
+            f"'{model}' or its group; add a rate for it to the recipes of the family's or the "
+            "method's entry, or to method_settings."
+        )
+
     def training(self, method: str) -> dict[str, Any]:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         method_entry = self.methods[method]
@@ -584,6 +605,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         entries_of_methods=entries_of_methods,
     )
     _check_external_weights(grid)
+    _check_learning_rates(grid)
     grid.notices.extend(_notices_on_grid(grid))
     return grid
 
@@ -628,6 +650,13 @@ def _check_external_weights(grid: Grid) -> None:
     known_names = {"model": models, "target": catalog.datasets_of(grid.family, *EVALUATED)}
     runs = [run for run in grid.runs() if run.method in methods]
     choices.check_external(catalog.external, known_names, runs)
+
+
+def _check_learning_rates(grid: Grid) -> None:
+    """Raise a UserError if a method that is run on a model has no learning rate for it."""
+    for model in grid.models:
+        for method in grid.methods_of(model):
+            grid.settings(method, model)
 
 
 def _notices_on_grid(grid: Grid) -> list[str]:
