@@ -11,6 +11,7 @@ import yaml
 from rib.base.errors import UserError
 from rib.base.settings import from_params
 from rib.config.entries import MERGES
+from rib.config.grid import resolve_grid
 from rib.config.run import Run
 from rib.config.schema import validated
 from rib.training.settings import TrainingSettings, learning_rates
@@ -575,7 +576,7 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
         method_settings={"ft": {"lr": {"small": 0.1}}},
     )
     assert fewer.settings("ft", "one") == settings["one"]
-    again = grid(catalog, **validated(chosen.as_config(), "config", "config.yaml"))
+    again = resolve_grid(validated(chosen.as_config(), "config", "config.yaml"), catalog)
     assert again.digest == chosen.digest
 
 
