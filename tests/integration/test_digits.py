@@ -150,7 +150,7 @@ def test_pretraining_subsets_are_nested_and_are_the_models_proxy(folders):
         str(CATALOG.models[f"digits_cnn_{size}"].pretrain["size"]) for size in (50, 150, 400, "all")
     ]
     files = DatasetFiles("digits", folders["digits"])
-    parts = [subset(load_whole(files, VIEW), size) for size in sizes]
+    parts = [subset(load_whole(files, VIEW), size, seed=0) for size in sizes]
     assert [len(part.labels) for part in parts] == [50, 150, 400, 700]
     for small, large in itertools.pairwise(parts):
         assert set(small.sources[1]) < set(large.sources[1])

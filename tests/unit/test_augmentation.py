@@ -13,7 +13,7 @@ from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.lwf import LearningWithoutForgetting
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, Shifts
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
 from tiny.changed import replace
@@ -39,6 +39,38 @@ def inputs_of(images, names=ALL, seed=0, epoch=0, rows=None):
 
 def shown(images, names=ALL, **how):
     return inputs_of(images, names, **how)[np.arange(len(images))]
+
+
+def test_a_shift_moves_an_image_as_a_whole_and_repeats_its_edge(pictures):
+    """Each shifted image is one of the 7 x 7 shifts by up to 3 pixels, made by indexing."""
+    rows = np.array([3, 0, 19, 7])
+    shifted = Shifts(3, len(pictures), seed=5)(pictures[rows], 2, rows)
+    moves = []
+    for image, row in zip(shifted, rows, strict=True):
+        for down, right in itertools.product(range(-3, 4), repeat=2):
+            lines = np.clip(np.arange(SIDE) + down, 0, SIDE - 1)
+            columns = np.clip(np.arange(SIDE) + right, 0, SIDE - 1)
+            if (image == pictures[row][lines][:, columns]).all():
+                moves.append((down, right))
+    assert len(moves) == 4 and len(set(moves)) > 1
+
+
+def test_shifts_of_an_epoch_are_of_all_sizes_and_depend_on_seed_epoch_and_row_alone():
+    one_bright_pixel = np.zeros((500, 9, 9, 3), np.uint8)
+    one_bright_pixel[:, 4, 4] = 255
+    rows = np.arange(500)
+
+    def places(seed, epoch, rows=rows):
+        shifted = Shifts(2, 500, seed)(one_bright_pixel[rows], epoch, rows)
+        return np.argwhere(shifted[..., 0])[:, 1:]
+
+    at_start = places(0, 0)
+    places_of_all, counts = np.unique(at_start, axis=0, return_counts=True)
+    assert len(places_of_all) == 25 and at_start.min() == 2 and at_start.max() == 6
+    assert counts.min() > 5, "each of the 25 shifts is as likely"
+    assert (places(0, 0, rows[[7, 400, 3]]) == at_start[[7, 400, 3]]).all()
+    for other in (places(1, 0), places(0, 1)):
+        assert (other == at_start).all(axis=1).mean() < 0.2
 
 
 def test_an_image_depends_on_seed_epoch_and_row_alone(pictures):

@@ -294,7 +294,18 @@ PRETRAIN = {"dataset": "digits", "test": "digits", "batch_size": 8, "lr": 1}
     [
         ({"pretrain": {**PRETRAIN, "epochs": 1}}, "source, pretrain.*'mine'"),
         ({"source": None}, "source, pretrain.*'mine'"),
-        ({"source": None, "pretrain": PRETRAIN}, "'epochs'.*'mine.pretrain'"),
+        ({"source": None, "pretrain": PRETRAIN}, "epochs, steps.*'mine.pretrain'"),
+        (
+            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "steps": 1}},
+            "epochs, steps.*'mine.pretrain'",
+        ),
+        (
+            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "shift": 33}},
+            "'mine.pretrain.shift' is 33",
+        ),
+        ({"group": 7}, "'mine.group' is 7"),
+        ({"group": ["a"]}, "'mine.group' is"),
+        ({"group": ""}, "'mine.group' is ''"),
         (
             {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "augment": True}},
             "'augment' in 'mine.pretrain'",
@@ -342,3 +353,35 @@ def test_a_list_of_images_that_is_missing_or_empty_is_refused(with_entries, tmp_
         catalog.only(catalog.datasets["mine"])
     (tmp_path / "mine.csv").write_text("image_id\nb\na\n")
     assert catalog.only(catalog.datasets["mine"]) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"recipe": "adam"}, "mine, pretrain.recipe: .*'adam'.*'adamw'"),
+        ({"recipe": "adamw", "momentum": 0.5}, "mine: pretrain.momentum .*'adamw'"),
+        ({"recipe": "adamw", "weight_decay": 0.0}, "mine: pretrain.weight_decay .*'adamw'"),
+    ],
+)
+def test_a_bad_recipe_of_a_pretraining_is_refused_with_its_key(with_entries, changes, place):
+    pretrain = {**PRETRAIN, "steps": 10, **changes}
+    with pytest.raises(UserError, match=f"models.yaml, {place}"):
+        _ = with_entries(models={"mine": {"source": None, "pretrain": pretrain}}).models
+
+
+def test_only_a_pretraining_without_a_recipe_has_settings_of_sgd(with_entries):
+    pretrain = {**PRETRAIN, "steps": 10}
+    models = with_entries(
+        models={
+            "by_sgd": {"source": None, "pretrain": {**pretrain, "momentum": 0.5}},
+            "by_recipe": {"source": None, "pretrain": {**pretrain, "recipe": "adamw"}},
+        }
+    ).models
+    common = {**pretrain, "size": "all", "seed": 0}
+    assert models["by_sgd"].pretrain == {
+        **common,
+        "momentum": 0.5,
+        "weight_decay": 0.0,
+        "warmup_fraction": 0.1,
+    }
+    assert models["by_recipe"].pretrain == {**common, "recipe": "adamw"}

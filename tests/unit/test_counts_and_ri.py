@@ -469,26 +469,27 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replica
 
 
 def seen_by(folder, rows):
-    """Whether each row is of a class that the run's training images show, by target and size.
+    """Whether each row is of a class that the training images show, by target, size and seed.
 
     They show it if a class of theirs shares its outputs.
     """
     found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
     view = DatasetView(geometry=None, budget="all", images_per_class=None)
-    for target, size in (
-        rows[rows["method"] != "pretrained"][["target", "size"]].drop_duplicates().to_numpy()
+    columns = ["target", "size", "seed"]
+    for target, size, seed in (
+        rows[rows["method"] != "pretrained"][columns].drop_duplicates().to_numpy()
     ):
         whole = load_whole(
             DatasetFiles(target, folder / f"prepare/{target}/32px", pixels=False), view
         )
-        trained = set(subset(whole, size).labels)
+        trained = set(subset(whole, size, int(seed)).labels)
         outputs = {output for k in trained for output in space_of(target).indices[k]}
         flags = {
             name: [bool({*space_of(name).indices[k]} & outputs) for k in own]
             for name, own in label.items()
         }
         place = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False).cumcount()
-        found[target, size] = np.array(
+        found[target, size, seed] = np.array(
             [flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)]
         )
     return found
@@ -505,10 +506,11 @@ def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which
     )
     every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
     empty = 0
-    for (target, size), seen in seen_by(folder, rows).items():
+    for (target, size, seed), seen in seen_by(folder, rows).items():
         kept = seen if which == "seen" else ~seen
         kept &= (
-            (rows["target"] == target) & (rows["size"] == size) | (rows["target"] == "none")
+            (rows["target"] == target) & (rows["size"] == size) & (rows["seed"] == seed)
+            | (rows["target"] == "none")
         ).to_numpy()
         kept &= (rows["dataset"] != target).to_numpy() & (rows["dataset"] != "val").to_numpy()
         changes = []
@@ -522,7 +524,7 @@ def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which
                 }
             )
         for state, line in table[(table.index.get_level_values("target") == target)].iterrows():
-            if state[3] == size:
+            if state[3:5] == (size, seed):
                 numbers = line[[f"ri_{which}", f"{which}_low", f"{which}_high"]]
                 empty += not changes
                 if not changes:

@@ -460,7 +460,7 @@ def test_written_compression_is_of_as_many_images_as_fit(tmp_path, prepared, meg
     assert n == (len(rows_of("test", 30)) if held_out else 30 if megabytes == 1 else 10)
     images = {}
     for dataset in loaded:
-        chosen = subset(dataset, str(n))
+        chosen = subset(dataset, str(n), seed=0)
         images[dataset.name] = chosen.images[np.arange(n) if chosen.rows is None else chosen.rows]
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "t.csv"), compression.compression_table(images), atol=1e-6

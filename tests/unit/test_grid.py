@@ -9,9 +9,12 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
+from rib.base.settings import from_params
 from rib.config.entries import MERGES
+from rib.config.grid import resolve_grid
 from rib.config.run import Run
 from rib.config.schema import validated
+from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
 
 
@@ -497,6 +500,130 @@ def test_a_model_pretrained_here_is_for_its_own_family():
     ] == "digits" and "digits" not in chosen.datasets
     with pytest.raises(UserError, match="config, models: 'digits_cnn_50'.*digits.*emoji"):
         grid(models=["digits_cnn_50"])
+
+
+def digits_networks(with_entries, **changes_by_name):
+    """A catalogue with copies of a network of the digits, each with keys of `pretrain` changed."""
+    entry = vars(project_catalog().models["digits_cnn_50"])
+    keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
+    common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
+    models = {}
+    for name, changes in changes_by_name.items():
+        group = changes.pop("group", None)
+        models[name] = {**common, "group": group, "pretrain": {**DIGITS_TRAINING, **changes}}
+    return with_entries(models=models)
+
+
+DIGITS_TRAINING = {
+    "dataset": "digits",
+    "test": "digits_test",
+    "size": 60,
+    "steps": 40,
+    "batch_size": 16,
+    "lr": 0.002,
+}
+
+
+def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
+    catalog = digits_networks(with_entries, by_recipe={"recipe": "adamw", "shift": 2, "seed": 7})
+    chosen = grid(catalog, family="digits", models=["by_recipe", "digits_cnn_50"])
+    training = from_params(TrainingSettings, chosen.pretraining("by_recipe"))
+    assert (training.optimizer, training.clip_norm, training.weight_decay) == ("adamw", 1.0, 0.1)
+    assert (training.epochs, training.steps, training.batch_size) == (None, 40, 16)
+    assert training.micro == 16, "BatchNorm needs whole batches"
+    training = from_params(TrainingSettings, chosen.pretraining("digits_cnn_50"))
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0005)
+    assert (training.epochs, training.steps, training.clip_norm) == (220, None, None)
+    rates = list(learning_rates(1.0, 10_000, training))
+    assert rates.index(max(rates)) == 999, "only the fraction bounds the warm-up"
+
+
+def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
+    catalog = digits_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
+    chosen = grid(catalog, family="digits", models=["first", "second"])
+    parts = [
+        (view["pretraining_size"], view["pretraining_seed"])
+        for view in map(chosen.view_of, ("first", "second"))
+    ]
+    assert parts == [("60", 0), ("0.5", 9)]
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "available"), [(701, "all", 700), (101, 100, 100), (800, 750, 700)]
+)
+def test_pretraining_on_more_images_than_there_are_is_refused(
+    with_entries, size, budget, available
+):
+    catalog = digits_networks(with_entries, mine={"size": size})
+    choices = {"family": "digits", "models": ["mine"]}
+    choices["budget"] = {"max_images_per_dataset": budget}
+    with pytest.raises(UserError, match=rf"mine: pretrain\.size is {size}.*digits.*{available}"):
+        grid(catalog, **choices)
+
+
+def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
+    catalog = digits_networks(
+        with_entries, one={"group": "small"}, two={"group": "small"}, three={}
+    )
+    choices = {"family": "digits", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
+    rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
+    chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
+    assert list(chosen.methods) == list(grid(catalog, **choices).methods), "it is no sweep"
+    settings = {model: chosen.settings("ft", model) for model in choices["models"]}
+    assert {model: setting["lr"] for model, setting in settings.items()} == {
+        "one": 0.1,
+        "two": 0.2,
+        "three": 0.3,
+    }
+    same_everywhere = grid(catalog, **choices, method_settings={"ft": {"lr": 0.1}})
+    assert settings["one"] == same_everywhere.settings("ft", "one")
+    assert list(settings["one"]) == list(same_everywhere.settings("ft", "one"))
+    # Another model has its rate; nothing of the others changes.
+    fewer = grid(
+        catalog,
+        **{**choices, "models": ["one"]},
+        method_settings={"ft": {"lr": {"small": 0.1}}},
+    )
+    assert fewer.settings("ft", "one") == settings["one"]
+    again = resolve_grid(validated(chosen.as_config(), "config", "config.yaml"), catalog)
+    assert again.digest == chosen.digest
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"small": 0.1}, "'ft'.* for small, .*'three'"),
+        ({"small": 0.1, "thre": 0.3}, "method_settings, ft, lr: .*'thre'.*'three'"),
+        ({"small": 0.1, "three": 0}, "ft: .*'lr' of 'three' is 0"),
+        ({"small": 0.1, "three": [0.1]}, "ft: .*'lr' of 'three' is"),
+        ({"small": 0.1, "three": "fast"}, "ft: .*'lr' of 'three' is 'fast'"),
+        ({"small": 0.1, 3: 0.3}, "ft, lr: .*3"),
+        ({}, "ft: .*'lr' is an empty mapping"),
+    ],
+    ids=str,
+)
+def test_rates_that_lack_a_model_or_are_for_none_are_refused(with_entries, rates, message):
+    catalog = digits_networks(with_entries, one={"group": "small"}, three={})
+    choices = {"family": "digits", "models": ["one", "three"], "methods": ["ft"]}
+    with pytest.raises(UserError, match=message):
+        grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
+
+
+def test_a_family_may_state_rates_by_group(with_entries):
+    rates = {"lite": 0.02, "big": 0.01}
+    defaults = {
+        **grid().family.defaults,
+        "models": ["small_net", "large_net"],
+        "targets": ["my_set"],
+    }
+    catalog = with_entries(
+        families={"mine": {"defaults": defaults, "recipes": {"adamw": {"ft": {"lr": rates}}}}},
+        datasets={"my_set": {"family": "mine"}},
+        models={"small_net": {"group": "lite"}, "large_net": {"group": "big"}},
+    )
+    chosen = grid(catalog, family="mine", methods=["ft"])
+    rates_of_models = [chosen.settings("ft", name)["lr"] for name in chosen.models]
+    assert rates_of_models == [0.02, 0.01]
 
 
 def own_family(with_entries, models=("mine",), head="published", **changes):

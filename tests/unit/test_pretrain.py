@@ -6,6 +6,7 @@ Nested parts, the same bytes after a kill, what is reported, and what is refused
 import csv
 import logging
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,13 +16,15 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
+from rib.config.run import ALL
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
+from rib.models.inputs import Inputs
 from rib.models.network import build, load
 from rib.training import finetune
 from rib.training import training_state as resume
 from rib.training.pretrain import PretrainingOutput, pretrain
-from rib.training.settings import PretrainingSettings
+from rib.training.settings import PretrainingSettings, TrainingSettings
 from tiny.changed import replace
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
 from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, trained_by_hand
@@ -68,15 +71,28 @@ def folders(tmp_path_factory):
     return found
 
 
-def trained(folders, out, test="others", **how):
-    """What a job does; returns model.json."""
+def trained(folders, out, test="others", training=None, **how):
+    """What a job does; returns model.json.
+
+    `training` has settings of a recipe, in place of SGD's.
+    """
     out.mkdir(exist_ok=True)
+    how = {**HOW, **how}
+    schedule = {key: how[key] for key in ("momentum", "weight_decay", "warmup_fraction")}
+    schedule = {**schedule, "warmup_steps": 10**9, **(training or {})}
     pretrain(
         dataset=DatasetFiles(HOW["dataset"], folders["photos"]),
         test=DatasetFiles(HOW["test"], folders[test]),
         settings=PretrainingSettings(
-            entry={**ENTRY, "pretrain": {**HOW, **how}},
+            entry={**ENTRY, "pretrain": how},
             num_classes=1000,
+            training=TrainingSettings(
+                epochs=None if "steps" in how else how["epochs"],
+                steps=how.get("steps"),
+                batch_size=how["batch_size"],
+                micro_batch_size=ALL,
+                **schedule,
+            ),
             view=replace(VIEW, geometry=GEOMETRY),
             compute=COMPUTE,
             code=CODE,
@@ -164,6 +180,43 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(
     assert facts == {**entry, "source": source, "num_classes": 1000, "head": {"from": "pretrained"}}
 
 
+def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
+    folders, tmp_path, progress, monkeypatch
+):
+    """AdamW with clipping for seven steps of 8 of 24 images; the test sees images as they are."""
+    adamw = {"optimizer": "adamw", "clip_norm": 1.0, "warmup_steps": 2, "momentum": 0.9}
+    # The photos have one colour each, which no shift changes: noise takes their place.
+    noise = np.random.default_rng(0)
+    noisy = {}
+    for name, folder in folders.items():
+        noisy[name] = shutil.copytree(folder, tmp_path / f"noisy {name}")
+        shape = np.load(folder / "images.npy").shape
+        np.save(noisy[name] / "images.npy", noise.integers(0, 256, shape, dtype=np.uint8))
+    seen = []
+    read = Inputs.__getitem__
+
+    def noted(inputs, rows):
+        batch = read(inputs, rows)
+        as_stored = Inputs(inputs.images, HALF, HALF, CPU, inputs.rows)
+        seen.append((inputs.epoch, torch.equal(batch, read(as_stored, rows))))
+        return batch
+
+    monkeypatch.setattr(Inputs, "__getitem__", noted)
+    facts = trained(noisy, tmp_path / "net", training=adamw, steps=7, shift=4, lr=1e-3)
+    assert progress()[0] == ("training net/photos/pretraining/all/0", 56, 56, "image")
+    in_training = [unchanged for epoch, unchanged in seen if epoch is not None]
+    assert len(in_training) == 7 and not any(in_training)
+    assert all(unchanged for epoch, unchanged in seen if epoch is None)
+    assert facts["source"]["pretrain"]["shift"] == 4
+    digests = {}
+    for name, how in {"again": {}, "less": {"shift": 1}, "sgd": {"training": {}}}.items():
+        settings = {"training": adamw, "steps": 7, "shift": 4, "lr": 1e-3, **how}
+        trained(noisy, tmp_path / name, **settings)
+        digests[name] = sha256(tmp_path / name / "weights.safetensors")
+    assert digests["again"] == sha256(tmp_path / "net/weights.safetensors")
+    assert len(set(digests.values())) == 3
+
+
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
     made = {
         name: (
@@ -187,7 +240,7 @@ def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
 
 
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
-    trained(folders, tmp_path / "whole")
+    trained(folders, tmp_path / "whole", shift=2)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     step, done = finetune._take_step, []
 
@@ -200,8 +253,8 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
     monkeypatch.setattr(finetune, "_take_step", breaks)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            trained(folders, tmp_path / "killed")
-    trained(folders, tmp_path / "killed")
+            trained(folders, tmp_path / "killed", shift=2)
+    trained(folders, tmp_path / "killed", shift=2)
     assert len(done) == 6 * 3 + 4, "no step was taken twice"
     for name in ("weights.safetensors", "model.json", "history.csv"):
         assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name)

@@ -5,6 +5,7 @@ They are the same for a source image everywhere, balanced, and one inside the ot
 
 import collections
 import json
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from rib.data.identity import PHOTO
 from rib.data.prepared import PreparedDataset
 from rib.data.split_dataset import EarlierSplit, split_dataset
 from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
-from rib.data.subsets import balanced_order, subset
+from rib.data.subsets import balanced_order, first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.changed import replace
 from tiny.training import VIEW
@@ -373,10 +374,10 @@ def test_a_part_without_images_and_a_class_without_training_images_are_refused(t
         load_dataset(DatasetFiles("d", folder, split=table), VIEW, which)
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
-def test_subsets_are_nested_and_classes_are_balanced(labels, data):
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 2**64 - 1), st.data())
+def test_subsets_are_nested_and_classes_are_balanced(labels, seed, data):
     labels = np.sort(np.array(labels))
-    order = balanced_order(of_labels(labels))
+    order = balanced_order(of_labels(labels), seed)
     assert sorted(order) == list(range(len(labels)))
     n = data.draw(st.integers(1, len(labels)))
     counts = collections.Counter(labels[order[:n]])
@@ -384,18 +385,60 @@ def test_subsets_are_nested_and_classes_are_balanced(labels, data):
         assert counts[label] == available or counts[label] >= max(counts.values()) - 1
 
 
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=40), st.integers(0, 9), st.data())
+def test_a_smaller_subset_of_a_seed_is_part_of_its_larger_ones(labels, seed, data):
+    whole = of_labels(np.sort(np.array(labels)))
+    small = data.draw(st.integers(1, len(labels) - 1))
+    large = data.draw(st.integers(small, len(labels)))
+    images_of_small = set(subset(whole, str(small), seed).sources[1])
+    assert images_of_small <= set(subset(whole, str(large), seed).sources[1])
+
+
+def test_each_seed_draws_other_images():
+    whole = dataset(50)
+    draws = [frozenset(subset(whole, "8", seed).sources[1]) for seed in range(20)]
+    assert len(set(draws)) == 20
+    seen = [source for draw in draws for source in draw]
+    assert len(set(seen)) > 100, "draws of 160 images overlap no more than by chance"
+
+
+def test_seed_0_draws_what_all_seeds_drew_in_earlier_versions():
+    """The order of budgets, too, which is written out here: hashes of class and source id."""
+    whole = dataset(5, variants=2)
+    sources = whole.index["source_id"].to_pylist()
+    images = whole.index["image_id"].to_pylist()
+
+    def hashed(text):
+        return sha256(f"order\0{text}".encode()).digest()[:8]
+
+    images_of_source = collections.defaultdict(list)
+    for image in range(len(images)):
+        images_of_source[sources[image]].append(image)
+    rank = {}
+    for label in range(4):
+        keys = []
+        for source, members in images_of_source.items():
+            if whole.labels[members[0]] == label:
+                ordered = sorted(members, key=lambda image: hashed(images[image]))
+                keys += [(n, hashed(source), image) for n, image in enumerate(ordered)]
+        rank |= {image: place for place, (*_, image) in enumerate(sorted(keys))}
+    expected = sorted(rank, key=lambda image: (rank[image], hashed(sources[image])))
+    assert balanced_order(whole, 0).tolist() == expected
+    assert first_images(whole, 9).rows.tolist() == sorted(expected[:9])
+
+
 def test_sizes_are_numbers_or_fractions():
     whole = dataset(10)
-    small, half = subset(whole, "6"), subset(whole, "0.5")
+    small, half = subset(whole, "6", seed=3), subset(whole, "0.5", seed=3)
     assert (
         len(small.labels) == 6
         and len(half.labels) == 20
         and set(small.sources[1]) < set(half.sources[1])
     )
-    assert subset(whole, "all") is whole
+    assert subset(whole, "all", seed=3) is whole
     for size in ("41", "0.001"):
         with pytest.raises(UserError, match=f"train_subset {size}: d has 40 images"):
-            subset(whole, size)
+            subset(whole, size, seed=3)
 
 
 def test_a_budget_takes_other_sources_before_another_image_of_one():

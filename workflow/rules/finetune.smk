@@ -130,7 +130,7 @@ def fine_tuning_settings(w):
     algorithm = CATALOG.algorithm_file(method.algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
-        settings=method.settings,
+        settings=GRID.settings(w.method, w.model),
         parents=GRID.parents_of(w.method),
         training=TRAINING_OF[w.method],
         view=VIEW_OF[w.model],

@@ -1,7 +1,7 @@
 # Pretrain models here, from random weights on part of a dataset, as their catalogue entries
 # specify.
 
-from rib.training.settings import PretrainingSettings
+from rib.training.settings import PretrainingSettings, TrainingSettings
 
 
 def pretraining_inputs(w):
@@ -21,6 +21,7 @@ def pretraining_settings(w):
     settings = PretrainingSettings(
         entry=facts["entry"],
         num_classes=facts["num_classes"],
+        training=from_params(TrainingSettings, GRID.pretraining(w.model)),
         view=VIEW_OF[w.model],
         compute=COMPUTE,
         code=digest("pretrain_model"),

@@ -678,6 +678,7 @@ class _Stages:
         settings = PretrainingSettings(
             entry=facts["entry"],
             num_classes=facts["num_classes"],
+            training=from_params(TrainingSettings, self.grid.pretraining(self.name)),
             view=self.view,
             compute=self.compute,
             code=digest(Path(pretrain.__file__)),
@@ -800,7 +801,7 @@ class _Stages:
         )
         settings = FineTuningSettings(
             algorithm=str(algorithm),
-            settings=method.settings,
+            settings=self.grid.settings(run.method, self.name),
             parents=list(start),
             training=from_params(TrainingSettings, self.grid.training(run.method)),
             view=self.view,

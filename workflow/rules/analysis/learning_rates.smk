@@ -14,12 +14,16 @@ RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 def swept_method(name):
     """What the choice of a learning rate needs to know of a method of the grid."""
     method = GRID.methods[name]
-    lr = method.settings["lr"]
+    rates = {
+        model: GRID.settings(name, model)["lr"]
+        for model in GRID.models
+        if name in GRID.methods_of(model)
+    }
     return SweptMethod(
-        method=name.replace(f"-lr{in_path(lr)}", ""),
+        method=name.replace(f"-lr{in_path(method.settings['lr'])}", ""),
         recipe=method.schedule,
         can_fit=method.can_fit,
-        lr=lr,
+        lr=rates,
     )
 
 

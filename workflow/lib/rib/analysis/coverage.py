@@ -4,23 +4,22 @@ Label spaces differ, so classes are compared by their network outputs: a class i
 one with the class of a training image.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
 from rib.analysis.counts import Counts
+from rib.analysis.ri import ObjectsByTraining, TrainingSet
 from rib.base.files import read_json
 from rib.config.label_space import LabelSpace
+from rib.config.run import ALL, Run, parent_of
 from rib.data.prepared import PreparedDataset
 from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_dataset
-
-# By target and size, and dataset: which of its objects are of a seen class, (n,) bool.
-Coverage = dict[tuple[str, str], dict[str, np.ndarray]]
 
 
 def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
@@ -31,11 +30,29 @@ def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
     }
 
 
-def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView) -> Coverage:
+def training_set_of(run: Run, checkpoints: Iterable[str]) -> TrainingSet:
+    """The images that a run was trained on.
+
+    Args:
+        checkpoints: keys of those that make up its weights, see rib.config.run.parent_of.
+    """
+    if run.size == ALL:
+        return TrainingSet(run.target, run.size, ())
+    seeds = {int(parent_of(key).get("seed", run.seed)) for key in checkpoints}
+    return TrainingSet(run.target, run.size, tuple(sorted(seeds or {run.seed})))
+
+
+def coverage(
+    counts: Counts,
+    datasets: Iterable[DatasetFiles],
+    view: DatasetView,
+    checkpoints: Mapping[Run, Iterable[str]],
+) -> ObjectsByTraining:
     """Which objects of each dataset are of a class that the training images show.
 
     Args:
         datasets: those that are counted, and targets.
+        checkpoints: of each run, the keys of the checkpoints that make up its weights.
     """
     files = {dataset.name: replace(dataset, pixels=False) for dataset in datasets}
     spaces = label_spaces(files.values())
@@ -44,19 +61,31 @@ def coverage(counts: Counts, datasets: Iterable[DatasetFiles], view: DatasetView
     def training_images(target: str) -> PreparedDataset:
         return load_dataset(files[target], view, TRAIN)
 
-    seen: Coverage = {}
-    targets_and_sizes = {
-        (state.run.target, state.run.size) for state in counts.states if not state.is_pretrained
+    training_sets = {
+        state.run: training_set_of(state.run, checkpoints[state.run])
+        for state in counts.states
+        if not state.is_pretrained
     }
-    for target, size in targets_and_sizes:
-        labels = set(subset(training_images(target), size).labels)
+    seen: dict[TrainingSet, dict[str, np.ndarray]] = {}
+    for training_set in set(training_sets.values()):
+        labels = _labels_in(training_set, training_images(training_set.target))
         seen_outputs: set[int] = set()
         for label in labels:
-            seen_outputs.update(spaces[target].indices[label])
-        seen[target, size] = {}
+            seen_outputs.update(spaces[training_set.target].indices[label])
+        seen[training_set] = {}
         for dataset in counts.datasets:
             class_is_seen = np.array(
                 [not seen_outputs.isdisjoint(outputs) for outputs in spaces[dataset].indices]
             )
-            seen[target, size][dataset] = class_is_seen[counts.labels[dataset]]
-    return seen
+            seen[training_set][dataset] = class_is_seen[counts.labels[dataset]]
+    return ObjectsByTraining(training_sets, seen)
+
+
+def _labels_in(training_set: TrainingSet, images_of_target: PreparedDataset) -> set[int]:
+    """Labels of the images of a training set, a part of its target."""
+    if training_set.size == ALL:
+        return set(images_of_target.labels)
+    labels: set[int] = set()
+    for seed in training_set.seeds:
+        labels.update(subset(images_of_target, training_set.size, seed).labels)
+    return labels

@@ -24,10 +24,38 @@ import numpy as np
 from rib.analysis.counts import ALL_INDICES, Counts, Indices, SharedObjects
 from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
+from rib.config.run import Run
 
 SourceGroups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
 # Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
 CountedObjects = dict[str, Indices]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images that a run was trained on."""
+
+    target: str
+    size: str
+    # those that the subset was drawn with: several of a merge over seeds, none of the whole target
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ObjectsByTraining:
+    """Objects that count in the RI of a run, which depend on what it was trained on."""
+
+    training_sets: Mapping[Run, TrainingSet]
+    objects: Mapping[TrainingSet, Mapping[str, np.ndarray]]  # (n,) bool by dataset
+
+    def inverted(self) -> "ObjectsByTraining":
+        """Those objects that do not count."""
+        not_counted = {}
+        for training_set, objects_of_dataset in self.objects.items():
+            not_counted[training_set] = {
+                dataset: ~objects for dataset, objects in objects_of_dataset.items()
+            }
+        return ObjectsByTraining(self.training_sets, not_counted)
 
 
 @dataclass(frozen=True)
@@ -52,7 +80,7 @@ def ood_accuracies(
     weights: np.ndarray,
     ood_datasets: Collection[str] | None = None,
     source_groups: SourceGroups = None,
-    among: Mapping[tuple[str, str], Mapping[str, np.ndarray]] | None = None,
+    among: ObjectsByTraining | None = None,
 ) -> dict[ScoredState, Ood]:
     """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
 
@@ -63,8 +91,8 @@ def ood_accuracies(
             excluded from the other datasets of its source group, and objects with identical images
             (`Counts.shared`) from all others, before and after fine-tuning; a dataset without
             remaining objects is dropped from the mean.
-        among: objects that count, (n,) bool by target and size, and dataset (see
-            rib.analysis.coverage); None for all. States for which no objects remain are left out.
+        among: objects that count (see rib.analysis.coverage); None for all. States for which no
+            objects remain are left out.
 
     Returns:
         Of each fine-tuned state, in the order of the counts.
@@ -81,10 +109,13 @@ def ood_accuracies(
 
     ood: dict[ScoredState, Ood] = {}
     objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
-    for (target, size), states in _states_by_target_and_size(counts).items():
+    for training_set, states in _states_by_training_set(counts, among).items():
+        target = training_set.target
         objects_of_dataset = objects_of_target[target]
         if among is not None:
-            objects_of_dataset = _objects_that_are_among(objects_of_dataset, among[target, size])
+            objects_of_dataset = _objects_that_are_among(
+                objects_of_dataset, among.objects[training_set]
+            )
         if not objects_of_dataset:
             continue
         # The states before fine-tuning, and then those after it in the same order.
@@ -171,13 +202,20 @@ def ri_objects(
     return numbers
 
 
-def _states_by_target_and_size(counts: Counts) -> dict[tuple[str, str], list[ScoredState]]:
-    """Fine-tuned states by target and size, which are sorted."""
-    states: dict[tuple[str, str], list[ScoredState]] = {}
+def _states_by_training_set(
+    counts: Counts, among: ObjectsByTraining | None
+) -> dict[TrainingSet, list[ScoredState]]:
+    """Fine-tuned states by what they were trained on; without `among` seeds don't matter."""
+    states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:
-        if not state.is_pretrained:
-            states.setdefault((state.run.target, state.run.size), []).append(state)
-    return dict(sorted(states.items()))
+        if state.is_pretrained:
+            continue
+        if among is None:
+            training_set = TrainingSet(state.run.target, state.run.size, ())
+        else:
+            training_set = among.training_sets[state.run]
+        states.setdefault(training_set, []).append(state)
+    return states
 
 
 def _counted_objects_of_targets(

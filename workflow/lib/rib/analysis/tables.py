@@ -17,9 +17,15 @@ from rib.analysis.counts import (
     read_rows_of,
     write_counts,
 )
-from rib.analysis.coverage import Coverage, coverage, label_spaces
+from rib.analysis.coverage import coverage, label_spaces
 from rib.analysis.fit import fit_table, marked
-from rib.analysis.ri import Ood, SourceGroups, on_other_datasets, ood_accuracies
+from rib.analysis.ri import (
+    ObjectsByTraining,
+    Ood,
+    SourceGroups,
+    on_other_datasets,
+    ood_accuracies,
+)
 from rib.analysis.scored_state import STATE_COLUMNS, ScoredState
 from rib.analysis.settings import GridTableSettings
 from rib.base.errors import UserError
@@ -134,7 +140,7 @@ def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
 def seen_table(
     ri: pd.DataFrame,
     counts: Counts,
-    seen: Coverage,
+    seen: ObjectsByTraining,
     weights: np.ndarray,
     confidence: float,
     ood_datasets: Collection[str] | None,
@@ -144,7 +150,7 @@ def seen_table(
 
     Args:
         ri: `ri_table`, to which columns are added.
-        seen: objects of seen classes, by target and size, and dataset.
+        seen: objects of seen classes.
         weights, ood_datasets, source_groups: see `ood_accuracies`.
 
     Returns:
@@ -152,10 +158,7 @@ def seen_table(
         such images.
     """
     counts = counts.without_curves()
-    unseen: Coverage = {}
-    for target_and_size, seen_objects in seen.items():
-        unseen[target_and_size] = {dataset: ~objects for dataset, objects in seen_objects.items()}
-    for seen_or_unseen, among in (("seen", seen), ("unseen", unseen)):
+    for seen_or_unseen, among in (("seen", seen), ("unseen", seen.inverted())):
         ood = ood_accuracies(counts, weights, ood_datasets, source_groups, among)
         new_names = {
             "ri": f"ri_{seen_or_unseen}",
@@ -351,7 +354,7 @@ def grid_tables(
     ri = ri_table(ood, confidence)
     if source_groups is not None:
         _log_remaining_images(ri)
-    seen = coverage(counts, datasets, settings.view)
+    seen = coverage(counts, datasets, settings.view, checkpoints=fits)
     accuracy = accuracy_table(counts)
     fits_of_runs = fit_table(fits, accuracy, settings.fit)
     classes = class_table(counts, label_spaces(datasets), source_groups)

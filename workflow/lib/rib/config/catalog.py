@@ -56,6 +56,8 @@ MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml a
 REQUIRED_COLUMNS = ("model", "target", "method", "seed", "file")
 OPTIONAL_COLUMNS = ("size", "label")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+# Of models that are pretrained here without a recipe.
+SGD_OF_PRETRAINING = {"momentum": 0.9, "weight_decay": 0.0, "warmup_fraction": 0.1}
 
 
 class Catalog:
@@ -186,7 +188,33 @@ class Catalog:
     @cached_property
     def models(self) -> dict[str, Model]:
         """Models by name; `add_models` adds others."""
-        return {name: Model(name=name, **entry) for name, entry in self._entries("models").items()}
+        models = {}
+        for name, entry in self._entries("models").items():
+            if "pretrain" in entry:
+                entry["pretrain"] = self._pretraining(entry["pretrain"], f"models.yaml, {name}")
+            models[name] = Model(name=name, **entry)
+        return models
+
+    def _pretraining(self, how: dict[str, Any], where: str) -> dict[str, Any]:
+        """How a model is pretrained here, with the defaults of SGD if it names no recipe.
+
+        Args:
+            how: `pretrain` of the model's entry.
+            where: file and entry, for messages.
+
+        Raises:
+            UserError: The recipe is unknown, or a key is given that is the recipe's.
+        """
+        if "recipe" not in how:
+            return {**SGD_OF_PRETRAINING, **how}
+        known_name(how["recipe"], self.recipes, "recipe", f"{where}, pretrain.recipe")
+        for key in SGD_OF_PRETRAINING:
+            if key in how:
+                raise UserError(
+                    f"{where}: pretrain.{key} is set by the recipe '{how['recipe']}'; leave out "
+                    "one of the two."
+                )
+        return how
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ reported as a notice, a sentence for the user.
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
@@ -164,7 +164,7 @@ def choose_models(
         )
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
-        _check_pretraining(model, family, catalog)
+        _check_pretraining(model, family, catalog, config["budget"]["max_images_per_dataset"])
     notices = [f"model '{name}' is left out: it {reason}" for name in headless]
     return with_styles(chosen), notices
 
@@ -223,8 +223,17 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
     raise UserError(f"config, models: there is no '{name}': '{architecture}' {pretrainings}{also}.")
 
 
-def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
-    """Check the roles of the datasets on which a model is pretrained and tested here."""
+def _check_pretraining(
+    model: Model, family: Family, catalog: Catalog, budget: int | Literal["all"]
+) -> None:
+    """Check the datasets on which a model is pretrained and tested here.
+
+    Args:
+        budget: maximum number of images of a dataset.
+
+    Raises:
+        UserError: A dataset has another role or family, or fewer images than are to be trained on.
+    """
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
@@ -240,6 +249,14 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog) -> None:
             catalog.datasets_of(family, role),
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
+        )
+    size = model.pretrain["size"]
+    dataset = catalog.datasets[model.pretrain["dataset"]]
+    available = [number for number in (dataset.images, budget) if isinstance(number, int)]
+    if isinstance(size, int) and available and size > min(available):
+        raise UserError(
+            f"models.yaml, {model.name}: pretrain.size is {size}, but {dataset.name} has "
+            f"{min(available)} images in this run; set at most that, or raise budget."
         )
 
 

@@ -100,6 +100,7 @@ class Model:
     pretrain: dict[str, Any] | None = None
     parameters: int | None = None
     pretraining_images: int | None = None  # None if unknown or trained here
+    group: str | None = None  # replicates have the same: they differ only in what chance decides
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:

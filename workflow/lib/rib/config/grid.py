@@ -10,14 +10,14 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.config import choices
-from rib.config.catalog import Catalog
+from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
-from rib.config.settings import LENGTH, SCHEDULE
+from rib.config.settings import LENGTH, RATE, SCHEDULE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
@@ -43,6 +43,9 @@ MODEL_FACTS = (
     "pretraining",
     "licence",
 )
+
+
+NO_LIMIT_OF_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -381,6 +384,27 @@ class Grid:
         """Settings of training that all methods have, in the order of config."""
         return {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
 
+    def settings(self, method: str, model: str) -> dict[str, Any]:
+        """Settings of a method's algorithm on a model, with the model's own learning rate.
+
+        A rate that is stated for a model comes before that of its group.
+
+        Raises:
+            UserError: Rates are stated by model and group, and there is none for this model.
+        """
+        settings = self.methods[method].settings
+        rates = settings.get(RATE)
+        if not isinstance(rates, dict):
+            return settings
+        for name in (model, self.models[model].group):
+            if name in rates:
+                return {**settings, RATE: rates[name]}
+        raise UserError(
+            f"method '{method}': {RATE} is stated by model, for {', '.join(rates)}, and not for "
+            f"'{model}' or its group; add a rate for it to the recipes of the family's or the "
+            "method's entry, or to method_settings."
+        )
+
     def training(self, method: str) -> dict[str, Any]:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         method_entry = self.methods[method]
@@ -390,6 +414,23 @@ class Grid:
             **dict.fromkeys(LENGTH),
             **method_entry.length,
             **self._shared_training(),
+        }
+
+    def pretraining(self, model: str) -> dict[str, Any]:
+        """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
+        how = self.models[model].pretrain
+        assert how is not None  # it is pretrained here
+        if "recipe" in how:
+            schedule = self.catalog.recipes[how["recipe"]].training
+        else:
+            schedule = {key: how[key] for key in SGD_OF_PRETRAINING}
+            schedule["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
+        return {
+            **schedule,
+            "epochs": how.get("epochs"),
+            "steps": how.get("steps"),
+            "batch_size": how["batch_size"],
+            "micro_batch_size": ALL,  # BatchNorm needs whole batches
         }
 
     def compute(self) -> dict[str, Any]:
@@ -420,6 +461,7 @@ class Grid:
         if pretrain and self.reference and pretrain["dataset"] == self.reference.dataset.name:
             # Images that were not used for pretraining must not be part of the proxy.
             view["pretraining_size"] = str(pretrain["size"])
+            view["pretraining_seed"] = pretrain["seed"]
         return view
 
     def preparation(self, dataset: str, geometry: Geometry | None) -> dict[str, Any]:
@@ -632,6 +674,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         entries_of_methods=entries_of_methods,
     )
     _check_external_weights(grid)
+    _check_learning_rates(grid)
     grid.notices.extend(_notices_on_grid(grid))
     return grid
 
@@ -676,6 +719,13 @@ def _check_external_weights(grid: Grid) -> None:
     known_names = {"model": models, "target": catalog.datasets_of(grid.family, *EVALUATED)}
     runs = [run for run in grid.runs() if run.method in methods]
     choices.check_external(catalog.external, known_names, runs)
+
+
+def _check_learning_rates(grid: Grid) -> None:
+    """Raise a UserError if a method that is run on a model has no learning rate for it."""
+    for model in grid.models:
+        for method in grid.methods_of(model):
+            grid.settings(method, model)
 
 
 def _notices_on_grid(grid: Grid) -> list[str]:

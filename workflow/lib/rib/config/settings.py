@@ -45,6 +45,7 @@ class Setting(NamedTuple):
 # call recipe, and how long it trains.
 SCHEDULE = "recipe"
 LENGTH = ("epochs", "steps")
+RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
 TRAINING = {
     SCHEDULE: Setting("str", True, None),
     "epochs": Setting("int", True, None),
@@ -62,7 +63,8 @@ def check_settings(
 ) -> dict[str, Any]:
     """Settings checked against the keyword arguments of an algorithm or layout.
 
-    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted.
+    Texts such as `1e-3`, which YAML 1.1 does not read as a number, are converted. The learning rate
+    may be a mapping, of which only the numbers are checked here.
 
     Args:
         known_settings: the keyword arguments, by name.
@@ -83,11 +85,29 @@ def check_settings(
                 to_check[name] = known_settings[name].default
             elif name not in may_lack:
                 raise UserError(f"{where}: the setting '{name}' is missing; add it.")
-    checked_settings = {}
+    checked_settings: dict[str, Any] = {}
     for name, entry in to_check.items():
+        setting = known_settings[name]
         subject = f"{where}: the setting '{name}'"
-        checked_settings[name] = _checked_entry(entry, known_settings[name], subject, sweeps)
+        if name == RATE and isinstance(entry, dict):
+            checked_settings[name] = _checked_rates(entry, setting, subject)
+        else:
+            checked_settings[name] = _checked_entry(entry, setting, subject, sweeps)
     return checked_settings
+
+
+def _checked_rates(
+    rates: Mapping[object, object], setting: Setting, subject: str
+) -> dict[object, object]:
+    """Check learning rates by model or group of models."""
+    if not rates:
+        raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
+    return {
+        model_or_group: _checked_value(
+            rate, setting.annotation, f"{subject} of {show(model_or_group)}"
+        )
+        for model_or_group, rate in rates.items()
+    }
 
 
 def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) -> object:

@@ -18,7 +18,7 @@ from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
 from rib.config.run import VARIANTS
 from rib.config.schema import known_name
-from rib.config.settings import LENGTH, SCHEDULE, Setting, check_settings
+from rib.config.settings import LENGTH, RATE, SCHEDULE, Setting, check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -64,7 +64,8 @@ class Variants:
         schedules: names of the schedules that config or family choose for all methods.
 
     Raises:
-        UserError: A setting of family or config is not one of its method, or is of another type.
+        UserError: A setting of family or config is not one of its method, or is of another type, or
+            a learning rate is for a model that does not exist.
     """
 
     def __init__(
@@ -157,12 +158,14 @@ class Variants:
     def settings(self, method: Method, schedule: str | None) -> dict[str, Any]:
         """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
 
-        A layer that gives epochs or steps replaces both of those before.
+        A layer that gives epochs or steps replaces both of those before. A learning rate may be a
+        mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
 
         Raises:
-            UserError: There is no learning rate, or a layer gives both epochs and steps.
+            UserError: There is no learning rate, or one is for a model or group that does not
+                exist, or a layer gives both epochs and steps.
         """
-        settings = {}
+        settings: dict[str, Any] = {}
         if schedule:
             settings["epochs"] = self.family.defaults["epochs"]
         for where, layer in self._layers_of_settings(method, schedule).items():
@@ -175,15 +178,24 @@ class Variants:
                 if lengths_in_layer:
                     for key in LENGTH:
                         settings.pop(key, None)
+            if isinstance(layer.get(RATE), dict):
+                self._check_models_of_rates(layer[RATE], where)
             settings |= layer
-        needs_rate = schedule is not None and "lr" in self.catalog.settings_of(method)
-        if needs_rate and "lr" not in settings:
+        needs_rate = schedule is not None and RATE in self.catalog.settings_of(method)
+        if needs_rate and RATE not in settings:
             raise UserError(
                 f"config, recipes: '{method.name}' has no learning rate for recipe '{schedule}' in "
                 f"family {self.family.name}; add lr to the recipes of the method's or the family's "
                 "entry, or to method_settings."
             )
         return settings
+
+    def _check_models_of_rates(self, rates: Mapping[str, float], where: str) -> None:
+        """Raise a UserError if a learning rate is for something else than a model or a group."""
+        models = self.catalog.models
+        groups = [model.group for model in models.values() if model.group is not None]
+        for model_or_group in rates:
+            known_name(model_or_group, {*models, *groups}, "model or group", f"{where}, {RATE}")
 
     def _layers_of_settings(
         self, method: Method, schedule: str | None
@@ -295,8 +307,8 @@ class Variants:
 def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings in the order that they have in names."""
     ordered = {}
-    if "lr" in settings:
-        ordered["lr"] = settings["lr"]
+    if RATE in settings:
+        ordered[RATE] = settings[RATE]
     ordered.update(settings)
     return ordered
 

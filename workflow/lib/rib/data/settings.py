@@ -19,8 +19,10 @@ class DatasetView(Settings):
     # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole
     # dataset of its own
     images_per_class: int | None
-    # of a model pretrained here on a subset of the proxy: that subset, see rib.data.subsets.subset
+    # of a model pretrained here on a subset of the proxy: size and seed of that subset, see
+    # rib.data.subsets.subset
     pretraining_size: str = ALL
+    pretraining_seed: int = 0
 
 
 class DownloadSettings(Settings):

@@ -1,6 +1,6 @@
 """Nested class-balanced subsets.
 
-Their order depends only on labels, source ids and image ids.
+Their order depends only on a seed, labels, source ids and image ids.
 """
 
 from hashlib import sha256
@@ -11,12 +11,19 @@ from rib.base.errors import UserError
 from rib.config.run import ALL, images_of
 from rib.data.prepared import PreparedDataset
 
+SEED_OF_BUDGETS = 0  # whatever the seed of a run, so that all runs have the same images
 
-def subset(dataset: PreparedDataset, size: str, setting: str = "train_subset") -> PreparedDataset:
-    """The first images in a fixed class-balanced order; subsets are nested.
+
+def subset(
+    dataset: PreparedDataset, size: str, seed: int, setting: str = "train_subset"
+) -> PreparedDataset:
+    """The first images in the class-balanced order of a seed.
+
+    Subsets with one seed are nested; with another seed other images are drawn.
 
     Args:
         size: `all`, a number of images, or a fraction of them (with a decimal point: 0.5).
+        seed: of a training, or of a model's pretraining.
         setting: name of the setting, for messages.
 
     Raises:
@@ -31,17 +38,19 @@ def subset(dataset: PreparedDataset, size: str, setting: str = "train_subset") -
             f"{setting} {size}: {dataset.name} has {n} images to train on; set 1 to {n}, or a "
             "fraction below 1."
         )
-    return first_images(dataset, number_of_images)
+    return first_images(dataset, number_of_images, seed)
 
 
-def first_images(dataset: PreparedDataset, limit: int) -> PreparedDataset:
-    """At most `limit` images of a dataset, the first in the balanced order.
+def first_images(
+    dataset: PreparedDataset, limit: int, seed: int = SEED_OF_BUDGETS
+) -> PreparedDataset:
+    """At most `limit` images of a dataset, the first in the balanced order of a seed.
 
     Their rows stay in the order of the dataset.
     """
     if len(dataset.labels) <= limit:
         return dataset
-    first_rows = balanced_order(dataset)[:limit]
+    first_rows = balanced_order(dataset, seed)[:limit]
     return dataset.take(np.sort(first_rows))
 
 
@@ -65,18 +74,21 @@ def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
     return is_image_held_back
 
 
-def balanced_order(dataset: PreparedDataset) -> np.ndarray:
+def balanced_order(dataset: PreparedDataset, seed: int = SEED_OF_BUDGETS) -> np.ndarray:
     """Pseudo-random order of images that takes one image of every class before a second of any.
 
     Within a class, one image of each source comes first, then a second of each (ImageNet-C has 75
-    of each source). Hashes of source ids order the sources, so datasets that are made from the same
-    sources have them in the same order.
+    of each source). Hashes of seed and source ids order the sources, so datasets that are made from
+    the same sources have them in the same order.
 
     Returns:
-        The permutation, (n,) int64; it depends only on labels, source ids and image ids.
+        The permutation, (n,) int64; it depends only on the seed, labels, source ids and image ids.
     """
+    purpose = "order"
+    if seed != SEED_OF_BUDGETS:
+        purpose = f"order of seed {seed}"
     source_of_image, sources = dataset.sources
-    hash_of_source = np.array([hashed("order", source) for source in sources])
+    hash_of_source = np.array([hashed(purpose, source) for source in sources])
     source_hashes = hash_of_source[source_of_image]
 
     has_one_image_per_source = len(sources) == len(source_of_image)
@@ -84,7 +96,7 @@ def balanced_order(dataset: PreparedDataset) -> np.ndarray:
         rank_in_source = np.zeros(len(source_of_image), np.int64)
     else:
         image_ids = dataset.index["image_id"].to_pylist()
-        image_hashes = np.array([hashed("order", image_id) for image_id in image_ids])
+        image_hashes = np.array([hashed(purpose, image_id) for image_id in image_ids])
         rank_in_source = rank_within(source_of_image, image_hashes)
 
     # Of several keys, the last one sorts first.

@@ -74,7 +74,10 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     Under protocol held_out it is its train split, since other datasets may share its sources.
     """
     if view.images_per_class is None:
-        dataset = subset(load_whole(files, view), view.pretraining_size, "pretrain.size")
+        whole_dataset = load_whole(files, view)
+        dataset = subset(
+            whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size"
+        )
         if files.split is None:
             return dataset
         return _images_of_split(dataset, TRAIN, files.split)

@@ -44,7 +44,7 @@ def compute_fisher(
         dataset = load_proxy(source.dataset, source.view)
     else:
         target = load_dataset(source.dataset, source.view, TRAIN)
-        dataset = subset(target, source.run.size)
+        dataset = subset(target, source.run.size, source.run.seed)
     images = Images.of(dataset, source.preprocessing, device)
     pretrained, _ = load(source.model_folder, device)
     network = apply(pretrained, source.weights, source.checkpoints).eval()

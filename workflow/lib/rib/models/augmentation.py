@@ -1,4 +1,4 @@
-"""Random transforms of training images, by torchvision.
+"""Random transforms of training images: shifts, and others by torchvision.
 
 Random numbers depend on the seed, the epoch and the image, not on the batch, so that an image can
 be read twice (by a network and its teacher), and batches, resuming and the number of jobs change
@@ -14,6 +14,46 @@ from torch import Tensor
 
 # Of the area. Source: open_clip and wise-ft, the training transform of CLIP models.
 SMALLEST_CROP = 0.9
+
+
+SHIFTS = 1  # so that shifts are drawn with other random numbers than the order of images
+
+
+class Shifts:
+    """Random shifts of images, up or down and to the left or right.
+
+    Pixels that come in at a side repeat those of the image's edge.
+
+    Args:
+        limit: largest shift in each direction, in pixels.
+        number_of_images: images of the array that is trained on.
+    """
+
+    def __init__(self, limit: int, number_of_images: int, seed: int):
+        self.limit = limit
+        self.number_of_images = number_of_images
+        self.seed = seed
+        self.epoch: int | None = None
+        self.corners = np.zeros((number_of_images, 2), np.int64)
+
+    def __call__(self, images: np.ndarray, epoch: int, rows: np.ndarray) -> np.ndarray:
+        """Images (N, H, W, 3) as shown in an epoch, in the same shape; `rows` identify them."""
+        corners = self._corners_in(epoch)[rows]
+        of_image = np.arange(len(images))[:, None, None]
+        lines = corners[:, 0, None] + np.arange(images.shape[1])
+        columns = corners[:, 1, None] + np.arange(images.shape[2])
+        border = (self.limit, self.limit)
+        padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode="edge")
+        return padded[of_image, lines[:, :, None], columns[:, None, :]]
+
+    def _corners_in(self, epoch: int) -> np.ndarray:
+        """Upper left corner of each image within the padded one, in an epoch: (n, 2)."""
+        if epoch != self.epoch:
+            random_numbers = np.random.default_rng([SHIFTS, self.seed, epoch])
+            positions = 2 * self.limit + 1
+            self.corners = random_numbers.integers(positions, size=(self.number_of_images, 2))
+            self.epoch = epoch
+        return self.corners
 
 
 class Augmentation:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rib.base.progress import Progress
 from rib.data.prepared import PreparedDataset
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, Shifts
 from rib.models.class_logits import class_members
 
 
@@ -20,6 +20,7 @@ class Inputs:
         mean, std: per RGB channel, in 0..1.
         rows: those of the images that are used, in this order; None for all.
         augmentation: transforms images in training; None for none.
+        shifts: shift images in training, before they are augmented; None for none.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Inputs:
         device: torch.device,
         rows: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
+        shifts: Shifts | None = None,
     ):
         self.images = images
         self.device = device
         self.augmentation = augmentation
+        self.shifts = shifts
         self.rows = np.arange(len(images)) if rows is None else rows
         # Of training, from 0, in which images are augmented; None outside of training.
         self.epoch: int | None = None
@@ -53,7 +56,10 @@ class Inputs:
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
         rows_of_images = self.rows[rows]
-        pixels = torch.from_numpy(np.asarray(self.images[rows_of_images]))
+        stored_pixels = np.asarray(self.images[rows_of_images])
+        if self.shifts and self.epoch is not None:
+            stored_pixels = self.shifts(stored_pixels, self.epoch, rows_of_images)
+        pixels = torch.from_numpy(stored_pixels)
         if self.augmentation and self.epoch is not None:
             pixels = self._augmented(pixels, rows_of_images)
         if self.device.type == "cuda":

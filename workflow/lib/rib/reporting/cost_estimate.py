@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
@@ -106,14 +106,25 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
     _add_rates(estimate, grid, results, used_images)
     for name, model in grid.models.items():
         if model.pretrain:
-            size = str(model.pretrain["size"])
-            images = images_of(size, counts[model.pretrain["dataset"]])
-            estimate.add_passes(name, TRAIN, model.pretrain["epochs"] * images)
+            estimate.add_passes(name, TRAIN, _images_seen_in_pretraining(model.pretrain, counts))
     for run in runs:
         _add_run(estimate, grid, run, used_images)
     _add_shared_fisher(estimate, grid, counts)
     estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
     return estimate
+
+
+def _images_seen_in_pretraining(how: Mapping[str, Any], counts: Mapping[str, int]) -> int:
+    """Number of images, with repetitions, on which a model is pretrained.
+
+    Args:
+        how: `pretrain` of the model.
+        counts: number of images by dataset.
+    """
+    if "steps" in how:
+        return how["steps"] * how["batch_size"]
+    images = images_of(str(how["size"]), counts[how["dataset"]])
+    return how["epochs"] * images
 
 
 # Images

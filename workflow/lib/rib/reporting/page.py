@@ -498,11 +498,21 @@ def _interval_cell(low: float, high: float, form: str) -> Cell:
     return Cell(f"{write(low)} to {write(high)}", low)
 
 
+def _setting_in_words(key: str, setting: object) -> str:
+    """A setting of a method, such as `rank 4` or `lr 0.001 (net_1k), 0.0005 (net_50k)`."""
+    if isinstance(setting, Mapping):
+        by_model = ", ".join(f"{number} ({model})" for model, number in setting.items())
+        return f"{key} {by_model}"
+    return f"{key} {setting}"
+
+
 def method_rows(about: GridDescription) -> list[list[Cell]]:
     """Rows of the table of methods."""
     rows = []
     for name, method in about.methods.items():
-        settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
+        settings = ", ".join(
+            _setting_in_words(key, setting) for key, setting in method.settings.items()
+        )
         row = [
             Cell(method.label, name),
             Cell(settings or "none of its own", None),

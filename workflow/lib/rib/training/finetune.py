@@ -107,7 +107,7 @@ def finetune(
         inputs.model_folder, method, inputs.start, run, device
     )
     whole_target = load_dataset(inputs.target, settings.view, TRAIN)
-    dataset = subset(whole_target, run.size)
+    dataset = subset(whole_target, run.size, run.seed)
     images_of_target = Images.of(dataset, preprocessing, device)
     images_of_proxy = None
     if inputs.reference is not None:

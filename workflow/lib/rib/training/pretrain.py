@@ -2,12 +2,12 @@
 
 It is for controlled comparisons of the size of the pretraining set.
 
-The training loop is that of fine-tuning (rib.training.finetune): SGD with momentum, linear warm-up
-then cosine to zero, no augmentation, the last epoch kept. All weights train, and the BatchNorm
-statistics are updated.
+The training loop is that of fine-tuning (rib.training.finetune): linear warm-up then cosine to
+zero, the last step kept, with the optimiser of a recipe, or SGD with momentum. All weights train,
+and the BatchNorm statistics are updated. Images may be shifted at random, besides the recipe's
+augmentation.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,18 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.progress import log
-from rib.config.run import ALL, Run
+from rib.config.run import Run
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_whole
 from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
+from rib.models.augmentation import Augmentation, Shifts
 from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
 from rib.training.finetune import rescued, train, write_history
-from rib.training.settings import PretrainingSettings, TrainingSettings
+from rib.training.settings import PretrainingSettings
 
 BATCH = 64  # images per forward pass in the test
 
@@ -63,7 +64,8 @@ def pretrain(
     how = entry["pretrain"]
     device = devices.start(settings.compute)
     size = str(how["size"])
-    training_images = subset(load_whole(dataset, settings.view), size, "pretrain.size")
+    whole_dataset = load_whole(dataset, settings.view)
+    training_images = subset(whole_dataset, size, how["seed"], "pretrain.size")
     test_images = load_whole(test, settings.view)
     _refuse_shared_sources(training_images, test_images)
     torch.manual_seed(how["seed"])
@@ -76,18 +78,15 @@ def pretrain(
     model = model.to(device, memory_format=torch.channels_last)
     method = FineTuning(lr=how["lr"], batch_norm="train")
     images = Images.of(training_images, entry["preprocessing"], device)
+    training = settings.training
+    if training.augmentation:
+        side = training_images.images[[0]].shape[1]
+        images.inputs.augmentation = Augmentation(training.augmentation, side, how["seed"])
+    if "shift" in how:
+        images.inputs.shifts = Shifts(how["shift"], len(training_images.images), how["seed"])
     method.setup(Task(model=model, target=images, reference=None, seed=how["seed"]))
     run = Run(entry["name"], how["dataset"], "pretraining", size, how["seed"])
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    training = TrainingSettings(
-        epochs=how["epochs"],
-        batch_size=how["batch_size"],
-        momentum=how["momentum"],
-        weight_decay=how["weight_decay"],
-        warmup_fraction=how["warmup_fraction"],
-        warmup_steps=math.inf,  # only the fraction bounds the warm-up
-        micro_batch_size=ALL,  # BatchNorm needs whole batches
-    )
     with rescued(output.saved, output.rescue, "pretrain of the model's entry"):
         history, _ = train(method, random_weights, training, run, device, output.saved)
     write_history(history, output.history)

@@ -79,9 +79,10 @@ class FineTuningSettings(Settings):
 class PretrainingSettings(Settings):
     """What a model that is pretrained here depends on, besides its datasets."""
 
-    # facts of the model's catalogue entry (rib.config.grid); `pretrain` is how it is trained
+    # facts of the model's catalogue entry (rib.config.grid); `pretrain` states data, rate and seed
     entry: dict[str, JsonValue]
     num_classes: int  # outputs of the network
+    training: TrainingSettings
     view: DatasetView  # the part of the datasets that is used
     compute: ComputeSettings
     code: str  # digest of the source code

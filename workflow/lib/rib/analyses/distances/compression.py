@@ -11,7 +11,7 @@ from rib.base.errors import UserError
 from rib.base.progress import Progress
 from rib.data.settings import DatasetView
 from rib.data.splits import TEST
-from rib.data.subsets import subset
+from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
 
 PRESET = 6  # LZMA preset; higher ones are slower and, with a custom window, hardly better
@@ -81,7 +81,7 @@ def compression_of(
         )
     images = {}
     for dataset in loaded:
-        chosen = subset(dataset, str(n))
+        chosen = first_images(dataset, n)
         assert chosen.images is not None  # pixels are opened
         rows = slice(None) if chosen.rows is None else chosen.rows
         images[chosen.name] = chosen.images[rows]

@@ -10,7 +10,7 @@ class SweptMethod(Settings):
     method: str  # whose rates are swept, with what else is swept, such as lora-rank4
     recipe: str  # of its training
     can_fit: bool  # whether it can fit its training images
-    lr: float  # learning rate
+    lr: dict[str, float]  # learning rate by model
 
 
 class LearningRateSettings(TableSettings):

@@ -61,7 +61,7 @@ def choice_table(
             "method": swept.method,
             "recipe": swept.recipe,
             "can_fit": swept.can_fit,
-            "lr": swept.lr,
+            "lr": swept.lr[run.model],
             "target": run.target,
             "size": run.size,
             "seed": run.seed,
