@@ -24,7 +24,12 @@ ALL_FIGURES = []
 if HAS_FIGURES:
     PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
     ALL_FIGURES = figure_files(*REGISTRY.chosen_figures())
-MORE_TABLES = REGISTRY.chosen_tables()
+# Tables of the page besides those that each page has.
+MORE_TABLES = {
+    name: path
+    for name, path in REGISTRY.chosen_tables().items()
+    if name not in ("mri", "ri", "accuracy")
+}
 MORE_FILES = REGISTRY.chosen_files()
 PATHS_OF_MORE_FILES = [path for paths in MORE_FILES.values() for path in paths]
 # Some are both a table of the page and a file that it links to.
