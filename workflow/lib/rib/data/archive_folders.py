@@ -61,7 +61,8 @@ def name_of_carrier(mirror: Mapping[str, Any]) -> str:
     if mirror["kind"] == "apt":
         return f"{mirror['package']}_*.deb"
     if mirror["kind"] == "hub":
-        return posixpath.basename(mirror["path"])
+        path: str = mirror["path"]
+        return posixpath.basename(path)
     url_without_query = re.split("[?#]", mirror["url"])[0]
     return posixpath.basename(url_without_query)
 

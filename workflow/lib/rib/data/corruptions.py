@@ -35,7 +35,10 @@ DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # down and right; of a motion
 
 def gaussian_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Normally distributed noise is added to each value; its standard deviation is the strength."""
-    return picture + divide(_normal(seed, picture.shape) * strength, DEVIATION_OF_NORMAL)
+    noisy: np.ndarray = picture + divide(
+        _normal(seed, picture.shape) * strength, DEVIATION_OF_NORMAL
+    )
+    return noisy
 
 
 def speckle_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
@@ -44,7 +47,8 @@ def speckle_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     The strength is its standard deviation in 1/256 of the value.
     """
     noise = _normal(seed, picture.shape) * strength * picture
-    return picture + divide(noise, DEVIATION_OF_NORMAL * UNIT)
+    noisy: np.ndarray = picture + divide(noise, DEVIATION_OF_NORMAL * UNIT)
+    return noisy
 
 
 def impulse_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
@@ -98,7 +102,8 @@ def brightness(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Differences from the picture's mean remain to a share of the strength in 1/256."""
     mean = divide(np.sum(picture), picture.size)
-    return mean + divide((picture - mean) * strength, UNIT)
+    faded: np.ndarray = mean + divide((picture - mean) * strength, UNIT)
+    return faded
 
 
 def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
@@ -114,7 +119,8 @@ def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     if picture.ndim == 3:
         pixels = pixels[..., np.newaxis]
     means = divide(sums, pixels)
-    return means[block_of_row][:, block_of_column]
+    blocks: np.ndarray = means[block_of_row][:, block_of_column]
+    return blocks
 
 
 def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
@@ -137,12 +143,14 @@ def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
     """Nearly normally distributed integers with mean 0 and `DEVIATION_OF_NORMAL`: sums of bytes."""
     hashed = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
-    return hashed.sum(axis=0) - MEAN_OF_NORMAL
+    normal: np.ndarray = hashed.sum(axis=0) - MEAN_OF_NORMAL
+    return normal
 
 
 def _scaled(length: int, picture: np.ndarray) -> int:
     """A length for a side of 32 pixels, for the shorter side of a picture; at least 1."""
-    return max(1, length * min(picture.shape[:2]) // SIDE)
+    scaled: int = max(1, length * min(picture.shape[:2]) // SIDE)
+    return scaled
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def hashed_number(seed: str, lowest: int, highest: int) -> int:
 
 def to_picture(numbers: np.ndarray) -> np.ndarray:
     """Integers as uint8, those below 0 and above 255 clipped."""
-    return np.clip(numbers, 0, 255).astype(np.uint8)
+    picture: np.ndarray = np.clip(numbers, 0, 255).astype(np.uint8)
+    return picture
 
 
 def divide(numerators: np.ndarray, denominator: int | np.ndarray) -> np.ndarray:

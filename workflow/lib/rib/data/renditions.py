@@ -90,7 +90,10 @@ def _stretch(photo: np.ndarray) -> np.ndarray:
         return photo.astype(np.int64)
     darkest = int(greys.min())
     span = max(1, int(greys.max()) - darkest)
-    return np.clip(divide((photo.astype(np.int64) - darkest) * WHITE, span), 0, WHITE)
+    stretched: np.ndarray = np.clip(
+        divide((photo.astype(np.int64) - darkest) * WHITE, span), 0, WHITE
+    )
+    return stretched
 
 
 def _is_object(photo: np.ndarray) -> np.ndarray:
@@ -107,14 +110,16 @@ def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
     counts = []
     for level in range(len(TONES)):
         counts.append(_sum_of_neighbourhood((tone == level) & is_counted))
-    return np.argmax(counts, axis=0)
+    tones: np.ndarray = np.argmax(counts, axis=0)
+    return tones
 
 
 def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
     """Number of pixels of a mask in each neighbourhood of 3 x 3."""
     padded = np.pad(mask.astype(np.int64), 1, mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    sums: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return sums
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
