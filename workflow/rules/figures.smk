@@ -121,6 +121,19 @@ REGISTRY.figure(
         "targets": TARGET_LABELS,
     },
 )
+REGISTRY.figure(
+    "ri_matrix",
+    analysis="robustness",
+    question="survived",
+    inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
+    settings={
+        **LABELS,
+        "shared": [
+            n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
+        ],
+        "confidence": CONFIDENCE,
+    },
+)
 PAPER_BARS = paper_bars()
 REGISTRY.figure(
     "before_after",
@@ -137,33 +150,20 @@ REGISTRY.figure(
         "paper": PAPER_BARS,
     },
 )
-REGISTRY.figure(
-    "ri_matrix",
-    analysis="robustness",
-    question="survived",
-    inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
-    settings={
-        **LABELS,
-        "shared": [
-            n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
-        ],
-        "confidence": CONFIDENCE,
-    },
-)
 ACCURACY = {"accuracy": TABLES["accuracy"]}
-REGISTRY.figure(
-    "accuracy_matrix",
-    analysis="robustness",
-    question="survived",
-    inputs=ACCURACY,
-    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
-)
 REGISTRY.figure(
     "radar",
     analysis="robustness",
     question="survived",
     inputs=ACCURACY,
     settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
+)
+REGISTRY.figure(
+    "accuracy_matrix",
+    analysis="robustness",
+    question="survived",
+    inputs=ACCURACY,
+    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
 if PUBLISHABLE := {
     name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable
