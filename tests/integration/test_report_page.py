@@ -249,8 +249,17 @@ def test_a_phone_shows_what_scrolls_sideways(page):
     WebDriverWait(page, 20).until(lambda _: hint.is_displayed())
     page.execute_script("arguments[0].scrollLeft = arguments[0].scrollWidth", box)
     WebDriverWait(page, 20).until(lambda _: "at-end" in box.get_attribute("class"))
-    resize(page, (2000, 900))
-    WebDriverWait(page, 20).until(lambda _: not hint.is_displayed())
+    scrolling_and_marked = (
+        "return [...document.querySelectorAll('.wide')].filter((box) => box.checkVisibility())"
+        ".map((box) => [box.scrollWidth > box.clientWidth + 1, box.matches('.scrolls')])"
+    )
+    for size in (PHONE, DESKTOP):
+        resize(page, size)
+        WebDriverWait(page, 20).until(
+            lambda _: all(
+                scrolls == marked for scrolls, marked in page.execute_script(scrolling_and_marked)
+            )
+        )
 
 
 def test_the_answer_and_its_figure_are_on_the_first_screen_side_by_side(page):

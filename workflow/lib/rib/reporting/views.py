@@ -38,13 +38,14 @@ ENTRIES_OF_COLUMN = {
 MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
 # In pixels. Panels and cells are as wide as the page allows.
-CELL_HEIGHT = alt.Step(32)
+CELL_HEIGHT = alt.Step(34)
 LEAST_CELL_WIDTH = 60
 CHARACTER_WIDTH = 7  # about, of labels
 LONGEST_LABEL = 340
 PANEL_HEIGHT = 340
 PANEL_WIDTH = 340  # where the page sets none
 FONT_SIZE = 12
+LINE_HEIGHT = 14
 
 
 def page_views(
@@ -437,7 +438,12 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
     axis = alt.Axis(orient="top", labelAngle=-30)
-    lines_of_name = alt.Axis(labelExpr=r"split(datum.label, '\n')")
+    has_two_lines = any("\n" in name for name in order_of_rows)
+    lines_of_name = alt.Axis(
+        labelExpr=r"split(datum.label, '\n')",
+        labelLineHeight=LINE_HEIGHT,
+        labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # the first line is at the middle
+    )
     cells = base.encode(
         x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=None, axis=axis),
         y=alt.Y("row:N", sort=order_of_rows, title=None, axis=lines_of_name),
@@ -453,7 +459,11 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         text="text:N", color=text_colour, tooltip=matrix.tips
     )
     rectangles = cells.mark_rect(stroke="white").encode(colour, tooltip=matrix.tips)
-    chart = alt.layer(rectangles, texts).properties(width="container", height=CELL_HEIGHT)
+    chart = alt.layer(rectangles, texts).properties(
+        width="container",
+        height=CELL_HEIGHT,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+    )
     description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
     lines = [line for name in order_of_rows for line in name.split("\n")]
     labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * max(map(len, lines)))
