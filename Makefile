@@ -97,7 +97,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(REPORTS)/tables/seeds_ri.csv 2>/dev/null) reports/$(EXAMPLE)/
+	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/tables/,seeds_ri.csv in_distribution.csv pretraining_sizes.csv) 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files

@@ -125,10 +125,12 @@ def test_nothing_fails_and_every_figure_shows(page):
 def test_a_table_sorts_by_number_and_back(page):
     part = opened_table(page, "Mean robustness improvement")
     table = part.find_element(By.TAG_NAME, "table")
-    header = table.find_elements(By.TAG_NAME, "th")[3]
+    headers = table.find_elements(By.TAG_NAME, "th")
+    number = [header.text.split()[0] for header in headers].index("mRI")
+    header = headers[number]
     for order in ("ascending", "descending"):
         press(page, header.find_element(By.TAG_NAME, "button"))
-        values = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(table, 3)]
+        values = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(table, number)]
         assert values == sorted(values, reverse=order == "descending") and len(set(values)) > 1
         assert header.get_attribute("aria-sort") == order
     press(page, table.find_elements(By.CSS_SELECTOR, "th button")[1])
@@ -238,6 +240,34 @@ def test_the_page_is_printed_with_its_pictures_and_tables(page):
         for part in page.find_elements(By.CSS_SELECTOR, ".view-box, nav, .tools")
     )
     assert all(part.size["height"] > 30 for part in page.find_elements(By.TAG_NAME, "table"))
+
+
+def test_a_phone_shows_what_scrolls_sideways(page):
+    resize(page, PHONE)
+    part = opened_table(page, "Mean robustness improvement")
+    hint, box = (part.find_element(By.CLASS_NAME, name) for name in ("sideways", "wide"))
+    WebDriverWait(page, 20).until(lambda _: hint.is_displayed())
+    page.execute_script("arguments[0].scrollLeft = arguments[0].scrollWidth", box)
+    WebDriverWait(page, 20).until(lambda _: "at-end" in box.get_attribute("class"))
+    scrolling_and_marked = (
+        "return [...document.querySelectorAll('.wide')].filter((box) => box.checkVisibility())"
+        ".map((box) => [box.scrollWidth > box.clientWidth + 1, box.matches('.scrolls')])"
+    )
+    for size in (PHONE, DESKTOP):
+        resize(page, size)
+        WebDriverWait(page, 20).until(
+            lambda _: all(
+                scrolls == marked for scrolls, marked in page.execute_script(scrolling_and_marked)
+            )
+        )
+
+
+def test_the_answer_and_its_figure_are_on_the_first_screen_side_by_side(page):
+    resize(page, (1400, 900))
+    answer = page.find_element(By.CLASS_NAME, "answer")
+    figure = page.find_element(By.ID, "tradeoff")
+    assert figure.rect["x"] >= answer.rect["x"] + answer.rect["width"]
+    assert answer.rect["y"] + answer.rect["height"] < 900 and figure.rect["y"] < 200
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -36,8 +36,10 @@ def example(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
     monkeypatch.setattr(readme, "COMPARED", tmp_path)
     lines = ["ft,1.04,0.5,2,99.9", "wise_ft-alpha0.5,3,2,4,50", "lwf,-1,-2.26,0,100"]
-    (tmp_path / "mri.csv").write_text("\n".join(["method,mri,ci_low,ci_high,fit", *lines]))
-    (tmp_path / "ranking.csv").write_text("method,letters\nft,ab\nlwf,b\n")
+    lines = [f"efficientnet_lite0,all,protocol paper,{line}" for line in lines]
+    head = "model,size,conditions,method,mri,ci_low,ci_high,fit"
+    (tmp_path / "mri.csv").write_text("\n".join([head, *lines]))
+    (tmp_path / "ranking.csv").write_text("method,size,letters\nft,all,ab\nlwf,all,b\n")
     runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
     lines = [
         f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3"
@@ -132,7 +134,21 @@ def test_recipes_say_what_differs_from_the_defaults(catalog):
 
 
 def test_the_headline_is_of_the_largest_size(example, catalog):
-    assert readme.headline(catalog) == (
+    answer, numbers = readme.headline(catalog).split("\n\n- ")
+    minus = "\N{MINUS SIGN}"
+    assert answer == (
+        "**Full fine-tuning changed mean accuracy on the out-of-distribution datasets other than "
+        "the target by +1.0 [+0.5, +2.0] percentage points.**"
+    )
+    statements, numbers = numbers.split("\n\n")
+    assert statements.splitlines() == [
+        "Averaging: Compared with full fine-tuning, averages of its weights and the pretrained "
+        "ones changed mean accuracy on the other datasets by +2.0 points.",
+        "- All methods: Of 3 finished pairs of model and method 2 have an interval above 0 and 0 "
+        f"below: +1.0 [+0.5, +2.0] (full fine-tuning), +3.0 [+2.0, +4.0] (WiSE-FT, alpha 0.5) "
+        f"and {minus}1.0 [{minus}2.3, +0.0] (LwF) points.",
+    ]
+    assert numbers == (
         "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
         "Highest RI: +2.0 percentage points [-3.0, +3.0] "
         "(EfficientNet-Lite0, full fine-tuning, Noto). "

@@ -246,6 +246,22 @@ def joined(axes):
     return [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in several]
 
 
+def test_changes_in_distribution_have_panels_of_their_own_below():
+    mri = mri_table()
+    inside = mri[["model", "method"]].assign(change=[-4.0, -1, -2, -3], ci_low=-9.0, ci_high=0.5)
+    figure, shown = tradeoff.draw(mri, NO_CURVE, inside, **SETTINGS)
+    above, below = figure.axes
+    assert marks(above) == marks(tradeoff.draw(mri, NO_CURVE, **SETTINGS)[0].axes[0])
+    changes = dict(zip(inside["method"], inside["change"], strict=True))
+    on_target = dict(zip(mri["method"], mri["on_target"], strict=True))
+    labels = {style["label"]: name for name, style in SETTINGS["methods"].items()}
+    for label, points in marks(below).items():
+        name = labels.get(label)
+        expected = [(20, 0)] if name is None else [(on_target[name], changes[name])]
+        assert points == expected
+    assert shown["in_distribution"].notna().all()
+
+
 def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
     figure, shown = tradeoff.draw(mri_table(), NO_CURVE, **SETTINGS)
     (axes,) = figure.axes

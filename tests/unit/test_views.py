@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from rib.base.rounding import points
-from rib.reporting.views import MEAN, page_views, with_intervals
+from rib.reporting.views import MEAN, MOST_ROWS, page_views, with_intervals
 from tiny.descriptions import description
 
 RUN = ["model", "method", "target", "size", "seed"]
@@ -122,3 +122,31 @@ def test_a_label_is_data_and_not_part_of_an_expression():
 def test_without_fine_tuned_runs_there_is_no_view():
     mri, ri, accuracy = tables()
     assert page_views(mri[:0], ri[:0], accuracy, about(), {}) == {}
+
+
+def test_the_trade_off_has_a_panel_for_changes_in_distribution_if_there_are_some():
+    mri, ri, accuracy = tables()
+    changes = mri[["model", "method", "size"]].assign(change=-9.0, ci_low=-10.0, ci_high=-8.0)
+    view = page_views(mri, ri, accuracy, about(), {}, changes)["tradeoff"]
+    titles = [panel["layer"][-1]["encoding"]["y"]["title"] for panel in view["concat"]]
+    assert len(titles) == 2 and "mRI" in titles[0] and "in distribution" in titles[1]
+    datasets = [part["data"] for part in (view, *view["concat"]) if "data" in part]
+    rows = list(csv.DictReader(io.StringIO(datasets[0]["values"])))
+    shown = {(row["method"], row["target"]): row["inside"] for row in rows}
+    assert shown["EWC", MEAN] == "-9.0" and shown["pretrained", MEAN] == "0.0"
+    assert shown["EWC", "A"] == "", "a single target has no mean"
+
+
+def test_a_matrix_of_many_rows_begins_with_one_model():
+    mri, ri, accuracy = tables()
+    few = page_views(mri, ri, accuracy, about(), {})["accuracy_matrix"]
+    many = pd.concat(
+        [accuracy.assign(target=accuracy["target"] + str(n)) for n in range(MOST_ROWS)]
+    )
+    large = page_views(mri, ri, many, about(), {})["accuracy_matrix"]
+
+    def first_choices(view):
+        return {menu["name"]: menu["value"] for menu in view["params"] if "bind" in menu}
+
+    assert first_choices(few) == {"model": None, "method": None, "target": None}
+    assert first_choices(large)["model"] == "Net"

@@ -130,6 +130,21 @@ REGISTRY.figure(
         "targets": TARGET_LABELS,
     },
 )
+REGISTRY.figure(
+    "ri_matrix",
+    analysis="robustness",
+    question="survived",
+    inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
+    settings={
+        **SHOWN_LABELS,
+        "shared": [
+            n
+            for n in SHOWN_GRID.targets
+            if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
+        ],
+        "confidence": CONFIDENCE,
+    },
+)
 PAPER_BARS = paper_bars()
 REGISTRY.figure(
     "before_after",
@@ -146,35 +161,20 @@ REGISTRY.figure(
         "paper": PAPER_BARS,
     },
 )
-REGISTRY.figure(
-    "ri_matrix",
-    analysis="robustness",
-    question="survived",
-    inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
-    settings={
-        **SHOWN_LABELS,
-        "shared": [
-            n
-            for n in SHOWN_GRID.targets
-            if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
-        ],
-        "confidence": CONFIDENCE,
-    },
-)
 ACCURACY = {"accuracy": TABLES["accuracy"]}
-REGISTRY.figure(
-    "accuracy_matrix",
-    analysis="robustness",
-    question="survived",
-    inputs=ACCURACY,
-    settings={**SHOWN_LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
-)
 REGISTRY.figure(
     "radar",
     analysis="robustness",
     question="survived",
     inputs=ACCURACY,
     settings={**EXAMPLE, "models": {name: MODEL_STYLES[name] for name in EXAMPLE_MODELS[:2]}},
+)
+REGISTRY.figure(
+    "accuracy_matrix",
+    analysis="robustness",
+    question="survived",
+    inputs=ACCURACY,
+    settings={**SHOWN_LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
 if PUBLISHABLE := {
     name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable

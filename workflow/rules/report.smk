@@ -216,6 +216,7 @@ ABOUT = GridDescription(
 # Files of which the page is made, besides those that its script imports.
 PAGE_CODE = [
     *sorted(REPORTING.glob("page*")),
+    REPORTING / "answer.py",
     REPORTING / "citation.jinja",
     REPORTING / "crate.py",
     REPORTING / "questions.py",
@@ -232,6 +233,7 @@ PAGE_SETTINGS = PageSettings(
     },
     questions={Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
     colours={name: style["colour"] for name, style in METHOD_STYLES.items()},
+    averages={name: parent for name, (parent, _) in AVERAGES.items()},
     upstream=UPSTREAM,
     published=GRID_FILES,
     partial=PREVIEW_DESCRIPTION,

@@ -11,7 +11,7 @@ REGISTRY.figure(
     "tradeoff",
     analysis="tradeoff",
     question="survived",
-    inputs={name: TABLES[name] for name in ("mri", "curves")},
+    inputs={name: TABLES[name] for name in ("mri", "curves", "in_distribution") if name in TABLES},
     settings={
         **STYLED_MEANS,
         "methods": METHOD_STYLES

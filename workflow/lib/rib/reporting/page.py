@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,13 @@ from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
 from rib.records.environment import outside_git
+from rib.reporting.answer import (
+    Answer,
+    AnswerNames,
+    AnswerTables,
+    answer,
+    changes_in_distribution,
+)
 from rib.reporting.questions import QUESTIONS
 from rib.reporting.settings import GridDescription, PageSettings
 from rib.reporting.views import ENTRIES_OF_COLUMN, page_views
@@ -38,6 +45,7 @@ CLOCK = "%Y-%m-%d %H:%M UTC"
 PIXELS = 0.6  # page pixels per pixel of a figure
 MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
 MACHINE = "{processor}, {system}, Python {python}"
+NO_COMMIT = "not run from a git checkout"
 
 vega_bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
@@ -134,13 +142,10 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
     fits = read_table(inputs.fit)
     run = run_facts(records)
     views = _views(inputs, settings) if inputs.figures else {}
-    is_preview = settings.partial is not None
-    cost_per_mri = None
-    if len(means) and not is_preview:  # a preview lacks some mRI
-        cost_per_mri = run.seconds / len(means)
-    changes_in_distribution = []
+    changes = []
     if "in_distribution" in inputs.analyses:
-        changes_in_distribution = changes_inside(inputs.analyses["in_distribution"], about)
+        of_shown_size = _of_shown_size(inputs.analyses["in_distribution"], about)
+        changes = changes_in_distribution(of_shown_size, about.labels("methods"))
     text = _template().render(
         appearance=appearance,
         about=about,
@@ -148,7 +153,7 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         duration=duration,
         config=yaml.safe_dump(about.config_file, sort_keys=False),
         outside_git=outside_git(about.config_file["catalog"]),
-        answer=answer(with_choices(means, inputs.analyses.get("selection"), about), about),
+        answer=_answer(means, inputs.analyses, settings),
         questions=QUESTIONS,
         figures=_figures(inputs.figures, inputs.captions, settings.questions),
         tables=tables,
@@ -159,10 +164,10 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         unfinished=name_unfinished(fits, _labels_of_runs(about)),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
-        inside=changes_in_distribution,
+        changes_in_distribution=changes,
         files=settings.more_files,
         run=run,
-        cost_per_mri=cost_per_mri,
+        commits=[commit for commit, _ in run.commits if commit != NO_COMMIT],
         method_rows=method_rows(about),
         corrupt=_corrupt_images(settings.prepared),
         cite=yaml.safe_load(inputs.citation.read_text(encoding="utf-8")),
@@ -198,12 +203,16 @@ def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict]:
     ri = inputs.ri
     if settings.partial is None:  # a preview's seeds_ri lacks some runs
         ri = inputs.analyses.get("seeds_ri", inputs.ri)
+    in_distribution = None
+    if "in_distribution" in inputs.analyses:
+        in_distribution = read_table(inputs.analyses["in_distribution"])
     return page_views(
         mri=read_table(inputs.mri),
         ri=read_table(ri),
         accuracy=read_table(inputs.accuracy),
         about=settings.about,
         colours=settings.colours,
+        in_distribution=in_distribution,
     )
 
 
@@ -261,74 +270,34 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
     return pd.concat([mri[~mri["method"].isin(variants)], chosen], ignore_index=True)
 
 
-def answer(mri: pd.DataFrame, about: GridDescription) -> str:
-    """How much survived, in one sentence.
-
-    It has the lowest and highest mRI of finished runs, or of all if none finished.
-    """
-    rows = mri[mri["size"] == about.shown_size]
-    is_unfinished = rows["unfinished"] > 0
-    none_finished = is_unfinished.all()
-    if not none_finished:
-        rows = rows[~is_unfinished]
-    if rows.empty:
-        return ""
-    lowest_and_highest = rows.sort_values("mri", kind="stable").iloc[[0, -1]].to_dict("records")
-    changes = dict.fromkeys(_change_of_row(row, about) for row in lowest_and_highest)
-    counts = ""
-    if len(rows) > 1:
-        above = (rows["ci_low"] > 0).sum()
-        below = (rows["ci_high"] < 0).sum()
-        state = "unfinished" if none_finished else "finished"
-        counts = (
-            f"; of {len(rows)} {state} pairs of model and method "
-            f"{above} have an interval above 0, {below} below"
-        )
-    return (
-        "Fine-tuning changed mean accuracy on the out-of-distribution datasets other than the "
-        f"target by {' to '.join(changes)} percentage points "
-        f"({100 * about.confidence:g}\N{NO-BREAK SPACE}% confidence intervals){counts}."
-    )
-
-
-def _change_of_row(row: Mapping[str, Any], about: GridDescription) -> str:
-    """An mRI with its interval, and the labels of model and method where there are several."""
-    text = f"{_signed(row['mri'])} [{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]"
-    labels = []
-    if len(about.models) > 1:
-        labels.append(about.models[row["model"]].label)
-    if len(about.methods) > 1:
-        methods_and_sweeps = {**about.methods, **about.sweeps}
-        labels.append(methods_and_sweeps[row["method"]].label)
-    if labels:
-        text += f" ({', '.join(labels)})"
-    return text
-
-
-def changes_inside(path: Path, about: GridDescription) -> list[str]:
-    """Accuracy in distribution before and after each method, of the size that figures show.
-
-    Each is a range over models.
+def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSettings) -> Answer:
+    """The answer that the page begins with.
 
     Args:
-        path: CSV file of the table in_distribution.
-        about: the choices of the run.
+        mri: table of mRI of all sizes.
+        analyses: CSV files of the tables of analyses, by name.
+        settings: those of the page.
     """
+    about = settings.about
+    means = with_choices(mri, analyses.get("selection"), about)
+    more_tables = {}
+    for name in ("in_distribution", "ranking", "comparisons", "pretraining_sizes"):
+        if name in analyses:
+            more_tables[name] = _of_shown_size(analyses[name], about)
+    tables = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)
+    names = AnswerNames(
+        models=about.labels("models"),
+        methods={**about.labels("sweeps"), **about.labels("methods")},
+        averages=settings.averages,
+        target_was_trained_on=about.config["protocol"] == "paper",
+    )
+    return answer(tables, names)
+
+
+def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
+    """Rows of a CSV file of the training subset that figures show."""
     table = read_table(path)
-    table = table[table["size"] == about.shown_size]
-    changes = []
-    for method, rows in table.groupby("method", sort=False):
-        before = _range_of(rows["before"])
-        after = _range_of(rows["after"])
-        changes.append(f"{about.methods[method].label}: {before} % before, {after} % after")
-    return changes
-
-
-def _range_of(percentages: pd.Series) -> str:
-    """The smallest and the largest of some percentages, as text."""
-    if len(percentages) == 1:
-        return percent(percentages.min())
-    return f"{percent(percentages.min())} to {percent(percentages.max())}"
+    return table[table["size"] == about.shown_size]
 
 
 def _figures(
@@ -374,6 +343,8 @@ class Column:
     value: str  # name of the column of the CSV file
     form: str | None = None  # key of `FORMS`; by the type of the value if None
     interval: Sequence[str] | None = None  # columns of the ends of the confidence interval
+    # A column of which this one says what another column says already, unless it has numbers.
+    repeats_without: str | None = None
 
 
 def page_tables(
@@ -381,10 +352,12 @@ def page_tables(
 ) -> list[PageTable]:
     """Tables of results. Those of runs with a fit have a column for it, the last one.
 
+    Columns that say nothing are left out (see `_informative`).
+
     Args:
         paths: CSV files by name of the table.
         columns: YAML files with title, question, note and columns of each table. A column is given
-            by its header: a column of the CSV file, or value, form and interval. The table
+            by its header: a column of the CSV file, or the fields of `Column`. The table
             `accuracy` also has a column for each dataset.
         about: the choices of the run.
     """
@@ -401,6 +374,7 @@ def page_tables(
             shown_columns += _dataset_columns(table, about)
         if "fit" in table:
             shown_columns.append(Column("Fit (%)", value="fit", form="fit"))
+        shown_columns = _informative(shown_columns, table, about)
         page_table = PageTable(
             title=description["title"],
             note=_note(description["note"], table),
@@ -438,6 +412,33 @@ def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Col
         for name, dataset in about.datasets.items()
         if name in accuracy
     ]
+
+
+def _informative(
+    columns: Iterable[Column], table: pd.DataFrame, about: GridDescription
+) -> list[Column]:
+    """The columns that say something, and those intervals that do.
+
+    Left out are columns without any number, columns that repeat another one, and size and seed of a
+    run with one of them, which the page states. A table without rows keeps its columns.
+    """
+    if table.empty:
+        return list(columns)
+    stated_elsewhere = set()
+    if len(about.sizes) == 1:
+        stated_elsewhere.add("size")
+    if len(about.config["seeds"]) == 1:
+        stated_elsewhere.update(["seed", "seeds"])
+    informative = []
+    for column in columns:
+        is_empty = table[column.value].isna().all()
+        repeats = column.repeats_without and table[column.repeats_without].isna().all()
+        if column.value in stated_elsewhere or is_empty or repeats:
+            continue
+        if column.interval and table[list(column.interval)].isna().all(axis=None):
+            column = replace(column, interval=None)
+        informative.append(column)
+    return informative
 
 
 def _header(columns: Iterable[Column], confidence: float) -> list[str]:
@@ -575,7 +576,7 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
     spans = sorted(_span(record) for record in records)
     first_start, _ = spans[0]
     last_end = max(start + length for start, length in spans)
-    commits = Counter(record.get("commit") or "not run from a git checkout" for record in records)
+    commits = Counter(record.get("commit") or NO_COMMIT for record in records)
     machines = Counter(MACHINE.format(**record["machine"]) for record in records)
     versions = Counter(
         f"{library} {version}"

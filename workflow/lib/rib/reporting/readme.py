@@ -20,6 +20,7 @@ from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
 from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
 from rib.config.schema import load_schema
+from rib.reporting.answer import AnswerNames, AnswerTables, answer
 
 # A generated part, of which `begin` and `end` stay.
 PART = re.compile(
@@ -32,6 +33,8 @@ COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
+# Where the key of a setting ends and its value begins in the name of a variant: `alpha0.5`.
+SETTING_IN_NAME = re.compile(r"(?<=[a-z_])(?=\d)")
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
@@ -122,7 +125,7 @@ def comparison() -> str:
             letters_of_row,
         )
         rows.append(row)
-    return _table(("method", "mRI", "fit (%)", "not told apart"), rows)
+    return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -169,7 +172,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def headline(catalog: Catalog) -> str:
-    """Main result of the example run."""
+    """Main result of the example run: the answer that its page begins with, and more numbers."""
     ri = read_table(EXAMPLE / "ri.csv")
     accuracy = read_table(EXAMPLE / "accuracy.csv")
     largest_size = largest(set(ri["size"]))
@@ -183,14 +186,61 @@ def headline(catalog: Catalog) -> str:
     ]
     if shown["seed"].nunique() == 1:
         sentences.append("One seed: the intervals are over objects, for these trained networks.")
-    return " ".join(sentences)
+    return "\n".join([*_answer_lines(catalog, largest_size), "", " ".join(sentences)])
+
+
+def _answer_lines(catalog: Catalog, size: str) -> list[str]:
+    """The answer of the example run in Markdown: its sentence, and a list of statements.
+
+    Args:
+        size: the training subset that it is of.
+    """
+    tables_of_size = {}
+    for name in ("mri", "in_distribution", "ranking", "comparisons", "pretraining_sizes"):
+        path = EXAMPLE / f"{name}.csv"
+        if path.is_file():
+            table = read_table(path)
+            tables_of_size[name] = table[table["size"] == size]
+    mri = tables_of_size["mri"]
+    methods = list(dict.fromkeys(mri["method"]))
+    names = AnswerNames(
+        models={name: markdown(catalog.models[name].label) for name in set(mri["model"])},
+        methods={name: markdown(_method_label(catalog, name)) for name in methods},
+        averages=_averages(catalog, methods),
+        target_was_trained_on=mri["conditions"].str.contains("protocol paper").all(),
+    )
+    answer_of_run = answer(AnswerTables(**tables_of_size), names)
+    lines = [f"**{answer_of_run.headline}**", ""]
+    for statement in answer_of_run.statements:
+        lines.append(f"- {statement.subject}: {statement.text}")
+    return lines
+
+
+def _method_label(catalog: Catalog, name: str) -> str:
+    """Label of a method, which may be a variant like `wise_ft-alpha0.5`."""
+    base, *settings = name.split("-")
+    label = catalog.methods[base].label
+    for setting in settings:
+        label += f", {SETTING_IN_NAME.sub(' ', setting)}"
+    return label
+
+
+def _averages(catalog: Catalog, names: Iterable[str]) -> dict[str, str]:
+    """Parent of each of the methods that averages a parent's weights with the pretrained ones."""
+    parents = {}
+    for name in names:
+        method = catalog.methods[name.split("-")[0]]
+        is_average = method.form in MERGES and "alpha" in method.settings
+        if is_average and len(method.parents) == 1:
+            parents[name] = method.parents[0]
+    return parents
 
 
 def _ri_of_run(catalog: Catalog, row: pd.Series) -> str:
     """RI of a run, its interval and its labels; a row of ri.csv."""
     labels = [
         catalog.models[row["model"]].label,
-        catalog.methods[row["method"]].label,
+        _method_label(catalog, row["method"]),
         catalog.datasets[row["target"]].label,
     ]
     run = markdown(", ".join(labels))

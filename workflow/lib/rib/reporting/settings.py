@@ -243,6 +243,8 @@ class PageSettings(Settings):
     prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
     questions: dict[str, str]  # question of each figure (rib.reporting.questions)
     colours: dict[str, str]  # of methods, #rrggbb, for the interactive views
+    # Parent of each method that averages the parent's weights with the pretrained ones.
+    averages: dict[str, str]
     upstream: list[str]  # paths of the records of jobs behind the page that are no inputs
     published: list[str]  # files that are published with the page
     partial: PreviewDescription | None = None

@@ -35,10 +35,17 @@ ENTRIES_OF_COLUMN = {
     "model": "models",
     "other_model": "models",
 }
-MOST_ROWS = 80  # of a matrix; with more it begins with one model, or one method of it
+MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
-CELL_WIDTH = alt.Step(68)  # pixels
-CELL_HEIGHT = alt.Step(26)
+# In pixels. Panels and cells are as wide as the page allows.
+CELL_HEIGHT = alt.Step(34)
+LEAST_CELL_WIDTH = 60
+CHARACTER_WIDTH = 7  # about, of labels
+LONGEST_LABEL = 340
+PANEL_HEIGHT = 340
+PANEL_WIDTH = 340  # where the page sets none
+FONT_SIZE = 12
+LINE_HEIGHT = 14
 
 
 def page_views(
@@ -47,6 +54,7 @@ def page_views(
     accuracy: DataFrame,
     about: GridDescription,
     colours: Mapping[str, str],
+    in_distribution: DataFrame | None = None,
 ) -> dict[str, dict]:
     """Specifications by the name of the figure that each replaces on a screen.
 
@@ -57,6 +65,7 @@ def page_views(
         accuracy: table of accuracies, in which seeds are averaged.
         about: the choices of the run.
         colours: of methods, by name.
+        in_distribution: table of changes of accuracy in distribution, if there are such datasets.
     """
     mri = mri[mri["size"] == about.shown_size]
     if mri.empty:
@@ -76,8 +85,12 @@ def page_views(
         [_means(ri, numbers, by=RUN), means[[*RUN, *numbers]]],
         ignore_index=True,
     )
+    points_of_runs = _tradeoff_table(changes, means, accuracy)
+    if in_distribution is not None:
+        in_distribution = in_distribution[in_distribution["size"] == about.shown_size]
+        points_of_runs = _with_changes_in_distribution(points_of_runs, in_distribution)
     return {
-        "tradeoff": _tradeoff(changes, means, accuracy, about, colours),
+        "tradeoff": _tradeoff(points_of_runs, about, colours),
         "ri_matrix": _ri_matrix(changes, about),
         "accuracy_matrix": _accuracy_matrix(accuracy, about),
     }
@@ -158,12 +171,20 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
 
 
 def _specification(
-    chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
+    chart: alt.TopLevelMixin,
+    parameters: Sequence[alt.Parameter],
+    description: str,
+    least_width: int = 0,
 ) -> dict:
-    """The Vega-Lite specification of a chart, with the parameters of its menus."""
-    wide = {"labelLimit": 260}
-    configured = chart.properties(description=description).configure(
-        view={"stroke": None}, background="transparent", axis=wide, legend=wide
+    """The Vega-Lite specification of a chart, with the parameters of its menus.
+
+    Args:
+        least_width: pixels that the chart needs; the page scrolls it on narrower screens.
+    """
+    text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
+    described = chart.properties(description=description, usermeta={"least_width": least_width})
+    configured = described.configure(
+        view={"stroke": None}, background="transparent", axis=text, legend=text
     )
     specification = configured.to_dict()
     menus = [parameter.param.to_dict() for parameter in parameters]
@@ -191,15 +212,32 @@ def _numbers_with_intervals(
     return texts
 
 
-def _tradeoff(
-    changes: DataFrame,
-    means: DataFrame,
-    accuracy: DataFrame,
-    about: GridDescription,
-    colours: Mapping[str, str],
-) -> dict:
-    """Accuracy on the target against the change on other datasets, with a point for each run."""
-    table = _tradeoff_table(changes, means, accuracy)
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the trade-off: what is drawn upwards, against accuracy on the target."""
+
+    column: str  # of the number
+    ends: Sequence[str]  # columns of the ends of its interval
+    title: str
+
+
+MRI_PANEL = Panel("ri", ("ci_low", "ci_high"), "mRI, or RI of the chosen target (points)")
+IN_DISTRIBUTION_PANEL = Panel(
+    "inside",
+    ("inside_low", "inside_high"),
+    "change in distribution, mean over targets (points)",
+)
+
+
+def _tradeoff(table: DataFrame, about: GridDescription, colours: Mapping[str, str]) -> dict:
+    """Accuracy on the target against the change on other datasets, with a point for each run.
+
+    Beside it is the change in distribution, if the table has it.
+
+    Args:
+        table: as from `_tradeoff_table`.
+        colours: of methods, by name.
+    """
     choices = [Choice("model"), Choice("method"), Choice("target", first=MEAN)]
     base, parameters = _chart(_labelled(table, about), choices)
     scale = alt.Undefined
@@ -208,40 +246,57 @@ def _tradeoff(
         colour_of_label[PRETRAINED] = INK
         scale = alt.Scale(domain=list(colour_of_label), range=list(colour_of_label.values()))
     at_bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
-    colour = alt.Color("method:N", scale=scale, **at_bottom)
-    fill = alt.Fill("method:N", scale=scale, **at_bottom)
-    x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
-    y = alt.Y("ri:Q", title="mRI, or RI of the chosen target (points)")
-    is_filled = alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85))
     tips = [
         *TIPS,
         alt.Tooltip("on:N", title="on the target (%)"),
         alt.Tooltip("change:N", title="mRI or RI"),
     ]
+    has_in_distribution = IN_DISTRIBUTION_PANEL.column in table
+    if has_in_distribution:
+        tips.append(alt.Tooltip("change_inside:N", title="in distribution"))
     channels = {
-        "x": x,
-        "y": y,
-        "color": colour,
-        "fill": fill,
-        "fillOpacity": is_filled,
+        "color": alt.Color("method:N", scale=scale, **at_bottom),
+        "fill": alt.Fill("method:N", scale=scale, **at_bottom),
+        "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
         "tooltip": tips,
     }
     if table["model"].nunique() > 1:
         channels["shape"] = alt.Shape("model:N", **at_bottom)
-    zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
-    bars = base.mark_rule(opacity=0.5, strokeWidth=2)
-    chart = alt.layer(
-        zero_line.encode(y=alt.datum(0)),
-        bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
-        bars.encode(x=x, y="ci_low:Q", y2="ci_high:Q", color=colour),
-        base.mark_point(size=110).encode(**channels),
-    )
+    chart = _tradeoff_panel(base, MRI_PANEL, channels)
     description = (
         "Accuracy on the target against the change of accuracy on the other datasets, "
         "with confidence intervals."
     )
-    sized = chart.properties(width="container", height=340)
-    return _specification(sized, parameters, description)
+    if not has_in_distribution:
+        sized = chart.properties(width="container", height=PANEL_HEIGHT)
+        return _specification(sized, parameters, description)
+    panels = [
+        panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+        for panel in (chart, _tradeoff_panel(base, IN_DISTRIBUTION_PANEL, channels))
+    ]
+    description += " Beside it: accuracy on the target against the change in distribution."
+    return _specification(alt.concat(*panels, columns=2), parameters, description)
+
+
+def _tradeoff_panel(base: alt.Chart, panel: Panel, channels: Mapping) -> alt.LayerChart:
+    """Points with the intervals of both of their numbers, and a line at 0.
+
+    Args:
+        base: chart of the chosen rows.
+        channels: encodings of points other than their places.
+    """
+    x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
+    y = alt.Y(f"{panel.column}:Q", title=panel.title)
+    low, high = panel.ends
+    zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
+    bars = base.mark_rule(opacity=0.5, strokeWidth=2)
+    colour = channels["color"]
+    return alt.layer(
+        zero_line.encode(y=alt.datum(0)),
+        bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
+        bars.encode(x=x, y=f"{low}:Q", y2=f"{high}:Q", color=colour),
+        base.mark_point(size=110).encode(x=x, y=y, **channels),
+    )
 
 
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
@@ -264,6 +319,22 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
         on=_numbers_with_intervals(table, on_target, percent),
         change=_numbers_with_intervals(table, ["ri", "ci_low", "ci_high"], points),
     )
+
+
+def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
+    """Rows of the trade-off with the change in distribution of means over targets.
+
+    It is 0 for pretrained models, and NaN for single targets.
+
+    Args:
+        in_distribution: model, method, change, ci_low, ci_high.
+    """
+    columns = ["inside", "inside_low", "inside_high"]
+    changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
+    changes = changes.set_axis(["model", "method", *columns], axis=1).assign(target=MEAN)
+    table = table.merge(changes, on=RUN, how="left")
+    table.loc[table["method"] == PRETRAINED, "inside"] = 0.0
+    return table.assign(change_inside=_numbers_with_intervals(table, columns, points))
 
 
 @dataclass(frozen=True)
@@ -291,7 +362,7 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict:
         dark=(~is_on_light_colour).astype(int),
     )
     table = _labelled(table, about)
-    table["row"] = _model_prefixes(table) + table["method"]
+    table["row"] = table["method"] + _model_lines(table)
     matrix = Matrix(
         value="ri",
         column="target",
@@ -303,8 +374,7 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict:
             alt.Tooltip("fitted:N", title="fit (%)"),
         ],
     )
-    first_model = _first(table, "model")
-    choices = [Choice("model", first_model), Choice("method"), Choice("target")]
+    choices = [Choice("model", _first(table, "model")), Choice("method"), Choice("target")]
     return _matrix_view(table, matrix, choices)
 
 
@@ -317,7 +387,7 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
     )
     table = _labelled(table, about)
     on_target = [f" on {target}" if target != NO_TARGET else "" for target in table["target"]]
-    table["row"] = _model_prefixes(table) + table["method"] + on_target
+    table["row"] = table["method"] + on_target + _model_lines(table)
     matrix = Matrix(
         value="accuracy",
         column="dataset",
@@ -331,27 +401,33 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
         ],
     )
     tuned = table[table["target"] != NO_TARGET]
+    first_model = _first(tuned, "model")
+    of_first_model = tuned
+    if first_model is not None:
+        of_first_model = tuned[tuned["model"] == first_model]
     choices = [
-        Choice("model", _first(tuned, "model")),
-        Choice("method", _first(tuned, "method")),
+        Choice("model", first_model),
+        Choice("method", _first(of_first_model, "method")),
         Choice("target"),
     ]
     return _matrix_view(table, matrix, choices)
 
 
-def _model_prefixes(table: DataFrame) -> pd.Series:
-    """Text with which the name of each row begins: its model and a comma.
-
-    It is empty if the table has only one model.
-    """
+def _model_lines(table: DataFrame) -> pd.Series:
+    """Second line of the name of each row, its model; empty if the table has only one model."""
     if table["model"].nunique() == 1:
         return pd.Series("", index=table.index)
-    return table["model"] + ", "
+    return "\n" + table["model"]
 
 
 def _first(table: DataFrame, column: str) -> str | None:
-    """The value of a column to begin with: None, for all, unless these are too many rows."""
-    if len(table[RUN].drop_duplicates()) > MOST_ROWS:
+    """The value of a column to begin with: None, for all, unless these are too many rows.
+
+    Args:
+        table: cells of a matrix, with the name of the row of each.
+        column: of the table.
+    """
+    if table["row"].nunique() > MOST_ROWS:
         return table[column].iloc[0]
     return None
 
@@ -362,9 +438,15 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
     axis = alt.Axis(orient="top", labelAngle=-30)
+    has_two_lines = any("\n" in name for name in order_of_rows)
+    lines_of_name = alt.Axis(
+        labelExpr=r"split(datum.label, '\n')",
+        labelLineHeight=LINE_HEIGHT,
+        labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # the first line is at the middle
+    )
     cells = base.encode(
         x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=None, axis=axis),
-        y=alt.Y("row:N", sort=order_of_rows, title=None),
+        y=alt.Y("row:N", sort=order_of_rows, title=None, axis=lines_of_name),
     )
     colour = alt.Color(
         f"{matrix.value}:Q",
@@ -373,10 +455,17 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         legend=alt.Legend(orient="bottom", gradientLength=220),
     )
     text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
-    texts = cells.mark_text(fontSize=11).encode(
+    texts = cells.mark_text(fontSize=FONT_SIZE + 1).encode(
         text="text:N", color=text_colour, tooltip=matrix.tips
     )
     rectangles = cells.mark_rect(stroke="white").encode(colour, tooltip=matrix.tips)
-    chart = alt.layer(rectangles, texts).properties(width=CELL_WIDTH, height=CELL_HEIGHT)
+    chart = alt.layer(rectangles, texts).properties(
+        width="container",
+        height=CELL_HEIGHT,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+    )
     description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
-    return _specification(chart, parameters, description)
+    lines = [line for name in order_of_rows for line in name.split("\n")]
+    labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * max(map(len, lines)))
+    least_width = labels_width + LEAST_CELL_WIDTH * len(order_of_columns)
+    return _specification(chart, parameters, description, least_width)

@@ -195,7 +195,7 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
     axes.text(
         1,
         -0.7,
-        "not told apart",
+        "same letter:\nnot told apart",
         transform=_right_of(axes, start),
         ha="left",
         va="bottom",

@@ -1,5 +1,6 @@
 """Example images of the same classes in all datasets, with the pretrained model's predictions."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rib.data.prepared import PreparedDataset
-from rib.figures import Drawn, Labels
+from rib.figures import NOTE_CHARACTERS, Drawn, Labels
 
 RIGHT = {"colour": "#1b7837", "mark": "✓", "linewidth": 1.6, "linestyle": "-"}
 WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, (3, 2))}
@@ -48,11 +49,12 @@ def draw(
         row_of_panels[0].set_ylabel(_class_name(of_class.iloc[0], prepared), fontsize=7)
     for axes, label in zip(panels[0], datasets.values(), strict=True):
         axes.set_title(label, fontsize=7)
-    figure.supxlabel(
+    note = (
         f"below each image: prediction of pretrained {model_label} "
-        f"({RIGHT['mark']} correct, {WRONG['mark']} wrong)",
-        fontsize=7,
+        f"({RIGHT['mark']} correct, {WRONG['mark']} wrong)"
     )
+    characters = int(NOTE_CHARACTERS * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(note, characters), fontsize=7)
     return figure, shown_rows[["dataset", "object", "image_id", "label", "prediction"]]
 
 

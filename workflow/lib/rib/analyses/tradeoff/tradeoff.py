@@ -1,8 +1,13 @@
-"""Accuracy on the target against mRI, one panel per model, with the pretrained model as origin."""
+"""Accuracy on the target against mRI, one panel per model, with the pretrained model as origin.
 
-from collections.abc import Mapping
+Where there are datasets in distribution, a second panel below has the change of accuracy on them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,11 +31,27 @@ COLUMNS = [
     "ci_low",
     "ci_high",
 ]
+COLUMNS_IN_DISTRIBUTION = ["in_distribution", "in_distribution_low", "in_distribution_high"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a panel shows upwards: a change of accuracy in percentage points."""
+
+    column: str
+    low: str  # column of the lower end of the interval
+    high: str
+    label: str  # of the axis
+
+
+MRI = Change("mri", "ci_low", "ci_high", "mRI (percentage points)")
+IN_DISTRIBUTION = Change(*COLUMNS_IN_DISTRIBUTION, "in distribution\n(percentage points)")
 
 
 def draw(
     mri: pd.DataFrame,
     curves: pd.DataFrame,
+    in_distribution: pd.DataFrame | None = None,
     *,
     models: Labels,
     methods: Styles,
@@ -44,11 +65,17 @@ def draw(
         mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
             limits of both.
         curves: columns model, method, alpha, downstream, ri, of which means are drawn.
+        in_distribution: columns model, method, change, ci_low, ci_high of accuracy in distribution;
+            None without such datasets.
         averages: parent and alpha of methods that average the pretrained weights with a parent's; a
             line joins them.
         accuracy: what accuracy on the target is.
     """
     points = pd.concat([_pretrained_points(mri), mri]).reindex(columns=COLUMNS)
+    changes = [MRI]
+    if in_distribution is not None:
+        points = _with_change_in_distribution(points, in_distribution)
+        changes.append(IN_DISTRIBUTION)
     curve_means = curves.groupby(["model", "method", "alpha"])[["downstream", "ri"]].mean()
     curve_points = curve_means.reset_index().rename(
         columns={"downstream": "on_target", "ri": "mri"}
@@ -59,7 +86,7 @@ def draw(
     else:
         intervals = "confidence intervals over objects,\nfor these networks and targets"
     below = f"{accuracy} (%)\nwhiskers: {confidence:.0%} {intervals}"
-    figure = draw_panels(points, lines, models, methods, below)
+    figure = draw_panels(points, lines, models, methods, below, changes)
     return figure, pd.concat([points, curve_points])
 
 
@@ -74,6 +101,23 @@ def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
             "mri": 0.0,
         }
     )
+
+
+def _with_change_in_distribution(
+    points: pd.DataFrame, in_distribution: pd.DataFrame
+) -> pd.DataFrame:
+    """Points with the change of accuracy in distribution, which is 0 for the pretrained model.
+
+    Args:
+        points: columns COLUMNS.
+        in_distribution: columns model, method, change, ci_low, ci_high.
+    """
+    changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
+    changes = changes.set_axis(["model", "method", *COLUMNS_IN_DISTRIBUTION], axis=1)
+    with_change = points.merge(changes, on=["model", "method"], how="left")
+    is_pretrained = with_change["method"] == PRETRAINED
+    with_change.loc[is_pretrained, IN_DISTRIBUTION.column] = 0.0
+    return with_change
 
 
 def _lines_of_averages(
@@ -103,39 +147,81 @@ def _lines_of_averages(
 
 
 def draw_panels(
-    points: pd.DataFrame, lines: pd.DataFrame, models: Labels, methods: Styles, below: str
+    points: pd.DataFrame,
+    lines: pd.DataFrame,
+    models: Labels,
+    methods: Styles,
+    below: str,
+    changes: Sequence[Change] = (MRI,),
 ) -> Figure:
-    """Panels with points and lines, one for each model that has points.
+    """Panels with points and lines: for each model that has points, one for each change.
+
+    Those of a model stand one below the other.
 
     Args:
-        points: columns COLUMNS.
-        lines: columns model, method, alpha, on_target, mri; a line goes through the rows of a
-            method in the given order.
+        points: columns COLUMNS, and those of the changes.
+        lines: columns model, method, alpha, on_target, and those of the changes; a line goes
+            through the rows of a method in the given order.
         below: text below the panels.
     """
     models = {name: label for name, label in models.items() if name in set(points["model"])}
     columns = min(2, len(models))
-    rows = -(-len(models) // 2)
-    size = (0.4 + 3.7 * columns, 1 + 0.07 * len(methods) + 3.2 * rows)
+    rows_of_models = -(-len(models) // 2)
+    rows = rows_of_models * len(changes)
+    height_of_panel = 3.2 if len(changes) == 1 else 2.3
+    size = (0.4 + 3.7 * columns, 1 + 0.07 * len(methods) + height_of_panel * rows)
     figure, panels = plt.subplots(
-        rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True
+        rows, columns, figsize=size, squeeze=False, sharex=True, sharey=len(changes) == 1
     )
-    for axes in panels.flat[len(models) :]:
-        axes.axis("off")
-    for axes, model in zip(panels.flat, models, strict=False):
-        _draw_model(axes, points[points["model"] == model], lines[lines["model"] == model], methods)
-        axes.set_title(models[model], loc="left")
+    for number, model in enumerate(models):
+        row_of_model, column = divmod(number, columns)
+        for i, change in enumerate(changes):
+            axes = panels[row_of_model * len(changes) + i, column]
+            _draw_model(
+                axes,
+                points[points["model"] == model],
+                lines[lines["model"] == model],
+                methods,
+                change,
+            )
+            if i == 0:
+                axes.set_title(models[model], loc="left")
+    if len(models) % columns:
+        for axes in panels[-len(changes) :, -1]:
+            axes.axis("off")
+    if len(changes) > 1:
+        _label_changes(panels, changes)
+    else:
+        figure.supylabel(changes[0].label, fontsize=8)
     figure.supxlabel(below, fontsize=8)
-    figure.supylabel("mRI (percentage points)", fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2 * columns)
     return figure
 
 
-def _draw_model(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles) -> None:
+def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
+    """Name the change of each row of panels; panels of one change share their vertical axis.
+
+    Args:
+        panels: axes, (rows, columns); rows show the changes in turn.
+    """
+    for i, change in enumerate(changes):
+        panels_of_change = panels[i :: len(changes)]
+        for axes in panels_of_change.flat[1:]:
+            axes.sharey(panels_of_change[0, 0])
+        for axes in panels_of_change[:, 0]:
+            axes.set_ylabel(change.label, fontsize=8)
+        for axes in panels_of_change[:, 1:].flat:
+            axes.tick_params(labelleft=False)
+        panels_of_change[0, 0].autoscale_view()
+
+
+def _draw_model(
+    axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
+) -> None:
     """Draw the lines and points of one model."""
     for method, line in lines.groupby("method", sort=False):
-        _draw_line(axes, line, methods[method]["colour"])
+        _draw_line(axes, line.dropna(subset=change.column), methods[method]["colour"], change)
     variants: dict[tuple[str, str], int] = {}  # methods drawn so far, by marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
@@ -143,21 +229,22 @@ def _draw_model(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: 
         variants[look] = variant + 1
         fill = FILLS[variant % len(FILLS)]
         size = 9 if method == PRETRAINED else 6
-        _draw_points(axes, points[points["method"] == method], style, fill, size)
+        _draw_points(axes, points[points["method"] == method], style, fill, size, change)
     axes.axhline(0, color=PALE, linewidth=1, zorder=1)
     axes.grid(True, axis="both")
     axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
 
 
-def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
+def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> None:
     """Draw a line, with a few of its alphas beside it.
 
     Args:
-        line: alpha, on_target, mri of its points.
+        line: alpha, on_target and the change of its points.
     """
+    heights = line[change.column]
     axes.plot(
         line["on_target"],
-        line["mri"],
+        heights,
         color=colour,
         marker=".",
         markersize=4,
@@ -165,15 +252,15 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
         zorder=2,
     )
     # Numbers are on the side that is away from the origin and the line.
-    is_above = line["mri"].sum() > 0
-    rises = line["mri"].diff() > 0
-    with_sides = line.assign(left=rises == is_above)
+    is_above = heights.sum() > 0
+    rises = heights.diff() > 0
+    with_sides = line.assign(left=rises == is_above, height=heights)
     inner = with_sides[line["alpha"].between(0, 1, inclusive="neither")]
     labelled = inner.iloc[:: 1 + len(inner) // 4]
     for row in labelled.itertuples():
         axes.annotate(
             f"{row.alpha:g}",
-            (row.on_target, row.mri),
+            (row.on_target, row.height),
             fontsize=7.5,
             xytext=(-5 if row.left else 5, 3 if is_above else -3),
             textcoords="offset points",
@@ -182,21 +269,23 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:
         )
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, style: Mapping, fill: str, size: float) -> None:
+def _draw_points(
+    axes: Axes, points: pd.DataFrame, style: Mapping, fill: str, size: float, change: Change
+) -> None:
     """Draw points with whiskers that let others shine through.
 
     Args:
-        points: columns COLUMNS.
+        points: columns COLUMNS, and those of the change.
         fill: Matplotlib's fill style of markers.
         size: of markers, in points.
     """
     colour = style["colour"]
     x = points["on_target"]
-    y = points["mri"]
+    y = points[change.column]
     axes.hlines(
         y, points["on_target_low"], points["on_target_high"], color=colour, linewidth=2, alpha=0.5
     )
-    axes.vlines(x, points["ci_low"], points["ci_high"], color=colour, linewidth=2, alpha=0.5)
+    axes.vlines(x, points[change.low], points[change.high], color=colour, linewidth=2, alpha=0.5)
     axes.plot(
         x,
         y,
