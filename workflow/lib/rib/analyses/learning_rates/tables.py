@@ -1,5 +1,7 @@
 """Choice of learning rates from a sweep, on the training images alone. No torch.
 
+This is the rule of protocol paper; `rib.analyses.learning_rates.held_out` has that of held_out.
+
 A method that can fit its training images gets the smallest rate at which every run reaches the
 threshold, so that training is finished and goes no further than it must. Any other gets the rate
 with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
@@ -61,7 +63,7 @@ def choice_table(
             "method": swept.method,
             "recipe": swept.recipe,
             "can_fit": swept.can_fit,
-            "lr": swept.lr,
+            "lr": swept.lr[run.model],
             "target": run.target,
             "size": run.size,
             "seed": run.seed,
