@@ -243,7 +243,10 @@ STAGES = [
     (
         "choose_rates_on_select_splits",
         {},
-        ROWS | {"analyses/learning_rates/held_out.py", "analysis/select_splits.py"},
+        {
+            *("analysis/counts.py", "config/run.py", "base/files.py"),
+            *("analyses/learning_rates/held_out.py", "analysis/select_splits.py"),
+        },
     ),
     ("select_variants", {}, ROWS | {"analyses/selection/tables.py", "analysis/bootstrap.py"}),
     ("gather_histories", {}, {"analyses/training/tables.py", "config/run.py"}),
