@@ -94,7 +94,7 @@ GRIDS = {
         },
     ),
     "digits, held out": Grid(
-        targets=REPORTS,
+        targets=(*REPORTS, "learning_rates"),
         config={
             "family": "digits",
             "protocol": "held_out",

@@ -240,6 +240,14 @@ STAGES = [
     ("compute_stir", {}, {"analyses/stir/tables.py"}),
     ("count_costs", {}, {"analyses/cost/tables.py"}),
     ("count_splits", {}, {"analyses/splits/tables.py"}),
+    (
+        "choose_rates_on_select_splits",
+        {},
+        {
+            *("analysis/counts.py", "config/run.py", "base/files.py"),
+            *("analyses/learning_rates/held_out.py", "analysis/select_splits.py"),
+        },
+    ),
     ("select_variants", {}, ROWS | {"analyses/selection/tables.py", "analysis/bootstrap.py"}),
     ("gather_histories", {}, {"analyses/training/tables.py", "config/run.py"}),
     (

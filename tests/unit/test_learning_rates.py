@@ -82,7 +82,9 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
         for name, paths in files.items():
             paths.append(folder / name)
     swept_methods = {
-        f"ft-lr{lr}": SweptMethod(method="ft", recipe="adamw", can_fit=True, lr={"m": float(lr)})
+        f"ft-lr{lr}": SweptMethod(
+            method="ft", entry="ft", recipe="adamw", can_fit=True, lr={"m": float(lr)}
+        )
         for lr in (1, 2)
     }
     settings = LearningRateSettings(

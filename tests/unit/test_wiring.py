@@ -33,7 +33,7 @@ from rib.analyses.distances.settings import (
 )
 from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
 from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
-from rib.analyses.learning_rates.settings import LearningRateSettings
+from rib.analyses.learning_rates.settings import HeldOutRateSettings, LearningRateSettings
 from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.published.settings import PublishedSettings
@@ -242,6 +242,10 @@ STAGES = {
     "choose_learning_rates": (
         "rib.analyses.learning_rates.tables:choice_table",
         LearningRateSettings,
+    ),
+    "choose_rates_on_select_splits": (
+        "rib.analyses.learning_rates.held_out:choose_on_select_splits",
+        HeldOutRateSettings,
     ),
     "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
     "plot_figure": ("rib.figures:write_figure", FigureSettings),

@@ -9,6 +9,16 @@ MINUTES_OF_LONG_EVALUATION = 720
 MEGABYTES_OF_SEVERAL_NETWORKS = 16000
 
 
+# Rows of a run on the select split of its target, by which variants and learning rates are chosen.
+SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
+
+
+def rows_on_select_splits(runs):
+    """Files with the rows of the given runs on the select splits of their targets."""
+    path = f"{SELECT_SPLIT}.parquet"
+    return [path.format(**vars(run), evaluation_group=GRID.group_of(run.target)) for run in runs]
+
+
 def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
     """Files with the rows of the given runs, for all evaluation groups or the given ones."""
     path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
@@ -103,3 +113,16 @@ rule evaluate_run:
         cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),
     script:
         str(WORKFLOW / "scripts/evaluate_run.py")
+
+
+if GRID.split_fractions:
+
+    use rule evaluate_run as score_select_split with:
+        input:
+            unpack(lambda w: evaluation_inputs(w, [w.target])),
+        output:
+            **job_files(SELECT_SPLIT, rows="parquet"),
+        log:
+            f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
+        params:
+            cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),

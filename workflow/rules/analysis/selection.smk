@@ -1,6 +1,6 @@
 # Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of
 # the select splits.
-# Uses evaluate_run and its functions of evaluate.smk, and COUNTS, INDEXED, RI_STATISTICS, TABLES,
+# Uses rows_on_select_splits of evaluate.smk, and COUNTS, INDEXED, RI_STATISTICS, TABLES,
 # TABLES_OF_ROWS and table_files of metrics.smk.
 
 from rib.analyses.selection.settings import VariantChoiceSettings
@@ -10,17 +10,13 @@ SELECTION = f"{METRICS}/tables/selection.csv"
 
 def runs_on_select_split():
     """Runs that are scored on the select split of their target, to choose among them."""
-    if CONFIG["select"] != "target":
+    if CONFIG["select"] != "target" or not GRID.selection:
         return []
     variants = [name for names in GRID.selection.variants.values() for name in names]
-    return [run for run in GRID.runs() if run.method in variants]
+    return [run for run in SELECTABLE_RUNS if run.method in variants]
 
 
-SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
-SELECT_ROWS = [
-    f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=GRID.group_of(run.target))
-    for run in runs_on_select_split()
-]
+SELECT_ROWS = rows_on_select_splits(runs_on_select_split())
 
 
 def variant_choice_settings(w):
@@ -39,16 +35,6 @@ def variant_choice_settings(w):
 if GRID.selection:
 
     REGISTRY.analysis("selection", tables={"selection": SELECTION})
-
-    use rule evaluate_run as score_select_split with:
-        input:
-            unpack(lambda w: evaluation_inputs(w, [w.target])),
-        output:
-            **job_files(SELECT_SPLIT, rows="parquet"),
-        log:
-            f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
-        params:
-            cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
 
     rule select_variants:
         input:

@@ -1,1 +1,1 @@
-"""Learning rates chosen from a sweep on the training images alone."""
+"""Learning rates chosen from a sweep."""

@@ -1,4 +1,4 @@
-"""Settings of the job that chooses learning rates. No pandas: rules import this module."""
+"""Settings of the jobs that choose learning rates. No pandas: rules import this module."""
 
 from rib.analysis.settings import TableSettings
 from rib.base.settings import Settings
@@ -8,15 +8,24 @@ class SweptMethod(Settings):
     """A method of the grid, which is a variant of another with one learning rate."""
 
     method: str  # whose rates are swept, with what else is swept, such as lora-rank4
+    entry: str  # its entry in the catalogue, such as lora
     recipe: str  # of its training
     can_fit: bool  # whether it can fit its training images
     lr: dict[str, float]  # learning rate by model
 
 
 class LearningRateSettings(TableSettings):
-    """How learning rates are chosen (rib.analyses.learning_rates.tables)."""
+    """How learning rates are chosen on the training images (rib.analyses.learning_rates.tables)."""
 
     swept_methods: dict[str, SweptMethod]  # by name of the method in runs
-    # Accuracy on the training images, 0 to 1, that every run must reach; None: all methods are
-    # chosen by their loss.
+    # Accuracy on the training images, 0 to 1, that every run of a method that can fit must reach;
+    # None: no run must.
     threshold: float | None
+
+
+class HeldOutRateSettings(LearningRateSettings):
+    """How learning rates are chosen on select splits (rib.analyses.learning_rates.held_out)."""
+
+    family: str  # whose file the chosen rates are for
+    targets: list[str]
+    seeds: list[int]

@@ -1,5 +1,7 @@
 """Choice of learning rates from a sweep, on the training images alone. No torch.
 
+This is the rule of protocol paper; `rib.analyses.learning_rates.held_out` has that of held_out.
+
 A method that can fit its training images gets the smallest rate at which every run reaches the
 threshold, so that training is finished and goes no further than it must. Any other gets the rate
 with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets

@@ -19,8 +19,7 @@ on top: with 200 objects, one seed and eight equal variants, 95 % percentile int
 truth in less than half of all cases.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,18 +28,10 @@ import pandas as pd
 
 from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import (
-    ALL_INDICES,
-    Counts,
-    RowFiles,
-    Rows,
-    count,
-    read_counts,
-    read_objects,
-    read_rows_of,
-)
+from rib.analysis.counts import ALL_INDICES, Counts, RowFiles, read_counts
 from rib.analysis.ri import SourceGroups, on_other_datasets, ood_accuracies
-from rib.config.run import MEAN, NO_TARGET, Run
+from rib.analysis.select_splits import count_on_select_splits
+from rib.config.run import MEAN, NO_TARGET
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = [
@@ -125,7 +116,7 @@ def select_accuracies(
         files: rows of the select splits.
         replicates, seed: of the bootstrap, whose draws are others than those of the test objects.
     """
-    counts = count(_as_one_target(files.rows), read_objects(files.indexes))
+    counts = count_on_select_splits(files)
     # A pair seeds a generator of its own.
     weights = object_weights(counts.objects, replicates, (seed, 1))
     accuracies: dict[Trained, list[np.ndarray]] = {}
@@ -135,12 +126,6 @@ def select_accuracies(
             trained = Trained(state.run.model, state.run.method, state.run.size, target)
             accuracies.setdefault(trained, []).append(accuracy)
     return accuracies
-
-
-def _as_one_target(rows: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """Runs and rows, in which the runs of all targets are one run that is scored on all of them."""
-    for run, rows_of_run in read_rows_of(rows):
-        yield replace(run, target=NO_TARGET), rows_of_run
 
 
 def choices_of(
