@@ -357,7 +357,7 @@ def test_a_tokenizer_that_cannot_be_made_is_one_sentence(tmp_path):
             "tiny",
             {"model_cfg": config},
             [tmp_path / "tokenizer.json"],
-            [{"path": "tokenizer.json"}],
+            [{"file": "tokenizer.json"}],
         )
 
 
