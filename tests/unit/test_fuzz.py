@@ -54,7 +54,7 @@ parts:
       {kind: http, url: "https://example.org/a.gz", compression: gzip},
       {kind: apt, package: pp, member: usr/share/p/a.gz, compression: gzip},
       {kind: hub, repo: o/r, repo_type: dataset, revision: main, path: d/a.idx}]}
-  wheel: &wheel {kind: pypi, package: pp, version: "1.0", file: p-1.0-py3-none-any.whl, digest: *md5}
+  wheel: &wheel {kind: pypi, package: p, version: "1.0", file: p-1.0-py3-none-any.whl, digest: *md5}
   npm: &npm {kind: npm, package: "@s/p", version: "1.0", file: s-p-1.0.tgz, digest: sha512-x}
   manual: &manual
     {kind: manual, page: "https://example.org", terms: None., file: m.zip, digest: *md5}

@@ -587,7 +587,8 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
     about |= {
         "models": {},
         "datasets": {"b": {"label": "B"}},
-        "config": {"statistics": {"confidence": 0.95}},
+        "config": {"seeds": [0, 1], "statistics": {"confidence": 0.95}},
+        "sizes": ["all", "10"],
     }
     (shown,) = page_tables(
         {"selection": tmp_path / "selection.csv"},
