@@ -236,8 +236,8 @@ def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
         DivergenceError, match=f"the loss at epoch {epoch}, step {at} is not finite"
     ) as caught:
         train(method, network.state_dict(), replace(FULL, warmup_steps=1), RUN, CPU)
-    assert caught.value.epochs == epoch - 1
-    assert caught.value.good.keys() == (
+    assert caught.value.finite_epochs == epoch - 1
+    assert caught.value.finite_changes.keys() == (
         {name for name, _ in network.named_parameters()} if epoch == 2 else set()
     )
 

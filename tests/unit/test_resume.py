@@ -213,10 +213,10 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
         trained("ft", network, images, tmp_path / "state.pt")
     with pytest.raises(finetune.DivergenceError) as resumed:
         trained("ft", network, images, tmp_path / "state.pt")
-    good = resumed.value.good
-    assert resumed.value.epochs == whole.value.epochs == 1 and len(good) > 10
-    assert good.keys() == whole.value.good.keys()
-    assert all(torch.equal(good[key], whole.value.good[key]) for key in good)
+    good = resumed.value.finite_changes
+    assert resumed.value.finite_epochs == whole.value.finite_epochs == 1 and len(good) > 10
+    assert good.keys() == whole.value.finite_changes.keys()
+    assert all(torch.equal(good[key], whole.value.finite_changes[key]) for key in good)
 
 
 def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):

@@ -149,9 +149,20 @@ def _link_files(folder: Path, mirror: Path) -> None:
 
 
 def _run_jobs(rule: str, records: Sequence[str], options: Sequence[str], mirror: Path) -> None:
-    """Run jobs of one rule, given by their records, in a mirror; a UserError if one fails."""
+    """Run jobs of one rule again, in a copy of the project.
+
+    Args:
+        records: paths of the jobs' provenance records. Each job writes one among its outputs, so
+            Snakemake runs a job if it is asked for its record.
+        options: Snakemake options for cores and GPUs.
+        mirror: folder with the copy of the project.
+
+    Raises:
+        UserError: a job fails.
+    """
     log.info("%s: %d jobs", rule, len(records))
-    # Allowing only one rule prevents that inputs are made again.
+    # --force runs the jobs although their outputs exist. Allowing only their rule prevents that the
+    # jobs that made their inputs run again too.
     words = [*records, "--allowed-rules", rule, "--force", *options]
     run = subprocess.run(
         [sys.executable, "-m", "snakemake", *words],

@@ -605,7 +605,9 @@ class _Stages:
         with_addresses = self.grid.catalog.with_addresses(entry.raw, source)
 
         def make(folder: Path) -> None:
+            """Download the file into a folder of the cache."""
             download.download(
+                # With the full addresses, which may contain passwords; the cache's key has none.
                 source=with_addresses,
                 target=folder / source["file"],
                 what=entry.name,
@@ -617,7 +619,7 @@ class _Stages:
         return folder / source["file"]
 
     def dataset(self, name: str) -> view.DatasetFiles:
-        """A dataset at the model's geometry."""
+        """Files of a dataset, prepared for the input size of the model, in the cache."""
         entry = self.grid.catalog.datasets[name]
         fields = self.grid.preparation(name, self.geometry)
         layouts = [Path(fields["layout"])]
@@ -647,21 +649,35 @@ class _Stages:
             "archives": archives,
             "settings": settings,
             "corrupt_allowed": corrupt_allowed,
-            "limits": self.grid.config["limits"],  # of photos, which it has from the environment
+            # Of photos and archives. They are no argument of `prepare`, which reads them from
+            # environment variables, but they decide which images it accepts.
+            "limits": self.grid.config["limits"],
         }
         folder = self.kept(f"prepare/{name}", made_with, make)
-        proxy = None
+        # The pretraining proxy stands in for the pretraining data. It can be a part of a dataset
+        # that is evaluated. Its images are then left out of that dataset, and of those made from
+        # the same source images, whenever these are read: hence the folder of the dataset that
+        # has the proxy.
+        folder_with_proxy = None
         if self.grid.excludes_proxy(name):
             dataset_with_proxy = self.grid.reference.dataset.name
-            is_itself = name == dataset_with_proxy
-            proxy = folder if is_itself else self.dataset(dataset_with_proxy).folder
-        return view.DatasetFiles(name, folder, proxy, decode_workers=self.decode_workers)
+            if name == dataset_with_proxy:
+                folder_with_proxy = folder
+            else:
+                folder_with_proxy = self.dataset(dataset_with_proxy).folder
+        return view.DatasetFiles(
+            name, folder, proxy=folder_with_proxy, decode_workers=self.decode_workers
+        )
+
+    def _dataset_with_all_images(self, name: str) -> view.DatasetFiles:
+        """Files of a dataset from which the images of the pretraining proxy are not left out."""
+        return replace(self.dataset(name), proxy=None)
 
     def reference(self) -> view.DatasetFiles | None:
         """The dataset with the pretraining proxy, if there is one."""
         if not self.grid.reference:
             return None
-        return replace(self.dataset(self.grid.reference.dataset.name), proxy=None)
+        return self._dataset_with_all_images(self.grid.reference.dataset.name)
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""
@@ -672,9 +688,9 @@ class _Stages:
     def pretrained(self) -> Path:
         """Folder of the model, which is trained here."""
         facts = self.grid.conversion(self.name)
-        how = self.grid.models[self.name].pretrain
-        dataset = replace(self.dataset(how["dataset"]), proxy=None)
-        test = replace(self.dataset(how["test"]), proxy=None)
+        pretraining = self.grid.models[self.name].pretrain
+        dataset = self._dataset_with_all_images(pretraining["dataset"])
+        test = self._dataset_with_all_images(pretraining["test"])
         settings = PretrainingSettings(
             entry=facts["entry"],
             num_classes=facts["num_classes"],

@@ -21,9 +21,13 @@ def class_table(
 ) -> pd.DataFrame:
     """Accuracy of each model, method and size by dataset and class, with the columns `COLUMNS`.
 
-    Accuracies (percent) are over the class's images in all runs whose target is another dataset,
-    without curves; classes without images are left out. For leak-free results, give source groups
-    as to `rib.analysis.ri.ood_accuracies`.
+    Accuracies (percent) are over the images of the class in all runs whose target is another
+    dataset. Left out are classes without images, and states on a curve, of which a run has several.
+
+    Args:
+        spaces: label space of each dataset.
+        source_groups: for leak-free results, source group by dataset, as for
+            `rib.analysis.ri.ood_accuracies`; None for all images.
     """
     pretrained_states: dict[str, int] = {}  # by model, its index
     states_of_group: dict[tuple[str, ...], list[int]] = {}
@@ -35,7 +39,14 @@ def class_table(
 
     @cache
     def counted_objects(target: str) -> CountedObjects:
-        return on_other_datasets(counts.object_indices, target, None, source_groups, counts.shared)
+        """By dataset, which of its objects count in runs that are fine-tuned on a target."""
+        return on_other_datasets(
+            counts.object_indices,
+            target,
+            ood_datasets=None,  # all, also those in distribution
+            source_groups=source_groups,
+            shared=counts.shared,
+        )
 
     tables = []
     for group, states in states_of_group.items():
@@ -43,9 +54,12 @@ def class_table(
         for dataset in counts.datasets:
             runs = []
             for i in states:
-                objects = counted_objects(counts.states[i].run.target).get(dataset)
-                if objects is not None:
-                    runs.append((i, objects))
+                target = counts.states[i].run.target
+                objects_by_dataset = counted_objects(target)
+                # Missing are the target itself and, in leak-free results, datasets that were made
+                # of the same source images as the target, so that no object counts.
+                if dataset in objects_by_dataset:
+                    runs.append((i, objects_by_dataset[dataset]))
             pretrained = pretrained_states[model]
             columns = _columns_of_classes(counts, dataset, spaces[dataset], runs, pretrained)
             described = {"model": model, "method": method, "size": size, "dataset": dataset}

@@ -291,13 +291,20 @@ def holm(p: np.ndarray) -> np.ndarray:
 def letters(alike: np.ndarray) -> list[str]:
     """Compact letter display: two methods share a letter if and only if they are not told apart.
 
-    The first methods have the first letters.
+    A method may have several letters: `ab` is told apart neither from `a` nor from `b`, which are
+    told apart from one another.
 
     Args:
         alike: (methods, methods) bool, symmetric, whether two are not told apart.
 
+    Returns:
+        The letters of each method. The first methods have the first letters; after `z` come `a1`,
+        `b1` and so on.
+
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
+    # Methods of a group will share a letter. All are in one group at first; a group with two
+    # methods that are told apart is split into one without the first and one without the second.
     groups = {frozenset(range(len(alike)))}
     for first, second in itertools.combinations(range(len(alike)), 2):
         if alike[first, second]:
@@ -308,6 +315,7 @@ def letters(alike: np.ndarray) -> list[str]:
                 split_groups |= {group - {first}, group - {second}}
             else:
                 split_groups.add(group)
+        # A group inside a larger one would give its methods a second letter that says nothing.
         groups = {
             group
             for group in split_groups

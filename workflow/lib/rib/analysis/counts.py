@@ -426,7 +426,11 @@ def _stored_states(facts: Mapping) -> list[ScoredState]:
 
 
 def read_counts(path: Path) -> Iterable[Counts]:
-    """Yield the counts of one model at a time; `object_indices` still index all objects."""
+    """Yield the counts of one model at a time, from the file of `write_counts`.
+
+    Only `states` and `correct` are those of the model; the objects and the other arrays are those
+    of all models.
+    """
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         datasets = facts["datasets"]
@@ -434,12 +438,17 @@ def read_counts(path: Path) -> Iterable[Counts]:
         object_indices = {dataset: stored[f"places/{dataset}"] for dataset in datasets}
         labels = {dataset: stored[f"labels/{dataset}"] for dataset in datasets}
         images = {dataset: stored[f"images/{dataset}"] for dataset in datasets}
+        # Objects whose source image is in the target too; the file lists only pairs with any.
         shared = {}
         for name in stored.files:
             if name.startswith("shared/"):
                 _, target, dataset = name.split("/")
                 shared[target, dataset] = stored[name]
         for model, indices in _states_of_models(states).items():
+            correct = {}
+            for dataset in datasets:
+                packed = stored[f"correct/{model}/{dataset}"]
+                correct[dataset] = _unpacked(packed, images[dataset])
             yield Counts(
                 states=[states[i] for i in indices],
                 datasets=datasets,
@@ -447,10 +456,7 @@ def read_counts(path: Path) -> Iterable[Counts]:
                 object_indices=object_indices,
                 labels=labels,
                 images=images,
-                correct={
-                    dataset: _unpacked(stored[f"correct/{model}/{dataset}"], images[dataset])
-                    for dataset in datasets
-                },
+                correct=correct,
                 shared=shared,
             )
 

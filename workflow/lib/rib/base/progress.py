@@ -81,8 +81,12 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
     def display(  # type: ignore[override]
         self, msg: str | None = None, pos: int | None = None
     ) -> bool:
-        if self.n:
-            log.info(self.format_meter(**{**self.format_dict, "ncols": 0}))
+        """Log count, rate and ETA, where tqdm would draw its bar; both arguments are ignored."""
+        if self.n == 0:
+            return True  # nothing is done yet, so there is no rate and no ETA to log
+        meter = dict(self.format_dict)
+        meter["ncols"] = 0  # columns of the bar: with none, the line has the numbers only
+        log.info(self.format_meter(**meter))
         return True
 
     def clear(self, nolock: bool = False) -> None:

@@ -48,7 +48,11 @@ def whole_argument(argument: object, name: str) -> int:
 
 
 def path_argument(argument: object, name: str) -> Path:
-    """A path as text or Path, absolute, with `~` and links resolved; nothing need be there."""
+    """An argument that is a path, made absolute, with `~` and links resolved; it need not exist.
+
+    Raises:
+        UserError: The argument is neither text nor a Path, is blank, or can't be a path.
+    """
     if not isinstance(argument, str | os.PathLike) or not str(argument).strip():
         raise _wrong_argument(argument, name, "a path as text or pathlib.Path")
     try:

@@ -346,7 +346,11 @@ class Catalog:
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, name: str, entry: dict[str, Any]) -> Method:
-        """The method of an entry, with checked settings."""
+        """The method that an entry of methods.yaml defines, with checked settings.
+
+        Raises:
+            UserError: The entry has a key or a setting that is not allowed, or lacks a setting.
+        """
         form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         where = f"methods.yaml, {name}"
         _check_keys_of_form(entry, form, where)
@@ -357,20 +361,25 @@ class Catalog:
                     f"{where}: its algorithm has a setting '{key}', as all training has; rename it."
                 )
             known_settings |= TRAINING
-        settings = check_settings(
-            entry["settings"], known_settings, where, may_lack=("lr", *TRAINING)
-        )
+        # A method may leave these to the family, the recipe or config: how it is trained (recipe,
+        # epochs, steps), and the learning rate, a setting of the algorithm that mostly depends on
+        # the recipe. `rib.config.sweeps` combines all of them, and refuses a missing rate.
+        may_lack = ("lr", *TRAINING)
+        settings = check_settings(entry["settings"], known_settings, where, may_lack=may_lack)
+        # A schedule of training is called recipe by users, as in `recipes` of an entry.
         settings_by_schedule = self._settings_by_schedule(entry["recipes"], known_settings, where)
-        start = entry.pop("starts_from", None)
-        parents = (start,) if start else tuple(entry["parents"])
-        checked = {
-            "form": form,
-            "parents": parents,
-            "types": tuple(entry["types"]),
-            "settings": settings,
-            "recipes": settings_by_schedule,
-        }
-        return Method(name=name, **{**entry, **checked})
+        # A method that trains has one parent at most, which its entry calls starts_from.
+        parents = tuple(entry["parents"])
+        if entry.get("starts_from"):
+            parents = (entry["starts_from"],)
+        fields = dict(entry)
+        fields.pop("starts_from", None)
+        fields["form"] = form
+        fields["parents"] = parents
+        fields["types"] = tuple(entry["types"])
+        fields["settings"] = settings
+        fields["recipes"] = settings_by_schedule
+        return Method(name=name, **fields)
 
     def _settings_by_schedule(
         self,

@@ -623,24 +623,25 @@ def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) 
 
 
 def check_external(
-    rows: Mapping[str, Mapping[str, Any]],
+    rows_by_run: Mapping[str, Mapping[str, Any]],
     known_names: Mapping[str, Collection[str]],
     runs: Iterable[Run],
 ) -> None:
-    """Check the tables of weights that were trained elsewhere.
+    """Check the users' tables that list weights which were trained elsewhere, one run a row.
 
     Args:
-        rows: Catalog.external.
-        known_names: allowed names by column.
-        runs: runs whose weights were trained elsewhere.
+        rows_by_run: the rows of all tables (Catalog.external), each by its run as text: `str(run)`,
+            such as `model/target/method/size/seed`. `where` of a row is its file and line.
+        known_names: names that a row may have, by column.
+        runs: all runs of the grid whose weights were trained elsewhere.
 
     Raises:
         UserError: A row has an unknown name, or a run has no row.
     """
-    for row in rows.values():
+    for row in rows_by_run.values():
         for column, names in known_names.items():
             known_name(row[column], names, column, row["where"])
-    missing = [str(run) for run in runs if str(run) not in rows]
+    missing = [str(run) for run in runs if str(run) not in rows_by_run]
     if missing:
         raise UserError(
             f"config, external: {len(missing)} runs have no row, such as {', '.join(missing[:3])}; "

@@ -444,7 +444,7 @@ class Grid:
         }
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:
-        """View of the datasets at a geometry (rib.data.view.DatasetView)."""
+        """View of the datasets at a geometry (rib.data.settings.DatasetView)."""
         images_per_class = None
         if self.reference:
             images_per_class = self.reference.images_per_class
@@ -455,13 +455,19 @@ class Grid:
         }
 
     def view_of(self, model: str) -> dict[str, Any]:
-        """View of the datasets and the pretraining proxy for a model."""
+        """View of the datasets and the pretraining proxy for a model.
+
+        See rib.data.settings.DatasetView.
+        """
         view = self.view_at(self.geometry(model))
-        pretrain = self.models[model].pretrain
-        if pretrain and self.reference and pretrain["dataset"] == self.reference.dataset.name:
-            # Images that were not used for pretraining must not be part of the proxy.
-            view["pretraining_size"] = str(pretrain["size"])
-            view["pretraining_seed"] = pretrain["seed"]
+        pretraining = self.models[model].pretrain  # of a model that is pretrained here
+        if pretraining is None or self.reference is None:
+            return view
+        if pretraining["dataset"] == self.reference.dataset.name:
+            # Such a model may have been pretrained on a subset of the dataset, of this size and
+            # draw. The proxy must be the same subset, without images that the model has not seen.
+            view["pretraining_size"] = str(pretraining["size"])
+            view["pretraining_seed"] = pretraining["seed"]
         return view
 
     def preparation(self, dataset: str, geometry: Geometry | None) -> dict[str, Any]:
@@ -541,13 +547,16 @@ class Grid:
         return {key: choices_of_grid[key] for key in keys}
 
     def _reference_choice(self) -> str:
-        """The choice of config that gives the pretraining proxy.
+        """What to write for `reference` in config.yaml to get this grid's pretraining proxy.
 
-        A part of a dataset can only be the family's default.
+        The proxy stands in for the data that models were pretrained on. It is called reference in
+        config.yaml, and is a whole dataset or a few images per class of one.
         """
         if self.reference is None:
             return "none"
-        if self.reference.images_per_class is not None:
+        is_part_of_dataset = self.reference.images_per_class is not None
+        if is_part_of_dataset:
+            # config.yaml can't define a part, only a family's file can, as the family's default.
             return "default"
         return self.reference.dataset.name
 

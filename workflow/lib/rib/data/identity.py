@@ -113,12 +113,18 @@ class _Groups:
 
 
 def identical_images(identities: pa.Array) -> np.ndarray:
-    """Which images are identical to another one: (n,) bool."""
-    photos = _number_photos(identities)
+    """Which images are identical to another one: (n,) bool.
+
+    Args:
+        identities: (n,) text, the same for identical images, or null if it is unknown. An unknown
+            one is identical to none.
+    """
+    photos = _number_photos(identities)  # (n,) int, the same number for identical images
     is_known = photos != UNKNOWN
-    images_of_photo = np.bincount(photos[is_known])
+    known_photos = photos[is_known]
+    images_of_photo = np.bincount(known_photos)
     is_identical = np.zeros(len(photos), bool)
-    is_identical[is_known] = images_of_photo[photos[is_known]] > 1
+    is_identical[is_known] = images_of_photo[known_photos] > 1
     return is_identical
 
 
@@ -131,6 +137,7 @@ def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
     highest_label = np.full(number_of_photos, -1)
     np.minimum.at(lowest_label, photos[is_known], labels[is_known])
     np.maximum.at(highest_label, photos[is_known], labels[is_known])
+    # Identical images are of several classes if their lowest and highest label differ.
     has_several_labels = lowest_label < highest_label
     is_conflicting = np.zeros(len(photos), bool)
     is_conflicting[is_known] = has_several_labels[photos[is_known]]

@@ -243,11 +243,11 @@ def resize_window(
     window: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """Crop an image that was resized, without resizing what is outside the crop.
+    """Resize an image and crop a window of it, without resizing what is outside the window.
 
-    Same as `image.resize(size, resample).crop(window)` of an image whose sides are both enlarged,
-    except that a value may be rounded to its neighbour, once for each side: where a pixel of the
-    window lies in the image is computed in another way. So values differ by 2 at most.
+    If both sides are enlarged, this is the same as `image.resize(size, resample).crop(window)`, but
+    for rounding: each value differs by at most 1 for each side, together 2, since positions in the
+    image are computed in another way.
 
     Args:
         image: the image to resize.
@@ -257,6 +257,7 @@ def resize_window(
     """
     resized_width, resized_height = size
     left, top, right, bottom = window
+    # A resized pixel is a weighted mean of pixels near it, so only this region of the image counts.
     first_column, last_column = _source_span(left, right, image.width, resized_width)
     first_row, last_row = _source_span(top, bottom, image.height, resized_height)
     region = image.crop((first_column, first_row, last_column, last_row))
@@ -265,8 +266,9 @@ def resize_window(
     right_in_region = right * image.width / resized_width - first_column
     top_in_region = top * image.height / resized_height - first_row
     bottom_in_region = bottom * image.height / resized_height - first_row
-    # Pillow resizes columns first if both sides are enlarged, which matters where a filter
-    # overshoots. It might not for this region, so here is one side after the other.
+    # Each side is resized in a call of its own, to fix the order. It matters, since values beyond
+    # 0 and 255 are cut off after the first side. Pillow would start with the width for the whole
+    # image, if both sides are enlarged, but perhaps with the height for this region.
     columns = (left_in_region, 0, right_in_region, region.height)
     region = region.resize((right - left, region.height), resample, columns)
     rows = (0, top_in_region, region.width, bottom_in_region)

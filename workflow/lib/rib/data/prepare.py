@@ -345,12 +345,18 @@ class Written:
                 writer.write_table(pa.Table.from_pylist(row_group, schema))
 
     def _schema(self) -> pa.Schema:
-        """Columns of the index: those of every dataset, those of encoded photos, the slices."""
+        """Columns of the index, which has a row per image, and their types.
+
+        They are those of every dataset, those of photos that are stored encoded, and one for each
+        slice, such as the corruption and its severity, if the layout gives images any.
+        """
         columns = dict(COLUMNS)
-        if self.geometry is None:
+        if self.geometry is None:  # photos are stored encoded, not yet resized
             columns.update(ENCODED_COLUMNS)
-        for name, level in (self._first_slices or {}).items():
-            columns[name] = SLICE_TYPES[type(level)]
+        # All images have the same slices as the first, with levels of the same type.
+        if self._first_slices is not None:
+            for name, level in self._first_slices.items():
+                columns[name] = SLICE_TYPES[type(level)]
         return pa.schema(columns)
 
     def _saved_rows(self) -> Iterator[dict[str, Any]]:

@@ -75,14 +75,17 @@ def _skip_to(member: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], pa
 
 @cache
 def _program() -> str | None:
-    """Info-ZIP's unzip; None if it is not installed or can't decrypt."""
+    """Path of the program `unzip` of Info-ZIP; None if it is not installed or can't decrypt."""
     program = shutil.which("unzip")
     if program is None:
         return None
     version = subprocess.run(
         [program, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    return program if "decryption" in version.stdout else None
+    # The version lists `decryption` if the program was built with it.
+    if "decryption" not in version.stdout:
+        return None
+    return program
 
 
 def _decrypt(

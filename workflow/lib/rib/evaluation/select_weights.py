@@ -86,6 +86,11 @@ class Candidates:
         return list(self._scores.values())
 
     def _score(self, weights: Mapping[str, float]) -> dict:
+        """Score a merge of the checkpoints on all images, as an entry of the recipe's candidates.
+
+        Args:
+            weights: weight of each checkpoint in the merge, by its key.
+        """
         network, facts = load(self.model_folder, self.device)
         network = apply(network, weights, self.checkpoints).eval()
         inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)

@@ -91,7 +91,7 @@ def job(
             folder_name = _folder_name(rule, name, cfg, hashes, outputs)
             state = WORK / folder_name / resumes if resumes else None
             with private(folder_name, log_file, outputs, resumes) as staged:
-                with _unless_exchanged(files_read, state):
+                with _refusing_exchanged_inputs(files_read, state):
                     yield staged
                 record = {
                     "rule": rule,
@@ -139,19 +139,23 @@ def _folder_name(
 
 
 @contextlib.contextmanager
-def _stopped_by(number: int) -> Iterator[None]:
-    """Turn a signal into an exception, so that the process cleans up; ignore further signals."""
+def _stopped_by(signal_number: int) -> Iterator[None]:
+    """While the body runs, let a signal raise SystemExit, so that the process cleans up and ends.
+
+    Without this, the process would end at once, and leave its private files.
+    """
 
     def stop(*_: object) -> None:
+        # A second signal must not interrupt the cleaning.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit(128 + number)
+        sys.exit(128 + signal_number)  # as shells report a process that a signal ended
 
-    handler_before = signal.signal(number, stop)
+    handler_before = signal.signal(signal_number, stop)
     try:
         yield
     finally:
-        signal.signal(number, handler_before)
+        signal.signal(signal_number, handler_before)
 
 
 @contextlib.contextmanager
@@ -399,24 +403,32 @@ def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _unless_exchanged(
-    files: Mapping[Path, integrity.CheckedFile], state: Path | None
+def _refusing_exchanged_inputs(
+    files: Mapping[Path, integrity.CheckedFile], saved_state: Path | None
 ) -> Iterator[None]:
-    """Raise a UserError at the end of the body, however that ends, if a file was exchanged.
+    """Run the body of a job, and then refuse its outputs if an input was exchanged meanwhile.
+
+    The body may have read the new bytes of the file, while the job's record would state the hash of
+    the old ones.
 
     Args:
-        files: what the body reads, as it was before.
-        state: file from which the job would resume. It is then removed, since other bytes may be in
-            it.
+        files: the inputs, as they were before the body.
+        saved_state: file from which the job resumes after it was stopped, if it can.
+
+    Raises:
+        UserError: an input was exchanged.
     """
     try:
         yield
     finally:
+        # Also if the body failed or was stopped: the new bytes may be the reason, or may have gone
+        # into the saved state.
         try:
             integrity.refuse_exchanged(files)
         except UserError:
-            if state:
-                state.unlink(missing_ok=True)
+            # The job must not resume from what it may have computed of the new bytes.
+            if saved_state:
+                saved_state.unlink(missing_ok=True)
             raise
 
 

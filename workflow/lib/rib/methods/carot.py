@@ -93,12 +93,14 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
 
 def visual_projection(visual: nn.Module) -> Tensor:
-    """The last projection (d, e) of an image tower of open_clip.
+    """Weights (d, e) of the last layer of an open_clip image tower: features to embeddings.
 
-    Raises a ValueError if it is not linear.
+    Raises:
+        ValueError: the layer is not linear.
     """
     if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
         return visual.proj
+    # Other towers have a layer, with the weights transposed.
     layers = dict(visual.named_modules())
     for name in PROJECTIONS:
         if isinstance(layers.get(name), nn.Linear):

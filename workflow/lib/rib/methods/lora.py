@@ -120,11 +120,20 @@ class LowRankAdaptation(FineTuning):
         return {**stored, **changed_tensors(pretrained, tensors_of_network)}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
-        """Name of a tensor in the original network, before layers were replaced and adapted."""
+        """Name that a tensor of the adapted network has in the pretrained state dict.
+
+        Checkpoints use these names, so that they can be loaded into the original network.
+
+        Args:
+            name: name of the tensor in the network with adapters, `blocks.0.qkv.base_layer.weight`.
+        """
+        # peft moved each adapted layer into an attribute `base_layer` of its adapter.
         for layer in self.layers:
             name = name.replace(f"{layer}.base_layer.", f"{layer}.")
         if name in pretrained:
             return name
+        # FusedAttention has a layer `qkv` for what nn.MultiheadAttention, which it replaced, has as
+        # the parameters `in_proj_weight` and `in_proj_bias`.
         return name.replace(".qkv.", ".in_proj_")
 
 

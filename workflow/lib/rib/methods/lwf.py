@@ -87,7 +87,10 @@ def pretrained_outputs(
 
 @torch.no_grad()
 def _teacher_outputs(function: NetworkFunction, teacher: nn.Module, images: Tensor) -> Tensor:
-    """Outputs of a network in float32, without gradients."""
+    """A function of a network and images (N, ...), computed for the teacher without gradients.
+
+    The result is float32, although autocast computes it in the precision of training.
+    """
     with autocast(images.device):
         return function(teacher, images).float()
 

@@ -19,31 +19,40 @@ FEWEST_PARENTS = 2
 
 
 def merge(states: States) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name; a ValueError if there are fewer than two parents.
+    """Yield the name and the tensor of each merged parameter: (1 - t) theta_pre + t mean_i theta_i.
 
-    The ratio is 1 for equal parents and 0 for orthogonal updates. A negative cosine, for which the
-    equation is negative and not bounded, counts as 0; so does that with a parent which did not
-    change the layer.
+    The ratio is t = n cos / (1 + (n - 1) cos) for n parents theta_i. Here cos is the cosine between
+    the updates of two parents, theta_i - theta_pre and theta_j - theta_pre, as a mean over all
+    pairs of parents. Each parameter has a ratio of its own: 1 if the parents are equal, and 0 if
+    their updates are orthogonal.
+
+    The cosine of a pair is not defined if one of the two did not change the parameter, and then
+    counts as 0. A negative mean counts as 0 too, since t would be negative and unbounded.
+
+    Raises:
+        ValueError: there are fewer than two parents.
     """
-    n = len(states.changes)
+    parents = list(states.changes)
+    n = len(parents)
     if n < FEWEST_PARENTS:
         raise ValueError(f"it merges at least {FEWEST_PARENTS} parents, but there is {n}")
     for name in states.names:
         start = states.start[name].double()
-        updates = [states.update(parent, name) for parent in states.changes]
+        updates = [states.update(parent, name) for parent in parents]
         squared_norms = [float(update.square().sum()) for update in updates]
         cosines = []
         for i, j in combinations(range(n), 2):
             inner_product = float((updates[i] * updates[j]).sum())
             cosines.append(_cosine(inner_product, squared_norms[i], squared_norms[j]))
-        cosine = max(0.0, sum(cosines) / len(cosines))
+        mean_cosine = sum(cosines) / len(cosines)
+        cosine = max(0.0, mean_cosine)
         ratio = n * cosine / (1 + (n - 1) * cosine)
         merged = (1 - ratio) * start + ratio * sum(states.values(name)) / n
         yield name, merged.to(states.start[name].dtype)
 
 
 def _cosine(inner_product: float, squared_norm: float, other_squared_norm: float) -> float:
-    """Cosine of two vectors, exactly 1 if they are equal; 0 if one is zero."""
+    """Cosine of two vectors, exactly 1 if they are equal; 0 if one of them is the zero vector."""
     product_of_norms = math.sqrt(squared_norm * other_squared_norm)
     if product_of_norms == 0.0:
         return 0.0

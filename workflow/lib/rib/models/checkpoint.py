@@ -124,20 +124,26 @@ def _read_tensor(path: Path, name: str) -> Tensor:
 
 
 def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Lazy:
-    """Undo `xor_compress` for a checkpoint's tensors, with the pretrained state dict on the CPU.
+    """Undo `xor_compress`: the tensors of a checkpoint, each decompressed when it is asked for.
 
-    Raises a ValueError if the pretrained state dict lacks a compressed tensor.
+    Args:
+        stored: the checkpoint's tensors. Those with the suffix `XOR` are compressed, as bits XOR
+            those of the pretrained tensor; the others are stored as they are.
+        start: the pretrained state dict, on the CPU.
+
+    Raises:
+        ValueError: the pretrained state dict lacks a tensor that is compressed.
     """
-    decompressed = {}
+    functions_by_name: dict[str, Callable[[], Tensor]] = {}
     for stored_name in stored:
+        if not stored_name.endswith(XOR):
+            functions_by_name[stored_name] = partial(stored.__getitem__, stored_name)
+            continue
         name = stored_name.removesuffix(XOR)
-        if stored_name == name:
-            decompressed[name] = partial(stored.__getitem__, name)
-        elif name in start:
-            decompressed[name] = partial(_decompressed, name, stored, start)
-        else:
+        if name not in start:
             raise _lacking_tensor_error(name)
-    return Lazy(decompressed)
+        functions_by_name[name] = partial(_decompressed, name, stored, start)
+    return Lazy(functions_by_name)
 
 
 def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
@@ -220,16 +226,31 @@ def average(
 def _average_of_tensor(
     name: str, weighted_tensors: Sequence[tuple[float, Tensor]], dtype: torch.dtype
 ) -> Tensor:
-    """Average of a tensor over states, each with its weight; see `average`."""
+    """Weighted average of one tensor over states, in double precision.
+
+    Args:
+        weighted_tensors: of each state its weight and the tensor. The weights are not 0 and add up
+            to 1, which `average` has checked; some are negative if a merge extrapolates.
+        dtype: that of the result.
+
+    Raises:
+        ValueError: the tensor isn't floating-point, and differs between states.
+    """
     if name.endswith(COUNTER):
+        # BatchNorm's number of batches so far. Evaluation does not use it, and a mean of whole
+        # numbers may be none.
         return max(tensor for _, tensor in weighted_tensors)
-    is_extrapolated = min(weight for weight, _ in weighted_tensors) < 0
+    is_extrapolated = any(weight < 0 for weight, _ in weighted_tensors)
     if name.endswith(STATISTICS) and is_extrapolated:
+        # BatchNorm's means and variances of images. Extrapolated, they would be those of no images,
+        # and a variance could be negative. So only states with positive weights are averaged.
         positive_weights = [max(weight, 0.0) for weight, _ in weighted_tensors]
         total = sum(max(weight, 0.0) * tensor.double() for weight, tensor in weighted_tensors)
+        # Positive weights alone add up to more than 1.
         return (total / sum(positive_weights)).to(dtype)
     if dtype.is_floating_point:
         return sum(weight * tensor.double() for weight, tensor in weighted_tensors).to(dtype)
+    # A tensor of integers or truth values has no average, so all states must have the same one.
     _, first_tensor = weighted_tensors[0]
     if not all(torch.equal(tensor, first_tensor) for _, tensor in weighted_tensors):
         raise ValueError(f"'{name}' differs between the merged states and is not floating-point")

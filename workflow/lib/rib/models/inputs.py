@@ -102,17 +102,20 @@ class Images:
 def in_batches(
     function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, title: str
 ) -> Tensor:
-    """Outputs of a function for all images, in order: (n, ...).
+    """Outputs (n, ...) of a function for all images in their order, computed batch by batch.
 
     Args:
-        function: of a batch of images; it returns as many outputs.
+        function: gives the outputs (N, ...) of a batch of N images.
+        inputs: the n images.
+        batch_size: images per call of the function.
         title: of the progress bar.
     """
     outputs = None
     for start in Progress(range(0, len(inputs), batch_size), desc=title, unit="batch"):
         batch_outputs = function(inputs[slice(start, start + batch_size)])
         if outputs is None:
-            # At full size, since concatenating at the end would double the memory.
+            # Made at full size, since concatenating the batches at the end would need twice the
+            # memory. Only the first outputs show their shape and type.
             outputs = batch_outputs.new_empty(len(inputs), *batch_outputs.shape[1:])
         outputs[start : start + len(batch_outputs)] = batch_outputs
     return outputs

@@ -87,9 +87,13 @@ def _subsample_first(model: nn.Module) -> None:
 
 
 def _subsampling_hook(vertical_stride: int, horizontal_stride: int):
-    """A forward pre-hook that gives a layer each stride-th row and column of its images."""
+    """A hook that lets a layer see only each stride-th row and column of its images.
+
+    A pointwise convolution without a stride then gives what it would give with the stride.
+    """
 
     def subsample(layer: nn.Module, layer_inputs: tuple[Tensor]) -> tuple[Tensor]:
+        """Called by torch before the layer, with its arguments; returns those that it gets."""
         (images,) = layer_inputs
         return (images[..., ::vertical_stride, ::horizontal_stride],)
 

@@ -37,29 +37,37 @@ LONGEST_MESSAGE = 1000  # characters
 TEMPORARY = f".{'?' * 22}.tmp"  # pattern of the names of DVC's temporary files
 
 
-def track(units: Iterable[str], report: str | Path) -> None:
-    """Add results to DVC, and gather the records by which a colleague's Snakemake accepts them.
+def track(patterns: Iterable[str], report: str | Path) -> None:
+    """Add the results to DVC, so that colleagues can pull them in place of running their jobs.
+
+    Each job has written a provenance record. The records of all jobs are gathered in one file for
+    git. A colleague's Snakemake compares them with the pulled results, and so knows that the jobs
+    are done.
 
     Args:
-        units: patterns of folders and files, each of which gets a .dvc file next to it.
-        report: folder with the tables of the grid.
+        patterns: glob patterns of the folders and files to track. Each of these gets a .dvc file
+            next to it.
+        report: folder with the report of the grid, whose tables are in `tables/`.
 
     Raises:
         UserError: There are no results yet, an output does not match its record, or DVC fails.
     """
     paths: set[Path] = set()
-    for pattern in units:
+    for pattern in patterns:
         paths.update(path for path in Path().glob(pattern) if path.suffix != ".dvc")
     if not paths:
         raise UserError("there is nothing to track yet; run the workflow first (make run).")
     tracked = sorted(paths)
     with dvc_repository() as repo:
         n_records = gather(tracked)
+        # dvc.yaml tells `dvc metrics show` and `dvc plots show` which tables to show. It names
+        # tables/mri.json, which only exists if the grid's tables are made.
         if Path(report, "tables/mri.json").is_file():
             write_text(Path(report, "dvc.yaml"), DVC_YAML)
         log.info(
             "%d records in %s; adding %d folders and files to DVC", n_records, FILE, len(tracked)
         )
+        # DVC would add temporary files of an earlier, killed DVC as if they were results.
         remove_leftovers(tracked)
         repo.add([str(path) for path in tracked])
     log.info("tracked. To share the results: git add --all && git commit && dvc push && git push")
@@ -99,13 +107,14 @@ def _message_of(error: Exception) -> str:
 
 
 def remove_leftovers(folders: Iterable[str | Path]) -> None:
-    """Remove what a killed DVC left.
+    """Remove what a killed DVC left: temporary files, and an empty file of locks.
 
-    That are temporary files in its cache and in folders, and a lock that it had not written.
+    The temporary files are in DVC's cache and in the folders that it was adding or pulling.
     """
     for folder in (".dvc/cache", *folders):
         for path in Path(folder).rglob(TEMPORARY):
             path.unlink(missing_ok=True)
     lock = Path(".dvc/tmp/rwlock")
+    # DVC was killed before it wrote the locks into the file, and could not read it as it is.
     if lock.is_file() and lock.stat().st_size == 0:
         lock.unlink()

@@ -214,7 +214,11 @@ def _record_of(rule: str, records: Iterable[Mapping]) -> Mapping:
 
 
 def _refuse_hostile_labels(about: Mapping, tables_settings: GridTableSettings) -> None:
-    """Raise a ValueError if what people read has markup, or begins as a formula."""
+    """Raise a ValueError if a label could do harm where it is shown; a bundle may be a stranger's.
+
+    Labels are shown in pages, where markup such as a script would take effect, and in CSV tables,
+    where a spreadsheet would compute a cell that begins as a formula.
+    """
     labels = [about["family"]["title"], tables_settings.conditions]
     for entries in (about["models"], about["methods"], about["datasets"]):
         labels += [entry["label"] for entry in entries.values()]
@@ -269,7 +273,10 @@ def _expected(file: str) -> Expected:
 
 
 def _refuse_hostile_table(file: Path) -> None:
-    """Raise a ValueError if a CSV file has too many columns, or a cell that begins as a formula."""
+    """Raise a ValueError if a CSV file has too many columns, or a cell that begins as a formula.
+
+    A spreadsheet would compute such a cell; numbers such as -1 are none.
+    """
     with open(file, newline="", encoding="utf-8") as lines:
         most_columns = max((len(cells) for cells in csv.reader(lines)), default=0)
     if most_columns > MOST_COLUMNS:

@@ -48,7 +48,7 @@ from rib.reporting.settings import RankingStatistics
 
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
 ROUNDING = 1e-5  # between numbers with six decimals that two machines computed
-MOST = 150  # entries of a ranking; for more, the letters take too long
+MOST_RANKED = 150  # entries of a ranking; for more, the letters take too long
 ENTRY = ["bundle", "model", "method"]
 
 
@@ -433,7 +433,7 @@ def rank_all(
     if not _can_be_ranked(bundles, runs_of_bundles, shared, ood_datasets):
         notes.append(
             "The methods of these bundles are not ranked together: they share too few datasets, "
-            f"targets or seeds, differ in leak_free, or are more than {MOST}."
+            f"targets or seeds, differ in leak_free, or are more than {MOST_RANKED}."
         )
         return pd.DataFrame(columns=ENTRY), notes
     states = _states_of_bundles(bundles, shared, merges_left_out, ood_datasets, statistics)
@@ -498,16 +498,24 @@ def _can_be_ranked(
     shared: Shared,
     ood_datasets: Collection[str],
 ) -> bool:
-    """Whether methods of bundles can be ranked together: they share enough, and are few enough.
+    """Whether the methods of all bundles can be ranked together, by RI on what they share.
+
+    They can if they are few enough, the bundles leave out the same images for leak-free results,
+    and the bundles share targets, seeds and datasets to compute RI from.
 
     Args:
+        runs_of_bundles: runs of each bundle; each model and method in them is a line of the
+            ranking.
+        shared: targets, seeds and datasets that all bundles have.
         ood_datasets: out-of-distribution datasets that all bundles share.
     """
     number_of_entries = 0
     for runs in runs_of_bundles:
         number_of_entries += len({(run.model, run.method) for run in runs})
-    if number_of_entries > MOST:
+    if number_of_entries > MOST_RANKED:
         return False
+    # Source groups say which images a leak-free RI leaves out. RI over other images differ even if
+    # methods do not.
     source_groups = bundles[0].tables.ri.source_groups
     if any(bundle.tables.ri.source_groups != source_groups for bundle in bundles):
         return False

@@ -140,7 +140,13 @@ def _tool(record: Mapping) -> dict[str, Any]:
 
 
 def _action(record: Mapping, tool: str, identifiers: FileIdentifiers) -> dict[str, Any]:
-    """A job: what it read and wrote, by which tool, and when."""
+    """Description of a job as an action of RO-Crate: what it read and wrote, by what, and when.
+
+    Args:
+        record: the job's provenance record, with the hash of each input and output.
+        tool: identifier of the job's rule in the crate.
+        identifiers: how the crate names files.
+    """
     return {
         "name": f"{record['rule']} {record['job']}".strip(),
         "startTime": record["started"],

@@ -283,16 +283,30 @@ def write_history(history: list[dict], path: Path) -> None:
 
 
 class DivergenceError(Exception):
-    """Training led to a value that is not finite.
+    """Training diverged: it led to a value that is infinite or not a number.
 
     Attributes:
-        epochs: the number of epochs before it, all of which were finite.
-        good: the changed tensors after these epochs.
+        finite_epochs: the number of epochs that were completed before, all with finite values.
+        finite_changes: the tensors that training had changed, as they were after these epochs.
     """
 
-    def __init__(self, run: Run, where: str, lr: float, epochs: int, good: Mapping[str, Tensor]):
-        self.epochs = epochs
-        self.good = good
+    def __init__(
+        self,
+        run: Run,
+        where: str,
+        lr: float,
+        finite_epochs: int,
+        finite_changes: Mapping[str, Tensor],
+    ):
+        """Describe the divergence, and keep what `rescued` stores.
+
+        Args:
+            where: the value that is not finite, for the message: `the loss at epoch 2, step 9`.
+            lr: the peak learning rate.
+            finite_epochs, finite_changes: see the class.
+        """
+        self.finite_epochs = finite_epochs
+        self.finite_changes = finite_changes
         super().__init__(
             f"training diverged: model {run.model}, method {run.method}, target {run.target}: "
             f"{where} is not finite with the peak learning rate {lr:g}"
@@ -315,10 +329,10 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # resuming would diverge again
         kept = "no epoch was finished"
-        if error.epochs:
+        if error.finite_epochs:
             rescue.parent.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_file(dict(error.good), rescue)
-            kept = f"the state after epoch {error.epochs} is kept in {rescue}"
+            safetensors.torch.save_file(dict(error.finite_changes), rescue)
+            kept = f"the state after epoch {error.finite_epochs} is kept in {rescue}"
         raise UserError(f"{error}; {kept}; lower lr in {entry}.") from error
 
 
@@ -358,12 +372,12 @@ def train(
     method.train_mode()
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
-    first_epoch, steps_done, history, sums, good = state.restore()
+    first_epoch, steps_done, history, sums, finite_changes = state.restore()
     method.step = first_epoch * steps_per_epoch + steps_done
     rates = list(learning_rates(method.lr, steps, training))
     steps_of_snapshots = _steps_of_snapshots(steps, snapshots)
     if watch is not None:
-        watch(history, training.images_seen(method.step, images), None, good, device)
+        watch(history, training.images_seen(method.step, images), None, finite_changes, device)
     progress = Progress(
         desc=f"training {run}", total=training.images_seen(steps, images), unit="image"
     )
@@ -378,19 +392,27 @@ def train(
             method.step += 1
             progress.update(len(batch))
             _save_snapshots(method, pretrained, steps_of_snapshots)
-            state.save_if_due(epoch, len(sums), history, sums, good)
+            state.save_if_due(epoch, len(sums), history, sums, finite_changes)
         sums_of_steps = torch.stack(sums)
-        good = _finite_changes(method, pretrained, sums_of_steps[:, :-1], epoch, run, good)
+        finite_changes = _changes_if_finite(
+            method, pretrained, sums_of_steps[:, :-1], epoch, run, finite_changes
+        )
         images_of_epoch = sum(len(batch) for batch in batches)
         *means, gradient_norm = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
         row = (epoch + 1, rates[method.step - 1], *means)
         history.append(dict(zip(HISTORY, row, strict=True)))
         sums = []
         if watch is not None:
-            watch(history, training.images_seen(method.step, images), gradient_norm, good, device)
+            watch(
+                history,
+                training.images_seen(method.step, images),
+                gradient_norm,
+                finite_changes,
+                device,
+            )
     progress.close()
     method.inputs.epoch = None
-    return history, good
+    return history, finite_changes
 
 
 def _refuse_partial_batches(
@@ -439,21 +461,22 @@ def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
-def _finite_changes(
+def _changes_if_finite(
     method: FineTuning,
     pretrained: Mapping[str, Tensor],
     sums: Tensor,
     epoch: int,
     run: Run,
-    good: Mapping[str, Tensor],
+    changes_before: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Changed tensors after an epoch.
+    """The tensors that training has changed, after an epoch, if all their values are finite.
 
     They are checked only once per epoch, to avoid a GPU synchronisation at every step.
 
     Args:
         sums: loss, cross-entropy and accuracy of each step of the epoch, (steps, 3).
-        good: the changed tensors after the epoch before.
+        epoch: that has just ended, counted from 0, so also the number of epochs before it.
+        changes_before: the changed tensors after the epoch before, which were finite.
 
     Raises:
         DivergenceError: a sum or a changed tensor is not finite.
@@ -463,12 +486,12 @@ def _finite_changes(
         first_of_epoch = method.step - len(sums) + 1
         step = first_of_epoch + int((~is_finite).any(dim=1).nonzero()[0])
         where = f"the loss at epoch {epoch + 1}, step {step}"
-        raise DivergenceError(run, where, method.lr, epoch, good)
+        raise DivergenceError(run, where, method.lr, epoch, changes_before)
     changed = method.state_delta(pretrained)
     for name, tensor in changed.items():
         if not tensor.isfinite().all():  # the last step's loss was finite, but its update is not
             where = f"'{name}' after step {method.step}"
-            raise DivergenceError(run, where, method.lr, epoch, good)
+            raise DivergenceError(run, where, method.lr, epoch, changes_before)
     return {name: tensor.clone() for name, tensor in changed.items()}
 
 

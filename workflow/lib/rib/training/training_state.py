@@ -24,7 +24,7 @@ class Position(NamedTuple):
     step: int  # number of its steps that are completed
     history: list[dict]  # a row for each completed epoch
     sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
-    good: Tensors  # the changed tensors after the last completed epoch
+    finite_changes: Tensors  # the changed tensors after the last completed epoch
 
 
 class TrainingState:
@@ -52,7 +52,12 @@ class TrainingState:
         self.saved = time.monotonic()
 
     def save_if_due(
-        self, epoch: int, step: int, history: list[dict], sums: list[Tensor], good: Tensors
+        self,
+        epoch: int,
+        step: int,
+        history: list[dict],
+        sums: list[Tensor],
+        finite_changes: Tensors,
     ) -> None:
         """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
 
@@ -62,7 +67,7 @@ class TrainingState:
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
         state = {
-            "place": (epoch, step, history, sums, good),
+            "place": (epoch, step, history, sums, finite_changes),
             "random": torch.get_rng_state(),
             **self.tensors,
             "model": self.model.state_dict(),
@@ -85,7 +90,7 @@ class TrainingState:
             UserError: the file is damaged, or contains other objects than this class saves.
         """
         if self.path is None or not self.path.is_file():
-            return Position(epoch=0, step=0, history=[], sums=[], good={})
+            return Position(epoch=0, step=0, history=[], sums=[], finite_changes={})
         state = self._read()
         self.model.load_state_dict(state["model"], strict=True)
         with torch.no_grad():
@@ -103,11 +108,17 @@ class TrainingState:
         return position._replace(sums=sums)
 
     def _read(self) -> dict:
+        """What `save_if_due` wrote into the file.
+
+        Raises:
+            UserError: torch can't read the file as plain data without code (`weights_only`).
+        """
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except (MemoryError, OSError):
-            raise
-        except Exception:  # not shown: torch's messages recommend less safe ways to load
+            raise  # the file may be whole: there is no memory, or the disk fails
+        except Exception:
+            # `from None` hides torch's message, which recommends to load without `weights_only`.
             raise UserError(
                 f"{self.path} is damaged, or is not the saved state of a training; "
                 "delete it and run again."

@@ -157,12 +157,15 @@ def _draw_method(axes: Axes, y: int, row: Mapping, style: Mapping) -> None:
 
 
 def _right_of(axes: Axes, inches: float) -> Transform:
-    """Coordinates in which x = 1 is a number of inches right of the panel, and y are its rows.
+    """Coordinates for a text beside a row of the panel: x = 1 is so many inches right of its edge.
 
-    In inches, since the layout makes room before the panel has its final width.
+    y is the number of the row, as in the panel. The distance is in inches, not a share of the
+    width, since the layout makes room for the text before the panel has its final width.
     """
     shift = ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
-    return axes.get_yaxis_transform() + shift
+    # Its x is a share of the panel's width, with 1 at the right edge; its y is that of the data.
+    rows_of_panel = axes.get_yaxis_transform()
+    return rows_of_panel + shift
 
 
 def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:

@@ -73,9 +73,13 @@ def covariance_root(features: np.ndarray) -> np.ndarray:
 def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
     """Squared 2-Wasserstein distances of Gaussians fitted to samples (n, d).
 
-    The distance is |m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) (Dowson & Landau 1982). With
-    A = R'R and B = S'S, the trace of the root is the sum of the singular values of RS', which is no
-    larger than the samples.
+    For means m1, m2 and covariances A, B the distance is (Dowson & Landau 1982)
+
+        |m1 - m2|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2
+
+    The matrices (d, d) are not computed. With A = R'R and B = S'S, the last trace is the sum of the
+    singular values of RS'. R and S have no more rows than their samples have images, so for few
+    images RS' is much smaller than (d, d). The trace of A is the sum of the squares in R.
 
     Returns:
         (len(first), len(second)), at least 0.
@@ -86,9 +90,11 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
     second_roots = [covariance_root(sample) for sample in second]
     first_traces = np.array([(root**2).sum() for root in first_roots])
     second_traces = np.array([(root**2).sum() for root in second_roots])
-    shared_traces = _traces_of_roots(first_roots, second_roots)
-    spread = first_traces[:, None] + second_traces - 2 * shared_traces
-    return squared_distances(first_means, second_means) + np.maximum(spread, 0)
+    traces_of_product_roots = _traces_of_roots(first_roots, second_roots)
+    covariance_terms = first_traces[:, None] + second_traces - 2 * traces_of_product_roots
+    # They are never negative, but rounding can make those of equal covariances so.
+    covariance_terms = np.maximum(covariance_terms, 0)
+    return squared_distances(first_means, second_means) + covariance_terms
 
 
 def _traces_of_roots(

@@ -16,7 +16,9 @@ from rib.data.layouts._folders import photos_in_folders
 def items(
     dataset: DatasetSource, *, partial: bool = False, objects: str | None = None
 ) -> Iterator[Item]:
-    """Yield every image in a folder of the label space, in archive order.
+    """Yield every image in the folder of a class, in archive order; the folder gives its label.
+
+    Images in folders that are no class are either an error or left out with a warning: see Raises.
 
     Args:
         dataset: zip or tar; label space keys are folder names; `exclude` has image ids
@@ -28,17 +30,24 @@ def items(
             <key>/<name>, and object).
 
     Raises:
-        UserError: a class has no image (unless partial), a folder is not a class, or an image has
-            no object.
+        UserError: a class has no image (unless partial), an image has no object, or images are in
+            a folder that is no class although the dataset has all classes of a family with classes
+            of its own.
     """
     keys = dataset.space.keys
     labels = {key: label for label, key in enumerate(keys)}
-    has_all_classes = len(keys) == dataset.space.num_classes
-    has_classes_of_imagenet_only = set(keys) <= set(imagenet_wnids())
+    # A folder that is no class may belong there or be a mistake, such as a misspelt class:
+    # - Published archives of ImageNet classes may contain more classes than the dataset scores.
+    # - A dataset may have only some of the classes that the network tells apart (num_classes), and
+    #   its archive may show others of them.
+    # - If neither is so, the user's own archive has a class that the class file lacks: a mistake.
+    are_imagenet_classes = set(keys) <= set(imagenet_wnids())
+    are_only_some_classes = len(keys) != dataset.space.num_classes
+    may_have_other_folders = are_imagenet_classes or are_only_some_classes
     return photos_in_folders(
         dataset,
         labels,
-        strict=has_all_classes and not has_classes_of_imagenet_only,
+        strict=not may_have_other_folders,
         partial=partial,
         objects=objects,
     )
