@@ -427,7 +427,7 @@ def _informative(
     stated_elsewhere = set()
     if len(about.sizes) == 1:
         stated_elsewhere.add("size")
-    if len(about.config["seeds"]) == 1:
+    if len(about.config.get("seeds", ())) == 1:
         stated_elsewhere.update(["seed", "seeds"])
     informative = []
     for column in columns:

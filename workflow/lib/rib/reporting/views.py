@@ -37,10 +37,10 @@ ENTRIES_OF_COLUMN = {
 }
 MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
-# In pixels. Panels and cells are as wide as the page allows.
+# In pixels. On a wide page its script makes panels and cells wider.
+CELL_WIDTH = alt.Step(60)
 CELL_HEIGHT = alt.Step(34)
-LEAST_CELL_WIDTH = 60
-CHARACTER_WIDTH = 7  # about, of labels
+CHARACTER_WIDTH = 7.5  # at most, of labels
 LONGEST_LABEL = 340
 PANEL_HEIGHT = 340
 PANEL_WIDTH = 340  # where the page sets none
@@ -171,19 +171,11 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
 
 
 def _specification(
-    chart: alt.TopLevelMixin,
-    parameters: Sequence[alt.Parameter],
-    description: str,
-    least_width: int = 0,
+    chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
 ) -> dict:
-    """The Vega-Lite specification of a chart, with the parameters of its menus.
-
-    Args:
-        least_width: pixels that the chart needs; the page scrolls it on narrower screens.
-    """
+    """The Vega-Lite specification of a chart, with the parameters of its menus."""
     text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
-    described = chart.properties(description=description, usermeta={"least_width": least_width})
-    configured = described.configure(
+    configured = chart.properties(description=description).configure(
         view={"stroke": None}, background="transparent", axis=text, legend=text
     )
     specification = configured.to_dict()
@@ -467,5 +459,10 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
     lines = [line for name in order_of_rows for line in name.split("\n")]
     labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * max(map(len, lines)))
-    least_width = labels_width + LEAST_CELL_WIDTH * len(order_of_columns)
-    return _specification(chart, parameters, description, least_width)
+    chart = alt.layer(rectangles, texts).properties(
+        width=CELL_WIDTH,
+        height=CELL_HEIGHT,
+        usermeta={"labels_width": labels_width, "columns": len(order_of_columns)},
+    )
+    description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
+    return _specification(chart, parameters, description)
