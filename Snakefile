@@ -29,23 +29,28 @@ STAGES = [
     "external",
     "merge",
     "evaluate",
+    "reported_runs",
     "metrics",
     "published",
     "figures",
     "features",
     *(f"analysis/{file.stem}" for file in ANALYSES),
+    "left_out",
     "report",
-    "export",
-    "status",
-    "paper",
-    "bundles",
     "preview",
-    "track",
-    "pull",
-    "plan",
-    "verify",
-    "accept",
 ]
+if not PREVIEW:
+    STAGES += [
+        "export",
+        "status",
+        "paper",
+        "bundles",
+        "track",
+        "pull",
+        "plan",
+        "verify",
+        "accept",
+    ]
 for STAGE in STAGES:
 
     include: WORKFLOW / f"rules/{STAGE}.smk"

@@ -116,7 +116,7 @@ def test_a_run_names_the_record_among_what_changed(version, sentence):
 def test_status_counts_the_job_as_missing_and_says_why(version, sentence):
     make("b")
     set_version(OWN, version)
-    lines = status({"finetune": [str(OWN), record("b")]}, {}, 1)
+    lines = status({"prepare": [str(OWN), record("b")]}, {}, 1)
     (line,) = [line for line in lines if str(OWN) in line]
     assert "1 done       1 missing" in lines[0]
     assert line.startswith(f"counted as missing: {OWN}: {sentence}")

@@ -66,10 +66,10 @@ def test_what_is_no_name_or_no_path_is_refused(name):
         _ = parse_name(name).short
 
 
-def saved(folder, **more):
+def saved(folder, architecture="test_vit", **more):
     """A small network as timm itself saves it."""
     torch.manual_seed(0)
-    network = timm.create_model("test_vit", num_classes=1000, **more)
+    network = timm.create_model(architecture, num_classes=1000, **more)
     timm.models.save_for_hf(network, folder, safe_serialization=True)
     return folder
 
@@ -168,19 +168,13 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
 
 
 @pytest.mark.attack("weights")
-@pytest.mark.parametrize(
-    ("input_size", "sentence"),
-    [
-        (None, "record has no input_size; "),
-        ([], "record has no input_size; "),
-        ([224], r"record's input_size \[224\] is not channels, height and width; "),
-        ("224", "record's input_size '224' is not channels, height and width; "),
-        ([3, "2", 2], r"record's input_size \[3, '2', 2\] is not channels, height and width; "),
-    ],
-)
-def test_a_record_without_an_input_size_is_refused_in_a_sentence(tmp_path, input_size, sentence):
-    edited(saved(tmp_path / "net"), pretrained_cfg={"input_size": input_size})
-    with pytest.raises(UserError, match=f"'local-dir:net': its {sentence}choose another"):
+@pytest.mark.parametrize("input_size", [[], [224], "224", [3, "2", 2]])
+def test_a_record_with_another_input_size_is_refused_in_a_sentence(tmp_path, input_size):
+    folder = saved(tmp_path / "net", "test_resnet")
+    config = json.loads((folder / "config.json").read_text())
+    edited(folder, pretrained_cfg={**config["pretrained_cfg"], "input_size": input_size})
+    sentence = "its record's input_size .* is not channels, height and width; choose another"
+    with pytest.raises(UserError, match=f"'local-dir:net': {sentence}"):
         describe(["local-dir:net"])
 
 

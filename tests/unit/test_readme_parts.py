@@ -90,9 +90,14 @@ def test_defaults_are_shown_as_in_yaml(monkeypatch):
 
 
 def test_captions_become_lines_of_a_list(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "CAPTIONS", tmp_path)
-    (tmp_path / "b.rst").write_text("Of\nfive ``targets``.\n")
-    (tmp_path / "a.rst").write_text("One.\n")
+    monkeypatch.setattr(readme, "ANALYSES", tmp_path)
+    captions = {"two/a": "One.\n", "one/b": "Of\nfive ``targets``.\n", "one/b_with_more": "More.\n"}
+    for name, caption in captions.items():
+        path = tmp_path / f"{name}.rst"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(caption)
+    for figure in ("two/a", "one/b"):
+        (tmp_path / f"{figure}.py").write_text("")
     assert readme.figure_list() == "- `a`: One.\n- `b`: Of five `targets`."
 
 

@@ -54,7 +54,9 @@ def test_no_page_says_otherwise():
     pages += [
         *ROOT.glob("workflow/lib/rib/reporting/*"),
         *ROOT.glob("workflow/lib/rib/analysis/*.py"),
-        *ROOT.glob("workflow/lib/rib/analyses/*/*.*"),
+        *ROOT.glob("workflow/lib/rib/analyses/*/*.py"),
+        *ROOT.glob("workflow/lib/rib/analyses/*/*.rst"),
+        *ROOT.glob("workflow/lib/rib/analyses/*/*.yaml"),
     ]
     for page in filter(lambda path: path.is_file(), pages):
         text = words(page.read_text())

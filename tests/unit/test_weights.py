@@ -123,7 +123,7 @@ FILES = {
     ),
     "bytes among names": (
         "w.pth",
-        lambda s: saved(s | {b"x": torch.zeros(1)}),
+        lambda s: saved({**s, b"x": torch.zeros(1)}),
         r"dict with bytes in place of a name; save its state dict",
     ),
     "other tensors": ("w.pth", lambda s: saved({"a": torch.zeros(1)}), "1 tensors"),

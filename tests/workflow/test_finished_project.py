@@ -22,10 +22,8 @@ from rib.reporting.settings import RankingStatistics
 from tiny.project import ROOT, Project, copy_project
 
 FIXTURE = ROOT / "tests/fixtures/finished_project"
-BUNDLE = FIXTURE / "reports/tiny/tiny.rib.zip"
+BUNDLE = ROOT / "tests/fixtures/finished_project.rib.zip"
 TABULATION = "workflow/lib/rib/analysis/tables.py"
-# To be removed with the first fixture, so that a lost one is noticed.
-pytestmark = pytest.mark.skipif(not FIXTURE.is_dir(), reason="`make fixture` was not run yet")
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_all_files_match_their_records(finished_before):
     examination = examine(finished_before)
     assert examination.findings == []
     rules = {record["rule"] for record in examination.records.values()}
-    assert rules == {"prepare", "evaluate_run", "compute_metrics", "bundle"}
+    assert rules == {"prepare", "evaluate_run", "compute_metrics"}
     assert examination.absent  # the jobs of which only the gathered record was kept
 
 
@@ -116,7 +114,7 @@ def test_snakemake_verifies_it(project_finished_before):
     printed = project_finished_before.snakemake("verify", "--cores", "1")
     assert "all files match their records" in printed
     (number_of_jobs,) = re.findall(r"verified (\d+) jobs", printed)
-    assert int(number_of_jobs) == 7  # two datasets, three states, the tables and the bundle
+    assert int(number_of_jobs) == 6  # two datasets, three states and the tables
 
 
 @pytest.mark.thorough

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -27,12 +28,13 @@ from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, parent_of  # noqa: E402
+from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.reporting.preview import settings_of_preview  # noqa: E402
 from rib.reporting.settings import PublicationSettings  # noqa: E402
 from start_run import start_run  # noqa: E402
 
@@ -50,7 +52,9 @@ OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CON
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
 CATALOG = Catalog(FOLDERS, CONFIG["external"])
 GRID = resolve_grid(CONFIG, CATALOG)
-start_run(workflow, CONFIG, GRID)
+# What a preview is of, if this call makes one (see preview.smk); None in all other calls.
+PREVIEW = settings_of_preview()
+start_run(workflow, CONFIG, GRID, is_preview=PREVIEW is not None)
 
 FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
@@ -65,6 +69,9 @@ REPORTS = (
     else f"reports/{FAMILY}/{CONFIG['protocol']}"
 )
 LOGS = f"logs/{FAMILY}"
+if PREVIEW:
+    METRICS = f"{REPORTS}/preview"
+    LOGS = f"{LOGS}/preview"
 RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 REPORTING = WORKFLOW / "lib/rib/reporting"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
@@ -147,6 +154,17 @@ def job_files(path, inside=False, **endings):
         name: f"{path}/{ending}" if inside else f"{path}.{ending}"
         for name, ending in endings.items()
     }
+
+
+def report_files(**files):
+    """Outputs of a job that makes tables, figures or the page, by name.
+
+    A preview has no records, and leaves out what is slow and what only serves a publication.
+    """
+    left_out = []
+    if PREVIEW:
+        left_out = ["provenance", "pdf", "crate", *PREVIEW.too_slow]
+    return {name: path for name, path in files.items() if name not in left_out}
 
 
 def copies(files, folder):

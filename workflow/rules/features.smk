@@ -12,12 +12,13 @@ def compared_runs():
     """
     chosen = CONFIG["representations"]
     where = "config, representations"
-    methods_with_one_state = [name for name in SHOWN if name not in ENSEMBLES]
+    without_one_state = [*CURVES, *WHOLE_GRID.over_targets, *ENSEMBLES]
+    methods_with_one_state = [name for name in WHOLE_GRID.methods if name not in without_one_state]
     targets = GRID.targets
     if chosen["targets"] not in ("default", "all"):
         targets = chosen["targets"]
         for name in targets:
-            known_name(name, GRID.targets, "target of this run", where)
+            known_name(name, WHOLE_GRID.targets, "target of this run", where)
     elif chosen["targets"] == "default" and EXAMPLE_TARGET:
         targets = [EXAMPLE_TARGET]
     methods = methods_with_one_state

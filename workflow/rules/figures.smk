@@ -12,12 +12,16 @@ SHOWN = {
     if name not in [*CURVES, *GRID.over_targets]
 }
 SHARED = [name for name in SHOWN if all(name in GRID.methods_of(model) for model in GRID.models)]
-EXAMPLE_METHOD = next((name for name in ("ft", *SHARED) if name in SHARED), None)
+EXAMPLE_METHOD = example_method(SHOWN, SHARED)
 EXAMPLE_TARGET = next(
     (name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None
 )
 HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)
 MODEL_LABELS = {name: model.label for name, model in GRID.models.items()}
+# All models, but in a preview whose models share no method.
+EXAMPLE_MODELS = [name for name in GRID.models if EXAMPLE_METHOD in GRID.methods_of(name)]
+if not EXAMPLE_MODELS:
+    EXAMPLE_MODELS = list(GRID.models)
 MODEL_STYLES = {name: {"label": model.label, **model.style} for name, model in GRID.models.items()}
 METHOD_LABELS = {name: method.label for name, method in SHOWN.items()}
 SHADES = shades_of([method.style["colour"] for method in SHOWN.values()])
@@ -28,7 +32,7 @@ METHOD_STYLES = {
 DATASET_LABELS = {name: dataset.label for name, dataset in GRID.datasets.items()}
 TARGET_LABELS = {name: DATASET_LABELS[name] for name in GRID.targets}
 # Settings that several figures share.
-ONE_MODEL = {"model": FIRST_MODEL, "model_label": MODEL_LABELS[FIRST_MODEL]}
+ONE_MODEL = {"model": EXAMPLE_MODELS[0], "model_label": MODEL_LABELS[EXAMPLE_MODELS[0]]}
 ONE_METHOD = {"method": EXAMPLE_METHOD, "method_label": METHOD_LABELS.get(EXAMPLE_METHOD)}
 EXAMPLE = {"target": EXAMPLE_TARGET, **ONE_METHOD, "datasets": DATASET_LABELS}
 LABELLED_MEANS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "confidence": CONFIDENCE}
@@ -41,9 +45,13 @@ FITTED = (
 ON_TARGET = {
     "accuracy": "test accuracy on the target" if CONFIG["protocol"] == "held_out" else FITTED
 }
-LABELS = {"models": MODEL_LABELS, "methods": METHOD_LABELS, "targets": TARGET_LABELS}
+LABELS = labels_of(GRID)
+SHOWN_LABELS = labels_of(SHOWN_GRID)
 # For the names of unfinished runs, curves among them.
-RUN_LABELS = {**LABELS, "methods": {name: method.label for name, method in GRID.methods.items()}}
+RUN_LABELS = {
+    **labels_of(WHOLE_GRID),
+    "methods": {name: method.label for name, method in WHOLE_GRID.methods.items()},
+}
 
 
 def paper_bars():
@@ -95,6 +103,7 @@ def figure_settings(w):
         sizes=GRID.sizes,
         geometry=GRID.geometry(FIRST_MODEL),
         labels=RUN_LABELS if shows_fine_tuned_runs(figure) else None,
+        note=PREVIEW.description.note if PREVIEW else "",
         code=digest("plot_figure", figure.module, STYLE),
     )
     return to_params(settings)
@@ -130,7 +139,7 @@ REGISTRY.figure(
     inputs={"ood": TABLES["ood"]},
     settings={
         **ONE_METHOD,
-        "models": MODEL_LABELS,
+        "models": {name: MODEL_LABELS[name] for name in EXAMPLE_MODELS},
         "datasets": len(GRID.ood),
         "targets": len(GRID.targets),
         "confidence": CONFIDENCE,
@@ -143,9 +152,11 @@ REGISTRY.figure(
     question="survived",
     inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
     settings={
-        **LABELS,
+        **SHOWN_LABELS,
         "shared": [
-            n for n in GRID.targets if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
+            n
+            for n in SHOWN_GRID.targets
+            if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
         ],
         "confidence": CONFIDENCE,
     },
@@ -156,14 +167,14 @@ REGISTRY.figure(
     analysis="robustness",
     question="survived",
     inputs=ACCURACY,
-    settings={**LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
+    settings={**SHOWN_LABELS, "datasets": DATASET_LABELS, "source_groups": SOURCE_GROUPS},
 )
 REGISTRY.figure(
     "radar",
     analysis="robustness",
     question="survived",
     inputs=ACCURACY,
-    settings={**EXAMPLE, "models": dict(list(MODEL_STYLES.items())[:2])},
+    settings={**EXAMPLE, "models": {name: MODEL_STYLES[name] for name in EXAMPLE_MODELS[:2]}},
 )
 if PUBLISHABLE := {
     name: label for name, label in DATASET_LABELS.items() if GRID.datasets[name].publishable
@@ -186,10 +197,12 @@ rule plot_figure:
     input:
         unpack(figure_inputs),
     output:
-        png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
-        pdf=f"{FIGURE}.pdf",
-        csv=f"{FIGURE}.csv",
-        provenance=f"{FIGURE}.provenance.json",
+        **report_files(
+            png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
+            pdf=f"{FIGURE}.pdf",
+            csv=f"{FIGURE}.csv",
+            provenance=f"{FIGURE}.provenance.json",
+        ),
     log:
         f"{LOGS}/figures/{{figure}}.log",
     conda:

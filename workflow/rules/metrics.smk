@@ -2,7 +2,7 @@
 
 from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
 
-ROWS = rows_of(GRID.runs())
+ROWS = rows_of(SHOWN_GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
 RI_STATISTICS = RIStatistics(
     ood_datasets=GRID.ood,
@@ -52,9 +52,9 @@ TABLES_OF_ROWS = {
 }
 
 
-def record_of_tables(job):
-    """Record of a job that writes tables."""
-    return f"{METRICS}/tables/{job}.provenance.json"
+def table_files(job, **tables):
+    """Outputs of a job that writes tables, by name, with its record."""
+    return report_files(**tables, provenance=f"{METRICS}/tables/{job}.provenance.json")
 
 
 def metrics_settings(w):
@@ -66,6 +66,7 @@ def metrics_settings(w):
         view=VIEW_AT[GEOMETRY_OF[FIRST_MODEL]],
         excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
         split=list(GRID.datasets) if GRID.split_fractions else [],
+        compared=PREVIEW.compared if PREVIEW else None,
         conditions=CONDITIONS,
         code=digest("compute_metrics"),
     )
@@ -81,9 +82,11 @@ rule compute_metrics:
         proxy=proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
     output:
-        **TABLES,
-        counts=COUNTS,
-        provenance=f"{METRICS}/tables/provenance.json",
+        **report_files(
+            **TABLES,
+            counts=COUNTS,
+            provenance=f"{METRICS}/tables/provenance.json",
+        ),
     log:
         f"{LOGS}/metrics.log",
     conda:

@@ -1,21 +1,21 @@
-# Tables, figures and a page of the runs that are finished now; can be used during a run, and starts
-# no job of the grid.
+# Tables, figures and a page of the runs that are finished now; can be used during a run.
+#
+# A job finds the finished runs, and starts Snakemake once more: with this workflow, in a folder of
+# its own, for these runs only (see reported_runs.smk). There, the rule `preview` makes the page.
 
-from functools import cache
-
-from report_jobs import finished_runs, preview_jobs
-from rib.reporting.settings import FinishedShare, PreviewDescription
-
-PREVIEW = f"{REPORTS}/preview"
-
-
-def in_preview(path):
-    """Where a preview has a file of METRICS; other files are where they are."""
-    return PREVIEW + path.removeprefix(METRICS) if path.startswith(f"{METRICS}/") else path
+from finished_runs import finished_runs
+from preview_files import rules_of_folder
+from rib.reporting.preview import REPLICATES, SLOW, is_large
+from rib.reporting.settings import (
+    FinishedShare,
+    PreviewDescription,
+    PreviewJobSettings,
+    PreviewSettings,
+)
 
 
 def finished_shares(finished):
-    """How many runs of each model, method and target are finished, given the names of those."""
+    """How many runs of each model, method and target are finished, given the finished runs."""
     runs = GRID.runs()
     shares = []
     for attribute, labels in (
@@ -27,46 +27,83 @@ def finished_shares(finished):
             runs_of_name = [run for run in runs if getattr(run, attribute) == name]
             share = FinishedShare(
                 subject=f"{attribute} {label}",
-                finished=sum(str(run) in finished for run in runs_of_name),
+                finished=sum(run in finished for run in runs_of_name),
                 runs=len(runs_of_name),
             )
             shares.append(share)
     return shares
 
 
-@cache
 def preview_of_now():
-    """Folder and jobs of a preview of what is finished now, and how far the grid is."""
-    runs = GRID.runs()
-    finished = finished_runs(workflow, runs, rows_of, SELECT_ROWS, UPSTREAM)
-    targets = ", ".join(TARGET_LABELS[name] for name in finished.targets)
-    jobs, left_out = preview_jobs(
-        workflow,
-        [*ALL_TABLES, *ALL_FIGURES, PAGE],
-        finished,
-        here=in_preview,
-        runs_folder=RUNS,
-        logs=f"{LOGS}/preview",
-        note=f"PREVIEW of {len(finished.runs)} of {len(runs)} runs; means over {targets}",
-    )
+    """What a preview is of, that is made now."""
+    finished = finished_runs(workflow, GRID.runs(), rows_of, SELECT_ROWS, UPSTREAM)
     description = PreviewDescription(
         finished=len(finished.runs),
-        runs=len(runs),
+        runs=len(GRID.runs()),
         outdated=finished.outdated,
-        counts=finished_shares(finished.runs),
-        targets=targets,
-        left_out=left_out,
+        counts=finished_shares(set(finished.runs)),
+        targets=", ".join(TARGET_LABELS[name] for name in finished.targets),
+        left_out={},
     )
-    return {"folder": PREVIEW, "jobs": jobs, "partial": to_params(description)}
+    chosen_analyses = REGISTRY.chosen()
+    names_of_analyses = [
+        name for name, analysis in REGISTRY.analyses.items() if analysis in chosen_analyses
+    ]
+    names_of_figures = REGISTRY.chosen_figures() if HAS_FIGURES else []
+    return PreviewSettings(
+        finished=[str(run) for run in finished.runs],
+        compared=[str(run) for run in finished.compared],
+        selectable=[str(run) for run in finished.selectable],
+        too_slow=SLOW if is_large(len(finished.runs)) else [],
+        expected=[*names_of_analyses, *names_of_figures],
+        description=description,
+    )
 
 
-rule preview:
-    log:
-        f"{LOGS}/preview/compute_metrics.log",
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    params:
-        preview=lambda w: preview_of_now(),
-    script:
-        "../scripts/preview.py"
+def config_of_preview(preview):
+    """The configuration of this call, for a preview."""
+    statistics = CONFIG["statistics"]
+    if is_large(len(preview.finished)):
+        fewer_replicates = min(REPLICATES, statistics["replicates"])
+        statistics = {**statistics, "replicates": fewer_replicates}
+    external = [str(Path(file).expanduser().resolve()) for file in CONFIG["external"]]
+    return {**config, "statistics": statistics, "external": external}
+
+
+def preview_settings(w):
+    """Settings of `snakemake preview`."""
+    preview = preview_of_now()
+    rules_of_reports = [rule.name for rule in rules_of_folder(workflow, METRICS)]
+    settings = PreviewJobSettings(
+        preview=preview,
+        folder=Path(f"{REPORTS}/preview"),
+        logs=Path(f"{LOGS}/preview"),
+        config=config_of_preview(preview),
+        linked=[Path(folder) for folder in ("data", "results", "logs", *FOLDERS[1:])],
+        command=[
+            *(sys.executable, "-m", "snakemake", "preview"),
+            *("--snakefile", str(Path(workflow.basedir) / "Snakefile")),
+            *("--allowed-rules", "preview", *rules_of_reports),
+        ],
+    )
+    return to_params(settings)
+
+
+if PREVIEW:
+
+    rule preview:
+        input:
+            PAGE,
+
+else:
+
+    rule preview:
+        log:
+            f"{LOGS}/preview.log",
+        localrule: True
+        conda:
+            "../../envs/report.yaml"
+        params:
+            cfg=preview_settings,
+        script:
+            "../scripts/preview.py"

@@ -1,5 +1,5 @@
 # Compare the accuracies of pretrained models with those that their publishers state.
-# Uses SMALL_TABLES and record_of_tables of metrics.smk.
+# Uses SMALL_TABLES and table_files of metrics.smk.
 
 from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
 
@@ -74,8 +74,7 @@ rule compare_published:
             for model, group in STATED_ON
         ],
     output:
-        published=PUBLISHED,
-        provenance=record_of_tables("published"),
+        **table_files("published", published=PUBLISHED),
     log:
         f"{LOGS}/published.log",
     conda:

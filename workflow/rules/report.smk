@@ -24,7 +24,12 @@ ALL_FIGURES = []
 if HAS_FIGURES:
     PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
     ALL_FIGURES = figure_files(*REGISTRY.chosen_figures())
-MORE_TABLES = REGISTRY.chosen_tables()
+# Tables of the page besides those that each page has.
+MORE_TABLES = {
+    name: path
+    for name, path in REGISTRY.chosen_tables().items()
+    if name not in ("mri", "ri", "accuracy")
+}
 MORE_FILES = REGISTRY.chosen_files()
 PATHS_OF_MORE_FILES = [path for paths in MORE_FILES.values() for path in paths]
 # Some are both a table of the page and a file that it links to.
@@ -81,22 +86,9 @@ for NAME in ("tables", "figures"):
             PUBLICATION.values(),
 
 
-FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
-for RUN in MERGED_RUNS:
-    PATHS = fisher_files("provenance.json", RUN)
-    if PATHS:
-        FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
-SHARED_FISHER_RECORDS = {}  # by method whose trainings on all targets share Fisher information
-for RUN in TRAINED_RUNS:
-    for PATH in shared_fisher_files("provenance.json", RUN):
-        PATHS = SHARED_FISHER_RECORDS.setdefault(RUN.method, [])
-        if PATH not in PATHS:
-            PATHS.append(PATH)
-
-
 def download_records():
     """Records of the downloads of all datasets and models."""
-    entries = [*DATASETS_READ, *GRID.models.values()]
+    entries = [*DATASETS_READ, *WHOLE_GRID.models.values()]
     return [f"{file}.provenance.json" for entry in entries for file in archive_files(entry)]
 
 
@@ -124,9 +116,9 @@ def records_by_stage():
         "download": download_records(),
         "prepare": preparation_records(),
     }
-    if GRID.split_fractions:
+    if WHOLE_GRID.split_fractions:
         records["split"] = beside("provenance", SPLITS)
-    records["models"] = expand(f"{MODEL}/provenance.json", model=GRID.models)
+    records["models"] = expand(f"{MODEL}/provenance.json", model=WHOLE_GRID.models)
     if TEXT_MODELS:
         records["text"] = expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)
     records["finetune"] = [
@@ -135,7 +127,7 @@ def records_by_stage():
     if all_fisher_records():
         records["fisher"] = all_fisher_records()
     records["merge"] = [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS]
-    records["evaluate"] = beside("provenance", ROWS)
+    records["evaluate"] = beside("provenance", rows_of(WHOLE_GRID.runs()))
     if OVER_TARGETS_ROWS:
         records["evaluate_over_targets"] = beside("provenance", OVER_TARGETS_ROWS)
     if SELECT_ROWS:
@@ -147,6 +139,8 @@ RECORDS_BY_STAGE = records_by_stage()
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
 SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS)]
+if PREVIEW:
+    SHOWN_RECORDS = []
 
 
 def dataset_description(dataset):
@@ -189,33 +183,33 @@ def method_description(method):
 
 def sweep_descriptions():
     """What a page says about each sweep of which a variant is chosen, by method."""
-    if not GRID.selection:
+    if not WHOLE_GRID.selection:
         return {}
     return {
         name: SweepDescription(label=CATALOG.methods[name].label, variants=list(variants))
-        for name, variants in GRID.selection.variants.items()
+        for name, variants in WHOLE_GRID.selection.variants.items()
     }
 
 
 # What pages and model cards say about the choices.
 ABOUT = GridDescription(
-    config=GRID.resolved(),
-    config_file={**GRID.as_config(), "catalog": OWN_FOLDERS},
+    config=WHOLE_GRID.resolved(),
+    config_file={**WHOLE_GRID.as_config(), "catalog": OWN_FOLDERS},
     family=FamilyDescription(
-        title=GRID.family.title,
-        description=GRID.family.description,
-        limits=GRID.family.limits,
+        title=WHOLE_GRID.family.title,
+        description=WHOLE_GRID.family.description,
+        limits=WHOLE_GRID.family.limits,
     ),
-    targets=list(GRID.targets),
-    ood=list(GRID.ood),
-    sizes=list(GRID.sizes),
-    shown_size=GRID.shown_size,
-    conditions=list(GRID.conditions()),
-    datasets={name: dataset_description(dataset) for name, dataset in GRID.datasets.items()},
+    targets=list(WHOLE_GRID.targets),
+    ood=list(WHOLE_GRID.ood),
+    sizes=list(WHOLE_GRID.sizes),
+    shown_size=WHOLE_GRID.shown_size,
+    conditions=list(WHOLE_GRID.conditions()),
+    datasets={name: dataset_description(dataset) for name, dataset in WHOLE_GRID.datasets.items()},
     read={dataset.name: read_dataset_description(dataset) for dataset in DATASETS_READ},
-    models={name: model_description(model) for name, model in GRID.models.items()},
-    methods={name: method_description(method) for name, method in GRID.methods.items()},
-    fit_threshold=GRID.family.fit_threshold,
+    models={name: model_description(model) for name, model in WHOLE_GRID.models.items()},
+    methods={name: method_description(method) for name, method in WHOLE_GRID.methods.items()},
+    fit_threshold=WHOLE_GRID.family.fit_threshold,
     sweeps=sweep_descriptions(),
 )
 
@@ -240,6 +234,7 @@ PAGE_SETTINGS = PageSettings(
     colours={name: style["colour"] for name, style in METHOD_STYLES.items()},
     upstream=UPSTREAM,
     published=GRID_FILES,
+    partial=PREVIEW_DESCRIPTION,
     code=digest("write_page", *PAGE_CODE),
 )
 
@@ -253,15 +248,17 @@ rule write_page:
         analyses=list(MORE_TABLES.values()),
         files=list(dict.fromkeys(PATHS_OF_MORE_FILES)),
         figures=PNGS,
-        cells=[CELLS] if HAS_FIGURES else [],
+        cells=[CELLS] if HAS_CELLS else [],
         records=SHOWN_RECORDS,
         captions=[local(REGISTRY.figures[Path(path).stem].caption) for path in PNGS],
         columns=[local(file) for file in REGISTRY.chosen_descriptions()],
         citation=local(WORKFLOW.parent / "CITATION.cff"),
     output:
-        page=PAGE,
-        crate=CRATE,
-        provenance=f"{METRICS}/index.provenance.json",
+        **report_files(
+            page=PAGE,
+            crate=CRATE,
+            provenance=f"{METRICS}/index.provenance.json",
+        ),
     log:
         f"{LOGS}/report.log",
     conda:

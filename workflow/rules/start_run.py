@@ -18,7 +18,7 @@ from rib.data import variables
 from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
-from rib.jobs.parent_run import JOBS_AT_ONCE, PARENT_RUN, announce
+from rib.jobs.parent_run import JOBS_AT_ONCE, PARENT_RUN, announce, end_with_parent
 from rib.records import provenance
 
 NAMED_FILES = 3  # changed files that are named at the start; the others are counted
@@ -31,13 +31,17 @@ LOOKING_TARGETS = {"status", "preview", "plan", "verify", "pull", "compare"}
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
 
-def start_run(workflow, config: Mapping, grid: Grid) -> None:
+def start_run(workflow, config: Mapping, grid: Grid, is_preview: bool) -> None:
     """Prepare a run, in each of its processes.
 
     Settings of the machine are passed to jobs in environment variables. The main process also
     checks that the folder is writable and prints notices. Right before the graph is built, it
     registers the run, removes locks of killed runs and adopts pulled outputs. Calls that make no
     files (dry-runs, `snakemake status`) treat outputs as adopted.
+
+    Args:
+        is_preview: whether this process was started by a job of `snakemake preview`, with which it
+            ends.
 
     Raises a UserError if the folder is not writable, or a label space is invalid.
     """
@@ -49,6 +53,8 @@ def start_run(workflow, config: Mapping, grid: Grid) -> None:
     variables.set_from(config)
     if not call.is_main_process(workflow):
         return
+    if is_preview:
+        end_with_parent()
     _refuse_unwritable_folders()
     log.addHandler(logging.StreamHandler())  # shows progress while pulled outputs are checked
     log.setLevel(logging.INFO)

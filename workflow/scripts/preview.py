@@ -1,21 +1,10 @@
-"""Run the scripts of a preview's jobs in processes of this one."""
+"""Make tables, figures and a page of the runs that are finished now."""
 
-import os
-import runpy
-from pathlib import Path
+from _run import run
 
-import _run
-from rib.jobs.fork_server import WARM
-from rib.reporting.preview import write_preview
+with run(snakemake):
+    from rib.base.settings import from_params
+    from rib.reporting.preview import write_preview
+    from rib.reporting.settings import PreviewJobSettings
 
-os.environ[WARM] = ""  # no job goes on in another process
-SCRIPTS = Path(_run.__file__).parent
-
-
-def call(job):
-    """Run a job's script."""
-    runpy.run_path(SCRIPTS / job.script, {"snakemake": job})
-
-
-preview = snakemake.params.preview
-write_preview(folder=preview["folder"], jobs=preview["jobs"], partial=preview["partial"], call=call)
+    write_preview(from_params(PreviewJobSettings, snakemake.params.cfg), snakemake.log[0])

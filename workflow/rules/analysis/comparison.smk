@@ -46,8 +46,7 @@ rule compare_methods:
         counts=COUNTS,
         fit=TABLES["fit"],
     output:
-        **COMPARISON,
-        provenance=record_of_tables("comparison"),
+        **table_files("comparison", **COMPARISON),
     log:
         f"{LOGS}/comparison.log",
     conda:
@@ -80,8 +79,7 @@ rule write_summary:
         mri=TABLES["mri"],
         fit=TABLES["fit"],
     output:
-        **SUMMARY,
-        provenance=record_of_tables("summary"),
+        **table_files("summary", **SUMMARY),
     log:
         f"{LOGS}/summary.log",
     conda:

@@ -8,7 +8,7 @@ COST = f"{METRICS}/tables/cost.csv"
 COSTED = {
     n: [*m.parents]
     for n, m in SHOWN.items()
-    if all(GRID.methods[k].trains for k in m.parents or [n])
+    if all(WHOLE_GRID.methods[k].trains for k in m.parents or [n])
 }
 
 REGISTRY.figure(
@@ -44,8 +44,7 @@ rule count_costs:
         mri=TABLES["mri"],
         fit=TABLES["fit"],
     output:
-        cost=COST,
-        provenance=record_of_tables("cost"),
+        **table_files("cost", cost=COST),
     log:
         f"{LOGS}/cost.log",
     conda:

@@ -86,8 +86,7 @@ rule describe_data_and_models:
         classes=ancient(described("classes.json")),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
     output:
-        **TRUST_TABLES,
-        provenance=record_of_tables("data_and_models"),
+        **table_files("data_and_models", **TRUST_TABLES),
     log:
         f"{LOGS}/data_and_models.log",
     conda:

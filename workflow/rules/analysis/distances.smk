@@ -27,7 +27,7 @@ REGISTRY.figure(
     question="why",
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
-        "models": MODEL_LABELS,
+        "models": {name: MODEL_LABELS[name] for name in EXAMPLE_MODELS},
         **ONE_METHOD,
         "targets": TARGET_LABELS,
         "ood_datasets": GRID.ood,
@@ -68,8 +68,10 @@ rule measure_distances:
             expand(f"{FEATURES_BEFORE}.index.parquet", dataset=DISTANCE_SETS, allow_missing=True)
         ),
     output:
-        distances=f"{DISTANCES_OF}.csv",
-        provenance=f"{DISTANCES_OF}.provenance.json",
+        **report_files(
+            distances=f"{DISTANCES_OF}.csv",
+            provenance=f"{DISTANCES_OF}.provenance.json",
+        ),
     log:
         f"{RUN_LOGS}/distances/{{model}}.log",
     conda:
@@ -104,8 +106,10 @@ rule compress_datasets:
         proxy=proxy_of("{geometry}", DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
-        compression=f"{COMPRESSION_OF}.csv",
-        provenance=f"{COMPRESSION_OF}.provenance.json",
+        **report_files(
+            compression=f"{COMPRESSION_OF}.csv",
+            provenance=f"{COMPRESSION_OF}.provenance.json",
+        ),
     log:
         f"{RUN_LOGS}/distances/{{geometry}}.log",
     conda:
@@ -146,8 +150,7 @@ rule associate_distances:
         ri=TABLES["ri"],
         fit=TABLES["fit"],
     output:
-        **DISTANCE_TABLES,
-        provenance=record_of_tables("distances"),
+        **table_files("distances", **DISTANCE_TABLES),
     log:
         f"{LOGS}/association.log",
     conda:

@@ -46,8 +46,7 @@ rule compare_with_baselines:
         accuracy=TABLES["accuracy"],
         fit=TABLES["fit"],
     output:
-        **ROBUSTNESS_TABLES,
-        provenance=record_of_tables("effective_robustness"),
+        **table_files("effective_robustness", **ROBUSTNESS_TABLES),
     log:
         f"{LOGS}/effective_robustness.log",
     conda:

@@ -113,8 +113,7 @@ rule compute_cka_epochs:
         after=ancient(EPOCH_FILES),
         fit=TABLES["fit"],
     output:
-        cka_epochs=EPOCH_TABLES["cka_epochs"],
-        provenance=record_of_tables("cka_epochs"),
+        **table_files("cka_epochs", cka_epochs=EPOCH_TABLES["cka_epochs"]),
     log:
         f"{LOGS}/cka_epochs.log",
     conda:
@@ -185,8 +184,7 @@ rule tabulate_tradeoff_epochs:
         manifests=beside("manifest", [*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
         rows=ancient([*rows_of(PRETRAINED_RUNS.values()), *EPOCH_ROWS]),
     output:
-        tradeoff_epochs=EPOCH_TABLES["tradeoff_epochs"],
-        provenance=record_of_tables("tradeoff_epochs"),
+        **table_files("tradeoff_epochs", tradeoff_epochs=EPOCH_TABLES["tradeoff_epochs"]),
     log:
         f"{LOGS}/tradeoff_epochs.log",
     conda:

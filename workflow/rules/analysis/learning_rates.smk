@@ -1,8 +1,9 @@
 # Learning rates chosen from a sweep: `snakemake learning_rates`. Under protocol paper they are chosen
 # on the training images, and nothing is evaluated; under held_out on the select splits of the
 # targets, which are all that is evaluated.
-# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, rows_on_select_splits of evaluate.smk, and
-# SMALL_TABLES, TABLES_OF_ROWS and record_of_tables of metrics.smk.
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, rows_on_select_splits of evaluate.smk,
+# WHOLE_GRID and REPORTED_RUNS of reported_runs.smk, and SMALL_TABLES, TABLES_OF_ROWS and
+# table_files of metrics.smk.
 
 from rib.analyses.learning_rates.settings import (
     HeldOutRateSettings,
@@ -14,7 +15,8 @@ from rib.config.sweeps import in_path
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
 # The chosen rates as the family's file takes them.
 CHOSEN_RECIPES = f"{METRICS}/tables/learning_rates.yaml"
-RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in GRID.methods[run.method].settings]
+ALL_RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in WHOLE_GRID.methods[run.method].settings]
+RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 RATED_CHECKPOINTS = [f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS]
 RATED_ROWS = rows_on_select_splits(RATED_RUNS)
 
@@ -57,7 +59,7 @@ def held_out_rate_settings(w):
     return to_params(settings)
 
 
-if RATED_RUNS and not GRID.split_fractions:
+if ALL_RATED_RUNS and not GRID.split_fractions:
 
     REGISTRY.analysis("learning_rates", tables={"learning_rates": LEARNING_RATES}, optional=True)
 
@@ -66,8 +68,7 @@ if RATED_RUNS and not GRID.split_fractions:
             manifests=RATED_CHECKPOINTS,
             histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in RATED_RUNS],
         output:
-            learning_rates=LEARNING_RATES,
-            provenance=record_of_tables("learning_rates"),
+            **table_files("learning_rates", learning_rates=LEARNING_RATES),
         log:
             f"{LOGS}/learning_rates.log",
         conda:
@@ -80,7 +81,7 @@ if RATED_RUNS and not GRID.split_fractions:
             "../../scripts/choose_learning_rates.py"
 
 
-if RATED_RUNS and GRID.split_fractions:
+if ALL_RATED_RUNS and GRID.split_fractions:
 
     REGISTRY.analysis(
         "learning_rates",
@@ -104,9 +105,7 @@ if RATED_RUNS and GRID.split_fractions:
                 ]
             ),
         output:
-            learning_rates=LEARNING_RATES,
-            recipes=CHOSEN_RECIPES,
-            provenance=record_of_tables("learning_rates"),
+            **table_files("learning_rates", learning_rates=LEARNING_RATES, recipes=CHOSEN_RECIPES),
         log:
             f"{LOGS}/learning_rates.log",
         conda:

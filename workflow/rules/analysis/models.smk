@@ -37,8 +37,7 @@ rule compare_models:
         counts=COUNTS,
         fit=TABLES["fit"],
     output:
-        **MODEL_TABLES,
-        provenance=record_of_tables("models"),
+        **table_files("models", **MODEL_TABLES),
     log:
         f"{LOGS}/models.log",
     conda:

@@ -1,7 +1,7 @@
 # Merges over targets have no target and no RI: accuracy on the datasets that none of their parents
 # was trained on.
 # Uses evaluate_run and its functions of evaluate.smk, and FIT_RULE, INDEXED, TABLES_OF_ROWS and
-# record_of_tables of metrics.smk.
+# table_files of metrics.smk.
 
 from rib.analyses.over_targets.settings import OverTargetsSettings
 
@@ -51,8 +51,7 @@ if GRID.over_targets:
             manifests=beside("manifest", [*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
             rows=ancient([*BEFORE_ROWS, *OVER_TARGETS_ROWS]),
         output:
-            merges_over_targets=OVER_TARGETS,
-            provenance=record_of_tables("over_targets"),
+            **table_files("over_targets", merges_over_targets=OVER_TARGETS),
         log:
             f"{LOGS}/over_targets.log",
         conda:

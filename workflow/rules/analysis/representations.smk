@@ -36,8 +36,7 @@ rule compute_cka:
         features=ancient(COMPARED_FEATURES),
         fit=TABLES["fit"],
     output:
-        cka=CKA,
-        provenance=record_of_tables("cka"),
+        **table_files("cka", cka=CKA),
     log:
         f"{LOGS}/cka.log",
     conda:

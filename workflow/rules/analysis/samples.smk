@@ -1,12 +1,13 @@
 # Agreement of pretrained and fine-tuned models per image, flips, calibration and scores. One job
 # reads the rows of all runs, one run at a time; with one job per run, start-up would take longer
 # than reading.
-# Uses CLASSES, INDEXED, RI_STATISTICS, TABLES, TABLES_OF_ROWS and record_of_tables of metrics.smk,
+# Uses CLASSES, INDEXED, RI_STATISTICS, TABLES, TABLES_OF_ROWS and table_files of metrics.smk,
 # rows_of of evaluate.smk, and labels, styles and PUBLISHABLE of figures.smk.
 
 from rib.analyses.samples.settings import CellSettings, SampleSettings
 
 SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
+CELL_ROWS = rows_of([run for run in SHOWN_GRID.runs() if run.method not in CURVES])
 SAMPLE_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
 }
@@ -58,8 +59,7 @@ rule compare_samples:
         classes=ancient(CLASSES),
         fit=TABLES["fit"],
     output:
-        **SAMPLE_TABLES,
-        provenance=record_of_tables("samples"),
+        **table_files("samples", **SAMPLE_TABLES),
     log:
         f"{LOGS}/samples.log",
     conda:
@@ -90,12 +90,11 @@ def cell_settings(w):
 rule explain_cells:
     input:
         **INDEXED,
-        manifests=beside("manifest", SAMPLE_ROWS),
-        rows=ancient(SAMPLE_ROWS),
+        manifests=beside("manifest", CELL_ROWS),
+        rows=ancient(CELL_ROWS),
         classes=ancient(CLASSES),
     output:
-        cells=CELLS,
-        provenance=record_of_tables("cells"),
+        **table_files("cells", cells=CELLS),
     log:
         f"{LOGS}/cells.log",
     conda:

@@ -1,7 +1,7 @@
 # Choose a variant of each sweep (config, select) by what is stored; the rule target needs rows of
 # the select splits.
 # Uses rows_on_select_splits of evaluate.smk, and COUNTS, INDEXED, RI_STATISTICS, TABLES,
-# TABLES_OF_ROWS and record_of_tables of metrics.smk.
+# TABLES_OF_ROWS and table_files of metrics.smk.
 
 from rib.analyses.selection.settings import VariantChoiceSettings
 
@@ -44,8 +44,7 @@ if GRID.selection:
             manifests=beside("manifest", SELECT_ROWS),
             rows=ancient(SELECT_ROWS),
         output:
-            selection=SELECTION,
-            provenance=record_of_tables("selection"),
+            **table_files("selection", selection=SELECTION),
         log:
             f"{LOGS}/selection.log",
         conda:

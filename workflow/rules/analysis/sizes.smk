@@ -1,6 +1,6 @@
 # Robustness by the numbers of fine-tuning and of pretraining images, if the grid has several or
 # pretrains models.
-# Uses CHECKPOINT and CHECKPOINT_RUNS of finetune.smk, SMALL_TABLES, TABLES and record_of_tables of
+# Uses CHECKPOINT and CHECKPOINT_RUNS of finetune.smk, SMALL_TABLES, TABLES and table_files of
 # metrics.smk, and styles of figures.smk.
 
 from rib.analyses.sizes.settings import SizeSettings
@@ -19,7 +19,11 @@ PRETRAINING_IMAGES = {
     if model.pretraining_images
 }
 # One fine-tuned run of each model, target and size, which records the number of images.
-COUNTED = list({(run.model, run.target, run.size): run for run in CHECKPOINT_RUNS}.values())
+COUNTED = list(
+    {
+        (run.model, run.target, run.size): run for run in CHECKPOINT_RUNS if run in REPORTED_RUNS
+    }.values()
+)
 
 if COUNTED and len(GRID.sizes) > 1:
     REGISTRY.figure(
@@ -67,8 +71,7 @@ rule tabulate_sizes:
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
         descriptions=expand(f"{MODEL}/model.json", model=SERIES),
     output:
-        **SIZES,
-        provenance=record_of_tables("sizes"),
+        **table_files("sizes", **SIZES),
     log:
         f"{LOGS}/sizes.log",
     conda:

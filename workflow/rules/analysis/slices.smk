@@ -1,6 +1,6 @@
 # Accuracy by slices, columns that a layout adds to a dataset's index: snakemake slices --config
 # slices='[severity]'
-# Uses INDEXED, TABLES, TABLES_OF_ROWS and record_of_tables of metrics.smk, and SAMPLE_ROWS of
+# Uses INDEXED, TABLES, TABLES_OF_ROWS and table_files of metrics.smk, and SAMPLE_ROWS of
 # samples.smk.
 
 from rib.analyses.slices.settings import SliceSettings
@@ -52,8 +52,7 @@ rule compare_slices:
         rows=ancient(SAMPLE_ROWS),
         fit=TABLES["fit"],
     output:
-        **SLICES,
-        provenance=record_of_tables("accuracy_by_slice"),
+        **table_files("accuracy_by_slice", **SLICES),
     log:
         f"{LOGS}/slices.log",
     conda:

@@ -1,5 +1,5 @@
 # Protocol held_out: number of images in the splits of each dataset.
-# Uses splits_of of split.smk, and SMALL_TABLES and record_of_tables of metrics.smk.
+# Uses splits_of of split.smk, and SMALL_TABLES and table_files of metrics.smk.
 
 from rib.analyses.splits.settings import SplitCountSettings
 
@@ -22,8 +22,7 @@ if GRID.split_fractions:
         input:
             splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         output:
-            splits=SPLIT_COUNTS,
-            provenance=record_of_tables("splits"),
+            **table_files("splits", splits=SPLIT_COUNTS),
         log:
             f"{LOGS}/splits.log",
         conda:

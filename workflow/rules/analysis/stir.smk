@@ -102,8 +102,7 @@ rule compute_stir:
         indexes=ancient([f"{INVERTED}.index.parquet".format(**run) for run in CROSSED_RUNS]),
         fit=TABLES["fit"],
     output:
-        stir=STIR,
-        provenance=record_of_tables("stir"),
+        **table_files("stir", stir=STIR),
     log:
         f"{LOGS}/stir.log",
     conda:

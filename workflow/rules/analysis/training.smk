@@ -1,5 +1,5 @@
 # Training history by epoch.
-# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, SMALL_TABLES, TABLES and record_of_tables of
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, SMALL_TABLES, TABLES and table_files of
 # metrics.smk, and labels and styles of figures.smk.
 
 from rib.analysis.settings import TableSettings
@@ -32,11 +32,14 @@ def history_settings(w):
 
 rule gather_histories:
     input:
-        histories=[f"{CHECKPOINT}/history.csv".format(**vars(run)) for run in TRAINED_RUNS],
+        histories=[
+            f"{CHECKPOINT}/history.csv".format(**vars(run))
+            for run in TRAINED_RUNS
+            if run in REPORTED_RUNS
+        ],
         fit=TABLES["fit"],
     output:
-        training=TRAINING,
-        provenance=record_of_tables("training"),
+        **table_files("training", training=TRAINING),
     log:
         f"{LOGS}/training.log",
     conda:

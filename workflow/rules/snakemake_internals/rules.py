@@ -3,7 +3,7 @@
 tests/workflow/test_refactoring.py and test_preview.py notice a change of what is used here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from snakemake.iocontainers import Wildcards
 
@@ -33,3 +33,23 @@ def rule_named(workflow, name: str):
 def wildcards_of(rule, path: str) -> Mapping[str, str]:
     """Wildcards of the job of a rule that makes a file (`get_wildcards`)."""
     return rule.get_wildcards(path)
+
+
+def rule_that_makes(rules: Iterable, path: str):
+    """The one of some rules that makes a file; None if none does (`is_producer`)."""
+    for rule in rules:
+        if rule.is_producer(path):
+            return rule
+    return None
+
+
+def inputs_of_job(rule, path: str) -> list[str]:
+    """Inputs of the job of a rule that makes a file (`expand_input`)."""
+    inputs, *_ = rule.expand_input(Wildcards(fromdict=rule.get_wildcards(path)))
+    return [str(file) for file in inputs]
+
+
+def log_of_job(rule, path: str) -> str:
+    """Log file of the job of a rule that makes a file (`expand_log`)."""
+    logs = rule.expand_log(Wildcards(fromdict=rule.get_wildcards(path)))
+    return str(logs[0])

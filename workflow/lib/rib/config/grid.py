@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -66,6 +66,8 @@ class Grid:
     notices: list[str]  # messages about what was added to the grid or left out, and why
     # names of the methods' entries, of which `methods` are the variants
     entries_of_methods: list[str]
+    # the only runs of this grid, if it is a part of another one (see `of_runs`)
+    chosen_runs: frozenset[Run] | None = None
 
     @property
     def shown_size(self) -> str:
@@ -232,8 +234,14 @@ class Grid:
         return None
 
     def methods_of(self, model: str) -> list[str]:
-        """Methods that, with all of their parents, support a model."""
-        return [name for name in self.methods if self.misfit(name, model) is None]
+        """Methods that, with all of their parents, support a model.
+
+        In a part of a grid, these are the methods of the model's runs.
+        """
+        if self.chosen_runs is None:
+            return [name for name in self.methods if self.misfit(name, model) is None]
+        methods_of_runs = {run.method for run in self.chosen_runs if run.model == model}
+        return [name for name in self.methods if name in methods_of_runs]
 
     def runs(self) -> list[Run]:
         """All runs with RI.
@@ -249,7 +257,31 @@ class Grid:
                 merges_seeds = self.methods[method].over == SEEDS
                 seeds = self.seeds[:1] if merges_seeds else self.seeds
                 runs.extend(Run(model, target, method, size, seed) for seed in seeds)
+        if self.chosen_runs is not None:
+            runs = [run for run in runs if run in self.chosen_runs]
         return runs
+
+    def of_runs(self, runs: Collection[Run]) -> "Grid":
+        """The part of this grid that has only the given ones of its `runs`.
+
+        Its models, methods, targets and sizes are those of the runs, in the order of this grid;
+        merges over targets are left out. All else stays. A variant is chosen of those sweeps that
+        have runs of at least two variants.
+        """
+        models = {run.model for run in runs}
+        fine_tuned = [run for run in runs if run.method != PRETRAINED]
+        methods = {run.method for run in fine_tuned}
+        targets = {run.target for run in fine_tuned}
+        sizes = {run.size for run in fine_tuned}
+        return replace(
+            self,
+            models={name: entry for name, entry in self.models.items() if name in models},
+            methods={name: entry for name, entry in self.methods.items() if name in methods},
+            targets=[name for name in self.targets if name in targets],
+            sizes=[size for size in self.sizes if size in sizes],
+            selection=_selection_among(methods, self.selection),
+            chosen_runs=frozenset(runs),
+        )
 
     @cached_property
     def over_targets(self) -> list[str]:
@@ -492,6 +524,27 @@ class Grid:
             "train_subset": self.sizes,
             "training": self._shared_training(),
         }
+
+
+def _selection_among(
+    methods: Collection[str], selection: choices.VariantSelection | None
+) -> choices.VariantSelection | None:
+    """How a variant is chosen among some methods only; None if no sweep has two of them.
+
+    Args:
+        methods: names of methods, variants of sweeps among them.
+        selection: `selection` of the whole grid.
+    """
+    if selection is None:
+        return None
+    variants_of_sweeps = {}
+    for sweep, variants in selection.variants.items():
+        variants_among_methods = [name for name in variants if name in methods]
+        if len(variants_among_methods) > 1:
+            variants_of_sweeps[sweep] = variants_among_methods
+    if not variants_of_sweeps:
+        return None
+    return replace(selection, variants=variants_of_sweeps)
 
 
 def _names_before(name: str, names: list[str]) -> list[str]:

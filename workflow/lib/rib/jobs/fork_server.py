@@ -44,7 +44,7 @@ PRELOADED = {
         "pyarrow.parquet",
         "tensorboard.summary.writer.record_writer",
     ),
-    "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot"),
+    "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot", "scipy.stats", "pydantic"),
 }
 # CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch
 # themselves.

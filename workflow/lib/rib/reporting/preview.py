@@ -1,158 +1,125 @@
-"""A preview of an unfinished grid: tables, figures and the page of the runs that are finished."""
+"""A preview of an unfinished grid: tables, figures and the page of the runs that are finished.
 
-import importlib
+It is made by the rules of a run, which Snakemake reads once more for the finished runs only (see
+workflow/rules/reported_runs.smk). This happens in a private folder with links to results, so that a
+run at work is not disturbed: locks, records and unfinished files of the two are apart.
+"""
+
+import json
+import os
 import shutil
-import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from graphlib import TopologicalSorter
-from multiprocessing import get_context
+import subprocess
 from pathlib import Path
-from typing import Any
 
-from rib.base.progress import print_lines
-from rib.jobs.job import reason
-from rib.jobs.parent_run import end_with_parent
+from rib.base.errors import UserError
+from rib.base.files import write_text
+from rib.base.progress import log_lines, print_lines
+from rib.base.settings import replaced
+from rib.jobs.job import WORK, private
+from rib.records.hashing import MEMORY
+from rib.reporting.settings import PreviewJobSettings, PreviewSettings
 
-AT_ONCE = 2  # jobs; a grid may be running on the other cores
-# What jobs that follow the first one import, in place of each of them.
-LIBRARIES = ("rib.analyses.models.tables", "rib.figures")
-METRICS = "compute_metrics"  # the job that all others need
+# Environment variable of the Snakemake process that makes a preview: file with its PreviewSettings.
+PREVIEW = "RIB_PREVIEW"
+SETTINGS_FILE = "preview.json"
+# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads all rows again
+# or has a line for each run or class.
+MOST_RUNS = 1000
+REPLICATES = 200
+SLOW = [
+    "compare_samples",
+    "compare_slices",
+    "explain_cells",
+    "accuracy_matrix",
+    "ri_matrix",
+    "classes",
+]
+# At once two jobs, since a grid may be running on the other cores. Inputs count as they are: only
+# what they are newer than is made again.
+OPTIONS = (
+    *("--cores", "2", "--executor", "local", "--scheduler", "greedy", "--keep-going"),
+    *("--rerun-triggers", "mtime", "--nolock", "--workflow-profile", "none"),
+)
 
 
-def write_preview(*, folder: str, jobs: Sequence, partial: Mapping, call: Callable) -> None:
-    """Run jobs in place of an earlier preview: each after those it needs, that of the page last.
+def is_large(runs: int) -> bool:
+    """Whether a preview of so many runs leaves out what is slow."""
+    return runs > MOST_RUNS
+
+
+def settings_of_preview() -> PreviewSettings | None:
+    """Settings of the preview that this Snakemake process makes; None if it makes none."""
+    path = os.environ.get(PREVIEW)
+    if path is None:
+        return None
+    return PreviewSettings.model_validate_json(Path(path).read_text(encoding="utf-8"))
+
+
+def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
+    """Make a preview in place of an earlier one.
+
+    If a job fails, those that don't need it go on, and the page names it. If another preview of
+    this project is being made, this one waits for it.
 
     Args:
-        folder: where the preview is written; an earlier one is removed.
-        jobs: each as its script takes it, with a name; see workflow/rules/report_jobs.py.
-        partial: how far the grid is (rib.reporting.settings.PreviewDescription). The page also
-            names the jobs that fail.
-        call: runs a job's script, and raises SystemExit if it fails.
+        log_file: log of the job that calls this.
 
     Raises:
-        SystemExit: the job of the metrics or that of the page failed.
+        UserError: the tables of accuracy and RI, which all else needs, or the page failed.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    *jobs_before_page, page = jobs
-    failures = _run_in_order(jobs_before_page, call)
-    left_out = {**partial["left_out"], **failures}
-    _keep_what_was_made(page, folder, {**partial, "left_out": left_out})
-    _wait_for(_start(call, page), page.name)
-    print_lines(f"Preview of {partial['finished']} of {partial['runs']} runs: {page.output.page}")
+    with private("preview", log_file, {}, resumes=None):
+        for earlier in (settings.folder, settings.logs):
+            shutil.rmtree(earlier, ignore_errors=True)
+        project = WORK / "preview"
+        _link_project(project, settings)
+        made = project / settings.folder
+        page = made / "index.html"
+        last_line = _run_snakemake(project, settings, settings.preview)
+        has_tables = (made / "tables/mri.csv").is_file()
+        if has_tables and not page.is_file():
+            without_failed = replaced(settings.preview, all_were_tried=True)
+            last_line = _run_snakemake(project, settings, without_failed)
+        if not page.is_file():
+            raise UserError(f"there is no page; {log_file} says why: {last_line}")
+        settings.folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, settings.folder)
+    description = settings.preview.description
+    print_lines(
+        f"Preview of {description.finished} of {description.runs} runs: "
+        f"{settings.folder / page.name}"
+    )
 
 
-def _run_in_order(jobs: Sequence, call: Callable) -> dict[str, str]:
-    """Run jobs, each after those it needs, and return why some failed, by name."""
-    job_of_name = {job.name: job for job in jobs}
-    needs = _needed_jobs(jobs)
-    # Those that most jobs wait for run first.
-    number_of_waiting = Counter(name for needed in needs.values() for name in needed)
-    order = TopologicalSorter(needs)
-    order.prepare()
-    ready: list[str] = []
-    running: dict[Future, str] = {}
-    failures = {}
-    while order.is_active():
-        ready += order.get_ready()
-        ready.sort(key=lambda name: -number_of_waiting[name])
-        while ready and len(running) < AT_ONCE:
-            name = ready.pop(0)
-            running[_start(call, job_of_name[name])] = name
-        _import_libraries()  # while the first jobs run
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            name = running.pop(future)
-            order.done(name)
-            try:
-                _wait_for(future, name)
-            except SystemExit as error:
-                if name == METRICS:
-                    raise
-                failures[name] = _why_it_failed(error, job_of_name[name])
-    return failures
+def _link_project(folder: Path, settings: PreviewJobSettings) -> None:
+    """Prepare a folder in which Snakemake finds the project's results and configuration."""
+    MEMORY.mkdir(parents=True, exist_ok=True)
+    for path in (*settings.linked, MEMORY):  # MEMORY: large files are not hashed again
+        if not path.is_absolute():
+            link = folder / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.absolute())
+    write_text(folder / "config.yaml", json.dumps(settings.config, indent=1))
 
 
-def _needed_jobs(jobs: Sequence) -> dict[str, set[str]]:
-    """Names of the jobs that each job needs, by its name."""
-    maker_of_file = {path: job.name for job in jobs for path in job.output}
-    needs = {}
-    for job in jobs:
-        needs[job.name] = {maker_of_file[path] for path in _inputs(job) if path in maker_of_file}
-    return needs
+def _run_snakemake(folder: Path, settings: PreviewJobSettings, preview: PreviewSettings) -> str:
+    """Run Snakemake in a prepared folder, and return the last line that it printed.
 
-
-def _import_libraries() -> None:
-    """Import what later jobs, which are forks of this process, would import each."""
-    for library in LIBRARIES:
-        importlib.import_module(library)
-    importlib.import_module("rib.reporting.page").vega_bundle()
-
-
-def _why_it_failed(error: SystemExit, job: Any) -> str:
-    """The message of a failed job, else the last error in its log."""
-    if isinstance(error.code, str):
-        return error.code or "it failed"
-    return reason(Path(job.log[0])) or "it failed"
-
-
-def _start(call: Callable, job: Any) -> Future:
-    """Run a job in a process of its own, since it may be killed."""
-    executor = ProcessPoolExecutor(1, get_context("fork"), end_with_parent)
-    future = executor.submit(_run, call, job)
-    executor.shutdown(wait=False)
-    return future
-
-
-def _run(call: Callable, job: Any) -> None:
-    """Run a job; a SystemExit if an input is missing or it fails."""
-    for path in _inputs(job):
-        if not Path(path).is_file():
-            sys.exit(f"{path} is not made")
-    call(job)
-
-
-def _inputs(job: Any) -> list[str]:
-    """Paths of all inputs of a job."""
-    paths = []
-    for files in job.input:
-        paths += [files] if isinstance(files, str) else files
-    return paths
-
-
-def _wait_for(future: Future, name: str) -> None:
-    """Wait for a job; a SystemExit if it failed or was killed."""
-    try:
-        future.result()
-    except BrokenExecutor:
-        sys.exit(f"{name} was killed, perhaps for lack of memory")
-
-
-def _keep_what_was_made(page: Any, folder: str, partial: Mapping) -> None:
-    """Leave what is not in the folder out of what the job of the page shows.
-
-    Args:
-        page: the job, whose inputs and settings are changed.
-        folder: that of the preview.
-        partial: how far the grid is, which becomes a setting of the page.
+    All that it printed is written to the log of this job.
     """
-    made_files = {str(path) for path in Path(folder).rglob("*")}
-    settings = page.params.cfg
-    paths_of_analyses = zip(settings["analyses"], page.input.analyses, strict=True)
-    settings["analyses"] = [name for name, path in paths_of_analyses if path in made_files]
-    more_files = {}
-    for title, names in settings["more_files"].items():
-        more_files[title] = [name for name in names if f"{folder}/tables/{name}" in made_files]
-    settings["more_files"] = more_files
-    settings["partial"] = partial
-    inputs = {}
-    for name, files in page.input.items():
-        inputs[name] = files
-        if not isinstance(files, str):
-            inputs[name] = [path for path in files if path in made_files]
-    inputs["captions"] = [
-        path
-        for path in page.input.captions
-        if f"{folder}/figures/{Path(path).stem}.png" in made_files
-    ]
-    page.input = type(page.input)(fromdict=inputs)
+    settings_file = (folder / SETTINGS_FILE).absolute()
+    write_text(settings_file, preview.model_dump_json())
+    completed = subprocess.run(
+        [*settings.command, *OPTIONS],
+        cwd=folder,
+        env={**os.environ, PREVIEW: str(settings_file)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    log_lines(completed.stdout)
+    lines = completed.stdout.split("\n")
+    printed_lines = [line for line in lines if line.strip()]
+    if not printed_lines:
+        return f"Snakemake ended with status {completed.returncode}"
+    return printed_lines[-1]

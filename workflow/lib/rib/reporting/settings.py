@@ -201,6 +201,38 @@ class PreviewDescription(Settings):
     targets: str  # labels of the targets over which means are
     left_out: dict[str, str]  # reasons, by the name of what a full run shows
 
+    @property
+    def note(self) -> str:
+        """What each table and figure of the preview says of it."""
+        return f"PREVIEW of {self.finished} of {self.runs} runs; means over {self.targets}"
+
+
+class PreviewSettings(Settings):
+    """What a preview is of: the runs that were finished when it was called.
+
+    Runs have the names that `str(run)` gives.
+    """
+
+    finished: list[str]  # runs that have their own accuracies and RI
+    compared: list[str]  # those of them that means and comparisons are of
+    selectable: list[str]  # those of them among which a variant of a sweep may be chosen
+    too_slow: list[str]  # rules, figures and outputs that are left out, since they take too long
+    expected: list[str]  # analyses and figures that a full run has
+    description: PreviewDescription  # without what is left out, which is known later
+    # Whether all jobs were tried. What is not made then has failed, and the page does without.
+    all_were_tried: bool = False
+
+
+class PreviewJobSettings(Settings):
+    """How `snakemake preview` starts Snakemake once more."""
+
+    preview: PreviewSettings
+    folder: Path  # where the preview is written; an earlier one is removed
+    logs: Path  # folder of the logs of its jobs
+    config: dict[str, Any]  # that of this call, for a file config.yaml
+    linked: list[Path]  # folders and files of the project that jobs read
+    command: list[str]  # of Snakemake, without what depends on the folder in which it is called
+
 
 class PageSettings(Settings):
     """What a page shows, besides the contents of its files."""

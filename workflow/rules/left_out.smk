@@ -1,0 +1,19 @@
+# What a preview leaves out of the tables, figures and files that are registered; a full run leaves
+# out nothing.
+
+from preview_files import PreviewFiles
+
+HAS_CELLS = HAS_FIGURES
+# How far the grid is, for the page of a preview.
+PREVIEW_DESCRIPTION = None
+
+if PREVIEW:
+    PREVIEW_FILES = PreviewFiles(workflow, METRICS, PREVIEW)
+    REASON = PREVIEW_FILES.reason_without(TABLES["mri"])
+    if REASON:
+        raise UserError(f"preview: there are no tables: {REASON}")
+    if not HAS_FIGURES:
+        REGISTRY.figures.clear()
+    PREVIEW_FILES.remove_what_is_left_out(REGISTRY)
+    HAS_CELLS = HAS_FIGURES and PREVIEW_FILES.can_have(CELLS)
+    PREVIEW_DESCRIPTION = replaced(PREVIEW.description, left_out=PREVIEW_FILES.left_out)

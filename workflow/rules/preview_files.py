@@ -1,0 +1,112 @@
+"""Which files a preview can have: of an unfinished grid, some inputs of reports are missing."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from registry import Analysis, Registry
+from snakemake_internals.rules import inputs_of_job, log_of_job, rule_that_makes
+
+from rib.jobs.job import reason as reason_in_log
+from rib.reporting.settings import PreviewSettings
+
+TOO_SLOW = "it takes too long for a preview"
+TOO_FEW = "too few of its runs are finished"
+KILLED = "it was killed, perhaps for lack of memory"
+
+
+class PreviewFiles:
+    """Files of a preview, and why others are left out.
+
+    Args:
+        workflow: Snakemake's.
+        folder: that of the preview, in which its rules make files.
+        settings: what the preview is of.
+
+    Attributes:
+        left_out: reasons, by the name of a figure, or of the rule that makes other files.
+    """
+
+    def __init__(self, workflow, folder: str, settings: PreviewSettings):
+        self.left_out: dict[str, str] = {}
+        self._folder = folder
+        self._settings = settings
+        self._rules = rules_of_folder(workflow, folder)
+        self._reasons: dict[str, str | None] = {}  # that `reason_without` gave, by path
+
+    def reason_without(self, path: str) -> str | None:
+        """Why a preview is without a file; None if the file exists or can be made."""
+        if path not in self._reasons:
+            self._reasons[path] = self._find_reason(path)
+        return self._reasons[path]
+
+    def _find_reason(self, path: str) -> str | None:
+        if Path(path).exists():
+            return None
+        if self.name_of(path) in self._settings.too_slow:
+            return TOO_SLOW
+        rule = rule_that_makes(self._rules, path)
+        if rule is None:
+            return f"{path} is not made"
+        for file in inputs_of_job(rule, path):
+            if self.reason_without(file) is not None:
+                return f"{file} is not made"
+        if self._settings.all_were_tried:
+            return reason_in_log(Path(log_of_job(rule, path))) or KILLED
+        return None
+
+    def name_of(self, path: str) -> str:
+        """Name under which a file of the preview is left out."""
+        if Path(path).parent.name == "figures":
+            return Path(path).stem
+        rule = rule_that_makes(self._rules, path)
+        return Path(path).stem if rule is None else rule.name
+
+    def can_have(self, path: str) -> bool:
+        """Whether a preview can have a file; if not, the reason is noted in `left_out`."""
+        reason = self.reason_without(path)
+        if reason is None:
+            return True
+        self.left_out[self.name_of(path)] = reason
+        return False
+
+    def remove_what_is_left_out(self, registry: Registry) -> None:
+        """Remove tables, figures and further files that a preview can't have from a registry."""
+        for name in self._settings.expected:
+            if name not in registry.figures and name not in registry.analyses:
+                self.left_out[name] = TOO_FEW
+        chosen_figures = registry.chosen_figures()
+        left_out_figures = [
+            name
+            for name in chosen_figures
+            if not self.can_have(f"{self._folder}/figures/{name}.png")
+        ]
+        chosen_analyses = registry.chosen()
+        for name, analysis in registry.analyses.items():
+            if analysis in chosen_analyses:
+                registry.analyses[name] = self._without(analysis, left_out_figures)
+        for name in left_out_figures:
+            del registry.figures[name]
+
+    def _without(self, analysis: Analysis, left_out_figures: Collection[str]) -> Analysis:
+        """An analysis without the files that a preview can't have, and without some figures."""
+        files = {}
+        for title, paths in analysis.files.items():
+            possible_paths = [path for path in paths if self.can_have(path)]
+            if possible_paths:
+                files[title] = possible_paths
+        return replace(
+            analysis,
+            tables={name: path for name, path in analysis.tables.items() if self.can_have(path)},
+            figures=[name for name in analysis.figures if name not in left_out_figures],
+            files=files,
+        )
+
+
+def rules_of_folder(workflow, folder: str) -> list:
+    """The rules that make files in a folder."""
+    return [
+        rule
+        for rule in workflow.rules
+        if any(str(path).startswith(f"{folder}/") for path in rule.output)
+    ]
