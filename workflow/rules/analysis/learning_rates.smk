@@ -1,6 +1,6 @@
-# Learning rates chosen from a sweep: `snakemake learning_rates`. Under protocol paper they are chosen
-# on the training images, and nothing is evaluated; under held_out on the select splits of the
-# targets, which are all that is evaluated.
+# Learning rates chosen from a sweep: `snakemake learning_rates`. Under protocol paper they are
+# chosen on the training images, and nothing is evaluated; under held_out on the select splits of
+# the targets, which are all that is evaluated.
 # Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, rows_on_select_splits of evaluate.smk,
 # WHOLE_GRID and REPORTED_RUNS of reported_runs.smk, and SMALL_TABLES, TABLES_OF_ROWS and
 # table_files of metrics.smk.
