@@ -1,8 +1,9 @@
-# Learning rates chosen from a sweep: `snakemake learning_rates`. Under protocol paper they are chosen
-# on the training images, and nothing is evaluated; under held_out on the select splits of the
-# targets, which are all that is evaluated.
-# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, rows_on_select_splits of evaluate.smk, and
-# SMALL_TABLES, TABLES_OF_ROWS and table_files of metrics.smk.
+# Learning rates chosen from a sweep: `snakemake learning_rates`. Under protocol paper they are
+# chosen on the training images, and nothing is evaluated; under held_out on the select splits of
+# the targets, which are all that is evaluated.
+# Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, rows_on_select_splits of evaluate.smk,
+# WHOLE_GRID and REPORTED_RUNS of reported_runs.smk, and SMALL_TABLES, TABLES_OF_ROWS and
+# table_files of metrics.smk.
 
 from rib.analyses.learning_rates.settings import (
     HeldOutRateSettings,
@@ -12,10 +13,10 @@ from rib.analyses.learning_rates.settings import (
 from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
-ALL_RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in WHOLE_GRID.methods[run.method].settings]
-RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 # The chosen rates as the family's file takes them.
 CHOSEN_RECIPES = f"{METRICS}/tables/learning_rates.yaml"
+ALL_RATED_RUNS = [run for run in TRAINED_RUNS if "lr" in WHOLE_GRID.methods[run.method].settings]
+RATED_RUNS = [run for run in ALL_RATED_RUNS if run in REPORTED_RUNS]
 RATED_CHECKPOINTS = [f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in RATED_RUNS]
 RATED_ROWS = rows_on_select_splits(RATED_RUNS)
 
