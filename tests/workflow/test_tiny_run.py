@@ -206,7 +206,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
 
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"
-    finished_copy.edit(layout, "strict=has_all_classes", "strict=bool(has_all_classes)")
+    finished_copy.edit(layout, "partial=partial,", "partial=bool(partial),")
     datasets = finished_copy.grid().datasets_read()
     assert finished_copy.planned()["prepare"] == len(datasets) > 1
 
