@@ -310,11 +310,12 @@ def test_debians_package_is_fetched_by_apt_once(server, apt):
 def test_without_apt_the_next_mirror_is_used(server, apt):
     apt(FAILS)
     message = refused(APT)
-    get(APT, mirrors_on(server)["in gzip"])
     assert "Debian's package set: Unable to locate package set" in message
     assert "put a.idx or set_*.deb into" in message
     apt(None)
     assert "Debian's package set: apt-get is not installed" in refused(APT)
+    apt(FAILS)
+    get(APT, mirrors_on(server)["in gzip"])
 
 
 def test_an_apt_without_an_answer_is_ended(server, apt, monkeypatch):
