@@ -289,6 +289,7 @@ def apt(server, tmp_path, monkeypatch):
         (tmp_path / "bin").mkdir(exist_ok=True)
         monkeypatch.setenv("PATH", f"{tmp_path}/bin")
         if script is None:
+            (tmp_path / "bin/apt-get").unlink(missing_ok=True)
             return
         monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
         (tmp_path / "bin/package").write_bytes(PACKAGE)
