@@ -55,20 +55,22 @@ def ri():
 
 
 def drop(distances, association, ri, **choices):
-    shown = {
-        "models": MODELS,
-        "method": "ft",
-        "method_label": "FT",
-        "targets": TARGETS,
-        "kinds": KINDS,
-    }
     measured = {
+        "kinds": KINDS,
         "ood_datasets": list(DATASETS),
         "in_distribution": None,
         "in_distribution_label": None,
+        **choices,
     }
     return distance_drop.draw(
-        distances, association, ri, **shown, **{**measured, **choices}, confidence=0.9
+        distances,
+        association,
+        ri,
+        models=MODELS,
+        targets=TARGETS,
+        example={"method": "ft", "method_label": "FT"},
+        measured=measured,
+        confidence=0.9,
     )
 
 

@@ -61,14 +61,23 @@ RI_MATRIX = {
 }
 RI_COLUMNS = ["model", "method", "target", "seed", "ri", "ci_low", "ci_high"]
 EXAMPLE = {**METHOD, "target": "b", "datasets": DATASETS}
-PROTOCOL = {
-    **EXAMPLE,
-    "size": "all",
-    "left_out": {},
-    "model": "m",
-    "model_label": "M",
-    "targets": TARGETS,
-}
+
+
+def protocol_settings(target=EXAMPLE["target"], size="all", **changes):
+    """Settings of the figure of the protocol."""
+    example = {
+        "model": "m",
+        "model_label": "M",
+        "method": EXAMPLE["method"],
+        "method_label": EXAMPLE["method_label"],
+        "target": target,
+        "size": size,
+    }
+    settings = {"left_out": {}, "targets": TARGETS, "datasets": EXAMPLE["datasets"]}
+    return {"example": example, **settings, **changes}
+
+
+PROTOCOL = protocol_settings()
 
 
 @pytest.fixture
@@ -216,13 +225,13 @@ def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size
     splits = pd.DataFrame(
         {"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]}
     )
-    figure, _ = protocol.draw(accuracy, ri, mri, splits, **{**PROTOCOL, "size": size})
+    figure, _ = protocol.draw(accuracy, ri, mri, splits, **protocol_settings(size=size))
     assert f"({images} image{'s' if images > 1 else ''})" in " ".join(texts(figure))
 
 
 def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
     figure, _ = protocol.draw(
-        accuracy, ri, mri, **{**PROTOCOL, "left_out": {"c": "in distribution"}}
+        accuracy, ri, mri, **protocol_settings(left_out={"c": "in distribution"})
     )
     colours = {}
     for text in figure.axes[0].texts:
@@ -234,14 +243,14 @@ def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
 
 def test_one_target_is_no_plural(accuracy, ri, mri):
     one = {"a": "Set A"}
-    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "target": "a", "targets": one})
+    figure, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a", targets=one))
     bars, _ = before_after.draw(OOD, **{**BEFORE_AFTER, "targets": 1, "datasets": 2})
     said = " ".join(texts(figure)) + bars.axes[0].get_xlabel()
     assert "targets" not in said and "1 datasets" not in said and said.count("1 target") == 2
 
 
 def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
-    figure, _ = protocol.draw(accuracy, ri, mri, **{**PROTOCOL, "target": "a"})
+    figure, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a"))
     colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert colours["+7.0"] == GAIN
     figure, _ = protocol.draw(accuracy.assign(accuracy=-accuracy["accuracy"]), ri, mri, **PROTOCOL)

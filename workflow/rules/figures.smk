@@ -82,7 +82,7 @@ def not_in_ri():
 
 def shows_fine_tuned_runs(figure):
     """Whether a figure shows fine-tuned runs; the table of fits decides how these are marked."""
-    return bool({"method", "methods"} & figure.settings.keys())
+    return bool({"method", "methods", "example"} & figure.settings.keys())
 
 
 def figure_inputs(w):
@@ -123,11 +123,15 @@ REGISTRY.figure(
         **({"splits": f"{METRICS}/tables/splits.csv"} if GRID.split_fractions else {}),
     },
     settings={
-        **EXAMPLE,
-        "size": GRID.shown_size,
+        "example": {
+            **ONE_MODEL,
+            **ONE_METHOD,
+            "target": EXAMPLE_TARGET,
+            "size": GRID.shown_size,
+        },
         "left_out": not_in_ri(),
-        **ONE_MODEL,
         "targets": TARGET_LABELS,
+        "datasets": DATASET_LABELS,
     },
 )
 REGISTRY.figure(

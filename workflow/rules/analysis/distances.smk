@@ -8,6 +8,7 @@ from rib.analyses.distances.settings import (
     AssociationSettings,
     CompressionSettings,
     FeatureDistanceSettings,
+    MeasuredDistances,
 )
 
 DISTANCE_SETS = [entry.name for entry in DATASETS_READ]
@@ -21,6 +22,14 @@ FEATURES_BEFORE = f"{RUNS}/features/{{model}}/none/{PRETRAINED}/all/0/{{dataset}
 DISTANCES_OF = f"{METRICS}/distances/{{model}}/features"
 COMPRESSION_OF = f"{METRICS}/distances/{{geometry}}/compression"
 
+
+def label_in_distribution():
+    """Label of the in-distribution dataset, if there is one."""
+    if IN_DISTRIBUTION is None:
+        return None
+    return CATALOG.datasets[IN_DISTRIBUTION].label
+
+
 REGISTRY.figure(
     "distance_drop",
     analysis="distances",
@@ -28,12 +37,16 @@ REGISTRY.figure(
     inputs={**DISTANCE_TABLES, "ri": TABLES["ri"]},
     settings={
         "models": {name: MODEL_LABELS[name] for name in EXAMPLE_MODELS},
-        **ONE_METHOD,
         "targets": TARGET_LABELS,
-        "ood_datasets": GRID.ood,
-        "in_distribution": IN_DISTRIBUTION,
-        "in_distribution_label": IN_DISTRIBUTION and CATALOG.datasets[IN_DISTRIBUTION].label,
-        "kinds": DISTANCE_KINDS,
+        "example": ONE_METHOD,
+        "measured": to_params(
+            MeasuredDistances(
+                kinds=DISTANCE_KINDS,
+                ood_datasets=GRID.ood,
+                in_distribution=IN_DISTRIBUTION,
+                in_distribution_label=label_in_distribution(),
+            )
+        ),
         "confidence": CONFIDENCE,
     },
 )

@@ -10,6 +10,6 @@ A figure's `draw(<inputs by name>, *, <settings>)` returns the figure and the ro
 that compares training subsets sets EVERY_SIZE, one without methods that have unfinished runs
 FINISHED_ONLY. These settings have the same meaning in all figures: `models`, `methods`, `targets`
 and `datasets` give labels, or label, colour and marker, in display order; `model`, `method` and
-`target` select an example, with labels `..._label`; `confidence` is the coverage of confidence
-intervals, 0 to 1.
+`target` select an example, with labels `..._label`, or stand together in `example`; `confidence`
+is the coverage of confidence intervals, 0 to 1.
 """

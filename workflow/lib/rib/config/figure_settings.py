@@ -6,6 +6,17 @@ from rib.base.settings import Settings
 from rib.config.geometry import Geometry
 
 
+class ExampleRun(Settings):
+    """The runs of a model, method and target that a figure shows as an example."""
+
+    model: str
+    model_label: str
+    method: str
+    method_label: str
+    target: str
+    size: str  # of the training subset
+
+
 class FigureSettings(Settings):
     """What a figure shows, besides the contents of its files."""
 

@@ -116,11 +116,12 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping) -> pd.Dat
     if fit is None:
         return pd.DataFrame(columns=["method", "unfinished"])
     runs = _of_size(read_table(fit), size)
+    choices = {**settings, **settings.get("example", {})}
     for column, names_of_settings in CHOICES.items():
         chosen = None
         for name in names_of_settings:
-            if name in settings:
-                chosen = settings[name]
+            if name in choices:
+                chosen = choices[name]
                 break
         if isinstance(chosen, str):
             runs = runs[runs[column] == chosen]
@@ -139,6 +140,9 @@ def _mark_methods(settings: Mapping, methods: Collection[str]) -> dict:
         }
     if settings.get("method") in methods:
         marked["method_label"] = _mark(settings["method_label"])
+    example = settings.get("example", {})
+    if example.get("method") in methods:
+        marked["example"] = {**example, "method_label": _mark(example["method_label"])}
     return marked
 
 

@@ -1,6 +1,7 @@
 """RI of every target against its distance, one panel per model and kind of distance."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from rib.analyses.distances.association import to_targets
+from rib.analyses.distances.settings import MeasuredDistances
 from rib.base.appearance import (
     BLACK,
     BLUE,
@@ -18,6 +20,7 @@ from rib.base.appearance import (
     SKY_BLUE,
     VERMILION,
 )
+from rib.base.settings import from_params
 from rib.figures import Drawn, Labels
 
 # Without yellow, which is too light for thin lines.
@@ -33,13 +36,9 @@ def draw(
     ri: pd.DataFrame,
     *,
     models: Labels,
-    method: str,
-    method_label: str,
     targets: Labels,
-    ood_datasets: Sequence[str],
-    in_distribution: str | None,
-    in_distribution_label: str | None,
-    kinds: Labels,
+    example: Mapping[str, str],
+    measured: Mapping[str, Any],
     confidence: float,
 ) -> Drawn:
     """One point per target with the confidence interval of its RI.
@@ -50,10 +49,12 @@ def draw(
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
         ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
-        in_distribution: dataset to which distances are measured; None for the mean distance to the
-            others.
-        kinds: label of each kind of distance, one column of panels each.
+        example: method and method_label.
+        measured: fields of rib.analyses.distances.settings.MeasuredDistances.
     """
+    method = example["method"]
+    distances_shown = from_params(MeasuredDistances, measured)
+    kinds = distances_shown.kinds
     runs = ri[ri["method"] == method].groupby(["model", "target"])
     mean_ri = runs[["ri", "ci_low", "ci_high"]].mean()
     size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
@@ -65,7 +66,10 @@ def draw(
         for axes, kind in zip(row_of_panels, kinds, strict=True):
             is_shown_here = (distances["model"] == model) & (distances["distance"] == kind)
             distance_of_targets = to_targets(
-                distances[is_shown_here], list(targets), ood_datasets, in_distribution
+                distances[is_shown_here],
+                list(targets),
+                distances_shown.ood_datasets,
+                distances_shown.in_distribution,
             )
             points = []
             for target in targets:
@@ -85,11 +89,11 @@ def draw(
         labels,
         loc="outside upper center",
         ncols=min(len(targets), 5),
-        title=f"target of {method_label}",
+        title=f"target of {example['method_label']}",
     )
     distance = "mean distance to the other datasets"
-    if in_distribution:
-        distance = f"distance to {in_distribution_label}"
+    if distances_shown.in_distribution:
+        distance = f"distance to {distances_shown.in_distribution_label}"
     figure.supxlabel(
         f"horizontal axis: {distance}; whiskers: {confidence:.0%} confidence intervals of RI",
         fontsize=7,

@@ -34,3 +34,13 @@ class AssociationSettings(TableSettings):
     pairs: bool
     confidence: float  # coverage of intervals, 0 to 1
     seed: int  # of drawn permutations
+
+
+class MeasuredDistances(Settings):
+    """What a figure shows of distances between datasets."""
+
+    kinds: dict[str, str]  # label of each kind of distance
+    ood_datasets: list[str]  # the out-of-distribution datasets that count in RI
+    # Dataset to which distances are measured; None for the mean distance to the others.
+    in_distribution: str | None
+    in_distribution_label: str | None

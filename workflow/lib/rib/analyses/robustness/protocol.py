@@ -13,6 +13,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
+from rib.config.figure_settings import ExampleRun
 from rib.config.run import PRETRAINED, images_of
 from rib.figures import Drawn, Labels, counted
 
@@ -31,13 +32,8 @@ def draw(
     mri: pd.DataFrame,
     splits: pd.DataFrame | None = None,
     *,
-    size: str,
+    example: Mapping[str, str],
     left_out: Mapping[str, str],
-    model: str,
-    model_label: str,
-    method: str,
-    method_label: str,
-    target: str,
     targets: Labels,
     datasets: Labels,
 ) -> Drawn:
@@ -48,25 +44,27 @@ def draw(
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
         splits: columns dataset, train; None if the whole target is used for training.
-        size: size of the training subset.
+        example: fields of rib.config.figure_settings.ExampleRun.
         left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
-    of_model = accuracy[accuracy["model"] == model]
-    shown_rows = _changes(of_model, method, target, datasets)
+    run = ExampleRun(**example)
+    target = run.target
+    of_model = accuracy[accuracy["model"] == run.model]
+    shown_rows = _changes(of_model, run.method, target, datasets)
     if splits is None:
         training_images = of_model.loc[of_model["dataset"] == target, "n"].iloc[0]
     else:
         training_images = splits.loc[splits["dataset"] == target, "train"].iloc[0]
-    n = images_of(size, int(training_images))
-    ri_of_method = ri[(ri["model"] == model) & (ri["method"] == method)]
+    n = images_of(run.size, int(training_images))
+    ri_of_method = ri[(ri["model"] == run.model) & (ri["method"] == run.method)]
     ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
-    mri_of_method = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
+    mri_of_method = mri[(mri["model"] == run.model) & (mri["method"] == run.method)].iloc[0]
 
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
     axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # with the whole line around the boxes
     axes.axis("off")
-    _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{model_label}")
-    fine_tuned = f"{method_label} on\n{datasets[target]}\n({counted(n, 'image')})"
+    _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{run.model_label}")
+    fine_tuned = f"{run.method_label} on\n{datasets[target]}\n({counted(n, 'image')})"
     _draw_box(axes, (0, 9), (17, 14), fine_tuned)
     _draw_arrow(axes, (8.5, 31), (8.5, 23))
     _draw_arrow(axes, (17, 37), (24, 37), "before")
