@@ -27,6 +27,7 @@ def write(
         settings: arguments of the function.
     """
     files = {"table": table} if outputs is None else outputs
-    tables = function(**settings)
+    returned = function(**settings)
+    tables = {"table": returned} if outputs is None else returned
     last_columns = {} if conditions is None else {"conditions": conditions}
     write_tables(tables, files, fit_of_runs, **last_columns)

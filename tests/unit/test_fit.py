@@ -123,7 +123,7 @@ def marked(fit, text):
     """Lines of a table with the fit of its runs, by comma."""
     table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     path = fit.with_name("table.csv")
-    write_tables(table, {"table": path}, read_fit(fit))
+    write_tables({"table": table}, {"table": path}, read_fit(fit))
     return [line.split(",") for line in path.read_text().splitlines()]
 
 
@@ -168,7 +168,7 @@ def test_runs_are_found_whether_their_columns_are_numbers_or_texts(fit):
     for table in (pd.DataFrame(rows), pd.DataFrame(rows).astype({"seed": str})):
         for runs in (typed, read_fit(fit)):
             path = fit.with_name("cost.csv")  # numbers of two decimals, but not those of the fit
-            write_tables(table, {"table": path}, runs, conditions="x")
+            write_tables({"table": table}, {"table": path}, runs, conditions="x")
             assert path.read_text().splitlines() == [
                 "model,method,target,seed,value,conditions,fit,unfinished",
                 "m,ft,a,1,0.25,x,75.000000,1",

@@ -16,7 +16,7 @@ FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
 
 
 def write_tables(
-    tables: pd.DataFrame | Mapping[str, pd.DataFrame],
+    tables: Mapping[str, pd.DataFrame],
     outputs: Mapping[str, Path],
     fit: pd.DataFrame | None = None,
     **last_columns: str,
@@ -24,13 +24,11 @@ def write_tables(
     """Write tables as CSV.
 
     Args:
-        tables: by name, or a single one, which is called `table`.
+        tables: by name.
         outputs: file of each table, by name.
         fit: if given, the columns of `with_fit` are added to each table, as the last.
         last_columns: values of columns that are added to each table, such as `conditions`.
     """
-    if isinstance(tables, pd.DataFrame):
-        tables = {"table": tables}
     for name, table in tables.items():
         path = outputs[name]
         numbers = FORMATS.get(path.stem, NUMBERS)
