@@ -45,6 +45,7 @@ class Setting(NamedTuple):
 # call recipe, and how long it trains.
 SCHEDULE = "recipe"
 LENGTH = ("epochs", "steps")
+OR_NONE = " | None"  # end of the annotation of a setting that may be left out
 RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
 TRAINING = {
     SCHEDULE: Setting("str", True, None),
@@ -121,6 +122,10 @@ def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) 
 
 def _checked_value(value: object, annotation: str, subject: str) -> object:
     """Check a value of a setting, converting text to a number if the annotation is numeric."""
+    if annotation.endswith(OR_NONE):
+        if value is None:
+            return None
+        annotation = annotation.removesuffix(OR_NONE)
     type_name = _type_name(annotation)
     if type_name == "list":
         return _checked_list(value, annotation, subject)
