@@ -20,6 +20,7 @@ from rib.data import parquet_rows
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
+from tiny.docs import settings_of_example
 from tiny.fuzz import fuzzed, mutated, outcome
 from tiny.parquet import PHOTO, repeated_by_deltas, understated, with_other_rows, write_photos
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of
@@ -477,6 +478,15 @@ def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
         outcome(lambda: items(path, **checked))
 
 
+def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
+    settings = settings_of_example("parquet", with_entries)
+    columns = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, "camera": ["phone"] * 6}
+    path = write_photos(tmp_path / "train-0.parquet", columns, {"label": NAMES})
+    found = items(path, **{**settings, "partial": True})
+    assert [item.image_id for item in found] == ["train-0.parquet/2", "train-0.parquet/3"]
+    assert found[0].slices == {"camera": "phone"}
+
+
 MEASURE = """
 import resource, sys
 from pathlib import Path
@@ -498,15 +508,19 @@ print(read(sys.argv[2]), peak() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows_in_group", [100, 4000], ids=["small groups", "one group"])
-def test_memory_stays_flat_over_400_mb(tmp_path, rows_in_group):
-    """What a process takes for 400 MB, after it has read a small file."""
+@pytest.mark.parametrize(
+    ("rows_in_group", "rows_in_page"),
+    [(100, 100), (4000, 16)],
+    ids=["groups of 100 rows, as `datasets` writes them", "one group of many pages"],
+)
+def test_memory_stays_flat_over_400_mb(tmp_path, rows_in_group, rows_in_page):
+    """What a process takes for 400 MB, after it has read a small file: some pages."""
     schema = pa.schema({"image": PHOTO, "label": pa.string(), "domain": pa.string()})
     paths = []
     for name, rows in (("small", 100), ("large", 4000)):
         random = np.random.default_rng(0)
         path = tmp_path / f"{name}.parquet"
-        with pq.ParquetWriter(path, schema) as writer:
+        with pq.ParquetWriter(path, schema, write_batch_size=rows_in_page) as writer:
             for first in range(0, rows, rows_in_group):
                 rows_of_group = min(rows_in_group, rows - first)
                 photos = [

@@ -10,6 +10,7 @@ from rib.config.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import webdataset
 from rib.data.variables import PHOTO_MEGABYTES
+from tiny.docs import settings_of_example
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
 
 SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
@@ -127,6 +128,18 @@ def test_a_sample_is_left_out_by_its_id_and_prepared_bytes_are_the_same_each_tim
         assert [index_of(image) for image in images] == index["label"].tolist() == [0, 1, 2]
         made.append([(folder / name).read_bytes() for name in ("images.npy", "index.parquet")])
     assert made[0] == made[1]
+
+
+def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
+    settings = settings_of_example("webdataset", with_entries)
+    space = LabelSpace(("saw", "hammer"), ((0,), (1,)), ("saw", "hammer"), 2)
+    files = {}
+    for number in range(2):
+        files[f"{number}.jpg"] = jpeg(number)
+        files[f"{number}.cls"] = str(number).encode()
+        files[f"{number}.json"] = b'{"camera": "phone"}'
+    found = items(tar(tmp_path / "test-0.tar", files), space=space, **settings)
+    assert [item.label for item in found] == [1, 0] and found[0].slices == {"camera": "phone"}
 
 
 WITHOUT_LABEL = {**samples(), "x/9.jpg": jpeg(0)}
