@@ -4,7 +4,7 @@ What a file's footer states about that need not be true: pages have headers of t
 are what a reader allocates memory by.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -32,7 +32,7 @@ ENCODING_OF_KIND = {DATA_PAGE: 2, DICTIONARY_PAGE: 2, DATA_PAGE_2: 4}
 ENCODINGS = {0, 2, 3, 5, 8, 9}
 
 # A structure's fields by their number; None in place of what is neither whole number nor structure.
-Fields = Mapping[int, "int | Fields | None"]
+Fields = dict[int, "int | Fields | None"]
 
 
 class Page(NamedTuple):
@@ -119,19 +119,22 @@ def _read_header(file: Path, content: Content, position: int) -> tuple[Fields, i
 def page_of(file: Path, header: Fields) -> Page:
     """What a header states about its page; a ValueError if that is incomplete or has no limit."""
     kind = header.get(KIND)
-    header_of_kind = header.get(HEADER_OF_KIND.get(kind))
+    if not isinstance(kind, int) or kind not in HEADER_OF_KIND:
+        raise ValueError(f"{file.name} has a page without a header")
+    header_of_kind = header.get(HEADER_OF_KIND[kind])
     unpacked_size = header.get(UNPACKED_SIZE)
     packed_size = header.get(PACKED_SIZE)
-    has_sizes = isinstance(unpacked_size, int) and isinstance(packed_size, int)
-    if not isinstance(header_of_kind, dict) or not has_sizes:
+    if not isinstance(header_of_kind, dict):
+        raise ValueError(f"{file.name} has a page without a header")
+    if not isinstance(unpacked_size, int) or not isinstance(packed_size, int):
         raise ValueError(f"{file.name} has a page without a header")
     number_of_values = header_of_kind.get(VALUES)
-    if (
-        not isinstance(number_of_values, int)
-        or min(unpacked_size, packed_size, number_of_values) < 0
-    ):
+    if not isinstance(number_of_values, int):
         raise ValueError(f"{file.name} has a page without a size")
-    if header_of_kind.get(ENCODING_OF_KIND[kind]) not in ENCODINGS:
+    if min(unpacked_size, packed_size, number_of_values) < 0:
+        raise ValueError(f"{file.name} has a page without a size")
+    encoding = header_of_kind.get(ENCODING_OF_KIND[kind])
+    if not isinstance(encoding, int) or encoding not in ENCODINGS:
         raise ValueError(f"{file.name} has a page in an encoding that can unpack to any size")
     if kind != DICTIONARY_PAGE:
         return Page(unpacked_size, packed_size, rows=number_of_values)
@@ -154,7 +157,7 @@ def read_struct(content: Content, position: int, depth: int) -> tuple[Fields, in
     """
     if depth == 0:
         raise ValueError("a page's header is nested too deeply")
-    fields = {}
+    fields: Fields = {}
     number = 0
     while content[position] != STOP:
         # The first byte of a field: how much greater its number is than the last one, and its type.

@@ -149,4 +149,4 @@ def rows_of_group(
     Args:
         columns: names, see `stored_column`. Of a structure the batch has the named field alone.
     """
-    return parquet.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)
+    yield from parquet.iter_batches(1, row_groups=[group], columns=columns, use_threads=False)

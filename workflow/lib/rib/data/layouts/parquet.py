@@ -375,7 +375,7 @@ def _names_of_each_column(
     features = facts["info"].get("features")
     if not isinstance(features, dict):
         return {}
-    names_of_column = {}
+    names_of_column: dict[str, Sequence[str]] = {}
     for column in columns:
         feature = features.get(column)
         if not isinstance(feature, dict) or "names" not in feature:

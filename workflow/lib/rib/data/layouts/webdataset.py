@@ -217,7 +217,7 @@ def _item_of_sample(
     hint = "the files of a sample must follow each other: repair the tar, or exclude the sample"
     if sample.encoded is None:
         raise UserError(f"{dataset}: {_shown(image_id)} has no photo; {hint}.")
-    label = sample.label
+    label: object = sample.label
     if fields.label is not None:
         label = _field_of(sample, fields.label, image_id, dataset)
     if label is None:
