@@ -54,9 +54,14 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
     connection, connection_of_process = Pipe()
     with connection_of_process:
         process = _start(module, connection_of_process.fileno(), limits)
+
+    def ask(request: bytes) -> bytes:
+        """Send a request to the process, and return its answer."""
+        return _ask(process, connection, request, limits)
+
     with process, connection:
         try:
-            yield lambda request: _ask(process, connection, request, limits)
+            yield ask
         finally:
             process.kill()
 
@@ -106,14 +111,19 @@ def _describe_exit(exit_code: int) -> str:
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
     """Answer requests until the other end is closed; an error ends this process.
 
-    For programs started by `limited_process`, whose arguments are a file descriptor and limits.
+    This is what a program does that `limited_process` has started. Its command-line arguments are
+    the file descriptor of the connection, seconds of processor time for each request, and bytes of
+    memory for all of them.
+
+    Args:
+        answer: returns the answer to a request.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # no name within a request is that of a file in the project
     size = _address_space()
     if size is not None:
         _limit(resource.RLIMIT_AS, size + memory)
-    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CORE, 0)  # no file with the memory of a crashed process
     with Connection(descriptor) as connection, contextlib.suppress(EOFError):
         while True:
             request = connection.recv_bytes()

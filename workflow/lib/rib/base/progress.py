@@ -12,12 +12,12 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Make the message of a record one printable line, whatever names it quotes.
+    """Make the message of a log record one printable line, whatever names it quotes.
 
-    It is always true, as a filter that passes all records.
+    This is a filter of a logger. It returns True, so that all records are logged.
     """
     record.msg = printable(record.getMessage())
-    record.args = None
+    record.args = None  # they are in the message now
     return True
 
 

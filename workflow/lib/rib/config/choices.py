@@ -151,14 +151,16 @@ def choose_models(
             none is left.
     """
     models = _selected_models(config, family, catalog)
-    headless = []
+    headless = []  # names of models whose head would have to be fitted, which is impossible here
     if reference is None:
         headless = [name for name, model in models.items() if head_of(model, family) == "fitted"]
     reason = (
         f"has no head for the classes of family {family.name}, and there is no reference dataset "
         "to fit one"
     )
-    if headless and (config["models"] != "all" or len(headless) == len(models)):
+    are_chosen_by_name = config["models"] != "all"
+    is_none_left = len(headless) == len(models)
+    if headless and (are_chosen_by_name or is_none_left):
         raise UserError(
             f"config, models: '{headless[0]}' {reason}; set reference, or leave the model out."
         )
@@ -172,8 +174,17 @@ def choose_models(
 def _selected_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> dict[str, Model]:
-    """Models that config names; those of the libraries and the hub are added to the catalogue."""
-    choice = family.defaults["models"] if config["models"] == "default" else config["models"]
+    """Models that config selects, by name.
+
+    Names of libraries and the hub, such as `timm/resnet18`, are added to the catalogue, in which
+    models have short names.
+
+    Raises:
+        UserError: A model is unknown, or no model of the catalogue is for the family.
+    """
+    choice = config["models"]
+    if choice == "default":
+        choice = family.defaults["models"]
     written_names = as_list(choice)
     library_names = [name for name in written_names if "/" in name or ":" in name]
     name_in_catalog = catalog.add_models(library_names)
@@ -250,13 +261,14 @@ def _check_pretraining(
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
         )
-    size = model.pretrain["size"]
+    size = model.pretrain["size"]  # a number of images, a fraction or `all`
     dataset = catalog.datasets[model.pretrain["dataset"]]
-    available = [number for number in (dataset.images, budget) if isinstance(number, int)]
-    if isinstance(size, int) and available and size > min(available):
+    # The dataset's number of images may be unknown, and the budget unlimited.
+    limits = [number for number in (dataset.images, budget) if isinstance(number, int)]
+    if isinstance(size, int) and limits and size > min(limits):
         raise UserError(
             f"models.yaml, {model.name}: pretrain.size is {size}, but {dataset.name} has "
-            f"{min(available)} images in this run; set at most that, or raise budget."
+            f"{min(limits)} images in this run; set at most that, or raise budget."
         )
 
 
@@ -324,7 +336,12 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
 def _reason_against_target(
     dataset: Dataset, ood: list[str], config: Mapping[str, Any]
 ) -> str | None:
-    """Reason why a dataset cannot be a target; None if it can. `ood` are those that count in RI."""
+    """Reason why a dataset cannot be fine-tuned on; None if it can.
+
+    Args:
+        ood: names of the datasets that count in RI, which only those out of distribution do.
+        config: says how targets are chosen, and which terms of use are accepted.
+    """
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -431,7 +448,11 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
 
 
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Methods with their missing parents, each before the method that needs it, and notices."""
+    """Methods with their missing parents, each before the method that needs it, and notices.
+
+    A method's parents are those that it starts from or merges. A notice tells the user which parent
+    is added, and why.
+    """
     complete = names.copy()
     notices = []
     to_check = names.copy()
@@ -489,15 +510,20 @@ def _obstacle_for_models(method: Method, conditions: MethodConditions) -> str | 
 
 
 def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | None:
-    """Reason why a merge has one parent only, or cannot be scored; None if neither is so."""
+    """Reason why a merge has one parent only, or cannot be scored; None if neither is so.
+
+    `method.over` says what the parents of a merge differ in: seeds, variants, targets or methods.
+    """
     targets = conditions.targets
     if method.over == SEEDS and len(conditions.config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
-    if method.over == VARIANTS and not any(map(conditions.is_swept, method.parents)):
-        return (
-            "it merges a sweep with one recipe; sweep a setting of "
-            f"{' or '.join(method.parents)} in method_settings"
-        )
+    if method.over == VARIANTS:
+        has_swept_parent = any(conditions.is_swept(parent) for parent in method.parents)
+        if not has_swept_parent:
+            return (
+                "it merges a sweep with one recipe; sweep a setting of "
+                f"{' or '.join(method.parents)} in method_settings"
+            )
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
     if method.over == TARGETS and not not_trained_on(conditions.datasets, targets):
@@ -577,13 +603,19 @@ def choose_selection(
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """Names of the variants of each entry that has several, of methods with one mRI."""
-    variants: dict[str, list[str]] = {}
-    for name, method in methods.items():
-        if _has_mri(method):
-            assert method.base is not None  # of a variant
-            variants.setdefault(method.base, []).append(name)
-    return {entry: names for entry, names in variants.items() if len(names) > 1}
+    """Names of the variants of each method that has several, such as {"ft": ["ft-lr1", "ft-lr2"]}.
+
+    Methods without one mRI are left out.
+
+    Args:
+        methods: all variants of the grid by name; `base` is the method's name in the catalogue.
+    """
+    variants_of_method: dict[str, list[str]] = {}
+    for name, variant in methods.items():
+        if _has_mri(variant):
+            assert variant.base is not None
+            variants_of_method.setdefault(variant.base, []).append(name)
+    return {method: names for method, names in variants_of_method.items() if len(names) > 1}
 
 
 def _has_mri(method: Method) -> bool:
@@ -595,11 +627,16 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
     """Check that each pair of target and left-out dataset leaves a dataset to choose by.
 
     Args:
-        groups: source group by dataset.
+        groups: source group by dataset; datasets of one group share source images.
+        targets: datasets that are fine-tuned on.
+
+    Raises:
+        UserError: For a pair, every dataset shares source images with one of the two.
     """
     all_groups = set(groups.values())
     for target, left_out in itertools.product(targets, groups):
-        if all_groups <= {groups[target], groups[left_out]}:
+        groups_to_choose_by = all_groups - {groups[target], groups[left_out]}
+        if not groups_to_choose_by:
             raise UserError(
                 f"config, select: for target '{target}' and dataset '{left_out}', leave_one_out "
                 "has no dataset to choose by that shares no source images with either; evaluate on "

@@ -116,7 +116,16 @@ class Item:
 def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int
 ) -> Item:
-    """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
+    """Item for a photo whose resampling unit is its source image.
+
+    Args:
+        label: class index in the label space.
+        image_id: unique within the dataset, such as `n01440764/1.JPEG`.
+        group: prefix of source ids, which datasets of the same source images share.
+        source: name of the source image within the group, such as `n01440764/1`.
+        photo: the encoded photo in its archive.
+        slices: texts or numbers by which accuracies can be split, such as severity=3.
+    """
     source_id = f"{group}/{source}"
     return Item(
         image_id=image_id,

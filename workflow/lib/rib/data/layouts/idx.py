@@ -76,8 +76,9 @@ def items(
     _refuse_unknown_labels(labels, class_of_label, labels_path)
     _refuse_range(first, last, labels, class_of_label, dataset)
     rank = rank_in_class(labels)
-    for number in np.flatnonzero((first <= rank) & (rank < last)).tolist():
-        image_id = f"{part}/{number:0{DIGITS_OF_NUMBER}d}"
+    is_in_range = (first <= rank) & (rank < last)
+    for number in np.flatnonzero(is_in_range).tolist():
+        image_id = f"{part}/{number:0{DIGITS_OF_NUMBER}d}"  # such as train/00042
         if image_id in dataset.exclude:
             continue
         source_id = f"{collection}/{image_id}"
@@ -120,8 +121,16 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, ...]:
-    """The lengths of the dimensions that an idx file states, after a check of its magic number."""
-    header = struct.Struct(f">{1 + dimensions}I")
+    """The lengths of the dimensions that an idx file states, such as (60000, 28, 28).
+
+    Args:
+        magic_number: with which the file must begin.
+        dimensions: how many there are.
+
+    Raises:
+        UserError: the file is shorter, or begins with another number.
+    """
+    header = struct.Struct(f">{1 + dimensions}I")  # big-endian integers of four bytes
     with open(path, "rb") as file:
         first_bytes = file.read(header.size)
     if len(first_bytes) < header.size:
@@ -156,11 +165,14 @@ def _read_bytes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """How many photos of the same label precede each photo: (n,) int64."""
+    """How many photos of the same label precede each photo: (n,) int64.
+
+    The labels 3, 7, 3, 3 give 0, 0, 1, 2.
+    """
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
-        numbers = np.flatnonzero(labels == label)
-        rank[numbers] = np.arange(len(numbers))
+        photos_with_label = np.flatnonzero(labels == label)
+        rank[photos_with_label] = np.arange(len(photos_with_label))
     return rank
 
 
