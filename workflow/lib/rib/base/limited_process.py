@@ -67,7 +67,13 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start the program of a module, which answers at a file descriptor; see `answer_requests`."""
+    """Start Python with a module as program, which answers requests; see `answer_requests`.
+
+    Args:
+        module: name of the module; it is found in the folders where this process finds its own.
+        descriptor: file descriptor of the connection with requests and answers.
+        limits: what one request may take.
+    """
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -91,9 +97,10 @@ def _ask(
     """
     try:
         connection.send_bytes(request)
-        if connection.poll(limits.patience):
+        has_answer = connection.poll(limits.patience)
+        if has_answer:
             return connection.recv_bytes()
-    except (EOFError, OSError):
+    except (EOFError, OSError):  # the process has ended; SIGXCPU is that of its processor time
         exit_code = process.wait()
         had_no_time_left = exit_code == -signal.SIGXCPU
         if not had_no_time_left:

@@ -66,6 +66,14 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
         total: int | None = None,
         unit: str,
     ):
+        """Begin at 0.
+
+        Args:
+            iterable: what is iterated over; None if `update` is called instead.
+            desc: what is done, such as `packing photos`.
+            total: number of units; None if unknown.
+            unit: what is counted, such as `image`.
+        """
         super().__init__(
             iterable,
             desc=desc,

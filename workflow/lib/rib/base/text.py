@@ -58,9 +58,13 @@ def printable_cell(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Escape a text for one line of Markdown, in which it is shown as it is."""
+    """Escape a text for one line of Markdown, in which it is shown as it is.
+
+    `a_b *c*` becomes `a\\_b \\*c\\*`.
+    """
     line = " ".join(text.split())
-    return re.sub(r"[\\`*_\[\]<>&#|~$]", r"\\\g<0>", line)
+    special_character = r"[\\`*_\[\]<>&#|~$]"
+    return re.sub(special_character, r"\\\g<0>", line)
 
 
 def redacted(text: str) -> str:

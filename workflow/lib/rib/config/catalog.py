@@ -72,6 +72,7 @@ class Catalog:
     """
 
     def __init__(self, folders: Iterable[Path], tables: Iterable[str] = ()):
+        """Check that the folders can be read, and find modules in them; entries are read later."""
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
@@ -211,26 +212,29 @@ class Catalog:
             models[name] = Model(name=name, **entry)
         return models
 
-    def _pretraining(self, how: dict[str, Any], where: str) -> dict[str, Any]:
+    def _pretraining(self, pretrain: dict[str, Any], where: str) -> dict[str, Any]:
         """How a model is pretrained here, with the defaults of SGD if it names no recipe.
 
+        A recipe states these itself, so an entry has either a recipe or settings of SGD.
+
         Args:
-            how: `pretrain` of the model's entry.
+            pretrain: `pretrain` of the model's entry.
             where: file and entry, for messages.
 
         Raises:
             UserError: The recipe is unknown, or a key is given that is the recipe's.
         """
-        if "recipe" not in how:
-            return {**SGD_OF_PRETRAINING, **how}
-        known_name(how["recipe"], self.recipes, "recipe", f"{where}, pretrain.recipe")
+        if "recipe" not in pretrain:
+            return {**SGD_OF_PRETRAINING, **pretrain}
+        recipe = pretrain["recipe"]
+        known_name(recipe, self.recipes, "recipe", f"{where}, pretrain.recipe")
         for key in SGD_OF_PRETRAINING:
-            if key in how:
+            if key in pretrain:
                 raise UserError(
-                    f"{where}: pretrain.{key} is set by the recipe '{how['recipe']}'; leave out "
-                    "one of the two."
+                    f"{where}: pretrain.{key} is set by the recipe '{recipe}'; leave out one of "
+                    "the two."
                 )
-        return how
+        return pretrain
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -331,9 +335,14 @@ class Catalog:
 
     @cached_property
     def external(self) -> dict[str, dict[str, Any]]:
-        """Rows of the tables of weights that were trained elsewhere, by the run's text.
+        """Rows of the user's tables that list weights which were trained elsewhere.
 
-        Each also has `path`, the file of the weights, and `where`, the row's file and line.
+        They are by run, such as `resnet18/sketch/ft/all/0`. Besides its cells by column, each row
+        has `path`, the file of the weights, and `where`, its own file and line.
+
+        Raises:
+            UserError: A column is unknown or missing, a seed is no whole number, or two rows are of
+                one run.
         """
         rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
@@ -357,11 +366,18 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with downloads of their own, by name; they share data/raw."""
-        for name in self.datasets.keys() & self.models.keys():
+        """Datasets and models with downloads of their own, by name; they share data/raw.
+
+        A dataset that uses the archives of another one has none of its own.
+
+        Raises:
+            UserError: A dataset and a model have one name.
+        """
+        common_names = self.datasets.keys() & self.models.keys()
+        if common_names:
             raise UserError(
-                f"'{name}' is both a dataset and a model, which share the folder data/raw; rename "
-                "one."
+                f"'{min(common_names)}' is both a dataset and a model, which share the folder "
+                "data/raw; rename one."
             )
         entries: dict[str, Dataset | Model] = {**self.datasets, **self.models}
         return {name: entry for name, entry in entries.items() if entry.raw == name}
@@ -408,7 +424,13 @@ class Catalog:
         all_settings: Mapping[str, Setting],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Checked settings of a method by schedule; `all_settings` are those that it may have."""
+        """Settings of a method that hold with one schedule only, checked.
+
+        Args:
+            settings_by_schedule: such as {"adamw": {"lr": 1e-5}}.
+            all_settings: annotation and default of each setting that the method may have.
+            where: file and entry, for messages.
+        """
         # What holds with a schedule can't name another one.
         allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
         checked = {}
@@ -691,7 +713,12 @@ def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None
 def _add_entry(
     entries: dict[str, tuple[dict[str, Any], Path]], name: str, entry: dict[str, Any], path: Path
 ) -> None:
-    """Add an entry and its file to `entries`; raise a UserError if another one has its name."""
+    """Add an entry to those of all catalogue folders; a UserError if another one has its name.
+
+    Args:
+        entries: entry and file by name, to which it is added.
+        path: file of the entry.
+    """
     if name in entries:
         _, first_path = entries[name]
         raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")

@@ -5,6 +5,7 @@ reported as a notice, a sentence for the user.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -204,10 +205,17 @@ def _selected_models(
 
 
 def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
-    """Refuse a name `architecture.pretraining` that no model has.
+    """Refuse a name `architecture.pretraining` that no model has, such as `ViT-B-32.opanai`.
 
     The message lists the architecture's pretrainings and the pretraining's architectures. Without
     any of these nothing is done, since a list of all names is the better message then.
+
+    Args:
+        name: as the user wrote it.
+        models: known models by name.
+
+    Raises:
+        UserError: no model has this name, but one has its architecture or its pretraining.
     """
     if name in models or "." not in name:
         return
@@ -455,8 +463,9 @@ def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[s
     """
     complete = names.copy()
     notices = []
-    to_check = names.copy()
-    for name in to_check:  # grows in the loop
+    to_check = deque(names)
+    while to_check:
+        name = to_check.popleft()
         method = catalog.methods[name]
         for parent in method.parents:
             if parent in complete:

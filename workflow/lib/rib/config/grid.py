@@ -436,18 +436,18 @@ class Grid:
 
     def pretraining(self, model: str) -> dict[str, Any]:
         """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
-        how = self.models[model].pretrain
-        assert how is not None  # it is pretrained here
-        if "recipe" in how:
-            schedule = self.catalog.recipes[how["recipe"]].training
+        pretrain = self.models[model].pretrain
+        assert pretrain is not None  # it is pretrained here
+        if "recipe" in pretrain:
+            schedule = self.catalog.recipes[pretrain["recipe"]].training
         else:
-            schedule = {key: how[key] for key in SGD_OF_PRETRAINING}
+            schedule = {key: pretrain[key] for key in SGD_OF_PRETRAINING}
             schedule["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
         return {
             **schedule,
-            "epochs": how.get("epochs"),
-            "steps": how.get("steps"),
-            "batch_size": how["batch_size"],
+            "epochs": pretrain.get("epochs"),
+            "steps": pretrain.get("steps"),
+            "batch_size": pretrain["batch_size"],
             "micro_batch_size": ALL,  # BatchNorm needs whole batches
         }
 
@@ -462,7 +462,11 @@ class Grid:
         }
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:
-        """View of the datasets at a geometry (rib.data.settings.DatasetView)."""
+        """Fields of rib.data.settings.DatasetView: which images of datasets jobs use, at what size.
+
+        They are the geometry, the largest number of images of a dataset, and the size of the
+        pretraining proxy if it is part of a dataset.
+        """
         images_per_class = None
         if self.reference:
             images_per_class = self.reference.images_per_class
@@ -473,9 +477,9 @@ class Grid:
         }
 
     def view_of(self, model: str) -> dict[str, Any]:
-        """View of the datasets and the pretraining proxy for a model.
+        """Fields of rib.data.settings.DatasetView for the jobs of a model.
 
-        See rib.data.settings.DatasetView.
+        They say which images of datasets and of the pretraining proxy these use, at what size.
         """
         view = self.view_at(self.geometry(model))
         pretraining = self.models[model].pretrain  # of a model that is pretrained here
@@ -747,13 +751,14 @@ def _check_external_weights(grid: Grid) -> None:
         UserError: A table has an unknown name, or a run of the grid is in none.
     """
     catalog = grid.catalog
-    methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
+    external_methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
+    # A table may name all models that could be chosen, not only those of this grid.
     models = list(catalog.models)
-    if methods:
+    if external_methods:
         models += [parse_name(record).short for record in catalog.records]
     known_names = {"model": models, "target": catalog.datasets_of(grid.family, *EVALUATED)}
-    runs = [run for run in grid.runs() if run.method in methods]
-    choices.check_external(catalog.external, known_names, runs)
+    external_runs = [run for run in grid.runs() if run.method in external_methods]
+    choices.check_external(catalog.external, known_names, external_runs)
 
 
 def _check_learning_rates(grid: Grid) -> None:

@@ -71,6 +71,7 @@ class Variants:
     def __init__(
         self, schedules: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
     ):
+        """Check the settings of methods that family and config state; `of` makes the variants."""
         self.schedules = schedules
         self.family = family
         self.catalog = catalog
@@ -79,10 +80,11 @@ class Variants:
             known_name(name, catalog.methods, "method", f"{where}, can_fit")
             for name in family.can_fit
         ]
-        # Settings by method's name; of the second by schedule, too.
+        # Settings by method's name.
         self.settings_of_family = self._checked_settings(
             f"{where}, method_settings", family.method_settings
         )
+        # Settings of the family by schedule and method's name.
         self.settings_of_schedule = self._settings_of_schedules(where)
         self.settings_of_config = self._checked_settings(
             "config, method_settings", config["method_settings"]

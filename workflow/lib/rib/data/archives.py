@@ -116,7 +116,13 @@ def _zip_members(
     largest: int,
     unpacked: "_Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a zip, as `archive_members` yields them."""
+    """The wanted files of a zip, as `archive_members` yields them: names and functions that read.
+
+    Args:
+        password: name and value of the environment variable with the password, if it has one.
+        largest: bytes that a file may have.
+        unpacked: counts the bytes of wanted files, and refuses too many.
+    """
     with zipfile.ZipFile(archive_file) as archive:
         for member in archive.infolist():
             _refuse_hostile(path, member.filename, member.file_size)
@@ -133,7 +139,12 @@ def _tar_members(
     largest: int,
     unpacked: "_Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a tar, as `archive_members` yields them."""
+    """The wanted files of a tar, as `archive_members` yields them: names and functions that read.
+
+    Args:
+        largest: bytes that a file may have.
+        unpacked: counts the bytes that are unpacked of a compressed tar, and refuses too many.
+    """
     # Names that are not UTF-8 are escaped in the same way on every machine.
     with tarfile.open(
         fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
@@ -169,6 +180,7 @@ class _Unpacked:
     """
 
     def __init__(self, path: Path, size: int):
+        """Count from 0 up to the limit of an archive with so many bytes."""
         self._path = path
         self._size = size
         # The user's limit for each byte of the archive; of a small archive FREE bytes are allowed.

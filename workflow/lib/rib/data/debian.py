@@ -252,6 +252,7 @@ class _Section(io.RawIOBase):
     """The bytes of one file in an archive, as a file of its own."""
 
     def __init__(self, archive: BinaryIO, section: ArFile):
+        """Begin at the section's first byte; nothing is read yet."""
         self._archive = archive
         self._section = section
         self._position = 0

@@ -112,7 +112,10 @@ class _Groups:
         return name
 
     def first_of_each_other(self) -> dict[str, str]:
-        """The first id by each id that belongs together with it, except by itself."""
+        """The first id of a group by each other id of the group, for groups of several ids.
+
+        A group of a, b and c gives {"b": "a", "c": "a"}.
+        """
         first_ids = {}
         for name in self._parents:
             root = self._root_of(name)

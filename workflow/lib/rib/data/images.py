@@ -209,7 +209,8 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB; transparency becomes white."""
     if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        upper_8_bits = np.asarray(image) >> 8
+        image = Image.fromarray(upper_8_bits.astype(np.uint8))
     if image.mode == "La":  # grey that is multiplied by its opacity
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -223,6 +223,7 @@ class Written:
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
+        """Set up an empty dataset; `__enter__` opens its files and restores what was saved."""
         self.path = path
         self.geometry = geometry
         self.journal = path.with_suffix(".journal")
@@ -276,7 +277,12 @@ class Written:
         return bytes_of_saves
 
     def add(self, item: Item, converted: Converted) -> None:
-        """Append an image and its index row, whose number and final label `finish` adds."""
+        """Append an image to the file, and note its index row; every 512 images both are saved.
+
+        Args:
+            item: the image's ids, label and slices.
+            converted: its bytes, as they are stored.
+        """
         self._check_slices(item)
         row = {
             "image_id": item.image_id,
@@ -552,7 +558,14 @@ def _start_conversion(
 
 
 def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
-    """A photo at a geometry, or its encoded bytes; it is decoded once in either case."""
+    """A photo as it is stored: resized to a geometry, or without one its encoded bytes.
+
+    Args:
+        encoded: the photo's file.
+        name: that of the photo, for messages.
+        border: pixels to crop on each side.
+        geometry: None if photos are stored as published. They are decoded anyway, for the identity.
+    """
     image = decode(encoded, name, border)
     photo = identity_of(image)
     if geometry is None:

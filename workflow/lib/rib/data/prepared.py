@@ -51,6 +51,7 @@ class EncodedImages:
         decode_workers: int,
         name: str,
     ):
+        """Note where the encoded photos are; none is decoded yet."""
         self.geometry = geometry
         self.name = name
         self._encoded = encoded

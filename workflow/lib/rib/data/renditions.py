@@ -199,7 +199,8 @@ def background(photo: np.ndarray, seed: str) -> np.ndarray:
     height, width = photo.shape
     channels = [clouds(f"{seed}/channel {channel}", height, width) for channel in range(3)]
     behind = np.stack(channels, axis=-1)
-    # Dark pixels at the border of the object are a mixture of it and what is behind.
+    # Black shows the clouds, and all greys from 43 on the object. Darker ones, at the border of the
+    # object, are a mixture of both.
     opacity = np.minimum(UNIT, photo.astype(np.int64) * 6)[..., np.newaxis]
     in_front = photo.astype(np.int64)[..., np.newaxis]
     return to_picture(divide(in_front * opacity + behind * (UNIT - opacity), UNIT))
