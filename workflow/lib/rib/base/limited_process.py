@@ -46,10 +46,14 @@ class ProcessFailedError(ValueError):
 
 @contextlib.contextmanager
 def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
-    """A function that sends a request to a process of a module, and returns its answer.
+    """Start a process, and yield a function that sends it a request and returns its answer.
 
-    It raises TooSlowError or ProcessFailedError, and then can't be used again. The system may have
-    no limit on memory; the limit on time always holds.
+    The function raises TooSlowError or ProcessFailedError, and then can't be used again. The system
+    may have no limit on memory; the limit on time always holds.
+
+    Args:
+        module: name of the module that the process runs, and that answers.
+        limits: what one request may take.
     """
     connection, connection_of_process = Pipe()
     with connection_of_process:

@@ -106,7 +106,7 @@ class Catalog:
                 _add_entry(entries, path.stem, entry, path)
         families = {}
         for name, (entry, _) in entries.items():
-            if entry["fit_threshold"] == "none":
+            if entry["fit_threshold"] == "none":  # as users write it
                 entry["fit_threshold"] = None
             families[name] = Family(name=name, **entry)
         return families
@@ -238,11 +238,15 @@ class Catalog:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Facts of models by name, from lock files of the catalogue folders and the project."""
+        """Facts of models by name, from lock files of the catalogue folders and the project.
+
+        Of several files that have a model, the last one counts; that is the project's.
+        """
         facts_by_name: dict[str, dict[str, Any]] = {}
         for folder in self.folders:
-            facts_by_name |= read_lock(folder / LOCK.name)
-        return facts_by_name | read_lock(LOCK)
+            facts_by_name.update(read_lock(folder / LOCK.name))
+        facts_by_name.update(read_lock(LOCK))
+        return facts_by_name
 
     def add_models(self, names: Collection[str]) -> dict[str, str]:
         """Add models by the libraries' and the hub's names.
@@ -303,11 +307,15 @@ class Catalog:
 
     @cached_property
     def recipes(self) -> dict[str, Schedule]:
-        """Schedules of training by name, with their settings in the order of the schema."""
+        """Schedules of training by name, from recipes.yaml.
+
+        Their settings, all but label and source, are in the order of the schema.
+        """
         keys_in_order = load_schema("recipes")["additionalProperties"]["properties"]
+        keys_of_training = [key for key in keys_in_order if key not in ("label", "source")]
         schedules = {}
         for name, entry in self._entries("recipes").items():
-            training = {key: entry[key] for key in keys_in_order if key not in ("label", "source")}
+            training = {key: entry[key] for key in keys_of_training}
             schedules[name] = Schedule(entry["label"], entry["source"], training)
         return schedules
 

@@ -281,10 +281,13 @@ def _check_pretraining(
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
-    """Datasets that count in RI.
+    """Names of the datasets that count in RI, the change of accuracy by a fine-tuning.
 
-    These are the datasets out of distribution, of variants only those whose original is not
-    evaluated.
+    These are the datasets out of distribution. A variant of another dataset counts only if that one
+    is not evaluated.
+
+    Args:
+        datasets: the evaluated datasets by name.
     """
     names = []
     for name, dataset in datasets.items():
@@ -296,7 +299,10 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 def choose_targets(
     config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
-    """Datasets to fine-tune on, and notices.
+    """Datasets to fine-tune on, and notices: sentences that tell the user what was left out.
+
+    Some datasets can't be fine-tuned on, or only if their terms are accepted. Of targets that are
+    chosen by `all` or `default`, these are left out; chosen by name, they are an error.
 
     Raises:
         UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is
@@ -427,7 +433,10 @@ class MethodConditions:
 
 
 def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices.
+    """Methods to run, with their parents first, and notices: sentences on what was left out.
+
+    Of methods that are chosen by `all` or `default`, those that can't be run are left out; chosen
+    by name, they are an error. Methods of the user's tables of trained weights are always run.
 
     Raises:
         UserError: A method is unknown, or was chosen by name and cannot be run.
@@ -442,7 +451,7 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
     chosen = []
     notices = []
     for name in names:
-        if name == PRETRAINED:
+        if name == PRETRAINED:  # it is always evaluated
             continue
         obstacle = _obstacle(catalog.methods[name], conditions)
         if obstacle is None:
@@ -628,7 +637,10 @@ def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[
 
 
 def _has_mri(method: Method) -> bool:
-    """Whether a method has one mRI: a curve has several, a merge over targets none."""
+    """Whether a method has one mRI, the mean over targets of its change of accuracy elsewhere.
+
+    A curve has several, a merge over targets none.
+    """
     return method.form != CURVE and method.over != TARGETS
 
 
@@ -654,16 +666,20 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
 
 
 def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) -> str:
-    """The method that differences in the ranking are from.
+    """Name of the method with which the ranking compares all others.
+
+    It is the choice of config or, by default, plain fine-tuning if that is run, else the pretrained
+    model.
 
     Raises:
-        UserError: It is none of the run's methods.
+        UserError: The choice is none of the methods that the ranking has.
     """
-    with_mri = [name for name, method in methods.items() if _has_mri(method)]
+    ranked_methods = [name for name, method in methods.items() if _has_mri(method)]
     choice = config["compare_to"]
     if choice != "default":
-        return known_name(choice, [*with_mri, PRETRAINED], "method", "config, compare_to")
-    if DEFAULT_COMPARE_TO in with_mri:
+        known_names = [*ranked_methods, PRETRAINED]
+        return known_name(choice, known_names, "method", "config, compare_to")
+    if DEFAULT_COMPARE_TO in ranked_methods:
         return DEFAULT_COMPARE_TO
     return PRETRAINED
 

@@ -301,7 +301,7 @@ class Grid:
 
     @cached_property
     def over_targets(self) -> list[str]:
-        """Merges over targets, whose runs have no target and no RI."""
+        """Names of the methods that merge the weights of all targets; their runs have no RI."""
         return [name for name, method in self.methods.items() if method.over == TARGETS]
 
     @cached_property
@@ -310,7 +310,10 @@ class Grid:
         return choices.not_trained_on(self.datasets, self.targets)
 
     def runs_over_targets(self) -> list[Run]:
-        """Runs of merges over targets: sizes x seeds x models x methods."""
+        """Runs of merges over targets: sizes x seeds x models x methods.
+
+        Such a run merges the weights that were fine-tuned on all targets, so it has no target.
+        """
         merges_of_model = {}
         for model in self.models:
             supported = self.methods_of(model)
@@ -525,17 +528,18 @@ class Grid:
         rib.training.settings.PretrainingSettings.
         """
         entry = self.models[model]
-        head = self.head(model)
-        space = self.catalog.family_label_space(self.family.name)
-        own_classes = self.family.classes["format"] == "own"
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
-        class_names = None
-        if head == "zero_shot" and own_classes:
-            class_names = list(space.names)
         if entry.source:
             facts["source"] = without_addresses(entry.source)
             facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
+        head = self.head(model)
+        space = self.catalog.family_label_space(self.family.name)
+        # A text tower makes the head from these; names of ImageNet's classes are known there.
+        class_names = None
+        has_own_classes = self.family.classes["format"] == "own"
+        if head == "zero_shot" and has_own_classes:
+            class_names = list(space.names)
         return {
             "entry": facts,
             "head": head,
@@ -719,9 +723,10 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
 
 
 def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
-    """Sizes of the training subset, as written in paths.
+    """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
 
-    The family's are without those that the budget of images makes impossible.
+    Without a choice in config they are the family's, but for those that the budget of images makes
+    impossible.
 
     Raises:
         UserError: Two sizes are written alike.

@@ -269,6 +269,7 @@ def _refuse_hostile(text: str) -> None:
             size_by_anchor[event.anchor] = float("inf")
         elif isinstance(event, yaml.CollectionEndEvent):
             collection = open_collections.pop()
+            # Its size is the number of events in it, and of values that aliases repeat in it.
             nodes_so_far = n_events + repeated
             size_by_anchor[collection.start.anchor] = nodes_so_far - collection.nodes_before
             problem = _problem_with_keys(collection)

@@ -116,19 +116,22 @@ def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Blocks of pixels become their mean; the strength is the number of blocks along a side."""
     height, width = picture.shape[:2]
-    # For example 0, 0, 0, 1, 1 for two blocks of five rows.
+    # The block of each row, for example 0, 0, 0, 1, 1 if two blocks have five rows.
     block_of_row = np.arange(height) * min(strength, height) // height
     block_of_column = np.arange(width) * min(strength, width) // width
+    # Where each block begins, and how many rows and columns it has.
     _, first_rows, rows_of_block = np.unique(block_of_row, return_index=True, return_counts=True)
     _, first_columns, columns_of_block = np.unique(
         block_of_column, return_index=True, return_counts=True
     )
-    sums_of_rows = np.add.reduceat(picture, first_rows, axis=0)
-    sums = np.add.reduceat(sums_of_rows, first_columns, axis=1)
+    # The sum of the pixels of each block: over its rows, then over its columns.
+    sums_over_rows = np.add.reduceat(picture, first_rows, axis=0)
+    sums = np.add.reduceat(sums_over_rows, first_columns, axis=1)
     pixels_of_block = np.outer(rows_of_block, columns_of_block)
     if picture.ndim == 3:
         pixels_of_block = pixels_of_block[..., np.newaxis]
-    means = divide(sums, pixels_of_block)  # one pixel per block
+    means = divide(sums, pixels_of_block)
+    # All pixels of a block get its mean.
     pixelated: np.ndarray = means[block_of_row][:, block_of_column]
     return pixelated
 

@@ -286,7 +286,7 @@ class _Section(io.RawIOBase):
 def _without_zstd(
     compressed: BinaryIO, size: int, label: Path, scratch: Path
 ) -> Iterator[BinaryIO]:
-    """A temporary file with the tar of a zstd file, which tarfile can't read before Python 3.14.
+    """Yield a temporary file with the tar of a zstd file, which tarfile can't read before 3.14.
 
     Args:
         compressed: the zstd file.

@@ -52,9 +52,10 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     if mirrors:
         fetch_content(_content(source), mirrors, target, partial, what)
         return
+    fetch_file = FETCHERS[source["kind"]]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         # A full path, since the clients run in another folder.
-        fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)
+        fetched = fetch_file(source, Path(folder).resolve(), what)
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)

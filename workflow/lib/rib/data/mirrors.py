@@ -65,8 +65,9 @@ def fetch_content(
         staged = Path(folder) / content.file
         request = _Request(content, staged, partial, name, seconds_to_answer)
         for mirror in mirrors:
+            fetch_from_mirror = FETCHERS[mirror["kind"]]
             try:
-                FETCHERS[mirror["kind"]](mirror, request)
+                fetch_from_mirror(mirror, request)
             except UserError as error:
                 problem = redacted(f"{label_of(mirror)}: {error}").rstrip(".")
                 log.warning("%s: no %s from %s", name, content.file, problem)
@@ -83,7 +84,10 @@ def fetch_content(
 
 
 def label_of(mirror: Mapping[str, Any]) -> str:
-    """A mirror in messages; may contain a signature."""
+    """What messages call a mirror, such as `Debian's package fonts-noto` or its URL.
+
+    A URL may contain a signature.
+    """
     if mirror["kind"] == "apt":
         return f"Debian's package {mirror['package']}"
     if mirror["kind"] == "hub":

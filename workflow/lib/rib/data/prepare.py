@@ -326,7 +326,10 @@ class Written:
             )
 
     def save(self) -> None:
-        """Flush to disk, the images before their rows."""
+        """Write the images so far to disk, then their rows to the journal.
+
+        In this order, a killed job leaves no rows of images that are missing.
+        """
         self._file.flush()
         os.fsync(self._file.fileno())
         save = {

@@ -85,7 +85,7 @@ def _refuse_outside_css(text: str) -> None:
 
 @contextlib.contextmanager
 def renderer() -> Iterator[Draw]:
-    """A function that renders drawings in a process of its own, which ends with this one.
+    """Yield a function that renders drawings in a process of its own, which ends with this one.
 
     The function takes the content of an SVG's root element, its view box and the side in pixels,
     and returns a PNG on white. It raises ValueError if `check` or the renderer refuses it. It does

@@ -202,7 +202,13 @@ def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
 
 
 def _refuse_unknown_labels(labels: np.ndarray, class_of_label: dict[int, int], path: Path) -> None:
-    """Refuse labels that are no class."""
+    """Refuse labels that are no class; the message names the first photo with one.
+
+    Args:
+        labels: (n,) label of each photo.
+        class_of_label: its keys are the labels of the dataset's classes.
+        path: file of the labels, for messages.
+    """
     is_unknown = ~np.isin(labels, list(class_of_label))
     if is_unknown.any():
         number = int(np.argmax(is_unknown))
@@ -220,7 +226,13 @@ def _refuse_range(
     class_of_label: dict[int, int],
     dataset: DatasetSource,
 ) -> None:
-    """Refuse a range that is empty, or exceeds the photos of a class."""
+    """Refuse a range of photos that is empty, or that a class does not have.
+
+    Args:
+        first, last: numbers of the first photo of each class, from 0, and of that after the last.
+        labels: (n,) label of each photo.
+        class_of_label: its keys are the labels of the dataset's classes.
+    """
     for label in class_of_label:
         number_of_photos = int(np.count_nonzero(labels == label))
         if not 0 <= first < last <= number_of_photos:
