@@ -145,7 +145,11 @@ def head_of(model: Model, family: Family) -> str:
 def choose_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog, reference: Reference | None
 ) -> tuple[dict[str, Model], list[str]]:
-    """Models to run, and notices. Models chosen by name need not list the family.
+    """Models to run by name, and notices: sentences that tell the user what was left out.
+
+    A model without a head for the family's classes needs a reference dataset to fit one. Without
+    it, it is left out of `all` models, and otherwise an error. Models chosen by name need not list
+    the family.
 
     Raises:
         UserError: A model is unknown or belongs to another family, its head cannot be fitted, or

@@ -42,7 +42,13 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
 
 
 def read_identities(index: Path, required: bool = False) -> pa.Array:
-    """The identity of each image of an index: (n,) text, null if it is unknown.
+    """The identity of each image, a digest of its photo: (n,) text, null if it is unknown.
+
+    Images with the same identity are identical.
+
+    Args:
+        index: Parquet file with one row per image.
+        required: whether identities must be known.
 
     Raises:
         UserError: they are required, but the index was made before they were noted.
@@ -90,7 +96,11 @@ class _Groups:
         self._parents: dict[str, str] = {}
 
     def join(self, one_id: str, other_id: str) -> None:
-        """Let two ids, and all that belong together with either, belong together."""
+        """Let two ids, and all that belong together with either, belong together.
+
+        The first id of a group stands for it. The group whose first id comes later is attached to
+        the other one.
+        """
         one_root = self._root_of(one_id)
         other_root = self._root_of(other_id)
         first_root = min(one_root, other_root)

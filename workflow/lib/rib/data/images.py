@@ -241,6 +241,7 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     top = round((height - geometry.size) / 2)
     window = (left, top, left + geometry.size, top + geometry.size)
     resample = RESAMPLING[geometry.interpolation]
+    # A very long photo would become huge, so only what the crop keeps of it is resized.
     if width * height > max(MOST_RESIZED_PIXELS, image.width * image.height):
         return np.asarray(resize_window(image, (width, height), window, resample))
     resized = image.resize((width, height), resample)

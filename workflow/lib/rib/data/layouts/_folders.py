@@ -34,6 +34,7 @@ class Unread:
 
     def log(self) -> None:
         """Log what was not read, if anything, such as `7 .txt, 2 without an ending`."""
+        # The most frequent ending comes first; of equally frequent ones, the first by name.
         in_order_of_names = Counter(dict(sorted(self.endings.items())))
         descriptions = []
         for ending, number_of_files in in_order_of_names.most_common():

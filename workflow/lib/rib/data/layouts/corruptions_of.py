@@ -22,7 +22,7 @@ def items(
     severities: list[int],
     once: bool = False,
 ) -> Iterator[Item]:
-    """Yield the photos of another layout with corruption and severity as slices.
+    """Yield the photos of another layout, corrupted; accuracies can be split by corruption.
 
     They are corrupted after they are resized, as those of ImageNet-C are. What is random depends on
     the photo's source and the corruption alone.
