@@ -741,8 +741,8 @@ def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     """
     modules: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted(folder.glob("[a-z]*.py")):
-            if path == BASE:
+        for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
+            if path == BASE:  # the class of all methods that train, no algorithm itself
                 continue
             if path.stem in modules:
                 raise UserError(

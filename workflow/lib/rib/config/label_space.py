@@ -39,7 +39,10 @@ class LabelSpace:
 
     @property
     def digest(self) -> str:
-        """Identifier of the space, part of every result that was scored in it."""
+        """Identifier of the space, part of every result that was scored in it.
+
+        It is a hash of all but the names that are shown: spaces with other names are the same.
+        """
         facts = [self.keys, self.indices, self.num_classes]
         if self.also:
             facts.append(self.also)

@@ -175,8 +175,9 @@ class Variants:
     def settings(self, method: Method, schedule: str | None) -> dict[str, Any]:
         """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
 
-        A layer that gives epochs or steps replaces both of those before. A learning rate may be a
-        mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
+        The method's entry, the family and config may all state settings. These layers override one
+        another; one that gives epochs or steps replaces both of those before. A learning rate may
+        be a mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
 
         Raises:
             UserError: There is no learning rate, or one is for a model or group that does not
