@@ -721,8 +721,14 @@ class _Stages:
         return [self.archive(entry, source) for source in entry.sources]
 
     def archive(self, entry: Dataset | Model, source: Mapping[str, Any]) -> Path:
-        """A published file of a dataset or model."""
+        """A published file of a dataset or model.
+
+        Args:
+            entry: the dataset or model.
+            source: where the file comes from, one of the entry's `sources`.
+        """
         source = dict(source)
+        file: str = source["file"]
         if source["kind"] == "folder":
             source["listing"] = folders.listing(Path(source["path"]))
         with_addresses = self.grid.catalog.with_addresses(entry.raw, source)
@@ -732,14 +738,14 @@ class _Stages:
             download.download(
                 # With the full addresses, which may contain passwords; the cache's key has none.
                 source=with_addresses,
-                target=folder / source["file"],
+                target=folder / file,
                 what=entry.name,
                 partial=self.cache / "partial",
             )
 
         made_with = {"source": content_of(source), "code": digest(Path(download.__file__))}
         folder = self.kept(f"raw/{entry.raw}", made_with, make)
-        return folder / source["file"]
+        return folder / file
 
     def dataset(self, name: str) -> view.DatasetFiles:
         """Files of a dataset, prepared for the input size of the model, in the cache."""

@@ -600,7 +600,7 @@ def _states_of_bundles(
     """
     source_groups = bundles[0].tables.ri.source_groups
     indexes_of_bundles = [_shared_indexes(bundle, shared.datasets) for bundle in bundles]
-    all_indexes = []
+    all_indexes: list[Path] = []
     for indexes in indexes_of_bundles:
         all_indexes.extend(indexes.values())
     # Together, so that all bundles have the same objects, also if only some say which photos are

@@ -186,7 +186,8 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
     budget = grid.config["budget"]["max_images_per_dataset"]
     if budget == ALL:
         return images
-    return min(images, budget)
+    most_images: int = budget
+    return min(images, most_images)
 
 
 def _most_images_of_proxy(grid: Grid) -> int:
@@ -324,7 +325,7 @@ def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
 
     Datasets may share archives, which are listed once.
     """
-    archives = {}
+    archives: dict[Path, Mapping[str, Any]] = {}
     for dataset in grid.datasets_read():
         for source in dataset.sources:
             archives[RAW / dataset.raw / source["file"]] = source
@@ -383,37 +384,6 @@ def _size_of_archive(path: Path, source: Mapping[str, Any]) -> int | None:
 def _size_of_weights(model: Model) -> int:
     """Bytes of a model's weights; 0 if its number of parameters is not stated."""
     return FLOAT * (model.parameters or 0)
-
-
-def _add_disk(estimate: Plan, grid: Grid, counts: Mapping[str, int], runs: Sequence[Run]) -> None:
-    """Add the disk space of prepared images and of weights."""
-    images_in_arrays = 0
-    size_of_encoded = 0
-    for dataset in grid.datasets_read():
-        if dataset.storage == "array":
-            images_in_arrays += counts[dataset.name]
-        if dataset.storage == "encoded":
-            size_of_encoded += sum(source.get("size", 0) for source in dataset.sources)
-    geometries = {grid.geometry(model) for model in grid.models}
-    pixels = sum(geometry.size**2 for geometry in geometries)
-    size_of_pretrained = 0
-    for model in grid.models.values():
-        copies = 2 if model.source else 1  # as published and as converted, or as trained here
-        size_of_pretrained += copies * _size_of_weights(model)
-    size_of_checkpoints = 0
-    for run in runs:
-        if run.method != PRETRAINED:
-            share_of_weights = grid.methods[run.method].cost_of("storage")
-            size_of_checkpoints += _size_of_weights(grid.models[run.model]) * share_of_weights
-    estimate.disk["prepared images"] = 3 * pixels * images_in_arrays + size_of_encoded
-    estimate.disk["pretrained weights"] = size_of_pretrained
-    estimate.disk["checkpoints, at most"] = round(size_of_checkpoints)
-    unsized_models = [name for name, model in grid.models.items() if not _size_of_weights(model)]
-    if unsized_models:
-        estimate.unknown.append(
-            f"the entries of {', '.join(unsized_models)} do not state parameters, "
-            "so their checkpoints are not included"
-        )
 
 
 # Throughput
