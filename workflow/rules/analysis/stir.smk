@@ -64,7 +64,7 @@ rule cross_inversions:
     input:
         unpack(network_inputs),
         before=lambda wildcards: inversion_of_pretrained("manifest.json", wildcards),
-        inverted_before=lambda wildcards: ancient(inversion_of_pretrained("safetensors", wildcards)),
+        inverted_before=inverted_images_of_pretrained,
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
@@ -84,6 +84,11 @@ rule cross_inversions:
         cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
     script:
         str(WORKFLOW / "scripts/cross_inversions.py")
+
+
+def inverted_images_of_pretrained(wildcards):
+    """Images of a job's dataset that the pretrained model represents as it does the originals."""
+    return ancient(inversion_of_pretrained("safetensors", wildcards))
 
 
 def stir_settings(wildcards):

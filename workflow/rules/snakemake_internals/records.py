@@ -81,6 +81,7 @@ class SnakemakeRecords:
         self._keep(path, metadata)
 
     def _keep(self, path: str, metadata: MetadataRecord) -> None:
+        """Write metadata of an output, which is finished and gets the time of its job's end."""
         self._persistence._write_record(path, metadata)
         self._persistence._unmark_incomplete(path)
         os.utime(path, (metadata.endtime, metadata.endtime), follow_symlinks=False)
@@ -107,9 +108,11 @@ class SeenRecords(SnakemakeRecords):
         self._metadata: dict[str, MetadataRecord] = {}  # of adopted outputs, by path
 
     def _keep(self, path: str, metadata: MetadataRecord) -> None:
+        """Keep metadata of an output in this process, and leave the file as it is."""
         self._metadata[path] = metadata
 
     def has_other_time(self, path: str) -> bool | None:
+        """As in SnakemakeRecords; None for adopted outputs, whose time is not changed."""
         if path in self._metadata:
             return None
         return super().has_other_time(path)
