@@ -13,7 +13,7 @@ import contextlib
 import copy
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -266,26 +266,37 @@ def robustness_improvement(
     rows = row_schema.checked_rows(rows)
     stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
     folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
+    source_groups = stages.grid.leak_free_groups()
     index_paths = [folder / INDEX for folder in folder_of.values()]
-    objects_of = counts.read_objects(index_paths, stages.grid.leak_free_groups())
-    spaces = {
-        name: LabelSpace.from_json(read_json(folder / CLASSES))
-        for name, folder in folder_of.items()
-    }
-    images_of = {name: len(objects) for name, objects in objects_of.items()}
-    classes_of = {name: len(space.keys) for name, space in spaces.items()}
-    row_schema.check_upper_limits(rows, images_of, classes_of)
+    objects_of = counts.read_objects(index_paths, source_groups)
+    _refuse_rows_of_other_images(rows, objects_of, folder_of)
     counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
     statistics = stages.grid.config["statistics"]
     weights = bootstrap.object_weights(
         counts_of_runs.objects, statistics["replicates"], statistics["seed"]
     )
-    accuracies = ri.ood_accuracies(
-        counts_of_runs, weights, stages.grid.ood, stages.grid.leak_free_groups()
-    )
+    accuracies = ri.ood_accuracies(counts_of_runs, weights, stages.grid.ood, source_groups)
     ri_table = tables.ri_table(accuracies, statistics["confidence"])
-    mri_table = tables.mri_tables(accuracies, statistics["confidence"])[0]
+    mri_table, _ = tables.mri_tables(accuracies, statistics["confidence"])
     return ri_table, mri_table
+
+
+def _refuse_rows_of_other_images(
+    rows: pd.DataFrame, objects_of: Mapping[str, Sized], folder_of: Mapping[str, Path]
+) -> None:
+    """Raise a UserError if rows are of images or classes that their dataset does not have.
+
+    Args:
+        rows: as from `evaluate`.
+        objects_of: the object of each image, by dataset.
+        folder_of: prepared folder of each dataset.
+    """
+    images_of = {name: len(objects) for name, objects in objects_of.items()}
+    classes_of = {}
+    for name, folder in folder_of.items():
+        space = LabelSpace.from_json(read_json(folder / CLASSES))
+        classes_of[name] = len(space.keys)
+    row_schema.check_upper_limits(rows, images_of, classes_of)
 
 
 def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module, pd.DataFrame]:
@@ -909,7 +920,11 @@ class _Stages:
         return self.kept(f"text/{self.name}", made_with, make)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
-        """States of a run of a method, and the checkpoints that they are made of, by key."""
+        """States of a run of a method, and the checkpoints that they are made of, by key.
+
+        A method that is trained has one checkpoint. A merge has those of its parents, which are
+        trained first; so are the methods that a training starts from.
+        """
         method = self.grid.methods[run.method]
         parents = {}
         for key in self.grid.parents_of(run.method):
@@ -1003,7 +1018,13 @@ class _Stages:
         return self.fisher_of(source, fisher_images, kind)
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
-        """File of the Fisher information of a parent of a merge."""
+        """File of the Fisher information of a parent of a merge.
+
+        Args:
+            run: of the merge.
+            parent: key of the parent, such as `ft` or `ft, seed 1`.
+            checkpoints: of all parents, by key.
+        """
         run_of_parent = _run_of_parent(run, parent)
         source = self.run_on_dataset(
             run=run_of_parent,
