@@ -60,6 +60,11 @@ def inversion_of_pretrained(ending, wildcards):
     return f"{INVERTED}.{ending}".format(**wildcards_of_pretrained)
 
 
+def inverted_images_of_pretrained(wildcards):
+    """Images of a job's dataset that the pretrained model represents as it does the originals."""
+    return ancient(inversion_of_pretrained("safetensors", wildcards))
+
+
 rule cross_inversions:
     input:
         unpack(network_inputs),
@@ -84,11 +89,6 @@ rule cross_inversions:
         cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
     script:
         str(WORKFLOW / "scripts/cross_inversions.py")
-
-
-def inverted_images_of_pretrained(wildcards):
-    """Images of a job's dataset that the pretrained model represents as it does the originals."""
-    return ancient(inversion_of_pretrained("safetensors", wildcards))
 
 
 def stir_settings(wildcards):
