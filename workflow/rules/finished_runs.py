@@ -74,7 +74,7 @@ def finished_runs(
             chosen by them.
         records: provenance records of all jobs of the grid, in the order of stages.
     """
-    rows_of_run = {run: [Path(file) for file in rows_of([run])] for run in runs}
+    rows_of_run = {run: list(map(Path, rows_of([run]))) for run in runs}
     files = [Path(file) for file in select_rows]
     for rows in rows_of_run.values():
         files.extend(rows)
@@ -210,5 +210,8 @@ def common_targets(cells: Collection[Cell]) -> tuple[list[str], set[Cell]]:
         if len(targets) * len(variants) > len(best_targets) * len(best_variants):
             best_targets = targets
             best_variants = variants
-    compared_cells = {Cell(variant, target) for variant in best_variants for target in best_targets}
+    compared_cells = set()
+    for variant in best_variants:
+        for target in best_targets:
+            compared_cells.add(Cell(variant, target))
     return best_targets, compared_cells

@@ -116,8 +116,9 @@ class PreviewFiles:
 
 def rules_of_folder(workflow, folder: str) -> list:
     """The rules that make files in a folder."""
-    return [
-        rule
-        for rule in workflow.rules
-        if any(str(path).startswith(f"{folder}/") for path in rule.output)
-    ]
+    rules = []
+    for rule in workflow.rules:
+        outputs = map(str, rule.output)
+        if any(output.startswith(f"{folder}/") for output in outputs):
+            rules.append(rule)
+    return rules

@@ -539,6 +539,7 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
     """A network's function, with a UserError if it doesn't return logits (N, outputs)."""
 
     def logits_of(pixels: Tensor) -> Tensor:
+        """Logits (N, outputs) of images (N, 3, H, W); a UserError for anything else."""
         logits = network(pixels)
         wanted = (len(pixels), outputs)
         if isinstance(logits, Tensor) and logits.shape == wanted:
@@ -780,6 +781,7 @@ class _Stages:
         corrupt_allowed = self.grid.config["corrupt_images"]
 
         def make(folder: Path) -> None:
+            """Prepare the images of the dataset in a folder of the cache."""
             prepare.prepare(
                 name=name,
                 archives=archives,
@@ -857,6 +859,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Pretrain the model, and write its weights into a folder of the cache."""
             pretrain.pretrain(
                 dataset=dataset,
                 test=test,
@@ -886,6 +889,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Convert the published weights into a folder of the cache."""
             convert.convert(
                 archives=archives,
                 reference=reference,
@@ -909,6 +913,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Write the model's text tower and its tokens into a folder of the cache."""
             convert.store_text(
                 archives=archives,
                 settings=settings,
@@ -955,6 +960,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Write the recipe of the merge into a folder of the cache."""
             recipes.write_recipe(
                 run=run, manifests=manifests, settings=settings, recipe=folder / RECIPE
             )
@@ -986,6 +992,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Train the run, and write its checkpoint into a folder of the cache."""
             training.finetune(
                 run=run,
                 inputs=inputs,
@@ -1057,6 +1064,7 @@ class _Stages:
         """File of the Fisher information of a run on a dataset."""
 
         def make(folder: Path) -> None:
+            """Compute the Fisher information into a folder of the cache."""
             fisher_information.compute_fisher(
                 source=source,
                 fisher_images=fisher_images,

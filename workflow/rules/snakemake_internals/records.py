@@ -129,15 +129,21 @@ class SeenRecords(SnakemakeRecords):
         time_of_file = _IOFile.mtime_uncached
 
         def read_adopted_record(persistence, path):
-            return adopted[path] if path in adopted else read_record(persistence, path)
+            """Metadata of an adopted file from here, of others as Snakemake reads it."""
+            if path in adopted:
+                return adopted[path]
+            return read_record(persistence, path)
 
         def filter_incomplete_not_adopted(persistence, paths):
+            """The incomplete ones of some files, of which adopted ones never are."""
             return filter_incomplete(persistence, set(paths) - adopted.keys())
 
         def read_no_locks(persistence):
+            """No locks, whatever other runs have locked."""
             return ()
 
         async def time_of_adopted_file(file, *arguments, **options):
+            """The end of its job as the time of an adopted file; that of others as it is."""
             if file in adopted:
                 return Mtime(local=adopted[file].endtime)
             return await time_of_file(file, *arguments, **options)

@@ -146,6 +146,7 @@ def _stopped_by(signal_number: int) -> Iterator[None]:
     """
 
     def stop(*_: object) -> None:
+        """End this process; its arguments, the signal and the stack, do not matter."""
         # A second signal must not interrupt the cleaning.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -50,10 +50,12 @@ def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Pa
         progress.unit_scale = True
 
         def count_bytes(number: int) -> None:
+            """Show on the progress bar that more bytes are hashed; called by several threads."""
             with lock:
                 progress.update(number)
 
         def hash_if_present(path: Path) -> str | None:
+            """SHA-256 of a file; None if it is missing."""
             if not path.is_file():
                 return None
             return hash_of(path, count_bytes)

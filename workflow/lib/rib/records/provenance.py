@@ -626,9 +626,11 @@ def _refuse_changed_outputs(records: Mapping[str, dict[str, Any]]) -> None:
             time_of_record[file] = os.lstat(path).st_mtime
 
     def is_not_newer(file: str) -> bool:
+        """Whether a file is no newer than the record of its job, and need not be checked."""
         return os.lstat(file).st_mtime <= time_of_record[file]
 
     def is_unfinished(file: str) -> bool:
+        """No job whose outputs and record are all here counts as killed."""
         return False
 
     match({path: [record] for path, record in records.items()}, is_not_newer, is_unfinished)

@@ -262,6 +262,7 @@ def _best_match(
     """
 
     def count_matching_outputs(record: dict[str, Any]) -> int:
+        """How many outputs of a record are here with the hash that it states."""
         outputs = record["outputs"].items()
         return sum(current_hashes[file] == digest for file, digest in outputs)
 

@@ -511,8 +511,11 @@ def _shared_by_all(
     Args:
         images_of_bundles: digest of the scored images of each dataset, by bundle.
     """
-    targets_of_bundles = [{run.target for run in runs} for runs in runs_of_bundles]
-    seeds_of_bundles = [{run.seed for run in runs} for runs in runs_of_bundles]
+    targets_of_bundles = []
+    seeds_of_bundles = []
+    for runs in runs_of_bundles:
+        targets_of_bundles.append({run.target for run in runs})
+        seeds_of_bundles.append({run.seed for run in runs})
     datasets_of_bundles = [set(images) for images in images_of_bundles]
     datasets = set()
     for dataset in set.intersection(*datasets_of_bundles):

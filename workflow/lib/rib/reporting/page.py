@@ -606,7 +606,12 @@ FORMS: dict[str, Callable[[Any], str]] = {
 
 
 def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
-    """Summarize the records of a run's jobs, at least one."""
+    """Summarize the records of a run's jobs, at least one.
+
+    Args:
+        records: provenance records: the rule, when the job started, how many seconds it took, its
+            commit, machine and versions of libraries.
+    """
     records_of_rule: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         records_of_rule.setdefault(record["rule"], []).append(record)
@@ -615,11 +620,9 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
     last_end = max(start + length for start, length in spans)
     commits = Counter(record.get("commit") or NO_COMMIT for record in records)
     machines = Counter(MACHINE.format(**record["machine"]) for record in records)
-    versions = Counter(
-        f"{library} {version}"
-        for record in records
-        for library, version in record["versions"].items()
-    )
+    versions: Counter[str] = Counter()
+    for record in records:
+        versions.update(f"{library} {version}" for library, version in record["versions"].items())
     return RunFacts(
         stage_rows=[_stage_row(rule, group) for rule, group in records_of_rule.items()],
         jobs=len(records),

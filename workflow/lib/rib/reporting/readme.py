@@ -336,6 +336,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
 
     def renewed(match: re.Match[str]) -> str:
+        """A part of a page, with what is generated now between its comments."""
         return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
 
     for page, text in texts.items():
