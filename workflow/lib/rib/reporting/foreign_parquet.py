@@ -34,6 +34,7 @@ DATA_PAGE = 0
 DICTIONARY_PAGE = 2
 DATA_PAGE_2 = 3
 HEADER_OF_KIND = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_2: 8}
+NO_HEADER = 0  # of other kinds; fields are numbered from 1
 # Numbers of the fields of the second header.
 VALUES = 1
 ENCODING_OF_KIND = {DATA_PAGE: 2, DICTIONARY_PAGE: 2, DATA_PAGE_2: 4}
@@ -62,7 +63,7 @@ class Size:
 
 
 # A structure's fields by their number; None in place of what is neither whole number nor structure.
-Fields = Mapping[int, "int | Fields | None"]
+Fields = dict[int, "int | Fields | None"]
 
 
 class Page(NamedTuple):
@@ -114,13 +115,22 @@ def _bytes_of_row(schema: pa.Schema, text_columns: Sequence[str]) -> int:
 
 
 def _size_of_texts(parquet: pq.ParquetFile, group: int, text_columns: Sequence[str]) -> int:
-    """Bytes of the letters of all texts in a group of rows, of which equal ones are read once."""
+    """Bytes of the letters of all texts in a group of rows, of which equal ones are read once.
+
+    The file is opened so that text columns are dictionaries: each text is kept once, and a row has
+    the position of its text.
+
+    Args:
+        group: number of the group.
+        text_columns: names of the columns of texts.
+    """
     size = 0
     table = parquet.read_row_group(group, columns=text_columns, use_threads=False)
     for column in table.columns:
         for chunk in column.chunks:
             lengths = pc.binary_length(chunk.dictionary)
-            size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+            lengths_by_row = lengths.take(chunk.indices)
+            size += pc.sum(lengths_by_row).as_py() or 0  # None of no rows
     return size
 
 
@@ -189,26 +199,51 @@ def _refuse_other_rows(file: Path, footer: pq.FileMetaData) -> None:
 
 
 def _size_of_pages(file: Path, footer: pq.FileMetaData) -> int:
-    """Bytes to which all pages unpack, as their headers state."""
+    """Bytes to which all pages of a Parquet file unpack, as their headers state.
+
+    Raises:
+        ValueError: the pages of a column are not what the footer says.
+    """
     content = file.read_bytes()
     size = 0
     for rows, chunk in _chunks(footer):
-        position = chunk.data_page_offset
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < position:
-            position = chunk.dictionary_page_offset
-        end = position + chunk.total_compressed_size
-        if not 0 <= position <= end <= len(content):
+        start = chunk.data_page_offset
+        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
+            start = chunk.dictionary_page_offset
+        end = start + chunk.total_compressed_size
+        if not 0 <= start <= end <= len(content):
             raise ValueError(f"{file.name} has a column outside of the file")
         rows_of_pages = 0
-        while position < end:
-            header, position = _read_header(file, content, position)
-            page = _page_of(file, header)
+        for page in _pages(file, content, start, end):
             size += page.unpacked_size
             rows_of_pages += page.rows
-            position += page.packed_size
-        if rows_of_pages != rows or position != end:
+        if rows_of_pages != rows:
             raise ValueError(f"{file.name} has other pages than its footer states")
     return size
+
+
+def _pages(file: Path, content: bytes, start: int, end: int) -> Iterator[Page]:
+    """What the header of each page of a column states; the pages follow each other.
+
+    They are not kept in a list, since a hostile file may have very many.
+
+    Args:
+        file: the Parquet file.
+        content: its bytes.
+        start: where the first header begins.
+        end: where the last page must end, as the footer says.
+
+    Raises:
+        ValueError: the last page ends elsewhere.
+    """
+    position = start
+    while position < end:
+        header, position = _read_header(file, content, position)
+        page = _page_of(file, header)
+        position += page.packed_size
+        yield page
+    if position != end:
+        raise ValueError(f"{file.name} has other pages than its footer states")
 
 
 def _read_header(file: Path, content: bytes, position: int) -> tuple[Fields, int]:
@@ -220,21 +255,27 @@ def _read_header(file: Path, content: bytes, position: int) -> tuple[Fields, int
 
 
 def _page_of(file: Path, header: Fields) -> Page:
-    """What a header states about its page; a ValueError if that is incomplete or has no limit."""
+    """What a header states about its page; a ValueError if that is incomplete or has no limit.
+
+    Args:
+        header: fields of the header by number: the kind of the page, its sizes, and a second header
+            whose number depends on the kind.
+    """
     kind = header.get(KIND)
-    header_of_kind = header.get(HEADER_OF_KIND.get(kind))
     unpacked_size = header.get(UNPACKED_SIZE)
     packed_size = header.get(PACKED_SIZE)
-    has_sizes = isinstance(unpacked_size, int) and isinstance(packed_size, int)
-    if not isinstance(header_of_kind, dict) or not has_sizes:
+    if not (isinstance(kind, int) and isinstance(unpacked_size, int)):
+        raise ValueError(f"{file.name} has a page without a header")
+    header_of_kind = header.get(HEADER_OF_KIND.get(kind, NO_HEADER))
+    if not (isinstance(header_of_kind, dict) and isinstance(packed_size, int)):
         raise ValueError(f"{file.name} has a page without a header")
     number_of_values = header_of_kind.get(VALUES)
-    if (
-        not isinstance(number_of_values, int)
-        or min(unpacked_size, packed_size, number_of_values) < 0
-    ):
+    if not isinstance(number_of_values, int):
         raise ValueError(f"{file.name} has a page without a size")
-    if header_of_kind.get(ENCODING_OF_KIND[kind]) not in ENCODINGS:
+    if min(unpacked_size, packed_size, number_of_values) < 0:
+        raise ValueError(f"{file.name} has a page without a size")
+    encoding = header_of_kind.get(ENCODING_OF_KIND[kind])
+    if not isinstance(encoding, int) or encoding not in ENCODINGS:
         raise ValueError(f"{file.name} has a page in an encoding that can unpack to any size")
     if kind != DICTIONARY_PAGE:
         return Page(unpacked_size, packed_size, rows=number_of_values)
@@ -248,8 +289,15 @@ def _page_of(file: Path, header: Fields) -> Page:
 def _read_struct(content: bytes, position: int, depth: int) -> tuple[Fields, int]:
     """The structure at a position, and where it ends.
 
-    Whole numbers of 32 bits and structures are returned, None in place of all others. Fields must
-    be in their order, so that none is there twice: readers differ in which of the two they take.
+    It is a sequence of fields, each a byte with its type and the step from the last field's number,
+    and then its value; a byte STOP is the end. Whole numbers of 32 bits and structures are
+    returned, None in place of all others. Fields must be in their order, so that none is there
+    twice: readers differ in which of the two they take.
+
+    Args:
+        content: the bytes of a file.
+        position: where the structure begins.
+        depth: how many structures may be in one another, this one included.
 
     Raises:
         ValueError: a field is out of order, of a type that no page's header has, or too deep.
@@ -257,10 +305,9 @@ def _read_struct(content: bytes, position: int, depth: int) -> tuple[Fields, int
     """
     if depth == 0:
         raise ValueError("a page's header is nested too deeply")
-    fields = {}
+    fields: Fields = {}
     number = 0
     while content[position] != STOP:
-        # The first byte of a field: how much greater its number is than the last one, and its type.
         step = content[position] >> 4
         field_type = content[position] & 15
         position += 1
@@ -273,18 +320,30 @@ def _read_struct(content: bytes, position: int, depth: int) -> tuple[Fields, int
         elif field_type == INT32:
             encoded, position = _read_varint(content, position)
             fields[number] = _signed(encoded)
-        elif field_type in (INT16, INT64):
-            _, position = _read_varint(content, position)
-        elif field_type == BINARY:  # the smallest and largest value
-            length, position = _read_varint(content, position)
-            position += length
-        elif field_type == BYTE:
-            position += 1
-        elif field_type == DOUBLE:
-            position += 8
-        elif field_type not in (TRUE, FALSE):  # which have no bytes
-            raise ValueError("a page's header has a field of an unknown type")
+        else:
+            position = _end_of_field(content, position, field_type)
     return fields, position + 1
+
+
+def _end_of_field(content: bytes, position: int, field_type: int) -> int:
+    """Where the value of a field ends that is neither a structure nor a number of 32 bits.
+
+    Args:
+        position: where the value begins.
+    """
+    if field_type in (TRUE, FALSE):  # the type is the value
+        return position
+    if field_type == BYTE:
+        return position + 1
+    if field_type == DOUBLE:
+        return position + 8
+    if field_type in (INT16, INT64):
+        _, end = _read_varint(content, position)
+        return end
+    if field_type == BINARY:  # the smallest and largest value
+        length, start = _read_varint(content, position)
+        return start + length
+    raise ValueError("a page's header has a field of an unknown type")
 
 
 def _signed(encoded: int) -> int:
@@ -293,12 +352,16 @@ def _signed(encoded: int) -> int:
 
 
 def _read_varint(content: bytes, position: int) -> tuple[int, int]:
-    """A whole number of seven bits per byte, the lowest first, and where it ends."""
+    """A whole number that is written with seven bits per byte, and where it ends.
+
+    The lowest seven bits come first. The eighth bit of a byte says whether another byte follows.
+    """
     number = 0
     for shift in range(0, 64, 7):
         byte = content[position]
         position += 1
         number |= (byte & 127) << shift
-        if byte < 128:  # the last one
+        is_last = byte < 128
+        if is_last:
             return number, position
     raise ValueError("a page's header has a number of more than 64 bits")
