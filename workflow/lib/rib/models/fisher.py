@@ -15,8 +15,8 @@ def fisher_diagonal(
 ) -> list[Tensor]:
     """Diagonal of the Fisher information of a network, one tensor per parameter.
 
-    It is the mean over images of the squared gradient of the cross-entropy with a label. Images are processed one by one, since the gradient of each is squared, not the mean gradient of
-    a batch.
+    It is the mean over images of the squared gradient of the cross-entropy with a label. Images are
+    processed one by one, since the gradient of each is squared, not the mean gradient of a batch.
 
     Args:
         model: in evaluation mode.

@@ -77,9 +77,7 @@ class Inputs:
         return pixels.float().sub_(self.mean).div_(self.std)
 
 
-def _augmented(
-    pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epoch: int
-) -> Tensor:
+def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epoch: int) -> Tensor:
     """Images (N, H, W, 3) uint8, which are these rows of a dataset, as shown in an epoch."""
     augmented = []
     for image, row in zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True):

@@ -193,8 +193,7 @@ def _forward_intermediates(network: nn.Module) -> Callable:
     Raises:
         AttributeError: The network has none.
     """
-    method: Callable = network.forward_intermediates
-    return method
+    return cast(Callable, network.forward_intermediates)
 
 
 def _open_clip_intermediates(

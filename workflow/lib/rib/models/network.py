@@ -269,7 +269,7 @@ def head_parameters(model: Classifier) -> list[tuple[str, nn.Parameter]]:
     classifier = model.get_classifier()
     # timm gives a tuple for a network with a second head, for distillation.
     heads = classifier if isinstance(classifier, tuple) else (classifier,)
-    ids_in_heads = set()
+    ids_in_heads: set[int] = set()
     for head in heads:
         ids_in_heads.update(id(parameter) for parameter in head.parameters())
     return [
