@@ -7,6 +7,7 @@ models, which the paper does not have, it is their own loss of pretraining: Zhai
 """
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from rib.methods import algorithm
 from rib.methods.base import Task
 from rib.methods.ft_frozen_head import FrozenHead
+from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
 TOWER = "text."  # prefix of the text tower's parameters
@@ -35,6 +37,11 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
     whole_batches = True
 
+    @property
+    def network(self) -> OpenClipClassifier:
+        """The trained network, which is open_clip's, since only its models have a text tower."""
+        return cast(OpenClipClassifier, self.model)
+
     def setup(self, task: Task) -> None:
         super().setup(task)
         if task.text is None:
@@ -51,6 +58,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        # The features are kept for `error`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
 
@@ -59,14 +67,23 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 
     def captions(self, rows: np.ndarray) -> Tensor:
-        """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows."""
+        """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows.
+
+        A caption is a prompt of the image's class, such as "a photo of a dog.", with a template
+        that is drawn at random.
+        """
         draws = np.random.default_rng([self.task.seed, self.step, CAPTION_STREAM])
-        outputs = [int(draws.choice(self.outputs[self.labels[row]])) for row in rows]
-        templates = draws.integers(self.text.prompts.shape[1], size=len(rows))
-        return self.text.prompts[outputs, templates]
+        outputs_of_images = []
+        for row in rows:
+            outputs_of_class = self.outputs[self.labels[row]]
+            outputs_of_images.append(int(draws.choice(outputs_of_class)))
+        _, number_of_templates, _ = self.text.prompts.shape
+        templates = draws.integers(number_of_templates, size=len(rows))
+        return self.text.prompts[outputs_of_images, templates]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        set_zero_shot_weights(self.model.head, self.text.tower, self.text.prompts)
+        # The head comes from the text tower, which is not stored itself.
+        set_zero_shot_weights(self.network.head, self.text.tower, self.text.prompts)
         return super().state_delta(pretrained)
 
 

@@ -18,12 +18,13 @@ LARGEST_STORED; the authors' code computes them in every step, with the same res
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
 from rib.models.layers import is_hierarchical
+from rib.models.network import Classifier
 from rib.models.token_features import token_features
 
 LARGEST_STORED = 2 * 2**30  # bytes of pretrained features that are kept in memory
@@ -44,7 +45,7 @@ class FeatureDistance(FineTuning):
     def setup(self, task: Task) -> None:
         super().setup(task)
         with torch.no_grad():
-            features_of_one_image = _features(task.model, task.target.inputs[[0]])
+            features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
         max_images = LARGEST_STORED // features_of_one_image.nbytes
         self.start = pretrained_outputs(_features, task, max_images, "pretrained features")
 
@@ -58,7 +59,7 @@ class FeatureDistance(FineTuning):
         return self.weight * squared_distances.mean()
 
 
-def _features(network: nn.Module, images: Tensor) -> Tensor:
+def _features(network: Classifier, images: Tensor) -> Tensor:
     """phi (N, values) of images, without the output of `forward_features`."""
     features, _ = scaled_features(network, images)
     return features
@@ -78,8 +79,8 @@ def scaled_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]
     for tokens in depths:
         _, tokens_per_image, channels = tokens.shape
         divisor = (tokens_per_image * channels * len(depths)) ** 0.5
-        unit = with_unit_channels(tokens.float(), smallest)
-        scaled.append((unit / divisor).flatten(1))
+        tokens_of_norm_1 = with_unit_channels(tokens.float(), smallest)
+        scaled.append((tokens_of_norm_1 / divisor).flatten(1))
     return torch.cat(scaled, dim=1), output
 
 
@@ -89,6 +90,7 @@ def with_unit_channels(tokens: Tensor, smallest: float) -> Tensor:
     Args:
         smallest: norm that counts at least, as a fraction of the mean norm of the image's channels.
     """
-    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
-    typical = norms.detach().mean(dim=2, keepdim=True)
-    return tokens / (torch.maximum(norms, smallest * typical) + TINY)
+    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)  # (N, 1, C)
+    mean_norm = norms.detach().mean(dim=2, keepdim=True)  # (N, 1, 1)
+    divisors = torch.maximum(norms, smallest * mean_norm) + TINY
+    return tokens / divisors

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ EXAMPLE = 4  # images for the check
 TOLERANCE = 1e-3  # largest change of a logit; rounding errors are about 1e-5
 
 
-def frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen_copy(model: Network, example: Tensor) -> Network:
     """A frozen network for inference.
 
     On a CPU it is a copy with fused BatchNorm, otherwise the network itself. For the example see
@@ -25,7 +29,7 @@ def frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
+def fuse_batch_norm(model: Network, example: Tensor) -> Network:
     """Replace each BatchNorm that directly follows a convolution by scaled weights and a bias.
 
     The network is changed in place. Pairs are found in a forward pass of an example, not guessed
