@@ -87,6 +87,11 @@ def load_algorithm(path: str | Path, settings: Mapping) -> Any:
         ) from error
 
 
+def _classes_named_in(module: ModuleType) -> set[type]:
+    """The classes that a module defines or imports."""
+    return {attribute for attribute in vars(module).values() if isinstance(attribute, type)}
+
+
 def _marked_class_of(module: ModuleType, path: str | Path) -> type:
     """The class that a module defines and marks with `@algorithm`.
 
@@ -94,11 +99,10 @@ def _marked_class_of(module: ModuleType, path: str | Path) -> type:
         UserError: It marks none, or several.
     """
     marked_in_module = set()
-    for attribute in vars(module).values():
-        # A class that the module imports is marked in another module.
-        if isinstance(attribute, type) and attribute.__module__ == module.__name__:
-            if attribute in _marked_classes:
-                marked_in_module.add(attribute)
+    for marked_class in _marked_classes & _classes_named_in(module):
+        # A class that the module only imports is the algorithm of another one.
+        if marked_class.__module__ == module.__name__:
+            marked_in_module.add(marked_class)
     if len(marked_in_module) == 1:
         (marked_class,) = marked_in_module
         return marked_class

@@ -18,7 +18,7 @@ LARGEST_STORED; the authors' code computes them in every step, with the same res
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task

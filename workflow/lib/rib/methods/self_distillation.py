@@ -67,7 +67,7 @@ class SelfDistillation(FineTuning):
         torch._foreach_lerp_(teacher_tensors, student_tensors, share)
 
     def share(self, step: int) -> float:
-        """Share that the student after a step has in the average of all students until then: 0 to 1.
+        """Share, 0 to 1, that the student after a step has in the average of all until then.
 
         For WMA it is w_t / sum_i w_i over i = 0..t. The w_i are densities of Beta(b, b), which are
         proportional to (x (1 - x))^(b - 1) with x = (i + 1/2) / (n + 1).
