@@ -101,6 +101,7 @@ def representation_of(
     std = torch.tensor(preprocessing["std"], device=device).view(1, 3, 1, 1)
 
     def features(images: Tensor) -> Tensor:
+        """Features (N, d) of images (N, 3, H, W) with values 0..1."""
         inputs = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         features_of_layers = layers_of(model, inputs)
         if layer not in features_of_layers:

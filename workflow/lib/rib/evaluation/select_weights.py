@@ -67,6 +67,14 @@ class Candidates:
         evaluation_batch_size: int,
         device: torch.device,
     ):
+        """Keep what is needed to score weights.
+
+        Args:
+            model_folder: that of the pretrained model.
+            checkpoints: by the names that weights have for them.
+            dataset: the images on which weights are scored.
+            evaluation_batch_size: images per forward pass.
+        """
         self.model_folder = model_folder
         self.checkpoints = checkpoints
         self.dataset = dataset

@@ -22,6 +22,7 @@ class ConstrainedFineTuning(FineTuning):
     """
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: keep names, values and starting values of all trained tensors."""
         super().setup(task)
         trained_parameters = dict(self.trainable())
         self.names = list(trained_parameters)
@@ -96,8 +97,7 @@ class ConstrainedFineTuning(FineTuning):
 
 def subtract(minuends: list[Tensor], subtrahends: list[Tensor]) -> list[Tensor]:
     """The difference of each pair of tensors; both lists have L."""
-    # torch's types lack the form with two lists.
-    return list(torch._foreach_sub(minuends, subtrahends))  # type: ignore[arg-type]
+    return list(torch._foreach_sub(minuends, subtrahends))
 
 
 def scale(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:

@@ -54,6 +54,11 @@ class FineTuning:
     frozen_network = False
 
     def __post_init__(self) -> None:
+        """Check the settings, and prepare what the training loop sets.
+
+        Raises:
+            ValueError: a setting is not in the range that its annotation states.
+        """
         for field in fields(self):
             # A constructor of a subclass may set its own fields later.
             if field.name in vars(self):

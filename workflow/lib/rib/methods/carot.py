@@ -47,6 +47,12 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     interval: Share  # of all steps, between updates of the teacher; at least one step
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: the teacher is a copy of both towers, as they are now.
+
+        Raises:
+            ValueError: the model was pretrained with a sigmoid loss, or its image tower has no
+                linear projection.
+        """
         super().setup(task)
         if self.text.tower.logit_bias is not None:
             raise ValueError(
@@ -62,6 +68,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """Loss of a batch: contrastive, plus the constraint on W, plus the distillation."""
         captions = self.captions(rows)
         # Similarities (N, N) of the images (rows) and their captions (columns).
         student = self.text.similarities(self.features, captions)
@@ -81,6 +88,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         return self.teacher_text.similarities(features, captions)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step; after each `interval` of training, update the teacher."""
         super().update(optimizer)
         steps_between_updates = max(1, round(self.interval * self.steps))
         if (self.step + 1) % steps_between_updates == 0:

@@ -32,12 +32,19 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     rate: NonNegative  # Adam's learning rate of omega, mu in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: omega is 0 for each tensor, and nothing was projected before."""
         super().setup(task)
         self.remember_numbers("omega", 0.0)
         self.projections = self.remember_tensors("projection")
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take a step of DiGraP: learn omega, project the gradients, take the optimiser's step.
+
+        Of each trained tensor p is the part of its gradient g along its deviation d from the start,
+        and omega the share of p that is taken out of g, if g . d < 0. For the formulas see the
+        class.
+        """
         gradients = self.gradients()
         # cos(g', p) of each tensor. `self.projections` are still p of the step before, and the
         # gradients are those after it.

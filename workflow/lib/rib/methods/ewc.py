@@ -36,6 +36,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: get or compute the network's Fisher information F."""
         super().setup(task)
         # F_i: a tensor for each parameter, in its shape.
         if task.fisher is None:
@@ -53,6 +54,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
                 self.importance.append(importance)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / 2 * sum_i F_i (theta_i - start_i)^2, a scalar."""
         weighted_distances = []
         for importance, (parameter, start) in zip(self.importance, self.anchors, strict=True):
             weighted_distances.append((importance * (parameter - start).square()).sum())

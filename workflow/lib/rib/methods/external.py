@@ -32,6 +32,12 @@ class External(FineTuning):
         self.network = model  # not the network itself, which is `self.model`
 
     def setup(self, task: Task) -> None:
+        """Load the weights from the files; nothing is trained.
+
+        Raises:
+            ValueError: a file has changed since the job was planned, or the head doesn't fit.
+            UserError: a file has no weights, or those of another network.
+        """
         super().setup(task)
         states = [read_state(Path(file), None, self.run) for file in self.files]
         if self.network["library"] == "timm":

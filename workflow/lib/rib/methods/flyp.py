@@ -43,6 +43,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return cast(OpenClipClassifier, self.model)
 
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the model has no text tower."""
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
@@ -52,17 +53,20 @@ class FinetuneLikeYouPretrain(FrozenHead):
         self.outputs = [sorted(set(outputs)) for outputs in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of both towers by name, those of the text tower with a prefix."""
         trained_parameters = list(super().trainable())
         for name, parameter in self.text.tower.named_parameters():
             trained_parameters.append((TOWER + name, parameter))
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of rows of the target, by the head made after the epoch before."""
         # The features are kept for `error`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """The contrastive loss of the images of a batch and their captions, a scalar."""
         similarities = self.text.similarities(self.features, self.captions(rows))
         return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 
@@ -82,6 +86,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return self.text.prompts[outputs_of_images, templates]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The changed tensors of the image tower, and a head from the trained text tower."""
         # The head comes from the text tower, which is not stored itself.
         set_zero_shot_weights(self.network.head, self.text.tower, self.text.prompts)
         return super().state_delta(pretrained)

@@ -33,6 +33,7 @@ class FastTrainableProjection(ConstrainedFineTuning):
     annealing: UpToOne  # factor of positive gradients, which make the radius smaller
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: each radius is SMALLEST, and nothing was projected before."""
         super().setup(task)
         self.remember_numbers("radius", SMALLEST)
         # d / |d|_1 in the rows that were projected in the step before, 0 in others.
@@ -40,6 +41,11 @@ class FastTrainableProjection(ConstrainedFineTuning):
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take a step of FTP: learn the radii, take the optimiser's step, project it.
+
+        Each trained tensor has one radius. Rows d of its deviation from the start that are longer
+        than the radius, in the norm |d|_1, are shortened to it.
+        """
         gradient = dots(self.gradients(), self.directions)  # dCE/dradius of each tensor, (L,)
         annealed_gradient = torch.where(gradient > 0, self.annealing * gradient, gradient)
         radii = self.adam("radius", annealed_gradient, self.rate)

@@ -22,6 +22,7 @@ class L2StartingPoint(FineTuning):
     weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: keep the values from which the trained parameters start."""
         super().setup(task)
         self.anchors = []  # each parameter with its start
         for _, parameter in self.trainable():
@@ -29,6 +30,7 @@ class L2StartingPoint(FineTuning):
             self.anchors.append((parameter, start))
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / 2 * sum_i (theta_i - start_i)^2, a scalar."""
         squared_distances = [
             (parameter - start).square().sum() for parameter, start in self.anchors
         ]

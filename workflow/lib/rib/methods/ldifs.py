@@ -43,6 +43,7 @@ class FeatureDistance(FineTuning):
     weight: NonNegative  # lambda in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute the pretrained features, if they fit into memory."""
         super().setup(task)
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
@@ -50,11 +51,13 @@ class FeatureDistance(FineTuning):
         self.start = pretrained_outputs(_features, task, max_images, "pretrained features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target."""
         # The features are of the same pass, for the penalty that follows.
         self.features, output = scaled_features(self.model, self.inputs[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * squared distance between features and pretrained ones, mean over images."""
         squared_distances = (self.features - self.start(rows)).square().sum(dim=1)
         return self.weight * squared_distances.mean()
 

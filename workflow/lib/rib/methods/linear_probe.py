@@ -35,6 +35,11 @@ class LinearProbing(FineTuning):
         super().__init__(lr=lr)
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: without augmentation, compute the features of all images once.
+
+        Raises:
+            ValueError: the network's head is not one linear layer.
+        """
         super().setup(task)
         self._linear_head()  # an error now if there is none
         pretrained = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
@@ -62,6 +67,7 @@ class LinearProbing(FineTuning):
         )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of the head, by name."""
         return head_parameters(self.model)
 
     def features(self, rows: np.ndarray) -> Tensor:
@@ -72,6 +78,7 @@ class LinearProbing(FineTuning):
             return head_inputs(self.pretrained, self.inputs[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target, from their frozen features."""
         # The head is a pointwise convolution of the pooled map in BiT's ResNets.
         head = self._linear_head()
         return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

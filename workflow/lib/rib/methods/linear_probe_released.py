@@ -41,6 +41,7 @@ class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters of `outside_blocks`."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """In a ViT all parameters outside the blocks, in a CNN those of the head, by name."""
         is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())
         if is_vit:
             return outside_blocks(self.model)

@@ -33,6 +33,11 @@ class LipsumFineTuning(FineTuning):
     length: Count  # words of a text, less than the context length
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute or prepare the pretrained features of the images.
+
+        Raises:
+            ValueError: the model has no text tower, or the random texts are too long for it.
+        """
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
@@ -42,6 +47,7 @@ class LipsumFineTuning(FineTuning):
         self.start = pretrained_outputs(_image_features, task, MOST_STORED, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target."""
         # The features are kept for `penalty`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
@@ -54,6 +60,11 @@ class LipsumFineTuning(FineTuning):
         return self.text.tower.logit_scale.exp() * self.text.encode(tokens)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2, the mean over the images x.
+
+        v_m(x) is the similarity of image x to the random text m of M, with the weights theta as
+        they are now, or as they were at the start of training.
+        """
         if self.encoded_step != self.step:  # all micro-batches of a step have the same texts
             self.encoded_texts = self.encode(self.step)
             self.encoded_step = self.step

@@ -48,6 +48,11 @@ class LowRankAdaptation(FineTuning):
     also: Literal["none", "tokens_and_norms"]  # trained outside the blocks, as in the released code
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: replace layers of the network by adapters with factors A and B.
+
+        Raises:
+            ValueError: the network has no layers to adapt, or they bypass the adapters.
+        """
         super().setup(task)
         unfold_attention(self.model)
         fused_layers, single_layers = adapted_layers(self.model)
@@ -102,6 +107,7 @@ class LowRankAdaptation(FineTuning):
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The factors A and B by name, and if the setting `also` says so, tokens and norms."""
         trained_ids: set[int] = set()
         for layer in self.layers.values():
             trained_ids.update(id(factor) for factor in _factors(layer))
@@ -116,6 +122,10 @@ class LowRankAdaptation(FineTuning):
         ]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors to be stored: factors of each adapted layer, and others that were changed.
+
+        Names are such as `blocks.0.attn.qkv.weight.lora_A`.
+        """
         factors = {}
         for name, layer in self.layers.items():
             a, b = _factors(layer)
@@ -158,6 +168,7 @@ class FusedAttention(nn.Module):
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
+        """Take over the parameters of an nn.MultiheadAttention."""
         super().__init__()
         self.heads = attention.num_heads
         self.batch_first = attention.batch_first
@@ -206,7 +217,7 @@ def unfold_attention(model: nn.Module) -> None:
             model.set_submodule(name, FusedAttention(layer))
         elif hasattr(layer, "qkv_bias_separate"):
             # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it, unless this is set.
-            layer.qkv_bias_separate = True  # type: ignore[assignment]  # no tensor or module
+            layer.qkv_bias_separate = True
 
 
 def adapted_layers(model: Classifier) -> tuple[list[str], list[str]]:
@@ -268,9 +279,9 @@ def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
     """A and B of an adapted layer: weights (r, in) and (out, r), of convolutions (..., 1, 1)."""
-    layer_a = cast(nn.Linear, layer.lora_A[ADAPTER])
-    layer_b = cast(nn.Linear, layer.lora_B[ADAPTER])
-    return layer_a.weight, layer_b.weight
+    a = layer.lora_A[ADAPTER].get_parameter("weight")
+    b = layer.lora_B[ADAPTER].get_parameter("weight")
+    return a, b
 
 
 def _train_only_q_and_v(b: nn.Parameter, rank: int) -> None:

@@ -47,10 +47,12 @@ class LearningWithoutForgetting(FineTuning):
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute or prepare the teacher's logits of the target's images."""
         super().setup(task)
         self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         teacher = self.teacher_logits(rows)
         student = logits
         if self.distil == "class":

@@ -23,12 +23,14 @@ class Replay(FineTuning):
     weight: NonNegative
 
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the family has no pretraining proxy."""
         super().setup(task)
         if task.reference is None:
             raise ValueError("it needs a pretraining proxy, but the family has none")
         self.proxy = task.reference
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * cross-entropy on random images of the proxy, a scalar."""
         proxy = self.proxy
         # As many random images of the proxy as the batch has, each at most once. The first row is
         # part of the seed, so that micro-batches of a step get different images.

@@ -42,6 +42,7 @@ class SelfDistillation(FineTuning):
     beta: Positive = 0.5
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: the teacher is a copy of the network as it is now."""
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         # The networks' own tensors, so that a change of one is a change of its network.
@@ -49,6 +50,7 @@ class SelfDistillation(FineTuning):
         self.student = _floating_point_tensors(self.model)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         with torch.no_grad(), autocast(self.inputs.device):
             teacher_logits = self.teacher(self.inputs[rows]).float()
         distilled = divergence(teacher_logits, logits, self.temperature)
@@ -59,6 +61,7 @@ class SelfDistillation(FineTuning):
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step, and bring the teacher's weights closer to the student's."""
         super().update(optimizer)
         teacher_tensors = list(self.memory.values())
         student_tensors = list(self.student.values())

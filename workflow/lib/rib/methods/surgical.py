@@ -30,15 +30,18 @@ class SurgicalFineTuning(FineTuning):
     blocks: list[str]  # a network of fewer than four blocks lacks some
 
     def __post_init__(self) -> None:
+        """Check the settings; a ValueError if `blocks` names what is no block."""
         super().__post_init__()
         self._refuse_unknown_blocks(BLOCKS)
 
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the network lacks a chosen block."""
         super().setup(task)
         self.block_of = parameter_blocks(self.model)
         self._refuse_unknown_blocks(sorted(set(self.block_of.values())))
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of the chosen blocks, by name."""
         return [
             (name, parameter)
             for name, parameter in self.model.named_parameters()

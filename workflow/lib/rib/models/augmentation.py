@@ -30,6 +30,7 @@ class Shifts:
     """
 
     def __init__(self, limit: int, number_of_images: int, seed: int):
+        """Arguments are those of the class; `seed` is that of the random shifts."""
         self.limit = limit
         self.number_of_images = number_of_images
         self.seed = seed
@@ -73,6 +74,7 @@ class Augmentation:
     """
 
     def __init__(self, names: Sequence[str], size: int, seed: int):
+        """Build the transforms that `names` lists, such as ["flip", "crop"]; see the class."""
         # Not imported in jobs that don't augment.
         from torchvision.transforms import InterpolationMode, v2
 

@@ -95,9 +95,13 @@ class Lazy(Mapping[str, Tensor]):
     """
 
     def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
+        """Args:
+        make: by name, a function without arguments that makes the tensor.
+        """
         self.make = make
 
     def __getitem__(self, name: str) -> Tensor:
+        """Make the tensor of this name; a KeyError if there is none."""
         return self.make[name]()
 
     def __contains__(self, name: object) -> bool:
@@ -118,6 +122,7 @@ def read_tensors(path: Path) -> Lazy:
 
 
 def _read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a .safetensors file, by its name."""
     # The file is opened again, since what is read stays in memory until it is closed.
     with safe_open(path, "pt") as file:
         return file.get_tensor(name)
@@ -158,6 +163,7 @@ def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, T
 
 
 def _lacking_tensor_error(name: str) -> ValueError:
+    """The error that a checkpoint and a network don't belong together."""
     return ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
 
 

@@ -97,10 +97,12 @@ def _convolutions_with_norms(
     pairs = []
 
     def note_output(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        """Called by torch after a convolution of this name."""
         outputs_of_convolutions.append(output)
         convolution_of_output_id[id(output)] = name
 
     def note_pair(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        """Called by torch after a BatchNorm of this name."""
         (norm_input,) = inputs
         convolution_name = convolution_of_output_id.get(id(norm_input))
         if convolution_name is not None:

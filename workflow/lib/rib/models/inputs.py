@@ -33,6 +33,7 @@ class Inputs:
         augmentation: Augmentation | None = None,
         shifts: Shifts | None = None,
     ):
+        """Arguments are those of the class."""
         self.images = images
         self.device = device
         self.augmentation = augmentation

@@ -25,6 +25,7 @@ class Merge:
     fisher: Mapping[str, Path] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the parents."""
         return iter(self.parents)
 
     def call(self, function_name: str, *inputs: object) -> Any:

@@ -60,6 +60,7 @@ class OpenClipClassifier(Classifier):
     """
 
     def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
+        """Give a visual tower, whose features have `width` numbers, a head with random weights."""
         super().__init__()
         self.visual = visual
         self.head = nn.Linear(width, num_classes)

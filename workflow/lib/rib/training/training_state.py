@@ -45,6 +45,7 @@ class TrainingState:
         trainable: Tensors,
         memory: Tensors,
     ):
+        """Arguments are those of the class."""
         self.path = path
         self.model = model
         self.optimizer = optimizer
