@@ -31,8 +31,8 @@ class SelectiveProjectionDecay(ConstrainedFineTuning):
         """Take the optimiser's step, and shorten in chosen tensors the deviation from the start.
 
         Chosen are tensors whose gradient before the step points away from the start, so that a step
-        against it leads back. A deviation is shortened by a share (`weight`) of what the optimiser's
-        step has added to its length, which it can through momentum.
+        against it leads back. A deviation is shortened by a share (`weight`) of what the
+        optimiser's step has added to its length, which it can through momentum.
         """
         deviations_before = self.deviations()
         # c < 0: a step along the negative gradient leads back to the start.

@@ -226,16 +226,18 @@ def with_weights(
     """
     check_arguments(library, arguments, name)
     if library == "timm":
+        # As many outputs as the weights have, unless the arguments say otherwise.
         arguments = {"num_classes": _checked_classes(state, architecture, name), **arguments}
-    model = create(library, architecture, arguments)
-    if keys == BY_ORDER and len(model.state_dict()) < len(state):
+    expected = create(library, architecture, arguments).state_dict()
+    if keys == BY_ORDER and len(expected) < len(state):
         # The head, which can't be told by its name, is the one for ImageNet-1K.
         arguments = {**arguments, "num_classes": NUM_CLASSES}
-        model = create(library, architecture, arguments)
-    expected = model.state_dict()
+        expected = create(library, architecture, arguments).state_dict()
     if keys == BY_ORDER and len(expected) == len(state):
+        # The network's names, in place of those of the file.
         state = dict(zip(expected, state.values(), strict=True))
     if library == "open_clip" and all(key.startswith(IMAGE_TOWER) for key in state):
+        # Of an image tower alone: the text tower, which is not used, stays random.
         state = {**_text_tower_of(expected), **state}
     _refuse_integers(state, expected, architecture, name)
     try:

@@ -369,9 +369,13 @@ def train(
 ) -> tuple[list[dict], Mapping[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
-    The last epoch may be cut short.
+    In each epoch all images are seen once, in random batches, with a step of the optimiser for each
+    batch. The last epoch may be cut short.
 
     Args:
+        pretrained: the state dict from which changes are told.
+        run: of which the seed counts; the rest is for messages.
+        saved: file of the training state, which is written periodically; None to save nothing.
         snapshots: paths of checkpoints at equal distances in training, the last at its end.
         watch: called at the start and after every epoch.
 
@@ -427,15 +431,8 @@ def train(
         images_of_epoch = sum(len(batch) for batch in batches)
         means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
         loss, cross_entropy, accuracy, gradient_norm = means_of_epoch
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "lr": rates[method.step - 1],
-                "loss": loss,
-                "cross_entropy": cross_entropy,
-                "accuracy": accuracy,
-            }
-        )
+        last_rate = rates[method.step - 1]
+        history.append(_history_row(epoch, last_rate, loss, cross_entropy, accuracy))
         sums = []
         if watch is not None:
             images_seen = training.images_seen(method.step, images)
@@ -443,6 +440,25 @@ def train(
     progress.close()
     method.inputs.epoch = None
     return history, finite_changes
+
+
+def _history_row(
+    epoch: int, rate: float, loss: float, cross_entropy: float, accuracy: float
+) -> dict:
+    """The row of an epoch in the history; its keys are HISTORY.
+
+    Args:
+        epoch: counted from 0.
+        rate: learning rate of its last step.
+        loss, cross_entropy, accuracy: means over its images.
+    """
+    return {
+        "epoch": epoch + 1,
+        "lr": rate,
+        "loss": loss,
+        "cross_entropy": cross_entropy,
+        "accuracy": accuracy,
+    }
 
 
 def _refuse_partial_batches(
