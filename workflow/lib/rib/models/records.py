@@ -339,9 +339,10 @@ def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode
 
 
 def _network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
-    """How a network is built, its type and number of parameters.
+    """How a network is built, its type (`vit` or `cnn`) and number of parameters.
 
-    They are those of a network that is built without memory for its weights.
+    The network is built for this, without memory for its weights. If others say how (`arguments`),
+    that is done in a process with limits.
     """
     from rib.models.foreign_network import foreign_network_facts, network_facts
 
@@ -361,6 +362,7 @@ def _folder_facts(name: Name) -> dict:
         )
 
     def find_file(file_name: str) -> Path | None:
+        """The path of a file in the folder; None if there is none of this name."""
         file = folder / file_name
         return file if file.is_file() else None
 
@@ -479,6 +481,7 @@ def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
     from huggingface_hub import hf_hub_download
 
     def find_file(file_name: str) -> Path | None:
+        """Download a file of the repository, and give its path; None if it has none."""
         if file_name not in repository.files:
             return None
         return Path(hf_hub_download(repository.name, file_name, revision=repository.commit))
