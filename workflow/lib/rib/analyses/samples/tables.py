@@ -33,7 +33,14 @@ from rib.analyses.samples.scores import (
 )
 from rib.analyses.samples.settings import SampleSettings
 from rib.analysis.bootstrap import estimate
-from rib.analysis.counts import SOURCE, RowFiles, read_indexes, read_objects, shared_objects
+from rib.analysis.counts import (
+    SOURCE,
+    RowFiles,
+    ScoredRows,
+    read_indexes,
+    read_objects,
+    shared_objects,
+)
 from rib.analysis.sample_rows import SHARES, compare_predictions, is_right, read_rows
 from rib.base.files import read_json
 from rib.base.progress import Progress
@@ -210,8 +217,11 @@ def _resampled_objects(
     for dataset, rows_of_dataset in rows.items():
         index_of_images = index_of_dataset[dataset].iloc[rows_of_dataset["row"]]
         objects[dataset] = _objects_of(index_of_images)
-        row_numbers = np.arange(len(index_of_images))
-        scored[dataset] = (index_of_images, row_numbers, objects[dataset].object_of_image)
+        scored[dataset] = ScoredRows(
+            index=index_of_images,
+            rows=np.arange(len(index_of_images)),  # all of them
+            object_of_row=objects[dataset].object_of_image,
+        )
     return ResampledObjects(objects, shared_objects(scored, targets), settings.ri)
 
 
