@@ -79,22 +79,24 @@ def roles_of(
     """
     counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
-        counted = on_other_datasets(
+        counted_objects = on_other_datasets(
             counts.object_indices, target, ood_datasets, source_groups, counts.shared
         )
-        counted_in_full = {name for name, objects in counted.items() if objects is ALL_INDICES}
+        counted_in_full = {
+            dataset for dataset, objects in counted_objects.items() if objects is ALL_INDICES
+        }
     roles = {}
-    for name in counts.datasets:
-        if name == target:
-            roles[name] = "target"
-        elif name in counted_in_full:
-            roles[name] = "ood"
-        elif name in ood_datasets:
-            roles[name] = "shared"
-        elif name in in_distribution:
-            roles[name] = "in_distribution"
+    for dataset in counts.datasets:
+        if dataset == target:
+            roles[dataset] = "target"
+        elif dataset in counted_in_full:
+            roles[dataset] = "ood"
+        elif dataset in ood_datasets:
+            roles[dataset] = "shared"
+        elif dataset in in_distribution:
+            roles[dataset] = "in_distribution"
         else:
-            roles[name] = "variant"
+            roles[dataset] = "variant"
     return roles
 
 
@@ -115,7 +117,8 @@ def with_roles(
         for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True)
     ]
     table = accuracy.copy()
-    table.insert(table.columns.get_loc("n"), "role", roles)
+    position = list(table.columns).index("n")
+    table.insert(position, "role", roles)
     return table
 
 
@@ -157,19 +160,20 @@ def seen_table(
         `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no
         such images.
     """
-    counts = counts.without_curves()
-    for seen_or_unseen, among in (("seen", seen), ("unseen", seen.inverted())):
-        ood = ood_accuracies(counts, weights, ood_datasets, source_groups, among)
+    without_curves = counts.without_curves()
+    with_seen = ri
+    for seen_or_unseen, objects in (("seen", seen), ("unseen", seen.inverted())):
+        ood = ood_accuracies(without_curves, weights, ood_datasets, source_groups, objects)
+        ri_over_objects = ri_table(ood, confidence).astype({"n": "Int64"})
         new_names = {
             "ri": f"ri_{seen_or_unseen}",
             "ci_low": f"{seen_or_unseen}_low",
             "ci_high": f"{seen_or_unseen}_high",
             "n": f"n_{seen_or_unseen}",
         }
-        table = ri_table(ood, confidence).astype({"n": "Int64"})
-        table = table[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
-        ri = ri.merge(table, on=RUN_COLUMNS, how="left")
-    return ri
+        added_columns = ri_over_objects[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
+        with_seen = with_seen.merge(added_columns, on=RUN_COLUMNS, how="left")
+    return with_seen
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
@@ -232,21 +236,28 @@ def mri_tables(
         the spread of RI over targets and that of mRI over seeds with fixed objects (see `spread`);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
-    mri_lines, ood_lines = [], []
+    mri_lines = []
+    ood_lines = []
     for group, accuracies_by_target in _accuracies_of_methods(ood).items():
         accuracies = list(accuracies_by_target.values())
         change = _values_of_runs(accuracies, "change")
         mri = over_runs(change, confidence)
         before = over_runs(_values_of_runs(accuracies, "before"), confidence, LIMITS)
         after = over_runs(_values_of_runs(accuracies, "after"), confidence, LIMITS)
-        targets, *over_targets = spread(change[..., 0].mean(axis=1), confidence)
-        seeds, *over_seeds = spread(change[..., 0].mean(axis=0), confidence)
+        ood_lines.append((*group, "before", *before))
+        ood_lines.append((*group, "after", *after))
+
+        ri_of_runs = change[..., 0]  # (targets, seeds), without resampling
+        targets, *over_targets = spread(ri_of_runs.mean(axis=1), confidence)
+        seeds, *over_seeds = spread(ri_of_runs.mean(axis=0), confidence)
+        mean_before, _, _ = before
+        mean_after, _, _ = after
         mri_lines.append(
             (
                 *group,
                 *mri,
-                before[0],
-                after[0],
+                mean_before,
+                mean_after,
                 *_on_target(accuracies, confidence),
                 targets,
                 seeds,
@@ -254,10 +265,8 @@ def mri_tables(
                 *over_seeds,
             )
         )
-        ood_lines.append((*group, "before", *before))
-        ood_lines.append((*group, "after", *after))
-    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
     mri_table = pd.DataFrame(mri_lines, columns=MRI_COLUMNS)
+    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
     return mri_table, pd.DataFrame(ood_lines, columns=ood_columns)
 
 
@@ -280,19 +289,26 @@ def _values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
     )
 
 
-def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple:
+def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
     """Mean accuracy on the target after fine-tuning, the ends of its interval, and that before it.
 
     It is over the targets that are evaluated; NaN if there are none.
+
+    Args:
+        accuracies: of the runs of a method, by target and then by seed.
     """
-    before = _values_of_runs(accuracies, "on_target_before")
+    before = _values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
     after = _values_of_runs(accuracies, "on_target_after")
     is_evaluated = ~np.isnan(before[:, 0, 0])
     if is_evaluated.any():
-        before, after = before[is_evaluated], after[is_evaluated]
-    else:
-        before, after = before[:1, :1], after[:1, :1]  # one NaN
-    return (*over_runs(after, confidence, LIMITS), before[:, :, 0].mean())
+        before = before[is_evaluated]
+        after = after[is_evaluated]
+    else:  # one NaN stands for all
+        before = before[:1, :1]
+        after = after[:1, :1]
+    mean_after, low, high = over_runs(after, confidence, LIMITS)
+    mean_before = before[:, :, 0].mean()
+    return mean_after, low, high, mean_before
 
 
 def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
@@ -397,11 +413,15 @@ def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
     """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
 
     A training subset other than `all` is appended to the method: `ft, 0.5`.
+
+    Args:
+        mri: columns model, method, size, mri.
     """
     mri_of_models: dict[str, dict[str, float]] = {}
     for line in mri.to_dict("records"):
         name = line["method"]
         if line["size"] != ALL:
             name = f"{line['method']}, {line['size']}"
-        mri_of_models.setdefault(line["model"], {})[name] = round(line["mri"], 6)
+        mri_of_methods = mri_of_models.setdefault(line["model"], {})
+        mri_of_methods[name] = round(line["mri"], 6)
     return mri_of_models
