@@ -92,7 +92,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
 
 def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
     """How far apart two methods of a model have to be, one line; none if there is no pair."""
-    smallest = rows.loc[0, "smallest_difference"]
+    smallest = rows["smallest_difference"].iloc[0]
     if np.isnan(smallest):
         return []
     apart = f"two methods {percent(smallest)} points apart"
@@ -101,14 +101,15 @@ def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
     """Draw the methods of one model; the columns of `rows` are those of `draw`."""
-    reference = rows.loc[0, "reference"]
+    reference = rows["reference"].iloc[0]
     for i, row in enumerate(rows.to_dict("records")):
         _draw_method(axes, i, row, methods[row["method"]])
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     reference_label = "the pretrained model"
     if reference != PRETRAINED:
         reference_label = methods[reference]["label"]
-        of_pretrained = -rows.set_index("method").loc[reference, "mri"]
+        mri_of_reference = rows.loc[rows["method"] == reference, "mri"].iloc[0]
+        of_pretrained = -mri_of_reference  # the pretrained model has an mRI of 0
         axes.axvline(of_pretrained, color=INK, linewidth=1, linestyle=":", zorder=1)
     name_rows(axes, [_row_label(row, methods) for row in rows.to_dict("records")])
     axes.set_title(model_label, loc="left")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,13 +130,13 @@ def identical_table(
         for name, index, classes_of_dataset in zip(labels, indexes, classes, strict=True)
     }
     is_of_other_class = _of_other_classes(photos, outputs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, label in labels.items():
         if photos[name].null_count > 0:  # the identity of some images is unknown
             rows.append({"dataset": name})
             continue
         is_shared, shared_with = _shared_images(name, photos, labels)
-        row = {
+        row: dict[str, Any] = {
             "dataset": name,
             "identical": int(identical_images(photos[name]).sum()),
             "shared": int(is_shared.sum()),

@@ -1,6 +1,6 @@
 """RI of every target against its distance, one panel per model and kind of distance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,12 @@ from rib.figures import Drawn, Labels
 # Without yellow, which is too light for thin lines.
 COLOURS = [BLUE, VERMILION, GREEN, PURPLE, SKY_BLUE, ORANGE, BLACK]
 MARKERS = "osD^vP*X<>"
-EDGES = {"markeredgecolor": "black", "markeredgewidth": 0.4, "elinewidth": 1, "capsize": 2}
+EDGES: dict[str, Any] = {
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.4,
+    "elinewidth": 1,
+    "capsize": 2,
+}
 COLUMNS = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
 
 
@@ -56,7 +61,8 @@ def draw(
     distances_shown = from_params(MeasuredDistances, measured)
     kinds = distances_shown.kinds
     runs = ri[ri["method"] == method].groupby(["model", "target"])
-    mean_ri = runs[["ri", "ci_low", "ci_high"]].mean()
+    # By model and target: ri, ci_low and ci_high, means over seeds.
+    ri_of_runs = runs[["ri", "ci_low", "ci_high"]].mean().to_dict("index")
     size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
     figure, panels = plt.subplots(
         len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row"
@@ -73,9 +79,13 @@ def draw(
             )
             points = []
             for target in targets:
-                point = {"model": model, "distance": kind, "target": target}
-                point["value"] = distance_of_targets[target]
-                point |= mean_ri.loc[(model, target)].to_dict()
+                point: dict[Hashable, Any] = {
+                    "model": model,
+                    "distance": kind,
+                    "target": target,
+                    "value": distance_of_targets[target],
+                    **ri_of_runs[model, target],
+                }
                 points.append(point)
             _draw_points(axes, points, targets)
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
@@ -101,7 +111,7 @@ def draw(
     return figure, pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _draw_points(axes: Axes, points: Sequence[Mapping], targets: Labels) -> None:
+def _draw_points(axes: Axes, points: Sequence[Mapping[Hashable, Any]], targets: Labels) -> None:
     """Draw a point with its interval for each target, and the line of no change.
 
     Args:

@@ -45,7 +45,7 @@ def draw(
         baselines: model, dataset, id, ood of each baseline model (percent).
         datasets: label of each dataset; each dataset with baselines has a column of panels.
     """
-    baseline_table = pd.DataFrame(baselines)
+    baseline_table = pd.DataFrame(list(baselines))
     lines = lines_of(baseline_table)
     on_other_datasets = robustness[robustness["target"] != robustness["dataset"]]
     shown_rows = on_other_datasets.groupby(RUN, sort=False)[NUMBERS].mean().reset_index()
@@ -119,7 +119,8 @@ def _draw_line(
         baselines: id, ood of each baseline model (percent).
         limits: ends of the horizontal axis.
     """
-    x = 100 * expit(np.linspace(*logit(np.array(limits) / 100), 100))
+    first_logit, last_logit = logit(np.array(limits) / 100)
+    x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # percent
     low, high = line.interval(x, confidence)
     axes.fill_between(x, low, high, color="#d9d9d9", linewidth=0, zorder=1)
     axes.plot(x, line.at(x), color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=2)

@@ -84,7 +84,7 @@ class Line:
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
     """The line of each dataset, from the dataset, id and ood (percent) of each model."""
     return {
-        dataset: Line(models["id"], models["ood"])
+        str(dataset): Line(models["id"], models["ood"])
         for dataset, models in baselines.groupby("dataset", sort=False)
     }
 

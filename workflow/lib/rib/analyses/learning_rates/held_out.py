@@ -336,7 +336,11 @@ def family_recipes(table: pd.DataFrame, settings: HeldOutRateSettings) -> str:
         f"seeds {', '.join(map(str, settings.seeds))}.",
     ]
     recipes: dict[str, dict[str, Any]] = {}
-    for (model, method, recipe), sweep in table.groupby(GROUP, sort=False):
+    for _, sweep in table.groupby(GROUP, sort=False):
+        first_row = sweep.iloc[0]
+        model = first_row["model"]
+        method = first_row["method"]
+        recipe = first_row["recipe"]
         entry = entry_of_method[method]
         chosen_rates = sweep.loc[sweep["chosen"] == "yes", "lr"].tolist()
         if not chosen_rates:

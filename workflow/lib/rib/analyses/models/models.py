@@ -29,7 +29,7 @@ def draw(
     )
     _draw_accuracies(accuracy_axes, shown_rows, models)
     _draw_ranks(rank_axes, shown_rows, models)
-    tau = _tau_text(shown_rows.loc[0, "tau"], shown_rows.loc[0, "tau_p"])
+    tau = _tau_text(shown_rows["tau"].iloc[0], shown_rows["tau_p"].iloc[0])
     figure.supxlabel(
         f"Kendall's tau of before and after {tau}\n"
         f"whiskers: {confidence:.0%} confidence intervals; "
@@ -59,7 +59,7 @@ def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> No
         axes.plot([x, x], [row["after_low"], row["after_high"]], color=colour, linewidth=0.9)
         axes.plot(x, y, style["marker"], color=colour, markersize=5)
     limits = shown_rows[["before_low", "before_high", "after_low", "after_high"]]
-    ends = (limits.min(axis=None) - MARGIN, limits.max(axis=None) + MARGIN)
+    ends = (limits.min().min() - MARGIN, limits.max().max() + MARGIN)
     axes.plot(
         ends, ends, color=DARK_GREY, linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
     )

@@ -6,7 +6,7 @@ method and size, pairs times measures. A model with an unfinished run of the met
 and no tests of mRI and of accuracy after fine-tuning.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +94,7 @@ def effects_of(
     columns = effects_of_models[0].columns
     targets = effects_of_models[0].targets
 
-    columns_by_name = {}
+    columns_by_name: dict[Hashable, Column] = {}
     for i, column in enumerate(columns):
         targets_of_column = slice(i * targets, (i + 1) * targets)
         columns_by_name[column] = Column((column.method, column.size), targets_of_column)
@@ -137,9 +137,10 @@ def _effects_of_model(
     contributions_of_methods = []  # (measures, objects) of each method
     for (method, size), states in states_of_methods.items():
         columns += [MeasureOfMethod(method, size, measure) for measure in MEASURES]
-        accuracies = np.array([(ood[state].before, ood[state].after) for state in states])
-        of_runs = measures @ accuracies  # (runs, measures, 1 + replicates)
+        before_and_after = np.array([(ood[state].before, ood[state].after) for state in states])
+        of_runs = measures @ before_and_after  # (runs, measures, 1 + replicates)
         replicates = of_runs.shape[-1]
+        # The runs are sorted by target, and those of a target by seed.
         of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
         values_of_methods.append(np.moveaxis(of_targets, 2, 0))
         mean_contributions = np.mean([contributions_of_states[state] for state in states], axis=0)
@@ -147,12 +148,12 @@ def _effects_of_model(
 
     seeds = max(values.shape[2] for values in values_of_methods)
     with_one_run = set()
+    with_all_seeds = []  # values in which the one run of a merge over seeds is repeated
     for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
-        if values.shape[2] < seeds:
+        seeds_of_method = values.shape[2]
+        if seeds_of_method < seeds:
             with_one_run |= {MeasureOfMethod(method, size, measure) for measure in MEASURES}
-    with_all_seeds = [
-        np.repeat(values, seeds // values.shape[2], axis=2) for values in values_of_methods
-    ]
+        with_all_seeds.append(np.repeat(values, seeds // seeds_of_method, axis=2))
     all_values = np.concatenate(with_all_seeds)
     return ModelEffects(
         model=counts.states[0].run.model,
@@ -268,9 +269,10 @@ def model_tables(
     confidence = settings.ri.confidence
     seed = settings.ri.seed
     first_counts = next(iter(read_counts(counts)))
+    methods = _shared_methods(read_states(counts), settings.methods)
     effects = effects_of(
         read_counts(counts),
-        _shared_methods(read_states(counts), settings.methods),
+        methods,
         object_weights(first_counts.objects, settings.ri.replicates, seed),
         _unfinished(fit),
         ood_datasets,
@@ -279,20 +281,20 @@ def model_tables(
 
     comparisons = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
-    # The columns of effects stand in place of targets; there may be no rows.
-    column_of_rows = comparisons["target"].tolist()
-    key = [*KEY, "measure"]
-    comparisons[key] = pd.DataFrame(column_of_rows, comparisons.index, key)
+    # A column of effects, `MeasureOfMethod`, stands in place of a target; there may be no rows.
+    measures_of_rows = comparisons["target"].tolist()
+    measure_columns = [*KEY, "measure"]
+    comparisons[measure_columns] = pd.DataFrame(
+        measures_of_rows, comparisons.index, measure_columns
+    )
     targets = {state.run.target for state in first_counts.states} - {NO_TARGET}
     objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
     comparisons["objects"] = objects[None]  # of any target
     comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
 
     ranks = {}
-    for column in effects.columns:
-        method_and_size = (column.method, column.size)
-        if method_and_size not in ranks:
-            ranks[method_and_size] = rank(effects, column.method, column.size, confidence)
+    for method, size in sorted(methods):
+        ranks[method, size] = rank(effects, method, size, confidence)
     return {
         "model_comparisons": comparisons[[*KEY, *PAIR]],
         "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY),

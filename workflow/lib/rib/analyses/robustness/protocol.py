@@ -5,6 +5,7 @@ change).
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -150,7 +151,7 @@ def _draw_table(
         left_out: reason by dataset, for datasets that don't count; they are grey, with the reason.
     """
     row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
-    heading = {"fontsize": 8, "fontweight": "bold", "va": "center"}
+    heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
     for column, x in NUMBER_X.items():
         axes.text(x, TABLE_TOP, column, ha="right", **heading)
@@ -184,7 +185,7 @@ def _draw_row(axes: Axes, y: float, row: Mapping, label: str, reason: str | None
         label += f" ({reason})"
     fontsize = 7 * min(1, WIDEST / len(label))
     axes.text(LABEL_X, y, label, fontsize=fontsize, va="center", color=colour)
-    number = {"fontsize": 7, "ha": "right", "va": "center"}
+    number: dict[str, Any] = {"fontsize": 7, "ha": "right", "va": "center"}
     axes.text(NUMBER_X["before"], y, percent(row["before"]), color=colour, **number)
     axes.text(NUMBER_X["after"], y, percent(row["after"]), color=colour, **number)
     axes.text(NUMBER_X["change"], y, points(row["change"]), color=change_colour, **number)

@@ -5,6 +5,7 @@ solid, after dashed).
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,6 +38,7 @@ def draw(
     shown_rows = means.reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
+    assert isinstance(axes, PolarAxes)  # by its projection
     axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
@@ -97,7 +99,7 @@ def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target
         text.set_fontweight("bold" if name == target else "normal")
 
 
-def _alignment(angle: float) -> str:
+def _alignment(angle: float) -> Literal["left", "center", "right"]:
     """Horizontal alignment of a label beside a circle, so that its text extends outwards.
 
     Args:

@@ -1,6 +1,7 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,16 +14,16 @@ from rib.figures import Drawn, Labels
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
-TO_WRONG = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
-TO_RIGHT = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
+TO_WRONG: dict[str, Any] = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
+TO_RIGHT: dict[str, Any] = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
 ROOM = 0.15  # for a number on each side, relative to the whiskers on both sides
-NUMBER = {"textcoords": "offset points", "fontsize": 7}
-EDGES = {
+NUMBER: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
+EDGES: dict[str, Any] = {
     "edgecolor": INK,
     "linewidth": 0.6,
     "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2},
 }
-DOT = {
+DOT: dict[str, Any] = {
     "color": INK,
     "marker": "o",
     "markersize": 4,

@@ -81,15 +81,17 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
     """Write numbers of images above the models that have them, with lines between these groups.
 
     Args:
-        images: by model, in the order of their places 2 ** 0, 2 ** 1, ...
+        images: by model, ascending, in the order of their places 2 ** 0, 2 ** 1, ...
     """
-    exponents = pd.Series(np.arange(len(images), dtype=float), images.index).groupby(images)
+    exponents = pd.Series(np.arange(len(images), dtype=float), images.index)
+    exponents_of_number = exponents.groupby(images)
+    middles = exponents_of_number.mean()
     above = accuracy_axes.secondary_xaxis("top")
     above.xaxis.set_minor_locator(NullLocator())
-    labels = [f"{number / 1e6:,.4g}" for number in exponents.groups]
-    above.set_xticks(2.0 ** exponents.mean(), labels, fontsize=7)
+    labels = [f"{number / 1e6:,.4g}" for number in middles.index]
+    above.set_xticks(2.0**middles, labels, fontsize=7)
     above.tick_params(length=0)
-    last_of_groups = exponents.max()
+    last_of_groups = exponents_of_number.max()
     for last in last_of_groups.iloc[:-1]:
         between = 2.0 ** (last + 0.5)
         for axes in (accuracy_axes, mri_axes):

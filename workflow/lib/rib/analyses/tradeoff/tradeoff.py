@@ -31,7 +31,6 @@ COLUMNS = [
     "ci_low",
     "ci_high",
 ]
-COLUMNS_IN_DISTRIBUTION = ["in_distribution", "in_distribution_low", "in_distribution_high"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,13 @@ class Change:
     label: str  # of the axis
 
 
-MRI = Change("mri", "ci_low", "ci_high", "mRI (percentage points)")
-IN_DISTRIBUTION = Change(*COLUMNS_IN_DISTRIBUTION, "in distribution\n(percentage points)")
+MRI = Change("mri", low="ci_low", high="ci_high", label="mRI (percentage points)")
+IN_DISTRIBUTION = Change(
+    "in_distribution",
+    low="in_distribution_low",
+    high="in_distribution_high",
+    label="in distribution\n(percentage points)",
+)
 
 
 def draw(
@@ -112,8 +116,12 @@ def _with_change_in_distribution(
         points: columns COLUMNS.
         in_distribution: columns model, method, change, ci_low, ci_high.
     """
-    changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
-    changes = changes.set_axis(["model", "method", *COLUMNS_IN_DISTRIBUTION], axis=1)
+    new_names = {
+        "change": IN_DISTRIBUTION.column,
+        "ci_low": IN_DISTRIBUTION.low,
+        "ci_high": IN_DISTRIBUTION.high,
+    }
+    changes = in_distribution[["model", "method", *new_names]].rename(columns=new_names)
     with_change = points.merge(changes, on=["model", "method"], how="left")
     is_pretrained = with_change["method"] == PRETRAINED
     with_change.loc[is_pretrained, IN_DISTRIBUTION.column] = 0.0
@@ -221,7 +229,7 @@ def _draw_model(
 ) -> None:
     """Draw the lines and points of one model."""
     for method, line in lines.groupby("method", sort=False):
-        _draw_line(axes, line.dropna(subset=change.column), methods[method]["colour"], change)
+        _draw_line(axes, line.dropna(subset=change.column), methods[str(method)]["colour"], change)
     variants: dict[tuple[str, str], int] = {}  # methods drawn so far, by marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
