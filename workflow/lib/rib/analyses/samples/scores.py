@@ -29,10 +29,12 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
         before, after: rows of two runs (rank, log_prob, brier).
         classes: number of classes.
     """
-    scores_before = _scores(before, classes)
+    scores_before = _scores(before, classes)  # (4, n)
     scores_after = _scores(after, classes)
     changes = scores_after - scores_before
-    return np.stack([scores_before, scores_after, changes], axis=1).reshape(len(SCORES), -1)
+    # Before, after and change of each score stand together, as in `SCORES`.
+    by_score = np.stack([scores_before, scores_after, changes], axis=1)  # (4, 3, n)
+    return by_score.reshape(len(SCORES), -1)
 
 
 def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
