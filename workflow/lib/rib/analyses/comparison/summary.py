@@ -143,7 +143,6 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     compared = _read_columns(tables.comparisons_ri, tables.comparisons)
     cells = cells_of(values, compared, settings.confidence)
     differences = read_table(tables.ranking).set_index(["model", "size", "method"])[DIFFERENCE]
-    columns = {**labels.targets, MRI: "mRI"}  # labels by column
     rows = _rows_in_display_order(cells, labels)
     note = _note(values, settings.confidence, settings.conditions)
 
@@ -153,20 +152,8 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     markdown_texts = [markdown(note) + "\n"]
     latex_texts = [NEEDS_BOOKTABS]
     for model in dict.fromkeys(row.model for row in rows):
-        differences_of_model = differences[differences.index.get_level_values("model") == model]
-        difference_of_row = differences_of_model.to_dict("index")
-        lines = []
-        for row in rows:
-            if row.model != model:
-                continue
-            heads = [labels.methods[row.method], row.size][: len(head_columns)]
-            cells_of_row = [cells[*row, column] for column in columns]
-            difference = _difference_cell(difference_of_row.get(row), row.method)
-            fit_of_row = fit_percent(cells[*row, MRI].fit)
-            lines.append([*heads, *cells_of_row, difference, fit_of_row])
-        difference_column = _difference_header(differences_of_model, labels.methods)
-        table_columns = [*head_columns, *columns.values(), difference_column, "Fit (%)"]
-        table = pd.DataFrame(lines, columns=table_columns)
+        rows_of_model = [row for row in rows if row.model == model]
+        table = _table_of_model(rows_of_model, cells, differences, labels, head_columns)
         label = labels.models[model]
         markdown_texts.append(f"## {markdown(label)}\n")
         markdown_texts.append(_markdown(table, len(head_columns)))
@@ -177,8 +164,37 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     fit = None
     if tables.fit is not None:
         fit = read_fit(tables.fit)
-    numbers = _csv_table(cells, rows, columns, differences)
+    numbers = _csv_table(cells, rows, [*labels.targets, MRI], differences)
     write_tables({"csv": numbers}, {"csv": files.csv}, fit)
+
+
+def _table_of_model(
+    rows: Sequence[RowKey],
+    cells: Cells,
+    differences: pd.DataFrame,
+    labels: SummaryLabels,
+    head_columns: Sequence[str],
+) -> pd.DataFrame:
+    """The table of one model: heads, a cell for each target and mRI, the difference, and the fit.
+
+    Args:
+        rows: of the model.
+        differences: columns `DIFFERENCE`, by model, size and method.
+        head_columns: Method, or Method and Size.
+    """
+    model = rows[0].model
+    differences_of_model = differences[differences.index.get_level_values("model") == model]
+    difference_of_row = differences_of_model.to_dict("index")
+    lines = []
+    for row in rows:
+        heads = [labels.methods[row.method], row.size][: len(head_columns)]
+        cells_of_row = [cells[*row, column] for column in [*labels.targets, MRI]]
+        difference = _difference_cell(difference_of_row.get(row), row.method)
+        fit_of_row = fit_percent(cells[*row, MRI].fit)
+        lines.append([*heads, *cells_of_row, difference, fit_of_row])
+    difference_column = _difference_header(differences_of_model, labels.methods)
+    cell_columns = [*labels.targets.values(), "mRI"]
+    return pd.DataFrame(lines, columns=[*head_columns, *cell_columns, difference_column, "Fit (%)"])
 
 
 def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
@@ -190,12 +206,14 @@ def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
 
 def _rows_in_display_order(cells: Cells, labels: SummaryLabels) -> list[RowKey]:
     """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
-    models_and_sizes = dict.fromkeys((model, size) for model, size, _, _ in cells)
+    sizes_of_model: dict[str, list[str]] = {}
+    for model, size, _, _ in cells:
+        sizes = sizes_of_model.setdefault(model, [])
+        if size not in sizes:
+            sizes.append(size)
     rows = []
-    for displayed_model in labels.models:
-        for model, size in models_and_sizes:
-            if model != displayed_model:
-                continue
+    for model in labels.models:
+        for size in sizes_of_model.get(model, []):
             for method in labels.methods:
                 if (model, size, method, MRI) in cells:
                     rows.append(RowKey(model, size, method))
@@ -233,9 +251,15 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 
 
 def _csv_table(
-    cells: Cells, rows: Sequence[RowKey], columns: Mapping[str, str], differences: pd.DataFrame
+    cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """All cells and differences as numbers, a line for each row."""
+    """All cells and differences as numbers, a line for each row.
+
+    Args:
+        columns: targets, and `mri`. Each gives six columns, such as noto, noto_low, noto_high,
+            noto_fit, noto_unfinished and noto_best.
+        differences: columns `DIFFERENCE`, by model, size and method.
+    """
     lines = []
     for row in rows:
         line = [row.model, row.method, row.size]

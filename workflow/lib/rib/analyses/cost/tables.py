@@ -143,12 +143,17 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def cost_of(settings: CostSettings) -> pd.DataFrame:
-    """`cost_table` of the jobs whose records the settings name (see `jobs_of`)."""
+    """`cost_table` of the jobs whose records the settings name (see `jobs_of`).
+
+    Jobs that compute Fisher information count as merges of the methods that need it or, where
+    trainings on all targets share it, as trainings, once for each size.
+    """
     jobs = jobs_of(settings.records)
     tables = [jobs]
     for method, paths in settings.fisher.items():
         tables.append(jobs_of(paths).assign(method=method, stage="merge"))
     for method, paths in settings.shared_fisher.items():
-        for size in jobs.loc[jobs["method"] == method, "size"].unique():
+        sizes = jobs.loc[jobs["method"] == method, "size"].unique()
+        for size in sizes:
             tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
     return cost_table(pd.concat(tables, ignore_index=True), settings.parents)

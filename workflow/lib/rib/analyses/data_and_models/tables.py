@@ -203,9 +203,10 @@ def _of_other_classes(
         outputs: class of each image, by dataset, see `_outputs_of_images`.
     """
     all_outputs = np.concatenate(list(outputs.values()))
-    class_numbers = np.unique(all_outputs, return_inverse=True)[1]
+    _, class_numbers = np.unique(all_outputs, return_inverse=True)
     all_photos = pa.concat_arrays(photos.values())
     is_of_other_class = of_other_classes(all_photos, class_numbers)
     sizes = [len(photos_of_dataset) for photos_of_dataset in photos.values()]
-    by_dataset = np.split(is_of_other_class, np.cumsum(sizes)[:-1])
+    ends_of_datasets = np.cumsum(sizes)
+    by_dataset = np.split(is_of_other_class, ends_of_datasets[:-1])
     return dict(zip(photos, by_dataset, strict=True))

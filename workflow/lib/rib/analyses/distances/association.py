@@ -284,15 +284,15 @@ def association_table(
 
     rows = []
     for model, distances_of_model in distances.groupby("model", sort=False):
-        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
         ri_of_model = ri[ri["model"] == model]
-        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()  # over seeds
         runs = [
             (run["method"], run["size"])
             for run in ri_of_model[RUN].drop_duplicates().to_dict("records")
         ]
         if not runs:
             continue
+        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()  # over seeds
+        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
         responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
         for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
             for level in levels:

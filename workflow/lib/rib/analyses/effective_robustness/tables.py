@@ -148,12 +148,20 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     """The lines: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest.
 
     The last two are in percent.
+
+    Args:
+        baselines: columns dataset, in_distribution, id, ood (percent) of each model.
     """
-    lines = lines_of(baselines).values()
-    table = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
-    for column in ("models", "slope", "intercept", "correlation", "lowest", "highest"):
-        table = table.assign(**{column: [getattr(line, column) for line in lines]})
-    return table
+    lines = list(lines_of(baselines).values())  # in the order of the datasets
+    datasets = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
+    return datasets.assign(
+        models=[line.models for line in lines],
+        slope=[line.slope for line in lines],
+        intercept=[line.intercept for line in lines],
+        correlation=[line.correlation for line in lines],
+        lowest=[line.lowest for line in lines],
+        highest=[line.highest for line in lines],
+    )
 
 
 def robustness_tables(

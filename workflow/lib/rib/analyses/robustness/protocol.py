@@ -52,11 +52,8 @@ def draw(
     target = run.target
     of_model = accuracy[accuracy["model"] == run.model]
     shown_rows = _changes(of_model, run.method, target, datasets)
-    if splits is None:
-        training_images = of_model.loc[of_model["dataset"] == target, "n"].iloc[0]
-    else:
-        training_images = splits.loc[splits["dataset"] == target, "train"].iloc[0]
-    n = images_of(run.size, int(training_images))
+    images_of_target = _training_images(of_model, splits, target)
+    n = images_of(run.size, images_of_target)
     ri_of_method = ri[(ri["model"] == run.model) & (ri["method"] == run.method)]
     ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
     mri_of_method = mri[(mri["model"] == run.model) & (mri["method"] == run.method)].iloc[0]
@@ -84,6 +81,18 @@ def draw(
     interval = f"({points(mri_of_method['ci_low'])} to {points(mri_of_method['ci_high'])})"
     _draw_box(axes, (72, 4), (27, 16), f"{mean}\n{interval}")
     return figure, shown_rows
+
+
+def _training_images(accuracy: pd.DataFrame, splits: pd.DataFrame | None, target: str) -> int:
+    """Number of images of a target that runs of the whole target train on.
+
+    Args:
+        accuracy: columns dataset and n (images).
+        splits: columns dataset and train (images); None if the whole target is used for training.
+    """
+    if splits is None:
+        return int(accuracy.loc[accuracy["dataset"] == target, "n"].iloc[0])
+    return int(splits.loc[splits["dataset"] == target, "train"].iloc[0])
 
 
 def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:

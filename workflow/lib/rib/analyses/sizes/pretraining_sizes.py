@@ -38,23 +38,23 @@ def draw(
             rib.analyses.sizes.tables.
         series: by model, what it is one of; models of a series differ only in the pretraining size.
     """
-    is_shown = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(
-        list(methods)
-    )
-    shown_rows = pretraining_sizes[is_shown].sort_values(
+    has_model = pretraining_sizes["model"].isin(list(models))
+    has_method = pretraining_sizes["method"].isin(list(methods))
+    shown_rows = pretraining_sizes[has_model & has_method].sort_values(
         ["pretraining_images", "before"], kind="stable"
     )
     images = shown_rows.drop_duplicates("model").set_index("model")["pretraining_images"]
     series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
     side_by_side = series_of_rows.nunique() > 1
-    x_of_models = images
-    width = NARROWEST
-    height = 5.2
     if side_by_side:
-        # Equal steps on a logarithmic scale.
+        # Equal steps on a logarithmic scale: 1, 2, 4, ...
         x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
         width = max(NARROWEST, ROOM * len(images))
         height = 6.6
+    else:
+        x_of_models = images
+        width = NARROWEST
+        height = 5.2
     figure, (accuracy_axes, mri_axes) = plt.subplots(
         2, figsize=(BESIDE_AXES + width, height), sharex=True, height_ratios=(3, 2)
     )

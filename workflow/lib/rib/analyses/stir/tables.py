@@ -84,7 +84,7 @@ def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dic
     The images are `images` or `inverted_<network>`.
     """
     object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
-    groups = np.unique(object_ids, return_inverse=True)[1]
+    _, groups = np.unique(object_ids, return_inverse=True)
     return {
         name: Kernel.of(features, groups, dataset)
         for name, features in stored.items()
