@@ -349,29 +349,30 @@ def compare(
     index = _index(before)
     dataset = before.stem
     object_names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
-    pretrained_features = load_file(before)
+    pretrained_features = load_file(before)  # by layer, (images, d)
     if pretrained_layer is not None and pretrained_layer not in pretrained_features:
         raise UserError(
             f"config, representations.layers: '{pretrained_layer}' is needed for comparison; "
             "add it to the list."
         )
-    kernels = {}
-    hsics = {}
-    for layer, layer_features in pretrained_features.items():
-        kernels[layer] = Kernel.of(layer_features, groups, dataset)
-        hsics[layer] = hsic(kernels[layer], kernels[layer])
+    pretrained_kernels = {}
+    pretrained_hsics = {}  # of each kernel with itself
+    for layer, features in pretrained_features.items():
+        kernel = Kernel.of(features, groups, dataset)
+        pretrained_kernels[layer] = kernel
+        pretrained_hsics[layer] = hsic(kernel, kernel)
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(
                 f"{path} and {before} are of different images; delete both and run again."
             )
-        for features_name, run_features in load_file(path).items():
+        for features_name, features in load_file(path).items():
             layer = features_name if pretrained_layer is None else pretrained_layer
-            kernel = Kernel.of(run_features, groups, dataset)
+            kernel = Kernel.of(features, groups, dataset)
             compared = Comparison(
-                values=cka(kernels[layer], kernel, hsics[layer]),
+                values=cka(pretrained_kernels[layer], kernel, pretrained_hsics[layer]),
                 object_names=object_names,
-                plain=plain_cka(pretrained_features[layer], run_features),
+                plain=plain_cka(pretrained_features[layer], features),
                 n=len(index),
             )
             yield run, features_name, compared

@@ -132,10 +132,14 @@ class Effects:
         """Values of a name minus those of another: (targets, seeds, 1 + replicates).
 
         If only one of them has a run for each seed, the difference is that of its mean over seeds.
+
+        Args:
+            name, other_name: of methods or models that are compared.
+            column: a target, or None for all targets.
         """
         values = self.values_of(name, column)
         other_values = self.values_of(other_name, column)
-        if values.shape != other_values.shape:
+        if values.shape != other_values.shape:  # one has a single seed
             values = values.mean(axis=1, keepdims=True)
             other_values = other_values.mean(axis=1, keepdims=True)
         return values - other_values
@@ -529,14 +533,23 @@ def tables_of(
 ) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size.
 
-    Some may be empty.
+    They are seeds_ri, comparisons, comparisons_ri and ranking, of which some may be empty.
+
+    Args:
+        effects: of the methods.
+        confidence: 0 to 1.
+        draws: number of random sign flips.
+        seed: of the draws.
+        compare_to: the method that differences in the ranking are from.
     """
     comparisons = compare(effects, confidence, draws, seed)
+    # RI is the difference from the pretrained model, tested or not.
     from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
     methods_ri = from_pretrained.rename(columns={"difference": "ri"})
     methods_ri = methods_ri.sort_values("method", kind="stable")
     tested = comparisons.dropna(subset=["p"])
-    tested_mri = tested[tested["target"].isna()]
+    is_of_mri = tested["target"].isna()
+    tested_mri = tested[is_of_mri]
     ranking = rank(tested_mri, confidence)
     ranked_methods = ranking["method"].tolist()
     differences = differences_from(effects, ranked_methods, compare_to, confidence, seed)

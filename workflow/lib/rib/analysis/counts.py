@@ -66,7 +66,10 @@ class Counts:
     def accuracy_on(
         self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
     ) -> np.ndarray:
-        """Accuracies on a dataset in percent, (replicates, states).
+        """Accuracies on a dataset in percent, (replicates, states), from numbers of right answers.
+
+        A replicate of the bootstrap counts each object, the images of one source, so many times as
+        its weight says.
 
         Args:
             weights: (replicates, objects of all datasets), see `object_weights`. A replicate whose
@@ -91,7 +94,7 @@ class Counts:
         return replace(self, states=states, correct=correct)
 
     def without_curves(self) -> "Counts":
-        """The counts of the states of runs with one network."""
+        """The counts without the states of curves, which have several networks for one run."""
         return self.select_states(
             [i for i, state in enumerate(self.states) if not state.is_on_curve]
         )
@@ -108,11 +111,16 @@ class Rows(NamedTuple):
 
 
 def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file of evaluation rows (see `run_of`), read in threads."""
-    paths = iter(paths)
+    """The run and the rows of each file of evaluation rows (see `run_of`), in their order.
+
+    Two threads read; no more than `FILES_AHEAD` files are in memory at once.
+    """
+    remaining_paths = iter(paths)
     with ThreadPoolExecutor(2) as pool:
-        while next_paths := list(islice(paths, FILES_AHEAD)):
+        next_paths = list(islice(remaining_paths, FILES_AHEAD))
+        while next_paths:
             yield from pool.map(_read_rows, next_paths)
+            next_paths = list(islice(remaining_paths, FILES_AHEAD))
 
 
 def _read_rows(path: Path) -> tuple[Run, Rows]:
@@ -375,10 +383,10 @@ def read_joined_objects(
     if source_groups is not None:
         columns_in_file.append("source_id")
     indexes = [pd.read_parquet(path, columns=columns_in_file) for path in paths]
-    object_ids = _join_identical([index["object_id"] for index in indexes], identities)
+    # Where images of two datasets are identical, their objects get the same id.
+    ids_of_indexes = _join_identical([index["object_id"] for index in indexes], identities)
     indexes = [
-        index.assign(object_id=joined_ids)
-        for index, joined_ids in zip(indexes, object_ids, strict=True)
+        index.assign(object_id=ids) for index, ids in zip(indexes, ids_of_indexes, strict=True)
     ]
     if source_groups is not None:
         indexes = _with_sources(paths, indexes, source_groups, identities)

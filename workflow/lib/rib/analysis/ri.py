@@ -84,6 +84,9 @@ def ood_accuracies(
 ) -> dict[ScoredState, Ood]:
     """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
 
+    A state is a network that was scored. Its mean accuracy on the other datasets, minus that of the
+    pretrained network, is its RI.
+
     Args:
         weights: (replicates, objects), see `object_weights`.
         ood_datasets: out-of-distribution datasets; None for all.
@@ -164,6 +167,11 @@ def ood_parts(
 ) -> dict[ScoredState, np.ndarray]:
     """Contribution of each object to the mean accuracy on the other datasets, by state.
 
+    A state is a network that was scored; an object is the images of one source, in any dataset.
+
+    Args:
+        ood_datasets, source_groups: see `ood_accuracies`.
+
     Returns:
         Of each state of `ood_accuracies`, (2, objects) percent, before and after fine-tuning; the
         sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
@@ -222,7 +230,12 @@ def ri_objects(
 def _states_by_training_set(
     counts: Counts, among: ObjectsByTraining | None
 ) -> dict[TrainingSet, list[ScoredState]]:
-    """Fine-tuned states by what they were trained on; without `among` seeds don't matter."""
+    """Fine-tuned states (scored networks) by the images that they were trained on.
+
+    Args:
+        among: knows the training images of each run, which depend on its seed; None: all runs with
+            the same target and size count as trained on the same images.
+    """
     states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:
         if state.is_pretrained:
@@ -238,14 +251,14 @@ def _states_by_training_set(
 def _counted_objects_of_targets(
     counts: Counts, ood_datasets: Collection[str] | None, source_groups: SourceGroups
 ) -> dict[str, CountedObjects]:
-    """`on_other_datasets` of each target."""
+    """By target, the datasets in its RI and which of their objects count: `on_other_datasets`."""
     targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
-    return {
-        target: on_other_datasets(
+    objects_of_target = {}
+    for target in targets:
+        objects_of_target[target] = on_other_datasets(
             counts.object_indices, target, ood_datasets, source_groups, counts.shared
         )
-        for target in targets
-    }
+    return objects_of_target
 
 
 def _objects_that_are_among(
@@ -254,8 +267,8 @@ def _objects_that_are_among(
     """Those objects that are also among others, by dataset; datasets without any are dropped.
 
     Args:
-        objects_of_dataset: see `on_other_datasets`.
-        among: (n,) bool by dataset.
+        objects_of_dataset: `ALL_INDICES` or (n,) bool by dataset, see `on_other_datasets`.
+        among: the others, (n,) bool by dataset.
     """
     remaining: CountedObjects = {}
     for dataset, objects in objects_of_dataset.items():

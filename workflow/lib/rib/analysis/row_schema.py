@@ -101,10 +101,10 @@ def check_upper_limits(
     datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}
     for name, limit_of_dataset in limits.items():
-        limit = datasets.map(limit_of_dataset)
-        position = _first_true(rows[name] >= limit)
+        limit_of_row = datasets.map(limit_of_dataset)
+        position = _first_true(rows[name] >= limit_of_row)
         if position is not None:
-            most = limit.iloc[position] - 1
+            most = limit_of_row.iloc[position] - 1
             number = rows[name].iloc[position]
             why = f"{number}; on {datasets.iloc[position]} it is at most {most}"
             raise _wrong_value(name, position, why)

@@ -38,7 +38,7 @@ GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
-    """Accuracy of each run on each dataset, without curves.
+    """Accuracy of each run on each dataset, without curves, which have several networks for a run.
 
     Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
     """
@@ -46,11 +46,12 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
     for i, state in enumerate(counts.states):
         if state.is_on_curve:
             continue
-        run = state.run.values(RUN_COLUMNS)
+        run_values = state.run.values(RUN_COLUMNS)
         for dataset in counts.datasets:
             images = int(counts.images[dataset].sum())
             correct = int(counts.correct[dataset][i].sum())
-            lines.append((*run, dataset, images, correct, 100 * correct / images))
+            accuracy = 100 * correct / images
+            lines.append((*run_values, dataset, images, correct, accuracy))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
 
@@ -112,10 +113,9 @@ def with_roles(
         target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
         for target in accuracy["target"].unique()
     }
-    roles = [
-        roles_of_target[target][dataset]
-        for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True)
-    ]
+    roles = []
+    for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True):
+        roles.append(roles_of_target[target][dataset])
     table = accuracy.copy()
     position = list(table.columns).index("n")
     table.insert(position, "role", roles)
@@ -123,20 +123,21 @@ def with_roles(
 
 
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
-    """RI of each run, without curves.
+    """RI of each run, without curves, which have several networks for a run.
 
-    Columns: model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low,
-    ci_high (percentage points).
+    Args:
+        ood: accuracies before and after fine-tuning.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
+        (percentage points).
     """
-    lines = [
-        (
-            *state.run.values(RUN_COLUMNS),
-            accuracies.images,
-            *estimate(accuracies.change, confidence),
-        )
-        for state, accuracies in ood.items()
-        if not state.is_on_curve
-    ]
+    lines = []
+    for state, accuracies in ood.items():
+        if not state.is_on_curve:
+            ri, low, high = estimate(accuracies.change, confidence)
+            lines.append((*state.run.values(RUN_COLUMNS), accuracies.images, ri, low, high))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
 
 
@@ -273,20 +274,29 @@ def mri_tables(
 def _accuracies_of_methods(
     ood: Mapping[ScoredState, Ood],
 ) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
-    """Accuracies of the runs of each model, method and size by target, without curves."""
+    """Accuracies of the runs of each model, method and size by target, without curves.
+
+    The list of a target has a run for each seed: {("lite0", "ft", "all"): {"noto": [...], ...}}.
+    """
     groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
     for state, accuracies in ood.items():
         if not state.is_on_curve:
-            by_target = groups.setdefault(state.run.values(GROUP), {})
-            by_target.setdefault(state.run.target, []).append(accuracies)
+            run = state.run
+            by_target = groups.setdefault((run.model, run.method, run.size), {})
+            by_target.setdefault(run.target, []).append(accuracies)
     return groups
 
 
 def _values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
-    """An attribute of all runs of a method: (targets, seeds, 1 + replicates)."""
-    return np.array(
-        [[getattr(of_run, attribute) for of_run in of_target] for of_target in accuracies]
-    )
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
+
+    Args:
+        accuracies: of the runs, by target and then by seed.
+    """
+    values_of_targets = []
+    for runs_on_target in accuracies:
+        values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
+    return np.array(values_of_targets)
 
 
 def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
@@ -389,18 +399,32 @@ def grid_tables(
         # Marked here, since it is by far the largest table.
         tables["classes"] = marked(classes, fits_of_runs)
     if in_distribution:
-        ood_in_distribution = ood_accuracies(compared_counts, weights, in_distribution)
-        means, _ = mri_tables(ood_in_distribution, confidence)
-        new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
-        tables["in_distribution"] = means.rename(columns=new_names)
+        tables["in_distribution"] = _in_distribution_table(
+            compared_counts, weights, in_distribution, confidence
+        )
     return tables
 
 
+def _in_distribution_table(
+    counts: Counts, weights: np.ndarray, datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
+    """The table `mri_tables` over the datasets in distribution instead of the OOD datasets.
+
+    Its columns change, before and after are what mri, ood_before and ood_after are there.
+    """
+    accuracies = ood_accuracies(counts, weights, datasets)
+    means, _ = mri_tables(accuracies, confidence)
+    new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
+    return means.rename(columns=new_names)
+
+
 def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
-    """The counts of the runs with these names."""
-    return counts.select_states(
-        [i for i, state in enumerate(counts.states) if str(state.run) in names]
-    )
+    """The counts of the runs with these names, such as `lite0/noto/ft/all/0`."""
+    chosen_states = []  # their indices
+    for i, state in enumerate(counts.states):
+        if str(state.run) in names:
+            chosen_states.append(i)
+    return counts.select_states(chosen_states)
 
 
 def _log_remaining_images(ri: pd.DataFrame) -> None:

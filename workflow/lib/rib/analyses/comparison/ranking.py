@@ -185,29 +185,36 @@ def _signed(change: float) -> str:
 
 
 def _letters(text: str) -> list[str]:
-    """Distinct letters in order, each with its optional number."""
-    return list(dict.fromkeys(re.findall(r"\D\d*", text)))
+    """Distinct letters in order, each with its optional number: `aba1` has `a`, `b` and `a1`."""
+    letters = re.findall(r"\D\d*", text)
+    return list(dict.fromkeys(letters))
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a column per letter right of the numbers: the letter at each of its methods, joined."""
+    """Draw a column per letter right of the numbers: the letter at each of its methods, joined.
+
+    Args:
+        rows: column letters, such as `ab`, of each method.
+    """
     letters_of_rows = [_letters(text) for text in rows["letters"]]
     distinct_letters = set()
     for letters_of_row in letters_of_rows:
         distinct_letters.update(letters_of_row)
-    start = MARGIN + NUMBERS_WIDTH
+    left_edge = MARGIN + NUMBERS_WIDTH
     axes.text(
         1,
         -0.7,
         "same letter:\nnot told apart",
-        transform=_right_of(axes, start),
+        transform=_right_of(axes, left_edge),
         ha="left",
         va="bottom",
         fontsize=8,
     )
+    # a1 is after z.
     letters_in_order = sorted(distinct_letters, key=lambda letter: (len(letter), letter))
     for column, letter in enumerate(letters_in_order):
-        coordinates = _right_of(axes, start + LETTER_WIDTH * (column + 0.5))
+        middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
+        coordinates = _right_of(axes, middle_of_column)
         letter_rows = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
         _draw_letter(axes, letter, letter_rows, coordinates)
 

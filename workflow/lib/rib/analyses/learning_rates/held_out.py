@@ -129,12 +129,17 @@ def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
 
 
 def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> list[Sweep]:
-    """The sweeps that runs are of, sorted by model, method and recipe."""
+    """The sweeps that runs are of, sorted by model, method and recipe.
+
+    Args:
+        swept_methods: by name of the method in runs, which tells the rate, too.
+    """
     variants_of_sweeps: dict[tuple[str, str, str], dict[float, str]] = {}
     for run in runs:
         swept = swept_methods[run.method]
-        variants = variants_of_sweeps.setdefault((run.model, swept.method, swept.recipe), {})
-        variants[swept.lr[run.model]] = run.method
+        sweep_key = (run.model, swept.method, swept.recipe)
+        rate = swept.lr[run.model]
+        variants_of_sweeps.setdefault(sweep_key, {})[rate] = run.method
     sweeps = []
     for (model, _, _), variants in sorted(variants_of_sweeps.items()):
         variant_of_rate = dict(sorted(variants.items()))
@@ -152,15 +157,19 @@ def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> f
 
 def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
     """Right answers of a sweep on the select split of a target."""
-    correct = []
+    correct_of_rates = []
     for variant in sweep.variant_of_rate.values():
-        states = [
-            i
-            for i, state in enumerate(counts.states)
-            if (state.run.model, state.run.method) == (sweep.model, variant)
-        ]
-        correct.append(counts.correct[target][states].mean(axis=0))
-    return SelectSplit(np.array(correct), counts.images[target], counts.object_indices[target])
+        states = []  # indices of the variant's runs, which differ in size and seed
+        for i, state in enumerate(counts.states):
+            if state.run.model == sweep.model and state.run.method == variant:
+                states.append(i)
+        correct_of_runs = counts.correct[target][states]
+        correct_of_rates.append(correct_of_runs.mean(axis=0))
+    return SelectSplit(
+        correct=np.array(correct_of_rates),
+        images=counts.images[target],
+        objects=counts.object_indices[target],
+    )
 
 
 def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choice:
@@ -173,13 +182,25 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
     accuracies = mean_accuracies(splits)
     if not is_eligible.any():
         unknown = np.full(len(accuracies), np.nan)
-        return Choice(None, None, accuracies, unknown, unknown)
-    # The first of equal ones is the smallest.
-    best = int(np.where(is_eligible, np.round(accuracies, DECIMALS), -np.inf).argmax())
+        return Choice(
+            best=None,
+            chosen=None,
+            accuracies=accuracies,
+            differences=unknown,
+            standard_errors=unknown,
+        )
+    eligible_accuracies = np.where(is_eligible, np.round(accuracies, DECIMALS), -np.inf)
+    best = int(eligible_accuracies.argmax())  # the first of equal ones, which is the smallest
     differences, standard_errors = paired_differences(splits, best)
     is_within_one_error = np.round(differences + standard_errors, DECIMALS) >= 0
-    chosen = int(np.flatnonzero(is_eligible & is_within_one_error)[0])
-    return Choice(best, chosen, accuracies, differences, standard_errors)
+    candidates = np.flatnonzero(is_eligible & is_within_one_error)
+    return Choice(
+        best=best,
+        chosen=int(candidates[0]),
+        accuracies=accuracies,
+        differences=differences,
+        standard_errors=standard_errors,
+    )
 
 
 def mean_accuracies(splits: Sequence[SelectSplit]) -> np.ndarray:

@@ -82,34 +82,33 @@ def effects_of(
     Args:
         models: counts of each model, whose runs of `methods` have the same targets and seeds (a
             merge over seeds, one).
-        methods: methods with a size.
+        methods: methods with a size, such as ("ft", "all").
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
         ood_datasets, source_groups: see `ood_accuracies`.
     """
-    effects_of_models = [
-        _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
-        for counts in models
-    ]
-    columns = effects_of_models[0].columns
+    effects_of_models = []
+    for counts in models:
+        effects_of_models.append(
+            _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
+        )
     targets = effects_of_models[0].targets
 
-    columns_by_name: dict[Hashable, Column] = {}
-    for i, column in enumerate(columns):
-        targets_of_column = slice(i * targets, (i + 1) * targets)
-        columns_by_name[column] = Column((column.method, column.size), targets_of_column)
-    untested = {
-        (model, MeasureOfMethod(method, size, measure))
-        for model, method, size in unfinished
-        for measure in MEASURES_AFTER
-    }
-    with_one_run = set()
+    columns: dict[Hashable, Column] = {}
+    for i, measure_of_method in enumerate(effects_of_models[0].columns):
+        family = (measure_of_method.method, measure_of_method.size)
+        columns[measure_of_method] = Column(family, slice(i * targets, (i + 1) * targets))
+    untested = set()  # models and columns
+    for model, method, size in unfinished:
+        for measure in MEASURES_AFTER:
+            untested.add((model, MeasureOfMethod(method, size, measure)))
+    with_one_run = set()  # models and columns
     for effects in effects_of_models:
-        for column in effects.with_one_run:
-            with_one_run.add((effects.model, column))
+        for measure_of_method in effects.with_one_run:
+            with_one_run.add((effects.model, measure_of_method))
     return Effects(
         names=[effects.model for effects in effects_of_models],
-        columns=columns_by_name,
+        columns=columns,
         values=np.array([effects.values for effects in effects_of_models]),
         contributions=np.array([effects.contributions for effects in effects_of_models]),
         untested=untested,

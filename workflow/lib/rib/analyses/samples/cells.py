@@ -85,13 +85,13 @@ def write_cells(
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
     explainer = _explainer(files.indexes, classes, settings)
     explained = {}
-    model = None
+    run_before: Run | None = None
     rows_before: dict[str, pd.DataFrame] = {}
-    runs = sorted(_runs_of_cells(files_of_run, settings.size).items())
-    for cell, run in Progress(runs, desc="explaining cells", unit="cell"):
+    runs_by_model = sorted(_runs_of_cells(files_of_run, settings.size).items())
+    for cell, run in Progress(runs_by_model, desc="explaining cells", unit="cell"):
         pretrained_run = pretrained_runs[run.model]
-        if run.model != model:
-            model = run.model
+        if pretrained_run != run_before:  # the runs of the next model begin
+            run_before = pretrained_run
             rows_before = read_rows(files_of_run[pretrained_run].values(), ROW_COLUMNS)
         rows_after = read_rows(files_of_run[run].values(), ROW_COLUMNS)
         explained[cell] = explainer.explain(rows_before, rows_after, (pretrained_run, run))
@@ -206,12 +206,16 @@ class _Explainer:
 def _explainer(
     indexes: Collection[Path], classes: Iterable[Path], settings: CellSettings
 ) -> _Explainer:
-    """An explainer of cells, which has read labels and opened the images that may be shown."""
+    """An explainer of cells, which has read labels and opened the images that may be shown.
+
+    Args:
+        indexes: of the datasets, in the folders of their images.
+        classes: label space of each dataset; folder names identify it.
+    """
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
-    labels = {
-        dataset: index["label"].to_numpy()
-        for dataset, index in read_indexes(indexes, ["label"]).items()
-    }
+    labels = {}
+    for dataset, index in read_indexes(indexes, ["label"]).items():
+        labels[dataset] = index["label"].to_numpy()
     shown_datasets = {}
     for path in indexes:
         dataset = path.parts[-3]

@@ -71,9 +71,10 @@ def real_answers(
             f"datasets.yaml, {dataset}: the ReaL labels have no image '{missing}'; they are for "
             "ILSVRC2012's validation images alone, so remove real_labels from the entry."
         )
-    class_of_output = {
-        output: label for label, outputs in enumerate(space.indices) for output in outputs
-    }
+    class_of_output = {}
+    for label, outputs in enumerate(space.indices):
+        for output in outputs:
+            class_of_output[output] = label
     answers = np.zeros((len(numbers), len(space.keys)), bool)
     for answers_of_image, number in zip(answers, numbers, strict=True):
         for output in real_labels[number - 1]:

@@ -79,13 +79,17 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Mapping) -> 
     """Draw a dot with its interval per method, shifted to the right of the method's place.
 
     Args:
-        rows: the value and its lower and upper limits, a row per method.
+        rows: a row per method; the columns are the value and its lower and upper limits.
+        style: options of Matplotlib.
     """
-    value, low, high = (rows[column] for column in rows)
+    value_column, low_column, high_column = rows.columns
+    values = rows[value_column]
+    below = values - rows[low_column]
+    above = rows[high_column] - values
     axes.errorbar(
         np.arange(len(rows)) + shift,
-        value,
-        [value - low, high - value],
+        values,
+        [below, above],
         linestyle="",
         markersize=5,
         elinewidth=1,
