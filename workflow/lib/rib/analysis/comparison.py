@@ -303,10 +303,10 @@ def _drawn_p(
     objects = by_method_and_column.shape[1]
 
     def absolute_differences(sums: np.ndarray) -> np.ndarray:
-        """Absolute differences of pairs, (draws, pairs, columns).
+        """Absolute differences between the two methods of each pair, (draws, pairs, columns).
 
         Args:
-            sums: over objects, (draws, methods x columns).
+            sums: over objects, (draws, methods x columns): first all columns of the first method.
         """
         by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
@@ -581,10 +581,13 @@ def few_objects(table: pd.DataFrame) -> str:
 def comparison_tables(
     counts: Path, fit: Path, settings: MethodComparisonSettings, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
-    """comparisons, comparisons_ri, ranking and seeds_ri of a grid, without curves.
+    """The tables that compare the methods of each model and size of a grid, without curves.
+
+    They are comparisons (pairs of methods by mRI), comparisons_ri (by RI of each target), ranking,
+    and seeds_ri (RI of each method and target).
 
     Args:
-        counts: see `write_counts`.
+        counts: file with the right answers of all runs, see `write_counts`.
         fit: CSV file of `fit_table`, which says what is unfinished.
         settings: how methods are compared.
         draws: number of random sign flips, where there are too many for all.

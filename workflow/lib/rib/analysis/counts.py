@@ -471,7 +471,7 @@ def write_counts(counts: Counts, path: Path) -> None:
 
 
 def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
-    """Indices of the states of each model."""
+    """Indices of the states of each model: {"lite0": [0, 1, 2], "resnet18": [3, 4]}."""
     states_of_models: dict[str, list[int]] = {}
     for i, state in enumerate(states):
         states_of_models.setdefault(state.run.model, []).append(i)

@@ -44,6 +44,6 @@ class ScoredState:
         return (*self.run.values(RUN_COLUMNS), self.alpha)
 
     def before_fine_tuning(self) -> "ScoredState":
-        """The pretrained state that a fine-tuned one started from."""
+        """The pretrained model that a fine-tuned network started from, as it is named in tables."""
         pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
         return ScoredState(pretrained_run, bundle=self.bundle)

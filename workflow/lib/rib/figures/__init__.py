@@ -103,9 +103,11 @@ def write_figure(
 def _read_input(
     paths: str | Sequence[str], geometry: Geometry | None, size: str | None
 ) -> Input | list[Input]:
-    """What a path is read as or, for a list of paths, a list of these.
+    """Read an input of a figure: a table or dataset or, for a list of paths, a list of these.
 
     Args:
+        paths: see `_read_file`.
+        geometry: of the images, for datasets.
         size: training subset of the runs in a table; None for all, and for a list of paths.
     """
     if not isinstance(paths, str):
@@ -176,7 +178,9 @@ def _mark(label: str | Style) -> str | dict[str, Any]:
     """A label, or a style with a label, that is marked as unfinished: `LoRA` becomes `LoRA †`."""
     if isinstance(label, str):
         return f"{label} {UNFINISHED}"
-    return {**label, "label": _mark(label["label"])}
+    style = dict(label)
+    style["label"] = f"{style['label']} {UNFINISHED}"
+    return style
 
 
 def _has_sizes(table: object) -> bool:

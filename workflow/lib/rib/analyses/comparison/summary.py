@@ -63,17 +63,18 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     Args:
         values: values of one model, size and column, by method.
         compared: comparisons of its methods, without unfinished ones: method, other, p_holm.
+        confidence: a Holm-adjusted p of at most 1 - confidence is significant.
     """
     compared_methods = [*compared["method"], *compared["other"]]
-    tested_values = values[values.index.isin(compared_methods)]
-    if not len(tested_values):
+    values_of_compared = values[values.index.isin(compared_methods)]
+    if values_of_compared.empty:
         return None
-    best = str(tested_values.idxmax())
-    is_of_best = (compared["method"] == best) | (compared["other"] == best)
-    comparisons_of_best = compared[is_of_best & (compared["other"] != PRETRAINED)]
-    if not len(comparisons_of_best):
+    best = str(values_of_compared.idxmax())
+    has_best = (compared["method"] == best) | (compared["other"] == best)
+    with_methods = compared[has_best & (compared["other"] != PRETRAINED)]
+    if with_methods.empty:
         return None
-    is_better_than_all = (comparisons_of_best["p_holm"] <= 1 - confidence).all()
+    is_better_than_all = (with_methods["p_holm"] <= 1 - confidence).all()
     return best if is_better_than_all else None
 
 

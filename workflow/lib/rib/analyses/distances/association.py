@@ -166,13 +166,15 @@ def to_targets(
 
     Args:
         distances: first, second, value; of one model and kind of distance.
+        ood_datasets: the others, of which a target may be one itself.
     """
+    datasets = [in_distribution] if in_distribution else ood_datasets
     matrix = matrix_of(distances)
     distance_of_targets = {}
     for target in targets:
-        datasets = [in_distribution] if in_distribution else ood_datasets
         other_datasets = [dataset for dataset in datasets if dataset != target]
-        distance_of_targets[target] = float(matrix.loc[target, other_datasets].to_numpy().mean())
+        distances_of_target = matrix.loc[target, other_datasets].to_numpy()
+        distance_of_targets[target] = float(distances_of_target.mean())
     return distance_of_targets
 
 

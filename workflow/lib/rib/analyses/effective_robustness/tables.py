@@ -92,7 +92,7 @@ def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
 def robustness_table(
     accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence: float
 ) -> pd.DataFrame:
-    """Effective robustness of every fine-tuned run on every dataset that has a line.
+    """Effective robustness (rho) of every fine-tuned run on every dataset that has a line.
 
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
@@ -108,14 +108,16 @@ def robustness_table(
     in_distribution = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     tables = []
     for dataset, line in lines_of(baselines).items():
-        inside = in_distribution[dataset]
+        inside = in_distribution[dataset]  # the dataset in distribution, such as ImageNet
         robustness = pd.DataFrame(
             {"dataset": dataset, "in_distribution": inside}, index=after.index
         )
         for when, accuracies in (("before", before), ("after", after)):
+            predicted = line.at(accuracies[inside])
             robustness[f"id_{when}"] = accuracies[inside]
             robustness[f"ood_{when}"] = accuracies[dataset]
-            robustness[f"rho_{when}"] = accuracies[dataset] - line.at(accuracies[inside])
+            robustness[f"rho_{when}"] = accuracies[dataset] - predicted
+        # Where the line is at its highest, the robustness beyond it is at its lowest.
         line_low, line_high = line.interval(robustness["id_after"], confidence)
         robustness["low"] = robustness["ood_after"] - line_high
         robustness["high"] = robustness["ood_after"] - line_low

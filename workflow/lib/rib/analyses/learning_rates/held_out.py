@@ -219,21 +219,22 @@ def paired_differences(splits: Sequence[SelectSplit], best: int) -> tuple[np.nda
         splits: of each target, with at least two objects.
         best: position of the best rate.
     """
-    number_of_objects = 1 + max(int(split.objects.max()) for split in splits)
+    targets = len(splits)
     rates = len(splits[0].correct)
+    number_of_objects = 1 + max(int(split.objects.max()) for split in splits)
     differences = np.zeros(rates)
     # What each object contributes to the error of the difference.
     contributions = np.zeros((number_of_objects, rates))
     for split in splits:
         images = split.images.sum()
-        more_correct = split.correct - split.correct[best]
-        difference = more_correct.sum(axis=1) / images
+        more_correct = split.correct - split.correct[best]  # (rates, objects), d_to
+        difference = more_correct.sum(axis=1) / images  # (rates,), D_t
         residuals = more_correct - difference[:, None] * split.images
         objects = len(np.unique(split.objects))
-        weight = np.sqrt(objects / (objects - 1)) / (images * len(splits))
+        weight = np.sqrt(objects / (objects - 1)) / (images * targets)
         # An object with images of several classes occurs several times.
         np.add.at(contributions, split.objects, weight * residuals.T)
-        differences += difference / len(splits)
+        differences += difference / targets
     standard_errors = np.sqrt((contributions**2).sum(axis=0))
     return 100 * differences, 100 * standard_errors
 

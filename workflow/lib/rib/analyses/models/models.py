@@ -108,7 +108,12 @@ def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
 
     Equal ranks are in the order of the other side, so that lines cross only where the order
     changes.
+
+    Args:
+        ranks: of one side, such as 1, 2, 2; missing where a model is not ranked.
+        other_ranks: of the other side.
     """
+    # Ranks differ by at least 1, and there are fewer than 1000 models.
     untied = ranks + other_ranks.fillna(0) / 1000
     return untied.rank(method="first", na_option="bottom")
 

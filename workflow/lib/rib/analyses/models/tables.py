@@ -176,14 +176,15 @@ def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Count
 def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
     """States by method and size, sorted by these; those of a method by target and seed."""
 
-    def method_first(state: ScoredState) -> tuple:
+    def sorting_key(state: ScoredState) -> tuple[str, str, str, int]:
+        """Method, size, target and seed."""
         run = state.run
         return run.method, run.size, run.target, run.seed
 
     states_of_methods: dict[tuple[str, str], list[ScoredState]] = {}
-    for state in sorted(states, key=method_first):
-        run = state.run
-        states_of_methods.setdefault((run.method, run.size), []).append(state)
+    for state in sorted(states, key=sorting_key):
+        method_and_size = (state.run.method, state.run.size)
+        states_of_methods.setdefault(method_and_size, []).append(state)
     return states_of_methods
 
 

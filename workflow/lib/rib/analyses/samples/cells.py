@@ -128,7 +128,10 @@ class _Explainer:
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
     ) -> dict[str, Sequence[object]]:
-        """The classes and flips of a cell, see `write_cells`.
+        """What explains the RI of a cell: a model, method and target.
+
+        It is the classes that lose most, see `lost_classes`, and some flips: images whose
+        prediction becomes wrong (lost) or right (gained), see `_shown_flips`.
 
         Args:
             rows_before, rows_after: of the pretrained and the fine-tuned run, by dataset.
