@@ -4,7 +4,8 @@ Letters and lines join methods that are not told apart.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +19,7 @@ from rib.analysis.comparison import few_objects
 from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 from rib.figures._panels import name_rows
 
 # Inches, right of a panel.
@@ -118,7 +119,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Style
     _draw_letters(axes, rows)
 
 
-def _row_label(row: Mapping, methods: Styles) -> str:
+def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
     """A method's label, its fit if that is known, and a mark of the reference."""
     label = methods[row["method"]]["label"]
     fit = fit_percent(row["fit"])
@@ -132,7 +133,7 @@ def _row_label(row: Mapping, methods: Styles) -> str:
     return f"{label} ({', '.join(facts)})"
 
 
-def _draw_method(axes: Axes, y: int, row: Mapping, style: Mapping) -> None:
+def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) -> None:
     """Draw a marker at the difference, filled if its interval is off 0, on a bar for the interval.
 
     Args:

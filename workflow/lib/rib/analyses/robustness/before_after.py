@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE, PRETRAINED_LABEL
 from rib.base.rounding import percent
-from rib.figures import Drawn, Labels, counted
+from rib.figures import Drawn, Labels, Style, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
 BARS: dict[str, dict[str, Any]] = {
@@ -85,7 +85,7 @@ def draw(
     return figure, shown_rows.reset_index(drop=True)
 
 
-def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Mapping) -> None:
+def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
     """Draw a bar per model with its interval and number.
 
     Args:

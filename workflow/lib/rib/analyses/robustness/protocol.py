@@ -4,7 +4,7 @@ Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy be
 change).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -178,7 +178,9 @@ def _draw_table(
     )
 
 
-def _draw_row(axes: Axes, y: float, row: Mapping, label: str, reason: str | None) -> None:
+def _draw_row(
+    axes: Axes, y: float, row: Mapping[Hashable, Any], label: str, reason: str | None
+) -> None:
     """Draw a row of the table.
 
     Args:

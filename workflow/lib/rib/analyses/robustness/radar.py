@@ -4,7 +4,6 @@ Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on I
 solid, after dashed).
 """
 
-from collections.abc import Mapping
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ import pandas as pd
 from matplotlib.projections.polar import PolarAxes
 
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 
 def draw(
@@ -73,7 +72,7 @@ def _draw_ring(
     axes: PolarAxes,
     angles: np.ndarray,
     accuracies: np.ndarray,
-    style: Mapping,
+    style: Style,
     label: str,
     is_dashed: bool,
 ) -> None:

@@ -1,6 +1,5 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import GAIN, INK, LOSS
 from rib.base.rounding import percent, whole_percent
-from rib.figures import Drawn, Labels
+from rib.figures import Drawn, Labels, Style
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
@@ -87,7 +86,7 @@ def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
     axes.set_xlim(-to_left - room, to_right + room)
 
 
-def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Mapping, side: int) -> None:
+def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: int) -> None:
     """Draw a bar per method with its interval and number.
 
     Args:

@@ -38,7 +38,7 @@ class Slice:
 
     dataset: str
     columns: tuple[str, ...]
-    values: tuple  # of these columns
+    values: tuple[object, ...]  # of these columns
     images: int  # number of scored ones
 
 
@@ -48,7 +48,7 @@ class Splitting:
 
     dataset: str
     columns: tuple[str, ...]
-    values_of_slices: list[tuple]
+    values_of_slices: list[tuple[object, ...]]
     slice_of_row: np.ndarray  # (rows of the index,) number of each image's slice
 
     @classmethod

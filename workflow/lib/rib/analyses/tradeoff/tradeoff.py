@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # Of variants of a method, which share colour and marker.
@@ -275,7 +275,7 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
 
 
 def _draw_points(
-    axes: Axes, points: pd.DataFrame, style: Mapping, fill: str, size: float, change: Change
+    axes: Axes, points: pd.DataFrame, style: Style, fill: str, size: float, change: Change
 ) -> None:
     """Draw points with whiskers that let others shine through.
 
