@@ -171,10 +171,14 @@ def effects_of(
     targets = sorted({state.run.target for state in states})
     seeds = sorted({state.run.seed for state in states})
     state_of_run = {(name_of(state), state.run.target, state.run.seed): state for state in states}
+    # A merge over seeds has one run, of one seed, which stands for those of all seeds.
     single_seed = _single_seeds(states, name_of)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
-        """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k)."""
+        """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k).
+
+        The pretrained model, from which effects are measured, has zeros.
+        """
         array_of_each_run = []
         for name in names:
             for target in targets:

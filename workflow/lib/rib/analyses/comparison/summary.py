@@ -176,7 +176,7 @@ def _table_of_model(
     labels: SummaryLabels,
     head_columns: Sequence[str],
 ) -> pd.DataFrame:
-    """The table of one model: heads, a cell for each target and mRI, the difference, and the fit.
+    """The table of one model: its heads, a cell for each target and mRI, the difference, the fit.
 
     Args:
         rows: of the model.
@@ -188,7 +188,9 @@ def _table_of_model(
     difference_of_row = differences_of_model.to_dict("index")
     lines = []
     for row in rows:
-        heads = [labels.methods[row.method], row.size][: len(head_columns)]
+        heads = [labels.methods[row.method]]
+        if "Size" in head_columns:
+            heads.append(row.size)
         cells_of_row = [cells[*row, column] for column in [*labels.targets, MRI]]
         difference = _difference_cell(difference_of_row.get(row), row.method)
         fit_of_row = fit_percent(cells[*row, MRI].fit)

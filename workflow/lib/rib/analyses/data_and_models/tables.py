@@ -77,8 +77,13 @@ def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) 
         descriptions: {model}/model.json of each model, and perhaps of more, which says where its
             head is from.
     """
-    heads = {path.parent.name: head_of(read_json(path)["head"]) for path in descriptions}
-    rows = [{"model": name, "head": heads[name], **dict(facts)} for name, facts in models.items()]
+    head_of_model = {}
+    for path in descriptions:
+        model = path.parent.name
+        head_of_model[model] = head_of(read_json(path)["head"])
+    rows = []
+    for model, facts in models.items():
+        rows.append({"model": model, "head": head_of_model[model], **dict(facts)})
     return pd.DataFrame(rows, columns=MODELS)
 
 

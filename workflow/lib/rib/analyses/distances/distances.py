@@ -277,7 +277,9 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     features_of_dataset = {}  # (n, d)
     images_of_dataset = {}  # labels and objects, see `balanced_order`
     for name, path in features.items():
-        features_of_dataset[name], images_of_dataset[name] = read_features(path, LAYER)
+        features_of_images, images = read_features(path, LAYER)
+        features_of_dataset[name] = features_of_images
+        images_of_dataset[name] = images
     sizes = {name: len(of_images) for name, of_images in features_of_dataset.items()}
     smallest = min(sizes, key=sizes.__getitem__)
     n = sizes[smallest]

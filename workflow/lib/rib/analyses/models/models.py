@@ -73,6 +73,9 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
     """Draw lines between the ranks before and after.
 
     Equal ranks are drawn one below the other, models without a rank below all others.
+
+    Args:
+        shown_rows: model, rank_before, rank_after of each model; ranks may be missing.
     """
     rank_before = shown_rows["rank_before"]
     rank_after = shown_rows["rank_after"]
@@ -89,10 +92,9 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
             markersize=5,
         )
     axes_after = axes.twinx()
-    names_after = [
-        f"{rank}  {models[model]['label']}"
-        for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True)
-    ]
+    names_after = []
+    for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True):
+        names_after.append(f"{rank}  {models[model]['label']}")
     axes.set_yticks(place_before, _rank_texts(rank_before))
     axes_after.set_yticks(place_after, names_after)
     for side in (axes, axes_after):

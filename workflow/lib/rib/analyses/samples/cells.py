@@ -198,11 +198,13 @@ class _Explainer:
         return shown
 
     def shown_images(self) -> list[tuple[str, str, str]]:
-        """Dataset, class and picture of the images that cells show, by number."""
+        """Dataset, class and picture (WebP as base64) of the images that cells show, by number."""
         images = []
-        for dataset, row in self.number_of_image:
-            class_name = self.spaces[dataset].names[self.labels[dataset][row]]
-            images.append((dataset, class_name, _picture(self.shown_datasets[dataset], row)))
+        for dataset, row in self.number_of_image:  # in the order of the numbers
+            label = self.labels[dataset][row]
+            class_name = self.spaces[dataset].names[label]
+            picture = _picture(self.shown_datasets[dataset], row)
+            images.append((dataset, class_name, picture))
         return images
 
 

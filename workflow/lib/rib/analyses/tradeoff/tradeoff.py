@@ -223,14 +223,22 @@ def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
 def _draw_model(
     axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
 ) -> None:
-    """Draw the lines and points of one model."""
+    """Draw the lines and points of one model.
+
+    Methods with the same marker and colour are told apart by how much of the marker is filled.
+
+    Args:
+        points: columns COLUMNS, and those of the change.
+        lines: columns method, alpha, on_target, and those of the change.
+    """
     for method, line in lines.groupby("method", sort=False):
-        _draw_line(axes, line.dropna(subset=change.column), methods[str(method)]["colour"], change)
-    variants: dict[tuple[str, str], int] = {}  # methods drawn so far, by marker and colour
+        colour = methods[str(method)]["colour"]
+        _draw_line(axes, line.dropna(subset=change.column), colour, change)
+    drawn_with_look: dict[tuple[str, str], int] = {}  # number of methods by marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
-        variant = variants.get(look, 0)
-        variants[look] = variant + 1
+        variant = drawn_with_look.get(look, 0)
+        drawn_with_look[look] = variant + 1
         fill = FILLS[variant % len(FILLS)]
         size = 9 if method == PRETRAINED else 6
         _draw_points(axes, points[points["method"] == method], style, fill, size, change)
