@@ -11,7 +11,7 @@ TELL_TIMES = ("count_costs", "write_page")
 
 
 def local_options():
-    """Snakemake's options for the cores and GPUs of this call."""
+    """Snakemake's options for the cores and GPUs of this call: `--cores 4 --resources gpu=1`."""
     options = ["--cores", str(workflow.cores)]
     gpus = gpus_of(workflow)
     if gpus is not None:
@@ -19,14 +19,15 @@ def local_options():
     return options
 
 
-def accept_settings(w):
-    """Settings of `snakemake accept`."""
+def accept_settings(wildcards):
+    """Settings of `snakemake accept`: which jobs have only changed code, and how to re-run some."""
     external = [str(Path(file).expanduser().resolve()) for file in CONFIG["external"]]
     changes = code_changes(workflow, GRID_RECORDS, [METRICS, REPORTS], TELL_TIMES)
+    _, *own_catalog_folders = FOLDERS  # the first one is the project's
     settings = AcceptSettings(
         changes={path: ChangedJob(**change) for path, change in changes.items()},
         mirror=MirrorSettings(
-            catalog_folders=FOLDERS[1:],
+            catalog_folders=own_catalog_folders,
             output_folders=["data/raw", f"results/{FAMILY}", REPORTS],
             config={**config, "external": external},
             options=local_options(),

@@ -6,23 +6,25 @@ from rib.reporting.settings import BundleSettings, ComparisonSettings, RankingSt
 BUNDLE = f"{REPORTS}/{FAMILY}.rib.zip"
 
 
-def files_of_bundle(w):
-    """Files of a bundle besides the rows: facts of runs and datasets, tables, and the page."""
+def files_of_bundle(wildcards):
+    """Files of a bundle besides the rows: facts of runs and datasets, tables, and the page.
+
+    Also sets what the terminal shows when the bundle is made.
+    """
+    CONSOLE.last_line = (
+        f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
+    )
     geometry = GEOMETRY_OF[FIRST_MODEL]
     datasets = list(GRID.datasets)
     # The datasets of this run may exclude images of the pretraining proxy, which is the reference.
     has_proxy = any(GRID.excludes_proxy(name) for name in GRID.datasets)
     if has_proxy and GRID.reference.dataset.name not in datasets:
         datasets.append(GRID.reference.dataset.name)
-    facts_of_datasets = [
-        prepared(file, name, geometry)
-        for name in datasets
-        for file in ("manifest.json", "index.parquet", "classes.json")
-    ]
+    facts_of_datasets = []
+    for name in datasets:
+        for file in ("manifest.json", "index.parquet", "classes.json"):
+            facts_of_datasets.append(prepared(file, name, geometry))
     tables = [path for path in (*TABLES.values(), *COMPARISON.values()) if path.endswith(".csv")]
-    CONSOLE.last_line = (
-        f"Made: {BUNDLE}, to be sent to others, who compare it by `snakemake compare`."
-    )
     return [
         *beside("manifest", ROWS),
         *facts_of_datasets,
@@ -32,7 +34,7 @@ def files_of_bundle(w):
     ]
 
 
-def bundle_settings(w):
+def bundle_settings(wildcards):
     """Settings of the job that writes a bundle."""
     settings = BundleSettings(
         records=[*GRID_RECORDS, f"{METRICS}/tables/comparison.provenance.json"],

@@ -29,6 +29,7 @@ def code_changes(
     """Finished jobs whose settings differ from their record only in the digest of their code.
 
     Args:
+        workflow: Snakemake's.
         records: paths of provenance records; the jobs that these depend on are examined, too.
         folders: all records in these are examined, too.
         without: rules whose jobs are left out.
@@ -39,7 +40,7 @@ def code_changes(
     """
     snakemake_records = SnakemakeRecords()
     records_in_folders = map(str, provenance.below(map(Path, folders)))
-    paths, *_ = related([*records, *records_in_folders])
+    paths, _ = related([*records, *records_in_folders])
     changes = {}
     for path in paths:
         job_record = provenance.read(Path(path))
@@ -48,27 +49,35 @@ def code_changes(
         rule = rule_named(workflow, job_record["rule"])
         if rule is None:
             continue
-        old_settings = job_record["cfg"]
         new_settings = settings_now(rule, path)
-        if new_settings is None or not _differ_in_code_only(old_settings, new_settings):
+        if new_settings is None or not _differ_in_code_only(job_record["cfg"], new_settings):
             continue
         files = [*job_record["outputs"], path]
         if any(snakemake_records.is_unfinished(file) for file in files):
             continue
         wildcards = wildcards_of(rule, path)
-        kind = (
-            job_record["rule"],
-            wildcards.get("method", ""),
-            wildcards.get("figure", ""),
-            old_settings["code"],
-            new_settings["code"],
-        )
         changes[path] = {
             "code": new_settings["code"],
-            "kind": "/".join(kind),
+            "kind": _kind_of_job(job_record, wildcards, new_settings["code"]),
             "model": wildcards.get("model", ""),
         }
     return changes
+
+
+def _kind_of_job(job_record: Mapping, wildcards: Mapping[str, str], new_code: str) -> str:
+    """Name of the jobs that run the same code as a job: `<rule>/<method>/<figure>/<old>/<new>`.
+
+    Method and figure are empty for jobs without one. The last two are the digests of the code that
+    the job ran, and of the code as it is now.
+    """
+    fields = (
+        job_record["rule"],
+        wildcards.get("method", ""),
+        wildcards.get("figure", ""),
+        job_record["cfg"]["code"],
+        new_code,
+    )
+    return "/".join(fields)
 
 
 def _differ_in_code_only(old_settings: Mapping, new_settings: Mapping) -> bool:

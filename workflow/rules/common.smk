@@ -111,9 +111,14 @@ wildcard_constraints:
 
 
 def local(path):
-    """A path relative to the project if possible, so that a moved project keeps its results."""
+    """A path relative to the project if it lies in it, so that a moved project keeps its results.
+
+    Of /home/me/project/data/noto it is data/noto; of /data/noto it is the same.
+    """
     path = Path(path).resolve()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 def digest(stage, *modules):
@@ -122,16 +127,24 @@ def digest(stage, *modules):
 
 
 def of_form(*forms):
-    """Wildcard constraint for the grid's methods of the given forms."""
-    return (
-        "|".join(re.escape(name) for name, method in GRID.methods.items() if method.form in forms)
-        or "(?!)"
-    )
+    """Wildcard constraint for the grid's methods of the given forms: `soup|wise_ft`.
+
+    Without any such method it is a pattern that matches nothing.
+    """
+    methods = [name for name, method in GRID.methods.items() if method.form in forms]
+    if not methods:
+        return "(?!)"
+    return "|".join(map(re.escape, methods))
 
 
 def memory_of(datasets, usual):
-    """Megabytes of a job; very large datasets need more for their index and rows."""
-    return 16000 if LARGE_DATASETS.intersection(datasets) else usual
+    """Megabytes of a job that reads datasets; very large ones need more for their index and rows.
+
+    `usual` is the number for other datasets.
+    """
+    if LARGE_DATASETS.intersection(datasets):
+        return 16000
+    return usual
 
 
 def threads_for(datasets):
@@ -147,13 +160,14 @@ def threads_for(datasets):
 def job_files(path, inside=False, **endings):
     """Outputs of a job, by name, with its manifest and record.
 
-    They are files at a path with endings, or inside of a folder.
+    They are files at a path with endings: `job_files("a/emoji", rows="parquet")` gives
+    a/emoji.parquet, a/emoji.manifest.json and a/emoji.provenance.json. With `inside`, the path is a
+    folder, and the files are a/emoji/manifest.json and so on.
     """
-    endings |= {"manifest": "manifest.json", "provenance": "provenance.json"}
-    return {
-        name: f"{path}/{ending}" if inside else f"{path}.{ending}"
-        for name, ending in endings.items()
-    }
+    separator = "/" if inside else "."
+    endings["manifest"] = "manifest.json"
+    endings["provenance"] = "provenance.json"
+    return {name: f"{path}{separator}{ending}" for name, ending in endings.items()}
 
 
 def report_files(**files):
@@ -194,6 +208,7 @@ def publication_settings(folder):
 def beside(kind, paths):
     """Files next to others: their `provenance`, or their `manifest`.
 
-    Jobs watch manifests instead of large files.
+    The manifest of a/emoji.parquet is a/emoji.manifest.json. Jobs watch manifests instead of large
+    files.
     """
     return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]

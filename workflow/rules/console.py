@@ -83,10 +83,10 @@ class Console(logging.Formatter):
             return False
         if call.is_verbose(self._workflow) or record.levelno >= logging.WARNING:
             return True
+        event = terminal.event_of(record)
         text = terminal.text_of(record)
         if call.is_dry_run(self._workflow) and text.startswith(terminal.ABOUT_LIST_OF_JOBS):
             return False
-        event = terminal.event_of(record)
         if event == LogEvent.JOB_INFO and self._progress:
             self._progress.start(record.jobid)
         if event == LogEvent.JOB_FINISHED:
@@ -108,13 +108,10 @@ class Console(logging.Formatter):
     def _text(self, record: logging.LogRecord) -> str:
         """What the terminal shows of a message; empty if nothing."""
         event = terminal.event_of(record)
-        text = terminal.text_of(record)
         if call.is_dry_run(self._workflow):
-            if not call.is_verbose(self._workflow):
-                if event == LogEvent.RUN_INFO:
-                    return self._table(record.stats)
-                if text.startswith(terminal.END_OF_DRY_RUN):
-                    return END_OF_DRY_RUN
+            text_of_dry_run = self._text_of_dry_run(record)
+            if text_of_dry_run is not None:
+                return text_of_dry_run
         elif event == LogEvent.RUN_INFO:
             return self._begin()
         if event == LogEvent.JOB_FINISHED and self._progress:
@@ -123,15 +120,31 @@ class Console(logging.Formatter):
             self._last_failure_was_alone = scheduler.running_jobs(self._workflow) <= 1
             if event == LogEvent.JOB_ERROR and self._progress:
                 self._progress.fail(record.jobid)
-        if text.startswith(terminal.PROVENANCE_ADVICE):
+        if terminal.text_of(record).startswith(terminal.PROVENANCE_ADVICE):
             return self._advice_after_a_change()
-        if unfinished := terminal.incomplete_files(record):
-            return INCOMPLETE_HINT.format(", ".join(unfinished))
+        unfinished_files = terminal.incomplete_files(record)
+        if unfinished_files:
+            return INCOMPLETE_HINT.format(", ".join(unfinished_files))
         if self._has_ended or terminal.is_about_failed_job(record):
             return ""
-        if terminal.is_exception(record) and (sentence := _sentence_of(sys.exc_info()[1])):
-            return sentence
+        if terminal.is_exception(record):
+            sentence = _sentence_of(sys.exc_info()[1])
+            if sentence:
+                return sentence
         return printable_lines(self._snakemakes_formatter.format(record))
+
+    def _text_of_dry_run(self, record: logging.LogRecord) -> str | None:
+        """What a dry-run shows of a message about all of its jobs; None of another message.
+
+        With --verbose it is None for all messages, since these are shown as Snakemake writes them.
+        """
+        if call.is_verbose(self._workflow):
+            return None
+        if terminal.event_of(record) == LogEvent.RUN_INFO:
+            return self._table(record.stats)
+        if terminal.text_of(record).startswith(terminal.END_OF_DRY_RUN):
+            return END_OF_DRY_RUN
+        return None
 
     def _begin(self) -> str:
         """Begin to show progress and return the first line.
@@ -217,7 +230,7 @@ class Console(logging.Formatter):
             scheduler.block_interrupts_in_jobs(self._workflow)
 
     def _stop(self, number: int, frame) -> None:
-        """Handle a signal, see `_handle_signals`."""
+        """Handle a signal, SIGINT or SIGTERM; see `_handle_signals`."""
         if self._has_ended:  # Ctrl-C came before, and all ends as fast as it can
             return
         is_interrupt = number == signal.SIGINT
@@ -226,16 +239,20 @@ class Console(logging.Formatter):
         # In a thread, since this thread may already hold the scheduler's lock.
         stop_jobs = self._end_running_jobs if is_interrupt else self._wait_for_running_jobs
         threading.Thread(target=stop_jobs).start()
+        if not is_interrupt:
+            return
         has_jobs_here = call.runs_jobs_here(self._workflow) and scheduler.running_jobs(
             self._workflow
         )
-        if is_interrupt and not has_jobs_here:
+        if not has_jobs_here:
             raise KeyboardInterrupt
 
     def _wait_for_running_jobs(self) -> None:
+        """Start no more jobs; Snakemake ends when the running ones have ended."""
         scheduler.start_no_more_jobs(self._workflow)
 
     def _end_running_jobs(self) -> None:
+        """Start no more jobs, and end those that are running."""
         scheduler.start_no_more_jobs(self._workflow)
         print_lines("Stopping the running jobs.", file=sys.stderr)
         end_jobs(lambda: scheduler.running_jobs(self._workflow))
@@ -251,6 +268,7 @@ def _sentence_of(error: BaseException | None) -> str:
     while error is not None:
         if isinstance(error, UserError):
             return str(error)
-        sentence_about_path = sentence_about_path or message_of_os_error(error) or ""
-        error = error.__cause__ or error.__context__
+        if not sentence_about_path:
+            sentence_about_path = message_of_os_error(error) or ""
+        error = error.__cause__ or error.__context__  # what it was raised from, if anything
     return sentence_about_path

@@ -7,24 +7,25 @@ from rib.data.settings import DownloadSettings
 
 
 def archive_files(entry):
-    """Paths of an entry's archives."""
+    """Paths of the archives of a dataset or model, such as data/raw/noto/images.zip."""
     return [f"data/raw/{entry.raw}/{archive['file']}" for archive in entry.sources]
 
 
-def archive_source(w):
+def archive_source(wildcards):
     """Source of the archive that a job fetches, without secrets of its addresses.
 
-    For a folder it includes a listing of its files.
+    The source is an entry of the catalogue that says where the file comes from: an address, or a
+    file or folder of this machine. For a folder a listing of its files is added.
     """
-    sources = {source["file"]: source for source in CATALOG.sources[w.name].sources}
-    source = dict(sources[w.archive])
+    sources = {source["file"]: source for source in CATALOG.sources[wildcards.name].sources}
+    source = dict(sources[wildcards.archive])
     if source["kind"] in ("file", "folder"):
         source["path"] = local(source["path"])
     if source["kind"] == "folder":
         try:
             source["listing"] = listing(Path(source["path"]))
         except UserError as error:
-            raise UserError(f"{w.name}: {error}") from None
+            raise UserError(f"{wildcards.name}: {error}") from None
     return source
 
 
@@ -46,9 +47,13 @@ rule download:
     conda:
         "../../envs/fetch.yaml"
     params:
-        cfg=lambda w: to_params(DownloadSettings(source=content_of(archive_source(w)))),
+        cfg=lambda wildcards: to_params(
+            DownloadSettings(source=content_of(archive_source(wildcards)))
+        ),
         # Where to fetch it. `input` keeps addresses out of records, so that another one runs
         # nothing again.
-        source=lambda w, input: CATALOG.with_addresses(w.name, archive_source(w)),
+        source=lambda wildcards, input: CATALOG.with_addresses(
+            wildcards.name, archive_source(wildcards)
+        ),
     script:
         "../scripts/download.py"

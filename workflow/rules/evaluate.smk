@@ -15,67 +15,79 @@ SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
 
 def rows_on_select_splits(runs):
     """Files with the rows of the given runs on the select splits of their targets."""
-    path = f"{SELECT_SPLIT}.parquet"
-    return [path.format(**vars(run), evaluation_group=GRID.group_of(run.target)) for run in runs]
+    files = []
+    for run in runs:
+        group = GRID.group_of(run.target)
+        files.append(f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=group))
+    return files
 
 
 def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
-    """Files with the rows of the given runs, for all evaluation groups or the given ones."""
+    """Files with the rows of the given runs, for all evaluation groups or the given ones.
+
+    One of them is results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet.
+    """
     path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
     return [path.format(**vars(run), group=group) for run in runs for group in groups]
 
 
-def state_inputs(w):
-    """Inputs from which a run's weights are made, by name."""
-    is_merge = w.method != PRETRAINED and GRID.methods[w.method].form in MERGES
-    parents = PARENTS[w.method]
+def state_inputs(wildcards):
+    """Inputs from which a run's weights are made, by name.
+
+    They are the pretrained model, the checkpoints of the parents, and of a merge its recipe and,
+    if it needs it, the Fisher information of its parents. Large files are `ancient`, since jobs
+    watch their manifests instead.
+    """
+    method = wildcards.method
+    is_merge = method != PRETRAINED and GRID.methods[method].form in MERGES
+    parents = PARENTS[method]
     return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        "recipe": f"{MERGE}/recipe.json".format(**w) if is_merge else [],
-        "manifests": checkpoint_files("manifest.json", w, parents),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, parents)),
-        "fisher_manifests": fisher_files("manifest.json", w),
-        "fisher": ancient(fisher_files("safetensors", w)),
+        "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
+        "recipe": f"{MERGE}/recipe.json".format(**wildcards) if is_merge else [],
+        "manifests": checkpoint_files("manifest.json", wildcards, parents),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", wildcards, parents)),
+        "fisher_manifests": fisher_files("manifest.json", wildcards),
+        "fisher": ancient(fisher_files("safetensors", wildcards)),
     }
 
 
-def evaluation_inputs(w, datasets):
+def evaluation_inputs(wildcards, datasets):
     """Inputs of a job that scores a run on datasets of an evaluation group, by name.
 
     It is one function, since every input function slows down large dry-runs.
     """
-    geometry = GEOMETRY_OF[w.model]
-    group = GROUP.format(evaluation_group=w.evaluation_group, geometry=geometry)
+    geometry = GEOMETRY_OF[wildcards.model]
+    group = GROUP.format(evaluation_group=wildcards.evaluation_group, geometry=geometry)
     return {
-        **state_inputs(w),
+        **state_inputs(wildcards),
         "evaluation_group": f"{group}/manifest.json",
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
     }
 
 
-def evaluation_settings(w, datasets, **changes):
+def evaluation_settings(wildcards, datasets, **changes):
     """Settings of a job that scores a run on datasets of an evaluation group.
 
     `changes` are those fields of EvaluationSettings that some rules set.
     """
     fields = {
-        "parents": PARENTS[w.method],
-        "algorithm": algorithm_on_loading(w.method),
-        "view": VIEW_OF[w.model],
+        "parents": PARENTS[wildcards.method],
+        "algorithm": algorithm_on_loading(wildcards.method),
+        "view": VIEW_OF[wildcards.model],
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "split": datasets if GRID.split_fractions else [],
-        "code": digest_with_loading("evaluate_run", w.method),
+        "code": digest_with_loading("evaluate_run", wildcards.method),
     }
     return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
-def shared_job(w):
+def shared_job(wildcards):
     """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size."""
-    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
+    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
     if is_long or "scores" not in workflow.group_settings.group_components:
         return None
     return "scores"
@@ -84,33 +96,39 @@ def shared_job(w):
 # The rules that score the select split and snapshots inherit from this one.
 rule evaluate_run:
     input:
-        unpack(lambda w: evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group])),
+        unpack(
+            lambda wildcards: evaluation_inputs(
+                wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]
+            )
+        ),
     output:
         **job_files(f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}", rows="parquet"),
     log:
         f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
-    priority: lambda w: 2 if w.method == PRETRAINED else 1
+    priority: lambda wildcards: 2 if wildcards.method == PRETRAINED else 1
     group:
         shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for(EVALUATION_GROUPS[w.evaluation_group])
+    threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.evaluation_group])
     resources:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        mem_mb=lambda w: (
+        mem_mb=lambda wildcards: (
             MEGABYTES_OF_SEVERAL_NETWORKS
-            if w.method in [*CURVES, *ENSEMBLES]
-            else memory_of(EVALUATION_GROUPS[w.evaluation_group], 4000)
+            if wildcards.method in [*CURVES, *ENSEMBLES]
+            else memory_of(EVALUATION_GROUPS[wildcards.evaluation_group], 4000)
         ),
-        runtime=lambda w: (
+        runtime=lambda wildcards: (
             MINUTES_OF_LONG_EVALUATION
-            if LARGE_DATASETS.intersection(EVALUATION_GROUPS[w.evaluation_group])
+            if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
             else MINUTES_OF_EVALUATION
         ),
     params:
-        cfg=lambda w: evaluation_settings(w, EVALUATION_GROUPS[w.evaluation_group]),
+        cfg=lambda wildcards: evaluation_settings(
+            wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]
+        ),
     script:
         str(WORKFLOW / "scripts/evaluate_run.py")
 
@@ -119,10 +137,12 @@ if GRID.split_fractions:
 
     use rule evaluate_run as score_select_split with:
         input:
-            unpack(lambda w: evaluation_inputs(w, [w.target])),
+            unpack(lambda wildcards: evaluation_inputs(wildcards, [wildcards.target])),
         output:
             **job_files(SELECT_SPLIT, rows="parquet"),
         log:
             f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
         params:
-            cfg=lambda w: evaluation_settings(w, [w.target], only=[w.target], part="select"),
+            cfg=lambda wildcards: evaluation_settings(
+                wildcards, [wildcards.target], only=[wildcards.target], part="select"
+            ),

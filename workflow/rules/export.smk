@@ -19,12 +19,12 @@ REASONS = {
 NOT_EXPORTED = {name: f"method '{name}' can't be exported: {why}" for name, why in REASONS.items()}
 
 
-def export_inputs(w):
+def export_inputs(wildcards):
     """Inputs of an export job, by name; a UserError if runs of the method can't be exported."""
-    if w.method in NOT_EXPORTED:
-        raise UserError(f"{NOT_EXPORTED[w.method]}; choose another method.")
-    network = network_inputs(w)
-    model = GRID.models[w.model]
+    if wildcards.method in NOT_EXPORTED:
+        raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
+    network = network_inputs(wildcards)
+    model = GRID.models[wildcards.model]
     files_of_weights = [network["model"], *network["manifests"]]
     if network["recipe"]:
         files_of_weights.append(network["recipe"])
@@ -69,14 +69,14 @@ def card_description(method):
     )
 
 
-def export_settings(w):
+def export_settings(wildcards):
     """Settings of an export job."""
-    algorithms = [ON_LOADING[w.method]] if w.method in ON_LOADING else []
+    algorithms = [ON_LOADING[wildcards.method]] if wildcards.method in ON_LOADING else []
     settings = ExportSettings(
-        **network_settings(w),
-        published=GRID.models[w.model].weights,
+        **network_settings(wildcards),
+        published=GRID.models[wildcards.model].weights,
         label_names=names_of_classes(),
-        card=card_description(w.method),
+        card=card_description(wildcards.method),
         code=digest(
             "export_run",
             REPORTING / "model_card.py",
@@ -138,22 +138,31 @@ use rule export_run as export_open_clip_run with:
         method=of_form("finetune", "external", *MERGES),
 
 
-def exported(w):
-    """Model cards of the runs that can be exported; says how many, how large, and what is left out."""
+def exported(wildcards):
+    """Model cards of all runs that can be exported; a UserError if there is none.
+
+    Says how many there are, how large they are, and what is left out.
+    """
     runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
         reasons = "; ".join(NOT_EXPORTED.values()) or "no method is chosen"
         raise UserError(f"{reasons}; choose another method.")
-    total_size = 0  # bytes
-    for run in runs:
-        model = GRID.models[run.model]
-        size_of_archive = model.source.get("size", 0) if model.source else 0
-        total_size += max(4 * (model.parameters or 0), size_of_archive)
+    total_size = sum(size_of_export(GRID.models[run.model]) for run in runs)
     size = f"about {in_bytes(total_size)}" if total_size else "of unknown size"
     print_lines(*NOT_EXPORTED.values(), f"exporting {len(runs)} runs, {size}", file=sys.stderr)
     folder = f"{RUNS}/export/<model>/<target>/<method>/<size>/<seed>/"
     CONSOLE.last_line = f"Made: {len(runs)} exported runs in {folder}."
     return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
+
+
+def size_of_export(model):
+    """Bytes of an exported run of a model: 4 per parameter, or its archive if that is larger.
+
+    It is 0 if neither is known.
+    """
+    size_of_weights = 4 * (model.parameters or 0)
+    size_of_archive = model.source.get("size", 0) if model.source else 0
+    return max(size_of_weights, size_of_archive)
 
 
 rule export:

@@ -10,52 +10,53 @@ EXPORTED = [
 ]  # in folders
 
 
-def weights_settings(w):
-    """Settings of the algorithm, without hashes of files, which would slow down every dry-run.
+def weights_settings(wildcards):
+    """Settings of the algorithm that imports a checkpoint: its files, and the model that they fit.
 
+    The files have their sizes and times in place of hashes, which would slow down every dry-run.
     Without the files, settings are those of the checkpoint's record, if it was pulled.
     """
-    run = RUN_PATH.format(**w)
-    entry = GRID.models[w["model"]]
+    run = RUN_PATH.format(**wildcards)
+    entry = GRID.models[wildcards["model"]]
     row = CATALOG.external[run]
-    path = row["path"]
+    path = row["path"]  # of a file, or of a folder as other libraries export it
     files = [path / name for name in EXPORTED if (path / name).is_file()]
     if not files and path.is_file():
         files = [path]
     if not files:
-        record = provenance.read(Path(f"{CHECKPOINT}/provenance.json".format(**w)))
+        record = provenance.read(Path(f"{CHECKPOINT}/provenance.json".format(**wildcards)))
         if record:
             return record["cfg"]["settings"]
         weights_of_a_folder = " or ".join(EXPORTED[:2])
         raise UserError(
             f"{row['where']}: {path} is no file, and no folder with {weights_of_a_folder}."
         )
-    stats = {str(Path(local(file.parent), file.name)): file.stat() for file in files}
+    size_and_time = {}
+    for file in files:
+        stat = file.stat()
+        path_in_settings = str(Path(local(file.parent), file.name))
+        size_and_time[path_in_settings] = [stat.st_size, stat.st_mtime_ns]
     model = {
         "library": entry.library,
         "architecture": entry.architecture,
         "arguments": GRID.arguments(entry.name),
     }
-    return {
-        "run": run,
-        "files": {file: [s.st_size, s.st_mtime_ns] for file, s in stats.items()},
-        "model": model,
-    }
+    return {"run": run, "files": size_and_time, "model": model}
 
 
 for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external):
     weights_settings(RUN)  # refuse a missing file before any job runs
 
 
-def import_settings(w):
+def import_settings(wildcards):
     """Settings of a job that imports a checkpoint: those of a training that trains nothing."""
-    algorithm = CATALOG.algorithm_file(GRID.methods[w.method].algorithm)
+    algorithm = CATALOG.algorithm_file(GRID.methods[wildcards.method].algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
-        settings=weights_settings(w),
+        settings=weights_settings(wildcards),
         parents=[],
         training=None,
-        view=VIEW_OF[w.model],
+        view=VIEW_OF[wildcards.model],
         compute=COMPUTE,
         code=digest("finetune", algorithm),
     )
@@ -75,10 +76,10 @@ rule import_checkpoint:
         method=of_form("external"),
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.target])
+    threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.target], 4000),
+        mem_mb=lambda wildcards: memory_of([wildcards.target], 4000),
         runtime=MINUTES_OF_TRAINING,
     params:
         cfg=import_settings,

@@ -7,26 +7,46 @@ from rib.evaluation.settings import FeatureSettings, FisherSettings
 def compared_runs():
     """Fine-tuned runs whose representations are compared with the pretrained model.
 
-    A target or method of config, representations, that is unknown, a curve or an ensemble, which
-    has several states, or a merge over targets is a UserError.
+    They are those of the targets and methods in config, representations. A target or method there
+    that is unknown, a curve or an ensemble, which has several states, or a merge over targets is a
+    UserError.
     """
-    chosen = CONFIG["representations"]
-    where = "config, representations"
+    targets = compared_targets(CONFIG["representations"]["targets"])
+    methods = compared_methods(CONFIG["representations"]["methods"])
+    return [run for run in GRID.runs() if run.target in targets and run.method in methods]
+
+
+def compared_targets(choice):
+    """Targets of the runs whose representations are compared.
+
+    `choice` is `all`, a list of targets, or `default`: the target of the example, if there is one.
+    """
+    if choice == "default" and EXAMPLE_TARGET:
+        return [EXAMPLE_TARGET]
+    if choice in ("default", "all"):
+        return GRID.targets
+    for name in choice:
+        known_name(name, WHOLE_GRID.targets, "target of this run", "config, representations")
+    return choice
+
+
+def compared_methods(choice):
+    """Methods of the runs whose representations are compared.
+
+    `choice` is a list of methods, or `default` or `all`: those whose runs have one state.
+    """
     without_one_state = [*CURVES, *WHOLE_GRID.over_targets, *ENSEMBLES]
     methods_with_one_state = [name for name in WHOLE_GRID.methods if name not in without_one_state]
-    targets = GRID.targets
-    if chosen["targets"] not in ("default", "all"):
-        targets = chosen["targets"]
-        for name in targets:
-            known_name(name, WHOLE_GRID.targets, "target of this run", where)
-    elif chosen["targets"] == "default" and EXAMPLE_TARGET:
-        targets = [EXAMPLE_TARGET]
-    methods = methods_with_one_state
-    if chosen["methods"] not in ("default", "all"):
-        methods = chosen["methods"]
-        for name in methods:
-            known_name(name, methods_with_one_state, "method of this run with one state", where)
-    return [run for run in GRID.runs() if run.target in targets and run.method in methods]
+    if choice in ("default", "all"):
+        return methods_with_one_state
+    for name in choice:
+        known_name(
+            name,
+            methods_with_one_state,
+            "method of this run with one state",
+            "config, representations",
+        )
+    return choice
 
 
 COMPARED = compared_runs()
@@ -68,35 +88,37 @@ MINUTES_OF_FISHER = 240
 SAMPLED = "sampled"
 
 
-def network_inputs(w):
+def network_inputs(wildcards):
     """Inputs of a job that passes images through a run's network, by name.
 
     They are images of its dataset, or of the target if it has none.
     """
     return {
-        **state_inputs(w),
-        **dataset_inputs("dataset", w.get("dataset", w.target), GEOMETRY_OF[w.model]),
+        **state_inputs(wildcards),
+        **dataset_inputs(
+            "dataset", wildcards.get("dataset", wildcards.target), GEOMETRY_OF[wildcards.model]
+        ),
     }
 
 
-def network_settings(w):
+def network_settings(wildcards):
     """Fields of the settings of a job that passes images through a run's network, but `code`."""
     return {
-        "parents": PARENTS[w.method],
-        "algorithm": algorithm_on_loading(w.method),
-        "view": VIEW_OF[w.model],
+        "parents": PARENTS[wildcards.method],
+        "algorithm": algorithm_on_loading(wildcards.method),
+        "view": VIEW_OF[wildcards.model],
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
     }
 
 
-def feature_settings(w):
+def feature_settings(wildcards):
     """Settings of a job that computes features."""
     settings = FeatureSettings(
-        **network_settings(w),
+        **network_settings(wildcards),
         layers=CONFIG["representations"]["layers"],
         limit=CONFIG["representations"]["images"],
-        code=digest_with_loading("compute_features", w.method),
+        code=digest_with_loading("compute_features", wildcards.method),
     )
     return to_params(settings)
 
@@ -112,10 +134,10 @@ rule compute_features:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.dataset])
+    threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=feature_settings,
@@ -123,28 +145,32 @@ rule compute_features:
         str(WORKFLOW / "scripts/compute_features.py")
 
 
-def fisher_inputs(w):
+def fisher_inputs(wildcards):
     """Inputs of a job that computes Fisher information, by name."""
-    if w.method == PRETRAINED:
-        return {**state_inputs(w), **reference_inputs("dataset", w.model)}
-    return network_inputs(w)
+    if wildcards.method == PRETRAINED:
+        return {**state_inputs(wildcards), **reference_inputs("dataset", wildcards.model)}
+    return network_inputs(wildcards)
 
 
-def fisher_dataset(w):
+def fisher_dataset(wildcards):
     """The dataset on whose images Fisher information is computed."""
-    if w.method == PRETRAINED:
+    if wildcards.method == PRETRAINED:
         return GRID.reference.dataset.name
-    return w.target
+    return wildcards.target
 
 
-def fisher_settings(w):
-    """Settings of a job that computes Fisher information; its file is named after some of them."""
-    images, _, kind = w.fisher_images.partition("_")
+def fisher_settings(wildcards):
+    """Settings of a job that computes Fisher information; its file is named after some of them.
+
+    `fisher_images` is 1000 or 1000_empirical: the number of images and, if another than SAMPLED,
+    the kind.
+    """
+    images, _, kind = wildcards.fisher_images.partition("_")
     settings = FisherSettings(
-        **network_settings(w),
+        **network_settings(wildcards),
         fisher_images=int(images),
         kind=kind if kind else SAMPLED,
-        code=digest_with_loading("compute_fisher", w.method),
+        code=digest_with_loading("compute_fisher", wildcards.method),
     )
     return to_params(settings)
 
@@ -163,10 +189,10 @@ rule compute_fisher:
         fisher_images="[0-9]+(_empirical)?",
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([fisher_dataset(w)])
+    threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([fisher_dataset(w)], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards: memory_of([fisher_dataset(wildcards)], MEGABYTES_OF_A_NETWORK),
         runtime=MINUTES_OF_FISHER,
     params:
         cfg=fisher_settings,

@@ -31,16 +31,25 @@ for NAME, METHOD in GRID.methods.items():
     PARENTS[NAME] = GRID.parents_of(NAME) if METHOD.form in MERGES else [NAME]
 
 
-def checkpoint_files(file, w, parents):
+def checkpoint_files(file, wildcards, parents):
     """A file of each parent's checkpoint.
 
-    It is that of the model, target, size and seed of a run unless the parent's key says otherwise.
+    It is that of the model, target, size and seed of a run unless the parent's key says otherwise:
+    of the parent `ft, seed 1` it is that of seed 1.
     """
-    return [f"{CHECKPOINT}/{file}".format(**{**w, **parent_of(key)}) for key in parents]
+    files = []
+    for key in parents:
+        parent = {**wildcards, **parent_of(key)}
+        files.append(f"{CHECKPOINT}/{file}".format(**parent))
+    return files
 
 
 def reference_inputs(role, model):
-    """Inputs of a job that reads the pretraining proxy, by name, with a role in these names."""
+    """Inputs of a job that reads the pretraining proxy, by name, with a role in these names.
+
+    With the role `reference` they are `reference`, the manifest of the dataset with the proxy, and
+    `reference_split`, its split where the proxy is the whole dataset, else an empty list.
+    """
     name = GRID.reference.dataset.name
     geometry = GEOMETRY_OF[model]
     is_whole_dataset = GRID.reference.images_per_class is None
@@ -50,67 +59,71 @@ def reference_inputs(role, model):
     }
 
 
-def shared_fisher_files(ending, w):
+def shared_fisher_files(ending, run):
     """A file of the Fisher information that a method's trainings of a model and seed share.
 
-    It is in a list, which is empty if they share none.
+    `run` is a run or the wildcards of one. The file is in a list, which is empty if the trainings
+    share none. Its name says how it was computed:
+    1000.safetensors, or 1000_empirical.safetensors if it is of another kind than `sampled`.
     """
-    shared = GRID.shared_fisher(w.method)
+    shared = GRID.shared_fisher(run.method)
     if shared is None:
         return []
     images, kind = shared
-    run = {**vars(PRETRAINED_RUNS[w.model]), "seed": w.seed}
     name = images if kind == "sampled" else f"{images}_{kind}"
-    return [f"{FISHER}.{ending}".format(**run, fisher_images=name)]
+    pretrained_run = {**vars(PRETRAINED_RUNS[run.model]), "seed": run.seed}
+    return [f"{FISHER}.{ending}".format(**pretrained_run, fisher_images=name)]
 
 
-def shared_fisher_inputs(w):
+def shared_fisher_inputs(wildcards):
     """Inputs of a job that trains with Fisher information from a job of its own, by name.
 
     Other runs have none.
     """
-    if GRID.shared_fisher(w.method) is None:
+    if GRID.shared_fisher(wildcards.method) is None:
         return {}
-    (manifest,) = shared_fisher_files("manifest.json", w)
-    (fisher,) = shared_fisher_files("safetensors", w)
+    (manifest,) = shared_fisher_files("manifest.json", wildcards)
+    (fisher,) = shared_fisher_files("safetensors", wildcards)
     return {"fisher_manifest": manifest, "shared_fisher": ancient(fisher)}
 
 
-def training_inputs(w):
+def training_inputs(wildcards):
     """Inputs of a job that trains a run, by name."""
-    method = GRID.methods[w.method]
+    method = GRID.methods[wildcards.method]
     start = method.parents
     proxy = {"reference": [], "reference_split": []}
     if GRID.reference is not None and method.reference != "no":
-        proxy = reference_inputs("reference", w.model)
+        proxy = reference_inputs("reference", wildcards.model)
     return {
-        "model": f"{MODEL}/manifest.json".format(model=w.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=w.model)),
-        **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]),
+        "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
+        **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
         **proxy,
-        "manifests": checkpoint_files("manifest.json", w, start),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", w, start)),
-        **text_inputs(w),
-        **shared_fisher_inputs(w),
+        "manifests": checkpoint_files("manifest.json", wildcards, start),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", wildcards, start)),
+        **text_inputs(wildcards),
+        **shared_fisher_inputs(wildcards),
     }
 
 
-def monitored_inputs(w):
+def monitored_inputs(wildcards):
     """Datasets whose accuracy is shown in the course of training, by name of the input.
 
     None is made for the sake of a training that is done.
     """
-    is_done = Path(f"{CHECKPOINT}/manifest.json".format(**w)).exists()
-    geometry = GEOMETRY_OF[w.model]
+    geometry = GEOMETRY_OF[wildcards.model]
     names = CONFIG["monitor"]
-    related = [name for name in names if GRID.excludes_proxy(name)]
+    names_excluding_proxy = [name for name in names if GRID.excludes_proxy(name)]
+    proxy = proxy_of(geometry, names_excluding_proxy)
     files = {
         "monitored": [prepared("manifest.json", name, geometry) for name in names],
         "monitored_splits": splits_of(geometry, names),
-        "monitored_related": [prepared("manifest.json", name, geometry) for name in related],
+        "monitored_related": [
+            prepared("manifest.json", name, geometry) for name in names_excluding_proxy
+        ],
     }
-    proxy = proxy_of(geometry, related)
-    if is_done:
+    training_is_done = Path(f"{CHECKPOINT}/manifest.json".format(**wildcards)).exists()
+    if training_is_done:
         for role, paths in files.items():
             files[role] = [path for path in paths if Path(path).exists()]
         if proxy and not Path(proxy).exists():
@@ -124,16 +137,16 @@ for NAME in CONFIG["monitor"]:
     known_name(NAME, GRID.datasets, "dataset of this run", "config, monitor")
 
 
-def fine_tuning_settings(w):
+def fine_tuning_settings(wildcards):
     """Settings of a job that trains a run."""
-    method = GRID.methods[w.method]
+    method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
-        settings=GRID.settings(w.method, w.model),
-        parents=GRID.parents_of(w.method),
-        training=TRAINING_OF[w.method],
-        view=VIEW_OF[w.model],
+        settings=GRID.settings(wildcards.method, wildcards.model),
+        parents=GRID.parents_of(wildcards.method),
+        training=TRAINING_OF[wildcards.method],
+        view=VIEW_OF[wildcards.model],
         compute=COMPUTE_IN_TRAINING,
         code=digest("finetune", algorithm),
     )
@@ -155,12 +168,12 @@ rule finetune:
         method=of_form("finetune"),
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.target])
+    threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.target], 4000),
-        runtime=lambda w: (
-            MINUTES_OF_LONG_TRAINING if w.target in LARGE_DATASETS else MINUTES_OF_TRAINING
+        mem_mb=lambda wildcards: memory_of([wildcards.target], 4000),
+        runtime=lambda wildcards: (
+            MINUTES_OF_LONG_TRAINING if wildcards.target in LARGE_DATASETS else MINUTES_OF_TRAINING
         ),
     params:
         cfg=fine_tuning_settings,

@@ -67,12 +67,14 @@ def finished_runs(
     """The finished ones of a grid's runs; a UserError if there are none.
 
     Args:
+        workflow: Snakemake's.
+        runs: all runs of the grid.
         rows_of: gives the files with the rows of some runs.
         select_rows: files with rows of the select split, of the runs among which a variant is
             chosen by them.
         records: provenance records of all jobs of the grid, in the order of stages.
     """
-    rows_of_run = {run: [Path(file) for file in rows_of([run])] for run in runs}
+    rows_of_run = {run: list(map(Path, rows_of([run]))) for run in runs}
     files = [Path(file) for file in select_rows]
     for rows in rows_of_run.values():
         files.extend(rows)
@@ -93,22 +95,34 @@ def finished_runs(
         compared.update(cells[cell])
         compared.add(pretrained_runs[cell.variant.model])
 
-    runs_without_select_rows = {run_of(Path(f)) for f in select_rows if Path(f) not in valid_files}
-    variants_without_choice = {
-        variant_of(run) for run in runs_without_select_rows if run in compared
-    }
+    missing_select_rows = [file for file in select_rows if Path(file) not in valid_files]
+    without_choice = _variants_without_choice(missing_select_rows, compared)
     runs_with_rows = [run for run, rows in rows_of_run.items() if all(map(Path.is_file, rows))]
+    compared_in_order = [run for run in runs if run in compared]
     return FinishedRuns(
         runs=[run for run in runs if run in counted],
-        compared=[run for run in runs if run in compared],
-        selectable=[
-            run
-            for run in runs
-            if run in compared and variant_of(run) not in variants_without_choice
-        ],
+        compared=compared_in_order,
+        selectable=[run for run in compared_in_order if variant_of(run) not in without_choice],
         targets=targets,
         outdated=len(runs_with_rows) - len(evaluated),
     )
+
+
+def _variants_without_choice(
+    missing_select_rows: Iterable[str], compared: Collection[Run]
+) -> set[Variant]:
+    """Compared variants that can't be chosen, since rows of the select split are missing.
+
+    Args:
+        missing_select_rows: files that are missing or outdated.
+        compared: runs that are compared.
+    """
+    variants = set()
+    for file in missing_select_rows:
+        run = run_of(Path(file))
+        if run in compared:
+            variants.add(variant_of(run))
+    return variants
 
 
 def variant_of(run: Run) -> Variant:
@@ -155,28 +169,32 @@ def _finished_cells(
     """The cells of a grid whose runs are all evaluated, with these runs.
 
     Args:
+        runs: all runs of the grid.
+        evaluated: those of them that are evaluated.
         pretrained_models: models whose pretrained run is evaluated. Cells of others don't count.
     """
-    cells: dict[Cell, list[Run]] = defaultdict(list)
+    runs_of_cells: dict[Cell, list[Run]] = defaultdict(list)
     for run in runs:
         if run.method != PRETRAINED and run.model in pretrained_models:
-            cells[Cell(variant_of(run), run.target)].append(run)
-    return {
-        cell: runs_of_cell
-        for cell, runs_of_cell in cells.items()
-        if all(run in evaluated for run in runs_of_cell)
-    }
+            runs_of_cells[Cell(variant_of(run), run.target)].append(run)
+    finished_cells = {}
+    for cell, runs_of_cell in runs_of_cells.items():
+        if all(run in evaluated for run in runs_of_cell):
+            finished_cells[cell] = runs_of_cell
+    return finished_cells
 
 
 def common_targets(cells: Collection[Cell]) -> tuple[list[str], set[Cell]]:
     """Targets, and the cells of all variants that are finished on each of these targets.
 
     The targets are those that most variants are finished on, as many of them as give the most
-    cells.
+    cells: of two targets with 5 and 3 variants, of which 3 are finished on both, both are taken,
+    since 2 targets times 3 variants are more cells than 1 target times 5.
     """
     targets_of_variant: dict[Variant, set[str]] = defaultdict(set)
     for cell in cells:
         targets_of_variant[cell.variant].add(cell.target)
+    # Sorted, so that equally frequent targets are in the order of their names.
     number_of_cells = Counter(sorted(cell.target for cell in cells))
     targets_by_frequency = [target for target, _ in number_of_cells.most_common()]
 
@@ -192,5 +210,8 @@ def common_targets(cells: Collection[Cell]) -> tuple[list[str], set[Cell]]:
         if len(targets) * len(variants) > len(best_targets) * len(best_variants):
             best_targets = targets
             best_variants = variants
-    compared_cells = {Cell(variant, target) for variant in best_variants for target in best_targets}
+    compared_cells = set()
+    for variant in best_variants:
+        for target in best_targets:
+            compared_cells.add(Cell(variant, target))
     return best_targets, compared_cells

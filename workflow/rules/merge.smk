@@ -34,18 +34,30 @@ def digest_with_loading(script, method):
     return digest(script, ON_LOADING[method])
 
 
-def fisher_files(ending, w):
-    """A file of the Fisher information of each parent, if the algorithm asks for it."""
-    if w.method not in ON_LOADING or not takes_fisher(ON_LOADING[w.method]):
+def fisher_files(ending, run):
+    """A file of the Fisher information of each parent, if the algorithm asks for it.
+
+    `run` is a run or the wildcards of one. The file is named after the number of images, such as
+    1000.safetensors.
+    """
+    if run.method not in ON_LOADING or not takes_fisher(ON_LOADING[run.method]):
         return []
-    run = {key: getattr(w, key) for key in RUN_COLUMNS}  # of wildcards or a run
-    run["fisher_images"] = GRID.methods[w.method].settings["fisher_images"]
-    return [f"{FISHER}.{ending}".format(**{**run, **parent_of(key)}) for key in PARENTS[w.method]]
+    columns = {column: getattr(run, column) for column in RUN_COLUMNS}
+    columns["fisher_images"] = GRID.methods[run.method].settings["fisher_images"]
+    files = []
+    for key in PARENTS[run.method]:
+        parent = {**columns, **parent_of(key)}
+        files.append(f"{FISHER}.{ending}".format(**parent))
+    return files
 
 
 def refuse_parents():
-    """Raise a UserError if a merge can't be made of its parents, before anything is trained."""
-    for name in dict.fromkeys(run.method for run in MERGED_RUNS):
+    """Raise a UserError if a merge can't be made of its parents, before anything is trained.
+
+    It has too few of them, or one trains a padding prompt, which can't be averaged.
+    """
+    names_of_merges = dict.fromkeys(run.method for run in MERGED_RUNS)
+    for name in names_of_merges:
         method = GRID.methods[name]
         number = len(PARENTS[name])
         algorithm = CATALOG.algorithm_file(method.algorithm)
@@ -65,11 +77,11 @@ def refuse_parents():
 refuse_parents()
 
 
-def merge_settings(w):
+def merge_settings(wildcards):
     """Settings of a job that writes the recipe of a merge."""
-    method = GRID.methods[w.method]
+    method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
-    if w.method in ON_LOADING:
+    if wildcards.method in ON_LOADING:
         # The recipe of what is computed on loading doesn't depend on the algorithm's code.
         code = digest("merge_weights")
     else:
@@ -77,7 +89,7 @@ def merge_settings(w):
     settings = MergeSettings(
         algorithm=local(algorithm),
         settings=method.settings,
-        parents=GRID.parents_of(w.method),
+        parents=GRID.parents_of(wildcards.method),
         form=method.form,
         code=code,
     )
@@ -86,7 +98,9 @@ def merge_settings(w):
 
 rule merge_weights:
     input:
-        manifests=lambda w: checkpoint_files("manifest.json", w, PARENTS[w.method]),
+        manifests=lambda wildcards: checkpoint_files(
+            "manifest.json", wildcards, PARENTS[wildcards.method]
+        ),
     output:
         **RECIPE,
     log:
@@ -102,25 +116,25 @@ rule merge_weights:
         "../scripts/merge_weights.py"
 
 
-def selection_inputs(w):
+def selection_inputs(wildcards):
     """Inputs of a job that chooses weights, by name."""
     return {
-        **state_inputs(w),
-        **dataset_inputs("target", w.target, GEOMETRY_OF[w.model]),
-        "watched": ancient(prepared("images.npy", w.target, GEOMETRY_OF[w.model])),
+        **state_inputs(wildcards),
+        **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
+        "watched": ancient(prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])),
         "recipe": [],  # which this job writes
     }
 
 
-def selection_settings(w):
+def selection_settings(wildcards):
     """Settings of a job that chooses weights."""
-    method = GRID.methods[w.method]
+    method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
     settings = SelectionSettings(
         algorithm=local(algorithm),
         settings=method.settings,
-        parents=GRID.parents_of(w.method),
-        view=VIEW_OF[w.model],
+        parents=GRID.parents_of(wildcards.method),
+        view=VIEW_OF[wildcards.model],
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         code=digest("select_weights", algorithm),
@@ -140,7 +154,7 @@ rule select_weights:
         method=of_form("select"),
     conda:
         "../../envs/torch.yaml"
-    threads: lambda w: threads_for([w.target])
+    threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
         mem_mb=4000,

@@ -57,7 +57,7 @@ def table_files(job, **tables):
     return report_files(**tables, provenance=f"{METRICS}/tables/{job}.provenance.json")
 
 
-def metrics_settings(w):
+def metrics_settings(wildcards):
     """Settings of the job that computes the tables of the grid."""
     settings = GridTableSettings(
         ri=RI_STATISTICS,

@@ -14,28 +14,28 @@ def has_fitted_head(model):
     return GRID.head(model) == "fitted"
 
 
-def fitted_on(w):
+def fitted_on(wildcards):
     """Manifest of the reference dataset on which a model's head is fitted.
 
     It is an empty list for other heads.
     """
-    if not has_fitted_head(w.model):
+    if not has_fitted_head(wildcards.model):
         return []
-    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[w.model])
+    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[wildcards.model])
 
 
-def megabytes_of_conversion(w):
+def megabytes_of_conversion(wildcards):
     """Memory of a job that converts a model."""
-    if has_fitted_head(w.model) and GRID.reference.dataset.storage == "encoded":
+    if has_fitted_head(wildcards.model) and GRID.reference.dataset.storage == "encoded":
         return MEGABYTES_OF_FITTING_ON_ENCODED
     return MEGABYTES_OF_CONVERSION
 
 
-def conversion_settings(w):
+def conversion_settings(wildcards):
     """Settings of a job that converts a model."""
     settings = ConversionSettings(
-        **GRID.conversion(w.model),
-        view=VIEW_OF[w.model] if has_fitted_head(w.model) else None,
+        **GRID.conversion(wildcards.model),
+        view=VIEW_OF[wildcards.model] if has_fitted_head(wildcards.model) else None,
         compute=COMPUTE,
         code=digest("convert_model"),
     )
@@ -44,10 +44,10 @@ def conversion_settings(w):
 
 rule convert_model:
     input:
-        manifests=lambda w: [
-            f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])
+        manifests=lambda wildcards: [
+            f"{file}.manifest.json" for file in archive_files(CATALOG.models[wildcards.model])
         ],
-        archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
+        archives=lambda wildcards: ancient(archive_files(CATALOG.models[wildcards.model])),
         reference=fitted_on,
     output:
         **job_files(MODEL, inside=True, weights="weights.safetensors", description="model.json"),
@@ -59,7 +59,7 @@ rule convert_model:
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=lambda w: GPU if has_fitted_head(w.model) else 0,
+        gpu=lambda wildcards: GPU if has_fitted_head(wildcards.model) else 0,
         mem_mb=megabytes_of_conversion,
         runtime=120,
     params:

@@ -11,11 +11,18 @@ for ANALYSIS in REGISTRY.analyses.values():
 
 
 def files_for_paper(row):
-    """Files of this run that stand for a figure or table of the paper, a row of paper_map.csv."""
-    figures = figure_files(row["figure"]) if row["figure"] in REGISTRY.figures else []
-    names_of_tables = row["tables"].split()
-    tables = [KNOWN_TABLES[name] for name in names_of_tables if name in KNOWN_TABLES]
-    return figures + tables
+    """Files of this run that stand for a figure or table of the paper, a row of paper_map.csv.
+
+    In the row, `figure` is the name of a figure, and `tables` are names of tables with spaces
+    between them. Those that this run does not make are left out.
+    """
+    files = []
+    if row["figure"] in REGISTRY.figures:
+        files += figure_files(row["figure"])
+    for name in row["tables"].split():
+        if name in KNOWN_TABLES:
+            files.append(KNOWN_TABLES[name])
+    return files
 
 
 PAPER_FILES = {row["of_paper"]: files_for_paper(row) for row in PAPER_MAP}

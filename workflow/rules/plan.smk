@@ -16,7 +16,7 @@ def count_jobs_for_plan():
 before_graph(workflow, count_jobs_for_plan)
 
 
-def plan_settings(w):
+def plan_settings(wildcards):
     """Settings of `snakemake plan`."""
     settings = PlanSettings(
         config=CONFIG,

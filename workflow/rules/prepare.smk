@@ -19,9 +19,9 @@ MANY_IMAGES = {
 
 
 def prepared(file, dataset, geometry):
-    """A file of a prepared dataset.
+    """A file of a prepared dataset, such as results/emoji/prepare/noto/224/manifest.json.
 
-    Encoded ones (photos as published, decoded when used) have no geometry.
+    Encoded datasets (photos as published, decoded when used) are the same at all geometries.
     """
     if CATALOG.datasets[dataset].storage == "encoded":
         geometry = "encoded"
@@ -43,9 +43,16 @@ def proxy_of(geometry, datasets):
     return prepared("manifest.json", GRID.reference.dataset.name, geometry)
 
 
-def preparation_settings(w):
-    """Settings of a job that prepares a dataset."""
-    fields = GRID.preparation(w.dataset, GEOMETRIES.get(w.geometry))
+def decode_workers_of(wildcards):
+    """Threads that decode the images of a dataset when it is prepared."""
+    if wildcards.dataset in MANY_IMAGES:
+        return DECODE_WORKERS_OF_MANY_IMAGES
+    return 1
+
+
+def preparation_settings(wildcards):
+    """Settings of a job that prepares a dataset; the layouts are Python files that it runs."""
+    fields = GRID.preparation(wildcards.dataset, GEOMETRIES.get(wildcards.geometry))
     layouts = [fields["layout"]]
     fields["layout"] = local(fields["layout"])
     if fields["photos_layout"]:
@@ -55,20 +62,20 @@ def preparation_settings(w):
     return to_params(PreparationSettings(**fields))
 
 
-def group_settings(w):
+def group_settings(wildcards):
     """Settings of a job that lists an evaluation group."""
     settings = GroupSettings(
-        datasets=EVALUATION_GROUPS[w.evaluation_group], code=digest("list_group")
+        datasets=EVALUATION_GROUPS[wildcards.evaluation_group], code=digest("list_group")
     )
     return to_params(settings)
 
 
 rule prepare:
     input:
-        manifests=lambda w: [
-            f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[w.dataset])
+        manifests=lambda wildcards: [
+            f"{path}.manifest.json" for path in archive_files(CATALOG.datasets[wildcards.dataset])
         ],
-        archives=lambda w: ancient(archive_files(CATALOG.datasets[w.dataset])),
+        archives=lambda wildcards: ancient(archive_files(CATALOG.datasets[wildcards.dataset])),
     output:
         **job_files(
             PREPARED,
@@ -81,11 +88,11 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
     conda:
         "../../envs/images.yaml"
-    threads: lambda w: DECODE_WORKERS_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else 1
+    threads: decode_workers_of
     resources:
         mem_mb=2000,
-        runtime=lambda w: (
-            MINUTES_OF_MANY_IMAGES if w.dataset in MANY_IMAGES else MINUTES_OF_FEW_IMAGES
+        runtime=lambda wildcards: (
+            MINUTES_OF_MANY_IMAGES if wildcards.dataset in MANY_IMAGES else MINUTES_OF_FEW_IMAGES
         ),
     params:
         cfg=preparation_settings,
@@ -97,11 +104,13 @@ rule prepare:
 # time of a dry-run.
 rule list_group:
     input:
-        manifests=lambda w: [
-            prepared("manifest.json", name, w.geometry)
-            for name in EVALUATION_GROUPS[w.evaluation_group]
+        manifests=lambda wildcards: [
+            prepared("manifest.json", name, wildcards.geometry)
+            for name in EVALUATION_GROUPS[wildcards.evaluation_group]
         ],
-        files=lambda w: ancient(files_at(w.geometry, EVALUATION_GROUPS[w.evaluation_group])),
+        files=lambda wildcards: ancient(
+            files_at(wildcards.geometry, EVALUATION_GROUPS[wildcards.evaluation_group])
+        ),
     output:
         **job_files(GROUP, inside=True),
     log:

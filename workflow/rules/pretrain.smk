@@ -4,34 +4,36 @@
 from rib.training.settings import PretrainingSettings, TrainingSettings
 
 
-def pretraining_inputs(w):
-    """Inputs of a pretrain_model job, by name."""
-    how = CATALOG.models[w.model].pretrain
-    geometry = GEOMETRY_OF[w.model]
+def pretraining_inputs(wildcards):
+    """Inputs of a job that pretrains a model: its dataset, and another to test it on, by name."""
+    pretraining = CATALOG.models[wildcards.model].pretrain
+    dataset = pretraining["dataset"]
+    test_dataset = pretraining["test"]
+    geometry = GEOMETRY_OF[wildcards.model]
     return {
-        "dataset": prepared("manifest.json", how["dataset"], geometry),
-        "test": prepared("manifest.json", how["test"], geometry),
-        "watched": ancient(files_at(geometry, [how["dataset"], how["test"]])),
+        "dataset": prepared("manifest.json", dataset, geometry),
+        "test": prepared("manifest.json", test_dataset, geometry),
+        "watched": ancient(files_at(geometry, [dataset, test_dataset])),
     }
 
 
-def pretraining_settings(w):
+def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
-    facts = GRID.conversion(w.model)
+    facts = GRID.conversion(wildcards.model)
     settings = PretrainingSettings(
         entry=facts["entry"],
         num_classes=facts["num_classes"],
-        training=from_params(TrainingSettings, GRID.pretraining(w.model)),
-        view=VIEW_OF[w.model],
+        training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
+        view=VIEW_OF[wildcards.model],
         compute=COMPUTE,
         code=digest("pretrain_model"),
     )
     return to_params(settings)
 
 
-def pretraining_dataset(w):
+def pretraining_dataset(wildcards):
     """The dataset on which a model is pretrained."""
-    return CATALOG.models[w.model].pretrain["dataset"]
+    return CATALOG.models[wildcards.model].pretrain["dataset"]
 
 
 rule pretrain_model:
@@ -51,13 +53,13 @@ rule pretrain_model:
         model="|".join(map(re.escape, TRAINED_HERE)) or "(?!)",
     conda:
         "../../envs/torch.yaml"
-    threads: lambda w: threads_for([pretraining_dataset(w)])
+    threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([pretraining_dataset(w)], 4000),
-        runtime=lambda w: (
+        mem_mb=lambda wildcards: memory_of([pretraining_dataset(wildcards)], 4000),
+        runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING
-            if pretraining_dataset(w) in LARGE_DATASETS
+            if pretraining_dataset(wildcards) in LARGE_DATASETS
             else MINUTES_OF_TRAINING
         ),
     params:

@@ -17,12 +17,13 @@ from rib.reporting.settings import (
 def finished_shares(finished):
     """How many runs of each model, method and target are finished, given the finished runs."""
     runs = GRID.runs()
+    labels_of_attributes = {
+        "model": MODEL_LABELS,
+        "method": RUN_LABELS["methods"],
+        "target": TARGET_LABELS,
+    }
     shares = []
-    for attribute, labels in (
-        ("model", MODEL_LABELS),
-        ("method", RUN_LABELS["methods"]),
-        ("target", TARGET_LABELS),
-    ):
+    for attribute, labels in labels_of_attributes.items():
         for name, label in labels.items():
             runs_of_name = [run for run in runs if getattr(run, attribute) == name]
             share = FinishedShare(
@@ -35,7 +36,7 @@ def finished_shares(finished):
 
 
 def preview_of_now():
-    """What a preview is of, that is made now."""
+    """What a preview shows that is made now: which runs are finished, and how far the grid is."""
     finished = finished_runs(workflow, GRID.runs(), rows_of, SELECT_ROWS, UPSTREAM)
     description = PreviewDescription(
         finished=len(finished.runs),
@@ -61,7 +62,10 @@ def preview_of_now():
 
 
 def config_of_preview(preview):
-    """The configuration of this call, for a preview."""
+    """The configuration of this call, for a preview; fewer bootstrap replicates if it is large.
+
+    Paths are absolute, since the preview is made in another folder.
+    """
     statistics = CONFIG["statistics"]
     if is_large(len(preview.finished)):
         fewer_replicates = min(REPLICATES, statistics["replicates"])
@@ -70,7 +74,7 @@ def config_of_preview(preview):
     return {**config, "statistics": statistics, "external": external}
 
 
-def preview_settings(w):
+def preview_settings(wildcards):
     """Settings of `snakemake preview`."""
     preview = preview_of_now()
     rules_of_reports = [rule.name for rule in rules_of_folder(workflow, METRICS)]

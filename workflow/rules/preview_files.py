@@ -41,6 +41,10 @@ class PreviewFiles:
         return self._reasons[path]
 
     def _find_reason(self, path: str) -> str | None:
+        """Why a preview is without a file, found by its rule and the inputs of its job.
+
+        None if the file exists or can be made.
+        """
         if Path(path).exists():
             return None
         if self.name_of(path) in self._settings.too_slow:
@@ -56,11 +60,18 @@ class PreviewFiles:
         return None
 
     def name_of(self, path: str) -> str:
-        """Name under which a file of the preview is left out."""
-        if Path(path).parent.name == "figures":
+        """Name under which a file of the preview is left out.
+
+        It is that of a figure, or of the rule that makes the file; of a file that no rule makes, it
+        is its name without ending.
+        """
+        is_figure = Path(path).parent.name == "figures"
+        if is_figure:
             return Path(path).stem
         rule = rule_that_makes(self._rules, path)
-        return Path(path).stem if rule is None else rule.name
+        if rule is None:
+            return Path(path).stem
+        return rule.name
 
     def can_have(self, path: str) -> bool:
         """Whether a preview can have a file; if not, the reason is noted in `left_out`."""
@@ -105,8 +116,9 @@ class PreviewFiles:
 
 def rules_of_folder(workflow, folder: str) -> list:
     """The rules that make files in a folder."""
-    return [
-        rule
-        for rule in workflow.rules
-        if any(str(path).startswith(f"{folder}/") for path in rule.output)
-    ]
+    rules = []
+    for rule in workflow.rules:
+        outputs = map(str, rule.output)
+        if any(output.startswith(f"{folder}/") for output in outputs):
+            rules.append(rule)
+    return rules

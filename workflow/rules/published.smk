@@ -30,7 +30,7 @@ def unlike_published():
     return None
 
 
-def published_table(w):
+def published_table(wildcards):
     """The table, if there are published accuracies, in a list."""
     if not STATED:
         raise UserError(
@@ -54,7 +54,7 @@ def published_accuracies():
     return accuracies
 
 
-def published_settings(w):
+def published_settings(wildcards):
     """Settings of the job that compares with published accuracies."""
     settings = PublishedSettings(
         published=published_accuracies(),

@@ -136,15 +136,13 @@ class Registry:
 
     def chosen(self) -> list[Analysis]:
         """Analyses that are part of the run; a UserError if config lists an unknown one."""
-        optional = [name for name, analysis in self.analyses.items() if analysis.optional]
         if self._analyses_in_config == "all":
             return list(self.analyses.values())
+        optional = [name for name, analysis in self.analyses.items() if analysis.optional]
         for name in self._analyses_in_config:
             if name not in optional:
-                raise UserError(
-                    f"config, analyses: unknown '{name}'; known are "
-                    f"{', '.join(optional) or 'none'}."
-                )
+                known_names = ", ".join(optional) or "none"
+                raise UserError(f"config, analyses: unknown '{name}'; known are {known_names}.")
         return [
             analysis
             for name, analysis in self.analyses.items()
@@ -154,10 +152,13 @@ class Registry:
     def chosen_figures(self) -> list[str]:
         """Names of the figures of the run: those without an analysis, and those of its analyses."""
         figures_of_chosen = _figures_of(self.chosen())
-        figures_of_all = _figures_of(self.analyses.values())
-        return [
-            name for name in self.figures if name in figures_of_chosen or name not in figures_of_all
-        ]
+        figures_of_analyses = _figures_of(self.analyses.values())
+        names = []
+        for name in self.figures:
+            has_no_analysis = name not in figures_of_analyses
+            if has_no_analysis or name in figures_of_chosen:
+                names.append(name)
+        return names
 
     def chosen_tables(self) -> dict[str, str]:
         """Tables of all analyses that are part of the run, by name."""
@@ -223,7 +224,10 @@ def _figures_of(analyses: Collection[Analysis]) -> set[str]:
 
 
 def shades_of(colours: Sequence[str]) -> list[str]:
-    """Colours #rrggbb, each darker than an equal one before."""
+    """Colours #rrggbb, each darker than an equal one before.
+
+    Of #ff0000, #0000ff and #ff0000 the first two stay as they are, and the third is a darker red.
+    """
     shades = []
     for position, colour in enumerate(colours):
         equal_before = colours[:position].count(colour)

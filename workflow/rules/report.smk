@@ -111,7 +111,10 @@ def all_fisher_records():
 
 
 def records_by_stage():
-    """Records of the jobs behind the tables, by stage; stages that some grids lack have at least one."""
+    """Paths of the records of the jobs behind the tables, by stage.
+
+    Stages that some grids lack, such as `split`, are there only if they have a job.
+    """
     records = {
         "download": download_records(),
         "prepare": preparation_records(),
@@ -124,8 +127,9 @@ def records_by_stage():
     records["finetune"] = [
         f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS
     ]
-    if all_fisher_records():
-        records["fisher"] = all_fisher_records()
+    fisher_records = all_fisher_records()
+    if fisher_records:
+        records["fisher"] = fisher_records
     records["merge"] = [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS]
     records["evaluate"] = beside("provenance", rows_of(WHOLE_GRID.runs()))
     if OVER_TARGETS_ROWS:

@@ -22,20 +22,18 @@ REPORTED_RUNS = set(GRID.runs())
 
 
 def labels_of(grid):
-    """Labels of a grid's models, methods and targets, by name.
+    """Labels of a grid's models, methods and targets, by name: {"models": {"net": "ResNet"}, ...}.
 
     Curves and merges over targets are no methods of figures and tables by target.
     """
-    not_by_target = [*CURVES, *grid.over_targets]
-    # A model of a preview may have no fine-tuned run yet.
     models = grid.models
-    if PREVIEW:
+    if PREVIEW:  # a model may have no fine-tuned run yet
         models = {name: model for name, model in models.items() if grid.methods_of(name)}
+    not_by_target = [*CURVES, *grid.over_targets]
+    methods = {name: method for name, method in grid.methods.items() if name not in not_by_target}
     return {
         "models": {name: model.label for name, model in models.items()},
-        "methods": {
-            name: method.label for name, method in grid.methods.items() if name not in not_by_target
-        },
+        "methods": {name: method.label for name, method in methods.items()},
         "targets": {name: grid.datasets[name].label for name in grid.targets},
     }
 
@@ -45,10 +43,14 @@ def example_method(shown_methods, shared_methods):
 
     Else it is the first that all models have. If there is none, a preview shows the first of those
     that most of its models have, and a full run has no figures.
+
+    `shown_methods` are names of methods that a model has, and `shared_methods` those that all
+    models have.
     """
-    for name in ("ft", *shared_methods):
-        if name in shared_methods:
-            return name
+    if "ft" in shared_methods:
+        return "ft"
+    if shared_methods:
+        return shared_methods[0]
     if not (PREVIEW and shown_methods):
         return None
 

@@ -71,6 +71,7 @@ class RunProgress:
         return ", ".join(phrases)
 
     def _time_left(self) -> str:
+        """The time that the remaining jobs take: `about 4 min 08 s left`."""
         estimate = time_left(
             self._seconds_of_finished, self._remaining, jobs_at_once=max(1, self._most_at_once)
         )

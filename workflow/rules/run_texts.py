@@ -24,6 +24,8 @@ def opening_line(jobs: Sequence[Job]) -> str:
 def closing_line(outputs: Iterable[str]) -> str:
     """Where to look after a run: files by name, or many files of a folder as their number.
 
+    An example is `Made: 120 files in results/emoji/, reports/emoji/index.html.`
+
     Args:
         outputs: of the jobs that ran, at least one.
     """
@@ -56,22 +58,23 @@ def _folder_to_count_in(path: str) -> tuple[int, str]:
 
 
 def dry_run_table(jobs_by_rule: Mapping[str, int], reasons: Mapping[str, Mapping[str, int]]) -> str:
-    """Table of the jobs of a dry-run, a line per rule.
+    """Table of the jobs of a dry-run, a line per rule, under a header.
+
+    A line is for example `finetune      3  2 not made yet, 1 forced`.
 
     Args:
         jobs_by_rule: number of jobs, the last entry their total, as Snakemake counts them.
         reasons: number of jobs by reason, by rule.
     """
     header = ("job", "count", "reason")
-    rows = [
-        (rule, str(number), _reasons_in_words(reasons.get(rule, {})))
-        for rule, number in jobs_by_rule.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule_width, number_width, _ = widths
-    rows = [header, tuple("-" * width for width in widths), *rows]
+    rows = []
+    for rule, number in jobs_by_rule.items():
+        rows.append((rule, str(number), _reasons_in_words(reasons.get(rule, {}))))
+    columns = zip(header, *rows, strict=True)
+    rule_width, number_width, reason_width = (max(map(len, column)) for column in columns)
+    underline = ("-" * rule_width, "-" * number_width, "-" * reason_width)
     lines = []
-    for rule, number, reason in rows:
+    for rule, number, reason in [header, underline, *rows]:
         lines.append(f"{rule:<{rule_width}}  {number:>{number_width}}  {reason}".rstrip())
     return "\n".join(lines)
 
@@ -79,5 +82,6 @@ def dry_run_table(jobs_by_rule: Mapping[str, int], reasons: Mapping[str, Mapping
 def _reasons_in_words(jobs_by_reason: Mapping[str, int]) -> str:
     """The reason of a rule's jobs, or `3 not made yet, 2 forced` if they have several."""
     if len(jobs_by_reason) == 1:
-        return "".join(jobs_by_reason)
+        (only_reason,) = jobs_by_reason
+        return only_reason
     return ", ".join(f"{number} {reason}" for reason, number in jobs_by_reason.items())

@@ -37,13 +37,18 @@ def dataset_inputs(role, dataset, geometry):
 SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 
-def split_settings(w):
-    """Settings of a job that splits a dataset."""
-    related = GRID.split_before(w.dataset)
+def split_settings(wildcards):
+    """Settings of a job that splits a dataset.
+
+    Its images must be split as those of datasets that are split before it, where these share
+    source images with it.
+    """
+    datasets_before = GRID.evaluated_before(wildcards.dataset)
+    with_same_sources = GRID.split_before(wildcards.dataset)
     settings = SplitSettings(
         fractions=GRID.split_fractions,
-        view=VIEW_AT[w.geometry],
-        same_sources=tuple(name in related for name in GRID.evaluated_before(w.dataset)),
+        view=VIEW_AT[wildcards.geometry],
+        same_sources=tuple(name in with_same_sources for name in datasets_before),
         code=digest("split_dataset"),
     )
     return to_params(settings)
@@ -51,18 +56,20 @@ def split_settings(w):
 
 rule split_dataset:
     input:
-        dataset=lambda w: prepared("manifest.json", w.dataset, w.geometry),
-        watched=lambda w: ancient(files_at(w.geometry, [w.dataset])),
-        dataset_proxy=lambda w: proxy_of(w.geometry, [w.dataset]),
-        earlier=lambda w: splits_of(w.geometry, GRID.evaluated_before(w.dataset)),
-        earlier_prepared=lambda w: [
-            prepared("manifest.json", name, w.geometry)
-            for name in GRID.evaluated_before(w.dataset)
+        dataset=lambda wildcards: prepared("manifest.json", wildcards.dataset, wildcards.geometry),
+        watched=lambda wildcards: ancient(files_at(wildcards.geometry, [wildcards.dataset])),
+        dataset_proxy=lambda wildcards: proxy_of(wildcards.geometry, [wildcards.dataset]),
+        earlier=lambda wildcards: splits_of(
+            wildcards.geometry, GRID.evaluated_before(wildcards.dataset)
+        ),
+        earlier_prepared=lambda wildcards: [
+            prepared("manifest.json", name, wildcards.geometry)
+            for name in GRID.evaluated_before(wildcards.dataset)
         ],
-        earlier_indexes=lambda w: ancient(
+        earlier_indexes=lambda wildcards: ancient(
             [
-                prepared("index.parquet", name, w.geometry)
-                for name in GRID.evaluated_before(w.dataset)
+                prepared("index.parquet", name, wildcards.geometry)
+                for name in GRID.evaluated_before(wildcards.dataset)
             ]
         ),
     output:
@@ -73,7 +80,9 @@ rule split_dataset:
     conda:
         "../../envs/images.yaml"
     resources:
-        mem_mb=lambda w: memory_of([w.dataset, *GRID.evaluated_before(w.dataset)], 2000),
+        mem_mb=lambda wildcards: memory_of(
+            [wildcards.dataset, *GRID.evaluated_before(wildcards.dataset)], 2000
+        ),
         runtime=60,
     params:
         cfg=split_settings,

@@ -163,8 +163,17 @@ def _adopt_pulled_outputs(records: SnakemakeRecords, message: str) -> None:
             for output in [*job_record["outputs"], path]:
                 records.adopt(output, job_record, ended)
         print_lines(message.format(len(pulled)), file=sys.stderr)
-    changed_files = provenance.changed(records.has_other_time, records.is_unfinished)
-    problem_of_records = {}
+    _warn_of_changed_files(provenance.changed(records.has_other_time, records.is_unfinished))
+
+
+def _warn_of_changed_files(changed_files: Sequence[str]) -> None:
+    """Warn about files that were changed since they were made, and about unreadable records.
+
+    Args:
+        changed_files: paths of outputs and of records. Those records that another version of the
+            code wrote have a warning of their own.
+    """
+    problem_of_records = {}  # of another version
     for file in changed_files:
         if file.endswith(provenance.ENDING):
             problem = provenance.problem_of_version(Path(file))

@@ -3,7 +3,7 @@
 from rib.reporting.settings import StatusSettings
 
 
-def status_settings(w):
+def status_settings(wildcards):
     """Settings of `snakemake status`."""
     settings = StatusSettings(
         records=RECORDS_BY_STAGE,

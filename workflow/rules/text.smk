@@ -14,17 +14,22 @@ def trains_with_texts(model):
 TEXT_MODELS = [name for name in GRID.models if trains_with_texts(name)]
 
 
-def text_inputs(w):
+def text_inputs(wildcards):
     """Inputs of a job that trains a run with texts, by name; none for other runs."""
-    if GRID.methods[w.method].text == "no":
+    if GRID.methods[wildcards.method].text == "no":
         return {}
-    files = [f"{TEXT}/{name}.safetensors".format(model=w.model) for name in ("tower", "tokens")]
-    return {"text": f"{TEXT}/manifest.json".format(model=w.model), "text_files": ancient(files)}
+    files = [
+        f"{TEXT}/{name}.safetensors".format(model=wildcards.model) for name in ("tower", "tokens")
+    ]
+    return {
+        "text": f"{TEXT}/manifest.json".format(model=wildcards.model),
+        "text_files": ancient(files),
+    }
 
 
-def text_settings(w):
+def text_settings(wildcards):
     """Settings of a job that stores a text tower."""
-    facts = GRID.conversion(w.model)
+    facts = GRID.conversion(wildcards.model)
     settings = TextSettings(
         entry=facts["entry"], class_names=facts["class_names"], code=digest("store_text")
     )
@@ -33,10 +38,10 @@ def text_settings(w):
 
 rule store_text:
     input:
-        manifests=lambda w: [
-            f"{file}.manifest.json" for file in archive_files(CATALOG.models[w.model])
+        manifests=lambda wildcards: [
+            f"{file}.manifest.json" for file in archive_files(CATALOG.models[wildcards.model])
         ],
-        archives=lambda w: ancient(archive_files(CATALOG.models[w.model])),
+        archives=lambda wildcards: ancient(archive_files(CATALOG.models[wildcards.model])),
     output:
         **job_files(TEXT, inside=True, tower="tower.safetensors", tokens="tokens.safetensors"),
     log:

@@ -6,7 +6,7 @@ from rib.records.settings import VerifySettings
 GRID_RECORDS = [*UPSTREAM, *SHOWN_RECORDS, f"{METRICS}/index.provenance.json"]
 
 
-def verify_settings(w):
+def verify_settings(wildcards):
     """Settings of `snakemake verify`."""
     settings = VerifySettings(
         records=[*GRID_RECORDS, PUBLICATION["provenance"]],

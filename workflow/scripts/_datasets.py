@@ -31,7 +31,7 @@ def dataset_group(
     splits = dict(zip(split, paths(files.splits), strict=True))
     datasets = []
     for index in paths(files.indexes):
-        name = index.parts[-3]
+        name = index.parts[-3]  # .../prepare/<dataset>/<geometry>/index.parquet
         dataset = DatasetFiles(
             name=name,
             folder=index.parent,

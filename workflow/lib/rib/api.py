@@ -13,10 +13,11 @@ import contextlib
 import copy
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypedDict
 
 import pandas as pd
 import torch
@@ -91,13 +92,21 @@ RESCUED = "rescue.safetensors"
 # Images per forward pass that jobs of Fisher information are given; they choose their own.
 FISHER_BATCH = 1
 PATHS = ("catalog", "archives")  # settings that are a path or several
-NOTHING: Mapping = MappingProxyType({})
+NO_RECORDS: Mapping[str, dict[str, Any]] = MappingProxyType({})
 # What rib notes of a network, as attributes.
 NOTED = ("preprocessing", "run", "settings", "files")
 RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
 
 
-def list_models(family: str | None = None, **settings) -> list[str]:
+class NetworkFiles(TypedDict):
+    """What a network was made from: its attribute `files`."""
+
+    model_folder: Path  # of the pretrained model
+    states: Sequence[State]  # one, with the weight of each checkpoint
+    checkpoints: Mapping[str, Path]  # by method
+
+
+def list_models(family: str | None = None, **settings: Any) -> list[str]:
     """Models of the catalogue, or those meant for a family and those of its defaults.
 
     Example: `rib.list_models("emoji")`.
@@ -114,7 +123,7 @@ def list_models(family: str | None = None, **settings) -> list[str]:
     ]
 
 
-def list_datasets(family: str, **settings) -> list[str]:
+def list_datasets(family: str, **settings: Any) -> list[str]:
     """Datasets of a family on which networks are evaluated, without optional ones.
 
     Example: `rib.list_datasets("emoji")`.
@@ -125,12 +134,12 @@ def list_datasets(family: str, **settings) -> list[str]:
     return [name for name, entry in datasets.items() if not entry.optional]
 
 
-def list_methods(**settings) -> list[str]:
+def list_methods(**settings: Any) -> list[str]:
     """Methods of the catalogue: `rib.list_methods()`."""
     return list(_catalog(_resolved(settings)).methods)
 
 
-def load_model(name: str, family: str, **settings) -> nn.Module:
+def load_model(name: str, family: str, **settings: Any) -> nn.Module:
     """A pretrained network in evaluation mode, with a head for a family's classes.
 
     It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing`
@@ -140,8 +149,8 @@ def load_model(name: str, family: str, **settings) -> nn.Module:
     text_argument(name, "name", "a model")
     text_argument(family, "family", "a family")
     _refuse_arguments(settings, "models")
-    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]})
-    run = Run(stages.name, NO_TARGET, PRETRAINED, ALL, 0)
+    stages = _Stages({**_resolved(settings), "family": family, "models": [name]})
+    run = Run(stages.name, NO_TARGET, PRETRAINED, ALL, seed=0)
     return stages.network(run, stages.model(), run_states(PRETRAINED, None), {})
 
 
@@ -157,7 +166,7 @@ def load_dataset(name: str, network: nn.Module) -> prepared.PreparedDataset:
 
 
 def finetune(
-    network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings
+    network: nn.Module, target: str, method: str = "ft", seed: int = 0, **settings: Any
 ) -> nn.Module:
     """The network that a method makes of a pretrained one on a dataset, in evaluation mode.
 
@@ -170,16 +179,27 @@ def finetune(
     text_argument(method, "method", "a method")
     whole_argument(seed, "seed")
     _refuse_arguments(settings, "family", "models")
-    settings = _settings(network) | _resolved(settings)
-    # A method with one value of each setting is named after its entry: lora-rank4 after lora.
-    entries = _catalog(settings).methods
-    fitting_entries = [name for name in entries if f"{method}-".startswith(f"{name}-")]
-    entry = max(fitting_entries, key=len, default=method)
-    stages = _Stages(settings, datasets=[target], targets=[target], methods=[entry], seeds=[seed])
+    all_settings = {**_settings(network), **_resolved(settings)}
+    entry = _entry_of_method(method, _catalog(all_settings).methods)
+    stages = _Stages(
+        all_settings, datasets=[target], targets=[target], methods=[entry], seeds=[seed]
+    )
     known_name(method, stages.grid.methods, "method with one value of each setting", "finetune")
     stages.refuse_other_than_pretrained(network)
-    run = Run(stages.name, target, method, stages.grid.sizes[0], seed)
-    return stages.network(run, stages.model(), *stages.trained(run))
+    (size,) = stages.grid.sizes[:1]
+    run = Run(stages.name, target, method, size, seed)
+    states, checkpoints = stages.trained(run)
+    return stages.network(run, stages.model(), states, checkpoints)
+
+
+def _entry_of_method(method: str, entries: Iterable[str]) -> str:
+    """The catalogue entry of a method, which may be a variant with one value of each setting.
+
+    A variant is named after its entry: `lora-rank4` is of the entry `lora`. If several entries
+    fit, such as `lora` and `lora-rank4`, it is the longest; without any, it is the name itself.
+    """
+    fitting_entries = [entry for entry in entries if f"{method}-".startswith(f"{entry}-")]
+    return max(fitting_entries, key=len, default=method)
 
 
 def evaluate(
@@ -198,30 +218,36 @@ def evaluate(
     """
     names = texts_argument(datasets, "datasets", "datasets")
     stages = _Stages(_settings(network), datasets=names)
-    reference = stages.network(network.run, **network.files)
+    files = _files_of(network)
+    reference = stages.network(_run_of(network), **files)
     run = stages.run_of_rows(network, _change(network, reference), method, target)
     chosen_device = device.start(stages.compute)
     _refuse_misplaced(network, chosen_device.type)
-    datasets_scored = [
+    scored_datasets = [
         view.load_dataset(stages.dataset(name), stages.view, TEST) for name in stages.grid.datasets
     ]
-    facts = read_json(network.files["model_folder"] / DESCRIPTION)
+    facts = read_json(files["model_folder"] / DESCRIPTION)
     inputs_of_datasets = [
-        Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in datasets_scored
+        Inputs.of(dataset, facts["preprocessing"], chosen_device) for dataset in scored_datasets
     ]
+    is_as_built = not structural_difference(network, reference, NOTED) and not has_global_hooks()
     with contextlib.ExitStack() as stack:
-        if structural_difference(network, reference, NOTED) or has_global_hooks():
+        if is_as_built:
+            weights = files["states"][0].weights
+            scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
+        else:
             # Fusing BatchNorm is known to change nothing for networks as rib builds them only.
             scored = stack.enter_context(_in_evaluation_mode(network))
-        else:
-            weights = network.files["states"][0].weights
-            scored = for_inference(copy.deepcopy(network).eval(), weights, inputs_of_datasets[0])
-        logits = _checked_logits(scored, facts["num_classes"])
-        evaluation_batch_size = stages.grid.config["compute"]["evaluation_batch_size"]
-        table = rows_of_networks(
-            run, [None], [logits], datasets_scored, inputs_of_datasets, evaluation_batch_size
+        rows = rows_of_networks(
+            run,
+            alphas=[None],
+            networks=[_checked_logits(scored, facts["num_classes"])],
+            datasets=scored_datasets,
+            inputs_of_datasets=inputs_of_datasets,
+            evaluation_batch_size=stages.grid.config["compute"]["evaluation_batch_size"],
         )
-        return table.to_pandas()
+    table: pd.DataFrame = rows.to_pandas()
+    return table
 
 
 def robustness_improvement(
@@ -240,29 +266,40 @@ def robustness_improvement(
     rows = row_schema.checked_rows(rows)
     stages = _Stages(_settings(network), datasets=rows["dataset"].unique().tolist())
     folder_of = {name: stages.dataset(name).folder for name in stages.grid.datasets}
+    source_groups = stages.grid.leak_free_groups()
     index_paths = [folder / INDEX for folder in folder_of.values()]
-    objects_of = counts.read_objects(index_paths, stages.grid.leak_free_groups())
-    spaces = {
-        name: LabelSpace.from_json(read_json(folder / CLASSES))
-        for name, folder in folder_of.items()
-    }
-    images_of = {name: len(objects) for name, objects in objects_of.items()}
-    classes_of = {name: len(space.keys) for name, space in spaces.items()}
-    row_schema.check_upper_limits(rows, images_of, classes_of)
+    objects_of = counts.read_objects(index_paths, source_groups)
+    _refuse_rows_of_other_images(rows, objects_of, folder_of)
     counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
     statistics = stages.grid.config["statistics"]
     weights = bootstrap.object_weights(
         counts_of_runs.objects, statistics["replicates"], statistics["seed"]
     )
-    accuracies = ri.ood_accuracies(
-        counts_of_runs, weights, stages.grid.ood, stages.grid.leak_free_groups()
-    )
+    accuracies = ri.ood_accuracies(counts_of_runs, weights, stages.grid.ood, source_groups)
     ri_table = tables.ri_table(accuracies, statistics["confidence"])
-    mri_table = tables.mri_tables(accuracies, statistics["confidence"])[0]
+    mri_table, _ = tables.mri_tables(accuracies, statistics["confidence"])
     return ri_table, mri_table
 
 
-def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.DataFrame]:
+def _refuse_rows_of_other_images(
+    rows: pd.DataFrame, objects_of: Mapping[str, Sized], folder_of: Mapping[str, Path]
+) -> None:
+    """Raise a UserError if rows are of images or classes that their dataset does not have.
+
+    Args:
+        rows: as from `evaluate`.
+        objects_of: the object of each image, by dataset.
+        folder_of: prepared folder of each dataset.
+    """
+    images_of = {name: len(objects) for name, objects in objects_of.items()}
+    classes_of = {}
+    for name, folder in folder_of.items():
+        space = LabelSpace.from_json(read_json(folder / CLASSES))
+        classes_of[name] = len(space.keys)
+    row_schema.check_upper_limits(rows, images_of, classes_of)
+
+
+def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module, pd.DataFrame]:
     """The network and the rows of a finished run of a project folder.
 
     The run is as in the paths of its results, without wildcards:
@@ -278,9 +315,7 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
     recipe = stages_folder / "merge" / str(finished_run) / RECIPE
     states = run_states(finished_run.method, recipe if recipe.is_file() else None)
     parents = {
-        key: replace(finished_run, **parent_of(key))
-        for key in states[0].weights
-        if key != PRETRAINED
+        key: _run_of_parent(finished_run, key) for key in states[0].weights if key != PRETRAINED
     }
     checkpoints = {
         key: stages_folder / "finetune" / str(parent) / CHECKPOINT
@@ -293,54 +328,89 @@ def load_run(project: str | Path, run: str, **settings) -> tuple[nn.Module, pd.D
         *(path.with_suffix(".manifest.json") for path in rows),
     )
     records = read_lock(project / LOCK)  # of models by name
-    name = finished_run.model
-    for name_in_records in records:
-        if parse_name(name_in_records).short == finished_run.model:
-            name = name_in_records
-            break
+    name = _name_in_records(finished_run.model, records)
     family = stages_folder.parent.name
-    stages = _Stages(_resolved(settings) | {"family": family, "models": [name]}, records)
+    stages = _Stages({**_resolved(settings), "family": family, "models": [name]}, records)
     merge = states[0].weights
     if isinstance(merge, Merge):
-        algorithm = stages.grid.catalog.algorithm_file(str(merge.algorithm))
-        fisher = {}
-        if takes_fisher(algorithm):
-            file = f"{merge.settings['fisher_images']}.safetensors"
-            fisher = {
-                key: stages_folder / "fisher" / str(parent) / file
-                for key, parent in parents.items()
-            }
-        _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
-        states = [State(None, replace(merge, algorithm=algorithm, fisher=fisher))]
+        merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
+        states = [State(None, merge)]
     table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
     return stages.network(finished_run, model_folder, states, checkpoints), table
 
 
+def _run_of_parent(run: Run, key: str) -> Run:
+    """The run of a merge's parent: that of the merge, except for what the parent's key says.
+
+    Of the merge net/red/soup/all/0, the parent with the key `ft, seed 1` is net/red/ft/all/1.
+    """
+    differences: dict[str, Any] = {**parent_of(key)}  # texts, and the number of a seed
+    return replace(run, **differences)
+
+
+def _name_in_records(model: str, records: Iterable[str]) -> str:
+    """The name of a model in the project's records, from its name in paths of results.
+
+    The two differ for a model that was named by its repository, of which paths have a short name.
+    A model without a record is in the catalogue, under the name that it has in paths.
+    """
+    for name in records:
+        if parse_name(name).short == model:
+            return name
+    return model
+
+
+def _merge_of_project(
+    merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
+) -> Merge:
+    """A merge that is computed on loading, with its files in a project's folder.
+
+    They are the file of its algorithm, and those of its parents' Fisher information if the
+    algorithm takes it. Raises a UserError if one of the latter is missing or was changed.
+
+    Args:
+        merge: as its recipe describes it, without files.
+        parents: the runs that are merged, by key.
+        fisher_folder: folder of the project's Fisher information.
+        catalog: in which the algorithm is found by its name.
+    """
+    algorithm = catalog.algorithm_file(str(merge.algorithm))
+    fisher = {}
+    if takes_fisher(algorithm):
+        file = f"{merge.settings['fisher_images']}.safetensors"
+        fisher = {key: fisher_folder / str(parent) / file for key, parent in parents.items()}
+    _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
+    return replace(merge, algorithm=algorithm, fisher=fisher)
+
+
 def _finished_run(project: Path, name: Path) -> tuple[Path, Run, list[Path]]:
-    """Folder of the stages of a run's protocol, the run, and the files of its rows.
+    """Where a run's results are in a project.
 
     Args:
         project: folder of the project.
-        name: of the run, as RUN_PATH says.
+        name: of the run, such as emoji/paper/efficientnet_lite0/noto/ft/all/0 (see RUN_PATH).
+
+    Returns:
+        The folder of the protocol, such as results/emoji/paper; the run; and its rows, which are
+        Parquet files, one for each evaluation group.
 
     Raises:
         UserError: the run is not named in full, or the project has no rows of it.
     """
     missing = UserError(f"{project} has no finished run {name}; name it as {RUN_PATH}, or run it.")
     is_complete = len(name.parts) == len(Path(RUN_PATH).parts)
-    if not is_complete or ".." in name.parts or name.is_absolute() or not name.name.isdecimal():
+    leaves_project = ".." in name.parts or name.is_absolute()
+    if not is_complete or leaves_project or not name.name.isdecimal():
         raise missing
     family, protocol, *folders_of_run = name.parts
     stages_folder = project / "results" / family / protocol
-    # Merges over targets are in a folder of their own.
-    folders_of_rows = [
-        stages_folder.joinpath(stage, *folders_of_run)
-        for stage in ("evaluate", "evaluate_over_targets")
-    ]
-    rows = []
+    rows: list[Path] = []
     try:
-        for folder in filter(Path.is_dir, folders_of_rows):
-            rows += sorted(path for path in folder.iterdir() if path.suffix == ".parquet")
+        # Merges over targets are in a folder of their own.
+        for stage in ("evaluate", "evaluate_over_targets"):
+            folder = stages_folder.joinpath(stage, *folders_of_run)
+            if folder.is_dir():
+                rows += sorted(path for path in folder.iterdir() if path.suffix == ".parquet")
     except OSError as error:  # a name is too long, or a folder not readable
         raise missing from error
     if not rows:
@@ -348,25 +418,32 @@ def _finished_run(project: Path, name: Path) -> tuple[Path, Run, list[Path]]:
     return stages_folder, run_of(rows[0]), rows
 
 
-def _resolved(settings: Mapping) -> dict:
-    """Settings with absolute paths; those of another type are left for their schema to refuse."""
+def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with absolute paths: {"catalog": "~/mine"} gives {"catalog": "/home/me/mine"}.
+
+    Paths of another type are left for the schema of the settings to refuse. A cache of None is left
+    out.
+    """
     resolved = dict(settings)
     if resolved.get("cache") is None:
         resolved.pop("cache", None)
     else:
         resolved["cache"] = str(path_argument(resolved["cache"], "cache"))
     for key in PATHS:
-        value = resolved.get(key)
-        if isinstance(value, str | os.PathLike):
-            resolved[key] = str(path_argument(value, key))
-        elif isinstance(value, list | tuple) and all(
-            isinstance(path, str | os.PathLike) for path in value
-        ):
-            resolved[key] = [str(path_argument(path, key)) for path in value]
+        path_or_paths = resolved.get(key)
+        if _is_path(path_or_paths):
+            resolved[key] = str(path_argument(path_or_paths, key))
+        elif isinstance(path_or_paths, list | tuple) and all(map(_is_path, path_or_paths)):
+            resolved[key] = [str(path_argument(path, key)) for path in path_or_paths]
     return resolved
 
 
-def _refuse_arguments(settings: Mapping, *names: str) -> None:
+def _is_path(setting: object) -> bool:
+    """Whether a setting can be a path."""
+    return isinstance(setting, str | os.PathLike)
+
+
+def _refuse_arguments(settings: Mapping[str, Any], *names: str) -> None:
     """Raise a UserError if settings have what is an argument of functions, or not for them."""
     for name in sorted(settings.keys() & set(names)):
         raise UserError(
@@ -374,25 +451,42 @@ def _refuse_arguments(settings: Mapping, *names: str) -> None:
         )
 
 
-def _catalog(settings: Mapping, family: str | None = None) -> Catalog:
+def _catalog(settings: Mapping[str, Any], family: str | None = None) -> Catalog:
     """The project's catalogue and the user's own; the family, if one is given, must be in it."""
-    validated(
-        {key: value for key, value in settings.items() if key != "cache"}, "config", "settings"
-    )
-    catalog = Catalog([PROJECT_CATALOG, *as_list(settings.get("catalog", []))])
+    validated(_without_cache(settings), "config", "settings")
+    own_folders = [Path(folder) for folder in as_list(settings.get("catalog", []))]
+    catalog = Catalog([PROJECT_CATALOG, *own_folders])
     if family is not None:
         known_name(family, catalog.families, "family", "catalogue")
     return catalog
 
 
-def _settings(network: nn.Module) -> dict:
-    """The settings that a network was loaded with."""
+def _without_cache(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are keys of config.yaml: all but the folder of the cache."""
+    return {key: setting for key, setting in settings.items() if key != "cache"}
+
+
+def _settings(network: nn.Module) -> dict[str, Any]:
+    """The settings that a network was loaded with; a UserError if it was not loaded by rib."""
     if not isinstance(network, nn.Module) or not isinstance(getattr(network, "run", None), Run):
-        kind = type(network).__name__
+        class_name = type(network).__name__
         raise UserError(
-            f"a {kind} was not loaded by rib; copy its weights into one of rib.load_model."
+            f"a {class_name} was not loaded by rib; copy its weights into one of rib.load_model."
         )
-    return network.settings
+    settings: dict[str, Any] = vars(network)["settings"]
+    return settings
+
+
+def _run_of(network: nn.Module) -> Run:
+    """The run that a network was loaded as."""
+    run: Run = vars(network)["run"]
+    return run
+
+
+def _files_of(network: nn.Module) -> NetworkFiles:
+    """The files that a network was made from when it was loaded."""
+    files: NetworkFiles = vars(network)["files"]
+    return files
 
 
 def _change(network: nn.Module, reference: nn.Module) -> str | None:
@@ -445,21 +539,50 @@ def _checked_logits(network: nn.Module, outputs: int) -> Callable[[Tensor], Tens
     """A network's function, with a UserError if it doesn't return logits (N, outputs)."""
 
     def logits_of(pixels: Tensor) -> Tensor:
+        """Logits (N, outputs) of images (N, 3, H, W); a UserError for anything else."""
         logits = network(pixels)
         wanted = (len(pixels), outputs)
-        if not isinstance(logits, Tensor) or logits.shape != wanted:
-            kind = (
-                f"{tuple(logits.shape)}"
-                if isinstance(logits, Tensor)
-                else f"a {type(logits).__name__}"
-            )
-            raise UserError(
-                f"of {len(pixels)} images the network returns {kind}; let it return logits "
-                f"{wanted}, as it did when it was loaded."
-            )
-        return logits
+        if isinstance(logits, Tensor) and logits.shape == wanted:
+            return logits
+        if isinstance(logits, Tensor):
+            returned = f"{tuple(logits.shape)}"
+        else:
+            returned = f"a {type(logits).__name__}"
+        raise UserError(
+            f"of {len(pixels)} images the network returns {returned}; let it return logits "
+            f"{wanted}, as it did when it was loaded."
+        )
 
     return logits_of
+
+
+def _cache_folder(settings: Mapping[str, Any]) -> Path:
+    """The folder of the cache: that of the settings, else of RIB_CACHE, else the user's own."""
+    folder = settings.get("cache")
+    if not folder:
+        folder = os.environ.get("RIB_CACHE")
+    if not folder:
+        folder = user_cache_path("imagenet-rib")
+    return path_argument(folder, "cache")
+
+
+def _make_folder(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder of the cache, which gets its name only when all of its files are complete.
+
+    Args:
+        folder: the folder, which does not exist.
+        make: writes the files into an empty folder.
+    """
+    unfinished = folder.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir()
+    make(unfinished)
+    # In place of the stage's own manifest; the training has ended.
+    (unfinished / MANIFEST).unlink(missing_ok=True)
+    (unfinished / TRAINING_STATE).unlink(missing_ok=True)
+    digests = {path.name: sha256(path) for path in unfinished.iterdir()}
+    write_json(unfinished / MANIFEST, {"files": digests})
+    unfinished.rename(folder)
 
 
 def _refuse_changed(*manifests: Path) -> None:
@@ -477,7 +600,12 @@ def _refuse_changed(*manifests: Path) -> None:
 class _Stages:
     """Stages of the workflow for one model, each run when its outputs are first needed."""
 
-    def __init__(self, settings: Mapping, records: Mapping[str, dict] = NOTHING, **choices):
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        records: Mapping[str, dict[str, Any]] = NO_RECORDS,
+        **choices: Any,
+    ):
         """Stages with settings, among them family and models.
 
         Args:
@@ -486,15 +614,12 @@ class _Stages:
             records: facts of models by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
-        cache = (
-            settings.get("cache") or os.environ.get("RIB_CACHE") or user_cache_path("imagenet-rib")
-        )
-        self.cache = path_argument(cache, "cache")
+        self.cache = _cache_folder(settings)
         self.settings = {**settings, "cache": str(self.cache)}
         catalog = _catalog(settings)
         catalog.records.update(records)
-        of_config = {key: value for key, value in settings.items() if key != "cache"}
-        config = validated(CHOICES | choices | of_config, "config", "settings")
+        all_choices = {**CHOICES, **choices, **_without_cache(settings)}
+        config = validated(all_choices, "config", "settings")
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
@@ -511,27 +636,37 @@ class _Stages:
             raise UserError(
                 f"'{run.method}' is a curve of {len(states)} networks; choose a method with one."
             )
-        network, facts = load(model_folder, device.start(self.compute))
-        network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
-        # of this project, in place of those of the published weights
-        used = {"input_size": self.geometry.size, "crop_pct": self.geometry.crop_pct}
-        network.preprocessing = facts["preprocessing"] | used
-        network.run = run
-        network.settings = self.settings
-        network.files = {"model_folder": model_folder, "states": states, "checkpoints": checkpoints}
+        pretrained, facts = load(model_folder, device.start(self.compute))
+        network = checkpoint.apply(pretrained, states[0].weights, checkpoints).eval()
+        notes: Any = network  # torch types all attributes of a module as tensors or modules
+        notes.preprocessing = {
+            **facts["preprocessing"],
+            # of this project, in place of those of the published weights
+            "input_size": self.geometry.size,
+            "crop_pct": self.geometry.crop_pct,
+        }
+        notes.run = run
+        notes.settings = self.settings
+        notes.files = NetworkFiles(
+            model_folder=model_folder, states=states, checkpoints=checkpoints
+        )
         return network
 
     def refuse_other_than_pretrained(self, network: nn.Module) -> None:
         """Raise a UserError unless training would start from the network as it is.
 
-        It starts from files.
+        Training starts from the files of the pretrained model, so the network must be that model,
+        unchanged.
         """
-        if network.run.method != PRETRAINED:
+        run = _run_of(network)
+        if run.method != PRETRAINED:
             raise UserError(
-                f"the network is that of {network.run}, but methods start from pretrained ones; "
+                f"the network is that of {run}, but methods start from pretrained ones; "
                 "give finetune a network of rib.load_model."
             )
-        if change := _change(network, self.network(network.run, **network.files)):
+        pretrained_network = self.network(run, **_files_of(network))
+        change = _change(network, pretrained_network)
+        if change:
             raise UserError(f"{change}; to fine-tune, load it again with rib.load_model.")
 
     def run_of_rows(
@@ -540,31 +675,40 @@ class _Stages:
         """What the rows of a network are called: what it was made as, or what the user calls it.
 
         Args:
+            network: as rib made it, or changed since.
             change: what was changed since the network was made, if anything was.
+            method: what the user calls that which was done to the network, if it was named.
+            target: the dataset that the user says it was trained on, if it was named.
         """
         if method is None and target is None:
             if change:
                 raise UserError(
                     f"{change}; to score it, give evaluate a method and a target as its names."
                 )
-            return network.run
-        text_argument(method, "method", "what was done to the network, along with the target")
-        text_argument(target, "target", "the dataset that it was trained on, along with the method")
+            return _run_of(network)
+        method = text_argument(
+            method, "method", "what was done to the network, along with the target"
+        )
+        target = text_argument(
+            target, "target", "the dataset that it was trained on, along with the method"
+        )
         if method == PRETRAINED or not presentable(method):
             raise UserError(
                 f"'method' is {show(method)}, which can't be the name of what was done; "
                 "choose another."
             )
-        known_name(
-            target,
-            self.grid.catalog.datasets_of(self.grid.family, *EVALUATED),
-            "target",
-            "evaluate",
-        )
-        return replace(network.run, method=method, target=target)
+        known_targets = self.grid.catalog.datasets_of(self.grid.family, *EVALUATED)
+        known_name(target, known_targets, "target", "evaluate")
+        return replace(_run_of(network), method=method, target=target)
 
-    def kept(self, place: str, made_with: Mapping, make: Callable[[Path], None]) -> Path:
-        """Folder of the cache with all outputs of a stage, compared with their digests.
+    def kept(
+        self, place: str, made_with: Mapping[str, object], make: Callable[[Path], None]
+    ) -> Path:
+        """Folder of the cache with all outputs of a stage; they are made if they are not there.
+
+        The folder of the place `finetune/net/red/ft/all/0` is `finetune/net/red/ft/all/0/<key>`,
+        in which the key is a hash of what the outputs are made with. A manifest in the folder has
+        the hash of each file. Raises a UserError if a file was changed since.
 
         Args:
             place: the folder's place in the cache, without its key.
@@ -580,16 +724,7 @@ class _Stages:
             ) from error
         with locked(Path(f"{folder}.lock")):
             if not folder.exists():
-                unfinished = folder.with_suffix(".part")
-                shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
-                unfinished.mkdir()
-                make(unfinished)
-                # In place of the stage's own manifest; the training has ended.
-                (unfinished / MANIFEST).unlink(missing_ok=True)
-                (unfinished / TRAINING_STATE).unlink(missing_ok=True)
-                digests = {path.name: sha256(path) for path in unfinished.iterdir()}
-                write_json(unfinished / MANIFEST, {"files": digests})
-                unfinished.rename(folder)
+                _make_folder(folder, make)
         _refuse_changed(folder / MANIFEST)
         return folder
 
@@ -597,9 +732,15 @@ class _Stages:
         """Published files of a dataset or model."""
         return [self.archive(entry, source) for source in entry.sources]
 
-    def archive(self, entry: Dataset | Model, source: Mapping) -> Path:
-        """A published file of a dataset or model."""
+    def archive(self, entry: Dataset | Model, source: Mapping[str, Any]) -> Path:
+        """A published file of a dataset or model.
+
+        Args:
+            entry: the dataset or model.
+            source: where the file comes from, one of the entry's `sources`.
+        """
         source = dict(source)
+        file: str = source["file"]
         if source["kind"] == "folder":
             source["listing"] = folders.listing(Path(source["path"]))
         with_addresses = self.grid.catalog.with_addresses(entry.raw, source)
@@ -609,17 +750,27 @@ class _Stages:
             download.download(
                 # With the full addresses, which may contain passwords; the cache's key has none.
                 source=with_addresses,
-                target=folder / source["file"],
+                target=folder / file,
                 what=entry.name,
                 partial=self.cache / "partial",
             )
 
         made_with = {"source": content_of(source), "code": digest(Path(download.__file__))}
         folder = self.kept(f"raw/{entry.raw}", made_with, make)
-        return folder / source["file"]
+        return folder / file
 
     def dataset(self, name: str) -> view.DatasetFiles:
         """Files of a dataset, prepared for the input size of the model, in the cache."""
+        folder = self._prepared_folder(name)
+        return view.DatasetFiles(
+            name,
+            folder,
+            proxy=self._folder_with_proxy(name, folder),
+            decode_workers=self.decode_workers,
+        )
+
+    def _prepared_folder(self, name: str) -> Path:
+        """Folder of a dataset's images at the input size of the model, in the cache."""
         entry = self.grid.catalog.datasets[name]
         fields = self.grid.preparation(name, self.geometry)
         layouts = [Path(fields["layout"])]
@@ -630,6 +781,7 @@ class _Stages:
         corrupt_allowed = self.grid.config["corrupt_images"]
 
         def make(folder: Path) -> None:
+            """Prepare the images of the dataset in a folder of the cache."""
             prepare.prepare(
                 name=name,
                 archives=archives,
@@ -653,21 +805,26 @@ class _Stages:
             # environment variables, but they decide which images it accepts.
             "limits": self.grid.config["limits"],
         }
-        folder = self.kept(f"prepare/{name}", made_with, make)
-        # The pretraining proxy stands in for the pretraining data. It can be a part of a dataset
-        # that is evaluated. Its images are then left out of that dataset, and of those made from
-        # the same source images, whenever these are read: hence the folder of the dataset that
-        # has the proxy.
-        folder_with_proxy = None
-        if self.grid.excludes_proxy(name):
-            dataset_with_proxy = self.grid.reference.dataset.name
-            if name == dataset_with_proxy:
-                folder_with_proxy = folder
-            else:
-                folder_with_proxy = self.dataset(dataset_with_proxy).folder
-        return view.DatasetFiles(
-            name, folder, proxy=folder_with_proxy, decode_workers=self.decode_workers
-        )
+        return self.kept(f"prepare/{name}", made_with, make)
+
+    def _folder_with_proxy(self, name: str, folder: Path) -> Path | None:
+        """Folder of the dataset that has the pretraining proxy, if it is excluded from a dataset.
+
+        The pretraining proxy stands in for the pretraining data. It can be a part of a dataset that
+        is evaluated. Its images are then left out of that dataset, and of those made from the same
+        source images, whenever these are read.
+
+        Args:
+            name: of the dataset from which images may be left out.
+            folder: the prepared folder of this dataset.
+        """
+        if not self.grid.excludes_proxy(name):
+            return None
+        assert self.grid.reference is not None  # it is the proxy
+        dataset_with_proxy = self.grid.reference.dataset.name
+        if name == dataset_with_proxy:
+            return folder
+        return self._prepared_folder(dataset_with_proxy)
 
     def _dataset_with_all_images(self, name: str) -> view.DatasetFiles:
         """Files of a dataset from which the images of the pretraining proxy are not left out."""
@@ -689,6 +846,7 @@ class _Stages:
         """Folder of the model, which is trained here."""
         facts = self.grid.conversion(self.name)
         pretraining = self.grid.models[self.name].pretrain
+        assert pretraining is not None  # it is trained here
         dataset = self._dataset_with_all_images(pretraining["dataset"])
         test = self._dataset_with_all_images(pretraining["test"])
         settings = PretrainingSettings(
@@ -701,6 +859,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Pretrain the model, and write its weights into a folder of the cache."""
             pretrain.pretrain(
                 dataset=dataset,
                 test=test,
@@ -730,6 +889,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Convert the published weights into a folder of the cache."""
             convert.convert(
                 archives=archives,
                 reference=reference,
@@ -753,6 +913,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Write the model's text tower and its tokens into a folder of the cache."""
             convert.store_text(
                 archives=archives,
                 settings=settings,
@@ -764,11 +925,15 @@ class _Stages:
         return self.kept(f"text/{self.name}", made_with, make)
 
     def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
-        """States of a run of a method, and the checkpoints that they are made of, by key."""
+        """States of a run of a method, and the checkpoints that they are made of, by key.
+
+        A method that is trained has one checkpoint. A merge has those of its parents, which are
+        trained first; so are the methods that a training starts from.
+        """
         method = self.grid.methods[run.method]
         parents = {}
         for key in self.grid.parents_of(run.method):
-            parent = replace(run, **parent_of(key))
+            parent = _run_of_parent(run, key)
             _, checkpoints = self.trained(parent)
             parents[key] = checkpoints[parent.method]
         if method.trains:
@@ -789,12 +954,13 @@ class _Stages:
         settings = MergeSettings(
             algorithm=str(algorithm),
             settings=method.settings,
-            parents=list(parents),
-            form=method.form,
+            parents=tuple(parents),
+            form=method.form,  # type: ignore[arg-type]  # a text of the catalogue, checked here
             code=digest(Path(recipes.__file__), algorithm),
         )
 
         def make(folder: Path) -> None:
+            """Write the recipe of the merge into a folder of the cache."""
             recipes.write_recipe(
                 run=run, manifests=manifests, settings=settings, recipe=folder / RECIPE
             )
@@ -818,7 +984,7 @@ class _Stages:
         settings = FineTuningSettings(
             algorithm=str(algorithm),
             settings=self.grid.settings(run.method, self.name),
-            parents=list(start),
+            parents=tuple(start),
             training=from_params(TrainingSettings, self.grid.training(run.method)),
             view=self.view,
             compute=replaced(self.compute, gradient_checkpointing=saves_memory),
@@ -826,6 +992,7 @@ class _Stages:
         )
 
         def make(folder: Path) -> None:
+            """Train the run, and write its checkpoint into a folder of the cache."""
             training.finetune(
                 run=run,
                 inputs=inputs,
@@ -848,16 +1015,24 @@ class _Stages:
         if shared is None:
             return None
         fisher_images, kind = shared
+        reference = self.reference()
+        assert reference is not None  # on which the shared information is computed
         source = self.run_on_dataset(
             run=Run(self.name, NO_TARGET, PRETRAINED, ALL, run.seed),
             checkpoints={},
-            dataset=self.reference(),
+            dataset=reference,
         )
         return self.fisher_of(source, fisher_images, kind)
 
     def fisher(self, run: Run, parent: str, checkpoints: Mapping[str, Path]) -> Path:
-        """File of the Fisher information of a parent of a merge."""
-        run_of_parent = replace(run, **parent_of(parent))
+        """File of the Fisher information of a parent of a merge.
+
+        Args:
+            run: of the merge.
+            parent: key of the parent, such as `ft` or `ft, seed 1`.
+            checkpoints: of all parents, by key.
+        """
+        run_of_parent = _run_of_parent(run, parent)
         source = self.run_on_dataset(
             run=run_of_parent,
             checkpoints={run_of_parent.method: checkpoints[parent]},
@@ -889,6 +1064,7 @@ class _Stages:
         """File of the Fisher information of a run on a dataset."""
 
         def make(folder: Path) -> None:
+            """Compute the Fisher information into a folder of the cache."""
             fisher_information.compute_fisher(
                 source=source,
                 fisher_images=fisher_images,

@@ -30,7 +30,7 @@ REGISTRY.analysis(
 )
 
 
-def comparison_settings(w):
+def comparison_settings(wildcards):
     """Settings of the job that compares methods."""
     settings = MethodComparisonSettings(
         ri=RI_STATISTICS,
@@ -59,7 +59,7 @@ rule compare_methods:
         "../../scripts/compare_methods.py"
 
 
-def summary_settings(w):
+def summary_settings(wildcards):
     """Settings of the job that writes tables for papers."""
     settings = SummarySettings(
         labels=SummaryLabels(models=MODEL_LABELS, methods=METHOD_LABELS, targets=TARGET_LABELS),

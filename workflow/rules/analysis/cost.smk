@@ -23,7 +23,7 @@ REGISTRY.analysis("cost", tables={"cost": COST}, figures=["cost"])
 
 # RECORDS_BY_STAGE and the records of Fisher information are defined in report.smk, which is included
 # later.
-def cost_settings(w):
+def cost_settings(wildcards):
     """Settings of the job that sums up costs."""
     records = []
     for stage in ("finetune", "merge", "evaluate"):

@@ -15,25 +15,33 @@ REGISTRY.analysis("data_and_models", tables=TRUST_TABLES)
 
 
 def role_of(name):
-    """What a dataset is in this run, in words."""
-    tuned = "; fine-tuned on" if name in GRID.targets else ""
-    if name in GRID.ood:
-        return f"counts in RI{tuned}"
+    """What a dataset is in this run, in words: `counts in RI; fine-tuned on`."""
     if name not in GRID.datasets:
         return "pretraining or its proxy"
-    if GRID.datasets[name].role == "in_distribution":
-        return f"in distribution, not in RI{tuned}"
-    return f"variant, not in RI{tuned}"
+    if name in GRID.ood:
+        role = "counts in RI"
+    elif GRID.datasets[name].role == "in_distribution":
+        role = "in distribution, not in RI"
+    else:
+        role = "variant, not in RI"
+    if name in GRID.targets:
+        role += "; fine-tuned on"
+    return role
 
 
 def exclusions_of(name):
-    """Why images of an evaluated dataset may not be evaluated, in words."""
-    reasons = {
-        "the pretraining proxy": name in GRID.datasets and GRID.excludes_proxy(name),
-        "the budget": CONFIG["budget"]["max_images_per_dataset"] != "all",
-        "for training and selection": GRID.split_fractions is not None,
-    }
-    return ", ".join(reason for reason, applies in reasons.items() if applies)
+    """Why images of an evaluated dataset may not be evaluated: `the pretraining proxy, the budget`.
+
+    Empty if all of its images are evaluated.
+    """
+    reasons = []
+    if name in GRID.datasets and GRID.excludes_proxy(name):
+        reasons.append("the pretraining proxy")
+    if CONFIG["budget"]["max_images_per_dataset"] != "all":
+        reasons.append("the budget")
+    if GRID.split_fractions is not None:
+        reasons.append("for training and selection")
+    return ", ".join(reasons)
 
 
 def facts_of_dataset(entry):
@@ -67,7 +75,7 @@ def described(file):
     return [prepared(file, name, GEOMETRY_OF[FIRST_MODEL]) for name in DESCRIBED_DATASETS]
 
 
-def description_settings(w):
+def description_settings(wildcards):
     """Settings of the job that describes datasets and models."""
     settings = DataAndModelsSettings(
         datasets={entry.name: facts_of_dataset(entry) for entry in DATASETS_READ},

@@ -63,7 +63,7 @@ REGISTRY.analysis(
 )
 
 
-def distance_settings(w):
+def distance_settings(wildcards):
     """Settings of a job that computes distances in the feature space of a model."""
     settings = FeatureDistanceSettings(datasets=DISTANCE_SETS, code=digest("measure_distances"))
     return to_params(settings)
@@ -98,10 +98,10 @@ rule measure_distances:
         "../../scripts/measure_distances.py"
 
 
-def compression_settings(w):
+def compression_settings(wildcards):
     """Settings of a job that compresses the datasets at a geometry."""
     settings = CompressionSettings(
-        view=VIEW_AT[w.geometry],
+        view=VIEW_AT[wildcards.geometry],
         excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
         split=DISTANCE_SETS if GRID.split_fractions else [],
         megabytes=CONFIG["distances"]["compressed_megabytes"],
@@ -136,7 +136,7 @@ rule compress_datasets:
         "../../scripts/compress_datasets.py"
 
 
-def association_settings(w):
+def association_settings(wildcards):
     """Settings of the job that compares distances with effects of fine-tuning."""
     settings = AssociationSettings(
         models=list(GRID.models),

@@ -30,7 +30,7 @@ if BASELINES:
     )
 
 
-def effective_robustness_settings(w):
+def effective_robustness_settings(wildcards):
     """Settings of the job that computes effective robustness."""
     settings = EffectiveRobustnessSettings(
         baselines=BASELINES,

@@ -55,10 +55,10 @@ use rule finetune as keep_snapshots with:
         f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
 
 
-def epoch_feature_settings(w):
+def epoch_feature_settings(wildcards):
     """Settings of a job that computes the features of snapshots."""
     settings = EpochFeatureSettings(
-        view=VIEW_OF[w.model],
+        view=VIEW_OF[wildcards.model],
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         limit=CONFIG["representations"]["images"],
@@ -69,7 +69,11 @@ def epoch_feature_settings(w):
 
 rule compute_epoch_features:
     input:
-        unpack(lambda w: dataset_inputs("dataset", w.dataset, GEOMETRY_OF[w.model])),
+        unpack(
+            lambda wildcards: dataset_inputs(
+                "dataset", wildcards.dataset, GEOMETRY_OF[wildcards.model]
+            )
+        ),
         model=f"{MODEL}/manifest.json",
         weights=ancient(MODEL_WEIGHTS),
         manifest=f"{SNAPSHOTS}/manifest.json",
@@ -82,10 +86,10 @@ rule compute_epoch_features:
         method=of_form("finetune"),
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.dataset])
+    threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=epoch_feature_settings,
@@ -93,7 +97,7 @@ rule compute_epoch_features:
         str(WORKFLOW / "scripts/compute_epoch_features.py")
 
 
-def epoch_cka_settings(w):
+def epoch_cka_settings(wildcards):
     """Settings of the job that compares representations in the course of training."""
     settings = EpochCkaSettings(
         snapshots=len(KEPT),
@@ -133,12 +137,12 @@ STATES_OF_SNAPSHOTS = tuple(
 )
 
 
-def snapshot_inputs(w):
+def snapshot_inputs(wildcards):
     """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
-    snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**w) for name in KEPT]
+    snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**wildcards) for name in KEPT]
     return {
-        **evaluation_inputs(w, EVALUATION_GROUPS[w.evaluation_group]),
-        "trained": f"{SNAPSHOTS}/manifest.json".format(**w),
+        **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]),
+        "trained": f"{SNAPSHOTS}/manifest.json".format(**wildcards),
         "manifests": [],
         "checkpoints": ancient(snapshots),
     }
@@ -159,15 +163,15 @@ use rule evaluate_run as evaluate_snapshots with:
         mem_mb=16000,
         runtime=720,
     params:
-        cfg=lambda w: evaluation_settings(
-            w,
-            EVALUATION_GROUPS[w.evaluation_group],
+        cfg=lambda wildcards: evaluation_settings(
+            wildcards,
+            EVALUATION_GROUPS[wildcards.evaluation_group],
             parents=KEPT,
             states=STATES_OF_SNAPSHOTS,
         ),
 
 
-def epoch_tradeoff_settings(w):
+def epoch_tradeoff_settings(wildcards):
     """Settings of the job that computes mRI in the course of training."""
     settings = EpochTradeoffSettings(
         ood_datasets=GRID.ood,

@@ -22,19 +22,22 @@ RATED_ROWS = rows_on_select_splits(RATED_RUNS)
 
 
 def swept_method(name):
-    """What the choice of a learning rate needs to know of a method of the grid."""
+    """What the choice of a learning rate needs to know of a method of the grid.
+
+    The method `lora-rank4-lr0.001` is swept over learning rates as `lora-rank4`.
+    """
     method = GRID.methods[name]
-    rates = {
-        model: GRID.settings(name, model)["lr"]
-        for model in GRID.models
-        if name in GRID.methods_of(model)
-    }
+    rate_in_name = f"-lr{in_path(method.settings['lr'])}"
+    rate_of_model = {}
+    for model in GRID.models:
+        if name in GRID.methods_of(model):
+            rate_of_model[model] = GRID.settings(name, model)["lr"]
     return SweptMethod(
-        method=name.replace(f"-lr{in_path(method.settings['lr'])}", ""),
+        method=name.replace(rate_in_name, ""),
         entry=method.base,
         recipe=method.schedule,
         can_fit=method.can_fit,
-        lr=rates,
+        lr=rate_of_model,
     )
 
 
@@ -48,13 +51,13 @@ def fields_of_rate_settings(code):
     }
 
 
-def learning_rate_settings(w):
+def learning_rate_settings(wildcards):
     """Settings of the job that chooses learning rates on the training images."""
     fields = fields_of_rate_settings(digest("choose_learning_rates"))
     return to_params(LearningRateSettings(**fields))
 
 
-def held_out_rate_settings(w):
+def held_out_rate_settings(wildcards):
     """Settings of the job that chooses learning rates on the select splits of the targets."""
     fields = fields_of_rate_settings(digest("choose_rates_on_select_splits"))
     settings = HeldOutRateSettings(

@@ -21,7 +21,7 @@ if len(GRID.models) > 1 and HAS_FIGURES:
     REGISTRY.analysis("models", tables=MODEL_TABLES, figures=["models"])
 
 
-def model_comparison_settings(w):
+def model_comparison_settings(wildcards):
     """Settings of the job that compares models."""
     settings = ModelComparisonSettings(
         ri=RI_STATISTICS,

@@ -17,7 +17,12 @@ OVER_TARGETS_ROWS = rows_of(GRID.runs_over_targets(), "evaluate_over_targets", L
 BEFORE_ROWS = rows_of(PRETRAINED_RUNS.values(), groups=LEFT_GROUPS)
 
 
-def over_targets_settings(w):
+def inputs_on_datasets_left(wildcards):
+    """Inputs of a job that scores a merge over targets on datasets that it was not trained on."""
+    return evaluation_inputs(wildcards, LEFT[wildcards.evaluation_group])
+
+
+def over_targets_settings(wildcards):
     """Settings of the job that tabulates merges over targets."""
     settings = OverTargetsSettings(
         datasets=GRID.not_trained_on,
@@ -35,14 +40,14 @@ if GRID.over_targets:
 
     use rule evaluate_run as score_over_targets with:
         input:
-            unpack(lambda w: evaluation_inputs(w, LEFT[w.evaluation_group])),
+            unpack(inputs_on_datasets_left),
         output:
             **job_files(SCORED_OVER_TARGETS, rows="parquet"),
         log:
             f"{RUN_LOGS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}.log",
         params:
-            cfg=lambda w: evaluation_settings(
-                w, LEFT[w.evaluation_group], only=LEFT[w.evaluation_group]
+            cfg=lambda wildcards: evaluation_settings(
+                wildcards, LEFT[wildcards.evaluation_group], only=LEFT[wildcards.evaluation_group]
             ),
 
     rule tabulate_over_targets:

@@ -19,7 +19,7 @@ REGISTRY.figure(
 REGISTRY.analysis("representations", tables={"cka": CKA}, figures=["cka_layers"], optional=True)
 
 
-def cka_settings(w):
+def cka_settings(wildcards):
     """Settings of the job that compares representations."""
     settings = CkaSettings(
         ood_datasets=GRID.ood,

@@ -40,7 +40,7 @@ REGISTRY.analysis(
 )
 
 
-def sample_settings(w):
+def sample_settings(wildcards):
     """Settings of the job that compares predictions image by image."""
     settings = SampleSettings(
         ri=RI_STATISTICS,
@@ -75,7 +75,7 @@ rule compare_samples:
 CELLS = f"{METRICS}/tables/cells.json"  # what explains each cell of RI, for the page
 
 
-def cell_settings(w):
+def cell_settings(wildcards):
     """Settings of the job that explains the cells of RI."""
     settings = CellSettings(
         ood_datasets=GRID.ood,

@@ -9,17 +9,22 @@ SELECTION = f"{METRICS}/tables/selection.csv"
 
 
 def runs_on_select_split():
-    """Runs that are scored on the select split of their target, to choose among them."""
+    """Runs that are scored on the select split of their target, to choose among them.
+
+    They are runs of the variants of sweeps, such as `wise_ft-alpha0.5`.
+    """
     if CONFIG["select"] != "target" or not GRID.selection:
         return []
-    variants = [name for names in GRID.selection.variants.values() for name in names]
+    variants = []
+    for variants_of_sweep in GRID.selection.variants.values():
+        variants.extend(variants_of_sweep)
     return [run for run in SELECTABLE_RUNS if run.method in variants]
 
 
 SELECT_ROWS = rows_on_select_splits(runs_on_select_split())
 
 
-def variant_choice_settings(w):
+def variant_choice_settings(wildcards):
     """Settings of the job that chooses a variant of each sweep."""
     settings = VariantChoiceSettings(
         ri=RI_STATISTICS,

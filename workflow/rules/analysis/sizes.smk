@@ -55,7 +55,7 @@ if COUNTED and EXAMPLE_METHOD and (SERIES or len(set(PRETRAINING_IMAGES.values()
     )
 
 
-def size_settings(w):
+def size_settings(wildcards):
     """Settings of the job that tabulates results by numbers of images."""
     settings = SizeSettings(
         pretraining_images=PRETRAINING_IMAGES,

@@ -34,7 +34,7 @@ REGISTRY.analysis(
 )
 
 
-def slice_settings(w):
+def slice_settings(wildcards):
     """Settings of the job that computes accuracies by slices."""
     settings = SliceSettings(
         columns=CONFIG["slices"],

@@ -6,7 +6,7 @@ from rib.analyses.splits.settings import SplitCountSettings
 SPLIT_COUNTS = f"{METRICS}/tables/splits.csv"
 
 
-def split_count_settings(w):
+def split_count_settings(wildcards):
     """Settings of the job that counts the images of splits."""
     settings = SplitCountSettings(
         datasets=list(GRID.datasets), conditions=CONDITIONS, code=digest("count_splits")

@@ -19,12 +19,12 @@ REGISTRY.figure(
 REGISTRY.analysis("stir", tables={"stir": STIR}, figures=["stir"], optional=True)
 
 
-def inversion_settings(script, w):
+def inversion_settings(script, wildcards):
     """Settings of a job of a script that inverts representations, or reads inversions."""
     settings = InversionJobSettings(
-        **network_settings(w),
+        **network_settings(wildcards),
         inversion=INVERSION,
-        code=digest_with_loading(script, w.method),
+        code=digest_with_loading(script, wildcards.method),
     )
     return to_params(settings)
 
@@ -40,28 +40,36 @@ rule invert_representation:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.dataset])
+    threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=720,
     params:
-        cfg=lambda w: inversion_settings("invert_representation", w),
+        cfg=lambda wildcards: inversion_settings("invert_representation", wildcards),
     script:
         str(WORKFLOW / "scripts/invert_representation.py")
 
 
-def inversion_of_pretrained(ending, w):
-    """A file of the inversion of the pretrained model's representation of a job's dataset."""
-    pretrained = {**w, **vars(PRETRAINED_RUNS[w.model])}
-    return f"{INVERTED}.{ending}".format(**pretrained)
+def inversion_of_pretrained(ending, wildcards):
+    """A file of the inversion of the pretrained model's representation of a job's dataset.
+
+    It is that of the job, but of the run of the pretrained model.
+    """
+    wildcards_of_pretrained = {**wildcards, **vars(PRETRAINED_RUNS[wildcards.model])}
+    return f"{INVERTED}.{ending}".format(**wildcards_of_pretrained)
+
+
+def inverted_images_of_pretrained(wildcards):
+    """Images of a job's dataset that the pretrained model represents as it does the originals."""
+    return ancient(inversion_of_pretrained("safetensors", wildcards))
 
 
 rule cross_inversions:
     input:
         unpack(network_inputs),
-        before=lambda w: inversion_of_pretrained("manifest.json", w),
-        inverted_before=lambda w: ancient(inversion_of_pretrained("safetensors", w)),
+        before=lambda wildcards: inversion_of_pretrained("manifest.json", wildcards),
+        inverted_before=inverted_images_of_pretrained,
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
@@ -72,18 +80,18 @@ rule cross_inversions:
         method=ONE_STATE,
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda w: threads_for([w.dataset])
+    threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda w: memory_of([w.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
         runtime=MINUTES_OF_FEATURES,
     params:
-        cfg=lambda w: inversion_settings("cross_inversions", w),
+        cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
     script:
         str(WORKFLOW / "scripts/cross_inversions.py")
 
 
-def stir_settings(w):
+def stir_settings(wildcards):
     """Settings of the job that computes STIR."""
     settings = StirSettings(
         layer=INVERSION.layer,

@@ -24,7 +24,7 @@ REGISTRY.analysis(
 )
 
 
-def history_settings(w):
+def history_settings(wildcards):
     """Settings of the job that gathers training histories."""
     settings = TableSettings(conditions=CONDITIONS, code=digest("gather_histories"))
     return to_params(settings)

@@ -83,6 +83,7 @@ def before_graph(workflow, action: Callable[[], None]) -> None:
     prepare_graph = workflow._prepare_dag
 
     def act_and_prepare_graph(*arguments, **settings):
+        """Do what was asked for, and then what Snakemake would do here."""
         vars(workflow).pop("_prepare_dag", None)  # from here on, it is Snakemake's own again
         action()
         return prepare_graph(*arguments, **settings)

@@ -81,6 +81,7 @@ class SnakemakeRecords:
         self._keep(path, metadata)
 
     def _keep(self, path: str, metadata: MetadataRecord) -> None:
+        """Write metadata of an output, which is finished and gets the time of its job's end."""
         self._persistence._write_record(path, metadata)
         self._persistence._unmark_incomplete(path)
         os.utime(path, (metadata.endtime, metadata.endtime), follow_symlinks=False)
@@ -107,9 +108,11 @@ class SeenRecords(SnakemakeRecords):
         self._metadata: dict[str, MetadataRecord] = {}  # of adopted outputs, by path
 
     def _keep(self, path: str, metadata: MetadataRecord) -> None:
+        """Keep metadata of an output in this process, and leave the file as it is."""
         self._metadata[path] = metadata
 
     def has_other_time(self, path: str) -> bool | None:
+        """As in SnakemakeRecords; None for adopted outputs, whose time is not changed."""
         if path in self._metadata:
             return None
         return super().has_other_time(path)
@@ -126,15 +129,21 @@ class SeenRecords(SnakemakeRecords):
         time_of_file = _IOFile.mtime_uncached
 
         def read_adopted_record(persistence, path):
-            return adopted[path] if path in adopted else read_record(persistence, path)
+            """Metadata of an adopted file from here, of others as Snakemake reads it."""
+            if path in adopted:
+                return adopted[path]
+            return read_record(persistence, path)
 
         def filter_incomplete_not_adopted(persistence, paths):
+            """The incomplete ones of some files, of which adopted ones never are."""
             return filter_incomplete(persistence, set(paths) - adopted.keys())
 
         def read_no_locks(persistence):
+            """No locks, whatever other runs have locked."""
             return ()
 
         async def time_of_adopted_file(file, *arguments, **options):
+            """The end of its job as the time of an adopted file; that of others as it is."""
             if file in adopted:
                 return Mtime(local=adopted[file].endtime)
             return await time_of_file(file, *arguments, **options)

@@ -110,11 +110,10 @@ def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> N
     """
     printable_table = table.copy(deep=False)
     for position, column_type in enumerate(table.dtypes):
-        if column_type.kind == "O":  # texts, or categories of them
+        has_texts = column_type.kind == "O"  # or categories of texts
+        if has_texts:
             cells = table.iloc[:, position].tolist()
-            printable_cells = [
-                printable_cell(cell) if isinstance(cell, str) else cell for cell in cells
-            ]
+            printable_cells = _printable_cells(cells)
             if printable_cells != cells:
                 printable_table.isetitem(position, printable_cells)
     header = [printable_cell(str(name)) for name in table.columns]
@@ -122,6 +121,17 @@ def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> N
         index=False, header=header, float_format=float_format, lineterminator="\n"
     )
     write_text(path, text)
+
+
+def _printable_cells(cells: list[Any]) -> list[Any]:
+    """The cells of a column, in which texts are made printable; all else stays as it is."""
+    printable_cells = []
+    for cell in cells:
+        if isinstance(cell, str):
+            printable_cells.append(printable_cell(cell))
+        else:
+            printable_cells.append(cell)
+    return printable_cells
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -46,23 +46,38 @@ class ProcessFailedError(ValueError):
 
 @contextlib.contextmanager
 def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
-    """A function that sends a request to a process of a module, and returns its answer.
+    """Start a process, and yield a function that sends it a request and returns its answer.
 
-    It raises TooSlowError or ProcessFailedError, and then can't be used again. The system may have
-    no limit on memory; the limit on time always holds.
+    The function raises TooSlowError or ProcessFailedError, and then can't be used again. The system
+    may have no limit on memory; the limit on time always holds.
+
+    Args:
+        module: name of the module that the process runs, and that answers.
+        limits: what one request may take.
     """
     connection, connection_of_process = Pipe()
     with connection_of_process:
         process = _start(module, connection_of_process.fileno(), limits)
+
+    def ask(request: bytes) -> bytes:
+        """Send a request to the process, and return its answer."""
+        return _ask(process, connection, request, limits)
+
     with process, connection:
         try:
-            yield lambda request: _ask(process, connection, request, limits)
+            yield ask
         finally:
             process.kill()
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start the program of a module, which answers at a file descriptor; see `answer_requests`."""
+    """Start Python with a module as program, which answers requests; see `answer_requests`.
+
+    Args:
+        module: name of the module; it is found in the folders where this process finds its own.
+        descriptor: file descriptor of the connection with requests and answers.
+        limits: what one request may take.
+    """
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -86,9 +101,10 @@ def _ask(
     """
     try:
         connection.send_bytes(request)
-        if connection.poll(limits.patience):
+        has_answer = connection.poll(limits.patience)
+        if has_answer:
             return connection.recv_bytes()
-    except (EOFError, OSError):
+    except (EOFError, OSError):  # the process has ended; SIGXCPU is that of its processor time
         exit_code = process.wait()
         had_no_time_left = exit_code == -signal.SIGXCPU
         if not had_no_time_left:
@@ -106,14 +122,19 @@ def _describe_exit(exit_code: int) -> str:
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
     """Answer requests until the other end is closed; an error ends this process.
 
-    For programs started by `limited_process`, whose arguments are a file descriptor and limits.
+    This is what a program does that `limited_process` has started. Its command-line arguments are
+    the file descriptor of the connection, seconds of processor time for each request, and bytes of
+    memory for all of them.
+
+    Args:
+        answer: returns the answer to a request.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # no name within a request is that of a file in the project
     size = _address_space()
     if size is not None:
         _limit(resource.RLIMIT_AS, size + memory)
-    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CORE, 0)  # no file with the memory of a crashed process
     with Connection(descriptor) as connection, contextlib.suppress(EOFError):
         while True:
             request = connection.recv_bytes()

@@ -12,12 +12,12 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Make the message of a record one printable line, whatever names it quotes.
+    """Make the message of a log record one printable line, whatever names it quotes.
 
-    It is always true, as a filter that passes all records.
+    This is a filter of a logger. It returns True, so that all records are logged.
     """
     record.msg = printable(record.getMessage())
-    record.args = None
+    record.args = None  # they are in the message now
     return True
 
 
@@ -66,6 +66,14 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
         total: int | None = None,
         unit: str,
     ):
+        """Begin at 0.
+
+        Args:
+            iterable: what is iterated over; None if `update` is called instead.
+            desc: what is done, such as `packing photos`.
+            total: number of units; None if unknown.
+            unit: what is counted, such as `image`.
+        """
         super().__init__(
             iterable,
             desc=desc,

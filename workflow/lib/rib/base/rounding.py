@@ -21,11 +21,12 @@ UNKNOWN = "nan"
 def rounded(number: float, decimals: int = 1) -> Decimal:
     """A number rounded half away from zero, from the six decimals that tables have.
 
-    It is never a negative zero.
+    -9.95 becomes -10.0, and -0.01 becomes 0.0, never -0.0.
     """
     in_table = Decimal(f"{number:.{TABLE_DECIMALS}f}")
     step = Decimal(1).scaleb(-decimals)  # 0.1 for one decimal
-    return in_table.quantize(step, ROUND_HALF_UP) + 0
+    rounded_number = in_table.quantize(step, ROUND_HALF_UP)
+    return rounded_number + 0  # which turns -0.0 to 0.0
 
 
 def points(difference: float) -> str:

@@ -50,12 +50,23 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
 
 
 def replaced(settings: SettingsT, **changes: Any) -> SettingsT:
-    """The settings with some fields changed; a ValidationError as for those that a rule builds."""
-    return type(settings)(**{**dict(settings), **changes})
+    """A copy of the settings with some fields changed.
+
+    Args:
+        settings: of any stage; they stay as they are.
+        changes: new values by name of the field. They are checked: pydantic's ValidationError if
+            one has another type, or is for no field.
+    """
+    fields = dict(settings)
+    fields.update(changes)
+    return type(settings)(**fields)
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """Key and reason of the first thing that pydantic found."""
+    """Key and reason of the first thing that pydantic found.
+
+    For example: view.budget: Input should be a valid integer.
+    """
     mistake = error.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))
     return f"{key}: {mistake['msg']}"

@@ -45,25 +45,35 @@ def printable_lines(text: str) -> str:
 
 
 def printable_cell(text: str) -> str:
-    """A text for a cell of a table: printable, and behind an apostrophe if it would be a formula.
+    """A text for a cell of a table, printable and no formula that a spreadsheet would compute.
 
-    Numbers are none, whatever their sign.
+    `=1+2` becomes `'=1+2`. Numbers are no formulas, whatever their sign: `-5` stays.
     """
     cell = printable(text)
-    is_formula = FORMULA.match(cell) and not NUMBER.fullmatch(cell)
-    return f"'{cell}" if is_formula else cell
+    begins_like_formula = FORMULA.match(cell) is not None
+    is_number = NUMBER.fullmatch(cell) is not None
+    if begins_like_formula and not is_number:
+        return f"'{cell}"
+    return cell
 
 
 def markdown(text: str) -> str:
-    """Escape a text for one line of Markdown, in which it is shown as it is."""
+    """Escape a text for one line of Markdown, in which it is shown as it is.
+
+    `a_b *c*` becomes `a\\_b \\*c\\*`.
+    """
     line = " ".join(text.split())
-    return re.sub(r"[\\`*_\[\]<>&#|~$]", r"\\\g<0>", line)
+    special_character = r"[\\`*_\[\]<>&#|~$]"
+    return re.sub(special_character, r"\\\g<0>", line)
 
 
 def redacted(text: str) -> str:
     """Remove user names, passwords and query strings from the URLs in a text.
 
-    Query strings may be signatures.
+    Query strings may be signatures. `get https://me:secret@host/file?key=1 now` becomes
+    `get https://[redacted]@host/file?[redacted] now`.
     """
     without_users = re.sub(USER, "://[redacted]@", text)
-    return re.sub(r"(://(?:(?!://)[^\s?])*\?)\S+", r"\1[redacted]", without_users)
+    # A URL up to its question mark is kept: from :// on, without another :// or a blank.
+    up_to_query = r"(://(?:(?!://)[^\s?])*\?)"
+    return re.sub(rf"{up_to_query}\S+", r"\1[redacted]", without_users)

@@ -12,7 +12,7 @@ from rib.config.values import is_whole, show
 
 
 def text_argument(argument: object, name: str, meaning: str) -> str:
-    """A text that is not empty.
+    """An argument that must be a text that is not empty; a UserError if it is not.
 
     Args:
         argument: what the caller gave.
@@ -25,7 +25,16 @@ def text_argument(argument: object, name: str, meaning: str) -> str:
 
 
 def texts_argument(argument: object, name: str, meaning: str) -> list[str]:
-    """A text, or several, at least one, in any iterable but a mapping; arguments as above."""
+    """An argument that must be one text or several, at least one, as a list of texts.
+
+    Args:
+        argument: what the caller gave: a text, or texts in any iterable but a mapping.
+        name: name of the parameter.
+        meaning: what the texts name, such as "methods".
+
+    Raises:
+        UserError: It is something else, or a text is empty.
+    """
     expected = f"a list of names of {meaning}, or one name as text"
     if isinstance(argument, str):
         return [text_argument(argument, name, meaning)]
@@ -41,7 +50,7 @@ def texts_argument(argument: object, name: str, meaning: str) -> list[str]:
 
 
 def whole_argument(argument: object, name: str) -> int:
-    """A whole number from 0."""
+    """An argument that must be a whole number from 0; a UserError if it is not."""
     if not is_whole(argument) or argument < 0:
         raise _wrong_argument(argument, name, "a whole number from 0")
     return argument

@@ -72,6 +72,7 @@ class Catalog:
     """
 
     def __init__(self, folders: Iterable[Path], tables: Iterable[str] = ()):
+        """Check that the folders can be read, and find modules in them; entries are read later."""
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
@@ -105,7 +106,7 @@ class Catalog:
                 _add_entry(entries, path.stem, entry, path)
         families = {}
         for name, (entry, _) in entries.items():
-            if entry["fit_threshold"] == "none":
+            if entry["fit_threshold"] == "none":  # as users write it
                 entry["fit_threshold"] = None
             families[name] = Family(name=name, **entry)
         return families
@@ -114,11 +115,15 @@ class Catalog:
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset without an evaluation_group forms one alone."""
         entries = self._entries("datasets")
+        # An entry has one source, several sources, or the name of a dataset whose archives it uses.
         sources_by_dataset = {}
         for name, entry in entries.items():
-            if "archives_of" not in entry:
-                sources = entry.pop("sources", None)
-                sources_by_dataset[name] = sources or [entry.pop("source")]
+            if "archives_of" in entry:
+                continue
+            if "sources" in entry:
+                sources_by_dataset[name] = entry.pop("sources")
+            else:
+                sources_by_dataset[name] = [entry.pop("source")]
         datasets = {}
         for name, entry in entries.items():
             datasets[name] = self._dataset(name, entry, sources_by_dataset)
@@ -138,11 +143,23 @@ class Catalog:
         entry: dict[str, Any],
         sources_by_dataset: Mapping[str, list[dict[str, Any]]],
     ) -> Dataset:
-        """The dataset of an entry, of which archives_of and settings are removed."""
+        """The dataset that an entry of datasets.yaml defines, with checked settings.
+
+        Args:
+            name: that of the dataset.
+            entry: its keys without sources; archives_of and settings are removed from it.
+            sources_by_dataset: sources of archives, by the dataset that they belong to.
+
+        Raises:
+            UserError: The dataset whose archives it uses is unknown, two archives have one file
+                name, or a setting of its layout is not valid.
+        """
         where = f"datasets.yaml, {name}"
-        raw = entry.pop("archives_of", name)
+        raw = entry.pop("archives_of", name)  # the dataset whose archives it uses
         known_name(raw, sources_by_dataset, "dataset", name)
-        sources = tuple({"file": f"{raw}.tar", **source} for source in sources_by_dataset[raw])
+        sources = []
+        for source in sources_by_dataset[raw]:
+            sources.append({"file": f"{raw}.tar", **source})  # a source may name its file
         files = [source["file"] for source in sources]
         for file in files:
             if files.count(file) > 1:
@@ -155,7 +172,7 @@ class Catalog:
         if PHOTOS in known_settings:
             settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
         entry.setdefault("evaluation_group", name)
-        return Dataset(name=name, raw=raw, sources=sources, settings=settings, **entry)
+        return Dataset(name=name, raw=raw, sources=tuple(sources), settings=settings, **entry)
 
     def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
         """The layout that another layout takes its photos from, and its settings, both checked.
@@ -195,34 +212,41 @@ class Catalog:
             models[name] = Model(name=name, **entry)
         return models
 
-    def _pretraining(self, how: dict[str, Any], where: str) -> dict[str, Any]:
+    def _pretraining(self, pretrain: dict[str, Any], where: str) -> dict[str, Any]:
         """How a model is pretrained here, with the defaults of SGD if it names no recipe.
 
+        A recipe states these itself, so an entry has either a recipe or settings of SGD.
+
         Args:
-            how: `pretrain` of the model's entry.
+            pretrain: `pretrain` of the model's entry.
             where: file and entry, for messages.
 
         Raises:
             UserError: The recipe is unknown, or a key is given that is the recipe's.
         """
-        if "recipe" not in how:
-            return {**SGD_OF_PRETRAINING, **how}
-        known_name(how["recipe"], self.recipes, "recipe", f"{where}, pretrain.recipe")
+        if "recipe" not in pretrain:
+            return {**SGD_OF_PRETRAINING, **pretrain}
+        recipe = pretrain["recipe"]
+        known_name(recipe, self.recipes, "recipe", f"{where}, pretrain.recipe")
         for key in SGD_OF_PRETRAINING:
-            if key in how:
+            if key in pretrain:
                 raise UserError(
-                    f"{where}: pretrain.{key} is set by the recipe '{how['recipe']}'; leave out "
-                    "one of the two."
+                    f"{where}: pretrain.{key} is set by the recipe '{recipe}'; leave out one of "
+                    "the two."
                 )
-        return how
+        return pretrain
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Facts of models by name, from lock files of the catalogue folders and the project."""
+        """Facts of models by name, from lock files of the catalogue folders and the project.
+
+        Of several files that have a model, the last one counts; that is the project's.
+        """
         facts_by_name: dict[str, dict[str, Any]] = {}
         for folder in self.folders:
-            facts_by_name |= read_lock(folder / LOCK.name)
-        return facts_by_name | read_lock(LOCK)
+            facts_by_name.update(read_lock(folder / LOCK.name))
+        facts_by_name.update(read_lock(LOCK))
+        return facts_by_name
 
     def add_models(self, names: Collection[str]) -> dict[str, str]:
         """Add models by the libraries' and the hub's names.
@@ -237,52 +261,61 @@ class Catalog:
         unresolved = []
         for name in names:
             source = self.records.get(name, {}).get("source", {})
-            if not source.keys() & {"revision", "digest"}:
+            is_pinned = "revision" in source or "digest" in source
+            if not is_pinned:
                 unresolved.append(name)
         self.records.update(resolve(unresolved))
         name_by_record = {model.record: name for name, model in self.models.items() if model.record}
         for name in names:
             if name in name_by_record:
                 continue
-            short = parse_name(name).short
+            short = parse_name(name).short  # for paths
             if short in self.models:
                 raise UserError(
                     f"config, models: '{name}' is called '{short}' here, as another model is; "
                     "choose one."
                 )
             entry = {"record": name, **entry_of(name, self.records[name])}
-            entries = validated_models({short: entry}, str(LOCK))
-            self.models[short] = Model(name=short, **entries[short])
+            validated_entries = validated_models({short: entry}, str(LOCK))
+            self.models[short] = Model(name=short, **validated_entries[short])
             name_by_record[name] = short
         return name_by_record
 
     def _with_records(self, entries: object) -> object:
-        """Entries of models with the facts of the records that they name.
+        """Entries of models.yaml, completed with what the lock files know of these models.
+
+        An entry may name its record there, such as `record: timm/resnet18`. It overrides facts of
+        the record. Records that no lock file has are looked up, and added to the project's.
 
         Args:
             entries: models.yaml as it was read, which may be anything.
         """
         if not isinstance(entries, dict):
             return entries
-        record_names = {}
+        record_of_entry = {}
         for name, entry in entries.items():
             if isinstance(entry, dict) and "record" in entry:
-                record_names[name] = str(entry["record"])
-        self.records.update(
-            resolve(record for record in record_names.values() if record not in self.records)
-        )
+                record_of_entry[name] = str(entry["record"])
+        missing_records = [
+            record for record in record_of_entry.values() if record not in self.records
+        ]
+        self.records.update(resolve(missing_records))
         completed = dict(entries)
-        for name, record in record_names.items():
+        for name, record in record_of_entry.items():
             completed[name] = self.records[record] | entries[name]
         return completed
 
     @cached_property
     def recipes(self) -> dict[str, Schedule]:
-        """Schedules of training by name, with their settings in the order of the schema."""
+        """Schedules of training by name, from recipes.yaml.
+
+        Their settings, all but label and source, are in the order of the schema.
+        """
         keys_in_order = load_schema("recipes")["additionalProperties"]["properties"]
+        keys_of_training = [key for key in keys_in_order if key not in ("label", "source")]
         schedules = {}
         for name, entry in self._entries("recipes").items():
-            training = {key: entry[key] for key in keys_in_order if key not in ("label", "source")}
+            training = {key: entry[key] for key in keys_of_training}
             schedules[name] = Schedule(entry["label"], entry["source"], training)
         return schedules
 
@@ -310,9 +343,14 @@ class Catalog:
 
     @cached_property
     def external(self) -> dict[str, dict[str, Any]]:
-        """Rows of the tables of weights that were trained elsewhere, by the run's text.
+        """Rows of the user's tables that list weights which were trained elsewhere.
 
-        Each also has `path`, the file of the weights, and `where`, the row's file and line.
+        They are by run, such as `resnet18/sketch/ft/all/0`. Besides its cells by column, each row
+        has `path`, the file of the weights, and `where`, its own file and line.
+
+        Raises:
+            UserError: A column is unknown or missing, a seed is no whole number, or two rows are of
+                one run.
         """
         rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
@@ -336,11 +374,18 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with downloads of their own, by name; they share data/raw."""
-        for name in self.datasets.keys() & self.models.keys():
+        """Datasets and models with downloads of their own, by name; they share data/raw.
+
+        A dataset that uses the archives of another one has none of its own.
+
+        Raises:
+            UserError: A dataset and a model have one name.
+        """
+        common_names = self.datasets.keys() & self.models.keys()
+        if common_names:
             raise UserError(
-                f"'{name}' is both a dataset and a model, which share the folder data/raw; rename "
-                "one."
+                f"'{min(common_names)}' is both a dataset and a model, which share the folder "
+                "data/raw; rename one."
             )
         entries: dict[str, Dataset | Model] = {**self.datasets, **self.models}
         return {name: entry for name, entry in entries.items() if entry.raw == name}
@@ -387,7 +432,13 @@ class Catalog:
         all_settings: Mapping[str, Setting],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Checked settings of a method by schedule; `all_settings` are those that it may have."""
+        """Settings of a method that hold with one schedule only, checked.
+
+        Args:
+            settings_by_schedule: such as {"adamw": {"lr": 1e-5}}.
+            all_settings: annotation and default of each setting that the method may have.
+            where: file and entry, for messages.
+        """
         # What holds with a schedule can't name another one.
         allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
         checked = {}
@@ -399,15 +450,26 @@ class Catalog:
         return checked
 
     def settings_of(self, method: Method) -> Mapping[str, Setting]:
-        """Settings of a method: those of its algorithm and, if it trains, of how it is trained."""
+        """What settings a method may have, by name: annotation and default of each.
+
+        They are those of its algorithm and, if it trains, of how it is trained.
+        """
         _, settings_of_algorithm = algorithm_settings(self.algorithm_file(method.algorithm))
         if method.trains:
             return {**settings_of_algorithm, **TRAINING}
         return settings_of_algorithm
 
     def _entries(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Entries of one kind, such as `datasets`, of all folders, with defaults filled in."""
-        entries: dict[str, tuple[dict[str, Any], Path]] = {}
+        """Entries of one kind of all catalogue folders by name, with defaults filled in.
+
+        Args:
+            kind: name of a file in each folder and of its schema: datasets, models, methods or
+                recipes.
+
+        Raises:
+            UserError: A file doesn't fit its schema, or two entries have one name.
+        """
+        entries: dict[str, tuple[dict[str, Any], Path]] = {}  # with the file of each
         for folder in self.folders:
             path = folder / f"{kind}.yaml"
             if not path.exists():
@@ -429,8 +491,16 @@ class Catalog:
         return {name: entry for name, (entry, _) in entries.items()}
 
     def _hide_addresses(self, name: str, entry: dict[str, Any]) -> None:
-        """Remove secrets from the addresses of an entry's sources; `with_addresses` has them."""
-        for source in [*_sources_of(entry), *entry.get("tokenizer", [])]:
+        """Keep the addresses of an entry's sources apart, and remove secrets from the entry.
+
+        `with_addresses` gives a source its addresses back.
+
+        Args:
+            name: that of the dataset or model.
+            entry: its entry, which is changed.
+        """
+        sources = [*_sources_of(entry), *entry.get("tokenizer", [])]
+        for source in sources:
             addresses = {key: source[key] for key in ADDRESSES if key in source}
             if addresses:
                 self._addresses[name, source["file"]] = addresses
@@ -446,17 +516,22 @@ class Catalog:
         return {**source, **self._addresses.get((name, source["file"]), {})}
 
     def _external_methods(self) -> dict[str, dict[str, Any]]:
-        """Entries of the methods that the tables name; the first label of each is used."""
-        labels = {}
+        """Entries of the methods in the tables of weights that were trained elsewhere, by name.
+
+        A method's label is the first one that a row has for it, or else its name.
+        """
+        names = []
+        label_of_method: dict[str, str] = {}
         for row in self.external.values():
-            labels[row["method"]] = row["method"]
-        for row in reversed(self.external.values()):
-            if row.get("label"):
-                labels[row["method"]] = row["label"]
+            name = row["method"]
+            if name not in names:
+                names.append(name)
+            if row.get("label") and name not in label_of_method:
+                label_of_method[name] = row["label"]
         entries = {}
-        for (name, label), marker in zip(labels.items(), itertools.cycle(MARKERS), strict=False):
+        for name, marker in zip(names, itertools.cycle(MARKERS), strict=False):
             entries[name] = {
-                "label": label,
+                "label": label_of_method.get(name, name),
                 "algorithm": EXTERNAL,
                 "source": "trained elsewhere",
                 "style": {"colour": BLACK, "marker": marker},
@@ -517,7 +592,12 @@ class Catalog:
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
-        """Label space of `classes` of an entry, whose keys are the parameters."""
+        """Label space that an entry names under `classes`.
+
+        Args:
+            file: name of a class file in a catalogue folder, or of a list that timm has.
+            format: `timm`, or how the class file is written, a key of `READERS`.
+        """
         if format == "timm":
             return read_timm_list(file)
         read_classes = READERS[format]
@@ -537,14 +617,16 @@ class Catalog:
             UserError: A file lacks a column, or one of `numbers` contains something else; the
                 message names file and line.
         """
+        number_columns = list(numbers)
         rows_with_place: list[tuple[str, dict[str, str]]] = []
         for folder in self.folders:
             path = folder / name
             if path.is_file():
                 rows_with_place.extend(read_table(path, columns))
-        for (where, row), column in itertools.product(rows_with_place, numbers):
-            if not is_number(number(row[column])):
-                raise UserError(f"{where}: {column} is '{row[column]}'; give a number.")
+        for where, row in rows_with_place:
+            for column in number_columns:
+                if not is_number(number(row[column])):
+                    raise UserError(f"{where}: {column} is '{row[column]}'; give a number.")
         return [row for _, row in rows_with_place]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
@@ -582,16 +664,22 @@ class Catalog:
 
 
 def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sources of an entry of a dataset or model; empty for other entries."""
+    """The sources of an entry of a dataset or model; empty for other entries.
+
+    An entry has one under `source`, or several under `sources`. In entries of methods and recipes
+    `source` is a text.
+    """
     sources = [entry.get("source"), *entry.get("sources", [])]
     return [source for source in sources if isinstance(source, dict)]
 
 
 def _locate_sources(name: str, entry: dict[str, Any], path: Path) -> None:
-    """Resolve paths in the sources of an entry.
+    """Resolve paths in the sources of an entry, relative to the file with the entry.
 
     Args:
-        path: the file with the entry, to which they are relative.
+        name: that of the dataset or model.
+        entry: its entry, which is changed.
+        path: the file with the entry.
     """
     for source in _sources_of(entry):
         if source["kind"] in ("file", "folder"):
@@ -600,7 +688,13 @@ def _locate_sources(name: str, entry: dict[str, Any], path: Path) -> None:
 
 
 def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:
-    """Refuse keys of a method's entry that its form of algorithm does not have."""
+    """Refuse keys of a method's entry that its form of algorithm does not have.
+
+    Args:
+        entry: the method's entry in the catalogue.
+        form: what the algorithm makes: a fine-tuned checkpoint, or a merge of other methods.
+        where: file and entry, for messages.
+    """
     if entry.get("starts_from") and form != FINETUNE:
         raise UserError(
             f"{where}: starts_from is only for methods that train; list the merged methods in "
@@ -627,7 +721,12 @@ def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None
 def _add_entry(
     entries: dict[str, tuple[dict[str, Any], Path]], name: str, entry: dict[str, Any], path: Path
 ) -> None:
-    """Add an entry and its file to `entries`; raise a UserError if another one has its name."""
+    """Add an entry to those of all catalogue folders; a UserError if another one has its name.
+
+    Args:
+        entries: entry and file by name, to which it is added.
+        path: file of the entry.
+    """
     if name in entries:
         _, first_path = entries[name]
         raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")
@@ -635,11 +734,15 @@ def _add_entry(
 
 
 def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
-    """Files of algorithms or layouts by name; raises a UserError if two have the same one."""
+    """Files of algorithms or layouts by name, such as {"ft": .../methods/ft.py}.
+
+    Raises:
+        UserError: Two folders have a module of one name.
+    """
     modules: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted(folder.glob("[a-z]*.py")):
-            if path == BASE:
+        for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
+            if path == BASE:  # the class of all methods that train, no algorithm itself
                 continue
             if path.stem in modules:
                 raise UserError(

@@ -5,6 +5,7 @@ reported as a notice, a sentence for the user.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -144,21 +145,27 @@ def head_of(model: Model, family: Family) -> str:
 def choose_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog, reference: Reference | None
 ) -> tuple[dict[str, Model], list[str]]:
-    """Models to run, and notices. Models chosen by name need not list the family.
+    """Models to run by name, and notices: sentences that tell the user what was left out.
+
+    A model without a head for the family's classes needs a reference dataset to fit one. Without
+    it, it is left out of `all` models, and otherwise an error. Models chosen by name need not list
+    the family.
 
     Raises:
         UserError: A model is unknown or belongs to another family, its head cannot be fitted, or
             none is left.
     """
     models = _selected_models(config, family, catalog)
-    headless = []
+    headless = []  # names of models whose head would have to be fitted, which is impossible here
     if reference is None:
         headless = [name for name, model in models.items() if head_of(model, family) == "fitted"]
     reason = (
         f"has no head for the classes of family {family.name}, and there is no reference dataset "
         "to fit one"
     )
-    if headless and (config["models"] != "all" or len(headless) == len(models)):
+    are_chosen_by_name = config["models"] != "all"
+    is_none_left = len(headless) == len(models)
+    if headless and (are_chosen_by_name or is_none_left):
         raise UserError(
             f"config, models: '{headless[0]}' {reason}; set reference, or leave the model out."
         )
@@ -172,8 +179,17 @@ def choose_models(
 def _selected_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> dict[str, Model]:
-    """Models that config names; those of the libraries and the hub are added to the catalogue."""
-    choice = family.defaults["models"] if config["models"] == "default" else config["models"]
+    """Models that config selects, by name.
+
+    Names of libraries and the hub, such as `timm/resnet18`, are added to the catalogue, in which
+    models have short names.
+
+    Raises:
+        UserError: A model is unknown, or no model of the catalogue is for the family.
+    """
+    choice = config["models"]
+    if choice == "default":
+        choice = family.defaults["models"]
     written_names = as_list(choice)
     library_names = [name for name in written_names if "/" in name or ":" in name]
     name_in_catalog = catalog.add_models(library_names)
@@ -193,10 +209,17 @@ def _selected_models(
 
 
 def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
-    """Refuse a name `architecture.pretraining` that no model has.
+    """Refuse a name `architecture.pretraining` that no model has, such as `ViT-B-32.opanai`.
 
     The message lists the architecture's pretrainings and the pretraining's architectures. Without
     any of these nothing is done, since a list of all names is the better message then.
+
+    Args:
+        name: as the user wrote it.
+        models: known models by name.
+
+    Raises:
+        UserError: no model has this name, but one has its architecture or its pretraining.
     """
     if name in models or "." not in name:
         return
@@ -250,21 +273,25 @@ def _check_pretraining(
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
         )
-    size = model.pretrain["size"]
+    size = model.pretrain["size"]  # a number of images, a fraction or `all`
     dataset = catalog.datasets[model.pretrain["dataset"]]
-    available = [number for number in (dataset.images, budget) if isinstance(number, int)]
-    if isinstance(size, int) and available and size > min(available):
+    # The dataset's number of images may be unknown, and the budget unlimited.
+    limits = [number for number in (dataset.images, budget) if isinstance(number, int)]
+    if isinstance(size, int) and limits and size > min(limits):
         raise UserError(
             f"models.yaml, {model.name}: pretrain.size is {size}, but {dataset.name} has "
-            f"{min(available)} images in this run; set at most that, or raise budget."
+            f"{min(limits)} images in this run; set at most that, or raise budget."
         )
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
-    """Datasets that count in RI.
+    """Names of the datasets that count in RI, the change of accuracy by a fine-tuning.
 
-    These are the datasets out of distribution, of variants only those whose original is not
-    evaluated.
+    These are the datasets out of distribution. A variant of another dataset counts only if that one
+    is not evaluated.
+
+    Args:
+        datasets: the evaluated datasets by name.
     """
     names = []
     for name, dataset in datasets.items():
@@ -276,7 +303,10 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 def choose_targets(
     config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
-    """Datasets to fine-tune on, and notices.
+    """Datasets to fine-tune on, and notices: sentences that tell the user what was left out.
+
+    Some datasets can't be fine-tuned on, or only if their terms are accepted. Of targets that are
+    chosen by `all` or `default`, these are left out; chosen by name, they are an error.
 
     Raises:
         UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is
@@ -324,7 +354,12 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
 def _reason_against_target(
     dataset: Dataset, ood: list[str], config: Mapping[str, Any]
 ) -> str | None:
-    """Reason why a dataset cannot be a target; None if it can. `ood` are those that count in RI."""
+    """Reason why a dataset cannot be fine-tuned on; None if it can.
+
+    Args:
+        ood: names of the datasets that count in RI, which only those out of distribution do.
+        config: says how targets are chosen, and which terms of use are accepted.
+    """
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -402,7 +437,10 @@ class MethodConditions:
 
 
 def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices.
+    """Methods to run, with their parents first, and notices: sentences on what was left out.
+
+    Of methods that are chosen by `all` or `default`, those that can't be run are left out; chosen
+    by name, they are an error. Methods of the user's tables of trained weights are always run.
 
     Raises:
         UserError: A method is unknown, or was chosen by name and cannot be run.
@@ -417,7 +455,7 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
     chosen = []
     notices = []
     for name in names:
-        if name == PRETRAINED:
+        if name == PRETRAINED:  # it is always evaluated
             continue
         obstacle = _obstacle(catalog.methods[name], conditions)
         if obstacle is None:
@@ -431,11 +469,16 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
 
 
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Methods with their missing parents, each before the method that needs it, and notices."""
+    """Methods with their missing parents, each before the method that needs it, and notices.
+
+    A method's parents are those that it starts from or merges. A notice tells the user which parent
+    is added, and why.
+    """
     complete = names.copy()
     notices = []
-    to_check = names.copy()
-    for name in to_check:  # grows in the loop
+    to_check = deque(names)
+    while to_check:
+        name = to_check.popleft()
         method = catalog.methods[name]
         for parent in method.parents:
             if parent in complete:
@@ -489,15 +532,20 @@ def _obstacle_for_models(method: Method, conditions: MethodConditions) -> str | 
 
 
 def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | None:
-    """Reason why a merge has one parent only, or cannot be scored; None if neither is so."""
+    """Reason why a merge has one parent only, or cannot be scored; None if neither is so.
+
+    `method.over` says what the parents of a merge differ in: seeds, variants, targets or methods.
+    """
     targets = conditions.targets
     if method.over == SEEDS and len(conditions.config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
-    if method.over == VARIANTS and not any(map(conditions.is_swept, method.parents)):
-        return (
-            "it merges a sweep with one recipe; sweep a setting of "
-            f"{' or '.join(method.parents)} in method_settings"
-        )
+    if method.over == VARIANTS:
+        has_swept_parent = any(conditions.is_swept(parent) for parent in method.parents)
+        if not has_swept_parent:
+            return (
+                "it merges a sweep with one recipe; sweep a setting of "
+                f"{' or '.join(method.parents)} in method_settings"
+            )
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
     if method.over == TARGETS and not not_trained_on(conditions.datasets, targets):
@@ -577,17 +625,26 @@ def choose_selection(
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """Names of the variants of each entry that has several, of methods with one mRI."""
-    variants: dict[str, list[str]] = {}
-    for name, method in methods.items():
-        if _has_mri(method):
-            assert method.base is not None  # of a variant
-            variants.setdefault(method.base, []).append(name)
-    return {entry: names for entry, names in variants.items() if len(names) > 1}
+    """Names of the variants of each method that has several, such as {"ft": ["ft-lr1", "ft-lr2"]}.
+
+    Methods without one mRI are left out.
+
+    Args:
+        methods: all variants of the grid by name; `base` is the method's name in the catalogue.
+    """
+    variants_of_method: dict[str, list[str]] = {}
+    for name, variant in methods.items():
+        if _has_mri(variant):
+            assert variant.base is not None
+            variants_of_method.setdefault(variant.base, []).append(name)
+    return {method: names for method, names in variants_of_method.items() if len(names) > 1}
 
 
 def _has_mri(method: Method) -> bool:
-    """Whether a method has one mRI: a curve has several, a merge over targets none."""
+    """Whether a method has one mRI, the mean over targets of its change of accuracy elsewhere.
+
+    A curve has several, a merge over targets none.
+    """
     return method.form != CURVE and method.over != TARGETS
 
 
@@ -595,11 +652,16 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
     """Check that each pair of target and left-out dataset leaves a dataset to choose by.
 
     Args:
-        groups: source group by dataset.
+        groups: source group by dataset; datasets of one group share source images.
+        targets: datasets that are fine-tuned on.
+
+    Raises:
+        UserError: For a pair, every dataset shares source images with one of the two.
     """
     all_groups = set(groups.values())
     for target, left_out in itertools.product(targets, groups):
-        if all_groups <= {groups[target], groups[left_out]}:
+        groups_to_choose_by = all_groups - {groups[target], groups[left_out]}
+        if not groups_to_choose_by:
             raise UserError(
                 f"config, select: for target '{target}' and dataset '{left_out}', leave_one_out "
                 "has no dataset to choose by that shares no source images with either; evaluate on "
@@ -608,16 +670,20 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
 
 
 def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) -> str:
-    """The method that differences in the ranking are from.
+    """Name of the method with which the ranking compares all others.
+
+    It is the choice of config or, by default, plain fine-tuning if that is run, else the pretrained
+    model.
 
     Raises:
-        UserError: It is none of the run's methods.
+        UserError: The choice is none of the methods that the ranking has.
     """
-    with_mri = [name for name, method in methods.items() if _has_mri(method)]
+    ranked_methods = [name for name, method in methods.items() if _has_mri(method)]
     choice = config["compare_to"]
     if choice != "default":
-        return known_name(choice, [*with_mri, PRETRAINED], "method", "config, compare_to")
-    if DEFAULT_COMPARE_TO in with_mri:
+        known_names = [*ranked_methods, PRETRAINED]
+        return known_name(choice, known_names, "method", "config, compare_to")
+    if DEFAULT_COMPARE_TO in ranked_methods:
         return DEFAULT_COMPARE_TO
     return PRETRAINED
 

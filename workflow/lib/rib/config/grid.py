@@ -125,7 +125,7 @@ class Grid:
         return needed_by_method or needed_by_head or needed_by_dataset
 
     def evaluation_groups(self) -> dict[str, list[str]]:
-        """Datasets of each evaluation group, in the order of the catalogue.
+        """Datasets of each evaluation group, which one job evaluates, in the catalogue's order.
 
         A group of which only a part is evaluated has a name of its own, since its rows are others
         than the whole group's.
@@ -136,7 +136,11 @@ class Grid:
         return groups
 
     def group_of(self, dataset: str) -> str:
-        """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`)."""
+        """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`).
+
+        It is the name in the catalogue if those datasets of the group are evaluated that are by
+        default; otherwise a digest of the evaluated ones is added.
+        """
         group = self.datasets[dataset].evaluation_group
         in_group = []
         not_optional = []
@@ -146,7 +150,7 @@ class Grid:
                 if not entry.optional:
                     not_optional.append(name)
         evaluated = [name for name in in_group if name in self.datasets]
-        evaluated_by_default = not_optional or in_group
+        evaluated_by_default = not_optional if not_optional else in_group
         if evaluated == evaluated_by_default:
             return group
         return f"{group}_{_short_digest(evaluated)}"
@@ -163,11 +167,17 @@ class Grid:
         return _short_digest(choices_of_grid)
 
     def evaluated_before(self, dataset: str) -> list[str]:
-        """Evaluated datasets that are split before this one; references are split last."""
+        """Evaluated datasets that are split into train, select and test before this one.
+
+        They are those before it in the catalogue. A reference dataset is split after all of them.
+        """
         return _names_before(dataset, list(self.datasets))
 
     def split_before(self, dataset: str) -> list[str]:
-        """Those of `evaluated_before` whose entries say that they have the same source images."""
+        """Those of `evaluated_before` that share source images with this dataset, by their entries.
+
+        A source image is then in the same split in all of them.
+        """
         source_group = self.catalog.datasets[dataset].source_group
         if source_group is None:
             return []
@@ -183,10 +193,10 @@ class Grid:
         }
 
     def leak_free_groups(self) -> dict[str, str] | None:
-        """`source_groups`, if images that share sources with the target are left out of RI.
+        """Source group by dataset, if images that share sources with the target don't count in RI.
 
-        None otherwise. Under held_out nothing is left out, because test images share no sources
-        with training images.
+        None if all count: config doesn't ask for less or, under protocol held_out, test images
+        share no sources with training images anyway.
         """
         if self.config["leak_free"] and self.split_fractions is None:
             return self.source_groups()
@@ -200,26 +210,28 @@ class Grid:
         budget = self.config["budget"]["max_images_per_dataset"]
         if budget != ALL:
             phrases.append(f"at most {budget} images per dataset")
-        without_proxy = [
-            entry.label for name, entry in self.datasets.items() if self.excludes_proxy(name)
-        ]
-        if without_proxy:
+        labels_without_proxy = []
+        for name, entry in self.datasets.items():
+            if self.excludes_proxy(name):
+                labels_without_proxy.append(entry.label)
+        if labels_without_proxy:
             assert self.reference is not None  # it is the proxy
             phrases.append(
                 f"pretraining proxy: {self.reference.images_per_class} images per class of "
-                f"{self.reference.dataset.label}, excluded from {', '.join(without_proxy)}"
+                f"{self.reference.dataset.label}, excluded from {', '.join(labels_without_proxy)}"
             )
-        left_out = []
+        labels_left_out = []
         for entry in self.catalog.datasets_of(self.family, *EVALUATED).values():
             if not entry.optional and entry.name not in self.datasets:
-                left_out.append(entry.label)
-        if left_out:
-            phrases.append(f"without {', '.join(left_out)}")
-        optional_in_ri = [
-            self.datasets[name].label for name in self.ood if self.datasets[name].optional
-        ]
-        if optional_in_ri:
-            phrases.append(f"RI with {', '.join(optional_in_ri)}")
+                labels_left_out.append(entry.label)
+        if labels_left_out:
+            phrases.append(f"without {', '.join(labels_left_out)}")
+        labels_of_optional = []
+        for name in self.ood:
+            if self.datasets[name].optional:
+                labels_of_optional.append(self.datasets[name].label)
+        if labels_of_optional:
+            phrases.append(f"RI with {', '.join(labels_of_optional)}")
         return phrases
 
     def misfit(self, method: str, model: str) -> str | None:
@@ -248,10 +260,10 @@ class Grid:
         return [name for name in self.methods if name in methods_of_runs]
 
     def runs(self) -> list[Run]:
-        """All runs with RI.
+        """All runs with RI, that is all but merges over targets.
 
         Of each model these are the pretrained one, then targets x methods x sizes x seeds; a merge
-        over seeds has only the first one.
+        over seeds has only the first one. In a part of a grid (`of_runs`) they are its runs only.
         """
         runs = []
         for model in self.models:
@@ -289,7 +301,7 @@ class Grid:
 
     @cached_property
     def over_targets(self) -> list[str]:
-        """Merges over targets, whose runs have no target and no RI."""
+        """Names of the methods that merge the weights of all targets; their runs have no RI."""
         return [name for name, method in self.methods.items() if method.over == TARGETS]
 
     @cached_property
@@ -298,7 +310,10 @@ class Grid:
         return choices.not_trained_on(self.datasets, self.targets)
 
     def runs_over_targets(self) -> list[Run]:
-        """Runs of merges over targets: sizes x seeds x models x methods."""
+        """Runs of merges over targets: sizes x seeds x models x methods.
+
+        Such a run merges the weights that were fine-tuned on all targets, so it has no target.
+        """
         merges_of_model = {}
         for model in self.models:
             supported = self.methods_of(model)
@@ -312,8 +327,8 @@ class Grid:
     def parents_of(self, method: str) -> list[str]:
         """Keys of the runs that a method's run starts from or merges.
 
-        See rib.config.run.parent_of. The key is the parent's name, followed by its seed or target
-        if parents differ in these.
+        A key is the name of the parent, such as `ft`, followed by its seed or target if parents
+        differ in these: `ft, seed 1`. See rib.config.run.parent_of.
         """
         method_entry = self.methods[method]
         if method_entry.over == SEEDS:
@@ -328,14 +343,14 @@ class Grid:
         return [f"{parent}, {column} {seed_or_target}" for parent, seed_or_target in pairs]
 
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
-        """Fisher information that a method's trainings on all targets share.
+        """Which Fisher information is the same for all targets, so that it is computed once.
 
-        It is that of the pretrained model on the pretraining proxy; see rib.methods for which
-        methods have it. Without a proxy it is of the target, and with another start that depends
-        on it.
+        It is that of the pretrained model on the pretraining proxy. There is none if the method
+        takes no Fisher information, starts from another method, or has no proxy, so that the
+        information is that of the target.
 
         Returns:
-            The most images for it, and its kind; None if the trainings share none.
+            The most images for it and its kind, settings of the method; None if there is none.
         """
         method_entry = self.methods[method]
         settings = method_entry.settings
@@ -347,7 +362,10 @@ class Grid:
         return settings["fisher_images"], settings["fisher"]
 
     def geometry(self, model: str) -> Geometry:
-        """Input geometry of a model; models with the same geometry share prepared data."""
+        """Input geometry of a model; models with the same geometry share prepared data.
+
+        Config may override the size of the model's entry, and the family what the crop keeps.
+        """
         preprocessing = self.models[model].preprocessing
         size = self.setting("image_size")
         if size == "native":
@@ -374,7 +392,11 @@ class Grid:
         return arguments
 
     def setting(self, key: str) -> Any:
-        """A setting of config.yaml, with `default` replaced by the family's."""
+        """A setting of config.yaml, with `default` replaced by the family's.
+
+        Args:
+            key: at the top of config.yaml or under `training`, such as `image_size`.
+        """
         setting = self.config["training"].get(key, self.config.get(key))
         if setting == "default":
             return self.family.defaults[key]
@@ -409,27 +431,26 @@ class Grid:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         method_entry = self.methods[method]
         assert method_entry.schedule is not None  # of a method that trains
-        return {
-            **self.catalog.recipes[method_entry.schedule].training,
-            **dict.fromkeys(LENGTH),
-            **method_entry.length,
-            **self._shared_training(),
-        }
+        training = dict(self.catalog.recipes[method_entry.schedule].training)
+        for key in LENGTH:  # epochs or steps; the other is None
+            training[key] = method_entry.length.get(key)
+        training.update(self._shared_training())
+        return training
 
     def pretraining(self, model: str) -> dict[str, Any]:
         """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
-        how = self.models[model].pretrain
-        assert how is not None  # it is pretrained here
-        if "recipe" in how:
-            schedule = self.catalog.recipes[how["recipe"]].training
+        pretrain = self.models[model].pretrain
+        assert pretrain is not None  # it is pretrained here
+        if "recipe" in pretrain:
+            schedule = self.catalog.recipes[pretrain["recipe"]].training
         else:
-            schedule = {key: how[key] for key in SGD_OF_PRETRAINING}
+            schedule = {key: pretrain[key] for key in SGD_OF_PRETRAINING}
             schedule["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
         return {
             **schedule,
-            "epochs": how.get("epochs"),
-            "steps": how.get("steps"),
-            "batch_size": how["batch_size"],
+            "epochs": pretrain.get("epochs"),
+            "steps": pretrain.get("steps"),
+            "batch_size": pretrain["batch_size"],
             "micro_batch_size": ALL,  # BatchNorm needs whole batches
         }
 
@@ -444,7 +465,11 @@ class Grid:
         }
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:
-        """View of the datasets at a geometry (rib.data.settings.DatasetView)."""
+        """Fields of rib.data.settings.DatasetView: which images of datasets jobs use, at what size.
+
+        They are the geometry, the largest number of images of a dataset, and the size of the
+        pretraining proxy if it is part of a dataset.
+        """
         images_per_class = None
         if self.reference:
             images_per_class = self.reference.images_per_class
@@ -455,9 +480,9 @@ class Grid:
         }
 
     def view_of(self, model: str) -> dict[str, Any]:
-        """View of the datasets and the pretraining proxy for a model.
+        """Fields of rib.data.settings.DatasetView for the jobs of a model.
 
-        See rib.data.settings.DatasetView.
+        They say which images of datasets and of the pretraining proxy these use, at what size.
         """
         view = self.view_at(self.geometry(model))
         pretraining = self.models[model].pretrain  # of a model that is pretrained here
@@ -503,17 +528,18 @@ class Grid:
         rib.training.settings.PretrainingSettings.
         """
         entry = self.models[model]
-        head = self.head(model)
-        space = self.catalog.family_label_space(self.family.name)
-        own_classes = self.family.classes["format"] == "own"
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
-        class_names = None
-        if head == "zero_shot" and own_classes:
-            class_names = list(space.names)
         if entry.source:
             facts["source"] = without_addresses(entry.source)
             facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
+        head = self.head(model)
+        space = self.catalog.family_label_space(self.family.name)
+        # A text tower makes the head from these; names of ImageNet's classes are known there.
+        class_names = None
+        has_own_classes = self.family.classes["format"] == "own"
+        if head == "zero_shot" and has_own_classes:
+            class_names = list(space.names)
         return {
             "entry": facts,
             "head": head,
@@ -527,24 +553,21 @@ class Grid:
         Not resolved are recipes and lengths of trainings, which depend on the method, and what a
         method's entry and the family say of its settings.
         """
-        config = self.config
-        models = config["models"]
+        models = self.config["models"]
         if models in ("default", "all"):
             models = list(self.models)
-        choices_of_grid = {
-            **config,
-            "datasets": list(self.datasets),
-            "reference": self._reference_choice(),
-            "models": models,
-            "methods": self.entries_of_methods,
-            "targets": self.targets,
-            "image_size": self.setting("image_size"),
-            "train_subset": [_size_in_config(size) for size in self.sizes],
-            "training": config["training"] | self._shared_training(),
-        }
+        choices_of_grid = dict(self.config)
+        choices_of_grid["datasets"] = list(self.datasets)
+        choices_of_grid["reference"] = self._reference_choice()
+        choices_of_grid["models"] = models
+        choices_of_grid["methods"] = self.entries_of_methods
+        choices_of_grid["targets"] = self.targets
+        choices_of_grid["image_size"] = self.setting("image_size")
+        choices_of_grid["train_subset"] = [_size_in_config(size) for size in self.sizes]
+        choices_of_grid["training"] = self.config["training"] | self._shared_training()
         # In the order of the schema, whatever the order of the command line.
-        keys = [key for key in load_schema("config")["properties"] if key not in OF_CALL]
-        return {key: choices_of_grid[key] for key in keys}
+        keys_of_config = load_schema("config")["properties"]
+        return {key: choices_of_grid[key] for key in keys_of_config if key not in OF_CALL}
 
     def _reference_choice(self) -> str:
         """What to write for `reference` in config.yaml to get this grid's pretraining proxy.
@@ -561,20 +584,25 @@ class Grid:
         return self.reference.dataset.name
 
     def resolved(self) -> dict[str, Any]:
-        """The config with every `default` and `all` resolved, without settings of the machine."""
+        """The config with every `default` and `all` resolved, without settings of the machine.
+
+        Unlike in `as_config`, methods are variants, with all of their settings.
+        """
         recorded = {key: choice for key, choice in self.config.items() if key not in UNRECORDED}
         compute = self.config["compute"]
+        reference = self.reference.dataset.name if self.reference else None
+        method_settings = {}
+        for name, method in self.methods.items():
+            method_settings[name] = _settings_in_config(method)
         schedules = [method.schedule for method in self.methods.values() if method.schedule]
         return {
             **recorded,
             "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
             "datasets": list(self.datasets),
-            "reference": self.reference.dataset.name if self.reference else None,
+            "reference": reference,
             "models": list(self.models),
             "methods": list(self.methods),
-            "method_settings": {
-                name: _settings_in_config(method) for name, method in self.methods.items()
-            },
+            "method_settings": method_settings,
             "recipes": list(dict.fromkeys(schedules)),
             "targets": self.targets,
             "compare_to": self.compare_to,
@@ -587,7 +615,10 @@ class Grid:
 def _selection_among(
     methods: Collection[str], selection: choices.VariantSelection | None
 ) -> choices.VariantSelection | None:
-    """How a variant is chosen among some methods only; None if no sweep has two of them.
+    """How one variant of each sweep is chosen, if a grid has only some of the methods.
+
+    A sweep has several variants of one method. It is left out if fewer than two of them are among
+    the methods; None if all sweeps are.
 
     Args:
         methods: names of methods, variants of sweeps among them.
@@ -613,14 +644,17 @@ def _names_before(name: str, names: list[str]) -> list[str]:
 
 
 def _settings_in_config(method: Method) -> dict[str, Any]:
-    """Settings of a method as `method_settings` of config.yaml would state them."""
+    """Settings of a method as `method_settings` of config.yaml would state them.
+
+    If it trains, its schedule, which config.yaml calls recipe, and its length are among them.
+    """
     if not method.trains:
         return dict(method.settings)
     return {**method.settings, SCHEDULE: method.schedule, **method.length}
 
 
 def _size_in_config(size: str) -> str | int | float:
-    """A size of the training subset as config.yaml has it, not as paths have it."""
+    """A size of the training subset as config.yaml has it: `all`, 500 or 0.5, no longer text."""
     if size == ALL:
         return size
     return float(size) if "." in size else int(size)
@@ -689,9 +723,10 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
 
 
 def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
-    """Sizes of the training subset, as written in paths.
+    """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
 
-    The family's are without those that the budget of images makes impossible.
+    Without a choice in config they are the family's, but for those that the budget of images makes
+    impossible.
 
     Raises:
         UserError: Two sizes are written alike.
@@ -721,13 +756,14 @@ def _check_external_weights(grid: Grid) -> None:
         UserError: A table has an unknown name, or a run of the grid is in none.
     """
     catalog = grid.catalog
-    methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
+    external_methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
+    # A table may name all models that could be chosen, not only those of this grid.
     models = list(catalog.models)
-    if methods:
+    if external_methods:
         models += [parse_name(record).short for record in catalog.records]
     known_names = {"model": models, "target": catalog.datasets_of(grid.family, *EVALUATED)}
-    runs = [run for run in grid.runs() if run.method in methods]
-    choices.check_external(catalog.external, known_names, runs)
+    external_runs = [run for run in grid.runs() if run.method in external_methods]
+    choices.check_external(catalog.external, known_names, external_runs)
 
 
 def _check_learning_rates(grid: Grid) -> None:

@@ -39,7 +39,10 @@ class LabelSpace:
 
     @property
     def digest(self) -> str:
-        """Identifier of the space, part of every result that was scored in it."""
+        """Identifier of the space, part of every result that was scored in it.
+
+        It is a hash of all but the names that are shown: spaces with other names are the same.
+        """
         facts = [self.keys, self.indices, self.num_classes]
         if self.also:
             facts.append(self.also)
@@ -67,14 +70,17 @@ class LabelSpace:
         )
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":
-        """The space of only the classes with the given labels, in the same order."""
+        """The space of only the classes with the given labels, in the same order.
+
+        Labels 3 and 5, for example, become 0 and 1.
+        """
         kept_labels = sorted(labels)
         new_label = {label: number for number, label in enumerate(kept_labels)}
-        also = []
+        also = []  # of each class the other classes that are right answers, too
         if self.also:
             for label in kept_labels:
-                right_answers = [answer for answer in self.also[label] if answer in new_label]
-                also.append(tuple(new_label[answer] for answer in right_answers))
+                kept_answers = [answer for answer in self.also[label] if answer in new_label]
+                also.append(tuple(new_label[answer] for answer in kept_answers))
         return replace(
             self,
             keys=tuple(self.keys[label] for label in kept_labels),
@@ -102,7 +108,13 @@ def _imagenet_index_by_wnid() -> dict[str, int]:
 
 
 def _timm_file(name: str) -> str:
-    """Text of a file of timm, which is not imported, since it would import torch."""
+    """Text of one of timm's files about ImageNet, such as imagenet_synsets.txt.
+
+    The package is not imported, since it would import torch.
+
+    Raises:
+        UserError: timm is not installed, or has no such file.
+    """
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.submodule_search_locations is None:
         raise UserError("timm is not installed in this environment; run `make environment`.")
@@ -138,21 +150,22 @@ def read_timm_list(name: str) -> LabelSpace:
                 f"timm's class list '{name}' contains {wnid}, which is not an ImageNet-1K class; "
                 "correct the entry."
             )
-    lemmas_by_wnid = {}
+    name_by_wnid = {}
     for line in _timm_file("imagenet_synset_to_lemma.txt").splitlines():
-        wnid, lemmas = line.split("\t", 1)
-        lemmas_by_wnid[wnid] = lemmas
+        wnid, names = line.split("\t", 1)
+        first_name = names.split(",")[0].strip()
+        name_by_wnid[wnid] = first_name
     return LabelSpace(
         keys=wnids,
         indices=tuple((index_by_wnid[wnid],) for wnid in wnids),
-        names=tuple(lemmas_by_wnid[wnid].split(",")[0].strip() for wnid in wnids),
+        names=tuple(name_by_wnid[wnid] for wnid in wnids),
     )
 
 
 def read_index_map(path: Path) -> LabelSpace:
-    """Label space from a CSV file with the columns key and indices.
+    """Label space from a CSV file with the columns key and indices, one class per line.
 
-    The indices are ImageNet-1K's, separated by blanks.
+    The indices are ImageNet-1K's, separated by blanks, such as `151 152 153`.
 
     Raises:
         UserError: An index is not in 0 to 999 or belongs to two classes, or a key occurs twice.
@@ -164,10 +177,12 @@ def read_index_map(path: Path) -> LabelSpace:
         index_texts = row["indices"].split()
         if key in indices_by_key:
             raise UserError(f"{where}: {key} is listed twice; remove one.")
-        if not index_texts or not all(map(INDEX.fullmatch, index_texts)):
+        are_indices = all(INDEX.fullmatch(text) for text in index_texts)
+        if not index_texts or not are_indices:
             raise UserError(f"{where}: {key} has the indices '{row['indices']}'; use 0 to 999.")
-        indices_by_key[key] = tuple(sorted(map(int, index_texts)))
-        for index in indices_by_key[key]:
+        indices = sorted(int(text) for text in index_texts)
+        indices_by_key[key] = tuple(indices)
+        for index in indices:
             _claim(key_of_index, f"index {index}", key, where)
     return LabelSpace(
         keys=tuple(indices_by_key),
@@ -190,7 +205,7 @@ def read_class_map(path: Path) -> LabelSpace:
     index_by_wnid = _imagenet_index_by_wnid()
     rows = _read_classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
     _check_class_map(rows, index_by_wnid)
-    indices = []
+    indices = []  # of each class its ImageNet classes
     for _, row in rows:
         indices_of_class = [index_by_wnid[wnid] for wnid in row["wnids"].split()]
         indices.append(tuple(sorted(indices_of_class)))
@@ -205,7 +220,16 @@ def read_class_map(path: Path) -> LabelSpace:
 
 
 def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict[str, int]) -> None:
-    """Check the wnids, codepoints and reasons of a class map; see `read_class_map` for errors."""
+    """Check the wnids, codepoints and reasons of a class map, a table with one emoji per row.
+
+    Args:
+        rows: file and line of each row, for messages, and its cells by column.
+        index_by_wnid: class indices of ImageNet-1K by WordNet id.
+
+    Raises:
+        UserError: a wnid is unknown, a wnid or codepoint occurs twice, an emoji has no wnids or too
+            many, or a row has no reason.
+    """
     emoji_by_key: dict[str, str] = {}  # the keys are wnids and codepoints
     for where, row in rows:
         emoji = row["emoji"]
@@ -226,7 +250,13 @@ def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict
 
 
 def _labels_in_also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int, ...]:
-    """Labels of the classes that a row of a class map names in `also`."""
+    """Labels of the classes that a row of a class map names in `also`, by their emoji.
+
+    Args:
+        row: cells by column; `also` has emoji of other rows, separated by blanks.
+        names: the emoji of all rows, whose positions are the labels.
+        where: file and line, for messages.
+    """
     labels = set()
     for name in row.get("also", "").split():
         if name == row["emoji"] or names.count(name) != 1:
@@ -298,19 +328,35 @@ READERS = {
 }
 
 
-def _claim(owners: dict[str, str], key: str, owner: str, where: str) -> None:
-    """Note the class that a key belongs to; raise a UserError if it belongs to another one."""
-    if key in owners:
+def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) -> None:
+    """Note that a key, such as a wnid, belongs to a class.
+
+    Raises:
+        UserError: It belongs to a class already; the message names both, and file and line.
+    """
+    if key in class_of_key:
         raise UserError(
-            f"{where}: {key} belongs to both {owners[key]} and {owner}; remove it from one of them."
+            f"{where}: {key} belongs to both {class_of_key[key]} and {class_name}; remove it from "
+            "one of them."
         )
-    owners[key] = owner
+    class_of_key[key] = class_name
 
 
 def _read_classes(
     path: Path, key_column: str, columns: Iterable[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a table with one class per line, each with a key, as `read_table` gives them."""
+    """Rows of a CSV file with one class per line, as `read_table` gives them.
+
+    Args:
+        key_column: column that must not be empty.
+        columns: those that the file must have.
+
+    Returns:
+        File and line of each row, for messages, and its cells by column.
+
+    Raises:
+        UserError: There are no rows, or one has no key; or see `read_table`.
+    """
     rows = list(read_table(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
@@ -321,7 +367,9 @@ def _read_classes(
 
 
 def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Yield path and line, and values by column, of each row of a CSV file.
+    """Yield where each row of a CSV file is, for messages, and its cells by column.
+
+    For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}.
 
     Args:
         columns: those that the file must have.
@@ -345,8 +393,10 @@ def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[s
             )
         for row in reader:
             where = f"{path} line {reader.line_num}"
-            # DictReader's signs of too few and of too many values.
-            if None in row.values() or None in row:
+            # DictReader sets missing cells to None, and puts surplus ones under the key None.
+            has_too_few_cells = None in row.values()
+            has_too_many_cells = None in row
+            if has_too_few_cells or has_too_many_cells:
                 raise UserError(
                     f"{where}: expected {len(columns_of_file)} values; correct the row."
                 )

@@ -72,7 +72,7 @@ class Name:
 
 
 def parse_name(text: str) -> Name:
-    """Parse a model's name; raise a UserError if it has none of the four forms."""
+    """Parse a model's name, such as `timm/resnet18`; a UserError if it has none of the forms."""
     match = FORM.fullmatch(text)
     if match is None:
         forms = "timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME or local-dir:FOLDER"
@@ -80,8 +80,9 @@ def parse_name(text: str) -> Name:
             f"config, models: {show(text)} is not a model's name; write {forms}, or one of the "
             "catalogue."
         )
+    # Either the first two match (`timm/resnet18`) or the last two (`hf-hub:timm/resnet18`).
     library, name_in_library, source, name_in_source = match.groups()
-    if library:
+    if library is not None:
         return Name(text, kind=library, rest=name_in_library)
     return Name(text, kind=source, rest=name_in_source)
 
@@ -111,17 +112,17 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file
             is then unchanged.
     """
-    names = sorted(set(names))
-    if not names:
+    unique_names = sorted(set(names))
+    if not unique_names:
         return {}
-    names_in_messages = names[0]
-    if len(names) > 1:
-        names_in_messages = f"{names[0]} and {len(names) - 1} more"
+    names_in_messages = unique_names[0]
+    if len(unique_names) > 1:
+        names_in_messages = f"{unique_names[0]} and {len(unique_names) - 1} more"
     print_lines(f"Resolving {names_in_messages} into {LOCK} (once)", file=sys.stderr)
     RECORDS.mkdir(parents=True, exist_ok=True)
     with locked(RECORDS / "lock"):  # one process at a time
-        facts_by_name = _facts_from_libraries(names, names_in_messages)
-        for name, facts in facts_by_name.items():
+        facts_by_name = _facts_from_libraries(unique_names, names_in_messages)
+        for name, facts in facts_by_name.items():  # an entry that can't be used isn't written
             short = parse_name(name).short
             validated_models({short: entry_of(name, facts)}, f"config, models, {name}")
         write_json(LOCK, read_lock(LOCK) | facts_by_name)
@@ -156,7 +157,11 @@ def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str,
 
 
 def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A catalogue entry of a resolved name; its label is the name in paths."""
+    """A catalogue entry of a model that is named by library or hub, such as `timm/resnet18`.
+
+    Args:
+        facts: what the lock file has of it; they override the defaults here.
+    """
     return {
         "families": [],
         "label": parse_name(name).short,
@@ -166,13 +171,16 @@ def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pretraining_tag(name: str) -> str:
-    """The tag of a library's name that says how the model was pretrained; empty if it has none."""
-    last = name.rpartition("/")[2]
+    """The tag in a model's name that says how it was pretrained; empty if it has none.
+
+    It is `a1_in1k` of `timm/resnet18.a1_in1k` and `openai` of `open_clip/ViT-B-32/openai`.
+    """
+    _, _, after_last_slash = name.rpartition("/")
     if name.startswith("timm/"):
-        _, _, tag = last.partition(".")
+        _, _, tag = after_last_slash.partition(".")
         return tag
     if name.startswith("open_clip/"):
-        return last
+        return after_last_slash
     return ""
 
 
@@ -193,12 +201,18 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
     styles = _free_styles(models)
     styled_models = {}
     for name, model in models.items():
-        styled_models[name] = model if model.style else replace(model, style=next(styles))
+        if model.style:
+            styled_models[name] = model
+        else:
+            styled_models[name] = replace(model, style=next(styles))
     return styled_models
 
 
 def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
-    """Styles that no model has, and then, when there are no more, all styles again and again."""
+    """Yield styles of points in figures, such as {"marker": "o", "colour": "#0072B2"}, without end.
+
+    Those that no model has come first, then all again and again.
+    """
     styles_of_models = [model.style for model in models.values() if model.style]
     pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
     all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
@@ -208,10 +222,14 @@ def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
 
 
 def licence_terms(licence: str) -> list[str]:
-    """What a licence asks for: `share-alike`, `non-commercial`, or `not stated`.
+    """What a licence asks for: a list of `share-alike`, `non-commercial` and `not stated`.
 
-    `licence` is its identifier or text.
+    `CC-BY-NC-SA-4.0` asks for the first two.
+
+    Args:
+        licence: its identifier or text.
     """
+    # Words with a blank on either side, such as ` cc by nc sa 4.0 `, among which signs are found.
     words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "
     terms_of_licence = []
     for term, signs in SIGNS_OF_TERMS.items():

@@ -49,7 +49,7 @@ def largest(sizes: Iterable[str]) -> str:
 
 
 def _rank_of_size(size: str) -> tuple[int, float]:
-    """Sort key of a size: numbers of images come first, then fractions, then `all`."""
+    """Sort key of a size such as `500`, `0.5` or `all`: numbers, then fractions, then `all`."""
     if size == ALL:
         return 2, 0.0
     if "." in size:
@@ -86,15 +86,17 @@ class Run:
 
 @cache
 def parent_of(key: str) -> dict[str, str | int]:
-    """What differs between a merge's run and its parent with a key.
+    """What differs between a merge's run and one of its parents, which are runs, too.
 
-    The key `ft` gives {"method": "ft"}, and `ft, seed 1` gives {"method": "ft", "seed": 1}.
+    Args:
+        key: names the parent. `ft` gives {"method": "ft"}, `ft, seed 1` gives {"method": "ft",
+            "seed": 1}, and `ft, target sketch` gives {"method": "ft", "target": "sketch"}.
     """
-    method, _, column_and_entry = key.partition(", ")
+    method, _, seed_or_target = key.partition(", ")
     differences: dict[str, str | int] = {"method": method}
-    if column_and_entry:
-        column, _, entry = column_and_entry.partition(" ")
-        differences[column] = int(entry) if column == "seed" else entry
+    if seed_or_target:
+        column, _, name = seed_or_target.partition(" ")
+        differences[column] = int(name) if column == "seed" else name
     return differences
 
 
@@ -105,7 +107,11 @@ def run_of(path: Path) -> Run:
 
 
 def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
-    """Files of each run (see `run_of`), by name without ending."""
+    """Files of each run, by name without ending, such as `rows`.
+
+    Args:
+        files: .../{model}/{target}/{method}/{size}/{seed}/{file}, see `run_of`.
+    """
     files_of_runs: dict[Run, dict[str, Path]] = {}
     for path in files:
         files_of_run = files_of_runs.setdefault(run_of(path), {})

@@ -29,15 +29,23 @@ REPEATED = 20_000  # values that aliases in a YAML file repeat, times their leve
 def _check_pattern(
     validator: object, pattern: str, value: object, schema: dict[str, Any]
 ) -> Iterator[ValidationError]:
-    """Match `$` only at the end of the text; in Python it also matches before a last line break."""
-    if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
+    """Yield an error if a text does not match the pattern that its schema states.
+
+    `$` matches only at the end of the text; in Python it also matches before a last line break.
+    """
+    strict_pattern = pattern.replace("$", r"\Z")
+    if isinstance(value, str) and not re.search(strict_pattern, value):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _check_format(
     validator: object, text_format: str, value: object, schema: dict[str, Any]
 ) -> Iterator[ValidationError]:
-    """Check a text that is shown: a `label`, or `prose` of several lines."""
+    """Yield an error if a text can't be shown, for example because of invisible characters.
+
+    Args:
+        text_format: `label`, or `prose`, which may have several lines.
+    """
     if not isinstance(value, str):
         return
     shown_text = value if text_format == "label" else " ".join(value.split())
@@ -94,9 +102,10 @@ def _path_of_error(error: ValidationError) -> list[str]:
 
 
 def _filled(value: object, schema: dict[str, Any]) -> Any:
-    """Fill in defaults, and convert texts to numbers and booleans where the schema wants these.
+    """A value with the defaults of its schema filled in, and texts converted to what it wants.
 
-    `--config seeds='[0,1]'` gives a list of texts.
+    Texts become numbers or booleans where the schema wants these, since `--config seeds='[0,1]'`
+    gives a list of texts. Lists and mappings are filled in with all that they contain.
     """
     if isinstance(value, str):
         return _converted_text(value, schema)
@@ -118,10 +127,16 @@ def _filled(value: object, schema: dict[str, Any]) -> Any:
 
 
 def _converted_text(text: str, schema: dict[str, Any]) -> object:
-    """The number or boolean that a text states, if the schema allows that but not the text."""
+    """The number or boolean that a text states, if the schema allows that but not the text.
+
+    `0.5` becomes 0.5 where a number is expected, and stays a text where texts are allowed.
+    """
     booleans = {"true": True, "false": False}
     converted = booleans.get(text.lower(), number(text))
-    if converted is None or _is_valid(text, schema) or not _is_valid(converted, schema):
+    if converted is None:
+        return text
+    text_is_right = _is_valid(text, schema)
+    if text_is_right or not _is_valid(converted, schema):
         return text
     return converted
 
@@ -136,16 +151,22 @@ def number(text: str) -> int | float | None:
 
 
 def _is_valid(value: object, schema: dict[str, Any]) -> bool:
+    """Whether a schema allows a value; one that refers to another schema is not followed."""
     return "$ref" in schema or Validator(schema).is_valid(value)
 
 
 def _sentence(error: ValidationError) -> str:
-    """The sentence about an error: the key, its value, what is wrong, what is allowed."""
+    """The sentence about an error: the key, its value, what is wrong, what is allowed.
+
+    `error.instance` is the wrong value, `error.schema` what it should be, and `error.validator` the
+    keyword of the schema that is violated. For example: 'budget' is -1, which is not valid (it is
+    less than the minimum of 1); expected: a number of images.
+    """
     key_path = ".".join(map(str, error.absolute_path))
     inside = f" in '{key_path}'" if key_path else ""
     shown = show(error.instance)
     reason = error.message.replace(repr(error.instance), "it", 1)
-    entry: Any = error.instance  # what it can be depends on the kind of error
+    entry: Any = error.instance  # what it can be depends on the keyword
     meaning = ""
     schema: Any = error.schema  # a mapping, since no schema here is just `true` or `false`
     if "description" in schema:
@@ -155,8 +176,9 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "additionalProperties":
         allowed = list(schema.get("properties", {}))
         unknown_keys = [key for key in entry if key not in allowed]
+        first_key = unknown_keys[0]
         return (
-            f"unknown key {show(unknown_keys[0])}{inside}{nearest(unknown_keys[0], allowed)}; "
+            f"unknown key {show(first_key)}{inside}{nearest(first_key, allowed)}; "
             f"allowed are {', '.join(sorted(allowed))}."
         )
     if error.validator == "required":
@@ -221,16 +243,18 @@ class _OpenCollection:
 
 
 def _refuse_hostile(text: str) -> None:
-    """Refuse duplicate keys, long numbers, and what would exhaust stack or memory.
+    """Refuse YAML with duplicate keys, long numbers, or what would exhaust stack or memory.
 
-    What would exhaust these are many levels, and aliases that repeat much; parsing alone is safe.
+    What would exhaust these are many levels, and aliases (`*name`) that repeat a large value
+    (`&name`) often. The text is parsed to events, the beginnings and ends of its values, which is
+    safe since no alias is followed.
 
     Raises:
         yaml.MarkedYAMLError: The text has one of these.
     """
-    size_by_anchor: dict[str | None, float] = {}
-    open_collections: list[_OpenCollection] = []
-    repeated: float = 0
+    size_by_anchor: dict[str | None, float] = {}  # of each value with a name
+    open_collections: list[_OpenCollection] = []  # the lists and mappings around an event
+    repeated: float = 0  # values that aliases have repeated so far
     for n_events, event in enumerate(yaml.parse(text, SAFE_LOADER)):
         problem = None
         mark: Any = event.start_mark  # libyaml's, which the stubs of errors do not have
@@ -245,7 +269,9 @@ def _refuse_hostile(text: str) -> None:
             size_by_anchor[event.anchor] = float("inf")
         elif isinstance(event, yaml.CollectionEndEvent):
             collection = open_collections.pop()
-            size_by_anchor[collection.start.anchor] = n_events + repeated - collection.nodes_before
+            # Its size is the number of events in it, and of values that aliases repeat in it.
+            nodes_so_far = n_events + repeated
+            size_by_anchor[collection.start.anchor] = nodes_so_far - collection.nodes_before
             problem = _problem_with_keys(collection)
             mark = collection.start.start_mark
         elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):
@@ -260,7 +286,7 @@ def _problem_with_keys(collection: _OpenCollection) -> str | None:
     """A message about the first key that a mapping has twice; None if there is none."""
     if not isinstance(collection.start, yaml.MappingStartEvent):
         return None
-    keys = collection.children[::2]
+    keys = collection.children[::2]  # a key, its value, the next key, its value and so on
     for key, count in Counter(keys).items():
         if count > 1:
             return f"the key '{key}' is given twice"

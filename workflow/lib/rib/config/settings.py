@@ -81,7 +81,8 @@ def check_settings(
         known_name(name, known_settings, "setting", where, "allowed")
     to_check = dict(settings)
     if complete:
-        for name in sorted(known_settings.keys() - settings.keys()):
+        missing_names = known_settings.keys() - settings.keys()
+        for name in sorted(missing_names):
             if not known_settings[name].required:
                 to_check[name] = known_settings[name].default
             elif name not in may_lack:
@@ -100,19 +101,30 @@ def check_settings(
 def _checked_rates(
     rates: Mapping[object, object], setting: Setting, subject: str
 ) -> dict[object, object]:
-    """Check learning rates by model or group of models."""
+    """Learning rates by model or group of models, checked; texts such as `1e-3` become numbers.
+
+    Args:
+        setting: the learning rate, with the numbers that it allows.
+        subject: file, entry and setting, with which messages begin.
+    """
     if not rates:
         raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
-    return {
-        model_or_group: _checked_value(
-            rate, setting.annotation, f"{subject} of {show(model_or_group)}"
-        )
-        for model_or_group, rate in rates.items()
-    }
+    checked_rates = {}
+    for model_or_group, rate in rates.items():
+        subject_of_rate = f"{subject} of {show(model_or_group)}"
+        checked_rates[model_or_group] = _checked_value(rate, setting.annotation, subject_of_rate)
+    return checked_rates
 
 
 def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) -> object:
-    """Check the entry of a setting: one value or, if allowed, each value of a sweep."""
+    """Check what a user wrote for a setting: one value or, if allowed, each value of a sweep.
+
+    Args:
+        entry: what the user wrote; a list of values if the setting is swept.
+        setting: what the setting may be.
+        subject: file, entry and setting, with which messages begin.
+        sweeps: whether a sweep is allowed.
+    """
     if entry == []:
         raise UserError(f"{subject} is an empty list; give a value, or several for a sweep.")
     if sweeps and isinstance(entry, list) and setting.is_sweep(entry):
@@ -121,7 +133,13 @@ def _checked_entry(entry: object, setting: Setting, subject: str, sweeps: bool) 
 
 
 def _checked_value(value: object, annotation: str, subject: str) -> object:
-    """Check a value of a setting, converting text to a number if the annotation is numeric."""
+    """A value of a setting, checked; text such as `1e-3` becomes a number where one is expected.
+
+    Args:
+        annotation: type of the setting in Python, such as `float` or `list[int]`, or the name of a
+            range, such as `Positive`. It may end with ` | None` for a setting that may be left out.
+        subject: file, entry and setting, with which messages begin.
+    """
     if annotation.endswith(OR_NONE):
         if value is None:
             return None
@@ -139,10 +157,17 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
 
 
 def _checked_list(value: object, annotation: str, subject: str) -> list[object]:
-    """Check a value of a setting that is a list, and each element of it."""
+    """A value of a setting that must be a list, checked with each element of it.
+
+    Args:
+        annotation: `list[int]` for integers; `list` for texts and numbers.
+        subject: file, entry and setting, with which messages begin.
+    """
     if not isinstance(value, list) or not value:
         raise UserError(f"{subject} is {show(value)}; give a list.")
-    annotation_of_element = annotation[len("list[") : -1] or "scalar"
+    annotation_of_element = "scalar"  # a text or a number
+    if annotation.startswith("list["):
+        annotation_of_element = annotation.removeprefix("list[").removesuffix("]")
     return [_checked_value(element, annotation_of_element, subject) for element in value]
 
 
@@ -152,7 +177,12 @@ def _type_name(annotation: str) -> str:
 
 
 def _unmet_expectation(value: object, annotation: str) -> str | None:
-    """Description of what to give instead of a value; None if it fits its annotation."""
+    """What to give instead of a value, such as `a whole number`; None if it fits its annotation.
+
+    Args:
+        annotation: type of a setting in Python, such as `int` or `Literal["all", "class"]`, or the
+            name of a range, such as `Positive`.
+    """
     type_name = _type_name(annotation)
     if type_name == "Literal":
         return misfit(annotation, value)
@@ -261,7 +291,10 @@ def takes_fisher(path: Path) -> bool:
 
 @cache
 def constant(path: Path, name: str, default: object) -> Any:
-    """The literal that a module assigns to a name, or the default if it assigns none."""
+    """The value that a module's source assigns to a name, such as 1000 for `MOST_IMAGES = 1000`.
+
+    The module is parsed, but not imported. The default is returned if it has no such assignment.
+    """
     assigned = default
     for node in _parsed(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
@@ -282,14 +315,21 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
-    """Settings with which an algorithm's class is built, its own before those of FineTuning."""
+    """Settings with which an algorithm's class is built, its own before those of FineTuning.
+
+    They are the keyword-only arguments of its constructor or, without one, the fields of the class.
+
+    Args:
+        node: the class in the module's syntax tree.
+        path: the module, for messages.
+    """
     constructor = _constructor_of(node)
     if constructor is None:
         settings = dict(_field_settings(node, path))
         takes_common = True
     else:
         settings = dict(_keyword_settings(constructor, path))
-        takes_common = constructor.args.kwarg is not None
+        takes_common = constructor.args.kwarg is not None  # `**common`
     if takes_common:
         for name, setting in _common_settings().items():
             settings.setdefault(name, setting)
@@ -297,6 +337,7 @@ def _constructor_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Settin
 
 
 def _constructor_of(node: ast.ClassDef) -> ast.FunctionDef | None:
+    """The method `__init__` of a class in a syntax tree; None if it defines none."""
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return statement
@@ -304,7 +345,12 @@ def _constructor_of(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 
 def _field_settings(node: ast.ClassDef, path: Path) -> Mapping[str, Setting]:
-    """Settings that are fields of a dataclass."""
+    """Settings that are fields of a dataclass, such as `alpha: float = 0.5`.
+
+    Args:
+        node: the class in the module's syntax tree.
+        path: the module, for messages.
+    """
     arguments = []
     defaults = []
     for statement in node.body:
@@ -337,20 +383,28 @@ def signature_of(path: Path, function: str) -> tuple[Mapping[str, Setting], Mapp
 
 
 def _positional_settings(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
+    """The positional arguments of a function in a module's syntax tree, by name."""
     arguments = function.args.args
     defaults = function.args.defaults  # of the last arguments
     without_default = len(arguments) - len(defaults)
-    return _settings_of_arguments(arguments, [None] * without_default + defaults, path)
+    default_of_each = [None] * without_default + defaults
+    return _settings_of_arguments(arguments, default_of_each, path)
 
 
 def _keyword_settings(function: ast.FunctionDef, path: Path) -> Mapping[str, Setting]:
+    """The keyword-only arguments of a function in a module's syntax tree, by name."""
     return _settings_of_arguments(function.args.kwonlyargs, function.args.kw_defaults, path)
 
 
 def _settings_of_arguments(
     arguments: list[ast.arg], defaults: list[ast.expr | None], path: Path
 ) -> Mapping[str, Setting]:
-    """Settings by name from arguments and their defaults, None for arguments without one.
+    """Settings by name: annotation and default of each argument of a function.
+
+    Args:
+        arguments: in the module's syntax tree.
+        defaults: the default of each argument there, None for arguments without one.
+        path: the module, for messages.
 
     Raises:
         UserError: A default is not a literal.
@@ -360,14 +414,16 @@ def _settings_of_arguments(
         annotation = ""
         if argument.annotation:
             annotation = ast.unparse(argument.annotation)
-        literal = None
+        default_value = None
         if default is not None:
             try:
-                literal = ast.literal_eval(default)
+                default_value = ast.literal_eval(default)
             except ValueError as error:
                 raise UserError(
                     f"{path} line {default.lineno}: the default of '{argument.arg}' is not a "
                     "literal; write one, so that it can be recorded."
                 ) from error
-        settings[argument.arg] = Setting(annotation, default is None, literal)
+        settings[argument.arg] = Setting(
+            annotation=annotation, required=default is None, default=default_value
+        )
     return settings

@@ -21,7 +21,10 @@ def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
-    """A source as later jobs depend on it: if it has addresses, only its content."""
+    """A source as later jobs depend on it: if it has addresses, only its content.
+
+    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."} of a source with URLs.
+    """
     if any(key in source for key in ADDRESSES):
         return content_of(source)
     return dict(source)

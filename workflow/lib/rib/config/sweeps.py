@@ -71,6 +71,7 @@ class Variants:
     def __init__(
         self, schedules: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
     ):
+        """Check the settings of methods that family and config state; `of` makes the variants."""
         self.schedules = schedules
         self.family = family
         self.catalog = catalog
@@ -79,10 +80,11 @@ class Variants:
             known_name(name, catalog.methods, "method", f"{where}, can_fit")
             for name in family.can_fit
         ]
-        # Settings by method's name; of the second by schedule, too.
+        # Settings by method's name.
         self.settings_of_family = self._checked_settings(
             f"{where}, method_settings", family.method_settings
         )
+        # Settings of the family by schedule and method's name.
         self.settings_of_schedule = self._settings_of_schedules(where)
         self.settings_of_config = self._checked_settings(
             "config, method_settings", config["method_settings"]
@@ -95,7 +97,12 @@ class Variants:
         self.of = cache(self._variants_of)  # every variant of a merge needs those of its parents
 
     def _settings_of_schedules(self, where: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """What the family's `recipes` say: settings of methods, by schedule and method."""
+        """The family's settings of methods that hold with one schedule only, checked.
+
+        Returns:
+            They by schedule and method, such as {"adamw": {"ft": {"lr": 1e-5}}}. Users call a
+            schedule recipe.
+        """
         settings_of_schedules = {}
         for schedule, settings_of_methods in self.family.recipes.items():
             known_name(schedule, self.catalog.recipes, "recipe", f"{where}, recipes")
@@ -110,7 +117,13 @@ class Variants:
         settings_of_methods: Mapping[str, dict[str, Any]],
         allow_schedule: bool = True,
     ) -> dict[str, dict[str, Any]]:
-        """Settings by method, checked; `allow_schedule` tells whether they may name schedules."""
+        """Settings of methods, checked against what each method's algorithm takes.
+
+        Args:
+            where: file and key, for messages.
+            settings_of_methods: by method, such as {"ft": {"lr": 1e-5}}.
+            allow_schedule: whether they may name the schedule that the method is trained with.
+        """
         checked = {}
         for name, settings in settings_of_methods.items():
             known_name(name, self.catalog.methods, "method", where)
@@ -123,7 +136,10 @@ class Variants:
         return checked
 
     def _variants_of(self, name: str) -> list[Variant]:
-        """Variants of the method with a name in the catalogue."""
+        """Variants of the method with a name in the catalogue: of each schedule and swept setting.
+
+        A method that doesn't train, such as a merge, has no schedule of its own.
+        """
         method = self.catalog.methods[name]
         schedules = self.schedules_of(method) if method.trains else [None]
         variants: list[Variant] = []
@@ -138,13 +154,14 @@ class Variants:
 
     def is_swept(self, name: str) -> bool:
         """Whether a method has several variants with one schedule."""
-        variants_with = Counter(variant.method.schedule for variant in self.of(name))
-        return max(variants_with.values()) > 1
+        variants_of_schedule = Counter(variant.method.schedule for variant in self.of(name))
+        return max(variants_of_schedule.values()) > 1
 
     def schedules_of(self, method: Method) -> list[str]:
-        """Schedules of a method that trains.
+        """Names of the schedules that a method is trained with, each in variants of its own.
 
-        `recipes` of config overrides what the family gives the method.
+        They are those that the method's settings state as `recipe`, in config, family or its entry,
+        or else those of all methods. `recipes` of config overrides what the family states.
         """
         settings = dict(method.settings)
         if self.default_schedules:
@@ -158,8 +175,9 @@ class Variants:
     def settings(self, method: Method, schedule: str | None) -> dict[str, Any]:
         """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
 
-        A layer that gives epochs or steps replaces both of those before. A learning rate may be a
-        mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
+        The method's entry, the family and config may all state settings. These layers override one
+        another; one that gives epochs or steps replaces both of those before. A learning rate may
+        be a mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
 
         Raises:
             UserError: There is no learning rate, or one is for a model or group that does not
@@ -168,16 +186,11 @@ class Variants:
         settings: dict[str, Any] = {}
         if schedule:
             settings["epochs"] = self.family.defaults["epochs"]
+        # Each layer overrides what those before it say.
         for where, layer in self._layers_of_settings(method, schedule).items():
-            if schedule:
-                lengths_in_layer = [key for key in LENGTH if key in layer]
-                if len(lengths_in_layer) == len(LENGTH):
-                    raise UserError(
-                        f"{where}: {' and '.join(LENGTH)} are both given; give one of them."
-                    )
-                if lengths_in_layer:
-                    for key in LENGTH:
-                        settings.pop(key, None)
+            if schedule and _states_length(layer, where):
+                for key in LENGTH:
+                    settings.pop(key, None)
             if isinstance(layer.get(RATE), dict):
                 self._check_models_of_rates(layer[RATE], where)
             settings |= layer
@@ -191,7 +204,12 @@ class Variants:
         return settings
 
     def _check_models_of_rates(self, rates: Mapping[str, float], where: str) -> None:
-        """Raise a UserError if a learning rate is for something else than a model or a group."""
+        """Raise a UserError if a learning rate is for something else than a model or a group.
+
+        Args:
+            rates: learning rates by name of a model or of a group of models.
+            where: file and key, for messages.
+        """
         models = self.catalog.models
         groups = [model.group for model in models.values() if model.group is not None]
         for model_or_group in rates:
@@ -200,7 +218,12 @@ class Variants:
     def _layers_of_settings(
         self, method: Method, schedule: str | None
     ) -> dict[str, dict[str, Any]]:
-        """Settings by the place that states them; later ones override earlier ones."""
+        """The settings that each file states for a method; later ones override earlier ones.
+
+        Returns:
+            By file and key, which messages name, settings such as {"lr": 1e-5}; empty if it has
+            none.
+        """
         name = method.name
         family_file = f"families/{self.family.name}.yaml"
         recipe_of_method: dict[str, Any] = {}
@@ -218,7 +241,12 @@ class Variants:
         }
 
     def _variants_with_schedule(self, method: Method, schedule: str | None) -> Iterator[Variant]:
-        """Variants of a method with one schedule; None for a merge, which has its parents'."""
+        """Variants of a method with one schedule: of all swept values and variants of its parents.
+
+        Args:
+            schedule: None for a method that doesn't train. A merge has the schedule of its parents,
+                which must be the same for all.
+        """
         settings = _with_learning_rate_first(self.settings(method, schedule))
         settings.pop(SCHEDULE, None)
         swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
@@ -226,31 +254,36 @@ class Variants:
         schedule_in_name = {}
         if schedule and schedule != default_schedule:
             schedule_in_name[SCHEDULE] = schedule
-        combinations = itertools.product(
-            itertools.product(*swept_settings.values()), self._combinations_of_parents(method)
-        )
-        for swept_values, parents in combinations:
-            schedules = {parent.method.schedule for parent in parents} | {schedule}
+        combinations_of_values = itertools.product(*swept_settings.values())
+        combinations_of_parents = self._combinations_of_parents(method)
+        for swept_values, parents in itertools.product(
+            combinations_of_values, combinations_of_parents
+        ):
+            schedules = {parent.method.schedule for parent in parents}
+            schedules.add(schedule)
             schedules.discard(None)  # of merges, and of weights that were trained elsewhere
             differs_from_parents = len(schedules) > 1
             merges_nothing = method.form in MERGES and not parents
             if differs_from_parents or merges_nothing:
                 continue
-            chosen = dict(zip(swept_settings, swept_values, strict=True))
-            settings_in_name = _settings_in_name(schedule_in_name | chosen, parents)
+            # One value of each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
+            value_of_setting = dict(zip(swept_settings, swept_values, strict=True))
+            settings_in_name = _settings_in_name(schedule_in_name | value_of_setting, parents)
             variant = replace(
                 method,
-                settings=settings | chosen,
+                settings=settings | value_of_setting,
                 schedule=schedules.pop() if schedules else None,
                 parents=tuple(parent.method.name for parent in parents),
             )
             yield Variant(self._named(variant, settings_in_name), settings_in_name)
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
-        """What the variants of a method may have as parents: a variant of each of its parents.
+        """The lists of parents that variants of a method have, each in a variant of its own.
 
-        A merge over variants has all variants of its parents that have one schedule, if at least
-        one of its parents is swept. Of these variants only the schedule is part of names.
+        Most methods have one variant of each parent: parents `ft` with two learning rates and `lwf`
+        with three give six lists of two. A merge over variants (`over`) has all variants with one
+        schedule at once, a list of five, if at least one parent is swept. Then only the schedule is
+        part of names. A method without parents has one empty list.
         """
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:
@@ -260,17 +293,24 @@ class Variants:
             with_schedule_of_each_parent = [
                 _variants_trained_with(schedule, variants) for variants in variants_of_each_parent
             ]
+            every_parent_has_one = all(with_schedule_of_each_parent)
             is_sweep = any(len(variants) > 1 for variants in with_schedule_of_each_parent)
-            if all(with_schedule_of_each_parent) and is_sweep:
+            if every_parent_has_one and is_sweep:
                 variants_of_all_parents = itertools.chain(*with_schedule_of_each_parent)
                 yield [_with_only_schedule_in_name(variant) for variant in variants_of_all_parents]
 
     def _named(self, method: Method, settings_in_name: Mapping[str, object]) -> Method:
-        """A variant with its name, its label and its length, which is no setting of the algorithm.
+        """A variant of a method with a name and a label of its own, such as `ft-lr0.001`.
+
+        Its length, in epochs or steps, is moved out of its settings, since it is no setting of the
+        algorithm.
 
         Args:
-            method: the variant, with the name and label of its entry.
-            settings_in_name: settings that are part of the variant's name.
+            method: the variant, with the name and label of its entry, such as `ft`.
+            settings_in_name: settings that are part of the variant's name, such as {"lr": 0.001}.
+
+        Raises:
+            UserError: the length is less than 1.
         """
         settings = dict(method.settings)
         length = {}
@@ -304,6 +344,19 @@ class Variants:
         )
 
 
+def _states_length(layer: Mapping[str, object], where: str) -> bool:
+    """Whether settings have the length of training, epochs or steps; a UserError if both.
+
+    Args:
+        layer: settings of one file, by name.
+        where: file and key, for the message.
+    """
+    stated_lengths = [key for key in LENGTH if key in layer]
+    if len(stated_lengths) == len(LENGTH):
+        raise UserError(f"{where}: {' and '.join(LENGTH)} are both given; give one of them.")
+    return len(stated_lengths) > 0
+
+
 def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings in the order that they have in names."""
     ordered = {}
@@ -316,7 +369,14 @@ def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, objec
 def _swept_settings(
     settings: Mapping[str, object], known_settings: Mapping[str, Setting]
 ) -> dict[str, list[Any]]:
-    """Lists of swept values by setting, of those settings that are swept."""
+    """Those settings that are swept, each with the list of its values.
+
+    Settings {"lr": [0.1, 0.01], "alpha": 0.5} give {"lr": [0.1, 0.01]}.
+
+    Args:
+        settings: values by name, or lists of values.
+        known_settings: what each setting is. One that is a list itself is swept by a list of lists.
+    """
     swept_settings = {}
     for key, setting in settings.items():
         if isinstance(setting, list) and known_settings[key].is_sweep(setting):
@@ -333,12 +393,12 @@ def _schedules_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[
 
 
 def _variants_trained_with(schedule: str | None, variants: Sequence[Variant]) -> list[Variant]:
-    """Those of some variants that have a schedule, and those that have none at all."""
+    """The variants that were trained with a schedule, and those that have no schedule at all."""
     return [variant for variant in variants if variant.method.schedule in (schedule, None)]
 
 
 def _with_only_schedule_in_name(variant: Variant) -> Variant:
-    """A variant whose swept settings are not part of the names of its merges."""
+    """A copy of a variant, of whose settings at most the schedule is part of its merges' names."""
     settings_in_name = {}
     if SCHEDULE in variant.settings_in_name:
         settings_in_name[SCHEDULE] = variant.settings_in_name[SCHEDULE]
@@ -348,12 +408,17 @@ def _with_only_schedule_in_name(variant: Variant) -> Variant:
 def _settings_in_name(
     in_name_of_method: Mapping[str, object], parents: Sequence[Variant]
 ) -> dict[str, object]:
-    """Settings in a variant's name: the method's and its parents'.
+    """Settings in the name of a method's variant: the method's own, then those of its parents.
 
-    If several of them have a setting, a parent's name stands before it. The schedule is that of all
-    of them, and is in the name once.
+    If several of them have a setting, the parent's name stands before it: parents `ft` and `lwf`
+    with a learning rate each give the settings `ft_lr` and `lwf_lr`. The schedule is that of all of
+    them, and is in the name once.
+
+    Args:
+        in_name_of_method: settings of the method itself that are in its name.
+        parents: variants from which it starts, or which it merges.
     """
-    uses = Counter(in_name_of_method.keys())
+    uses = Counter(in_name_of_method.keys())  # how many of them have each setting
     for parent in parents:
         uses.update(key for key in parent.settings_in_name if key != SCHEDULE)
     settings_in_name = dict(in_name_of_method)

@@ -23,7 +23,10 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def show(value: object) -> str:
-    """An invalid value as quoted in messages."""
+    """An invalid value as quoted in messages: as Python writes it, but short and without passwords.
+
+    It is cut off after 100 characters.
+    """
     text = redacted(repr(value))
     if len(text) > SHOWN:
         return f"{text[:SHOWN]}..."

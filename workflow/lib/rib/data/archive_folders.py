@@ -41,9 +41,11 @@ def find_carrier(
     """
     for folder in archive_folders():
         for mirror in mirrors:
-            if is_packed(mirror):
-                for path in _carriers(folder, mirror):
-                    return path, mirror
+            if not is_packed(mirror):
+                continue
+            carriers = _carriers(folder, mirror)
+            if carriers:
+                return carriers[0], mirror
     return None
 
 
@@ -81,7 +83,14 @@ def refuse_missing_folder() -> None:
 
 
 def advice(file_name: str, mirrors: Sequence[Mapping[str, Any]] = ()) -> str:
-    """How the user provides a file by hand: names of which one is enough, and the folder."""
+    """How the user provides a file by hand, as the end of a message.
+
+    For example: put photos.tar or photos_*.deb into /data/archives (`archives` in config.yaml).
+
+    Args:
+        file_name: name of the file itself.
+        mirrors: sources that give the file packed; a file of theirs is enough, too.
+    """
     names = [file_name]
     for mirror in mirrors:
         if is_packed(mirror) and name_of_carrier(mirror) not in names:

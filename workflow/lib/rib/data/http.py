@@ -111,8 +111,8 @@ def fetch(transfer: Transfer, problem_with: Callable[[Path], str | None], name: 
     for attempt in range(ATTEMPTS):
         if attempt > 0:
             time.sleep(BACK_OFF * 2 ** (attempt - 1))
-        if transfer.is_exceeded:
-            partial_file.unlink()  # of another file
+        if transfer.is_exceeded:  # what an earlier call left is too long to be of this file
+            partial_file.unlink()
         bytes_before = _size_of(partial_file)
         is_complete = bytes_before > 0 and bytes_before == transfer.size
         if not is_complete:
@@ -120,9 +120,11 @@ def fetch(transfer: Transfer, problem_with: Callable[[Path], str | None], name: 
             is_patient = is_patient or ended.has_answer
             if ended.code != 0:
                 problem = ended.problem
-                if ended.is_without_range:
+                if ended.is_without_range:  # the next attempt starts from the beginning
                     partial_file.unlink(missing_ok=True)
-                elif not (ended.is_passing and is_patient):
+                    continue
+                may_succeed_later = ended.is_passing and is_patient
+                if not may_succeed_later:
                     break
                 continue
         partial_file.touch()  # curl may write none if the server sent no bytes
@@ -174,14 +176,18 @@ def run_client(
 
 
 def _curl(transfer: Transfer, name: str, is_patient: bool) -> CurlExit:
-    """One attempt to fetch the bytes of a file that the partial file lacks.
+    """One attempt to fetch with curl the bytes of a file that the partial file lacks.
 
     Args:
+        name: the dataset or model, for the log.
         is_patient: whether bytes may arrive later than after transfer.seconds_to_answer.
+
+    Returns:
+        How curl ended, or that it was stopped here.
     """
     partial_file = transfer.partial_file
     options = ["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]
-    options += ["--continue-at", "-"]
+    options += ["--continue-at", "-"]  # resume at the end of the partial file
     options += ["--connect-timeout", str(CONNECT_TIMEOUT)]
     options += ["--speed-limit", "1000", "--speed-time", str(STALL)]
     options += ["--write-out", "%{http_code}", "--output", str(partial_file)]
@@ -190,6 +196,7 @@ def _curl(transfer: Transfer, name: str, is_patient: bool) -> CurlExit:
     bytes_before = _size_of(partial_file)
 
     def check(output: bytes) -> None:
+        """Show the progress; stop curl if it gets too many bytes, or none for too long."""
         size = _size_of(partial_file)
         progress.update(size - progress.n)
         if transfer.is_exceeded:

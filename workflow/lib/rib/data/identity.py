@@ -42,7 +42,13 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
 
 
 def read_identities(index: Path, required: bool = False) -> pa.Array:
-    """The identity of each image of an index: (n,) text, null if it is unknown.
+    """The identity of each image, a digest of its photo: (n,) text, null if it is unknown.
+
+    Images with the same identity are identical.
+
+    Args:
+        index: Parquet file with one row per image.
+        required: whether identities must be known.
 
     Raises:
         UserError: they are required, but the index was made before they were noted.
@@ -72,9 +78,11 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
     ids_of_images = ids.take(rows).to_pylist()
     photos = identities.take(rows).to_pylist()
     groups = _Groups()
-    id_with_photo: dict[str, str] = {}
+    first_id_of_photo: dict[str, str] = {}
     for image_id, photo in zip(ids_of_images, photos, strict=True):
-        groups.join(image_id, id_with_photo.setdefault(photo, image_id))
+        if photo not in first_id_of_photo:
+            first_id_of_photo[photo] = image_id
+        groups.join(image_id, first_id_of_photo[photo])
     return groups.first_of_each_other()
 
 
@@ -88,22 +96,36 @@ class _Groups:
         self._parents: dict[str, str] = {}
 
     def join(self, one_id: str, other_id: str) -> None:
-        """Let two ids, and all that belong together with either, belong together."""
+        """Let two ids, and all that belong together with either, belong together.
+
+        The first id of a group stands for it. The group whose first id comes later is attached to
+        the other one.
+        """
         one_root = self._root_of(one_id)
         other_root = self._root_of(other_id)
-        self._parents[max(one_root, other_root)] = min(one_root, other_root)
+        first_root = min(one_root, other_root)
+        last_root = max(one_root, other_root)
+        self._parents[last_root] = first_root
 
     def _root_of(self, name: str) -> str:
-        """The first id of those that belong together with an id, which is added if it is new."""
+        """The first id of those that belong together with an id, which is added if it is new.
+
+        It is where the way from parent to parent ends, since the first id is its own parent.
+        """
         parents = self._parents
-        parents.setdefault(name, name)
+        if name not in parents:
+            parents[name] = name
         while parents[name] != name:
-            parents[name] = parents[parents[name]]  # shortens the path for the next call
-            name = parents[name]
+            grandparent = parents[parents[name]]
+            parents[name] = grandparent  # shortens the way for the next call
+            name = grandparent
         return name
 
     def first_of_each_other(self) -> dict[str, str]:
-        """The first id by each id that belongs together with it, except by itself."""
+        """The first id of a group by each other id of the group, for groups of several ids.
+
+        A group of a, b and c gives {"b": "a", "c": "a"}.
+        """
         first_ids = {}
         for name in self._parents:
             root = self._root_of(name)
@@ -129,23 +151,34 @@ def identical_images(identities: pa.Array) -> np.ndarray:
 
 
 def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
-    """Which images are identical to one of another class: (n,) bool; `labels` are (n,) integers."""
-    photos = _number_photos(identities)
-    is_known = photos != UNKNOWN
-    number_of_photos = photos.max(initial=UNKNOWN) + 1
-    lowest_label = np.full(number_of_photos, np.iinfo(np.int64).max)
-    highest_label = np.full(number_of_photos, -1)
-    np.minimum.at(lowest_label, photos[is_known], labels[is_known])
-    np.maximum.at(highest_label, photos[is_known], labels[is_known])
-    # Identical images are of several classes if their lowest and highest label differ.
-    has_several_labels = lowest_label < highest_label
-    is_conflicting = np.zeros(len(photos), bool)
-    is_conflicting[is_known] = has_several_labels[photos[is_known]]
+    """Which images are identical to one of another class: (n,) bool.
+
+    Args:
+        identities: (n,) text, the same for identical images, or null if it is unknown. An unknown
+            one is identical to none.
+        labels: (n,) integers, the class of each image.
+    """
+    photo_of_image = _number_photos(identities)  # (n,) int, the same number for identical images
+    is_known = photo_of_image != UNKNOWN
+    known_photos = photo_of_image[is_known]
+    number_of_photos = photo_of_image.max(initial=UNKNOWN) + 1
+    lowest_label_of_photo = np.full(number_of_photos, np.iinfo(np.int64).max)
+    highest_label_of_photo = np.full(number_of_photos, -1)
+    np.minimum.at(lowest_label_of_photo, known_photos, labels[is_known])
+    np.maximum.at(highest_label_of_photo, known_photos, labels[is_known])
+    has_several_labels = lowest_label_of_photo < highest_label_of_photo
+    is_conflicting = np.zeros(len(photo_of_image), bool)
+    is_conflicting[is_known] = has_several_labels[known_photos]
     return is_conflicting
 
 
 def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
-    """Which photos are identical to one of others: (n,) bool."""
+    """Which photos are identical to one of others: (n,) bool; an unknown one is identical to none.
+
+    Args:
+        identities: (n,) text or null, see `identity_of`.
+        others: identities to look for, of any number.
+    """
     is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
     mask: np.ndarray = is_identical.to_numpy(zero_copy_only=False)
     return mask

@@ -116,7 +116,16 @@ class Item:
 def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int
 ) -> Item:
-    """Item for a photo whose resampling unit is its source image, `<group>/<source>`."""
+    """Item for a photo whose resampling unit is its source image.
+
+    Args:
+        label: class index in the label space.
+        image_id: unique within the dataset, such as `n01440764/1.JPEG`.
+        group: prefix of source ids, which datasets of the same source images share.
+        source: name of the source image within the group, such as `n01440764/1`.
+        photo: the encoded photo in its archive.
+        slices: texts or numbers by which accuracies can be split, such as severity=3.
+    """
     source_id = f"{group}/{source}"
     return Item(
         image_id=image_id,
@@ -200,7 +209,8 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB; transparency becomes white."""
     if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        upper_8_bits = np.asarray(image) >> 8
+        image = Image.fromarray(upper_8_bits.astype(np.uint8))
     if image.mode == "La":  # grey that is multiplied by its opacity
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -231,6 +241,7 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     top = round((height - geometry.size) / 2)
     window = (left, top, left + geometry.size, top + geometry.size)
     resample = RESAMPLING[geometry.interpolation]
+    # A very long photo would become huge, so only what the crop keeps of it is resized.
     if width * height > max(MOST_RESIZED_PIXELS, image.width * image.height):
         return np.asarray(resize_window(image, (width, height), window, resample))
     resized = image.resize((width, height), resample)

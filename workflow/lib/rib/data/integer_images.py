@@ -77,20 +77,35 @@ def blur(picture: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _box_filter(numbers: np.ndarray, radius: int, axis: int) -> np.ndarray:
-    """Mean over a box along an axis; see `blur`."""
+    """Each number replaced by the mean of its neighbours along an axis; see `blur`.
+
+    Neighbours within the radius count in full, the next one on either side in part. With a radius
+    of 1.5 pixels (384/256) the five weights are 1/2, 1, 1, 1, 1/2.
+
+    Args:
+        numbers: int64, such as a picture.
+        radius: in 1/256 of a pixel.
+        axis: along which the mean is taken.
+    """
     whole_radius, fraction = divmod(radius, UNIT)
     length = numbers.shape[axis]
-    # Pixel i is at i + 1 + whole_radius, so that the outer pixels of its box are there, too.
+    # The border is repeated, so that all pixels have as many neighbours: pixel i of `numbers` is
+    # pixel i + whole_radius + 1 of `padded`.
     padding = [(0, 0)] * numbers.ndim
     padding[axis] = (whole_radius + 1, whole_radius + 1)
     padded = np.moveaxis(np.pad(numbers, padding, mode="edge"), axis, 0)
-    sums = np.concatenate([np.zeros_like(padded[:1]), np.cumsum(padded, axis=0)])
-    box = 2 * whole_radius + 1
-    inside = sums[1 + box : 1 + box + length] - sums[1 : 1 + length]
-    before = padded[:length]
-    after = padded[box + 1 : box + 1 + length]
-    weighted = UNIT * inside + fraction * (before + after)
-    means = divide(weighted, UNIT * box + 2 * fraction)
+    # Of each pixel, the sum of the neighbours in full is a difference of two running totals.
+    pixels_in_full = 2 * whole_radius + 1
+    running_total = np.concatenate([np.zeros_like(padded[:1]), np.cumsum(padded, axis=0)])
+    total_up_to_last = running_total[1 + pixels_in_full : 1 + pixels_in_full + length]
+    total_before_first = running_total[1 : 1 + length]
+    sum_in_full = total_up_to_last - total_before_first
+    # The two neighbours in part are beside them.
+    before_first = padded[:length]
+    after_last = padded[1 + pixels_in_full : 1 + pixels_in_full + length]
+    weighted_sum = UNIT * sum_in_full + fraction * (before_first + after_last)
+    sum_of_weights = UNIT * pixels_in_full + 2 * fraction
+    means = divide(weighted_sum, sum_of_weights)
     return np.moveaxis(means, 0, axis)
 
 
@@ -104,24 +119,29 @@ def enlarge(lattice: np.ndarray, height: int, width: int) -> np.ndarray:
         (height, width[, channels]) int64.
     """
     rows, columns = lattice.shape[:2]
-    row_positions = np.arange(height) * ((rows - 1) * UNIT) // max(1, height - 1)
-    column_positions = np.arange(width) * ((columns - 1) * UNIT) // max(1, width - 1)
+    # Where each pixel is in the lattice, in 1/256 of the distance of its points.
+    last_row = (rows - 1) * UNIT
+    last_column = (columns - 1) * UNIT
+    row_positions = np.arange(height) * last_row // max(1, height - 1)
+    column_positions = np.arange(width) * last_column // max(1, width - 1)
     return sample(lattice, row_positions[:, np.newaxis], column_positions[np.newaxis, :])
 
 
 def clouds(seed: str, height: int, width: int) -> np.ndarray:
     """Smooth pseudo-random clouds from 0 to 255 that fill this range: (height, width) int64.
 
-    They are the sum of three lattices of hashed numbers, each twice as fine as the one before and
-    half as strong (value noise).
+    They are the sum of three coarse pictures of random greys, each enlarged to the whole picture:
+    the finer it is, the weaker (value noise).
     """
     total = np.zeros((height, width), np.int64)
-    for octave, weight in enumerate((4, 2, 1)):
-        points = 2 + 2 ** (octave + 1)
-        lattice = hashed_bytes(f"{seed}/octave {octave}", (points, points))
-        total += weight * enlarge(lattice, height, width)
+    weights = (4, 2, 1)
+    sides = (4, 6, 10)  # greys along each side
+    for octave, (weight, side) in enumerate(zip(weights, sides, strict=True)):
+        random_greys = hashed_bytes(f"{seed}/octave {octave}", (side, side))
+        total += weight * enlarge(random_greys, height, width)
     darkest = int(total.min())
-    span = max(1, int(total.max()) - darkest)
+    brightest = int(total.max())
+    span = max(1, brightest - darkest)
     return divide((total - darkest) * 255, span)
 
 
@@ -140,9 +160,10 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
     rows, columns = np.broadcast_arrays(rows, columns)
     first_row, row_fraction = np.divmod(rows, UNIT)
     first_column, column_fraction = np.divmod(columns, UNIT)
-    if picture.ndim == 3:
+    if picture.ndim == 3:  # all channels have the same fraction
         row_fraction = row_fraction[..., np.newaxis]
         column_fraction = column_fraction[..., np.newaxis]
+    # Each position is between four pixels, the nearer of which count more.
     upper_left = _pixels_at(picture, first_row, first_column, fill)
     upper_right = _pixels_at(picture, first_row, first_column + 1, fill)
     lower_left = _pixels_at(picture, first_row + 1, first_column, fill)
@@ -153,21 +174,36 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 
 
 def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int) -> np.ndarray:
-    """Pixels of a picture, int64, and `fill` outside of it."""
+    """The pixels of a picture in given rows and columns, int64; `fill` for those outside of it.
+
+    Args:
+        picture: (height, width[, channels]) integers.
+        rows, columns: whole numbers of one shape, which may be outside of the picture.
+        fill: number for all channels.
+    """
     height, width = picture.shape[:2]
-    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixels = picture[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)].astype(np.int64)
+    is_row_inside = (rows >= 0) & (rows < height)
+    is_column_inside = (columns >= 0) & (columns < width)
+    is_inside = is_row_inside & is_column_inside
     if picture.ndim == 3:
         is_inside = is_inside[..., np.newaxis]
-    return np.where(is_inside, pixels, fill)
+    nearest_rows = np.clip(rows, 0, height - 1)
+    nearest_columns = np.clip(columns, 0, width - 1)
+    nearest_pixels = picture[nearest_rows, nearest_columns].astype(np.int64)
+    return np.where(is_inside, nearest_pixels, fill)
 
 
 def sine(degrees: int) -> int:
-    """The sine of a whole number of degrees in 1/65536, from a table."""
+    """The sine of a whole number of degrees in 1/65536, from a table of those of 0 to 90 degrees.
+
+    For example 32768 for 30 and for 150 degrees, and -32768 for 210 degrees.
+    """
     degrees %= 360
     if degrees >= 180:
         return -sine(degrees - 180)
-    return SINES[min(degrees, 180 - degrees)]
+    if degrees > 90:
+        return SINES[180 - degrees]
+    return SINES[degrees]
 
 
 def turn_and_scale(
@@ -190,19 +226,28 @@ def turn_and_scale(
         int64, like the picture.
     """
     height, width = picture.shape[:2]
-    # Positions relative to the middle, in 1/512 of a pixel, in which the middle is a whole number.
-    down = 2 * (UNIT * np.arange(height)[:, np.newaxis] - shift[0]) - UNIT * (height - 1)
-    right = 2 * (UNIT * np.arange(width)[np.newaxis, :] - shift[1]) - UNIT * (width - 1)
-    # A pixel of the result shows what is there before turning and scaling: both are undone.
+    shift_down, shift_right = shift
+    # Of each pixel of the result, we look for the place in the picture from which it comes: shift,
+    # turn and scale are undone, in this order. Places are measured from the middle, in 1/512 of a
+    # pixel, in which the middle is a whole number.
+    middle_row = UNIT * (height - 1)
+    middle_column = UNIT * (width - 1)
+    down = 2 * (UNIT * np.arange(height)[:, np.newaxis] - shift_down) - middle_row
+    right = 2 * (UNIT * np.arange(width)[np.newaxis, :] - shift_right) - middle_column
     sine_of_turn = sine(degrees)
     cosine_of_turn = sine(degrees + 90)
-    source_right = right * cosine_of_turn + down * sine_of_turn
-    source_down = down * cosine_of_turn - right * sine_of_turn
-    rows = _undo_scale(source_down, scale) + UNIT * (height - 1)
-    columns = _undo_scale(source_right, scale) + UNIT * (width - 1)
+    right_before_turn = right * cosine_of_turn + down * sine_of_turn
+    down_before_turn = down * cosine_of_turn - right * sine_of_turn
+    rows = _undo_scale(down_before_turn, scale) + middle_row
+    columns = _undo_scale(right_before_turn, scale) + middle_column
     return sample(picture, divide(rows, 2), divide(columns, 2), fill)
 
 
 def _undo_scale(positions: np.ndarray, scale: int) -> np.ndarray:
-    """Positions with a factor of 65536, without it and divided by a scale in 1/256."""
+    """Positions before a picture was scaled: divided by the scale, which is in 1/256.
+
+    Args:
+        positions: 65536 times too large, since they were multiplied by a sine or cosine in 1/65536.
+        scale: 256 leaves the positions as they are, 128 doubles them.
+    """
     return divide(positions * UNIT, TURN_UNIT * scale)

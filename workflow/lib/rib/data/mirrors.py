@@ -3,7 +3,6 @@
 What is stored is the content, the same bytes whichever mirror it came from: its digest decides.
 """
 
-import functools
 import hashlib
 import math
 import os
@@ -66,8 +65,9 @@ def fetch_content(
         staged = Path(folder) / content.file
         request = _Request(content, staged, partial, name, seconds_to_answer)
         for mirror in mirrors:
+            fetch_from_mirror = FETCHERS[mirror["kind"]]
             try:
-                FETCHERS[mirror["kind"]](mirror, request)
+                fetch_from_mirror(mirror, request)
             except UserError as error:
                 problem = redacted(f"{label_of(mirror)}: {error}").rstrip(".")
                 log.warning("%s: no %s from %s", name, content.file, problem)
@@ -84,7 +84,10 @@ def fetch_content(
 
 
 def label_of(mirror: Mapping[str, Any]) -> str:
-    """A mirror in messages; may contain a signature."""
+    """What messages call a mirror, such as `Debian's package fonts-noto` or its URL.
+
+    A URL may contain a signature.
+    """
     if mirror["kind"] == "apt":
         return f"Debian's package {mirror['package']}"
     if mirror["kind"] == "hub":
@@ -94,9 +97,13 @@ def label_of(mirror: Mapping[str, Any]) -> str:
 
 
 def _fetch_by_http(mirror: Mapping[str, Any], request: _Request) -> None:
-    """Fetch the content from a URL, in whichever file it is there."""
-    if "member" in mirror:
-        fetch_to = functools.partial(_fetch_package_by_http, mirror, request)
+    """Fetch the content from a URL: as it is, compressed, or in a Debian package."""
+
+    def fetch_to(package: Path) -> None:
+        """Fetch the Debian package to a path."""
+        _fetch_package_by_http(mirror, request, package)
+
+    if "member" in mirror:  # the content's path in a Debian package
         _take_from_package(mirror, request, _hash_of_address(mirror), fetch_to)
     elif is_packed(mirror):
         _fetch_compressed(mirror, request)
@@ -122,6 +129,11 @@ def _fetch_compressed(mirror: Mapping[str, Any], request: _Request) -> None:
     """Fetch the compressed content, of which each mirror may have other bytes, and unpack it."""
     content = request.content
     of_mirror = f"{_short_hash(content.digest)}-{_hash_of_address(mirror)}"
+
+    def problem_unpacking(compressed_file: Path) -> str | None:
+        """Unpack the compressed content; say what is wrong with it, or None."""
+        return _problem_unpacking(mirror, request, compressed_file)
+
     transfer = Transfer(
         url=mirror["url"],
         partial_file=request.partial / f"{of_mirror}-{content.file}.packed",
@@ -129,13 +141,17 @@ def _fetch_compressed(mirror: Mapping[str, Any], request: _Request) -> None:
         largest=content.largest_packed,
         seconds_to_answer=request.seconds_to_answer,
     )
-    problem_unpacking = functools.partial(_problem_unpacking, mirror, request)
     fetch(transfer, problem_unpacking, request.name)
     transfer.partial_file.unlink()
 
 
 def _problem_unpacking(mirror: Mapping[str, Any], request: _Request, carrier: Path) -> str | None:
-    """Write the content that a carrier has to its place; what is wrong with it, or None."""
+    """Unpack the content from a file to where it is wanted; say what is wrong, or None.
+
+    Args:
+        mirror: says how the content is packed, compressed or in a Debian package.
+        carrier: the file that the mirror gave.
+    """
     try:
         request.content.unpack(carrier, mirror, request.staged)
     except UserError as error:
@@ -149,13 +165,16 @@ def _take_from_package(
     file_name: str,
     fetch_to: Callable[[Path], None],
 ) -> None:
-    """Write the content that is in a Debian package to its place.
+    """Unpack the content from a Debian package, which is fetched unless it is there already.
 
     The package is kept for other contents in it, whose jobs wait until one of them has fetched it.
 
     Args:
         file_name: of the package, without `.deb`.
         fetch_to: fetches the package and writes it to a path.
+
+    Raises:
+        UserError: the package can't be fetched, or lacks the content.
     """
     request.partial.mkdir(parents=True, exist_ok=True)
     package = request.partial / f"{file_name}.deb"
@@ -183,7 +202,7 @@ def _fetch_package_by_http(mirror: Mapping[str, Any], request: _Request, package
 
 
 def _no_problem(package: Path) -> None:
-    """Of a package nothing is known before it is read, which is done once it is there."""
+    """Find nothing wrong with a package, which is checked later, when it is read."""
 
 
 def _fetch_by_apt(mirror: Mapping[str, Any], request: _Request) -> None:
@@ -191,6 +210,7 @@ def _fetch_by_apt(mirror: Mapping[str, Any], request: _Request) -> None:
     seconds_to_answer = min(request.seconds_to_answer, STALL)
 
     def fetch_to(package: Path) -> None:
+        """Fetch the Debian package to a path."""
         fetch_package(mirror["package"], package, seconds_to_answer, request.name)
 
     _take_from_package(mirror, request, mirror["package"], fetch_to)

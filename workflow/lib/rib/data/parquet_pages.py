@@ -91,20 +91,41 @@ def pages_of_chunk(
     Raises:
         ValueError: the pages are not what the footer says, or may take any amount of memory.
     """
-    position = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < position:
-        position = chunk.dictionary_page_offset
-    end = position + chunk.total_compressed_size
-    if not 0 <= position <= end <= len(content):
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    end = start + chunk.total_compressed_size
+    if not 0 <= start <= end <= len(content):
         raise ValueError(f"{file.name} has a column outside of the file")
     rows_of_pages = 0
+    for page in _pages(file, content, start, end):
+        rows_of_pages += page.rows
+        yield page
+    if rows_of_pages != rows:
+        raise ValueError(f"{file.name} has other pages than its footer states")
+
+
+def _pages(file: Path, content: Content, start: int, end: int) -> Iterator[Page]:
+    """What the header of each page of a column states; the pages follow each other.
+
+    They are not kept in a list, since a hostile file may have very many.
+
+    Args:
+        file: the Parquet file.
+        content: its bytes.
+        start: where the first header begins.
+        end: where the last page must end, as the footer says.
+
+    Raises:
+        ValueError: the last page ends elsewhere.
+    """
+    position = start
     while position < end:
         header, position = _read_header(file, content, position)
         page = page_of(file, header)
-        yield page
-        rows_of_pages += page.rows
         position += page.packed_size
-    if rows_of_pages != rows or position != end:
+        yield page
+    if position != end:
         raise ValueError(f"{file.name} has other pages than its footer states")
 
 
@@ -117,16 +138,21 @@ def _read_header(file: Path, content: Content, position: int) -> tuple[Fields, i
 
 
 def page_of(file: Path, header: Fields) -> Page:
-    """What a header states about its page; a ValueError if that is incomplete or has no limit."""
+    """What a header states about its page; a ValueError if that is incomplete or has no limit.
+
+    Args:
+        header: fields of the header by number: the kind of the page, its sizes, and a second header
+            whose number depends on the kind.
+    """
     kind = header.get(KIND)
+    unpacked_size = header.get(UNPACKED_SIZE)
+    packed_size = header.get(PACKED_SIZE)
     if not isinstance(kind, int) or kind not in HEADER_OF_KIND:
         raise ValueError(f"{file.name} has a page without a header")
     header_of_kind = header.get(HEADER_OF_KIND[kind])
-    unpacked_size = header.get(UNPACKED_SIZE)
-    packed_size = header.get(PACKED_SIZE)
     if not isinstance(header_of_kind, dict):
         raise ValueError(f"{file.name} has a page without a header")
-    if not isinstance(unpacked_size, int) or not isinstance(packed_size, int):
+    if not (isinstance(unpacked_size, int) and isinstance(packed_size, int)):
         raise ValueError(f"{file.name} has a page without a header")
     number_of_values = header_of_kind.get(VALUES)
     if not isinstance(number_of_values, int):
@@ -148,8 +174,15 @@ def page_of(file: Path, header: Fields) -> Page:
 def read_struct(content: Content, position: int, depth: int) -> tuple[Fields, int]:
     """The structure at a position, and where it ends.
 
-    Whole numbers of 32 bits and structures are returned, None in place of all others. Fields must
-    be in their order, so that none is there twice: readers differ in which of the two they take.
+    It is a sequence of fields, each a byte with its type and the step from the last field's number,
+    and then its value; a byte STOP is the end. Whole numbers of 32 bits and structures are
+    returned, None in place of all others. Fields must be in their order, so that none is there
+    twice: readers differ in which of the two they take.
+
+    Args:
+        content: the bytes of a file.
+        position: where the structure begins.
+        depth: how many structures may be in one another, this one included.
 
     Raises:
         ValueError: a field is out of order, of a type that no page's header has, or too deep.
@@ -160,7 +193,6 @@ def read_struct(content: Content, position: int, depth: int) -> tuple[Fields, in
     fields: Fields = {}
     number = 0
     while content[position] != STOP:
-        # The first byte of a field: how much greater its number is than the last one, and its type.
         step = content[position] >> 4
         field_type = content[position] & 15
         position += 1
@@ -173,18 +205,30 @@ def read_struct(content: Content, position: int, depth: int) -> tuple[Fields, in
         elif field_type == INT32:
             encoded, position = _read_varint(content, position)
             fields[number] = _signed(encoded)
-        elif field_type in (INT16, INT64):
-            _, position = _read_varint(content, position)
-        elif field_type == BINARY:  # the smallest and largest value
-            length, position = _read_varint(content, position)
-            position += length
-        elif field_type == BYTE:
-            position += 1
-        elif field_type == DOUBLE:
-            position += 8
-        elif field_type not in (TRUE, FALSE):  # which have no bytes
-            raise ValueError("a page's header has a field of an unknown type")
+        else:
+            position = _end_of_field(content, position, field_type)
     return fields, position + 1
+
+
+def _end_of_field(content: Content, position: int, field_type: int) -> int:
+    """Where the value of a field ends that is neither a structure nor a number of 32 bits.
+
+    Args:
+        position: where the value begins.
+    """
+    if field_type in (TRUE, FALSE):  # the type is the value
+        return position
+    if field_type == BYTE:
+        return position + 1
+    if field_type == DOUBLE:
+        return position + 8
+    if field_type in (INT16, INT64):
+        _, end = _read_varint(content, position)
+        return end
+    if field_type == BINARY:  # the smallest and largest value
+        length, start = _read_varint(content, position)
+        return start + length
+    raise ValueError("a page's header has a field of an unknown type")
 
 
 def _signed(encoded: int) -> int:
@@ -193,12 +237,16 @@ def _signed(encoded: int) -> int:
 
 
 def _read_varint(content: Content, position: int) -> tuple[int, int]:
-    """A whole number of seven bits per byte, the lowest first, and where it ends."""
+    """A whole number that is written with seven bits per byte, and where it ends.
+
+    The lowest seven bits come first. The eighth bit of a byte says whether another byte follows.
+    """
     number = 0
     for shift in range(0, 64, 7):
         byte = content[position]
         position += 1
         number |= (byte & 127) << shift
-        if byte < 128:  # the last one
+        is_last = byte < 128
+        if is_last:
             return number, position
     raise ValueError("a page's header has a number of more than 64 bits")

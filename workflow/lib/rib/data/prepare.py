@@ -95,7 +95,7 @@ def prepare(
             corrupt ones; two images have one id or different slices; or the disk is too full.
     """
     for archive, digest in zip(archives, settings.digests, strict=True):
-        if digest:
+        if digest is not None:
             verify_digest(archive, digest, name)
     dataset = DatasetSource(
         name=name,
@@ -116,16 +116,12 @@ def prepare(
         items = _only(items, settings.only, dataset)
     with Written(output.images, geometry) as written:
         _write_images(written, items, dataset, settings.expected, corrupt_allowed, decode_workers)
-        space = dataset.space
-        labels = list(range(len(space.keys)))
         if settings.classes_per_dataset:
-            space = space.restricted(written.labels)
-            labels = sorted(written.labels)
-            if len(labels) < FEWEST_CLASSES:
-                raise UserError(
-                    f"{dataset}: '{space.keys[0]}' is its only class with images; add images of "
-                    "another."
-                )
+            labels = _labels_with_images(written, dataset)
+            space = dataset.space.restricted(labels)
+        else:
+            labels = list(range(len(dataset.space.keys)))
+            space = dataset.space
         written.finish(output.index, labels, dataset)
     write_json(output.classes, space.to_json())
     facts = {
@@ -136,6 +132,17 @@ def prepare(
         **_count_identical_images(output.index, dataset),
     }
     write_json(output.manifest, facts)
+
+
+def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]:
+    """Labels of the classes that have images, ascending; a UserError if there is only one."""
+    labels = sorted(written.labels)
+    if len(labels) < FEWEST_CLASSES:
+        raise UserError(
+            f"{dataset}: '{dataset.space.keys[labels[0]]}' is its only class with images; add "
+            "images of another."
+        )
+    return labels
 
 
 def _only(
@@ -216,6 +223,7 @@ class Written:
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
+        """Set up an empty dataset; `__enter__` opens its files and restores what was saved."""
         self.path = path
         self.geometry = geometry
         self.journal = path.with_suffix(".journal")
@@ -227,13 +235,18 @@ class Written:
         self._first_slices: dict[str, str | int] | None = None  # of the first image
 
     def __enter__(self) -> "Written":
-        """Open the file and the journal where the last save left them, or at their beginning."""
+        """Open the .npy file and its journal where the last save left them.
+
+        What a killed job wrote after its last save is cut off. Without a save, the file is new.
+        """
         self._journal_file = open(self.journal, "a+b")
         bytes_of_saves = self._read_journal()
         self._journal_file.truncate(bytes_of_saves)
-        self._file = open(self.path, "r+b" if bytes_of_saves else "wb")
-        self._write_header(0)
-        self._file.truncate(self._file.tell() + self.end)
+        has_save = bytes_of_saves > 0
+        self._file = open(self.path, "r+b" if has_save else "wb")
+        self._write_header(0)  # `finish` writes the header with the true length
+        end_of_header = self._file.tell()
+        self._file.truncate(end_of_header + self.end)
         self._file.seek(0, os.SEEK_END)
         return self
 
@@ -244,7 +257,8 @@ class Written:
     def _read_journal(self) -> int:
         """Restore the state of the last save, and return the number of bytes of all saves.
 
-        A killed job may leave a line without its end, which is no save.
+        The journal has a save on each line, as JSON: rows of the index since the save before it,
+        and totals so far. A killed job may leave a line without its end, which is no save.
         """
         bytes_of_saves = 0
         self._journal_file.seek(0)
@@ -263,7 +277,12 @@ class Written:
         return bytes_of_saves
 
     def add(self, item: Item, converted: Converted) -> None:
-        """Append an image and its index row, whose number and final label `finish` adds."""
+        """Append an image to the file, and note its index row; every 512 images both are saved.
+
+        Args:
+            item: the image's ids, label and slices.
+            converted: its bytes, as they are stored.
+        """
         self._check_slices(item)
         row = {
             "image_id": item.image_id,
@@ -288,7 +307,11 @@ class Written:
             self.save()
 
     def _check_slices(self, item: Item) -> None:
-        """Refuse slices that differ in names or types from those of the first image."""
+        """Refuse slices that differ in names or types from those of the first image.
+
+        The slices of an image say what accuracies can be split by, such as {"corruption": "fog",
+        "severity": 3}.
+        """
         if self._first_slices is None:
             self._first_slices = dict(item.slices)
         types = {name: type(level) for name, level in item.slices.items()}
@@ -303,7 +326,10 @@ class Written:
             )
 
     def save(self) -> None:
-        """Flush to disk, the images before their rows."""
+        """Write the images so far to disk, then their rows to the journal.
+
+        In this order, a killed job leaves no rows of images that are missing.
+        """
         self._file.flush()
         os.fsync(self._file.fileno())
         save = {
@@ -317,20 +343,30 @@ class Written:
         self._unsaved_rows = []
 
     def finish(self, index: Path, labels: Sequence[int], dataset: DatasetSource) -> None:
-        """Complete the file and write the index, in which a label is its position in `labels`.
+        """Complete the file, write the index and remove the journal.
+
+        Args:
+            index: the Parquet file that is written, one row per image.
+            labels: classes that are kept; a label in the index is the position in this list.
 
         Raises:
             UserError: two images have one id; the journal is then kept.
         """
         self.save()
+        stores_encoded_photos = self.geometry is None
         self._file.seek(0)
-        self._write_header(self.count if self.geometry else self.end)
+        self._write_header(self.end if stores_encoded_photos else self.count)
         self._write_index(index, labels)
-        _refuse_repeated_ids(index, [dataset.space.keys[label] for label in labels], dataset)
+        class_keys = [dataset.space.keys[label] for label in labels]
+        _refuse_repeated_ids(index, class_keys, dataset)
         self.journal.unlink()
 
     def _write_index(self, index: Path, labels: Sequence[int]) -> None:
-        """Write the saved rows with their numbers and final labels, see `finish`."""
+        """Write the rows of the journal to the index, numbered from 0 and with final labels.
+
+        Args:
+            labels: classes that are kept, such as [3, 5]; in the index these are 0 and 1.
+        """
         schema = self._schema()
         label_in_index = {label: position for position, label in enumerate(labels)}
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
@@ -397,11 +433,13 @@ def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSourc
         image_ids = batch["image_id"].to_pylist()
         hashes_of_batches.append(np.array([hash(image_id) for image_id in image_ids], np.int64))
     hashes = np.concatenate(hashes_of_batches)
-    if len(np.unique(hashes)) == len(hashes):
+    all_hashes_differ = len(np.unique(hashes)) == len(hashes)
+    if all_hashes_differ:
         return
     table = pq.read_table(index, columns=["image_id", "label"])
     counts = table["image_id"].value_counts()
-    repeated_ids = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    is_repeated = pc.greater(counts.field("counts"), 1)
+    repeated_ids = counts.field("values").filter(is_repeated)
     if len(repeated_ids) == 0:
         return
     first_id = repeated_ids[0]
@@ -424,6 +462,13 @@ def _write_images(
     decode_workers: int,
 ) -> None:
     """Append the images that aren't written yet, and check the number of all.
+
+    Args:
+        written: the dataset's file, to which they are appended.
+        items: all images of the dataset; a killed job may have written the first ones.
+        expected: number of images that the dataset must have; None for any.
+        corrupt_allowed: most images that may be left out because they can't be decoded.
+        decode_workers: threads that decode images.
 
     Raises:
         UserError: more images are corrupt than allowed, there is none, or their number is not the
@@ -480,7 +525,10 @@ def _check_number_of_images(written: Written, dataset: DatasetSource, expected: 
 def _convert_in_threads(
     items: Iterable[Item], geometry: Geometry | None, dataset: str, decode_workers: int
 ) -> Iterator[tuple[Item, Future[Converted]]]:
-    """Convert images in several threads, a few ahead, and yield them in order."""
+    """Convert images in several threads, a few ahead, and yield them in order.
+
+    Each comes with a future, whose result is the converted image or raises why there is none.
+    """
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
     pool = ThreadPoolExecutor(decode_workers)
     try:
@@ -513,7 +561,14 @@ def _start_conversion(
 
 
 def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
-    """A photo at a geometry, or its encoded bytes; it is decoded once in either case."""
+    """A photo as it is stored: resized to a geometry, or without one its encoded bytes.
+
+    Args:
+        encoded: the photo's file.
+        name: that of the photo, for messages.
+        border: pixels to crop on each side.
+        geometry: None if photos are stored as published. They are decoded anyway, for the identity.
+    """
     image = decode(encoded, name, border)
     photo = identity_of(image)
     if geometry is None:
@@ -528,11 +583,19 @@ def _convert_drawing(
     dataset: str,
     geometry: Geometry | None,
 ) -> Converted:
-    """A drawing at a geometry; its identity is that of its original, if the layout gives one."""
+    """A drawing as it is stored; its layout has drawn it at the geometry.
+
+    Args:
+        pixels: (size, size, 3) uint8.
+        original: the drawing before it was resized, by which identical ones are told; None if it
+            was drawn at this size.
+        dataset: its name, for messages.
+        geometry: None if the dataset's photos are stored as published, which drawings can't be.
+    """
     if geometry is None:
         raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
-    photo = identity_of(pixels if original is None else original)
-    return Converted(_bytes_at(pixels, geometry), photo)
+    drawing = pixels if original is None else original
+    return Converted(_bytes_at(pixels, geometry), identity_of(drawing))
 
 
 def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:

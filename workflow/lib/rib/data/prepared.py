@@ -51,6 +51,7 @@ class EncodedImages:
         decode_workers: int,
         name: str,
     ):
+        """Note where the encoded photos are; none is decoded yet."""
         self.geometry = geometry
         self.name = name
         self._encoded = encoded
@@ -144,7 +145,8 @@ class PreparedDataset:
         )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
-        """The subset with the given rows (sorted int64)."""
+        """The subset with the given rows (sorted int64), counted in this dataset."""
+        # The images are not copied, so rows of a subset are counted in the whole dataset, too.
         rows_of_images = rows if self.rows is None else self.rows[rows]
         return replace(
             self, labels=self.labels[rows], rows=rows_of_images, index=self.index.take(rows)
@@ -152,23 +154,29 @@ class PreparedDataset:
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source id (n,), and the unique ids, as the layout gave them."""
+        """Source ids as the layout gave them: (n,) integers, one for each image, and the ids.
+
+        The integer of an image is the position of its source id among the unique ids.
+        """
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Index of each image's source image (n,), and the unique ids.
+        """Source images: (n,) integers, one for each image, and the unique ids of the sources.
 
-        Identical photos have one source image.
+        The integer of an image is the position of its source among the ids. They are those that the
+        layout gave, but identical photos have one source, whatever their ids.
         """
-        declared_of_image, declared = self.declared_sources
-        number_of_source: dict[str, int] = {}
-        source_of_declared = np.empty(len(declared), declared_of_image.dtype)
-        for i, declared_source in enumerate(declared):
-            source = self.joined_sources.get(declared_source, declared_source)
-            source_of_declared[i] = number_of_source.setdefault(source, len(number_of_source))
-        return source_of_declared[declared_of_image], list(number_of_source)
+        declared_of_image, declared_ids = self.declared_sources
+        position_of_source: dict[str, int] = {}
+        source_of_declared = np.empty(len(declared_ids), declared_of_image.dtype)
+        for i, declared_id in enumerate(declared_ids):
+            source = self.joined_sources.get(declared_id, declared_id)
+            if source not in position_of_source:
+                position_of_source[source] = len(position_of_source)
+            source_of_declared[i] = position_of_source[source]
+        return source_of_declared[declared_of_image], list(position_of_source)
 
     @property
     def joined_index(self) -> pa.Table:
@@ -197,14 +205,27 @@ def _read_index(path: Path) -> pa.Table:
 
 
 def _joined_ids_of(index: pa.Table, column: str, identities: pa.Array) -> dict[str, str]:
-    """See `joined_ids`; empty if the index lacks the column."""
+    """Ids in a column that belong to identical photos, see `joined_ids`.
+
+    Args:
+        index: one row per image.
+        column: `source_id` or `object_id`; without this column there are none.
+        identities: (n,) text or null, the identity of each image.
+
+    Returns:
+        The first of the ids that belong together, by each other one of them.
+    """
     if column not in index.column_names:
         return {}
     return joined_ids(index[column], identities)
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
-    """The index with other ids in a column, where there is a replacement."""
+    """The index with some ids of a column replaced.
+
+    Args:
+        replacements: new id by old id; ids without one stay.
+    """
     if not replacements:
         return index
     ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]

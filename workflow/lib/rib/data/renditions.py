@@ -43,27 +43,36 @@ def edges(photo: np.ndarray, seed: str) -> np.ndarray:
     larger gradient (non-maximum suppression, Canny 1986).
     """
     smooth = blur(photo, UNIT // 4)
-    down, right = _gradient(smooth)
-    strength = np.abs(down) + np.abs(right)
-    is_steep_down = np.abs(down) > np.abs(right)
-    padded = np.pad(strength, 1)
-    above = padded[:-2, 1:-1]
-    below = padded[2:, 1:-1]
-    left = padded[1:-1, :-2]
-    beyond = padded[1:-1, 2:]
-    is_peak_down = (strength >= above) & (strength > below)
-    is_peak_right = (strength >= left) & (strength > beyond)
-    is_peak = np.where(is_steep_down, is_peak_down, is_peak_right)
-    is_line = is_peak & (strength > LINE)
+    change_down, change_right = _gradient(smooth)
+    change = np.abs(change_down) + np.abs(change_right)
+    # The changes at the four neighbours of each pixel; there is none outside of the photo.
+    padded = np.pad(change, 1)
+    change_above = padded[:-2, 1:-1]
+    change_below = padded[2:, 1:-1]
+    change_on_left = padded[1:-1, :-2]
+    change_on_right = padded[1:-1, 2:]
+    # A line across which grey changes downwards has its neighbours above and below.
+    is_largest_in_column = (change >= change_above) & (change > change_below)
+    is_largest_in_row = (change >= change_on_left) & (change > change_on_right)
+    changes_mostly_down = np.abs(change_down) > np.abs(change_right)
+    is_largest = np.where(changes_mostly_down, is_largest_in_column, is_largest_in_row)
+    is_line = is_largest & (change > LINE)
     return np.where(is_line, 0, WHITE).astype(np.uint8)
 
 
 def _gradient(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sobel's differences downwards and to the right, each (height, width)."""
+    """How fast grey changes downwards and to the right at each pixel, by Sobel's filters.
+
+    Both are (height, width) like the photo. The photo's border is repeated.
+    """
     padded = np.pad(photo, 1, mode="edge")
-    columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    return columns[2:] - columns[:-2], rows[:, 2:] - rows[:, :-2]
+    # Each pixel with its two neighbours in the same row, weighted 1, 2, 1.
+    smooth_along_rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    change_down = smooth_along_rows[2:] - smooth_along_rows[:-2]
+    # The same with its two neighbours in the same column.
+    smooth_along_columns = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    change_right = smooth_along_columns[:, 2:] - smooth_along_columns[:, :-2]
+    return change_down, change_right
 
 
 def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
@@ -73,26 +82,34 @@ def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
     frequent in its neighbourhood of 3 x 3. Lines are those of `edges`.
     """
     is_object = _is_object(photo)
-    tone = np.minimum(_stretch(photo) * len(TONES) // (WHITE + 1), len(TONES) - 1)
-    flat_tone = np.array(TONES)[_most_frequent(tone, is_object)]
+    # The tone of each pixel by number, from 0 for the darkest of three.
+    tone_of_grey = np.minimum(_stretch(photo) * len(TONES) // (WHITE + 1), len(TONES) - 1)
+    tone = _most_frequent(tone_of_grey, is_object)
+    share_of_colour = np.array(TONES)[tone]
+    # Random colours, red, green and blue: that of the object in 96 to 255, the paper's from 176.
     colour = 96 + hashed_bytes(f"{seed}/colour", (3,)) * 5 // 8
     paper = 176 + hashed_bytes(f"{seed}/paper", (3,)) * 5 // 16
-    flat_colour = divide(flat_tone[..., np.newaxis] * colour, UNIT)
+    flat_colour = divide(share_of_colour[..., np.newaxis] * colour, UNIT)
     on_paper = np.where(is_object[..., np.newaxis], flat_colour, paper)
     is_line = edges(photo, seed) == 0
-    return to_picture(np.where(is_line[..., np.newaxis], 0, on_paper))
+    with_lines = np.where(is_line[..., np.newaxis], 0, on_paper)
+    return to_picture(with_lines)
 
 
 def _stretch(photo: np.ndarray) -> np.ndarray:
-    """The greys of the object from 0 for its darkest to 255 for its brightest: int64."""
-    greys = photo[_is_object(photo)].astype(np.int64)
-    if greys.size == 0:
-        return photo.astype(np.int64)
-    darkest = int(greys.min())
-    span = max(1, int(greys.max()) - darkest)
-    stretched: np.ndarray = np.clip(
-        divide((photo.astype(np.int64) - darkest) * WHITE, span), 0, WHITE
-    )
+    """A photo with other greys: 0 for the object's darkest to 255 for its brightest, int64.
+
+    What is darker or brighter than the object is 0 or 255, too. A photo without an object is left
+    as it is.
+    """
+    grey = photo.astype(np.int64)
+    greys_of_object = grey[_is_object(photo)]
+    if greys_of_object.size == 0:
+        return grey
+    darkest = int(greys_of_object.min())
+    brightest = int(greys_of_object.max())
+    span = max(1, brightest - darkest)
+    stretched: np.ndarray = np.clip(divide((grey - darkest) * WHITE, span), 0, WHITE)
     return stretched
 
 
@@ -103,32 +120,41 @@ def _is_object(photo: np.ndarray) -> np.ndarray:
 
 
 def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    """The most frequent tone among the counted pixels of each neighbourhood of 3 x 3.
+    """The tone that is most frequent in the 3 x 3 pixels around each pixel; of several the darkest.
 
-    Of several it is the darkest.
+    Args:
+        tone: (height, width) integers, the number of each pixel's tone, from 0 for the darkest.
+        is_counted: (height, width) bool, pixels whose tone counts.
+
+    Returns:
+        (height, width) integers like `tone`.
     """
-    counts = []
-    for level in range(len(TONES)):
-        counts.append(_sum_of_neighbourhood((tone == level) & is_counted))
+    counts = []  # how often each tone occurs around each pixel
+    for number in range(len(TONES)):
+        has_tone = (tone == number) & is_counted
+        counts.append(_sum_of_neighbourhood(has_tone))
     tones: np.ndarray = np.argmax(counts, axis=0)
     return tones
 
 
 def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
-    """Number of pixels of a mask in each neighbourhood of 3 x 3."""
+    """How many of the 3 x 3 pixels around each pixel are in a mask: (height, width) int64."""
     padded = np.pad(mask.astype(np.int64), 1, mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    sums: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    above_to_below = padded[:-2] + padded[1:-1] + padded[2:]
+    sums: np.ndarray = above_to_below[:, :-2] + above_to_below[:, 1:-1] + above_to_below[:, 2:]
     return sums
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
     """A mask and the pixels to the left, to the right, above and below of it."""
+    height, width = mask.shape
     padded = np.pad(mask, 1)
     grown = mask.copy()
     for down, right in NEIGHBOURS:
-        height, width = mask.shape
-        grown |= padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        top = 1 + down
+        left = 1 + right
+        neighbour = padded[top : top + height, left : left + width]
+        grown |= neighbour
     return grown
 
 
@@ -139,21 +165,33 @@ def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
     by its blurred self). Where the object is grey there are lines, where it is dark there are lines
     in both directions.
     """
-    height, width = photo.shape
     grey = photo.astype(np.int64)
     is_object = _is_object(photo)
     on_paper = np.where(is_object, _stretch(photo), WHITE)
     surroundings = np.maximum(1, blur(on_paper, UNIT))
-    outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))
-    contour = _grow(is_object) & ~is_object
+    outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))  # dark where there is one
+    is_contour = _grow(is_object) & ~is_object  # pixels just outside of the object
+    is_shaded = _is_on_slanting_line(grey) & is_object
+    ink = (WHITE - outline) // 2 + 150 * is_contour + 90 * is_shaded
+    # Paper is a little grey, and takes more ink where it is darker.
+    grain = hashed_bytes(seed, photo.shape) // 8
+    paper = WHITE - 8 - grain
+    return to_picture(paper - ink * (160 + 2 * grain) // 192)
+
+
+def _is_on_slanting_line(grey: np.ndarray) -> np.ndarray:
+    """Which pixels are on a line of a drawing's shading, (height, width) bool.
+
+    Every fourth diagonal is a line: where it is not bright in one direction, where it is dark in
+    both.
+    """
+    height, width = grey.shape
     row = np.arange(height)[:, np.newaxis]
     column = np.arange(width)[np.newaxis, :]
     is_hatched = ((row + column) % 4 == 0) & (grey < MEDIUM)
     is_cross_hatched = ((row - column) % 4 == 0) & (grey < DARK)
-    is_shaded = (is_hatched | is_cross_hatched) & is_object
-    ink = (WHITE - outline) // 2 + 150 * contour + 90 * is_shaded
-    grain = hashed_bytes(seed, photo.shape) // 8
-    return to_picture(WHITE - 8 - grain - ink * (160 + 2 * grain) // 192)
+    is_on_line: np.ndarray = is_hatched | is_cross_hatched
+    return is_on_line
 
 
 def background(photo: np.ndarray, seed: str) -> np.ndarray:
@@ -161,7 +199,8 @@ def background(photo: np.ndarray, seed: str) -> np.ndarray:
     height, width = photo.shape
     channels = [clouds(f"{seed}/channel {channel}", height, width) for channel in range(3)]
     behind = np.stack(channels, axis=-1)
-    # Dark pixels at the border of the object are a mixture of it and what is behind.
+    # Black shows the clouds, and all greys from 43 on the object. Darker ones, at the border of the
+    # object, are a mixture of both.
     opacity = np.minimum(UNIT, photo.astype(np.int64) * 6)[..., np.newaxis]
     in_front = photo.astype(np.int64)[..., np.newaxis]
     return to_picture(divide(in_front * opacity + behind * (UNIT - opacity), UNIT))
@@ -172,36 +211,41 @@ def tilted(photo: np.ndarray, seed: str) -> np.ndarray:
 
     Its sides are 50 to 80 % as long.
     """
-    turn = hashed_number(f"{seed}/turn", SMALLEST_TURN, LARGEST_TURN)
-    direction = 2 * hashed_number(f"{seed}/direction", 0, 1) - 1
+    degrees = hashed_number(f"{seed}/turn", SMALLEST_TURN, LARGEST_TURN)
+    is_clockwise = hashed_number(f"{seed}/direction", 0, 1) == 1
+    if not is_clockwise:
+        degrees = -degrees
     scale = hashed_number(f"{seed}/scale", UNIT // 2, UNIT * 4 // 5)
     # A turned object keeps inside of the picture if it is shifted by less than what is left.
     height, width = photo.shape
     room = (UNIT - scale) * min(height, width) // 4
     down = hashed_number(f"{seed}/down", -room, room)
     right = hashed_number(f"{seed}/right", -room, room)
-    return to_picture(turn_and_scale(photo, direction * turn, scale, (down, right)))
+    return to_picture(turn_and_scale(photo, degrees, scale, (down, right)))
 
 
 def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
     """The greys replaced by a gradient between three colours, for black, middle grey and white."""
-    palette = _palette(seed)
+    colour_for_black, colour_for_middle_grey, colour_for_white = _palette(seed)
     grey = photo.astype(np.int64)[..., np.newaxis]
     is_dark = grey < 128
-    first_colour = np.where(is_dark, palette[0], palette[1])
-    second_colour = np.where(is_dark, palette[1], palette[2])
-    share = np.where(is_dark, grey, grey - 128) * 2
-    return to_picture(divide(first_colour * (UNIT - share) + second_colour * share, UNIT))
+    # Each grey is between two that have a colour. Its own is a mixture of these, in 1/256.
+    colour_below = np.where(is_dark, colour_for_black, colour_for_middle_grey)
+    colour_above = np.where(is_dark, colour_for_middle_grey, colour_for_white)
+    share_above = np.where(is_dark, grey, grey - 128) * 2
+    mixture = colour_below * (UNIT - share_above) + colour_above * share_above
+    return to_picture(divide(mixture, UNIT))
 
 
 def _palette(seed: str) -> np.ndarray:
-    """Three colours, (3, 3) integers; brightness rises or falls from the first to the last.
+    """Three colours by row, (3, 3) integers; brightness rises or falls from the first to the last.
 
     The largest step is from the first to the second, which tells the object from what was black.
     """
-    colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5
-    brightness = np.array([0, 100, 153])
-    if hashed_number(f"{seed}/order", 0, 1):
+    colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5  # dark random ones, 0 to 102
+    brightness = np.array([0, 100, 153])  # added to each colour
+    is_falling = hashed_number(f"{seed}/order", 0, 1) == 1
+    if is_falling:
         brightness = 153 - brightness
     palette: np.ndarray = colours + brightness[:, np.newaxis]
     return palette

@@ -52,9 +52,9 @@ def split_dataset(
     """
     dataset = load_whole(files, view)
     identities = read_identities(files.folder / "index.parquet", required=True)
-    if dataset.rows is not None:
+    if dataset.rows is not None:  # images of the index that are in the dataset, by row
         identities = identities.take(pa.array(dataset.rows))
-    inherited = {}
+    inherited = {}  # split by source id
     conflicting = set()
     for source, splits in _earlier_splits(dataset, identities, earlier).items():
         if len(set(splits)) == 1:
@@ -81,37 +81,80 @@ def split_dataset(
 def _earlier_splits(
     dataset: PreparedDataset, identities: pa.Array, earlier: Iterable[EarlierSplit]
 ) -> dict[str, list[str]]:
-    """The splits in which earlier datasets have images of each source image, in their order.
+    """The splits that each source image of a dataset has in earlier datasets.
 
-    An earlier dataset has an image of a source image if both have a source id in common, or a
-    photo.
+    An earlier dataset has a source image if it has an image with its id, or an identical photo.
+
+    Args:
+        identities: (n,) text or null, the identity of each image of the dataset.
+
+    Returns:
+        By source id the splits in the order of the earlier datasets, with repetitions, such as
+        {"photos/7": ["train", "train", "test"]}; without source images that no dataset has.
     """
-    source_of_image, sources = dataset.sources
-    _, declared = dataset.declared_sources
     splits_of_source: dict[str, list[str]] = {}
     for earlier_dataset in earlier:
-        split_of_id = read_split(earlier_dataset.table)
-        split_of_id = {name: split for name, split in split_of_id.items() if split != LEFT_OUT}
+        split_of_id = {}
+        for source_id, split in read_split(earlier_dataset.table).items():
+            if split != LEFT_OUT:
+                split_of_id[source_id] = split
         if earlier_dataset.same_sources:
-            for name in declared:
-                if name in split_of_id:
-                    source = dataset.joined_sources.get(name, name)
-                    splits_of_source.setdefault(source, []).append(split_of_id[name])
+            _add_splits_by_id(splits_of_source, dataset, split_of_id)
         split_of_photo = _split_of_each_photo(earlier_dataset.index, split_of_id, identities)
-        photos = pa.array(list(split_of_photo), pa.string())
-        rows = np.flatnonzero(identical_to(identities, photos))
-        for row in rows:
-            source = sources[source_of_image[row]]
-            split = split_of_photo[identities[row].as_py()]
-            splits_of_source.setdefault(source, []).append(split)
-        if len(rows) > 0:
+        identical = _add_splits_by_photo(splits_of_source, dataset, identities, split_of_photo)
+        if identical > 0:
             log.info(
                 "%s: %d images are identical to images of %s, which decides their part",
                 dataset.name,
-                len(rows),
+                identical,
                 earlier_dataset.index.parts[-3],
             )
     return splits_of_source
+
+
+def _add_splits_by_id(
+    splits_of_source: dict[str, list[str]],
+    dataset: PreparedDataset,
+    split_of_id: Mapping[str, str],
+) -> None:
+    """Add the split that an earlier dataset has for an id to the source image with this id.
+
+    Args:
+        splits_of_source: splits so far by source image, to which they are added.
+        split_of_id: splits of the earlier dataset, by source id.
+    """
+    _, declared_ids = dataset.declared_sources
+    for declared_id in declared_ids:
+        if declared_id in split_of_id:
+            # Identical photos with several ids are one source image, which has one of the ids.
+            source = dataset.joined_sources.get(declared_id, declared_id)
+            splits_of_source.setdefault(source, []).append(split_of_id[declared_id])
+
+
+def _add_splits_by_photo(
+    splits_of_source: dict[str, list[str]],
+    dataset: PreparedDataset,
+    identities: pa.Array,
+    split_of_photo: Mapping[str, str],
+) -> int:
+    """Add the split that an earlier dataset has for a photo to the photo's source image.
+
+    Args:
+        splits_of_source: splits so far by source image, to which they are added.
+        identities: (n,) text or null, the identity of each image of the dataset.
+        split_of_photo: splits of the earlier dataset, by identity.
+
+    Returns:
+        The number of images that are identical to one of the earlier dataset.
+    """
+    source_of_image, sources = dataset.sources
+    photos = pa.array(list(split_of_photo), pa.string())
+    rows = np.flatnonzero(identical_to(identities, photos))
+    for row in rows:
+        source = sources[source_of_image[row]]
+        split = split_of_photo[identities[row].as_py()]
+        splits_of_source.setdefault(source, []).append(split)
+    return len(rows)
 
 
 def _split_of_each_photo(
@@ -138,7 +181,7 @@ def _split_of_each_photo(
 
 
 def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
-    """The class of each source image; the lowest, if it has images of several."""
+    """The label of each source image by its id; the lowest, if it has images of several classes."""
     source_of_image, sources = dataset.sources
     lowest_label = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(lowest_label, source_of_image, dataset.labels)
@@ -146,7 +189,13 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:
-    """Write the split and the number of images of each source id; see `split_dataset`."""
+    """Write the split and the number of images of each source id, sorted by id, as Parquet.
+
+    Args:
+        split_of_source: split by source image. Identical photos with several ids are one source
+            image, which has one of these ids.
+        table: the file that is written.
+    """
     counts = dataset.index.group_by("source_id").aggregate([("label", "count")])
     counts = counts.sort_by("source_id")
     source_ids = counts["source_id"].to_pylist()

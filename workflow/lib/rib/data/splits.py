@@ -34,7 +34,11 @@ FINEST = 10_000  # largest denominator of a fraction
 
 
 def read_split(path: Path) -> dict[str, str]:
-    """The split of each source image, as written by rib.data.split_dataset."""
+    """The split of each source image by its id, such as {"digits/0001": "train"}.
+
+    Args:
+        path: the Parquet file that rib.data.split_dataset writes; its column `part` is the split.
+    """
     table = pq.read_table(path, columns=["source_id", "part"]).to_pydict()
     return dict(zip(table["source_id"], table["part"], strict=True))
 
@@ -62,46 +66,69 @@ def assign_splits(
         fractions: of the splits train and select; the rest is test.
         inherited: splits of sources shared with earlier datasets.
     """
-    classes = _shuffled_sources_of_classes(labels)
-    sizes = np.array([len(sources) for sources in classes])
-    inherited_counts = np.array([_count_inherited(sources, inherited) for sources in classes])
+    sources_of_classes = _shuffled_sources_of_classes(labels)
+    # How many sources of each class are in each split: (classes,) and twice (classes, 3).
+    sizes = np.array([len(sources) for sources in sources_of_classes])
+    inherited_counts = np.array(
+        [_count_inherited(sources, inherited) for sources in sources_of_classes]
+    )
     counts = apportion(sizes, fractions, inherited_counts)
+    counts_to_assign = counts - inherited_counts
+    # Which ones these are.
     split_of_source = {source: inherited[source] for source in labels if source in inherited}
-    for sources, free_counts in zip(classes, counts - inherited_counts, strict=True):
-        free_sources = [source for source in sources if source not in inherited]
-        free_splits = _alternating_splits(free_counts)
-        split_of_source.update(zip(free_sources, free_splits, strict=True))
+    for sources, counts_of_class in zip(sources_of_classes, counts_to_assign, strict=True):
+        sources_without_split = [source for source in sources if source not in inherited]
+        splits = _alternating_splits(counts_of_class)
+        split_of_source.update(zip(sources_without_split, splits, strict=True))
     return split_of_source
 
 
 def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
-    """The source ids of each class, by label, in the pseudo-random order of subsets."""
+    """A list of source ids for each class, in the order of labels.
+
+    Within a class, the order is pseudo-random and that of rib.data.subsets.
+
+    Args:
+        labels: label of the class by source id.
+    """
     sources_of_label: dict[int, list[str]] = {}
     for source, label in labels.items():
         sources_of_label.setdefault(label, []).append(source)
-    return [
-        sorted(sources_of_label[label], key=lambda source: (hashed("order", source), source))
-        for label in sorted(sources_of_label)
-    ]
+    sources_of_classes = []
+    for label in sorted(sources_of_label):
+        sources_of_classes.append(sorted(sources_of_label[label], key=_place_of_source))
+    return sources_of_classes
+
+
+def _place_of_source(source: str) -> tuple[float, str]:
+    """Sort key that gives source ids a pseudo-random order, the same on every machine."""
+    return hashed("order", source), source
 
 
 def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> list[int]:
-    """How many of some sources have inherited each of `SPLITS`."""
+    """How many sources have a split from an earlier dataset: one number for each of `SPLITS`.
+
+    Args:
+        sources: source ids, not all of which have such a split.
+        inherited: split by source id.
+    """
     inherited_splits = [inherited[source] for source in sources if source in inherited]
     return [inherited_splits.count(split) for split in SPLITS]
 
 
 def _alternating_splits(counts: np.ndarray) -> list[str]:
-    """Splits in an order in which they alternate, each as often as its count says.
+    """A list of splits in which each occurs as often as its count says, evenly spread over it.
 
     Args:
-        counts: (3,) by `SPLITS`.
+        counts: (3,) by `SPLITS`. For example 2 of train, 1 of test and 0 of select give
+            ["train", "test", "train"].
     """
-    positions = []
+    places_and_splits = []
     for split, count in zip(SPLITS, counts.tolist(), strict=True):
         for i in range(count):
-            positions.append(((2 * i + 1) / count, split))
-    return [split for _, split in sorted(positions)]
+            place = (2 * i + 1) / count  # the middle of the i-th of `count` equal pieces of 0 to 2
+            places_and_splits.append((place, split))
+    return [split for _, split in sorted(places_and_splits)]
 
 
 def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarray) -> np.ndarray:
@@ -123,23 +150,42 @@ def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarr
     train = Fraction(fractions[TRAIN]).limit_denominator(FINEST)
     select = Fraction(fractions[SELECT]).limit_denominator(FINEST)
     test = 1 - train - select
-    # So many units are one source: rounding errors would break ties, so all numbers are integers.
-    units = math.lcm(train.denominator, select.denominator)
+    # Rounding errors would break ties, so sources are counted in a unit in which all numbers are
+    # integers. A quota is what a split should have of a class.
+    units = math.lcm(train.denominator, select.denominator)  # of one source
     quota_of_one_source = [int(fraction * units) for fraction in (train, test, select)]
-    quotas = sizes[:, None] * quota_of_one_source
-    counts = fixed.astype(np.int64)
-    while True:
-        incomplete = np.flatnonzero(counts.sum(axis=1) < sizes)
-        if len(incomplete) == 0:
-            break
-        lacking = (quotas - units * counts)[incomplete]
-        counts[incomplete, lacking.argmax(axis=1)] += 1
+    quotas = sizes[:, np.newaxis] * quota_of_one_source
+    counts = _fill_classes(sizes, quotas, fixed, units)
     minimum = np.maximum(fixed, [1, 0, 0])
     while moves := _find_exchange(units * counts - quotas, counts > minimum, units):
         for move in moves:
             counts[move.class_row, move.giver] -= 1
             counts[move.class_row, move.taker] += 1
     return counts
+
+
+def _fill_classes(
+    sizes: np.ndarray, quotas: np.ndarray, fixed: np.ndarray, units: int
+) -> np.ndarray:
+    """Give the sources of each class, one by one, to the split that lacks most of its quota.
+
+    Args:
+        sizes: (classes,) number of sources of each class.
+        quotas: (classes, 3) what each split should have of a class, in units.
+        fixed: (classes, 3) number of sources that each split has from the beginning.
+        units: units of one source.
+
+    Returns:
+        (classes, 3) int64, the number of sources of each class in each split.
+    """
+    counts = fixed.astype(np.int64)
+    while True:
+        incomplete_classes = np.flatnonzero(counts.sum(axis=1) < sizes)
+        if len(incomplete_classes) == 0:
+            return counts
+        lacking = (quotas - units * counts)[incomplete_classes]
+        split_that_lacks_most = lacking.argmax(axis=1)
+        counts[incomplete_classes, split_that_lacks_most] += 1
 
 
 class Move(NamedTuple):
@@ -151,17 +197,19 @@ class Move(NamedTuple):
 
 
 def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list[Move]:
-    """Moves of one source each that bring totals closer to their quotas.
+    """One or two moves after which the totals of the splits are closer to what they should be.
 
-    The list is empty if the totals fit or no move is possible. A split with too many gives to one
-    with too few; if no class allows that, it gives to the third split, which gives to that one.
+    The list is empty if the totals fit or no move is possible. A split with too many sources gives
+    one to a split with too few; if no class allows that, it gives one to the third split, which
+    gives one to that split.
 
     Args:
-        excess: (classes, 3) entries minus quotas, in units.
-        may_give: (classes, 3) bool, entries that may decrease.
+        excess: (classes, 3) how much more each split has of a class than it should, in units;
+            negative if it has less.
+        may_give: (classes, 3) bool, whether a split may lose a source of a class.
         units: units of one source.
     """
-    total = excess.sum(axis=0)
+    total = excess.sum(axis=0)  # of each split
     if (np.abs(total) < units).all():
         return []
 
@@ -170,11 +218,12 @@ def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list
         giver, taker = pair
         return int(total[taker] - total[giver])
 
+    # The three splits are 0, 1 and 2. Pairs that differ most come first.
     pairs = sorted(itertools.permutations(range(3), 2), key=excess_of_taker)
     for giver, taker in pairs:
         if total[giver] - total[taker] <= units:
             continue
-        third = 3 - giver - taker  # splits are 0, 1 and 2
+        third = 3 - giver - taker  # the split that is neither
         direct = _best_move(excess, may_give, giver, taker)
         if direct is not None:
             return [direct]
@@ -188,10 +237,18 @@ def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list
 def _best_move(excess: np.ndarray, may_give: np.ndarray, giver: int, taker: int) -> Move | None:
     """The move between two splits in the class where it corrects most; None if no class allows it.
 
-    A class allows it if the giver has more than its quota there, and the taker less.
+    A class allows it if the giver has more of it than it should, and the taker less.
+
+    Args:
+        excess: (classes, 3) how much more each split has of a class than it should.
+        may_give: (classes, 3) bool, whether a split may lose a source of a class.
+        giver, taker: columns of these arrays.
     """
-    allows = may_give[:, giver] & (excess[:, giver] > 0) & (excess[:, taker] < 0)
+    has_too_many = excess[:, giver] > 0
+    has_too_few = excess[:, taker] < 0
+    allows = may_give[:, giver] & has_too_many & has_too_few  # (classes,)
     if not allows.any():
         return None
     corrections = np.where(allows, excess[:, giver] - excess[:, taker], -1)
-    return Move(int(corrections.argmax()), giver, taker)
+    best_class = int(corrections.argmax())
+    return Move(best_class, giver, taker)

@@ -55,22 +55,27 @@ def first_images(
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
-    """Mask (n,) of the images of a fraction of each class's source images.
+    """Which images are held back from training: those of a share of each class's source images.
 
-    It is at least one if a class has two or more. A source image of several classes is of the
-    first.
+    At least one source image of a class is held back, except of a class that has only one. A source
+    image of several classes is of the first. The choice is pseudo-random and always the same.
+
+    Returns:
+        (n,) bool, one for each image of the dataset.
     """
     source_of_image, sources = dataset.sources
+    # The lowest label of the images of each source.
     class_of_source = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(class_of_source, source_of_image, dataset.labels)
-    hashes = np.array([hashed("held back", source) for source in sources])
-    rank_in_class = rank_within(class_of_source, hashes)
     sources_of_class = np.bincount(class_of_source)
     class_size = sources_of_class[class_of_source]  # of each source's class
     number_held_back = np.maximum(1, np.floor(share * class_size))
     number_held_back = np.where(class_size > 1, number_held_back, 0)
-    is_held_back = rank_in_class < number_held_back
-    is_image_held_back: np.ndarray = is_held_back[source_of_image]
+    # Of each class, so many sources with the lowest hashes are held back.
+    hashes = np.array([hashed("held back", source) for source in sources])
+    rank_in_class = rank_within(class_of_source, hashes)
+    is_source_held_back = rank_in_class < number_held_back
+    is_image_held_back: np.ndarray = is_source_held_back[source_of_image]
     return is_image_held_back
 
 
@@ -99,22 +104,36 @@ def balanced_order(dataset: PreparedDataset, seed: int = SEED_OF_BUDGETS) -> np.
         image_hashes = np.array([hashed(purpose, image_id) for image_id in image_ids])
         rank_in_source = rank_within(source_of_image, image_hashes)
 
-    # Of several keys, the last one sorts first.
+    # The last key counts first: images are sorted by their rank in the source, then by its hash.
     rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_source)
     return np.lexsort((source_hashes, rank_in_class))
 
 
 def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Rank of each element within its group, the last key being the primary one: (n,) int64."""
-    order = np.lexsort((*keys, groups))
+    """Rank of each element among those of its group, from 0 for the smallest key: (n,) int64.
+
+    The groups 5, 5, 7 with the keys 0.8, 0.2, 0.4 give the ranks 1, 0, 0.
+
+    Args:
+        groups: (n,) the group of each element.
+        keys: (n,) each; the last one counts first, and the others where it is equal.
+    """
+    order = np.lexsort((*keys, groups))  # one group after the other, each by its keys
     ordered_groups = groups[order]
-    first_of_group = np.searchsorted(ordered_groups, ordered_groups)
+    start_of_group = np.searchsorted(ordered_groups, ordered_groups)
+    rank_in_order = np.arange(len(groups)) - start_of_group
     ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(groups)) - first_of_group
+    ranks[order] = rank_in_order
     return ranks
 
 
 def hashed(purpose: str, source_id: str) -> float:
-    """A pseudo-random number in 0..1, the same on every machine."""
+    """A pseudo-random number in 0..1 for an id, the same on every machine.
+
+    Args:
+        purpose: what it is for, such as `order`; another purpose gives another number.
+        source_id: id of a source image, or of an image.
+    """
     digest = sha256(f"{purpose}\0{source_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    first_eight_bytes = digest[:8]
+    return int.from_bytes(first_eight_bytes, "big") / 2**64

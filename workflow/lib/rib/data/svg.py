@@ -61,7 +61,11 @@ def check(svg: str) -> None:
 
 
 def _check_element(element: ElementTree.Element) -> None:
-    """Refuse references to files or addresses, and more octaves than can be seen."""
+    """Raise a ValueError if an element of an SVG may not be drawn.
+
+    It may not refer to files or addresses, in CSS or in an attribute `href`, nor have more octaves
+    of noise than can be seen.
+    """
     if element.tag.endswith("style"):
         _refuse_outside_css("".join(element.itertext()))
     for attribute, text in element.items():  # an attribute's name may begin with a namespace
@@ -81,7 +85,7 @@ def _refuse_outside_css(text: str) -> None:
 
 @contextlib.contextmanager
 def renderer() -> Iterator[Draw]:
-    """A function that renders drawings in a process of its own, which ends with this one.
+    """Yield a function that renders drawings in a process of its own, which ends with this one.
 
     The function takes the content of an SVG's root element, its view box and the side in pixels,
     and returns a PNG on white. It raises ValueError if `check` or the renderer refuses it. It does
@@ -90,11 +94,26 @@ def renderer() -> Iterator[Draw]:
     """
     limits = Limits(seconds=SECONDS, patience=PATIENCE, memory=MEMORY)
     with limited_process(__name__, limits) as ask:
-        yield lambda body, view, size: _draw(ask, body, view, size)
+
+        def draw(body: str, view: str, size: int) -> bytes:
+            """The PNG of a drawing, see `renderer`."""
+            return _draw(ask, body, view, size)
+
+        yield draw
 
 
 def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
-    """The PNG of a drawing, see `renderer`; `ask` sends a request to the renderer's process."""
+    """The PNG of a drawing, from the renderer's process.
+
+    Args:
+        ask: sends a request to this process and returns the answer.
+        body: what is inside of the SVG's root element.
+        view: the view box: left, top, width and height, such as `0 0 16 16`.
+        size: side of the PNG in pixels.
+
+    Raises:
+        ValueError: the drawing is refused, or the renderer fails or takes too long.
+    """
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE after the root's start is not well-formed
     try:

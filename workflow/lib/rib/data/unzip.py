@@ -41,13 +41,15 @@ def decrypted_members(
     """
     password = os.environ.get(variable)
     names = []
-    if password and _program():
+    if password and _program() is not None:
         names = [name for name, _ in archive_members(path, wanted)]
     if password is None or not names or not _suit_unzip(names):
+        # Python decrypts, or explains what is wrong with the password.
         yield from archive_members(path, wanted, password=(variable, password))
         return
     with zipfile.ZipFile(path) as archive:
         members = [archive.getinfo(name) for name in names]
+    # A process of `unzip` decrypts many files one after the other, of which a caller may read some.
     for start in range(0, len(members), BATCH):
         batch = members[start : start + BATCH]
         largest = photo_limit(PHOTO_MEGABYTES)
@@ -60,17 +62,33 @@ def decrypted_members(
 def _suit_unzip(names: Sequence[str]) -> bool:
     """Whether `unzip` can be asked for files by their names: it can't misinterpret any of them."""
     has_repetitions = len(set(names)) < len(names)
-    return not has_repetitions and all(
-        name.isascii() and name.isprintable() and not name.startswith("-") for name in names
-    )
+    if has_repetitions:
+        return False
+    for name in names:
+        looks_like_option = name.startswith("-")
+        if not name.isascii() or not name.isprintable() or looks_like_option:
+            return False
+    return True
 
 
 def _skip_to(member: zipfile.ZipInfo, decrypted: Iterator[tuple[str, bytes]], path: Path) -> bytes:
-    """Bytes of a file; the files before it that were not requested are skipped."""
+    """Bytes of a file in a zip; decrypted files before it, which nobody has read, are skipped.
+
+    Args:
+        member: the file.
+        decrypted: names and bytes of files, in the order of the zip; read up to this file.
+        path: the zip, for messages.
+
+    Raises:
+        TooLargeError: the file is larger than photos may be, so it was not decrypted.
+    """
     largest = photo_limit(PHOTO_MEGABYTES)
     if member.file_size > largest:
         raise TooLargeError(path, member.filename, largest)
-    return next(content for name, content in decrypted if name == member.filename)
+    for name, content in decrypted:
+        if name == member.filename:
+            return content
+    raise AssertionError(f"{member.filename} is read twice, or not in the order of the zip")
 
 
 @cache
@@ -111,7 +129,13 @@ def _decrypt(
 def _start_unzip(
     path: Path, members: Sequence[zipfile.ZipInfo], password: str
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes the bytes of files, one after the other, to its output."""
+    """Start a process of `unzip` that writes the bytes of files, one after the other, to a pipe.
+
+    Args:
+        path: the zip.
+        members: the files.
+        password: with which they are encrypted.
+    """
     # Unlike a command-line argument, an environment variable doesn't show in the process list.
     quoted_password = re.sub(r'(["\\])', r"\\\1", password)
     environment = {
@@ -119,6 +143,7 @@ def _start_unzip(
         "UNZIP": f'-P "{quoted_password}"',
         "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE",
     }
+    # A backslash before what would be a wildcard in a name.
     patterns = [re.sub(r"([\[\]*?\\])", r"\\\1", member.filename) for member in members]
     program = _program()
     assert program is not None  # otherwise Python decrypts

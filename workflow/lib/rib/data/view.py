@@ -69,29 +69,47 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """The pretraining proxy.
+    """The pretraining proxy: images that stand for those that the models were pretrained on.
 
-    Under protocol held_out it is its train split, since other datasets may share its sources.
+    It is a whole dataset, or a few source images of each class of one. Under protocol held_out a
+    whole dataset has a train split, which is the proxy, since other datasets may share its sources.
     """
     if view.images_per_class is None:
-        whole_dataset = load_whole(files, view)
-        dataset = subset(
-            whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size"
-        )
-        if files.split is None:
-            return dataset
-        return _images_of_split(dataset, TRAIN, files.split)
+        return _load_whole_proxy(files, view)
     dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.decode_workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
+    return dataset.take(np.flatnonzero(_has_source(dataset, proxy_sources)))
+
+
+def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
+    """A pretraining proxy that is a dataset of its own, or its train split if it is split.
+
+    For a model that was pretrained here on a subset of it, the proxy is the same subset.
+    """
+    whole_dataset = load_whole(files, view)
+    dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size")
+    if files.split is None:
+        return dataset
+    return _images_of_split(dataset, TRAIN, files.split)
+
+
+def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
+    """Which images of a dataset have one of the given source ids: (n,) bool."""
     source_of_image, sources = dataset.declared_sources
-    is_proxy_source = np.array([source in proxy_sources for source in sources], bool)
-    return dataset.take(np.flatnonzero(is_proxy_source[source_of_image]))
+    is_given_source = np.array([source in source_ids for source in sources], bool)
+    is_of_given_source: np.ndarray = is_given_source[source_of_image]
+    return is_of_given_source
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
-    """Source images of the pretraining proxy: those with the lowest hashes in each class."""
+    """Ids of the source images in the pretraining proxy: of each class those with lowest hashes.
+
+    Args:
+        index: Parquet file of the dataset that the proxy is a part of; one row per image.
+        images_per_class: number of source images that the proxy has of each class.
+    """
     images = pq.read_table(index, columns=["label", "source_id"])
-    sources = images.group_by(["label", "source_id"]).aggregate([])
+    sources = images.group_by(["label", "source_id"]).aggregate([])  # each pair once
     source_ids = sources["source_id"].to_pylist()
     hashes = np.array([hashed("reference", source_id) for source_id in source_ids])
     rank_in_class = rank_within(sources["label"].to_numpy(), hashes)
@@ -117,9 +135,7 @@ def _without_proxy(
     """
     proxy_index = proxy / "index.parquet"
     proxy_sources = _proxy_sources(proxy_index, images_per_class)
-    declared_of_image, declared = dataset.declared_sources
-    is_proxy_source = np.array([source in proxy_sources for source in declared], bool)
-    is_made_from_proxy = is_proxy_source[declared_of_image]
+    is_made_from_proxy = _has_source(dataset, proxy_sources)
     if not is_made_from_proxy.any():
         raise UserError(
             f"{dataset.name}: none of its images was made from one of the pretraining proxy, "
@@ -129,6 +145,7 @@ def _without_proxy(
     proxy_photos = _photos_of_sources(proxy_index, proxy_sources)
     photos = read_identities(folder / "index.parquet")
     is_in_proxy = is_made_from_proxy | identical_to(photos, proxy_photos)
+    # With an image, all others that are made from its source image are excluded.
     source_of_image, _ = dataset.sources
     is_excluded = np.isin(source_of_image, source_of_image[is_in_proxy])
     if is_excluded.all():
@@ -140,14 +157,18 @@ def _without_proxy(
 
 
 def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
-    """The identities of those images of an index that have one of some source ids."""
+    """The identities of those images of an index that have one of the given source ids."""
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
     has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))
     return read_identities(index).filter(has_source)
 
 
 def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> PreparedDataset:
-    """The images of one split of a dataset, of which a table has the split of each source image.
+    """The images of one split of a dataset.
+
+    Args:
+        split: `train`, `select` or `test`.
+        table: file with the split of each source image.
 
     Raises:
         UserError: there are none, or the train split lacks a class of the dataset.

@@ -37,8 +37,11 @@ def essence(path: Path) -> str:
 
 
 def _without_spans(source: bytes, spans: Iterable[Span]) -> bytes:
-    """Source without some stretches, which may overlap."""
-    start_of_row = [0]
+    """Source without some stretches, which may overlap.
+
+    Without the stretch from column 2 to 4 of row 1, `abcdef` is `abef`.
+    """
+    start_of_row = [0]  # in bytes from the beginning of the source
     for line in _rows(source):
         start_of_row.append(start_of_row[-1] + len(line))
     stretches = []
@@ -71,12 +74,17 @@ def _spans_of_comments(source: str) -> Iterator[Span]:
 
 
 def _spans_for_people(tree: ast.Module) -> Iterator[Span]:
-    """Docstrings, arguments of raised exceptions, and log lines."""
+    """What is only for people in a module: docstrings, messages of exceptions, and log lines.
+
+    Of `raise UserError(f"{path} is missing")`, it is the argument with its brackets.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
+            has_docstring = ast.get_docstring(node, clean=False) is not None
+            if has_docstring:
                 yield _span_of(node.body[0])
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            # From the end of the exception's name to the end of the call.
             _, _, last_row_of_name, last_column_of_name = _span_of(node.exc.func)
             _, _, last_row, last_column = _span_of(node.exc)
             yield last_row_of_name, last_column_of_name, last_row, last_column
@@ -93,7 +101,7 @@ def _is_log_call(node: ast.expr) -> bool:
 
 
 def _span_of(node: ast.stmt | ast.expr) -> Span:
-    """Position of a node, including its decorators."""
+    """Position of a node, including its decorators: where the cut begins and ends."""
     first_row = node.lineno
     first_column = node.col_offset
     for decorator in getattr(node, "decorator_list", []):
@@ -141,9 +149,13 @@ def _imported_modules(node: ast.AST) -> list[str]:
 
 
 def _module_files(dotted_name: str) -> list[Path]:
-    """Files that are executed on import of a module; empty if results do not depend on it."""
+    """Files that are executed on import of a module; empty if results do not depend on it.
+
+    Of `rib.data.view` they are rib/__init__.py, rib/data/__init__.py and rib/data/view.py.
+    """
     root, *names = dotted_name.split(".")
-    if root != LIBRARY.name or (names and names[0] in OUTSIDE):
+    is_of_project = root == LIBRARY.name
+    if not is_of_project or (names and names[0] in OUTSIDE):
         return []
     candidates = []
     for depth in range(len(names) + 1):

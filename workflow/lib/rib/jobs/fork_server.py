@@ -211,19 +211,33 @@ def serve(path: str, owner: str, libraries: str) -> None:
         listener.settimeout(POLL)
         while psutil.pid_exists(int(owner)):
             with contextlib.suppress(TimeoutError):
-                connection, _ = listener.accept()
-                if _same_user(connection) and os.fork() == 0:
-                    try:
-                        listener.close()
-                        _work(connection)
-                    finally:  # a worker must never continue as a server
-                        os._exit(1)
-                connection.close()
+                _accept_job(listener)
     shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
+def _accept_job(listener: socket.socket) -> None:
+    """Wait for a job to connect, and fork a worker for it; only the server returns.
+
+    Raises:
+        TimeoutError: No job has connected within the listener's time limit.
+    """
+    connection, _ = listener.accept()
+    if _same_user(connection):
+        is_worker = os.fork() == 0
+        if is_worker:
+            try:
+                listener.close()
+                _work(connection)
+            finally:  # a worker must never continue as a server
+                os._exit(1)
+    connection.close()
+
+
 def _work(connection: socket.socket) -> None:
-    """Take over a job's environment, run its script and report its status. Never returns."""
+    """Take over a job's environment, run its script and report its status. Never returns.
+
+    The status, one byte, is all that is sent after STARTED.
+    """
     status = 1
     try:
         script = _take_over(connection)

@@ -146,6 +146,7 @@ def _stopped_by(signal_number: int) -> Iterator[None]:
     """
 
     def stop(*_: object) -> None:
+        """End this process; its arguments, the signal and the stack, do not matter."""
         # A second signal must not interrupt the cleaning.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -199,7 +200,15 @@ def private(
 
 
 def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
-    """Paths of outputs in a private folder, with the folders that they have in different places."""
+    """Paths of outputs in a private folder, with the folders that they have in different places.
+
+    The outputs results/a/x.png and results/b/x.png are written to <folder>/a/x.png and
+    <folder>/b/x.png.
+
+    Args:
+        folder: the private folder.
+        outputs: declared paths by name of the output.
+    """
     if not outputs:
         return {}
     common_folder = os.path.commonpath([Path(path).parent for path in outputs.values()])
@@ -262,14 +271,16 @@ def sweep() -> None:
 def begun() -> tuple[dict[Path, str], set[Path]]:
     """Private folders of jobs that have started but not ended.
 
-    These jobs are running, or were stopped and can resume.
+    These jobs are running, or were stopped and can resume. A folder has a file MARK with the log
+    file and the outputs of its job, and is locked while the job runs.
 
     Returns:
         The log file of each job that makes files, by private folder; and the stale folders: their
         process is gone, and the same job has since finished or is running in another folder.
     """
     logs = {}
-    logs_of_running = {}
+    running_folders = set()
+    logs_of_running = set()
     stale_folders = set()
     for mark in sorted(WORK.glob(f"*/{MARK}")):
         folder = mark.parent
@@ -278,12 +289,14 @@ def begun() -> tuple[dict[Path, str], set[Path]]:
             if outputs:  # `status` and `plan` make none
                 logs[folder] = log_file
             if is_held(_lock(folder)):
-                logs_of_running[folder] = log_file
+                running_folders.add(folder)
+                logs_of_running.add(log_file)
             elif all(map(os.path.exists, outputs)):
                 stale_folders.add(folder)
+    # A job has the same log file in each of its folders.
     for folder, log_file in logs.items():
-        runs_elsewhere = log_file in logs_of_running.values()
-        if folder not in logs_of_running and runs_elsewhere:
+        runs_elsewhere = log_file in logs_of_running
+        if folder not in running_folders and runs_elsewhere:
             stale_folders.add(folder)
     return logs, stale_folders
 
@@ -294,7 +307,10 @@ def _lock(folder: Path) -> Path:
 
 
 def reason(log_file: Path) -> str | None:
-    """The last error message in a job's log; None if there is none."""
+    """The last error message in a job's log; None if there is none.
+
+    A message begins in a line such as `12:34:56 ERROR the disk is full`, and may have more lines.
+    """
     if not log_file.is_file():
         return None
     text = log_file.read_text(encoding="utf-8", errors="replace")
@@ -311,7 +327,7 @@ def _publish(
 
     Args:
         staged: paths in the private folder by name of the output.
-        declared: where they belong.
+        declared: where they belong, for example {"weights": "results/emoji/models/net/weights.pt"}.
         record: the provenance record without what is known of outputs and environment.
     """
     hashes = {}
@@ -344,7 +360,14 @@ def _publish(
 
 
 def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:
-    """Add the hashes of a job's files to the facts, if any, that it wrote to its manifest."""
+    """Add the hashes of a job's files to the facts, if any, that it wrote to its manifest.
+
+    They are in its entry `files`, by name: {"weights.safetensors": "<64 hex digits>"}.
+
+    Args:
+        manifest: JSON file, which may be missing.
+        hashes: SHA-256 of each file, by its declared path.
+    """
     facts = read_json(manifest) if manifest.is_file() else {}
     hashes_by_name = {Path(path).name: digest for path, digest in hashes.items()}
     write_json(manifest, {**facts, "files": hashes_by_name})
@@ -356,27 +379,31 @@ def _rename(targets: Mapping[Path, Path]) -> None:
     `work/` and the results may lie on different disks, between which nothing can be renamed. The
     files are then copied beside their targets first, all of them before the first is renamed.
 
+    Args:
+        targets: the new path of each file.
+
     Raises an OSError that names the target if it cannot be written.
     """
-    to_rename = dict(targets)
+    remaining = dict(targets)
     for source, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.replace(source, target)
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            is_on_other_disk = error.errno == errno.EXDEV
+            if not is_on_other_disk:
                 raise
             break
-        del to_rename[source]
+        del remaining[source]
     copies = {}
-    for source, target in to_rename.items():
+    for source, target in remaining.items():
         copies[source] = target.with_name(f".{target.name}{COPY}")
     try:
         for source, copy in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             _copy(source, copy)
         for source, copy in copies.items():
-            os.replace(copy, to_rename[source])
+            os.replace(copy, remaining[source])
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)

@@ -59,6 +59,7 @@ def end_with_parent() -> None:
 
 
 def _end_after(run: psutil.Process) -> None:
+    """Wait until a run is gone, and then end this process."""
     while run.is_running():
         time.sleep(POLL)
     end_process()
@@ -146,23 +147,25 @@ def jobs_of_others() -> int | None:
 def others(locked: bool) -> dict[Path, str]:
     """Descriptions of the other active runs of the current folder, by their registrations.
 
-    File locks may not work between machines of a shared filesystem. A run on another machine
-    therefore counts as active while any files of the folder are locked, and for one hour after its
-    start.
+    A description is `process 4711 on host, since 2025-06-01 12:00`. File locks may not work between
+    machines of a shared filesystem. A run on another machine therefore counts as active while any
+    files of the folder are locked, and for one hour after its start.
 
     Args:
         locked: whether Snakemake has locked files of the folder.
     """
     own_registrations = {Path(lock.lock_file) for lock in _held}
+    other_registrations = set(RUNS.glob(REGISTRATIONS)) - own_registrations
     active_runs = {}
-    for path in sorted(set(RUNS.glob(REGISTRATIONS)) - own_registrations):
+    for path in sorted(other_registrations):
         host, process_id, _, _ = path.name.rsplit(".", 3)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # the run may end meanwhile
             start = path.stat().st_mtime
             if host == socket.gethostname():
                 is_active = is_held(path)
             else:
-                is_active = locked or time.time() - start < STARTED
+                has_started_lately = time.time() - start < STARTED
+                is_active = locked or has_started_lately
             if is_active:
                 start_text = f"{datetime.fromtimestamp(start):%Y-%m-%d %H:%M}"
                 active_runs[path] = f"process {process_id} on {host}, since {start_text}"

@@ -81,6 +81,7 @@ class Watch:
         self.warned = True
 
     def _start_trackers(self, is_resumed: bool) -> None:
+        """Make the trackers, which write to a folder beside the job's log, and start them."""
         folder = Path(self.log_file).with_suffix("")
         assert self.history is not None  # the job has set it
         job = self.history.parent.name
@@ -136,16 +137,23 @@ class Watch:
         return accuracies
 
     def _datasets(self) -> list[DatasetFiles]:
-        """The monitored datasets, without images of the pretraining proxy, as their splits are."""
+        """The monitored datasets, without images of the pretraining proxy, as their splits are.
+
+        A manifest is .../prepare/<dataset>/<geometry>/manifest.json, and a split
+        .../split/<dataset>/<name>.parquet.
+        """
         split_of = {path.parent.name: path for path in self.monitored_splits}
         datasets = []
         for manifest in self.monitored:
             folder = manifest.parent
             name = folder.parent.name
             proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
-            datasets.append(
-                DatasetFiles(
-                    name, folder, proxy, split_of.get(name), decode_workers=self.decode_workers
-                )
+            dataset = DatasetFiles(
+                name=name,
+                folder=folder,
+                proxy=proxy,
+                split=split_of.get(name),
+                decode_workers=self.decode_workers,
             )
+            datasets.append(dataset)
         return datasets

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +43,32 @@ def sample_size(text: str) -> int:
 def sample_of(changes: Mapping[str, Mapping[str, Any]], number: int) -> list[str]:
     """Records of jobs of each kind, from different models if possible.
 
-    They are ordered by hash, hence deterministic.
+    Jobs are taken in the order of the hashes of their paths, hence always the same ones. The first
+    job of each model comes before the second job of any.
 
     Args:
         changes: `kind` and `model` of each job, by path of the record.
         number: jobs per kind.
     """
-    jobs_of_model: Counter[tuple[str, str]] = Counter()
-    ranked_by_kind: dict[str, list[tuple[tuple[int, int], str]]] = defaultdict(list)
+    jobs_of_model: Counter[tuple[str, str]] = Counter()  # by kind and model
+    # By kind, for each job its number among those of its model, and its record.
+    numbered_jobs: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for path in sorted(changes, key=_hash_of_path):
         kind = changes[path]["kind"]
         model = changes[path]["model"]
         jobs_of_model[kind, model] += 1
-        # The first job of each model comes before the second of any.
-        rank = (jobs_of_model[kind, model], len(ranked_by_kind[kind]))
-        ranked_by_kind[kind].append((rank, path))
+        numbered_jobs[kind].append((jobs_of_model[kind, model], path))
     sample = []
-    for ranked_jobs in ranked_by_kind.values():
-        for _, path in sorted(ranked_jobs)[:number]:
+    for jobs_of_kind in numbered_jobs.values():
+        # The sort is stable, so that jobs of one number stay in the order of their hashes.
+        first_of_each_model_first = sorted(jobs_of_kind, key=itemgetter(0))
+        for _, path in first_of_each_model_first[:number]:
             sample.append(path)
     return sorted(sample)
 
 
 def _hash_of_path(path: str) -> str:
+    """A hash by which paths are in an order that has nothing to do with their names."""
     return hashlib.sha256(path.encode()).hexdigest()
 
 

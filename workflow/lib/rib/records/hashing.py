@@ -50,10 +50,12 @@ def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Pa
         progress.unit_scale = True
 
         def count_bytes(number: int) -> None:
+            """Show on the progress bar that more bytes are hashed; called by several threads."""
             with lock:
                 progress.update(number)
 
         def hash_if_present(path: Path) -> str | None:
+            """SHA-256 of a file; None if it is missing."""
             if not path.is_file():
                 return None
             return hash_of(path, count_bytes)
@@ -65,7 +67,9 @@ def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Pa
 def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
     """SHA-256 of a file; a large file with unchanged size and times is not read again.
 
-    `count_bytes` is called with numbers of bytes that are done.
+    Args:
+        path: the file.
+        count_bytes: called with numbers of bytes that are done.
     """
     signature_before = signature(path)
     size = signature_before["size"]
@@ -84,12 +88,22 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
     has_settled = time.time() - last_change > SETTLED
     if signature(path) == signature_before and has_settled:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
-        note.parent.mkdir(parents=True, exist_ok=True)
-        # Of this process, since concurrent jobs read the same files.
-        temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        os.replace(temporary, note)
+        _write_note(note, facts)
     return digest
+
+
+def _write_note(note: Path, facts: Mapping[str, object]) -> None:
+    """Write what is remembered of a file; processes that write the same note don't disturb others.
+
+    Args:
+        note: JSON file, below MEMORY.
+        facts: path, signature and hash of the file.
+    """
+    note.parent.mkdir(parents=True, exist_ok=True)
+    # Of this process, since concurrent jobs read the same files.
+    temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(facts), encoding="utf-8")
+    os.replace(temporary, note)
 
 
 def signature(path: Path) -> dict[str, int]:

@@ -154,7 +154,8 @@ def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
         if own_record:
             records[path] = own_record
         elif path in gathered:
-            records[path] = gathered[path][0]
+            first_record, *_ = gathered[path]
+            records[path] = first_record
     return records
 
 
@@ -206,7 +207,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _with_digest(record: Mapping[str, Any], newline: str) -> str:
     """A record as JSON: its format version, its entries, and the SHA-256 of all that text.
 
-    It is in one line if `newline` is empty.
+    In one line, the record {"rule": "finetune"} of version 1 is
+    `{"format_version": 1, "rule": "finetune", "sha256": "<64 hex digits>"}`, in which the hash is
+    that of `{"format_version": 1, "rule": "finetune"}`.
+
+    Args:
+        record: entries of the record.
+        newline: what ends a line within the text; empty if all shall be in one line.
     """
     versioned_record = {FORMAT_KEY: FORMAT_VERSION, **record}
     text = json.dumps(versioned_record, indent=1 if newline else None)
@@ -218,6 +225,10 @@ def _with_digest(record: Mapping[str, Any], newline: str) -> str:
 def _parsed(text: str, newline: str) -> dict[str, Any]:
     """The record in a text that `_with_digest` wrote, without digest and format version.
 
+    Args:
+        text: for example `{"format_version": 1, "rule": "finetune", "sha256": "<64 hex digits>"}`.
+        newline: what ends a line within the text; empty if all is in one line.
+
     Raises:
         OtherVersionError: The text is JSON with another format version, or with none.
         Exception: one of INVALID, for any other text.
@@ -225,7 +236,8 @@ def _parsed(text: str, newline: str) -> dict[str, Any]:
     without_digest, _, ending = text.rpartition(f',{newline} "sha256": ')
     text_of_record = without_digest + newline + "}"
     digest = hashlib.sha256(text_of_record.encode()).hexdigest()
-    if ending != f'"{digest}"{newline}}}\n':
+    expected_ending = f'"{digest}"{newline}}}\n'
+    if ending != expected_ending:
         _refuse_other_version(json.loads(text))  # which may have no digest, or another kind of it
         raise ValueError("another digest")
     record: dict[str, Any] = json.loads(text_of_record)
@@ -345,16 +357,12 @@ def match(
         UserError: An output does not match its record, the record is damaged or of another format
             version, or one of them is not a regular file in the folders that jobs write to.
     """
-    files_of_jobs = {}
-    for path, gathered in records.items():
-        files = [*gathered[0]["outputs"], path]
-        if all(map(os.path.lexists, files)) and not all(map(is_known, files)):
-            files_of_jobs[path] = files
+    files_of_jobs = _files_of_new_jobs(records, is_known)
     for files in files_of_jobs.values():
         _refuse_elsewhere(files)
     own_records = {path: read(Path(path)) for path in files_of_jobs}
     record_of_mismatch = _mismatches(own_records, records)
-    unfinished = set()
+    unfinished = set()  # records of jobs that were killed
     for path in record_of_mismatch.values():
         if any(map(is_unfinished, files_of_jobs[path])):
             unfinished.add(path)
@@ -368,6 +376,24 @@ def match(
             assert record is not None  # a record that is missing or unreadable is a mismatch
             complete_records[path] = record
     return complete_records
+
+
+def _files_of_new_jobs(
+    records: Mapping[str, list[dict[str, Any]]], is_known: Callable[[str], bool]
+) -> dict[str, list[str]]:
+    """Outputs and record of each job whose files all exist and are not all known, by its record.
+
+    Args:
+        records: gathered records by path.
+        is_known: whether a path need not be checked.
+    """
+    files_of_jobs = {}
+    for path, gathered in records.items():
+        files = [*gathered[0]["outputs"], path]
+        all_exist = all(map(os.path.lexists, files))
+        if all_exist and not all(map(is_known, files)):
+            files_of_jobs[path] = files
+    return files_of_jobs
 
 
 def _mismatches(
@@ -469,11 +495,13 @@ def _changed_outputs(
 
     Args:
         path: the file of the job's record.
+        record: the job's record.
+        has_other_time: whether a file has another time than when its job ended.
     """
     loops = []
-    with_other_time = []
-    with_other_size = []
     present = []
+    with_other_time = set()
+    with_other_size = set()
     for file in record["outputs"]:
         if _is_loop(file):
             loops.append(file)
@@ -483,13 +511,15 @@ def _changed_outputs(
             other_size = Path(file).stat().st_size != record["sizes"].get(file)
             present.append(file)
             if other_time:
-                with_other_time.append(file)
+                with_other_time.add(file)
             if other_size:
-                with_other_size.append(file)
-    was_copied = with_other_time == present and has_other_time(str(path))
+                with_other_size.add(file)
+    # All files of the job have another time, the record too.
+    was_copied = with_other_time.issuperset(present) and has_other_time(str(path))
     changed_outputs = []
     for file in present:
-        if file in with_other_size or (file in with_other_time and not was_copied):
+        time_counts = file in with_other_time and not was_copied
+        if file in with_other_size or time_counts:
             changed_outputs.append(file)
     return loops + changed_outputs
 
@@ -507,19 +537,23 @@ def made_from_others(records: Iterable[str]) -> set[str]:
     """Records of jobs with an input that is not the one that its job wrote last.
 
     The input was made again since, or by someone else, though outputs match the record.
+
+    Args:
+        records: paths of records; jobs without one here are left out.
     """
     own_records = {}
     for path in records:
         record = read(Path(path))
         if record:
             own_records[path] = record
-    digests_of_outputs: dict[str, str] = {}
+    digest_of_output: dict[str, str] = {}
     for record in own_records.values():
-        digests_of_outputs |= record["outputs"]
+        digest_of_output.update(record["outputs"])
     records_with_other_inputs = set()
     for path, record in own_records.items():
-        for file, digest in record["inputs"].items():
-            if digests_of_outputs.get(file, digest) != digest:
+        for file, digest_of_input in record["inputs"].items():
+            is_made_here = file in digest_of_output
+            if is_made_here and digest_of_output[file] != digest_of_input:
                 records_with_other_inputs.add(path)
     return records_with_other_inputs
 
@@ -592,9 +626,11 @@ def _refuse_changed_outputs(records: Mapping[str, dict[str, Any]]) -> None:
             time_of_record[file] = os.lstat(path).st_mtime
 
     def is_not_newer(file: str) -> bool:
+        """Whether a file is no newer than the record of its job, and need not be checked."""
         return os.lstat(file).st_mtime <= time_of_record[file]
 
     def is_unfinished(file: str) -> bool:
+        """No job whose outputs and record are all here counts as killed."""
         return False
 
     match({path: [record] for path, record in records.items()}, is_not_newer, is_unfinished)
@@ -604,14 +640,22 @@ def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
     """Whether a job's own record differs from all shared ones though it is not newer.
 
     It is older then, or was edited.
+
+    Args:
+        record: the job's own record.
+        shared: at least one.
     """
     # As text, as Snakemake compares settings.
     is_shared = repr(record) in map(repr, shared)
-    return not is_shared and _written(record) <= max(map(_written, shared))
+    newest_shared = max(map(_written, shared))
+    return not is_shared and _written(record) <= newest_shared
 
 
 def _written(record: Mapping[str, Any]) -> str:
-    """When a record was written: at the end of the job, or when it was last accepted."""
+    """When a record was written: at the end of the job, or when it was last accepted.
+
+    A time such as 2025-06-01T12:00:00.000+00:00; as texts, later times are greater.
+    """
     ended: str = record["ended"]
     times = [ended]
     for acceptance in record.get("accepted", []):

@@ -54,6 +54,10 @@ def _files_to_pull(
 ) -> tuple[dict[Path, str], list[str]]:
     """Tracked files that were requested.
 
+    Args:
+        repo: the project's DVC repository.
+        requested_paths: folders and files in the project.
+
     Returns:
         The MD5 of each file, and the sorted paths with which DVC is told of them.
     """
@@ -61,11 +65,7 @@ def _files_to_pull(
     targets: set[str] = set()
     for out in repo.index.outs:
         path = Path(os.path.relpath(out.fs_path))
-        targets_of_out = set()
-        for requested_path in requested_paths:
-            if path.is_relative_to(requested_path) or requested_path.is_relative_to(path):
-                # Of two paths, one in the other, the longer is the greater.
-                targets_of_out.add(max(path, requested_path))
+        targets_of_out = _requested_part(path, requested_paths)
         if not targets_of_out:
             continue
         for file, md5 in _tracked_files(repo, out, path).items():
@@ -73,6 +73,21 @@ def _files_to_pull(
                 files[file] = md5
         targets.update(map(str, targets_of_out))
     return files, sorted(targets)
+
+
+def _requested_part(tracked: Path, requested_paths: Sequence[Path]) -> set[Path]:
+    """What was requested of a tracked folder or file: all of it, folders in it, or nothing.
+
+    Of the tracked folder `results/emoji`, the request `results` is all, `results/emoji`; the
+    request `results/emoji/models` is this folder.
+    """
+    requested_part = set()
+    for requested in requested_paths:
+        if tracked.is_relative_to(requested):
+            requested_part.add(tracked)
+        elif requested.is_relative_to(tracked):
+            requested_part.add(requested)
+    return requested_part
 
 
 def _fetch(repo: Repo, files: dict[Path, str], targets: list[str]) -> None:

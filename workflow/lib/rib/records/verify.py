@@ -70,8 +70,12 @@ def related(
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Records of jobs and of all jobs that they depend on.
 
+    A job depends on the jobs that made its inputs. These are found by their outputs: gathered
+    records are known from the beginning, and other records lie in the folder of the input.
+
     Args:
-        records: paths of the jobs' own records.
+        records: paths of the jobs' own records, such as
+            results/emoji/paper/finetune/net/noto/ft/all/0/provenance.json.
         gathered: the gathered records (rib.records.provenance.load), if they are loaded already.
 
     Returns:
@@ -83,7 +87,7 @@ def related(
     record_of_output: dict[str, str] = {}
     for path, gathered_records in gathered.items():
         for record in gathered_records:
-            record_of_output |= dict.fromkeys(record["outputs"], path)
+            record_of_output.update(dict.fromkeys(record["outputs"], path))
     records_by_path: dict[str, list[dict[str, Any]]] = {}
     searched_folders: set[Path] = set()
     to_read = list(records)
@@ -92,14 +96,18 @@ def related(
         if path in records_by_path:
             continue
         own_record = provenance.read(Path(path))
-        records_by_path[path] = [own_record] if own_record else gathered.get(path, [])
+        if own_record:
+            records_by_path[path] = [own_record]
+        else:
+            records_by_path[path] = gathered.get(path, [])
         for record in records_by_path[path]:
-            record_of_output |= dict.fromkeys(record["outputs"], path)
+            record_of_output.update(dict.fromkeys(record["outputs"], path))
             for file in record["inputs"]:
                 folder = Path(file).parent
+                is_made_by_job = file.startswith(provenance.MADE)
                 if file in record_of_output:
                     to_read.append(record_of_output[file])
-                elif folder not in searched_folders and file.startswith(provenance.MADE):
+                elif is_made_by_job and folder not in searched_folders:
                     searched_folders.add(folder)
                     to_read += map(str, folder.glob(f"*{provenance.ENDING}"))
     return dict(sorted(records_by_path.items())), record_of_output
@@ -117,12 +125,9 @@ def examine(records: Iterable[str]) -> Examination:
     wrong_files: set[str] = set()  # about which there is a finding already
     for path, records_of_job in records_by_path.items():
         _examine_record(path, records_of_job, gathered.get(path), examination, wrong_files)
-    recorded_files: set[str] = set()
-    for path in examination.records:
-        for record in records_by_path[path]:
-            recorded_files |= record["outputs"].keys() | record["inputs"].keys()
-    current_hashes = hashes(map(Path, sorted(recorded_files)), "hashing")
-    examination.hashes = {str(path): digest for path, digest in current_hashes.items()}
+    examination.hashes = _hashes_of_recorded_files(
+        records_by_path[path] for path in examination.records
+    )
     for path in examination.records:
         record = _best_match(records_by_path[path], examination.hashes)
         examination.records[path] = record
@@ -134,6 +139,19 @@ def examine(records: Iterable[str]) -> Examination:
         )
         examination.findings += _findings_on_manifests(path, record, wrong_files)
     return examination
+
+
+def _hashes_of_recorded_files(
+    records_of_jobs: Iterable[list[dict[str, Any]]],
+) -> dict[str, str | None]:
+    """Current hashes of all inputs and outputs that records name; None for missing files."""
+    recorded_files: set[str] = set()
+    for records_of_job in records_of_jobs:
+        for record in records_of_job:
+            recorded_files.update(record["outputs"])
+            recorded_files.update(record["inputs"])
+    current_hashes = hashes(map(Path, sorted(recorded_files)), "hashing")
+    return {str(path): digest for path, digest in current_hashes.items()}
 
 
 def _examine_record(
@@ -152,27 +170,51 @@ def _examine_record(
         path: path of the job's own record.
         records_of_job: the job's own record, or else the gathered ones, possibly none.
         gathered: the gathered records of the job, if there are any.
+        examination: what was seen so far.
+        wrong_files: files about which there is a finding already.
     """
-    has_own_record = Path(path).is_file()
     files_of_job = _files_beside(Path(path))
-    is_here = has_own_record
-    if records_of_job and not has_own_record:
-        is_here = any(Path(file).exists() for file in records_of_job[0]["outputs"])
-    if records_of_job and is_here:
+    if not Path(path).is_file():
+        _examine_job_without_record(path, records_of_job, files_of_job, examination)
+        return
+    if records_of_job:
         examination.records[path] = records_of_job[0]
-    elif not files_of_job and not has_own_record:
-        examination.absent.append(path)
-        return
-    if not has_own_record:
-        outputs = list(records_of_job[0]["outputs"]) if records_of_job else files_of_job
-        first_output = outputs[0] if outputs else path
-        examination.findings.append(Finding(UNRECORDED, first_output, path, "no record"))
-        return
     finding = _finding_on_record(path, gathered)
     if finding:
         examination.findings.append(finding)
         if not records_of_job:  # the record is unreadable, and nothing states the files' hashes
             wrong_files.update(files_of_job)
+
+
+def _examine_job_without_record(
+    path: str,
+    gathered: list[dict[str, Any]],
+    files_of_job: list[str],
+    examination: Examination,
+) -> None:
+    """Examine a job whose own record is missing.
+
+    If none of its files is here either, the job is absent. Otherwise there is a finding, which
+    names the first of its files.
+
+    Args:
+        path: where the job's own record should be.
+        gathered: the gathered records of the job, possibly none.
+        files_of_job: files that lie where the job writes its outputs.
+        examination: to which the job is added.
+    """
+    outputs = files_of_job
+    has_output = False
+    if gathered:
+        outputs = list(gathered[0]["outputs"])
+        has_output = any(Path(file).exists() for file in outputs)
+    if not has_output and not files_of_job:
+        examination.absent.append(path)
+        return
+    if has_output:
+        examination.records[path] = gathered[0]
+    first_file = outputs[0] if outputs else path
+    examination.findings.append(Finding(UNRECORDED, first_file, path, "no record"))
 
 
 def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Finding | None:
@@ -195,7 +237,8 @@ def _files_beside(record: Path) -> list[str]:
     """Files where the job of a record writes its outputs.
 
     Several jobs may write to one folder, with different prefixes before the ending of their record;
-    at most one has none.
+    at most one has none. The job of emoji.provenance.json writes files emoji.*, and that of
+    provenance.json all others.
     """
     prefix = record.name.removesuffix(provenance.ENDING)
     prefixes_of_others = []
@@ -219,6 +262,7 @@ def _best_match(
     """
 
     def count_matching_outputs(record: dict[str, Any]) -> int:
+        """How many outputs of a record are here with the hash that it states."""
         outputs = record["outputs"].items()
         return sum(current_hashes[file] == digest for file, digest in outputs)
 
@@ -247,27 +291,28 @@ def _findings_on_inputs(
 
     Args:
         path: path of the job's record.
+        record: the job's record.
+        current_hashes: hash of each file as it is now; None if it is missing.
         record_of_output: path of the record of the job that made each file.
         wrong_files: files about which there is a finding; those found here are added.
     """
     outputs = list(record["outputs"])
     first_output = outputs[0] if outputs else path
-    for file, digest in record["inputs"].items():
-        current = current_hashes[file]
-        is_made_by_known_job = file in record_of_output
-        is_record = file.endswith(provenance.ENDING)
-        is_unrecorded = (
-            file.startswith(provenance.MADE) and not is_made_by_known_job and not is_record
-        )
+    for file, recorded_hash in record["inputs"].items():
         if file in wrong_files:
             continue
-        if is_unrecorded and current is not None:
+        current_hash = current_hashes[file]
+        is_made_by_known_job = file in record_of_output
+        is_record = file.endswith(provenance.ENDING)
+        lies_where_jobs_write = file.startswith(provenance.MADE)
+        is_unrecorded = lies_where_jobs_write and not is_made_by_known_job and not is_record
+        if is_unrecorded and current_hash is not None:
             wrong_files.add(file)
             yield Finding(UNRECORDED, file, path, "no record")
-        elif not is_unrecorded and current is None and not is_made_by_known_job:
+        elif not is_unrecorded and current_hash is None and not is_made_by_known_job:
             wrong_files.add(file)
             yield Finding(MISSING, file, path, f"an input of {first_output}")
-        elif current not in (None, digest):
+        elif current_hash not in (None, recorded_hash):
             yield Finding(STALE, first_output, path, f"{file} differs from the record")
 
 

@@ -3,8 +3,10 @@
 A sentence is there only if the tables have the numbers that it needs.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -80,11 +82,13 @@ def main_method(tables: AnswerTables) -> str:
 
     It is the reference of the ranking, else full fine-tuning, else the first of the table of mRI.
     """
-    methods = list(tables.mri["method"])
-    if tables.ranking is not None:
-        for reference in tables.ranking.get("reference", []):
-            if reference in methods:
-                return reference
+    methods: list[str] = tables.mri["method"].tolist()
+    references: list[str] = []
+    if tables.ranking is not None and "reference" in tables.ranking:
+        references = tables.ranking["reference"].tolist()
+    for reference in references:
+        if reference in methods:
+            return reference
     if FULL_FINE_TUNING in methods:
         return FULL_FINE_TUNING
     return methods[0]
@@ -94,7 +98,8 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     """How much mean accuracy on the other datasets changed, in one sentence.
 
     It is of the main method's finished runs; of all methods' where it has none, and of unfinished
-    runs where none is finished.
+    runs where none is finished. An example, without the names of the other datasets: `Full
+    fine-tuning changed mean accuracy on ... by -3.1 [-4.0, -2.2] percentage points.`
     """
     rows = finished_rows(tables.mri)
     training_is_unfinished = rows.empty
@@ -116,7 +121,8 @@ def finished_rows(mri: DataFrame) -> DataFrame:
     """Rows of mRI without an unfinished run."""
     if "unfinished" not in mri:
         return mri
-    return mri[~(mri["unfinished"] > 0)]
+    has_unfinished_run = mri["unfinished"] > 0
+    return mri[~has_unfinished_run]
 
 
 def on_the_target(tables: AnswerTables, names: AnswerNames, method: str) -> str:
@@ -185,18 +191,20 @@ def differences_of_averages(
     """mRI of each finished average minus that of its parent, for each model.
 
     Args:
-        averages: parent of each method that averages.
+        averages: parent of each method that averages, for example {"wise_ft": "ft"}.
         parent: the parent whose averages are compared with it.
 
     Returns:
         model, method, difference, low, high: the interval of the ranking, which is simultaneous, if
         that has differences from the parent, else that of the pair; NaN without one.
     """
-    finished = finished_rows(tables.mri)
-    mri_of_run = finished.set_index(["model", "method"])["mri"].to_dict()
+    mri_of_run: dict[tuple[str, str], float] = {}  # by model and method
+    for row in finished_rows(tables.mri).to_dict("records"):
+        mri_of_run[row["model"], row["method"]] = row["mri"]
     lines = []
     for (model, method), mri in mri_of_run.items():
-        if averages.get(method) == parent and (model, parent) in mri_of_run:
+        is_average_of_parent = averages.get(method) == parent
+        if is_average_of_parent and (model, parent) in mri_of_run:
             difference = mri - mri_of_run[model, parent]
             low, high = _interval_of_difference(tables, model, method, parent)
             lines.append((model, method, difference, low, high))
@@ -206,21 +214,23 @@ def differences_of_averages(
 def _interval_of_difference(
     tables: AnswerTables, model: str, method: str, parent: str
 ) -> tuple[float, float]:
-    """Confidence interval of a method's mRI minus its parent's; NaN, NaN if no table has it."""
+    """Confidence interval of a method's mRI minus its parent's; NaN, NaN if no table has it.
+
+    The ranking has differences of all methods from a reference, which may be the parent. The table
+    of comparisons has a row for each pair of methods, in one of the two orders.
+    """
     if tables.ranking is not None and "diff_low" in tables.ranking:
-        ranking = tables.ranking.set_index(["model", "method"])
-        if (model, method) in ranking.index:
-            row = ranking.loc[(model, method)]
-            if row["reference"] == parent:
+        for row in tables.ranking.to_dict("records"):
+            is_of_pair = (row["model"], row["method"], row["reference"]) == (model, method, parent)
+            if is_of_pair:
                 return row["diff_low"], row["diff_high"]
     if tables.comparisons is not None:
-        pairs = tables.comparisons.set_index(["model", "method", "other"])
-        if (model, method, parent) in pairs.index:
-            row = pairs.loc[(model, method, parent)]
-            return row["ci_low"], row["ci_high"]
-        if (model, parent, method) in pairs.index:
-            row = pairs.loc[(model, parent, method)]
-            return -row["ci_high"], -row["ci_low"]
+        for row in tables.comparisons.to_dict("records"):
+            pair = (row["model"], row["method"], row["other"])
+            if pair == (model, method, parent):
+                return row["ci_low"], row["ci_high"]
+            if pair == (model, parent, method):  # the parent minus the method
+                return -row["ci_high"], -row["ci_low"]
     return float("nan"), float("nan")
 
 
@@ -279,10 +289,10 @@ def all_methods(tables: AnswerTables, names: AnswerNames) -> str:
 def no_spread(tables: AnswerTables, names: AnswerNames) -> str:
     """What an interval without width means; empty if there is none."""
     rows = finished_rows(tables.mri)
-    rows = rows[rows["ci_low"] == rows["ci_high"]]
-    if rows.empty:
+    rows_without_width = rows[rows["ci_low"] == rows["ci_high"]].to_dict("records")
+    if not rows_without_width:
         return ""
-    row = rows.iloc[0]
+    row = rows_without_width[0]
     change = _change_of(row, "mri", ("ci_low", "ci_high"))
     labels = _labels_of(row, tables.mri, tables.mri, names)
     text = (
@@ -319,8 +329,13 @@ def _listed(
 ) -> str:
     """Changes with their intervals and labels: of few rows all, of many the lowest and highest.
 
+    Examples are `-3.1 [-4.0, -2.2]` of one row, `-3.1 [-4.0, -2.2] (ResNet) and +0.4 [+0.1, +0.7]
+    (ViT)` of two, and the same with `to` for `and` of many.
+
     Args:
         rows: model, method, and the columns of the change and of the ends of its interval.
+        column: that of the change.
+        ends: columns of the lower and the upper end of its interval.
         mri: table that has all models of the run.
     """
     changes = []
@@ -337,7 +352,10 @@ def _extremes(rows: DataFrame, column: str) -> DataFrame:
 
 
 def _joined(texts: list[str], rows: DataFrame) -> str:
-    """Texts of `_extremes` of some rows, as part of a sentence."""
+    """Texts of `_extremes` of some rows, as part of a sentence.
+
+    They are `a`, `a and b` or `a, b and c` if these are all rows, and `a to b` of more rows.
+    """
     if len(texts) == 1:
         return texts[0]
     if len(rows) > MOST_LISTED:
@@ -345,17 +363,34 @@ def _joined(texts: list[str], rows: DataFrame) -> str:
     return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _change_of(row: Mapping, column: str, ends: tuple[str, str]) -> str:
-    """A change with its interval, if it has one."""
-    low, high = (row[end] for end in ends)
+def _change_of(row: Mapping[Hashable, Any], column: str, ends: tuple[str, str]) -> str:
+    """A change with its interval, if it has one: `-3.1 [-4.0, -2.2]`.
+
+    Args:
+        row: a line of a table.
+        column: that of the change.
+        ends: columns of the lower and the upper end of its interval, which may be NaN.
+    """
+    low_column, high_column = ends
     text = _signed(row[column])
-    if low == low:  # not NaN
-        text += f" [{_signed(low)}, {_signed(high)}]"
+    has_interval = not math.isnan(row[low_column])
+    if has_interval:
+        text += f" [{_signed(row[low_column])}, {_signed(row[high_column])}]"
     return text
 
 
-def _labels_of(row: Mapping, rows: DataFrame, mri: DataFrame, names: AnswerNames) -> str:
-    """Labels in brackets: of the model if the run has several, of the method if the rows have."""
+def _labels_of(
+    row: Mapping[Hashable, Any], rows: DataFrame, mri: DataFrame, names: AnswerNames
+) -> str:
+    """Labels in brackets: of the model if the run has several, of the method if the rows have.
+
+    An example is ` (ResNet-50, WiSE-FT)`; it is empty if both are clear without.
+
+    Args:
+        row: the line whose labels are wanted.
+        rows: all lines that are shown.
+        mri: table that has all models of the run.
+    """
     labels = []
     if mri["model"].nunique() > 1:
         labels.append(names.models[row["model"]])
@@ -370,7 +405,8 @@ def _counted_by_sign(rows: DataFrame, low: str, high: str) -> str:
     """How many rows have an interval above and below 0.
 
     Args:
-        low, high: columns of the ends.
+        low: column of the lower end.
+        high: column of the upper end.
     """
     above = (rows[low] > 0).sum()
     below = (rows[high] < 0).sum()
@@ -387,8 +423,10 @@ def _range_of(percentages: pd.Series) -> str:
 
 
 def _signed(difference: float) -> str:
+    """A difference in percentage points, with the typographic minus sign."""
     return points(difference).replace("-", MINUS)
 
 
 def _capitalised(label: str) -> str:
+    """A label as it begins a sentence; other letters than the first stay as they are."""
     return label[0].upper() + label[1:]

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -74,13 +75,13 @@ class Bundle:
 
     name: str
     folder: Path  # of its files, under the paths of their project
-    config: Mapping
+    config: Mapping[str, Any]
     rows: list[Path]
     indexes: dict[str, Path]  # by dataset
     claims: list[Path]  # CSV tables
     tables: GridTableSettings  # of the job that computed the tables
-    about: Mapping  # what its page says about the choices of the run
-    records: list[dict]
+    about: Mapping[str, Any]  # what its page says about the choices of the run
+    records: list[dict[str, Any]]
 
 
 def write_bundle(
@@ -88,7 +89,7 @@ def write_bundle(
     rows: Sequence[Path],
     more: Sequence[Path],
     records: Iterable[str],
-    config: Mapping,
+    config: Mapping[str, Any],
     bundle: Path,
 ) -> None:
     """Write a bundle.
@@ -120,6 +121,11 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     Nothing in a bundle is compressed: a file, or all files together, are never larger than the
     bundle.
 
+    Args:
+        path: the bundle, a zip.
+        name: how it is called in tables and on the page.
+        folder: an empty folder.
+
     Raises:
         UserError: it, or a record in it, is of another version, or the settings of its tables are
             not those of a job.
@@ -139,15 +145,11 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     unpacked = _unpack(path, folder, digests)
     outputs = [*tables_record["outputs"], *comparison_record["outputs"]]
     claims = [file for file in outputs if file.endswith(".csv")]
-    for file in (*tables_record["inputs"], *claims, *facts["rows"]):
-        if file not in unpacked:
-            raise ValueError(f"{file!r} is missing")
-    for file in facts["rows"]:
-        if not file.endswith(".parquet"):
-            raise ValueError(f"{file[:200]!r} is no Parquet file")
+    _refuse_missing_files([*tables_record["inputs"], *claims], facts["rows"], unpacked)
     indexes = {}
     for index in sorted(folder.glob("results/*/prepare/*/*/index.parquet")):
-        dataset = index.parts[-3]
+        # results/<family>/prepare/<dataset>/<geometry>/index.parquet
+        dataset = index.parent.parent.name
         indexes[dataset] = index
     images = sum(pq.read_metadata(index).num_rows for index in indexes.values())
     if not 0 < tables_settings.ri.replicates <= MOST / max(1, images):
@@ -165,8 +167,31 @@ def open_bundle(path: Path, name: str, folder: Path) -> Bundle:
     )
 
 
-def _read_facts_and_records(path: Path) -> tuple[dict, list[dict]]:
-    """The contents of a bundle's bundle.json and provenance.jsonl."""
+def _refuse_missing_files(
+    needed: Sequence[str], rows: Sequence[str], unpacked: Collection[str]
+) -> None:
+    """Raise a ValueError if a needed file or one of rows is missing, or rows are no Parquet file.
+
+    Args:
+        needed: names of files that a bundle must have.
+        rows: names of its files of rows.
+        unpacked: names of the files that it has.
+    """
+    for file in [*needed, *rows]:
+        if file not in unpacked:
+            raise ValueError(f"{file!r} is missing")
+    for file in rows:
+        if not file.endswith(".parquet"):
+            raise ValueError(f"{file[:200]!r} is no Parquet file")
+
+
+def _read_facts_and_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The contents of a bundle's bundle.json and provenance.jsonl.
+
+    Raises:
+        UserError: the file is no bundle, or it or a record in it is of another version.
+        ValueError: a record was edited or damaged, or two are of one job.
+    """
     contents = {}
     for file, read in archive_members(path, (FACTS, RECORDS), largest=path.stat().st_size):
         contents[file] = read()
@@ -189,12 +214,16 @@ def _read_facts_and_records(path: Path) -> tuple[dict, list[dict]]:
         ) from None
     except UserError:
         raise ValueError(f"a line of {RECORDS} {provenance.DAMAGED}") from None
-    return facts, [record for [record] in records_by_path.values()]
+    records = []
+    for records_of_job in records_by_path.values():
+        (record,) = records_of_job  # a ValueError if there are two
+        records.append(record)
+    return facts, records
 
 
-def _digests_of_outputs(records: Sequence[Mapping]) -> dict[str, str]:
+def _digests_of_outputs(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """SHA-256 of the files that jobs wrote; a ValueError if records contradict each other."""
-    digests = {}
+    digests: dict[str, str] = {}
     for record in records:
         digests.update(record["outputs"])
     for record in records:
@@ -205,7 +234,7 @@ def _digests_of_outputs(records: Sequence[Mapping]) -> dict[str, str]:
     return digests
 
 
-def _record_of(rule: str, records: Iterable[Mapping]) -> Mapping:
+def _record_of(rule: str, records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The first record of a job of a rule."""
     for record in records:
         if record["rule"] == rule:
@@ -213,7 +242,7 @@ def _record_of(rule: str, records: Iterable[Mapping]) -> Mapping:
     raise ValueError(f"it has no record of {rule}")
 
 
-def _refuse_hostile_labels(about: Mapping, tables_settings: GridTableSettings) -> None:
+def _refuse_hostile_labels(about: Mapping[str, Any], tables_settings: GridTableSettings) -> None:
     """Raise a ValueError if a label could do harm where it is shown; a bundle may be a stranger's.
 
     Labels are shown in pages, where markup such as a script would take effect, and in CSV tables,
@@ -264,12 +293,17 @@ def _unpack(path: Path, folder: Path, digests: Mapping[str, str]) -> Collection[
 
 
 def _expected(file: str) -> Expected:
-    """What the columns of a Parquet file of a bundle must be, by its path in the project."""
+    """What the columns of a Parquet file of a bundle must be, by its path in the project.
+
+    An example of each kind, by the end of its path: prepare/noto/224/index.parquet,
+    split/noto/<name>.parquet and evaluate/net/noto/ft/all/0/emoji.parquet, which has rows.
+    """
     if file.endswith("/index.parquet"):
         return INDEX
-    # results/<family>/<protocol>/split/<dataset>/<name>.parquet
-    is_split = Path(file).parts[-3:-2] == ("split",)
-    return SPLIT if is_split else ROWS
+    folder_of_split = Path(file).parent.parent.name
+    if folder_of_split == "split":
+        return SPLIT
+    return ROWS
 
 
 def _refuse_hostile_table(file: Path) -> None:
@@ -277,11 +311,15 @@ def _refuse_hostile_table(file: Path) -> None:
 
     A spreadsheet would compute such a cell; numbers such as -1 are none.
     """
+    most_columns = 0
     with open(file, newline="", encoding="utf-8") as lines:
-        most_columns = max((len(cells) for cells in csv.reader(lines)), default=0)
+        for cells_of_line in csv.reader(lines):
+            most_columns = max(most_columns, len(cells_of_line))
     if most_columns > MOST_COLUMNS:
         raise ValueError(f"{file.name} has {most_columns} columns, and the limit is {MOST_COLUMNS}")
-    for column, cells in pd.read_csv(file, dtype=str, keep_default_na=False).items():
-        texts = cells[pd.to_numeric(cells, errors="coerce").isna()]
-        if FORMULA.match(column) or texts.str.match(FORMULA).any():
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    for column, cells in table.items():
+        is_number = pd.to_numeric(cells, errors="coerce").notna()
+        texts = cells[~is_number]
+        if FORMULA.match(str(column)) or texts.str.match(FORMULA).any():
             raise ValueError(f"a cell of {file.name} begins as a formula")

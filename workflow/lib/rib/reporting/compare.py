@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -150,60 +151,79 @@ def _paths_of_bundles(bundles: Sequence[str]) -> list[Path]:
 
 
 def _differing_settings(checked_bundles: Sequence[CheckedBundle]) -> pd.DataFrame:
-    """Settings that differ between bundles: a column `setting`, and one for each bundle."""
+    """Settings that differ between bundles: a column `setting`, and one for each bundle.
+
+    A row is for example: config.training.epochs, 3, 10.
+    """
     settings = pd.DataFrame({checked.bundle.name: checked.settings for checked in checked_bundles})
     settings = settings.sort_index().rename_axis("setting").fillna("")
-    return settings[settings.nunique(axis=1) > 1].reset_index()
+    is_different = settings.nunique(axis=1) > 1
+    return settings[is_different].reset_index()
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Names of bundles in tables and on the page.
 
-    They are those of the files, with a folder if files have one name.
+    They are those of the files: `a` for a.rib.zip. Files of one name have a folder before it:
+    ann/a.rib.zip and bob/a.rib.zip are called `ann.a` and `bob.a`.
 
     Raises:
         UserError: two bundles are the same file, or cannot be told apart.
     """
     names: list[str] = []
     for path in paths:
-        paths_of_name = [other_path for other_path in paths if _stem(other_path) == _stem(path)]
         name = _stem(path)
+        paths_of_name = [other_path for other_path in paths if _stem(other_path) == name]
         if len(paths_of_name) > 1:
             name = f"{_folder(path, paths_of_name)}.{name}"
         names.append(name)
-    for number, path in enumerate(paths):
-        for earlier_path, earlier_name in zip(paths[:number], names, strict=False):
-            if path.samefile(earlier_path):
+    for later in range(len(paths)):
+        for earlier in range(later):
+            if paths[later].samefile(paths[earlier]):
                 raise UserError(
-                    f"config, bundles: {earlier_path} and {path} are the same file; "
+                    f"config, bundles: {paths[earlier]} and {paths[later]} are the same file; "
                     "remove one of them."
                 )
-            if earlier_name == names[number]:
+            if names[later] == names[earlier]:
                 raise UserError(
-                    f"config, bundles: {earlier_path} and {path} would both be called "
-                    f"{earlier_name}; rename one of these files."
+                    f"config, bundles: {paths[earlier]} and {paths[later]} would both be called "
+                    f"{names[earlier]}; rename one of these files."
                 )
     return names
 
 
 def _stem(path: Path) -> str:
+    """Name of a bundle's file without its ending: `a` of a.rib.zip."""
     return path.name.removesuffix(".rib.zip")
 
 
 def _folder(path: Path, paths_of_name: Sequence[Path]) -> str:
-    """The nearest folder that tells a file from others of its name, or else all folders."""
-    folders_of_paths = [_folders(path_of_name) for path_of_name in paths_of_name]
+    """The nearest folder that tells a file from others of its name, or else all folders.
+
+    Of x/ann/out/a.rib.zip and x/bob/out/a.rib.zip, these are `ann` and `bob`.
+
+    Args:
+        path: the file.
+        paths_of_name: all files of its name, itself among them.
+    """
+    folders_of_files = [_folders(path_of_name) for path_of_name in paths_of_name]
     folders = _folders(path)
     for level, folder in enumerate(folders):
-        at_this_level = [names[level] for names in folders_of_paths if level < len(names)]
-        if at_this_level.count(folder) == 1:
+        folders_at_level = []
+        for folders_of_file in folders_of_files:
+            if level < len(folders_of_file):
+                folders_at_level.append(folders_of_file[level])
+        if folders_at_level.count(folder) == 1:
             return folder
     return ".".join(reversed(folders))
 
 
 def _folders(path: Path) -> list[str]:
-    """Names of a file's folders, the nearest first, in the characters of a bundle's name."""
-    folders = path.resolve().parts[1:-1]
+    """Names of a file's folders, the nearest first, in the characters of a bundle's name.
+
+    Of /home/ann b/a.rib.zip they are `ann_b` and `home`.
+    """
+    _root, *folders, _file = path.resolve().parts
     return [re.sub(r"[^A-Za-z0-9_.-]", "_", folder) for folder in reversed(folders)]
 
 
@@ -231,7 +251,9 @@ def check(path: Path, name: str) -> CheckedBundle:
         )
     except UserError as error:
         message = str(error)
-        raise UserError(message if str(path) in message else f"{path}: {message}") from None
+        if str(path) not in message:
+            message = f"{path}: {message}"
+        raise UserError(message) from None
     except Exception as error:  # readers of hostile files raise many types
         if message_of_os_error(error):  # of this machine
             raise
@@ -253,15 +275,19 @@ def _checked_claims(bundle: Bundle, folder: Path) -> pd.DataFrame:
 
 
 def _settings_of(bundle: Bundle, run: RunFacts) -> dict[str, str]:
-    """Configuration and software of a run as JSON, in which no text begins as a formula."""
+    """Configuration and software of a run as JSON, by key, such as `config.training.epochs`.
+
+    All are JSON, in which no text begins as a formula: a spreadsheet would compute that.
+    """
     settings = {
         "config": bundle.config,
         "commits": [commit for commit, _ in run.commits],
         "machines": [machine for machine, _ in run.machines],
         "versions": [version for version, _ in run.versions],
     }
+    # A table of one row, in which the keys of nested mappings are joined by points.
     (flat_settings,) = pd.json_normalize(settings).to_dict("records")
-    return {key: json.dumps(setting) for key, setting in flat_settings.items()}
+    return {str(key): json.dumps(setting) for key, setting in flat_settings.items()}
 
 
 def scored_images(bundle: Bundle) -> dict[str, str]:
@@ -277,34 +303,49 @@ def scored_images(bundle: Bundle) -> dict[str, str]:
         last_label = len(spaces[dataset]["keys"]) - 1
         if not indexes[dataset]["label"].between(0, last_label).all():
             raise ValueError("an image is of no class")
-    digests = {}
+    digests: dict[str, str] = {}
     for path in bundle.rows:
         rows = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS])
         _refuse_other_rows(rows, run_of(path), indexes)
-        # Only the first run of each dataset, since `count` compares the others with it.
-        for dataset in set(rows["dataset"].unique()) - digests.keys():
-            scored_rows = np.unique(rows["row"][rows["dataset"] == dataset])
-            images = indexes[dataset].iloc[scored_rows]
+        for dataset in rows["dataset"].unique():
+            # The first run of each dataset is enough, since `count` compares the others with it.
+            if dataset in digests:
+                continue
+            row_numbers = np.unique(rows["row"][rows["dataset"] == dataset])
+            images = indexes[dataset].iloc[row_numbers]
             digests[dataset] = _digest_of_images(images, spaces[dataset])
     return digests
 
 
 def _refuse_other_rows(rows: pd.DataFrame, run: Run, indexes: Mapping[str, pd.DataFrame]) -> None:
-    """Raise a ValueError if rows are of another run, of no image, or there twice."""
+    """Raise a ValueError if rows are of another run, of no image, or there twice.
+
+    Args:
+        rows: with the columns of the run, dataset, row (the image's in the index) and rank.
+        run: that of the file of the rows.
+        indexes: images of each dataset, a row for each.
+    """
     last_rows = {dataset: len(index) - 1 for dataset, index in indexes.items()}
     last_row = rows["dataset"].astype(str).map(last_rows)
     is_of_image = rows["row"].between(0, last_row) & (rows["rank"] >= 0)
-    is_of_run = all(
-        (rows[column] == stated).all() and NAME.fullmatch(str(stated))
-        for column, stated in vars(run).items()
-    )
+    is_of_run = True
+    for column, entry in vars(run).items():
+        is_valid_name = NAME.fullmatch(str(entry)) is not None
+        if not is_valid_name or not (rows[column] == entry).all():
+            is_of_run = False
     is_twice = rows.duplicated(["alpha", "dataset", "row"])
     if not is_of_image.all() or not is_of_run or is_twice.any():
         raise ValueError(f"rows of {run} are of another run, of no image, or twice")
 
 
-def _digest_of_images(images: pd.DataFrame, space: Mapping) -> str:
-    """SHA-256 of images, rows of an index, and of the classes that their labels count."""
+def _digest_of_images(images: pd.DataFrame, space: Mapping[str, Any]) -> str:
+    """SHA-256 of images, rows of an index, and of the classes that their labels count.
+
+    Args:
+        images: image_id, label and object_id of each.
+        space: contents of classes.json, of which `keys`, `indices` and `also` say what the labels
+            are.
+    """
     classes = json.dumps([space.get(key) for key in ("keys", "indices", "also")])
     hashes = pd.util.hash_pandas_object(images).to_numpy()
     return hashlib.sha256(hashes.tobytes() + classes.encode()).hexdigest()
@@ -316,6 +357,7 @@ def compute_again(bundle: Bundle) -> Path:
     folder.mkdir()
     counts_file = folder / "counts.npz"
     outputs = {path.stem: folder / path.name for path in bundle.claims}
+    conditions = bundle.tables.conditions
     without_pixels = replaced(bundle.tables.view, geometry=None)
     tables_of_grid = tables.grid_tables(
         files=RowFiles(rows=bundle.rows, indexes=list(bundle.indexes.values())),
@@ -325,7 +367,6 @@ def compute_again(bundle: Bundle) -> Path:
         counts_file=counts_file,
     )
     fit = tables_of_grid["fit"]
-    conditions = bundle.tables.conditions
     write_tables(tables_of_grid, outputs, fit, conditions=conditions)
     comparison_settings = MethodComparisonSettings(
         ri=bundle.tables.ri,
@@ -340,7 +381,10 @@ def compute_again(bundle: Bundle) -> Path:
 
 def _dataset_files(bundle: Bundle) -> list[DatasetFiles]:
     """Files of the datasets of a bundle, with their splits and the proxy that they exclude."""
-    splits = {path.parts[-2]: path for path in bundle.folder.glob("results/*/*/split/*/*.parquet")}
+    splits = {}
+    for path in bundle.folder.glob("results/*/*/split/*/*.parquet"):
+        dataset = path.parent.name  # results/<family>/<protocol>/split/<dataset>/<name>.parquet
+        splits[dataset] = path
     datasets = []
     for name, index in bundle.indexes.items():
         proxy = None
@@ -352,6 +396,10 @@ def _dataset_files(bundle: Bundle) -> list[DatasetFiles]:
 
 def difference(claimed: Path, again: Path) -> tuple[int, int, float]:
     """Lines and numbers of a table, and the largest difference from the one computed again.
+
+    Args:
+        claimed: CSV file of the table in the bundle.
+        again: CSV file of the table that was computed from the bundle's rows.
 
     Raises:
         UserError: the difference is beyond rounding.
@@ -367,20 +415,22 @@ def difference(claimed: Path, again: Path) -> tuple[int, int, float]:
     differing_cells = np.argwhere(~is_same.to_numpy())
     if len(differing_cells):
         line, column = differing_cells[0]
-        claimed_text = claimed_cells.iat[line, column][:50]
-        text = cells.iat[line, column][:50]
+        claimed_text = str(claimed_cells.iat[line, column])[:50]
+        text = str(cells.iat[line, column])[:50]
         raise UserError(
             f"{claimed.name} does not follow from the rows: line {line + 2}, "
             f"{differences.columns[column]}, is {claimed_text!r}, and the rows give {text!r}; "
             "ask its author, nothing was compared."
         )
     largest_difference = float(np.nanmax(differences.to_numpy(), initial=0.0))
-    return len(differences), int(differences.count().sum()), largest_difference
+    number_of_numbers = int(differences.count().sum())  # NaN stands for other texts
+    return len(differences), number_of_numbers, largest_difference
 
 
 def _numbers(cells: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a table of texts; NaN for other texts."""
-    return cells.apply(pd.to_numeric, errors="coerce").astype(float)
+    numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce").astype(float)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -421,15 +471,15 @@ def rank_all(
     shared, notes = _shared_by_all(runs_of_bundles, [checked.images for checked in checked_bundles])
     merges_left_out = {}  # by bundle
     for bundle, runs in zip(bundles, runs_of_bundles, strict=True):
-        merges_left_out[bundle.name] = over_other_seeds(runs, shared.seeds)
-        for method in merges_left_out[bundle.name]:
-            notes.append(
-                f"{bundle.name}'s {method} is left out: it merges seeds that are not in all "
-                "bundles."
-            )
-    ood_datasets = shared.datasets.intersection(
-        *(bundle.tables.ri.ood_datasets for bundle in bundles)
-    )
+        merges = over_other_seeds(runs, shared.seeds)
+        merges_left_out[bundle.name] = merges
+        notes += [
+            f"{bundle.name}'s {method} is left out: it merges seeds that are not in all bundles."
+            for method in merges
+        ]
+    ood_datasets = set(shared.datasets)
+    for bundle in bundles:
+        ood_datasets &= set(bundle.tables.ri.ood_datasets)
     if not _can_be_ranked(bundles, runs_of_bundles, shared, ood_datasets):
         notes.append(
             "The methods of these bundles are not ranked together: they share too few datasets, "
@@ -461,8 +511,11 @@ def _shared_by_all(
     Args:
         images_of_bundles: digest of the scored images of each dataset, by bundle.
     """
-    targets_of_bundles = [{run.target for run in runs} for runs in runs_of_bundles]
-    seeds_of_bundles = [{run.seed for run in runs} for runs in runs_of_bundles]
+    targets_of_bundles = []
+    seeds_of_bundles = []
+    for runs in runs_of_bundles:
+        targets_of_bundles.append({run.target for run in runs})
+        seeds_of_bundles.append({run.seed for run in runs})
     datasets_of_bundles = [set(images) for images in images_of_bundles]
     datasets = set()
     for dataset in set.intersection(*datasets_of_bundles):
@@ -483,9 +536,19 @@ def _shared_by_all(
     return shared, notes
 
 
-def _notes_on_left_out(noun: str, names_of_bundles: Sequence[set], shared: set) -> list[str]:
-    """A note on each target, seed or dataset (the noun) of a bundle that is not shared."""
-    left_out = set().union(*names_of_bundles) - shared
+def _notes_on_left_out(
+    noun: str, names_of_bundles: Sequence[set[Any]], shared: set[Any]
+) -> list[str]:
+    """A note on each target, seed or dataset of a bundle that is not shared, sorted.
+
+    Args:
+        noun: `target`, `seed` or `dataset`.
+        names_of_bundles: the names, or numbers of seeds, that each bundle has.
+        shared: those that all bundles have.
+    """
+    left_out = set()
+    for names in names_of_bundles:
+        left_out |= names - shared
     return [
         f"The {noun} {name} is left out: it is not in all bundles with the same images."
         for name in sorted(left_out)
@@ -539,32 +602,36 @@ def _states_of_bundles(
         ood_datasets: out-of-distribution datasets that all bundles share.
     """
     source_groups = bundles[0].tables.ri.source_groups
-    shared_indexes_of_bundles = []
-    for bundle in bundles:
-        shared_indexes = {}
-        for dataset, path in bundle.indexes.items():
-            if dataset in shared.datasets:
-                shared_indexes[dataset] = path
-        shared_indexes_of_bundles.append(shared_indexes)
+    indexes_of_bundles = [_shared_indexes(bundle, shared.datasets) for bundle in bundles]
+    all_indexes: list[Path] = []
+    for indexes in indexes_of_bundles:
+        all_indexes.extend(indexes.values())
     # Together, so that all bundles have the same objects, also if only some say which photos are
     # identical.
-    objects_of_path = read_joined_objects(
-        [path for indexes in shared_indexes_of_bundles for path in indexes.values()],
-        source_groups,
-    )
+    objects_of_path = read_joined_objects(all_indexes, source_groups)
     states = StatesOfBundles(ood={}, contributions={})
-    for bundle, shared_indexes in zip(bundles, shared_indexes_of_bundles, strict=True):
+    for bundle, indexes in zip(bundles, indexes_of_bundles, strict=True):
         rows = _compared_rows(bundle, shared.targets, merges_left_out[bundle.name])
-        objects = {dataset: objects_of_path[path] for dataset, path in shared_indexes.items()}
+        objects = {dataset: objects_of_path[path] for dataset, path in indexes.items()}
         counts = count(read_rows_of(rows), objects)
         weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
         ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-        for state, (before, after) in ood_parts(counts, ood_datasets, source_groups).items():
+        parts_of_ri = ood_parts(counts, ood_datasets, source_groups)
+        for state, (before, after) in parts_of_ri.items():
             if state.run.seed in shared.seeds and not state.is_on_curve:
                 state_of_bundle = replace(state, bundle=bundle.name)
                 states.ood[state_of_bundle] = ood[state]
                 states.contributions[state_of_bundle] = after - before
     return states
+
+
+def _shared_indexes(bundle: Bundle, shared_datasets: Collection[str]) -> dict[str, Path]:
+    """Files of the indexes of a bundle's datasets that all bundles have, by dataset."""
+    indexes = {}
+    for dataset, path in bundle.indexes.items():
+        if dataset in shared_datasets:
+            indexes[dataset] = path
+    return indexes
 
 
 def _compared_rows(
@@ -598,6 +665,9 @@ def _rank_size(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The ranking of methods with a size of the training subset, and names of those without a rank.
 
+    The ranking has the columns bundle, model, method and size, and those of
+    `rib.analysis.comparison.rank`.
+
     Args:
         unfinished: fits of unfinished trainings, whose methods get no rank.
     """
@@ -606,15 +676,17 @@ def _rank_size(
     effects = effects_of(
         states.ood, states.contributions, size, untested, name_of=RankedMethod.of_state
     )
+    # Of the effects on RI of each target and on mRI, only the last is ranked by.
     effects_on_mri = replace(
         effects,
         columns={None: effects.columns[None]},
-        contributions=effects.contributions[:, -1:],  # the last column is mRI
+        contributions=effects.contributions[:, -1:],
     )
     tables_of_size = tables_of(
         effects_on_mri, statistics.confidence, DRAWS, statistics.seed, compare_to=PRETRAINED
     )
     ranking = tables_of_size["ranking"].reset_index(drop=True)
+    # The column `method` has a RankedMethod in each row, which becomes three columns of text.
     ranked_methods = ranking.pop("method").tolist()
     entries = pd.DataFrame([astuple(ranked) for ranked in ranked_methods], columns=ENTRY)
     entries["size"] = size
@@ -625,14 +697,22 @@ def _rank_size(
 def over_other_seeds(runs: Collection[Run], shared: Collection[int]) -> list[str]:
     """Methods that merge seeds of which some are not shared, sorted.
 
-    They have the first seed's run only, where others have all.
+    A merge of seeds is a run with the first seed, while other methods have a run with each seed.
+    So if a bundle has seeds that are not shared, its methods without a run of some seed are such
+    merges.
+
+    Args:
+        runs: of one bundle.
+        shared: seeds that all bundles have.
     """
-    seeds_of_methods: dict[str, set[int]] = {}
-    for run in runs:
-        seeds_of_methods.setdefault(run.method, set()).add(run.seed)
     seeds = {run.seed for run in runs}
     if seeds.issubset(shared):
         return []
-    return sorted(
-        method for method, seeds_of_method in seeds_of_methods.items() if seeds_of_method != seeds
-    )
+    seeds_of_methods: dict[str, set[int]] = {}
+    for run in runs:
+        seeds_of_methods.setdefault(run.method, set()).add(run.seed)
+    merges = []
+    for method, seeds_of_method in seeds_of_methods.items():
+        if seeds_of_method != seeds:
+            merges.append(method)
+    return sorted(merges)

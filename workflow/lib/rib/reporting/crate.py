@@ -55,7 +55,7 @@ def write_crate(
         actions[f"#{quote(path)}"] = _action(record, tool, identifiers)
     parts = {name: file for name, file in files.items() if not name.startswith("ni:")}
     works_by_hash = {name: file for name, file in files.items() if name.startswith("ni:")}
-    root = {
+    root: dict[str, Any] = {
         "name": f"ImageNet-RIB: {about.family.title}",
         "description": (
             f"Robustness after fine-tuning on {about.family.description}: "
@@ -67,7 +67,7 @@ def write_crate(
         "hasPart": _references(parts),
         "mentions": _references(actions),
     }
-    works = {
+    works: Entities = {
         "ro-crate-metadata.json": {
             "conformsTo": {"@id": SPECIFICATION},
             "about": {"@id": "./"},
@@ -105,32 +105,41 @@ class FileIdentifiers:
 
     def references(self, files: Mapping[str, str]) -> list[dict[str, str]]:
         """References to files, given as hashes by path, each once."""
-        return _references(
-            dict.fromkeys(self.identifier(path, digest) for path, digest in files.items())
-        )
+        identifiers = [self.identifier(path, digest) for path, digest in files.items()]
+        return _references(dict.fromkeys(identifiers))
 
 
-def _add_files(files: Entities, record: Mapping, identifiers: FileIdentifiers) -> None:
-    """Add the files that a job read and wrote."""
-    for path, digest in (record["inputs"] | record["outputs"]).items():
-        file = files.setdefault(
-            identifiers.identifier(path, digest),
-            {"name": path, "identifier": _by_hash(digest)},
-        )
+def _add_files(files: Entities, record: Mapping[str, Any], identifiers: FileIdentifiers) -> None:
+    """Add the files that a job read and wrote to the entities of a crate.
+
+    Args:
+        files: entities by identifier, to which files are added that are not there yet.
+        record: the job's provenance record.
+        identifiers: how the crate names files.
+    """
+    digests = {**record["inputs"], **record["outputs"]}
+    for path, digest in digests.items():
+        identifier = identifiers.identifier(path, digest)
+        if identifier not in files:
+            files[identifier] = {"name": path, "identifier": _by_hash(digest)}
         if path in record["sizes"]:
-            file["contentSize"] = str(record["sizes"][path])
+            files[identifier]["contentSize"] = str(record["sizes"][path])
 
 
-def _tool_identifier(record: Mapping) -> str:
-    """Identifier of a job's rule at its commit."""
+def _tool_identifier(record: Mapping[str, Any]) -> str:
+    """Identifier of a job's rule at its commit: `#finetune-0a1b2c`."""
     return f"#{quote(record['rule'])}-{quote(_version(record))}"
 
 
-def _version(record: Mapping) -> str:
-    return record.get("commit") or "unknown"
+def _version(record: Mapping[str, Any]) -> str:
+    """The commit of the code that a job ran."""
+    commit: str | None = record.get("commit")
+    if not commit:
+        return "unknown"
+    return commit
 
 
-def _tool(record: Mapping) -> dict[str, Any]:
+def _tool(record: Mapping[str, Any]) -> dict[str, Any]:
     """The rule of a job, at its commit."""
     return {
         "name": record["rule"],
@@ -139,7 +148,7 @@ def _tool(record: Mapping) -> dict[str, Any]:
     }
 
 
-def _action(record: Mapping, tool: str, identifiers: FileIdentifiers) -> dict[str, Any]:
+def _action(record: Mapping[str, Any], tool: str, identifiers: FileIdentifiers) -> dict[str, Any]:
     """Description of a job as an action of RO-Crate: what it read and wrote, by what, and when.
 
     Args:
@@ -166,6 +175,7 @@ def _licence(about: GridDescription) -> str:
 
 
 def _references(identifiers: Iterable[str]) -> list[dict[str, str]]:
+    """References to entities of a crate, as RO-Crate writes them."""
     return [{"@id": identifier} for identifier in identifiers]
 
 

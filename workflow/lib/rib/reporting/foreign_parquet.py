@@ -81,13 +81,22 @@ def _bytes_of_row(schema: pa.Schema, text_columns: Sequence[str]) -> int:
 
 
 def _size_of_texts(parquet: pq.ParquetFile, group: int, text_columns: Sequence[str]) -> int:
-    """Bytes of the letters of all texts in a group of rows, of which equal ones are read once."""
+    """Bytes of the letters of all texts in a group of rows, of which equal ones are read once.
+
+    The file is opened so that text columns are dictionaries: each text is kept once, and a row has
+    the position of its text.
+
+    Args:
+        group: number of the group.
+        text_columns: names of the columns of texts.
+    """
     size = 0
     table = parquet.read_row_group(group, columns=text_columns, use_threads=False)
     for column in table.columns:
         for chunk in column.chunks:
             lengths = pc.binary_length(chunk.dictionary)
-            size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+            lengths_by_row = lengths.take(chunk.indices)
+            size += pc.sum(lengths_by_row).as_py() or 0  # None of no rows
     return size
 
 
@@ -136,7 +145,11 @@ def _kind_of(column_type: pa.DataType) -> str | None:
 
 
 def _size_of_pages(file: Path, footer: pq.FileMetaData) -> int:
-    """Bytes to which all pages unpack, as their headers state."""
+    """Bytes to which all pages of a Parquet file unpack, as their headers state.
+
+    Raises:
+        ValueError: the pages of a column are not what the footer says.
+    """
     content = file.read_bytes()
     size = 0
     for rows, chunk in chunks_of(footer, range(footer.num_columns)):

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import yaml
@@ -35,8 +36,8 @@ class CardNetwork:
     run: Run
     # By checkpoint, of an average; or the names of what is merged on loading.
     weights: Mapping[str, float] | Iterable[str]
-    facts: Mapping  # model.json of the pretrained model
-    preprocessing: Mapping
+    facts: Mapping[str, Any]  # model.json of the pretrained model
+    preprocessing: Mapping[str, Any]
 
 
 def write_card(network: CardNetwork, about: CardDescription, files: CardFiles, card: Path) -> None:

@@ -2,8 +2,9 @@
 
 import base64
 import io
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -190,15 +191,14 @@ def _template() -> jinja2.Template:
 
 
 def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
-    """The texts of a table's cells."""
-    return [_texts_of_row(row) for row in rows]
+    """The texts of a table's cells, row by row."""
+    texts = []
+    for row in rows:
+        texts.append([cell.text for cell in row])
+    return texts
 
 
-def _texts_of_row(row: Sequence[Cell]) -> list[str]:
-    return [cell.text for cell in row]
-
-
-def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict]:
+def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict[str, Any]]:
     """Interactive views by the name of the figure that each replaces."""
     ri = inputs.ri
     if settings.partial is None:  # a preview's seeds_ri lacks some runs
@@ -227,7 +227,7 @@ def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
 
 
 def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
-    """Labels for `name_unfinished`."""
+    """Labels of models, methods and targets by name, with which `name_unfinished` names runs."""
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
@@ -253,7 +253,10 @@ def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
 def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
     """Means in which a chosen variant stands for each sweep; the best of all would favour chance.
 
-    An upper bound (`select: oracle`) chooses by the result itself and stands for nothing.
+    A sweep is a method that was run with several settings, its variants: of the sweep `wise_ft`
+    they are `wise_ft-alpha0.3` and `wise_ft-alpha0.5`. Their rows are left out, and a row
+    `wise_ft` with the means of the chosen ones is added. An upper bound (`select: oracle`) chooses
+    by the result itself and stands for nothing.
 
     Args:
         mri: table of mRI, with a row for each variant.
@@ -262,12 +265,15 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
     """
     if selection is None or about.config["select"] == "oracle":
         return mri
-    variants = [name for sweep in about.sweeps.values() for name in sweep.variants]
-    chosen = read_table(selection)
-    chosen = chosen[chosen["target"] == MEAN].dropna(subset=["ri"])
-    chosen = chosen.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
-    chosen["unfinished"] = chosen["unfinished"].fillna(0)
-    return pd.concat([mri[~mri["method"].isin(variants)], chosen], ignore_index=True)
+    variants: list[str] = []
+    for sweep in about.sweeps.values():
+        variants += sweep.variants
+    rows_of_other_methods = mri[~mri["method"].isin(variants)]
+    choices = read_table(selection)
+    chosen_means = choices[choices["target"] == MEAN].dropna(subset=["ri"])
+    chosen_means = chosen_means.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
+    chosen_means["unfinished"] = chosen_means["unfinished"].fillna(0)
+    return pd.concat([rows_of_other_methods, chosen_means], ignore_index=True)
 
 
 def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSettings) -> Answer:
@@ -303,20 +309,28 @@ def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
 def _figures(
     paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]
 ) -> list[PageFigure]:
-    """Figures with their captions; one without a question helps to answer the first."""
-    first_question = next(iter(QUESTIONS))
+    """Figures with their captions; one without a question helps to answer the first.
+
+    Args:
+        paths: PNG files.
+        captions: reStructuredText file of each figure.
+        questions: question of each figure, by the name of the figure.
+    """
+    all_questions = list(QUESTIONS)
     with ThreadPoolExecutor() as pool:
-        images = pool.map(_webp, paths)
+        images = list(pool.map(_webp, paths))
     figures = []
-    for path, caption, (width, data) in zip(paths, captions, images, strict=True):
+    for path, caption, image in zip(paths, captions, images, strict=True):
+        width, encoded_image = image
         text = caption.read_text(encoding="utf-8").strip()
         html = publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})
+        first_sentence, *_ = text.split(". ")
         figure = PageFigure(
             name=path.stem,
             width=width,
-            question=questions.get(path.stem, first_question),
-            data=data,
-            alt=text.split(". ")[0],
+            question=questions.get(path.stem, all_questions[0]),
+            data=encoded_image,
+            alt=first_sentence,
             caption=html["body"],
         )
         figures.append(figure)
@@ -388,8 +402,13 @@ def page_tables(
     return tables
 
 
-def _described_columns(descriptions: Mapping[str, str | Mapping]) -> list[Column]:
-    """Columns as tables.yaml describes them, by header."""
+def _described_columns(descriptions: Mapping[str, str | Mapping[str, Any]]) -> list[Column]:
+    """Columns as tables.yaml describes them, by header.
+
+    Args:
+        descriptions: the name of a column of the CSV file, as in {"Model": "model"}, or fields of
+            `Column`, as in {"mRI": {"value": "mri", "form": "signed"}}.
+    """
     columns = []
     for header, description in descriptions.items():
         if isinstance(description, str):
@@ -421,6 +440,11 @@ def _informative(
 
     Left out are columns without any number, columns that repeat another one, and size and seed of a
     run with one of them, which the page states. A table without rows keeps its columns.
+
+    Args:
+        columns: described columns of the table.
+        table: in which each row is a line of the page.
+        about: the choices of the run.
     """
     if table.empty:
         return list(columns)
@@ -431,14 +455,20 @@ def _informative(
         stated_elsewhere.update(["seed", "seeds"])
     informative = []
     for column in columns:
-        is_empty = table[column.value].isna().all()
-        repeats = column.repeats_without and table[column.repeats_without].isna().all()
-        if column.value in stated_elsewhere or is_empty or repeats:
+        if column.value in stated_elsewhere or _has_no_entry(table, [column.value]):
             continue
-        if column.interval and table[list(column.interval)].isna().all(axis=None):
+        if column.repeats_without and _has_no_entry(table, [column.repeats_without]):
+            continue
+        if column.interval and _has_no_entry(table, column.interval):
             column = replace(column, interval=None)
         informative.append(column)
     return informative
+
+
+def _has_no_entry(table: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether all cells of a table in some columns are empty (NaN)."""
+    is_empty = table[list(columns)].isna()
+    return bool(is_empty.to_numpy().all())
 
 
 def _header(columns: Iterable[Column], confidence: float) -> list[str]:
@@ -470,30 +500,35 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
     return rows
 
 
-def _cells(line: Mapping[str, Any], column: Column) -> list[Cell]:
-    """A value of a line, and its confidence interval if the column has one."""
+def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
+    """The cells of a column in a line of a table: its value, and its interval if it has one.
+
+    For example `+1.2`, and `+0.3 to +2.1`.
+    """
     value = line[column.value]
-    if value != value:  # NaN
+    if pd.isna(value):
         return [MISSING, MISSING] if column.interval else [MISSING]
     form = column.form or _form_of(value)
     cells = [Cell(FORMS[form](value), value)]
     if column.interval:
         form_of_ends = form if form in ("signed", "decimals") else "number"
-        low, high = (line[end] for end in column.interval)
-        cells.append(_interval_cell(low, high, form_of_ends))
+        low_column, high_column = column.interval
+        cells.append(_interval_cell(line[low_column], line[high_column], form_of_ends))
     return cells
 
 
 def _form_of(value: object) -> str:
-    """How a value is written whose column has no form."""
+    """How a value is written whose column has no form: a key of `FORMS`."""
     if isinstance(value, str | bool):
         return "text"
-    return "count" if isinstance(value, int) else "number"
+    if isinstance(value, int):
+        return "count"
+    return "number"
 
 
 def _interval_cell(low: float, high: float, form: str) -> Cell:
-    """A confidence interval, sorted by its lower end."""
-    if low != low:  # NaN
+    """A confidence interval, sorted by its lower end: `+0.3 to +2.1`."""
+    if math.isnan(low):
         return MISSING
     write = FORMS[form]
     return Cell(f"{write(low)} to {write(high)}", low)
@@ -539,6 +574,7 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
 
 
 def _signed(difference: float) -> str:
+    """A difference in percentage points, with the typographic minus sign."""
     return points(difference).replace("-", MINUS)
 
 
@@ -553,11 +589,12 @@ def _count(number: float) -> str:
 
 
 def _p_value(number: float) -> str:
+    """A p value with two significant digits: `0.013`."""
     return f"{number:.2g}"
 
 
 # How values are written, by form.
-FORMS = {
+FORMS: dict[str, Callable[[Any], str]] = {
     "signed": _signed,
     "number": percent,
     "fit": fit_percent,
@@ -569,8 +606,13 @@ FORMS = {
 
 
 def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
-    """Summarize the records of a run's jobs, at least one."""
-    records_of_rule: dict[str, list[Mapping]] = {}
+    """Summarize the records of a run's jobs, at least one.
+
+    Args:
+        records: provenance records: the rule, when the job started, how many seconds it took, its
+            commit, machine and versions of libraries.
+    """
+    records_of_rule: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         records_of_rule.setdefault(record["rule"], []).append(record)
     spans = sorted(_span(record) for record in records)
@@ -578,11 +620,9 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
     last_end = max(start + length for start, length in spans)
     commits = Counter(record.get("commit") or NO_COMMIT for record in records)
     machines = Counter(MACHINE.format(**record["machine"]) for record in records)
-    versions = Counter(
-        f"{library} {version}"
-        for record in records
-        for library, version in record["versions"].items()
-    )
+    versions: Counter[str] = Counter()
+    for record in records:
+        versions.update(f"{library} {version}" for library, version in record["versions"].items())
     return RunFacts(
         stage_rows=[_stage_row(rule, group) for rule, group in records_of_rule.items()],
         jobs=len(records),
@@ -604,7 +644,11 @@ def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
 
 
 def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Total costs of the jobs of a stage, and the maximum of a single job."""
+    """Total costs of the jobs of a stage, and the maximum of a single job.
+
+    The cells are the stage, the number of jobs, the time of all and of the longest job, processor
+    time, the peak memory of a job, and the size of what was written.
+    """
     seconds = [record["seconds"] for record in records]
     processor_seconds = sum(record["cpu_seconds"] for record in records)
     peak_memory = max(record["peak_memory"] for record in records)
@@ -618,33 +662,41 @@ def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 
 def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What differs in versions and machines, with the stages in the order of the run.
+    """What differs between jobs in versions and machines, with the stages that had each.
 
-    An example is `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`.
+    An example is `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`. Stages are in the order of the
+    run.
     """
-    stages_of: dict[str, dict[str, list[str]]] = {}  # by name of a library or a part, and version
+    # By name of a library or a part of the machine, and by its version.
+    stages_of: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        for name, version in {**record["versions"], **record["machine"]}.items():
+        versions_of_job = {**record["versions"], **record["machine"]}
+        for name, version in versions_of_job.items():
             stages = stages_of.setdefault(name, {}).setdefault(version, [])
             if record["rule"] not in stages:
                 stages.append(record["rule"])
     mixtures = []
     for name, stages_of_version in stages_of.items():
         if len(stages_of_version) > 1:
-            versions = [
-                f"{version} ({', '.join(stages)})"
-                for version, stages in sorted(stages_of_version.items())
-            ]
+            versions = []
+            for version, stages in sorted(stages_of_version.items()):
+                versions.append(f"{version} ({', '.join(stages)})")
             mixtures.append(f"{name} {', '.join(versions)}")
     return mixtures
 
 
 def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
-    """Seconds covered by at least one of the spans of start and length, which are sorted."""
+    """Seconds covered by at least one of the spans, which may overlap.
+
+    Args:
+        spans: start and length of each, sorted by start.
+    """
     total = timedelta()
     end_of_covered, _ = spans[0]
     for start, length in spans:
-        new_part = start + length - max(start, end_of_covered)
-        total += max(new_part, timedelta())
-        end_of_covered = max(end_of_covered, start + length)
+        end = start + length
+        if end > end_of_covered:
+            # What lies before the end of earlier spans is counted already.
+            total += end - max(start, end_of_covered)
+            end_of_covered = end
     return total.total_seconds()

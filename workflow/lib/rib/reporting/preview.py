@@ -72,17 +72,17 @@ def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
             shutil.rmtree(earlier, ignore_errors=True)
         project = WORK / "preview"
         _link_project(project, settings)
-        made = project / settings.folder
-        page = made / "index.html"
+        new_preview = project / settings.folder
+        page = new_preview / "index.html"
         last_line = _run_snakemake(project, settings, settings.preview)
-        has_tables = (made / "tables/mri.csv").is_file()
+        has_tables = (new_preview / "tables/mri.csv").is_file()
         if has_tables and not page.is_file():
             without_failed = replaced(settings.preview, all_were_tried=True)
             last_line = _run_snakemake(project, settings, without_failed)
         if not page.is_file():
             raise UserError(f"there is no page; {log_file} says why: {last_line}")
         settings.folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(made, settings.folder)
+        shutil.move(new_preview, settings.folder)
     description = settings.preview.description
     print_lines(
         f"Preview of {description.finished} of {description.runs} runs: "

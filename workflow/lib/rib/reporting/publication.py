@@ -65,7 +65,7 @@ def _remove_earlier_files(
 
 def _outputs_of(records: Iterable[Path]) -> set[Path]:
     """Files that records name as outputs of their jobs."""
-    outputs = set()
+    outputs: set[Path] = set()
     for path in records:
         record = provenance.read(path)
         if record:

@@ -7,11 +7,9 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from rib.analysis.fit import read_table
 from rib.base.rounding import fit_percent, points
@@ -48,7 +46,7 @@ def config_table() -> str:
     return _table(("key", "default", "meaning"), rows)
 
 
-def _config_keys() -> dict[str, dict]:
+def _config_keys() -> dict[str, dict[str, Any]]:
     """Schema of each key of config.yaml; keys in a section are called `section.key`."""
     schemas = {}
     for name, schema in load_schema("config")["properties"].items():
@@ -177,12 +175,13 @@ def headline(catalog: Catalog) -> str:
     accuracy = read_table(EXAMPLE / "accuracy.csv")
     largest_size = largest(set(ri["size"]))
     shown = ri[ri["size"] == largest_size].sort_values("ri", kind="stable")
+    rows = shown.to_dict("records")  # the lowest RI first
     images = accuracy.groupby("dataset")["n"].first()
     sentences = [
         f"{shown['method'].nunique()} methods on {shown['target'].nunique()} targets; "
         f"{len(images)} datasets of {images.min()} to {images.max()} images.",
-        f"Highest RI: {_ri_of_run(catalog, shown.iloc[-1])}.",
-        f"Lowest RI: {_ri_of_run(catalog, shown.iloc[0])}.",
+        f"Highest RI: {_ri_of_run(catalog, rows[-1])}.",
+        f"Lowest RI: {_ri_of_run(catalog, rows[0])}.",
     ]
     if shown["seed"].nunique() == 1:
         sentences.append("One seed: the intervals are over objects, for these trained networks.")
@@ -193,6 +192,7 @@ def _answer_lines(catalog: Catalog, size: str) -> list[str]:
     """The answer of the example run in Markdown: its sentence, and a list of statements.
 
     Args:
+        catalog: which has the labels of models and methods.
         size: the training subset that it is of.
     """
     tables_of_size = {}
@@ -203,11 +203,12 @@ def _answer_lines(catalog: Catalog, size: str) -> list[str]:
             tables_of_size[name] = table[table["size"] == size]
     mri = tables_of_size["mri"]
     methods = list(dict.fromkeys(mri["method"]))
+    is_paper_protocol = mri["conditions"].str.contains("protocol paper")
     names = AnswerNames(
         models={name: markdown(catalog.models[name].label) for name in set(mri["model"])},
         methods={name: markdown(_method_label(catalog, name)) for name in methods},
         averages=_averages(catalog, methods),
-        target_was_trained_on=mri["conditions"].str.contains("protocol paper").all(),
+        target_was_trained_on=bool(is_paper_protocol.all()),
     )
     answer_of_run = answer(AnswerTables(**tables_of_size), names)
     lines = [f"**{answer_of_run.headline}**", ""]
@@ -217,7 +218,10 @@ def _answer_lines(catalog: Catalog, size: str) -> list[str]:
 
 
 def _method_label(catalog: Catalog, name: str) -> str:
-    """Label of a method, which may be a variant like `wise_ft-alpha0.5`."""
+    """Label of a method, or of a variant with its settings.
+
+    That of `wise_ft-alpha0.5` is the label of `wise_ft` and `, alpha 0.5`.
+    """
     base, *settings = name.split("-")
     label = catalog.methods[base].label
     for setting in settings:
@@ -226,18 +230,28 @@ def _method_label(catalog: Catalog, name: str) -> str:
 
 
 def _averages(catalog: Catalog, names: Iterable[str]) -> dict[str, str]:
-    """Parent of each of the methods that averages a parent's weights with the pretrained ones."""
+    """Parent of each of the methods that averages a parent's weights with the pretrained ones.
+
+    For example {"wise_ft-alpha0.5": "ft"}.
+
+    Args:
+        names: of methods or their variants.
+    """
     parents = {}
     for name in names:
-        method = catalog.methods[name.split("-")[0]]
+        entry, *_settings = name.split("-")
+        method = catalog.methods[entry]
         is_average = method.form in MERGES and "alpha" in method.settings
         if is_average and len(method.parents) == 1:
             parents[name] = method.parents[0]
     return parents
 
 
-def _ri_of_run(catalog: Catalog, row: pd.Series) -> str:
-    """RI of a run, its interval and its labels; a row of ri.csv."""
+def _ri_of_run(catalog: Catalog, row: Mapping[Hashable, Any]) -> str:
+    """RI of a run, its interval and its labels; a row of ri.csv.
+
+    An example is `+1.2 percentage points [+0.3, +2.1] (ResNet-50, full fine-tuning, Noto)`.
+    """
     labels = [
         catalog.models[row["model"]].label,
         _method_label(catalog, row["method"]),
@@ -251,17 +265,22 @@ def _ri_of_run(catalog: Catalog, row: pd.Series) -> str:
     return f"{points(row['ri'])} percentage points {interval} ({run})"
 
 
-def _by_coverage(row: Mapping[str, Any]) -> str:
-    """RI over classes that the target has and lacks, if they differ.
+def _by_coverage(row: Mapping[Hashable, Any]) -> str:
+    """RI over classes that the target has and lacks, if they differ; a row without them has none.
 
-    They do if they have other signs, or their intervals don't overlap. A row without them has none.
+    They do if they have other signs, or their intervals don't overlap.
+
+    Args:
+        row: of ri.csv: ri_seen with the interval from seen_low to seen_high, over classes that the
+            target has, and ri_unseen, unseen_low and unseen_high, over those that it lacks.
     """
-    missing = float("nan")
+    missing = float("nan")  # compares as false with every number
     seen = row.get("ri_seen", missing)
     unseen = row.get("ri_unseen", missing)
+    have_other_signs = seen * unseen < 0
     is_seen_above = row.get("seen_low", missing) > row.get("unseen_high", missing)
     is_unseen_above = row.get("unseen_low", missing) > row.get("seen_high", missing)
-    if not (seen * unseen < 0 or is_seen_above or is_unseen_above):
+    if not (have_other_signs or is_seen_above or is_unseen_above):
         return ""
     return (
         f"; {points(seen)} on classes that the target has, {points(unseen)} on those that it lacks"
@@ -272,7 +291,8 @@ def graph(rulegraph: str) -> str:
     """Flowchart of the rules, without inputs of the page that other rules read too.
 
     Args:
-        rulegraph: output of `snakemake --rulegraph mermaid-js`.
+        rulegraph: output of `snakemake --rulegraph mermaid-js`, in which `id0[finetune]` is a node
+            with the name of its rule, and `id0 --> id1` an edge.
     """
     rule_of_node = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
     edges = []
@@ -281,16 +301,18 @@ def graph(rulegraph: str) -> str:
             edges.append((rule_of_node[start], rule_of_node[end]))
     assert edges, "snakemake printed no graph"
     read_by_others = {start for start, end in edges if end != PAGE}
-    lines = [
-        f"    {start} --> {end}"
-        for start, end in sorted(edges)
-        if end != PAGE or start not in read_by_others
-    ]
+    lines = []
+    for start, end in sorted(edges):
+        is_shown = end != PAGE or start not in read_by_others
+        if is_shown:
+            lines.append(f"    {start} --> {end}")
     return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
 
 
 def renew(pages: Iterable[Path], rulegraph: str) -> None:
     """Regenerate the parts in pages; each part occurs exactly once.
+
+    A part is between the comments `<!-- made by make docs: NAME -->` and `<!-- end -->`.
 
     Args:
         pages: Markdown files, which are rewritten.
@@ -313,7 +335,8 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         names += [match["name"] for match in PART.finditer(text)]
     assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
 
-    def renewed(match: re.Match) -> str:
+    def renewed(match: re.Match[str]) -> str:
+        """A part of a page, with what is generated now between its comments."""
         return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
 
     for page, text in texts.items():

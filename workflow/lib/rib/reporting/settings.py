@@ -153,7 +153,8 @@ class GridDescription(Settings):
     @property
     def confidence(self) -> float:
         """Coverage of confidence intervals, 0 to 1."""
-        return self.config["statistics"]["confidence"]
+        confidence: float = self.config["statistics"]["confidence"]
+        return confidence
 
     def labels(self, entries: Entries) -> dict[str, str]:
         """Labels of all entries of a kind, by name and in the order of the run."""

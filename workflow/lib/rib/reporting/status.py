@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -27,21 +27,21 @@ def print_status(records: Mapping[str, Sequence[str]], jobs_at_once: int, logs: 
     """Print the progress, see `status`, and jobs that failed, also those of reports.
 
     Args:
-        records: of the jobs of each stage.
+        records: paths of the records of the jobs of each stage.
         jobs_at_once: how many jobs this call would start at once; an active run has its own number.
         logs: folder with the logs of reports.
     """
     running = at_work()
     lines = status(records, running, jobs_of_others() or jobs_at_once)
-    missing_records = [
-        record for record in chain.from_iterable(records.values()) if not Path(record).is_file()
-    ]
-    log_files = [
-        *map(log_of, missing_records),
-        *map(str, sorted(logs.glob("*.log"))),
-        *map(str, sorted(logs.glob("figures/*.log"))),
-    ]
-    failures = _failures(log for log in dict.fromkeys(log_files) if log not in running)
+    log_files = []
+    for records_of_stage in records.values():
+        for record in records_of_stage:
+            if not Path(record).is_file():
+                log_files.append(log_of(record))
+    log_files += map(str, sorted(logs.glob("*.log")))
+    log_files += map(str, sorted(logs.glob("figures/*.log")))
+    logs_of_ended_jobs = [log for log in dict.fromkeys(log_files) if log not in running]
+    failures = _failures(logs_of_ended_jobs)
     print_lines(*lines, f"failed: {_jobs(len(failures))}", *failures)
 
 
@@ -57,11 +57,27 @@ def _failures(log_files: Iterable[str]) -> list[str]:
 
 
 def log_of(record: str) -> str:
-    """The log of a job with a record; results/ and logs/ have the same folders."""
+    """The log of a job with a record; results/ and logs/ have the same folders.
+
+    That of results/emoji/models/net/provenance.json is logs/emoji/models/net.log, and that of
+    data/raw/noto/images.zip.provenance.json is logs/download/noto/images.zip.log.
+    """
     job = record.removesuffix(provenance.ENDING)[:-1]  # without the dot or slash before the ending
     job = re.sub("^results", "logs", job)
     job = re.sub("^data/raw", "logs/download", job)
     return f"{job}.log"
+
+
+@dataclass
+class StageCounts:
+    """How far the jobs of a stage are. A kind is a key of jobs that take about as long."""
+
+    # How long each finished job took, by kind.
+    seconds_of_finished: dict[Hashable, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    missing: Counter[Hashable] = field(default_factory=Counter)  # number of jobs by kind
+    unreadable_records: list[str] = field(default_factory=list)  # of jobs that count as missing
 
 
 def status(
@@ -70,34 +86,23 @@ def status(
     """Text lines about the progress.
 
     Args:
-        records: of the jobs of each stage.
+        records: paths of the records of the jobs of each stage.
         running: last log line of each job that has started but not ended, by log file.
         jobs_at_once: number of jobs that run at a time, for the time left.
     """
-    lines = []
-    seconds_of_finished = defaultdict(list)  # by stage and kind of job
-    missing = Counter()  # by stage and kind of job
-    unreadable_records = []
+    counts_of_stages = {
+        stage: _stage_counts(stage, records_of_stage) for stage, records_of_stage in records.items()
+    }
     stage_width = max(map(len, records))
-    for stage, records_of_stage in records.items():
-        seconds_of_stage = []
-        missing_of_stage = 0
-        for path in records_of_stage:
-            kind = (stage, *_kind(stage, path))
-            record = provenance.read(Path(path))
-            if record:
-                seconds_of_finished[kind].append(record["seconds"])
-                seconds_of_stage.append(record["seconds"])
-            else:
-                missing[kind] += 1
-                missing_of_stage += 1
-                if Path(path).is_file():
-                    unreadable_records.append(path)
-        done = len(seconds_of_stage)
-        line = f"{stage:<{stage_width}}  {done:>6} done  {missing_of_stage:>6} missing"
-        if seconds_of_stage:
-            line += f", {duration(fmean(seconds_of_stage))} each"
-        lines.append(line)
+    seconds_of_finished: dict[Hashable, list[float]] = {}
+    missing: Counter[Hashable] = Counter()
+    unreadable_records: list[str] = []
+    lines = []
+    for stage, counts in counts_of_stages.items():
+        lines.append(_line_of_stage(stage.ljust(stage_width), counts))
+        seconds_of_finished.update(counts.seconds_of_finished)
+        missing.update(counts.missing)
+        unreadable_records += counts.unreadable_records
     if unreadable_records:
         lines.append(_sentence_about_unreadable(unreadable_records))
     lines.append(f"started but not ended: {_jobs(len(running))}")
@@ -109,6 +114,36 @@ def status(
     else:
         lines.append(NOTHING_MISSING)
     return lines
+
+
+def _stage_counts(stage: str, records: Iterable[str]) -> StageCounts:
+    """How far the jobs of a stage are. A job has finished if its record is there and readable.
+
+    Args:
+        records: paths of the records of all jobs of the stage.
+    """
+    counts = StageCounts()
+    for path in records:
+        kind = (stage, *_kind(stage, path))
+        record = provenance.read(Path(path))
+        if record:
+            counts.seconds_of_finished[kind].append(record["seconds"])
+        else:
+            counts.missing[kind] += 1
+            if Path(path).is_file():
+                counts.unreadable_records.append(path)
+    return counts
+
+
+def _line_of_stage(stage: str, counts: StageCounts) -> str:
+    """How far a stage is: `finetune       2 done       1 missing, 31 s each`."""
+    seconds: list[float] = []
+    for seconds_of_kind in counts.seconds_of_finished.values():
+        seconds += seconds_of_kind
+    line = f"{stage}  {len(seconds):>6} done  {counts.missing.total():>6} missing"
+    if seconds:
+        line += f", {duration(fmean(seconds))} each"
+    return line
 
 
 def _sentence_about_unreadable(records: Sequence[str]) -> str:
@@ -133,13 +168,16 @@ def _sentence_about(estimate: TimeLeft, jobs_at_once: int) -> str:
 
 
 def _jobs(number: int) -> str:
+    """A number of jobs: `1 job`, `2 jobs`."""
     return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _kind(stage: str, record: str) -> tuple[str, ...]:
     """Key of jobs of a stage that take about as long.
 
-    For stages that depend on the method, it is the model, method, size and group of datasets.
+    For stages that depend on the method, it is the model, method, size and name of the record: that
+    of results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.provenance.json is ("net", "ft", "all",
+    "emoji.provenance.json").
     """
     if stage not in STAGES_OF_METHODS:
         return ()
@@ -163,5 +201,9 @@ def at_work() -> dict[str, str]:
 
 def _last_line(log_file: Path) -> str:
     """A log's path and last line; the path alone if there is no line."""
-    lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
-    return f"{log_file}: {lines[-1]}" if lines else str(log_file)
+    if not log_file.is_file():
+        return str(log_file)
+    lines = log_file.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        return str(log_file)
+    return f"{log_file}: {lines[-1]}"

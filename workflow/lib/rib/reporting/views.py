@@ -3,27 +3,30 @@
 Equal input gives equal bytes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
+from altair.utils.schemapi import UndefinedType
 from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
 from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
-from rib.reporting.settings import GridDescription
+from rib.reporting.settings import Entries, GridDescription
 
 MEAN = MRI_LABEL  # in place of a target
 RUN = ["model", "method", "target"]
 TIPS = [f"{column}:N" for column in RUN]
 # Which entries of a grid's description the columns of tables name. Rows of a view are sorted by
 # the last of its columns first.
-ENTRIES_OF_COLUMN = {
+ENTRIES_OF_COLUMN: dict[str, Entries] = {
     "target": "datasets",
     "dataset": "datasets",
     "first": "datasets",
@@ -55,7 +58,7 @@ def page_views(
     about: GridDescription,
     colours: Mapping[str, str],
     in_distribution: DataFrame | None = None,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Specifications by the name of the figure that each replaces on a screen.
 
     Args:
@@ -75,16 +78,7 @@ def page_views(
     accuracy = accuracy[accuracy["size"].isin([about.shown_size, "all"])]
     accuracy = with_intervals(accuracy, about.confidence)
     means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
-    is_one_of_several = ri.duplicated(RUN, keep=False)
-    ri = ri.assign(
-        ci_low=ri["ci_low"].where(~is_one_of_several),
-        ci_high=ri["ci_high"].where(~is_one_of_several),
-    )
-    numbers = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
-    changes = pd.concat(
-        [_means(ri, numbers, by=RUN), means[[*RUN, *numbers]]],
-        ignore_index=True,
-    )
+    changes = _changes(ri, means)
     points_of_runs = _tradeoff_table(changes, means, accuracy)
     if in_distribution is not None:
         in_distribution = in_distribution[in_distribution["size"] == about.shown_size]
@@ -96,6 +90,26 @@ def page_views(
     }
 
 
+def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
+    """RI of each model, method and target, averaged over seeds, followed by the means over targets.
+
+    Columns: model, method, target, ri, ci_low, ci_high, fit, unfinished. A mean of several seeds
+    has no interval.
+
+    Args:
+        ri: a row for each model, method, target and seed.
+        means: mRI of each model and method, in the column `ri`; the target is `MEAN`.
+    """
+    is_one_of_several = ri.duplicated(RUN, keep=False)
+    ri = ri.assign(
+        ci_low=ri["ci_low"].where(~is_one_of_several),
+        ci_high=ri["ci_high"].where(~is_one_of_several),
+    )
+    numbers = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
+    changes_by_target = _means(ri, numbers, by=RUN)
+    return pd.concat([changes_by_target, means[[*RUN, *numbers]]], ignore_index=True)
+
+
 def _means(table: DataFrame, numbers: Sequence[str], by: Sequence[str]) -> DataFrame:
     """Means of columns over the rows that are equal in the columns `by`."""
     return table.groupby(list(by), sort=False)[list(numbers)].mean().reset_index()
@@ -105,6 +119,10 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
     """Mean accuracies over seeds, with Wilson's interval `low`, `high` (percent).
 
     The interval is over the images of a dataset, taken as independent.
+
+    Args:
+        accuracy: a row for each run and dataset, with its accuracy in percent on n images.
+        confidence: coverage of the interval, 0 to 1.
     """
     accuracy = _means(accuracy, ["n", "accuracy"], by=[*RUN, "dataset"])
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -120,7 +138,11 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
 
 
 def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
-    """Labels in place of names, in the order of the run; the column `run` keeps the names."""
+    """A table with labels in place of names, and its rows in the order of the run.
+
+    The name `wise_ft` in the column `method` becomes `WiSE-FT`, for example. Pretrained models come
+    first, and means over targets last. A new column `run` keeps the names: `net/wise_ft/noto`.
+    """
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
@@ -130,6 +152,7 @@ def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
         for position, name in enumerate(labels):
             order[name] = position
         order[MEAN] = len(labels)
+        # A stable sort, so that rows with one name keep the order of the columns before.
         table = table.assign(order=table[column].map(order)).sort_values("order", kind="stable")
         table = table.drop(columns="order")
         table[column] = [labels.get(name, name) for name in table[column]]
@@ -145,7 +168,11 @@ class Choice:
 
 
 def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
-    """A chart of the rows that are chosen, and the parameters of its menus."""
+    """A chart of the rows that are chosen, and the parameters of its menus.
+
+    Each choice has a menu with the names in its column. The chart shows the rows that fit all
+    menus.
+    """
     parameters = []
     conditions = []
     for choice in choices:
@@ -159,10 +186,11 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
         parameters.append(alt.param(name=column, value=choice.first, bind=menu))
         # The pretrained model is part of every choice of methods and targets.
         always_shown = {"method": PRETRAINED, "target": NO_TARGET}.get(column)
+        # In Vega's language: nothing is chosen, or the row has what is chosen or is always shown.
         conditions.append(
             f"({column} === null || indexof([{column}, '{always_shown}'], datum.{column}) >= 0)"
         )
-    number_columns = dict.fromkeys(table.select_dtypes("number"), "number")
+    number_columns = {str(column): "number" for column in table.select_dtypes("number")}
     data = alt.Data(
         values=table.round(3).to_csv(index=False),
         format=alt.CsvDataFormat(type="csv", parse=number_columns),
@@ -172,21 +200,24 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
 
 def _specification(
     chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
-) -> dict:
+) -> dict[str, Any]:
     """The Vega-Lite specification of a chart, with the parameters of its menus."""
     text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
     configured = chart.properties(description=description).configure(
         view={"stroke": None}, background="transparent", axis=text, legend=text
     )
-    specification = configured.to_dict()
-    menus = [parameter.param.to_dict() for parameter in parameters]
+    specification: dict[str, Any] = configured.to_dict()
+    menus = []
+    for parameter in parameters:
+        assert not isinstance(parameter.param, UndefinedType)  # `alt.param` defines it
+        menus.append(parameter.param.to_dict())
     return {**specification, "params": menus + specification.get("params", [])}
 
 
 def _numbers_with_intervals(
     table: DataFrame, columns: Sequence[str], write: Callable[[float], str]
 ) -> list[str]:
-    """Number and interval of each row, as a hover shows them.
+    """Number and interval of each row, as a hover shows them: `+1.2, +0.3 to +2.1`.
 
     Vega gets their text, since it would round in its own way.
 
@@ -198,7 +229,7 @@ def _numbers_with_intervals(
     texts = []
     for number, low, high in table[list(columns)].itertuples(index=False):
         text = write(number)
-        if low == low:  # not NaN
+        if not math.isnan(low):
             text += f", {write(low)} to {write(high)}"
         texts.append(text)
     return texts
@@ -221,45 +252,27 @@ IN_DISTRIBUTION_PANEL = Panel(
 )
 
 
-def _tradeoff(table: DataFrame, about: GridDescription, colours: Mapping[str, str]) -> dict:
+def _tradeoff(
+    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+) -> dict[str, Any]:
     """Accuracy on the target against the change on other datasets, with a point for each run.
 
     Beside it is the change in distribution, if the table has it.
 
     Args:
         table: as from `_tradeoff_table`.
+        about: the choices of the run.
         colours: of methods, by name.
     """
     choices = [Choice("model"), Choice("method"), Choice("target", first=MEAN)]
     base, parameters = _chart(_labelled(table, about), choices)
-    scale = alt.Undefined
-    if colours:
-        colour_of_label = {about.methods[name].label: colours[name] for name in colours}
-        colour_of_label[PRETRAINED] = INK
-        scale = alt.Scale(domain=list(colour_of_label), range=list(colour_of_label.values()))
-    at_bottom = {"title": None, "legend": alt.Legend(orient="bottom", symbolLimit=0)}
-    tips = [
-        *TIPS,
-        alt.Tooltip("on:N", title="on the target (%)"),
-        alt.Tooltip("change:N", title="mRI or RI"),
-    ]
-    has_in_distribution = IN_DISTRIBUTION_PANEL.column in table
-    if has_in_distribution:
-        tips.append(alt.Tooltip("change_inside:N", title="in distribution"))
-    channels = {
-        "color": alt.Color("method:N", scale=scale, **at_bottom),
-        "fill": alt.Fill("method:N", scale=scale, **at_bottom),
-        "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
-        "tooltip": tips,
-    }
-    if table["model"].nunique() > 1:
-        channels["shape"] = alt.Shape("model:N", **at_bottom)
+    channels = _channels_of_points(table, about, colours)
     chart = _tradeoff_panel(base, MRI_PANEL, channels)
     description = (
         "Accuracy on the target against the change of accuracy on the other datasets, "
         "with confidence intervals."
     )
-    if not has_in_distribution:
+    if IN_DISTRIBUTION_PANEL.column not in table:
         sized = chart.properties(width="container", height=PANEL_HEIGHT)
         return _specification(sized, parameters, description)
     panels = [
@@ -270,11 +283,50 @@ def _tradeoff(table: DataFrame, about: GridDescription, colours: Mapping[str, st
     return _specification(alt.concat(*panels, columns=2), parameters, description)
 
 
-def _tradeoff_panel(base: alt.Chart, panel: Panel, channels: Mapping) -> alt.LayerChart:
+def _channels_of_points(
+    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """How the points of the trade-off look: colour by method, shape by model, hollow if unfinished.
+
+    A hover shows their numbers.
+
+    Args:
+        table: as from `_tradeoff_table`.
+        about: the choices of the run.
+        colours: of methods, by name; with none, Vega chooses them.
+    """
+    scale: alt.Scale | UndefinedType = alt.Undefined
+    if colours:
+        colour_of_label = {about.methods[name].label: colours[name] for name in colours}
+        colour_of_label[PRETRAINED] = INK
+        scale = alt.Scale(domain=list(colour_of_label), range=list(colour_of_label.values()))
+    legend = alt.Legend(orient="bottom", symbolLimit=0)
+    tips = [
+        *TIPS,
+        alt.Tooltip("on:N", title="on the target (%)"),
+        alt.Tooltip("change:N", title="mRI or RI"),
+    ]
+    if IN_DISTRIBUTION_PANEL.column in table:
+        tips.append(alt.Tooltip("change_inside:N", title="in distribution"))
+    channels = {
+        "color": alt.Color("method:N", scale=scale, title=None, legend=legend),
+        "fill": alt.Fill("method:N", scale=scale, title=None, legend=legend),
+        "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
+        "tooltip": tips,
+    }
+    if table["model"].nunique() > 1:
+        channels["shape"] = alt.Shape("model:N", title=None, legend=legend)
+    return channels
+
+
+def _tradeoff_panel(
+    base: alt.Chart, panel: Panel, channels: Mapping[str, Any]
+) -> alt.LayerChart | alt.FacetChart:
     """Points with the intervals of both of their numbers, and a line at 0.
 
     Args:
         base: chart of the chosen rows.
+        panel: what is drawn upwards.
         channels: encodings of points other than their places.
     """
     x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
@@ -292,16 +344,25 @@ def _tradeoff_panel(base: alt.Chart, panel: Panel, channels: Mapping) -> alt.Lay
 
 
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
-    """Rows of the trade-off: of each run, of each mean over targets, and of pretrained models."""
+    """Rows of the trade-off: of each run, of each mean over targets, and of pretrained models.
+
+    To the columns of `changes` it adds the accuracy on the target with its interval, and texts for
+    a hover in the columns `on` (this accuracy) and `change` (RI or mRI).
+
+    Args:
+        changes: RI of each model, method and target, and mRI, as from `_changes`.
+        means: mRI of each model and method, with accuracy on the target before and after.
+        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
+    """
     on_target = ["on_target", "on_target_low", "on_target_high"]
-    of_runs = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
+    accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
         columns={
             "accuracy": "on_target",
             "low": "on_target_low",
             "high": "on_target_high",
         }
     )
-    accuracies = pd.concat([of_runs[[*RUN, *on_target]], means[[*RUN, *on_target]]])
+    accuracies = pd.concat([accuracy_on_target[[*RUN, *on_target]], means[[*RUN, *on_target]]])
     table = changes.merge(accuracies, on=RUN)
     pretrained = means.drop_duplicates("model")[["model", "on_target_before"]]
     pretrained = pretrained.set_axis(["model", "on_target"], axis=1)
@@ -337,15 +398,23 @@ class Matrix:
     column: str  # that of the table which the matrix has its columns from
     title: str  # of the colours
     colours: alt.Scale
-    tips: list  # what a hover shows
+    tips: Sequence[str | alt.Tooltip]  # what a hover shows
 
 
-def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict:
-    """RI by method and target, and mRI."""
+def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
+    """RI by method and target, and mRI; a cell's colour shows its RI.
+
+    Args:
+        changes: RI of each model, method and target, and mRI, as from `_changes`.
+        about: the choices of the run.
+    """
     limit = max(1.0, changes["ri"].abs().max())
     texts = []
     for ri, unfinished in zip(changes["ri"], changes["unfinished"], strict=True):
-        texts.append(f"{points(ri)}{UNFINISHED}" if unfinished > 0 else points(ri))
+        text = points(ri)
+        if unfinished > 0:
+            text += UNFINISHED
+        texts.append(text)
     is_on_light_colour = changes["ri"].between(-0.65 * limit, 0.85 * limit)
     table = changes.assign(
         text=texts,
@@ -370,8 +439,13 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict:
     return _matrix_view(table, matrix, choices)
 
 
-def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
-    """Accuracy by run and dataset."""
+def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, Any]:
+    """Accuracy by run and dataset; a cell's colour shows the accuracy.
+
+    Args:
+        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
+        about: the choices of the run.
+    """
     table = accuracy.assign(
         text=accuracy["accuracy"].map(percent),
         shown=_numbers_with_intervals(accuracy, ["accuracy", "low", "high"], percent),
@@ -392,11 +466,12 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict:
             alt.Tooltip("n:Q", title="images"),
         ],
     )
-    tuned = table[table["target"] != NO_TARGET]
-    first_model = _first(tuned, "model")
-    of_first_model = tuned
+    # The model and the method that are chosen at first are those of the first fine-tuned run.
+    fine_tuned = table[table["target"] != NO_TARGET]
+    first_model = _first(fine_tuned, "model")
+    of_first_model = fine_tuned
     if first_model is not None:
-        of_first_model = tuned[tuned["model"] == first_model]
+        of_first_model = fine_tuned[fine_tuned["model"] == first_model]
     choices = [
         Choice("model", first_model),
         Choice("method", _first(of_first_model, "method")),
@@ -413,19 +488,27 @@ def _model_lines(table: DataFrame) -> pd.Series:
 
 
 def _first(table: DataFrame, column: str) -> str | None:
-    """The value of a column to begin with: None, for all, unless these are too many rows.
+    """The name in a column to begin with: None, for all, unless these are too many rows.
 
     Args:
         table: cells of a matrix, with the name of the row of each.
         column: of the table.
     """
-    if table["row"].nunique() > MOST_ROWS:
-        return table[column].iloc[0]
-    return None
+    if table["row"].nunique() <= MOST_ROWS:
+        return None
+    first_name: str = table[column].iloc[0]
+    return first_name
 
 
-def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict:
-    """Coloured cells with their text."""
+def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Coloured cells with their text.
+
+    Args:
+        table: a line for each cell, with the names of its row (`row`) and column, its text (`text`)
+            and whether its colour is dark (`dark`, 0 or 1).
+        matrix: how it is drawn.
+        choices: menus below the matrix.
+    """
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
@@ -446,19 +529,17 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         scale=matrix.colours,
         legend=alt.Legend(orient="bottom", gradientLength=220),
     )
+    tips = list(matrix.tips)
     text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
     texts = cells.mark_text(fontSize=FONT_SIZE + 1).encode(
-        text="text:N", color=text_colour, tooltip=matrix.tips
+        text="text:N", color=text_colour, tooltip=tips
     )
-    rectangles = cells.mark_rect(stroke="white").encode(colour, tooltip=matrix.tips)
-    chart = alt.layer(rectangles, texts).properties(
-        width="container",
-        height=CELL_HEIGHT,
-        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-    )
-    description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
-    lines = [line for name in order_of_rows for line in name.split("\n")]
-    labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * max(map(len, lines)))
+    rectangles = cells.mark_rect(stroke="white").encode(colour, tooltip=tips)
+    longest_line = 0  # of the names of rows, in characters
+    for name in order_of_rows:
+        for line in name.split("\n"):
+            longest_line = max(longest_line, len(line))
+    labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * longest_line)
     chart = alt.layer(rectangles, texts).properties(
         width=CELL_WIDTH,
         height=CELL_HEIGHT,

@@ -33,13 +33,12 @@ class Unread:
         return False
 
     def log(self) -> None:
-        """Name what was not read, if anything, most frequent first."""
-        most_frequent_first = sorted(
-            self.endings, key=lambda ending: (-self.endings[ending], ending)
-        )
+        """Log what was not read, if anything, such as `7 .txt, 2 without an ending`."""
+        # The most frequent ending comes first; of equally frequent ones, the first by name.
+        in_order_of_names = Counter(dict(sorted(self.endings.items())))
         descriptions = []
-        for ending in most_frequent_first:
-            descriptions.append(f"{self.endings[ending]} {ending or 'without an ending'}")
+        for ending, number_of_files in in_order_of_names.most_common():
+            descriptions.append(f"{number_of_files} {ending or 'without an ending'}")
         if descriptions:
             log.info("%s: not read: %s", self.dataset, ", ".join(descriptions))
 
@@ -78,8 +77,10 @@ def photos_in_folders(
             path = PurePosixPath(name)
             class_folder = path.parent.parent if objects == SUBFOLDERS else path.parent
             folder = class_folder.name
+            # `<class>/<name>` or, with subfolders, `<class>/<object>/<name>`.
             image_id = str(PurePosixPath(folder) / path.relative_to(class_folder))
-            if path.name == objects or not unread.is_photo(path) or image_id in dataset.exclude:
+            is_file_of_objects = path.name == objects
+            if is_file_of_objects or not unread.is_photo(path) or image_id in dataset.exclude:
                 continue
             if folder not in labels:
                 photos_of_strange_folder[str(path.parent)] += 1
@@ -88,12 +89,8 @@ def photos_in_folders(
             photo = Photo(read, f"{dataset}, {name} ({archive.name})")
             source = str(PurePosixPath(image_id).with_suffix(""))
             item = photo_item(labels[folder], image_id, dataset.source, source, photo)
-            object_name = None
-            if objects == SUBFOLDERS:
-                object_name = f"{folder}/{path.parent.name}"
-            elif objects is not None and object_of_image is not None:
+            if objects is not None:
                 object_name = _object_of(image_id, object_of_image, objects, dataset)
-            if object_name is not None:
                 item = replace(item, object_id=f"{dataset.source}/{object_name}")
             yield item
     unread.log()
@@ -129,13 +126,28 @@ def _read_objects(dataset: DatasetSource, file_name: str) -> dict[str, str]:
 
 
 def _object_of(
-    image_id: str, object_of_image: Mapping[str, str], file_name: str, dataset: DatasetSource
+    image_id: str,
+    object_of_image: Mapping[str, str] | None,
+    objects: str,
+    dataset: DatasetSource,
 ) -> str:
-    """The object of an image, from a table; a UserError if the table's file names none."""
+    """The name of the object that an image shows.
+
+    Args:
+        image_id: `<class>/<name>` or, with subfolders, `<class>/<object>/<name>`.
+        object_of_image: table of objects by image id; None with subfolders, of which the object's
+            folder is the object.
+        objects: `subfolders`, or name of the file with the table, for the message.
+
+    Raises:
+        UserError: the table has no object of the image.
+    """
+    if object_of_image is None:
+        return str(PurePosixPath(image_id).parent)
     object_name = object_of_image.get(image_id)
     if not object_name:
         raise UserError(
-            f"{dataset}: {file_name} names no object of the image {image_id}; add a line for it."
+            f"{dataset}: {objects} names no object of the image {image_id}; add a line for it."
         )
     return object_name
 
@@ -149,6 +161,11 @@ def _about_strange_folders(
     """Message about photos in folders that are no class.
 
     It suggests the class with a similar name, preferably one without images.
+
+    Args:
+        photos_of_folder: number of photos in each such folder.
+        labels: names of the folders of all classes.
+        folders_without_images: those of them that lack images.
     """
     folder = min(photos_of_folder)
     name = PurePosixPath(folder).name

@@ -44,6 +44,9 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
 
 
 def _codepoint_of(name: str) -> str:
-    """The codepoint that names a file, without variation selectors."""
+    """The codepoints that name a file, without variation selectors.
+
+    For example `2600` for assets/2600-fe0f.webp, and `1f468-200d-1f373` for that of a cook.
+    """
     characters = PurePosixPath(name).stem.lower().split("-")
     return "-".join(character for character in characters if character != VARIATION_SELECTOR)

@@ -4,6 +4,7 @@ Files are .../<corruption>/<severity>/<wnid>/<name>.<ext>.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import PurePosixPath
 
 from rib.base.errors import UserError
@@ -27,7 +28,8 @@ def items(
         UserError: a corruption has no image at a severity.
     """
     labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
-    subsets = {(corruption, str(severity)) for corruption in corruptions for severity in severities}
+    severity_texts = [str(severity) for severity in severities]
+    subsets = set(product(corruptions, severity_texts))  # such as ("fog", "3")
     subsets_without_images = set(subsets)
     unread = Unread(dataset)
     for archive in dataset.archives:
@@ -35,6 +37,7 @@ def items(
             path = PurePosixPath(name)
             if not unread.is_photo(path):
                 continue
+            # The path ends with <corruption>/<severity>/<wnid>/<name>.
             image_id = "/".join(path.parts[-4:])
             subset = path.parts[-4:-2]
             wnid = path.parent.name

@@ -22,7 +22,7 @@ def items(
     severities: list[int],
     once: bool = False,
 ) -> Iterator[Item]:
-    """Yield the photos of another layout with corruption and severity as slices.
+    """Yield the photos of another layout, corrupted; accuracies can be split by corruption.
 
     They are corrupted after they are resized, as those of ImageNet-C are. What is random depends on
     the photo's source and the corruption alone.
@@ -43,16 +43,16 @@ def items(
     _refuse_unknown("severity", severities, list(SEVERITIES), dataset)
     assert dataset.photos_layout is not None  # the catalogue has the file of `photos`
     layout = load_module(dataset.photos_layout)
-    choices = list(product(corruptions, severities))
-    photos_of_class: Counter[int] = Counter()
+    all_pairs = list(product(corruptions, severities))
+    photos_of_class: Counter[int] = Counter()  # so far
     for item in layout.items(dataset, **photos["settings"]):
         picture = _picture_at_geometry(item, dataset)
-        choices_of_photo = choices
+        pairs_of_photo = all_pairs
         if once:
-            turn = photos_of_class[item.label] % len(choices)
-            choices_of_photo = [choices[turn]]
+            turn = photos_of_class[item.label] % len(all_pairs)
+            pairs_of_photo = [all_pairs[turn]]
             photos_of_class[item.label] += 1
-        for corruption, severity in choices_of_photo:
+        for corruption, severity in pairs_of_photo:
             yield replace(
                 item,
                 image_id=f"{corruption}/{severity}/{item.image_id}",
@@ -63,8 +63,8 @@ def items(
 
 
 def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
-    """The picture of an item, (size, size, 3) uint8."""
-    if not isinstance(item.picture, Photo):
+    """The picture of an item, (size, size, 3) uint8; a photo is decoded and resized."""
+    if not isinstance(item.picture, Photo):  # the layout has drawn it at this size
         return item.picture
     photo = item.picture
     image = decode(photo.read(), photo.name, photo.border)
@@ -74,7 +74,13 @@ def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
 def _refuse_unknown(
     setting: str, chosen: list[Any], choices: list[Any], dataset: DatasetSource
 ) -> None:
-    """Refuse a corruption or severity that does not exist, or is chosen twice."""
+    """Refuse a corruption or severity that does not exist, or is chosen twice.
+
+    Args:
+        setting: `corruption` or `severity`, for messages.
+        chosen: what the dataset's settings list.
+        choices: what exists.
+    """
     for choice in chosen:
         if choice not in choices:
             raise UserError(

@@ -90,14 +90,22 @@ def _draw_glyph(digit: str, font_file: bytes, font_name: str) -> Image.Image:
 
 
 def _count_ink(glyph: Image.Image) -> np.ndarray:
-    """Ink of a glyph that is scaled to the bitmap: (8, 8) integers from 0 to 16."""
+    """How much ink a glyph has in each of 8 x 8 blocks: (8, 8) integers from 0 to 16.
+
+    The glyph, grey on black, is scaled to a bitmap of 32 x 32 pixels, which are ink or not; a block
+    has 4 x 4 of them.
+    """
     scale = BITMAP / max(glyph.size)
     width = max(1, round(glyph.width * scale))
     height = max(1, round(glyph.height * scale))
     scaled = glyph.resize((width, height), Image.Resampling.BOX)
     bitmap = Image.new("L", (BITMAP, BITMAP), 0)
-    bitmap.paste(scaled, ((BITMAP - width) // 2, (BITMAP - height) // 2))
+    left = (BITMAP - width) // 2
+    top = (BITMAP - height) // 2
+    bitmap.paste(scaled, (left, top))
     is_ink = np.asarray(bitmap) >= INK
-    blocks = is_ink.reshape(BITMAP // BLOCK, BLOCK, BITMAP // BLOCK, BLOCK)
+    blocks_along_side = BITMAP // BLOCK
+    # Axes: row of blocks, row in the block, column of blocks, column in the block.
+    blocks = is_ink.reshape(blocks_along_side, BLOCK, blocks_along_side, BLOCK)
     ink: np.ndarray = blocks.sum(axis=(1, 3))
     return ink

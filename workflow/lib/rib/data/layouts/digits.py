@@ -73,7 +73,8 @@ def items(dataset: DatasetSource, *, variant: str, first: int, last: int) -> Ite
         is_in_range = first <= ranks[row] < last
         if digit not in label_of_digit or not is_in_range or image_id in dataset.exclude:
             continue
-        random = np.random.default_rng(list(sha256(f"{variant}/{image_id}".encode()).digest()))
+        seed = sha256(f"{variant}/{image_id}".encode()).digest()
+        random = np.random.default_rng(list(seed))
         number_in_dataset = ranks[row] - first  # within its class; variants may alternate by it
         picture = VARIANTS[variant](on_paper(inks[row]), random, number_in_dataset)
         source_id = f"{dataset.source_group or 'digits'}/{image_id}"
@@ -97,12 +98,17 @@ def _refuse_range(first: int, last: int, number_of_images: int, class_name: str)
 
 
 def class_ranks(digits: np.ndarray) -> np.ndarray:
-    """Rank of each image within its class: (n,).
+    """Rank of each image among those of its class, from 0: (n,).
 
     The order is pseudo-random and the same on every machine.
+
+    Args:
+        digits: (n,) the class of each image.
     """
-    hashes = np.array([sha256(f"digits/{row}".encode()).hexdigest() for row in range(len(digits))])
-    return rank_within(digits, hashes)
+    hashes = []
+    for row in range(len(digits)):
+        hashes.append(sha256(f"digits/{row}".encode()).hexdigest())
+    return rank_within(digits, np.array(hashes))
 
 
 def _read(archive: Path, dataset: DatasetSource) -> tuple[np.ndarray, np.ndarray]:
@@ -131,17 +137,20 @@ def _read(archive: Path, dataset: DatasetSource) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_member(archive: Path, dataset: DatasetSource) -> tuple[str, bytes]:
-    """Name and bytes of the compressed table; in a source archive a folder is around it."""
-    members = []
+    """Name and bytes of the compressed table of digits in scikit-learn's package.
+
+    The name ends with `MEMBER`; in a source archive a folder is around it.
+    """
+    tables = []
     for name, read in archive_members(archive, lambda name: name.endswith(MEMBER), largest=TABLE):
-        members.append((name, read()))
-    if not members:
+        tables.append((name, read()))
+    if not tables:
         raise UserError(f"{dataset}: {archive} contains no {MEMBER}; correct the dataset's source.")
-    return members[0]
+    return tables[0]
 
 
 def _is_table_of_digits(table: np.ndarray) -> bool:
-    """Whether an array of integers has ink counts and a digit in each row."""
+    """Whether an array of integers has 64 ink counts from 0 to 16 and a digit in each row."""
     columns = SIDE**2 + 1
     if table.shape[1:] != (columns,):
         return False
@@ -156,9 +165,14 @@ def _plain(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarra
 
 
 def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
-    """One of the corruptions in turn, at the highest severity.
+    """The digit with one of the corruptions in turn, at the highest severity.
 
     So each is equally frequent in every class.
+
+    Args:
+        ink: (64, 64) uint8, the digit on paper.
+        random: from which noise and directions are drawn.
+        rank: number of the image in its class, whose turn it is.
     """
     corruptions = list(STRENGTHS)
     corruption = corruptions[rank % len(corruptions)]
@@ -167,7 +181,8 @@ def _corrupted(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.nd
 
 def _drawn(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
     """The digit's skeleton, drawn like a soft pencil line."""
-    skeleton = morphology.skeletonize(ink < filters.threshold_otsu(ink))
+    is_ink = ink < filters.threshold_otsu(ink)
+    skeleton = morphology.skeletonize(is_ink)
     line = morphology.dilation(skeleton).astype(float)
     stroke = filters.gaussian(line, sigma=1)
     drawing: np.ndarray = util.img_as_ubyte(np.clip(1 - 0.7 * stroke, 0, 1))
@@ -187,9 +202,10 @@ def _cartoon(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndar
 
 
 def _edges(ink: np.ndarray, random: np.random.Generator, rank: int) -> np.ndarray:
-    """The outline only."""
-    outline = feature.canny(util.img_as_float64(ink), sigma=2)
-    drawing: np.ndarray = util.img_as_ubyte(~morphology.dilation(outline))
+    """The digit's outline only, black on white."""
+    is_outline = feature.canny(util.img_as_float64(ink), sigma=2)
+    is_thick_outline = morphology.dilation(is_outline)
+    drawing: np.ndarray = util.img_as_ubyte(~is_thick_outline)
     return drawing
 
 

@@ -76,8 +76,9 @@ def items(
     _refuse_unknown_labels(labels, class_of_label, labels_path)
     _refuse_range(first, last, labels, class_of_label, dataset)
     rank = rank_in_class(labels)
-    for number in np.flatnonzero((first <= rank) & (rank < last)).tolist():
-        image_id = f"{part}/{number:0{DIGITS_OF_NUMBER}d}"
+    is_in_range = (first <= rank) & (rank < last)
+    for number in np.flatnonzero(is_in_range).tolist():
+        image_id = f"{part}/{number:0{DIGITS_OF_NUMBER}d}"  # such as train/00042
         if image_id in dataset.exclude:
             continue
         source_id = f"{collection}/{image_id}"
@@ -120,8 +121,16 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, ...]:
-    """The lengths of the dimensions that an idx file states, after a check of its magic number."""
-    header = struct.Struct(f">{1 + dimensions}I")
+    """The lengths of the dimensions that an idx file states, such as (60000, 28, 28).
+
+    Args:
+        magic_number: with which the file must begin.
+        dimensions: how many there are.
+
+    Raises:
+        UserError: the file is shorter, or begins with another number.
+    """
+    header = struct.Struct(f">{1 + dimensions}I")  # big-endian integers of four bytes
     with open(path, "rb") as file:
         first_bytes = file.read(header.size)
     if len(first_bytes) < header.size:
@@ -156,11 +165,14 @@ def _read_bytes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """How many photos of the same label precede each photo: (n,) int64."""
+    """How many photos of the same label precede each photo: (n,) int64.
+
+    The labels 3, 7, 3, 3 give 0, 0, 1, 2.
+    """
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
-        numbers = np.flatnonzero(labels == label)
-        rank[numbers] = np.arange(len(numbers))
+        photos_with_label = np.flatnonzero(labels == label)
+        rank[photos_with_label] = np.arange(len(photos_with_label))
     return rank
 
 
@@ -190,7 +202,13 @@ def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
 
 
 def _refuse_unknown_labels(labels: np.ndarray, class_of_label: dict[int, int], path: Path) -> None:
-    """Refuse labels that are no class."""
+    """Refuse labels that are no class; the message names the first photo with one.
+
+    Args:
+        labels: (n,) label of each photo.
+        class_of_label: its keys are the labels of the dataset's classes.
+        path: file of the labels, for messages.
+    """
     is_unknown = ~np.isin(labels, list(class_of_label))
     if is_unknown.any():
         number = int(np.argmax(is_unknown))
@@ -208,7 +226,13 @@ def _refuse_range(
     class_of_label: dict[int, int],
     dataset: DatasetSource,
 ) -> None:
-    """Refuse a range that is empty, or exceeds the photos of a class."""
+    """Refuse a range of photos that is empty, or that a class does not have.
+
+    Args:
+        first, last: numbers of the first photo of each class, from 0, and of that after the last.
+        labels: (n,) label of each photo.
+        class_of_label: its keys are the labels of the dataset's classes.
+    """
     for label in class_of_label:
         number_of_photos = int(np.count_nonzero(labels == label))
         if not 0 <= first < last <= number_of_photos:

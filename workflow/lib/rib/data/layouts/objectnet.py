@@ -35,6 +35,7 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
     label_of_folder = _label_of_each_folder(dataset, also)
 
     def is_wanted(name: str) -> bool:
+        """Whether a file in the zip is an image of one of the classes, by its path."""
         path = PurePosixPath(name)
         is_image = path.suffix == ".png" and path.parent.parent.name == "images"
         return is_image and path.parent.name in label_of_folder
@@ -54,7 +55,15 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
 
 
 def _label_of_each_folder(dataset: DatasetSource, also: Mapping[str, str]) -> dict[str, int]:
-    """The class of the images in each folder, `also` the further ones; see `items`."""
+    """The class of the images in each folder.
+
+    Args:
+        dataset: its class keys are names of folders.
+        also: further folders, each with the class key whose class its images have.
+
+    Raises:
+        UserError: a further folder is said to be of a class that the dataset lacks.
+    """
     label_of_folder = {key: label for label, key in enumerate(dataset.space.keys)}
     for folder, key in also.items():
         if key not in dataset.space.keys:
