@@ -226,21 +226,31 @@ def test_a_long_json_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     assert "'a.json' of more than" in refused(path, label="label")
 
 
-@pytest.mark.attack("memory")
-def test_a_photo_that_is_too_large_may_be_left_out_and_one_sample_is_in_memory(
-    tmp_path, monkeypatch, peak
-):
-    monkeypatch.setenv(PHOTO_MEGABYTES, "2")
+def tar_of_large_photos(path):
+    """Thirty samples with photos of 1.5 MB, of which the second has 3 MB."""
     files = samples([0, 1, 2] * 10)
     for name in files:
         if name.endswith(".jpg"):
             files[name] += bytes(1_500_000)
     files["x/0001.jpg"] += bytes(1_500_000)
-    path = tar(tmp_path / "a.tar", files)
+    return tar(path, files)
+
+
+@pytest.mark.attack("memory")
+def test_a_photo_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(PHOTO_MEGABYTES, "2")
+    path = tar_of_large_photos(tmp_path / "a.tar")
     with pytest.raises(UserError, match="contains 'x/0001.jpg' of more than"):
         run_prepare(tmp_path, "webdataset", path, space=SPACE, in_class_order=True)
+
+
+@pytest.mark.attack("memory")
+def test_a_photo_that_is_too_large_may_be_left_out_and_one_sample_is_in_memory(
+    tmp_path, monkeypatch, peak
+):
+    monkeypatch.setenv(PHOTO_MEGABYTES, "2")
+    path = tar_of_large_photos(tmp_path / "a.tar")
     dataset = DatasetSource("set", [path], SPACE, GEOMETRY)
-    del files
     peak()
     for number, item in enumerate(webdataset.items(dataset, in_class_order=True)):
         if number != 1:
