@@ -414,7 +414,10 @@ def test_the_figure_shows_networks_means_and_intervals_over_networks(tmp_path):
         "LwF",
     ]
     assert "90% t interval over networks" in figure.get_supxlabel().replace("\n", " ")
-    assert len(shown) == len(networks) + len(groups)
+    drawn_measures = ["mri", "ood_before", "ood_after"]
+    assert set(shown["measure"]) == {*drawn_measures}
+    numbers = [table["measure"].isin(drawn_measures).sum() for table in (networks, groups)]
+    assert len(shown) == sum(numbers)
 
 
 def test_the_figure_leaves_out_unfinished_networks_and_counts_those_of_methods(tmp_path):
@@ -427,6 +430,15 @@ def test_the_figure_leaves_out_unfinished_networks_and_counts_those_of_methods(t
     assert not is_left_out.any()
     # before fine-tuning, the network counts for the other method
     assert len(dots(figure.axes[0])) == 2 * len(GROUP_OF) - 1 + len(GROUP_OF)
+
+
+def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
+    counts = made_up_counts()
+    runs = [state.run.values(RUN_COLUMNS) for state in counts.states]
+    tables = written(tmp_path, counts, unfinished=[run for run in runs if run[1] == "ft"])
+    figure, shown = draw(tables)
+    assert set(shown["method"]) == {"lwf"}
+    assert len(dots(figure.axes[1])) == len(GROUP_OF)
 
 
 # The rules

@@ -4,7 +4,7 @@ A small dot is a network, a large marker the mean over the networks of a group w
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,6 +20,7 @@ BETWEEN = 0.5  # inches between the markers of two groups
 BESIDE_AXES = 1.0  # width of what is beside the axes, in inches
 NARROWEST = 4.2  # width of the figure, in inches
 LABEL_CHARACTERS = 14  # of a line of a group's label, per inch
+MEASURES = ["mri", "ood_before", "ood_after"]
 POINT_COLUMNS = ["group", "model", "method", "size", "measure", "value"]
 MEAN_COLUMNS = [
     "group",
@@ -55,11 +56,7 @@ def draw(
             NaN.
         models: those with a group.
     """
-    is_drawn = networks["model"].isin(list(models)) & (networks["counted"] == "yes")
-    points = networks.loc[is_drawn & networks["method"].isin(list(methods)), POINT_COLUMNS]
-    is_of_networks = network_groups["over"] == "networks"
-    means = network_groups[is_of_networks & network_groups["method"].isin(list(methods))]
-    means = means.rename(columns={"mean": "value"})[MEAN_COLUMNS]
+    points, means = _drawn_rows(networks, network_groups, list(models), list(methods))
     if means.empty:
         figure = plt.figure(figsize=(NARROWEST, 1))
         figure.text(0.5, 0.6, "no network has finished training", ha="center")
@@ -83,10 +80,10 @@ def draw(
             means_of_method = _of(means, method, measure)
             _draw_series(axes, points_of_method, means_of_method, x_of_method, style)
 
-    _label_groups(mri_axes, x_of_groups, means, width_of_group)
     mri_axes.axhline(0, color=INK, linewidth=0.8)
     accuracy_axes.set_ylabel("Mean OOD accuracy (%)")
     mri_axes.set_ylabel("mRI (percentage points)")
+    _label_groups(mri_axes, x_of_groups, means, width_of_group)
     note = (
         "Groups in the order of their pretraining images; dots: networks; markers: their mean, "
         f"with its {confidence:.0%} t interval over networks, wide where these are few"
@@ -94,6 +91,22 @@ def draw(
     figure.supxlabel(textwrap.fill(note, int(13 * width)), fontsize=8)
     method_legend(figure, accuracy_axes)
     return figure, pd.concat([points, means], ignore_index=True)
+
+
+def _drawn_rows(
+    networks: pd.DataFrame,
+    network_groups: pd.DataFrame,
+    models: Collection[str],
+    methods: Collection[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of both tables of `draw` that are drawn, with their number as `value`."""
+    is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
+    is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
+    points = networks.loc[is_shown, POINT_COLUMNS]
+    is_over_networks = network_groups["over"] == "networks"
+    is_shown = network_groups["method"].isin(methods) & network_groups["measure"].isin(MEASURES)
+    means = network_groups[is_over_networks & is_shown]
+    return points, means.rename(columns={"mean": "value"})[MEAN_COLUMNS]
 
 
 def _groups_in_order(means: pd.DataFrame) -> list[str]:
