@@ -253,7 +253,7 @@ def _values_by_measure(
         if network.is_finished:
             rows_of_groups = rows.setdefault(network.measure, {})
             rows_of_groups.setdefault(network.group, []).append(network.values)
-    values = {}
+    values: dict[MeasureOfMethod, ValuesOfGroups] = {}
     for measure in sorted(rows, key=_in_display_order):
         rows_of_groups = rows[measure]
         values[measure] = {
