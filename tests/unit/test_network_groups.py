@@ -371,10 +371,11 @@ def intervals(axes):
     ends = set()
     for container in axes.containers:
         for lines in container[2]:
-            for segment in lines.get_segments():
+            # An interval that is NaN has a segment without points.
+            segments = [segment for segment in lines.get_segments() if len(segment)]
+            for segment in segments:
                 low, high = segment[:, 1]
-                if np.isfinite(low):
-                    ends.add((round(low, 4), round(high, 4)))
+                ends.add((round(low, 4), round(high, 4)))
     return ends
 
 

@@ -161,8 +161,11 @@ def _draw_series(
         style: label, colour and marker.
     """
     colour = style["colour"]
+    # Numbers also if there are no rows, which pandas maps to texts.
+    x_of_points = points["group"].map(x_of_groups).astype(float)
+    x_of_means = means["group"].map(x_of_groups).astype(float)
     axes.scatter(
-        points["group"].map(x_of_groups) + STEP / 3,
+        x_of_points + STEP / 3,
         points["value"],
         s=7,
         color=colour,
@@ -172,7 +175,7 @@ def _draw_series(
     )
     heights = means["value"]
     axes.errorbar(
-        means["group"].map(x_of_groups),
+        x_of_means,
         heights,
         [heights - means["ci_low"], means["ci_high"] - heights],
         fmt=style["marker"],
