@@ -33,7 +33,7 @@ if LARGEST_GROUP > 1 and HAS_FIGURES:
     )
 
 
-def network_group_settings(w):
+def network_group_settings(wildcards):
     """Settings of the job that compares groups of networks."""
     stated_images = {name: GRID.models[name].pretraining_images for name in GROUP_OF_NETWORK}
     settings = NetworkGroupSettings(
