@@ -149,6 +149,15 @@ GRIDS = {
             "representations": {"methods": ["replay"], "targets": ["imagenet_cartoon"]},
         },
     ),
+    "replicates": Grid(
+        targets=("all",),
+        config={
+            "family": "fashion",
+            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_50k"],
+            "methods": ["ft"],
+            "targets": ["fashion_edges"],
+        },
+    ),
 }
 THEIRS = """model,target,method,seed,size,file,label
 digits_cnn_50,digits_font,theirs,0,all,weights.pth,Theirs
