@@ -49,11 +49,17 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    """Start what Snakemake is forked from while test processes import and collect tests."""
+    """Let test processes share servers of tiny.forked.
+
+    For a run of all tests, that of Snakemake starts while test processes import and collect them.
+    """
     hands_out_tests = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if hands_out_tests:
-        forked.share(Path(tempfile.mkdtemp()), os.getpid())
-        forked.start("snakemake")
+        folder = Path(tempfile.mkdtemp())
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        forked.share(folder, os.getpid())
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            forked.start("snakemake")
 
 
 def pytest_ignore_collect(collection_path, config):
