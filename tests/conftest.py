@@ -178,8 +178,8 @@ def shared_folder(tmp_path_factory, worker_id):
 def stage_fixture(stage, before):
     """A session fixture of a project in which the tiny grid has run up to a stage of STAGES.
 
-    It gives the project, and what its runs printed, one job at a time. Do not change it. Test
-    processes share it: the first that needs it makes it.
+    It gives the project, and what its last run printed, with one job at a time. Do not change it.
+    Test processes share it: the first that needs it makes it.
 
     Args:
         stage: name of the fixture.
@@ -189,9 +189,8 @@ def stage_fixture(stage, before):
     @pytest.fixture(scope="session", name=stage)
     def project_and_printed(shared_folder, request):
         project = Project(shared_folder / "finished/project")
-        printed_before = ""
         if before is not None:
-            _, printed_before = request.getfixturevalue(before)
+            request.getfixturevalue(before)
         file = shared_folder / f"finished/{stage}.txt"
         with FileLock(shared_folder / f"{stage}.lock"):
             if not file.exists():
@@ -201,7 +200,7 @@ def stage_fixture(stage, before):
                 if stage in ("tabulated", "drawn"):
                     targets = [f"{project.of_grid()}/{name}" for name in targets]
                 printed = project.snakemake("--cores", "1", *targets, **SECRETS)
-                file.write_text(printed_before + printed)
+                file.write_text(printed)
         return project, file.read_text()
 
     return project_and_printed

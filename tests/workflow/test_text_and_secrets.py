@@ -203,10 +203,12 @@ def test_urls_with_passwords_are_refused_at_start(signed):
 
 @pytest.mark.attack("text")
 @pytest.mark.parametrize("variable", SECRETS)
-def test_secrets_of_the_environment_are_in_no_log_record_or_report(finished, reported, variable):
-    _, printed = finished
+def test_secrets_of_the_environment_are_in_no_log_record_or_report(
+    trained, evaluated, tabulated, drawn, finished, reported, variable
+):
     secret = SECRETS[variable]
-    assert secret not in printed
+    for _, printed in (trained, evaluated, tabulated, drawn, finished):
+        assert secret not in printed
     assert (
         leaked(reported, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []
     )
