@@ -502,14 +502,19 @@ def test_a_model_pretrained_here_is_for_its_own_family():
 
 
 def fashion_networks(with_entries, **changes_by_name):
-    """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed."""
+    """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
+
+    None takes a key away.
+    """
     entry = vars(project_catalog().models["fashion_cnn_1k"])
     keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
     common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
     models = {}
     for name, changes in changes_by_name.items():
         group = changes.pop("group", None)
-        models[name] = {**common, "group": group, "pretrain": {**FASHION_TRAINING, **changes}}
+        training = {**FASHION_TRAINING, **changes}
+        stated = {key: setting for key, setting in training.items() if setting is not None}
+        models[name] = {**common, "group": group, "pretrain": stated}
     return with_entries(models=models)
 
 
