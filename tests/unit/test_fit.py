@@ -369,7 +369,8 @@ def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
 
     This is not so in other families.
     """
-    defaults = grid_of(Catalog([ROOT / "workflow/catalog"])).family.defaults
+    catalog = Catalog([ROOT / "workflow/catalog"])
+    defaults = grid_of(catalog, family="emoji").family.defaults
     catalog = with_entries(
         families={"mine": {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}},
         datasets={"my_set": {"family": "mine"}},
