@@ -45,7 +45,12 @@ from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.splits.settings import SplitCountSettings
 from rib.analyses.stir.settings import StirSettings
-from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
+from rib.analysis.settings import (
+    GridTableSettings,
+    LabelCheckSettings,
+    MethodComparisonSettings,
+    TableSettings,
+)
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -65,7 +70,7 @@ from rib.evaluation.settings import (
     MergeSettings,
     SelectionSettings,
 )
-from rib.jobs.script import MONITORED
+from rib.jobs.script import UNRECORDED
 from rib.models.settings import ConversionSettings, TextSettings
 from rib.records.settings import AcceptSettings, PullSettings, TrackSettings, VerifySettings
 from rib.reporting.settings import (
@@ -161,7 +166,7 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
                     for path in paths
                     if path in maker and not behind & {*maker[path].outputs.values()}
                 ]
-                if stale and name not in MONITORED:
+                if stale and name not in UNRECORDED:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
 
@@ -194,6 +199,7 @@ STAGES = {
     "merge_weights": ("rib.evaluation.recipes:write_recipe", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
+    "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
     "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
     "compute_epoch_features": (
         "rib.evaluation.features:compute_epoch_features",
