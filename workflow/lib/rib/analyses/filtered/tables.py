@@ -44,13 +44,13 @@ def filtered_table(counts: Path, settings: FilteredSettings) -> pd.DataFrame:
         filtered datasets (without, without_low, without_high), and the difference of the two,
         without minus with, on the same replicates (percentage points).
     """
-    rows: list[tuple] = []
+    rows: list[tuple[object, ...]] = []
     for counts_of_model in read_counts(counts):
         rows += _rows_of_model(counts_of_model, settings)
     return pd.DataFrame(rows, columns=[*GROUP, *NUMBERS])
 
 
-def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple]:
+def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple[object, ...]]:
     """Rows of `filtered_table` of one model."""
     statistics = settings.ri
     weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
