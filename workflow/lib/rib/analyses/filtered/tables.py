@@ -61,7 +61,7 @@ def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple[obj
     others = ood_accuracies(counts, weights, not_filtered, statistics.source_groups)
     accuracies_without = accuracies_of_methods(others)
     accuracies_with = accuracies_of_methods(all_datasets)
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for group, by_target in accuracies_with.items():
         mri = values_of_runs(list(by_target.values()), "change")
         mri_without = values_of_runs(list(accuracies_without[group].values()), "change")
