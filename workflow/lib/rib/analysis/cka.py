@@ -311,7 +311,7 @@ def _compare_all(
         pretrained_layer: see `compare`.
 
     Returns:
-        Comparisons by run and name of the features, then by dataset.
+        Comparisons by run and name of the features in the run's files, then by dataset.
     """
     fine_tuned_runs = _fine_tuned(files_of_runs)
     pretrained_files = []  # model, dataset and file of features

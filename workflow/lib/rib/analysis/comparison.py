@@ -146,7 +146,7 @@ class Effects:
 
 
 def method_of(state: ScoredState) -> str:
-    """The method of a state, which tells the runs of one model apart."""
+    """The method of a scored network: the name by which methods of one model are compared."""
     return state.run.method
 
 
