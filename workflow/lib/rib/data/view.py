@@ -101,9 +101,9 @@ def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
     """Which images of a dataset have one of the given source ids: (n,) bool."""
     source_of_image, sources = dataset.declared_sources
-    is_given_source = np.array([source in source_ids for source in sources], bool)
-    is_of_given_source: np.ndarray = is_given_source[source_of_image]
-    return is_of_given_source
+    source_is_given = np.array([source in source_ids for source in sources], bool)
+    image_has_given_source: np.ndarray = source_is_given[source_of_image]
+    return image_has_given_source
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:

@@ -193,7 +193,8 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
 def _most_images_of_proxy(grid: Grid) -> int:
     """Number of images in the pretraining proxy, which stand in for the pretraining data.
 
-    The true number is smaller if a class of the reference dataset has fewer images than the proxy takes of each.
+    The true number is smaller if a class of the reference dataset has fewer images than the proxy
+    takes of each.
     """
     assert grid.reference is not None and grid.reference.images_per_class is not None
     classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
