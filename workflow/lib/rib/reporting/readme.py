@@ -288,7 +288,7 @@ def _by_coverage(row: Mapping[Hashable, Any]) -> str:
 
 
 def graph(rulegraph: str) -> str:
-    """Flowchart in Mermaid's notation that shows which rules read what which rules make.
+    """Flowchart of the rules in Mermaid's notation; an arrow leads to a rule that reads the output.
 
     An arrow to the rule of the page is left out if the rule at its start has others: nearly all
     rules have an arrow to the page, which would hide the rest.
