@@ -529,8 +529,8 @@ def test_dawin_of_equal_networks_is_that_network(network, merge):
     with torch.no_grad():
         logits_of_network = torch.cat([network(image[None]) for image in IMAGES])
         assert torch.equal(ensemble(IMAGES), logits_of_network)
-    assert ensemble.changed == []
-    assert with_other_bias.changed == ["b.bias"]
+    assert ensemble.averaged_names == []
+    assert with_other_bias.averaged_names == ["b.bias"]
 
 
 def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge):
@@ -543,7 +543,7 @@ def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge)
         weights = ensemble.weights(IMAGES).T.tolist()
         logits = ensemble(IMAGES)
     # then: each of them is the average for the image, of which the pretrained network has its share
-    assert sorted(ensemble.changed) == ["b.bias", "b.weight"]
+    assert sorted(ensemble.averaged_names) == ["b.bias", "b.weight"]
     for image, (_, weight_p, weight_q), logits_of_image in zip(
         IMAGES, weights, logits, strict=True
     ):

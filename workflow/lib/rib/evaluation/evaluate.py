@@ -154,7 +154,12 @@ def rows_of_networks(
 def _rows(
     dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None
 ) -> pa.Table:
-    """Rows of one network on one dataset, with the results of `score`."""
+    """Rows of one network on one dataset, one per image, with the results of `score`.
+
+    Args:
+        scores: tensors (n,) by name, for the n images.
+        alpha: None unless the run is a curve.
+    """
     number_of_images = len(dataset.labels)
     columns = {}
     for key in ("model", "target", "method", "size"):
@@ -172,5 +177,6 @@ def _rows(
 
 
 def _constant_text(text: str, length: int) -> pa.DictionaryArray:
-    """A column with the same text in all rows."""
-    return pa.DictionaryArray.from_arrays(pa.array([0] * length, pa.int32()), pa.array([text]))
+    """A column with the same text in all rows, which is stored once."""
+    index_of_text = pa.array([0] * length, pa.int32())
+    return pa.DictionaryArray.from_arrays(index_of_text, pa.array([text]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import timm
@@ -18,7 +19,7 @@ from rib.base.files import refuse_full_disk
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
-from rib.models.network import OpenClipClassifier, load
+from rib.models.network import Classifier, OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
 
 CHECKED = 8  # images of the target for which the library must give the same logits
@@ -70,11 +71,13 @@ def export_network(
         UserError: the run has a padding prompt, the disk is too full, or the library gives other
             logits.
     """
-    model, facts = load(source.model_folder, CPU)
-    model = apply(model, source.weights, source.checkpoints)
-    model = model.to(memory_format=torch.contiguous_format)
-    if not hasattr(model, "get_classifier"):
+    pretrained, facts = load(source.model_folder, CPU)
+    network = apply(pretrained, source.weights, source.checkpoints)
+    # torch's types lack memory_format.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if not hasattr(network, "get_classifier"):
         raise UserError(f"{source}: a padding prompt can't be exported; choose another method.")
+    model = cast(Classifier, network)
     geometry = source.view.geometry
     assert geometry is not None  # of a dataset whose pixels are read
     preprocessing = {
@@ -82,7 +85,7 @@ def export_network(
         **vars(geometry),
         "input_size": (3, geometry.size, geometry.size),
     }
-    if facts["library"] == "open_clip":
+    if isinstance(model, OpenClipClassifier):
         exported = _export_to_open_clip(model, facts, preprocessing, published, files)
     else:
         label_names = {"label_names": published.label_names}
@@ -107,32 +110,49 @@ def _refuse_other_logits(
 
 
 def _export_to_timm(
-    model: nn.Module, label_names: Mapping, preprocessing: Mapping, folder: Path
+    model: Classifier, label_names: dict, preprocessing: dict, folder: Path
 ) -> nn.Module:
-    """Write a network for timm, and the network as timm opens it."""
+    """Write a network for timm into a folder, and return the network that timm opens there.
+
+    Args:
+        label_names: the names of the outputs, as {"label_names": names}.
+        preprocessing: of images, as in the catalogue, which timm writes too.
+    """
     refuse_full_disk(folder, _bytes_of(model.state_dict()), "an export")
-    model.pretrained_cfg = {
-        key: value for key, value in model.pretrained_cfg.items() if key in KEPT
-    }
+    # Without what timm records of the published weights.
+    model.pretrained_cfg = {key: fact for key, fact in model.pretrained_cfg.items() if key in KEPT}
     timm.models.save_for_hf(
-        model, folder, label_names, safe_serialization=True, data_config=preprocessing
+        model, str(folder), label_names, safe_serialization=True, data_config=preprocessing
     )
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
 def _export_to_open_clip(
-    model: nn.Module,
+    model: OpenClipClassifier,
     facts: Mapping,
     preprocessing: Mapping,
     published: PublishedModel,
     files: ExportFiles,
 ) -> nn.Module:
-    """Write a network for open_clip, with its published text tower; the network as it opens it."""
-    import open_clip
-    from open_clip.push_to_hf_hub import save_config_for_hf
+    """Write a network for open_clip, with its published text tower, and its head in another file.
 
-    assert published.archive is not None and published.weights is not None
+    Returns the network that open_clip opens there, with this head.
+    """
     assert files.head is not None
+    both_towers = _with_published_text_tower(model, facts, published)
+    tensors = {name: tensor.contiguous() for name, tensor in both_towers.state_dict().items()}
+    refuse_full_disk(files.weights.parent, _bytes_of(tensors), "an export")
+    _write_open_clip_config(both_towers, facts, preprocessing, files.config)
+    safetensors.torch.save_file(tensors, files.weights)
+    safetensors.torch.save_file(model.head.state_dict(), files.head)
+    return _opened_by_open_clip(files.weights.parent, files.head)
+
+
+def _with_published_text_tower(
+    model: OpenClipClassifier, facts: Mapping, published: PublishedModel
+) -> nn.Module:
+    """The published open_clip model, with the image tower of a network in place of its own."""
+    assert published.archive is not None and published.weights is not None
     state = read_state(published.archive, published.weights.get("member"), facts["name"])
     both_towers = with_weights(
         state,
@@ -142,9 +162,22 @@ def _export_to_open_clip(
         published.weights["keys"],
         facts["name"],
     )
-    both_towers.visual.load_state_dict(model.visual.state_dict())
-    tensors = {name: tensor.contiguous() for name, tensor in both_towers.state_dict().items()}
-    refuse_full_disk(files.weights.parent, _bytes_of(tensors), "an export")
+    both_towers.get_submodule("visual").load_state_dict(model.visual.state_dict())
+    return both_towers
+
+
+def _write_open_clip_config(
+    both_towers: nn.Module, facts: Mapping, preprocessing: Mapping, path: Path
+) -> None:
+    """Write an open_clip_config.json: a model's configuration and its preprocessing of images.
+
+    Args:
+        both_towers: the model, to which open_clip adds the preprocessing.
+        facts: model.json of the pretrained model.
+    """
+    import open_clip
+    from open_clip.push_to_hf_hub import save_config_for_hf
+
     config = facts["arguments"].get("model_cfg")
     if not config:
         config = open_clip.get_model_config(facts["architecture"])
@@ -154,14 +187,21 @@ def _export_to_open_clip(
     open_clip.model.set_model_preprocess_cfg(
         both_towers, {**preprocessing, "resize_mode": resize_mode}
     )
-    save_config_for_hf(both_towers, files.config, config)
-    safetensors.torch.save_file(tensors, files.weights)
-    safetensors.torch.save_file(model.head.state_dict(), files.head)
-    opened = open_clip.create_model(f"local-dir:{files.weights.parent}")
-    classifier = OpenClipClassifier(opened.visual, model.head.in_features, model.head.out_features)
-    classifier.head.load_state_dict(safetensors.torch.load_file(files.head))
+    save_config_for_hf(both_towers, path, config)
+
+
+def _opened_by_open_clip(folder: Path, head_file: Path) -> OpenClipClassifier:
+    """The image tower that open_clip opens in a folder, with a head from a file."""
+    import open_clip
+
+    opened = open_clip.create_model(f"local-dir:{folder}")
+    head_tensors = safetensors.torch.load_file(head_file)
+    outputs, width = head_tensors["weight"].shape
+    classifier = OpenClipClassifier(opened.visual, width, outputs)
+    classifier.head.load_state_dict(head_tensors)
     return classifier
 
 
 def _bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Size of tensors in memory, in bytes."""
     return sum(tensor.nbytes for tensor in tensors.values())

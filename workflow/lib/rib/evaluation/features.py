@@ -56,12 +56,12 @@ def compute_features(
         network, inputs, source.evaluation_batch_size, f"features of {source}"
     )
     if layers != DEFAULT:
-        missing = [name for name in layers if name not in features_of_layers]
-        if missing:
-            raise UserError(
-                f"config, representations.layers: {source.run.model} has no '{missing[0]}'; "
-                f"choose from {', '.join(features_of_layers)}."
-            )
+        for name in layers:
+            if name not in features_of_layers:
+                raise UserError(
+                    f"config, representations.layers: {source.run.model} has no '{name}'; "
+                    f"choose from {', '.join(features_of_layers)}."
+                )
         features_of_layers = {name: features_of_layers[name] for name in layers}
     _store(source, features_of_layers, inputs, features, manifest)
     pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
@@ -124,7 +124,7 @@ def _store(
 def features_of(
     model: nn.Module, inputs: Inputs, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
-    """Features of all images by layer: (n, d) float32 on the CPU.
+    """Features of all images by layer (`stage1`, ...): (n, d) float32 on the CPU.
 
     `label` is that of the progress bar.
     """

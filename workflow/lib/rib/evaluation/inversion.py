@@ -50,9 +50,10 @@ def invert(
 ) -> tuple[Tensor, Tensor]:
     """Images with given features, found by gradient descent on pixels.
 
-    They are independent of each other.
+    They are independent of each other. Of each image the step with the smallest residual is kept.
 
     Args:
+        representation: gives the features of images.
         wanted: features (N, d).
         start: images to start from, (N, 3, H, W) with values 0..1.
         steps: of gradient descent.
@@ -69,9 +70,10 @@ def invert(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     norm = wanted.norm(dim=1).clamp_min(TINY)
     for step in range(steps + 1):
-        is_last = step == steps  # which is only measured
+        is_last = step == steps  # the images after the last step are only measured
         with torch.set_grad_enabled(not is_last):
-            residuals = (representation(pixels) - wanted).norm(dim=1) / norm
+            distances = (representation(pixels) - wanted).norm(dim=1)
+            residuals = distances / norm
         is_better = residuals.detach() < least_residuals
         best_images[is_better] = pixels.detach()[is_better]
         least_residuals[is_better] = residuals.detach()[is_better]
@@ -99,6 +101,7 @@ def representation_of(
     std = torch.tensor(preprocessing["std"], device=device).view(1, 3, 1, 1)
 
     def features(images: Tensor) -> Tensor:
+        """Features (N, d) of images (N, 3, H, W) with values 0..1."""
         inputs = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         features_of_layers = layers_of(model, inputs)
         if layer not in features_of_layers:
@@ -112,22 +115,30 @@ def representation_of(
 
 
 def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor:
-    """Images to start from, shaped like `like` (N, 3, H, W).
+    """Images to start from, with values 0..1 in the shape of `like`, (N, 3, H, W).
 
-    They are uniform noise, the same for every run, or the channel means.
+    Args:
+        start: `noise` for uniform noise, the same for every run, or `mean` for images of one
+            colour.
+        mean: that colour, per channel.
+        seed: of the noise.
     """
     if start == NOISE:
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(like.shape, generator=generator).to(like.device)
-    return torch.tensor(mean, device=like.device).view(1, 3, 1, 1).expand(like.shape).clone()
+    colour = torch.tensor(mean, device=like.device).view(1, 3, 1, 1)
+    return colour.expand(like.shape).clone()
 
 
 def _represent(
     source: RunOnDataset, weights: Weights, layer: str, device: torch.device
 ) -> Representation:
-    """Representation of a state of a run.
+    """The function that gives the features of images at a layer, by a run's network in a state.
 
     It is in full precision and without fused BatchNorm, since gradients pass through the network.
+
+    Args:
+        weights: what the state is made of.
     """
     pretrained, _ = load(source.model_folder, device)
     network = apply(pretrained, weights, source.checkpoints).eval().requires_grad_(False)
@@ -159,31 +170,10 @@ def invert_run(
     dataset = source.images(settings.images)
     pixels = Inputs.of(dataset, AS_STORED, device)[:]
     representation = _represent(source, weights, settings.layer, device)
-    mean = source.preprocessing["mean"]
-    images_to_start_from = starts(pixels, settings.start, mean, settings.seed)
     n = len(pixels)
     passes = n * settings.steps
-    progress = Progress(desc=f"inverting {source}", total=passes, unit="pass")
     began = time.monotonic()
-    images_of_batches = []
-    residuals_of_batches = []
-    for first in range(0, n, source.evaluation_batch_size):
-        rows = slice(first, first + source.evaluation_batch_size)
-        with torch.no_grad():
-            wanted = representation(pixels[rows])
-        images_of_batch, residuals_of_batch = invert(
-            representation,
-            wanted,
-            images_to_start_from[rows],
-            settings.steps,
-            settings.lr,
-            progress,
-        )
-        images_of_batches.append(images_of_batch)
-        residuals_of_batches.append(residuals_of_batch)
-    progress.close()
-    images = torch.cat(images_of_batches).cpu().contiguous()
-    residuals = torch.cat(residuals_of_batches).cpu().contiguous()
+    images, residuals = _inverted_in_batches(source, settings, representation, pixels)
     source.refuse_infinite("a representation", residuals)
     mean_residual = residuals.mean()
     log.info(
@@ -204,6 +194,43 @@ def invert_run(
     write_json(manifest, facts)
 
 
+def _inverted_in_batches(
+    source: RunOnDataset,
+    settings: InversionSettings,
+    representation: Representation,
+    pixels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Inversions (n, 3, H, W) of images in this shape, and residuals (n,), on the CPU.
+
+    For each batch the features of its images are computed, and images with these features searched
+    for (see `invert`).
+    """
+    mean = source.preprocessing["mean"]
+    images_to_start_from = starts(pixels, settings.start, mean, settings.seed)
+    passes = len(pixels) * settings.steps
+    progress = Progress(desc=f"inverting {source}", total=passes, unit="pass")
+    images_of_batches = []
+    residuals_of_batches = []
+    for first_row in range(0, len(pixels), source.evaluation_batch_size):
+        rows = slice(first_row, first_row + source.evaluation_batch_size)
+        with torch.no_grad():
+            wanted = representation(pixels[rows])
+        images_of_batch, residuals_of_batch = invert(
+            representation,
+            wanted,
+            images_to_start_from[rows],
+            settings.steps,
+            settings.lr,
+            progress,
+        )
+        images_of_batches.append(images_of_batch)
+        residuals_of_batches.append(residuals_of_batch)
+    progress.close()
+    images = torch.cat(images_of_batches).cpu().contiguous()
+    residuals = torch.cat(residuals_of_batches).cpu().contiguous()
+    return images, residuals
+
+
 def cross_features(
     *,
     source: RunOnDataset,
@@ -221,7 +248,10 @@ def cross_features(
             or `after` and images `images`, `inverted_before` or `inverted_after`; also
             `residual_before` and `residual_after` (n,).
     """
-    weights_of_networks = {"before": {PRETRAINED: 1.0}, "after": source.weights}
+    weights_of_networks: dict[str, Weights] = {
+        "before": {PRETRAINED: 1.0},
+        "after": source.weights,
+    }
     device = devices.start(source.compute)
     dataset = source.images(settings.images)
     images_by_name = {"images": Inputs.of(dataset, AS_STORED, device)[:]}
@@ -230,6 +260,7 @@ def cross_features(
         inversion = safetensors.torch.load_file(path, device.type)
         images_by_name[f"inverted_{name}"] = inversion["inverted"]
         tensors[f"residual_{name}"] = inversion["residual"]
+    # The features of both networks for all three sets of images.
     for network, weights in weights_of_networks.items():
         representation = _represent(source, weights, settings.layer, device)
         for name, images in images_by_name.items():

@@ -46,23 +46,26 @@ def write_recipe(
     """
     parents = list(settings.parents)
     merge = Merge(settings.form, settings.algorithm, settings.settings, parents, str(run))
-    name_of_algorithm = Path(settings.algorithm).stem
+    algorithm_file = Path(settings.algorithm)
     if settings.form in LOADED:
-        states = [State(None, replace(merge, algorithm=name_of_algorithm))]
+        states = [State(None, replace(merge, algorithm=algorithm_file.stem))]
     elif settings.form == CURVE:
-        weights_of_alphas = merge.call(settings.form, parents)
-        states = [State(alpha, weights) for alpha, weights in weights_of_alphas.items()]
+        states = []
+        for alpha, weights in merge.call(settings.form, parents).items():
+            _refuse_other_sum_than_one(weights, algorithm_file)
+            states.append(State(alpha, weights))
     else:
-        states = [State(None, merge.call(settings.form, parents))]
-    if settings.form not in LOADED:
-        for state in states:
-            total = sum(state.weights.values())
-            if abs(total - 1) > LARGEST_ROUNDING_ERROR:
-                raise UserError(
-                    f"{Path(settings.algorithm).name}: the weights add up to {total}, not 1; "
-                    "correct it."
-                )
+        weights = merge.call(settings.form, parents)
+        _refuse_other_sum_than_one(weights, algorithm_file)
+        states = [State(None, weights)]
     store_recipe(recipe, states, parents, manifests, [])
+
+
+def _refuse_other_sum_than_one(weights: Mapping[str, float], algorithm_file: Path) -> None:
+    """Raise a UserError unless the weights of an average, such as {"ft": 1.0}, add up to 1."""
+    total = sum(weights.values())
+    if abs(total - 1) > LARGEST_ROUNDING_ERROR:
+        raise UserError(f"{algorithm_file.name}: the weights add up to {total}, not 1; correct it.")
 
 
 def store_recipe(
@@ -84,30 +87,45 @@ def store_recipe(
     Raises:
         UserError: a state weighs something else than the parents and the pretrained model.
     """
-    weighed = {name for state in states for name in state.weights}
-    unknown = weighed - {PRETRAINED, *parents}
-    if unknown:
-        allowed = ", ".join((*parents, PRETRAINED))
-        first_unknown = min(repr(name) for name in unknown)
-        raise UserError(
-            f"the recipe weighs {first_unknown}, which is not merged; name only {allowed}."
-        )
-    hashes = [read_json(manifest)["files"]["checkpoint.safetensors"] for manifest in manifests]
+    _refuse_unknown_names(states, parents)
+    hash_of_parent = {}
+    for parent, manifest in zip(parents, manifests, strict=True):
+        hash_of_parent[parent] = read_json(manifest)["files"]["checkpoint.safetensors"]
     recipe = {
         "states": [{"alpha": state.alpha, **_stored(state.weights)} for state in states],
-        "checkpoints": dict(zip(parents, hashes, strict=True)),
+        "checkpoints": hash_of_parent,
         "candidates": list(candidates),
     }
     write_json(path, recipe)
 
 
+def _refuse_unknown_names(states: Sequence[State], parents: Sequence[str]) -> None:
+    """Raise a UserError if a state weighs something else than the parents and the pretrained model.
+
+    It names the first of them.
+    """
+    weighed_names: set[str] = set()
+    for state in states:
+        weighed_names.update(state.weights)
+    unknown_names = weighed_names - {PRETRAINED, *parents}
+    if unknown_names:
+        allowed_names = ", ".join((*parents, PRETRAINED))
+        first_unknown = min(repr(name) for name in unknown_names)
+        raise UserError(
+            f"the recipe weighs {first_unknown}, which is not merged; name only {allowed_names}."
+        )
+
+
 def _stored(weights: Weights) -> dict:
-    """Weights as a recipe has them. Files of Fisher information are given when a run is loaded."""
+    """Weights as a recipe has them: {"weights": {"ft": 1.0}}, or {"merge": ...} with its fields.
+
+    The files of Fisher information are not stored; they are given when a run is loaded.
+    """
     if not isinstance(weights, Merge):
         return {"weights": dict(weights)}
-    merge = dict(vars(weights))
-    del merge["fisher"]
-    return {"merge": merge}
+    fields_of_merge = dict(vars(weights))
+    del fields_of_merge["fisher"]
+    return {"merge": fields_of_merge}
 
 
 def run_states(
@@ -116,9 +134,10 @@ def run_states(
     algorithm: str | Path | None = None,
     fisher: Sequence[Path] = (),
 ) -> list[State]:
-    """The states with which a run is scored.
+    """The states with which a run is scored: several of a curve, otherwise one.
 
     Args:
+        method: of the run, such as `ft`.
         recipe: that of a merge; None for a method that has a checkpoint, or the pretrained model.
         algorithm: for a merge that is computed on loading, its algorithm's file; by default only
             the name is known.

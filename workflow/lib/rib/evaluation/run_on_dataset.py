@@ -33,6 +33,7 @@ class RunOnDataset:
     compute: ComputeSettings
 
     def __str__(self) -> str:
+        """For messages: the run `on` the dataset."""
         return f"{self.run} on {self.dataset.name}"
 
     @property

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.progress import Progress
+from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.models import device as devices
 from rib.models.class_logits import class_logits, class_members, padded
@@ -38,33 +39,42 @@ def score(
         - brier: the sum over classes of (softmax - 1 for the label and 0 for others) squared, 0 to
           2 (Brier 1950; for several classes as in Ovadia et al. 2019, arXiv 1906.02530)
     """
-    space = dataset.space
-    members = class_members(space, inputs.device)
-    right_answers = []  # of each class, itself first
-    for label in range(len(space.keys)):
-        also_right = space.also[label] if space.also else ()
-        right_answers.append((label, *also_right))
-    answers_of_labels = padded(right_answers, inputs.device)
+    members = class_members(dataset.space, inputs.device)
+    answers_of_classes = _right_answers(dataset.space, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
-    batches_of_models: list[list[dict[str, Tensor]]] = [[] for _ in models]
+    scores_of_models: list[list[dict[str, Tensor]]] = [[] for _ in models]
     for start in range(0, len(inputs), evaluation_batch_size):
         batch = slice(start, start + evaluation_batch_size)
         pixels = inputs[batch]
-        answers = answers_of_labels[labels[batch]]
-        for model, batches in zip(models, batches_of_models, strict=True):
+        answers = answers_of_classes[labels[batch]]
+        for model, scores_of_batches in zip(models, scores_of_models, strict=True):
             with devices.autocast(inputs.device):
                 logits = model(pixels)
-            batches.append(_summary(class_logits(logits.float(), members), answers))
+            scores_of_batches.append(_summary(class_logits(logits.float(), members), answers))
         progress.update(len(pixels))
-    return [_joined(batches) for batches in batches_of_models]
+    return [_joined(scores_of_batches) for scores_of_batches in scores_of_models]
 
 
-def _joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Results of all images of a network, on the CPU, from those of its batches."""
-    results = {}
-    for name in batches[0]:
-        results[name] = torch.cat([batch[name] for batch in batches]).cpu()
-    return results
+def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
+    """The classes that are right for each class of a label space (C, K), itself first.
+
+    A row is [3, 7] if class 7 also counts as right for images of class 3. Shorter rows are padded
+    with their first class.
+    """
+    right_answers = []
+    for label in range(len(space.keys)):
+        also_right = space.also[label] if space.also else ()
+        right_answers.append((label, *also_right))
+    return padded(right_answers, device)
+
+
+def _joined(scores_of_batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Scores of all images of a network, on the CPU, from those of its batches, by name."""
+    joined_scores = {}
+    for name in scores_of_batches[0]:
+        tensors = [scores[name] for scores in scores_of_batches]
+        joined_scores[name] = torch.cat(tensors).cpu()
+    return joined_scores
 
 
 def correct(
@@ -86,28 +96,53 @@ def correct(
 
 def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
     """Results of `score` for class logits (N, C) and right answers (N, K), the label first."""
-    number_of_images, number_of_classes = scores.shape
-    labels = answers[:, :1]
-    scores_of_answers = scores.gather(1, answers)
-    best = scores_of_answers.amax(dim=1, keepdim=True)
-    # Of equal answers, the first class counts.
-    is_not_best = scores_of_answers != best
-    best_answer = answers.masked_fill(is_not_best, number_of_classes).amin(dim=1, keepdim=True)
-    classes = torch.arange(number_of_classes, device=scores.device)
-    beaten = (best > scores) | ((best == scores) & (classes >= best_answer))
+    labels = answers[:, :1]  # (N, 1)
+    best_scores = scores.gather(1, answers).amax(dim=1)  # of the right answers
     best_of_others = scores.scatter(1, answers, float("-inf")).amax(dim=1)
     prediction = scores.argmax(dim=1)  # the first of equal scores
     log_probs = scores.log_softmax(dim=1)
-    minus_one = scores.new_full((number_of_images, 1), -1)
-    errors = log_probs.exp().scatter_add(1, labels, minus_one)  # softmax - one-hot
     energy = scores.logsumexp(dim=1)
     all_finite = scores.isfinite().all(dim=1)
     return {
         "prediction": prediction,
-        "rank": number_of_classes - beaten.sum(dim=1),
+        "rank": _rank(scores, answers),
         "log_prob": log_probs.gather(1, labels)[:, 0],
         "energy": energy.where(all_finite, torch.nan),
         "confidence": log_probs.gather(1, prediction[:, None])[:, 0].exp(),
-        "margin": best[:, 0] - best_of_others,
-        "brier": errors.square().sum(dim=1),
+        "margin": best_scores - best_of_others,
+        "brier": _brier_scores(log_probs, labels),
     }
+
+
+def _rank(scores: Tensor, answers: Tensor) -> Tensor:
+    """Number of classes that beat the best right answer of each image: (N,).
+
+    Of equal scores the class with the lower index wins, and a NaN beats all.
+
+    Args:
+        scores: (N, C), of all classes.
+        answers: (N, K), the classes that are right.
+    """
+    _, number_of_classes = scores.shape
+    scores_of_answers = scores.gather(1, answers)
+    best_score = scores_of_answers.amax(dim=1, keepdim=True)
+    # Of right answers with equal scores, the one with the lowest index.
+    is_not_best = scores_of_answers != best_score
+    best_answer = answers.masked_fill(is_not_best, number_of_classes).amin(dim=1, keepdim=True)
+    classes = torch.arange(number_of_classes, device=scores.device)
+    # The best answer itself is among the classes that don't beat it.
+    is_tied_behind = (best_score == scores) & (classes >= best_answer)
+    is_beaten = (best_score > scores) | is_tied_behind
+    return number_of_classes - is_beaten.sum(dim=1)
+
+
+def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """Sum over classes of the squared error of each image's probabilities: (N,).
+
+    Args:
+        log_probs: (N, C).
+        labels: (N, 1), whose probability should be 1, and that of other classes 0.
+    """
+    minus_one = log_probs.new_full(labels.shape, -1)
+    errors = log_probs.exp().scatter_add(1, labels, minus_one)
+    return errors.square().sum(dim=1)

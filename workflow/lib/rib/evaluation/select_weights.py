@@ -67,6 +67,14 @@ class Candidates:
         evaluation_batch_size: int,
         device: torch.device,
     ):
+        """Keep what is needed to score weights.
+
+        Args:
+            model_folder: that of the pretrained model.
+            checkpoints: by the names that weights have for them.
+            dataset: the images on which weights are scored.
+            evaluation_batch_size: images per forward pass.
+        """
         self.model_folder = model_folder
         self.checkpoints = checkpoints
         self.dataset = dataset
@@ -75,11 +83,17 @@ class Candidates:
         self._scores: dict[tuple, dict] = {}  # by weights, in the order in which they were tried
 
     def accuracy(self, weights: Mapping[str, float]) -> float:
-        """Accuracy of a state on the images, 0 to 1, rounded to six digits."""
+        """Accuracy of a state on the images, 0 to 1, rounded to six digits.
+
+        Args:
+            weights: of an average, by checkpoint, such as {"pretrained": 0.5, "ft": 0.5}. They are
+                scored once, however often they are asked for.
+        """
         key = tuple(sorted(weights.items()))
         if key not in self._scores:
             self._scores[key] = self._score(weights)
-        return self._scores[key]["accuracy"]
+        accuracy: float = self._scores[key]["accuracy"]
+        return accuracy
 
     def scored(self) -> list[dict]:
         """Weights, accuracy and number of images of each candidate that was tried."""
@@ -91,8 +105,8 @@ class Candidates:
         Args:
             weights: weight of each checkpoint in the merge, by its key.
         """
-        network, facts = load(self.model_folder, self.device)
-        network = apply(network, weights, self.checkpoints).eval()
+        pretrained, facts = load(self.model_folder, self.device)
+        network = apply(pretrained, weights, self.checkpoints).eval()
         inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
         label = f"selecting on {self.dataset.name}"
         is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)

@@ -40,17 +40,19 @@ rib.config.ranges).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NewType
+from types import ModuleType
+from typing import Annotated, Any
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module
 
-Share = NewType("Share", float)  # above 0 and at most 1
-Positive = NewType("Positive", float)  # above 0
-NonNegative = NewType("NonNegative", float)  # at least 0
-BelowOne = NewType("BelowOne", float)  # at least 0 and below 1
-UpToOne = NewType("UpToOne", float)  # 0 to 1
-Count = NewType("Count", int)  # at least 1
+# To Python and the type checker they are numbers. The name is what rib.config.ranges calls a range.
+Share = Annotated[float, "Share"]  # above 0 and at most 1
+Positive = Annotated[float, "Positive"]  # above 0
+NonNegative = Annotated[float, "NonNegative"]  # at least 0
+BelowOne = Annotated[float, "BelowOne"]  # at least 0 and below 1
+UpToOne = Annotated[float, "UpToOne"]  # 0 to 1
+Count = Annotated[int, "Count"]  # at least 1
 
 _marked_classes: set[type] = set()
 
@@ -64,28 +66,47 @@ def algorithm(cls: type) -> type:
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
-def load_algorithm(path: str | Path, settings: Mapping):
-    """The algorithm of a module, with its settings.
+def load_algorithm(path: str | Path, settings: Mapping) -> Any:
+    """The algorithm of a module, with its settings: an object of the class marked `@algorithm`.
+
+    It is a rib.methods.base.FineTuning, which needs torch and so is not named in the type.
+
+    Args:
+        path: file of the module, such as `workflow/lib/rib/methods/lwf.py`.
+        settings: arguments of the class, such as {"lr": 0.001, "temperature": 2.0}.
 
     Raises:
         UserError: Not exactly one class of the module is marked, or a setting is out of its range.
     """
-    module = load_module(path)
-    # Without classes that the module imports from others.
-    algorithm_classes = {
-        attribute
-        for attribute in vars(module).values()
-        if isinstance(attribute, type)
-        and attribute.__module__ == module.__name__
-        and attribute in _marked_classes
-    }
-    if len(algorithm_classes) != 1:
-        names = ", ".join(sorted(cls.__name__ for cls in algorithm_classes)) or "no class"
-        raise UserError(f"{path} marks {names} with @algorithm; mark exactly one class.")
-    (algorithm_class,) = algorithm_classes
+    algorithm_class = _marked_class_of(load_module(path), path)
     try:
         return algorithm_class(**settings)
     except ValueError as error:
         raise UserError(
             f"{Path(path).name}: {error}; correct the setting in the method's entry."
         ) from error
+
+
+def _classes_named_in(module: ModuleType) -> set[type]:
+    """The classes that a module defines or imports."""
+    return {attribute for attribute in vars(module).values() if isinstance(attribute, type)}
+
+
+def _marked_class_of(module: ModuleType, path: str | Path) -> type:
+    """The class that a module defines and marks with `@algorithm`.
+
+    Raises:
+        UserError: It marks none, or several.
+    """
+    marked_in_module = set()
+    for marked_class in _marked_classes & _classes_named_in(module):
+        # A class that the module only imports is the algorithm of another one.
+        if marked_class.__module__ == module.__name__:
+            marked_in_module.add(marked_class)
+    if len(marked_in_module) == 1:
+        (marked_class,) = marked_in_module
+        return marked_class
+    names = "no class"
+    if marked_in_module:
+        names = ", ".join(sorted(cls.__name__ for cls in marked_in_module))
+    raise UserError(f"{path} marks {names} with @algorithm; mark exactly one class.")

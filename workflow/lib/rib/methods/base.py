@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from rib.config.ranges import misfit
 from rib.methods import BelowOne, Positive
 from rib.models.checkpoint import changed_tensors
 from rib.models.inputs import Images
+from rib.models.network import Classifier
 from rib.models.text import Text
 
 BATCH_NORM = nn.modules.batchnorm._NormBase
@@ -21,7 +22,7 @@ BATCH_NORM = nn.modules.batchnorm._NormBase
 class Task:
     """Input of a method."""
 
-    model: nn.Module  # the network to train, in evaluation mode
+    model: Classifier  # the network to train, in evaluation mode
     target: Images  # to train on
     reference: Images | None  # the pretraining proxy
     seed: int
@@ -52,11 +53,16 @@ class FineTuning:
     # True if the network stays in evaluation mode, without dropout or updates of statistics.
     frozen_network = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the settings, and prepare what the training loop sets.
+
+        Raises:
+            ValueError: a setting is not in the range that its annotation states.
+        """
         for field in fields(self):
             # A constructor of a subclass may set its own fields later.
             if field.name in vars(self):
-                _check_setting(field.name, str(field.type), getattr(self, field.name))
+                _check_setting(field.name, field.type, getattr(self, field.name))
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # of the whole training, set by the training loop
         self.facts: dict = {}  # further entries of the manifest
@@ -88,12 +94,21 @@ class FineTuning:
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
         """Scalar that is minimised on a batch, for which `logits` was called before.
 
-        It is the cross-entropy of class logits.
+        It is the cross-entropy of class logits, unless a subclass has another error.
+
+        Args:
+            rows: (N,) those of the target in the batch.
+            cross_entropy: mean over the batch, a scalar.
         """
         return cross_entropy
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
-        """Scalar that is added to the error of a batch."""
+        """Scalar that is added to the error of a batch.
+
+        Args:
+            rows: (N,) those of the target in the batch.
+            logits: (N, outputs) of these images, as `logits` gave them, in float32.
+        """
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
@@ -112,9 +127,18 @@ class FineTuning:
         return changed_tensors(pretrained, self.model.state_dict())
 
 
-def _check_setting(name: str, annotation: str, setting: object) -> None:
-    """Raise a ValueError unless a setting is in the range that its annotation states."""
-    annotation = annotation.removeprefix("typing.").removeprefix("rib.methods.")
-    expected = misfit(annotation, setting)
+def _check_setting(name: str, annotation: object, setting: object) -> None:
+    """Raise a ValueError unless a setting is in the range that its annotation states.
+
+    Args:
+        name: of the setting, such as `dropout`.
+        annotation: such as `BelowOne`, `Literal["frozen", "train"]`, or either as text.
+        setting: its value.
+    """
+    if get_origin(annotation) is Annotated:  # a range of rib.methods
+        _, name_of_range = get_args(annotation)
+        expected = misfit(name_of_range, setting)
+    else:
+        expected = misfit(str(annotation).removeprefix("typing."), setting)
     if expected:
         raise ValueError(f"{name} is {setting!r}; set {expected}")

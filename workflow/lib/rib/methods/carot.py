@@ -47,12 +47,18 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     interval: Share  # of all steps, between updates of the teacher; at least one step
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: the teacher is a copy of both towers, as they are now.
+
+        Raises:
+            ValueError: the model was pretrained with a sigmoid loss, or its image tower has no
+                linear projection.
+        """
         super().setup(task)
         if self.text.tower.logit_bias is not None:
             raise ValueError(
                 "it distils a softmax over texts, but the model was pretrained with a sigmoid loss"
             )
-        visual_projection(self.model.visual)  # an error now if there is none
+        visual_projection(self.network.visual)  # an error now if there is none
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         teacher_tower = copy.deepcopy(self.text.tower).requires_grad_(False)
         self.teacher_text = replace(self.text, tower=teacher_tower)
@@ -62,22 +68,27 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """Loss of a batch: contrastive, plus the constraint on W, plus the distillation."""
         captions = self.captions(rows)
+        # Similarities (N, N) of the images (rows) and their captions (columns).
         student = self.text.similarities(self.features, captions)
-        with torch.no_grad():
-            with autocast(self.inputs.device):
-                teacher_features = self.teacher.forward_features(self.inputs[rows])
-            teacher = self.teacher_text.similarities(teacher_features, captions)
-        projection = visual_projection(self.model.visual)
-        identity = torch.eye(projection.shape[1], device=projection.device)
-        constraint = torch.linalg.matrix_norm(projection.T @ projection - identity, ord="fro")
+        teacher = self._teacher_similarities(rows, captions)
         divergence_of_images = divergence(teacher, student, 1.0)
         divergence_of_texts = divergence(teacher.T, student.T, 1.0)
         distilled = divergence_of_images + divergence_of_texts
+        constraint = distance_from_orthogonality(visual_projection(self.network.visual))
         loss = contrastive_loss(student, sigmoid=False)
         return loss + self.orthogonality * constraint + self.distillation * distilled
 
+    @torch.no_grad()
+    def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
+        """The teacher's similarities (N, N) of images of the target and captions, tokens (N, L)."""
+        with autocast(self.inputs.device):
+            features = self.teacher.forward_features(self.inputs[rows])
+        return self.teacher_text.similarities(features, captions)
+
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step; after each `interval` of training, update the teacher."""
         super().update(optimizer)
         steps_between_updates = max(1, round(self.interval * self.steps))
         if (self.step + 1) % steps_between_updates == 0:
@@ -85,11 +96,21 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _update_teacher(self) -> None:
-        """Set psi to alpha psi + (1 - alpha) theta."""
-        risen_share = min(1.0, self.step / (WARM_UP * self.steps))
-        alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * risen_share
+        """Set the teacher's weights psi to alpha psi + (1 - alpha) theta, theta the student's.
+
+        alpha rises linearly in the warm-up, from FIRST_MOMENTUM to the setting `momentum`.
+        """
+        share_of_warm_up = min(1.0, self.step / (WARM_UP * self.steps))
+        alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * share_of_warm_up
         for name, parameter in self.trainable():
-            self.memory[name].mul_(alpha).add_(parameter, alpha=1 - alpha)
+            teacher_parameter = self.memory[name]
+            teacher_parameter.mul_(alpha).add_(parameter, alpha=1 - alpha)
+
+
+def distance_from_orthogonality(projection: Tensor) -> Tensor:
+    """|W^T W - I|_F of a matrix W (d, e): 0 if its columns are orthonormal."""
+    identity = torch.eye(projection.shape[1], device=projection.device)
+    return torch.linalg.matrix_norm(projection.T @ projection - identity, ord="fro")
 
 
 def visual_projection(visual: nn.Module) -> Tensor:
@@ -98,11 +119,13 @@ def visual_projection(visual: nn.Module) -> Tensor:
     Raises:
         ValueError: the layer is not linear.
     """
-    if isinstance(getattr(visual, "proj", None), nn.Parameter):  # open_clip's ViTs
-        return visual.proj
+    parameter = getattr(visual, "proj", None)
+    if isinstance(parameter, nn.Parameter):  # open_clip's ViTs
+        return parameter
     # Other towers have a layer, with the weights transposed.
     layers = dict(visual.named_modules())
     for name in PROJECTIONS:
-        if isinstance(layers.get(name), nn.Linear):
-            return layers[name].weight.T
+        layer = layers.get(name)
+        if isinstance(layer, nn.Linear):
+            return layer.weight.T
     raise ValueError("its image tower has no linear projection to constrain")

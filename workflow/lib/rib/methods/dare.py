@@ -17,27 +17,32 @@ from rib.models.checkpoint import States
 
 
 def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name.
+    """Yield the name and the tensor of each merged parameter: theta_pre + lambda sum_t tau'_t.
+
+    tau'_t are the updates of parent t, of which a random share is kept, divided by that share.
 
     Args:
         density: probability 1 - p with which an update is kept.
         scaling: lambda.
     """
+    parents = list(states.changes)
     for name in states.names:
-        merged = states.start[name].double()
-        for parent in states.changes:
+        start = states.start[name]
+        merged = start.double()
+        for parent in parents:
             update = states.update(parent, name)
-            mask = _mask(f"{states.run}/{parent}/{name}", update, density)
-            merged = merged + scaling * update * mask / density
-        yield name, merged.to(states.start[name].dtype)
+            is_kept = _random_mask(f"{states.run}/{parent}/{name}", update.shape, density)
+            merged = merged + scaling * update * is_kept / density
+        yield name, merged.to(start.dtype)
 
 
-def _mask(seed: str, update: Tensor, density: float) -> Tensor:
-    """Which values of an update are kept, in its shape.
+def _random_mask(seed: str, shape: torch.Size, density: float) -> Tensor:
+    """Truth values, each of which is true with the probability `density`.
 
-    It depends on the text of its seed alone, not on the order of tensors.
+    Args:
+        seed: a text on which they depend alone, so that the order of tensors doesn't matter.
     """
     digest = hashlib.sha256(seed.encode()).digest()
-    number = int.from_bytes(digest[:8]) >> 1
+    number = int.from_bytes(digest[:8]) >> 1  # of 63 bits, which torch takes as a seed
     generator = torch.Generator().manual_seed(number)
-    return torch.rand(update.shape, generator=generator) < density
+    return torch.rand(shape, generator=generator) < density

@@ -31,53 +31,65 @@ class DaWin(nn.Module):
     """A network with the parameters and buffers sum_k w_k(x) theta_k for an image x."""
 
     def __init__(self, networks: Mapping[str, nn.Module]):
+        """Find the tensors in which the networks differ.
+
+        Raises a ValueError if a network has other tensors than the first.
+        """
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
-        first, *others = self._states()
-        if any(other.keys() != first.keys() for other in others):
+        first_state, *other_states = self._states()
+        if any(state.keys() != first_state.keys() for state in other_states):
             raise ValueError("a network has a padding prompt, which can't be averaged with weights")
-        self.changed = []  # names of the tensors that are averaged
-        for name, tensor in first.items():
-            is_changed = any(not torch.equal(tensor, other[name]) for other in others)
-            if tensor.is_floating_point() and is_changed:
-                self.changed.append(name)
+        self.averaged_names = []  # of the tensors that are averaged
+        for name, tensor in first_state.items():
+            differs = any(not torch.equal(tensor, state[name]) for state in other_states)
+            if tensor.is_floating_point() and differs:
+                self.averaged_names.append(name)
 
     def _states(self) -> list[dict[str, Tensor]]:
-        """theta_k of each network, by name."""
+        """theta_k: the parameters and buffers of each of the K networks, by name."""
         return [network.state_dict() for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, outputs) of images (N, 3, H, W)."""
+        """Logits (N, outputs) of images (N, 3, H, W).
+
+        For each image the first network computes them with averaged tensors in place of its own.
+        """
         weights = self.weights(images)
         states = self._states()
         logits = []
         for image, weights_of_image in zip(images.split(1), weights.unbind(dim=1), strict=True):
-            average = self._average(states, weights_of_image)
-            logits.append(functional_call(self.networks[0], average, (image,)))
+            averaged_tensors = self._average(states, weights_of_image)
+            logits.append(functional_call(self.networks[0], averaged_tensors, (image,)))
         return torch.cat(logits)
 
     def _average(
         self, states: Sequence[Mapping[str, Tensor]], weights_of_image: Tensor
     ) -> dict[str, Tensor]:
-        """Average of the networks' tensors that differ, with weights (K,).
+        """Average of the networks' tensors that differ, with weights (K,) that add up to 1.
 
-        It is computed from the first network on, so that equal networks give the first, exactly.
+        It is computed as theta_0 + sum_k w_k (theta_k - theta_0), so that equal networks give the
+        first, exactly.
         """
-        first, *others = states
-        _, *weights_of_others = weights_of_image
-        average = {}
-        for name in self.changed:
-            change = 0
-            for weight, other in zip(weights_of_others, others, strict=True):
-                change = change + weight * (other[name] - first[name])
-            average[name] = first[name] + change
-        return average
+        first_state, *other_states = states
+        _, *other_weights = weights_of_image
+        averaged_tensors = {}
+        for name in self.averaged_names:
+            first_tensor = first_state[name]
+            change = torch.zeros_like(first_tensor)
+            for weight, state in zip(other_weights, other_states, strict=True):
+                change = change + weight * (state[name] - first_tensor)
+            averaged_tensors[name] = first_tensor + change
+        return averaged_tensors
 
     def weights(self, images: Tensor) -> Tensor:
-        """Weights w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image."""
+        """Weights w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image.
+
+        They are exp(-H_k) / sum_j exp(-H_j), with H_k the entropy of network k's softmax.
+        """
         log_probabilities = torch.stack(
             [network(images).float().log_softmax(dim=-1) for network in self.networks]
-        )
+        )  # (K, N, outputs)
         negative_entropies = (log_probabilities.exp() * log_probabilities).sum(dim=-1)
         return negative_entropies.softmax(dim=0)
 

@@ -13,7 +13,7 @@ of the network. The recipe's weight decay stays, outside of the projection. The 
 import torch
 
 from rib.methods import NonNegative, algorithm
-from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
+from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio, scale
 from rib.methods.base import Task
 
 
@@ -32,24 +32,31 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     rate: NonNegative  # Adam's learning rate of omega, mu in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: omega is 0 for each tensor, and nothing was projected before."""
         super().setup(task)
         self.remember_numbers("omega", 0.0)
         self.projections = self.remember_tensors("projection")
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take a step of DiGraP: learn omega, project the gradients, take the optimiser's step.
+
+        Of each trained tensor p is the part of its gradient g along its deviation d from the start,
+        and omega the share of p that is taken out of g, if g . d < 0. For the formulas see the
+        class.
+        """
         gradients = self.gradients()
+        # cos(g', p) of each tensor. `self.projections` are still p of the step before, and the
+        # gradients are those after it.
+        inner_products = dots(gradients, self.projections)
+        cosines = ratio(inner_products, norms(gradients) * norms(self.projections))
+        omegas = self.adam("omega", cosines, self.rate).clamp_(0, 1)
+        # p of this step: the part of each gradient that is parallel to the deviation.
         deviations = self.deviations()
-        # From the gradient after the step before, and its projection.
-        cosine = ratio(
-            dots(gradients, self.projections), norms(gradients) * norms(self.projections)
-        )
-        omega = self.adam("omega", cosine, self.rate).clamp_(0, 1)
-        # p of this step; it takes the place of the deviations.
-        gradient_along_deviation = dots(gradients, deviations)
-        coefficients = ratio(gradient_along_deviation, dots(deviations, deviations))
-        torch._foreach_mul_(deviations, coefficients.unbind())
-        torch._foreach_copy_(self.projections, deviations)
-        strength = torch.where(gradient_along_deviation < 0, omega, 0.0)
-        torch._foreach_sub_(gradients, torch._foreach_mul(self.projections, strength.unbind()))
+        gradients_along_deviations = dots(gradients, deviations)
+        coefficients = ratio(gradients_along_deviations, dots(deviations, deviations))
+        torch._foreach_copy_(self.projections, scale(deviations, coefficients))
+        # Only where a step would lengthen the deviation, it is taken out.
+        strengths = torch.where(gradients_along_deviations < 0, omegas, 0.0)
+        torch._foreach_sub_(gradients, scale(self.projections, strengths))
         optimizer.step()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import Task
-from rib.methods.l2_sp import L2StartingPoint
+from rib.methods.l2_sp import L2StartingPoint, sum_of
 from rib.models.fisher import fisher_diagonal
 
 
@@ -36,20 +36,26 @@ class ElasticWeightConsolidation(L2StartingPoint):
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: get or compute the network's Fisher information F."""
         super().setup(task)
+        # F_i: a tensor for each parameter, in its shape.
         if task.fisher is None:
-            images = task.reference or task.target
+            images = task.target
+            if task.reference is not None:
+                images = task.reference
             self.importance = fisher_diagonal(
                 self.model, images, self.fisher, self.fisher_images, task.seed
             )
         else:
-            self.importance = [
-                torch.empty_like(parameter).copy_(task.fisher[name])
-                for name, parameter in self.trainable()
-            ]
+            self.importance = []
+            for name, parameter in self.trainable():
+                # On the device and in the memory layout of the parameter.
+                importance = torch.empty_like(parameter).copy_(task.fisher[name])
+                self.importance.append(importance)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        distances = []
+        """weight / 2 * sum_i F_i (theta_i - start_i)^2, a scalar."""
+        weighted_distances = []
         for importance, (parameter, start) in zip(self.importance, self.anchors, strict=True):
-            distances.append((importance * (parameter - start).square()).sum())
-        return self.weight / 2 * sum(distances)
+            weighted_distances.append((importance * (parameter - start).square()).sum())
+        return self.weight / 2 * sum_of(weighted_distances)

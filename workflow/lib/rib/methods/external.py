@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from rib.base.files import sha256
 from rib.base.progress import log
 from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
+from rib.models.network import OpenClipClassifier
 from rib.models.weights import read_state, with_weights
 
 
@@ -27,16 +29,29 @@ class External(FineTuning):
         super().__init__(lr=1.0)
         self.run = run
         self.files = files
-        self.network = model
+        self.network = model  # not the network itself, which is `self.model`
 
     def setup(self, task: Task) -> None:
+        """Load the weights from the files; nothing is trained.
+
+        Raises:
+            ValueError: a file has changed since the job was planned, or the head doesn't fit.
+            UserError: a file has no weights, or those of another network.
+        """
         super().setup(task)
         states = [read_state(Path(file), None, self.run) for file in self.files]
         if self.network["library"] == "timm":
             self._load_network(states[0])
+        elif len(states) == 1:
+            self._load_image_tower(states[0])
         else:
-            self._load_image_tower(*states)
+            state, head_state = states
+            self._load_image_tower(state, head_state)
         self.facts = {"taken_from": {Path(file).name: sha256(Path(file)) for file in self.files}}
+        self._refuse_changed_files()
+
+    def _refuse_changed_files(self) -> None:
+        """Raise a ValueError if a file is not as it was when the job was planned."""
         for file, planned_size_and_time in self.files.items():
             status = Path(file).stat()
             if [status.st_size, status.st_mtime_ns] != list(planned_size_and_time):
@@ -57,27 +72,35 @@ class External(FineTuning):
             head_state: of the head, if it has a file of its own. Without any weights of a head the
                 pretrained one is kept.
         """
-        pretrained_head = self.model.head.state_dict()
+        classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
-            head_state = {
-                key: state.pop(f"head.{key}") for key in pretrained_head if f"head.{key}" in state
-            }
+            head_state = {}
+            for key in classifier.head.state_dict():  # `weight` and `bias`
+                if f"head.{key}" in state:
+                    head_state[key] = state.pop(f"head.{key}")
         tower_state = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
         if not tower_state:
             tower_state = state
-        tower = self._loaded(tower_state, self.network["arguments"]).visual
-        self.model.visual.load_state_dict(tower.state_dict())
-        if not head_state:
+        loaded = self._loaded(tower_state, self.network["arguments"])
+        tower = loaded.get_submodule("visual")
+        classifier.visual.load_state_dict(tower.state_dict())
+        if head_state:
+            self._load_head(classifier.head, head_state)
+        else:
             log.warning("%s: the weights have no head, so the pretrained one is kept", self.run)
-            return
-        shapes = {
-            key: tensor.shape for key, tensor in head_state.items() if tensor.isfinite().all()
-        }
-        if shapes != {key: tensor.shape for key, tensor in pretrained_head.items()}:
-            raise ValueError(
-                f"the head of {self.run} has NaN or infinite values, or isn't {self.model.head}"
-            )
-        self.model.head.load_state_dict(head_state)
+
+    def _load_head(self, head: nn.Linear, state: Mapping[str, Tensor]) -> None:
+        """Load the weights of a head, in place.
+
+        Raises:
+            ValueError: they have other names or shapes than those of the head, or are not finite.
+        """
+        expected_shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
+        shapes = {key: tensor.shape for key, tensor in state.items()}
+        are_finite = all(tensor.isfinite().all() for tensor in state.values())
+        if shapes != expected_shapes or not are_finite:
+            raise ValueError(f"the head of {self.run} has NaN or infinite values, or isn't {head}")
+        head.load_state_dict(state)
 
     def _loaded(self, state: Mapping[str, Tensor], arguments: Mapping) -> nn.Module:
         """A network of the run's architecture with these weights."""

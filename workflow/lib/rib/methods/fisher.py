@@ -19,7 +19,9 @@ from rib.models.checkpoint import States
 def merge(
     states: States, fisher: Mapping[str, Mapping[str, Tensor]], *, fisher_images: Count
 ) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name; the plain mean where no parent has information.
+    """Yield the name and the tensor of each merged parameter: sum_m F_m theta_m / sum_m F_m.
+
+    Where the information F_m of all parents m is 0, it is their plain mean.
 
     Args:
         fisher: by parent, the diagonal of its Fisher information by parameter, in the parameter's
@@ -27,9 +29,12 @@ def merge(
         fisher_images: maximum number of images for it, evenly spaced over those of the training.
     """
     for name in states.names:
+        # The first dimension is that of the parents.
         information = torch.stack([diagonal[name].double() for diagonal in fisher.values()])
         is_known = information.sum(dim=0) > 0
         weights = information.where(is_known, 1.0)
-        parents_with_weights = zip(weights, states.values(name), strict=True)
-        weighted_sum = sum(weight * parameter for weight, parameter in parents_with_weights)
-        yield name, (weighted_sum / weights.sum(dim=0)).to(states.start[name].dtype)
+        weighted_sum = torch.zeros_like(weights[0])
+        for weight, parameter in zip(weights, states.values(name), strict=True):
+            weighted_sum = weighted_sum + weight * parameter
+        merged = weighted_sum / weights.sum(dim=0)
+        yield name, merged.to(states.start[name].dtype)

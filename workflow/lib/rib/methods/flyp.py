@@ -7,6 +7,7 @@ models, which the paper does not have, it is their own loss of pretraining: Zhai
 """
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from rib.methods import algorithm
 from rib.methods.base import Task
 from rib.methods.ft_frozen_head import FrozenHead
+from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
 TOWER = "text."  # prefix of the text tower's parameters
@@ -35,7 +37,13 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
     whole_batches = True
 
+    @property
+    def network(self) -> OpenClipClassifier:
+        """The trained network, which is open_clip's, since only its models have a text tower."""
+        return cast(OpenClipClassifier, self.model)
+
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the model has no text tower."""
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
@@ -45,28 +53,42 @@ class FinetuneLikeYouPretrain(FrozenHead):
         self.outputs = [sorted(set(outputs)) for outputs in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of both towers by name, those of the text tower with a prefix."""
         trained_parameters = list(super().trainable())
         for name, parameter in self.text.tower.named_parameters():
             trained_parameters.append((TOWER + name, parameter))
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of rows of the target, by the head made after the epoch before."""
+        # The features are kept for `error`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """The contrastive loss of the images of a batch and their captions, a scalar."""
         similarities = self.text.similarities(self.features, self.captions(rows))
         return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 
     def captions(self, rows: np.ndarray) -> Tensor:
-        """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows."""
+        """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows.
+
+        A caption is a prompt of the image's class, such as "a photo of a dog.", with a template
+        that is drawn at random.
+        """
         draws = np.random.default_rng([self.task.seed, self.step, CAPTION_STREAM])
-        outputs = [int(draws.choice(self.outputs[self.labels[row]])) for row in rows]
-        templates = draws.integers(self.text.prompts.shape[1], size=len(rows))
-        return self.text.prompts[outputs, templates]
+        outputs_of_images = []
+        for row in rows:
+            outputs_of_class = self.outputs[self.labels[row]]
+            outputs_of_images.append(int(draws.choice(outputs_of_class)))
+        _, number_of_templates, _ = self.text.prompts.shape
+        templates = draws.integers(number_of_templates, size=len(rows))
+        return self.text.prompts[outputs_of_images, templates]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        set_zero_shot_weights(self.model.head, self.text.tower, self.text.prompts)
+        """The changed tensors of the image tower, and a head from the trained text tower."""
+        # The head comes from the text tower, which is not stored itself.
+        set_zero_shot_weights(self.network.head, self.text.tower, self.text.prompts)
         return super().state_delta(pretrained)
 
 

@@ -24,6 +24,7 @@ class FrozenHead(FineTuning):
     """
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """All parameters of the network but those of its head, by name."""
         names_in_head = {name for name, _ in head_parameters(self.model)}
         return [
             (name, parameter)

@@ -33,6 +33,7 @@ class FastTrainableProjection(ConstrainedFineTuning):
     annealing: UpToOne  # factor of positive gradients, which make the radius smaller
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: each radius is SMALLEST, and nothing was projected before."""
         super().setup(task)
         self.remember_numbers("radius", SMALLEST)
         # d / |d|_1 in the rows that were projected in the step before, 0 in others.
@@ -40,28 +41,37 @@ class FastTrainableProjection(ConstrainedFineTuning):
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        gradient = dots(self.gradients(), self.directions)  # dCE/dradius
+        """Take a step of FTP: learn the radii, take the optimiser's step, project it.
+
+        Each trained tensor has one radius. Rows d of its deviation from the start that are longer
+        than the radius, in the norm |d|_1, are shortened to it.
+        """
+        gradient = dots(self.gradients(), self.directions)  # dCE/dradius of each tensor, (L,)
         annealed_gradient = torch.where(gradient > 0, self.annealing * gradient, gradient)
         radii = self.adam("radius", annealed_gradient, self.rate)
         optimizer.step()
         deviations = self.deviations()
-        lengths = [mars_norm(deviation) for deviation in deviations]
+        lengths = [mars_norm(deviation) for deviation in deviations]  # |d|_1 of each row
         longest = torch.stack([lengths_of_rows.max() for lengths_of_rows in lengths])
         torch.minimum(radii, longest, out=radii).clamp_(min=SMALLEST)
         for i, parameter in enumerate(self.parameters):
             direction = self.directions[i]
             radius = radii[i]
-            # At the radius the derivative is that of a smaller one; otherwise the longest row would
-            # never be tightened.
+            # A row at the radius counts as one beyond it; otherwise the longest row would never be
+            # tightened.
             is_limited = lengths[i] >= radius
             direction.copy_(torch.where(is_limited, deviations[i] / lengths[i], 0.0))
+            # Rows beyond the radius are brought back to it.
             projected = self.starts[i] + radius * direction
             parameter.copy_(torch.where(lengths[i] > radius, projected, parameter))
 
 
 def mars_norm(tensor: Tensor) -> Tensor:
-    """Sum of absolute values of each row, (rows, 1, ...); of a vector or a number as a whole."""
-    dimensions_of_row = tuple(range(1, tensor.ndim))
-    if not dimensions_of_row:
-        dimensions_of_row = None
+    """Sum of absolute values of each row of a tensor: (rows, 1, ...), with as many dimensions.
+
+    A vector or a number is one row.
+    """
+    dimensions_of_row: tuple[int, ...] | None = None  # all
+    if tensor.ndim > 1:
+        dimensions_of_row = tuple(range(1, tensor.ndim))
     return torch.linalg.vector_norm(tensor, ord=1, dim=dimensions_of_row, keepdim=True)

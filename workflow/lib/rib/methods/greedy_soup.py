@@ -15,21 +15,27 @@ def select(
     *,
     pretrained: bool = True,
 ) -> dict[str, float]:
-    """Weights of the soup.
+    """Weights of the soup, such as {"ft": 0.5, "lwf": 0.5}.
 
     Args:
+        parents: names of the fine-tuned states.
+        score: gives the accuracy of weights on held-out images.
         pretrained: whether the pretrained model is a candidate too; it is none in the source.
     """
-    candidates = [PRETRAINED, *parents] if pretrained else parents
-    # The sort is stable: ties keep their order.
-    ranked = sorted(candidates, key=lambda candidate: -score({candidate: 1.0}))
-    soup = [ranked[0]]
-    for candidate in ranked[1:]:
-        if score(_uniform([*soup, candidate])) >= score(_uniform(soup)):
-            soup.append(candidate)
+    candidates = [PRETRAINED, *parents] if pretrained else list(parents)
+    accuracy_of = {candidate: score({candidate: 1.0}) for candidate in candidates}
+    # Best first; the sort is stable, so ties keep their order.
+    best_candidate, *other_candidates = sorted(
+        candidates, key=lambda candidate: accuracy_of[candidate], reverse=True
+    )
+    soup = [best_candidate]
+    for candidate in other_candidates:
+        larger_soup = [*soup, candidate]
+        if score(_uniform(larger_soup)) >= score(_uniform(soup)):
+            soup = larger_soup
     return _uniform(soup)
 
 
 def _uniform(states: Sequence[str]) -> dict[str, float]:
-    """Equal weights of states, which add up to 1."""
+    """Equal weights of states, which add up to 1: {"ft": 0.5, "lwf": 0.5}."""
     return dict.fromkeys(states, 1 / len(states))

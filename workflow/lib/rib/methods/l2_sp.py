@@ -6,6 +6,8 @@ released code of ImageNet-RIB calls this EWC (lib/regularization.py: weight 1 wi
 1/2): the variant ewc_released, weight 2.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -20,13 +22,22 @@ class L2StartingPoint(FineTuning):
     weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: keep the values from which the trained parameters start."""
         super().setup(task)
-        self.anchors = [  # each parameter with its start
-            (parameter, parameter.detach().clone()) for _, parameter in self.trainable()
-        ]
+        self.anchors = []  # each parameter with its start
+        for _, parameter in self.trainable():
+            start = parameter.detach().clone()
+            self.anchors.append((parameter, start))
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        squared_distance = sum(
+        """weight / 2 * sum_i (theta_i - start_i)^2, a scalar."""
+        squared_distances = [
             (parameter - start).square().sum() for parameter, start in self.anchors
-        )
-        return self.weight / 2 * squared_distance
+        ]
+        return self.weight / 2 * sum_of(squared_distances)
+
+
+def sum_of(scalars: Sequence[Tensor]) -> Tensor:
+    """Sum of scalars, at least one, from the first to the last, with gradients."""
+    first, *others = scalars
+    return sum(others, start=first)

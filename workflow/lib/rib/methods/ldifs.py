@@ -24,6 +24,7 @@ from rib.methods import NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
 from rib.models.layers import is_hierarchical
+from rib.models.network import Classifier
 from rib.models.token_features import token_features
 
 LARGEST_STORED = 2 * 2**30  # bytes of pretrained features that are kept in memory
@@ -42,23 +43,26 @@ class FeatureDistance(FineTuning):
     weight: NonNegative  # lambda in the paper
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute the pretrained features, if they fit into memory."""
         super().setup(task)
         with torch.no_grad():
-            features_of_one_image = _features(task.model, task.target.inputs[[0]])
+            features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
         max_images = LARGEST_STORED // features_of_one_image.nbytes
         self.start = pretrained_outputs(_features, task, max_images, "pretrained features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target."""
         # The features are of the same pass, for the penalty that follows.
         self.features, output = scaled_features(self.model, self.inputs[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * squared distance between features and pretrained ones, mean over images."""
         squared_distances = (self.features - self.start(rows)).square().sum(dim=1)
         return self.weight * squared_distances.mean()
 
 
-def _features(network: nn.Module, images: Tensor) -> Tensor:
+def _features(network: Classifier, images: Tensor) -> Tensor:
     """phi (N, values) of images, without the output of `forward_features`."""
     features, _ = scaled_features(network, images)
     return features
@@ -78,8 +82,8 @@ def scaled_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]
     for tokens in depths:
         _, tokens_per_image, channels = tokens.shape
         divisor = (tokens_per_image * channels * len(depths)) ** 0.5
-        unit = with_unit_channels(tokens.float(), smallest)
-        scaled.append((unit / divisor).flatten(1))
+        tokens_of_norm_1 = with_unit_channels(tokens.float(), smallest)
+        scaled.append((tokens_of_norm_1 / divisor).flatten(1))
     return torch.cat(scaled, dim=1), output
 
 
@@ -89,6 +93,7 @@ def with_unit_channels(tokens: Tensor, smallest: float) -> Tensor:
     Args:
         smallest: norm that counts at least, as a fraction of the mean norm of the image's channels.
     """
-    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
-    typical = norms.detach().mean(dim=2, keepdim=True)
-    return tokens / (torch.maximum(norms, smallest * typical) + TINY)
+    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)  # (N, 1, C)
+    mean_norm = norms.detach().mean(dim=2, keepdim=True)  # (N, 1, 1)
+    divisors = torch.maximum(norms, smallest * mean_norm) + TINY
+    return tokens / divisors

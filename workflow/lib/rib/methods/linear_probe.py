@@ -35,22 +35,39 @@ class LinearProbing(FineTuning):
         super().__init__(lr=lr)
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: without augmentation, compute the features of all images once.
+
+        Raises:
+            ValueError: the network's head is not one linear layer.
+        """
         super().setup(task)
-        head = self.model.get_classifier()
-        if not isinstance(head, nn.Linear | nn.Conv2d):
-            raise ValueError(
-                f"its head is a {type(head).__name__}, but linear probing trains one linear layer"
-            )
+        self._linear_head()  # an error now if there is none
         pretrained = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
+        # (n, d) of all images of the target; None if each epoch shows other images.
+        self.stored_features: Tensor | None = None
         if self.inputs.augmentation:
             self.pretrained = pretrained
-            self.stored_features = None
         else:
-            self.stored_features = in_batches(  # (n, d)
-                partial(head_inputs, pretrained), self.inputs, FEATURE_BATCH, "features"
+            features_of_images = partial(head_inputs, pretrained)
+            self.stored_features = in_batches(
+                features_of_images, self.inputs, FEATURE_BATCH, "features"
             )
 
+    def _linear_head(self) -> nn.Linear | nn.Conv2d:
+        """The network's head, which is trained.
+
+        Raises:
+            ValueError: it is not one linear layer.
+        """
+        head = self.model.get_classifier()
+        if isinstance(head, nn.Linear | nn.Conv2d):
+            return head
+        raise ValueError(
+            f"its head is a {type(head).__name__}, but linear probing trains one linear layer"
+        )
+
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of the head, by name."""
         return head_parameters(self.model)
 
     def features(self, rows: np.ndarray) -> Tensor:
@@ -61,6 +78,7 @@ class LinearProbing(FineTuning):
             return head_inputs(self.pretrained, self.inputs[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target, from their frozen features."""
         # The head is a pointwise convolution of the pooled map in BiT's ResNets.
-        head = self.model.get_classifier()
+        head = self._linear_head()
         return F.linear(self.features(rows), head.weight.flatten(1), head.bias)

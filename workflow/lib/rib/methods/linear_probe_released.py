@@ -25,7 +25,10 @@ IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of a ViT outside the patch embedding and the blocks."""
+    """Named parameters of a ViT outside the patch embedding and the blocks.
+
+    They are, for example, `cls_token`, `pos_embed`, `norm.weight` and `head.bias`.
+    """
     return [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -38,5 +41,8 @@ class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters of `outside_blocks`."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """In a ViT all parameters outside the blocks, in a CNN those of the head, by name."""
         is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())
-        return outside_blocks(self.model) if is_vit else head_parameters(self.model)
+        if is_vit:
+            return outside_blocks(self.model)
+        return head_parameters(self.model)

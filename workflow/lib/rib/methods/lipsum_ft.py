@@ -10,11 +10,12 @@ CLIP's padding, which is also the token of "!".
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rib.methods import Count, NonNegative, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import MOST_STORED, pretrained_outputs
+from rib.models.network import Classifier
 
 TEXT_STREAM = 3  # of random numbers; epochs, replay and captions have others
 
@@ -32,34 +33,48 @@ class LipsumFineTuning(FineTuning):
     length: Count  # words of a text, less than the context length
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute or prepare the pretrained features of the images.
+
+        Raises:
+            ValueError: the model has no text tower, or the random texts are too long for it.
+        """
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
+        self.text = task.text
         self.encoded_step = -1  # the step whose texts are encoded
         self.encoded_texts = self.encode(0)  # an error now if texts are too long
         self.start = pretrained_outputs(_image_features, task, MOST_STORED, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target."""
+        # The features are kept for `penalty`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
 
     @torch.no_grad()
     def encode(self, step: int) -> Tensor:
         """s g(t_m): scaled features (M, d) of the random texts of a step."""
-        text = self.task.text
         draws = np.random.default_rng([self.task.seed, step, TEXT_STREAM])
-        tokens = text.random(self.texts, self.length, draws)
-        return text.tower.logit_scale.exp() * text.encode(tokens)
+        tokens = self.text.random(self.texts, self.length, draws)
+        return self.text.tower.logit_scale.exp() * self.text.encode(tokens)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2, the mean over the images x.
+
+        v_m(x) is the similarity of image x to the random text m of M, with the weights theta as
+        they are now, or as they were at the start of training.
+        """
         if self.encoded_step != self.step:  # all micro-batches of a step have the same texts
             self.encoded_texts = self.encode(self.step)
             self.encoded_step = self.step
-        # The difference of similarities is the similarity of the difference.
-        differences = (self.features.float() - self.start(rows)) @ self.encoded_texts.T
-        return self.weight / 2 * differences.square().mean()
+        # v_m(x; theta) - v_m(x; start) is the similarity to the text of f(x; theta) - f(x; start),
+        # since similarities are linear in the image's features.
+        feature_differences = self.features.float() - self.start(rows)  # (N, d)
+        similarity_differences = feature_differences @ self.encoded_texts.T  # (N, M)
+        return self.weight / 2 * similarity_differences.square().mean()
 
 
-def _image_features(network: nn.Module, images: Tensor) -> Tensor:
+def _image_features(network: Classifier, images: Tensor) -> Tensor:
     """f (N, d) of images (N, 3, H, W)."""
     return network.forward_features(images)

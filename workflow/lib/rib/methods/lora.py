@@ -14,7 +14,7 @@ and the norms outside the blocks: the variant lora_released.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -25,7 +25,7 @@ from rib.methods import Count, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
-from rib.models.network import head_parameters
+from rib.models.network import Classifier, head_parameters
 
 ADAPTER = "default"
 # In names of norms, class tokens and position embeddings.
@@ -48,6 +48,11 @@ class LowRankAdaptation(FineTuning):
     also: Literal["none", "tokens_and_norms"]  # trained outside the blocks, as in the released code
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: replace layers of the network by adapters with factors A and B.
+
+        Raises:
+            ValueError: the network has no layers to adapt, or they bypass the adapters.
+        """
         super().setup(task)
         unfold_attention(self.model)
         fused_layers, single_layers = adapted_layers(self.model)
@@ -56,31 +61,43 @@ class LowRankAdaptation(FineTuning):
                 "the network has neither attention nor pointwise convolutions to adapt"
             )
         if fused_layers:
-            names = fused_layers
-            updates_per_layer = 2  # one of rank r for q and one for v
-        else:
-            names = single_layers
-            updates_per_layer = 1
-        # peft scales an update by lora_alpha / r, which is alpha / rank here in both cases.
-        settings = LoraConfig(
-            r=updates_per_layer * self.rank,
-            lora_alpha=updates_per_layer * self.alpha,
-            target_modules=names,
-        )
-        inject_adapter_in_model(settings, self.model)
-        self.layers = {name: self.model.get_submodule(name) for name in names}
-        if fused_layers:
+            self.layers = self._with_adapters(fused_layers, 2)  # one update for q and one for v
             for layer in self.layers.values():
                 _, b = _factors(layer)
                 _train_only_q_and_v(b, self.rank)
+        else:
+            self.layers = self._with_adapters(single_layers, 1)
         self._refuse_bypassed_layers()
+
+    def _with_adapters(self, names: list[str], updates_per_layer: int) -> dict[str, LoraLayer]:
+        """Let peft replace layers of the network by adapters with trained factors A and B.
+
+        Args:
+            names: of the layers.
+            updates_per_layer: number of updates of rank r that a layer has.
+
+        Returns:
+            The adapters, by the names of the layers.
+        """
+        # peft scales an update by lora_alpha / r, which is alpha / rank for any number of updates.
+        scaled_alpha = updates_per_layer * self.alpha
+        settings = LoraConfig(
+            r=updates_per_layer * self.rank,
+            lora_alpha=scaled_alpha,  # type: ignore[arg-type]  # peft's type is int, but it divides
+            target_modules=names,
+        )
+        inject_adapter_in_model(settings, self.model)
+        return {name: cast(LoraLayer, self.model.get_submodule(name)) for name in names}
 
     def _refuse_bypassed_layers(self) -> None:
         """Raise a ValueError if no gradient reaches an update.
 
-        Some networks use a layer's weight without calling its adapter.
+        Some networks use a layer's weight without calling its adapter. It is tried on one image.
         """
-        b_factors = [_factors(layer)[1] for layer in self.layers.values()]
+        b_factors = []
+        for layer in self.layers.values():
+            _, b = _factors(layer)
+            b_factors.append(b)
         logits = self.model(self.inputs[slice(1)])
         is_reached = logits.requires_grad
         if is_reached:
@@ -90,7 +107,8 @@ class LowRankAdaptation(FineTuning):
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        trained_ids = set()
+        """The factors A and B by name, and if the setting `also` says so, tokens and norms."""
+        trained_ids: set[int] = set()
         for layer in self.layers.values():
             trained_ids.update(id(factor) for factor in _factors(layer))
         if self.also == "tokens_and_norms":
@@ -104,28 +122,32 @@ class LowRankAdaptation(FineTuning):
         ]
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stored = {}
+        """The tensors to be stored: factors of each adapted layer, and others that were changed.
+
+        Names are such as `blocks.0.attn.qkv.weight.lora_A`.
+        """
+        factors = {}
         for name, layer in self.layers.items():
             a, b = _factors(layer)
             published_name = self._published_name(f"{name}.weight", pretrained)
             stored_a = a.detach().cpu().flatten(1)
+            # Times alpha / r, so that B A is the whole update.
             stored_b = layer.scaling[ADAPTER] * b.detach().cpu().flatten(1)
-            stored[f"{published_name}{LORA_A}"] = stored_a.contiguous()
-            stored[f"{published_name}{LORA_B}"] = stored_b.contiguous()
+            factors[f"{published_name}{LORA_A}"] = stored_a.contiguous()
+            factors[f"{published_name}{LORA_B}"] = stored_b.contiguous()
         tensors = {
             self._published_name(name, pretrained): tensor
             for name, tensor in self.model.state_dict().items()
         }
+        # Without the factors, which the pretrained network lacks.
         tensors_of_network = {name: tensors[name] for name in pretrained}
-        return {**stored, **changed_tensors(pretrained, tensors_of_network)}
+        return {**factors, **changed_tensors(pretrained, tensors_of_network)}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
         """Name that a tensor of the adapted network has in the pretrained state dict.
 
-        Checkpoints use these names, so that they can be loaded into the original network.
-
-        Args:
-            name: name of the tensor in the network with adapters, `blocks.0.qkv.base_layer.weight`.
+        `blocks.0.attn.qkv.base_layer.weight` is `blocks.0.attn.qkv.weight` there. Checkpoints use
+        these names, so that they can be loaded into the original network.
         """
         # peft moved each adapted layer into an attribute `base_layer` of its adapter.
         for layer in self.layers:
@@ -146,11 +168,13 @@ class FusedAttention(nn.Module):
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
+        """Take over the parameters of an nn.MultiheadAttention."""
         super().__init__()
         self.heads = attention.num_heads
         self.batch_first = attention.batch_first
         has_bias = attention.in_proj_bias is not None
         self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, bias=has_bias)
+        # The attention's own parameters take the place of the random ones.
         self.qkv.weight = attention.in_proj_weight
         self.qkv.bias = attention.in_proj_bias
         self.out_proj = attention.out_proj
@@ -165,7 +189,8 @@ class FusedAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`.
 
-        Key and value equal the query.
+        Arguments and outputs are those of nn.MultiheadAttention. Key and value equal the query, and
+        in place of the attention weights None is returned.
         """
         tokens = query if self.batch_first else query.transpose(0, 1)
         q, k, v = self.qkv(tokens).chunk(3, dim=2)
@@ -191,12 +216,12 @@ def unfold_attention(model: nn.Module) -> None:
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
         elif hasattr(layer, "qkv_bias_separate"):
-            # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it.
+            # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it, unless this is set.
             layer.qkv_bias_separate = True
 
 
-def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the layers that LoRA can adapt.
+def adapted_layers(model: Classifier) -> tuple[list[str], list[str]]:
+    """Names of the layers that LoRA can adapt, such as `blocks.0.attn.qkv`.
 
     The head, attention pooling, the projection of open_clip's image towers, and
     squeeze-and-excitation are left out.
@@ -223,7 +248,9 @@ def adapted_layers(model: nn.Module) -> tuple[list[str], list[str]]:
             separate.append(name)
         if _is_pointwise_convolution(name, layer):
             pointwise.append(name)
-    return fused, separate or pointwise
+    if separate:
+        return fused, separate
+    return fused, pointwise
 
 
 def _is_left_out(name: str) -> bool:
@@ -233,8 +260,9 @@ def _is_left_out(name: str) -> bool:
 
 def _refuse_interleaved(model: nn.Module, name: str) -> None:
     """Raise a ValueError unless a fused layer stores q, k and v one after the other."""
-    layer = model.get_submodule(name)
-    attention = model.get_submodule(name.rpartition(".")[0])
+    layer = cast(nn.Linear, model.get_submodule(name))
+    name_of_attention, _, _ = name.rpartition(".")
+    attention = model.get_submodule(name_of_attention)
     has_three_projections = layer.out_features == 3 * layer.in_features
     if not has_three_projections or getattr(attention, "head_first", False):
         raise ValueError(
@@ -250,14 +278,18 @@ def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
 
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    """A and B of an adapted layer."""
-    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    """A and B of an adapted layer: weights (r, in) and (out, r), of convolutions (..., 1, 1)."""
+    a = layer.lora_A[ADAPTER].get_parameter("weight")
+    b = layer.lora_B[ADAPTER].get_parameter("weight")
+    return a, b
 
 
 def _train_only_q_and_v(b: nn.Parameter, rank: int) -> None:
     """Let gradients of B (3 d, 2 r) reach only the blocks of q and v.
 
-    They are the rows of q in the first `rank` columns, and the rows of v in the others.
+    The rows are those of q, k and v, d each. The first `rank` columns are the update of q, the
+    others that of v. So the first d rows are trained in the first columns, and the last d rows in
+    the others; the rest stays zero.
     """
     width = len(b) // 3
     mask = torch.zeros_like(b)

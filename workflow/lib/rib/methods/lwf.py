@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from rib.methods import NonNegative, Positive, algorithm
@@ -25,13 +25,14 @@ from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
 from rib.models.inputs import in_batches
+from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
 # Images up to which teacher logits are stored (2 GB), not recomputed in every step.
 MOST_STORED = 500_000
 
 # Outputs (N, d) of a network for images (N, 3, H, W).
-NetworkFunction = Callable[[nn.Module, Tensor], Tensor]
+NetworkFunction = Callable[[Classifier, Tensor], Tensor]
 
 
 @algorithm
@@ -46,10 +47,12 @@ class LearningWithoutForgetting(FineTuning):
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: compute or prepare the teacher's logits of the target's images."""
         super().setup(task)
         self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         teacher = self.teacher_logits(rows)
         student = logits
         if self.distil == "class":
@@ -59,8 +62,10 @@ class LearningWithoutForgetting(FineTuning):
         return self.weight * self.temperature**2 * distilled
 
 
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    return network(images)
+def _logits(network: Classifier, images: Tensor) -> Tensor:
+    """Logits (N, 1000) of images (N, 3, H, W)."""
+    logits: Tensor = network(images)
+    return logits
 
 
 def pretrained_outputs(
@@ -69,10 +74,10 @@ def pretrained_outputs(
     """A function that gives the outputs (N, d) of the network as it is now, by rows of the target.
 
     If the target has no more images than may be stored, and no augmentation, their outputs are
-    computed once, here.
+    computed once, here. Otherwise a copy of the network computes them whenever they are asked for.
 
     Args:
-        function: what is computed of the network and images.
+        function: what is computed of the network and images, such as `_logits`.
         max_stored: largest number of images whose outputs are stored.
         title: of the progress bar.
     """
@@ -86,10 +91,10 @@ def pretrained_outputs(
 
 
 @torch.no_grad()
-def _teacher_outputs(function: NetworkFunction, teacher: nn.Module, images: Tensor) -> Tensor:
-    """A function of a network and images (N, ...), computed for the teacher without gradients.
+def _teacher_outputs(function: NetworkFunction, teacher: Classifier, images: Tensor) -> Tensor:
+    """What a function gives for the teacher and images (N, 3, H, W), without gradients.
 
-    The result is float32, although autocast computes it in the precision of training.
+    It is computed in the precision of training, by autocast, and returned as float32.
     """
     with autocast(images.device):
         return function(teacher, images).float()

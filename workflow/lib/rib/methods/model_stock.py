@@ -8,7 +8,7 @@ training; the paper also merges periodically in the course of training, which is
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from torch import Tensor
@@ -39,16 +39,20 @@ def merge(states: States) -> Iterator[tuple[str, Tensor]]:
     for name in states.names:
         start = states.start[name].double()
         updates = [states.update(parent, name) for parent in parents]
-        squared_norms = [float(update.square().sum()) for update in updates]
-        cosines = []
-        for i, j in combinations(range(n), 2):
-            inner_product = float((updates[i] * updates[j]).sum())
-            cosines.append(_cosine(inner_product, squared_norms[i], squared_norms[j]))
-        mean_cosine = sum(cosines) / len(cosines)
-        cosine = max(0.0, mean_cosine)
+        cosine = max(0.0, _mean_cosine(updates))
         ratio = n * cosine / (1 + (n - 1) * cosine)
         merged = (1 - ratio) * start + ratio * sum(states.values(name)) / n
         yield name, merged.to(states.start[name].dtype)
+
+
+def _mean_cosine(updates: Sequence[Tensor]) -> float:
+    """Mean over all pairs of updates, at least two tensors of one shape, of the pair's cosine."""
+    squared_norms = [float(update.square().sum()) for update in updates]
+    cosines = []
+    for i, j in combinations(range(len(updates)), 2):
+        inner_product = float((updates[i] * updates[j]).sum())
+        cosines.append(_cosine(inner_product, squared_norms[i], squared_norms[j]))
+    return sum(cosines) / len(cosines)
 
 
 def _cosine(inner_product: float, squared_norm: float, other_squared_norm: float) -> float:

@@ -16,6 +16,9 @@ class OutputEnsemble(nn.Module):
     """The logarithm of the mean of K softmaxes."""
 
     def __init__(self, networks: Mapping[str, nn.Module]):
+        """Args:
+        networks: the K networks by name, in evaluation mode.
+        """
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
 

@@ -13,7 +13,7 @@ from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
 
-REPLAY_STREAM = 1  # of random numbers
+REPLAY_STREAM = 1  # of random numbers; those of epochs have another
 
 
 @algorithm
@@ -23,13 +23,17 @@ class Replay(FineTuning):
     weight: NonNegative
 
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the family has no pretraining proxy."""
         super().setup(task)
         if task.reference is None:
             raise ValueError("it needs a pretraining proxy, but the family has none")
+        self.proxy = task.reference
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        proxy = self.task.reference
-        # This random stream differs from those of epochs and of other micro-batches.
+        """weight * cross-entropy on random images of the proxy, a scalar."""
+        proxy = self.proxy
+        # As many random images of the proxy as the batch has, each at most once. The first row is
+        # part of the seed, so that micro-batches of a step get different images.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
         number = min(len(rows), len(proxy.inputs))
         proxy_rows = draws.choice(len(proxy.inputs), size=number, replace=False)

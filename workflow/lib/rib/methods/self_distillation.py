@@ -42,35 +42,49 @@ class SelfDistillation(FineTuning):
     beta: Positive = 0.5
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: the teacher is a copy of the network as it is now."""
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
+        # The networks' own tensors, so that a change of one is a change of its network.
         self.memory = _floating_point_tensors(self.teacher)
         self.student = _floating_point_tensors(self.model)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         with torch.no_grad(), autocast(self.inputs.device):
-            teacher = self.teacher(self.inputs[rows]).float()
-        # Equal logits have gradient 0, which rounding in the backward pass of log_softmax would
-        # miss.
-        differ = (teacher != logits).any()
-        distilled = divergence(teacher, logits, self.temperature)
+            teacher_logits = self.teacher(self.inputs[rows]).float()
+        distilled = divergence(teacher_logits, logits, self.temperature)
+        # Where teacher and student are equal, as in the first step, the gradient is 0. Rounding in
+        # the backward pass of log_softmax would miss that, so the penalty is multiplied by 0.
+        differ = (teacher_logits != logits).any()
         return self.weight * self.temperature**2 * differ * distilled
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step, and bring the teacher's weights closer to the student's."""
         super().update(optimizer)
         teacher_tensors = list(self.memory.values())
         student_tensors = list(self.student.values())
-        torch._foreach_lerp_(teacher_tensors, student_tensors, self.share(self.step + 1))
+        share = self.share(self.step + 1)
+        # In place: teacher + share * (student - teacher).
+        torch._foreach_lerp_(teacher_tensors, student_tensors, share)
 
     def share(self, step: int) -> float:
-        """Share of the student's weights after so many steps in the average until then: 0 to 1."""
+        """Share, 0 to 1, that the student after a step has in the average of all until then.
+
+        For WMA it is w_t / sum_i w_i over i = 0..t. The w_i are densities of Beta(b, b), which are
+        proportional to (x (1 - x))^(b - 1) with x = (i + 1/2) / (n + 1).
+
+        Args:
+            step: t, the number of steps that were taken.
+        """
         if self.average == "ema":
             return 1 - self.decay
-        times = (np.arange(step + 1) + 0.5) / (self.steps + 1)
-        # Logarithms of the densities up to a factor, which may underflow.
-        log_densities = (self.beta - 1) * np.log(times * (1 - times))
-        return float(np.exp(log_densities[-1] - np.logaddexp.reduce(log_densities)))
+        positions = (np.arange(step + 1) + 0.5) / (self.steps + 1)
+        # In logarithms, since the densities themselves may underflow.
+        log_densities = (self.beta - 1) * np.log(positions * (1 - positions))
+        log_sum = np.logaddexp.reduce(log_densities)
+        return float(np.exp(log_densities[-1] - log_sum))
 
 
 def _floating_point_tensors(network: nn.Module) -> dict[str, Tensor]:

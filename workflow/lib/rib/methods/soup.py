@@ -10,7 +10,7 @@ from rib.config.run import PRETRAINED
 
 
 def recipe(parents: Sequence[str], *, pretrained: bool = True) -> dict[str, float]:
-    """Equal weights, 1 / n for n states.
+    """Equal weights of n states, such as {"pretrained": 0.5, "ft": 0.5}.
 
     Args:
         pretrained: whether the pretrained model is one of the states, beside the parents.

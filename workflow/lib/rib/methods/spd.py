@@ -10,7 +10,7 @@ Adam. SPD is a weight decay, towards the start in place of zero. As in the autho
 import torch
 
 from rib.methods import NonNegative, algorithm
-from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio
+from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio, scale
 
 
 @algorithm
@@ -28,15 +28,22 @@ class SelectiveProjectionDecay(ConstrainedFineTuning):
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step, and shorten in chosen tensors the deviation from the start.
+
+        Chosen are tensors whose gradient before the step points away from the start, so that a step
+        against it leads back. A deviation is shortened by a share (`weight`) of what the
+        optimiser's step has added to its length, which it can through momentum.
+        """
         deviations_before = self.deviations()
+        # c < 0: a step along the negative gradient leads back to the start.
         is_selected = dots(self.gradients(), deviations_before) > 0
         for group in optimizer.param_groups:
             group["weight_decay"] = 0.0
         optimizer.step()
+        # Of each tensor its deviation from the start, and how much longer the step has made it.
         deviations = self.deviations()
         lengths = norms(deviations)
         added_lengths = (lengths - norms(deviations_before)).clamp(min=0)
-        decay = self.weight * ratio(added_lengths, lengths)
-        decay_if_selected = torch.where(is_selected, decay, 0.0)
-        projections = torch._foreach_mul(deviations, decay_if_selected.unbind())
-        torch._foreach_sub_(self.parameters, projections)
+        deviation_ratios = ratio(added_lengths, lengths)
+        decays = torch.where(is_selected, self.weight * deviation_ratios, 0.0)
+        torch._foreach_sub_(self.parameters, scale(deviations, decays))

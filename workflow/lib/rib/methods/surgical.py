@@ -10,16 +10,17 @@ with the first convolution (main.py, ImageNet-C).
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.layers import quarters
-from rib.models.network import head_parameters
+from rib.models.network import Classifier, head_parameters
 
 BLOCKS = ("block1", "block2", "block3", "block4", "head")
+CLIP_PROJECTION = "visual.proj"  # parameter of open_clip's ViT as a whole, registered first
 
 
 @algorithm
@@ -28,23 +29,27 @@ class SurgicalFineTuning(FineTuning):
 
     blocks: list[str]  # a network of fewer than four blocks lacks some
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the settings; a ValueError if `blocks` names what is no block."""
         super().__post_init__()
         self._refuse_unknown_blocks(BLOCKS)
 
     def setup(self, task: Task) -> None:
+        """Prepare for training; a ValueError if the network lacks a chosen block."""
         super().setup(task)
         self.block_of = parameter_blocks(self.model)
         self._refuse_unknown_blocks(sorted(set(self.block_of.values())))
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of the chosen blocks, by name."""
         return [
             (name, parameter)
             for name, parameter in self.model.named_parameters()
             if self.block_of[name] in self.blocks
         ]
 
-    def _refuse_unknown_blocks(self, existing_blocks: Iterable[str]) -> None:
+    def _refuse_unknown_blocks(self, existing_blocks: Sequence[str]) -> None:
+        """Raise a ValueError if the setting `blocks` names one that does not exist."""
         for block in self.blocks:
             if block not in existing_blocks:
                 raise ValueError(
@@ -53,22 +58,42 @@ class SurgicalFineTuning(FineTuning):
                 )
 
 
-def parameter_blocks(model: nn.Module) -> dict[str, str]:
-    """The block of each parameter, by name."""
-    # Parameters are registered in the order of the forward pass, except for the projection of
-    # open_clip's ViT, which is a parameter of the whole tower: it is moved to the end.
-    names = sorted(
-        (name for name, _ in model.named_parameters()), key=lambda name: name == "visual.proj"
-    )
-    # A block ends with the last parameter of the module that gives the output of its quarter.
-    last_parameters = []
-    for _, module in quarters(model)[:-1]:
-        last_parameter = -1
-        for i, name in enumerate(names):
-            if name.startswith(f"{module}."):
-                last_parameter = i
-        last_parameters.append(last_parameter)
-    block_of = {name: BLOCKS[bisect_left(last_parameters, i)] for i, name in enumerate(names)}
+def parameter_blocks(model: Classifier) -> dict[str, str]:
+    """The block of each parameter, by name: {"conv1.weight": "block1", ..., "fc.bias": "head"}.
+
+    A block ends with the last parameter of the module that gives the output of its quarter of the
+    network; what follows belongs to the next one. After the third block all belong to `block4`.
+    """
+    names = _names_in_forward_order(model)
+    three_quarters = quarters(model)[:-1]
+    last_parameters = [_last_parameter_of(module, names) for _, module in three_quarters]
+    block_of = {}
+    for i, name in enumerate(names):
+        # The number of blocks that have ended before this parameter.
+        number = bisect_left(last_parameters, i)
+        block_of[name] = BLOCKS[number]
     for name, _ in head_parameters(model):
         block_of[name] = "head"
     return block_of
+
+
+def _names_in_forward_order(model: nn.Module) -> list[str]:
+    """Names of a network's parameters in the order in which a forward pass uses them.
+
+    They are registered in this order, except for the projection of open_clip's ViT, which comes
+    last.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if CLIP_PROJECTION in names:
+        names.remove(CLIP_PROJECTION)
+        names.append(CLIP_PROJECTION)
+    return names
+
+
+def _last_parameter_of(module: str, names: Sequence[str]) -> int:
+    """Position of the last parameter of a module among the names of all; -1 if it has none."""
+    last_position = -1
+    for i, name in enumerate(names):
+        if name.startswith(f"{module}."):
+            last_position = i
+    return last_position

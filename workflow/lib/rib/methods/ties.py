@@ -17,38 +17,52 @@ from rib.models.checkpoint import States
 
 
 def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tuple[str, Tensor]]:
-    """Merged parameters, by name: theta_pre + lambda tau.
+    """Yield the name and the tensor of each merged parameter: theta_pre + lambda tau.
+
+    tau is the mean of the parents' updates that are large enough and have the elected sign, that of
+    the sum of all updates that are large enough; 0 where there are none.
 
     Args:
         density: share of a parent's values, over all parameters, whose updates are kept: those of
             largest magnitude.
         scaling: lambda.
     """
-    thresholds = {parent: _threshold(states, parent, density) for parent in states.changes}
+    parents = list(states.changes)
+    threshold_of = {parent: _threshold(states, parent, density) for parent in parents}
     for name in states.names:
+        start = states.start[name]
         trimmed_updates = []
-        for parent, threshold in thresholds.items():
+        for parent in parents:
             update = states.update(parent, name)
-            trimmed_updates.append(update * (update.abs().float() >= threshold))
-        trimmed = torch.stack(trimmed_updates)
+            is_kept = update.abs().float() >= threshold_of[parent]
+            trimmed_updates.append(update * is_kept)
+        trimmed = torch.stack(trimmed_updates)  # (parents, ...), 0 where an update is not kept
         elected_sign = trimmed.sum(dim=0).sign()
         agrees = (trimmed.sign() == elected_sign) & (trimmed != 0)
-        tau = (trimmed * agrees).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
-        merged = states.start[name].double() + scaling * tau
-        yield name, merged.to(states.start[name].dtype)
+        number_of_agreeing = agrees.sum(dim=0)
+        tau = (trimmed * agrees).sum(dim=0) / number_of_agreeing.clamp_min(1)
+        merged = start.double() + scaling * tau
+        yield name, merged.to(start.dtype)
 
 
 def _threshold(states: States, parent: str, density: float) -> float:
-    """Smallest magnitude that is kept of a parent's task vector.
+    """Smallest magnitude of an update that is kept of a parent, over all parameters.
 
     It is 0 if no more values than are kept have changed.
+
+    Args:
+        density: share of all values, changed or not, that is kept.
     """
     magnitudes_of_parameters = []
     for name in states.names:
-        magnitudes_of_parameters.append(states.update(parent, name).abs().float().flatten().numpy())
+        magnitude = states.update(parent, name).abs().float()
+        magnitudes_of_parameters.append(magnitude.flatten().numpy())
     magnitudes = np.concatenate(magnitudes_of_parameters)
     number_to_keep = max(1, int(density * states.size))
     if number_to_keep >= len(magnitudes):
         return 0.0
-    magnitudes.partition(len(magnitudes) - number_to_keep)
-    return float(magnitudes[-number_to_keep])
+    # Bring the smallest magnitude that is kept to the place where it would be in ascending order,
+    # which takes less time than to sort all of them.
+    place = len(magnitudes) - number_to_keep
+    magnitudes.partition(place)
+    return float(magnitudes[place])

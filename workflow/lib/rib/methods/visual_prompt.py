@@ -29,6 +29,7 @@ class VisualPrompting(FineTuning):
     frozen_network = True
 
     def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
+        """Raises a ValueError if a setting is out of its range; see the class."""
         super().__init__(lr=lr)
         if not 0 < padding < 0.5 or init_std < 0:
             raise ValueError(
@@ -39,6 +40,7 @@ class VisualPrompting(FineTuning):
         self.init_std = init_std
 
     def setup(self, task: Task) -> None:
+        """Prepare for training: make a prompt of random numbers, the same for the same seed."""
         super().setup(task)
         side = self.inputs[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
@@ -49,12 +51,15 @@ class VisualPrompting(FineTuning):
             strip.data += self.init_std * noise.to(strip.device)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The four strips of the prompt, by side."""
         return self.prompt.named_parameters()
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, 1000) of the given rows of the target, to which the prompt is added."""
         return self.model(self.prompt(self.inputs[rows]))
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The strips of the prompt, to be stored, as `padding_prompt.top` and so on."""
         strips = {}
         for name, strip in self.trainable():
             strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()

@@ -30,6 +30,7 @@ class Shifts:
     """
 
     def __init__(self, limit: int, number_of_images: int, seed: int):
+        """Arguments are those of the class; `seed` is that of the random shifts."""
         self.limit = limit
         self.number_of_images = number_of_images
         self.seed = seed
@@ -38,16 +39,22 @@ class Shifts:
 
     def __call__(self, images: np.ndarray, epoch: int, rows: np.ndarray) -> np.ndarray:
         """Images (N, H, W, 3) as shown in an epoch, in the same shape; `rows` identify them."""
-        corners = self._corners_in(epoch)[rows]
-        of_image = np.arange(len(images))[:, None, None]
-        lines = corners[:, 0, None] + np.arange(images.shape[1])
-        columns = corners[:, 1, None] + np.arange(images.shape[2])
+        number, height, width, _ = images.shape
         border = (self.limit, self.limit)
         padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode="edge")
-        return padded[of_image, lines[:, :, None], columns[:, None, :]]
+        # A shifted image is a window of the padded one, with its upper left corner at random.
+        corners = self._corners_in(epoch)[rows]
+        lines = corners[:, 0, None] + np.arange(height)  # (N, H)
+        columns = corners[:, 1, None] + np.arange(width)  # (N, W)
+        image_numbers = np.arange(number)
+        # The three indices are broadcast to (N, H, W).
+        return padded[image_numbers[:, None, None], lines[:, :, None], columns[:, None, :]]
 
     def _corners_in(self, epoch: int) -> np.ndarray:
-        """Upper left corner of each image within the padded one, in an epoch: (n, 2)."""
+        """Upper left corner (line, column) of each image within the padded one: (n, 2).
+
+        They are drawn once per epoch, and kept for its other batches.
+        """
         if epoch != self.epoch:
             random_numbers = np.random.default_rng([SHIFTS, self.seed, epoch])
             positions = 2 * self.limit + 1
@@ -67,6 +74,7 @@ class Augmentation:
     """
 
     def __init__(self, names: Sequence[str], size: int, seed: int):
+        """Build the transforms that `names` lists, such as ["flip", "crop"]; see the class."""
         # Not imported in jobs that don't augment.
         from torchvision.transforms import InterpolationMode, v2
 

@@ -10,7 +10,7 @@ The name of a tensor gives one of four forms, so that the file is enough to rest
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,9 +95,13 @@ class Lazy(Mapping[str, Tensor]):
     """
 
     def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
+        """Args:
+        make: by name, a function without arguments that makes the tensor.
+        """
         self.make = make
 
     def __getitem__(self, name: str) -> Tensor:
+        """Make the tensor of this name; a KeyError if there is none."""
         return self.make[name]()
 
     def __contains__(self, name: object) -> bool:
@@ -118,6 +122,7 @@ def read_tensors(path: Path) -> Lazy:
 
 
 def _read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a .safetensors file, by its name."""
     # The file is opened again, since what is read stays in memory until it is closed.
     with safe_open(path, "pt") as file:
         return file.get_tensor(name)
@@ -158,11 +163,15 @@ def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, T
 
 
 def _lacking_tensor_error(name: str) -> ValueError:
+    """The error that a checkpoint and a network don't belong together."""
     return ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
 
 
 def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
     """The tensors of the network that a checkpoint changes, with the products of LoRA's factors.
+
+    A checkpoint with `head.bias`, `qkv.weight.lora_A` and `qkv.weight.lora_B` gives `head.bias` as
+    it is stored, and `qkv.weight`, which is the pretrained tensor plus the product B A.
 
     Args:
         start: the pretrained state dict.
@@ -171,9 +180,11 @@ def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tenso
     replaced_names = []
     updated_names = []
     for stored_name in stored:
+        if stored_name.startswith(PROMPT) or stored_name.endswith(LORA_B):
+            continue
         if stored_name.endswith(LORA_A):
             updated_names.append(stored_name.removesuffix(LORA_A))
-        elif not stored_name.endswith(LORA_B) and not stored_name.startswith(PROMPT):
+        else:
             replaced_names.append(stored_name)
     changed_names = dict.fromkeys([*replaced_names, *updated_names])
     return Lazy({name: partial(_changed_tensor, name, start, stored) for name in changed_names})
@@ -191,13 +202,19 @@ def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str,
 def average(
     start: Mapping[str, Tensor], weighted_changes: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Average of model states, as changes to the start that they have in common.
+    """Average of model states, given as changes to a start that they have in common.
 
     A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum
     is computed in double precision.
 
     Args:
-        weighted_changes: of each state its weight, and the tensors that differ from the start.
+        start: the pretrained state dict.
+        weighted_changes: of each state its weight, and the tensors by name that differ from the
+            start.
+
+    Returns:
+        The averaged tensors by name, of those that differ from the start in a state whose weight is
+        not 0.
 
     Raises:
         ValueError: The weights don't add up to 1, the start lacks a tensor, or one that isn't
@@ -206,20 +223,21 @@ def average(
     weights = [weight for weight, _ in weighted_changes]
     if abs(sum(weights) - 1) > 1e-9:
         raise ValueError(f"the weights of an average must add up to 1, got {weights}")
-    weighted_changes = [(weight, changes) for weight, changes in weighted_changes if weight]
-    changed_names = set()
-    for _, changes in weighted_changes:
+    contributions = [(weight, changes) for weight, changes in weighted_changes if weight != 0]
+    changed_names: set[str] = set()
+    for _, changes in contributions:
         changed_names.update(changes)
     unknown_names = sorted(changed_names - start.keys())
     if unknown_names:
         raise _lacking_tensor_error(unknown_names[0])
     averaged = {}
-    for name in start:
-        if name in changed_names:
-            weighted_tensors = [
-                (weight, changes.get(name, start[name])) for weight, changes in weighted_changes
-            ]
-            averaged[name] = _average_of_tensor(name, weighted_tensors, start[name].dtype)
+    for name, start_tensor in start.items():
+        if name not in changed_names:
+            continue
+        weighted_tensors = []
+        for weight, changes in contributions:
+            weighted_tensors.append((weight, changes.get(name, start_tensor)))
+        averaged[name] = _average_of_tensor(name, weighted_tensors, start_tensor.dtype)
     return averaged
 
 
@@ -244,12 +262,12 @@ def _average_of_tensor(
     if name.endswith(STATISTICS) and is_extrapolated:
         # BatchNorm's means and variances of images. Extrapolated, they would be those of no images,
         # and a variance could be negative. So only states with positive weights are averaged.
-        positive_weights = [max(weight, 0.0) for weight, _ in weighted_tensors]
-        total = sum(max(weight, 0.0) * tensor.double() for weight, tensor in weighted_tensors)
+        positively_weighted = [(max(weight, 0.0), tensor) for weight, tensor in weighted_tensors]
         # Positive weights alone add up to more than 1.
-        return (total / sum(positive_weights)).to(dtype)
+        sum_of_weights = sum(weight for weight, _ in positively_weighted)
+        return (_weighted_sum(positively_weighted) / sum_of_weights).to(dtype)
     if dtype.is_floating_point:
-        return sum(weight * tensor.double() for weight, tensor in weighted_tensors).to(dtype)
+        return _weighted_sum(weighted_tensors).to(dtype)
     # A tensor of integers or truth values has no average, so all states must have the same one.
     _, first_tensor = weighted_tensors[0]
     if not all(torch.equal(tensor, first_tensor) for _, tensor in weighted_tensors):
@@ -257,9 +275,21 @@ def _average_of_tensor(
     return first_tensor
 
 
+def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Sum of tensors of one shape times their weights, float64."""
+    _, first_tensor = weighted_tensors[0]
+    total = torch.zeros_like(first_tensor, dtype=torch.float64)
+    for weight, tensor in weighted_tensors:
+        total = total + weight * tensor.double()
+    return total
+
+
 @dataclass(frozen=True)
 class States:
-    """What an algorithm of form `merge` combines; see rib.methods."""
+    """What an algorithm of form `merge` combines; see rib.methods.
+
+    A parent is a fine-tuned network that is merged, known by its method, such as `ft`.
+    """
 
     start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
     # By parent, the tensors that it changed, read when they are asked for.
@@ -269,12 +299,19 @@ class States:
     run: str  # the merged run, for seeds
 
     def values(self, name: str) -> Iterator[Tensor]:
-        """A tensor of each parent, in double precision."""
-        return (changes.get(name, self.start[name]).double() for changes in self.changes.values())
+        """One tensor as each parent has it, in double precision; the pretrained one if unchanged.
+
+        Args:
+            name: of the tensor, such as `blocks.0.mlp.fc1.weight`.
+        """
+        for changes_of_parent in self.changes.values():
+            yield changes_of_parent.get(name, self.start[name]).double()
 
     def update(self, parent: str, name: str) -> Tensor:
         """A parent's tensor minus the pretrained one, in double precision: of its task vector."""
-        return self.changes[parent].get(name, self.start[name]).double() - self.start[name].double()
+        pretrained_tensor = self.start[name]
+        tensor_of_parent = self.changes[parent].get(name, pretrained_tensor)
+        return tensor_of_parent.double() - pretrained_tensor.double()
 
 
 def combine(
@@ -285,28 +322,53 @@ def combine(
 ) -> dict[str, Tensor]:
     """Changed tensors of a merge, by name.
 
-    Parameters are those of its algorithm, other tensors those of the average of the parents.
+    Parameters are those of its algorithm, buffers those of the average of the parents.
 
     Args:
+        model: the network, whose parameters tell parameters and buffers apart.
+        start: the pretrained state dict, on the CPU.
         changes: by parent, the tensors that it changed.
+        merge: the algorithm, with its settings.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    changed_names = set()
+    changed_names: set[str] = set()
     for changes_of_parent in changes.values():
         changed_names.update(changes_of_parent)
-    changed_parameters = [name for name in start if name in sizes and name in changed_names]
-    states = States(start, changes, changed_parameters, sum(sizes.values()), merge.run)
-    weighted_buffers = []
-    for changes_of_parent in changes.values():
-        buffers = {name: changes_of_parent[name] for name in changes_of_parent if name not in sizes}
-        weighted_buffers.append((1 / len(changes), buffers))
-    averaged_buffers = average(start, weighted_buffers)
+    states = States(
+        start=start,
+        changes=changes,
+        names=[name for name in start if name in sizes and name in changed_names],
+        size=sum(sizes.values()),
+        run=merge.run,
+    )
+    averaged_buffers = _averaged_buffers(start, changes, sizes.keys())
     if merge.fisher:
         fisher = {parent: read_tensors(path) for parent, path in merge.fisher.items()}
         merged_parameters = merge.call("merge", states, fisher)
     else:
         merged_parameters = merge.call("merge", states)
-    return averaged_buffers | merged_parameters
+    return {**averaged_buffers, **merged_parameters}
+
+
+def _averaged_buffers(
+    start: Mapping[str, Tensor],
+    changes: Mapping[str, Mapping[str, Tensor]],
+    parameter_names: Collection[str],
+) -> dict[str, Tensor]:
+    """The mean over the parents of each changed tensor that is not a parameter.
+
+    Args:
+        changes: by parent, the tensors that it changed.
+    """
+    weight = 1 / len(changes)
+    weighted_buffers = []
+    for changes_of_parent in changes.values():
+        buffers = {}
+        for name in changes_of_parent:
+            if name not in parameter_names:
+                buffers[name] = changes_of_parent[name]
+        weighted_buffers.append((weight, buffers))
+    return average(start, weighted_buffers)
 
 
 def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -> nn.Module:
@@ -315,8 +377,8 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     An ensemble is made of copies instead.
 
     Args:
-        weights: by method, of an average; or a merge or an ensemble, which is computed here. A
-            method without a checkpoint is the pretrained state.
+        weights: by method, of an average, such as {"pretrained": 0.5, "ft": 0.5}; or a merge or an
+            ensemble, which is computed here. A method without a checkpoint is the pretrained state.
         checkpoints: files, by method.
 
     Returns:
@@ -325,37 +387,67 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     Raises:
         UserError: A state that is merged has a padding prompt, or see Merge.call.
     """
-    is_merge = isinstance(weights, Merge)
-    if is_merge and weights.form == ENSEMBLE:
-        networks = {}
-        for method in (PRETRAINED, *weights):
-            networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
-        return weights.call("ensemble", networks)
+    if isinstance(weights, Merge):
+        if weights.form == ENSEMBLE:
+            return _ensemble(model, weights, checkpoints)
+        methods = list(weights)
+        can_have_prompt = False
+    else:
+        methods = [method for method, weight in weights.items() if weight != 0]
+        can_have_prompt = len(methods) == 1
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    methods = list(weights) if is_merge else [name for name in weights if weights[name]]
     prompt_strips = {}
     changes = {}
     for method in methods:
-        stored = read_tensors(checkpoints[method]) if method in checkpoints else Lazy({})
+        stored = _stored_tensors(checkpoints.get(method))
         strips = _prompt_strips(stored)
-        if strips and (is_merge or len(methods) > 1):
+        if strips and not can_have_prompt:
             raise UserError(
                 f"'{method}' trains a padding prompt, which can't be merged with weights."
             )
         prompt_strips.update(strips)
         changes[method] = add_low_rank_updates(start, xor_decompress(stored, start))
-    if is_merge:
+    if isinstance(weights, Merge):
         changed = combine(model, start, changes, weights)
     else:
-        changed = average(start, [(weights[method], changes[method]) for method in methods])
-    model.load_state_dict(start | changed, strict=True)
+        weighted_changes = [(weights[method], changes[method]) for method in methods]
+        changed = average(start, weighted_changes)
+    model.load_state_dict({**start, **changed}, strict=True)
     if not prompt_strips:
         return model
+    return _with_prompt(model, prompt_strips)
+
+
+def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
+    """One network made of copies of the pretrained network and of those of an ensemble's parents.
+
+    Arguments are those of `apply`.
+    """
+    networks = {}
+    for method in (PRETRAINED, *ensemble):
+        networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
+    network: nn.Module = ensemble.call("ensemble", networks)
+    return network
+
+
+def _stored_tensors(checkpoint: Path | None) -> Lazy:
+    """The tensors of a checkpoint; none of the pretrained state, which has no checkpoint."""
+    if checkpoint is None:
+        return Lazy({})
+    return read_tensors(checkpoint)
+
+
+def _with_prompt(model: nn.Module, prompt_strips: Mapping[str, Tensor]) -> nn.Sequential:
+    """A network that adds a padding prompt, given as its four strips, to its input."""
     device = next(model.parameters()).device
     prompt = PaddingPrompt(**prompt_strips).to(device)
     return nn.Sequential(OrderedDict(prompt=prompt, network=model))
 
 
 def _prompt_strips(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The strips of a checkpoint's padding prompt by side; empty if it has none."""
-    return {name.removeprefix(PROMPT): stored[name] for name in stored if name.startswith(PROMPT)}
+    """The strips of a checkpoint's padding prompt by side (`top`); empty if it has none."""
+    strips = {}
+    for name in stored:
+        if name.startswith(PROMPT):
+            strips[name.removeprefix(PROMPT)] = stored[name]
+    return strips

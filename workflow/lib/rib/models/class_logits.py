@@ -19,7 +19,10 @@ def class_members(space: LabelSpace, device: torch.device) -> Tensor:
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Rows as a table, int64, in which shorter ones are padded with their first number."""
+    """Rows as a table, int64, in which shorter ones are padded with their first number.
+
+    [[3], [8, 5]] becomes [[3, 3], [8, 5]].
+    """
     width = max(len(row) for row in rows)
     padded_rows = []
     for row in rows:
@@ -30,6 +33,9 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
     """Logits (N, C) of classes from logits (N, 1000): the maximum over a class's indices.
+
+    A row of members [281, 282] means that a class is outputs 281 and 282 of the network; its logit
+    is the larger of their two logits.
 
     With one index per class this is the usual masking of logits (ImageNet-A, -R). With several, an
     image is correct if the best of the allowed indices wins, and the gradient goes to that index;

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -14,9 +15,9 @@ from rib.base.progress import log
 from rib.data.view import DatasetFiles, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, load_tokenizer
-from rib.models.network import OpenClipClassifier, embedding_width, write_model
+from rib.models.network import Classifier, OpenClipClassifier, embedding_width, write_model
 from rib.models.settings import ConversionSettings, TextSettings
-from rib.models.text import prompt_tokens, set_zero_shot_weights, text_tokens
+from rib.models.text import TextTower, prompt_tokens, set_zero_shot_weights, text_tokens
 from rib.models.weights import RESIZING, read_state, with_weights
 
 # Sources of a head.
@@ -51,52 +52,71 @@ def convert(
         UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the
             architecture.
     """
-    entry = settings.entry
-    head = settings.head
-    num_classes = settings.num_classes
-    name = entry["name"]
+    entry: Mapping[str, Any] = settings.entry
     preprocessing = entry["preprocessing"]
-    library = entry["library"]
-    architecture = entry["architecture"]
     arguments = entry["arguments"]
     device = devices.start(settings.compute)
-    size_of_head = {}
-    if library == "timm" and head != FITTED:
-        size_of_head = {"num_classes": num_classes}
-    published = _published(archives, entry, size_of_head)
-    model = published
-    if library == "open_clip":
-        width = embedding_width(architecture, arguments)
-        model = OpenClipClassifier(published.visual, width, num_classes).eval()
-    elif head == FITTED:
-        model.reset_classifier(num_classes)
-    facts_of_head = {"from": head}
-    if head == ZERO_SHOT:
-        tokenizer = load_tokenizer(architecture, arguments, archives[1:], entry["tokenizer"])
-        tokens = prompt_tokens(tokenizer, settings.class_names)
-        set_zero_shot_weights(model.to(device).head, published.to(device), tokens)
-    if head == FITTED:
+    if entry["library"] == "open_clip":
+        published = _published(archives, entry, None)
+        width = embedding_width(entry["architecture"], arguments)
+        image_tower = published.get_submodule("visual")
+        model: Classifier = OpenClipClassifier(image_tower, width, settings.num_classes).eval()
+    elif settings.head == FITTED:
+        published = _published(archives, entry, None)
+        model = _with_new_head(published, settings.num_classes)
+    else:
+        published = _published(archives, entry, settings.num_classes)
+        model = cast(Classifier, published)
+    facts_of_head = {"from": settings.head}
+    if settings.head == ZERO_SHOT:
+        tokenizer = load_tokenizer(
+            entry["architecture"], arguments, archives[1:], entry["tokenizer"]
+        )
+        prompts = prompt_tokens(tokenizer, settings.class_names)
+        head = cast(OpenClipClassifier, model.to(device)).head
+        set_zero_shot_weights(head, cast(TextTower, published.to(device)), prompts)
+    if settings.head == FITTED:
+        assert reference is not None and settings.view is not None  # on which the head is fitted
         proxy = load_proxy(reference, settings.view)
-        facts_of_head |= fit_head(model.to(device), proxy, preprocessing, device)
-    source = dict(entry["source"])
-    if "repo" not in source:
-        source.pop("path", None)  # of a file of the user's own
-    facts = {"source": source, "num_classes": num_classes, "head": facts_of_head}
+        facts_of_head.update(fit_head(model.to(device), proxy, preprocessing, device))
+    facts = {
+        "source": _described_source(entry["source"]),
+        "num_classes": settings.num_classes,
+        "head": facts_of_head,
+    }
     write_model(model.cpu(), entry, facts, output.weights, output.description)
     side = _input_side(arguments, preprocessing)
-    _check_same_logits(model, output.weights, side, name)
+    _check_same_logits(model, output.weights, side, entry["name"])
+
+
+def _with_new_head(published: nn.Module, num_classes: int) -> Classifier:
+    """A network of timm whose published head is replaced, in place, by a random one."""
+    reset_classifier: Any = published.reset_classifier
+    reset_classifier(num_classes)
+    return cast(Classifier, published)
+
+
+def _described_source(source: Mapping) -> dict:
+    """Source of weights as a model's description has it: without the path of a local file."""
+    described = dict(source)
+    if "repo" not in described:
+        described.pop("path", None)  # of a file of the user's own
+    return described
 
 
 def _input_side(arguments: Mapping, preprocessing: Mapping) -> int:
-    """Side of the images that a network is built for, in pixels."""
-    side = preprocessing["input_size"]
+    """Side of the images that a network is built for, in pixels.
+
+    An argument such as {"img_size": 384} or {"img_size": [384, 384]} sets it; without one it is the
+    `input_size` of the preprocessing.
+    """
+    size = preprocessing["input_size"]
     for key in RESIZING:
         if key in arguments:
-            side = arguments[key]
+            size = arguments[key]
             break
-    if isinstance(side, int):
-        return side
-    return side[0]
+    side: int = size if isinstance(size, int) else size[0]
+    return side
 
 
 def store_text(
@@ -106,8 +126,8 @@ def store_text(
 
     They are the attributes of rib.models.text.Text; for the archives and errors see `convert`.
     """
-    entry = settings.entry
-    published = _published(archives, entry, {})
+    entry: Mapping[str, Any] = settings.entry
+    published = _published(archives, entry, None)
     tokenizer = load_tokenizer(
         entry["architecture"], entry["arguments"], archives[1:], entry["tokenizer"]
     )
@@ -117,12 +137,13 @@ def store_text(
     safetensors.torch.save_file(text_tokens(tokenizer, settings.class_names), tokens)
 
 
-def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn.Module:
+def _published(archives: Sequence[Path], entry: Mapping, num_classes: int | None) -> nn.Module:
     """The library's network with its published weights, from archives that are the pinned ones.
 
     Args:
         archives: see `convert`.
-        outputs: `num_classes`, as an argument of timm's create_model, or nothing.
+        entry: the model's catalogue entry.
+        num_classes: outputs that the network must have; None for those of the weights.
     """
     name = entry["name"]
     sources = [entry["source"], *entry["tokenizer"]]
@@ -130,11 +151,14 @@ def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn
         if "digest" in source:
             verify_digest(archive, source["digest"], name)
     state = read_state(archives[0], entry["weights"].get("member"), name)
+    arguments = dict(entry["arguments"])
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
     return with_weights(
         state,
         entry["library"],
         entry["architecture"],
-        {**entry["arguments"], **outputs},
+        arguments,
         entry["weights"]["keys"],
         name,
     )
@@ -142,6 +166,8 @@ def _published(archives: Sequence[Path], entry: Mapping, outputs: Mapping) -> nn
 
 def _check_same_logits(model: nn.Module, weights: Path, size: int, name: str) -> None:
     """Check that stored weights give finite logits, bit-identical to those of the network.
+
+    Two random images are scored before and after the stored weights are loaded.
 
     Args:
         model: with its published weights; it gets the stored ones.

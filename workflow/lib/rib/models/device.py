@@ -22,6 +22,8 @@ _policy = {"precision": AUTO, "compile": False}  # per process; each job has its
 def start(compute: ComputeSettings) -> torch.device:
     """Make torch's results reproducible, and return the device.
 
+    It also sets the process's threads and precision, and waits until a GPU is free.
+
     Raises a UserError if `cuda` is requested but absent.
     """
     torch.set_num_threads(compute.threads_per_job)
@@ -54,7 +56,8 @@ def _make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # A debugging aid that writes NaN into every new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # not in its types
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their run time
     # TF32, torch's default for convolutions, keeps only 10 of the 23 mantissa bits.
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -15,8 +15,8 @@ def fisher_diagonal(
 ) -> list[Tensor]:
     """Diagonal of the Fisher information of a network, one tensor per parameter.
 
-    Images are processed one by one, since the gradient of each is squared, not the mean gradient of
-    a batch.
+    It is the mean over images of the squared gradient of the cross-entropy with a label. Images are
+    processed one by one, since the gradient of each is squared, not the mean gradient of a batch.
 
     Args:
         model: in evaluation mode.
@@ -30,10 +30,11 @@ def fisher_diagonal(
     sums_of_squares = [torch.zeros_like(parameter) for parameter in parameters]
     rows = _evenly_spaced_rows(len(images.inputs), max_images)
     for row in Progress(rows, desc="Fisher information", unit="image"):
-        logits = model(images.inputs[[row]]).float()
+        only_this_row = slice(row, row + 1)
+        logits = model(images.inputs[only_this_row]).float()
         if kind == "empirical":
             scores = class_logits(logits, images.members)
-            label = images.labels[[row]]
+            label = images.labels[only_this_row]
         else:
             scores = logits
             label = _sampled_label(logits, generator)

@@ -75,7 +75,11 @@ def foreign_network_facts(library: str, architecture: str, arguments: Mapping) -
 
 
 def _answer(request: bytes) -> bytes:
-    """The facts of the network that a request describes, or why there are none, as JSON."""
+    """The facts of the network that a request describes, or why there are none, as JSON.
+
+    A request is such as {"library": "timm", "architecture": "resnet18", "arguments": {}}; an answer
+    has the facts, or `problem`, a sentence for the user, or `out_of_memory`.
+    """
     try:
         answer = network_facts(**json.loads(request))
     except UserError as error:

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ EXAMPLE = 4  # images for the check
 TOLERANCE = 1e-3  # largest change of a logit; rounding errors are about 1e-5
 
 
-def frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen_copy(model: Network, example: Tensor) -> Network:
     """A frozen network for inference.
 
     On a CPU it is a copy with fused BatchNorm, otherwise the network itself. For the example see
@@ -25,7 +29,7 @@ def frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
+def fuse_batch_norm(model: Network, example: Tensor) -> Network:
     """Replace each BatchNorm that directly follows a convolution by scaled weights and a bias.
 
     The network is changed in place. Pairs are found in a forward pass of an example, not guessed
@@ -40,8 +44,8 @@ def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
     pairs, expected_logits = _convolutions_with_norms(model, example)
-    original_modules = {name: module for name, module in model.named_modules() if name}
-    replacements = {}
+    original_modules = dict(model.named_modules())
+    replacements: dict[str, nn.Module] = {}
     for convolution_name, norm_name in pairs:
         convolution = original_modules[convolution_name]
         norm = original_modules[norm_name]
@@ -49,7 +53,8 @@ def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
         replacements[norm_name] = _without_norm(norm)
     for name, module in replacements.items():
         model.set_submodule(name, module)
-    model.to(memory_format=torch.channels_last)
+    # torch's types lack memory_format.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     logits = model(example)
     if not torch.allclose(logits, expected_logits, rtol=TOLERANCE, atol=TOLERANCE):
         largest_change = (logits - expected_logits).abs().max()
@@ -60,30 +65,47 @@ def fuse_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _without_norm(norm: nn.Module) -> nn.Sequential:
-    """The dropout and activation that timm's BatchNorm layers contain; empty for torch's own."""
-    layers = [getattr(norm, name, None) for name in ("drop", "act")]
-    return nn.Sequential(*(layer for layer in layers if layer))
+    """What remains of a BatchNorm layer without its normalisation.
+
+    That is the dropout and activation which timm's layers contain, and nothing for torch's own.
+    """
+    remaining_layers = []
+    for name in ("drop", "act"):
+        layer = getattr(norm, name, None)
+        if layer:
+            remaining_layers.append(layer)
+    return nn.Sequential(*remaining_layers)
 
 
 def _convolutions_with_norms(
     model: nn.Module, example: Tensor
 ) -> tuple[list[tuple[str, str]], Tensor]:
-    """Names of (convolution, BatchNorm) in which the second takes the first's output; the logits.
+    """The pairs of a convolution and the BatchNorm that takes its output, and the logits.
+
+    They are noted in a forward pass: each convolution notes its output, and each BatchNorm looks up
+    which convolution gave its input.
 
     Args:
         example: images (N, 3, H, W).
+
+    Returns:
+        Names of convolution and BatchNorm, such as ("conv1", "bn1"); and the logits (N, outputs).
     """
-    # Convolution and output, by the output's id; the output is kept so that its id is not reused.
-    convolution_outputs: dict[int, tuple[str, Tensor]] = {}
+    # Outputs are kept, so that no other tensor gets the id of one of them.
+    outputs_of_convolutions: list[Tensor] = []
+    convolution_of_output_id: dict[int, str] = {}
     pairs = []
 
     def note_output(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        convolution_outputs[id(output)] = (name, output)
+        """Called by torch after a convolution of this name."""
+        outputs_of_convolutions.append(output)
+        convolution_of_output_id[id(output)] = name
 
     def note_pair(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        input_id = id(inputs[0])
-        if input_id in convolution_outputs:
-            convolution_name, _ = convolution_outputs[input_id]
+        """Called by torch after a BatchNorm of this name."""
+        (norm_input,) = inputs
+        convolution_name = convolution_of_output_id.get(id(norm_input))
+        if convolution_name is not None:
             pairs.append((convolution_name, name))
 
     hooks = []

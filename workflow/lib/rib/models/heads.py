@@ -18,7 +18,7 @@ from rib.config.model_arguments import TOKENIZER_OPTIONS
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
 from rib.models.inputs import Inputs, in_batches
-from rib.models.network import head_inputs
+from rib.models.network import Classifier, head_inputs
 
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
 # Penalties as powers of ten, strongest first, since each fit starts from the previous one.
@@ -39,38 +39,54 @@ def load_tokenizer(
     Args:
         arguments: see rib.models.network.create.
         files: of the tokenizer; empty for open_clip's own.
-        sources: where each file is from, as in a catalogue entry.
+        sources: where each file is from, as in a catalogue entry: {"path": "tokenizer.json", ...}.
 
     Raises:
         UserError: The tokenizer can't be made, has other options than open_clip's own, or has code.
     """
     import open_clip
 
-    config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
+    config = arguments.get("model_cfg")
+    if not config:
+        config = open_clip.get_model_config(architecture)
     text_config = config["text_cfg"]
-    has_other_options = not TOKENIZER_OPTIONS.issuperset(text_config.get("tokenizer_kwargs", {}))
-    if has_other_options or any(b"auto_map" in file.read_bytes() for file in files):
-        raise UserError(
-            f"{architecture}: its tokenizer has other options than open_clip's own, or code; "
-            "don't use it."
-        )
+    _refuse_unsafe_tokenizer(architecture, text_config, files)
     options = {}
     if "hf_tokenizer_name" in text_config:
         # Don't run code of the tokenizer, nor ask on the terminal whether to.
         options["trust_remote_code"] = False
+    # open_clip reads the configuration and the files from a folder.
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         for file, source in zip(files, sources, strict=True):
             file_name = Path(source.get("path", source["file"])).name
             shutil.copyfile(file, Path(folder) / file_name)
         try:
-            return open_clip.get_tokenizer(f"local-dir:{folder}", **options)
+            tokenizer: Callable = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         except Exception as error:  # of transformers
             reason = " ".join(str(error).split())[:200]
+            names_of_files = ", ".join(str(file) for file in files)
             raise UserError(
-                f"{architecture}: its tokenizer can't be made from {', '.join(map(str, files))} "
-                f"({reason})."
+                f"{architecture}: its tokenizer can't be made from {names_of_files} ({reason})."
             ) from error
+    return tokenizer
+
+
+def _refuse_unsafe_tokenizer(
+    architecture: str, text_config: Mapping, files: Sequence[Path]
+) -> None:
+    """Raise a UserError if a tokenizer has options that open_clip's own lack, or has code.
+
+    Args:
+        text_config: `text_cfg` of the model's configuration.
+        files: of the tokenizer; `auto_map` in one of them names code to run.
+    """
+    has_other_options = not TOKENIZER_OPTIONS.issuperset(text_config.get("tokenizer_kwargs", {}))
+    if has_other_options or any(b"auto_map" in file.read_bytes() for file in files):
+        raise UserError(
+            f"{architecture}: its tokenizer has other options than open_clip's own, or code; "
+            "don't use it."
+        )
 
 
 @dataclass(frozen=True)
@@ -90,8 +106,16 @@ class SelectScores:
     confidence: float  # mean, as a fraction
 
 
+@dataclass(frozen=True)
+class Standardisation:
+    """How features are shifted and scaled before a head is fitted on them."""
+
+    mean: Tensor  # (d,), which is subtracted
+    scale: Tensor  # scalar by which all features are divided
+
+
 def fit_head(
-    model: nn.Module, reference: PreparedDataset, preprocessing: Mapping, device: torch.device
+    model: Classifier, reference: PreparedDataset, preprocessing: Mapping, device: torch.device
 ) -> dict:
     """Fit a network's linear head in place by regularised logistic regression.
 
@@ -120,10 +144,7 @@ def fit_head(
     inputs = Inputs.of(reference, preprocessing, device)
     features_of_images = partial(head_inputs, model)
     features = in_batches(features_of_images, inputs, BATCH, "features for the head").float()
-    mean = features.mean(dim=0)
-    scale = features.std(dim=0).mean()
-    # A common scale, so that penalties are comparable between networks.
-    features.sub_(mean).div_(scale)
+    standardisation = _standardise(features)
     is_select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not is_select.any():
         raise UserError(
@@ -133,10 +154,7 @@ def fit_head(
     scores_by_power = _scores_by_penalty(features, labels, is_select, classes)
     best_power = _best_penalty(scores_by_power)
     fitted = _fit_penalised(features, labels, classes, 10.0**best_power, None)
-    with torch.no_grad():
-        weight = fitted.weight / scale
-        head.weight.copy_(weight.view_as(head.weight))
-        head.bias.copy_(fitted.bias - weight @ mean)
+    _copy_into_head(fitted, standardisation, head)
     best_scores = scores_by_power[best_power]
     _log_choice(best_power, best_scores)
     return {
@@ -151,14 +169,38 @@ def fit_head(
     }
 
 
+def _standardise(features: Tensor) -> Standardisation:
+    """Give features (n, d) the mean 0 and one common scale, in place.
+
+    With a common scale, penalties are comparable between networks.
+    """
+    mean = features.mean(dim=0)
+    scale = features.std(dim=0).mean()
+    features.sub_(mean).div_(scale)
+    return Standardisation(mean, scale)
+
+
+@torch.no_grad()
+def _copy_into_head(
+    fitted: LinearHead, standardisation: Standardisation, head: nn.Linear | nn.Conv2d
+) -> None:
+    """Let a network's head give for its features what the fitted one gives for standardised ones.
+
+    W (x - mean) / scale + b is (W / scale) x + b - (W / scale) mean.
+    """
+    weight = fitted.weight / standardisation.scale
+    head.weight.copy_(weight.view_as(head.weight))
+    assert head.bias is not None  # heads of classifiers have a bias
+    head.bias.copy_(fitted.bias - weight @ standardisation.mean)
+
+
 def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
     """The network output (n,) int64 of each image; a UserError if one of all outputs has no image.
 
     A family with a fitted head has one output per class.
     """
-    labels = torch.tensor(
-        [reference.space.indices[label][0] for label in reference.labels], device=device
-    )
+    output_of_class = [class_outputs[0] for class_outputs in reference.space.indices]
+    labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())
     if missing_outputs:
         raise UserError(
@@ -191,7 +233,8 @@ def _scores_by_penalty(
 ) -> dict[int, SelectScores]:
     """Scores on the select images of heads that are fitted on the others.
 
-    Penalties beyond the range are tried, up to a limit, while the best one is at one of its ends.
+    First all penalties of POWERS are tried. While the best one so far is the strongest or the
+    weakest that was tried, the next one beyond it is tried too, up to a limit.
 
     Args:
         features: (n, d).
@@ -205,20 +248,23 @@ def _scores_by_penalty(
     train_labels = labels[~is_select]
     select_features = features[is_select]
     select_labels = labels[is_select]
-    head_of: dict[int, LinearHead] = {}
+    head_of: dict[int, LinearHead] = {}  # by penalty, as a power of ten
     scores_of: dict[int, SelectScores] = {}
+
+    def try_penalty(power: int, start: LinearHead | None) -> None:
+        """Fit and score a head; the search for it starts from another head, if there is one."""
+        head = _fit_penalised(train_features, train_labels, classes, 10.0**power, start)
+        head_of[power] = head
+        scores_of[power] = _score(head, select_features, select_labels)
+
     for power in Progress(POWERS, desc="choosing the head's penalty", unit="fit"):
         stronger_head = head_of.get(power + 1)
-        head = _fit_penalised(train_features, train_labels, classes, 10.0**power, stronger_head)
-        head_of[power] = head
-        scores_of[power] = _score(head, select_features, select_labels)
-    power = _penalty_beyond(scores_of)
-    while power is not None:
+        try_penalty(power, stronger_head)
+    power_beyond = _penalty_beyond(scores_of)
+    while power_beyond is not None:
         best_head = head_of[_best_penalty(scores_of)]
-        head = _fit_penalised(train_features, train_labels, classes, 10.0**power, best_head)
-        head_of[power] = head
-        scores_of[power] = _score(head, select_features, select_labels)
-        power = _penalty_beyond(scores_of)
+        try_penalty(power_beyond, best_head)
+        power_beyond = _penalty_beyond(scores_of)
     return scores_of
 
 
@@ -228,7 +274,11 @@ def _best_penalty(scores_of: Mapping[int, SelectScores]) -> int:
 
 
 def _penalty_beyond(scores_of: Mapping[int, SelectScores]) -> int | None:
-    """The next penalty to try, as a power of ten; None unless the best one tried is at an end."""
+    """The next penalty to try, as a power of ten; None if the search is over.
+
+    It is over if the best penalty is neither the strongest nor the weakest that was tried, or if it
+    is at a limit. Of tried powers -2 to 1 with 1 the best, 2 is next.
+    """
     best_power = _best_penalty(scores_of)
     if best_power in (STRONGEST, WEAKEST):
         return None
@@ -240,6 +290,7 @@ def _penalty_beyond(scores_of: Mapping[int, SelectScores]) -> int | None:
 
 
 def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
+    """What a head reaches on images with features (n, d) and labels (n,)."""
     logits = features @ head.weight.T + head.bias
     confidences, predictions = logits.softmax(dim=1).max(dim=1)
     return SelectScores(
@@ -277,10 +328,11 @@ def _fit_penalised(
     )
 
     def compute_loss() -> Tensor:
+        """The loss for the present W and b, whose gradients it sets, as the solver needs them."""
         solver.zero_grad()
         # Double precision: in single precision, changes of the loss below 1e-7 are lost and the
         # solver stops early.
-        loss = penalty / 2 * weight.double().square().sum()
+        loss: Tensor = penalty / 2 * weight.double().square().sum()
         loss.backward()
         # In chunks, since the logits of all images may not fit into memory.
         for first_row in range(0, len(labels), CHUNK):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rib.base.progress import Progress
-from rib.data.prepared import PreparedDataset
+from rib.data.prepared import EncodedImages, PreparedDataset
 from rib.models.augmentation import Augmentation, Shifts
 from rib.models.class_logits import class_members
 
@@ -25,7 +25,7 @@ class Inputs:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: np.ndarray | EncodedImages,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
@@ -33,11 +33,14 @@ class Inputs:
         augmentation: Augmentation | None = None,
         shifts: Shifts | None = None,
     ):
+        """Arguments are those of the class."""
         self.images = images
         self.device = device
         self.augmentation = augmentation
         self.shifts = shifts
-        self.rows = np.arange(len(images)) if rows is None else rows
+        if rows is None:
+            rows = np.arange(len(images))
+        self.rows = rows
         # Of training, from 0, in which images are augmented; None outside of training.
         self.epoch: int | None = None
         self.mean = _per_channel(mean, device)
@@ -46,9 +49,16 @@ class Inputs:
     @classmethod
     def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
         """A dataset's images, normalised by a model's preprocessing."""
+        assert dataset.images is not None  # of a dataset whose pixels are read
         return cls(
             dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows
         )
+
+    @property
+    def side(self) -> int:
+        """Side of the stored images, in pixels."""
+        first_image = self.images[:1]
+        return int(first_image.shape[1])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,18 +71,19 @@ class Inputs:
             stored_pixels = self.shifts(stored_pixels, self.epoch, rows_of_images)
         pixels = torch.from_numpy(stored_pixels)
         if self.augmentation and self.epoch is not None:
-            pixels = self._augmented(pixels, rows_of_images)
+            pixels = _augmented(pixels, rows_of_images, self.augmentation, self.epoch)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels.float().sub_(self.mean).div_(self.std)
 
-    def _augmented(self, pixels: Tensor, rows_of_images: np.ndarray) -> Tensor:
-        """Images (N, H, W, 3) uint8 as shown in this epoch, in the same shape."""
-        augmented = []
-        for image, row in zip(pixels.permute(0, 3, 1, 2), rows_of_images.tolist(), strict=True):
-            augmented.append(self.augmentation(image, self.epoch, row))
-        return torch.stack(augmented).permute(0, 2, 3, 1).contiguous()
+
+def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epoch: int) -> Tensor:
+    """Images (N, H, W, 3) uint8, which are these rows of a dataset, as shown in an epoch."""
+    augmented = []
+    for image, row in zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True):
+        augmented.append(augmentation(image, epoch, row))
+    return torch.stack(augmented).permute(0, 2, 3, 1).contiguous()
 
 
 def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
@@ -110,7 +121,7 @@ def in_batches(
         batch_size: images per call of the function.
         title: of the progress bar.
     """
-    outputs = None
+    outputs: Tensor | None = None
     for start in Progress(range(0, len(inputs), batch_size), desc=title, unit="batch"):
         batch_outputs = function(inputs[slice(start, start + batch_size)])
         if outputs is None:
@@ -118,4 +129,5 @@ def in_batches(
             # memory. Only the first outputs show their shape and type.
             outputs = batch_outputs.new_empty(len(inputs), *batch_outputs.shape[1:])
         outputs[start : start + len(batch_outputs)] = batch_outputs
+    assert outputs is not None  # there is at least one image
     return outputs

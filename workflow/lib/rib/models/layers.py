@@ -11,14 +11,14 @@ is averaged over positions without class and register tokens, so that CNNs and V
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.models.network import OpenClipClassifier
+from rib.models.network import Classifier, OpenClipClassifier
 
 STAGES = 4
 PRE_LOGITS = "pre_logits"
@@ -34,16 +34,20 @@ class BlockOutput(NamedTuple):
 def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Features (N, d) by layer, in order, of normalised images (N, 3, H, W).
 
+    The layers are `stage1` to `stage4` and `pre_logits`; d may differ between them.
+
     Raises a UserError if the library gives no such features of this network.
     """
+    network = model
     if hasattr(model, "prompt"):  # a trained padding prompt is part of the run
-        images = model.prompt(images)
-        model = model.network
-    stages, features = quarter_outputs(model, images)
+        images = model.get_submodule("prompt")(images)
+        network = model.get_submodule("network")
+    stages, features = quarter_outputs(network, images)
     layers = {}
     for number, (feature_map, _) in enumerate(stages, start=1):
         layers[f"stage{number}"] = feature_map.mean(dim=(2, 3))
-    layers[PRE_LOGITS] = model.forward_head(features, pre_logits=True).flatten(1)
+    classifier = cast(Classifier, network)
+    layers[PRE_LOGITS] = classifier.forward_head(features, pre_logits=True).flatten(1)
     return layers
 
 
@@ -64,20 +68,23 @@ def quarter_outputs(
         UserError: The library gives no such outputs of this network.
     """
     try:
-        indices = [index for index, _ in quarters(model)]
+        indices_of_quarters = [index for index, _ in quarters(model)]
         # A network of fewer than four blocks has the same output after several quarters.
-        distinct_indices = sorted(set(indices))
+        distinct_indices = sorted(set(indices_of_quarters))
         outputs, features = _intermediates(model, images, distinct_indices, class_tokens)
     except AttributeError as error:
         raise UserError(
             f"{type(model).__name__} has no stages that its library supports ({error})."
         ) from error
     output_at = dict(zip(distinct_indices, outputs, strict=True))
-    return [output_at[index] for index in indices], features
+    return [output_at[index] for index in indices_of_quarters], features
 
 
 def quarters(model: nn.Module) -> list[tuple[int, str]]:
-    """Library index of the output after each quarter of the depth, and the module that gives it."""
+    """Library index of the output after each quarter of the depth, and the module that gives it.
+
+    For a ViT of 12 blocks: [(2, "blocks.2"), (5, "blocks.5"), (8, "blocks.8"), (11, "blocks.11")].
+    """
     outputs = _block_outputs(model)
     return [(index, outputs[index].module) for index in _quarter_indices(outputs)]
 
@@ -89,10 +96,10 @@ def first_block(model: nn.Module) -> nn.Module:
     is a sequence it is the first layer, since gradient checkpointing calls only the layers.
     """
     outputs = _block_outputs(model)
-    index = 0
+    first_index = 0
     if _differ_in_stride(outputs):
-        index, *_ = _quarter_indices(outputs)
-    module = model.get_submodule(outputs[index].module)
+        first_index = _quarter_indices(outputs)[0]
+    module = model.get_submodule(outputs[first_index].module)
     while isinstance(module, nn.Sequential):
         module = module[0]
     return module
@@ -108,37 +115,52 @@ def is_hierarchical(model: nn.Module) -> bool:
 
 def _block_outputs(model: nn.Module) -> list[BlockOutput]:
     """All outputs that the library can return of a network, in order."""
-    body = model
-    prefix = ""
-    if isinstance(model, OpenClipClassifier):
-        # A tower from timm, or open_clip's own.
-        prefix = "visual.trunk." if hasattr(model.visual, "trunk") else "visual."
-        body = model.get_submodule(prefix.removesuffix("."))
-    if hasattr(body, "feature_info"):
-        outputs = [BlockOutput(entry["module"], entry["reduction"]) for entry in body.feature_info]
-    elif hasattr(body, "transformer"):  # open_clip's ViT
-        blocks = range(len(body.transformer.resblocks))
-        outputs = [BlockOutput(f"transformer.resblocks.{block}", 1) for block in blocks]
-    else:  # the stem and four stages of open_clip's ResNet
-        outputs = [
-            BlockOutput("conv1", 2),
-            BlockOutput("layer1", 4),
-            BlockOutput("layer2", 8),
-            BlockOutput("layer3", 16),
-            BlockOutput("layer4", 32),
-        ]
-    return [BlockOutput(prefix + output.module, output.stride) for output in outputs]
+    if not isinstance(model, OpenClipClassifier):
+        return _outputs_of_body(model)
+    # A tower from timm, or open_clip's own.
+    name_of_body = "visual.trunk" if hasattr(model.visual, "trunk") else "visual"
+    body = model.get_submodule(name_of_body)
+    outputs = []
+    for output in _outputs_of_body(body):
+        outputs.append(BlockOutput(f"{name_of_body}.{output.module}", output.stride))
+    return outputs
+
+
+def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
+    """The outputs of a network of timm, or of open_clip's own ViT or ResNet, by names within it."""
+    if hasattr(body, "feature_info"):  # of timm
+        feature_info: Any = body.feature_info
+        return [BlockOutput(entry["module"], entry["reduction"]) for entry in feature_info]
+    if hasattr(body, "transformer"):  # open_clip's ViT
+        blocks = body.get_submodule("transformer.resblocks").children()
+        names = [f"transformer.resblocks.{number}" for number, _ in enumerate(blocks)]
+        return [BlockOutput(name, 1) for name in names]
+    # The stem and four stages of open_clip's ResNet.
+    return [
+        BlockOutput("conv1", 2),
+        BlockOutput("layer1", 4),
+        BlockOutput("layer2", 8),
+        BlockOutput("layer3", 16),
+        BlockOutput("layer4", 32),
+    ]
 
 
 def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
-    return len({output.stride for output in outputs}) > 1
+    """Whether a network is hierarchical; all outputs of a plain transformer have one stride."""
+    strides = {output.stride for output in outputs}
+    return len(strides) > 1
 
 
 def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
-    """Indices of the outputs after each quarter of the depth."""
+    """Indices of the outputs after each quarter of the depth.
+
+    In a hierarchical network they are the last four outputs. In a plain one of 12 blocks they are
+    2, 5, 8 and 11; where the number of blocks is no multiple of 4, quarters are rounded up.
+    """
     blocks = len(outputs)
     if _differ_in_stride(outputs):
-        return list(range(max(0, blocks - STAGES), blocks))
+        first_index = max(0, blocks - STAGES)
+        return list(range(first_index, blocks))
     return [math.ceil(quarter * blocks / STAGES) - 1 for quarter in range(1, STAGES + 1)]
 
 
@@ -154,12 +176,24 @@ def _intermediates(
     options = {}
     if class_tokens and _gives_class_tokens(model):
         options["return_prefix_tokens"] = True
-    features, outputs = model.forward_intermediates(images, indices=list(indices), **options)
+    forward_intermediates = _forward_intermediates(model)
+    features, outputs = forward_intermediates(images, indices=list(indices), **options)
     outputs_with_tokens = []
     for output in outputs:
-        has_class_token = isinstance(output, tuple)
-        outputs_with_tokens.append(output if has_class_token else (output, None))
+        if isinstance(output, tuple):
+            outputs_with_tokens.append(output)
+        else:  # the positions alone
+            outputs_with_tokens.append((output, None))
     return outputs_with_tokens, features
+
+
+def _forward_intermediates(network: nn.Module) -> Callable:
+    """The method of timm's networks and of open_clip's towers that returns outputs inside of them.
+
+    Raises:
+        AttributeError: The network has none.
+    """
+    return cast(Callable, network.forward_intermediates)
 
 
 def _open_clip_intermediates(
@@ -169,7 +203,7 @@ def _open_clip_intermediates(
     options = {}
     if class_tokens and _gives_class_tokens(tower):
         options["output_extra_tokens"] = True
-    outputs = tower.forward_intermediates(images, indices=list(indices), **options)
+    outputs = _forward_intermediates(tower)(images, indices=list(indices), **options)
     positions = outputs["image_intermediates"]
     tokens = outputs.get("image_intermediates_prefix")
     if not tokens:
@@ -184,5 +218,5 @@ def _gives_class_tokens(network: nn.Module) -> bool:
     A tower that has a network of timm can if that network can.
     """
     body = getattr(network, "trunk", network)
-    parameters = inspect.signature(body.forward_intermediates).parameters
+    parameters = inspect.signature(_forward_intermediates(body)).parameters
     return "return_prefix_tokens" in parameters or "output_extra_tokens" in parameters

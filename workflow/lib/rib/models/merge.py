@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module
@@ -24,12 +25,15 @@ class Merge:
     fisher: Mapping[str, Path] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the parents."""
         return iter(self.parents)
 
-    def call(self, function_name: str, *inputs):
+    def call(self, function_name: str, *inputs: object) -> Any:
         """What a function of the algorithm returns for the inputs and the merge's settings.
 
-        An iterator of (name, tensor) is read to its end, and given as a dict.
+        For example `call("recipe", ["ft"])` calls `recipe(["ft"], alpha=0.5)` of the module
+        wise_ft.py, if the settings are {"alpha": 0.5}. An iterator of (name, tensor) is read to its
+        end, and given as a dict. What is returned depends on the function (see rib.methods).
 
         Raises:
             UserError: The function raises a ValueError, or a LookupError, as for a list of

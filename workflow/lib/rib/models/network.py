@@ -1,9 +1,10 @@
 """Building and loading of networks."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -30,6 +31,60 @@ DESCRIBED_FACTS = (
 )
 
 
+class Classifier(nn.Module):
+    """The methods of timm's networks that the workflow calls, for the type checker.
+
+    A network of timm has them without being an instance of this class.
+    """
+
+    num_classes: int  # number of outputs
+    pretrained_cfg: dict  # what timm records of the network and its published weights
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features of images (N, 3, H, W), before pooling."""
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (N, outputs) of features; with `pre_logits` the input of the last layer."""
+        raise NotImplementedError
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer, which gives the logits."""
+        raise NotImplementedError
+
+
+class OpenClipClassifier(Classifier):
+    """A visual tower of open_clip with a head on its unit-norm features (N, width).
+
+    It has the methods of timm's networks that the workflow calls.
+    """
+
+    def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
+        """Give a visual tower, whose features have `width` numbers, a head with random weights."""
+        super().__init__()
+        self.visual = visual
+        self.head = nn.Linear(width, num_classes)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features (N, width), each divided by its Euclidean norm, of images (N, 3, H, W)."""
+        return F.normalize(self.visual(images), dim=-1)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (N, outputs) of features (N, width); with `pre_logits` the features themselves."""
+        if pre_logits:
+            return features
+        logits: Tensor = self.head(features)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, outputs) of images (N, 3, H, W)."""
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.head
+
+
 def build(
     library: str,
     architecture: str,
@@ -37,7 +92,7 @@ def build(
     dropout: float = 0.0,
     drop_path: float = 0.0,
     arguments: Mapping = NO_ARGUMENTS,
-) -> nn.Module:
+) -> Classifier:
     """A network with random weights and a head, in evaluation mode.
 
     Args:
@@ -57,8 +112,10 @@ def build(
             )
         # open_clip moves what it has built to the CPU, unless it is told another device.
         arguments_with_device = {**arguments, "device": torch.get_default_device()}
-        tower = create(library, architecture, arguments_with_device).visual
-        model = OpenClipClassifier(tower, embedding_width(architecture, arguments), num_classes)
+        both_towers = create(library, architecture, arguments_with_device)
+        image_tower = both_towers.get_submodule("visual")
+        width = embedding_width(architecture, arguments)
+        model: Classifier = OpenClipClassifier(image_tower, width, num_classes)
     else:
         timm_arguments = dict(arguments)
         # Not every architecture has these arguments, so they are passed only if set.
@@ -67,26 +124,30 @@ def build(
         if drop_path:
             timm_arguments["drop_path_rate"] = drop_path
         timm_arguments["num_classes"] = num_classes
-        model = create(library, architecture, timm_arguments)
+        model = cast(Classifier, create(library, architecture, timm_arguments))
     _subsample_first(model)
     return model.eval()
 
 
 def _subsample_first(model: nn.Module) -> None:
-    """Let narrow pointwise convolutions with a stride subsample their input instead.
+    """Take the stride from 1x1 convolutions with few input channels, and subsample their input.
 
-    The output is the same. For few input channels, as in FastViT's stem, oneDNN's gradient of the
-    weights is wrong or crashes (its issue 6035).
+    A 1x1 convolution with stride 2 gives the same output as one without a stride that sees only
+    each second row and column of its input. It is needed since oneDNN's gradient of the weights is
+    wrong, or crashes, for a stride and few input channels, as in FastViT's stem (its issue 6035).
     """
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d) or layer.in_channels >= SIMD_WIDTH:
             continue
         if layer.kernel_size == (1, 1) and layer.stride != (1, 1):
-            layer.register_forward_pre_hook(_subsampling_hook(*layer.stride))
+            vertical_stride, horizontal_stride = layer.stride
+            layer.register_forward_pre_hook(_subsampling_hook(vertical_stride, horizontal_stride))
             layer.stride = (1, 1)
 
 
-def _subsampling_hook(vertical_stride: int, horizontal_stride: int):
+def _subsampling_hook(
+    vertical_stride: int, horizontal_stride: int
+) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
     """A hook that lets a layer see only each stride-th row and column of its images.
 
     A pointwise convolution without a stride then gives what it would give with the stride.
@@ -114,25 +175,11 @@ def create(
     Raises:
         UserError: The library lacks the architecture, or it doesn't support an argument.
     """
-    if library == "open_clip":
-        import open_clip
-
-        module = open_clip
-        is_known = "model_cfg" in arguments or architecture in open_clip.list_models()
-    else:
-        import timm
-
-        module = timm
-        is_known = timm.is_model(architecture)
-    if not is_known:
-        raise UserError(
-            f"{library} {module.__version__} has no architecture '{architecture}'; "
-            "correct it in models.yaml."
-        )
+    _refuse_unknown_architecture(library, architecture, arguments)
     try:
         if library == "open_clip":
-            return _create_open_clip(module, architecture, arguments, state)
-        return module.create_model(architecture, **{"pretrained": False, **arguments})
+            return _create_open_clip(architecture, arguments, state)
+        return _create_timm(architecture, arguments)
     except TypeError as error:
         shown_arguments = {
             name: argument
@@ -145,69 +192,87 @@ def create(
         ) from error
 
 
+def _refuse_unknown_architecture(library: str, architecture: str, arguments: Mapping) -> None:
+    """Raise a UserError if the library has no such architecture; see `create`."""
+    if library == "open_clip":
+        import open_clip
+
+        version = open_clip.__version__
+        is_known = "model_cfg" in arguments or architecture in open_clip.list_models()
+    else:
+        import timm
+
+        version = timm.__version__
+        is_known = timm.is_model(architecture)
+    if not is_known:
+        raise UserError(
+            f"{library} {version} has no architecture '{architecture}'; correct it in models.yaml."
+        )
+
+
+def _create_timm(architecture: str, arguments: Mapping) -> nn.Module:
+    """A network of timm, with random weights unless an argument says otherwise."""
+    import timm
+
+    return timm.create_model(architecture, **{"pretrained": False, **arguments})
+
+
 def _create_open_clip(
-    open_clip: ModuleType,
-    architecture: str,
-    arguments: Mapping,
-    state: Mapping[str, Tensor] | None,
+    architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None
 ) -> nn.Module:
-    """A model of open_clip, from a temporary folder with its configuration and weights, if any."""
+    """A model of open_clip with the weights in `state`, or with random ones.
+
+    open_clip reads its configuration and weights from a folder, which is temporary here. Arguments
+    are those of `create`.
+    """
+    import open_clip
+
     keywords = dict(arguments)
-    config = keywords.pop("model_cfg", None) or open_clip.get_model_config(architecture)
+    config = keywords.pop("model_cfg", None)
+    if not config:
+        config = open_clip.get_model_config(architecture)
     keywords["load_weights"] = bool(state)
+    # Without published weights of the text tower's own.
     keywords["pretrained_text"] = False
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
         if state:
             copies = {key: tensor.contiguous().clone() for key, tensor in state.items()}
             safetensors.torch.save_file(copies, Path(folder) / "open_clip_model.safetensors")
-        return open_clip.create_model(f"local-dir:{folder}", **keywords)
+        model: nn.Module = open_clip.create_model(f"local-dir:{folder}", **keywords)
+    return model
 
 
 def embedding_width(architecture: str, arguments: Mapping) -> int:
-    """Width of an open_clip model's image and text features."""
+    """Width of an open_clip model's image and text features, such as 512 for `ViT-B-32`.
+
+    Args:
+        arguments: see `create`.
+    """
     import open_clip
 
-    config = arguments.get("model_cfg") or open_clip.get_model_config(architecture)
-    return config["embed_dim"]
+    config = arguments.get("model_cfg")
+    if not config:
+        config = open_clip.get_model_config(architecture)
+    width: int = config["embed_dim"]
+    return width
 
 
-class OpenClipClassifier(nn.Module):
-    """A visual tower of open_clip with a head on its unit-norm features (N, width).
-
-    It has the methods of timm's networks that the workflow calls.
-    """
-
-    def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
-        super().__init__()
-        self.visual = visual
-        self.head = nn.Linear(width, num_classes)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return F.normalize(self.visual(images), dim=-1)
-
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        return features if pre_logits else self.head(features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-
-def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Features of images that the network's head reads: (N, d)."""
+def head_inputs(model: Classifier, images: Tensor) -> Tensor:
+    """Features (N, d) that the last layer of a network gets for images (N, 3, H, W)."""
     with autocast(images.device):
         features = model.forward_features(images)
         return model.forward_head(features, pre_logits=True).flatten(1)
 
 
-def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def head_parameters(model: Classifier) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of the network's head, or of its two heads if it was distilled."""
     classifier = model.get_classifier()
+    # timm gives a tuple for a network with a second head, for distillation.
     heads = classifier if isinstance(classifier, tuple) else (classifier,)
-    ids_in_heads = {id(parameter) for head in heads for parameter in head.parameters()}
+    ids_in_heads: set[int] = set()
+    for head in heads:
+        ids_in_heads.update(id(parameter) for parameter in head.parameters())
     return [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -217,7 +282,7 @@ def head_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def load(
     folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0
-) -> tuple[nn.Module, dict]:
+) -> tuple[Classifier, dict]:
     """A models job's network with its pretrained weights, and the facts in its model.json.
 
     The network is on the device, channels last in memory, in evaluation mode. For dropout and
@@ -235,7 +300,9 @@ def load(
         arguments,
     )
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
-    return model.to(device, memory_format=torch.channels_last), facts
+    # torch's types lack memory_format.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, facts
 
 
 def write_model(

@@ -12,6 +12,7 @@ class PaddingPrompt(nn.Module):
     """
 
     def __init__(self, *, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor):
+        """Make the four strips trainable; for their shapes see the class."""
         super().__init__()
         self.top = nn.Parameter(top)
         self.bottom = nn.Parameter(bottom)

@@ -80,7 +80,7 @@ def _facts_of_schema(facts: Mapping) -> dict:
 
 @contextlib.contextmanager
 def _errors_name_model(name: Name) -> Iterator[None]:
-    """Turn all errors into UserErrors whose sentence names the model."""
+    """Turn all errors within a `with` block into UserErrors whose sentence names the model."""
     try:
         yield
     except UserError as error:
@@ -103,7 +103,9 @@ def _cached_library_facts(name: Name) -> dict:
     """Facts of the library, from the cache if its installed version was asked before."""
     version = importlib.metadata.version(PACKAGES[name.kind])
     cache_file = RECORDS / f"{name.kind}-{version}.json"
-    facts_by_name = read_json(cache_file) if cache_file.is_file() else {}
+    facts_by_name: dict[str, dict] = {}
+    if cache_file.is_file():
+        facts_by_name = read_json(cache_file)
     if name.text not in facts_by_name:
         if name.kind == "timm":
             facts_by_name[name.text] = _timm_registry_facts(name)
@@ -115,7 +117,10 @@ def _cached_library_facts(name: Name) -> dict:
 
 
 def _timm_registry_facts(name: Name) -> dict:
-    """Facts of a model that the installed timm lists, with or without the tag of its weights."""
+    """Facts of a model that the installed timm lists.
+
+    The name may have the tag of its weights (`timm/resnet18.a1_in1k`) or not (`timm/resnet18`).
+    """
     from timm.models import get_pretrained_cfg, list_pretrained
 
     listed_names = list_pretrained()
@@ -123,7 +128,9 @@ def _timm_registry_facts(name: Name) -> dict:
     is_listed_with_tag = any(listed.startswith(f"{name.rest}.") for listed in listed_names)
     if not is_listed and not is_listed_with_tag:
         raise _unknown_model_error(name, listed_names)
-    record = get_pretrained_cfg(name.rest).to_dict()
+    registered = get_pretrained_cfg(name.rest)
+    assert registered is not None  # of a listed model
+    record = registered.to_dict()
     if not record.get("hf_hub_id"):
         raise UserError(
             "timm knows no repository of the hub with its weights; choose another model."
@@ -134,23 +141,38 @@ def _timm_registry_facts(name: Name) -> dict:
 
 
 def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
-    """Facts from a record of timm, in its registry or in a config.json."""
-    from timm.data import ImageNetInfo
+    """Facts from a record of timm, in its registry or in a config.json.
 
+    Args:
+        architecture: such as `resnet18`.
+        record: what timm states of the weights: `test_input_size`, `mean`, `num_classes` and so on.
+        arguments: keyword arguments with which the network is built, such as {"img_size": 384}.
+    """
     recorded_input = _timm_input(record, arguments)
     channels, height, width = recorded_input.size
-    side = height if channels == 3 and height == width else None
-    has_imagenet_labels = record.get("label_names") in (None, ImageNetInfo().label_names())
-    has_published_head = record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
-    takes_image_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
+    is_square_rgb = channels == 3 and height == width
+    side = height if is_square_rgb else None
     crop_mode = record.get("crop_mode") or "center"
+    takes_image_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
     return {
-        "head": "published" if has_published_head else "none",
+        "head": "published" if _has_imagenet_head(record) else "none",
         "preprocessing": _preprocessing(record, side, recorded_input.crop_pct, crop_mode),
         "licence": record.get("license") or UNKNOWN,
         "resized_by": "img_size" if takes_image_size else None,
         **_network_facts("timm", architecture, arguments),
     }
+
+
+def _has_imagenet_head(record: Mapping) -> bool:
+    """Whether weights have outputs for ImageNet-1K's classes, by timm's record of them.
+
+    Without names of labels, timm means ImageNet's.
+    """
+    from timm.data import ImageNetInfo
+
+    label_names = record.get("label_names")
+    has_imagenet_labels = label_names is None or label_names == ImageNetInfo().label_names()
+    return record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
 
 
 class TimmInput(NamedTuple):
@@ -161,17 +183,21 @@ class TimmInput(NamedTuple):
 
 
 def _timm_input(record: Mapping, arguments: Mapping) -> TimmInput:
-    """Input of the paper's size if the record has it, otherwise that of training.
+    """The size of images that a network of timm takes.
 
-    A network that is built for an image size takes that one.
+    It is the argument `img_size`, for which the network is built. Without it, a record may have a
+    size for testing and one of training: the one whose height is the paper's counts, testing first,
+    and if neither has it that of training.
 
     Raises:
         UserError: The record has no input size, or one that is not three numbers.
     """
     image_size = arguments.get("img_size")
+    if isinstance(image_size, int) and image_size:
+        return TimmInput((3, image_size, image_size), record["crop_pct"])
     if image_size:
-        height_and_width = [image_size] * 2 if isinstance(image_size, int) else image_size
-        return TimmInput((3, *height_and_width), record["crop_pct"])
+        height, width = image_size
+        return TimmInput((3, height, width), record["crop_pct"])
     recorded_inputs = []
     for size_key, crop_key in [("test_input_size", "test_crop_pct"), ("input_size", "crop_pct")]:
         input_size = record.get(size_key)
@@ -188,9 +214,16 @@ def _timm_input(record: Mapping, arguments: Mapping) -> TimmInput:
 
 
 def _refuse_other_than_three_numbers(input_size: object, key: str) -> None:
-    """Raise a UserError unless the input size under a key of a record is three whole numbers."""
-    is_sequence = isinstance(input_size, list | tuple)
-    if not is_sequence or len(input_size) != 3 or not all(map(is_whole, input_size)):
+    """Raise a UserError unless the input size under a key of a record is three whole numbers.
+
+    Such as [3, 224, 224]: channels, height and width.
+    """
+    is_valid = (
+        isinstance(input_size, list | tuple)
+        and len(input_size) == 3
+        and all(is_whole(number) for number in input_size)
+    )
+    if not is_valid:
         raise UserError(
             f"its record's {key} {show(input_size)} is not channels, height and width; choose "
             "another model."
@@ -198,7 +231,10 @@ def _refuse_other_than_three_numbers(input_size: object, key: str) -> None:
 
 
 def _open_clip_registry_facts(name: Name) -> dict:
-    """Facts of weights that the installed open_clip lists, by ARCHITECTURE/TAG."""
+    """Facts of weights that the installed open_clip lists, by ARCHITECTURE/TAG.
+
+    An example is `ViT-B-32/openai`.
+    """
     import open_clip
 
     architecture, _, tag = name.rest.rpartition("/")
@@ -209,42 +245,35 @@ def _open_clip_registry_facts(name: Name) -> dict:
             for listed_architecture, listed_tag in open_clip.list_pretrained()
         ]
         raise _unknown_model_error(name, listed_names)
-    if record.get("quick_gelu") and not open_clip.get_model_config(architecture).get("quick_gelu"):
-        architecture += "-quickgelu"  # the activation that these weights were trained with
+    config = open_clip.get_model_config(architecture)
+    if record.get("quick_gelu") and not config.get("quick_gelu"):
+        # These weights were trained with another activation than the architecture's.
+        architecture += "-quickgelu"
+        config = open_clip.get_model_config(architecture)
+    # Such as timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors; the file is left
+    # out if it has the library's name.
     repo, _, path = record["hf_hub"].rpartition("/")
-    facts = _open_clip_facts(architecture, open_clip.get_model_config(architecture), record, {})
-    return {**facts, "source": _hub_source(name, repo, path or WEIGHTS["open_clip"][0])}
+    if not path:
+        path = WEIGHTS["open_clip"][0]
+    facts = _open_clip_facts(architecture, config, record, {})
+    return {**facts, "source": _hub_source(name, repo, path)}
 
 
 def _open_clip_facts(
     architecture: str, config: Mapping, record: Mapping, arguments: Mapping
 ) -> dict:
-    """Facts from an open_clip model's configuration and the record of its preprocessing."""
-    import open_clip
+    """Facts from an open_clip model's configuration and the record of its preprocessing.
 
-    has_foreign_text_tower = "hf_model_name" in config["text_cfg"]
-    has_foreign_image_tower = ":" in config["vision_cfg"].get("timm_model_name", "")
-    if has_foreign_text_tower or has_foreign_image_tower:
-        raise UserError(
-            "it has a tower that open_clip would fetch from elsewhere; choose another model."
-        )
+    Args:
+        config: with the keys `vision_cfg` and `text_cfg`, as in an open_clip_config.json.
+        record: `mean`, `std`, `interpolation` and `resize_mode`, each of which may be missing.
+        arguments: keyword arguments with which the model is built.
+    """
+    _refuse_foreign_towers(config)
     check_arguments("open_clip", arguments, "its open_clip_config.json")
-    image_size = config["vision_cfg"]["image_size"]
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    height, width = image_size
-    resize_mode = record.get("resize_mode") or "shortest"
-    crop_mode = "center" if resize_mode == "shortest" else resize_mode
-    record_with_defaults = {
-        "mean": open_clip.OPENAI_DATASET_MEAN,
-        "std": open_clip.OPENAI_DATASET_STD,
-        "interpolation": "bicubic",
-    }
-    record_with_defaults.update({key: setting for key, setting in record.items() if setting})
-    side = height if height == width else None
     return {
         "head": "zero_shot",
-        "preprocessing": _preprocessing(record_with_defaults, side, 1.0, crop_mode),
+        "preprocessing": _open_clip_preprocessing(config, record),
         "licence": UNKNOWN,
         "resized_by": "force_image_size",
         "tokenizer_of": config["text_cfg"].get("hf_tokenizer_name"),
@@ -252,10 +281,43 @@ def _open_clip_facts(
     }
 
 
+def _refuse_foreign_towers(config: Mapping) -> None:
+    """Raise a UserError if open_clip would fetch a tower of a model from elsewhere."""
+    has_foreign_text_tower = "hf_model_name" in config["text_cfg"]
+    has_foreign_image_tower = ":" in config["vision_cfg"].get("timm_model_name", "")
+    if has_foreign_text_tower or has_foreign_image_tower:
+        raise UserError(
+            "it has a tower that open_clip would fetch from elsewhere; choose another model."
+        )
+
+
+def _open_clip_preprocessing(config: Mapping, record: Mapping) -> dict:
+    """How images are prepared for an open_clip model; for the arguments see `_open_clip_facts`."""
+    import open_clip
+
+    image_size = config["vision_cfg"]["image_size"]
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    height, width = image_size
+    side = height if height == width else None
+    resize_mode = record.get("resize_mode") or "shortest"
+    crop_mode = "center" if resize_mode == "shortest" else resize_mode
+    record_with_defaults = {
+        "mean": open_clip.OPENAI_DATASET_MEAN,
+        "std": open_clip.OPENAI_DATASET_STD,
+        "interpolation": "bicubic",
+    }
+    for key, setting in record.items():
+        if setting:
+            record_with_defaults[key] = setting
+    return _preprocessing(record_with_defaults, side, 1.0, crop_mode)
+
+
 def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode: str) -> dict:
     """How images are prepared for a network.
 
     Args:
+        record: with `mean` and `std` per channel, and `interpolation`.
         side: of a square RGB input, in pixels; None if the network takes another one.
         crop_pct: fraction of the resized image's side that is used.
 
@@ -277,9 +339,10 @@ def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode
 
 
 def _network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
-    """How a network is built, its type and number of parameters.
+    """How a network is built, its type (`vit` or `cnn`) and number of parameters.
 
-    They are those of a network that is built without memory for its weights.
+    The network is built for this, without memory for its weights. If others say how (`arguments`),
+    that is done in a process with limits.
     """
     from rib.models.foreign_network import foreign_network_facts, network_facts
 
@@ -299,15 +362,12 @@ def _folder_facts(name: Name) -> dict:
         )
 
     def find_file(file_name: str) -> Path | None:
+        """The path of a file in the folder; None if there is none of this name."""
         file = folder / file_name
         return file if file.is_file() else None
 
     facts = _configured_facts(name, find_file)
-    names_of_weights = WEIGHTS[facts["library"]]
-    weights_files = [folder / file_name for file_name in names_of_weights if find_file(file_name)]
-    if not weights_files:
-        raise UserError(f"the folder has none of {', '.join(names_of_weights)}; add one.")
-    weights_file = weights_files[0]
+    weights_file = _weights_file_in(folder, facts["library"])
     source = {**_pinned_file(weights_file), "file": name.short + weights_file.suffix}
     tokenizer = []
     if facts.get("tokenizer_of"):
@@ -316,6 +376,19 @@ def _folder_facts(name: Name) -> dict:
             if file:
                 tokenizer.append({**_pinned_file(file), "file": file_name})
     return {**facts, "source": source, "tokenizer": tokenizer or None}
+
+
+def _weights_file_in(folder: Path, library: str) -> Path:
+    """The file of weights in a folder, the first of the names that the library looks for.
+
+    Raises:
+        UserError: There is none.
+    """
+    for file_name in WEIGHTS[library]:
+        file = folder / file_name
+        if file.is_file():
+            return file
+    raise UserError(f"the folder has none of {', '.join(WEIGHTS[library])}; add one.")
 
 
 def _pinned_file(file: Path) -> dict:
@@ -344,6 +417,7 @@ def _configured_facts(name: Name, find_file: Callable[[str], Path | None]) -> di
     if file and timm.is_model(str(read_json(file).get("architecture"))):
         record, architecture, arguments = load_model_config_from_path(file.parent)
         check_arguments("timm", arguments, "its config.json")
+        # What the file doesn't state is what timm records of the architecture.
         registered = timm.models.get_pretrained_cfg(architecture)
         registered_record = registered.to_dict() if registered else {}
         return _timm_facts(architecture, {**registered_record, **record}, arguments)
@@ -364,7 +438,8 @@ def _facts_with_hub(name: Name, facts: dict) -> dict:
     """Facts with the hub's commit, and with the size and digest of the files there.
 
     Args:
-        facts: those of `_recorded_facts`.
+        facts: those of `_recorded_facts`; empty for a model that only the hub knows (`hf-hub:`),
+            and unchanged for one in a local folder.
     """
     if name.kind == "local-dir":
         return facts
@@ -377,17 +452,28 @@ def _facts_with_hub(name: Name, facts: dict) -> dict:
         else:
             repository = _repository(facts["source"]["repo"], None)
             preferred_path = facts["source"]["path"]
-        path = _path_of_weights(repository, facts["library"], preferred_path)
-        licence = facts["licence"]
-        if licence == UNKNOWN:
-            licence = repository.licence
-        return {
-            **facts,
-            "source": _pinned_hub_source(name, repository, path),
-            "licence": licence,
-            "gated": repository.gated,
-            "tokenizer": _hub_tokenizer(name, facts.get("tokenizer_of")),
-        }
+        return _pinned_facts(name, facts, repository, preferred_path)
+
+
+def _pinned_facts(
+    name: Name, facts: Mapping, repository: HubRepository, preferred_path: str | None
+) -> dict:
+    """Facts of a model with what its repository states: commit, files, licence and terms.
+
+    Args:
+        preferred_path: see `_path_of_weights`.
+    """
+    path = _path_of_weights(repository, facts["library"], preferred_path)
+    licence = facts["licence"]
+    if licence == UNKNOWN:
+        licence = repository.licence
+    return {
+        **facts,
+        "source": _pinned_hub_source(name, repository, path),
+        "licence": licence,
+        "gated": repository.gated,
+        "tokenizer": _hub_tokenizer(name, facts.get("tokenizer_of")),
+    }
 
 
 def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
@@ -395,6 +481,7 @@ def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
     from huggingface_hub import hf_hub_download
 
     def find_file(file_name: str) -> Path | None:
+        """Download a file of the repository, and give its path; None if it has none."""
         if file_name not in repository.files:
             return None
         return Path(hf_hub_download(repository.name, file_name, revision=repository.commit))
@@ -403,10 +490,13 @@ def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
 
 
 def _path_of_weights(repository: HubRepository, library: str, preferred_path: str | None) -> str:
-    """Path of the weights in a repository; the preferred one, if any, or one of the library's."""
+    """Path of the weights in a repository: the first that exists.
+
+    The preferred one is looked for first, if any, then the names that the library looks for.
+    """
     paths = list(WEIGHTS[library])
     if preferred_path:
-        paths = list(dict.fromkeys([preferred_path, *paths]))
+        paths = [preferred_path, *(path for path in paths if path != preferred_path)]
     for path in paths:
         if path in repository.files:
             return path
@@ -432,7 +522,7 @@ def _hub_tokenizer(name: Name, tokenizer_of: str | None) -> list[dict] | None:
 
 
 def _hub_source(name: Name, repo: str, path: str) -> dict:
-    """Source of a file on the hub, called by the model's name here."""
+    """Source of a file on the hub, such as `model.safetensors`, called by the model's name here."""
     return {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
 
 
@@ -440,7 +530,10 @@ def _pinned_hub_source(name: Name, repository: HubRepository, path: str) -> dict
     """Source of a file on the hub with commit, size and digest, as far as the hub states them."""
     source = _hub_source(name, repository.name, path)
     pins = {"revision": repository.commit, **repository.files[path]}
-    return {**source, **{key: pin for key, pin in pins.items() if pin}}
+    for key, pin in pins.items():
+        if pin:
+            source[key] = pin
+    return source
 
 
 @cache
@@ -456,6 +549,7 @@ def _repository(repo: str, revision: str | None) -> HubRepository:
     licence = None
     if info.card_data:
         licence = info.card_data.get("license_name") or info.card_data.get("license")
+    assert info.sha is not None  # the hub states the commit of each model
     return HubRepository(
         name=repo,
         commit=info.sha,
@@ -474,6 +568,7 @@ def _unknown_model_error(name: Name, listed_names: Sequence[str]) -> UserError:
 
 
 def main() -> None:
+    """Write the facts of the models that the command line names; see the module."""
     parser = argparse.ArgumentParser(description="Write the facts of models as JSON.")
     parser.add_argument("--library", action="store_true", help="don't ask the hub")
     parser.add_argument("file", type=Path)

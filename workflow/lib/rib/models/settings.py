@@ -1,14 +1,14 @@
 """Settings of the stages that compute with networks. No torch."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import JsonValue
 
 from rib.base.settings import Settings, Texts
 from rib.data.settings import DatasetView
 
-AUTO = "auto"
-BF16 = "bf16"
+AUTO: Final = "auto"
+BF16: Final = "bf16"
 
 
 class ComputeSettings(Settings):

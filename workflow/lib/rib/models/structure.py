@@ -34,24 +34,41 @@ def structural_difference(
     modules = dict(network.named_modules(remove_duplicate=False))
     expected_modules = dict(reference.named_modules(remove_duplicate=False))
     for name, module in modules.items():
-        expected = expected_modules.get(name)
-        if expected is None or _class_name(type(module)) != _class_name(type(expected)):
-            return f"{_described(name)} is a {type(module).__name__}"
-        if _hooks(module) != _hooks(expected):
-            return f"{_described(name)} has other hooks"
         skipped = OF_EVERY_MODULE
         if module is network:
             skipped = skipped.union(ignored)
-        attributes = _attributes(module, skipped)
-        expected_attributes = _attributes(expected, skipped)
-        for attribute in sorted(attributes.keys() | expected_attributes.keys()):
-            if attributes.get(attribute) != expected_attributes.get(attribute):
-                return f"{_described(name)} has another '{attribute}'"
+        difference = _module_difference(module, expected_modules.get(name), skipped)
+        if difference is not None:
+            return f"{_described(name)} {difference}"
     for name in expected_modules:
         if name not in modules:
             return f"{_described(name)} is missing"
     if list(modules) != list(expected_modules):
         return "the network has its modules in another order"
+    return None
+
+
+def _module_difference(
+    module: nn.Module, expected: nn.Module | None, skipped: Collection[str]
+) -> str | None:
+    """The first point in which a module itself, without those inside of it, is not as expected.
+
+    Args:
+        expected: the reference's module of this name; None if it has none.
+        skipped: names of attributes that are not compared.
+
+    Returns:
+        A predicate for a message, such as "is a ReLU"; None without a difference.
+    """
+    if expected is None or _class_name(type(module)) != _class_name(type(expected)):
+        return f"is a {type(module).__name__}"
+    if _hooks(module) != _hooks(expected):
+        return "has other hooks"
+    attributes = _attributes(module, skipped)
+    expected_attributes = _attributes(expected, skipped)
+    for attribute in sorted(attributes.keys() | expected_attributes.keys()):
+        if attributes.get(attribute) != expected_attributes.get(attribute):
+            return f"has another '{attribute}'"
     return None
 
 
@@ -80,35 +97,41 @@ def has_global_hooks() -> bool:
 
 
 def _described(module_name: str) -> str:
-    """A module in words; the whole network's name is empty."""
+    """A module in words, such as "the module 'act1'"; the whole network's name is empty."""
     return f"the module '{module_name}'" if module_name else "the network"
 
 
 def _class_name(cls: type) -> tuple[str, str]:
-    """Classes are compared by name, since each load of a catalogue's file defines them again."""
+    """Module and name of a class, such as ("torch.nn.modules.activation", "ReLU").
+
+    Classes are compared by name, since each load of a catalogue's file defines them again.
+    """
     return cls.__module__, cls.__qualname__
 
 
 def _hooks(module: nn.Module) -> list[list]:
-    """A module's hooks before and after a forward pass, in a form in which equal ones are equal."""
-    before, after = (vars(module)[attribute] for attribute in FORWARD_HOOKS)
-    return [
-        [_comparable(hook) for hook in before.values()],
-        [_comparable(hook) for hook in after.values()],
-    ]
+    """What is compared of a module's hooks: a list of those before a forward pass, and after it."""
+    comparable_hooks = []
+    for attribute in FORWARD_HOOKS:
+        hooks = vars(module)[attribute]
+        comparable_hooks.append([_comparable(hook) for hook in hooks.values()])
+    return comparable_hooks
 
 
 def _attributes(module: nn.Module, skipped: Collection[str]) -> dict[str, tuple]:
-    """Attributes of a module by name, in a form in which equal ones are equal."""
-    return {
-        name: (_class_name(type(attribute)), _comparable(attribute))
-        for name, attribute in vars(module).items()
-        if name not in skipped
-    }
+    """What is compared of a module's attributes, by name: class and value."""
+    comparable_attributes = {}
+    for name, attribute in vars(module).items():
+        if name not in skipped:
+            comparable_attributes[name] = (_class_name(type(attribute)), _comparable(attribute))
+    return comparable_attributes
 
 
 def _comparable(attribute: object) -> object:
-    """What is compared of an attribute or a hook: its value if possible, otherwise its class."""
+    """What is compared of an attribute or a hook: its value if possible, otherwise its class.
+
+    Of a function it is the code, of a list the elements in this form.
+    """
     if isinstance(attribute, COMPARED_BY_VALUE):
         return attribute
     if isinstance(attribute, float):
@@ -129,11 +152,13 @@ def _comparable(attribute: object) -> object:
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """All tensors of a network by name: parameters, buffers and attributes."""
-    tensors = dict(network.named_parameters(remove_duplicate=False))
+    tensors: dict[str, Tensor] = {}
+    tensors.update(network.named_parameters(remove_duplicate=False))
     tensors.update(network.named_buffers(remove_duplicate=False))
     for module_name, module in network.named_modules(remove_duplicate=False):
         for attribute_name, attribute in vars(module).items():
             if isinstance(attribute, Tensor):
+                # The whole network's name is empty.
                 name = f"{module_name}.{attribute_name}".lstrip(".")
                 tensors[name] = attribute
     return tensors

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -18,6 +19,20 @@ from rib.models.network import create
 CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
 
 
+class TextTower(nn.Module):
+    """What the workflow calls of an open_clip model, for the type checker.
+
+    The models have it without being instances of this class.
+    """
+
+    logit_scale: nn.Parameter  # logarithm of the factor of similarities, a scalar
+    logit_bias: nn.Parameter | None  # scalar; None unless pretrained with a sigmoid loss
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
+        """Features (N, d) of tokens (N, L), of unit norm if `normalize` is true."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Text:
     """The text tower of an open_clip model, with tokens, so that no tokenizer is needed.
@@ -25,7 +40,7 @@ class Text:
     L is the context length.
     """
 
-    tower: nn.Module  # the model without its image tower, on the device
+    tower: TextTower  # the model without its image tower, on the device
     # (outputs, templates, L) int32, tokens of the prompts of each class that the network knows
     prompts: Tensor
     before: Tensor  # (s,) int32, tokens of a text before its words: the start
@@ -39,7 +54,10 @@ class Text:
             return self.tower.encode_text(tokens.to(device), normalize=True).float()
 
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (N, M) of unit-norm image features (N, d) and the texts of tokens (M, L)."""
+        """Logits (N, M) of image features (N, d) and texts, given as tokens (M, L).
+
+        They are the inner products of unit-norm features, scaled and shifted as in pretraining.
+        """
         logits = self.tower.logit_scale.exp() * features.float() @ self.encode(tokens).T
         if self.tower.logit_bias is None:
             return logits
@@ -48,22 +66,27 @@ class Text:
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
         """Tokens (number, L) of texts of `length` words that are drawn uniformly.
 
+        A text of two words is: start, word, word, end of text, padding.
+
         Raises a ValueError if the context is too short.
         """
         longest = len(self.after) - 1
         if length > longest:
             raise ValueError(f"its texts have room for {longest} tokens, not for {length}")
-        drawn = draws.integers(len(self.words), size=(number, length))
-        words = self.words[torch.from_numpy(drawn)]
-        # The words take the place of padding.
+        numbers_of_words = draws.integers(len(self.words), size=(number, length))
+        words = self.words[torch.from_numpy(numbers_of_words)]
         end_of_text = self.after[:1]
+        # The words take the place of as many tokens of padding.
         padding = self.after[1 + length :]
-        end = torch.cat([end_of_text, padding])
-        return torch.cat([self.before.expand(number, -1), words, end.expand(number, -1)], dim=1)
+        after_words = torch.cat([end_of_text, padding])
+        # Start and end are the same for all texts.
+        before_of_texts = self.before.expand(number, -1)
+        after_of_texts = after_words.expand(number, -1)
+        return torch.cat([before_of_texts, words, after_of_texts], dim=1)
 
 
 @torch.no_grad()
-def set_zero_shot_weights(head: nn.Linear, tower: nn.Module, prompts: Tensor) -> None:
+def set_zero_shot_weights(head: nn.Linear, tower: TextTower, prompts: Tensor) -> None:
     """Let a head on an open_clip model's image features return the model's zero-shot logits.
 
     Logits are averaged over prompts. A SigLIP model's bias is the same for all classes, so it
@@ -76,20 +99,23 @@ def set_zero_shot_weights(head: nn.Linear, tower: nn.Module, prompts: Tensor) ->
     Args:
         head: changed in place.
         tower: the model with its text tower.
-        prompts: see `Text`.
+        prompts: tokens (classes, templates, L) of the prompts of each class, see `Text`.
     """
     for start in range(0, len(prompts), CLASSES):
         tokens = prompts[start : start + CLASSES].to(head.weight.device)
         classes, templates, _ = tokens.shape
-        features = tower.encode_text(tokens.flatten(0, 1), normalize=True)
-        features_of_classes = features.view(classes, templates, -1).mean(dim=1)
+        features_of_prompts = tower.encode_text(tokens.flatten(0, 1), normalize=True)
+        features_of_classes = features_of_prompts.view(classes, templates, -1).mean(dim=1)
         weight = tower.logit_scale.exp() * F.normalize(features_of_classes, dim=1)
         head.weight[start : start + CLASSES] = weight
-    head.bias.fill_(0.0 if tower.logit_bias is None else tower.logit_bias.item())
+    bias = 0.0
+    if tower.logit_bias is not None:
+        bias = tower.logit_bias.item()
+    head.bias.fill_(bias)
 
 
 def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Tensor:
-    """Tokens (classes, templates, L) int32 of the prompts of classes.
+    """Tokens (classes, templates, L) int32 of prompts such as "a photo of a dog."
 
     Args:
         class_names: None for those of ImageNet.
@@ -104,17 +130,24 @@ def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Ten
 
 
 def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[str, Tensor]:
-    """The tokens that `Text` has, by attribute."""
+    """The tokens that `Text` has, by attribute: `prompts`, `before`, `after` and `words`.
+
+    Args:
+        tokenizer: gives the tokens (N, L) of N texts.
+        class_names: see `prompt_tokens`.
+    """
     empty_text, one_letter = tokenizer(["", "a"]).int()
-    # The first token in which they differ is where the words begin.
-    start = int((empty_text != one_letter).int().argmax())
-    vocabulary_size = getattr(tokenizer, "tokenizer", tokenizer).vocab_size
-    all_tokens = torch.arange(vocabulary_size, dtype=torch.int32)
+    # The words of a text begin with the first token that is another one in a text with a word.
+    first_word = int((empty_text != one_letter).int().argmax())
+    # A tokenizer of the hub is an attribute of open_clip's.
+    vocabulary: Any = getattr(tokenizer, "tokenizer", tokenizer)
+    all_tokens = torch.arange(vocabulary.vocab_size, dtype=torch.int32)
+    is_word = ~torch.isin(all_tokens, empty_text)
     return {
         "prompts": prompt_tokens(tokenizer, class_names),
-        "before": empty_text[:start].clone(),
-        "after": empty_text[start:].clone(),
-        "words": all_tokens[~torch.isin(all_tokens, empty_text)],
+        "before": empty_text[:first_word].clone(),
+        "after": empty_text[first_word:].clone(),
+        "words": all_tokens[is_word],
     }
 
 
@@ -123,7 +156,8 @@ def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Te
     description = model_folder / "model.json"
     facts = read_json(description)
     check_arguments("open_clip", facts["arguments"], str(description))
-    tower = create("open_clip", facts["architecture"], facts["arguments"]).eval()
+    both_towers = create("open_clip", facts["architecture"], facts["arguments"]).eval()
+    tower = cast(TextTower, both_towers)
     del tower.visual
     weights = safetensors.torch.load_file(text_folder / "tower.safetensors")
     tower.load_state_dict(weights, strict=True)

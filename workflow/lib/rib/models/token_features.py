@@ -26,6 +26,7 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
     block_inputs: list[Tensor] = []
 
     def note_input(block: nn.Module, inputs: tuple[Tensor]) -> None:
+        """Called by torch before the first block, with its arguments."""
         block_inputs.append(inputs[0])
 
     hook = first_block(model).register_forward_pre_hook(note_input)

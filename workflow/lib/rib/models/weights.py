@@ -54,12 +54,14 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     Raises:
         UserError: The file is missing, damaged or contains anything but a state dict.
     """
-    is_archive = member is not None and file.suffix != ".safetensors"
-    archived = _archived_weights(file, member, name) if is_archive else b""
+    model_and_file = f"{name}: {file}"
+    content = None
+    if member is not None and file.suffix != ".safetensors":
+        content = _archived_weights(file, member, name)
     try:
-        if is_archive:
-            loaded = _load_bytes(archived, Path(member).suffix)
-            stored_bytes = len(archived)
+        if member is not None and content is not None:
+            loaded = _load_bytes(content, Path(member).suffix)
+            stored_bytes = len(content)
         else:
             loaded = _load_file(file)
             stored_bytes = file.stat().st_size
@@ -67,24 +69,29 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
         raise
     except Exception as error:
         reason = _why_unreadable(error)
-        raise UserError(f"{name}: {file} {reason}; don't use this file.") from None
-    _refuse_other_objects(loaded, f"{name}: {file}")
-    _refuse_expanded(loaded, stored_bytes, f"{name}: {file}")
-    if all(key.startswith(WRAPPED) for key in loaded):
-        return {key.removeprefix(WRAPPED): tensor for key, tensor in loaded.items()}
-    return loaded
+        raise UserError(f"{model_and_file} {reason}; don't use this file.") from None
+    state = _checked_state(loaded, model_and_file)
+    _refuse_expanded(state, stored_bytes, model_and_file)
+    if all(key.startswith(WRAPPED) for key in state):
+        return {key.removeprefix(WRAPPED): tensor for key, tensor in state.items()}
+    return state
 
 
 def _archived_weights(archive: Path, member: str, name: str) -> bytes:
-    """Content of a file of weights in an archive; a UserError if the archive lacks it."""
-    for _, read in archive_members(archive, {member}, largest=WEIGHTS):
-        return read()
+    """Content of a file of weights in an archive; a UserError if the archive lacks it.
+
+    Args:
+        member: path of the file in the archive.
+    """
+    for _, read_member in archive_members(archive, {member}, largest=WEIGHTS):
+        return read_member()
     raise UserError(
         f"{name}: {archive} contains no '{member}'; correct weights.member in models.yaml."
     )
 
 
 def _load_file(file: Path) -> object:
+    """What a file of weights has, as its ending says: safetensors, otherwise a pickle."""
     if file.suffix == ".safetensors":
         return safetensors.torch.load_file(file)
     with open(file, "rb") as opened:
@@ -92,6 +99,7 @@ def _load_file(file: Path) -> object:
 
 
 def _load_bytes(content: bytes, suffix: str) -> object:
+    """What the content of a file of weights has, as the file's ending (`.safetensors`) says."""
     if suffix == ".safetensors":
         return safetensors.torch.load(content)
     return _unpickle(io.BytesIO(content))
@@ -99,16 +107,21 @@ def _load_bytes(content: bytes, suffix: str) -> object:
 
 def _unpickle(file: BinaryIO) -> object:
     """What torch reads from a pickle without running code; a ValueError if it is compressed."""
-    members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
-    for member in members:
-        is_code = "/code/" in member.filename  # of TorchScript
-        if member.compress_type and not is_code:
-            raise ValueError(
-                "torch does not compress tensors, and would expand any number of bytes"
-            )
+    if zipfile.is_zipfile(file):
+        _refuse_compressed(zipfile.ZipFile(file))
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refuse_compressed(archive: zipfile.ZipFile) -> None:
+    """Raise a ValueError if the tensors of a file that torch saved are compressed."""
+    for member in archive.infolist():
+        is_code = "/code/" in member.filename  # of TorchScript
+        if member.compress_type != zipfile.ZIP_STORED and not is_code:
+            raise ValueError(
+                "torch does not compress tensors, and would expand any number of bytes"
+            )
 
 
 def _why_unreadable(error: Exception) -> str:
@@ -124,11 +137,15 @@ def _why_unreadable(error: Exception) -> str:
     return "is truncated, damaged or in another format"
 
 
-def _refuse_other_objects(loaded: object, where: str) -> None:
-    """Raise a UserError unless a file holds a dict of ordinary tensors by name, at least one.
+def _checked_state(loaded: object, model_and_file: str) -> dict[str, Tensor]:
+    """What was loaded from a file, if it is a dict of ordinary tensors by name, at least one.
 
     Args:
-        where: model and file, for messages.
+        loaded: whatever the file holds.
+        model_and_file: for messages.
+
+    Raises:
+        UserError: it holds anything else.
     """
     other_objects = []
     if isinstance(loaded, dict):
@@ -138,23 +155,24 @@ def _refuse_other_objects(loaded: object, where: str) -> None:
             elif not _is_ordinary_tensor(entry):
                 other_objects.append(f"'{key}' ({type(entry).__name__})")
         if loaded and not other_objects:
-            return
+            return loaded
     content = "no named tensors"
     if other_objects:
         content = ", ".join(dict.fromkeys(other_objects))[:200]
     raise UserError(
-        f"{where} is a {type(loaded).__name__} with {content}; save its state dict, tensors by "
-        "name, as .safetensors and use that file."
+        f"{model_and_file} is a {type(loaded).__name__} with {content}; save its state dict, "
+        "tensors by name, as .safetensors and use that file."
     )
 
 
 def _is_ordinary_tensor(entry: object) -> bool:
+    """Whether an object is a tensor with all its numbers: not sparse, nested or without memory."""
     if not isinstance(entry, Tensor):
         return False
     return entry.layout == torch.strided and not entry.is_meta and not entry.is_nested
 
 
-def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
+def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, model_and_file: str) -> None:
     """Refuse tensors with more bytes than are stored for them, before anything copies them.
 
     A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping
@@ -162,7 +180,7 @@ def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> No
 
     Args:
         size: of the file with the tensors, in bytes.
-        where: model and file, for messages.
+        model_and_file: for messages.
     """
     total = 0
     for key, tensor in tensors.items():
@@ -170,15 +188,15 @@ def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, where: str) -> No
         stored_bytes = tensor.untyped_storage().nbytes()
         if tensor_bytes > stored_bytes:
             raise UserError(
-                f"{where}: '{key}' has {in_bytes(tensor_bytes)}, but only "
+                f"{model_and_file}: '{key}' has {in_bytes(tensor_bytes)}, but only "
                 f"{in_bytes(stored_bytes)} are stored for it; don't use this file, or save its "
                 "tensors as .safetensors."
             )
         total += tensor_bytes
     if total > MOST_SHARED * size:
         raise UserError(
-            f"{where}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times the "
-            f"{in_bytes(size)} of the file; don't use this file, or save its tensors as "
+            f"{model_and_file}: its tensors have {in_bytes(total)}, more than {MOST_SHARED} times "
+            f"the {in_bytes(size)} of the file; don't use this file, or save its tensors as "
             ".safetensors."
         )
 
@@ -208,20 +226,19 @@ def with_weights(
     """
     check_arguments(library, arguments, name)
     if library == "timm":
+        # As many outputs as the weights have, unless the arguments say otherwise.
         arguments = {"num_classes": _checked_classes(state, architecture, name), **arguments}
-    model = create(library, architecture, arguments)
-    if keys == BY_ORDER and len(model.state_dict()) < len(state):
+    expected = create(library, architecture, arguments).state_dict()
+    if keys == BY_ORDER and len(expected) < len(state):
         # The head, which can't be told by its name, is the one for ImageNet-1K.
         arguments = {**arguments, "num_classes": NUM_CLASSES}
-        model = create(library, architecture, arguments)
-    expected = model.state_dict()
+        expected = create(library, architecture, arguments).state_dict()
     if keys == BY_ORDER and len(expected) == len(state):
+        # The network's names, in place of those of the file.
         state = dict(zip(expected, state.values(), strict=True))
     if library == "open_clip" and all(key.startswith(IMAGE_TOWER) for key in state):
-        random_text_tower = {
-            key: tensor for key, tensor in expected.items() if not key.startswith(IMAGE_TOWER)
-        }
-        state = {**random_text_tower, **state}
+        # Of an image tower alone: the text tower, which is not used, stays random.
+        state = {**_text_tower_of(expected), **state}
     _refuse_integers(state, expected, architecture, name)
     try:
         model, loads = _load(state, library, architecture, arguments)
@@ -231,12 +248,22 @@ def with_weights(
             f"({len(expected)} tensors, matched {keys}): {_shortened(error)}; "
             "correct the architecture, the head or the file."
         ) from error
-    for key, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
+    _refuse_infinite(model, name)
     is_resized = any(argument in arguments for argument in RESIZING)
     _check_loaded(model, loads, state, is_resized, name)
     return model.eval()
+
+
+def _text_tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an open_clip model without those of its image tower."""
+    return {key: tensor for key, tensor in state.items() if not key.startswith(IMAGE_TOWER)}
+
+
+def _refuse_infinite(model: nn.Module, name: str) -> None:
+    """Raise a UserError unless all numbers of a network's tensors are finite."""
+    for key, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
 
 
 def _checked_classes(state: Mapping[str, Tensor], architecture: str, name: str) -> int:
@@ -251,17 +278,20 @@ def _checked_classes(state: Mapping[str, Tensor], architecture: str, name: str) 
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
-    """Outputs of the head in weights under timm's names; 0 if they have none."""
+    """Outputs of the head in weights under timm's names; 0 if they have none.
+
+    The head of a `resnet18` is `fc`, and `fc.weight` (1000, 512) has 1000 outputs.
+    """
     from timm.models import get_pretrained_cfg
 
     record = get_pretrained_cfg(architecture)
     if record is None or not record.classifier:
         return 0
-    names = record.classifier  # several for networks with a head for distillation
-    if isinstance(names, str):
-        names = [names]
-    for name in names:
-        weight = state.get(f"{name}.weight")
+    # One name, or several for networks with a head for distillation.
+    classifier: str | Sequence[str] = record.classifier
+    names_of_heads = [classifier] if isinstance(classifier, str) else classifier
+    for name_of_head in names_of_heads:
+        weight = state.get(f"{name_of_head}.weight")
         if weight is not None and weight.ndim:  # a scalar is refused when it is loaded
             return len(weight)
     return 0
@@ -282,13 +312,19 @@ def _refuse_integers(
 
 
 def _shortened(error: Exception) -> str:
-    """What a library's error says after its first colon, in one line of at most SHOWN letters."""
-    message = " ".join(str(error).split()).partition(": ")[2]
+    """What a library's error says after its first colon, in one line.
+
+    Of more than SHOWN characters, the first and last ones are given.
+    """
+    in_one_line = " ".join(str(error).split())
+    _, _, message = in_one_line.partition(": ")
     if not message:
         message = repr(error)
     if len(message) < SHOWN:
         return message
-    return f"{message[: SHOWN // 2]} ... {message[-SHOWN // 2 :]}"
+    beginning = message[: SHOWN // 2]
+    end = message[-SHOWN // 2 :]
+    return f"{beginning} ... {end}"
 
 
 class Load(NamedTuple):
@@ -306,7 +342,9 @@ def _load(
     """The library's network with a state dict, and what the library loaded into its modules."""
     if library != "timm":
         with _recorded_loads() as loads:
-            return create(library, architecture, arguments, state), loads
+            model = create(library, architecture, arguments, state)
+        return model, loads
+    # timm loads these weights as if they were the published ones.
     overlay = {
         "state_dict": dict(state),
         "num_classes": arguments["num_classes"],
@@ -315,27 +353,43 @@ def _load(
     arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
     with _recorded_loads() as loads:
         model = create(library, architecture, arguments)
-    # timm loads some architectures without a check.
-    unused_keys = [key for load in loads for key in load.unexpected]
+    _check_all_loaded(loads, architecture)
+    return model, loads
+
+
+def _check_all_loaded(loads: Sequence[Load], architecture: str) -> None:
+    """Raise a RuntimeError if tensors are missing in a state dict, and warn of unused ones.
+
+    timm loads some architectures without such a check.
+    """
+    unused_keys: list[str] = []
+    missing_keys: list[str] = []
+    for load in loads:
+        unused_keys.extend(load.unexpected)
+        missing_keys.extend(load.missing)
     if unused_keys:
         log.warning("%s doesn't use %s", architecture, ", ".join(unused_keys))
-    missing_keys = [key for load in loads for key in load.missing]
     if missing_keys:
         raise RuntimeError(f"timm: missing {', '.join(missing_keys)}")
-    return model, loads
 
 
 @contextlib.contextmanager
 def _recorded_loads() -> Iterator[list[Load]]:
-    """A list to which each call of load_state_dict is added, also by the libraries."""
-    loads = []
+    """A list that gets an entry for each call of load_state_dict within a `with` block.
+
+    Calls of the libraries are recorded too.
+    """
+    loads: list[Load] = []
     load_state_dict = nn.Module.load_state_dict
 
-    def load_and_record(module, state_dict, *args, **kwargs):
-        difference = load_state_dict(module, state_dict, *args, **kwargs)
-        missing_keys, unexpected_keys = difference
+    def load_and_record(
+        module: nn.Module, state_dict: Mapping[str, Tensor], *args: bool, **kwargs: bool
+    ) -> object:
+        """Load as torch does, and note what was loaded."""
+        incompatible_keys = load_state_dict(module, state_dict, *args, **kwargs)
+        missing_keys, unexpected_keys = incompatible_keys
         loads.append(Load(module, dict(state_dict), missing_keys, unexpected_keys))
-        return difference
+        return incompatible_keys
 
     with patch.object(nn.Module, "load_state_dict", load_and_record):
         yield loads
@@ -372,13 +426,15 @@ def _check_loaded(
     for key, tensor in model.state_dict().items():
         if key not in loaded_state:
             continue
-        if loaded_state[key].shape == tensor.shape:
-            is_replaced = not _same_values(tensor, loaded_state[key])
+        loaded_tensor = loaded_state[key]
+        if loaded_tensor.shape == tensor.shape:
+            is_as_loaded = _same_values(tensor, loaded_tensor)
         else:
-            is_replaced = not is_resized
+            is_as_loaded = is_resized
+        is_as_in_file = True
         if names_are_kept and state[key].shape == tensor.shape:
-            is_replaced = is_replaced or not _same_values(tensor, state[key])
-        if is_replaced:
+            is_as_in_file = _same_values(tensor, state[key])
+        if not is_as_loaded or not is_as_in_file:
             raise UserError(
                 f"{name}: once loaded, '{key}' is not what the weights file says; "
                 "remove the model's arguments or don't use this model."

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -38,7 +39,7 @@ from rib.models.augmentation import Augmentation
 from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits
 from rib.models.inputs import Inputs
-from rib.models.network import load
+from rib.models.network import Classifier, load
 from rib.models.state import network_in_state
 from rib.models.text import Text, load_text
 from rib.training.optimizer import make_optimizer
@@ -102,63 +103,74 @@ def finetune(
     """
     device = devices.start(settings.compute)
     torch.manual_seed(run.seed)
-    method = load_algorithm(settings.algorithm, settings.settings)
+    method: FineTuning = load_algorithm(settings.algorithm, settings.settings)
     model, pretrained, preprocessing = load_start(
         inputs.model_folder, method, inputs.start, run, device
     )
     whole_target = load_dataset(inputs.target, settings.view, TRAIN)
     dataset = subset(whole_target, run.size, run.seed)
+    number_of_images = len(dataset.labels)
     images_of_target = Images.of(dataset, preprocessing, device)
-    images_of_proxy = None
-    if inputs.reference is not None:
-        proxy = load_proxy(inputs.reference, settings.view)
-        images_of_proxy = Images.of(proxy, preprocessing, device)
     training = settings.training
     if training is not None and training.augmentation:
-        side = dataset.images[[0]].shape[1]
+        side = images_of_target.inputs.side
         images_of_target.inputs.augmentation = Augmentation(training.augmentation, side, run.seed)
     task = Task(
         model=model,
         target=images_of_target,
-        reference=images_of_proxy,
+        reference=_images_of_proxy(inputs, settings, preprocessing, device),
         seed=run.seed,
         text=_text(inputs, device),
         fisher=_shared_fisher(inputs),
     )
     set_up(method, task, run, settings.compute.gradient_checkpointing)
-    facts = {"train_images": len(dataset.labels), "steps": 0, "images": 0}
+    changed: Mapping[str, Tensor]
     if training is None:
+        steps = 0
+        images_seen = 0
         changed = method.state_delta(pretrained)
     else:
-        steps = training.total_steps(len(dataset.labels), len(whole_target.labels))
-        facts["steps"] = steps
-        facts["images"] = training.images_seen(steps, len(dataset.labels))
-        of_these_steps = replaced(training, epochs=None, steps=steps)
+        steps = training.total_steps(number_of_images, len(whole_target.labels))
+        images_seen = training.images_seen(steps, number_of_images)
         with rescued(output.saved, output.rescue, "the method's or the family's entry"):
             history, changed = train(
                 method,
                 pretrained,
-                of_these_steps,
+                replaced(training, epochs=None, steps=steps),
                 run,
                 device,
                 saved=output.saved,
                 snapshots=output.snapshots,
                 watch=watch,
             )
+        assert output.history is not None  # of a training
         write_history(history, output.history)
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
     safetensors.torch.save_file(xor_compress(changed, pretrained), output.checkpoint)
-    facts["fit"] = measure_fit(run, inputs.model_folder, output.checkpoint, dataset, device)
-    write_json(
-        output.manifest,
-        {
-            "device": device.type,
-            "label_space": dataset.space.digest,
-            **facts,
-            **method.facts,
-        },
-    )
+    facts = {
+        "device": device.type,
+        "label_space": dataset.space.digest,
+        "train_images": number_of_images,
+        "steps": steps,
+        "images": images_seen,
+        "fit": measure_fit(run, inputs.model_folder, output.checkpoint, dataset, device),
+        **method.facts,
+    }
+    write_json(output.manifest, facts)
+
+
+def _images_of_proxy(
+    inputs: FineTuningInputs,
+    settings: FineTuningSettings,
+    preprocessing: Mapping,
+    device: torch.device,
+) -> Images | None:
+    """The images of the pretraining proxy, if the method uses it."""
+    if inputs.reference is None:
+        return None
+    proxy = load_proxy(inputs.reference, settings.view)
+    return Images.of(proxy, preprocessing, device)
 
 
 def _text(inputs: FineTuningInputs, device: torch.device) -> Text | None:
@@ -181,8 +193,13 @@ def load_start(
     start: Mapping[str, Path],
     run: Run,
     device: torch.device,
-) -> tuple[nn.Module, dict[str, Tensor], dict]:
+) -> tuple[Classifier, dict[str, Tensor], dict]:
     """The network that training starts from, the pretrained state dict, and the preprocessing.
+
+    Args:
+        method: has the rates of dropout with which the network is built.
+        start: the checkpoint of the method that this one starts from, by method; empty for the
+            pretrained model.
 
     Raises:
         UserError: the checkpoint to start from has a padding prompt.
@@ -228,8 +245,10 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
             "BatchNorm statistics would be updated twice; "
             "set compute.gradient_checkpointing to false"
         )
-    with suppress(AttributeError, AssertionError):
-        getattr(model, "visual", model).set_grad_checkpointing()
+    # The network is one of timm, or has open_clip's image tower as `visual`.
+    network: Any = getattr(model, "visual", model)
+    with suppress(AttributeError, AssertionError):  # of a network without this method
+        network.set_grad_checkpointing()
     if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
         raise ValueError(
             "the network has no gradient checkpointing; set compute.gradient_checkpointing to false"
@@ -265,7 +284,9 @@ def accuracy_of(
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     inputs = Inputs.of(dataset, preprocessing, device)
-    network = network_in_state(model_folder, {"own": 1.0}, {"own": checkpoint}, inputs)
+    # The state is this checkpoint alone, whatever its name.
+    weights = {"checkpoint": 1.0}
+    network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, inputs)
     is_correct = correct(network, inputs, dataset, evaluation_batch_size, label)
     return is_correct.float().mean().item()
 
@@ -293,7 +314,7 @@ class DivergenceError(Exception):
     def __init__(
         self,
         run: Run,
-        where: str,
+        infinite_value: str,
         lr: float,
         finite_epochs: int,
         finite_changes: Mapping[str, Tensor],
@@ -301,7 +322,7 @@ class DivergenceError(Exception):
         """Describe the divergence, and keep what `rescued` stores.
 
         Args:
-            where: the value that is not finite, for the message: `the loss at epoch 2, step 9`.
+            infinite_value: what is not finite, for the message: `the loss at epoch 2, step 9`.
             lr: the peak learning rate.
             finite_epochs, finite_changes: see the class.
         """
@@ -309,7 +330,7 @@ class DivergenceError(Exception):
         self.finite_changes = finite_changes
         super().__init__(
             f"training diverged: model {run.model}, method {run.method}, target {run.target}: "
-            f"{where} is not finite with the peak learning rate {lr:g}"
+            f"{infinite_value} is not finite with the peak learning rate {lr:g}"
         )
 
 
@@ -328,12 +349,12 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
         yield
     except DivergenceError as error:
         saved.unlink(missing_ok=True)  # resuming would diverge again
-        kept = "no epoch was finished"
+        what_is_kept = "no epoch was finished"
         if error.finite_epochs:
             rescue.parent.mkdir(parents=True, exist_ok=True)
             safetensors.torch.save_file(dict(error.finite_changes), rescue)
-            kept = f"the state after epoch {error.finite_epochs} is kept in {rescue}"
-        raise UserError(f"{error}; {kept}; lower lr in {entry}.") from error
+            what_is_kept = f"the state after epoch {error.finite_epochs} is kept in {rescue}"
+        raise UserError(f"{error}; {what_is_kept}; lower lr in {entry}.") from error
 
 
 def train(
@@ -345,12 +366,16 @@ def train(
     saved: Path | None = None,
     snapshots: Sequence[Path] = (),
     watch: Watch | None = None,
-) -> tuple[list[dict], dict[str, Tensor]]:
+) -> tuple[list[dict], Mapping[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
-    The last epoch may be cut short.
+    In each epoch all images are seen once, in random batches, with a step of the optimiser for each
+    batch. The last epoch may be cut short.
 
     Args:
+        pretrained: the state dict from which changes are told.
+        run: of which the seed counts; the rest is for messages.
+        saved: file of the training state, which is written periodically; None to save nothing.
         snapshots: paths of checkpoints at equal distances in training, the last at its end.
         watch: called at the start and after every epoch.
 
@@ -372,20 +397,26 @@ def train(
     method.train_mode()
     devices.compiled(method.model)
     state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
-    first_epoch, steps_done, history, sums, finite_changes = state.restore()
-    method.step = first_epoch * steps_per_epoch + steps_done
+    position = state.restore()
+    history = position.history
+    finite_changes = position.finite_changes
+    sums = position.sums  # over the images of each step of the epoch, (4,), see `_take_step`
+    method.step = position.epoch * steps_per_epoch + position.step
     rates = list(learning_rates(method.lr, steps, training))
     steps_of_snapshots = _steps_of_snapshots(steps, snapshots)
+    images_seen = training.images_seen(method.step, images)
     if watch is not None:
-        watch(history, training.images_seen(method.step, images), None, finite_changes, device)
+        watch(history, images_seen, None, finite_changes, device)
     progress = Progress(
         desc=f"training {run}", total=training.images_seen(steps, images), unit="image"
     )
-    progress.update(training.images_seen(method.step, images))
-    for epoch in range(first_epoch, math.ceil(steps / steps_per_epoch)):
+    progress.update(images_seen)
+    for epoch in range(position.epoch, math.ceil(steps / steps_per_epoch)):
         method.inputs.epoch = epoch
         batches = epoch_batches(images, training.batch_size, run.seed, epoch)
-        batches = batches[: steps - epoch * steps_per_epoch]
+        steps_left = steps - epoch * steps_per_epoch
+        batches = batches[:steps_left]
+        # Steps that were taken before the training was killed are not taken again.
         for batch in batches[len(sums) :]:
             _set_learning_rate(optimizer, rates[method.step])
             sums.append(_take_step(method, optimizer, batch, training) * len(batch))
@@ -398,21 +429,36 @@ def train(
             method, pretrained, sums_of_steps[:, :-1], epoch, run, finite_changes
         )
         images_of_epoch = sum(len(batch) for batch in batches)
-        *means, gradient_norm = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
-        row = (epoch + 1, rates[method.step - 1], *means)
-        history.append(dict(zip(HISTORY, row, strict=True)))
+        means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
+        loss, cross_entropy, accuracy, gradient_norm = means_of_epoch
+        last_rate = rates[method.step - 1]
+        history.append(_history_row(epoch, last_rate, loss, cross_entropy, accuracy))
         sums = []
         if watch is not None:
-            watch(
-                history,
-                training.images_seen(method.step, images),
-                gradient_norm,
-                finite_changes,
-                device,
-            )
+            images_seen = training.images_seen(method.step, images)
+            watch(history, images_seen, gradient_norm, finite_changes, device)
     progress.close()
     method.inputs.epoch = None
     return history, finite_changes
+
+
+def _history_row(
+    epoch: int, rate: float, loss: float, cross_entropy: float, accuracy: float
+) -> dict:
+    """The row of an epoch in the history; its keys are HISTORY.
+
+    Args:
+        epoch: counted from 0.
+        rate: learning rate of its last step.
+        loss, cross_entropy, accuracy: means over its images.
+    """
+    return {
+        "epoch": epoch + 1,
+        "lr": rate,
+        "loss": loss,
+        "cross_entropy": cross_entropy,
+        "accuracy": accuracy,
+    }
 
 
 def _refuse_partial_batches(
@@ -429,13 +475,16 @@ def _refuse_partial_batches(
 def _steps_of_snapshots(steps: int, snapshots: Sequence[Path]) -> dict[Path, int]:
     """The step after which each snapshot is kept, counted from 1.
 
-    They are at equal distances, rounded up.
+    They are at equal distances, rounded up: of 10 steps and 4 snapshots, steps 3, 5, 8 and 10.
     """
     number_of_snapshots = len(snapshots)
     steps_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):
-        # In whole numbers, which are exact.
-        steps_of_snapshots[path] = -(-steps * number // number_of_snapshots)
+        # steps * number / number_of_snapshots, rounded up in whole numbers, which are exact.
+        quotient, remainder = divmod(steps * number, number_of_snapshots)
+        if remainder > 0:
+            quotient += 1
+        steps_of_snapshots[path] = quotient
     return steps_of_snapshots
 
 
@@ -474,25 +523,48 @@ def _changes_if_finite(
     They are checked only once per epoch, to avoid a GPU synchronisation at every step.
 
     Args:
-        sums: loss, cross-entropy and accuracy of each step of the epoch, (steps, 3).
+        sums: loss, cross-entropy and accuracy of each step of the epoch, (steps, 3), summed over
+            its images.
         epoch: that has just ended, counted from 0, so also the number of epochs before it.
         changes_before: the changed tensors after the epoch before, which were finite.
 
     Raises:
         DivergenceError: a sum or a changed tensor is not finite.
     """
-    is_finite = sums.isfinite()
-    if not is_finite.all():
-        first_of_epoch = method.step - len(sums) + 1
-        step = first_of_epoch + int((~is_finite).any(dim=1).nonzero()[0])
-        where = f"the loss at epoch {epoch + 1}, step {step}"
-        raise DivergenceError(run, where, method.lr, epoch, changes_before)
+    is_finite_step = sums.isfinite().all(dim=1)
+    if not is_finite_step.all():
+        first_step_of_epoch = method.step - len(sums) + 1
+        first_infinite_step = first_step_of_epoch + int((~is_finite_step).nonzero()[0])
+        infinite_value = f"the loss at epoch {epoch + 1}, step {first_infinite_step}"
+        raise DivergenceError(run, infinite_value, method.lr, epoch, changes_before)
     changed = method.state_delta(pretrained)
     for name, tensor in changed.items():
         if not tensor.isfinite().all():  # the last step's loss was finite, but its update is not
-            where = f"'{name}' after step {method.step}"
-            raise DivergenceError(run, where, method.lr, epoch, changes_before)
+            infinite_value = f"'{name}' after step {method.step}"
+            raise DivergenceError(run, infinite_value, method.lr, epoch, changes_before)
     return {name: tensor.clone() for name, tensor in changed.items()}
+
+
+class BatchMeans(NamedTuple):
+    """What is computed of a batch or a part of it; scalars, means over its images."""
+
+    loss: Tensor  # which is minimised, with its gradient
+    cross_entropy: Tensor  # with label smoothing, with its gradient
+    accuracy: Tensor  # 0 to 1
+
+
+def _compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
+    """Pass the given rows of the target through the network; gradients are not computed yet."""
+    target = method.task.target
+    with devices.autocast(method.inputs.device):
+        logits = method.logits(rows)
+    logits = logits.float()
+    labels = target.labels[rows]
+    scores = class_logits(logits, target.members)
+    cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
+    loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
+    accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()
+    return BatchMeans(loss, cross_entropy, accuracy)
 
 
 def _take_step(
@@ -507,25 +579,16 @@ def _take_step(
         Loss, cross-entropy (with label smoothing) and accuracy of the batch before the step, and
         the norm of its gradient before clipping: (4,).
     """
-    target = method.task.target
-    device = method.inputs.device
     optimizer.zero_grad()
-    means = torch.zeros(3, dtype=torch.float64, device=device)
+    means = torch.zeros(3, dtype=torch.float64, device=method.inputs.device)
     for start in range(0, len(batch), training.micro):
         rows = batch[start : start + training.micro]
-        with devices.autocast(device):
-            logits = method.logits(rows)
-        logits = logits.float()
-        labels = target.labels[rows]
-        scores = class_logits(logits, target.members)
-        cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
-        loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
+        loss, cross_entropy, accuracy = _compute_loss(method, rows, training)
         share = len(rows) / len(batch)
         if share == 1:
             loss.backward()
         else:
             (loss * share).backward()
-        accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()
         means += share * torch.stack([loss.detach(), cross_entropy.detach(), accuracy])
     norm = _clip_gradients(optimizer, training.clip_norm)
     method.update(optimizer)
@@ -536,9 +599,11 @@ def _clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> Tensor:
     """Clip the gradient of all trained parameters to a maximum norm, if there is one.
 
     Returns:
-        The norm of the gradient before.
+        The norm of the gradient before, a scalar.
     """
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    trained: list[nn.Parameter] = []
+    for group in optimizer.param_groups:
+        trained.extend(group["params"])
     if clip_norm is not None:
         return nn.utils.clip_grad_norm_(trained, clip_norm)
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
@@ -546,7 +611,7 @@ def _clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> Tensor:
 
 
 def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Rows of each batch of an epoch.
+    """Rows of the images in each batch of an epoch, at random: [4 0], [2 5], [1 3] for 6 images.
 
     The permutation depends only on seed and epoch; the last batch may be shorter.
     """

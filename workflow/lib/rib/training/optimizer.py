@@ -1,7 +1,10 @@
 """Optimisers, by timm's factory."""
 
+from typing import Any
+
 import torch
 from timm.optim import create_optimizer_v2
+from torch import nn
 
 from rib.base.errors import UserError
 from rib.methods.base import FineTuning
@@ -24,7 +27,7 @@ def make_optimizer(
             outside the network.
     """
     trained = dict(method.trainable())
-    parameters = list(trained.values())
+    model_or_parameters: nn.Module | list[nn.Parameter] = list(trained.values())
     distinguishes_parts = training.layer_decay is not None or not training.decay_norm_and_bias
     if distinguishes_parts:
         parameters_of_network = dict(method.model.named_parameters())
@@ -34,12 +37,13 @@ def make_optimizer(
                 "network differently, but the method trains parameters outside of it; choose "
                 "another recipe."
             )
-        parameters = method.model
-    options = {}
+        # timm tells the parts by the network; it takes those parameters that require gradients.
+        model_or_parameters = method.model
+    options: dict[str, Any] = {}
     if device.type == "cuda" and training.optimizer in FUSED:
         options["fused"] = True
     return create_optimizer_v2(
-        parameters,
+        model_or_parameters,
         OPTIMIZERS[training.optimizer],
         lr=method.lr,
         weight_decay=training.weight_decay,

@@ -11,6 +11,7 @@ augmentation.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from rib.models.augmentation import Augmentation, Shifts
 from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
 from rib.training.finetune import rescued, train, write_history
-from rib.training.settings import PretrainingSettings
+from rib.training.settings import PretrainingSettings, TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
 
@@ -60,64 +61,78 @@ def pretrain(
     Raises:
         UserError: the loss or a tensor is not finite, or the two datasets share source images.
     """
-    entry = settings.entry
-    how = entry["pretrain"]
+    entry: Mapping[str, Any] = settings.entry
+    pretraining = entry["pretrain"]
+    seed = pretraining["seed"]
+    size = str(pretraining["size"])
     device = devices.start(settings.compute)
-    size = str(how["size"])
     whole_dataset = load_whole(dataset, settings.view)
-    training_images = subset(whole_dataset, size, how["seed"], "pretrain.size")
-    test_images = load_whole(test, settings.view)
-    _refuse_shared_sources(training_images, test_images)
-    torch.manual_seed(how["seed"])
+    training_dataset = subset(whole_dataset, size, seed, "pretrain.size")
+    test_dataset = load_whole(test, settings.view)
+    _refuse_shared_sources(training_dataset, test_dataset)
+    torch.manual_seed(seed)
     model = build(
         entry["library"],
         entry["architecture"],
         settings.num_classes,
         arguments=entry["arguments"],
     )
-    model = model.to(device, memory_format=torch.channels_last)
-    method = FineTuning(lr=how["lr"], batch_norm="train")
-    images = Images.of(training_images, entry["preprocessing"], device)
-    training = settings.training
-    if training.augmentation:
-        side = training_images.images[[0]].shape[1]
-        images.inputs.augmentation = Augmentation(training.augmentation, side, how["seed"])
-    if "shift" in how:
-        images.inputs.shifts = Shifts(how["shift"], len(training_images.images), how["seed"])
-    method.setup(Task(model=model, target=images, reference=None, seed=how["seed"]))
-    run = Run(entry["name"], how["dataset"], "pretraining", size, how["seed"])
+    # torch's types lack memory_format.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method = FineTuning(lr=pretraining["lr"], batch_norm="train")
+    images = Images.of(training_dataset, entry["preprocessing"], device)
+    _transform_at_random(images.inputs, settings.training, pretraining)
+    method.setup(Task(model=model, target=images, reference=None, seed=seed))
+    run = Run(entry["name"], pretraining["dataset"], "pretraining", size, seed)
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with rescued(output.saved, output.rescue, "pretrain of the model's entry"):
-        history, _ = train(method, random_weights, training, run, device, output.saved)
+        history, _ = train(method, random_weights, settings.training, run, device, output.saved)
     write_history(history, output.history)
     facts = {
-        "source": {"pretrain": how},
+        "source": {"pretrain": pretraining},
         "num_classes": settings.num_classes,
         "head": {"from": "pretrained"},
         "trained": {
-            "images": len(training_images.labels),
-            "test": _tested(model, entry, test_images, device),
+            "images": len(training_dataset.labels),
+            "test": _test_accuracy(model, entry, test_dataset, device),
         },
     }
     write_model(model, entry, facts, output.weights, output.description)
+
+
+def _transform_at_random(
+    inputs: Inputs, training: TrainingSettings, pretraining: Mapping[str, Any]
+) -> None:
+    """Let images be augmented and shifted in training, if the model's entry says so.
+
+    Args:
+        inputs: changed in place.
+        pretraining: `pretrain` of the entry, with `seed` and perhaps `shift`, in pixels.
+    """
+    seed = pretraining["seed"]
+    if training.augmentation:
+        inputs.augmentation = Augmentation(training.augmentation, inputs.side, seed)
+    if "shift" in pretraining:
+        inputs.shifts = Shifts(pretraining["shift"], len(inputs.images), seed)
 
 
 def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
     """Raise a UserError if a test dataset has images made from those of the training dataset."""
     _, sources = dataset.declared_sources
     _, sources_of_test = test.declared_sources
-    shared = set(sources) & set(sources_of_test)
-    if shared:
+    shared_sources = set(sources) & set(sources_of_test)
+    if shared_sources:
         raise UserError(
-            f"pretraining: {test.name} shares {len(shared)} source images with {dataset.name}, "
-            f"such as {min(shared)}; give the model's entry a test dataset with other images."
+            f"pretraining: {test.name} shares {len(shared_sources)} source images with "
+            f"{dataset.name}, such as {min(shared_sources)}; give the model's entry a test dataset "
+            "with other images."
         )
 
 
-def _tested(
+def _test_accuracy(
     model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device
 ) -> dict:
-    """Accuracy on held-out images, in percent."""
+    """Accuracy on held-out images, in percent, with the dataset's name and number of images."""
     inputs = Inputs.of(test, entry["preprocessing"], device)
     is_correct = correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}")
     number_correct = int(is_correct.sum())

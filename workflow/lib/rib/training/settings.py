@@ -49,15 +49,27 @@ class TrainingSettings(Settings):
         return math.ceil(images / self.batch_size)
 
     def total_steps(self, images: int, images_of_target: int) -> int:
-        """Number of steps on a training set with so many images, part of the whole target."""
+        """Number of steps of a training.
+
+        Args:
+            images: number of images that are trained on, the whole target or a subset of it.
+            images_of_target: number of images of the whole target.
+        """
         if self.steps:
             return self.steps
+        assert self.epochs is not None  # a schedule has either steps or epochs
         if self.subset_length == "steps":
             return self.epochs * self.steps_per_epoch(images_of_target)
         return self.epochs * self.steps_per_epoch(images)
 
     def images_seen(self, steps: int, images: int) -> int:
-        """Number of images, with repetitions, in the first steps on a training set of this size."""
+        """Number of images, with repetitions, that a training has seen after some steps.
+
+        With batches of 64 and 100 images, which are two steps per pass, it is 164 after 3 steps.
+
+        Args:
+            images: number of images that are trained on.
+        """
         passes, steps_of_last_pass = divmod(steps, self.steps_per_epoch(images))
         return passes * images + steps_of_last_pass * self.batch_size
 
@@ -100,4 +112,6 @@ def learning_rates(peak: float, steps: int, training: TrainingSettings) -> Itera
         if step < warmup:
             yield peak * (step + 1) / warmup
         else:
-            yield peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+            # From 0 at the end of the warm-up to pi at the end of training.
+            angle = math.pi * (step - warmup) / (steps - warmup)
+            yield peak * 0.5 * (1 + math.cos(angle))

@@ -45,6 +45,7 @@ class TrainingState:
         trainable: Tensors,
         memory: Tensors,
     ):
+        """Arguments are those of the class."""
         self.path = path
         self.model = model
         self.optimizer = optimizer
@@ -66,7 +67,7 @@ class TrainingState:
         """
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
-        state = {
+        state: dict[str, object] = {
             "place": (epoch, step, history, sums, finite_changes),
             "random": torch.get_rng_state(),
             **self.tensors,
@@ -75,6 +76,7 @@ class TrainingState:
         }
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
+        # The saved state is replaced only by a complete one.
         temporary = self.path.with_suffix(".tmp")
         _write(state, temporary)
         os.replace(temporary, self.path)
@@ -91,12 +93,8 @@ class TrainingState:
         """
         if self.path is None or not self.path.is_file():
             return Position(epoch=0, step=0, history=[], sums=[], finite_changes={})
-        state = self._read()
-        self.model.load_state_dict(state["model"], strict=True)
-        with torch.no_grad():
-            for kind, tensors in self.tensors.items():
-                for name, tensor in tensors.items():
-                    tensor.copy_(state[kind][name])
+        state = _read(self.path)
+        self._restore_tensors(state)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if "cuda_random" in state:
@@ -107,22 +105,32 @@ class TrainingState:
         log.info("resuming after epoch %d, step %d", position.epoch, position.step)
         return position._replace(sums=sums)
 
-    def _read(self) -> dict:
-        """What `save_if_due` wrote into the file.
+    @torch.no_grad()
+    def _restore_tensors(self, state: Mapping) -> None:
+        """Copy saved tensors into those of the network, the method and its trained parameters."""
+        self.model.load_state_dict(state["model"], strict=True)
+        for group, tensors in self.tensors.items():  # `trainable` and `memory`
+            saved_tensors = state[group]
+            for name, tensor in tensors.items():
+                tensor.copy_(saved_tensors[name])
 
-        Raises:
-            UserError: torch can't read the file as plain data without code (`weights_only`).
-        """
-        try:
-            return torch.load(self.path, map_location="cpu", weights_only=True)
-        except (MemoryError, OSError):
-            raise  # the file may be whole: there is no memory, or the disk fails
-        except Exception:
-            # `from None` hides torch's message, which recommends to load without `weights_only`.
-            raise UserError(
-                f"{self.path} is damaged, or is not the saved state of a training; "
-                "delete it and run again."
-            ) from None
+
+def _read(path: Path) -> dict:
+    """What `TrainingState.save_if_due` wrote into a file.
+
+    Raises:
+        UserError: torch can't read the file as plain data without code (`weights_only`).
+    """
+    try:
+        state: dict = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, OSError):
+        raise  # the file may be whole: there is no memory, or the disk fails
+    except Exception:
+        # `from None` hides torch's message, which recommends to load without `weights_only`.
+        raise UserError(
+            f"{path} is damaged, or is not the saved state of a training; delete it and run again."
+        ) from None
+    return state
 
 
 def _write(state: Mapping, path: Path) -> None:
@@ -135,8 +143,11 @@ def _write(state: Mapping, path: Path) -> None:
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        # torch raises its own error while it handles that of the file.
+        cause = error.__context__
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
