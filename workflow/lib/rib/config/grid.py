@@ -455,13 +455,15 @@ class Grid:
         }
 
     def compute(self) -> dict[str, Any]:
-        """Settings of torch (rib.models.device.ComputeSettings)."""
+        """Fields of rib.models.settings.ComputeSettings, the settings of torch."""
         compute = self.config["compute"]
         return {
             "threads_per_job": compute["threads_per_job"],
             "device": compute["device"],
             "precision": compute["precision"],
             "compile": compute["compile"],
+            "deterministic": compute["deterministic"],
+            "expects_gpu": self.family.expects_gpu,
         }
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:

@@ -23,6 +23,8 @@ SLURM_JOB = "SLURM_JOB_ID"  # environment variable: number of the allocation
 # Environment variable: how many GPUs of this machine SLURM has assigned; absent if it assigns none.
 SLURM_GPUS = "SLURM_GPUS_ON_NODE"
 NONE = {"", "-1", "NoDevFiles"}  # values of CUDA_VISIBLE_DEVICES that mean no device
+# It exists where NVIDIA's driver is loaded, in a container only if it was given a GPU.
+NVIDIA = Path("/dev/nvidiactl")
 POLL = 0.5  # seconds between two attempts
 REMIND = 60  # seconds between two log lines of a job that waits
 _held: list[FileLock] = []  # kept until the process ends
@@ -40,6 +42,11 @@ def visible_devices() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def has_hidden_devices() -> bool:
+    """Whether the user has hidden all GPUs from this process: CUDA_VISIBLE_DEVICES is empty."""
+    return VISIBLE in os.environ and not visible_devices()
 
 
 def lock_gpu() -> str | None:
