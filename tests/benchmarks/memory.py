@@ -31,12 +31,15 @@ BATCHES = (2, 16)  # images per step
 EVALUATED = 64  # images per forward pass of evaluation
 
 
-def saved_bytes(network, images, in_bf16: bool) -> int:
-    """Bytes that a forward pass keeps for the backward pass, without the network's own tensors."""
+def saved_bytes(network, tensors: dict, images, in_bf16: bool) -> int:
+    """Bytes that a forward pass keeps for the backward pass, without the network's own tensors.
+
+    Args:
+        tensors: parameters and buffers by name, which stand in for those of the network.
+    """
     import torch
 
-    own = {identity(tensor) for tensor in network.state_dict().values()}
-    own.add(identity(images))
+    own = {identity(tensor) for tensor in [*tensors.values(), images]}
     bytes_of_storages = {}
     kept = []  # so that no storage takes the identity of another one
 
@@ -50,7 +53,7 @@ def saved_bytes(network, images, in_bf16: bool) -> int:
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=in_bf16),
     ):
-        output = network(images)
+        output = torch.func.functional_call(network, tensors, (images,))
     del output
     return sum(bytes_of_storages.values())
 
@@ -61,12 +64,26 @@ def identity(tensor) -> int:
 
 
 def bytes_per_image(network, side: int, in_bf16: bool) -> int:
-    """Bytes that each further image of a batch adds; weights in bf16 are there once."""
-    import torch
+    """Bytes that each further image of a batch adds; weights in bf16 are there once.
 
-    one_image, two_images = (
-        saved_bytes(network, torch.zeros(images, 3, side, side), in_bf16) for images in (1, 2)
-    )
+    Tensors have shapes but no numbers, so nothing is computed.
+
+    Args:
+        network: without memory for its weights, on torch's device `meta`.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        tensors = {}
+        for name, parameter in network.named_parameters():
+            tensors[name] = torch.empty(parameter.shape, requires_grad=True)
+        for name, buffer in network.named_buffers():
+            tensors[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        one_image, two_images = (
+            saved_bytes(network, tensors, torch.empty(images, 3, side, side), in_bf16)
+            for images in (1, 2)
+        )
     return two_images - one_image
 
 
@@ -93,20 +110,18 @@ def architectures() -> Iterator[tuple[str, str, dict, int]]:
 
 
 def write_activations() -> None:
-    """Make the table of activations: MB per image, by architecture.
-
-    Tensors have shapes but no numbers, so nothing is computed.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    """Make the table of activations: MB per image, by architecture."""
+    import torch
 
     from rib.models.network import build
 
     all_architectures = list(architectures())
-    with TABLE.open("w", newline="") as file, FakeTensorMode():
+    with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for library, architecture, arguments, side in all_architectures:
-            network = build(library, architecture, arguments=arguments).train()
+            with torch.device("meta"):
+                network = build(library, architecture, arguments=arguments).train()
             row = {"architecture": architecture, "side": side}
             for prefix in ("", "checkpointed_"):
                 if prefix and not has_checkpointing(network):
