@@ -135,6 +135,16 @@ def test_what_the_message_says_to_set_fits(memory_of):
     memory_of(compute={"gpu_memory_gb": 80}).refuse_what_does_not_fit()
 
 
+def test_of_several_models_the_one_that_needs_most_is_named(memory_of):
+    networks = memory_of(models=[VIT, CLIP], compute={"gpu_memory_gb": 4})
+    networks.rows["vit_base_patch16_clip_224"] = {
+        **networks.rows["vit_base_patch16_224"],
+        "bf16": "150",
+    }
+    with pytest.raises(UserError, match=f"training {CLIP} with"):
+        networks.refuse_what_does_not_fit()
+
+
 @pytest.mark.parametrize("gigabytes", [0, -1, "many"])
 def test_a_memory_of_nothing_is_refused(memory_of, gigabytes):
     with pytest.raises(UserError, match="gpu_memory_gb"):
