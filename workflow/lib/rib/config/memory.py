@@ -6,6 +6,7 @@ numbers. What CUDA takes, and the memory of a GPU, are counted, and no GPU has c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.config.entries import CURVE, Model
@@ -234,13 +235,13 @@ class NetworkMemory:
     def _images_of_pass(self, model: str, method: str | None) -> int:
         """Images in a forward pass of a training, with a method or from random weights."""
         if method is None:
-            training: Mapping = self.grid.pretraining(model)
+            training: Mapping[str, Any] = self.grid.pretraining(model)
         else:
             training = self.grid.training(method)
         batch_size: int = training["batch_size"]
-        micro_batch_size = training["micro_batch_size"]
-        if micro_batch_size == ALL:
+        if training["micro_batch_size"] == ALL:
             return batch_size
+        micro_batch_size: int = training["micro_batch_size"]
         return min(batch_size, micro_batch_size)
 
     def _tensors_of_optimizer(self, model: str) -> int:
