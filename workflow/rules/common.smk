@@ -28,6 +28,7 @@ from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
+from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
@@ -94,6 +95,8 @@ FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 COMPUTE = from_params(ComputeSettings, GRID.compute())
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
+MEMORY = NetworkMemory(GRID)
+MEMORY.refuse_what_does_not_fit()
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
 
@@ -137,14 +140,33 @@ def of_form(*forms):
     return "|".join(map(re.escape, methods))
 
 
+MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
+
+
 def memory_of(datasets, usual):
     """Megabytes of a job that reads datasets; very large ones need more for their index and rows.
 
     `usual` is the number for other datasets.
     """
     if LARGE_DATASETS.intersection(datasets):
-        return 16000
+        return usual + MEGABYTES_OF_LARGE_DATASETS
     return usual
+
+
+def memory_of_training(wildcards, datasets, attempt):
+    """Megabytes of a job that trains a model on datasets; a repeated job asks for more."""
+    return attempt * memory_of(
+        datasets, MEMORY.training_on_host(wildcards.model, wildcards.get("method"))
+    )
+
+
+def memory_of_evaluation(wildcards, datasets, attempt):
+    """Megabytes of a job that passes images of datasets through the networks of a run.
+
+    A repeated job asks for more.
+    """
+    networks = MEMORY.networks_of(wildcards.method)
+    return attempt * memory_of(datasets, MEMORY.evaluation_on_host(wildcards.model, networks))
 
 
 def threads_for(datasets):

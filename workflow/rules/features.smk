@@ -81,7 +81,6 @@ COMPARED_SETTINGS = {
 }
 # Methods with one state; curves and ensembles have several.
 ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")
-MEGABYTES_OF_A_NETWORK = 4000
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
 # Labels of which Fisher information is computed, unless its file says otherwise.
@@ -137,7 +136,9 @@ rule compute_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=feature_settings,
@@ -192,7 +193,11 @@ rule compute_fisher:
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([fisher_dataset(wildcards)], MEGABYTES_OF_A_NETWORK),
+        # images are passed one by one
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            [fisher_dataset(wildcards)], MEMORY.gradients_on_host(wildcards.model, images=1)
+        ),
         runtime=MINUTES_OF_FISHER,
     params:
         cfg=fisher_settings,

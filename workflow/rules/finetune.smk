@@ -173,7 +173,7 @@ rule finetune:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.target], 4000),
+        mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING if wildcards.target in LARGE_DATASETS else MINUTES_OF_TRAINING
         ),

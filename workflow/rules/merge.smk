@@ -157,7 +157,9 @@ rule select_weights:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.target], attempt
+        ),
         runtime=60,
     params:
         cfg=selection_settings,

@@ -56,7 +56,9 @@ rule pretrain_model:
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([pretraining_dataset(wildcards)], 4000),
+        mem_mb=lambda wildcards, attempt: memory_of_training(
+            wildcards, [pretraining_dataset(wildcards)], attempt
+        ),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING
             if pretraining_dataset(wildcards) in LARGE_DATASETS

@@ -32,6 +32,7 @@ class Family:
     can_fit: list[str]
     one_image_per_class: bool
     classes_per_dataset: bool
+    expects_gpu: bool
     crop_pct: float | None = None
     example_target: str | None = None
     limits: str | None = None

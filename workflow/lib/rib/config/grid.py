@@ -23,8 +23,9 @@ from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
 UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")
-# Settings of the machine, on which results do not depend.
-OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+# Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
+# training on CUDA may give other numbers each time, which no digest could tell apart.
+OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
 # what is pulled, and settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
@@ -460,13 +461,15 @@ class Grid:
         }
 
     def compute(self) -> dict[str, Any]:
-        """Settings of torch (rib.models.device.ComputeSettings)."""
+        """Fields of rib.models.settings.ComputeSettings, the settings of torch."""
         compute = self.config["compute"]
         return {
             "threads_per_job": compute["threads_per_job"],
             "device": compute["device"],
             "precision": compute["precision"],
             "compile": compute["compile"],
+            "deterministic": compute["deterministic"],
+            "expects_gpu": self.family.expects_gpu,
         }
 
     def view_at(self, geometry: Geometry) -> dict[str, Any]:

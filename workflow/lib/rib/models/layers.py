@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rib.base.errors import UserError
+from rib.models.full_precision import unit_norm
 from rib.models.network import Classifier, OpenClipClassifier
 
 STAGES = 4
@@ -211,7 +211,7 @@ def _open_clip_intermediates(
     tokens = outputs.get("image_intermediates_prefix")
     if not tokens:
         tokens = [None] * len(positions)
-    features = F.normalize(outputs["image_features"], dim=-1)
+    features = unit_norm(outputs["image_features"])
     return list(zip(positions, tokens, strict=True)), features
 
 

@@ -18,6 +18,7 @@ from rib.base.settings import from_params, to_params
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
+from rib.config.memory import GIGA, NetworkMemory
 from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.data.settings import DatasetView
@@ -591,6 +592,7 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)"
     )
     text += [_line_of_rates(name, rates) for name, rates in estimate.rates.items()]
+    text += _lines_of_gpu_memory(grid)
     text += [f"Not known: {sentence}." for sentence in estimate.unknown]
     return text
 
@@ -601,6 +603,30 @@ def _line_of_rates(model: str, throughput: Throughput) -> str:
     if not rates:
         rates = "no jobs have run and no rate is stated"
     return f"  {model}: {rates} ({throughput.origin})"
+
+
+def _lines_of_gpu_memory(grid: Grid) -> list[str]:
+    """How much memory of a GPU each model needs, if runs may compute on one."""
+    memory = NetworkMemory(grid)
+    if memory.on_cpu:
+        return []
+    checkpointing = ", with gradient checkpointing" if memory.checkpointing else ""
+    text = [f"GPU memory estimated, in {memory.precision}{checkpointing}"]
+    for name in grid.models:
+        images = memory.images_of_pass(name)
+        in_training = memory.training_on_gpu(name, images, memory.checkpointing)
+        in_evaluation = memory.evaluation_on_gpu(name)
+        if in_training is None or in_evaluation is None:
+            text.append(f"  {name}: its architecture or number of parameters is not known")
+            continue
+        phrases = []
+        if images:
+            phrases.append(f"training {in_training / GIGA:.1f} GB ({images} images in a pass)")
+        phrases.append(
+            f"evaluation {in_evaluation / GIGA:.1f} GB ({memory.evaluation_batch_size} images)"
+        )
+        text.append(f"  {name}: {', '.join(phrases)}")
+    return text
 
 
 def _line_of_model(name: str, model: Model) -> str:

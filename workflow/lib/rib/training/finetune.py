@@ -40,6 +40,7 @@ from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits
 from rib.models.inputs import Inputs
 from rib.models.network import Classifier, load
+from rib.models.nondeterministic import refuse_layers_without_algorithm
 from rib.models.state import network_in_state
 from rib.models.text import Text, load_text
 from rib.training.optimizer import make_optimizer
@@ -384,7 +385,8 @@ def train(
 
     Raises:
         DivergenceError: the loss or a trained tensor is not finite.
-        UserError: the recipe or the size of micro-batches cannot be used with the method.
+        UserError: the recipe or the size of micro-batches cannot be used with the method, or CUDA
+            has no deterministic algorithm for a layer of the network.
     """
     images = len(method.inputs)
     _refuse_partial_batches(method, training, images, run)
@@ -392,6 +394,7 @@ def train(
     method.steps = steps
     steps_per_epoch = training.steps_per_epoch(images)
     trainable = dict(method.trainable())
+    refuse_layers_without_algorithm(run.model, method.model, trainable, device)
     _require_gradients_of(method.model, trainable)
     optimizer = make_optimizer(method, training, device)
     method.train_mode()
