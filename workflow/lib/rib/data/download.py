@@ -178,7 +178,11 @@ def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch from a Hugging Face repository or the local cache."""
+    """Fetch from a Hugging Face repository or the local cache.
+
+    Raises:
+        UserError: it can't be had, or the cached file lacks the pinned digest.
+    """
     try:
         cached = fetch_from_hub(source)
     except UserError as error:
@@ -187,6 +191,15 @@ def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
             f"Or put the file as {source['file']} into a folder listed under `archives` in "
             "config.yaml."
         ) from error
+    if "digest" in source:
+        try:
+            verify_digest(cached, source["digest"], name)
+        except UserError as error:
+            # Otherwise the next run would take it from there again.
+            message = str(error).replace(
+                "Delete it if it is in data/raw", f"Delete {cached.resolve()}"
+            )
+            raise UserError(message) from error
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
 
