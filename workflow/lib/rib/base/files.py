@@ -77,7 +77,12 @@ def git_blob_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def verify_digest(path: Path, pinned: str, name: str) -> None:
+def verify_digest(
+    path: Path,
+    pinned: str,
+    name: str,
+    remedy: str = "Delete it if it is in data/raw and run again",
+) -> None:
     """Refuse a file that lacks a pinned digest.
 
     Args:
@@ -85,6 +90,7 @@ def verify_digest(path: Path, pinned: str, name: str) -> None:
         pinned: `sha512-<base64>` (npm's integrity), `sha256:<hex>` or `git:<hex>`, see
             `git_blob_id`.
         name: the dataset or model, for messages.
+        remedy: what to do with a file that has another digest, for the message.
 
     Raises:
         UserError: the digest of the file is another.
@@ -101,8 +107,7 @@ def verify_digest(path: Path, pinned: str, name: str) -> None:
         raise UserError(
             f"{name}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {digest}, but the "
             f"catalogue pins {pinned_digest}; the file is truncated or not the published one. "
-            "Delete it if it is in data/raw and run again; if it still differs, ask its publisher "
-            "before changing the pin."
+            f"{remedy}; if it still differs, ask its publisher before changing the pin."
         )
 
 

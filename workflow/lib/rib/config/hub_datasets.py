@@ -292,7 +292,6 @@ def _answers_of_hub(requests: Sequence[HubRequest]) -> dict[str, HubRepository]:
     return {name: from_params(HubRepository, answer) for name, answer in answers.items()}
 
 
-
 def dataset_terms(datasets: Iterable[Dataset]) -> list[str]:
     """Sentences on datasets in repositories whose terms must be accepted before a download."""
     sentences = []

@@ -192,14 +192,9 @@ def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
             "config.yaml."
         ) from error
     if "digest" in source:
-        try:
-            verify_digest(cached, source["digest"], name)
-        except UserError as error:
-            # Otherwise the next run would take it from there again.
-            message = str(error).replace(
-                "Delete it if it is in data/raw", f"Delete {cached.resolve()}"
-            )
-            raise UserError(message) from error
+        # Otherwise the next run would take the same file from the client's cache again.
+        remedy = f"Delete {cached.resolve()} and run again"
+        verify_digest(cached, source["digest"], name, remedy)
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
 

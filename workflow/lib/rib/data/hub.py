@@ -24,6 +24,8 @@ HUB_ERRORS = {
     "HTTPError": UNREACHED,
     "ConnectionError": UNREACHED,
 }
+# What the client says of a file that has not the size that the hub stated.
+OTHER_SIZE = "Consistency check failed"
 LONGEST_HUB_MESSAGE = 200  # characters
 
 
@@ -61,5 +63,7 @@ def hub_problem(error: Exception) -> str:
         if type_name in types:
             meaning = meaning_of_type
             break
+    if OTHER_SIZE in str(error):
+        meaning = "the hub sent fewer or more bytes than the file has; run again"
     message = " ".join(str(error).split())[:LONGEST_HUB_MESSAGE]
     return f"{meaning} ({type(error).__name__}: {message})"
