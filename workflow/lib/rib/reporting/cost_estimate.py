@@ -579,6 +579,10 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
+        "Datasets   published archives and the licence of their images",
+    ]
+    text += [_line_of_dataset(dataset) for dataset in grid.datasets_read()]
+    text += [
         "Models     published weights and their licence",
     ]
     text += [_line_of_model(name, model) for name, model in grid.models.items()]
@@ -596,6 +600,24 @@ def _line_of_rates(model: str, throughput: Throughput) -> str:
     if not rates:
         rates = "no jobs have run and no rate is stated"
     return f"  {model}: {rates} ({throughput.origin})"
+
+
+def _line_of_dataset(dataset: Dataset) -> str:
+    """Size, terms and state of a dataset's archives."""
+    facts = []
+    sizes = [source.get("size") for source in dataset.sources]
+    stated_sizes = [size for size in sizes if size is not None]
+    if stated_sizes:
+        at_least = "" if len(stated_sizes) == len(sizes) else "at least "
+        facts.append(f"{at_least}{in_bytes(sum(stated_sizes))}")
+    facts.append(dataset.licence)
+    if dataset.licences_on_hub:
+        facts.append(f"on the hub: {', '.join(dataset.licences_on_hub)}")
+    if dataset.gated_repositories:
+        facts.append("gated")
+    if not dataset.fetched:
+        facts.append("not yet fetched by us")
+    return f"  {dataset.name}: {', '.join(facts)}"
 
 
 def _line_of_model(name: str, model: Model) -> str:
