@@ -6,15 +6,37 @@ import os
 import re
 import resource
 import shutil
+import tempfile
 import tracemalloc
+from pathlib import Path
 
-import pyarrow as pa
 import pytest
-import torch
 from filelock import FileLock
 
-from tiny import family, fuzz
+from tiny import family, forked, fuzz
 from tiny.project import SECRETS, Project, copy_project
+
+RUNS = [
+    f"{target}/{method}/all/0"
+    for target in ("red", "green")
+    for method in ("ft", "linear_probe", "lwf")
+]
+FIGURES = ("accuracy_matrix", "before_after", "calibration", "cost", "examples", "flips")
+FIGURES += ("protocol", "radar", "ranking", "ri_matrix", "tradeoff", "training")
+# What a run of the tiny grid is told to make, in the order of the fixtures of these names. Tables
+# and figures are relative to the folder of the grid.
+STAGES = {
+    "trained": [
+        f"results/tiny/paper/finetune/tiny_cnn/{run}/checkpoint.safetensors" for run in RUNS
+    ],
+    "evaluated": [
+        f"results/tiny/paper/evaluate/tiny_cnn/{run}/tiny.parquet"
+        for run in ("none/pretrained/all/0", "red/wise_ft/all/0", "green/wise_ft/all/0", *RUNS)
+    ],
+    "tabulated": ["tables/mri.csv", "tables/summary.csv", "tables/flips.csv"],
+    "drawn": [f"figures/{name}.png" for name in FIGURES],
+    "finished": [],
+}
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -24,6 +46,20 @@ def pytest_xdist_auto_num_workers(config):
     """
     cores = len(os.sched_getaffinity(0))
     return math.ceil(1.5 * cores)
+
+
+def pytest_configure(config):
+    """Let test processes share servers of tiny.forked.
+
+    For a run of all tests, that of Snakemake starts while test processes import and collect them.
+    """
+    hands_out_tests = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if hands_out_tests:
+        folder = Path(tempfile.mkdtemp())
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        forked.share(folder, os.getpid())
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            forked.start("snakemake")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -48,7 +84,8 @@ def pytest_collection_modifyitems(items):
 
     Meanwhile the others have files that don't need it, which come before those that do.
     """
-    sharing_files = {item.path for item in items if "finished" in item.fixturenames}
+    stages = set(STAGES)
+    sharing_files = {item.path for item in items if stages.intersection(item.fixturenames)}
 
     def position(item):
         makes_the_project = item.path.name == "test_tiny_run.py"
@@ -65,6 +102,8 @@ def one_thread():
 
     Small tensors gain nothing from threads, and results must not depend on the machine's cores.
     """
+    import torch  # not in the process that only hands out tests, which starts before all others
+
     torch.set_num_threads(1)
 
 
@@ -94,6 +133,8 @@ def peak():
 @pytest.fixture
 def arrow_peak():
     """A function that gives the most bytes that Arrow has had allocated since the test began."""
+    import pyarrow as pa
+
     default_pool = pa.default_memory_pool()
     counting_pool = pa.proxy_memory_pool(default_pool)
     pa.set_memory_pool(counting_pool)
@@ -128,22 +169,63 @@ def project(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, worker_id):
-    """A project that has run the tiny grid with one job at a time, and what that printed.
-
-    Do not change it. Test processes share it: the first that needs it makes it, in the folder
-    above their own.
-    """
+def shared_folder(tmp_path_factory, worker_id):
+    """A folder that all test processes share, above their own."""
     folder_of_process = tmp_path_factory.getbasetemp()
-    shared = folder_of_process if worker_id == "master" else folder_of_process.parent
-    project = Project(shared / "finished/project")
-    printed = shared / "finished/printed.txt"
-    with FileLock(shared / "finished.lock"):
-        if not printed.exists():
-            family.make(copy_project(project.folder) / "mine")
-            report = ("--report", "reports/tiny/report.html", "--report-after-run")
-            printed.write_text(project.snakemake("--cores", "1", *report, **SECRETS))
-    return project, printed.read_text()
+    return folder_of_process if worker_id == "master" else folder_of_process.parent
+
+
+def stage_fixture(stage, before):
+    """A session fixture of a project in which the tiny grid has run up to a stage of STAGES.
+
+    It gives the project, and what its last run printed, with one job at a time. Do not change it.
+    Test processes share it: the first that needs it makes it.
+
+    Args:
+        stage: name of the fixture.
+        before: name of the fixture that this one goes on from, None for the first.
+    """
+
+    @pytest.fixture(scope="session", name=stage)
+    def project_and_printed(shared_folder, request):
+        project = Project(shared_folder / "finished/project")
+        if before is not None:
+            request.getfixturevalue(before)
+        file = shared_folder / f"finished/{stage}.txt"
+        with FileLock(shared_folder / f"{stage}.lock"):
+            if not file.exists():
+                if before is None:
+                    family.make(copy_project(project.folder) / "mine")
+                targets = STAGES[stage]
+                if stage in ("tabulated", "drawn"):
+                    targets = [f"{project.of_grid()}/{name}" for name in targets]
+                printed = project.snakemake("--cores", "1", *targets, **SECRETS)
+                file.write_text(printed)
+        return project, file.read_text()
+
+    return project_and_printed
+
+
+# One after the other, so that no test waits for a whole run.
+trained = stage_fixture("trained", None)
+evaluated = stage_fixture("evaluated", "trained")
+tabulated = stage_fixture("tabulated", "evaluated")
+drawn = stage_fixture("drawn", "tabulated")
+finished = stage_fixture("finished", "drawn")
+
+
+@pytest.fixture(scope="session")
+def reported(finished, tmp_path_factory):
+    """A copy of the finished project that has Snakemake's report, as after `make run`.
+
+    Do not change it.
+    """
+    finished_project, _ = finished
+    copy = Project(tmp_path_factory.mktemp("reported") / "project")
+    shutil.copytree(finished_project.folder, copy.folder, symlinks=True)
+    report = ("--report", "reports/tiny/report.html", "--report-after-run")
+    copy.snakemake("--cores", "1", *report, **SECRETS)
+    return copy
 
 
 @pytest.fixture

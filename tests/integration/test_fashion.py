@@ -10,6 +10,7 @@ import pytest
 from rib.base.errors import UserError
 from rib.data.download import download
 from rib.data.prepared import PreparedDataset
+from tiny.fashion import DIGESTS
 from tiny.project import ROOT
 from tiny.published import CATALOG, made
 
@@ -18,19 +19,6 @@ pytestmark = pytest.mark.thorough
 SETS = {name: entry for name, entry in CATALOG.datasets.items() if entry.family == "fashion"}
 OWNER = CATALOG.datasets["fashion_train"]
 SCRIPT = ROOT / "workflow/catalog/fashion_adversarial.py"
-# First 16 hex digits of the SHA-256 of images.npy at 32 pixels.
-DIGESTS = {
-    "fashion_train": "3352c2e7d336d865",
-    "fashion": "cc7a1170aa2828b3",
-    "fashion_edges": "034241b2b2828833",
-    "fashion_cartoon": "5349db07ee8c51d8",
-    "fashion_drawing": "f2e7f4b5fa50dab8",
-    "fashion_background": "4e87474126fed05c",
-    "fashion_tilted": "27a5772b515a5bab",
-    "fashion_recoloured": "5dae0dcb202abe48",
-    "fashion_corrupted": "327e3cee77d373a7",
-    "fashion_adversarial": "b1c8ce8d76f6bdae",
-}
 
 
 @pytest.fixture(scope="module")

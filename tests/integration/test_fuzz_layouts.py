@@ -3,7 +3,6 @@
 It refuses it with a UserError, and writes nowhere but into its folder.
 """
 
-import gzip
 import io
 import json
 import tarfile
@@ -11,7 +10,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,9 +40,7 @@ from tiny.published import CATALOG
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
 
-FONT = Path(matplotlib.get_data_path(), "fonts/ttf/cmss10.ttf").read_bytes()
 SOME, OUTSIDE = INDICES[:2], "/tmp/rib_fuzz_outside"
-DIGITS = [[*[min(16, (i * j) % 19) for i in range(64)], j % 2] for j in range(6)]
 BODY = "<path d='M2 2h12v9z' fill='currentColor'/>"
 ICONS = {
     "prefix": "p",
@@ -71,7 +67,6 @@ def layouts(tmp_path_factory):
         f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes()
         for i in SOME
     }
-    table = "".join(",".join(map(str, row)) + "\n" for row in DIGITS)
     kit = devkit(place / "kit.tar.gz", "\n".join(str(1000 - i) for i in SOME))
     images = {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(SOME[n - 1]) for n in (1, 2)}
     icons = {
@@ -113,12 +108,6 @@ def layouts(tmp_path_factory):
             {"margin": 0.06},
             own(*CHARS),
         ),
-        "digits": (
-            [{"sklearn/datasets/data/digits.csv.gz": gzip.compress(table.encode(), mtime=0)}],
-            {"variant": "plain", "first": 0, "last": 2},
-            own("0", "1"),
-        ),
-        "digit_fonts": ([{"mpl/cmss10.ttf": FONT}], {"fonts": ["cmss10"]}, own("0", "7")),
     }
 
 
@@ -130,7 +119,7 @@ LAYOUTS = [
     "devkit_labels",
     "objectnet",
 ]
-LAYOUTS += ["iconify", "corruptions_of", "codepoint_images", "digits", "digit_fonts"]
+LAYOUTS += ["iconify", "corruptions_of", "codepoint_images"]
 HOSTILE = [
     f"..{OUTSIDE}",
     OUTSIDE,
@@ -175,18 +164,6 @@ def of_its_own_kind(draw, name, data):
         return json.dumps(draw(mutated(ICONS, JSON))).encode()
     if name.endswith("chars.json"):
         return json.dumps(draw(mutated(CHARS, JSON))).encode()
-    if name.endswith(".csv.gz"):
-        cells = st.sampled_from(
-            ["0", "16", "17", "-1", "1e9", "1e999", "nan", "x", "", "1.5", '"', "9" * 30]
-        )
-        rows = [list(map(str, row)) for row in DIGITS]
-        for row, column in draw(
-            st.lists(st.tuples(st.integers(0, 5), st.integers(0, 64)), max_size=2)
-        ):
-            rows[row][column : column + draw(st.integers(1, 2))] = [draw(cells)]
-        return gzip.compress(
-            "\n".join(",".join(row) for row in rows[: draw(st.integers(0, 6))]).encode(), mtime=0
-        )
     if name.endswith(".mat"):
         return draw(kits())
     if name.endswith("ground_truth.txt"):
@@ -364,9 +341,7 @@ def small(monkeypatch):
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
     for kind in (
         "iconify.JSON",
-        "digits.TABLE",
         "devkit_labels.TABLE",
-        "digit_fonts.FONT",
         "class_tars.TAR",
     ):
         monkeypatch.setattr(f"rib.data.layouts.{kind}", 1 << 22)

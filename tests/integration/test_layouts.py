@@ -3,7 +3,6 @@
 Every label is checked, and hostile archives are refused.
 """
 
-import gzip
 import io
 import itertools
 import zipfile
@@ -573,7 +572,6 @@ DRAWN = {
         "bee": {"body": "<circle cx='8' cy='8' r='6' fill='#206090'/>"}}}""",
     "package/chars.json": b'{"a": "ant", "b": "bee"}',
 }
-DIGITS = "sklearn/datasets/data/digits.csv.gz"
 
 
 @pytest.mark.parametrize(
@@ -594,8 +592,6 @@ DIGITS = "sklearn/datasets/data/digits.csv.gz"
             "package/icons.json is not valid JSON",
         ),
         ("iconify", {**ICONS, "package/chars.json": b"[1]"}, {"margin": 0.1}, "package/chars.json"),
-        ("digits", {}, {"variant": "plain", "first": 0, "last": 1}, "class 'a'"),
-        ("digit_fonts", {"x.ttf": b"x"}, {"fonts": ["x"]}, "set: the font 'x' .*'a' \\("),
     ],
 )
 def test_what_does_not_suit_a_layout_is_refused(
@@ -634,49 +630,6 @@ def test_each_icon_is_corrupted_in_every_way_and_keeps_its_source_and_object(pre
         axis=2
     )
     assert (away[:, 0] < away[:, 1]).all() and (away[:, 2] < away[:, 3]).all() and (away > 0).all()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        gzip.compress(b"1,2\n"),
-        gzip.compress(b"x" * 65),
-        gzip.compress(b"17," * 64 + b"0\n"),
-        b"",
-        b"no gzip",
-    ],
-    ids=["two columns", "no numbers", "too dark", "empty", "no gzip"],
-)
-def test_another_file_than_the_published_digits_is_refused(prepared, tmp_path, data):
-    space = LabelSpace(("0",), ((0,),), ("0",), 1)
-    with pytest.raises(UserError, match=r"a\.tar, sklearn"):
-        prepared(
-            "digits",
-            tar(tmp_path / "a.tar", {DIGITS: data}),
-            space=space,
-            variant="plain",
-            first=0,
-            last=1,
-        )
-
-
-@pytest.mark.attack("memory")
-def test_a_table_of_digits_that_expands_to_far_more_is_refused(
-    prepared, tmp_path, monkeypatch, peak
-):
-    monkeypatch.setattr("rib.data.layouts.digits.TABLE", 1 << 20, raising=False)
-    path = tar(tmp_path / "a.tar", {DIGITS: gzip.compress(bytes(64 << 20))})
-    peak()  # what follows is measured
-    with pytest.raises(UserError, match=r"a\.tar.*sklearn"):
-        prepared(
-            "digits",
-            path,
-            space=LabelSpace(("0",), ((0,),), ("0",), 1),
-            variant="plain",
-            first=0,
-            last=1,
-        )
-    assert peak() < 16 << 20
 
 
 @pytest.mark.parametrize(("numbers", "cut"), [("998 2000", None), ("x", None), ("998", 300)])

@@ -426,7 +426,12 @@ def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     """And gives the predictions that evaluation stored."""
     (shown,) = files_of(section("how-it-works", "Checkpoints"))
     code = shown.content
-    for theirs, ours in (("emoji", "tools"), ("noto", "photos")):
+    names = {
+        "fashion_cnn_50k": "efficientnet_lite0",
+        "fashion_edges": "photos",
+        "results/fashion": "results/tools",
+    }
+    for theirs, ours in names.items():
         assert theirs in code
         code = code.replace(theirs, ours)
     (tools.folder / shown.path).write_text(code)
@@ -461,7 +466,7 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
     def run(project, line):
         return shell(
             project,
-            line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("emoji", "tools"),
+            line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("fashion", "tools"),
             **WHO,
         )
 

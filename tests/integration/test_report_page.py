@@ -290,10 +290,10 @@ def test_links_lead_to_what_is_there(page, finished):
     assert anchors and all(page.find_elements(By.ID, anchor) for anchor in anchors)
 
 
-def test_snakemakes_report_shows_figures_with_captions(finished, browser):
+def test_snakemakes_report_shows_figures_with_captions(reported, browser):
     browser.get_log("browser")
     resize(browser, DESKTOP)
-    browser.get((finished[0].folder / "reports/tiny/report.html").as_uri())
+    browser.get((reported.folder / "reports/tiny/report.html").as_uri())
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert "Robustness Inheritance Benchmark" in browser.find_element(By.TAG_NAME, "body").text
     for link in ("Results", "Figures"):

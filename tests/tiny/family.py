@@ -12,9 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
-import timm
-import torch
 import yaml
 from PIL import Image
 
@@ -101,6 +98,11 @@ def _archive(name: str, images_per_class: int) -> bytes:
 
 @cache
 def _weights(name: str) -> bytes:
+    # Here, since tests/conftest.py imports this module before any test process starts.
+    import safetensors.torch
+    import timm
+    import torch
+
     torch.manual_seed(0)
     return safetensors.torch.save(timm.create_model(NETWORKS[name], num_classes=1000).state_dict())
 

@@ -1,31 +1,51 @@
 """Snakemake and DVC in a fork of a process that has imported them.
 
-This saves seconds of processor time per call. Snakemake's servers of warm starts are forked there,
-too, one per call and kind, as the call's first jobs would start them. Runs from a new process, as
-users start them, are those of `Project.run` and `Project.start`.
+This saves seconds of processor time per call. Test processes share these processes. Snakemake's
+servers of warm starts are forked there, too, one per call and kind, as the call's first jobs would
+start them, and its scripts run in them at once, without a Python of their own that would only hand
+them over (see warm_job.py). Runs from a new process, as users start them, are those of
+`Project.run` and `Project.start`.
 """
 
-import atexit
 import contextlib
 import gc
 import importlib
 import io
 import json
 import os
+import shlex
+import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
+import psutil
+from filelock import FileLock
+
 LIMIT = 600  # seconds that a call may take
-WARM = {
-    "networks": ("torch", "timm", "safetensors.torch"),
-    "tables": ("pyarrow.parquet", "pandas", "matplotlib.pyplot"),
-}
-IMPORTED = {"snakemake": sum(WARM.values(), ()), "dvc": ("dvc.repo",)}
+POLL = 0.5  # seconds between checks that the tests still run
+WARM = ("networks", "tables")
+# What scripts need is imported once for all.
+LIBRARIES = ("torch", "timm", "safetensors.torch", "pyarrow.parquet", "pandas", "scipy.stats")
+LIBRARIES += ("matplotlib.pyplot", "pydantic", "altair", "docutils.core", "jinja2", "vl_convert")
+LIBRARIES += ("tensorboard.summary.writer.record_writer",)
+IMPORTED = {"snakemake": LIBRARIES, "dvc": ("dvc.repo",)}
+WARM_JOB = Path(__file__).with_name("warm_job.py")
+# Environment variable: private folder of the servers' sockets, for test processes that share them.
+SOCKETS = "RIB_TEST_SOCKETS"
+
+
+def share(folder: Path, owner: int) -> None:
+    """Share servers with this process's children, until the owner ends.
+
+    Args:
+        folder: private, for the sockets; it is removed then.
+        owner: a process id.
+    """
+    os.environ[SOCKETS] = f"{owner}:{folder}"
 
 
 def call(
@@ -39,42 +59,78 @@ def call(
             "environment": dict(environment),
             "printed": printed.name,
         }
-        server = _server(program)
-        print(json.dumps(request), file=server.stdin, flush=True)
-        return int(server.stdout.readline()), printed.read()
+        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rw") as stream:
+            connection.connect(str(start(program)))
+            print(json.dumps(request), file=stream, flush=True)
+            return int(stream.readline()), printed.read()
 
 
-@cache
-def _server(program: str) -> subprocess.Popen:
-    # -P: modules beside this one have names of plugins
-    command = [sys.executable, "-P", __file__, program]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(server.communicate)  # it ends with its input
-    return server
+def start(program: str) -> Path:
+    """Start the server of a program unless another process did; its socket.
+
+    Whoever connects waits until the server has imported the program.
+    """
+    if SOCKETS not in os.environ:
+        share(Path(tempfile.mkdtemp()), os.getpid())
+    owner, _, folder = os.environ[SOCKETS].partition(":")
+    path = Path(folder, f"{program}.sock")
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            _start_server(program, path, owner)
+    return path
 
 
-def serve(program: str) -> None:
-    """Fork a process for each call that a line of stdin asks for, and print its exit status."""
+def _start_server(program: str, path: Path, owner: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.set_inheritable(True)
+        # -P: modules beside this one have names of plugins
+        command = [sys.executable, "-P", __file__, program, str(listener.fileno()), owner]
+        os.posix_spawn(sys.executable, command, os.environ)
+
+
+def serve(program: str, listener: socket.socket, owner: int) -> None:
+    """Fork a process for each connection, which runs a call, until the owner ends."""
+    listener_path = listener.getsockname()
     main = importlib.import_module(f"{program}.cli").main
     for name in IMPORTED[program]:
         importlib.import_module(name)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main(["--help"])  # imports plugins and commands
     gc.freeze()
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(**request)
-            sys.argv = [program, *request["words"]]
-            sys.exit(main(request["words"]))
-        warm_servers = []
-        if program == "snakemake" and "-n" not in request["words"]:
-            warm_servers = list(_warm_servers(child, request))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        for warm_server in warm_servers:
-            os.waitpid(warm_server, 0)
-        print(status, flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes of connections
+    listener.settimeout(POLL)
+    while psutil.pid_exists(owner):
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                with connection, connection.makefile("rw") as stream:
+                    status = _run(program, main, json.loads(stream.readline()))
+                    print(status, file=stream, flush=True)
+                os._exit(0)
+            connection.close()
+    shutil.rmtree(Path(listener_path).parent, ignore_errors=True)
+
+
+def _run(program: str, main, request: Mapping) -> int:
+    """Run a call in a fork of this process; its exit status."""
+    child = os.fork()
+    if child == 0:
+        _become(**request)
+        sys.argv = [program, *request["words"]]
+        if program == "snakemake":
+            _start_scripts_warm()
+        sys.exit(main(request["words"]))
+    warm_servers = []
+    if program == "snakemake" and "-n" not in request["words"]:
+        warm_servers = list(_warm_servers(child, request))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for warm_server in warm_servers:
+        os.waitpid(warm_server, 0)
+    return status
 
 
 def _become(
@@ -88,6 +144,19 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     signal.alarm(LIMIT)
+
+
+def _start_scripts_warm() -> None:
+    """Let Snakemake start warm_job.py with each script."""
+    from snakemake.script import PythonScript
+
+    # -I and -S: it needs no packages, and starts ten times as fast
+    warm_job = shlex.join([sys.executable, "-I", "-S", str(WARM_JOB)])
+
+    def execute_script(script: PythonScript, fname: str, edit: bool = False) -> None:
+        script._execute_cmd("{warm_job} {fname:q}", warm_job=warm_job, fname=fname)
+
+    PythonScript.execute_script = execute_script
 
 
 def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
@@ -109,4 +178,4 @@ def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))

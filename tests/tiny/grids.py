@@ -15,5 +15,9 @@ def project_catalog() -> Catalog:
 
 
 def grid(catalog: Catalog | None = None, **choices) -> Grid:
-    """The grid of some choices, with the defaults of config.yaml for the others."""
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog or project_catalog())
+    """The grid of some choices, with the defaults of config.yaml for the others.
+
+    It is of the emoji family unless the choices name another.
+    """
+    config = validated({"family": "emoji", **choices}, "config", "config.yaml")
+    return resolve_grid(config, catalog or project_catalog())

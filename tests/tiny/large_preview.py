@@ -111,7 +111,7 @@ def main(folder: Path, share: float) -> None:
         rows.mkdir()
         large_grid.write_rows(rows)
     catalogue(project / "mine")
-    config = (project / "config.yaml").read_text().replace("family: emoji", "family: large")
+    config = (project / "config.yaml").read_text().replace("family: fashion", "family: large")
     config = config.replace("catalog: []", "catalog: mine").replace(
         "seeds: [0]", "seeds: [0, 1, 2]"
     )

@@ -93,18 +93,18 @@ GRIDS = {
             "monitor": ["openmoji"],
         },
     ),
-    "digits, held out": Grid(
+    "clothes, held out": Grid(
         targets=(*REPORTS, "learning_rates"),
         config={
-            "family": "digits",
+            "family": "fashion",
             "protocol": "held_out",
-            "models": ["digits_cnn_50", "digits_cnn_all"],
-            "targets": ["digits_font"],
+            "models": ["fashion_cnn_1k", "fashion_cnn_50k"],
+            "targets": ["fashion_edges"],
             "train_subset": ["all", 20],
             "methods": ["ft", "greedy_soup_sweep"],
             "method_settings": {"ft": {"lr": [0.1, 0.2]}},
             "select": "target",
-            "monitor": ["digits_font"],
+            "monitor": ["fashion_edges"],
             "external": ["theirs.csv"],
         },
     ),
@@ -149,12 +149,21 @@ GRIDS = {
             "representations": {"methods": ["replay"], "targets": ["imagenet_cartoon"]},
         },
     ),
+    "replicates": Grid(
+        targets=("all",),
+        config={
+            "family": "fashion",
+            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_50k"],
+            "methods": ["ft"],
+            "targets": ["fashion_edges"],
+        },
+    ),
 }
 THEIRS = """model,target,method,seed,size,file,label
-digits_cnn_50,digits_font,theirs,0,all,weights.pth,Theirs
-digits_cnn_50,digits_font,theirs,0,20,weights.pth,Theirs
-digits_cnn_all,digits_font,theirs,0,all,weights.pth,Theirs
-digits_cnn_all,digits_font,theirs,0,20,weights.pth,Theirs
+fashion_cnn_1k,fashion_edges,theirs,0,all,weights.pth,Theirs
+fashion_cnn_1k,fashion_edges,theirs,0,20,weights.pth,Theirs
+fashion_cnn_50k,fashion_edges,theirs,0,all,weights.pth,Theirs
+fashion_cnn_50k,fashion_edges,theirs,0,20,weights.pth,Theirs
 """
 FILES = {"theirs.csv": THEIRS, "weights.pth": ""}
 

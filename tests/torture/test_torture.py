@@ -20,7 +20,7 @@ def default_run(folder):
     """A copy of the project in which `make run` does the default run."""
     copy_project(folder)
     use_make(folder, {})
-    return Project(folder, "emoji")
+    return Project(folder, "fashion")
 
 
 @pytest.mark.attack("kills")

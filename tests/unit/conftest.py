@@ -94,15 +94,13 @@ def with_entries(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def wiring(tmp_path_factory, worker_id):
+def wiring(shared_folder):
     """What the rules give to each job, by grid of tiny.wiring.
 
     Test processes share it: the first that needs it reads it from the rules.
     """
-    folder_of_process = tmp_path_factory.getbasetemp()
-    shared = folder_of_process if worker_id == "master" else folder_of_process.parent
-    stored_jobs = shared / "wiring.pickle"
-    with FileLock(shared / "wiring.lock"):
+    stored_jobs = shared_folder / "wiring.pickle"
+    with FileLock(shared_folder / "wiring.lock"):
         if not stored_jobs.exists():
             stored_jobs.write_bytes(pickle.dumps(rules.read_jobs(rules.GRIDS, rules.FILES)))
     return pickle.loads(stored_jobs.read_bytes())

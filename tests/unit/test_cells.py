@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rib.analyses.samples.cells import CLASSES, lost_classes
+from rib.analyses.samples.cells import CLASSES, Answers, lost_classes
 from rib.config.label_space import LabelSpace
 
 
@@ -27,7 +27,7 @@ def test_the_classes_that_lose_most_agree_with_a_count_by_hand():
     for name in {name for name, *_ in images}:
         flags = np.array([pair for other, *pair in images if other == name])
         changes[name] = (len(flags), *flags.sum(axis=0))
-    found = lost_classes(parts)
+    found = lost_classes([Answers(*of_dataset) for of_dataset in parts])
     assert len(found) == CLASSES and all(tuple(entry[1:]) == changes[entry[0]] for entry in found)
     losses = [(now - was) / n for _, n, was, now in found]
     others = [
@@ -41,4 +41,5 @@ def test_the_classes_that_lose_most_agree_with_a_count_by_hand():
 def test_a_class_that_gains_is_not_among_those_that_lose():
     labels = np.array([0, 0, 1, 1])
     before, after = np.array([True, False, True, False]), np.array([True, True, False, False])
-    assert lost_classes([(space([4, 7]), labels, before, after)]) == [["class 7", 2, 1, 0]]
+    answers = Answers(space([4, 7]), labels, before, after)
+    assert lost_classes([answers]) == [["class 7", 2, 1, 0]]

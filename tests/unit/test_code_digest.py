@@ -233,6 +233,7 @@ STAGES = [
     ("compare_with_baselines", {}, {"analyses/effective_robustness/tables.py", "config/run.py"}),
     ("compare_published", {}, {"analyses/published/tables.py"}),
     ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),
+    ("compare_networks", {}, ROWS | {"analyses/networks/tables.py", "analysis/bootstrap.py"}),
     ("associate_distances", {}, {"analyses/distances/association.py"}),
     ("compute_cka", {}, {"analysis/cka.py", "analyses/representations/tables.py"}),
     ("measure_distances", {}, {"analyses/distances/distances.py", "data/stored_features.py"}),

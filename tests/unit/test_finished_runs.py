@@ -31,10 +31,10 @@ def test_what_is_compared_has_the_same_targets_for_each_method():
 @pytest.fixture(scope="module")
 def whole():
     return grid(
-        family="digits",
+        family="fashion",
         protocol="held_out",
-        models=["digits_cnn_50", "digits_cnn_all"],
-        targets=["digits_font", "digits_drawn"],
+        models=["fashion_cnn_1k", "fashion_cnn_50k"],
+        targets=["fashion_edges", "fashion_drawing"],
         methods=["ft", "wise_ft", "linear_probe"],
         method_settings={"ft": {"lr": [0.01, 0.02, 0.03]}},
         train_subset=["all", 20],
@@ -54,20 +54,20 @@ def test_the_grid_of_all_runs_is_the_whole_grid(whole):
 def test_the_grid_of_some_runs_has_only_what_they_have_in_the_order_of_the_grid(whole):
     """As in a preview during a sweep, in which the models have other methods finished."""
     methods_of_model = {
-        "digits_cnn_50": ["ft-lr0.01", "linear_probe"],
-        "digits_cnn_all": ["ft-lr0.02", "ft-lr0.01"],
+        "fashion_cnn_1k": ["ft-lr0.01", "linear_probe"],
+        "fashion_cnn_50k": ["ft-lr0.02", "ft-lr0.01"],
     }
     runs = [Run(model, "none", PRETRAINED, "all", 0) for model in methods_of_model]
     for model, methods in methods_of_model.items():
         for method, seed in itertools.product(methods, (1, 0)):
-            runs.append(Run(model, "digits_drawn", method, "20", seed))
+            runs.append(Run(model, "fashion_drawing", method, "20", seed))
     part = whole.of_runs(runs)
     assert set(part.runs()) == set(runs) and len(part.runs()) == len(runs)
     assert part.runs() == [run for run in whole.runs() if run in runs]
-    assert part.methods_of("digits_cnn_50") == [
-        name for name in whole.methods if name in methods_of_model["digits_cnn_50"]
+    assert part.methods_of("fashion_cnn_1k") == [
+        name for name in whole.methods if name in methods_of_model["fashion_cnn_1k"]
     ]
-    assert (part.targets, part.sizes, part.shown_size) == (["digits_drawn"], ["20"], "20")
+    assert (part.targets, part.sizes, part.shown_size) == (["fashion_drawing"], ["20"], "20")
     assert part.selection.variants == {"ft": ["ft-lr0.01", "ft-lr0.02"]}
     assert part.datasets == whole.datasets and part.ood == whole.ood
 

@@ -116,7 +116,7 @@ datasets.yaml:
     {<<: *set, source: *manual, layout: objectnet, settings: {border: 2, also: {x: a}},
      about_images: 7}
   font:
-    {<<: *set, source: *wheel, layout: digit_fonts, settings: {fonts: [DejaVuSans]},
+    {<<: *set, source: *wheel, layout: codepoint_images, settings: {margin: 0.06},
      adversarially_filtered: true}
   memory: {<<: *set, source: *folder, role: reference}
   test: {<<: *set, source: *folder, role: in_distribution}
@@ -266,7 +266,7 @@ def written(grid):
 @fuzzed(150)
 @given(st.data())
 def test_any_config_is_taken_or_refused(data):
-    family = data.draw(st.sampled_from(["emoji", "digits", "imagenet"]))
+    family = data.draw(st.sampled_from(["emoji", "fashion", "imagenet"]))
     config = data.draw(
         mutated(
             {**validated({}, "config", "defaults"), "family": family},
@@ -302,7 +302,7 @@ def choices(draw):
         max_size=2,
     )
     more = {
-        "reference": st.sampled_from(["none", "default", "digits", "imagenet_train"]),
+        "reference": st.sampled_from(["none", "default", "fashion_train", "imagenet_train"]),
         "protocol": st.sampled_from(["paper", "held_out"]),
         "accept_terms": st.just("objectnet_tuning"),
         "recipes": st.sampled_from(["all", "default", "adamw"]) | st.lists(NAMES, max_size=2),
@@ -520,7 +520,7 @@ def test_any_file_or_folder_of_a_catalogue_is_taken_or_refused(name, content):
 @fuzzed(40)
 @given(st.lists(NAMES, max_size=3))
 def test_any_folders_are_taken_or_refused_as_catalogue(names):
-    outcome(lambda: resolved({"family": "digits", "catalog": names}, [CATALOG, *names]))
+    outcome(lambda: resolved({"family": "fashion", "catalog": names}, [CATALOG, *names]))
 
 
 READERS = {

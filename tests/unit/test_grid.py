@@ -178,7 +178,7 @@ def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
         {"train_subset": ["all", 10, 0.25]},
         {"recipes": "all", "methods": "all"},
         {"family": "imagenet", "reference": "none", "leak_free": True, "training": {"epochs": 3}},
-        {"family": "digits", "image_size": "native"},
+        {"family": "fashion", "image_size": "native"},
     ],
     ids=str,
 )
@@ -493,30 +493,34 @@ def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_o
 
 
 def test_a_model_pretrained_here_is_for_its_own_family():
-    chosen = grid(family="digits", models=["digits_cnn_50"])
-    assert chosen.head("digits_cnn_50") == "pretrained"
-    assert [entry.name for entry in chosen.datasets_read()][
-        -1
-    ] == "digits" and "digits" not in chosen.datasets
-    with pytest.raises(UserError, match="config, models: 'digits_cnn_50'.*digits.*emoji"):
-        grid(models=["digits_cnn_50"])
+    chosen = grid(family="fashion", models=["fashion_cnn_1k"])
+    assert chosen.head("fashion_cnn_1k") == "pretrained"
+    assert [entry.name for entry in chosen.datasets_read()][-1] == "fashion_train"
+    assert "fashion_train" not in chosen.datasets
+    with pytest.raises(UserError, match="config, models: 'fashion_cnn_1k'.*fashion.*emoji"):
+        grid(models=["fashion_cnn_1k"])
 
 
-def digits_networks(with_entries, **changes_by_name):
-    """A catalogue with copies of a network of the digits, each with keys of `pretrain` changed."""
-    entry = vars(project_catalog().models["digits_cnn_50"])
+def fashion_networks(with_entries, **changes_by_name):
+    """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
+
+    None takes a key away.
+    """
+    entry = vars(project_catalog().models["fashion_cnn_1k"])
     keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
     common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
     models = {}
     for name, changes in changes_by_name.items():
         group = changes.pop("group", None)
-        models[name] = {**common, "group": group, "pretrain": {**DIGITS_TRAINING, **changes}}
+        training = {**FASHION_TRAINING, **changes}
+        stated = {key: setting for key, setting in training.items() if setting is not None}
+        models[name] = {**common, "group": group, "pretrain": stated}
     return with_entries(models=models)
 
 
-DIGITS_TRAINING = {
-    "dataset": "digits",
-    "test": "digits_test",
+FASHION_TRAINING = {
+    "dataset": "fashion_train",
+    "test": "fashion",
     "size": 60,
     "steps": 40,
     "batch_size": 16,
@@ -525,13 +529,17 @@ DIGITS_TRAINING = {
 
 
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
-    catalog = digits_networks(with_entries, by_recipe={"recipe": "adamw", "shift": 2, "seed": 7})
-    chosen = grid(catalog, family="digits", models=["by_recipe", "digits_cnn_50"])
+    catalog = fashion_networks(
+        with_entries,
+        by_recipe={"recipe": "adamw", "shift": 2, "seed": 7},
+        by_sgd={"steps": None, "epochs": 220, "weight_decay": 0.0005},
+    )
+    chosen = grid(catalog, family="fashion", models=["by_recipe", "by_sgd"])
     training = from_params(TrainingSettings, chosen.pretraining("by_recipe"))
     assert (training.optimizer, training.clip_norm, training.weight_decay) == ("adamw", 1.0, 0.1)
     assert (training.epochs, training.steps, training.batch_size) == (None, 40, 16)
     assert training.micro == 16, "BatchNorm needs whole batches"
-    training = from_params(TrainingSettings, chosen.pretraining("digits_cnn_50"))
+    training = from_params(TrainingSettings, chosen.pretraining("by_sgd"))
     assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0005)
     assert (training.epochs, training.steps, training.clip_norm) == (220, None, None)
     rates = list(learning_rates(1.0, 10_000, training))
@@ -539,8 +547,8 @@ def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
 
 
 def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
-    catalog = digits_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
-    chosen = grid(catalog, family="digits", models=["first", "second"])
+    catalog = fashion_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
+    chosen = grid(catalog, family="fashion", models=["first", "second"])
     parts = [
         (view["pretraining_size"], view["pretraining_seed"])
         for view in map(chosen.view_of, ("first", "second"))
@@ -549,23 +557,25 @@ def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
 
 
 @pytest.mark.parametrize(
-    ("size", "budget", "available"), [(701, "all", 700), (101, 100, 100), (800, 750, 700)]
+    ("size", "budget", "available"),
+    [(50_001, "all", 50_000), (101, 100, 100), (60_000, 55_000, 50_000)],
 )
 def test_pretraining_on_more_images_than_there_are_is_refused(
     with_entries, size, budget, available
 ):
-    catalog = digits_networks(with_entries, mine={"size": size})
-    choices = {"family": "digits", "models": ["mine"]}
+    catalog = fashion_networks(with_entries, mine={"size": size})
+    choices = {"family": "fashion", "models": ["mine"]}
     choices["budget"] = {"max_images_per_dataset": budget}
-    with pytest.raises(UserError, match=rf"mine: pretrain\.size is {size}.*digits.*{available}"):
+    message = rf"mine: pretrain\.size is {size}.*fashion_train.*{available}"
+    with pytest.raises(UserError, match=message):
         grid(catalog, **choices)
 
 
 def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
-    catalog = digits_networks(
+    catalog = fashion_networks(
         with_entries, one={"group": "small"}, two={"group": "small"}, three={}
     )
-    choices = {"family": "digits", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
+    choices = {"family": "fashion", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
     rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
     chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
     assert list(chosen.methods) == list(grid(catalog, **choices).methods), "it is no sweep"
@@ -603,8 +613,8 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
     ids=str,
 )
 def test_rates_that_lack_a_model_or_are_for_none_are_refused(with_entries, rates, message):
-    catalog = digits_networks(with_entries, one={"group": "small"}, three={})
-    choices = {"family": "digits", "models": ["one", "three"], "methods": ["ft"]}
+    catalog = fashion_networks(with_entries, one={"group": "small"}, three={})
+    choices = {"family": "fashion", "models": ["one", "three"], "methods": ["ft"]}
     with pytest.raises(UserError, match=message):
         grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
 

@@ -590,7 +590,11 @@ def test_settings_out_of_range_are_refused_before_anything_runs(
     pytestconfig, method, setting, value, range_
 ):
     catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    choices = {"methods": [method], "method_settings": {method: {setting: value}}}
+    choices = {
+        "family": "emoji",
+        "methods": [method],
+        "method_settings": {method: {setting: value}},
+    }
     with pytest.raises(UserError, match=f"{method}: the setting '{setting}' is .*; give {range_}"):
         resolve_grid(validated(choices, "config", "config.yaml"), catalog)
 

@@ -214,7 +214,7 @@ def test_defaults_of_an_algorithms_signature_are_part_of_a_methods_settings(laye
     defaults = {"rank": 4, "lr": 0.5, "batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
     assert catalog.methods["mine"].settings == {"layers": [0, 1], **defaults}
     config = validated(
-        {"methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}},
+        {"family": "emoji", "methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}},
         "config",
         "config.yaml",
     )

@@ -35,6 +35,7 @@ from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettin
 from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
 from rib.analyses.learning_rates.settings import HeldOutRateSettings, LearningRateSettings
 from rib.analyses.models.settings import ModelComparisonSettings
+from rib.analyses.networks.settings import NetworkGroupSettings
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.published.settings import PublishedSettings
 from rib.analyses.representations.settings import CkaSettings
@@ -226,6 +227,7 @@ STAGES = {
     ),
     "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
     "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
+    "compare_networks": ("rib.analyses.networks.tables:network_tables", NetworkGroupSettings),
     "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),

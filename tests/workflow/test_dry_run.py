@@ -13,29 +13,35 @@ from tiny.project import PAGE, TABLES, Project, copy_project
 
 
 @pytest.fixture
-def emoji(tmp_path):
-    return Project(copy_project(tmp_path / "project"), family="emoji")
+def project(tmp_path):
+    return Project(copy_project(tmp_path / "project"), family="fashion")
 
 
-def test_the_default_grid(emoji):
-    models, trained, merged, targets, datasets = 2, 2, 3, 4, 8  # WiSE-FT at three alphas
-    assert emoji.planned() == {
-        "download": datasets + models,
-        "prepare": datasets,
+def test_the_default_grid(project):
+    models = 2
+    trained = 2  # methods
+    merged = 3  # WiSE-FT at three alphas
+    targets = 4
+    datasets = 9
+    archives = 4  # which all datasets share
+    assert project.planned() == {
+        "download": archives,
+        "prepare": datasets + 1,  # and the photos that the models are pretrained on
         "list_group": 1,
-        "convert_model": models,
+        "pretrain_model": models,
         "finetune": models * trained * targets,
         "merge_weights": models * merged * targets,
         "evaluate_run": models * (1 + (trained + merged) * targets),
         **TABLES,
         "compare_models": 1,
-        "plot_figure": 13,
+        "tabulate_sizes": 1,
+        "plot_figure": 14,
         **PAGE,
     }
 
 
-def test_a_dry_run_does_not_import_torch(emoji):
-    printed = emoji.run(sys.executable, "-m", "snakemake", "-n", PYTHONPROFILEIMPORTTIME="1")
+def test_a_dry_run_does_not_import_torch(project):
+    printed = project.run(sys.executable, "-m", "snakemake", "-n", PYTHONPROFILEIMPORTTIME="1")
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", printed, re.M))
     assert "snakemake" in imported and "rib.config.grid" in imported
     # (pandas comes with Snakemake's plugin for SLURM, which every start of Snakemake imports)
@@ -46,25 +52,25 @@ def test_a_dry_run_does_not_import_torch(emoji):
     }
 
 
-def test_a_bad_choice_is_one_sentence_and_leaves_nothing(emoji):
-    printed = emoji.snakemake("-n", config=("model=all",), check=False)
+def test_a_bad_choice_is_one_sentence_and_leaves_nothing(project):
+    printed = project.snakemake("-n", config=("model=all",), check=False)
     message = (
         r"config\.yaml or --config: unknown key 'model' \(did you mean 'models'\?\); allowed are"
     )
     assert re.search(message, printed) and "Traceback" not in printed
-    assert not any((emoji.folder / name).exists() for name in ("results", "reports", "data/raw"))
+    assert not any((project.folder / name).exists() for name in ("results", "reports", "data/raw"))
 
 
 @pytest.mark.thorough
-def test_a_bad_entry_of_ones_own_is_one_sentence(emoji):
-    (emoji.folder / "own").mkdir()
-    (emoji.folder / "own/models.yaml").write_text("..: {}")
-    printed = emoji.snakemake("-n", config=("catalog=own",), check=False)
+def test_a_bad_entry_of_ones_own_is_one_sentence(project):
+    (project.folder / "own").mkdir()
+    (project.folder / "own/models.yaml").write_text("..: {}")
+    printed = project.snakemake("-n", config=("catalog=own",), check=False)
     assert re.search(r"own/models\.yaml: '\.\.' is not a valid name", printed)
     assert "Traceback" not in printed and "UserError" not in printed
 
 
 @pytest.mark.thorough
-def test_without_targets_no_models_are_compared(emoji):
-    planned = emoji.planned(config=("datasets=[twemoji,fxemoji]",))
+def test_without_targets_no_models_are_compared(project):
+    planned = project.planned(config=("datasets=[fashion_drawing,fashion_tilted]",))
     assert "compare_models" not in planned and planned["compute_metrics"] == 1

@@ -24,7 +24,7 @@ SMALL = {"targets: default": "targets: [red]", "methods: default": "methods: [ft
 def small_run(folder):
     """A project in which `make run` runs a small grid of the tiny family."""
     family.make(copy_project(folder) / "mine")
-    use_make(folder, {**SMALL, "family: emoji": "family: tiny", "catalog: []": "catalog: [mine]"})
+    use_make(folder, {**SMALL, "family: fashion": "family: tiny", "catalog: []": "catalog: [mine]"})
     return Project(folder)
 
 

@@ -27,6 +27,13 @@ def table(project, name, folder="reports/tiny/preview"):
     return pd.read_csv(project.folder / folder / f"tables/{name}.csv")
 
 
+def test_it_is_one_job_and_a_dry_run_writes_nothing(partial):
+    before = partial.state()
+    assert partial.planned("preview") == {"preview": 1}
+    assert partial.state() == before
+
+
+@pytest.mark.thorough
 def test_finished_runs_have_their_numbers_and_what_is_missing_is_named(partial):
     before = partial.state()
     assert "8 of 9 runs" in partial.snakemake("preview", "--cores", "1")

@@ -92,9 +92,9 @@ def test_no_report_is_made_with_labels_that_are_markup(relabelled, label):
 
 
 @pytest.mark.attack("text")
-def test_other_labels_are_text_in_the_report(relabelled, finished):
+def test_other_labels_are_text_in_the_report(relabelled, reported):
     label = "R&D \"d\" 'q' `b` {{ 7 * 7 }} {wildcards.figure} ${x} \\u003c"
-    before = (finished[0].folder / "reports/tiny/report.html").read_text()
+    before = (reported.folder / "reports/tiny/report.html").read_text()
     _, report = relabelled(label)
     assert report.count("<script") == before.count("<script")
     found = results(report)
@@ -203,10 +203,12 @@ def test_urls_with_passwords_are_refused_at_start(signed):
 
 @pytest.mark.attack("text")
 @pytest.mark.parametrize("variable", SECRETS)
-def test_secrets_of_the_environment_are_in_no_log_record_or_report(finished, variable):
-    project, printed = finished
+def test_secrets_of_the_environment_are_in_no_log_record_or_report(
+    trained, evaluated, tabulated, drawn, finished, reported, variable
+):
     secret = SECRETS[variable]
-    assert secret not in printed
+    for _, printed in (trained, evaluated, tabulated, drawn, finished):
+        assert secret not in printed
     assert (
-        leaked(project, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []
+        leaked(reported, secret, ("logs", "results", "reports", "data", "work", ".snakemake")) == []
     )

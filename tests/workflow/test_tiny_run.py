@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -21,26 +22,102 @@ from tiny.project import PAGE, TABLES, jobs, methods, rows_of
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 
 
-def tables(project):
-    folder = project.folder / "reports/tiny/tables"
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in ("accuracy", "ri", "mri", "ood")}
+def tables(project, folder="reports/tiny"):
+    return {
+        name: pd.read_csv(project.folder / folder / f"tables/{name}.csv")
+        for name in ("accuracy", "ri", "mri", "ood")
+    }
 
 
-def test_tables_and_figure_are_made(finished):
-    project, printed = finished
-    made = tables(project)
-    assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
-    assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
-    figures = ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol")
-    for figure in (*figures, "ranking", "cost", "training"):
-        for ending in ("png", "pdf", "csv"):
-            assert (project.folder / f"reports/tiny/figures/{figure}.{ending}").stat().st_size > 100
-    assert "reports/tiny/index.html" in printed
-    assert not any((project.folder / "work").iterdir())
+def test_a_linear_probe_is_stored_in_the_size_of_its_head(trained):
+    results = trained[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
+    sizes = {
+        name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size
+        for name in ("ft", "linear_probe")
+    }
+    head = (256 + 1) * 1000 * 4
+    assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
 
 
-def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
-    made = tables(finished[0])
+def test_rows_are_per_image_and_hold_all_that_metrics_need(evaluated):
+    folder = evaluated[0].folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
+    rows = rows_of(folder / "tiny.parquet")
+    assert len(rows) == 80 and list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
+    assert (rows["confidence"].between(0.2, 1)).all() and rows["label"].max() == 4
+    right = rows["prediction"] == rows["label"]
+    assert (
+        ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
+    )
+    assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
+    # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the
+    # remaining probability is shared equally.
+    least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
+    assert (rows["brier"].astype(float) >= least - 2e-3).all() and (rows["brier"] <= 2).all()
+    shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
+    assert shared["red"] == shared["copy"]
+    assert not set(rows[rows["dataset"] == "blue"]["source_id"]) & shared["red"]
+
+
+def test_records_say_what_was_made_from_what(evaluated):
+    folder = evaluated[0].folder
+    run = folder / "results/tiny/paper/finetune/tiny_cnn/red/linear_probe/all/0"
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["outputs"][str((run / "checkpoint.safetensors").relative_to(folder))] == sha256(
+        run / "checkpoint.safetensors"
+    )
+    for path, digest in record["inputs"].items():
+        assert sha256(folder / path) == digest
+    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"][
+        "lr"
+    ] == 0.01
+    rows = json.loads(
+        (
+            folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json"
+        ).read_text()
+    )
+    prepared = json.loads(
+        (folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text()
+    )
+    assert rows["datasets"]["red"]["label_space"] == prepared["label_space"]
+
+
+def test_rows_equal_those_of_a_network_loaded_without_the_library(evaluated):
+    """Weights added up with safetensors and scored with plain timm, unfolded.
+
+    The stored rows must say the same.
+    """
+    results = evaluated[0].folder / "results/tiny"
+    images = np.load(results / "prepare/blue/160px-bicubic-crop1/images.npy")
+    space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
+    inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
+    stored = safetensors.torch.load_file(
+        results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+    )
+    tuned = {**pretrained, **xor_decompress(stored, pretrained)}
+    middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
+    found = {}
+    for method, state in {"pretrained": pretrained, "ft": tuned, "wise_ft": middle}.items():
+        model = timm.create_model("test_efficientnet", num_classes=1000).eval()
+        model.load_state_dict(state)
+        with torch.inference_mode():
+            scores = model(inputs)[:, [row[0] for row in space["indices"]]].softmax(dim=1).numpy()
+        target = "none" if method == "pretrained" else "red"
+        rows = pq.read_table(
+            results / f"paper/evaluate/tiny_cnn/{target}/{method}/all/0/tiny.parquet"
+        ).to_pandas()
+        rows = rows[rows["dataset"] == "blue"]
+        assert (rows["prediction"] == scores.argmax(axis=1)).all()
+        np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
+        found[method] = rows["confidence"].to_numpy()
+    assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(
+        found["ft"], found["wise_ft"]
+    )
+
+
+def test_mri_follows_from_the_accuracies_by_the_papers_definition(tabulated):
+    project, _ = tabulated
+    made = tables(project, project.of_grid())
     accuracy = made["accuracy"].set_index(["method", "target", "dataset"])["accuracy"]
     datasets = ["red", "green", "blue", "copy"]
     for line in made["mri"].itertuples():
@@ -55,10 +132,32 @@ def test_mri_follows_from_the_accuracies_by_the_papers_definition(finished):
         )
         assert (line.ood_before, line.ood_after) == pytest.approx((before, after), abs=1e-5)
         assert line.mri == pytest.approx(after - before, abs=1e-5)
-    values = json.loads((finished[0].folder / "reports/tiny/tables/mri.json").read_text())
+    values = json.loads((project.folder / project.of_grid() / "tables/mri.json").read_text())
     assert values["tiny_cnn"]["ft"] == pytest.approx(
         made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6
     )
+
+
+def test_figures_are_drawn(drawn):
+    project, _ = drawn
+    figures = ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol")
+    for figure in (*figures, "ranking", "cost", "training"):
+        for ending in ("png", "pdf", "csv"):
+            file = project.folder / project.of_grid() / f"figures/{figure}.{ending}"
+            assert file.stat().st_size > 100
+
+
+def test_tables_and_figures_are_published(finished):
+    project, printed = finished
+    made = tables(project)
+    assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
+    assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
+    of_grid = project.folder / project.of_grid()
+    drawn_figures = {file.name: file.read_bytes() for file in of_grid.glob("figures/*.???")}
+    published = (project.folder / "reports/tiny/figures").glob("*.???")
+    assert drawn_figures == {file.name: file.read_bytes() for file in published}
+    assert "reports/tiny/index.html" in printed
+    assert not any((project.folder / "work").iterdir())
 
 
 def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
@@ -112,58 +211,6 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
     assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
-def test_rows_are_per_image_and_hold_all_that_metrics_need(finished):
-    folder = finished[0].folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
-    rows = rows_of(folder / "tiny.parquet")
-    assert len(rows) == 80 and list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
-    assert (rows["confidence"].between(0.2, 1)).all() and rows["label"].max() == 4
-    right = rows["prediction"] == rows["label"]
-    assert (
-        ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
-    )
-    assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
-    # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the
-    # remaining probability is shared equally.
-    least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
-    assert (rows["brier"].astype(float) >= least - 2e-3).all() and (rows["brier"] <= 2).all()
-    shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
-    assert shared["red"] == shared["copy"]
-    assert not set(rows[rows["dataset"] == "blue"]["source_id"]) & shared["red"]
-
-
-def test_records_say_what_was_made_from_what(finished):
-    folder = finished[0].folder
-    run = folder / "results/tiny/paper/finetune/tiny_cnn/red/linear_probe/all/0"
-    record = json.loads((run / "provenance.json").read_text())
-    assert record["outputs"][str((run / "checkpoint.safetensors").relative_to(folder))] == sha256(
-        run / "checkpoint.safetensors"
-    )
-    for path, digest in record["inputs"].items():
-        assert sha256(folder / path) == digest
-    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"][
-        "lr"
-    ] == 0.01
-    rows = json.loads(
-        (
-            folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json"
-        ).read_text()
-    )
-    prepared = json.loads(
-        (folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text()
-    )
-    assert rows["datasets"]["red"]["label_space"] == prepared["label_space"]
-
-
-def test_a_linear_probe_is_stored_in_the_size_of_its_head(finished):
-    results = finished[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
-    sizes = {
-        name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size
-        for name in ("ft", "linear_probe")
-    }
-    head = (256 + 1) * 1000 * 4
-    assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
-
-
 @pytest.mark.thorough
 def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
     project.snakemake("--cores", "2")
@@ -204,6 +251,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     assert finished_copy.planned() == {}
 
 
+@pytest.mark.thorough
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"
     finished_copy.edit(layout, "partial=partial,", "partial=bool(partial),")
@@ -218,6 +266,7 @@ def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_
     assert set(planned) - MADE_OF_ROWS == {"evaluate_run", *PAGE}
 
 
+@pytest.mark.thorough
 def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_copy):
     finished_copy.edit(
         f"{LIBRARY}/analysis/tables.py",
@@ -331,40 +380,6 @@ def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_
     assert "blue/160px-bicubic-crop1/images.npy is missing; delete" in printed
 
 
-def test_rows_equal_those_of_a_network_loaded_without_the_library(finished):
-    """Weights added up with safetensors and scored with plain timm, unfolded.
-
-    The stored rows must say the same.
-    """
-    results = finished[0].folder / "results/tiny"
-    images = np.load(results / "prepare/blue/160px-bicubic-crop1/images.npy")
-    space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
-    inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
-    stored = safetensors.torch.load_file(
-        results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
-    )
-    tuned = {**pretrained, **xor_decompress(stored, pretrained)}
-    middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
-    found = {}
-    for method, state in {"pretrained": pretrained, "ft": tuned, "wise_ft": middle}.items():
-        model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        model.load_state_dict(state)
-        with torch.inference_mode():
-            scores = model(inputs)[:, [row[0] for row in space["indices"]]].softmax(dim=1).numpy()
-        target = "none" if method == "pretrained" else "red"
-        rows = pq.read_table(
-            results / f"paper/evaluate/tiny_cnn/{target}/{method}/all/0/tiny.parquet"
-        ).to_pandas()
-        rows = rows[rows["dataset"] == "blue"]
-        assert (rows["prediction"] == scores.argmax(axis=1)).all()
-        np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
-        found[method] = rows["confidence"].to_numpy()
-    assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(
-        found["ft"], found["wise_ft"]
-    )
-
-
 @pytest.mark.slow
 def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     project.snakemake(config=("methods=[]", "compute={evaluation_batch_size: 7}"))
@@ -409,28 +424,28 @@ def test_a_second_run_has_nothing_to_do_even_in_a_moved_project(finished_copy, t
 
 
 def nothing_half_written(project, stage):
-    """No output of a stage, no temporary file anywhere."""
-    left = [
-        path
-        for path in project.folder.rglob("*")
-        if path.name.endswith(".tmp") or path.name.startswith("tmp")
-    ]
-    made = (
-        list((project.folder / "results").rglob(f"{stage}/**/*"))
-        if (project.folder / "results").exists()
-        else []
-    )
-    work = project.folder / "work"
-    files = [
-        path for path in [*made, *(work.rglob("*") if work.exists() else [])] if path.is_file()
-    ]
-    return not files and not [path for path in left if ".snakemake" not in path.parts]
+    """No output of a stage and no temporary file anywhere; a warm start may still be ending."""
+    outputs = (project.folder / "results").rglob(f"{stage}/**/*")
+    files_at_work = (project.folder / "work").rglob("*")
+    temporary = (path for path in project.folder.rglob("*") if path.name.startswith("tmp"))
+    unfinished = project.folder.rglob("*.tmp")
+    left = [*outputs, *files_at_work, *temporary, *unfinished]
+    not_of_a_run = [path for path in left if path.is_file() and not of_a_run(project, path)]
+    return not not_of_a_run
+
+
+def of_a_run(project, path):
+    """Whether a file is Snakemake's own, or of the server of a warm start (work/warm-...)."""
+    folders = path.relative_to(project.folder).parts
+    return ".snakemake" in folders or any(folder.startswith("warm-") for folder in folders)
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
-    printed = project.snakemake(run, config=config, check=False)
+    # From new processes, as users start them: the script hands its job over to a warm start.
+    command = (sys.executable, "-m", "snakemake", run)
+    printed = project.run(*command, "--config", "family=tiny", "catalog=mine", *config, check=False)
     message = (
         r"training diverged: model tiny_cnn, method ft, target red: "
         r".* is not finite with the peak learning rate 1e"
@@ -442,7 +457,8 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
 def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
     archive = project.folder / "mine/archives/red.zip"
     archive.write_bytes(archive.read_bytes()[:-100])
-    printed = project.snakemake(config=("methods=[ft]",), check=False)
+    index = "results/tiny/prepare/red/160px-bicubic-crop1/index.parquet"
+    printed = project.snakemake(index, check=False)
     assert re.search(
         r"red: red\.zip \(\d+ bytes\) has sha256 .* but the catalogue pins .*truncated", printed
     )

@@ -644,8 +644,8 @@ class _Stages:
             raise UserError(
                 f"'{run.method}' is a curve of {len(states)} networks; choose a method with one."
             )
-        network, facts = load(model_folder, device.start(self.compute))
-        network = checkpoint.apply(network, states[0].weights, checkpoints).eval()
+        pretrained, facts = load(model_folder, device.start(self.compute))
+        network = checkpoint.apply(pretrained, states[0].weights, checkpoints).eval()
         notes: Any = network  # torch types all attributes of a module as tensors or modules
         notes.preprocessing = {
             **facts["preprocessing"],

@@ -35,18 +35,18 @@ NO_LIMITS = (-np.inf, np.inf)
 
 
 @lru_cache(1)  # one set for all models of a grid
-def object_weights(objects: int, replicates: int, seed: int) -> np.ndarray:
+def object_weights(objects: int, replicates: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """How often each object counts in each bootstrap replicate: (replicates + 1, objects) uint8.
 
-    Row 0 counts every object once; the others draw as many objects with replacement. All runs and
-    datasets share the same draws, so differences between them are paired. No object is drawn 256
-    times.
+    Row 0 counts every object once; the others draw as many objects with replacement, such as
+    [2, 0, 1] of three objects. All runs and datasets share the same draws, so differences between
+    them are paired. No object is drawn 256 times.
     """
     rng = np.random.default_rng(seed)
     uniform = np.full(objects, 1 / objects)
     weights = np.ones((replicates + 1, objects), np.uint8)
-    for weights_of_replicate in weights[1:]:
-        weights_of_replicate[:] = rng.multinomial(objects, uniform)
+    for replicate in range(1, replicates + 1):
+        weights[replicate] = rng.multinomial(objects, uniform)
     return weights
 
 
@@ -136,32 +136,40 @@ def variance_of_mean(values: np.ndarray) -> Variance:
         values: (targets, seeds, 1 + replicates), observed and of each replicate of objects.
     """
     targets, seeds, _ = values.shape
-    values = values[..., ~np.isnan(values).any(axis=(0, 1))]  # see `estimate`
+    # A replicate that drew no object of a dataset is NaN.
+    values = values[..., ~np.isnan(values).any(axis=(0, 1))]
     observed = values[..., 0]
     replicates = values[..., 1:]
     of_objects = replicates.mean(axis=(0, 1)).var()
     if seeds < FEWEST_SEEDS:
         return Variance(of_objects, of_seeds=0.0, shared=0.0, freedom=1.0)
+
+    # B and C of each target, (targets,): what it adds to the variance of the mean over targets.
     scale = 1 / seeds / targets**2
-    of_seeds = scale * observed.var(axis=1, ddof=1)  # (targets,)
+    of_seeds = scale * observed.var(axis=1, ddof=1)
     from_mean_over_seeds = replicates - replicates.mean(axis=1, keepdims=True)
-    shared = scale * from_mean_over_seeds.var(axis=2).sum(axis=1) / (seeds - 1)  # (targets,)
-    total = of_seeds.sum()
+    shared = scale * from_mean_over_seeds.var(axis=2).sum(axis=1) / (seeds - 1)
+    sum_of_seeds = of_seeds.sum()
     freedom = seeds - 1
-    if total:
-        freedom = (seeds - 1) * total**2 / (of_seeds**2).sum()
-    return Variance(of_objects, total, shared.sum(), freedom)
+    if sum_of_seeds:
+        freedom = (seeds - 1) * sum_of_seeds**2 / (of_seeds**2).sum()
+    return Variance(of_objects, sum_of_seeds, shared.sum(), freedom)
 
 
 def reach_of(p: float, variance: Variance) -> float:
-    """Standard errors from the mean to the ends of an interval.
+    """Standard errors from the mean to the ends of an interval, 1.96 for a normal one of 95 %.
 
     Args:
-        p: both tails outside of the interval together.
+        p: probability of both tails outside of the interval together, 0.05 for one of 95 %.
     """
-    # Student's tails alone, and a rounding error.
+    # No tails are wider than Student's alone; the factor allows for a rounding error.
     farthest = stdtrit(variance.freedom, 1 - p / 2) * (1 + 1e-9)
-    return brentq(lambda ratio: _tails(ratio, variance) - p, 0, farthest)
+
+    def excess_of_tails(ratio: float) -> float:
+        """Probability of the tails beyond a ratio, minus the wanted one."""
+        return _tails(ratio, variance) - p
+
+    return brentq(excess_of_tails, 0, farthest)
 
 
 def _tails(ratio: float, variance: Variance) -> float:

@@ -33,6 +33,7 @@ PRE_LOGITS = "pre_logits"  # the head's input
 OTHERS = "others"  # dataset column of the mean over all datasets other than the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
+NUMBER_COLUMNS = ["n", "cka", "ci_low", "ci_high", "biased"]
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,24 @@ class Kernel:
 
 
 def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum the columns of a matrix by group: (n, n) to (n, g)."""
-    order = np.argsort(groups, kind="stable")
+    """Sum the columns of a matrix by group: (n, n) to (n, g).
+
+    If three images are of the groups 0, 1 and 0, the first new column is the sum of columns 0 and
+    2, and the second one is column 1.
+    """
+    order = np.argsort(groups, kind="stable")  # puts the images of a group side by side
     sorted_groups = groups[order]
-    is_first_of_group = np.r_[True, np.diff(sorted_groups) > 0]
     sorted_columns = matrix.T[order]
-    return np.add.reduceat(sorted_columns, np.flatnonzero(is_first_of_group), axis=0).T
+    is_first_of_group = np.r_[True, np.diff(sorted_groups) > 0]
+    starts_of_groups = np.flatnonzero(is_first_of_group)
+    sums_of_groups = np.add.reduceat(sorted_columns, starts_of_groups, axis=0)  # (g, n)
+    return sums_of_groups.T
 
 
 def hsic(first: Kernel, second: Kernel) -> np.ndarray:
-    """Unbiased HSIC of two kernels of the same images: (1 + g,).
+    """Unbiased HSIC of two kernels K and L of the same images: (1 + g,).
+
+    The first value is over all n images, the others are without the images of one group each.
 
     Source: Song et al. 2012, equation 5. Sums without a group are those over all images minus the
     group's rows and columns.
@@ -106,16 +115,23 @@ def hsic(first: Kernel, second: Kernel) -> np.ndarray:
     cross_without = sum_products.sum(axis=0) - _within_groups(sum_products, groups)
     cross = np.r_[first.sums @ second.sums, cross_without]
 
-    images = np.r_[n, n - np.bincount(groups)].astype(np.float64)
-    product_of_totals = first_total * second_total / ((images - 1) * (images - 2))
-    numerator = trace + product_of_totals - 2 * cross / (images - 2)
-    return numerator / (images * (images - 3))
+    # m, the number of images in each of the sums: all n, or n without those of the group.
+    m = np.r_[n, n - np.bincount(groups)].astype(np.float64)
+    product_of_totals = first_total * second_total / ((m - 1) * (m - 2))
+    numerator = trace + product_of_totals - 2 * cross / (m - 2)
+    return numerator / (m * (m - 3))
 
 
 def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum over each group's images of their values for that same group: (n, g) to (g,)."""
-    n = len(groups)
-    return np.bincount(groups, weights=to_groups[np.arange(n), groups])
+    """Sum over each group's images of their number for that same group: (g,).
+
+    Args:
+        to_groups: (n, g) a number of each image for each group.
+        groups: (n,) the group of each image.
+    """
+    images = np.arange(len(groups))
+    number_for_group_of_image = to_groups[images, groups]  # (n,)
+    return np.bincount(groups, weights=number_for_group_of_image)
 
 
 def _total_and_without_groups(
@@ -126,8 +142,11 @@ def _total_and_without_groups(
     Args:
         row_sums: (n,) sums of the matrix's rows.
         within: (g,) sums of the block of each group's rows and columns.
+        groups: (n,) the group of each row, and of the column with the same number.
     """
-    rows_and_columns = 2 * np.bincount(groups, weights=row_sums) - within
+    sums_of_rows = np.bincount(groups, weights=row_sums)  # (g,)
+    # A group's columns have the same sum as its rows, and the block where they cross is in both.
+    rows_and_columns = 2 * sums_of_rows - within
     return row_sums.sum() - np.r_[0, rows_and_columns]
 
 
@@ -139,8 +158,10 @@ def cka(first: Kernel, second: Kernel, first_hsic: np.ndarray | None = None) -> 
     """
     if first_hsic is None:
         first_hsic = hsic(first, first)
-    squared_scale = first_hsic * hsic(second, second)
-    return hsic(first, second) / np.sqrt(np.where(squared_scale > 0, squared_scale, np.nan))
+    second_hsic = hsic(second, second)
+    squared_scale = first_hsic * second_hsic
+    squared_scale_or_nan = np.where(squared_scale > 0, squared_scale, np.nan)
+    return hsic(first, second) / np.sqrt(squared_scale_or_nan)
 
 
 def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
@@ -178,14 +199,17 @@ def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, fl
     return float(np.tanh(on_all_images - half_width)), float(np.tanh(on_all_images + half_width))
 
 
-def mean_over(values_of_datasets: Sequence[tuple[np.ndarray, Sequence[str]]]) -> np.ndarray:
+def mean_over(
+    values_of_datasets: Sequence[tuple[np.ndarray, Sequence[str] | np.ndarray]],
+) -> np.ndarray:
     """Mean CKA over datasets, in full and without each object: (1 + objects,), objects sorted.
 
     An object is left out of all datasets at once; the CKA of a dataset without the object doesn't
     change.
 
     Args:
-        values_of_datasets: for each dataset, the values (1 + g,) and the names of its g objects.
+        values_of_datasets: for each dataset, its CKA, in full and without each of its g objects,
+            (1 + g,), and the names of these objects, (g,).
     """
     all_objects: set[str] = set()
     for _, object_names in values_of_datasets:
@@ -193,12 +217,13 @@ def mean_over(values_of_datasets: Sequence[tuple[np.ndarray, Sequence[str]]]) ->
     objects = sorted(all_objects)
 
     full_of_datasets = []
-    left_out_of_datasets = []
+    left_out_of_datasets = []  # (objects,) of each dataset
     for values, object_names in values_of_datasets:
         full = values[0]
-        left_out = pd.Series(values[1:], object_names)
+        without_object = pd.Series(values[1:], pd.Index(object_names))
+        without_any_object = without_object.reindex(objects, fill_value=full)
         full_of_datasets.append(full)
-        left_out_of_datasets.append(left_out.reindex(objects, fill_value=full).to_numpy())
+        left_out_of_datasets.append(without_any_object.to_numpy())
     return np.r_[np.mean(full_of_datasets), np.mean(left_out_of_datasets, axis=0)]
 
 
@@ -214,7 +239,7 @@ class Comparison:
 
 def comparison_table(
     features: Iterable[Path],
-    columns_of_features: Mapping[str, Mapping],
+    columns_of_features: Mapping[str, Mapping[str, object]],
     pretrained_layer: str | None,
     ood_datasets: Collection[str],
     confidence: float,
@@ -225,7 +250,7 @@ def comparison_table(
         features: files of pretrained models and fine-tuned runs on the same datasets,
             <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         columns_of_features: names of the features in the runs' files, in the order of the rows,
-            each with the columns that describe it.
+            each with the columns that describe it: {"stage1": {"layer": "stage1", "depth": 1}}.
         pretrained_layer: see `compare`.
         ood_datasets: datasets that `others` averages over, except the target.
 
@@ -239,27 +264,30 @@ def comparison_table(
     """
     files_of_runs = by_run(features)
     comparisons = _compare_all(files_of_runs, pretrained_layer)
-    describing_columns = list(next(iter(columns_of_features.values())))
     rows = []
     for run in _fine_tuned(files_of_runs):
         for features_name, description in columns_of_features.items():
             of_datasets = comparisons.get((run, features_name), {})
-            for dataset, compared in _with_mean(of_datasets, run.target, ood_datasets).items():
-                low, high = jackknife_interval(compared.values, confidence)
-                rows.append(
-                    (
-                        *run.values(RUN_COLUMNS),
-                        dataset,
-                        *description.values(),
-                        compared.n,
-                        compared.values[0],
-                        low,
-                        high,
-                        compared.plain,
-                    )
-                )
-    numbers = ["n", "cka", "ci_low", "ci_high", "biased"]
-    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, "dataset", *describing_columns, *numbers])
+            with_mean = _with_mean(of_datasets, run.target, ood_datasets)
+            for dataset, compared in with_mean.items():
+                run_columns = dict(zip(RUN_COLUMNS, run.values(RUN_COLUMNS), strict=True))
+                number_columns = _number_columns(compared, confidence)
+                rows.append({**run_columns, "dataset": dataset, **description, **number_columns})
+    first_description = next(iter(columns_of_features.values()))
+    columns = [*RUN_COLUMNS, "dataset", *first_description, *NUMBER_COLUMNS]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _number_columns(compared: Comparison, confidence: float) -> dict[str, float]:
+    """The columns `NUMBER_COLUMNS` of a comparison."""
+    low, high = jackknife_interval(compared.values, confidence)
+    return {
+        "n": compared.n,
+        "cka": compared.values[0],
+        "ci_low": low,
+        "ci_high": high,
+        "biased": compared.plain,
+    }
 
 
 def _fine_tuned(files_of_runs: Mapping[Run, Mapping[str, Path]]) -> list[Run]:
@@ -286,17 +314,18 @@ def _compare_all(
         Comparisons by run and name of the features, then by dataset.
     """
     fine_tuned_runs = _fine_tuned(files_of_runs)
-    pretrained_files = []
+    pretrained_files = []  # model, dataset and file of features
     for run, files in files_of_runs.items():
         if run.method == PRETRAINED:
             pretrained_files += [(run.model, dataset, path) for dataset, path in files.items()]
     comparisons: dict[tuple[Run, str], dict[str, Comparison]] = {}
-    for model, dataset, before in Progress(pretrained_files, desc="CKA", unit="dataset"):
-        after = {}
+    for model, dataset, pretrained_file in Progress(pretrained_files, desc="CKA", unit="dataset"):
+        file_of_run = {}  # of the runs of this model that have features of this dataset
         for run in fine_tuned_runs:
             if run.model == model and dataset in files_of_runs[run]:
-                after[run] = files_of_runs[run][dataset]
-        for run, features_name, compared in compare(before, after, pretrained_layer):
+                file_of_run[run] = files_of_runs[run][dataset]
+        compared_runs = compare(pretrained_file, file_of_run, pretrained_layer)
+        for run, features_name, compared in compared_runs:
             comparisons.setdefault((run, features_name), {})[dataset] = compared
     return comparisons
 
@@ -320,29 +349,30 @@ def compare(
     index = _index(before)
     dataset = before.stem
     object_names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
-    pretrained_features = load_file(before)
+    pretrained_features = load_file(before)  # by layer, (images, d)
     if pretrained_layer is not None and pretrained_layer not in pretrained_features:
         raise UserError(
             f"config, representations.layers: '{pretrained_layer}' is needed for comparison; "
             "add it to the list."
         )
-    kernels = {}
-    hsics = {}
-    for layer, layer_features in pretrained_features.items():
-        kernels[layer] = Kernel.of(layer_features, groups, dataset)
-        hsics[layer] = hsic(kernels[layer], kernels[layer])
+    pretrained_kernels = {}
+    pretrained_hsics = {}  # of each kernel with itself
+    for layer, features in pretrained_features.items():
+        kernel = Kernel.of(features, groups, dataset)
+        pretrained_kernels[layer] = kernel
+        pretrained_hsics[layer] = hsic(kernel, kernel)
     for run, path in after.items():
         if not _index(path).equals(index):
             raise UserError(
                 f"{path} and {before} are of different images; delete both and run again."
             )
-        for features_name, run_features in load_file(path).items():
+        for features_name, features in load_file(path).items():
             layer = features_name if pretrained_layer is None else pretrained_layer
-            kernel = Kernel.of(run_features, groups, dataset)
+            kernel = Kernel.of(features, groups, dataset)
             compared = Comparison(
-                values=cka(kernels[layer], kernel, hsics[layer]),
+                values=cka(pretrained_kernels[layer], kernel, pretrained_hsics[layer]),
                 object_names=object_names,
-                plain=plain_cka(pretrained_features[layer], run_features),
+                plain=plain_cka(pretrained_features[layer], features),
                 n=len(index),
             )
             yield run, features_name, compared
@@ -368,10 +398,14 @@ def _with_mean(
     ]
     with_mean = dict(of_datasets)
     if on_others:
+        values_of_datasets = []
+        for compared in on_others:
+            assert compared.object_names is not None  # it is of one dataset
+            values_of_datasets.append((compared.values, compared.object_names))
         with_mean[OTHERS] = Comparison(
-            values=mean_over([(compared.values, compared.object_names) for compared in on_others]),
+            values=mean_over(values_of_datasets),
             object_names=None,
-            plain=np.mean([compared.plain for compared in on_others]),
+            plain=float(np.mean([compared.plain for compared in on_others])),
             n=sum(compared.n for compared in on_others),
         )
     return with_mean

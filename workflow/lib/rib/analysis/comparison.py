@@ -124,16 +124,22 @@ class Effects:
         """
         targets = self.columns[column].targets
         values = self.values[self.names.index(name), targets]
-        return values[:, :1] if (name, column) in self.with_one_run else values
+        if (name, column) in self.with_one_run:
+            return values[:, :1]  # the others repeat it
+        return values
 
     def differences(self, name: Hashable, other_name: Hashable, column: Hashable) -> np.ndarray:
         """Values of a name minus those of another: (targets, seeds, 1 + replicates).
 
         If only one of them has a run for each seed, the difference is that of its mean over seeds.
+
+        Args:
+            name, other_name: of methods or models that are compared.
+            column: a target, or None for all targets.
         """
         values = self.values_of(name, column)
         other_values = self.values_of(other_name, column)
-        if values.shape != other_values.shape:
+        if values.shape != other_values.shape:  # one has a single seed
             values = values.mean(axis=1, keepdims=True)
             other_values = other_values.mean(axis=1, keepdims=True)
         return values - other_values
@@ -165,31 +171,37 @@ def effects_of(
     targets = sorted({state.run.target for state in states})
     seeds = sorted({state.run.seed for state in states})
     state_of_run = {(name_of(state), state.run.target, state.run.seed): state for state in states}
+    # A merge over seeds has one run, of one seed, which stands for those of all seeds.
     single_seed = _single_seeds(states, name_of)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
-        """Put arrays of states together: (names and the pretrained model, targets, seeds, ...)."""
-        rows = []
+        """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k).
+
+        The pretrained model, from which effects are measured, has zeros.
+        """
+        array_of_each_run = []
         for name in names:
             for target in targets:
                 for seed in seeds:
-                    state = state_of_run[name, target, single_seed.get(name, seed)]
-                    rows.append(arrays[state])
-        of_methods = np.array(rows).reshape(len(names), len(targets), len(seeds), -1)
-        of_pretrained = np.zeros_like(of_methods[:1])
-        return np.concatenate([of_methods, of_pretrained])
+                    seed_of_run = single_seed.get(name, seed)
+                    state = state_of_run[name, target, seed_of_run]
+                    array_of_each_run.append(arrays[state])
+        of_names = np.array(array_of_each_run).reshape(len(names), len(targets), len(seeds), -1)
+        of_pretrained = np.zeros_like(of_names[:1])
+        return np.concatenate([of_names, of_pretrained])
 
-    by_target = array_of_runs(contributions).mean(axis=2)
-    mean_over_targets = by_target.mean(axis=1, keepdims=True)
-    columns: dict[Hashable, Column] = {
-        target: Column("ri", slice(number, number + 1)) for number, target in enumerate(targets)
-    }
+    ri_of_states = {state: accuracies.change for state, accuracies in ood.items()}
+    contributions_by_target = array_of_runs(contributions).mean(axis=2)  # over seeds
+    mean_contributions = contributions_by_target.mean(axis=1, keepdims=True)
+    columns: dict[Hashable, Column] = {}
+    for number, target in enumerate(targets):
+        columns[target] = Column("ri", slice(number, number + 1))
     columns[None] = Column("mri", slice(None))
     return Effects(
         names=[*names, PRETRAINED],
         columns=columns,
-        values=array_of_runs({state: accuracies.change for state, accuracies in ood.items()}),
-        contributions=np.concatenate([by_target, mean_over_targets], axis=1),
+        values=array_of_runs(ri_of_states),
+        contributions=np.concatenate([contributions_by_target, mean_contributions], axis=1),
         untested=set(itertools.product(unfinished, columns)),
         with_one_run=set(itertools.product(single_seed, columns)),
     )
@@ -198,11 +210,14 @@ def effects_of(
 def _single_seeds(
     states: Sequence[ScoredState], name_of: Callable[[ScoredState], Hashable]
 ) -> dict[Hashable, int]:
-    """By name, the seed of what has one run for all seeds, as a merge over seeds."""
+    """By name, the seed of what has one run for all seeds, as a merge over seeds.
+
+    Names that have a run for each seed are left out: {"soup": 0} if all but `soup` have several.
+    """
     seeds_of_name: dict[Hashable, set[int]] = {}
     for state in states:
         seeds_of_name.setdefault(name_of(state), set()).add(state.run.seed)
-    all_seeds = set().union(*seeds_of_name.values())
+    all_seeds = {state.run.seed for state in states}
     return {
         name: min(seeds) for name, seeds in seeds_of_name.items() if len(seeds) < len(all_seeds)
     }
@@ -226,23 +241,45 @@ def sign_flip_p(
     Returns:
         (pairs, columns) in 0 .. 1; of draws from 1 / (1 + draws) on.
     """
-    p = np.ones((len(pairs), contributions.shape[1]))
+    columns = contributions.shape[1]
+    p = np.ones((len(pairs), columns))
     pairs_to_draw = []  # numbers of pairs
     for number, (first, second) in enumerate(pairs):
         differences = contributions[first] - contributions[second]
-        variance = (differences**2).sum(axis=1)
-        fourth_powers = (differences**4).sum(axis=1)
-        if (variance**2 < MANY_OBJECTS * fourth_powers).any():
-            pairs_to_draw.append(number)
+        if _has_many_objects(differences):
+            p[number] = _normal_p(differences)
         else:
-            largest = np.abs(differences).max(axis=1)
-            corrected_sum = (np.abs(differences.sum(axis=1)) - largest).clip(0)
-            smallest_float = np.finfo(float).tiny
-            p[number] = erfc(corrected_sum / np.sqrt(2 * variance.clip(smallest_float)))
+            pairs_to_draw.append(number)
     if pairs_to_draw:
         drawn_pairs = [pairs[number] for number in pairs_to_draw]
         p[pairs_to_draw] = _drawn_p(contributions, drawn_pairs, draws, seed)
     return p
+
+
+def _has_many_objects(differences: np.ndarray) -> bool:
+    """Whether so many objects contribute in each column that a sum counts as normal.
+
+    Args:
+        differences: (columns, objects) x of `sign_flip_p`.
+    """
+    squares = (differences**2).sum(axis=1)
+    fourth_powers = (differences**4).sum(axis=1)
+    # The number of objects, squares^2 / fourth_powers, is not computed: both may be 0.
+    is_below = squares**2 < MANY_OBJECTS * fourth_powers
+    return not is_below.any()
+
+
+def _normal_p(differences: np.ndarray) -> np.ndarray:
+    """Two-sided p of each column's sum by the normal distribution: (columns,).
+
+    Args:
+        differences: (columns, objects) x of `sign_flip_p`.
+    """
+    variance = (differences**2).sum(axis=1)
+    variance = variance.clip(np.finfo(float).tiny)  # so as not to divide by 0
+    largest = np.abs(differences).max(axis=1)
+    corrected_sum = (np.abs(differences.sum(axis=1)) - largest).clip(0)
+    return erfc(corrected_sum / np.sqrt(2 * variance))
 
 
 def _drawn_p(
@@ -251,40 +288,65 @@ def _drawn_p(
     """The fraction of random signs with at least the observed absolute difference.
 
     The observed signs are counted as one of the draws. See `sign_flip_p`.
+
+    Args:
+        contributions: (methods, columns, objects).
+        pairs: numbers of two methods each.
+
+    Returns:
+        (pairs, columns).
     """
-    used_methods, numbers = np.unique(pairs, return_inverse=True)
-    first, second = numbers.reshape(-1, 2).T
     columns = contributions.shape[1]
-    flat = contributions[used_methods].reshape(-1, contributions.shape[2])
-    flat = flat[:, flat.any(axis=0)]  # the sign of a zero doesn't matter
+    # Methods in no pair are left out, and the others are numbered anew: (pairs,) first and second.
+    used_methods, new_numbers = np.unique(pairs, return_inverse=True)
+    first, second = new_numbers.reshape(-1, 2).T
+    # A sum over objects for each method and column is a product with this matrix.
+    by_method_and_column = contributions[used_methods].reshape(-1, contributions.shape[2])
+    contributes = by_method_and_column.any(axis=0)  # the sign of a zero doesn't matter
+    by_method_and_column = by_method_and_column[:, contributes]
+    objects = by_method_and_column.shape[1]
 
     def absolute_differences(sums: np.ndarray) -> np.ndarray:
-        """(draws, pairs, columns) from sums (draws, methods x columns); flipping is linear."""
+        """Absolute differences between the two methods of each pair, (draws, pairs, columns).
+
+        Args:
+            sums: over objects, (draws, methods x columns): first all columns of the first method.
+        """
         by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
 
-    observed = absolute_differences(flat.sum(axis=1)[None])
-    objects = flat.shape[1]
+    observed = absolute_differences(by_method_and_column.sum(axis=1)[None])
+    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # number of draws
     rng = np.random.default_rng(seed)
-    words = objects // 64 + 1  # of 64 signs, for one draw
-    block = max(1, BLOCK_BYTES // (8 * (objects + 2 * observed.size)))
-    at_least_observed = np.zeros(observed.shape[1:], np.int64)
-    for start in Progress(range(0, draws, block), desc="flipping signs", unit="block"):
-        draws_of_block = min(block, draws - start)
-        random_bytes = np.frombuffer(rng.bytes(8 * words * draws_of_block), np.uint8)
-        bits = np.unpackbits(random_bytes.reshape(draws_of_block, -1), axis=1, count=objects)
-        signs = 2.0 * bits - 1
-        drawn = absolute_differences(signs @ flat.T)
+    bytes_of_draw = 8 * (objects + 2 * observed.size)
+    draws_at_once = max(1, BLOCK_BYTES // bytes_of_draw)
+    for start in Progress(range(0, draws, draws_at_once), desc="flipping signs", unit="block"):
+        draws_of_block = min(draws_at_once, draws - start)
+        signs = _random_signs(draws_of_block, objects, rng)
+        drawn = absolute_differences(signs @ by_method_and_column.T)
         at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
     return (1 + at_least_observed) / (1 + draws)
 
 
+def _random_signs(draws: int, objects: int, rng: np.random.Generator) -> np.ndarray:
+    """Random signs, 1.0 or -1.0, from one random bit each: (draws, objects)."""
+    words_of_draw = objects // 64 + 1  # of 64 bits
+    random_bytes = np.frombuffer(rng.bytes(8 * words_of_draw * draws), np.uint8)
+    bits = np.unpackbits(random_bytes.reshape(draws, -1), axis=1, count=objects)
+    return 2.0 * bits - 1
+
+
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p (tests,), which controls the family-wise error rate."""
-    order = np.argsort(p, kind="stable")
+    """Holm-adjusted p (tests,), which controls the family-wise error rate.
+
+    The smallest of n p is multiplied by n, the next one by n - 1 and so on. None becomes smaller
+    than the one before it, or larger than 1: 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06.
+    """
+    ascending = np.argsort(p, kind="stable")
     remaining_tests = np.arange(len(p), 0, -1)
+    multiplied = remaining_tests * p[ascending]
     adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(remaining_tests * p[order]))
+    adjusted[ascending] = np.minimum(1, np.maximum.accumulate(multiplied))
     return adjusted
 
 
@@ -303,24 +365,11 @@ def letters(alike: np.ndarray) -> list[str]:
 
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
-    # Methods of a group will share a letter. All are in one group at first; a group with two
-    # methods that are told apart is split into one without the first and one without the second.
+    # Methods of a group will share a letter. All are in one group at first.
     groups = {frozenset(range(len(alike)))}
     for first, second in itertools.combinations(range(len(alike)), 2):
-        if alike[first, second]:
-            continue
-        split_groups = set()
-        for group in groups:
-            if first in group and second in group:
-                split_groups |= {group - {first}, group - {second}}
-            else:
-                split_groups.add(group)
-        # A group inside a larger one would give its methods a second letter that says nothing.
-        groups = {
-            group
-            for group in split_groups
-            if not any(group < larger_group for larger_group in split_groups)
-        }
+        if not alike[first, second]:
+            groups = _separate(groups, first, second)
     letters_of_method = ["" for _ in alike]
     for number, group in enumerate(sorted(groups, key=sorted)):
         letter = string.ascii_lowercase[number % 26]
@@ -329,6 +378,25 @@ def letters(alike: np.ndarray) -> list[str]:
         for method in group:
             letters_of_method[method] += letter
     return letters_of_method
+
+
+def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[frozenset[int]]:
+    """Groups of methods of which none has both the first and the second method.
+
+    A group with both is split into one without the first and one without the second.
+    """
+    split_groups = set()
+    for group in groups:
+        if first in group and second in group:
+            split_groups |= {group - {first}, group - {second}}
+        else:
+            split_groups.add(group)
+    # A group inside a larger one would give its methods a second letter that says nothing.
+    return {
+        group
+        for group in split_groups
+        if not any(group < larger_group for larger_group in split_groups)
+    }
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
@@ -340,28 +408,32 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
         `spread` of the difference over seeds.
     """
     pairs = list(itertools.combinations(range(len(effects.names)), 2))
-    flipped_p = None
+    drawn_p = np.empty((0, 0))  # (pairs, columns)
     if effects.few_seeds:
-        flipped_p = sign_flip_p(effects.contributions, pairs, draws, seed)
+        drawn_p = sign_flip_p(effects.contributions, pairs, draws, seed)
     left_out = effects.left_out
     lines = []
     for column_number, (column, column_facts) in enumerate(effects.columns.items()):
         for pair_number, (first, second) in enumerate(pairs):
-            name, other_name = effects.names[first], effects.names[second]
+            name = effects.names[first]
+            other_name = effects.names[second]
             differences = effects.differences(name, other_name, column)
             if (name, column) in left_out or (other_name, column) in left_out:
                 p = np.nan
             elif effects.few_seeds:
-                p = flipped_p[pair_number, column_number]
+                p = drawn_p[pair_number, column_number]
             else:
                 p = p_over_runs(differences)
-            interval = over_runs(differences, confidence)
-            over_seeds = spread(differences[..., 0].mean(axis=0), confidence)
+            p_holm = np.nan  # filled in below
+            difference_and_interval = over_runs(differences, confidence)
+            mean_of_seeds = differences[..., 0].mean(axis=0)
+            over_seeds = spread(mean_of_seeds, confidence)
             names = (column_facts.family, name, other_name, column)
-            lines.append((*names, *interval, p, np.nan, *over_seeds))
+            lines.append((*names, *difference_and_interval, p, p_holm, *over_seeds))
     table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
     tested = table.dropna(subset=["p"])
-    table["p_holm"] = tested.groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
+    p_of_families = tested.groupby("family")["p"]
+    table["p_holm"] = p_of_families.transform(lambda p: holm(p.to_numpy()))
     return table
 
 
@@ -369,6 +441,10 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Methods by mRI, best first, from `compare` of all pairs.
 
     Two methods are told apart if their Holm-adjusted p is at most 1 - confidence.
+
+    Args:
+        comparisons: a row for each pair of the methods and, last, the pretrained model, with its
+            columns method and other, in the order of `itertools.combinations`.
 
     Returns:
         method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of
@@ -381,19 +457,21 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     told_apart = comparisons["p_holm"] <= 1 - confidence
     # Of the methods and, last, the pretrained model: 1 where the row's is better than the column's,
     # -1 where it is worse, 0 where they are not told apart.
-    is_better = np.zeros((len(methods) + 1, len(methods) + 1), int)
-    above_diagonal = np.triu_indices(len(is_better), 1)
-    is_better[above_diagonal] = np.sign(comparisons["difference"]) * told_apart
-    is_better -= is_better.T
+    verdicts = np.zeros((len(methods) + 1, len(methods) + 1), int)
+    above_diagonal = np.triu_indices(len(verdicts), 1)  # in the order of the pairs
+    verdicts[above_diagonal] = np.sign(comparisons["difference"]) * told_apart
+    verdicts -= verdicts.T  # below the diagonal, the opposite
     best_first = np.argsort(-methods["mri"].to_numpy(), kind="stable")
-    among_methods = is_better[np.ix_(best_first, best_first)]
-    verdicts = {1: "better", 0: "not told apart", -1: "worse"}
+    among_methods = verdicts[np.ix_(best_first, best_first)]
+    is_better = among_methods > 0
+    is_worse = among_methods < 0
+    words = {1: "better", 0: "not told apart", -1: "worse"}
     ranked = methods.iloc[best_first][["method", "mri", *INTERVAL, *SEEDS]]
     return ranked.assign(
-        rank_best=1 + (among_methods < 0).sum(axis=1),
-        rank_worst=len(best_first) - (among_methods > 0).sum(axis=1),
+        rank_best=1 + is_worse.sum(axis=1),
+        rank_worst=len(best_first) - is_better.sum(axis=1),
         letters=letters(among_methods == 0),
-        pretrained=[verdicts[sign] for sign in is_better[best_first, -1]],
+        pretrained=[words[verdict] for verdict in verdicts[best_first, -1]],
     )
 
 
@@ -416,16 +494,16 @@ def differences_from(
         itself the difference is 0, without an interval.
     """
     reference = compare_to if compare_to in methods else PRETRAINED
-    compared_methods = [name for name in methods if name != reference]
     table = pd.DataFrame({"method": methods, "reference": reference, "difference": 0.0})
     table = table.assign(diff_low=np.nan, diff_high=np.nan).set_index("method")
+    compared_methods = [name for name in methods if name != reference]
     if compared_methods:
-        values = _mri_values(effects)
-        differences = np.array([values[name] - values[reference] for name in compared_methods])
-        intervals = simultaneous_intervals(differences, confidence, seed)
-        table.loc[compared_methods, ["difference", "diff_low", "diff_high"]] = np.transpose(
-            intervals
-        )
+        mri_of = _mri_values(effects)
+        differences = np.array([mri_of[name] - mri_of[reference] for name in compared_methods])
+        difference, low, high = simultaneous_intervals(differences, confidence, seed)
+        table.loc[compared_methods, "difference"] = difference
+        table.loc[compared_methods, "diff_low"] = low
+        table.loc[compared_methods, "diff_high"] = high
     return table.reset_index()
 
 
@@ -459,14 +537,23 @@ def tables_of(
 ) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size.
 
-    Some may be empty.
+    They are seeds_ri, comparisons, comparisons_ri and ranking, of which some may be empty.
+
+    Args:
+        effects: of the methods.
+        confidence: 0 to 1.
+        draws: number of random sign flips.
+        seed: of the draws.
+        compare_to: the method that differences in the ranking are from.
     """
     comparisons = compare(effects, confidence, draws, seed)
+    # RI is the difference from the pretrained model, tested or not.
     from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
     methods_ri = from_pretrained.rename(columns={"difference": "ri"})
     methods_ri = methods_ri.sort_values("method", kind="stable")
     tested = comparisons.dropna(subset=["p"])
-    tested_mri = tested[tested["target"].isna()]
+    is_of_mri = tested["target"].isna()
+    tested_mri = tested[is_of_mri]
     ranking = rank(tested_mri, confidence)
     ranked_methods = ranking["method"].tolist()
     differences = differences_from(effects, ranked_methods, compare_to, confidence, seed)
@@ -485,10 +572,10 @@ def tables_of(
 
 def few_objects(table: pd.DataFrame) -> str:
     """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty if it has none."""
-    if "objects" not in table:
+    if "objects" not in table or table.empty:
         return ""
     fewest = table["objects"].min()
-    if not fewest < FEWEST_OBJECTS:  # as where the table has no rows, and the minimum is NaN
+    if np.isnan(fewest) or fewest >= FEWEST_OBJECTS:
         return ""
     return (
         f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
@@ -498,38 +585,23 @@ def few_objects(table: pd.DataFrame) -> str:
 def comparison_tables(
     counts: Path, fit: Path, settings: MethodComparisonSettings, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
-    """comparisons, comparisons_ri, ranking and seeds_ri of a grid, without curves.
+    """The tables that compare the methods of each model and size of a grid, without curves.
+
+    They are comparisons (pairs of methods by mRI), comparisons_ri (by RI of each target), ranking,
+    and seeds_ri (RI of each method and target).
 
     Args:
-        counts: see `write_counts`.
+        counts: file with the right answers of all runs, see `write_counts`.
         fit: CSV file of `fit_table`, which says what is unfinished.
         settings: how methods are compared.
         draws: number of random sign flips, where there are too many for all.
     """
-    ood_datasets = settings.ri.ood_datasets
-    source_groups = settings.ri.source_groups
-    confidence = settings.ri.confidence
-    seed = settings.ri.seed
-    unfinished = read_table(fit).query("unfinished == 'yes'")
+    runs = read_table(fit)
+    unfinished = runs[runs["unfinished"] == "yes"]
     tables_of_models_and_sizes = []
     for counts_of_model in read_counts(counts):
         plain = counts_of_model.without_curves()
-        model = plain.states[0].run.model
-        weights = object_weights(plain.objects, settings.ri.replicates, seed)
-        ood = ood_accuracies(plain, weights, ood_datasets, source_groups)
-        contributions = {
-            state: after - before
-            for state, (before, after) in ood_parts(plain, ood_datasets, source_groups).items()
-        }
-        for size in sorted({state.run.size for state in ood}):
-            of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
-            unfinished_methods = set(unfinished[of_size]["method"])
-            effects = effects_of(ood, contributions, size, unfinished_methods)
-            tables = tables_of(effects, confidence, draws, seed, settings.compare_to)
-            tables = _with_objects(tables, plain, effects, ood_datasets, source_groups)
-            tables_of_models_and_sizes.append(
-                {name: table.assign(model=model, size=size) for name, table in tables.items()}
-            )
+        tables_of_models_and_sizes += _tables_of_model(plain, unfinished, settings, draws)
     tables_of_grid = {}
     for name, columns in COLUMNS.items():
         tables_with_rows = [
@@ -539,9 +611,46 @@ def comparison_tables(
             tables_of_grid[name] = pd.concat(tables_with_rows)
         else:
             tables_of_grid[name] = pd.DataFrame(columns=columns)
-        if name.startswith("comparisons") and (note := few_objects(tables_of_grid[name])):
+        note = few_objects(tables_of_grid[name])
+        if name.startswith("comparisons") and note:
             log.warning("%s: %s", name, note)
     return tables_of_grid
+
+
+def _tables_of_model(
+    counts: Counts, unfinished: pd.DataFrame, settings: MethodComparisonSettings, draws: int
+) -> list[dict[str, pd.DataFrame]]:
+    """The tables of each size of one model, by name, see `tables_of`.
+
+    Args:
+        counts: of the model's runs, without curves.
+        unfinished: model, method and size of unfinished runs of any model.
+        settings: how methods are compared.
+        draws: number of random sign flips.
+    """
+    statistics = settings.ri
+    ood_datasets = statistics.ood_datasets
+    source_groups = statistics.source_groups
+    weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
+    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    contributions = {}  # of objects to RI
+    for state, before_and_after in ood_parts(counts, ood_datasets, source_groups).items():
+        before, after = before_and_after
+        contributions[state] = after - before
+    model = counts.states[0].run.model
+    tables_of_sizes = []
+    for size in sorted({state.run.size for state in ood}):
+        is_of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
+        unfinished_methods = set(unfinished.loc[is_of_size, "method"])
+        effects = effects_of(ood, contributions, size, unfinished_methods)
+        tables = tables_of(
+            effects, statistics.confidence, draws, statistics.seed, settings.compare_to
+        )
+        tables = _with_objects(tables, counts, effects, ood_datasets, source_groups)
+        tables_of_sizes.append(
+            {name: table.assign(model=model, size=size) for name, table in tables.items()}
+        )
+    return tables_of_sizes
 
 
 def _with_objects(
@@ -551,14 +660,18 @@ def _with_objects(
     ood_datasets: Collection[str],
     source_groups: SourceGroups,
 ) -> dict[str, pd.DataFrame]:
-    """Tables with the column objects: how many have an image in the RI of a row."""
-    targets = [target for target in effects.columns if target is not None]
-    numbers = ri_objects(counts, targets, ood_datasets, source_groups)
+    """Tables with the column objects: how many have an image in the RI of a row.
+
+    A row of mRI, which has no target, has the number of objects in the RI of any target.
+    """
+    targets = [column for column in effects.columns if isinstance(column, str)]  # not that of mRI
+    objects_of_target = ri_objects(counts, targets, ood_datasets, source_groups)
+    objects_of_any = objects_of_target[None]
     tables_with_objects = {}
     for name, table in tables.items():
         if "target" in table:
-            objects = [numbers.get(target, numbers[None]) for target in table["target"]]
+            objects = [objects_of_target.get(target, objects_of_any) for target in table["target"]]
         else:
-            objects = [numbers[None]] * len(table)
+            objects = [objects_of_any] * len(table)
         tables_with_objects[name] = table.assign(objects=objects)
     return tables_with_objects

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,10 @@ class Counts:
     def accuracy_on(
         self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
     ) -> np.ndarray:
-        """Accuracies on a dataset in percent, (replicates, states).
+        """Accuracies on a dataset in percent, (replicates, states), from numbers of right answers.
+
+        A replicate of the bootstrap counts each object, the images of one source, so many times as
+        its weight says.
 
         Args:
             weights: (replicates, objects of all datasets), see `object_weights`. A replicate whose
@@ -77,9 +80,9 @@ class Counts:
         object_weights = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
         correct = self.correct[dataset][states][:, objects].astype(np.float64)
         images = self.images[dataset][objects].astype(np.float64)
-        weighted_correct = object_weights @ correct.T
-        weighted_images = (object_weights @ images)[:, None]
-        unknown = np.full_like(weighted_correct, np.nan)
+        weighted_correct = object_weights @ correct.T  # (replicates, states)
+        weighted_images = (object_weights @ images)[:, None]  # (replicates, 1)
+        unknown = np.full_like(weighted_correct, np.nan)  # stays where there are no images
         return 100 * np.divide(
             weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
         )
@@ -91,7 +94,7 @@ class Counts:
         return replace(self, states=states, correct=correct)
 
     def without_curves(self) -> "Counts":
-        """The counts of the states of runs with one network."""
+        """The counts without the states of curves, which have several networks for one run."""
         return self.select_states(
             [i for i, state in enumerate(self.states) if not state.is_on_curve]
         )
@@ -108,14 +111,20 @@ class Rows(NamedTuple):
 
 
 def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file of evaluation rows (see `run_of`), read in threads."""
-    paths = iter(paths)
+    """The run and the rows of each file of evaluation rows (see `run_of`), in their order.
+
+    Two threads read; no more than `FILES_AHEAD` files are in memory at once.
+    """
+    remaining_paths = iter(paths)
     with ThreadPoolExecutor(2) as pool:
-        while next_paths := list(islice(paths, FILES_AHEAD)):
+        next_paths = list(islice(remaining_paths, FILES_AHEAD))
+        while next_paths:
             yield from pool.map(_read_rows, next_paths)
+            next_paths = list(islice(remaining_paths, FILES_AHEAD))
 
 
 def _read_rows(path: Path) -> tuple[Run, Rows]:
+    """The run and the rows of a Parquet file .../{run}/{file} with the columns `COLUMNS`."""
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
     datasets = table["dataset"].dictionary_encode().combine_chunks()
     rows = Rows(
@@ -130,8 +139,15 @@ def _read_rows(path: Path) -> tuple[Run, Rows]:
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in a table of evaluation rows."""
-    for run_values, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
-        model, method, target, size, seed = run_values
+    for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
+        first_row = rows_of_run.iloc[0]  # all have the same run
+        run = Run(
+            model=first_row["model"],
+            target=first_row["target"],
+            method=first_row["method"],
+            size=first_row["size"],
+            seed=int(first_row["seed"]),
+        )
         datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
         rows = Rows(
             alpha=rows_of_run["alpha"].to_numpy(float),
@@ -140,7 +156,7 @@ def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
             row=rows_of_run["row"].to_numpy(),
             rank=rows_of_run["rank"].to_numpy(),
         )
-        yield Run(model, target, method, size, int(seed)), rows
+        yield run, rows
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,7 @@ class ScoredImages:
     first_run: Run  # the one that was scored on them first
     rows: np.ndarray  # (images,) ascending rows of the dataset's index
     object_of_row: np.ndarray  # (rows of the index,) index into `objects`; 0 for other rows
-    objects: pd.MultiIndex  # sorted, see `objects_of`
+    objects: pd.Index  # sorted, of several levels, see `objects_of`
 
 
 def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
@@ -164,15 +180,19 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
     Raises:
         UserError: two runs were scored on different images.
     """
-    scored: dict[str, ScoredImages] = {}
+    scored: dict[str, ScoredImages] = {}  # by dataset
     correct: dict[ScoredState, dict[str, np.ndarray]] = {}
     for run, rows in rows_of_runs:
         for alpha in np.unique(rows.alpha):
-            no_alpha = np.isnan(alpha)
-            of_alpha = np.isnan(rows.alpha) if no_alpha else rows.alpha == alpha
-            state = ScoredState(run, None if no_alpha else float(alpha))
-            for number, dataset in enumerate(rows.dataset_names):
-                chosen = np.flatnonzero((rows.dataset == number) & of_alpha)
+            if np.isnan(alpha):
+                state = ScoredState(run)
+                is_of_state = np.isnan(rows.alpha)
+            else:
+                state = ScoredState(run, float(alpha))
+                is_of_state = rows.alpha == alpha
+            for dataset_number, dataset in enumerate(rows.dataset_names):
+                is_of_dataset = rows.dataset == dataset_number
+                chosen = np.flatnonzero(is_of_dataset & is_of_state)
                 if not len(chosen) or dataset not in indexes:
                     continue
                 index_rows = rows.row[chosen]
@@ -182,15 +202,17 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
                 images = scored[dataset]
                 if not np.array_equal(np.sort(index_rows), images.rows):
                     raise different_images(dataset, images.first_run, run)
-                correct_objects = images.object_of_row[index_rows[is_correct]]
-                numbers = np.bincount(correct_objects, minlength=len(images.objects))
-                correct.setdefault(state, {})[dataset] = numbers.astype(np.uint16)
+                object_of_correct = images.object_of_row[index_rows[is_correct]]
+                correct_of_objects = np.bincount(object_of_correct, minlength=len(images.objects))
+                correct_of_datasets = correct.setdefault(state, {})
+                correct_of_datasets[dataset] = correct_of_objects.astype(np.uint16)
     states = sorted(correct)
     _refuse_missing_datasets(states, correct, scored)
     return _counts_of(states, correct, scored, indexes)
 
 
 def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) -> ScoredImages:
+    """The images that a run was scored on, from their rows in a dataset's index, in any order."""
     rows = np.sort(index_rows)
     object_of_row, objects = objects_of(index, rows)
     return ScoredImages(first_run, rows, object_of_row, objects)
@@ -214,58 +236,79 @@ def _counts_of(
     scored: Mapping[str, ScoredImages],
     indexes: Mapping[str, pd.DataFrame],
 ) -> Counts:
-    """Put the counts of states and datasets together; see `count`."""
-    ids = {
+    """Put the counts of states and datasets together; see `count`.
+
+    Args:
+        states: in the order of the counts.
+        correct: by state and dataset, number of correct predictions of each of its objects.
+        scored: the images and objects of each dataset.
+        indexes: of the datasets.
+    """
+    ids_of_dataset = {
         dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
     }
-    ids_of_all = np.concatenate([of_dataset.to_numpy(object) for of_dataset in ids.values()])
-    unique_ids = pd.Index(np.unique(ids_of_all))
-    object_indices, labels, image_numbers, correct_of_states = {}, {}, {}, {}
+    all_ids = np.concatenate([ids.to_numpy(object) for ids in ids_of_dataset.values()])
+    unique_ids = pd.Index(np.unique(all_ids))
+    object_indices = {}
+    labels = {}
+    images_of_objects = {}
+    correct_of_states = {}
+    scored_rows = {}
     for dataset, images in scored.items():
-        object_indices[dataset] = unique_ids.get_indexer(ids[dataset])
+        object_indices[dataset] = unique_ids.get_indexer(ids_of_dataset[dataset])
         labels[dataset] = images.objects.get_level_values("label").to_numpy()
-        numbers = np.bincount(images.object_of_row[images.rows])
-        image_numbers[dataset] = numbers.astype(np.uint16)
+        number_of_images = np.bincount(images.object_of_row[images.rows])
+        images_of_objects[dataset] = number_of_images.astype(np.uint16)
         correct_of_states[dataset] = np.stack([correct[state][dataset] for state in states])
+        scored_rows[dataset] = ScoredRows(indexes[dataset], images.rows, images.object_of_row)
     return Counts(
         states=states,
         datasets=list(scored),
         objects=len(unique_ids),
         object_indices=object_indices,
         labels=labels,
-        images=image_numbers,
+        images=images_of_objects,
         correct=correct_of_states,
-        shared=shared_objects(
-            {
-                dataset: (indexes[dataset], images.rows, images.object_of_row)
-                for dataset, images in scored.items()
-            },
-            {state.run.target for state in states},
-        ),
+        shared=shared_objects(scored_rows, {state.run.target for state in states}),
     )
 
 
+@dataclass(frozen=True)
+class ScoredRows:
+    """The rows of a dataset's index whose images are scored."""
+
+    index: pd.DataFrame
+    rows: np.ndarray  # (images,) numbers of these rows
+    object_of_row: np.ndarray  # (rows of the index,) number of each row's object
+
+
 def shared_objects(
-    scored: Mapping[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]], targets: Iterable[str]
+    scored: Mapping[str, ScoredRows], targets: Iterable[str]
 ) -> dict[tuple[str, str], np.ndarray]:
     """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
 
     Args:
-        scored: by dataset, its index, its scored rows, and the number of each row's object.
+        scored: by dataset.
+        targets: names of datasets, of which some may not be scored.
+
+    Returns:
+        By target and dataset, (objects of the dataset,) bool: whether a source image of the object
+        is one of the target's, too. Pairs without such an object are left out.
     """
-    sources = {
-        dataset: index[SOURCE].to_numpy()[rows]
-        for dataset, (index, rows, _) in scored.items()
-        if SOURCE in index
+    sources_of_dataset = {  # of the scored images
+        dataset: of_dataset.index[SOURCE].to_numpy()[of_dataset.rows]
+        for dataset, of_dataset in scored.items()
+        if SOURCE in of_dataset.index
     }
     shared = {}
-    for target in sorted(sources.keys() & set(targets)):
-        for dataset, sources_of_dataset in sources.items():
-            in_target = np.isin(sources_of_dataset, sources[target])
-            if dataset != target and in_target.any():
-                _, rows, object_of_row = scored[dataset]
-                shared_images = np.bincount(object_of_row[rows], weights=in_target)
-                shared[target, dataset] = shared_images > 0
+    for target in sorted(sources_of_dataset.keys() & set(targets)):
+        for dataset, sources in sources_of_dataset.items():
+            is_in_target = np.isin(sources, sources_of_dataset[target])
+            if dataset == target or not is_in_target.any():
+                continue
+            object_of_image = scored[dataset].object_of_row[scored[dataset].rows]
+            shared_images = np.bincount(object_of_image, weights=is_in_target)
+            shared[target, dataset] = shared_images > 0
     return shared
 
 
@@ -277,10 +320,14 @@ def different_images(dataset: str, run: Run, other_run: Run) -> UserError:
     )
 
 
-def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.MultiIndex]:
-    """Objects in the given rows of an index.
+def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.Index]:
+    """Number the objects in some rows of an index.
 
     With the column `SOURCE`, an object occurs once for each of its source images.
+
+    Args:
+        index: object_id and label of each image, and perhaps `SOURCE`.
+        rows: numbers of the rows.
 
     Returns:
         number of each row's object, (rows of the index,), 0 for rows that are not given; and the
@@ -289,17 +336,21 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.Mu
     columns = list(INDEX_COLUMNS)
     if SOURCE in index:
         columns.append(SOURCE)
-    groups = index.iloc[rows].groupby(columns, sort=True)
+    images_by_object = index.iloc[rows].groupby(columns, sort=True)
     object_of_row = np.zeros(len(index), np.int64)
-    object_of_row[rows] = groups.ngroup()
-    return object_of_row, groups.size().index
+    object_of_row[rows] = images_by_object.ngroup()
+    return object_of_row, images_by_object.size().index
 
 
 def read_indexes(
     paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS
 ) -> dict[str, pd.DataFrame]:
     """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset."""
-    return {path.parts[-3]: pd.read_parquet(path, columns=list(columns)) for path in paths}
+    index_of_dataset = {}
+    for path in paths:
+        dataset = path.parts[-3]
+        index_of_dataset[dataset] = pd.read_parquet(path, columns=list(columns))
+    return index_of_dataset
 
 
 def read_objects(
@@ -332,10 +383,10 @@ def read_joined_objects(
     if source_groups is not None:
         columns_in_file.append("source_id")
     indexes = [pd.read_parquet(path, columns=columns_in_file) for path in paths]
-    object_ids = _join_identical([index["object_id"] for index in indexes], identities)
+    # Where images of two datasets are identical, their objects get the same id.
+    ids_of_indexes = _join_identical([index["object_id"] for index in indexes], identities)
     indexes = [
-        index.assign(object_id=joined_ids)
-        for index, joined_ids in zip(indexes, object_ids, strict=True)
+        index.assign(object_id=ids) for index, ids in zip(indexes, ids_of_indexes, strict=True)
     ]
     if source_groups is not None:
         indexes = _with_sources(paths, indexes, source_groups, identities)
@@ -348,7 +399,16 @@ def _with_sources(
     source_groups: Mapping[str, str],
     identities: pa.Array,
 ) -> list[pd.DataFrame]:
-    """Indexes with the column `SOURCE` in place of source_id."""
+    """Indexes with the column `SOURCE`, a number, in place of source_id, a text.
+
+    Images have the same number if their source images are the same: if their datasets are of one
+    source group and their source_id is equal, or if the images themselves are identical.
+
+    Args:
+        paths: of the indexes, whose folders name the datasets.
+        source_groups: by dataset; a dataset without one is a group of its own.
+        identities: of the images of all indexes, see `read_identities`.
+    """
     source_ids = []
     for path, index in zip(paths, indexes, strict=True):
         dataset = path.parts[-3]
@@ -356,21 +416,26 @@ def _with_sources(
         source_ids.append(f"{group}/" + index["source_id"].astype(str))
     joined = pd.concat(_join_identical(source_ids, identities), ignore_index=True)
     source_numbers, _ = pd.factorize(joined)
-    ends = np.cumsum([len(index) for index in indexes])[:-1]
-    return [
-        index.drop(columns="source_id").assign(**{SOURCE: numbers_of_index})
-        for index, numbers_of_index in zip(indexes, np.split(source_numbers, ends), strict=True)
-    ]
+    ends_of_indexes = np.cumsum([len(index) for index in indexes])
+    numbers_of_indexes = np.split(source_numbers, ends_of_indexes[:-1])
+    with_sources = []
+    for index, numbers in zip(indexes, numbers_of_indexes, strict=True):
+        without_id = index.drop(columns="source_id")
+        with_sources.append(without_id.assign(**{SOURCE: numbers}))
+    return with_sources
 
 
 def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.Series]:
     """Ids of images of several datasets, of which those with identical images become the same.
 
+    If image `a` of one dataset and image `b` of another are identical, both become `a`.
+
     Args:
         ids: of the images of each dataset.
         identities: of the images of all datasets, see `read_identities`.
     """
-    first_id = joined_ids(pa.array(pd.concat(ids), pa.string()), identities)
+    all_ids = pa.array(pd.concat(ids), pa.string())
+    first_id = joined_ids(all_ids, identities)  # by id that is replaced
     if not first_id:
         return list(ids)
     return [of_dataset.map(first_id).fillna(of_dataset) for of_dataset in ids]
@@ -389,7 +454,8 @@ def write_counts(counts: Counts, path: Path) -> None:
         "datasets": counts.datasets,
         "objects": counts.objects,
     }
-    arrays = {"facts": np.array(json.dumps(facts))}
+    # Arrays by name. NumPy's types take any of the names for an option, allow_pickle: hence Any.
+    arrays: dict[str, Any] = {"facts": np.array(json.dumps(facts))}
     for dataset in counts.datasets:
         arrays[f"places/{dataset}"] = counts.object_indices[dataset]
         arrays[f"labels/{dataset}"] = counts.labels[dataset]
@@ -397,14 +463,15 @@ def write_counts(counts: Counts, path: Path) -> None:
     for (target, dataset), objects in counts.shared.items():
         arrays[f"shared/{target}/{dataset}"] = objects
     for model, states in _states_of_models(counts.states).items():
-        for dataset, correct in counts.select_states(states).correct.items():
+        counts_of_model = counts.select_states(states)
+        for dataset, correct in counts_of_model.correct.items():
             packed = _packed(correct, counts.images[dataset])
             arrays[f"correct/{model}/{dataset}"] = packed
     np.savez_compressed(path, **arrays)
 
 
 def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
-    """Indices of the states of each model."""
+    """Indices of the states of each model: {"lite0": [0, 1, 2], "resnet18": [3, 4]}."""
     states_of_models: dict[str, list[int]] = {}
     for i, state in enumerate(states):
         states_of_models.setdefault(state.run.model, []).append(i)
@@ -417,7 +484,7 @@ def read_states(path: Path) -> list[ScoredState]:
         return _stored_states(json.loads(str(stored["facts"])))
 
 
-def _stored_states(facts: Mapping) -> list[ScoredState]:
+def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
     """The states in the facts of `write_counts`."""
     return [
         ScoredState(Run(model, target, method, size, seed), alpha)

@@ -34,12 +34,15 @@ def training_set_of(run: Run, checkpoints: Iterable[str]) -> TrainingSet:
     """The images that a run was trained on.
 
     Args:
-        checkpoints: keys of those that make up its weights, see rib.config.run.parent_of.
+        checkpoints: keys of those that make up its weights, such as `ft` or, for a merge over
+            seeds, `ft, seed 1` and `ft, seed 2`; see rib.config.run.parent_of.
     """
     if run.size == ALL:
         return TrainingSet(run.target, run.size, ())
     seeds = {int(parent_of(key).get("seed", run.seed)) for key in checkpoints}
-    return TrainingSet(run.target, run.size, tuple(sorted(seeds or {run.seed})))
+    if not seeds:
+        seeds = {run.seed}
+    return TrainingSet(run.target, run.size, tuple(sorted(seeds)))
 
 
 def coverage(
@@ -59,6 +62,7 @@ def coverage(
 
     @cache
     def training_images(target: str) -> PreparedDataset:
+        """The training split of a target."""
         return load_dataset(files[target], view, TRAIN)
 
     training_sets = {
@@ -66,19 +70,26 @@ def coverage(
         for state in counts.states
         if not state.is_pretrained
     }
-    seen: dict[TrainingSet, dict[str, np.ndarray]] = {}
+    seen_of_training_sets = {}
     for training_set in set(training_sets.values()):
         labels = _labels_in(training_set, training_images(training_set.target))
-        seen_outputs: set[int] = set()
-        for label in labels:
-            seen_outputs.update(spaces[training_set.target].indices[label])
-        seen[training_set] = {}
+        seen_outputs = _outputs_of(labels, spaces[training_set.target])
+        seen_objects = {}
         for dataset in counts.datasets:
             class_is_seen = np.array(
                 [not seen_outputs.isdisjoint(outputs) for outputs in spaces[dataset].indices]
             )
-            seen[training_set][dataset] = class_is_seen[counts.labels[dataset]]
-    return ObjectsByTraining(training_sets, seen)
+            seen_objects[dataset] = class_is_seen[counts.labels[dataset]]
+        seen_of_training_sets[training_set] = seen_objects
+    return ObjectsByTraining(training_sets, seen_of_training_sets)
+
+
+def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
+    """The network outputs of classes, given by their numbers in a label space."""
+    outputs: set[int] = set()
+    for label in labels:
+        outputs.update(space.indices[label])
+    return outputs
 
 
 def _labels_in(training_set: TrainingSet, images_of_target: PreparedDataset) -> set[int]:

@@ -66,9 +66,14 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns of `rib.analysis.writing.with_fit`.
+    """A table with the columns fit and unfinished of the runs that each of its rows covers.
+
+    They are the mean fit and the number of unfinished runs. A row covers the runs that agree with
+    it in the run columns that the table has: without target and seed, those of all targets and
+    seeds. `rib.analysis.writing.with_fit` has the details.
 
     Args:
+        table: some of the run columns, or `chosen` in place of method.
         runs: a `fit_table` whose run columns have the same types as those of the table.
     """
     runs = runs.assign(unfinished=runs["unfinished"] == "yes")
@@ -79,12 +84,14 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = [column for column in run_columns if column in table]
     covered_runs = runs
     if "target" in keys:
-        covered_runs = pd.concat([runs, runs.assign(target=MEAN, seed="")])
-    facts = covered_runs.groupby(keys, as_index=False).agg(
+        # Rows of the target `mean` cover each run a second time.
+        covered_by_means = runs.assign(target=MEAN, seed="")
+        covered_runs = pd.concat([runs, covered_by_means])
+    marks = covered_runs.groupby(keys, as_index=False).agg(
         fit=("fit", "mean"), unfinished=("unfinished", "sum")
     )
-    table = table.merge(facts, how="left", on=keys)
-    return table.fillna({"unfinished": 0}).astype({"unfinished": int})
+    with_marks = table.merge(marks, how="left", on=keys)
+    return with_marks.fillna({"unfinished": 0}).astype({"unfinished": int})
 
 
 def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -100,15 +107,16 @@ def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]])
     name_seeds = runs["seed"].nunique() > 1
     unfinished = runs[runs["unfinished"] == "yes"]
     texts = []
-    for (model, method), runs_of_method in unfinished.groupby(["model", "method"], sort=False):
+    for _, runs_of_method in unfinished.groupby(["model", "method"], sort=False):
         targets = []
-        for run in runs_of_method.itertuples():
-            target = labels["targets"][run.target]
+        for run in runs_of_method.to_dict("records"):
+            target = labels["targets"][run["target"]]
             if name_sizes:
-                target += f" (size {run.size})"
+                target += f" (size {run['size']})"
             if name_seeds:
-                target += f" (seed {run.seed})"
+                target += f" (seed {run['seed']})"
             targets.append(target)
-        model_and_method = f"{labels['models'][model]}, {labels['methods'][method]}"
-        texts.append(f"{model_and_method} on {', '.join(targets)}")
+        model_label = labels["models"][run["model"]]
+        method_label = labels["methods"][run["method"]]
+        texts.append(f"{model_label}, {method_label} on {', '.join(targets)}")
     return texts

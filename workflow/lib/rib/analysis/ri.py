@@ -84,6 +84,9 @@ def ood_accuracies(
 ) -> dict[ScoredState, Ood]:
     """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
 
+    A state is a network that was scored. Its mean accuracy on the other datasets, minus that of the
+    pretrained network, is its RI.
+
     Args:
         weights: (replicates, objects), see `object_weights`.
         ood_datasets: out-of-distribution datasets; None for all.
@@ -104,7 +107,7 @@ def ood_accuracies(
 
     @cache
     def accuracies_on_all_objects(dataset: str) -> np.ndarray:
-        """(replicates, states)"""
+        """Accuracies of all states, (replicates, states)."""
         return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
 
     ood: dict[ScoredState, Ood] = {}
@@ -118,30 +121,43 @@ def ood_accuracies(
             )
         if not objects_of_dataset:
             continue
-        # The states before fine-tuning, and then those after it in the same order.
+
+        # First the states before fine-tuning, then those after it, in the same order.
         indices = [index_of_state[state.before_fine_tuning()] for state in states]
         indices += [index_of_state[state] for state in states]
-        accuracies = [
-            accuracies_on_all_objects(dataset)[:, indices]
-            if objects is ALL_INDICES
-            else counts.accuracy_on(dataset, weights, indices, objects)
-            for dataset, objects in objects_of_dataset.items()
-        ]
-        means = np.ascontiguousarray(np.mean(accuracies, axis=0).T)
+        accuracies_of_datasets = []  # (replicates, indices) each
+        for dataset, objects in objects_of_dataset.items():
+            if objects is ALL_INDICES:
+                accuracies = accuracies_on_all_objects(dataset)[:, indices]
+            else:
+                accuracies = counts.accuracy_on(dataset, weights, indices, objects)
+            accuracies_of_datasets.append(accuracies)
+        # (indices, replicates), contiguous so that the values of a state are.
+        means = np.ascontiguousarray(np.mean(accuracies_of_datasets, axis=0).T)
         if target in counts.datasets and among is None:
             on_target = np.ascontiguousarray(accuracies_on_all_objects(target)[:, indices].T)
         else:
             on_target = np.full_like(means, np.nan)
-        images = sum(
-            int(counts.images[dataset][objects].sum())
-            for dataset, objects in objects_of_dataset.items()
-        )
+
+        images = _number_of_images(counts, objects_of_dataset)
         for before, state in enumerate(states):
             after = len(states) + before
             ood[state] = Ood(
-                means[before], means[after], images, on_target[before], on_target[after]
+                before=means[before],
+                after=means[after],
+                images=images,
+                on_target_before=on_target[before],
+                on_target_after=on_target[after],
             )
     return {state: ood[state] for state in counts.states if state in ood}
+
+
+def _number_of_images(counts: Counts, objects_of_dataset: CountedObjects) -> int:
+    """Number of images of the objects that count, over all datasets."""
+    images = 0
+    for dataset, objects in objects_of_dataset.items():
+        images += int(counts.images[dataset][objects].sum())
+    return images
 
 
 def ood_parts(
@@ -150,6 +166,11 @@ def ood_parts(
     source_groups: SourceGroups = None,
 ) -> dict[ScoredState, np.ndarray]:
     """Contribution of each object to the mean accuracy on the other datasets, by state.
+
+    A state is a network that was scored; an object is the images of one source, in any dataset.
+
+    Args:
+        ood_datasets, source_groups: see `ood_accuracies`.
 
     Returns:
         Of each state of `ood_accuracies`, (2, objects) percent, before and after fine-tuning; the
@@ -166,10 +187,12 @@ def ood_parts(
         objects_of_dataset = objects_of_target[state.run.target]
         for dataset, objects in objects_of_dataset.items():
             images = counts.images[dataset][objects].sum(dtype=np.int64)
+            # Datasets have equal weights in the mean, and so have the images of a dataset.
             percent_of_image = 100 / (images * len(objects_of_dataset))
-            correct = counts.correct[dataset][indices][:, objects]
             object_indices = counts.object_indices[dataset][objects]
+            correct = counts.correct[dataset][indices][:, objects]  # (2, objects that count)
             for contribution, correct_of_state in zip(before_and_after, correct, strict=True):
+                # An object may occur several times, once for each of its classes.
                 contribution += np.bincount(
                     object_indices, percent_of_image * correct_of_state, minlength=counts.objects
                 )
@@ -185,27 +208,34 @@ def ri_objects(
 ) -> dict[str | None, int]:
     """Number of objects with an image in the RI of each target and, as None, of any of them.
 
+    An example is {"noto": 120, "twemoji": 130, None: 150}.
+
     Args:
         ood_datasets, source_groups: see `ood_accuracies`.
     """
     objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
     numbers: dict[str | None, int] = {}
-    indices_of_any = []
+    indices_of_all_targets = []
     for target in targets:
-        indices = [
+        indices_of_target = [
             counts.object_indices[dataset][objects]
             for dataset, objects in objects_of_target[target].items()
         ]
-        numbers[target] = len(np.unique(np.concatenate(indices)))
-        indices_of_any += indices
-    numbers[None] = len(np.unique(np.concatenate(indices_of_any)))
+        numbers[target] = len(np.unique(np.concatenate(indices_of_target)))
+        indices_of_all_targets += indices_of_target
+    numbers[None] = len(np.unique(np.concatenate(indices_of_all_targets)))
     return numbers
 
 
 def _states_by_training_set(
     counts: Counts, among: ObjectsByTraining | None
 ) -> dict[TrainingSet, list[ScoredState]]:
-    """Fine-tuned states by what they were trained on; without `among` seeds don't matter."""
+    """Fine-tuned states (scored networks) by the images that they were trained on.
+
+    Args:
+        among: knows the training images of each run, which depend on its seed; None: all runs with
+            the same target and size count as trained on the same images.
+    """
     states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:
         if state.is_pretrained:
@@ -221,14 +251,14 @@ def _states_by_training_set(
 def _counted_objects_of_targets(
     counts: Counts, ood_datasets: Collection[str] | None, source_groups: SourceGroups
 ) -> dict[str, CountedObjects]:
-    """`on_other_datasets` of each target."""
+    """By target, the datasets in its RI and which of their objects count: `on_other_datasets`."""
     targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
-    return {
-        target: on_other_datasets(
+    objects_of_target = {}
+    for target in targets:
+        objects_of_target[target] = on_other_datasets(
             counts.object_indices, target, ood_datasets, source_groups, counts.shared
         )
-        for target in targets
-    }
+    return objects_of_target
 
 
 def _objects_that_are_among(
@@ -237,8 +267,8 @@ def _objects_that_are_among(
     """Those objects that are also among others, by dataset; datasets without any are dropped.
 
     Args:
-        objects_of_dataset: see `on_other_datasets`.
-        among: (n,) bool by dataset.
+        objects_of_dataset: `ALL_INDICES` or (n,) bool by dataset, see `on_other_datasets`.
+        among: the others, (n,) bool by dataset.
     """
     remaining: CountedObjects = {}
     for dataset, objects in objects_of_dataset.items():
@@ -266,19 +296,26 @@ def on_other_datasets(
         ood_datasets, source_groups: see `ood_accuracies`.
         shared: `Counts.shared`; without source groups it has no effect.
 
+    Returns:
+        By dataset, `ALL_INDICES` if all of its objects count, else (n,) bool.
+
     Raises:
         UserError: no objects remain in any dataset.
     """
     counted: CountedObjects = {}
     for dataset, indices in object_indices.items():
-        if dataset == target or (ood_datasets is not None and dataset not in ood_datasets):
+        is_in_distribution = ood_datasets is not None and dataset not in ood_datasets
+        if dataset == target or is_in_distribution:
             continue
         leaking = np.zeros(len(indices), bool)
         if source_groups is not None:
             leaking = _leaking(object_indices, target, dataset, source_groups, shared or {})
         if leaking.all():
-            continue
-        counted[dataset] = ~leaking if leaking.any() else ALL_INDICES
+            continue  # no object remains
+        if leaking.any():
+            counted[dataset] = ~leaking
+        else:
+            counted[dataset] = ALL_INDICES
     if not counted:
         raise UserError(
             f"leak_free: all datasets were made from the same images as {target}, so none is left "
@@ -294,11 +331,19 @@ def _leaking(
     source_groups: Mapping[str, str],
     shared: SharedObjects,
 ) -> np.ndarray:
-    """Which objects of a dataset have an image whose source image the target has too: (n,) bool."""
+    """Which objects of a dataset have an image whose source image the target has too: (n,) bool.
+
+    Args:
+        object_indices: `Counts.object_indices`, the objects of each dataset.
+        source_groups: by dataset; those of a group were made from the same source images.
+        shared: `Counts.shared`, objects that are known to have such an image.
+    """
     indices = object_indices[dataset]
     leaking = shared.get((target, dataset), np.zeros(len(indices), bool))
     if target not in source_groups or target not in object_indices:
         return leaking
-    if source_groups[target] == source_groups.get(dataset):
-        leaking = leaking | np.isin(indices, object_indices[target])
+    is_of_same_group = source_groups[target] == source_groups.get(dataset)
+    if is_of_same_group:
+        is_object_of_target = np.isin(indices, object_indices[target])
+        leaking = leaking | is_object_of_target
     return leaking

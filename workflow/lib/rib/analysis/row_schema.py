@@ -70,7 +70,7 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
     present = {name: column for name, column in COLUMNS.items() if name in rows.columns}
     rows = rows[list(present)].reset_index(drop=True)
     for name, column in present.items():
-        _check_values(rows[name], column)
+        _check_values(rows[name], name, column)
     whole_numbers = [name for name, column in present.items() if column.kind == WHOLE]
     rows = rows.astype(dict.fromkeys(whole_numbers, "int64"))
     _refuse_duplicates(rows)
@@ -101,10 +101,10 @@ def check_upper_limits(
     datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}
     for name, limit_of_dataset in limits.items():
-        limit = datasets.map(limit_of_dataset)
-        position = _first_true(rows[name] >= limit)
+        limit_of_row = datasets.map(limit_of_dataset)
+        position = _first_true(rows[name] >= limit_of_row)
         if position is not None:
-            most = limit.iloc[position] - 1
+            most = limit_of_row.iloc[position] - 1
             number = rows[name].iloc[position]
             why = f"{number}; on {datasets.iloc[position]} it is at most {most}"
             raise _wrong_value(name, position, why)
@@ -123,9 +123,14 @@ def _first_true(flags: pd.Series | np.ndarray) -> int | None:
     return int(positions[0]) if len(positions) else None
 
 
-def _check_values(values: pd.Series, column: Column) -> None:
-    """Raise a UserError if a value is missing, of another kind or out of its range."""
-    name = values.name
+def _check_values(values: pd.Series, name: str, column: Column) -> None:
+    """Raise a UserError if a value is missing, of another kind or out of its range.
+
+    Args:
+        values: of all rows, with their positions as index.
+        name: of the column.
+        column: what its values must be.
+    """
     is_missing = values.isna()
     if not column.may_be_missing:
         position = _first_true(is_missing)
@@ -162,6 +167,7 @@ def _shown_value(value: object) -> str:
 
 
 def _range_of(column: Column) -> str:
+    """The range of a column's numbers, for messages: `from 0 to 1`, or `of at most 0`."""
     if np.isinf(column.least) and np.isinf(column.most):
         return "that is finite"
     if np.isinf(column.least):
@@ -170,25 +176,29 @@ def _range_of(column: Column) -> str:
 
 
 def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
-    """Whether each value, of which none is missing, is of a kind: (n,) bool."""
+    """Whether each value, of which none is missing, is of a kind: (n,) bool.
+
+    Args:
+        kind: TEXT (which must not be empty), WHOLE or NUMBER.
+    """
     if kind == TEXT:
         return np.array([isinstance(value, str) and value != "" for value in values], dtype=bool)
+    all_right = np.ones(len(values), dtype=bool)
     if pd.api.types.is_integer_dtype(values.dtype):
-        return np.ones(len(values), dtype=bool)
-    if kind == NUMBER and pd.api.types.is_float_dtype(values.dtype):
-        return np.ones(len(values), dtype=bool)
+        return all_right
     if pd.api.types.is_float_dtype(values.dtype):
-        is_whole = (values % 1 == 0).to_numpy(dtype=bool)
+        if kind == NUMBER:
+            return all_right
+        has_no_fraction = (values % 1 == 0).to_numpy(dtype=bool)
         # 1.0 is no whole number, but not the value to blame where others have a fraction
-        return np.zeros(len(values), dtype=bool) if is_whole.all() else is_whole
+        return ~all_right if has_no_fraction.all() else has_no_fraction
+    # Python's own numbers, or anything else.
     number_type = Integral if kind == WHOLE else Real
-    return np.array(
-        [
-            isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
-            for value in values
-        ],
-        dtype=bool,
-    )
+    is_number = [
+        isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
+        for value in values
+    ]
+    return np.array(is_number, dtype=bool)
 
 
 def _refuse_duplicates(rows: pd.DataFrame) -> None:
@@ -238,17 +248,11 @@ def _refuse_other_images(rows: pd.DataFrame) -> None:
 
     These are the images of the first pretrained network.
     """
-    groups = rows.groupby([*STATE_COLUMNS, "dataset"], observed=True, sort=False, dropna=False)
-    images_of_state: dict[ScoredState, dict[str, np.ndarray]] = {}
-    for (model, method, target, size, seed, alpha, dataset), rows_of_group in groups:
-        run = Run(model, target, method, size, seed)
-        state = ScoredState(run, None if pd.isna(alpha) else alpha)
-        images = np.sort(rows_of_group["row"].to_numpy())
-        images_of_state.setdefault(state, {})[dataset] = images
-    first = next(state for state in images_of_state if state.is_pretrained)
-    images_of_first = images_of_state[first]
+    images_of_states = _images_of_states(rows)
+    first = next(state for state in images_of_states if state.is_pretrained)
+    images_of_first = images_of_states[first]
     no_images = np.array([], dtype=np.int64)
-    for state, images_of_dataset in images_of_state.items():
+    for state, images_of_dataset in images_of_states.items():
         for dataset in [*images_of_first, *images_of_dataset]:
             images = images_of_dataset.get(dataset, no_images)
             expected_images = images_of_first.get(dataset, no_images)
@@ -259,6 +263,26 @@ def _refuse_other_images(rows: pd.DataFrame) -> None:
                     f"for {_network(first)}, first image {different[0]}; evaluate both on the same "
                     "datasets."
                 )
+
+
+def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndarray]]:
+    """The images that each network is scored on, ascending, by network and dataset."""
+    groups = rows.groupby([*STATE_COLUMNS, "dataset"], observed=True, sort=False, dropna=False)
+    images_of_states: dict[ScoredState, dict[str, np.ndarray]] = {}
+    for _, rows_of_group in groups:
+        first_row = rows_of_group.iloc[0]  # all are of the same network and dataset
+        run = Run(
+            model=first_row["model"],
+            target=first_row["target"],
+            method=first_row["method"],
+            size=first_row["size"],
+            seed=int(first_row["seed"]),
+        )
+        alpha = first_row["alpha"]
+        state = ScoredState(run, None if pd.isna(alpha) else float(alpha))
+        images_of_dataset = images_of_states.setdefault(state, {})
+        images_of_dataset[first_row["dataset"]] = np.sort(rows_of_group["row"].to_numpy())
+    return images_of_states
 
 
 def _network(state: ScoredState) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import total_ordering
+from typing import Any
 
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run
 
@@ -23,7 +24,8 @@ class ScoredState:
     def __lt__(self, other: "ScoredState") -> bool:
         return self._sort_key() < other._sort_key()
 
-    def _sort_key(self) -> tuple:
+    def _sort_key(self) -> tuple[Any, ...]:
+        """Bundle, model, method, target, size, seed and alpha, -1 for a run with one network."""
         alpha = -1.0 if self.alpha is None else self.alpha
         return (self.bundle, *self.run.values(RUN_COLUMNS), alpha)
 
@@ -37,11 +39,11 @@ class ScoredState:
         """Whether this is one of several networks of a run."""
         return self.alpha is not None
 
-    def column_values(self) -> tuple:
+    def column_values(self) -> tuple[Any, ...]:
         """Values of `STATE_COLUMNS`."""
         return (*self.run.values(RUN_COLUMNS), self.alpha)
 
     def before_fine_tuning(self) -> "ScoredState":
-        """The pretrained state that a fine-tuned one started from."""
+        """The pretrained model that a fine-tuned network started from, as it is named in tables."""
         pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
         return ScoredState(pretrained_run, bundle=self.bundle)

@@ -43,22 +43,24 @@ def simultaneous_intervals(
     Returns:
         difference, low and high, (methods,) percentage points.
     """
-    means = differences.mean(axis=(1, 2))
+    means = differences.mean(axis=(1, 2))  # (methods, 1 + replicates)
     # A replicate that drew no object of a dataset is NaN for all methods.
     means = means[:, ~np.isnan(means).any(axis=0)]
     observed = means[:, 0]
-    deviations = means[:, 1:] - means[:, :1]
     variances = [variance_of_mean(of_method) for of_method in differences]
     errors = np.array([variance.error for variance in variances])
 
-    # Standard errors as they would be in each replicate, (methods, replicates).
-    replicate_errors = np.repeat(errors[:, None], deviations.shape[1], axis=1)
+    # By method and replicate: the deviation from the observed difference, and the standard error
+    # as it would be in that replicate.
+    deviations = means[:, 1:] - means[:, :1]
+    replicates = deviations.shape[1]
+    replicate_errors = np.repeat(errors[:, None], replicates, axis=1)
     rng = np.random.default_rng(seed)
     for method, variance in enumerate(variances):
         if variance.of_seeds:
-            normal = rng.standard_normal(deviations.shape[1])
+            normal = rng.standard_normal(replicates)
             deviations[method] += np.sqrt(variance.of_trainings) * normal
-            chi_squared = rng.chisquare(variance.freedom, deviations.shape[1])
+            chi_squared = rng.chisquare(variance.freedom, replicates)
             of_seeds = variance.of_seeds * chi_squared / variance.freedom
             of_trainings = np.maximum(0, of_seeds - variance.shared)
             replicate_errors[method] = np.sqrt(variance.of_objects + of_trainings)
@@ -66,7 +68,8 @@ def simultaneous_intervals(
     # A method that is right on the same images as the reference in all runs has no error.
     varies = errors > 0
     ratios = np.abs(deviations[varies]) / replicate_errors[varies]
-    reach = np.quantile(ratios.max(axis=0, initial=0), confidence)
+    largest_ratios = ratios.max(axis=0, initial=0)  # (replicates,)
+    reach = np.quantile(largest_ratios, confidence)  # in standard errors
     return observed, observed - reach * errors, observed + reach * errors
 
 

@@ -38,7 +38,7 @@ GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
-    """Accuracy of each run on each dataset, without curves.
+    """Accuracy of each run on each dataset, without curves, which have several networks for a run.
 
     Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
     """
@@ -46,11 +46,12 @@ def accuracy_table(counts: Counts) -> pd.DataFrame:
     for i, state in enumerate(counts.states):
         if state.is_on_curve:
             continue
-        run = state.run.values(RUN_COLUMNS)
+        run_values = state.run.values(RUN_COLUMNS)
         for dataset in counts.datasets:
             images = int(counts.images[dataset].sum())
             correct = int(counts.correct[dataset][i].sum())
-            lines.append((*run, dataset, images, correct, 100 * correct / images))
+            accuracy = 100 * correct / images
+            lines.append((*run_values, dataset, images, correct, accuracy))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
 
 
@@ -79,22 +80,24 @@ def roles_of(
     """
     counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
-        counted = on_other_datasets(
+        counted_objects = on_other_datasets(
             counts.object_indices, target, ood_datasets, source_groups, counts.shared
         )
-        counted_in_full = {name for name, objects in counted.items() if objects is ALL_INDICES}
+        counted_in_full = {
+            dataset for dataset, objects in counted_objects.items() if objects is ALL_INDICES
+        }
     roles = {}
-    for name in counts.datasets:
-        if name == target:
-            roles[name] = "target"
-        elif name in counted_in_full:
-            roles[name] = "ood"
-        elif name in ood_datasets:
-            roles[name] = "shared"
-        elif name in in_distribution:
-            roles[name] = "in_distribution"
+    for dataset in counts.datasets:
+        if dataset == target:
+            roles[dataset] = "target"
+        elif dataset in counted_in_full:
+            roles[dataset] = "ood"
+        elif dataset in ood_datasets:
+            roles[dataset] = "shared"
+        elif dataset in in_distribution:
+            roles[dataset] = "in_distribution"
         else:
-            roles[name] = "variant"
+            roles[dataset] = "variant"
     return roles
 
 
@@ -110,30 +113,31 @@ def with_roles(
         target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
         for target in accuracy["target"].unique()
     }
-    roles = [
-        roles_of_target[target][dataset]
-        for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True)
-    ]
+    roles = []
+    for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True):
+        roles.append(roles_of_target[target][dataset])
     table = accuracy.copy()
-    table.insert(table.columns.get_loc("n"), "role", roles)
+    position = list(table.columns).index("n")
+    table.insert(position, "role", roles)
     return table
 
 
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
-    """RI of each run, without curves.
+    """RI of each run, without curves, which have several networks for a run.
 
-    Columns: model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low,
-    ci_high (percentage points).
+    Args:
+        ood: accuracies before and after fine-tuning.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
+        (percentage points).
     """
-    lines = [
-        (
-            *state.run.values(RUN_COLUMNS),
-            accuracies.images,
-            *estimate(accuracies.change, confidence),
-        )
-        for state, accuracies in ood.items()
-        if not state.is_on_curve
-    ]
+    lines = []
+    for state, accuracies in ood.items():
+        if not state.is_on_curve:
+            ri, low, high = estimate(accuracies.change, confidence)
+            lines.append((*state.run.values(RUN_COLUMNS), accuracies.images, ri, low, high))
     return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
 
 
@@ -157,19 +161,20 @@ def seen_table(
         `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no
         such images.
     """
-    counts = counts.without_curves()
-    for seen_or_unseen, among in (("seen", seen), ("unseen", seen.inverted())):
-        ood = ood_accuracies(counts, weights, ood_datasets, source_groups, among)
+    without_curves = counts.without_curves()
+    with_seen = ri
+    for seen_or_unseen, objects in (("seen", seen), ("unseen", seen.inverted())):
+        ood = ood_accuracies(without_curves, weights, ood_datasets, source_groups, objects)
+        ri_over_objects = ri_table(ood, confidence).astype({"n": "Int64"})
         new_names = {
             "ri": f"ri_{seen_or_unseen}",
             "ci_low": f"{seen_or_unseen}_low",
             "ci_high": f"{seen_or_unseen}_high",
             "n": f"n_{seen_or_unseen}",
         }
-        table = ri_table(ood, confidence).astype({"n": "Int64"})
-        table = table[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
-        ri = ri.merge(table, on=RUN_COLUMNS, how="left")
-    return ri
+        added_columns = ri_over_objects[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
+        with_seen = with_seen.merge(added_columns, on=RUN_COLUMNS, how="left")
+    return with_seen
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
@@ -232,21 +237,28 @@ def mri_tables(
         the spread of RI over targets and that of mRI over seeds with fixed objects (see `spread`);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
-    mri_lines, ood_lines = [], []
+    mri_lines = []
+    ood_lines = []
     for group, accuracies_by_target in _accuracies_of_methods(ood).items():
         accuracies = list(accuracies_by_target.values())
         change = _values_of_runs(accuracies, "change")
         mri = over_runs(change, confidence)
         before = over_runs(_values_of_runs(accuracies, "before"), confidence, LIMITS)
         after = over_runs(_values_of_runs(accuracies, "after"), confidence, LIMITS)
-        targets, *over_targets = spread(change[..., 0].mean(axis=1), confidence)
-        seeds, *over_seeds = spread(change[..., 0].mean(axis=0), confidence)
+        ood_lines.append((*group, "before", *before))
+        ood_lines.append((*group, "after", *after))
+
+        ri_of_runs = change[..., 0]  # (targets, seeds), without resampling
+        targets, *over_targets = spread(ri_of_runs.mean(axis=1), confidence)
+        seeds, *over_seeds = spread(ri_of_runs.mean(axis=0), confidence)
+        mean_before, _, _ = before
+        mean_after, _, _ = after
         mri_lines.append(
             (
                 *group,
                 *mri,
-                before[0],
-                after[0],
+                mean_before,
+                mean_after,
                 *_on_target(accuracies, confidence),
                 targets,
                 seeds,
@@ -254,45 +266,59 @@ def mri_tables(
                 *over_seeds,
             )
         )
-        ood_lines.append((*group, "before", *before))
-        ood_lines.append((*group, "after", *after))
-    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
     mri_table = pd.DataFrame(mri_lines, columns=MRI_COLUMNS)
+    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
     return mri_table, pd.DataFrame(ood_lines, columns=ood_columns)
 
 
 def _accuracies_of_methods(
     ood: Mapping[ScoredState, Ood],
 ) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
-    """Accuracies of the runs of each model, method and size by target, without curves."""
+    """Accuracies of the runs of each model, method and size by target, without curves.
+
+    The list of a target has a run for each seed: {("lite0", "ft", "all"): {"noto": [...], ...}}.
+    """
     groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
     for state, accuracies in ood.items():
         if not state.is_on_curve:
-            by_target = groups.setdefault(state.run.values(GROUP), {})
-            by_target.setdefault(state.run.target, []).append(accuracies)
+            run = state.run
+            by_target = groups.setdefault((run.model, run.method, run.size), {})
+            by_target.setdefault(run.target, []).append(accuracies)
     return groups
 
 
 def _values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
-    """An attribute of all runs of a method: (targets, seeds, 1 + replicates)."""
-    return np.array(
-        [[getattr(of_run, attribute) for of_run in of_target] for of_target in accuracies]
-    )
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
+
+    Args:
+        accuracies: of the runs, by target and then by seed.
+    """
+    values_of_targets = []
+    for runs_on_target in accuracies:
+        values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
+    return np.array(values_of_targets)
 
 
-def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple:
+def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
     """Mean accuracy on the target after fine-tuning, the ends of its interval, and that before it.
 
     It is over the targets that are evaluated; NaN if there are none.
+
+    Args:
+        accuracies: of the runs of a method, by target and then by seed.
     """
-    before = _values_of_runs(accuracies, "on_target_before")
+    before = _values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
     after = _values_of_runs(accuracies, "on_target_after")
     is_evaluated = ~np.isnan(before[:, 0, 0])
     if is_evaluated.any():
-        before, after = before[is_evaluated], after[is_evaluated]
-    else:
-        before, after = before[:1, :1], after[:1, :1]  # one NaN
-    return (*over_runs(after, confidence, LIMITS), before[:, :, 0].mean())
+        before = before[is_evaluated]
+        after = after[is_evaluated]
+    else:  # one NaN stands for all
+        before = before[:1, :1]
+        after = after[:1, :1]
+    mean_after, low, high = over_runs(after, confidence, LIMITS)
+    mean_before = before[:, :, 0].mean()
+    return mean_after, low, high, mean_before
 
 
 def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
@@ -373,18 +399,32 @@ def grid_tables(
         # Marked here, since it is by far the largest table.
         tables["classes"] = marked(classes, fits_of_runs)
     if in_distribution:
-        ood_in_distribution = ood_accuracies(compared_counts, weights, in_distribution)
-        means, _ = mri_tables(ood_in_distribution, confidence)
-        new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
-        tables["in_distribution"] = means.rename(columns=new_names)
+        tables["in_distribution"] = _in_distribution_table(
+            compared_counts, weights, in_distribution, confidence
+        )
     return tables
 
 
+def _in_distribution_table(
+    counts: Counts, weights: np.ndarray, datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
+    """The table `mri_tables` over the datasets in distribution instead of the OOD datasets.
+
+    Its columns change, before and after are what mri, ood_before and ood_after are there.
+    """
+    accuracies = ood_accuracies(counts, weights, datasets)
+    means, _ = mri_tables(accuracies, confidence)
+    new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
+    return means.rename(columns=new_names)
+
+
 def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
-    """The counts of the runs with these names."""
-    return counts.select_states(
-        [i for i, state in enumerate(counts.states) if str(state.run) in names]
-    )
+    """The counts of the runs with these names, such as `lite0/noto/ft/all/0`."""
+    chosen_states = []  # their indices
+    for i, state in enumerate(counts.states):
+        if str(state.run) in names:
+            chosen_states.append(i)
+    return counts.select_states(chosen_states)
 
 
 def _log_remaining_images(ri: pd.DataFrame) -> None:
@@ -397,11 +437,15 @@ def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
     """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
 
     A training subset other than `all` is appended to the method: `ft, 0.5`.
+
+    Args:
+        mri: columns model, method, size, mri.
     """
     mri_of_models: dict[str, dict[str, float]] = {}
     for line in mri.to_dict("records"):
         name = line["method"]
         if line["size"] != ALL:
             name = f"{line['method']}, {line['size']}"
-        mri_of_models.setdefault(line["model"], {})[name] = round(line["mri"], 6)
+        mri_of_methods = mri_of_models.setdefault(line["model"], {})
+        mri_of_methods[name] = round(line["mri"], 6)
     return mri_of_models

@@ -56,11 +56,14 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
         fit: the rows of `rib.analysis.fit.fit_table` of all runs.
         numbers: format of the numbers that identify runs, as they are written.
     """
-    if "model" not in table or "method" not in table or "fit" in table:
+    is_of_runs = "model" in table and "method" in table
+    if not is_of_runs or "fit" in table:
         return table
     # Runs are compared as they are written: a seed or size may be a number here and a text there.
-    keys = [column for column in (*RUN_COLUMNS, "chosen") if column in table]
-    runs_of_rows = pd.DataFrame({key: _as_written(table[key], numbers) for key in keys})
+    columns_of_run = [column for column in (*RUN_COLUMNS, "chosen") if column in table]
+    runs_of_rows = pd.DataFrame(
+        {column: _as_written(table[column], numbers) for column in columns_of_run}
+    )
     runs = pd.DataFrame({column: _as_written(fit[column], NUMBERS) for column in fit.columns})
     runs["fit"] = pd.to_numeric(runs["fit"])
     marks = marked(runs_of_rows, runs)
@@ -71,15 +74,19 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
 
 
 def _as_written(column: pd.Series, numbers: str) -> pd.Series:
-    """Cells of a column as the texts that are written to a file; `numbers` is their format."""
-    is_number = column.dtype.kind == "f"
+    """Cells of a column as the texts that are written to a file.
+
+    Args:
+        numbers: format of fractions, such as `%.6f`; 0.5 becomes `0.500000`.
+    """
+    has_fractions = column.dtype.kind == "f"
     texts = []
     for cell in column.tolist():
         if isinstance(cell, str):
             texts.append(printable_cell(cell))
         elif pd.isna(cell):
             texts.append("")
-        elif is_number:
+        elif has_fractions:
             texts.append(numbers % cell)
         else:
             texts.append(str(cell))

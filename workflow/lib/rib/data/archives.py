@@ -17,7 +17,6 @@ from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES, limit, photo_limi
 # Bytes of one file in an archive, by kind; the limit of photos is a setting.
 JSON = 128 << 20
 TABLE = 64 << 20
-FONT = 64 << 20
 TAR = 4 << 30
 WEIGHTS = 4 << 30
 CHUNK = 1 << 20  # bytes read at once

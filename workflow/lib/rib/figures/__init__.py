@@ -5,12 +5,14 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -36,7 +38,9 @@ LONGEST = 200  # characters of a note that names unfinished runs
 NOTE_CHARACTERS = 15  # of a line of a note, per inch of the figure's width
 Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
 Labels = Mapping[str, str]  # by name of a model, method or dataset
-Styles = Mapping[str, Mapping]  # label, colour and marker, by name
+Style = Mapping[str, Any]  # label, colour and marker, and perhaps options of Matplotlib
+Styles = Mapping[str, Style]  # by name
+Input = pd.DataFrame | PreparedDataset  # what a file of a figure is read as
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def write_figure(
         fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
     """
     module = importlib.import_module(settings.drawing_module)
-    shown_size = None if getattr(module, "EVERY_SIZE", False) else settings.size
+    shows_every_size = getattr(module, "EVERY_SIZE", False)
     finished_only = getattr(module, "FINISHED_ONLY", False)
+    shown_size = None if shows_every_size else settings.size
     runs = _shown_runs(fit, shown_size, settings.draw_settings)
     unfinished_methods = runs.loc[runs["unfinished"] == "yes", "method"]
     draw_settings = settings.draw_settings
@@ -76,13 +81,15 @@ def write_figure(
     with plt.style.context(STYLE):
         tables = {}
         for name, paths in inputs.items():
-            tables[name] = _of_size(_read(paths, settings.geometry), shown_size)
+            tables[name] = _read_input(paths, settings.geometry, shown_size)
         drawn, shown_rows = module.draw(**tables, **draw_settings)
-        is_one_of_several_sizes = shown_size is not None and settings.sizes != [ALL]
-        if is_one_of_several_sizes and any(_has_sizes(table) for table in tables.values()):
+        has_other_sizes = settings.sizes != [ALL]
+        has_runs = any(_has_sizes(table) for table in tables.values())
+        if shown_size is not None and has_other_sizes and has_runs:
             _add_below(drawn, _size_note(shown_size, settings.sizes))
             shown_rows = _with_size(shown_rows, shown_size)
         if len(unfinished_methods):
+            assert settings.labels is not None  # the settings of figures of runs have them
             _add_wrapped_below(drawn, _unfinished_note(runs, settings.labels, finished_only))
         if settings.note:
             _add_wrapped_below(drawn, settings.note)
@@ -93,11 +100,26 @@ def write_figure(
     write_table(files.csv, shown_rows)
 
 
-def _read(paths: object, geometry: Geometry | None):
-    """A table, the dataset of a manifest, or a list of these for a list of paths."""
+def _read_input(
+    paths: str | Sequence[str], geometry: Geometry | None, size: str | None
+) -> Input | list[Input]:
+    """Read an input of a figure: a table or dataset or, for a list of paths, a list of these.
+
+    Args:
+        paths: see `_read_file`.
+        geometry: of the images, for datasets.
+        size: training subset of the runs in a table; None for all, and for a list of paths.
+    """
     if not isinstance(paths, str):
-        return [_read(path, geometry) for path in paths]
-    path = Path(paths)
+        return [_read_file(Path(path), geometry) for path in paths]
+    content = _read_file(Path(paths), geometry)
+    if isinstance(content, pd.DataFrame):
+        return _of_size(content, size)
+    return content
+
+
+def _read_file(path: Path, geometry: Geometry | None) -> Input:
+    """The dataset of a manifest (JSON), or a table (Parquet or CSV)."""
     if path.suffix == ".json":
         return PreparedDataset.open(path.parent, path.parts[-3], geometry)
     if path.suffix == ".parquet":
@@ -105,33 +127,39 @@ def _read(paths: object, geometry: Geometry | None):
     return read_table(path)
 
 
-def _shown_runs(fit: Path | None, size: str | None, settings: Mapping) -> pd.DataFrame:
+def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The runs, with their fit, that a figure shows; none without a table of fits.
 
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`.
         size: training subset; None for all.
-        settings: settings of the figure, see `CHOICES`.
+        settings: settings of the figure, such as {"model": "lite0", "methods": {"ft": {...}}}; see
+            `CHOICES`.
     """
     if fit is None:
         return pd.DataFrame(columns=["method", "unfinished"])
     runs = _of_size(read_table(fit), size)
     choices = {**settings, **settings.get("example", {})}
     for column, names_of_settings in CHOICES.items():
-        chosen = None
-        for name in names_of_settings:
-            if name in choices:
-                chosen = choices[name]
-                break
-        if isinstance(chosen, str):
+        names_in_choices = [name for name in names_of_settings if name in choices]
+        if not names_in_choices:
+            continue
+        chosen = choices[names_in_choices[0]]
+        if isinstance(chosen, str):  # a name
             runs = runs[runs[column] == chosen]
-        elif isinstance(chosen, Mapping):  # some figures have a number of targets
+        elif isinstance(chosen, Mapping):  # by name; some figures have a number of targets instead
             runs = runs[runs[column].isin(list(chosen))]
     return runs
 
 
-def _mark_methods(settings: Mapping, methods: Collection[str]) -> dict:
-    """Settings in which the labels of the given methods are marked as unfinished."""
+def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
+    """Settings of a figure in which the labels of some methods are marked as unfinished.
+
+    Args:
+        settings: methods, as labels or styles by name; or method and method_label; or an example
+            with these two.
+        methods: names of those that are marked.
+    """
     marked = dict(settings)
     if "methods" in settings:
         marked["methods"] = {
@@ -146,11 +174,13 @@ def _mark_methods(settings: Mapping, methods: Collection[str]) -> dict:
     return marked
 
 
-def _mark(label: str | Mapping) -> str | dict:
-    """A label, or a style with a label, that is marked as unfinished."""
+def _mark(label: str | Style) -> str | dict[str, Any]:
+    """A label, or a style with a label, that is marked as unfinished: `LoRA` becomes `LoRA †`."""
     if isinstance(label, str):
         return f"{label} {UNFINISHED}"
-    return {**label, "label": _mark(label["label"])}
+    style = dict(label)
+    style["label"] = f"{style['label']} {UNFINISHED}"
+    return style
 
 
 def _has_sizes(table: object) -> bool:
@@ -158,7 +188,7 @@ def _has_sizes(table: object) -> bool:
     return isinstance(table, pd.DataFrame) and "size" in table
 
 
-def _of_size(table: object, size: str | None):
+def _of_size(table: pd.DataFrame, size: str | None) -> pd.DataFrame:
     """Rows of runs of one size (None for all) and of pretrained models.
 
     A table without sizes is not changed.
@@ -187,10 +217,14 @@ def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
     return note
 
 
-def _unfinished_note(
-    runs: pd.DataFrame, labels: Mapping[str, Labels] | None, finished_only: bool
-) -> str:
-    """A note that names the unfinished ones of the runs."""
+def _unfinished_note(runs: pd.DataFrame, labels: Mapping[str, Labels], finished_only: bool) -> str:
+    """A note that names the unfinished ones of the runs.
+
+    Args:
+        runs: rows of `rib.analysis.fit.fit_table`.
+        labels: of models, methods and targets, see `name_unfinished`.
+        finished_only: whether the figure leaves these runs out.
+    """
     lead = f"{UNFINISHED} training unfinished"
     if finished_only:
         lead = "not ranked, since training is unfinished"
@@ -215,8 +249,10 @@ def _add_below(figure: Figure, note: str) -> None:
     if not existing_note:
         figure.supxlabel(note, fontsize=7)
         return
-    (text,) = (text for text in figure.texts if text.get_text() == existing_note)
-    text.set_text(f"{existing_note}\n{note}")
+    # A second call of supxlabel would change the font of the existing note.
+    for text in figure.texts:
+        if text.get_text() == existing_note:
+            text.set_text(f"{existing_note}\n{note}")
 
 
 def counted(n: int, noun: str) -> str:
@@ -227,6 +263,7 @@ def counted(n: int, noun: str) -> str:
 
 def text_colour(image: AxesImage, value: float) -> str:
     """Black or white, whichever is readable on the image's colour of a value."""
-    red, green, blue, _ = image.cmap(image.norm(value))
+    shade = image.norm(np.asarray(value))  # 0 to 1
+    red, green, blue, _ = image.cmap(shade)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     return "black" if luminance > 0.5 else "white"

@@ -1,6 +1,6 @@
 """Helpers that several figures share: panels, their rows, and lines over a number of images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rib.figures import Labels
+from rib.figures import Labels, Style
 
 WIDEST = 4  # maximum number of panel columns
 DODGE = 0.05  # relative shift between lines, so that intervals don't overlap
@@ -87,7 +87,7 @@ def line_with_intervals(
     rows: pd.DataFrame,
     over: str,
     columns: Sequence[str],
-    style: Mapping[str, str],
+    style: Style,
     index: int,
     lines: int,
 ) -> None:
@@ -101,7 +101,8 @@ def line_with_intervals(
         style: label, colour and marker; `line` if it is not solid.
         index, lines: index of the line among those on the axes, and their number.
     """
-    shift = (1 + DODGE) ** (index - (lines - 1) / 2)
+    places_from_middle = index - (lines - 1) / 2  # of the middle line, 0
+    shift = (1 + DODGE) ** places_from_middle  # a factor, since the axis is logarithmic
     heights, low, high = (rows[column] for column in columns)
     means = heights.groupby(rows[over]).mean()
     axes.plot(

@@ -23,7 +23,6 @@ LIBRARIES = [
     "scipy",
     "pyarrow",
     "pillow",
-    "scikit-image",
     "resvg_py",
     "matplotlib",
 ]

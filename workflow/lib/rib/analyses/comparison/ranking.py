@@ -4,7 +4,8 @@ Letters and lines join methods that are not told apart.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +19,7 @@ from rib.analysis.comparison import few_objects
 from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 from rib.figures._panels import name_rows
 
 # Inches, right of a panel.
@@ -92,7 +93,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
 
 def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
     """How far apart two methods of a model have to be, one line; none if there is no pair."""
-    smallest = rows.loc[0, "smallest_difference"]
+    smallest = rows["smallest_difference"].iloc[0]
     if np.isnan(smallest):
         return []
     apart = f"two methods {percent(smallest)} points apart"
@@ -101,14 +102,15 @@ def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
     """Draw the methods of one model; the columns of `rows` are those of `draw`."""
-    reference = rows.loc[0, "reference"]
+    reference = rows["reference"].iloc[0]
     for i, row in enumerate(rows.to_dict("records")):
         _draw_method(axes, i, row, methods[row["method"]])
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     reference_label = "the pretrained model"
     if reference != PRETRAINED:
         reference_label = methods[reference]["label"]
-        of_pretrained = -rows.set_index("method").loc[reference, "mri"]
+        mri_of_reference = rows.loc[rows["method"] == reference, "mri"].iloc[0]
+        of_pretrained = -mri_of_reference  # the pretrained model has an mRI of 0
         axes.axvline(of_pretrained, color=INK, linewidth=1, linestyle=":", zorder=1)
     name_rows(axes, [_row_label(row, methods) for row in rows.to_dict("records")])
     axes.set_title(model_label, loc="left")
@@ -117,7 +119,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Style
     _draw_letters(axes, rows)
 
 
-def _row_label(row: Mapping, methods: Styles) -> str:
+def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
     """A method's label, its fit if that is known, and a mark of the reference."""
     label = methods[row["method"]]["label"]
     fit = fit_percent(row["fit"])
@@ -131,7 +133,7 @@ def _row_label(row: Mapping, methods: Styles) -> str:
     return f"{label} ({', '.join(facts)})"
 
 
-def _draw_method(axes: Axes, y: int, row: Mapping, style: Mapping) -> None:
+def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) -> None:
     """Draw a marker at the difference, filled if its interval is off 0, on a bar for the interval.
 
     Args:
@@ -184,29 +186,36 @@ def _signed(change: float) -> str:
 
 
 def _letters(text: str) -> list[str]:
-    """Distinct letters in order, each with its optional number."""
-    return list(dict.fromkeys(re.findall(r"\D\d*", text)))
+    """Distinct letters in order, each with its optional number: `aba1` has `a`, `b` and `a1`."""
+    letters = re.findall(r"\D\d*", text)
+    return list(dict.fromkeys(letters))
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a column per letter right of the numbers: the letter at each of its methods, joined."""
+    """Draw a column per letter right of the numbers: the letter at each of its methods, joined.
+
+    Args:
+        rows: column letters, such as `ab`, of each method.
+    """
     letters_of_rows = [_letters(text) for text in rows["letters"]]
     distinct_letters = set()
     for letters_of_row in letters_of_rows:
         distinct_letters.update(letters_of_row)
-    start = MARGIN + NUMBERS_WIDTH
+    left_edge = MARGIN + NUMBERS_WIDTH
     axes.text(
         1,
         -0.7,
         "same letter:\nnot told apart",
-        transform=_right_of(axes, start),
+        transform=_right_of(axes, left_edge),
         ha="left",
         va="bottom",
         fontsize=8,
     )
+    # a1 is after z.
     letters_in_order = sorted(distinct_letters, key=lambda letter: (len(letter), letter))
     for column, letter in enumerate(letters_in_order):
-        coordinates = _right_of(axes, start + LETTER_WIDTH * (column + 0.5))
+        middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
+        coordinates = _right_of(axes, middle_of_column)
         letter_rows = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
         _draw_letter(axes, letter, letter_rows, coordinates)
 

@@ -1,9 +1,9 @@
 """RI per target and mRI of all methods, a table per model, as Markdown, LaTeX and CSV. No torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,7 +17,6 @@ from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
 
 MRI = "mri"  # the last column
-CELL_COLUMNS = ["value", "ci_low", "ci_high", "fit", "unfinished"]
 CELL_ENDINGS = ["", "_low", "_high", "_fit", "_unfinished", "_best"]  # of columns in CSV
 DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the ranking
 NO_RANK = "\N{EN DASH}"
@@ -64,17 +63,18 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     Args:
         values: values of one model, size and column, by method.
         compared: comparisons of its methods, without unfinished ones: method, other, p_holm.
+        confidence: a Holm-adjusted p of at most 1 - confidence is significant.
     """
     compared_methods = [*compared["method"], *compared["other"]]
-    tested_values = values[values.index.isin(compared_methods)]
-    if not len(tested_values):
+    values_of_compared = values[values.index.isin(compared_methods)]
+    if values_of_compared.empty:
         return None
-    best = tested_values.idxmax()
-    is_of_best = (compared["method"] == best) | (compared["other"] == best)
-    comparisons_of_best = compared[is_of_best & (compared["other"] != PRETRAINED)]
-    if not len(comparisons_of_best):
+    best = str(values_of_compared.idxmax())
+    has_best = (compared["method"] == best) | (compared["other"] == best)
+    with_methods = compared[has_best & (compared["other"] != PRETRAINED)]
+    if with_methods.empty:
         return None
-    is_better_than_all = (comparisons_of_best["p_holm"] <= 1 - confidence).all()
+    is_better_than_all = (with_methods["p_holm"] <= 1 - confidence).all()
     return best if is_better_than_all else None
 
 
@@ -91,16 +91,21 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     no_comparisons = compared[:0]
     cells = {}
     for key, values_of_methods in values.groupby(keys, sort=False):
-        model, size, column = key
         best = best_of(
             values_of_methods.set_index("method")["value"],
             comparisons_of_key.get(key, no_comparisons),
             confidence,
         )
-        lines = values_of_methods[["method", *CELL_COLUMNS]].itertuples(index=False)
-        for method, value, low, high, fit, unfinished in lines:
-            cell = Cell(value, low, high, fit, unfinished, best=int(method == best))
-            cells[model, size, method, column] = cell
+        for row in values_of_methods.to_dict("records"):
+            method = row["method"]
+            cells[row["model"], row["size"], method, row["column"]] = Cell(
+                value=row["value"],
+                low=row["ci_low"],
+                high=row["ci_high"],
+                fit=row["fit"],
+                unfinished=row["unfinished"],
+                best=int(method == best),
+            )
     return cells
 
 
@@ -139,7 +144,6 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     compared = _read_columns(tables.comparisons_ri, tables.comparisons)
     cells = cells_of(values, compared, settings.confidence)
     differences = read_table(tables.ranking).set_index(["model", "size", "method"])[DIFFERENCE]
-    columns = {**labels.targets, MRI: "mRI"}  # labels by column
     rows = _rows_in_display_order(cells, labels)
     note = _note(values, settings.confidence, settings.conditions)
 
@@ -149,18 +153,8 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     markdown_texts = [markdown(note) + "\n"]
     latex_texts = [NEEDS_BOOKTABS]
     for model in dict.fromkeys(row.model for row in rows):
-        lines = []
-        for row in rows:
-            if row.model != model:
-                continue
-            heads = [labels.methods[row.method], row.size][: len(head_columns)]
-            cells_of_row = [cells[*row, column] for column in columns]
-            fit_of_row = fit_percent(cells[*row, MRI].fit)
-            lines.append([*heads, *cells_of_row, _difference_of(differences, row), fit_of_row])
-        differences_of_model = differences[differences.index.get_level_values("model") == model]
-        difference_column = _difference_header(differences_of_model, labels.methods)
-        table_columns = [*head_columns, *columns.values(), difference_column, "Fit (%)"]
-        table = pd.DataFrame(lines, columns=table_columns)
+        rows_of_model = [row for row in rows if row.model == model]
+        table = _table_of_model(rows_of_model, cells, differences, labels, head_columns)
         label = labels.models[model]
         markdown_texts.append(f"## {markdown(label)}\n")
         markdown_texts.append(_markdown(table, len(head_columns)))
@@ -171,8 +165,39 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     fit = None
     if tables.fit is not None:
         fit = read_fit(tables.fit)
-    numbers = _csv_table(cells, rows, columns, differences)
+    numbers = _csv_table(cells, rows, [*labels.targets, MRI], differences)
     write_tables({"csv": numbers}, {"csv": files.csv}, fit)
+
+
+def _table_of_model(
+    rows: Sequence[RowKey],
+    cells: Cells,
+    differences: pd.DataFrame,
+    labels: SummaryLabels,
+    head_columns: Sequence[str],
+) -> pd.DataFrame:
+    """The table of one model: its heads, a cell for each target and mRI, the difference, the fit.
+
+    Args:
+        rows: of the model.
+        differences: columns `DIFFERENCE`, by model, size and method.
+        head_columns: Method, or Method and Size.
+    """
+    model = rows[0].model
+    differences_of_model = differences[differences.index.get_level_values("model") == model]
+    difference_of_row = differences_of_model.to_dict("index")
+    lines = []
+    for row in rows:
+        heads = [labels.methods[row.method]]
+        if "Size" in head_columns:
+            heads.append(row.size)
+        cells_of_row = [cells[*row, column] for column in [*labels.targets, MRI]]
+        difference = _difference_cell(difference_of_row.get(row), row.method)
+        fit_of_row = fit_percent(cells[*row, MRI].fit)
+        lines.append([*heads, *cells_of_row, difference, fit_of_row])
+    difference_column = _difference_header(differences_of_model, labels.methods)
+    cell_columns = [*labels.targets.values(), "mRI"]
+    return pd.DataFrame(lines, columns=[*head_columns, *cell_columns, difference_column, "Fit (%)"])
 
 
 def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
@@ -184,12 +209,14 @@ def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
 
 def _rows_in_display_order(cells: Cells, labels: SummaryLabels) -> list[RowKey]:
     """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
-    models_and_sizes = dict.fromkeys((model, size) for model, size, _, _ in cells)
+    sizes_of_model: dict[str, list[str]] = {}
+    for model, size, _, _ in cells:
+        sizes = sizes_of_model.setdefault(model, [])
+        if size not in sizes:
+            sizes.append(size)
     rows = []
-    for displayed_model in labels.models:
-        for model, size in models_and_sizes:
-            if model != displayed_model:
-                continue
+    for model in labels.models:
+        for size in sizes_of_model.get(model, []):
             for method in labels.methods:
                 if (model, size, method, MRI) in cells:
                     rows.append(RowKey(model, size, method))
@@ -227,9 +254,15 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 
 
 def _csv_table(
-    cells: Cells, rows: Sequence[RowKey], columns: Mapping[str, str], differences: pd.DataFrame
+    cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """All cells and differences as numbers, a line for each row."""
+    """All cells and differences as numbers, a line for each row.
+
+    Args:
+        columns: targets, and `mri`. Each gives six columns, such as noto, noto_low, noto_high,
+            noto_fit, noto_unfinished and noto_best.
+        differences: columns `DIFFERENCE`, by model, size and method.
+    """
     lines = []
     for row in rows:
         line = [row.model, row.method, row.size]
@@ -241,20 +274,26 @@ def _csv_table(
     return table.merge(differences.reset_index(), how="left", on=["model", "size", "method"])
 
 
-def _difference_of(differences: pd.DataFrame, row: RowKey) -> Cell | str:
+def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str) -> Cell | str:
     """Difference of a method's mRI from the reference's.
 
     It is `reference` for the reference itself, and a dash for a method without a rank.
 
     Args:
-        differences: by model, size and method.
+        row_of_ranking: the columns `DIFFERENCE`; None without a rank.
     """
-    if row not in differences.index:
+    if row_of_ranking is None:
         return NO_RANK
-    reference, difference, low, high = differences.loc[row]
-    if row.method == reference:
+    if row_of_ranking["reference"] == method:
         return "reference"
-    return Cell(difference, low, high, fit=float("nan"), unfinished=0, best=0)
+    return Cell(
+        value=row_of_ranking["difference"],
+        low=row_of_ranking["diff_low"],
+        high=row_of_ranking["diff_high"],
+        fit=float("nan"),
+        unfinished=0,
+        best=0,
+    )
 
 
 def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
@@ -274,6 +313,7 @@ def _markdown(table: pd.DataFrame, heads: int) -> str:
 
 
 def _in_markdown(cell: Cell) -> str:
+    """A value with its mark and interval, bold if it is the best: `**1.2**† [0.9, 1.5]`."""
     value = points(cell.value).replace("-", MINUS)
     low = points(cell.low).replace("-", MINUS)
     high = points(cell.high).replace("-", MINUS)
@@ -285,14 +325,23 @@ def _in_markdown(cell: Cell) -> str:
 
 def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
     """A table in LaTeX, of which the first columns are headings of rows."""
-    shown = _shown(table, _in_latex, lambda text: text.translate(LATEX))
+
+    def escape(text: str) -> str:
+        return text.translate(LATEX)
+
+    shown = _shown(table, _in_latex, escape)
     sides = "l" * heads + "r" * (table.shape[1] - heads)
     return shown.to_latex(index=False, column_format=sides, caption=caption, label=label)
 
 
 def _in_latex(cell: Cell) -> str:
-    """The confidence interval as a subscript, to keep columns narrow."""
-    value = f"\\mathbf{{{points(cell.value)}}}" if cell.best else points(cell.value)
+    """A value with its mark, bold if it is the best, in mathematics mode.
+
+    The confidence interval is a subscript, to keep columns narrow: `$1.2^{\\dag}_{[0.9, 1.5]}$`.
+    """
+    value = points(cell.value)
+    if cell.best:
+        value = f"\\mathbf{{{value}}}"
     mark = r"^{\dag}" if cell.unfinished else ""
     return f"${value}{mark}_{{[{points(cell.low)}, {points(cell.high)}]}}$"
 
@@ -303,6 +352,8 @@ def _shown(
     """A table as text: cells as they are shown, and all other text escaped."""
 
     def show(content: Cell | str) -> str:
-        return show_cell(content) if isinstance(content, Cell) else escape(content)
+        if isinstance(content, Cell):
+            return show_cell(content)
+        return escape(content)
 
     return table.map(show).rename(columns=escape)

@@ -48,14 +48,18 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
     rows = []
     for path in records:
         manifest_path = Path(path.replace(provenance.ENDING, "manifest.json"))
-        manifest = read_json(manifest_path) if manifest_path.is_file() else {}
+        manifest = {}
+        if manifest_path.is_file():
+            manifest = read_json(manifest_path)
         device = manifest.get("device", "")
         seconds = np.nan
         megabytes = np.nan
         if path in record_of_path:
             record = record_of_path[path]
-            seconds = record["seconds" if device == "cuda" else "cpu_seconds"]
-            megabytes = sum(record["sizes"].values()) / 1e6
+            # On a GPU the time for which it was held, else that of the processor.
+            seconds = record["seconds"] if device == "cuda" else record["cpu_seconds"]
+            bytes_of_files = record["sizes"].values()
+            megabytes = sum(bytes_of_files) / 1e6
         folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
         row: dict[str, Any] = dict(zip(RUN_FOLDERS, folders, strict=True))
         row["seconds"] = seconds
@@ -113,24 +117,30 @@ def _jobs_of_method(
     return needed.drop_duplicates("record")  # variants of a method share Fisher information
 
 
-def _cost_of_jobs(jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int) -> dict:
+def _cost_of_jobs(
+    jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
+) -> dict[str, str | float]:
     """The columns of the cost table that sum up jobs, per seed.
 
     Args:
-        jobs: of the method and what it needs, with all seeds.
+        jobs: of the method and what it needs, with all seeds: columns stage (finetune, merge or
+            evaluate), seconds, images, megabytes, device.
         of_pretrained: the evaluation of the pretrained model, which has one seed.
+        seeds: number of seeds that the jobs are divided by.
     """
     seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
     seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
     seconds["evaluate"] += of_pretrained["seconds"].sum()
+    trainings = jobs[jobs["stage"] == "finetune"]
+    trainings_and_merges = jobs[jobs["stage"] != "evaluate"]
     devices = {*jobs["device"], *of_pretrained["device"]} - {""}
     return {
         "device": "+".join(sorted(devices)),
         "jobs": len(jobs) / seeds + len(of_pretrained),
-        **seconds.to_dict(),
+        **{stage: seconds[stage] for stage in STAGES},
         "seconds": seconds.sum(),
-        "images": jobs.loc[jobs["stage"] == "finetune", "images"].sum() / seeds,
-        "megabytes": jobs.loc[jobs["stage"] != "evaluate", "megabytes"].sum() / seeds,
+        "images": trainings["images"].sum() / seeds,
+        "megabytes": trainings_and_merges["megabytes"].sum() / seeds,
     }
 
 
@@ -143,12 +153,17 @@ def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def cost_of(settings: CostSettings) -> pd.DataFrame:
-    """`cost_table` of the jobs whose records the settings name (see `jobs_of`)."""
+    """`cost_table` of the jobs whose records the settings name (see `jobs_of`).
+
+    Jobs that compute Fisher information count as merges of the methods that need it or, where
+    trainings on all targets share it, as trainings, once for each size.
+    """
     jobs = jobs_of(settings.records)
     tables = [jobs]
     for method, paths in settings.fisher.items():
         tables.append(jobs_of(paths).assign(method=method, stage="merge"))
     for method, paths in settings.shared_fisher.items():
-        for size in jobs.loc[jobs["method"] == method, "size"].unique():
+        sizes = jobs.loc[jobs["method"] == method, "size"].unique()
+        for size in sizes:
             tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
     return cost_table(pd.concat(tables, ignore_index=True), settings.parents)

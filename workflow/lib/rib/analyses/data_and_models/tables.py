@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,8 +77,13 @@ def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) 
         descriptions: {model}/model.json of each model, and perhaps of more, which says where its
             head is from.
     """
-    heads = {path.parent.name: head_of(read_json(path)["head"]) for path in descriptions}
-    rows = [{"model": name, "head": heads[name], **dict(facts)} for name, facts in models.items()]
+    head_of_model = {}
+    for path in descriptions:
+        model = path.parent.name
+        head_of_model[model] = head_of(read_json(path)["head"])
+    rows = []
+    for model, facts in models.items():
+        rows.append({"model": model, "head": head_of_model[model], **dict(facts)})
     return pd.DataFrame(rows, columns=MODELS)
 
 
@@ -129,13 +135,13 @@ def identical_table(
         for name, index, classes_of_dataset in zip(labels, indexes, classes, strict=True)
     }
     is_of_other_class = _of_other_classes(photos, outputs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, label in labels.items():
         if photos[name].null_count > 0:  # the identity of some images is unknown
             rows.append({"dataset": name})
             continue
         is_shared, shared_with = _shared_images(name, photos, labels)
-        row = {
+        row: dict[str, Any] = {
             "dataset": name,
             "identical": int(identical_images(photos[name]).sum()),
             "shared": int(is_shared.sum()),
@@ -202,9 +208,10 @@ def _of_other_classes(
         outputs: class of each image, by dataset, see `_outputs_of_images`.
     """
     all_outputs = np.concatenate(list(outputs.values()))
-    class_numbers = np.unique(all_outputs, return_inverse=True)[1]
+    _, class_numbers = np.unique(all_outputs, return_inverse=True)
     all_photos = pa.concat_arrays(photos.values())
     is_of_other_class = of_other_classes(all_photos, class_numbers)
     sizes = [len(photos_of_dataset) for photos_of_dataset in photos.values()]
-    by_dataset = np.split(is_of_other_class, np.cumsum(sizes)[:-1])
+    ends_of_datasets = np.cumsum(sizes)
+    by_dataset = np.split(is_of_other_class, ends_of_datasets[:-1])
     return dict(zip(photos, by_dataset, strict=True))

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,27 +49,36 @@ PermutedPredictors = Callable[[np.ndarray], np.ndarray]
 def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
     """Permutations of n items within groups of the given sizes, one group after the other.
 
-    They are all permutations, or random draws if there are too many.
+    They are all permutations, or random draws if there are too many. Of groups of 2 and 1 items
+    there are [0, 1, 2] and [1, 0, 2].
 
     Returns:
         (count, n) int64, with n the sum of sizes, and whether these are all.
     """
-    groups = [np.arange(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-    if math.prod(math.factorial(size) for size in sizes) <= MOST:
+    groups = []  # the items of each group
+    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+        groups.append(np.arange(end - size, end))
+    number_of_permutations = math.prod(math.factorial(size) for size in sizes)
+    if number_of_permutations <= MOST:
         return _all_permutations(groups), True
     rng = np.random.default_rng(seed)
-    draws = [rng.permuted(np.tile(group, (DRAWS, 1)), axis=1) for group in groups]
-    return np.hstack(draws), False
+    draws_of_groups = [rng.permuted(np.tile(group, (DRAWS, 1)), axis=1) for group in groups]
+    return np.hstack(draws_of_groups), False
 
 
 def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Each combination of one permutation of each group: (count, n) int64."""
+    """Each combination of one permutation of each group: (count, n) int64.
+
+    Args:
+        groups: the items of each group, of which there are n together.
+    """
     orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
     counts = [len(orders) for orders in orders_of_groups]
-    combinations = np.indices(counts).reshape(len(groups), -1)  # an order's index for each group
-    chosen_orders = [
-        orders[chosen] for orders, chosen in zip(orders_of_groups, combinations, strict=True)
-    ]
+    # (groups, count): for each combination, which of its orders each group has.
+    combinations = np.indices(counts).reshape(len(groups), -1)
+    chosen_orders = []
+    for orders, chosen in zip(orders_of_groups, combinations, strict=True):
+        chosen_orders.append(orders[chosen])
     return np.hstack(chosen_orders)
 
 
@@ -96,6 +106,7 @@ def permuted_p(
     """Correlations of predictors with responses, and their two-sided permutation p-values.
 
     Args:
+        permuted_predictors: gives the predictors after permutations.
         responses: (runs, n).
         orders: (count, k), see `permutations`.
         exact: whether those are all. If not, the observed order is added to the draws, which keeps
@@ -108,22 +119,24 @@ def permuted_p(
     if ranks:
         responses = rankdata(responses, axis=1)
 
-    def correlations_of(some_orders: np.ndarray) -> np.ndarray:
-        """Correlations (b, runs) after each of b permutations."""
-        predictors = permuted_predictors(some_orders)
+    def correlations_after(permutations_of_block: np.ndarray) -> np.ndarray:
+        """Correlations (b, runs) after each of b permutations (b, k)."""
+        predictors = permuted_predictors(permutations_of_block)
         if ranks:
             predictors = rankdata(predictors, axis=1)
         return correlations(predictors, responses)
 
     identity = np.arange(orders.shape[1])[None]
-    observed = correlations_of(identity)[0]
+    observed = correlations_after(identity)[0]
     as_extreme = np.zeros(len(observed), np.int64)  # permutations with a correlation as extreme
     for start in range(0, len(orders), CHUNK):
-        permuted = correlations_of(orders[start : start + CHUNK])
-        as_extreme += (np.abs(permuted) >= np.abs(observed) - TIE).sum(axis=0)
+        permuted = correlations_after(orders[start : start + CHUNK])
+        is_as_extreme = np.abs(permuted) >= np.abs(observed) - TIE
+        as_extreme += is_as_extreme.sum(axis=0)
     added = 0 if exact else 1  # the observed order
     p = (as_extreme + added) / (len(orders) + added)
-    return observed, np.where(np.isnan(observed), np.nan, p)
+    p_or_nan = np.where(np.isnan(observed), np.nan, p)
+    return observed, p_or_nan
 
 
 def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[float, float]:
@@ -153,13 +166,15 @@ def to_targets(
 
     Args:
         distances: first, second, value; of one model and kind of distance.
+        ood_datasets: the others, of which a target may be one itself.
     """
+    datasets = [in_distribution] if in_distribution else ood_datasets
     matrix = matrix_of(distances)
     distance_of_targets = {}
     for target in targets:
-        datasets = [in_distribution] if in_distribution else ood_datasets
         other_datasets = [dataset for dataset in datasets if dataset != target]
-        distance_of_targets[target] = float(matrix.loc[target, other_datasets].to_numpy().mean())
+        distances_of_target = matrix.loc[target, other_datasets].to_numpy()
+        distance_of_targets[target] = float(distances_of_target.mean())
     return distance_of_targets
 
 
@@ -201,7 +216,9 @@ class PermutationTest:
     group_sizes: tuple[int, ...]  # see `permutations`
     independent: bool  # whether the points are, so that there is a confidence interval
 
-    def correlate(self, responses: np.ndarray, confidence: float, seed: int) -> list[dict]:
+    def correlate(
+        self, responses: np.ndarray, confidence: float, seed: int
+    ) -> list[dict[str, Any]]:
         """Correlations of the distances with the responses (runs, n).
 
         Returns:
@@ -209,34 +226,35 @@ class PermutationTest:
             permutations, exact, n. With too few points the values are NaN.
         """
         runs, n = responses.shape
-        enough = n >= FEWEST
+        has_enough_points = n >= FEWEST
         orders = np.empty((0, sum(self.group_sizes)), np.int64)
         exact = True
-        if enough:
+        if has_enough_points:
             orders, exact = permutations(*self.group_sizes, seed=seed)
         rows = []
         for statistic in STATISTICS:
             ranks = statistic == SPEARMAN
-            values = p_values = np.full(runs, np.nan)
-            if enough:
+            values = np.full(runs, np.nan)
+            p_values = np.full(runs, np.nan)
+            if has_enough_points:
                 values, p_values = permuted_p(self.predictors, responses, orders, exact, ranks)
             for run in range(runs):
-                low, high = np.nan, np.nan
+                low = np.nan
+                high = np.nan
                 if self.independent:
                     low, high = interval(values[run], n, confidence, ranks)
-                rows.append(
-                    {
-                        "run": run,
-                        "statistic": statistic,
-                        "value": values[run],
-                        "ci_low": low,
-                        "ci_high": high,
-                        "p": p_values[run],
-                        "permutations": len(orders),
-                        "exact": exact,
-                        "n": n,
-                    }
-                )
+                row = {
+                    "run": run,
+                    "statistic": statistic,
+                    "value": values[run],
+                    "ci_low": low,
+                    "ci_high": high,
+                    "p": p_values[run],
+                    "permutations": len(orders),
+                    "exact": exact,
+                    "n": n,
+                }
+                rows.append(row)
         return rows
 
 
@@ -268,12 +286,15 @@ def association_table(
 
     rows = []
     for model, distances_of_model in distances.groupby("model", sort=False):
-        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
         ri_of_model = ri[ri["model"] == model]
-        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()
-        runs = list(dict.fromkeys((method, size) for method, size, _ in mean_ri.index))
+        runs = [
+            (run["method"], run["size"])
+            for run in ri_of_model[RUN].drop_duplicates().to_dict("records")
+        ]
         if not runs:
             continue
+        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()  # over seeds
+        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
         responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
         for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
             for level in levels:
@@ -287,21 +308,32 @@ def association_table(
                     rows.append({**run_columns, "distance": kind, "level": level, **correlation})
         log.info("%s: distances compared with the effects of %d methods", model, len(runs))
     table = pd.DataFrame(rows, columns=COLUMNS)
-    # Models, methods and sizes in order of first appearance.
-    return table.sort_values(
-        ["model", *RUN], kind="stable", key=lambda column: pd.factorize(column)[0]
-    )
+    return table.sort_values(["model", *RUN], kind="stable", key=_order_of_appearance)
+
+
+def _order_of_appearance(column: pd.Series) -> np.ndarray:
+    """A number of each cell by which cells are sorted as they first appear: b, a, b is 0, 1, 0."""
+    numbers, _ = pd.factorize(column)
+    return numbers
 
 
 def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
-    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j."""
-    pretrained = accuracy["method"] == PRETRAINED
-    before = accuracy[pretrained].set_index("dataset")["accuracy"]
-    after = accuracy[~pretrained].groupby([*RUN, "target", "dataset"])["accuracy"].mean()
-    return {
-        (method, size, target, dataset): mean_accuracy - before[dataset]
-        for (method, size, target, dataset), mean_accuracy in after.items()
-    }
+    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j.
+
+    Args:
+        accuracy: method, target, size, seed, dataset, accuracy (percent), of the pretrained model,
+            too.
+    """
+    is_pretrained = accuracy["method"] == PRETRAINED
+    before = accuracy[is_pretrained].set_index("dataset")["accuracy"]
+    runs = accuracy[~is_pretrained].groupby([*RUN, "target", "dataset"])
+    after = runs["accuracy"].mean().reset_index()
+    changes = {}
+    for row in after.to_dict("records"):
+        dataset = row["dataset"]
+        change = row["accuracy"] - before[dataset]
+        changes[row["method"], row["size"], row["target"], dataset] = change
+    return changes
 
 
 def _responses(
@@ -314,17 +346,27 @@ def _responses(
     """Effects of fine-tuning at a level: (runs, n).
 
     Args:
-        runs: method and size.
+        level: `targets`, `pairs` or `in_distribution`, see the module.
+        runs: method and size of each.
         changes: changes of accuracy by method, size, target and dataset.
         mean_ri: RI by method, size and target.
     """
     if level == "targets":
-        return np.array([[mean_ri[(*run, target)] for target in datasets.targets] for run in runs])
+        ri_of_runs = []
+        for method, size in runs:
+            ri_of_runs.append([mean_ri[method, size, target] for target in datasets.targets])
+        return np.array(ri_of_runs)
     if level == "pairs":
         pairs = datasets.pairs
     else:
+        assert datasets.in_distribution is not None  # else there is no such level
         pairs = [(target, datasets.in_distribution) for target in datasets.targets]
-    return np.array([[changes[(*run, *pair)] for pair in pairs] for run in runs])
+    changes_of_runs = []
+    for method, size in runs:
+        changes_of_runs.append(
+            [changes[method, size, target, dataset] for target, dataset in pairs]
+        )
+    return np.array(changes_of_runs)
 
 
 def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
@@ -339,24 +381,36 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
             group_sizes=(len(datasets.targets), len(datasets.only_evaluated)),
             independent=False,
         )
-    distance_of_targets = to_targets(
+    distance_of_target = to_targets(
         distances, datasets.targets, datasets.ood_datasets, datasets.in_distribution
     )
-    predictors = np.array(list(distance_of_targets.values()))
+    distances_of_targets = np.array(list(distance_of_target.values()))
+
+    def permuted_distances(orders: np.ndarray) -> np.ndarray:
+        """Distances (b, targets) after permutations (b, targets)."""
+        return distances_of_targets[orders]
+
     return PermutationTest(
-        predictors=lambda orders: predictors[orders],
-        group_sizes=(len(datasets.targets),),
-        independent=True,
+        predictors=permuted_distances, group_sizes=(len(datasets.targets),), independent=True
     )
 
 
 def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
-    """A function from permutations (b, datasets) of the datasets to distances (b, pairs)."""
+    """A function that permutes the datasets and gives the distances of `Datasets.pairs`.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+    """
     names = [*datasets.targets, *datasets.only_evaluated]
     matrix = matrix_of(distances).loc[names, names].to_numpy()
-    rows = [names.index(target) for target, _ in datasets.pairs]
-    columns = [names.index(dataset) for _, dataset in datasets.pairs]
-    return lambda orders: matrix[orders[:, rows], orders[:, columns]]
+    target_numbers = [names.index(target) for target, _ in datasets.pairs]
+    dataset_numbers = [names.index(dataset) for _, dataset in datasets.pairs]
+
+    def permuted_distances(orders: np.ndarray) -> np.ndarray:
+        """Distances (b, pairs) after permutations (b, datasets)."""
+        return matrix[orders[:, target_numbers], orders[:, dataset_numbers]]
+
+    return permuted_distances
 
 
 def all_distances(

@@ -1,6 +1,6 @@
 """RI of every target against its distance, one panel per model and kind of distance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,12 @@ from rib.figures import Drawn, Labels
 # Without yellow, which is too light for thin lines.
 COLOURS = [BLUE, VERMILION, GREEN, PURPLE, SKY_BLUE, ORANGE, BLACK]
 MARKERS = "osD^vP*X<>"
-EDGES = {"markeredgecolor": "black", "markeredgewidth": 0.4, "elinewidth": 1, "capsize": 2}
+EDGES: dict[str, Any] = {
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.4,
+    "elinewidth": 1,
+    "capsize": 2,
+}
 COLUMNS = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
 
 
@@ -55,31 +60,20 @@ def draw(
     method = example["method"]
     distances_shown = from_params(MeasuredDistances, measured)
     kinds = distances_shown.kinds
-    runs = ri[ri["method"] == method].groupby(["model", "target"])
-    mean_ri = runs[["ri", "ci_low", "ci_high"]].mean()
+    ri_of_method = ri[ri["method"] == method]
     size = (0.6 + 2.0 * len(kinds), 1.1 + 2.0 * len(models))
     figure, panels = plt.subplots(
         len(models), len(kinds), figsize=size, squeeze=False, sharex="col", sharey="row"
     )
-    rows = []
+    points_of_panels = []
     for row_of_panels, (model, model_label) in zip(panels, models.items(), strict=True):
+        ri_of_model = ri_of_method[ri_of_method["model"] == model]
         for axes, kind in zip(row_of_panels, kinds, strict=True):
             is_shown_here = (distances["model"] == model) & (distances["distance"] == kind)
-            distance_of_targets = to_targets(
-                distances[is_shown_here],
-                list(targets),
-                distances_shown.ood_datasets,
-                distances_shown.in_distribution,
-            )
-            points = []
-            for target in targets:
-                point = {"model": model, "distance": kind, "target": target}
-                point["value"] = distance_of_targets[target]
-                point |= mean_ri.loc[(model, target)].to_dict()
-                points.append(point)
+            points = _points(distances[is_shown_here], ri_of_model, list(targets), distances_shown)
             _draw_points(axes, points, targets)
             axes.set_title(_correlations(association, model, method, kind), fontsize=7)
-            rows += points
+            points_of_panels.append(points.assign(model=model, distance=kind))
         row_of_panels[0].set_ylabel(f"{model_label}\nRI (percentage points)", fontsize=8)
     for axes, kind_label in zip(panels[-1], kinds.values(), strict=True):
         axes.set_xlabel(kind_label, fontsize=8)
@@ -98,17 +92,32 @@ def draw(
         f"horizontal axis: {distance}; whiskers: {confidence:.0%} confidence intervals of RI",
         fontsize=7,
     )
-    return figure, pd.DataFrame(rows, columns=COLUMNS)
+    return figure, pd.concat(points_of_panels, ignore_index=True)[COLUMNS]
 
 
-def _draw_points(axes: Axes, points: Sequence[Mapping], targets: Labels) -> None:
+def _points(
+    distances: pd.DataFrame, ri: pd.DataFrame, targets: list[str], shown: MeasuredDistances
+) -> pd.DataFrame:
+    """The points of a panel, a row per target: target, value (its distance), ri, ci_low, ci_high.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+        ri: target, seed, ri, ci_low, ci_high of one model and method; seeds are averaged.
+    """
+    distance_of_target = to_targets(distances, targets, shown.ood_datasets, shown.in_distribution)
+    mean_ri = ri.groupby("target")[["ri", "ci_low", "ci_high"]].mean()
+    points = mean_ri.loc[targets].rename_axis("target").reset_index()
+    return points.assign(value=points["target"].map(distance_of_target))
+
+
+def _draw_points(axes: Axes, points: pd.DataFrame, targets: Labels) -> None:
     """Draw a point with its interval for each target, and the line of no change.
 
     Args:
-        points: target, value (distance), ri, ci_low, ci_high of each.
+        points: target, value (distance), ri, ci_low, ci_high.
     """
     axes.axhline(0, color=DARK_GREY, linewidth=0.8)
-    for i, point in enumerate(points):
+    for i, point in enumerate(points.to_dict("records")):
         whiskers = [[point["ri"] - point["ci_low"]], [point["ci_high"] - point["ri"]]]
         axes.errorbar(
             point["value"],

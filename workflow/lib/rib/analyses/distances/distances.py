@@ -102,19 +102,26 @@ def _traces_of_roots(
 ) -> np.ndarray:
     """Sum of the singular values of RS', for each R of the first roots and S of the second.
 
+    Args:
+        first_roots, second_roots: matrices of d columns, each with its own number of rows.
+
     Returns:
         (len(first_roots), len(second_roots)).
     """
     # Zero rows don't change the singular values, and allow one batched call for each R.
-    rows = max(len(root) for root in second_roots)
-    padded = np.stack([np.pad(root, ((0, rows - len(root)), (0, 0))) for root in second_roots])
-    dimensions = padded.shape[2]
-    stacked = padded.reshape(-1, dimensions).T  # (d, second roots * rows)
+    most_rows = max(len(root) for root in second_roots)
+    padded_roots = []
+    for root in second_roots:
+        missing_rows = most_rows - len(root)
+        padded_roots.append(np.pad(root, ((0, missing_rows), (0, 0))))
+    dimensions = padded_roots[0].shape[1]
+    stacked = np.stack(padded_roots).reshape(-1, dimensions).T  # (d, second roots * rows)
     traces = []
     for root in first_roots:
-        product = (root @ stacked).reshape(len(root), -1, rows)
-        product_of_each = product.transpose(1, 0, 2)  # (second roots, rows of R, rows of S)
-        traces.append(np.linalg.svd(product_of_each, compute_uv=False).sum(axis=1))
+        products = (root @ stacked).reshape(len(root), -1, most_rows)
+        products = products.transpose(1, 0, 2)  # (second roots, rows of R, rows of S)
+        singular_values = np.linalg.svd(products, compute_uv=False)
+        traces.append(singular_values.sum(axis=1))
     return np.stack(traces)
 
 
@@ -197,6 +204,9 @@ def _mean_off_diagonal(kernel: np.ndarray) -> float:
 def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray, float]:
     """Principal axes of pooled samples (n, d) of equal size.
 
+    Args:
+        axes: number of axes, at most d.
+
     Returns:
         (d, axes), and their fraction of the variance, 0 to 1.
     """
@@ -205,8 +215,10 @@ def principal_axes(samples: Sequence[np.ndarray], axes: int) -> tuple[np.ndarray
     # `cov` returns a number if there is one dimension.
     covariance = np.cov(pooled.T).reshape(dimensions, -1)
     ascending_variances, ascending_vectors = np.linalg.eigh(covariance)
-    explained = ascending_variances[::-1][:axes].sum() / ascending_variances.sum()
-    return ascending_vectors[:, ::-1][:, :axes], float(explained)
+    largest_variances = ascending_variances[::-1][:axes]
+    explained = largest_variances.sum() / ascending_variances.sum()
+    largest_vectors = ascending_vectors[:, ::-1][:, :axes]
+    return largest_vectors, float(explained)
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
@@ -221,7 +233,8 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
         samples: by dataset, of equal size n, at least 6; the first images must be representative.
     """
     (n,) = {len(sample.labels) for sample in samples.values()}
-    gaussian = all(n >= FEWEST * len(np.unique(sample.labels)) for sample in samples.values())
+    most_classes = max(len(np.unique(sample.labels)) for sample in samples.values())
+    gaussian = n >= FEWEST * most_classes
     label_note = f"labels as points: fewer than {FEWEST} images per class in some sets"
     if gaussian:
         label_note = "labels as Gaussians"
@@ -230,7 +243,8 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
     bandwidth = median_distance(features)
     bandwidth_note = f"bandwidth {bandwidth:.4g}"
     dimensions = features[0].shape[1]
-    axes, explained = principal_axes(features, min(dimensions, (n - 1) // SAMPLE_PER_DIMENSION))
+    number_of_axes = min(dimensions, (n - 1) // SAMPLE_PER_DIMENSION)
+    axes, explained = principal_axes(features, number_of_axes)
     axes_note = f"{axes.shape[1]} principal components, {explained:.1%} of the variance"
 
     pairs = list(itertools.combinations(samples, 2))
@@ -260,8 +274,13 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
     Raises:
         UserError: the smallest dataset has too few images.
     """
-    stored = {name: read_features(path, LAYER) for name, path in features.items()}
-    sizes = {name: len(dataset_features) for name, (dataset_features, _) in stored.items()}
+    features_of_dataset = {}  # (n, d)
+    images_of_dataset = {}  # labels and objects, see `balanced_order`
+    for name, path in features.items():
+        features_of_images, images = read_features(path, LAYER)
+        features_of_dataset[name] = features_of_images
+        images_of_dataset[name] = images
+    sizes = {name: len(of_images) for name, of_images in features_of_dataset.items()}
     smallest = min(sizes, key=sizes.__getitem__)
     n = sizes[smallest]
     if n <= SAMPLE_PER_DIMENSION:
@@ -271,10 +290,11 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
             "representations.images."
         )
     samples = {}
-    for name, (dataset_features, dataset) in stored.items():
-        chosen = balanced_order(dataset)[:n]
+    for name, images in images_of_dataset.items():
+        chosen = balanced_order(images)[:n]
         samples[name] = Sample(
-            features=dataset_features[chosen].astype(np.float64), labels=dataset.labels[chosen]
+            features=features_of_dataset[name][chosen].astype(np.float64),
+            labels=images.labels[chosen],
         )
     return samples
 

@@ -5,7 +5,8 @@ The baseline models are drawn, too.
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.special import expit, logit
 
 from rib.analyses.effective_robustness.tables import Line, lines_of
 from rib.base.appearance import INK, PALE
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits
@@ -30,7 +31,7 @@ Limits = tuple[float, float]  # ends of an axis, in percent
 def draw(
     robustness: pd.DataFrame,
     *,
-    baselines: Iterable[Mapping],
+    baselines: Iterable[Mapping[str, Any]],
     models: Styles,
     methods: Labels,
     datasets: Labels,
@@ -45,7 +46,7 @@ def draw(
         baselines: model, dataset, id, ood of each baseline model (percent).
         datasets: label of each dataset; each dataset with baselines has a column of panels.
     """
-    baseline_table = pd.DataFrame(baselines)
+    baseline_table = pd.DataFrame(list(baselines))
     lines = lines_of(baseline_table)
     on_other_datasets = robustness[robustness["target"] != robustness["dataset"]]
     shown_rows = on_other_datasets.groupby(RUN, sort=False)[NUMBERS].mean().reset_index()
@@ -119,7 +120,8 @@ def _draw_line(
         baselines: id, ood of each baseline model (percent).
         limits: ends of the horizontal axis.
     """
-    x = 100 * expit(np.linspace(*logit(np.array(limits) / 100), 100))
+    first_logit, last_logit = logit(np.array(limits) / 100)
+    x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # percent
     low, high = line.interval(x, confidence)
     axes.fill_between(x, low, high, color="#d9d9d9", linewidth=0, zorder=1)
     axes.plot(x, line.at(x), color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
@@ -130,7 +132,7 @@ def _draw_line(
     axes.grid(True, axis="both")
 
 
-def _draw_arrow(axes: Axes, run: Mapping, style: Mapping) -> None:
+def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
     """Draw an arrow from the accuracies before (open marker) to those after (filled).
 
     Args:

@@ -84,7 +84,7 @@ class Line:
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
     """The line of each dataset, from the dataset, id and ood (percent) of each model."""
     return {
-        dataset: Line(models["id"], models["ood"])
+        str(dataset): Line(models["id"], models["ood"])
         for dataset, models in baselines.groupby("dataset", sort=False)
     }
 
@@ -92,7 +92,7 @@ def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
 def robustness_table(
     accuracy: pd.DataFrame, baselines: pd.DataFrame, confidence: float
 ) -> pd.DataFrame:
-    """Effective robustness of every fine-tuned run on every dataset that has a line.
+    """Effective robustness (rho) of every fine-tuned run on every dataset that has a line.
 
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
@@ -108,14 +108,16 @@ def robustness_table(
     in_distribution = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     tables = []
     for dataset, line in lines_of(baselines).items():
-        inside = in_distribution[dataset]
+        inside = in_distribution[dataset]  # the dataset in distribution, such as ImageNet
         robustness = pd.DataFrame(
             {"dataset": dataset, "in_distribution": inside}, index=after.index
         )
         for when, accuracies in (("before", before), ("after", after)):
+            predicted = line.at(accuracies[inside])
             robustness[f"id_{when}"] = accuracies[inside]
             robustness[f"ood_{when}"] = accuracies[dataset]
-            robustness[f"rho_{when}"] = accuracies[dataset] - line.at(accuracies[inside])
+            robustness[f"rho_{when}"] = accuracies[dataset] - predicted
+        # Where the line is at its highest, the robustness beyond it is at its lowest.
         line_low, line_high = line.interval(robustness["id_after"], confidence)
         robustness["low"] = robustness["ood_after"] - line_high
         robustness["high"] = robustness["ood_after"] - line_low
@@ -148,12 +150,20 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     """The lines: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest.
 
     The last two are in percent.
+
+    Args:
+        baselines: columns dataset, in_distribution, id, ood (percent) of each model.
     """
-    lines = lines_of(baselines).values()
-    table = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
-    for column in ("models", "slope", "intercept", "correlation", "lowest", "highest"):
-        table = table.assign(**{column: [getattr(line, column) for line in lines]})
-    return table
+    lines = list(lines_of(baselines).values())  # in the order of the datasets
+    datasets = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
+    return datasets.assign(
+        models=[line.models for line in lines],
+        slope=[line.slope for line in lines],
+        intercept=[line.intercept for line in lines],
+        correlation=[line.correlation for line in lines],
+        lowest=[line.lowest for line in lines],
+        highest=[line.highest for line in lines],
+    )
 
 
 def robustness_tables(

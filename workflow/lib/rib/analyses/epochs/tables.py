@@ -66,6 +66,7 @@ def tradeoff_table(
     for state, accuracies in ood.items():
         group = state.run.values(GROUP)
         lines.append((*group, 0, accuracies.on_target_before[0], 0.0))
+        assert state.alpha is not None  # it is a snapshot
         trained = 100 * state.alpha
         lines.append((*group, trained, accuracies.on_target_after[0], accuracies.change[0]))
     if not lines:

@@ -129,12 +129,17 @@ def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
 
 
 def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> list[Sweep]:
-    """The sweeps that runs are of, sorted by model, method and recipe."""
+    """The sweeps that runs are of, sorted by model, method and recipe.
+
+    Args:
+        swept_methods: by name of the method in runs, which tells the rate, too.
+    """
     variants_of_sweeps: dict[tuple[str, str, str], dict[float, str]] = {}
     for run in runs:
         swept = swept_methods[run.method]
-        variants = variants_of_sweeps.setdefault((run.model, swept.method, swept.recipe), {})
-        variants[swept.lr[run.model]] = run.method
+        sweep_key = (run.model, swept.method, swept.recipe)
+        rate = swept.lr[run.model]
+        variants_of_sweeps.setdefault(sweep_key, {})[rate] = run.method
     sweeps = []
     for (model, _, _), variants in sorted(variants_of_sweeps.items()):
         variant_of_rate = dict(sorted(variants.items()))
@@ -152,15 +157,19 @@ def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> f
 
 def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
     """Right answers of a sweep on the select split of a target."""
-    correct = []
+    correct_of_rates = []
     for variant in sweep.variant_of_rate.values():
-        states = [
-            i
-            for i, state in enumerate(counts.states)
-            if (state.run.model, state.run.method) == (sweep.model, variant)
-        ]
-        correct.append(counts.correct[target][states].mean(axis=0))
-    return SelectSplit(np.array(correct), counts.images[target], counts.object_indices[target])
+        states = []  # indices of the variant's runs, which differ in size and seed
+        for i, state in enumerate(counts.states):
+            if state.run.model == sweep.model and state.run.method == variant:
+                states.append(i)
+        correct_of_runs = counts.correct[target][states]
+        correct_of_rates.append(correct_of_runs.mean(axis=0))
+    return SelectSplit(
+        correct=np.array(correct_of_rates),
+        images=counts.images[target],
+        objects=counts.object_indices[target],
+    )
 
 
 def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choice:
@@ -173,13 +182,25 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
     accuracies = mean_accuracies(splits)
     if not is_eligible.any():
         unknown = np.full(len(accuracies), np.nan)
-        return Choice(None, None, accuracies, unknown, unknown)
-    # The first of equal ones is the smallest.
-    best = int(np.where(is_eligible, np.round(accuracies, DECIMALS), -np.inf).argmax())
+        return Choice(
+            best=None,
+            chosen=None,
+            accuracies=accuracies,
+            differences=unknown,
+            standard_errors=unknown,
+        )
+    eligible_accuracies = np.where(is_eligible, np.round(accuracies, DECIMALS), -np.inf)
+    best = int(eligible_accuracies.argmax())  # the first of equal ones, which is the smallest
     differences, standard_errors = paired_differences(splits, best)
     is_within_one_error = np.round(differences + standard_errors, DECIMALS) >= 0
-    chosen = int(np.flatnonzero(is_eligible & is_within_one_error)[0])
-    return Choice(best, chosen, accuracies, differences, standard_errors)
+    candidates = np.flatnonzero(is_eligible & is_within_one_error)
+    return Choice(
+        best=best,
+        chosen=int(candidates[0]),
+        accuracies=accuracies,
+        differences=differences,
+        standard_errors=standard_errors,
+    )
 
 
 def mean_accuracies(splits: Sequence[SelectSplit]) -> np.ndarray:
@@ -198,21 +219,22 @@ def paired_differences(splits: Sequence[SelectSplit], best: int) -> tuple[np.nda
         splits: of each target, with at least two objects.
         best: position of the best rate.
     """
-    number_of_objects = 1 + max(int(split.objects.max()) for split in splits)
+    targets = len(splits)
     rates = len(splits[0].correct)
+    number_of_objects = 1 + max(int(split.objects.max()) for split in splits)
     differences = np.zeros(rates)
     # What each object contributes to the error of the difference.
     contributions = np.zeros((number_of_objects, rates))
     for split in splits:
         images = split.images.sum()
-        more_correct = split.correct - split.correct[best]
-        difference = more_correct.sum(axis=1) / images
+        more_correct = split.correct - split.correct[best]  # (rates, objects), d_to
+        difference = more_correct.sum(axis=1) / images  # (rates,), D_t
         residuals = more_correct - difference[:, None] * split.images
         objects = len(np.unique(split.objects))
-        weight = np.sqrt(objects / (objects - 1)) / (images * len(splits))
+        weight = np.sqrt(objects / (objects - 1)) / (images * targets)
         # An object with images of several classes occurs several times.
         np.add.at(contributions, split.objects, weight * residuals.T)
-        differences += difference / len(splits)
+        differences += difference / targets
     standard_errors = np.sqrt((contributions**2).sum(axis=0))
     return 100 * differences, 100 * standard_errors
 
@@ -336,7 +358,11 @@ def family_recipes(table: pd.DataFrame, settings: HeldOutRateSettings) -> str:
         f"seeds {', '.join(map(str, settings.seeds))}.",
     ]
     recipes: dict[str, dict[str, Any]] = {}
-    for (model, method, recipe), sweep in table.groupby(GROUP, sort=False):
+    for _, sweep in table.groupby(GROUP, sort=False):
+        first_row = sweep.iloc[0]
+        model = first_row["model"]
+        method = first_row["method"]
+        recipe = first_row["recipe"]
         entry = entry_of_method[method]
         chosen_rates = sweep.loc[sweep["chosen"] == "yes", "lr"].tolist()
         if not chosen_rates:

@@ -29,7 +29,7 @@ def draw(
     )
     _draw_accuracies(accuracy_axes, shown_rows, models)
     _draw_ranks(rank_axes, shown_rows, models)
-    tau = _tau_text(shown_rows.loc[0, "tau"], shown_rows.loc[0, "tau_p"])
+    tau = _tau_text(shown_rows["tau"].iloc[0], shown_rows["tau_p"].iloc[0])
     figure.supxlabel(
         f"Kendall's tau of before and after {tau}\n"
         f"whiskers: {confidence:.0%} confidence intervals; "
@@ -59,7 +59,7 @@ def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> No
         axes.plot([x, x], [row["after_low"], row["after_high"]], color=colour, linewidth=0.9)
         axes.plot(x, y, style["marker"], color=colour, markersize=5)
     limits = shown_rows[["before_low", "before_high", "after_low", "after_high"]]
-    ends = (limits.min(axis=None) - MARGIN, limits.max(axis=None) + MARGIN)
+    ends = (limits.min().min() - MARGIN, limits.max().max() + MARGIN)
     axes.plot(
         ends, ends, color=DARK_GREY, linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
     )
@@ -73,6 +73,9 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
     """Draw lines between the ranks before and after.
 
     Equal ranks are drawn one below the other, models without a rank below all others.
+
+    Args:
+        shown_rows: model, rank_before, rank_after of each model; ranks may be missing.
     """
     rank_before = shown_rows["rank_before"]
     rank_after = shown_rows["rank_after"]
@@ -89,10 +92,9 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
             markersize=5,
         )
     axes_after = axes.twinx()
-    names_after = [
-        f"{rank}  {models[model]['label']}"
-        for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True)
-    ]
+    names_after = []
+    for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True):
+        names_after.append(f"{rank}  {models[model]['label']}")
     axes.set_yticks(place_before, _rank_texts(rank_before))
     axes_after.set_yticks(place_after, names_after)
     for side in (axes, axes_after):
@@ -108,7 +110,12 @@ def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
 
     Equal ranks are in the order of the other side, so that lines cross only where the order
     changes.
+
+    Args:
+        ranks: of one side, such as 1, 2, 2; missing where a model is not ranked.
+        other_ranks: of the other side.
     """
+    # Ranks differ by at least 1, and there are fewer than 1000 models.
     untied = ranks + other_ranks.fillna(0) / 1000
     return untied.rank(method="first", na_option="bottom")
 

@@ -6,7 +6,7 @@ method and size, pairs times measures. A model with an unfinished run of the met
 and no tests of mRI and of accuracy after fine-tuning.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,34 +82,33 @@ def effects_of(
     Args:
         models: counts of each model, whose runs of `methods` have the same targets and seeds (a
             merge over seeds, one).
-        methods: methods with a size.
+        methods: methods with a size, such as ("ft", "all").
         weights: (1 + replicates, objects), see `object_weights`.
         unfinished: model, method and size of unfinished runs.
         ood_datasets, source_groups: see `ood_accuracies`.
     """
-    effects_of_models = [
-        _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
-        for counts in models
-    ]
-    columns = effects_of_models[0].columns
+    effects_of_models = []
+    for counts in models:
+        effects_of_models.append(
+            _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
+        )
     targets = effects_of_models[0].targets
 
-    columns_by_name = {}
-    for i, column in enumerate(columns):
-        targets_of_column = slice(i * targets, (i + 1) * targets)
-        columns_by_name[column] = Column((column.method, column.size), targets_of_column)
-    untested = {
-        (model, MeasureOfMethod(method, size, measure))
-        for model, method, size in unfinished
-        for measure in MEASURES_AFTER
-    }
-    with_one_run = set()
+    columns: dict[Hashable, Column] = {}
+    for i, measure_of_method in enumerate(effects_of_models[0].columns):
+        family = (measure_of_method.method, measure_of_method.size)
+        columns[measure_of_method] = Column(family, slice(i * targets, (i + 1) * targets))
+    untested = set()  # models and columns
+    for model, method, size in unfinished:
+        for measure in MEASURES_AFTER:
+            untested.add((model, MeasureOfMethod(method, size, measure)))
+    with_one_run = set()  # models and columns
     for effects in effects_of_models:
-        for column in effects.with_one_run:
-            with_one_run.add((effects.model, column))
+        for measure_of_method in effects.with_one_run:
+            with_one_run.add((effects.model, measure_of_method))
     return Effects(
         names=[effects.model for effects in effects_of_models],
-        columns=columns_by_name,
+        columns=columns,
         values=np.array([effects.values for effects in effects_of_models]),
         contributions=np.array([effects.contributions for effects in effects_of_models]),
         untested=untested,
@@ -137,9 +136,10 @@ def _effects_of_model(
     contributions_of_methods = []  # (measures, objects) of each method
     for (method, size), states in states_of_methods.items():
         columns += [MeasureOfMethod(method, size, measure) for measure in MEASURES]
-        accuracies = np.array([(ood[state].before, ood[state].after) for state in states])
-        of_runs = measures @ accuracies  # (runs, measures, 1 + replicates)
+        before_and_after = np.array([(ood[state].before, ood[state].after) for state in states])
+        of_runs = measures @ before_and_after  # (runs, measures, 1 + replicates)
         replicates = of_runs.shape[-1]
+        # The runs are sorted by target, and those of a target by seed.
         of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
         values_of_methods.append(np.moveaxis(of_targets, 2, 0))
         mean_contributions = np.mean([contributions_of_states[state] for state in states], axis=0)
@@ -147,12 +147,12 @@ def _effects_of_model(
 
     seeds = max(values.shape[2] for values in values_of_methods)
     with_one_run = set()
+    with_all_seeds = []  # values in which the one run of a merge over seeds is repeated
     for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
-        if values.shape[2] < seeds:
+        seeds_of_method = values.shape[2]
+        if seeds_of_method < seeds:
             with_one_run |= {MeasureOfMethod(method, size, measure) for measure in MEASURES}
-    with_all_seeds = [
-        np.repeat(values, seeds // values.shape[2], axis=2) for values in values_of_methods
-    ]
+        with_all_seeds.append(np.repeat(values, seeds // seeds_of_method, axis=2))
     all_values = np.concatenate(with_all_seeds)
     return ModelEffects(
         model=counts.states[0].run.model,
@@ -176,14 +176,15 @@ def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Count
 def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
     """States by method and size, sorted by these; those of a method by target and seed."""
 
-    def method_first(state: ScoredState) -> tuple:
+    def sorting_key(state: ScoredState) -> tuple[str, str, str, int]:
+        """Method, size, target and seed."""
         run = state.run
         return run.method, run.size, run.target, run.seed
 
     states_of_methods: dict[tuple[str, str], list[ScoredState]] = {}
-    for state in sorted(states, key=method_first):
-        run = state.run
-        states_of_methods.setdefault((run.method, run.size), []).append(state)
+    for state in sorted(states, key=sorting_key):
+        method_and_size = (state.run.method, state.run.size)
+        states_of_methods.setdefault(method_and_size, []).append(state)
     return states_of_methods
 
 
@@ -268,9 +269,10 @@ def model_tables(
     confidence = settings.ri.confidence
     seed = settings.ri.seed
     first_counts = next(iter(read_counts(counts)))
+    methods = _shared_methods(read_states(counts), settings.methods)
     effects = effects_of(
         read_counts(counts),
-        _shared_methods(read_states(counts), settings.methods),
+        methods,
         object_weights(first_counts.objects, settings.ri.replicates, seed),
         _unfinished(fit),
         ood_datasets,
@@ -279,20 +281,20 @@ def model_tables(
 
     comparisons = compare(effects, confidence, draws, seed).dropna(subset=["p"])
     comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
-    # The columns of effects stand in place of targets; there may be no rows.
-    column_of_rows = comparisons["target"].tolist()
-    key = [*KEY, "measure"]
-    comparisons[key] = pd.DataFrame(column_of_rows, comparisons.index, key)
+    # A column of effects, `MeasureOfMethod`, stands in place of a target; there may be no rows.
+    measures_of_rows = comparisons["target"].tolist()
+    measure_columns = [*KEY, "measure"]
+    comparisons[measure_columns] = pd.DataFrame(
+        measures_of_rows, comparisons.index, measure_columns
+    )
     targets = {state.run.target for state in first_counts.states} - {NO_TARGET}
     objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
     comparisons["objects"] = objects[None]  # of any target
     comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
 
     ranks = {}
-    for column in effects.columns:
-        method_and_size = (column.method, column.size)
-        if method_and_size not in ranks:
-            ranks[method_and_size] = rank(effects, column.method, column.size, confidence)
+    for method, size in sorted(methods):
+        ranks[method, size] = rank(effects, method, size, confidence)
     return {
         "model_comparisons": comparisons[[*KEY, *PAIR]],
         "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY),

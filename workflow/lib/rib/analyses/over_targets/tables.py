@@ -46,17 +46,20 @@ def over_targets_table(
     }
     counts = count(read_rows_of(files.rows), objects_of_dataset)
     weights = object_weights(counts.objects, settings.replicates, settings.seed)
-    lines = [
-        (
+    lines = []
+    for state, accuracies in ood_accuracies(counts, weights).items():
+        difference, low, high = estimate(accuracies.change, settings.confidence)
+        line = (
             *state.run.values(KEY),
             len(counts.datasets),
             accuracies.images,
-            accuracies.before[0],
+            accuracies.before[0],  # without resampling
             accuracies.after[0],
-            *estimate(accuracies.change, settings.confidence),
+            difference,
+            low,
+            high,
         )
-        for state, accuracies in ood_accuracies(counts, weights).items()
-    ]
+        lines.append(line)
     table = pd.DataFrame(lines, columns=[*KEY, *NUMBERS])
     fits_of_runs = fit_table(fits, accuracy_table(counts), settings.fit)
     table = table.merge(fits_of_runs[[*KEY, "unfinished"]], on=KEY)

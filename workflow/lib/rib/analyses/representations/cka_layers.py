@@ -42,7 +42,10 @@ def draw(
 
 
 def note(targets: Labels, confidence: float) -> str:
-    """What the networks were fine-tuned on, and what the bands are."""
+    """What the networks were fine-tuned on, and what the bands are.
+
+    An example is `fine-tuned on 5 targets (mean); bands: 95% confidence intervals`.
+    """
     fine_tuned_on = f"{len(targets)} targets (mean)"
     if len(targets) == 1:
         (fine_tuned_on,) = targets.values()

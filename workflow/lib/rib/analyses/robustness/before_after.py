@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,21 +11,21 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE, PRETRAINED_LABEL
 from rib.base.rounding import percent
-from rib.figures import Drawn, Labels, counted
+from rib.figures import Drawn, Labels, Style, counted
 
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
-BARS = {
+BARS: dict[str, dict[str, Any]] = {
     "before": {"color": LIGHT_BLUE, "hatch": "///", "label": f"before ({PRETRAINED_LABEL})"},
     "after": {"color": DARK_BLUE, "hatch": None, "label": "after {method}"},
 }
 SIDES = {"before": -1, "after": 1}  # of a model's place, on which its bars are
-EDGES = {
+EDGES: dict[str, Any] = {
     "edgecolor": DARKEST_BLUE,
     "linewidth": 0.6,
     "error_kw": {"ecolor": INK, "elinewidth": 1},
 }
 WIDTH = 0.38
-PAPER = {
+PAPER: dict[str, Any] = {
     "marker": "D",
     "markersize": 4.5,
     "markerfacecolor": "white",
@@ -57,7 +58,10 @@ def draw(
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
     shown_rows = ood[(ood["method"] == method) & ood["model"].isin(list(models))]
-    in_paper = [paper.get(row.model, {}).get(row.when, np.nan) for row in shown_rows.itertuples()]
+    in_paper = []
+    for row in shown_rows.to_dict("records"):
+        paper_accuracies = paper.get(row["model"], {})
+        in_paper.append(paper_accuracies.get(row["when"], np.nan))
     shown_rows = shown_rows.assign(paper=in_paper)
     figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(models)), 3.4))
     for when, style in BARS.items():
@@ -81,7 +85,7 @@ def draw(
     return figure, shown_rows.reset_index(drop=True)
 
 
-def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Mapping) -> None:
+def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
     """Draw a bar per model with its interval and number.
 
     Args:
@@ -123,10 +127,13 @@ def _name_models(axes: Axes, labels: Sequence[str]) -> None:
 def _add_legend(axes: Axes) -> None:
     """Add the legend, with the paper's accuracies last."""
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i] == PAPER_LABEL)
+    handle_of_label = dict(zip(labels, handles, strict=True))
+    shown_labels = [label for label in labels if label != PAPER_LABEL]
+    if PAPER_LABEL in labels:
+        shown_labels.append(PAPER_LABEL)
     axes.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
+        [handle_of_label[label] for label in shown_labels],
+        shown_labels,
         loc="upper center",
         ncols=3,
         bbox_to_anchor=(0.5, 1.1),

@@ -123,7 +123,9 @@ def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
         row: row (of the dataset's index), prediction and rank.
     """
     look = RIGHT if row["rank"] == 0 else WRONG
-    image = dataset.images[np.array([row["row"]])][0]
+    assert dataset.images is not None  # pixels are opened
+    index_row = np.array([row["row"]])
+    (image,) = dataset.images[index_row]
     axes.imshow(image)
     prediction = shorten(dataset.space.names[row["prediction"]])
     axes.set_xlabel(f"{look['mark']} {prediction}", fontsize=6, color=look["colour"], labelpad=2)

@@ -4,7 +4,8 @@ Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy be
 change).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -51,11 +52,8 @@ def draw(
     target = run.target
     of_model = accuracy[accuracy["model"] == run.model]
     shown_rows = _changes(of_model, run.method, target, datasets)
-    if splits is None:
-        training_images = of_model.loc[of_model["dataset"] == target, "n"].iloc[0]
-    else:
-        training_images = splits.loc[splits["dataset"] == target, "train"].iloc[0]
-    n = images_of(run.size, int(training_images))
+    images_of_target = _training_images(of_model, splits, target)
+    n = images_of(run.size, images_of_target)
     ri_of_method = ri[(ri["model"] == run.model) & (ri["method"] == run.method)]
     ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
     mri_of_method = mri[(mri["model"] == run.model) & (mri["method"] == run.method)].iloc[0]
@@ -83,6 +81,18 @@ def draw(
     interval = f"({points(mri_of_method['ci_low'])} to {points(mri_of_method['ci_high'])})"
     _draw_box(axes, (72, 4), (27, 16), f"{mean}\n{interval}")
     return figure, shown_rows
+
+
+def _training_images(accuracy: pd.DataFrame, splits: pd.DataFrame | None, target: str) -> int:
+    """Number of images of a target that runs of the whole target train on.
+
+    Args:
+        accuracy: columns dataset and n (images).
+        splits: columns dataset and train (images); None if the whole target is used for training.
+    """
+    if splits is None:
+        return int(accuracy.loc[accuracy["dataset"] == target, "n"].iloc[0])
+    return int(splits.loc[splits["dataset"] == target, "train"].iloc[0])
 
 
 def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:
@@ -150,7 +160,7 @@ def _draw_table(
         left_out: reason by dataset, for datasets that don't count; they are grey, with the reason.
     """
     row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
-    heading = {"fontsize": 8, "fontweight": "bold", "va": "center"}
+    heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
     for column, x in NUMBER_X.items():
         axes.text(x, TABLE_TOP, column, ha="right", **heading)
@@ -168,7 +178,9 @@ def _draw_table(
     )
 
 
-def _draw_row(axes: Axes, y: float, row: Mapping, label: str, reason: str | None) -> None:
+def _draw_row(
+    axes: Axes, y: float, row: Mapping[Hashable, Any], label: str, reason: str | None
+) -> None:
     """Draw a row of the table.
 
     Args:
@@ -184,7 +196,7 @@ def _draw_row(axes: Axes, y: float, row: Mapping, label: str, reason: str | None
         label += f" ({reason})"
     fontsize = 7 * min(1, WIDEST / len(label))
     axes.text(LABEL_X, y, label, fontsize=fontsize, va="center", color=colour)
-    number = {"fontsize": 7, "ha": "right", "va": "center"}
+    number: dict[str, Any] = {"fontsize": 7, "ha": "right", "va": "center"}
     axes.text(NUMBER_X["before"], y, percent(row["before"]), color=colour, **number)
     axes.text(NUMBER_X["after"], y, percent(row["after"]), color=colour, **number)
     axes.text(NUMBER_X["change"], y, points(row["change"]), color=change_colour, **number)

@@ -4,7 +4,7 @@ Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on I
 solid, after dashed).
 """
 
-from collections.abc import Mapping
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.projections.polar import PolarAxes
 
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 
 def draw(
@@ -37,6 +37,7 @@ def draw(
     shown_rows = means.reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
+    assert isinstance(axes, PolarAxes)  # by its projection
     axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
@@ -71,7 +72,7 @@ def _draw_ring(
     axes: PolarAxes,
     angles: np.ndarray,
     accuracies: np.ndarray,
-    style: Mapping,
+    style: Style,
     label: str,
     is_dashed: bool,
 ) -> None:
@@ -97,7 +98,7 @@ def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target
         text.set_fontweight("bold" if name == target else "normal")
 
 
-def _alignment(angle: float) -> str:
+def _alignment(angle: float) -> Literal["left", "center", "right"]:
     """Horizontal alignment of a label beside a circle, so that its text extends outwards.
 
     Args:

@@ -1,7 +1,8 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,9 @@ from rib.analysis.fit import UNFINISHED
 from rib.base.appearance import MRI_LABEL
 from rib.base.rounding import fit_percent, points
 from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
+
+# By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.
+Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
 def draw(
@@ -40,27 +44,27 @@ def draw(
     limit = max(1.0, np.abs(shown_rows["ri"]).max())
     columns = [*targets, MRI_LABEL]
     mri_rows = mri.rename(columns={"mri": "ri"}).assign(target=MRI_LABEL)
-    cells = pd.concat([shown_rows, mri_rows]).set_index(["model", "method", "target"])
-    ri_of_cells = cells["ri"].to_dict()
+    cells: Cells = {}
+    for numbers in pd.concat([shown_rows, mri_rows]).to_dict("records"):
+        cells[numbers["model"], numbers["method"], numbers["target"]] = numbers
     size = (1.6 + 0.95 * len(columns), 0.7 + len(models) * (0.55 + 0.58 * len(methods)))
     figure, panels = plt.subplots(len(models), 1, figsize=size, squeeze=False)
     for axes, (model, model_label) in zip(panels[:, 0], models.items(), strict=True):
         methods_of_model = [
             method
             for method in methods
-            if any((model, method, column) in ri_of_cells for column in columns)
+            if any((model, method, column) in cells for column in columns)
         ]
-        grid = _grid(ri_of_cells, model, methods_of_model, columns)
+        grid = _grid(cells, model, methods_of_model, columns)
         image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         for row, method in enumerate(methods_of_model):
             for column, target in enumerate(columns):
-                if (model, method, target) in ri_of_cells:
-                    cell = cells.loc[(model, method, target)]
+                if (model, method, target) in cells:
+                    cell = cells[model, method, target]
                     _write_cell(axes, image, row, column, cell, target in shared)
         _name_columns(axes, list(targets.values()))
-        axes.set_yticks(
-            range(len(methods_of_model)), [methods[method] for method in methods_of_model]
-        )
+        method_labels = [methods[method] for method in methods_of_model]
+        axes.set_yticks(range(len(methods_of_model)), method_labels)
         axes.tick_params(length=0, labelsize=7)
         axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)  # before mRI
         axes.grid(False)
@@ -77,22 +81,18 @@ def draw(
     return figure, shown_rows
 
 
-def _grid(
-    ri_of_cells: Mapping[tuple[str, str, str], float],
-    model: str,
-    methods: Sequence[str],
-    columns: Sequence[str],
-) -> np.ndarray:
+def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[str]) -> np.ndarray:
     """RI of a model: (methods, columns), NaN where there is none.
 
     Args:
-        ri_of_cells: RI by model, method and target.
-        columns: targets, of which mRI is the last.
+        cells: what is known of each model, method and column.
+        columns: targets, and mRI as the last.
     """
     grid = np.full((len(methods), len(columns)), np.nan)
     for row, method in enumerate(methods):
         for column, target in enumerate(columns):
-            grid[row, column] = ri_of_cells.get((model, method, target), np.nan)
+            if (model, method, target) in cells:
+                grid[row, column] = cells[model, method, target]["ri"]
     return grid
 
 
@@ -105,7 +105,12 @@ def _name_columns(axes: Axes, target_labels: Sequence[str]) -> None:
 
 
 def _write_cell(
-    axes: Axes, image: AxesImage, row: int, column: int, cell: pd.Series, is_shared: bool
+    axes: Axes,
+    image: AxesImage,
+    row: int,
+    column: int,
+    cell: Mapping[Hashable, Any],
+    is_shared: bool,
 ) -> None:
     """Write RI with its marks, and below it the confidence interval and the fit.
 
@@ -120,7 +125,7 @@ def _write_cell(
         text += UNFINISHED
     interval = f"{points(cell['ci_low'])} to {points(cell['ci_high'])}"
     fit = fit_percent(cell["fit"])
-    look = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
+    look: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}
     axes.text(column, row - 0.22, text, **look)
     axes.text(column, row + 0.1, interval, **look, fontsize=5.5)
     if fit:

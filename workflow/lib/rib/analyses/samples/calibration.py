@@ -4,6 +4,7 @@ There is one panel per model and method.
 """
 
 import textwrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from rib.base.appearance import DARK_BLUE, GREY, PRETRAINED_LABEL
 from rib.figures import NOTE_CHARACTERS, Drawn, Labels
 from rib.figures._panels import name_rows, run_panels
 
-MARKS = {
+MARKS: dict[str, dict[str, Any]] = {
     "ece_before": {
         "s": 18,
         "facecolor": "white",
@@ -63,8 +64,11 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
     figure, panels = run_panels(
         errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9)
     )
+    shown_rows = errors.reset_index()
     for (model, method), axes in panels.items():
-        _draw_dumbbells(axes, errors.loc[(model, method)].reindex(list(datasets)))
+        is_shown_here = (shown_rows["model"] == model) & (shown_rows["method"] == method)
+        errors_of_datasets = shown_rows[is_shown_here].set_index("dataset")
+        _draw_dumbbells(axes, errors_of_datasets.reindex(list(datasets)))
         axes.set_title(f"{models[model]},\n{methods[method]}", fontsize=8)
         axes.tick_params(labelsize=7)
         name_rows(axes, list(datasets.values()))
@@ -74,7 +78,7 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
     figure.supxlabel(f"expected calibration error (%)\n{note}", fontsize=8)
     handles, labels = first_panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    return figure, errors.reset_index()
+    return figure, shown_rows
 
 
 def _draw_dumbbells(axes: Axes, errors: pd.DataFrame) -> None:

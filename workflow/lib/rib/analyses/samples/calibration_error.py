@@ -28,15 +28,17 @@ def calibration_error_and_floor(confidence: np.ndarray, right: np.ndarray) -> tu
     absolute deviation of a binomial distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
     """
     confidence = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    # Of each bin: number of images, sum of confidences, and sum of right - confidence.
-    n = np.bincount(bins, minlength=BINS)
-    expected_right = np.bincount(bins, confidence, BINS)
-    gaps = np.bincount(bins, right - confidence, BINS)
+    bin_of_image = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+
+    # Of each bin, (BINS,): the absolute sum of right - confidence, and its mean by chance.
+    gaps = np.abs(np.bincount(bin_of_image, right - confidence, BINS))
+    n = np.bincount(bin_of_image, minlength=BINS)
+    expected_right = np.bincount(bin_of_image, confidence, BINS)  # n p
     p = expected_right / np.maximum(n, 1)
     k = np.floor(expected_right) + 1
     gaps_by_chance = 2 * k * (1 - p) * binom.pmf(k, n, p)
+
     images = len(confidence)
-    error = 100 * float(np.abs(gaps).sum()) / images
+    error = 100 * float(gaps.sum()) / images
     floor = 100 * float(gaps_by_chance.sum()) / images
     return error, floor

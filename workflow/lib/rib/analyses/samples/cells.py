@@ -8,7 +8,8 @@ stays small.
 import base64
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,16 @@ class Flip(NamedTuple):
     dataset: str
     row: int  # of the dataset's index
     wrong_label: int  # the wrong one of the two predictions
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What two runs answered for the images of a dataset."""
+
+    space: LabelSpace
+    labels: np.ndarray  # (images,) indices into the label space
+    right_before: np.ndarray  # (images,) bool
+    right_after: np.ndarray  # (images,) bool
 
 
 @dataclass
@@ -74,13 +85,13 @@ def write_cells(
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
     explainer = _explainer(files.indexes, classes, settings)
     explained = {}
-    model = None
+    run_before: Run | None = None
     rows_before: dict[str, pd.DataFrame] = {}
-    runs = sorted(_runs_of_cells(files_of_run, settings.size).items())
-    for cell, run in Progress(runs, desc="explaining cells", unit="cell"):
+    runs_by_model = sorted(_runs_of_cells(files_of_run, settings.size).items())
+    for cell, run in Progress(runs_by_model, desc="explaining cells", unit="cell"):
         pretrained_run = pretrained_runs[run.model]
-        if run.model != model:
-            model = run.model
+        if pretrained_run != run_before:  # the runs of the next model begin
+            run_before = pretrained_run
             rows_before = read_rows(files_of_run[pretrained_run].values(), ROW_COLUMNS)
         rows_after = read_rows(files_of_run[run].values(), ROW_COLUMNS)
         explained[cell] = explainer.explain(rows_before, rows_after, (pretrained_run, run))
@@ -116,8 +127,11 @@ class _Explainer:
         rows_before: Mapping[str, pd.DataFrame],
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
-    ) -> dict[str, list]:
-        """The classes and flips of a cell, see `write_cells`.
+    ) -> dict[str, Sequence[object]]:
+        """What explains the RI of a cell: a model, method and target.
+
+        It is the classes that lose most, see `lost_classes`, and some flips: images whose
+        prediction becomes wrong (lost) or right (gained), see `_shown_flips`.
 
         Args:
             rows_before, rows_after: of the pretrained and the fine-tuned run, by dataset.
@@ -135,8 +149,14 @@ class _Explainer:
                 continue
             before = rows_before[dataset]
             differences = compare_predictions(before, after, dataset, runs)
-            labels = self.labels[dataset][after["row"]]
-            answers.append((self.spaces[dataset], labels, is_right(before), is_right(after)))
+            answers.append(
+                Answers(
+                    space=self.spaces[dataset],
+                    labels=self.labels[dataset][after["row"]],
+                    right_before=is_right(before),
+                    right_after=is_right(after),
+                )
+            )
             if dataset in self.shown_datasets:
                 lost += self._flips(dataset, after, differences["right_to_wrong"])
                 gained += self._flips(dataset, before, differences["wrong_to_right"])
@@ -144,48 +164,63 @@ class _Explainer:
         return {"classes": lost_classes(answers), "flips": shown}
 
     def _flips(self, dataset: str, wrong_rows: pd.DataFrame, is_flip: np.ndarray) -> list[Flip]:
-        """Flips among the candidates of a dataset.
+        """Flips among the candidates of a dataset, which are every so many rows of its index.
 
         Args:
             wrong_rows: rows of the run whose predictions are wrong.
             is_flip: (n,) bool.
         """
-        # Each dataset has as many candidates.
+        # Each dataset has as many candidates, CANDIDATES of all datasets together.
         images_of_all = len(self.labels[dataset]) * len(self.shown_datasets)
-        step = -(-images_of_all // CANDIDATES)  # rounded up
+        step = math.ceil(images_of_all / CANDIDATES)
         is_candidate = (wrong_rows["row"] % step == 0).to_numpy()
         flips = wrong_rows.loc[is_flip & is_candidate, ["row", "prediction"]]
         return [
-            Flip(row // step, dataset, row, label) for row, label in flips.itertuples(index=False)
+            Flip(order=row // step, dataset=dataset, row=row, wrong_label=prediction)
+            for row, prediction in flips.itertuples(index=False)
         ]
 
     def _shown_flips(self, kind: str, flips: Iterable[Flip]) -> list[tuple[int, str, str]]:
-        """Number of the image, kind and name of the wrong prediction of the first flips."""
+        """Number of the image, kind and name of the wrong prediction of the first flips.
+
+        An image that no cell has shown before gets the next number.
+
+        Args:
+            kind: `lost` or `gained`, which decides how many flips are shown.
+        """
         shown = []
         for flip in sorted(flips)[: IMAGES_OF_CELL[kind]]:
             image = (flip.dataset, flip.row)
-            number = self.number_of_image.setdefault(image, len(self.number_of_image))
-            shown.append((number, kind, self.spaces[flip.dataset].names[flip.wrong_label]))
+            next_number = len(self.number_of_image)
+            number = self.number_of_image.setdefault(image, next_number)
+            wrong_class = self.spaces[flip.dataset].names[flip.wrong_label]
+            shown.append((number, kind, wrong_class))
         return shown
 
     def shown_images(self) -> list[tuple[str, str, str]]:
-        """Dataset, class and picture of the images that cells show, by number."""
+        """Dataset, class and picture (WebP as base64) of the images that cells show, by number."""
         images = []
-        for dataset, row in self.number_of_image:
-            class_name = self.spaces[dataset].names[self.labels[dataset][row]]
-            images.append((dataset, class_name, _picture(self.shown_datasets[dataset], row)))
+        for dataset, row in self.number_of_image:  # in the order of the numbers
+            label = self.labels[dataset][row]
+            class_name = self.spaces[dataset].names[label]
+            picture = _picture(self.shown_datasets[dataset], row)
+            images.append((dataset, class_name, picture))
         return images
 
 
 def _explainer(
     indexes: Collection[Path], classes: Iterable[Path], settings: CellSettings
 ) -> _Explainer:
-    """An explainer of cells, which has read labels and opened the images that may be shown."""
+    """An explainer of cells, which has read labels and opened the images that may be shown.
+
+    Args:
+        indexes: of the datasets, in the folders of their images.
+        classes: label space of each dataset; folder names identify it.
+    """
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
-    labels = {
-        dataset: index["label"].to_numpy()
-        for dataset, index in read_indexes(indexes, ["label"]).items()
-    }
+    labels = {}
+    for dataset, index in read_indexes(indexes, ["label"]).items():
+        labels[dataset] = index["label"].to_numpy()
     shown_datasets = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -194,27 +229,28 @@ def _explainer(
     return _Explainer(settings.ood_datasets, spaces, labels, shown_datasets)
 
 
-def lost_classes(
-    answers: Collection[tuple[LabelSpace, np.ndarray, np.ndarray, np.ndarray]],
-) -> list[list]:
+def lost_classes(answers: Collection[Answers]) -> list[list[str | int]]:
     """Classes whose accuracy falls most: name, number of images, numbers right before and after.
 
+    An example is [["red panda", 50, 40, 12], ["otter", 50, 41, 30]].
+
     Args:
-        answers: by dataset, its label space, and of each image the label and whether it is right
-            before and after. Classes of two datasets are the same if they have the same network
+        answers: of each dataset. Classes of two datasets are the same if they have the same network
             outputs.
     """
-    counts_of_class: dict[tuple, ClassCounts] = {}
-    for space, labels, right_before, right_after in answers:
-        images = np.bincount(labels, minlength=len(space.keys))
-        images_right_before = np.bincount(labels, right_before, len(space.keys))
-        images_right_after = np.bincount(labels, right_after, len(space.keys))
+    counts_of_class: dict[tuple[int, ...], ClassCounts] = {}  # by network outputs
+    for of_dataset in answers:
+        space = of_dataset.space
+        classes = len(space.keys)
+        images = np.bincount(of_dataset.labels, minlength=classes)
+        right_before = np.bincount(of_dataset.labels, of_dataset.right_before, classes)
+        right_after = np.bincount(of_dataset.labels, of_dataset.right_after, classes)
         for label in np.flatnonzero(images):
-            outputs = space.indices[label]
-            counts = counts_of_class.setdefault(outputs, ClassCounts(space.names[label]))
+            new_counts = ClassCounts(space.names[label])
+            counts = counts_of_class.setdefault(space.indices[label], new_counts)
             counts.images += int(images[label])
-            counts.right_before += int(images_right_before[label])
-            counts.right_after += int(images_right_after[label])
+            counts.right_before += int(right_before[label])
+            counts.right_after += int(right_after[label])
     lost = [counts for counts in counts_of_class.values() if counts.change < 0]
     lost.sort(key=lambda counts: counts.change)
     return [

@@ -1,6 +1,6 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,20 +9,20 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import GAIN, INK, LOSS
 from rib.base.rounding import percent, whole_percent
-from rib.figures import Drawn, Labels
+from rib.figures import Drawn, Labels, Style
 from rib.figures._panels import name_rows
 
 # Distinguishable without colour by side and hatching.
-TO_WRONG = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
-TO_RIGHT = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
+TO_WRONG: dict[str, Any] = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
+TO_RIGHT: dict[str, Any] = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
 ROOM = 0.15  # for a number on each side, relative to the whiskers on both sides
-NUMBER = {"textcoords": "offset points", "fontsize": 7}
-EDGES = {
+NUMBER: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
+EDGES: dict[str, Any] = {
     "edgecolor": INK,
     "linewidth": 0.6,
     "error_kw": {"ecolor": INK, "elinewidth": 1, "capsize": 2},
 }
-DOT = {
+DOT: dict[str, Any] = {
     "color": INK,
     "marker": "o",
     "markersize": 4,
@@ -86,7 +86,7 @@ def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
     axes.set_xlim(-to_left - room, to_right + room)
 
 
-def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Mapping, side: int) -> None:
+def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: int) -> None:
     """Draw a bar per method with its interval and number.
 
     Args:

@@ -51,12 +51,17 @@ class ResampledObjects:
         self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
 
     def sum_by_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
-        """Sums over each object's images of k values, each (n,): (k, objects of the dataset)."""
+        """Sums over each object's images: (k, objects of the dataset).
+
+        Args:
+            values: k arrays with a number of each image, (images of the dataset,).
+        """
         object_of_image = self.object_of_image[dataset]
         objects = len(self.images[dataset])
-        return np.stack(
-            [np.bincount(object_of_image, weights=value, minlength=objects) for value in values]
-        )
+        sums = []
+        for numbers in values:
+            sums.append(np.bincount(object_of_image, weights=numbers, minlength=objects))
+        return np.stack(sums)
 
     def resampled_means(self, dataset: str, objects: Indices, sums: np.ndarray) -> np.ndarray:
         """Means over the images of a dataset's objects that count: (replicates + 1, k).
@@ -66,15 +71,17 @@ class ResampledObjects:
             sums: (k, objects of the dataset), see `sum_by_object`.
         """
         object_indices = self.object_indices[dataset][objects]
-        columns = np.vstack([sums[:, objects], self.images[dataset][objects]]).T
+        images = self.images[dataset][objects]
+        # A column for each of the k sums, and one more for the numbers of images.
+        columns = np.vstack([sums[:, objects], images]).T
         totals_of_blocks = []
         for start in range(0, len(self.weights), REPLICATES_OF_BLOCK):
             weights = self.weights[start : start + REPLICATES_OF_BLOCK, object_indices]
             totals_of_blocks.append(weights.astype(np.float64) @ columns)
-        totals = np.concatenate(totals_of_blocks)
-        images = totals[:, -1:]
+        totals = np.concatenate(totals_of_blocks)  # (replicates + 1, k + 1)
+        total_images = totals[:, -1:]
         with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
-            return totals[:, :-1] / images
+            return totals[:, :-1] / total_images
 
 
 @dataclass
@@ -90,10 +97,10 @@ class SummedRuns:
     summed: dict[tuple[str, str | None], np.ndarray] = field(default_factory=dict)
 
     def add(self, target: str, sums: Mapping[str, np.ndarray]) -> None:
-        """Add a run with a target.
+        """Add a run that was fine-tuned on a target.
 
         Args:
-            sums: see `ResampledObjects.sum_by_object`, by dataset.
+            sums: over each object's images, by dataset, see `ResampledObjects.sum_by_object`.
         """
         self.runs += 1
         objects_of_dataset = on_other_datasets(
@@ -104,9 +111,11 @@ class SummedRuns:
             self.resampling.shared,
         )
         for dataset, objects in objects_of_dataset.items():
-            key = (dataset, None if objects is ALL_INDICES else target)
+            # Runs of all targets are summed together where all objects count.
+            target_of_key = None if objects is ALL_INDICES else target
+            key = (dataset, target_of_key)
             self.counted_objects.setdefault(key, objects)
-            share = sums[dataset] / len(objects_of_dataset)
+            share = sums[dataset] / len(objects_of_dataset)  # of the mean over datasets
             self.summed[key] = self.summed.get(key, 0.0) + share
 
     def means(self) -> np.ndarray:

@@ -29,10 +29,12 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
         before, after: rows of two runs (rank, log_prob, brier).
         classes: number of classes.
     """
-    scores_before = _scores(before, classes)
+    scores_before = _scores(before, classes)  # (4, n)
     scores_after = _scores(after, classes)
     changes = scores_after - scores_before
-    return np.stack([scores_before, scores_after, changes], axis=1).reshape(len(SCORES), -1)
+    # Before, after and change of each score stand together, as in `SCORES`.
+    by_score = np.stack([scores_before, scores_after, changes], axis=1)  # (4, 3, n)
+    return by_score.reshape(len(SCORES), -1)
 
 
 def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
@@ -69,9 +71,10 @@ def real_answers(
             f"datasets.yaml, {dataset}: the ReaL labels have no image '{missing}'; they are for "
             "ILSVRC2012's validation images alone, so remove real_labels from the entry."
         )
-    class_of_output = {
-        output: label for label, outputs in enumerate(space.indices) for output in outputs
-    }
+    class_of_output = {}
+    for label, outputs in enumerate(space.indices):
+        for output in outputs:
+            class_of_output[output] = label
     answers = np.zeros((len(numbers), len(space.keys)), bool)
     for answers_of_image, number in zip(answers, numbers, strict=True):
         for output in real_labels[number - 1]:

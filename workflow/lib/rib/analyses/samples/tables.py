@@ -33,7 +33,14 @@ from rib.analyses.samples.scores import (
 )
 from rib.analyses.samples.settings import SampleSettings
 from rib.analysis.bootstrap import estimate
-from rib.analysis.counts import SOURCE, RowFiles, read_indexes, read_objects, shared_objects
+from rib.analysis.counts import (
+    SOURCE,
+    RowFiles,
+    ScoredRows,
+    read_indexes,
+    read_objects,
+    shared_objects,
+)
 from rib.analysis.sample_rows import SHARES, compare_predictions, is_right, read_rows
 from rib.base.files import read_json
 from rib.base.progress import Progress
@@ -75,7 +82,8 @@ def sample_tables(
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
     fine_tuned_runs = [run for run in files_of_run if run.method != PRETRAINED]
     fine_tuned_runs.sort(key=_group_of)
-    first_run = pretrained_runs[min(pretrained_runs)]
+    first_model = min(pretrained_runs)
+    first_run = pretrained_runs[first_model]
     first_rows = read_rows(files_of_run[first_run].values(), COLUMNS)
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     targets = {run.target for run in fine_tuned_runs}
@@ -88,7 +96,7 @@ def sample_tables(
     lines_of_runs: list[dict[str, Any]] = []
     lines_of_groups: list[dict[str, Any]] = []
     progress = Progress(fine_tuned_runs, desc="comparing runs", unit="run")
-    for model, runs_of_model in itertools.groupby(progress, key=lambda run: run.model):
+    for model, runs_of_model in itertools.groupby(progress, key=_model_of):
         pretrained_run = pretrained_runs[model]
         before = _ScoredRun.read(pretrained_run, files_of_run[pretrained_run].values())
         for dataset, rows in before.rows.items():
@@ -106,6 +114,11 @@ def sample_tables(
     return _tables(lines_of_runs, lines_of_groups)
 
 
+def _model_of(run: Run) -> str:
+    """The model of a run; runs of a model are read with its pretrained one."""
+    return run.model
+
+
 def _group_of(run: Run) -> tuple[str, ...]:
     """What runs have in common of which means are computed: values of `GROUP`."""
     return run.values(GROUP)
@@ -114,12 +127,15 @@ def _group_of(run: Run) -> tuple[str, ...]:
 def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
     """Columns of means of `SHARES` and `SCORES`, and of the ends of their intervals.
 
+    An example is {"agreement": 90.1, "agreement_low": 88.2, "agreement_high": 91.9, ...}.
+
     Args:
-        means: (replicates + 1, shares and scores).
+        means: (1 + replicates, shares and scores), the observed ones first.
     """
     columns = {}
-    for name, values in zip([*SHARES, *SCORES], means.T, strict=True):
-        mean, low, high = estimate(values, confidence)
+    names = [*SHARES, *SCORES]
+    for name, observed_and_replicates in zip(names, means.T, strict=True):
+        mean, low, high = estimate(observed_and_replicates, confidence)
         columns[name] = mean
         columns[f"{name}_low"] = low
         columns[f"{name}_high"] = high
@@ -169,25 +185,31 @@ class _Comparer:
         """
         lines = []
         sums = {}
+        runs = (before.run, after.run)
         for dataset, rows_before in before.rows.items():
             rows_after = after.rows[dataset]
-            runs = (before.run, after.run)
+            classes = len(self.spaces[dataset].keys)
+            # Of each image: percent, 0 or 100, for each of SHARES; and each of SCORES.
             differences = compare_predictions(rows_before, rows_after, dataset, runs)
             shares = [100.0 * differences[share] for share in SHARES]
-            scores = compared_scores(rows_before, rows_after, len(self.spaces[dataset].keys))
+            scores = compared_scores(rows_before, rows_after, classes)
+            sums[dataset] = self.resampling.sum_by_object(dataset, [*shares, *scores])
+
+            # Of the dataset: values of SHARES, CALIBRATION, SCORES and REAL.
+            mean_shares = [np.mean(share) for share in shares]
             calibration = (*before.calibration[dataset], *after.calibration[dataset])
+            mean_scores = scores.mean(axis=1)
             accuracies = real_accuracies(rows_before, rows_after, self.answers.get(dataset))
             line = {
                 **vars(after.run),
                 "dataset": dataset,
                 "n": len(rows_before),
-                **dict(zip(SHARES, map(np.mean, shares), strict=True)),
+                **dict(zip(SHARES, mean_shares, strict=True)),
                 **dict(zip(CALIBRATION, calibration, strict=True)),
-                **dict(zip(SCORES, scores.mean(axis=1), strict=True)),
+                **dict(zip(SCORES, mean_scores, strict=True)),
                 **dict(zip(REAL, accuracies, strict=True)),
             }
             lines.append(line)
-            sums[dataset] = self.resampling.sum_by_object(dataset, [*shares, *scores])
         return lines, sums
 
 
@@ -210,8 +232,11 @@ def _resampled_objects(
     for dataset, rows_of_dataset in rows.items():
         index_of_images = index_of_dataset[dataset].iloc[rows_of_dataset["row"]]
         objects[dataset] = _objects_of(index_of_images)
-        row_numbers = np.arange(len(index_of_images))
-        scored[dataset] = (index_of_images, row_numbers, objects[dataset].object_of_image)
+        scored[dataset] = ScoredRows(
+            index=index_of_images,
+            rows=np.arange(len(index_of_images)),  # all of them
+            object_of_row=objects[dataset].object_of_image,
+        )
     return ResampledObjects(objects, shared_objects(scored, targets), settings.ri)
 
 

@@ -51,6 +51,7 @@ TABLE = [
 ]
 ORACLE = "oracle"
 TARGET_RULE = "target"
+LEAVE_ONE_OUT = "leave_one_out"
 
 
 class Trained(NamedTuple):
@@ -84,6 +85,9 @@ def gains_of(
 
     Args:
         weights, ood_datasets, source_groups: see `ood_accuracies`.
+
+    Returns:
+        Of each method, model, size and target, by dataset in its RI, (replicates,) for each seed.
     """
     targets = {state.run.target for state in counts.states} - {NO_TARGET}
     datasets_of_target = {
@@ -94,15 +98,18 @@ def gains_of(
     }
     gains: Gains = {}
     for dataset in ood_datasets:
-        states = [
-            i
-            for i, state in enumerate(counts.states)
-            if state.run.target == NO_TARGET or dataset in datasets_of_target[state.run.target]
-        ]
-        counts_of_states = counts.select_states(states)
+        states_with_dataset = []  # indices of pretrained states, and of runs in whose RI it is
+        for i, state in enumerate(counts.states):
+            target = state.run.target
+            if target == NO_TARGET or dataset in datasets_of_target[target]:
+                states_with_dataset.append(i)
+        # RI over this dataset alone is the gain on it.
+        counts_of_states = counts.select_states(states_with_dataset)
         ood = ood_accuracies(counts_of_states, weights, [dataset], source_groups)
         for state, accuracies in ood.items():
-            gains_of_trained = gains.setdefault(Trained(*state.run.values(Trained._fields)), {})
+            run = state.run
+            trained = Trained(run.model, run.method, run.size, run.target)
+            gains_of_trained = gains.setdefault(trained, {})
             gains_of_trained.setdefault(dataset, []).append(accuracies.change)
     return gains
 
@@ -139,6 +146,7 @@ def choices_of(
 
     Args:
         gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
+        rule: `target`, `leave_one_out` or `oracle`, see the module.
         variants: a choice is among those with gains, and for the rule target with accuracies:
             in a whole grid all of a method that the model has, in a preview the finished ones,
             if there are at least two.
@@ -164,17 +172,43 @@ def choices_of(
                 continue  # a preview has only one of several variants, so there is no choice
             gains_of_candidates = [gains[candidate] for candidate in candidates]
             if rule == TARGET_RULE:
-                scores = np.array([np.mean(select[candidate], axis=0) for candidate in candidates])
-                scores = scores[:, None]
-            elif rule == "leave_one_out":
+                scores = _select_scores([select[candidate] for candidate in candidates])
+            elif rule == LEAVE_ONE_OUT:
                 scores = _leave_one_out_scores(gains_of_candidates, groups, groups[target])
             else:
-                means = _array_of(gains_of_candidates).mean(axis=2)
-                scores = means.mean(axis=1, keepdims=True)
+                scores = _oracle_scores(gains_of_candidates)
             choices[Trained(model, method, size, target)] = _choice(
                 gains_of_candidates, scores, [candidate.method for candidate in candidates]
             )
     return choices
+
+
+def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Score of each variant: its accuracy on the select split, mean over seeds.
+
+    Args:
+        select_of_candidates: of each variant, (replicates,) percent for each seed.
+
+    Returns:
+        (variants, 1, replicates) percent; all datasets choose the same.
+    """
+    scores = np.array([np.mean(of_seeds, axis=0) for of_seeds in select_of_candidates])
+    return scores[:, None]
+
+
+def _oracle_scores(
+    gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
+) -> np.ndarray:
+    """Score of each variant: its RI, mean over seeds.
+
+    Args:
+        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
+
+    Returns:
+        (variants, 1, replicates) percentage points; all datasets choose the same.
+    """
+    means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
+    return means_over_seeds.mean(axis=1, keepdims=True)
 
 
 def _array_of(gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]]) -> np.ndarray:
@@ -190,18 +224,20 @@ def _leave_one_out_scores(
     """Score of each variant for each dataset: its mean gain on the others, of other source images.
 
     Args:
+        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
         groups: source group of each dataset.
+        group_of_target: source group of the target, whose datasets are left out, too.
 
     Returns:
         (variants, datasets, replicates) percentage points.
     """
-    means = _array_of(gains_of_candidates).mean(axis=2)
+    means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
     groups_of_datasets = [groups[dataset] for dataset in gains_of_candidates[0]]
     scores = []
     for group_of_dataset in groups_of_datasets:
         excluded = (group_of_dataset, group_of_target)
         is_scored_by = [group not in excluded for group in groups_of_datasets]
-        scores.append(means[:, is_scored_by].mean(axis=1))
+        scores.append(means_over_seeds[:, is_scored_by].mean(axis=1))
     return np.stack(scores, axis=1)
 
 
@@ -210,13 +246,20 @@ def _choice(
     scores: np.ndarray,
     variants: Sequence[str],
 ) -> Choice:
-    """The choice by scores, (variants, datasets or 1, replicates)."""
-    gains = _array_of(gains_of_candidates)
-    best = np.round(scores, DECIMALS).argmax(axis=0)
+    """The choice of the variant with the highest score in each replicate.
+
+    Args:
+        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
+        scores: (variants, datasets, replicates), or one in place of datasets that all share.
+        variants: their names.
+    """
+    gains = _array_of(gains_of_candidates)  # (variants, datasets, seeds, replicates)
+    best = np.round(scores, DECIMALS).argmax(axis=0)  # (datasets or 1, replicates)
     gains_of_best = np.take_along_axis(gains, best[None, :, None], axis=0)[0]
-    has_no_images = np.isnan(scores).any(axis=0)[:, None]
-    ri = np.where(has_no_images, np.nan, gains_of_best).mean(axis=0)
-    return Choice(best, ri, variants, scores[:, :, 0])
+    has_no_images = np.isnan(scores).any(axis=0)[:, None]  # (datasets or 1, 1, replicates)
+    ri = np.where(has_no_images, np.nan, gains_of_best).mean(axis=0)  # (seeds, replicates)
+    scores_without_resampling = scores[:, :, 0]
+    return Choice(best, ri, variants, scores_without_resampling)
 
 
 def selection_table(
@@ -253,7 +296,9 @@ def selection_table(
 
 def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
     """Columns of a choice on one target, without its RI."""
-    chosen = int(np.bincount(choice.best[:, 0]).argmax())
+    best_without_resampling = choice.best[:, 0]  # of each dataset
+    best_of_replicates = choice.best[:, 1:]
+    chosen = int(np.bincount(best_without_resampling).argmax())  # by most datasets
     select_accuracy = np.nan
     if rule == TARGET_RULE:
         select_accuracy = choice.scores[chosen, 0]
@@ -261,7 +306,7 @@ def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
         "chosen": choice.variants[chosen],
         "tied_with": tied_with(choice.scores, choice.variants, chosen),
         "select_accuracy": select_accuracy,
-        "chosen_share": 100 * (choice.best[:, 1:] == chosen).mean(),
+        "chosen_share": 100 * (best_of_replicates == chosen).mean(),
         "variants": len(choice.variants),
     }
 

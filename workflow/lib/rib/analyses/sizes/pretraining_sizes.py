@@ -38,23 +38,23 @@ def draw(
             rib.analyses.sizes.tables.
         series: by model, what it is one of; models of a series differ only in the pretraining size.
     """
-    is_shown = pretraining_sizes["model"].isin(list(models)) & pretraining_sizes["method"].isin(
-        list(methods)
-    )
-    shown_rows = pretraining_sizes[is_shown].sort_values(
+    has_model = pretraining_sizes["model"].isin(list(models))
+    has_method = pretraining_sizes["method"].isin(list(methods))
+    shown_rows = pretraining_sizes[has_model & has_method].sort_values(
         ["pretraining_images", "before"], kind="stable"
     )
     images = shown_rows.drop_duplicates("model").set_index("model")["pretraining_images"]
     series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
     side_by_side = series_of_rows.nunique() > 1
-    x_of_models = images
-    width = NARROWEST
-    height = 5.2
     if side_by_side:
-        # Equal steps on a logarithmic scale.
+        # Equal steps on a logarithmic scale: 1, 2, 4, ...
         x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
         width = max(NARROWEST, ROOM * len(images))
         height = 6.6
+    else:
+        x_of_models = images
+        width = NARROWEST
+        height = 5.2
     figure, (accuracy_axes, mri_axes) = plt.subplots(
         2, figsize=(BESIDE_AXES + width, height), sharex=True, height_ratios=(3, 2)
     )
@@ -81,15 +81,17 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
     """Write numbers of images above the models that have them, with lines between these groups.
 
     Args:
-        images: by model, in the order of their places 2 ** 0, 2 ** 1, ...
+        images: by model, ascending, in the order of their places 2 ** 0, 2 ** 1, ...
     """
-    exponents = pd.Series(np.arange(len(images), dtype=float), images.index).groupby(images)
+    exponents = pd.Series(np.arange(len(images), dtype=float), images.index)
+    exponents_of_number = exponents.groupby(images)
+    middles = exponents_of_number.mean()
     above = accuracy_axes.secondary_xaxis("top")
     above.xaxis.set_minor_locator(NullLocator())
-    labels = [f"{number / 1e6:,.4g}" for number in exponents.groups]
-    above.set_xticks(2.0 ** exponents.mean(), labels, fontsize=7)
+    labels = [f"{number / 1e6:,.4g}" for number in middles.index]
+    above.set_xticks(2.0**middles, labels, fontsize=7)
     above.tick_params(length=0)
-    last_of_groups = exponents.max()
+    last_of_groups = exponents_of_number.max()
     for last in last_of_groups.iloc[:-1]:
         between = 2.0 ** (last + 0.5)
         for axes in (accuracy_axes, mri_axes):

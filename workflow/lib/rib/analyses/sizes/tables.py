@@ -114,18 +114,20 @@ def _pretraining_sizes(
     """The table pretraining_sizes of `size_tables`.
 
     Args:
+        mri: model, method, size, mri, ci_low, ci_high.
+        ood: model, method, size, when (before or after), accuracy, ci_low, ci_high.
         pretraining_images, held_out: by model.
     """
     is_known = mri["model"].isin(list(pretraining_images))
     table = mri[is_known][[*KEY, "mri", *INTERVAL]]
     accuracy_columns: list[str] = []
     for when, accuracies in ood.groupby("when", sort=False):
-        names = {"accuracy": str(when), "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
-        accuracies = accuracies[[*KEY, *names]].rename(columns=names)
-        table = table.merge(accuracies, on=KEY)
-        accuracy_columns += names.values()
+        new_names = {"accuracy": str(when), "ci_low": f"{when}_low", "ci_high": f"{when}_high"}
+        added_columns = accuracies[[*KEY, *new_names]].rename(columns=new_names)
+        table = table.merge(added_columns, on=KEY)
+        accuracy_columns += new_names.values()
     table["pretraining_images"] = table["model"].map(pretraining_images)
     table["held_out"] = table["model"].map(held_out)
     table = table.sort_values("pretraining_images", kind="stable")
-    facts = ["pretraining_images", "held_out"]
-    return table[[*KEY, *facts, *accuracy_columns, "mri", *INTERVAL]]
+    facts_of_model = ["pretraining_images", "held_out"]
+    return table[[*KEY, *facts_of_model, *accuracy_columns, "mri", *INTERVAL]]

@@ -38,7 +38,7 @@ class Slice:
 
     dataset: str
     columns: tuple[str, ...]
-    values: tuple  # of these columns
+    values: tuple[object, ...]  # of these columns
     images: int  # number of scored ones
 
 
@@ -48,16 +48,19 @@ class Splitting:
 
     dataset: str
     columns: tuple[str, ...]
-    values_of_slices: list[tuple]
+    values_of_slices: list[tuple[object, ...]]
     slice_of_row: np.ndarray  # (rows of the index,) number of each image's slice
 
     @classmethod
     def by_columns(cls, dataset: str, index: pd.DataFrame) -> "Splitting":
-        """Split a dataset by all columns of an index."""
+        """Split a dataset by all columns of an index, such as corruption and severity.
+
+        Each combination of values that occurs, such as ("frost", 3), is a slice; they are sorted.
+        """
         columns = tuple(str(column) for column in index)
         groups = index.groupby(list(columns), observed=True)
-        values = groups.size().index.to_frame().to_numpy().tolist()
-        values_of_slices = [tuple(values_of_slice) for values_of_slice in values]
+        sorted_combinations = groups.size().index.to_frame().to_numpy().tolist()
+        values_of_slices = [tuple(combination) for combination in sorted_combinations]
         return cls(dataset, columns, values_of_slices, groups.ngroup().to_numpy())
 
 
@@ -86,8 +89,9 @@ def slice_tables(files: RowFiles, settings: SliceSettings) -> dict[str, pd.DataF
         if image_slice.columns == tuple(CORRUPTION):
             corruption_lines.append((*run_and_dataset, *image_slice.values, *accuracies))
         else:
-            line = (*run_and_dataset, *image_slice.columns, *image_slice.values, *accuracies)
-            by_slice_lines.append(line)
+            (column,) = image_slice.columns
+            (value,) = image_slice.values
+            by_slice_lines.append((*run_and_dataset, column, value, *accuracies))
     keys = [*RUN_COLUMNS, "dataset"]
     by_slice = pd.DataFrame(by_slice_lines, columns=[*keys, "slice", "value", *ACCURACIES])
     corruptions = pd.DataFrame(corruption_lines, columns=[*keys, *CORRUPTION, *ACCURACIES])
@@ -104,23 +108,13 @@ def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitti
     Raises:
         UserError: no index has a column that is asked for.
     """
-    columns_of_index = {
-        path: [name for name in pq.read_schema(path).names if name not in INDEX_COLUMNS]
-        for path in indexes
-    }
+    columns_of_index = {}
+    for path in indexes:
+        names = pq.read_schema(path).names
+        columns_of_index[path] = [name for name in names if name not in INDEX_COLUMNS]
     all_columns = sorted({name for names in columns_of_index.values() for name in names})
-    missing = [name for name in columns if name not in all_columns]
-    if missing:
-        choice = "no layout gives slices"
-        if all_columns:
-            choice = f"choose from {', '.join(all_columns)}"
-        datasets = ", ".join(path.parts[-3] for path in columns_of_index)
-        raise UserError(
-            f"config, slices: the indexes of {datasets} have no column '{missing[0]}'; {choice}."
-        )
-    chosen_columns = columns
-    if not columns:
-        chosen_columns = all_columns
+    _refuse_missing_columns(columns, all_columns, indexes)
+    chosen_columns = columns if columns else all_columns
     splittings = []
     for path, columns_of_dataset in columns_of_index.items():
         dataset = path.parts[-3]
@@ -133,6 +127,22 @@ def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitti
     return splittings
 
 
+def _refuse_missing_columns(
+    columns: Sequence[str], all_columns: Sequence[str], indexes: Iterable[Path]
+) -> None:
+    """Raise a UserError if a column that is asked for is none of those of the indexes."""
+    missing = [name for name in columns if name not in all_columns]
+    if not missing:
+        return
+    choice = "no layout gives slices"
+    if all_columns:
+        choice = f"choose from {', '.join(all_columns)}"
+    datasets = ", ".join(path.parts[-3] for path in dict.fromkeys(indexes))
+    raise UserError(
+        f"config, slices: the indexes of {datasets} have no column '{missing[0]}'; {choice}."
+    )
+
+
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
     """mCE (percent) before and after of each run and dataset of `relative_errors`.
 
@@ -142,8 +152,12 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
 
     Args:
         table: run, dataset, corruption, severity, and accuracies before and after (percent).
+        relative_errors: AlexNet's errors (percent) by dataset and corruption, such as
+            {"imagenet_c": {"frost": 82.7, "fog": 81.9}}.
+
+    Returns:
+        run, dataset, before, after, change.
     """
-    keys = [*RUN_COLUMNS, "dataset"]
     is_counted = pd.Series(False, index=table.index)
     for dataset, alexnet in relative_errors.items():
         of_dataset = table["dataset"] == dataset
@@ -158,16 +172,14 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
             )
         else:
             is_counted |= of_dataset & table["corruption"].isin(list(alexnet))
-    groups = table[is_counted].groupby([*keys, "corruption"], sort=False)
-    errors = 100 - groups[["before", "after"]].mean()
-    alexnet_errors = [
-        relative_errors[dataset][corruption]
-        for dataset, corruption in zip(
-            errors.index.get_level_values("dataset"),
-            errors.index.get_level_values("corruption"),
-            strict=True,
-        )
-    ]
+    keys = [*RUN_COLUMNS, "dataset"]
+    over_severities = table[is_counted].groupby([*keys, "corruption"], sort=False)
+    errors = 100 - over_severities[["before", "after"]].mean()
+    datasets = errors.index.get_level_values("dataset")
+    corruptions = errors.index.get_level_values("corruption")
+    alexnet_errors = []
+    for dataset, corruption in zip(datasets, corruptions, strict=True):
+        alexnet_errors.append(relative_errors[dataset][corruption])
     percent_of_alexnet = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
     means = percent_of_alexnet.groupby(keys, sort=False).mean().reset_index()
     return means.assign(change=means["after"] - means["before"])
@@ -198,17 +210,20 @@ def _compare_runs(
         UserError: two runs were scored on different images.
     """
     files = by_run(rows)
-    runs = sorted(files, key=lambda run: run.method != PRETRAINED)
-    pretrained_of_model: dict[str, tuple[Run, list[tuple[Slice, float]]]] = {}
+    pretrained_runs = [run for run in files if run.method == PRETRAINED]
+    fine_tuned_runs = [run for run in files if run.method != PRETRAINED]
+    before_of_model: dict[str, tuple[Run, list[tuple[Slice, float]]]] = {}
+    runs = [*pretrained_runs, *fine_tuned_runs]
     for run in Progress(runs, desc="reading rows", unit="run"):
-        accuracies = list(_accuracies(files[run].values(), splittings))
-        # The first run of a model is the pretrained one.
-        first = pretrained_of_model.setdefault(run.model, (run, accuracies))
-        pretrained, accuracies_before = first
-        _refuse_different_slices(accuracies_before, accuracies, (pretrained, run))
+        accuracies_after = list(_accuracies(files[run].values(), splittings))
+        if run.model not in before_of_model:  # it is the pretrained one
+            before_of_model[run.model] = (run, accuracies_after)
+        pretrained_run, accuracies_before = before_of_model[run.model]
+        _refuse_different_slices(accuracies_before, accuracies_after, (pretrained_run, run))
         if run.method == PRETRAINED:
             continue
-        for (image_slice, before), (_, after) in zip(accuracies_before, accuracies, strict=True):
+        slices_with_accuracies = zip(accuracies_before, accuracies_after, strict=True)
+        for (image_slice, before), (_, after) in slices_with_accuracies:
             yield run, image_slice, before, after
 
 
@@ -229,7 +244,11 @@ def _refuse_different_slices(
 def _accuracies(
     paths: Iterable[Path], splittings: Iterable[Splitting]
 ) -> Iterator[tuple[Slice, float]]:
-    """The slices of a run's rows that have images, and accuracies on them in percent."""
+    """The slices of a run's rows that have images, and accuracies on them in percent.
+
+    Args:
+        paths: Parquet files with the rows of the run.
+    """
     rows = read_rows(paths, ["row", "rank"])
     for splitting in splittings:
         rows_of_dataset = rows[splitting.dataset]
@@ -238,6 +257,10 @@ def _accuracies(
         images = np.bincount(slice_of_image, minlength=slices)
         right = np.bincount(slice_of_image, weights=is_right(rows_of_dataset), minlength=slices)
         for number in np.flatnonzero(images):
-            values = splitting.values_of_slices[number]
-            image_slice = Slice(splitting.dataset, splitting.columns, values, images[number])
+            image_slice = Slice(
+                dataset=splitting.dataset,
+                columns=splitting.columns,
+                values=splitting.values_of_slices[number],
+                images=images[number],
+            )
             yield image_slice, 100 * right[number] / images[number]

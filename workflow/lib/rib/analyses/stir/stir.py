@@ -1,7 +1,5 @@
 """STIR of each method in both directions and CKA of the same networks, one panel per model."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +7,7 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import BLUE, VERMILION
 from rib.base.rounding import whole_percent
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 # STIR by reference, the network that was inverted.
 PRETRAINED = {"label": "STIR(fine-tuned | pretrained)", "color": VERMILION, "marker": "o"}
@@ -75,17 +73,21 @@ def draw(
     return figure, shown_rows
 
 
-def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Mapping) -> None:
+def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> None:
     """Draw a dot with its interval per method, shifted to the right of the method's place.
 
     Args:
-        rows: the value and its lower and upper limits, a row per method.
+        rows: a row per method; the columns are the value and its lower and upper limits.
+        style: options of Matplotlib.
     """
-    value, low, high = (rows[column] for column in rows)
+    value_column, low_column, high_column = rows.columns
+    values = rows[value_column]
+    below = values - rows[low_column]
+    above = rows[high_column] - values
     axes.errorbar(
         np.arange(len(rows)) + shift,
-        value,
-        [value - low, high - value],
+        values,
+        [below, above],
         linestyle="",
         markersize=5,
         elinewidth=1,

@@ -5,6 +5,7 @@ See rib.evaluation.inversion.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,9 @@ def stir_table(
         features: outputs of the stir jobs,
             <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         indexes: index of each dataset's images, in the order of `features`.
+        layer: whose features were inverted.
         steps: descent steps of each inversion.
+        confidence: of the intervals, 0 to 1.
 
     Returns:
         One row per run and reference: model, method, target, size, seed, dataset, layer, reference
@@ -43,33 +46,10 @@ def stir_table(
     """
     rows = []
     for path, index in zip(map(Path, features), indexes, strict=True):
-        stored = load_file(path)
-        kernels = _kernels(stored, index, path.stem)
-        on_images = cka(kernels["before.images"], kernels["after.images"])
-        cka_low, cka_high = jackknife_interval(on_images, confidence)
         run_columns = dict(zip(RUN_COLUMNS, run_of(path).values(RUN_COLUMNS), strict=True))
-        for reference, inverted in INVERTED.items():
-            stir = _stir(kernels, inverted, SEES[inverted])
-            stir_low, stir_high = jackknife_interval(stir, confidence)
-            n = len(kernels["before.images"].groups)
-            rows.append(
-                {
-                    **run_columns,
-                    "dataset": path.stem,
-                    "layer": layer,
-                    "reference": reference,
-                    "n": n,
-                    "stir": stir[0],
-                    "ci_low": stir_low,
-                    "ci_high": stir_high,
-                    "cka": on_images[0],
-                    "cka_low": cka_low,
-                    "cka_high": cka_high,
-                    "fidelity": _stir(kernels, inverted, inverted)[0],
-                    "residual": stored[f"residual_{inverted}"].mean(dtype=np.float64),
-                    "passes": n * steps,
-                }
-            )
+        described = {**run_columns, "dataset": path.stem, "layer": layer}
+        for number_columns in _numbers_of_run(path, index, steps, confidence):
+            rows.append({**described, **number_columns})
     if not rows:
         raise UserError(
             "stir: no fine-tuned run is chosen; "
@@ -78,13 +58,50 @@ def stir_table(
     return pd.DataFrame(rows)
 
 
+def _numbers_of_run(
+    features: Path, index: Path, steps: int, confidence: float
+) -> list[dict[str, Any]]:
+    """The columns of `stir_table` from reference to passes, for both references of a run.
+
+    Args:
+        features: file of the run's features, and of the pretrained model's.
+        index: of the dataset's images.
+        steps: descent steps of each inversion.
+    """
+    stored = load_file(features)
+    kernels = _kernels(stored, index, features.stem)
+    n = len(kernels["before.images"].groups)
+    on_images = cka(kernels["before.images"], kernels["after.images"])
+    cka_low, cka_high = jackknife_interval(on_images, confidence)
+    rows = []
+    for reference, inverted in INVERTED.items():
+        stir = _stir(kernels, inverted, sees=SEES[inverted])
+        stir_low, stir_high = jackknife_interval(stir, confidence)
+        fidelity = _stir(kernels, inverted, sees=inverted)
+        row = {
+            "reference": reference,
+            "n": n,
+            "stir": stir[0],
+            "ci_low": stir_low,
+            "ci_high": stir_high,
+            "cka": on_images[0],
+            "cka_low": cka_low,
+            "cka_high": cka_high,
+            "fidelity": fidelity[0],
+            "residual": stored[f"residual_{inverted}"].mean(dtype=np.float64),
+            "passes": n * steps,
+        }
+        rows.append(row)
+    return rows
+
+
 def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dict[str, Kernel]:
     """Kernels of the stored features `<network>.<images>`, with the objects of the index as groups.
 
     The images are `images` or `inverted_<network>`.
     """
     object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
-    groups = np.unique(object_ids, return_inverse=True)[1]
+    _, groups = np.unique(object_ids, return_inverse=True)
     return {
         name: Kernel.of(features, groups, dataset)
         for name, features in stored.items()
@@ -95,8 +112,13 @@ def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dic
 def _stir(kernels: Mapping[str, Kernel], inverted: str, sees: str) -> np.ndarray:
     """STIR: CKA of a network's features of images and of their inversions: (1 + objects,).
 
+    The first value is over all images, the others are without those of one object each.
+
     Args:
-        inverted: the network whose features were inverted.
-        sees: the network that sees the images and their inversions.
+        kernels: of the features `<network>.<images>`, see `_kernels`.
+        inverted: the network whose features were inverted, `before` or `after` fine-tuning.
+        sees: the network that sees the images and their inversions, one of these two.
     """
-    return cka(kernels[f"{sees}.images"], kernels[f"{sees}.inverted_{inverted}"])
+    of_images = kernels[f"{sees}.images"]
+    of_inversions = kernels[f"{sees}.inverted_{inverted}"]
+    return cka(of_images, of_inversions)

@@ -3,6 +3,7 @@
 Where there are datasets in distribution, a second panel below has the change of accuracy on them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Styles
+from rib.figures import Drawn, Labels, Style, Styles
 
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # Of variants of a method, which share colour and marker.
@@ -31,7 +32,6 @@ COLUMNS = [
     "ci_low",
     "ci_high",
 ]
-COLUMNS_IN_DISTRIBUTION = ["in_distribution", "in_distribution_low", "in_distribution_high"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,13 @@ class Change:
     label: str  # of the axis
 
 
-MRI = Change("mri", "ci_low", "ci_high", "mRI (percentage points)")
-IN_DISTRIBUTION = Change(*COLUMNS_IN_DISTRIBUTION, "in distribution\n(percentage points)")
+MRI = Change("mri", low="ci_low", high="ci_high", label="mRI (percentage points)")
+IN_DISTRIBUTION = Change(
+    "in_distribution",
+    low="in_distribution_low",
+    high="in_distribution_high",
+    label="in distribution\n(percentage points)",
+)
 
 
 def draw(
@@ -112,8 +117,12 @@ def _with_change_in_distribution(
         points: columns COLUMNS.
         in_distribution: columns model, method, change, ci_low, ci_high.
     """
-    changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
-    changes = changes.set_axis(["model", "method", *COLUMNS_IN_DISTRIBUTION], axis=1)
+    new_names = {
+        "change": IN_DISTRIBUTION.column,
+        "ci_low": IN_DISTRIBUTION.low,
+        "ci_high": IN_DISTRIBUTION.high,
+    }
+    changes = in_distribution[["model", "method", *new_names]].rename(columns=new_names)
     with_change = points.merge(changes, on=["model", "method"], how="left")
     is_pretrained = with_change["method"] == PRETRAINED
     with_change.loc[is_pretrained, IN_DISTRIBUTION.column] = 0.0
@@ -127,7 +136,7 @@ def _lines_of_averages(
 
     Args:
         points: columns COLUMNS.
-        averages: parent and alpha of each method that averages.
+        averages: parent and alpha of each method that averages, such as {"wise": ("ft", 0.5)}.
 
     Returns:
         Points of each line by alpha. Its method, which gives the colour, is the first average.
@@ -136,12 +145,11 @@ def _lines_of_averages(
     for method, (parent, alpha) in averages.items():
         averages_of_parents.setdefault(parent, {})[method] = alpha
     lines = []
-    for parent, alphas in averages_of_parents.items():
-        first_average = next(iter(alphas))
-        alpha_of_methods = {PRETRAINED: 0, **alphas, parent: 1}
-        on_line = points.assign(
-            alpha=points["method"].map(alpha_of_methods), method=first_average
-        ).dropna(subset="alpha")
+    for parent, alpha_of_average in averages_of_parents.items():
+        first_average = next(iter(alpha_of_average))
+        alpha_of_method = {PRETRAINED: 0, **alpha_of_average, parent: 1}
+        alphas = points["method"].map(alpha_of_method)  # NaN of methods that are not on the line
+        on_line = points.assign(alpha=alphas, method=first_average).dropna(subset="alpha")
         lines.append(on_line.sort_values("alpha"))
     return lines
 
@@ -164,29 +172,25 @@ def draw_panels(
             through the rows of a method in the given order.
         below: text below the panels.
     """
-    models = {name: label for name, label in models.items() if name in set(points["model"])}
-    columns = min(2, len(models))
-    rows_of_models = -(-len(models) // 2)
+    shown_models = [model for model in models if model in set(points["model"])]
+    columns = min(2, len(shown_models))
+    rows_of_models = math.ceil(len(shown_models) / 2)
     rows = rows_of_models * len(changes)
     height_of_panel = 3.2 if len(changes) == 1 else 2.3
     size = (0.4 + 3.7 * columns, 1 + 0.07 * len(methods) + height_of_panel * rows)
     figure, panels = plt.subplots(
         rows, columns, figsize=size, squeeze=False, sharex=True, sharey=len(changes) == 1
     )
-    for number, model in enumerate(models):
+    for number, model in enumerate(shown_models):
         row_of_model, column = divmod(number, columns)
+        first_row = row_of_model * len(changes)
+        panels[first_row, column].set_title(models[model], loc="left")
+        points_of_model = points[points["model"] == model]
+        lines_of_model = lines[lines["model"] == model]
         for i, change in enumerate(changes):
-            axes = panels[row_of_model * len(changes) + i, column]
-            _draw_model(
-                axes,
-                points[points["model"] == model],
-                lines[lines["model"] == model],
-                methods,
-                change,
-            )
-            if i == 0:
-                axes.set_title(models[model], loc="left")
-    if len(models) % columns:
+            axes = panels[first_row + i, column]
+            _draw_model(axes, points_of_model, lines_of_model, methods, change)
+    if len(shown_models) % columns:  # the last place is empty
         for axes in panels[-len(changes) :, -1]:
             axes.axis("off")
     if len(changes) > 1:
@@ -219,14 +223,22 @@ def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
 def _draw_model(
     axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
 ) -> None:
-    """Draw the lines and points of one model."""
+    """Draw the lines and points of one model.
+
+    Methods with the same marker and colour are told apart by how much of the marker is filled.
+
+    Args:
+        points: columns COLUMNS, and those of the change.
+        lines: columns method, alpha, on_target, and those of the change.
+    """
     for method, line in lines.groupby("method", sort=False):
-        _draw_line(axes, line.dropna(subset=change.column), methods[method]["colour"], change)
-    variants: dict[tuple[str, str], int] = {}  # methods drawn so far, by marker and colour
+        colour = methods[str(method)]["colour"]
+        _draw_line(axes, line.dropna(subset=change.column), colour, change)
+    drawn_with_look: dict[tuple[str, str], int] = {}  # number of methods by marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
-        variant = variants.get(look, 0)
-        variants[look] = variant + 1
+        variant = drawn_with_look.get(look, 0)
+        drawn_with_look[look] = variant + 1
         fill = FILLS[variant % len(FILLS)]
         size = 9 if method == PRETRAINED else 6
         _draw_points(axes, points[points["method"] == method], style, fill, size, change)
@@ -254,23 +266,24 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
     # Numbers are on the side that is away from the origin and the line.
     is_above = heights.sum() > 0
     rises = heights.diff() > 0
-    with_sides = line.assign(left=rises == is_above, height=heights)
-    inner = with_sides[line["alpha"].between(0, 1, inclusive="neither")]
-    labelled = inner.iloc[:: 1 + len(inner) // 4]
-    for row in labelled.itertuples():
+    with_sides = line.assign(is_left=rises == is_above, height=heights)
+    is_between_ends = line["alpha"].between(0, 1, inclusive="neither")
+    inner = with_sides[is_between_ends]
+    step = 1 + len(inner) // 4  # so that at most four have a number
+    for row in inner.iloc[::step].to_dict("records"):
         axes.annotate(
-            f"{row.alpha:g}",
-            (row.on_target, row.height),
+            f"{row['alpha']:g}",
+            (row["on_target"], row["height"]),
             fontsize=7.5,
-            xytext=(-5 if row.left else 5, 3 if is_above else -3),
+            xytext=(-5 if row["is_left"] else 5, 3 if is_above else -3),
             textcoords="offset points",
-            ha="right" if row.left else "left",
+            ha="right" if row["is_left"] else "left",
             va="bottom" if is_above else "top",
         )
 
 
 def _draw_points(
-    axes: Axes, points: pd.DataFrame, style: Mapping, fill: str, size: float, change: Change
+    axes: Axes, points: pd.DataFrame, style: Style, fill: str, size: float, change: Change
 ) -> None:
     """Draw points with whiskers that let others shine through.
 

@@ -15,11 +15,13 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
 
     Args:
         histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see
-            rib.training.finetune).
+            rib.training.finetune), a row per epoch: epoch, lr, loss, cross_entropy, accuracy (0 to
+            1).
     """
     tables = []
     for path in histories:
-        tables.append(pd.read_csv(path).assign(**vars(run_of(path))))
+        run_columns = vars(run_of(path))  # model, target, method, size, seed
+        tables.append(pd.read_csv(path).assign(**run_columns))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     epochs = pd.concat(tables)[COLUMNS]

@@ -3,6 +3,8 @@
 There is one column of panels per target.
 """
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,13 +43,14 @@ def draw(
             _draw_quantity(axes, of_target, quantity, trained, several_seeds)
         upper_axes, lower_axes = panels
         upper_axes.set_title(label, fontsize=8)
-        if i + across >= len(targets):  # no panel below
+        has_panel_below = i + across < len(targets)
+        if not has_panel_below:
             lower_axes.xaxis.set_tick_params(labelbottom=True)
     for axes in panels_in_order[len(targets) :].flat:
         axes.axis("off")
     highest = 1.05 * max(1e-9, shown_rows["cross_entropy"].max())
     for block in range(blocks):
-        entropy_axes, accuracy_axes = panels_of_targets[block, 0]
+        entropy_axes, accuracy_axes = panels_of_targets[block, 0]  # the leftmost ones
         entropy_axes.set_ylabel(QUANTITIES["cross_entropy"], fontsize=8)
         accuracy_axes.set_ylabel(QUANTITIES["accuracy"], fontsize=8)
         entropy_axes.set_ylim(0, highest)
@@ -71,15 +74,18 @@ def draw(
 def _panels(targets: int) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, (blocks, targets of a block, quantities).
 
-    A block has a row of panels for each quantity, and a column for each of its targets.
+    A block has a row of panels for each quantity, and a column for each of its targets. Seven
+    targets give two blocks of four columns, the last of which stays empty.
     """
-    blocks = -(-targets // ACROSS)
-    across = -(-targets // blocks)
+    blocks = math.ceil(targets / ACROSS)
+    across = math.ceil(targets / blocks)
     size = (max(4.6, 0.7 + 1.6 * across), 0.7 + 3.1 * blocks)
+    quantities = len(QUANTITIES)
     figure, panels = plt.subplots(
-        len(QUANTITIES) * blocks, across, figsize=size, squeeze=False, sharex=True, sharey="row"
+        quantities * blocks, across, figsize=size, squeeze=False, sharex=True, sharey="row"
     )
-    return figure, panels.reshape(blocks, len(QUANTITIES), across).swapaxes(1, 2)
+    by_block = panels.reshape(blocks, quantities, across)
+    return figure, by_block.swapaxes(1, 2)
 
 
 def _draw_quantity(

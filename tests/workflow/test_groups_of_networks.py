@@ -1,0 +1,24 @@
+"""Which grids of the fashion family compare groups of networks; dry-runs alone."""
+
+import pytest
+
+from tiny.project import Project, copy_project
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture
+def fashion(tmp_path):
+    return Project(copy_project(tmp_path / "project"), family="fashion")
+
+
+def test_a_grid_with_one_network_of_each_group_compares_none(fashion):
+    models = "models=[fashion_cnn_1k,fashion_cnn_50k]"
+    planned = fashion.planned(config=(models, "methods=[ft]"))
+    assert "compare_networks" not in planned
+    # when: a replicate is there, too
+    models = "models=[fashion_cnn_1k,fashion_cnn_1k_seed1,fashion_cnn_50k]"
+    with_replicate = fashion.planned(config=(models, "methods=[ft]"))
+    # then: one job and one figure more
+    assert with_replicate["compare_networks"] == 1
+    assert with_replicate["plot_figure"] == planned["plot_figure"] + 1
