@@ -625,7 +625,8 @@ class _Stages:
         self.settings = {**settings, "cache": str(self.cache)}
         catalog = _catalog(settings)
         catalog.records.update(records)
-        catalog.hub_repositories.update(repositories)
+        if repositories:
+            catalog.hub_repositories.update(repositories)
         all_choices = {**CHOICES, **choices, **_without_cache(settings)}
         config = validated(all_choices, "config", "settings")
         self.grid = resolve_grid(config, catalog)

@@ -581,7 +581,9 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
         "Datasets   published archives and the licence of their images",
     ]
-    text += [_line_of_dataset(dataset) for dataset in grid.datasets_read()]
+    for dataset in grid.datasets_read():
+        has_been_fetched = grid.catalog.datasets[dataset.raw].fetched
+        text.append(_line_of_dataset(dataset, has_been_fetched))
     text += [
         "Models     published weights and their licence",
     ]
@@ -602,8 +604,13 @@ def _line_of_rates(model: str, throughput: Throughput) -> str:
     return f"  {model}: {rates} ({throughput.origin})"
 
 
-def _line_of_dataset(dataset: Dataset) -> str:
-    """Size, terms and state of a dataset's archives."""
+def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
+    """Size, terms and state of a dataset's archives.
+
+    Args:
+        dataset: it may share the archives of another one.
+        has_been_fetched: whether we have fetched these archives.
+    """
     facts = []
     sizes = [source.get("size") for source in dataset.sources]
     stated_sizes = [size for size in sizes if size is not None]
@@ -615,7 +622,7 @@ def _line_of_dataset(dataset: Dataset) -> str:
         facts.append(f"on the hub: {', '.join(dataset.licences_on_hub)}")
     if dataset.gated_repositories:
         facts.append("gated")
-    if not dataset.fetched:
+    if not has_been_fetched:
         facts.append("not yet fetched by us")
     return f"  {dataset.name}: {', '.join(facts)}"
 
