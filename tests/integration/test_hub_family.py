@@ -6,6 +6,7 @@ The hub is on 127.0.0.1. The run is repeated without it, and in a second clone w
 import io
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -102,9 +103,15 @@ def finished(clone, hub, tmp_path_factory):
     """The project after a run with the hub, and the cache of the hub's client."""
     cache = tmp_path_factory.mktemp("cache")
     variables = {**environment(hub, cache), "HF_TOKEN": TOKEN}
-    plan = clone.snakemake("plan", config=CHOICES, **variables)
-    printed = clone.snakemake("--cores", "2", config=CHOICES, **variables)
+    plan = snakemake(clone, "plan", **variables)
+    printed = snakemake(clone, "--cores", "2", **variables)
     return clone, cache, plan, printed
+
+
+def snakemake(project, *arguments, check=True, **variables):
+    """Run Snakemake in a new process: the hub's client reads its environment when imported."""
+    words = (sys.executable, "-m", "snakemake", *arguments, "--config", *CHOICES)
+    return project.run(*words, check=check, **variables)
 
 
 def prepared(project):
@@ -133,13 +140,13 @@ def test_three_domains_of_a_repository_become_a_page(finished):
 def test_without_the_hub_there_is_nothing_to_do_and_the_bytes_are_the_same(finished, hub):
     project, cache, _, _ = finished
     hub.asked.clear()
-    printed = project.snakemake("-n", config=CHOICES, **OFFLINE)
+    printed = snakemake(project, "-n", **OFFLINE)
     assert "Nothing to be done" in printed
     before = prepared(project)
     shutil.rmtree(project.folder / "data/raw/photos")
     shutil.rmtree(project.folder / "results/tools/prepare/photos")
     files = [f"results/tools/prepare/{name}" for name in before]
-    project.snakemake(*files, "--cores", "2", config=CHOICES, HF_HOME=str(cache), **OFFLINE)
+    snakemake(project, *files, "--cores", "2", HF_HOME=str(cache), **OFFLINE)
     assert prepared(project) == before and not hub.asked
 
 
@@ -155,7 +162,7 @@ def test_a_second_clone_gets_the_same_bytes_from_a_hub_that_has_moved_on(finishe
     repository.files = {"data/train-00000-of-00001.parquet": b"others"}
     files = [f"results/tools/prepare/{name}" for name in prepared(first)]
     variables = environment(hub, tmp_path / "cache")
-    second.snakemake(*files, "--cores", "2", config=CHOICES, **variables)
+    snakemake(second, *files, "--cores", "2", **variables)
     assert prepared(second) == prepared(first)
     assert (second.folder / LOCK).read_bytes() == (first.folder / LOCK).read_bytes()
 
@@ -171,14 +178,9 @@ def test_a_where_that_selects_nothing_is_a_sentence(finished, tmp_path):
     entries["toys"]["settings"]["where"]["domain"] = "tyo"
     path.write_text(yaml.safe_dump(entries))
     (name,) = [name for name in prepared(first) if name.startswith("toys/")]
-    printed = project.snakemake(
-        f"results/tools/prepare/{name}",
-        *("--cores", "1"),
-        config=CHOICES,
-        check=False,
-        HF_HOME=str(cache),
-        **OFFLINE,
-    )
+    file = f"results/tools/prepare/{name}"
+    variables = {"HF_HOME": str(cache), **OFFLINE}
+    printed = snakemake(project, file, "--cores", "1", check=False, **variables)
     assert "toys: where in its settings selects no row ('domain' has 'photo', 'sketch'" in printed
     assert not list((project.folder / "results/tools/prepare").glob("toys/*/*"))
 
@@ -189,6 +191,6 @@ def test_a_dry_run_of_the_lock_plans_each_file_once(finished, tmp_path):
     shutil.copytree(first.folder / "mine", project.folder / "mine")
     write_family(project)
     shutil.copy(first.folder / LOCK, project.folder)
-    planned = jobs(project.snakemake("-n", config=CHOICES, **OFFLINE))
+    planned = jobs(snakemake(project, "-n", **OFFLINE))
     assert planned["download"] == SHARDS + 1  # and the model's weights
     assert planned["prepare"] == len(DOMAINS)
