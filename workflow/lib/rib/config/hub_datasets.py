@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -27,7 +27,7 @@ from rib.config.values import show
 
 KIND = "hf-datasets"  # of a source that names a repository; what such a name begins with
 LOCK = Path("datasets.lock.json")
-FORMAT_VERSION = 1  # of the lock file
+FORMAT_VERSION: Final = 1  # of the lock file
 ANSWERS = Path("work/dataset_records")  # folder of the lock on the lock file
 NAME = re.compile(r"hf-datasets:([^@]*)(?:@(.*))?", re.DOTALL)
 LONGEST_FILE_NAME = 150  # characters

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
@@ -50,7 +51,7 @@ class RepositoryInfo:
     commit: str
     licence: str
     gated: bool
-    files: Mapping[str, dict]  # path, size and digest, by path
+    files: Mapping[str, dict[str, Any]]  # path, size and digest, by path
     stated_configs: object  # `configs` in its README's header; None if there are none
 
 

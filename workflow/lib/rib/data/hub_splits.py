@@ -223,11 +223,13 @@ def _patterns_of_splits(data_files: object, where: str) -> dict[str, list[str]]:
 
 def _patterns(path: object, where: str) -> list[str]:
     """A pattern of paths or a list of them, as a list; a UserError if it is something else."""
-    patterns = path if isinstance(path, list) else [path]
-    for pattern in patterns:
+    stated_patterns = path if isinstance(path, list) else [path]
+    patterns = []
+    for pattern in stated_patterns:
         if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
             raise _unreadable_list(pattern, where)
-    return [pattern.removeprefix("./") for pattern in patterns]
+        patterns.append(pattern.removeprefix("./"))
+    return patterns
 
 
 def _unreadable_list(stated: object, where: str) -> UserError:
