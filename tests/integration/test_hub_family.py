@@ -14,7 +14,8 @@ import yaml
 from PIL import Image
 
 from rib.base.files import sha256
-from rib.config.hub_datasets import LOCK, read_dataset_lock
+from rib.config.hub_datasets import LOCK, file_name, read_dataset_lock
+from tiny import family as tiny_family
 from tiny.hub import COMMIT, TOKEN, Repository, environment, served
 from tiny.parquet import write_photos
 from tiny.project import ROOT, Project, copy_project, jobs
@@ -83,19 +84,13 @@ def write_family(project):
 
 
 @pytest.fixture(scope="module")
-def clone(project_of_module):
+def clone(tmp_path_factory):
     """A project with the family's entries, in which nothing has run."""
-    write_family(project_of_module)
-    return project_of_module
-
-
-@pytest.fixture(scope="module")
-def project_of_module(tmp_path_factory):
-    from tiny import family
-
     folder = copy_project(tmp_path_factory.mktemp("first") / "project")
-    family.make(folder / "mine")
-    return Project(folder, family="tools")
+    tiny_family.make(folder / "mine")  # for its network
+    project = Project(folder, family="tools")
+    write_family(project)
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +99,11 @@ def finished(clone, hub, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     variables = {**environment(hub, cache), "HF_TOKEN": TOKEN}
     plan = snakemake(clone, "plan", **variables)
-    printed = snakemake(clone, "--cores", "2", **variables)
+    repository = read_dataset_lock(clone.folder / LOCK)[NAME]
+    (hub_split,) = repository.splits
+    archives = [f"data/raw/photos/{file_name(file.path)}" for file in hub_split.files]
+    snakemake(clone, *archives, "--cores", "2", **variables)
+    printed = clone.snakemake("--cores", "2", config=CHOICES, **variables)
     return clone, cache, plan, printed
 
 
