@@ -141,7 +141,7 @@ def tools(tmp_path_factory):
             folder.mkdir(parents=True)
             for number in range(count):
                 tool(rng, label).save(folder / f"{number}.jpg")
-    (command,) = commands(page)
+    (command,) = commands(section("your-own-family", "Run it"))
     shell(project, command)
     for key, value in re.findall(
         r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")

@@ -35,6 +35,8 @@ from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
+from rib.config.hub_datasets import LOCK as DATASET_LOCK
+from rib.config.hub_datasets import HubRepository, read_dataset_lock
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
@@ -93,6 +95,7 @@ RESCUED = "rescue.safetensors"
 FISHER_BATCH = 1
 PATHS = ("catalog", "archives")  # settings that are a path or several
 NO_RECORDS: Mapping[str, dict[str, Any]] = MappingProxyType({})
+NO_REPOSITORIES: Mapping[str, HubRepository] = MappingProxyType({})
 # What rib notes of a network, as attributes.
 NOTED = ("preprocessing", "run", "settings", "files")
 RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
@@ -328,9 +331,11 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
         *(path.with_suffix(".manifest.json") for path in rows),
     )
     records = read_lock(project / LOCK)  # of models by name
+    repositories = read_dataset_lock(project / DATASET_LOCK)  # of datasets on the hub by name
     name = _name_in_records(finished_run.model, records)
     family = stages_folder.parent.name
-    stages = _Stages({**_resolved(settings), "family": family, "models": [name]}, records)
+    settings_of_run = {**_resolved(settings), "family": family, "models": [name]}
+    stages = _Stages(settings_of_run, records, repositories)
     merge = states[0].weights
     if isinstance(merge, Merge):
         merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
@@ -604,6 +609,7 @@ class _Stages:
         self,
         settings: Mapping[str, Any],
         records: Mapping[str, dict[str, Any]] = NO_RECORDS,
+        repositories: Mapping[str, HubRepository] = NO_REPOSITORIES,
         **choices: Any,
     ):
         """Stages with settings, among them family and models.
@@ -612,12 +618,15 @@ class _Stages:
             settings: see `_resolved`.
             choices: settings that are arguments of functions.
             records: facts of models by name, besides those of the catalogue.
+            repositories: of datasets on the hub by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
         self.cache = _cache_folder(settings)
         self.settings = {**settings, "cache": str(self.cache)}
         catalog = _catalog(settings)
         catalog.records.update(records)
+        if repositories:
+            catalog.hub_repositories.update(repositories)
         all_choices = {**CHOICES, **choices, **_without_cache(settings)}
         config = validated(all_choices, "config", "settings")
         self.grid = resolve_grid(config, catalog)

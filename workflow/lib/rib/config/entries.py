@@ -49,6 +49,7 @@ class Dataset:
     label: str
     # folder of data/raw with its archives: its own, or that of a dataset whose archives it shares
     raw: str
+    # empty if they are files of the hub that no job of this run reads
     sources: tuple[dict[str, Any], ...]
     layout: str
     settings: dict[str, Any]
@@ -72,6 +73,12 @@ class Dataset:
     never_target: str | None = None  # reason why it is only evaluated
     real_labels: str | None = None
     relative_errors: str | None = None
+    # whether we have fetched its archives; otherwise addresses, sizes and digests are others' word
+    fetched: bool = True
+    # Of repositories of the hub, once their files are known: those whose terms must be accepted,
+    # and the licences that their uploaders state.
+    gated_repositories: tuple[str, ...] = ()
+    licences_on_hub: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry
+from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
@@ -733,7 +734,24 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     _check_external_weights(grid)
     _check_learning_rates(grid)
     grid.notices.extend(_notices_on_grid(grid))
+    grid = _with_hub_files(grid)
+    grid.notices.extend(dataset_terms(grid.datasets_read()))
     return grid
+
+
+def _with_hub_files(grid: Grid) -> Grid:
+    """A grid whose datasets have the files of the repositories of the hub that they name.
+
+    Raises:
+        UserError: A repository, config or split can't be resolved.
+    """
+    catalog = grid.catalog
+    catalog.add_hub_files([dataset.name for dataset in grid.datasets_read()])
+    datasets = {name: catalog.datasets[name] for name in grid.datasets}
+    reference = grid.reference
+    if reference is not None:
+        reference = replace(reference, dataset=catalog.datasets[reference.dataset.name])
+    return replace(grid, datasets=datasets, reference=reference)
 
 
 def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:

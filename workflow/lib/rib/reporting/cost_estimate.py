@@ -585,6 +585,12 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
+        "Datasets   published archives and the licence of their images",
+    ]
+    for dataset in grid.datasets_read():
+        has_been_fetched = grid.catalog.datasets[dataset.raw].fetched
+        text.append(_line_of_dataset(dataset, has_been_fetched))
+    text += [
         "Models     published weights and their licence",
     ]
     text += [_line_of_model(name, model) for name, model in grid.models.items()]
@@ -627,6 +633,29 @@ def _lines_of_gpu_memory(grid: Grid) -> list[str]:
         )
         text.append(f"  {name}: {', '.join(phrases)}")
     return text
+
+
+def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
+    """Size, terms and state of a dataset's archives.
+
+    Args:
+        dataset: it may share the archives of another one.
+        has_been_fetched: whether we have fetched these archives.
+    """
+    facts = []
+    sizes = [source.get("size") for source in dataset.sources]
+    stated_sizes = [size for size in sizes if size is not None]
+    if stated_sizes:
+        at_least = "" if len(stated_sizes) == len(sizes) else "at least "
+        facts.append(f"{at_least}{in_bytes(sum(stated_sizes))}")
+    facts.append(dataset.licence)
+    if dataset.licences_on_hub:
+        facts.append(f"on the hub: {', '.join(dataset.licences_on_hub)}")
+    if dataset.gated_repositories:
+        facts.append("gated")
+    if not has_been_fetched:
+        facts.append("not yet fetched by us")
+    return f"  {dataset.name}: {', '.join(facts)}"
 
 
 def _line_of_model(name: str, model: Model) -> str:
