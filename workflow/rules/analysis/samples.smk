@@ -82,6 +82,7 @@ def cell_settings(wildcards):
         size=GRID.shown_size,
         publishable=list(PUBLISHABLE),
         geometry=GRID.geometry(FIRST_MODEL),
+        uncropped=GRID.uncropped,
         code=digest("explain_cells"),
     )
     return to_params(settings)

@@ -86,6 +86,24 @@ def choose_datasets(
     return {name: dataset for name, dataset in datasets.items() if name in chosen_names}
 
 
+def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
+    """Names of the family's datasets of which models see whole photos, in the catalogue's order.
+
+    Raises:
+        UserError: A name is none of the family's datasets.
+    """
+    datasets = catalog.datasets_of(family, *EVALUATED, "reference")
+    choice = config["uncropped"]
+    if choice == "default":
+        return [name for name, dataset in datasets.items() if dataset.crop == "none"]
+    if choice == "all":
+        return list(datasets)
+    chosen_names = as_list(choice)
+    for name in chosen_names:
+        known_name(name, datasets, "dataset", f"config, uncropped (family {family.name})")
+    return [name for name in datasets if name in chosen_names]
+
+
 @dataclass(frozen=True)
 class Reference:
     """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data."""

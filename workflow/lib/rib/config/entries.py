@@ -71,6 +71,7 @@ class Dataset:
     never_target: str | None = None  # reason why it is only evaluated
     real_labels: str | None = None
     relative_errors: str | None = None
+    crop: str = "model"  # `none` if models see whole photos, whatever their own crop
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Settings of the jobs that compare predictions image by image. No pandas: rules import it."""
 
 from rib.analysis.settings import RIStatistics, TableSettings
-from rib.base.settings import Settings
+from rib.base.settings import Settings, Texts
 from rib.config.geometry import Geometry
 
 
@@ -19,4 +19,5 @@ class CellSettings(Settings):
     size: str  # of the training subset whose runs are explained
     publishable: list[str]  # datasets whose images may be shown
     geometry: Geometry  # of the images of datasets that are stored as encoded photos
+    uncropped: Texts = ()  # datasets of which these are shown without the geometry's crop
     code: str  # digest of the source code
