@@ -863,3 +863,21 @@ def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_targ
     assert with_proxy.shared_fisher("ewc_empirical") == (2000, "empirical")
     assert with_proxy.shared_fisher("lwf") is None and with_proxy.shared_fisher("replay") is None
     assert grid(family="emoji", methods=["ewc"]).shared_fisher("ewc") is None
+
+
+def test_a_family_that_asks_for_the_worst_group_needs_a_dataset_with_groups(with_entries):
+    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
+    family = {"defaults": defaults, "scores": ["macro_f1", "worst_group"]}
+    entries = {"models": {"my_model": {"families": ["mine"]}}}
+    without = with_entries(
+        families={"mine": family}, datasets={"my_set": {"family": "mine"}}, **entries
+    )
+    message = "families/mine.yaml, scores: worst_group is asked for, but no dataset .* has groups"
+    with pytest.raises(UserError, match=message):
+        grid(without, family="mine")
+    having = with_entries(
+        families={"mine": family},
+        datasets={"my_set": {"family": "mine", "groups": "hospital"}},
+        **entries,
+    )
+    assert grid(having, family="mine").datasets["my_set"].groups == "hospital"

@@ -86,6 +86,17 @@ def choose_datasets(
     return {name: dataset for name, dataset in datasets.items() if name in chosen_names}
 
 
+def check_scores(family: Family, catalog: Catalog) -> None:
+    """Raise a UserError if a family asks for RI of the worst group, but has no groups."""
+    datasets = catalog.datasets_of(family, *EVALUATED)
+    has_groups = any(dataset.groups for dataset in datasets.values())
+    if "worst_group" in family.scores and not has_groups:
+        raise UserError(
+            f"families/{family.name}.yaml, scores: worst_group is asked for, but no dataset of the "
+            "family has groups; add groups to an entry of datasets.yaml, or remove worst_group."
+        )
+
+
 def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
     """Names of the family's datasets of which models see whole photos, in the catalogue's order.
 

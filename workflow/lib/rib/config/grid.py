@@ -715,6 +715,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
+    choices.check_scores(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
     schedules = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(schedules, config, family, catalog)

@@ -1,5 +1,7 @@
 """Settings of the jobs that compare predictions image by image. No pandas: rules import it."""
 
+from typing import Literal
+
 from rib.analysis.settings import RIStatistics, TableSettings
 from rib.base.settings import Settings, Texts
 from rib.config.geometry import Geometry
@@ -10,6 +12,9 @@ class SampleSettings(TableSettings):
 
     ri: RIStatistics
     real_labels: list[str]  # datasets that are also scored with ReaL labels
+    groups: dict[str, str]  # by dataset with groups of images, the column of its index with them
+    # scores besides accuracy of which the family asks for RI, with intervals
+    scores: list[Literal["macro_f1", "worst_group"]]
 
 
 class CellSettings(Settings):
