@@ -16,6 +16,7 @@ Rows are read one run at a time to bound memory.
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def sample_tables(
         classes; means of the worst group are over the datasets with groups. Intervals of
         `CLASS_SCORES` are empty unless `settings.scores` asks for them. If it does, `ri_scores`
         has RI of accuracy and of these scores by model, method, target and size, a mean over
-        seeds, and as target `mean` over all targets.
+        seeds, and as target `mean` over all targets; RI of other scores is empty.
 
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`, two runs
@@ -136,15 +137,10 @@ def sample_tables(
             lines_of_ri += sums_of_group.lines_of_ri(group)
     tables = _tables(lines_of_runs, lines_of_groups)
     if settings.scores:
-        tables["ri_scores"] = _ri_table(lines_of_ri, settings)
+        keys = ["model", "method", "target", "size"]
+        columns_of_ri = [*keys, *_estimate_columns(RI_OF.values())]
+        tables["ri_scores"] = pd.DataFrame(lines_of_ri, columns=columns_of_ri)
     return tables
-
-
-def _ri_table(lines: Sequence[Mapping[str, Any]], settings: SampleSettings) -> pd.DataFrame:
-    """The table ri_scores of `sample_tables`."""
-    keys = ["model", "method", "target", "size"]
-    names = [RI_OF[score] for score in (ACCURACY, *settings.scores)]
-    return pd.DataFrame(lines, columns=[*keys, *_estimate_columns(names)])
 
 
 @dataclass
@@ -275,7 +271,7 @@ class _ScoredRun:
     run: Run
     rows: RowsByDataset
     calibration: Mapping[str, tuple[float, float]]  # see `calibration_error_and_floor`
-    tallies: Mapping[str, ImageTallies]  # numbers of images by object and class or group
+    categories: Mapping[str, ImageCategories]  # of the images of each dataset
 
     @classmethod
     def read(
@@ -293,11 +289,18 @@ class _ScoredRun:
             )
             for dataset, rows_of_dataset in rows.items()
         }
-        tallies = {
-            dataset: categories[dataset].tally(rows_of_dataset)
-            for dataset, rows_of_dataset in rows.items()
+        return cls(run, rows, calibration, categories)
+
+    @cached_property
+    def tallies(self) -> dict[str, ImageTallies]:
+        """Numbers of images by object and class or group, by dataset.
+
+        Rows must be of the images that `categories` are of, which `compare_predictions` checks.
+        """
+        return {
+            dataset: self.categories[dataset].tally(rows_of_dataset)
+            for dataset, rows_of_dataset in self.rows.items()
         }
-        return cls(run, rows, calibration, tallies)
 
 
 @dataclass(frozen=True)
