@@ -213,7 +213,7 @@ def _mean_over_targets(
 
 def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
     """Columns of means of `CLASS_SCORES`, and of the ends of their intervals."""
-    columns = {}
+    columns: dict[str, float] = {}
     for score in (MACRO_F1, WORST_GROUP):
         if score in means:
             for when, observed_and_replicates in zip(WHEN, means[score], strict=True):
@@ -223,7 +223,7 @@ def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -
 
 def _ri_of_scores(means: Mapping[str, np.ndarray], settings: SampleSettings) -> dict[str, float]:
     """Columns of RI of accuracy and of the scores that are asked for, and of their intervals."""
-    columns = {}
+    columns: dict[str, float] = {}
     for score in (ACCURACY, *settings.scores):
         if score in means:
             _, _, change = means[score]
@@ -257,7 +257,7 @@ def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
     Args:
         means: (1 + replicates, shares and scores), the observed ones first.
     """
-    columns = {}
+    columns: dict[str, float] = {}
     names = [*SHARES, *SCORES]
     for name, observed_and_replicates in zip(names, means.T, strict=True):
         columns |= _estimate_of(name, observed_and_replicates, confidence)
