@@ -250,7 +250,7 @@ def test_accuracies_of_equal_runs_do_not_change():
 
 def images_of_run(grid, tmp_path, run, dataset):
     """The rows of a run on a dataset, with label, object and place of each image."""
-    (path,) = [path for path in grid[0] if path.parts[-5:-2] == ("m", *run)[:3]]
+    (path,) = [path for path in grid[0] if path.parts[-6:-3] == ("m", *run)]
     rows = pd.read_parquet(path)
     index = pd.read_parquet(tmp_path / f"prepare/{dataset}/32px/index.parquet")
     rows = rows[rows["dataset"] == dataset].reset_index(drop=True)

@@ -17,18 +17,20 @@ from rib.records.provenance import ENDING
 from rib.records.settings import DescribedDataset
 
 SPECIFICATION = "http://mlcommons.org/croissant/1.0"
-# The terms of the specification that descriptions here use.
+# The context that the specification recommends.
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
     "cr": "http://mlcommons.org/croissant/",
     "dct": "http://purl.org/dc/terms/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "citeAs": "cr:citeAs",
     "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -48,6 +50,7 @@ CONTEXT = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "separator": "cr:separator",
     "source": "cr:source",
     "subField": "cr:subField",
@@ -113,6 +116,7 @@ def description(
         "license": dataset.licence,
         "url": dataset.url,
         "creator": {"@type": "sc:Organization", "name": dataset.origin},
+        "citeAs": dataset.origin,
         "datePublished": max(record["ended"] for record in records)[:10],
         "version": VERSION,
         "distribution": distribution,
