@@ -188,7 +188,7 @@ def nothing_stated(estimate, tmp_path):
 def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
     """As in a clone of a shared project, before results are pulled."""
     _, chosen = estimate(reference="none")
-    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net"), chosen.evaluation_groups()
+    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net", ["a"]), chosen.evaluation_groups()
     view = to_params(from_params(DatasetView, view))
     training = to_params(from_params(TrainingSettings, chosen.training("ft")))
     trained = record(20.0, view=view, training=training)

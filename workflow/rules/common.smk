@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -29,7 +30,7 @@ from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
-from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
+from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
@@ -78,10 +79,6 @@ REPORTING = WORKFLOW / "lib/rib/reporting"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
-VIEW_OF = {model: from_params(DatasetView, GRID.view_of(model)) for model in GRID.models}
-VIEW_AT = {
-    key: from_params(DatasetView, GRID.view_at(geometry)) for key, geometry in GEOMETRIES.items()
-}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {
     name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"
@@ -99,6 +96,17 @@ MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
+
+
+@cache
+def view_of(model, *datasets):
+    """How a job of a model reads the given datasets, which are all that it reads."""
+    return from_params(DatasetView, GRID.view_of(model, datasets))
+
+
+def view_at(geometry, *datasets):
+    """How a job reads the given datasets at a geometry."""
+    return from_params(DatasetView, GRID.view_at(GEOMETRIES[geometry], datasets))
 
 
 wildcard_constraints:

@@ -72,7 +72,7 @@ def evaluation_settings(wildcards, datasets, **changes):
     fields = {
         "parents": PARENTS[wildcards.method],
         "algorithm": algorithm_on_loading(wildcards.method),
-        "view": VIEW_OF[wildcards.model],
+        "view": view_of(wildcards.model, *datasets),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],

@@ -56,7 +56,7 @@ def import_settings(wildcards):
         settings=weights_settings(wildcards),
         parents=[],
         training=None,
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
         compute=COMPUTE,
         code=digest("finetune", algorithm),
     )

@@ -101,11 +101,18 @@ def network_inputs(wildcards):
 
 
 def network_settings(wildcards):
-    """Fields of the settings of a job that passes images through a run's network, but `code`."""
+    """Fields of the settings of a job that passes images through a run's network, but `code`.
+
+    They are images of its dataset, or of the target if it has none; of the pretrained model, which
+    has no target, those of the pretraining proxy.
+    """
+    dataset = wildcards.get("dataset", wildcards.target)
+    if dataset == NO_TARGET:
+        dataset = GRID.reference.dataset.name
     return {
         "parents": PARENTS[wildcards.method],
         "algorithm": algorithm_on_loading(wildcards.method),
-        "view": VIEW_OF[wildcards.model],
+        "view": view_of(wildcards.model, dataset),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
     }

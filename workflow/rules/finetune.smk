@@ -148,7 +148,7 @@ def fine_tuning_settings(wildcards):
         settings=GRID.settings(wildcards.method, wildcards.model),
         parents=GRID.parents_of(wildcards.method),
         training=TRAINING_OF[wildcards.method],
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
         compute=COMPUTE_IN_TRAINING,
         code=digest("finetune", algorithm),
     )

@@ -134,7 +134,7 @@ def selection_settings(wildcards):
         algorithm=local(algorithm),
         settings=method.settings,
         parents=GRID.parents_of(wildcards.method),
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, wildcards.target),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         code=digest("select_weights", algorithm),

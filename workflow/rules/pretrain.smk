@@ -20,11 +20,12 @@ def pretraining_inputs(wildcards):
 def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
     facts = GRID.conversion(wildcards.model)
+    pretraining = CATALOG.models[wildcards.model].pretrain
     settings = PretrainingSettings(
         entry=facts["entry"],
         num_classes=facts["num_classes"],
         training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, pretraining["dataset"], pretraining["test"]),
         compute=COMPUTE,
         code=digest("pretrain_model"),
     )

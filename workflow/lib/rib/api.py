@@ -633,7 +633,7 @@ class _Stages:
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
         self.decode_workers = config["compute"]["decode_workers"]
-        self.view = from_params(DatasetView, self.grid.view_of(self.name))
+        self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
 

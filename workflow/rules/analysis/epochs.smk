@@ -58,7 +58,7 @@ use rule finetune as keep_snapshots with:
 def epoch_feature_settings(wildcards):
     """Settings of a job that computes the features of snapshots."""
     settings = EpochFeatureSettings(
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, wildcards.dataset),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         limit=CONFIG["representations"]["images"],

@@ -30,6 +30,7 @@ class Family:
     method_settings: dict[str, dict[str, Any]]
     recipes: dict[str, dict[str, dict[str, Any]]]
     can_fit: list[str]
+    scores: list[str]  # those of which RI is computed besides that of accuracy
     one_image_per_class: bool
     classes_per_dataset: bool
     expects_gpu: bool
@@ -79,6 +80,9 @@ class Dataset:
     # and the licences that their uploaders state.
     gated_repositories: tuple[str, ...] = ()
     licences_on_hub: tuple[str, ...] = ()
+    redistributable: str | None = None  # page with a licence that lets images be passed on
+    groups: str | None = None  # column of the index with the group of each image
+    crop: str = "model"  # `none` if models see whole photos, whatever their own crop
 
 
 @dataclass(frozen=True)

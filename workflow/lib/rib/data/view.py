@@ -63,7 +63,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
     dataset = PreparedDataset.open(
-        files.folder, files.name, view.geometry, files.decode_workers, files.pixels
+        files.folder, files.name, view.geometry_of(files.name), files.decode_workers, files.pixels
     )
     if files.proxy:
         assert view.images_per_class is not None  # the proxy is a part of a dataset
@@ -81,7 +81,8 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     """
     if view.images_per_class is None:
         return _load_whole_proxy(files, view)
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.decode_workers)
+    geometry = view.geometry_of(files.name)
+    dataset = PreparedDataset.open(files.folder, files.name, geometry, files.decode_workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     return dataset.take(np.flatnonzero(_has_source(dataset, proxy_sources)))
 

@@ -545,7 +545,8 @@ def _records_of_training(
     method = grid.methods.get(run.method)  # None for the pretrained model
     if method is None or not method.trains:
         return []
-    view = to_params(from_params(DatasetView, grid.view_of(run.model)))
+    names = grid.datasets_of_training(run)
+    view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
     training = to_params(from_params(TrainingSettings, grid.training(run.method)))
     path = f"{folder}/finetune/{run}/{provenance.ENDING}"
     return [
@@ -563,7 +564,8 @@ def _records_of_evaluation(
     Args:
         folder: that of the grid's protocol, such as results/emoji/paper.
     """
-    view = to_params(from_params(DatasetView, grid.view_of(run.model)))
+    names = grid.evaluation_groups()[group]
+    view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
     path = f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}"
     return [record for record in gathered.get(path, ()) if record["cfg"].get("view") == view]
 
