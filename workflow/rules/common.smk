@@ -194,10 +194,11 @@ def job_files(path, inside=False, **endings):
     a/emoji.parquet, a/emoji.manifest.json and a/emoji.provenance.json. With `inside`, the path is a
     folder, and the files are a/emoji/manifest.json and so on.
     """
-    separator = "/" if inside else "."
     endings["manifest"] = "manifest.json"
     endings["provenance"] = "provenance.json"
-    return {name: f"{path}{separator}{ending}" for name, ending in endings.items()}
+    if inside:
+        return {name: f"{path}/{ending}" for name, ending in endings.items()}
+    return {name: f"{path}.{ending}" for name, ending in endings.items()}
 
 
 def report_files(**files):
