@@ -504,14 +504,14 @@ def test_a_model_pretrained_here_is_for_its_own_family():
 def fashion_networks(with_entries, **changes_by_name):
     """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
 
-    None takes a key away.
+    None takes a key away. Their group is that of the network, which has rates, if none is given.
     """
     entry = vars(project_catalog().models["fashion_cnn_1k"])
     keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
     common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
     models = {}
     for name, changes in changes_by_name.items():
-        group = changes.pop("group", None)
+        group = changes.pop("group", entry["group"])
         training = {**FASHION_TRAINING, **changes}
         stated = {key: setting for key, setting in training.items() if setting is not None}
         models[name] = {**common, "group": group, "pretrain": stated}
@@ -578,7 +578,6 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
     choices = {"family": "fashion", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
     rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
     chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
-    assert list(chosen.methods) == list(grid(catalog, **choices).methods), "it is no sweep"
     settings = {model: chosen.settings("ft", model) for model in choices["models"]}
     assert {model: setting["lr"] for model, setting in settings.items()} == {
         "one": 0.1,
@@ -586,6 +585,7 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
         "three": 0.3,
     }
     same_everywhere = grid(catalog, **choices, method_settings={"ft": {"lr": 0.1}})
+    assert list(chosen.methods) == list(same_everywhere.methods), "it is no sweep"
     assert settings["one"] == same_everywhere.settings("ft", "one")
     assert list(settings["one"]) == list(same_everywhere.settings("ft", "one"))
     # Another model has its rate; nothing of the others changes.

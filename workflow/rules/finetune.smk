@@ -47,6 +47,8 @@ def checkpoint_files(file, wildcards, parents):
 def reference_inputs(role, model):
     """Inputs of a job that reads the pretraining proxy, by name, with a role in these names.
 
+    The proxy is images that stand in for the pretraining data.
+
     With the role `reference` they are `reference`, the manifest of the dataset with the proxy, and
     `reference_split`, its split where the proxy is the whole dataset, else an empty list.
     """

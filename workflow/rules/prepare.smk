@@ -36,7 +36,8 @@ def files_at(geometry, datasets):
 def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy.
 
-    It is an empty list unless one of the given datasets excludes the proxy.
+    The proxy is images that stand in for the pretraining data. Without a dataset from which they
+    are excluded, it isn't needed, and this is an empty list.
     """
     if not any(GRID.excludes_proxy(dataset) for dataset in datasets):
         return []

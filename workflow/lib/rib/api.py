@@ -760,7 +760,12 @@ class _Stages:
         return folder / file
 
     def dataset(self, name: str) -> view.DatasetFiles:
-        """Files of a dataset, prepared for the input size of the model, in the cache."""
+        """Files of a dataset, prepared for the input size of the model, in the cache.
+
+        If it contains images of the pretraining proxy, which stand in for the pretraining data,
+        these are left out whenever it is read. `proxy` is then the folder of the dataset that the
+        proxy is a part of; otherwise it is None.
+        """
         folder = self._prepared_folder(name)
         return view.DatasetFiles(
             name,
@@ -808,11 +813,11 @@ class _Stages:
         return self.kept(f"prepare/{name}", made_with, make)
 
     def _folder_with_proxy(self, name: str, folder: Path) -> Path | None:
-        """Folder of the dataset that has the pretraining proxy, if it is excluded from a dataset.
+        """Folder of the dataset with the pretraining proxy; None if a dataset keeps all its images.
 
-        The pretraining proxy stands in for the pretraining data. It can be a part of a dataset that
-        is evaluated. Its images are then left out of that dataset, and of those made from the same
-        source images, whenever these are read.
+        The pretraining proxy is images that stand in for the pretraining data. They can be a part
+        of a dataset that is evaluated. They are then left out of that dataset, and of those made
+        from the same source images, whenever these are read.
 
         Args:
             name: of the dataset from which images may be left out.
@@ -827,11 +832,17 @@ class _Stages:
         return self._prepared_folder(dataset_with_proxy)
 
     def _dataset_with_all_images(self, name: str) -> view.DatasetFiles:
-        """Files of a dataset from which the images of the pretraining proxy are not left out."""
+        """Files of a dataset that is read with all its images.
+
+        Those of the pretraining proxy, which stand in for the pretraining data, are not left out.
+        """
         return replace(self.dataset(name), proxy=None)
 
     def reference(self) -> view.DatasetFiles | None:
-        """The dataset with the pretraining proxy, if there is one."""
+        """The dataset with the pretraining proxy, images that stand in for the pretraining data.
+
+        None if the run has no proxy.
+        """
         if not self.grid.reference:
             return None
         return self._dataset_with_all_images(self.grid.reference.dataset.name)
@@ -947,7 +958,12 @@ class _Stages:
         return run_states(run.method, recipe, str(algorithm), fisher), parents
 
     def merged(self, run: Run, parents: Mapping[str, Path]) -> Path:
-        """Recipe of the run of a merge, whose parents have these checkpoints."""
+        """File of a merge's recipe, which says how its weights are computed from checkpoints.
+
+        Args:
+            run: that of the merge.
+            parents: checkpoint of each run that is merged, by its key, such as `ft, seed 1`.
+        """
         method = self.grid.methods[run.method]
         algorithm = self.grid.catalog.algorithm_file(method.algorithm)
         manifests = [path.with_name(MANIFEST) for path in parents.values()]
@@ -1061,7 +1077,13 @@ class _Stages:
         )
 
     def fisher_of(self, source: RunOnDataset, fisher_images: int, kind: str) -> Path:
-        """File of the Fisher information of a run on a dataset."""
+        """File of the Fisher information of a run on a dataset.
+
+        Args:
+            source: the run and the dataset.
+            fisher_images: maximum number of images of the dataset that it is computed on.
+            kind: `sampled` or `empirical`, see rib.models.fisher.
+        """
 
         def make(folder: Path) -> None:
             """Compute the Fisher information into a folder of the cache."""

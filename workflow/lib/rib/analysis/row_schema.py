@@ -190,8 +190,11 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
         if kind == NUMBER:
             return all_right
         has_no_fraction = (values % 1 == 0).to_numpy(dtype=bool)
-        # 1.0 is no whole number, but not the value to blame where others have a fraction
-        return ~all_right if has_no_fraction.all() else has_no_fraction
+        if has_no_fraction.all():
+            # Numbers such as 1.0 are not stored as whole numbers, so all are wrong.
+            return ~all_right
+        # The message names a value with a fraction, which says more than 1.0 would.
+        return has_no_fraction
     # Python's own numbers, or anything else.
     number_type = Integral if kind == WHOLE else Real
     is_number = [

@@ -556,11 +556,11 @@ class Catalog:
         return self.layout_file(dataset.settings[PHOTOS]["layout"])
 
     def family_label_space(self, family: str) -> LabelSpace:
-        """Label space of a family, by its name."""
+        """Label space of a family by its name: its classes, and their network outputs."""
         return self._space(**self.families[family].classes)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset: its own, or its family's.
+        """Label space of a dataset (classes, and their network outputs): its own, or its family's.
 
         Preparation restricts it if classes are per dataset.
 
@@ -592,7 +592,7 @@ class Catalog:
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
-        """Label space that an entry names under `classes`.
+        """Label space (classes, and their network outputs) that an entry names under `classes`.
 
         Args:
             file: name of a class file in a catalogue folder, or of a list that timm has.

@@ -97,7 +97,9 @@ class Reference:
 def choose_reference(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> Reference | None:
-    """The pretraining proxy of config or family, if any.
+    """The pretraining proxy that config.yaml or the family names, if any.
+
+    It is images that stand in for the pretraining data.
 
     Raises:
         UserError: The dataset is unknown or has another role.

@@ -90,7 +90,8 @@ class Grid:
     def excludes_proxy(self, dataset: str) -> bool:
         """Whether the images of the pretraining proxy are excluded from a dataset.
 
-        They are if the proxy is a part of the dataset, or of one with the same source images.
+        The proxy is images that stand in for the pretraining data. They are excluded if they are a
+        part of the dataset, or of one with the same source images.
         """
         if self.reference is None or self.reference.images_per_class is None:
             return False
@@ -116,7 +117,11 @@ class Grid:
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
     def _uses_proxy(self) -> bool:
-        """Whether a method, a head or an evaluated dataset needs the pretraining proxy."""
+        """Whether a method, a head or an evaluated dataset needs the pretraining proxy.
+
+        The proxy is images that stand in for the pretraining data. A dataset needs them if they are
+        excluded from it.
+        """
         if self.reference is None:
             return False
         needed_by_method = any(method.reference != "no" for method in self.methods.values())
@@ -345,9 +350,9 @@ class Grid:
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
         """Which Fisher information is the same for all targets, so that it is computed once.
 
-        It is that of the pretrained model on the pretraining proxy. There is none if the method
-        takes no Fisher information, starts from another method, or has no proxy, so that the
-        information is that of the target.
+        It is that of the pretrained model on the pretraining proxy, images that stand in for the
+        pretraining data. There is none if the method takes no Fisher information, starts from
+        another method, or has no proxy, so that the information is that of the target.
 
         Returns:
             The most images for it and its kind, settings of the method; None if there is none.
@@ -654,7 +659,13 @@ def _settings_in_config(method: Method) -> dict[str, Any]:
 
 
 def _size_in_config(size: str) -> str | int | float:
-    """A size of the training subset as config.yaml has it: `all`, 500 or 0.5, no longer text."""
+    """A size of the training subset as it stands in config.yaml: `all`, 500 or 0.5.
+
+    500 is a number of images, 0.5 a fraction of all.
+
+    Args:
+        size: the same as text.
+    """
     if size == ALL:
         return size
     return float(size) if "." in size else int(size)

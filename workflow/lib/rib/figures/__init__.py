@@ -130,6 +130,8 @@ def _read_file(path: Path, geometry: Geometry | None) -> Input:
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The runs, with their fit, that a figure shows; none without a table of fits.
 
+    The fit of a run is accuracy on its training images.
+
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`.
         size: training subset; None for all.

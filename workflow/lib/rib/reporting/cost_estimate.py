@@ -174,8 +174,8 @@ def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | Non
 def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
     """How many images of a dataset a run uses: without the pretraining proxy, within the budget.
 
-    The proxy is some images of the reference dataset. If a tenth of the reference is proxy, it is
-    assumed that each dataset that excludes the proxy loses a tenth of its images.
+    The proxy is images of the reference dataset that stand in for the pretraining data. If they are
+    a tenth of it, it is assumed that each dataset that excludes them loses a tenth of its images.
     """
     images = counts[name]
     if grid.excludes_proxy(name):
@@ -191,7 +191,11 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
 
 
 def _most_images_of_proxy(grid: Grid) -> int:
-    """Images of the pretraining proxy, if each class of the reference dataset has enough images."""
+    """Number of images in the pretraining proxy, which stand in for the pretraining data.
+
+    The true number is smaller if a class of the reference dataset has fewer images than the proxy
+    takes of each.
+    """
     assert grid.reference is not None and grid.reference.images_per_class is not None
     classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
     return grid.reference.images_per_class * classes
@@ -496,10 +500,11 @@ def _recorded(
     used_images: Mapping[str, int],
     gathered: Gathered,
 ) -> dict[str, float]:
-    """Images/s of a model's runs of this grid that ran elsewhere, by kind, including start-up.
+    """Images/s of a model in jobs that ran on other machines, for training and evaluation.
 
-    How many images a run passed stands in files that may not be here, so only runs count whose
-    training and images are those of the grid.
+    A record says how many seconds a job took, with its start-up, but not how many images passed
+    through the network. That number is known from the grid if the job had the grid's settings and
+    datasets, so only such jobs count. A rate is left out if there are none.
 
     Args:
         grid: the grid.

@@ -176,7 +176,7 @@ def _images_of_proxy(
     preprocessing: Mapping,
     device: torch.device,
 ) -> Images | None:
-    """The images of the pretraining proxy, if the method uses it."""
+    """The pretraining proxy, images that stand in for the pretraining data, if a method uses it."""
     if inputs.reference is None:
         return None
     proxy = load_proxy(inputs.reference, settings.view)
