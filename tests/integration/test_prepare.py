@@ -22,7 +22,7 @@ from rib.base.files import read_json
 from rib.data import prepare as preparation
 from rib.data.folders import pack
 from rib.data.images import CorruptImageError, decode
-from rib.data.prepared import PreparedDataset
+from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from tiny.changed import replace
@@ -355,6 +355,15 @@ def test_images_whose_slices_differ_are_refused(tmp_path, archive, odd):
     with pytest.raises(
         UserError, match=r"jpg has the slices .*, the first image .*2000.*; let the layout"
     ):
+        run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
+
+
+@pytest.mark.parametrize("name", INDEX_COLUMNS)
+def test_a_slice_named_like_a_column_of_the_index_is_refused_with_the_names_that_are_taken(
+    tmp_path, archive, name
+):
+    odd = {"camera": "a", name: 1}
+    with pytest.raises(UserError, match=rf"a slice '{name}', .*\(taken are row, .*, border\)\.$"):
         run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
 
 

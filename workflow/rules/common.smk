@@ -133,8 +133,12 @@ def local(path):
 
 
 def digest(stage, *modules):
-    """Digest of the source code of a stage's script and the given modules."""
-    return code_digest.digest(WORKFLOW / "scripts" / f"{stage}.py", *map(Path, modules))
+    """Digest of the source code of a stage's script and the given modules.
+
+    `stage` is the name of the script without .py.
+    """
+    script = code_digest.script_of(stage, WORKFLOW / "scripts")
+    return code_digest.digest(script, *map(Path, modules))
 
 
 def of_form(*forms):
