@@ -253,20 +253,6 @@ def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tm
     ]
 
 
-def test_a_file_is_read_before_the_next_one_is_requested(archive):
-    """Later it is refused, and the message blames the layout, not the archive."""
-    message = r"is read after the next file .* was asked for; let the layout call read\(\)"
-    members = archive_members(**archive)
-    _, read_first = next(members)
-    next(members)
-    with pytest.raises(UserError, match=message):
-        read_first()
-    members.close()
-    for name, read in list(archive_members(**archive)):
-        with pytest.raises(UserError, match=f"'{name}' {message}"):
-            read()
-
-
 @pytest.mark.parametrize("kind", first(COMPRESSIONS))
 @pytest.mark.parametrize("size", [250 << 10, (250 << 10) + 1])
 @pytest.mark.parametrize("read", [True, False])

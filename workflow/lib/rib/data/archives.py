@@ -50,8 +50,7 @@ def archive_members(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the regular files of a zip, wheel or tar: the name, and a function that reads it.
 
-    They come in the order of the archive. Each must be read before the next one is requested, so
-    inside a loop over them; later, the function raises a UserError that says so.
+    They come in the order of the archive, and each must be read before the next one is requested.
     The function reads in chunks and raises TooLargeError at the limit, whatever size the archive
     states. What is unpacked of the whole archive has a limit too: in a compressed tar all bytes
     count, since those of a file that is skipped are unpacked as well, in a zip the sizes that the
@@ -83,40 +82,9 @@ def archive_members(
         unpacked = Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
         archive_file.seek(0)
         if is_zip:
-            members = _zip_members(archive_file, path, is_wanted, password, largest, unpacked)
+            yield from _zip_members(archive_file, path, is_wanted, password, largest, unpacked)
         else:
-            members = _tar_members(archive_file, path, is_wanted, largest, unpacked)
-        for name, read in members:
-            member = _Member(path, name, read)
-            try:
-                yield name, member.read
-            finally:
-                member.has_passed = True
-
-
-class _Member:
-    """A file of an archive, which can be read until the next one is requested.
-
-    Attributes:
-        has_passed: whether the next one was requested, or the archive was closed.
-    """
-
-    def __init__(self, path: Path, name: str, read: Callable[[], bytes]):
-        """The file of an archive that a function reads; `path` is the archive."""
-        self._path = path
-        self._name = name
-        self._read = read
-        self.has_passed = False
-
-    def read(self) -> bytes:
-        """The bytes of the file; a UserError if it is read too late."""
-        if self.has_passed:
-            raise UserError(
-                f"{self._path}: '{self._name}' is read after the next file of the archive was "
-                "asked for; let the layout call read(), or yield the photo's item, inside its loop "
-                "over archive_members."
-            )
-        return self._read()
+            yield from _tar_members(archive_file, path, is_wanted, largest, unpacked)
 
 
 def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
