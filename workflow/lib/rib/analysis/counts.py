@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
-from rib.analysis.scored_state import ScoredState
+from rib.analysis.scored_state import ScoredState, run_of_row
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
@@ -142,13 +142,7 @@ def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in a table of evaluation rows."""
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         first_row = rows_of_run.iloc[0]  # all have the same run
-        run = Run(
-            model=first_row["model"],
-            target=first_row["target"],
-            method=first_row["method"],
-            size=first_row["size"],
-            seed=int(first_row["seed"]),
-        )
+        run = run_of_row(first_row.to_dict())
         datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
         rows = Rows(
             alpha=rows_of_run["alpha"].to_numpy(float),
