@@ -43,10 +43,21 @@ LABEL_VERDICTS = list(
 GROUPS_OF_CHECK = {target: groups_of_check(target) for target in GRID.targets}
 
 
-def rows_of_check(wildcards):
-    """Files with the rows of a pretrained model by which a target's labels are checked."""
+def label_check_inputs(wildcards):
+    """Inputs of a job that checks the labels of a target, by name.
+
+    It is one function, since every input function slows down large dry-runs.
+    """
+    geometry = GEOMETRY_OF[wildcards.model]
     pretrained_run = PRETRAINED_RUNS[wildcards.model]
-    return rows_of([pretrained_run], groups=GROUPS_OF_CHECK[wildcards.target])
+    rows = rows_of([pretrained_run], groups=GROUPS_OF_CHECK[wildcards.target])
+    return {
+        "manifests": beside("manifest", rows),
+        "rows": ancient(rows),
+        "dataset": prepared("manifest.json", wildcards.target, geometry),
+        "index": ancient(prepared("index.parquet", wildcards.target, geometry)),
+        "classes": ancient(prepared("classes.json", wildcards.target, geometry)),
+    }
 
 
 def label_check_settings(wildcards):
@@ -60,17 +71,7 @@ def label_check_settings(wildcards):
 
 rule check_labels:
     input:
-        manifests=lambda wildcards: beside("manifest", rows_of_check(wildcards)),
-        rows=lambda wildcards: ancient(rows_of_check(wildcards)),
-        dataset=lambda wildcards: prepared(
-            "manifest.json", wildcards.target, GEOMETRY_OF[wildcards.model]
-        ),
-        index=lambda wildcards: ancient(
-            prepared("index.parquet", wildcards.target, GEOMETRY_OF[wildcards.model])
-        ),
-        classes=lambda wildcards: ancient(
-            prepared("classes.json", wildcards.target, GEOMETRY_OF[wildcards.model])
-        ),
+        unpack(label_check_inputs),
     output:
         verdict=f"{LABEL_CHECK}.json",
         provenance=f"{LABEL_CHECK}.provenance.json",
