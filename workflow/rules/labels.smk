@@ -78,10 +78,12 @@ rule check_labels:
     log:
         f"{RUN_LOGS}/labels/{{model}}/{{target}}.log",
     priority: 2
+    # It takes seconds, for which trainings on a cluster need not queue twice.
+    localrule: True
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=lambda wildcards: memory_of([wildcards.target], 2000),
+        mem_mb=2000,
         runtime=30,
     params:
         cfg=label_check_settings,
