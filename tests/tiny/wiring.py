@@ -339,11 +339,17 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         is_list=is_list,
         watched=[str(path) for path in all_inputs if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
-        cluster_group=rule.expand_group(wildcards),
+        cluster_group=_cluster_group(rule, wildcards),
         settings=settings,
         code=settings.get("code", "").splitlines(),
     )
     return job, [str(path) for path in all_inputs]
+
+
+def _cluster_group(rule, wildcards) -> str | None:
+    """Name of the jobs that may share a job of a cluster with a job of a rule, or None."""
+    group = rule._group  # `rule.group` is None, since no cluster runs the jobs
+    return group(wildcards) if callable(group) else group
 
 
 def _as_json(unknown):
