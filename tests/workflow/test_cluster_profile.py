@@ -14,7 +14,7 @@ from tiny.project import ROOT, Project, copy_project
 pytestmark = [pytest.mark.slow, needs("slurm")]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
-LOCAL = {"download", "list_group", "check_labels", "merge_weights", "all"}
+LOCAL = {"download", "list_group", "check_labels", "merge_weights", "publish_grid", "all"}
 
 
 def asked(project, *config, targets=()):
