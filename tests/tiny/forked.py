@@ -31,7 +31,7 @@ WARM = ("networks", "tables")
 # What scripts need is imported once for all.
 LIBRARIES = ("torch", "timm", "safetensors.torch", "pyarrow.parquet", "pandas", "scipy.stats")
 LIBRARIES += ("matplotlib.pyplot", "pydantic", "altair", "docutils.core", "jinja2", "vl_convert")
-LIBRARIES += ("tensorboard.summary.writer.record_writer",)
+LIBRARIES += ("tensorboard.summary.writer.record_writer", "smart_open")
 IMPORTED = {"snakemake": LIBRARIES, "dvc": ("dvc.repo",)}
 WARM_JOB = Path(__file__).with_name("warm_job.py")
 # Environment variable: private folder of the servers' sockets, for test processes that share them.
