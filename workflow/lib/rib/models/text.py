@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rib.base.files import read_json
 from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
+from rib.models.inputs import to_device
 from rib.models.network import create
 
 CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
@@ -51,7 +52,7 @@ class Text:
         """Unit-norm features (N, d) of tokens (N, L)."""
         device = self.tower.logit_scale.device
         with autocast(device):
-            return self.tower.encode_text(tokens.to(device), normalize=True).float()
+            return self.tower.encode_text(to_device(tokens, device), normalize=True).float()
 
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Logits (N, M) of image features (N, d) and texts, given as tokens (M, L).
