@@ -46,7 +46,7 @@ class ArrayReader:
         """
         read_rows = np.empty((len(rows), *self._shape_of_row), self._dtype)
         for number, row in enumerate(rows.tolist()):
-            row_in_memory = memoryview(read_rows[number]).cast("B")
+            row_in_memory = read_rows[number].data.cast("B")
             self._read(row_in_memory, self._start + row * self._bytes_of_row)
         return read_rows
 
@@ -57,7 +57,7 @@ class ArrayReader:
             OSError: as `rows`.
         """
         read_bytes = np.empty(length, np.uint8)
-        self._read(memoryview(read_bytes), self._start + start)
+        self._read(read_bytes.data, self._start + start)
         return read_bytes
 
     def _read(self, buffer: memoryview, position: int) -> None:
