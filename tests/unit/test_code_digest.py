@@ -233,6 +233,7 @@ STAGES = [
     ("compare_with_baselines", {}, {"analyses/effective_robustness/tables.py", "config/run.py"}),
     ("compare_published", {}, {"analyses/published/tables.py"}),
     ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),
+    ("leave_filtered_out", {}, ROWS | {"analyses/filtered/tables.py", "analysis/bootstrap.py"}),
     ("compare_networks", {}, ROWS | {"analyses/networks/tables.py", "analysis/bootstrap.py"}),
     ("associate_distances", {}, {"analyses/distances/association.py"}),
     ("compute_cka", {}, {"analysis/cka.py", "analyses/representations/tables.py"}),

@@ -33,6 +33,7 @@ from rib.analyses.distances.settings import (
 )
 from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
 from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
+from rib.analyses.filtered.settings import FilteredSettings
 from rib.analyses.learning_rates.settings import HeldOutRateSettings, LearningRateSettings
 from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.networks.settings import NetworkGroupSettings
@@ -228,6 +229,7 @@ STAGES = {
     "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
     "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
     "compare_networks": ("rib.analyses.networks.tables:network_tables", NetworkGroupSettings),
+    "leave_filtered_out": ("rib.analyses.filtered.tables:filtered_table", FilteredSettings),
     "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),

@@ -239,12 +239,12 @@ def mri_tables(
     """
     mri_lines = []
     ood_lines = []
-    for group, accuracies_by_target in _accuracies_of_methods(ood).items():
+    for group, accuracies_by_target in accuracies_of_methods(ood).items():
         accuracies = list(accuracies_by_target.values())
-        change = _values_of_runs(accuracies, "change")
+        change = values_of_runs(accuracies, "change")
         mri = over_runs(change, confidence)
-        before = over_runs(_values_of_runs(accuracies, "before"), confidence, LIMITS)
-        after = over_runs(_values_of_runs(accuracies, "after"), confidence, LIMITS)
+        before = over_runs(values_of_runs(accuracies, "before"), confidence, LIMITS)
+        after = over_runs(values_of_runs(accuracies, "after"), confidence, LIMITS)
         ood_lines.append((*group, "before", *before))
         ood_lines.append((*group, "after", *after))
 
@@ -271,7 +271,7 @@ def mri_tables(
     return mri_table, pd.DataFrame(ood_lines, columns=ood_columns)
 
 
-def _accuracies_of_methods(
+def accuracies_of_methods(
     ood: Mapping[ScoredState, Ood],
 ) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
     """Accuracies of the runs of each model, method and size by target, without curves.
@@ -287,7 +287,7 @@ def _accuracies_of_methods(
     return groups
 
 
-def _values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
+def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
     """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
 
     Args:
@@ -307,8 +307,8 @@ def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, f
     Args:
         accuracies: of the runs of a method, by target and then by seed.
     """
-    before = _values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
-    after = _values_of_runs(accuracies, "on_target_after")
+    before = values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
+    after = values_of_runs(accuracies, "on_target_after")
     is_evaluated = ~np.isnan(before[:, 0, 0])
     if is_evaluated.any():
         before = before[is_evaluated]

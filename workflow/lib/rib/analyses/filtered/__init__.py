@@ -1,0 +1,1 @@
+"""mRI with and without adversarially filtered datasets."""
