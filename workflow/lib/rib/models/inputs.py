@@ -167,8 +167,9 @@ def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epo
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device; onto a GPU it is copied while the CPU goes on."""
-    if device.type == "cuda" and not tensor.is_pinned():
+    """A tensor on a device; from the CPU to a GPU it is copied while the CPU goes on."""
+    is_copied = device.type == "cuda" and tensor.device.type == "cpu"
+    if is_copied and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
