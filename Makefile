@@ -12,6 +12,7 @@ TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-
 EXAMPLE ?= default_run
 EVERY ?= 20
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
+KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes mri_without_filtered)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
@@ -97,7 +98,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/tables/,seeds_ri.csv in_distribution.csv pretraining_sizes.csv) 2>/dev/null) reports/$(EXAMPLE)/
+	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/,$(KEPT_IF_THERE)) 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files

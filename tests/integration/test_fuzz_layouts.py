@@ -73,6 +73,11 @@ def layouts(tmp_path_factory):
         "package/icons.json": json.dumps(ICONS).encode(),
         "package/chars.json": json.dumps(CHARS).encode(),
     }
+    samples = {}
+    for number, i in enumerate(SOME):
+        samples[f"x/{number}.jpg"] = jpeg(i)
+        facts = {"is": [number, WNIDS[i]][number], "from": "attic", "by": number}
+        samples[f"x/{number}.json"] = json.dumps(facts).encode()
     fogs = {"corruptions": ["fog"], "severities": [1, 2]}
     return {
         "class_folders": ([photos("x/{wnid}/1.jpg", "x/{wnid}/2.PNG")], {}, space),
@@ -91,6 +96,11 @@ def layouts(tmp_path_factory):
         "objectnet": (
             [photos("o/images/{wnid}/a.png")],
             {"border": 2, "also": {"other": WNIDS[SOME[0]]}},
+            space,
+        ),
+        "webdataset": (
+            [samples],
+            {"label": "is", "slices": ["from"], "source": "by", "names": list(space.keys)},
             space,
         ),
         "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
@@ -118,6 +128,7 @@ LAYOUTS = [
     "corruptions",
     "devkit_labels",
     "objectnet",
+    "webdataset",
 ]
 LAYOUTS += ["iconify", "corruptions_of", "codepoint_images"]
 HOSTILE = [
@@ -164,6 +175,8 @@ def of_its_own_kind(draw, name, data):
         return json.dumps(draw(mutated(ICONS, JSON))).encode()
     if name.endswith("chars.json"):
         return json.dumps(draw(mutated(CHARS, JSON))).encode()
+    if name.endswith(".json"):
+        return json.dumps(draw(mutated(json.loads(data), JSON))).encode()
     if name.endswith(".mat"):
         return draw(kits())
     if name.endswith("ground_truth.txt"):

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rib.analysis.row_schema import NUMBER, TEXT, WHOLE
+from rib.data import parquet_pages
 from rib.evaluation.evaluate import CONSTANT, ENCODING, FLOATS
-from rib.reporting import foreign_parquet
 from rib.reporting.bundle import DENSEST, ROWS
 from rib.reporting.foreign_parquet import Expected, Size, checked_size
 from tiny.fuzz import fuzzed
@@ -167,13 +167,13 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
 def test_a_dictionary_of_more_values_than_bytes_is_refused():
     """A reader allocates 16 bytes for each value before it reads one."""
     header = {
-        foreign_parquet.KIND: foreign_parquet.DICTIONARY_PAGE,
-        foreign_parquet.UNPACKED_SIZE: 100,
-        foreign_parquet.PACKED_SIZE: 100,
-        7: {foreign_parquet.VALUES: 2**31 - 1, 2: 0},
+        parquet_pages.KIND: parquet_pages.DICTIONARY_PAGE,
+        parquet_pages.UNPACKED_SIZE: 100,
+        parquet_pages.PACKED_SIZE: 100,
+        7: {parquet_pages.VALUES: 2**31 - 1, 2: 0},
     }
     with pytest.raises(ValueError, match="2147483647 values in 100 bytes"):
-        foreign_parquet._page_of(Path("rows.parquet"), header)
+        parquet_pages.page_of(Path("rows.parquet"), header)
 
 
 @attack
@@ -190,7 +190,7 @@ def test_a_dictionary_of_more_values_than_bytes_is_refused():
 )
 def test_a_header_that_readers_might_understand_in_two_ways_is_refused(header):
     with pytest.raises((ValueError, IndexError)):
-        foreign_parquet._read_struct(header, 0, foreign_parquet.DEEPEST)
+        parquet_pages.read_struct(header, 0, parquet_pages.DEEPEST)
 
 
 @attack

@@ -33,6 +33,12 @@ def accepted(annotation, value, **how):
         ("list", ["a", 1.5], ["a", 1.5]),
         ("dict[str, str]", {"a": ["b"]}, {"a": ["b"]}),
         ("", {"a": [None]}, {"a": [None]}),
+        ("str | None", None, None),
+        ("str | None", "all", "all"),
+        ("int | None", "4", 4),
+        ("list[int] | None", None, None),
+        ("list[int] | None", [0, "1"], [0, 1]),
+        ("dict[str, str] | None", {"a": "b"}, {"a": "b"}),
     ],
 )
 def test_a_value_of_the_annotations_type_or_a_list_of_them_is_taken(annotation, value, read):
@@ -51,6 +57,9 @@ def test_a_value_of_the_annotations_type_or_a_list_of_them_is_taken(annotation, 
         ("list", [[None], [{}]]),
         ("dict", ["x", {1: 2}, {"a": math.nan}]),
         ("", [(1, 2), {1: 2}]),
+        ("str | None", [3, True]),
+        ("list[int] | None", [3, [], [0, "x"]]),
+        ("dict[str, str] | None", ["x", []]),
     ],
 )
 def test_a_value_of_another_type_is_refused(annotation, values):

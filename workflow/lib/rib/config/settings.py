@@ -45,6 +45,7 @@ class Setting(NamedTuple):
 # call recipe, and how long it trains.
 SCHEDULE = "recipe"
 LENGTH = ("epochs", "steps")
+OR_NONE = " | None"  # end of the annotation of a setting that may be left out
 RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
 TRAINING = {
     SCHEDULE: Setting("str", True, None),
@@ -136,9 +137,13 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
 
     Args:
         annotation: type of the setting in Python, such as `float` or `list[int]`, or the name of a
-            range, such as `Positive`.
+            range, such as `Positive`. It may end with ` | None` for a setting that may be left out.
         subject: file, entry and setting, with which messages begin.
     """
+    if annotation.endswith(OR_NONE):
+        if value is None:
+            return None
+        annotation = annotation.removesuffix(OR_NONE)
     type_name = _type_name(annotation)
     if type_name == "list":
         return _checked_list(value, annotation, subject)

@@ -79,7 +79,7 @@ def archive_members(
     with _damage_explained(path, UserError), _opened(path, file) as archive_file:
         # A tar that ends in a zip is a tar, although zipfile would read the zip.
         is_zip = archive_file.read(2) == b"PK"
-        unpacked = _Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
+        unpacked = Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
         archive_file.seek(0)
         if is_zip:
             yield from _zip_members(archive_file, path, is_wanted, password, largest, unpacked)
@@ -113,7 +113,7 @@ def _zip_members(
     is_wanted: Callable[[str], bool],
     password: tuple[str, str | None] | None,
     largest: int,
-    unpacked: "_Unpacked",
+    unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The wanted files of a zip, as `archive_members` yields them: names and functions that read.
 
@@ -136,7 +136,7 @@ def _tar_members(
     path: Path,
     is_wanted: Callable[[str], bool],
     largest: int,
-    unpacked: "_Unpacked",
+    unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The wanted files of a tar, as `archive_members` yields them: names and functions that read.
 
@@ -170,7 +170,7 @@ def _tar_members(
                 yield member.name, partial(_untar, archive, member, path, largest)
 
 
-class _Unpacked:
+class Unpacked:
     """How many bytes of an archive were unpacked.
 
     Args:
@@ -203,7 +203,7 @@ class _CountedFile:
     It has those methods of a file that tarfile calls.
     """
 
-    def __init__(self, file: BinaryIO, unpacked: _Unpacked):
+    def __init__(self, file: BinaryIO, unpacked: Unpacked):
         self._file = file
         self._unpacked = unpacked
 

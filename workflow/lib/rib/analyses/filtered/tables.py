@@ -44,13 +44,13 @@ def filtered_table(counts: Path, settings: FilteredSettings) -> pd.DataFrame:
         filtered datasets (without, without_low, without_high), and the difference of the two,
         without minus with, on the same replicates (percentage points).
     """
-    rows: list[tuple] = []
+    rows: list[tuple[object, ...]] = []
     for counts_of_model in read_counts(counts):
         rows += _rows_of_model(counts_of_model, settings)
     return pd.DataFrame(rows, columns=[*GROUP, *NUMBERS])
 
 
-def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple]:
+def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple[object, ...]]:
     """Rows of `filtered_table` of one model."""
     statistics = settings.ri
     weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
@@ -61,7 +61,7 @@ def _rows_of_model(counts: Counts, settings: FilteredSettings) -> list[tuple]:
     others = ood_accuracies(counts, weights, not_filtered, statistics.source_groups)
     accuracies_without = accuracies_of_methods(others)
     accuracies_with = accuracies_of_methods(all_datasets)
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for group, by_target in accuracies_with.items():
         mri = values_of_runs(list(by_target.values()), "change")
         mri_without = values_of_runs(list(accuracies_without[group].values()), "change")

@@ -144,8 +144,8 @@ def network_tables(
     ordered_groups = sorted(images_of_groups, key=lambda group: images_of_groups[group])
     values_of_measures = _values_by_measure(networks, ordered_groups)
     confidence = settings.ri.confidence
-    group_rows: list[tuple] = []
-    difference_rows: list[tuple] = []
+    group_rows: list[tuple[object, ...]] = []
+    difference_rows: list[tuple[object, ...]] = []
     for measure, values_of_groups in values_of_measures.items():
         for group, values in values_of_groups.items():
             images = images_of_groups[group]
@@ -281,7 +281,7 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
 
 def _rows_of_group(
     measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
-) -> list[tuple]:
+) -> list[tuple[object, ...]]:
     """The rows of a group in the table network_groups of `network_tables`.
 
     Args:
@@ -303,7 +303,7 @@ def _rows_of_group(
 
 def _rows_of_differences(
     measure: MeasureOfMethod, values_of_groups: ValuesOfGroups, confidence: float
-) -> list[tuple]:
+) -> list[tuple[object, ...]]:
     """The rows of all pairs of groups in the table network_differences of `network_tables`."""
     pairs = list(itertools.combinations(values_of_groups, 2))
     intervals = [
@@ -313,7 +313,7 @@ def _rows_of_differences(
         for other_group, group in pairs
     ]
     adjusted_p = _holm_of_known(np.array([interval.p for interval in intervals]))
-    rows: list[tuple] = []
+    rows: list[tuple[object, ...]] = []
     for (other_group, group), interval, p_holm in zip(pairs, intervals, adjusted_p, strict=True):
         values = values_of_groups[group]
         other_values = values_of_groups[other_group]

@@ -1,0 +1,552 @@
+"""The layout of Parquet files against files that pyarrow writes, and what it refuses."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rib.base.errors import UserError
+from rib.config.label_space import LabelSpace
+from rib.config.settings import LIBRARY, check_settings, signature_of
+from rib.data import parquet_rows
+from rib.data.images import DatasetSource
+from rib.data.layouts import parquet
+from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
+from tiny.docs import settings_of_example
+from tiny.fuzz import fuzzed, mutated, outcome
+from tiny.parquet import PHOTO, repeated_by_deltas, understated, with_other_rows, write_photos
+from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of
+from tiny.project import ROOT
+
+SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
+NAMES = ["owl", "cat", "dog"]  # in another order than the classes'
+DOMAINS = ["art", "art", "sketch", "sketch", "photo", "photo"]
+LABELS = [0, 1, 2, 0, 1, 2]
+KEYS = [NAMES[label] for label in LABELS]
+PHOTOS = [jpeg(SPACE.keys.index(key)) for key in KEYS]
+attack = pytest.mark.attack("memory")
+
+
+def items(*paths, space=SPACE, exclude=(), **settings):
+    dataset = DatasetSource("set", paths, space, GEOMETRY, exclude=exclude)
+    return list(parquet.items(dataset, **settings))
+
+
+def refused(*paths, **settings):
+    with pytest.raises(UserError) as error:
+        items(*paths, **settings)
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 1000
+    return message
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A function that writes six photos of three classes in three domains; gives the path."""
+
+    def write(name="a.parquet", names=NAMES, drop=(), options=(), **columns):
+        table = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, **columns}
+        table = {column: values for column, values in table.items() if column not in drop}
+        return write_photos(
+            tmp_path / name,
+            table,
+            names and {"label": names},
+            **{"row_group_size": 2, **dict(options)},
+        )
+
+    return write
+
+
+def labels_of(found):
+    return [SPACE.keys[item.label] for item in found]
+
+
+def test_numbers_have_the_names_that_the_file_itself_states(file):
+    found = items(file())
+    assert labels_of(found) == KEYS
+    assert [item.image_id for item in found] == [f"a.parquet/{n}" for n in range(6)]
+    assert [item.source_id for item in found] == [f"set/a.parquet/{n}" for n in range(6)]
+    assert [item.picture.read() for item in found] == PHOTOS
+
+
+def test_each_file_has_names_of_its_own_and_those_of_the_settings_come_first(file):
+    other = file("b.parquet", names=["dog", "owl", "cat"])
+    found = items(file(), other)
+    assert labels_of(found[6:]) == [["dog", "owl", "cat"][label] for label in LABELS]
+    assert found[6].image_id == "b.parquet/0"
+    assert labels_of(items(other, names=NAMES)) == KEYS
+    assert [item.label for item in items(other, in_class_order=True)] == LABELS
+
+
+@pytest.mark.parametrize(
+    "text", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_texts_are_keys_or_names_of_classes(file, text):
+    texts = pa.array(["owl", "tom cat", "dog", "owl", "cat", "dog"]).cast(text)
+    assert labels_of(items(file(names=None, label=texts))) == KEYS
+
+
+def test_wnids_of_other_classes_are_left_out_and_the_log_says_so(tmp_path, caplog):
+    wnids = [WNIDS[index] for index in (*INDICES, 5, 6)]
+    path = write_photos(tmp_path / "a.parquet", {"wnid": wnids, "image": PHOTOS})
+    found = items(path, space=space_of(INDICES), label="wnid")
+    assert [item.label for item in found] == [0, 1, 2, 3]
+    assert (
+        f"2 images have a label that is none of the classes, the first is '{WNIDS[5]}'"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary()])
+def test_photos_are_bytes_or_structures_in_any_order_of_columns(tmp_path, form, binary):
+    photos = [jpeg(n, kind=form) for n in range(3)]
+    structures = pa.array(
+        [{"path": "x", "bytes": photo} for photo in photos],
+        pa.struct([("path", pa.string()), ("bytes", binary)]),
+    )
+    odd = [[{"a": 1}]] * 3  # a list of structures, which is not read
+    settings = {"image": "picture", "label": "kind"}
+    columns = {"objects": odd, "kind": list(SPACE.keys), "picture": structures}
+    nested = write_photos(tmp_path / "nested.parquet", columns)
+    columns = {"picture": pa.array(photos, binary), "objects": odd, "kind": list(SPACE.keys)}
+    plain = write_photos(tmp_path / "plain.parquet", columns)
+    for path in (nested, plain):
+        found = items(path, **settings)
+        assert [item.picture.read() for item in found] == photos
+        assert labels_of(found) == list(SPACE.keys)
+
+
+def test_rows_are_selected_by_a_value_or_several_and_keep_their_numbers(file):
+    found = items(file(), where={"domain": "sketch"}, partial=True)
+    assert [item.image_id for item in found] == ["a.parquet/2", "a.parquet/3"]
+    found = items(file(), where={"domain": ["photo", "art"], "label": "owl"}, partial=True)
+    assert [item.image_id for item in found] == ["a.parquet/0"]
+    found = items(file(year=[1, 2, 3, 1, 2, 3]), where={"year": 2}, partial=True)
+    assert [item.image_id for item in found] == ["a.parquet/1", "a.parquet/4"]
+    assert [item.picture.read() for item in found] == [PHOTOS[1], PHOTOS[4]]
+
+
+def test_the_photos_of_a_group_without_a_selected_row_are_not_read(file, monkeypatch):
+    read = []
+
+    def noting(parquet_file, group, columns):
+        read.append((group, "image.bytes" in columns))
+        return rows_of_group(parquet_file, group, columns)
+
+    rows_of_group = parquet.rows_of_group
+    monkeypatch.setattr(parquet, "rows_of_group", noting)
+    items(file(), where={"domain": "sketch"}, partial=True)
+    assert read == [(0, False), (1, False), (1, True), (2, False)]
+
+
+def test_columns_become_slices_sources_and_objects(file):
+    path = file(
+        year=pa.array([2000, 2001] * 3, pa.uint16()),
+        camera=[0, 1, 1, 0, 1, 0],
+        original=["x", "x", "y", "z", "z", "z"],
+        drawn=[7, 7, 7, 8, 9, 9],
+    )
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"huggingface"])
+    facts["info"]["features"]["camera"] = {"names": ["phone", "film"], "_type": "ClassLabel"}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(facts)}), path)
+    found = items(path, slices=["domain", "year", "camera"], source="original", objects="drawn")
+    assert found[1].slices == {"domain": "art", "year": 2001, "camera": "film"}
+    assert [item.source_id for item in found] == [f"set/{letter}" for letter in "xxyzzz"]
+    assert [item.object_id for item in found] == [f"set/{number}" for number in (7, 7, 7, 8, 9, 9)]
+    without = items(path, source="original")
+    assert [item.object_id for item in without] == [item.source_id for item in without]
+
+
+def test_a_prepared_dataset_is_the_same_whatever_the_groups_and_the_compression(tmp_path, file):
+    made = []
+    ways = ({}, {"row_group_size": 1}, {"compression": "zstd", "data_page_version": "2.0"})
+    for number, options in enumerate(ways):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = file(options=options)
+        index, images, _ = run_prepare(folder, "parquet", path, space=SPACE, slices=["domain"])
+        assert [index_of(image) for image in images] == [SPACE.keys.index(key) for key in KEYS]
+        assert index["domain"].tolist() == DOMAINS
+        made.append([(folder / name).read_bytes() for name in ("images.npy", "index.parquet")])
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_row_is_left_out_by_its_id(file):
+    found = items(file(), exclude=["a.parquet/1"])
+    assert [item.image_id for item in found] == [f"a.parquet/{n}" for n in (0, 2, 3, 4, 5)]
+
+
+FLOATS = [0.5] * 6
+SETTINGS = {
+    "numbers without names": ({"names": None}, {}, "a.parquet/0 is the number 0, and nothing says"),
+    "a number above the names": (
+        {"label": [0, 1, 7, 0, 1, 2]},
+        {},
+        "a.parquet/2 is the number 7.*0 to 2",
+    ),
+    "no label": ({"label": [0, 1, -1, 0, 1, 2]}, {}, "a.parquet/2 is the number -1"),
+    "an empty label": (
+        {"label": [0, None, 1, 0, 1, 2]},
+        {},
+        "a.parquet/1 is None, which is neither",
+    ),
+    "a misspelt class": ({"names": ["owl", "cat", "dgo"]}, {}, "2 images.*'dgo'.*mean 'dog'"),
+    "a class without images": ({"label": [0, 1, 1, 0, 1, 0]}, {}, r"'dog' \(1 of 3 classes"),
+    "no photo column": ({}, {"image": "img"}, "no column 'img'.*'image', 'label', 'domain'"),
+    "no label column": ({}, {"label": "labels"}, "no column 'labels'.*did you mean 'label'"),
+    "no slice": ({}, {"slices": ["x"]}, "no column 'x'"),
+    "no column of a source": ({}, {"source": "x"}, "no column 'x'"),
+    "no column of an object": ({}, {"objects": "x"}, "no column 'x'"),
+    "no column to select by": ({}, {"where": {"x": 1}}, "no column 'x'"),
+    "no row selected": (
+        {},
+        {"where": {"domain": "skech"}},
+        "selects no row .'domain' has 'art', 'sketch', 'photo'",
+    ),
+    "no photo": (
+        {"image": pa.array([{"bytes": None, "path": "x.jpg"}] * 6, PHOTO)},
+        {},
+        "a.parquet/0 has no bytes",
+    ),
+    "an empty structure": ({"image": pa.array([None] * 6, PHOTO)}, {}, "a.parquet/0 has no bytes"),
+    "photos as text": ({"image": ["x"] * 6}, {}, "'image' has neither bytes nor"),
+    "photos as lists": (
+        {"image": pa.array([[PHOTOS[0]]] * 6)},
+        {},
+        "'image' has neither bytes nor",
+    ),
+    "labels as fractions": ({"label": FLOATS}, {}, "'label' has neither texts nor whole"),
+    "labels as lists": ({"label": [["cat"]] * 6}, {}, "'label' is a list or structure"),
+    "labels as structures": ({"label": [{"a": "cat"}] * 6}, {}, "'label' is a list or structure"),
+    "a slice of yes and no": (
+        {"domain": [True] * 6},
+        {"slices": ["domain"]},
+        "'domain' has neither",
+    ),
+    "a slice of times": (
+        {"domain": pa.array([1] * 6, pa.timestamp("s"))},
+        {"slices": ["domain"]},
+        "'domain' has",
+    ),
+    "an empty slice": (
+        {"domain": [None, *"abcde"]},
+        {"slices": ["domain"]},
+        "'domain' of a.parquet/0 is None",
+    ),
+    "a long slice": (
+        {"domain": ["x" * 2000] * 6},
+        {"slices": ["domain"]},
+        "'domain' of a.parquet/0 is 'xxx",
+    ),
+    "a large slice": (
+        {"domain": pa.array([1 << 63] * 6, pa.uint64())},
+        {"slices": ["domain"]},
+        "is 92233",
+    ),
+    "an empty source": (
+        {"domain": [None, *"abcde"]},
+        {"source": "domain"},
+        "'domain' of a.parquet/0",
+    ),
+    "two lists of names": ({}, {"names": NAMES, "in_class_order": True}, "names as well as"),
+    "a name twice": ({}, {"names": ["cat", "cat", "owl"]}, "contain one twice"),
+    "a selection by nothing": ({}, {"where": {"domain": []}}, "where in its settings has"),
+    "a selection by a fraction": ({}, {"where": {"domain": 0.5}}, "where in its settings has"),
+}
+
+
+@pytest.mark.parametrize(("columns", "settings", "message"), SETTINGS.values(), ids=SETTINGS)
+def test_what_does_not_suit_is_one_sentence(file, columns, settings, message):
+    assert re.search(message, refused(file(**columns), **settings))
+
+
+@pytest.mark.attack("data")
+def test_the_values_that_exist_are_shown_printably_and_ten_of_them_at_most(tmp_path):
+    domains = [f"\x1b[31m{number}\n" for number in range(20)]
+    columns = {"image": [PHOTOS[0]] * 20, "label": ["cat"] * 20, "domain": domains}
+    message = refused(write_photos(tmp_path / "a.parquet", columns), where={"domain": "x"})
+    assert "\x1b" not in message and message.count("[31m") == 10 and ", ...)" in message
+
+
+@pytest.mark.attack("data")
+def test_texts_of_a_file_are_stored_printably(tmp_path):
+    columns = {
+        "image": PHOTOS[:3],
+        "label": list(SPACE.keys),
+        "domain": ["\x1b[31m", "a\nb", "\u202e"],
+    }
+    found = items(write_photos(tmp_path / "a.parquet", columns), slices=["domain"], source="domain")
+    assert [item.slices["domain"] for item in found] == ["\\x1b[31m", "a\\nb", "\\u202e"]
+    assert found[1].source_id == "set/a\\nb"
+
+
+def test_columns_of_one_name_or_of_a_name_with_a_point_are_refused(tmp_path):
+    names = ["image", "label", "label"]
+    arrays = [pa.array(PHOTOS[:3]), pa.array(SPACE.keys), pa.array(SPACE.keys)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, names), path)
+    assert "one of several of this name" in refused(path)
+    columns = {"image": PHOTOS[:3], "image.bytes": ["x"] * 3, "label": list(SPACE.keys)}
+    assert "one of several of this name" in refused(write_photos(path, columns))
+
+
+def test_a_file_without_rows_gives_no_photo(tmp_path):
+    columns = {"image": pa.array([], PHOTO), "label": pa.array([], pa.string())}
+    assert "there is no image with the label 'cat'" in refused(
+        write_photos(tmp_path / "a.parquet", columns)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "does not begin and end as one"),
+        (b"PAR1", "can't be read"),
+        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "footer has 2.15GB"),
+        (b"PAR1" + bytes(100) + b"\x10\0\0\0PAR1", "can't be read"),
+        (b"PK\x03\x04" + bytes(100), "does not begin and end as one"),
+    ],
+)
+@pytest.mark.attack("data")
+def test_another_file_is_refused_in_a_sentence(tmp_path, content, message):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content)
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "{",
+        "[" * 100_000,
+        json.dumps({"info": {"features": {"label": {"names": "abc"}}}}),
+        json.dumps({"info": {"features": {"label": {"names": [1, 2, 3]}}}}),
+    ],
+)
+@pytest.mark.attack("data")
+def test_names_of_another_form_are_refused(tmp_path, metadata):
+    columns = {"image": PHOTOS, "label": LABELS}
+    path = write_photos(tmp_path / "a.parquet", columns)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": metadata}), path)
+    assert "can't be read as a Parquet file" in refused(path)
+
+
+def test_metadata_without_names_are_no_names(tmp_path):
+    path = write_photos(tmp_path / "a.parquet", {"image": PHOTOS, "label": LABELS})
+    for metadata in (
+        "[]",
+        "{}",
+        '{"info": {"features": []}}',
+        '{"info": {"features": {"label": {}}}}',
+    ):
+        table = pq.read_table(path).replace_schema_metadata({"huggingface": metadata})
+        pq.write_table(table, path)
+        assert "nothing says which class" in refused(path)
+
+
+def bytes_of(table, **options):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
+
+
+LARGE = bytes(16 << 20)
+
+
+def photos_of(photo, number, **columns):
+    images = pa.array([{"bytes": photo, "path": None}] * number, PHOTO)
+    return pa.table({"image": images, "label": ["cat"] * number, **columns})
+
+
+BOMBS = {
+    "pages that unpack to a thousand times their size": lambda: bytes_of(
+        photos_of(LARGE, 10), compression="zstd", use_dictionary=False
+    ),
+    "the same, and the footer understates it": lambda: understated(
+        bytes_of(photos_of(LARGE, 10), compression="zstd", use_dictionary=False)
+    ),
+    "texts of which each repeats the one before": lambda: repeated_by_deltas(
+        photos_of(b"x", 100, domain=["x" * (1 << 20)] * 100), "domain"
+    ),
+}
+
+
+@attack
+@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+def test_a_small_file_takes_little_memory_before_it_is_refused(tmp_path, arrow_peak, make):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(make())
+    before = arrow_peak()
+    message = refused(path, slices=["domain"] if "domain" in pq.read_schema(path).names else None)
+    assert "unpacks to more than" in message or "any size" in message
+    assert arrow_peak() <= max(before, 24 << 20)
+
+
+@attack
+def test_a_photo_that_is_stored_once_counts_as_often_as_it_is_shown(
+    tmp_path, monkeypatch, arrow_peak
+):
+    """100 rows of a photo of 1 MB, in a dictionary."""
+    monkeypatch.setenv(ARCHIVE_RATIO, "1")
+    noise = np.random.default_rng(0).bytes(1 << 20)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(bytes_of(photos_of(noise, 100), dictionary_pagesize_limit=4 << 20))
+    assert path.stat().st_size < 2 << 20
+    before = arrow_peak()
+    assert "unpacks to more than" in refused(path, partial=True)
+    assert arrow_peak() <= max(before, 16 << 20)
+
+
+@attack
+def test_a_group_of_rows_that_is_too_large_is_refused_before_it_is_read(file, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "LARGEST_GROUP", 1000)
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("rows were read")
+    )
+    assert "its group of rows 0 unpacks to" in refused(file())
+
+
+@attack
+def test_a_footer_with_other_numbers_of_rows_is_refused(tmp_path):
+    # given: a number of rows that takes three bytes in the footer, as those it is replaced by do
+    repeats = 1500
+    rows = repeats * len(LABELS)
+    columns = {"image": PHOTOS * repeats, "label": LABELS * repeats}
+    path = write_photos(tmp_path / "a.parquet", columns, {"label": NAMES})
+    data = path.read_bytes()
+    # then
+    for stated, message in ((7, "several numbers of rows"), (10**6, "more than its bytes")):
+        path.write_bytes(with_other_rows(data, rows, stated))
+        assert message in refused(path)
+
+
+@attack
+def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv(PHOTO_MEGABYTES, "1")
+    photos = [jpeg(0), jpeg(1) + bytes(1_100_000), jpeg(1), jpeg(2)]
+    columns = {"image": photos, "label": ["cat", "dog", "dog", "owl"]}
+    path = write_photos(tmp_path / "a.parquet", columns)
+    with pytest.raises(UserError, match="contains 'a.parquet/1' of more than"):
+        run_prepare(tmp_path, "parquet", path, space=SPACE)
+    index, *_ = run_prepare(tmp_path, "parquet", path, space=SPACE, corrupt_allowed=1)
+    assert index["image_id"].tolist() == [f"a.parquet/{n}" for n in (0, 2, 3)]
+
+
+@pytest.mark.attack("fuzzing")
+@fuzzed(200)
+@given(st.booleans(), st.integers(0, 10**6), st.binary(min_size=1, max_size=6))
+def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise):
+    path = tmp_path_factory.mktemp("damaged") / "a.parquet"
+    write_photos(path, {"image": PHOTOS, "label": LABELS, "domain": DOMAINS}, {"label": NAMES})
+    data = bytearray(path.read_bytes())
+    start = len(data) - position % 3000 if at_end else position % len(data)
+    data[start : start + len(noise)] = noise
+    path.write_bytes(data)
+    outcome(
+        lambda: [
+            item.picture.read()
+            for item in items(path, slices=["domain"], where={"domain": ["art", "sketch"]})
+        ]
+    )
+
+
+@pytest.mark.attack("fuzzing")
+@fuzzed(100)
+@given(
+    mutated(
+        {
+            "image": "image",
+            "label": "label",
+            "slices": ["domain"],
+            "where": {"domain": ["art", "photo"]},
+            "names": NAMES,
+            "source": "domain",
+        }
+    )
+)
+def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
+    _, known = signature_of(LIBRARY / "data/layouts/parquet.py", "items")
+    checked = outcome(lambda: check_settings(changed, known, "datasets.yaml, set", sweeps=False))
+    if isinstance(checked, dict):
+        path = tmp_path_factory.mktemp("entry") / "a.parquet"
+        write_photos(path, {"image": PHOTOS, "label": LABELS, "domain": DOMAINS}, {"label": NAMES})
+        outcome(lambda: items(path, **checked))
+
+
+def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
+    settings = settings_of_example("parquet", with_entries)
+    columns = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, "camera": ["phone"] * 6}
+    path = write_photos(tmp_path / "train-0.parquet", columns, {"label": NAMES})
+    found = items(path, **{**settings, "partial": True})
+    assert [item.image_id for item in found] == ["train-0.parquet/2", "train-0.parquet/3"]
+    assert found[0].slices == {"camera": "phone"}
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from rib.config.label_space import LabelSpace
+from rib.data.images import DatasetSource
+from rib.data.layouts import parquet
+
+def peak():
+    # getrusage would include the peak of the process that started this one.
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+def read(path):
+    dataset = DatasetSource("set", [Path(path)], LabelSpace(("a",), ((0,),), ("a",), 1), None)
+    return sum(len(item.picture.read()) for item in parquet.items(dataset, slices=["domain"]))
+
+read(sys.argv[1])
+before = peak()
+print(read(sys.argv[2]), peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows_in_group", "rows_in_page"),
+    [(100, 100), (4000, 16)],
+    ids=["groups of 100 rows, as `datasets` writes them", "one group of many pages"],
+)
+def test_memory_stays_flat_over_400_mb(tmp_path, rows_in_group, rows_in_page):
+    """What a process takes for 400 MB, after it has read a small file: some pages."""
+    schema = pa.schema({"image": PHOTO, "label": pa.string(), "domain": pa.string()})
+    paths = []
+    for name, rows in (("small", 100), ("large", 4000)):
+        random = np.random.default_rng(0)
+        path = tmp_path / f"{name}.parquet"
+        with pq.ParquetWriter(path, schema, write_batch_size=rows_in_page) as writer:
+            for first in range(0, rows, rows_in_group):
+                rows_of_group = min(rows_in_group, rows - first)
+                photos = [
+                    {"bytes": random.bytes(100_000), "path": "x"} for _ in range(rows_of_group)
+                ]
+                columns = {
+                    "image": photos,
+                    "label": ["a"] * rows_of_group,
+                    "domain": ["b"] * rows_of_group,
+                }
+                writer.write_table(pa.table(columns, schema))
+        paths.append(path)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *paths],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ROOT / "workflow/lib"},
+    )
+    size, growth = map(int, done.stdout.split())
+    assert size == 400_000_000
+    print(f"{growth / 1e6:.0f} MB more")
+    assert growth < 64e6

@@ -1,0 +1,258 @@
+"""The layout of webdataset's tars against tars that tarfile writes, and what it refuses."""
+
+import json
+import re
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.config.label_space import LabelSpace
+from rib.data.images import DatasetSource
+from rib.data.layouts import webdataset
+from rib.data.variables import PHOTO_MEGABYTES
+from tiny.docs import settings_of_example
+from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
+
+SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
+NAMES = ["owl", "cat", "dog"]  # in another order than the classes'
+FACTS = [
+    {"label": "owl", "domain": "art", "year": 2000, "original": "x", "drawn": 7},
+    {"label": "cat", "domain": "sketch", "year": 2001, "original": "x", "drawn": 7},
+    {"label": "dog", "domain": "sketch", "year": 2001, "original": "y", "drawn": 8},
+]
+
+
+def items(*paths, space=SPACE, exclude=(), **settings):
+    dataset = DatasetSource("set", paths, space, GEOMETRY, exclude=exclude)
+    return list(webdataset.items(dataset, **settings))
+
+
+def refused(*paths, **settings):
+    with pytest.raises(UserError) as error:
+        items(*paths, **settings)
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 3000
+    return message
+
+
+def samples(labels=(0, 1, 2), ending="jpg", top="x/"):
+    """Files of samples whose classes stand in files of their own."""
+    files = {}
+    for number, label in enumerate(labels):
+        files[f"{top}{number:04d}.{ending}"] = jpeg(number)
+        files[f"{top}{number:04d}.cls"] = str(label).encode()
+    return files
+
+
+def described(facts=FACTS):
+    """Files of samples with a JSON file each, which comes first."""
+    files = {}
+    for number, fields in enumerate(facts):
+        files[f"{number}.json"] = json.dumps(fields).encode()
+        files[f"{number}.jpg"] = jpeg(number)
+    return files
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_numbers_have_the_names_of_the_settings(tmp_path, mode):
+    found = items(tar(tmp_path / "a.tar", samples(), mode), names=NAMES)
+    assert [SPACE.keys[item.label] for item in found] == NAMES
+    assert [item.image_id for item in found] == [f"a.tar/x/{n:04d}" for n in range(3)]
+    assert [item.source_id for item in found] == [f"set/a.tar/x/{n:04d}" for n in range(3)]
+    assert [item.picture.read() for item in found] == [jpeg(n) for n in range(3)]
+    found = items(tmp_path / "a.tar", in_class_order=True)
+    assert [item.label for item in found] == [0, 1, 2]
+
+
+def test_texts_are_keys_or_names_of_classes(tmp_path):
+    found = items(tar(tmp_path / "a.tar", samples([" owl\n", "tom cat", "dog"])))
+    assert [item.label for item in found] == [2, 0, 1]
+
+
+def test_wnids_of_other_classes_are_left_out_and_the_log_says_so(tmp_path, caplog):
+    wnids = [WNIDS[index] for index in (*INDICES, 5)]
+    found = items(tar(tmp_path / "a.tar", samples(wnids)), space=space_of(INDICES))
+    assert [item.label for item in found] == [0, 1, 2, 3]
+    assert f"1 images have a label that is none of the classes, the first is '{WNIDS[5]}'" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize("ending", ["jpg", "JPEG", "png", "webp"])
+def test_shards_follow_each_other_and_a_label_may_come_first(tmp_path, ending):
+    first = samples(ending=ending)
+    second = dict(reversed(samples(ending=ending).items()))
+    paths = [tar(tmp_path / "a.tar", first), tar(tmp_path / "b.tar", second)]
+    found = items(*paths, in_class_order=True)
+    assert [item.label for item in found] == [0, 1, 2, 2, 1, 0]
+    assert found[3].image_id == "b.tar/x/0002" and found[3].picture.read() == jpeg(2)
+
+
+def test_fields_of_json_files_become_labels_slices_sources_and_objects(tmp_path):
+    settings = {"slices": ["domain", "year"], "source": "original", "objects": "drawn"}
+    found = items(tar(tmp_path / "a.tar", described()), label="label", **settings)
+    assert [item.label for item in found] == [2, 0, 1]
+    assert found[1].slices == {"domain": "sketch", "year": 2001}
+    assert [item.source_id for item in found] == ["set/x", "set/x", "set/y"]
+    assert [item.object_id for item in found] == ["set/7", "set/7", "set/8"]
+
+
+def test_a_json_file_may_stand_beside_a_class_file(tmp_path):
+    files = {}
+    for number, fields in enumerate(FACTS):
+        files[f"{number}.cls"] = str(number).encode()
+        files[f"{number}.json"] = json.dumps(fields).encode()
+        files[f"{number}.jpg"] = jpeg(number)
+    path = tar(tmp_path / "a.tar", files)
+    found = items(path, in_class_order=True, slices=["domain"])
+    assert [item.label for item in found] == [0, 1, 2]
+    assert [item.label for item in items(path, label="label")] == [2, 0, 1]
+
+
+def test_files_that_are_not_read_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    files = {"dataset.txt": b"x", **samples(), "x/0002.txt": b"x", "x/0002.seg.png": jpeg(0)}
+    files |= {"x/._0002.jpg": b"x", "x/0002.json": b"{"}
+    assert len(items(tar(tmp_path / "a.tar", files), in_class_order=True)) == 3
+    assert "not read: 2 .txt, 1 ._0002.jpg, 1 .json, 1 .seg.png" in caplog.text
+
+
+def test_a_sample_is_left_out_by_its_id_and_prepared_bytes_are_the_same_each_time(tmp_path):
+    path = tar(tmp_path / "a.tar", samples([0, 1, 2, 0]))
+    made = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        index, images, _ = run_prepare(
+            folder, "webdataset", path, space=SPACE, in_class_order=True, exclude=["a.tar/x/0003"]
+        )
+        assert [index_of(image) for image in images] == index["label"].tolist() == [0, 1, 2]
+        made.append([(folder / name).read_bytes() for name in ("images.npy", "index.parquet")])
+    assert made[0] == made[1]
+
+
+def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
+    settings = settings_of_example("webdataset", with_entries)
+    space = LabelSpace(("saw", "hammer"), ((0,), (1,)), ("saw", "hammer"), 2)
+    files = {}
+    for number in range(2):
+        files[f"{number}.jpg"] = jpeg(number)
+        files[f"{number}.cls"] = str(number).encode()
+        files[f"{number}.json"] = b'{"camera": "phone"}'
+    found = items(tar(tmp_path / "test-0.tar", files), space=space, **settings)
+    assert [item.label for item in found] == [1, 0] and found[0].slices == {"camera": "phone"}
+
+
+WITHOUT_LABEL = {**samples(), "x/9.jpg": jpeg(0)}
+WITHOUT_PHOTO = {**samples(), "x/9.cls": b"0"}
+APART = {"a.jpg": jpeg(0), "b.jpg": jpeg(0), "a.cls": b"0", "b.cls": b"0"}
+FAULTS = {
+    "numbers without names": (samples(), {"in_class_order": False}, "x/0000 is the number 0, and"),
+    "a number above the names": (samples([0, 1, 3]), {}, "x/0002 is the number 3, but only 0 to 2"),
+    "a number below them": (samples([0, 1, -1]), {}, "x/0002 is the number -1, but"),
+    "a misspelt class": (samples(["owl", "cat", "dgo"]), {}, "'dgo' .did you mean 'dog'"),
+    "a class without images": (samples([0, 1]), {}, r"'owl' \(1 of 3 classes"),
+    "a sample without label": (WITHOUT_LABEL, {}, "'a.tar/x/9' has no label in a file"),
+    "a sample without photo": (WITHOUT_PHOTO, {}, "'a.tar/x/9' has no photo"),
+    "files of a sample apart": (APART, {}, "'a.tar/a' has no label in a file"),
+    "two photos": ({"a.jpg": b"", "a.png": b"", "a.cls": b"0"}, {}, "'a' has two .* 'a.png'"),
+    "two labels": ({"a.cls": b"0", "a.CLS": b"0", "a.jpg": b""}, {}, "'a' has two .* 'a.CLS'"),
+    "an empty label": (samples([""]), {}, "'x/0000.cls' can't be read .it is empty"),
+    "a label of bytes": ({"a.cls": b"\xff"}, {}, "'a.cls' can't be read"),
+    "a long label": ({"a.cls": b"a" * 5000}, {}, "'a.cls' of more than"),
+    "no JSON file": (samples(), {"label": "label"}, "'a.tar/x/0000' has no field 'label'"),
+    "no field": (described(), {"label": "lable"}, "'a.tar/0' has no field 'lable'"),
+    "no field of a slice": (described(), {"label": "label", "slices": ["x"]}, "no field 'x'"),
+    "no JSON": ({"a.json": b"{", "a.jpg": b""}, {"label": "label"}, "'a.json' can't be read"),
+    "a list": ({"a.json": b"[]", "a.jpg": b""}, {"label": "label"}, "is not a JSON object"),
+    "a label that is a list": (described([{"label": ["owl"]}]), {"label": "label"}, "neither text"),
+    "a label that is a fraction": (described([{"label": 1.0}]), {"label": "label"}, "neither text"),
+    "a slice that is a list": (
+        described([{"label": "owl", "domain": []}]),
+        {"label": "label", "slices": ["domain"]},
+        "'domain' of a.tar/0 is ",
+    ),
+    "a slice that is too large": (
+        described([{"label": "owl", "domain": 1 << 63}]),
+        {"label": "label", "slices": ["domain"]},
+        "'domain' of a.tar/0 is 92233",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "settings", "message"), FAULTS.values(), ids=FAULTS)
+def test_what_does_not_suit_is_one_sentence(tmp_path, files, settings, message):
+    path = tar(tmp_path / "a.tar", files)
+    assert re.search(message, refused(path, **{"in_class_order": True, **settings}))
+
+
+def test_two_samples_of_one_key_are_refused(tmp_path):
+    files = samples([0, 1, 2])
+    again = {"x/./0000.jpg": jpeg(0), "x/./0000.cls": b"0"}  # other names of the same path
+    path = tar(tmp_path / "a.tar", {**files, **again})
+    with pytest.raises(UserError, match="two images have the id 'a.tar/x/0000'"):
+        run_prepare(tmp_path, "webdataset", path, space=SPACE, in_class_order=True)
+
+
+@pytest.mark.attack("data")
+def test_names_and_texts_of_a_tar_are_stored_and_shown_printably(tmp_path):
+    files = {}
+    for number, key in enumerate(SPACE.keys):
+        files[f"\x1b[31m{number}\n.json"] = json.dumps({"is": key, "from": "\ud800\u202e"}).encode()
+        files[f"\x1b[31m{number}\n.png"] = jpeg(number, kind="PNG")
+    path = tar(tmp_path / "a.tar", files)
+    index, *_ = run_prepare(
+        tmp_path, "webdataset", path, space=SPACE, label="is", slices=["from"], source="from"
+    )
+    assert index["image_id"][0] == "a.tar/\\x1b[31m0\\n"
+    assert index["from"][0] == "\\ud800\\u202e" and index["source_id"][0] == "val/\\ud800\\u202e"
+    message = refused(path, label="\x1b")
+    assert "\x1b" not in message and "no field" in message
+
+
+@pytest.mark.attack("memory")
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"label": ' + b"9" * 5000 + b"}"]
+)
+def test_json_files_that_take_more_than_they_should_are_refused(tmp_path, content):
+    path = tar(tmp_path / "a.tar", {"a.jpg": jpeg(0), "a.json": content})
+    assert "'a.json' can't be read" in refused(path, label="label")
+
+
+@pytest.mark.attack("memory")
+def test_a_long_json_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was parsed"))
+    content = b"[" + b"0," * (1 << 20) + b"0]"
+    path = tar(tmp_path / "a.tar", {"a.jpg": jpeg(0), "a.json": content})
+    assert "'a.json' of more than" in refused(path, label="label")
+
+
+def tar_of_large_photos(path):
+    """Thirty samples with photos of 1.5 MB, of which the second has 3 MB."""
+    files = samples([0, 1, 2] * 10)
+    for name in files:
+        if name.endswith(".jpg"):
+            files[name] += bytes(1_500_000)
+    files["x/0001.jpg"] += bytes(1_500_000)
+    return tar(path, files)
+
+
+@pytest.mark.attack("memory")
+def test_a_photo_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(PHOTO_MEGABYTES, "2")
+    path = tar_of_large_photos(tmp_path / "a.tar")
+    with pytest.raises(UserError, match="contains 'x/0001.jpg' of more than"):
+        run_prepare(tmp_path, "webdataset", path, space=SPACE, in_class_order=True)
+
+
+@pytest.mark.attack("memory")
+def test_a_photo_that_is_too_large_may_be_left_out_and_one_sample_is_in_memory(
+    tmp_path, monkeypatch, peak
+):
+    monkeypatch.setenv(PHOTO_MEGABYTES, "2")
+    path = tar_of_large_photos(tmp_path / "a.tar")
+    dataset = DatasetSource("set", [path], SPACE, GEOMETRY)
+    peak()
+    for number, item in enumerate(webdataset.items(dataset, in_class_order=True)):
+        if number != 1:
+            assert len(item.picture.read()) > 1_500_000
+    assert peak() < 12e6

@@ -1,0 +1,387 @@
+"""Parquet files with one photo per row, as datasets of the Hugging Face hub have them.
+
+They have an encoded photo in one column and its class in another, in any order of columns. Files
+are read row by row, and memory is that of a page: its bytes in the file, unpacked and, if it is a
+dictionary, once more. `datasets` writes pages of 100 photos, pyarrow by itself of up to 1,024.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial as partially
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rib.base.errors import UserError
+from rib.base.text import printable
+from rib.config.values import is_whole, show
+from rib.data.archives import TooLargeError, Unpacked
+from rib.data.images import DatasetSource, Item, Photo, photo_item
+from rib.data.layouts._labels import Classes, slice_level
+from rib.data.parquet_rows import (
+    opened_parquet,
+    refuse_large_parquet,
+    rows_of_group,
+    stored_column,
+)
+from rib.data.variables import PHOTO_MEGABYTES, photo_limit
+
+BYTES = "bytes"  # field of a structure with an encoded photo; beside it is `path`
+HUGGING_FACE = b"huggingface"  # key of the hub's facts, as JSON, in the schema's metadata
+SHOWN_LEVELS = 10  # of a column by which rows are selected, in a message
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that are read."""
+
+    image: str
+    label: str
+    slices: Sequence[str]
+    source: str | None
+    objects: str | None
+    where: Sequence[str]  # by which rows are selected
+
+
+def items(
+    dataset: DatasetSource,
+    *,
+    image: str = "image",
+    label: str = "label",
+    names: list[str] | None = None,
+    in_class_order: bool = False,
+    slices: list[str] | None = None,
+    where: dict[str, Any] | None = None,
+    source: str | None = None,
+    objects: str | None = None,
+    partial: bool = False,
+) -> Iterator[Item]:
+    """Yield the photo of every row, in the order of the files and of their rows.
+
+    Args:
+        dataset: Parquet files; `exclude` has image ids (`<file>/<number of the row>`, from 0).
+            Label space keys, or names, are labels.
+        image: column of the encoded photo: bytes, or a structure with a field `bytes`.
+        label: column of the class: text, or whole numbers with names.
+        names: what the labels 0, 1, ... stand for; by default, what the files say of the column.
+        in_class_order: whether the labels 0, 1, ... are the entry's classes in their order.
+        slices: columns of text or whole numbers by which accuracies can be split.
+        where: by column a value, or a list of values, of the rows that are read.
+        source: column that tells which photos were made from the same original one.
+        objects: column that tells which photos show one object.
+        partial: whether classes may lack images.
+
+    Whole numbers in `slices`, `where`, `source` and `objects` are replaced by their names, if the
+    file has any.
+
+    Raises:
+        UserError: a file is damaged or unpacks to too much, a column is missing or of another type,
+            a label is a number without a name or, in a dataset with all classes of its family, none
+            of the classes, no row is selected, or a class has no image (unless partial).
+    """
+    classes = Classes(dataset, names=names, in_class_order=in_class_order, partial=partial)
+    selection = Selection(where or {}, dataset)
+    columns = Columns(
+        image=image,
+        label=label,
+        slices=slices or [],
+        source=source,
+        objects=objects,
+        where=selection.columns,
+    )
+    for archive in dataset.archives:
+        with opened_parquet(archive) as parquet:
+            file = PhotoFile(parquet, archive, columns, dataset)
+            for row in file.rows(selection):
+                item = _item_of_row(row, columns, classes, dataset)
+                if item is not None:
+                    yield item
+    selection.refuse_nothing()
+    classes.refuse_mismatch()
+
+
+class Selection:
+    """The rows that are read: in each of some columns they have one of some values.
+
+    Args:
+        where: by column a value, or a list of values.
+        dataset: for messages.
+
+    Raises:
+        UserError: `where` has something else in place of a text or whole number.
+    """
+
+    def __init__(self, where: Mapping[str, Any], dataset: DatasetSource):
+        self._dataset = dataset
+        self._levels_of_column: dict[str, list[str | int]] = {}
+        for column, levels in where.items():
+            if not isinstance(levels, list):
+                levels = [levels]
+            are_levels = all(isinstance(level, str) or is_whole(level) for level in levels)
+            if not isinstance(column, str) or not levels or not are_levels:
+                raise UserError(
+                    f"{dataset}: where in its settings has {show(levels)} for the column "
+                    f"{show(column)}; give a text, a whole number or a list of these."
+                )
+            self._levels_of_column[column] = levels
+        self._first_levels: dict[str, list[str | int]] = {column: [] for column in where}
+        self._has_selected = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of which a row's values are looked at."""
+        return list(self._levels_of_column)
+
+    def includes(self, row: Mapping[str, str | int | None]) -> bool:
+        """Whether a row is selected, by its values in `columns`."""
+        is_selected = True
+        for column, levels in self._levels_of_column.items():
+            level = row[column]
+            self._note_level(column, level)
+            if level not in levels:
+                is_selected = False
+        self._has_selected = self._has_selected or is_selected
+        return is_selected
+
+    def _note_level(self, column: str, level: str | int | None) -> None:
+        """Keep the first values of a column, for the message that no row has the right one."""
+        first_levels = self._first_levels[column]
+        if level is not None and len(first_levels) <= SHOWN_LEVELS and level not in first_levels:
+            first_levels.append(level)
+
+    def refuse_nothing(self) -> None:
+        """Raise a UserError that names the values that exist, if no row was selected."""
+        if self._has_selected or not self._levels_of_column:
+            return
+        descriptions = []
+        for column, first_levels in self._first_levels.items():
+            shown_levels = ", ".join(map(show, first_levels[:SHOWN_LEVELS]))
+            if len(first_levels) > SHOWN_LEVELS:
+                shown_levels += ", ..."
+            descriptions.append(f"{show(column)} has {shown_levels or 'no values'}")
+        raise UserError(
+            f"{self._dataset}: where in its settings selects no row ({'; '.join(descriptions)}); "
+            "correct it."
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file."""
+
+    image_id: str
+    photo: Photo
+    label: str | int | None  # None: an empty cell
+    label_names: Sequence[str] | None  # what the labels 0, 1, ... stand for, by the file
+    facts: Mapping[str, str | int | None]  # by column; a number that has a name is replaced by it
+
+
+def _item_of_row(
+    row: Row, columns: Columns, classes: Classes, dataset: DatasetSource
+) -> Item | None:
+    """The item of a row; None if it is excluded, or its label is none of the classes."""
+    if row.image_id in dataset.exclude:
+        return None
+    class_index = classes.class_of(row.label, row.image_id, row.label_names)
+    if class_index is None:
+        return None
+    classes.add_image(class_index)
+    source = row.image_id
+    if columns.source is not None:
+        source = str(slice_level(row.facts[columns.source], columns.source, row.image_id, dataset))
+    slices = {
+        name: slice_level(row.facts[name], name, row.image_id, dataset) for name in columns.slices
+    }
+    item = photo_item(class_index, row.image_id, dataset.source, source, row.photo)
+    item = replace(item, slices=slices)
+    if columns.objects is None:
+        return item
+    shown_object = slice_level(row.facts[columns.objects], columns.objects, row.image_id, dataset)
+    return replace(item, object_id=f"{dataset.source}/{shown_object}")
+
+
+class PhotoFile:
+    """A Parquet file of photos. Its columns, and the sizes to which they unpack, are checked.
+
+    Args:
+        parquet: the open file.
+        path: where it lies.
+        columns: those that are read.
+        dataset: for messages.
+
+    Raises:
+        UserError: A column is missing or of another type, or unpacks to too many bytes.
+        ValueError: The pages are not what the footer says, or may take any amount of memory.
+    """
+
+    def __init__(
+        self, parquet: pq.ParquetFile, path: Path, columns: Columns, dataset: DatasetSource
+    ):
+        self._parquet = parquet
+        self._path = path
+        self._columns = columns
+        self._dataset = dataset
+        facts = [*columns.slices, columns.source, columns.objects, *columns.where]
+        self._fact_columns = list(dict.fromkeys(column for column in facts if column is not None))
+        self._stored_image = _stored_image_column(parquet, columns.image, path)
+        stored_columns = [stored_column(parquet, self._stored_image, path)]
+        text_columns = dict.fromkeys([columns.label, *self._fact_columns])
+        for column in text_columns:
+            stored_columns.append(stored_column(parquet, column, path))
+            _refuse_other_type(parquet, column, path)
+        self._columns_to_read = list(dict.fromkeys([self._stored_image, *text_columns]))
+        refuse_large_parquet(parquet, set(stored_columns), path)
+        self._names_of_column = _names_of_each_column(parquet, text_columns)
+
+    def rows(self, selection: Selection) -> Iterator[Row]:
+        """The selected rows, in order.
+
+        Raises:
+            UserError: A row has no photo, or the photos of all rows have too many bytes: one that
+                is stored once may be that of any number of rows.
+        """
+        unpacked = Unpacked(self._path, self._path.stat().st_size)
+        number_of_row = -1
+        for group in range(self._parquet.num_row_groups):
+            if not self._has_selected_row(group, selection):
+                number_of_row += self._parquet.metadata.row_group(group).num_rows
+                continue
+            for batch in rows_of_group(self._parquet, group, self._columns_to_read):
+                number_of_row += 1
+                facts = self._facts_of(batch, self._fact_columns)
+                if not selection.includes(facts):
+                    continue
+                image_id = f"{self._path.name}/{number_of_row}"
+                cell = self._photo_cell(batch, image_id)
+                unpacked.add(cell.as_buffer().size)
+                yield Row(
+                    image_id=image_id,
+                    photo=Photo(
+                        partially(_photo_bytes, cell, image_id, self._path),
+                        f"{self._dataset}, row {number_of_row} ({self._path.name})",
+                    ),
+                    label=_only_cell(batch, self._columns.label).as_py(),
+                    label_names=self._names_of_column.get(self._columns.label),
+                    facts=facts,
+                )
+
+    def _has_selected_row(self, group: int, selection: Selection) -> bool:
+        """Whether a group has a selected row, by columns without photos.
+
+        Files of several domains are often sorted, and the photos of other groups are then not read.
+        """
+        if not selection.columns:
+            return True
+        for batch in rows_of_group(self._parquet, group, selection.columns):
+            if selection.includes(self._facts_of(batch, selection.columns)):
+                return True
+        return False
+
+    def _facts_of(
+        self, batch: pa.RecordBatch, columns: Sequence[str]
+    ) -> dict[str, str | int | None]:
+        """What a row has in some columns; a number that has a name is replaced by it."""
+        facts: dict[str, str | int | None] = {}
+        for column in columns:
+            fact = _only_cell(batch, column).as_py()
+            names = self._names_of_column.get(column)
+            if names is not None and is_whole(fact):
+                fact = names[fact] if 0 <= fact < len(names) else None
+            if isinstance(fact, str):
+                fact = printable(fact)
+            facts[column] = fact
+        return facts
+
+    def _photo_cell(self, batch: pa.RecordBatch, image_id: str) -> pa.Scalar:
+        """The encoded photo of a row; a UserError if there is none."""
+        array = batch.column(batch.schema.get_field_index(self._columns.image))
+        if pa.types.is_struct(array.type):
+            array = array.field(BYTES)
+        if not array[0].is_valid:
+            raise UserError(
+                f"{self._dataset}: {image_id} has no bytes in the column "
+                f"{show(self._columns.image)}; photos that lie outside of the file are not read: "
+                "exclude the row in the dataset's entry, or use files that contain their photos."
+            )
+        return array[0]
+
+
+def _only_cell(batch: pa.RecordBatch, column: str) -> pa.Scalar:
+    """The cell of a row, which is a batch of its own, in a column."""
+    return batch.column(batch.schema.get_field_index(column))[0]
+
+
+def _photo_bytes(cell: pa.Scalar, image_id: str, path: Path) -> bytes:
+    """An encoded photo; a TooLargeError if it has more bytes than photos may have."""
+    largest = photo_limit(PHOTO_MEGABYTES)
+    buffer = cell.as_buffer()
+    if buffer.size > largest:
+        raise TooLargeError(path, image_id, largest)
+    encoded: bytes = buffer.to_pybytes()
+    return encoded
+
+
+def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str:
+    """Name of the stored column of the encoded photos; a UserError if a column has no photos."""
+    schema = parquet.schema_arrow
+    if image not in schema.names:
+        return image  # refused like other columns that are not there
+    column_type = schema.field(schema.names.index(image)).type
+    stored_name = image
+    if pa.types.is_struct(column_type) and column_type.get_field_index(BYTES) >= 0:
+        column_type = column_type.field(BYTES).type
+        stored_name = f"{image}.{BYTES}"
+    if column_type not in (pa.binary(), pa.large_binary()):
+        raise UserError(
+            f"{path}: the column {show(image)} has neither bytes nor structures with bytes in a "
+            f"field '{BYTES}'; correct image in the dataset's settings."
+        )
+    return stored_name
+
+
+def _refuse_other_type(parquet: pq.ParquetFile, column: str, path: Path) -> None:
+    """Raise a UserError if a column has neither texts nor whole numbers."""
+    schema = parquet.schema_arrow
+    column_type = schema.field(schema.names.index(column)).type
+    if pa.types.is_dictionary(column_type):
+        column_type = column_type.value_type
+    is_text = column_type in (pa.string(), pa.large_string())
+    if not is_text and not pa.types.is_integer(column_type):
+        raise UserError(
+            f"{path}: the column {show(column)} has neither texts nor whole numbers; name another "
+            "in the dataset's settings."
+        )
+
+
+def _names_of_each_column(
+    parquet: pq.ParquetFile, columns: Collection[str]
+) -> dict[str, Sequence[str]]:
+    """What the numbers 0, 1, ... stand for, by column, where the file says it.
+
+    The library `datasets` writes names of a column of type ClassLabel into the metadata.
+
+    Raises:
+        ValueError: The metadata is not what `datasets` writes.
+    """
+    metadata = parquet.schema_arrow.metadata or {}
+    if HUGGING_FACE not in metadata:
+        return {}
+    facts = json.loads(metadata[HUGGING_FACE])
+    if not isinstance(facts, dict) or not isinstance(facts.get("info"), dict):
+        return {}
+    features = facts["info"].get("features")
+    if not isinstance(features, dict):
+        return {}
+    names_of_column: dict[str, Sequence[str]] = {}
+    for column in columns:
+        feature = features.get(column)
+        if not isinstance(feature, dict) or "names" not in feature:
+            continue
+        names = feature["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"the names of the column {show(column)} are no list of texts")
+        names_of_column[column] = names
+    return names_of_column
