@@ -10,6 +10,7 @@ LOCKED := --require-hashes --no-deps
 # Several processes read each test, and compiled ones are read much faster.
 TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
+CATALOG ?= workflow/catalog
 EVERY ?= 20
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
 KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes mri_without_filtered)
@@ -17,7 +18,7 @@ choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-all test-slow torture security bench mutation fixture lint format environment docs site example lock records clean help
+.PHONY: run watch test test-all test-slow torture security bench mutation fixture lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -107,6 +108,9 @@ lock: ## update the pinned versions and hashes in envs/ from the .in files
 records: $(VENV)/run.done ## update workflow/catalog/models.lock.json from the records of timm and open_clip
 	@PYTHONPATH=workflow/lib python -m rib.models.records --library workflow/catalog/models.lock.json \
 		$$(sed -n 's/^  record: //p' workflow/catalog/models.yaml)
+
+dataset-records: $(VENV)/run.done ## update workflow/catalog/datasets.lock.json from the hub, for all entries that name its datasets; CATALOG=FOLDER for another folder
+	@PYTHONPATH=workflow/lib python -m rib.data.hub_repositories --renew $(CATALOG)
 
 clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake

@@ -50,8 +50,13 @@ def start(folder, devices, hold=0.3, per_gpu=1, command=(), **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**{k: v for k, v in os.environ.items() if k != "SLURM_JOB_ID"}, **settings},
+        env={**outside_of_slurm(), **settings},
     )
+
+
+def outside_of_slurm():
+    """Environment variables of this process without those of SLURM."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
 
 
 def spans(processes):
@@ -95,14 +100,50 @@ def test_a_killed_job_frees_its_device_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("devices", "environment"),
-    [("", {}), ("-1", {}), ("0,1", {"SLURM_JOB_ID": "7"})],
-    ids=["", "-1", "SLURM's"],
+    [("", {}), ("-1", {}), ("3", {"SLURM_JOB_ID": "7"}), ("", {"SLURM_JOB_ID": "7"})],
+    ids=["", "-1", "SLURM's", "none of SLURM"],
 )
-def test_without_devices_and_with_those_that_slurm_assigned_nothing_is_locked(
+def test_without_devices_and_with_the_one_that_slurm_assigned_nothing_is_locked(
     tmp_path, devices, environment
 ):
     process = start(tmp_path, devices, hold=0, **environment)
     assert process.communicate(timeout=20)[0].startswith("None ")
+    assert locks(tmp_path) == set()
+
+
+def test_four_jobs_in_an_allocation_of_four_devices_run_at_once_each_with_its_own(tmp_path):
+    """As with `salloc --gres=gpu:4`, where each job sees all four."""
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "4"}
+    jobs = [start(tmp_path, "0,1,2,3", hold=60, **allocation) for _ in range(4)]
+    try:
+        devices = [job.stdout.readline().split()[0] for job in jobs]
+        fifth = start(tmp_path, "0,1,2,3", hold=0, **allocation)
+        time.sleep(0.5)
+        fifth_waits = fifth.poll() is None
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+    assert sorted(devices) == ["0", "1", "2", "3"] and fifth_waits
+    assert fifth.communicate(timeout=20)[0].split()[0] in devices
+
+
+def test_allocations_on_one_machine_do_not_wait_for_each_other(tmp_path):
+    """SLURM numbers the devices of each from 0, though they are different ones."""
+    with start(tmp_path, "0,1", hold=60, SLURM_JOB_ID="7", SLURM_GPUS_ON_NODE="2") as first:
+        assert first.stdout.readline().startswith("0 ")
+        second = start(tmp_path, "0,1", hold=0, SLURM_JOB_ID="8", SLURM_GPUS_ON_NODE="2")
+        assert second.communicate(timeout=20)[0].startswith("0 ")
+        first.kill()
+
+
+def test_allocations_without_devices_of_their_own_share_those_of_the_machine(tmp_path):
+    """SLURM that assigns no devices lets all jobs see all of them."""
+    with start(tmp_path, "0,1", hold=60, SLURM_JOB_ID="7") as first:
+        assert first.stdout.readline().startswith("0 ")
+        second = start(tmp_path, "0,1", hold=0, SLURM_JOB_ID="8")
+        assert second.communicate(timeout=20)[0].startswith("1 ")
+        first.kill()
 
 
 def test_a_machine_without_cuda_has_none(monkeypatch):
@@ -276,12 +317,11 @@ def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
         time.sleep(60)
     """
     environment = {
-        **os.environ,
+        **outside_of_slurm(),
         "TMPDIR": str(tmp_path),
         "HOME": str(tmp_path),
         "CUDA_VISIBLE_DEVICES": "0",
     }
-    environment.pop("SLURM_JOB_ID", None)
     command = [sys.executable, "-c", textwrap.dedent(body)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
         child = int(job.stdout.readline())

@@ -4,6 +4,7 @@ What is the same whatever happened is tested, too.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import os
@@ -21,7 +22,7 @@ from rib.base.files import read_json
 from rib.data import prepare as preparation
 from rib.data.folders import pack
 from rib.data.images import CorruptImageError, decode
-from rib.data.prepared import PreparedDataset
+from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from tiny.changed import replace
@@ -91,6 +92,29 @@ def test_photos_kept_encoded_give_the_pixels_of_arrays(tmp_path, archive):
         one.images[5:9] == other.images[5:9]
     ).all()
     assert index_of(other.images[np.array([0])][0]) == INDICES[0]
+
+
+@STORAGES
+def test_whole_photos_are_read_where_the_view_says_so_and_cropped_ones_elsewhere(tmp_path, storage):
+    """Against PIL: of photos at the size of the input, those read whole are the photos."""
+    photos = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in INDICES]
+    files = {}
+    for index, pixels in zip(INDICES, photos, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        files[f"{WNIDS[index]}/own.png"] = buffer.getvalue()
+    cropping = dataclasses.replace(GEOMETRY, crop_pct=0.875)
+    prepared = folder(tmp_path, "out")
+    archive = tar(tmp_path / "a.tar", files)
+    geometry = cropping.without_crop()  # as Grid.preparation has it
+    run_prepare(prepared, "class_folders", archive, storage=storage, geometry=geometry)
+    view = replace(VIEW, geometry=cropping, uncropped=("set",))
+    whole = load_whole(DatasetFiles("set", prepared), view)
+    assert (whole.images[:] == np.stack(photos)).all()
+    if storage == "encoded":
+        cropped = load_whole(DatasetFiles("other", prepared), view).images[:1][0]
+        enlarged = Image.fromarray(photos[0]).resize((36, 36), Image.Resampling.BICUBIC)
+        assert np.abs(np.asarray(enlarged)[2:34, 2:34].astype(int) - cropped).max() <= 2
 
 
 def photo(seed, kind):
@@ -331,6 +355,15 @@ def test_images_whose_slices_differ_are_refused(tmp_path, archive, odd):
     with pytest.raises(
         UserError, match=r"jpg has the slices .*, the first image .*2000.*; let the layout"
     ):
+        run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
+
+
+@pytest.mark.parametrize("name", INDEX_COLUMNS)
+def test_a_slice_named_like_a_column_of_the_index_is_refused_with_the_names_that_are_taken(
+    tmp_path, archive, name
+):
+    odd = {"camera": "a", name: 1}
+    with pytest.raises(UserError, match=rf"a slice '{name}', .*\(taken are row, .*, border\)\.$"):
         run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
 
 

@@ -25,6 +25,7 @@ from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
 from rib.reporting import readme
 from tiny import forked
+from tiny.photos import INDICES, WNIDS, run_prepare
 from tiny.plugins import needs
 from tiny.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
@@ -141,7 +142,7 @@ def tools(tmp_path_factory):
             folder.mkdir(parents=True)
             for number in range(count):
                 tool(rng, label).save(folder / f"{number}.jpg")
-    (command,) = commands(page)
+    (command,) = commands(section("your-own-family", "Run it"))
     shell(project, command)
     for key, value in re.findall(
         r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")
@@ -370,6 +371,7 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
             archive.writestr(row["file"], image.getvalue())
     assert write(to_change, files_of(text)) == {
         "own/layouts/labelled_files.py",
+        "own/layouts/sheets.py",
         "own/datasets.yaml",
     }
     (command,) = (line for line in commands(text) if line.startswith("sha256sum"))
@@ -384,6 +386,31 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(
         shop["label"]
     ) == [0, 1]
+
+
+def test_a_layout_that_cuts_makes_an_image_of_each_view(tmp_path):
+    text = section("adding", "A dataset with a new archive layout")
+    (shown,) = (example for example in files_of(text) if example.path == "own/layouts/sheets.py")
+    layout = tmp_path / "sheets.py"
+    layout.write_text(shown.content)
+    sheet = np.zeros((40, 80, 3), np.uint8)
+    sheet[:, 40:] = 255
+    encoded = io.BytesIO()
+    Image.fromarray(sheet).save(encoded, "PNG")
+    archive = tmp_path / "sheets.zip"
+    wnids = [WNIDS[i] for i in INDICES[:2]]
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for wnid in wnids:
+            zipped.writestr(f"{wnid}/1.png", encoded.getvalue())
+    (tmp_path / "out").mkdir()
+    index, images, _ = run_prepare(
+        tmp_path / "out", str(layout.with_suffix("")), archive, classes_per_dataset=True
+    )
+    assert index["image_id"].tolist() == [
+        f"{wnid}/1.png/{view}" for wnid in wnids for view in ("left", "right")
+    ]
+    assert index["label"].tolist() == [0, 0, 1, 1] and index["object_id"].nunique() == 2
+    assert images.mean(axis=(1, 2, 3)).tolist() == [0, 255, 0, 255]
 
 
 @pytest.mark.thorough

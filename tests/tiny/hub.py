@@ -1,6 +1,7 @@
 """A hub on 127.0.0.1 that answers the hub's real client.
 
-Its repositories have files, a commit, a licence and perhaps a gate.
+Its repositories have files, a commit, a licence and perhaps a gate. Those whose names begin with
+`datasets/` are of datasets.
 """
 
 import contextlib
@@ -26,6 +27,11 @@ class Repository:
         files: bytes by path.
         sizes: sizes of files that are listed but never fetched, by path.
         gated: whether files are only for users who are logged in.
+        commit: the newest commit.
+        configs: what the header of a dataset's README lists.
+        earlier: files by path, by commits before the newest one.
+        sent: bytes that are sent in place of those that are listed, by path.
+        breaks: number of bytes after which the connection breaks off, once, by path.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -33,32 +39,57 @@ class Repository:
     licence: str | None = "mit"
     gated: bool = False
     commit: str = COMMIT
+    configs: object = None
+    earlier: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    sent: dict[str, bytes] = field(default_factory=dict)
+    breaks: dict[str, int] = field(default_factory=dict)
 
-    def listing(self, name: str) -> dict:
+    def commit_of(self, revision: str | None) -> str | None:
+        """The commit of a revision; None if there is no such revision."""
+        if revision in (None, "main"):
+            return self.commit
+        if revision == self.commit or revision in self.earlier:
+            return revision
+        return None
+
+    def files_at(self, commit: str) -> dict[str, bytes]:
+        """Bytes by path at a commit."""
+        return self.earlier.get(commit, self.files)
+
+    def listing(self, name: str, commit: str) -> dict:
         """The hub's answer about this repository, under a name `owner/name`."""
-        size_and_digest = {
-            path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in self.files.items()
-        }
+        siblings = [_file_listing(path, data) for path, data in self.files_at(commit).items()]
         for path, size in self.sizes.items():
-            size_and_digest[path] = (size, hashlib.sha256(path.encode()).hexdigest())
+            digest = hashlib.sha256(path.encode()).hexdigest()
+            siblings.append(_large_file_listing(path, size, digest))
+        card = {"license": self.licence} if self.licence else {}
+        if self.configs is not None:
+            card["configs"] = self.configs
         return {
             "id": name,
-            "sha": self.commit,
+            "sha": commit,
             "gated": "auto" if self.gated else False,
-            "cardData": {"license": self.licence} if self.licence else {},
-            "siblings": [
-                _file_listing(path, size, digest)
-                for path, (size, digest) in sorted(size_and_digest.items())
-            ],
+            "cardData": card,
+            "siblings": sorted(siblings, key=lambda sibling: sibling["rfilename"]),
         }
 
 
-def _file_listing(path: str, size: int, digest: str) -> dict:
+def git_id(data: bytes) -> str:
+    """Git's id of a content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _file_listing(path: str, data: bytes) -> dict:
     """What the hub tells of one file of a repository."""
-    listing = {"rfilename": path, "size": size, "blobId": digest[:40]}
-    if size > SMALL:
-        listing["lfs"] = {"size": size, "sha256": digest, "pointerSize": 134}
-    return listing
+    if len(data) > SMALL:
+        return _large_file_listing(path, len(data), hashlib.sha256(data).hexdigest())
+    return {"rfilename": path, "size": len(data), "blobId": git_id(data)}
+
+
+def _large_file_listing(path: str, size: int, digest: str) -> dict:
+    """What the hub tells of a file of which git has only the digest."""
+    lfs = {"size": size, "sha256": digest, "pointerSize": 134}
+    return {"rfilename": path, "size": size, "blobId": digest[:40], "lfs": lfs}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -76,10 +107,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answer a request, with the file itself only if `body`."""
         path = unquote(urlparse(self.path).path)
         self.server.asked.append(path)
-        listing_address = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
+        listing_address = re.fullmatch(
+            r"/api/(models/|datasets/)([^/]+/[^/]+)(?:/revision/(.+))?", path
+        )
         if listing_address:
-            return self.list_files(*listing_address.groups())
-        file_address = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            kind, name, revision = listing_address.groups()
+            return self.list_files(kind.removeprefix("models/") + name, revision)
+        file_address = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if file_address:
             return self.give_file(*file_address.groups(), body)
         return self.refuse(404, "EntryNotFound")
@@ -89,29 +123,46 @@ class Handler(http.server.BaseHTTPRequestHandler):
         repository = self.server.repositories.get(name)
         if repository is None:
             return self.refuse(401, "RepoNotFound")
-        if revision not in (None, "main", repository.commit):
+        commit = repository.commit_of(revision)
+        if commit is None:
             return self.refuse(404, "RevisionNotFound")
-        return self.send(
-            json.dumps(repository.listing(name)).encode(), {"Content-Type": "application/json"}
-        )
+        listing = repository.listing(name.removeprefix("datasets/"), commit)
+        return self.send(json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def give_file(self, name, revision, path, body):
         """Answer with a file of a repository at a revision, or refuse."""
         repository = self.server.repositories.get(name)
         if repository is None:
             return self.refuse(401, "RepoNotFound")
-        if revision not in ("main", repository.commit):
+        commit = repository.commit_of(revision)
+        if commit is None:
             return self.refuse(404, "RevisionNotFound")
         if repository.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.refuse(403, "GatedRepo")
-        if path not in repository.files:
+        files = repository.files_at(commit)
+        if path not in files:
             return self.refuse(404, "EntryNotFound")
-        data = repository.files[path]
-        return self.send(
-            data,
-            {"X-Repo-Commit": repository.commit, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'},
-            body,
-        )
+        data = files[path]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
+        if not body:
+            return self.send(data, headers, body=False)
+        return self.send_from_start(repository, path, repository.sent.get(path, data), headers)
+
+    def send_from_start(self, repository, path, data, headers):
+        """Answer with a file from the byte that was asked for; it may break off."""
+        status = 200
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked:
+            start = int(asked[1])
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            self.server.resumed.append((path, start))
+            data = data[start:]
+        limit = repository.breaks.pop(path, None)
+        self.send(data, headers, body=limit is None, status=status)
+        if limit is not None:
+            self.wfile.write(data[:limit])
+            self.close_connection = True
 
     def refuse(self, status, code):
         """Answer with an error, whose code the hub's client reads."""
@@ -120,9 +171,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, data, headers, body=True):
+    def send(self, data, headers, body=True, status=200):
         """Answer with headers and, if `body`, with data."""
-        self.send_response(200)
+        self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)
         self.end_headers()
@@ -135,10 +186,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(repositories: dict[str, Repository]):
-    """A running hub; `asked` lists the paths of all requests."""
+    """A running hub.
+
+    `asked` lists the paths of all requests, `resumed` path and first byte of those for the rest of
+    a file.
+    """
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        server.repositories, server.asked = repositories, []
+        server.repositories = repositories
+        server.asked = []
+        server.resumed = []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

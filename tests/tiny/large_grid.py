@@ -139,7 +139,7 @@ def write_tables(folder: Path) -> None:
     sample_tables = samples.sample_tables(
         files=files,
         classes=[path / "classes.json" for path in prepared],
-        settings=SampleSettings(real_labels=[], **of_all),
+        settings=SampleSettings(real_labels=[], groups={}, scores=[], **of_all),
     )
     writing.write_tables(sample_tables, outputs, conditions="")
     (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")

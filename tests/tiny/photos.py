@@ -182,6 +182,7 @@ def prepare_into(
     icons: dict | None = None,
     exclude: tuple = (),
     only: tuple | None = None,
+    geometry: Geometry = GEOMETRY,
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder.
@@ -212,7 +213,7 @@ def prepare_into(
             space=space or space_of(INDICES),
             classes_per_dataset=classes_per_dataset,
             storage=storage,
-            geometry=GEOMETRY,
+            geometry=geometry,
             expected=expected,
             about=about,
             code="of no rule",

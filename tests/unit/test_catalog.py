@@ -106,6 +106,23 @@ def test_the_data_readme_names_every_package_version_and_licence(catalog):
             assert ("by hand" in line) == (dataset.sources[0]["kind"] == "manual")
 
 
+def test_archives_that_nobody_has_fetched_are_said_to_be_so(catalog):
+    """Those of imagenet are large, and its terms are the user's to accept."""
+    for dataset in catalog.datasets.values():
+        owner = catalog.datasets[dataset.raw]
+        assert owner.fetched == (dataset.family != "imagenet")
+
+
+def test_the_papers_archives_have_several_addresses_only_under_one_sha256(catalog):
+    with_mirrors = []
+    for dataset in catalog.datasets_of(catalog.families["imagenet"], "ood").values():
+        for source in dataset.sources:
+            if source["kind"] == "mirrors" and dataset.raw == dataset.name:
+                with_mirrors.append(dataset.name)
+                assert source["digest"].startswith("sha256:") and len(source["mirrors"]) > 1
+    assert with_mirrors == ["imagenet_v2", "imagenet_sketch"]
+
+
 def test_a_folder_of_the_user_adds_methods_and_algorithms(with_entries, tmp_path):
     (tmp_path / "methods").mkdir()
     shutil.copy(CATALOG.parent / "lib/rib/methods/lwf.py", tmp_path / "methods/special.py")

@@ -3,6 +3,7 @@ import textwrap
 
 import pytest
 
+from rib.base.errors import UserError
 from rib.jobs import code_digest
 from rib.jobs.code_digest import LIBRARY
 
@@ -132,6 +133,13 @@ def test_a_module_beside_a_script_counts_with_what_it_imports_where_it_is_import
     files = code_digest.closure(root / "scripts/u.py")
     assert {root / "scripts/_inputs.py", root / "rib/unused.py"} <= set(files)
     assert root / "scripts/_inputs.py" not in code_digest.closure(root / "scripts/s.py")
+
+
+def test_a_script_that_does_not_exist_is_named(tmp_path):
+    (tmp_path / "known.py").touch()
+    assert code_digest.script_of("known", tmp_path) == tmp_path / "known.py"
+    with pytest.raises(UserError, match=r"digest\('known.py'\), but .*/known.py.py does not exist"):
+        code_digest.script_of("known.py", tmp_path)
 
 
 def test_the_digest_is_a_hash_of_names_and_essences(library):

@@ -1,6 +1,7 @@
 """Cost estimates against sums done by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from rib.config.grid import resolve_grid
 from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
-from rib.reporting.cost_estimate import lines, plan
+from rib.reporting.cost_estimate import _line_of_dataset, lines, plan
 from rib.training.settings import TrainingSettings
 from tiny.records import FACTS
 
@@ -187,7 +188,7 @@ def nothing_stated(estimate, tmp_path):
 def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
     """As in a clone of a shared project, before results are pulled."""
     _, chosen = estimate(reference="none")
-    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net"), chosen.evaluation_groups()
+    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net", ["a"]), chosen.evaluation_groups()
     view = to_params(from_params(DatasetView, view))
     training = to_params(from_params(TrainingSettings, chosen.training("ft")))
     trained = record(20.0, view=view, training=training)
@@ -238,3 +239,29 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estim
     )
     assert most.images["train"] - few.images["train"] == 2 * (100 - 30)
     assert few.disk["shared Fisher information"] == 2 * 4 * 1000  # of float32 parameters
+
+
+@pytest.mark.parametrize(
+    ("facts", "has_been_fetched", "line"),
+    [
+        ({}, True, "  photos: 1.00kB, theirs"),
+        ({}, False, "  photos: 1.00kB, theirs, not yet fetched by us"),
+        ({"sources": [{"size": 500}, {}]}, True, "  photos: at least 500B, theirs"),
+        ({"sources": [{}]}, True, "  photos: theirs"),
+        (
+            {"licences_on_hub": ("mit",), "gated_repositories": ("owner/set",)},
+            True,
+            "  photos: 1.00kB, theirs, on the hub: mit, gated",
+        ),
+    ],
+)
+def test_a_datasets_size_terms_and_state_are_a_line(facts, has_been_fetched, line):
+    dataset = {
+        "name": "photos",
+        "sources": [{"size": 500}, {"size": 500}],
+        "licence": "theirs",
+        "licences_on_hub": (),
+        "gated_repositories": (),
+        **facts,
+    }
+    assert _line_of_dataset(SimpleNamespace(**dataset), has_been_fetched) == line

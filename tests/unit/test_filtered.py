@@ -5,10 +5,10 @@ import numpy as np
 from rib.analyses.filtered.settings import FilteredSettings
 from rib.analyses.filtered.tables import filtered_table
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import Counts, write_counts
+from rib.analysis.counts import write_counts
 from rib.analysis.settings import RIStatistics
 from rib.config.run import PRETRAINED
-from tiny.states import state_of
+from tiny.states import counts_without_shared_objects, state_of
 
 OBJECTS = {"a": 40, "b": 30, "c": 20, "hard": 50, "clean": 25}
 TARGETS = ("a", "b")
@@ -31,16 +31,7 @@ def made_up_counts():
         name: rng.integers(0, 2, (len(states), number)).astype(np.uint16)
         for name, number in OBJECTS.items()
     }
-    starts = dict(zip(OBJECTS, np.cumsum([0, *OBJECTS.values()]), strict=False))
-    return Counts(
-        states=states,
-        datasets=list(OBJECTS),
-        objects=sum(OBJECTS.values()),
-        object_indices={name: starts[name] + np.arange(n) for name, n in OBJECTS.items()},
-        labels={name: np.zeros(n, int) for name, n in OBJECTS.items()},
-        images={name: np.ones(n, np.uint16) for name, n in OBJECTS.items()},
-        correct=correct,
-    )
+    return counts_without_shared_objects(states, OBJECTS, correct)
 
 
 def mri(counts, datasets):

@@ -903,6 +903,20 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
+def test_a_job_whose_weights_are_finite_but_give_infinite_logits_has_diverged(folders, tmp_path):
+    """The only step starts from the pretrained weights, so that its loss is finite."""
+    one_step = replace(FULL, epochs=None, steps=1, warmup_fraction=0.0, warmup_steps=0)
+    message = (
+        r"model net, method ft, target set: a logit of a training image is not finite with the "
+        r"peak learning rate 1e\+25; the state after epoch 1 is kept in .*; lower lr in"
+    )
+    with pytest.raises(UserError, match=message):
+        job(folders, tmp_path / "run", settings={"lr": 1e25}, training=one_step)
+    kept = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
+    assert kept and all(tensor.isfinite().all() for tensor in kept.values())
+    assert not (tmp_path / "run/manifest.json").exists()
+
+
 def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path, monkeypatch):
     diverging(monkeypatch, 1)
     with pytest.raises(UserError, match="epoch 1, step 1 "):

@@ -154,6 +154,55 @@ def test_the_digest_of_a_grid_does_not_follow_what_is_shown_of_it_or_how_it_is_r
     assert grid(**choices).digest == grid().digest
 
 
+def test_whole_photos_are_seen_of_the_datasets_that_config_names():
+    default = grid(family="imagenet")
+    chosen = grid(family="imagenet", uncropped=["imagenet_c"])
+    model = next(iter(chosen.models))
+    assert default.uncropped == [] and chosen.uncropped == ["imagenet_c"]
+    assert chosen.digest != default.digest
+    assert "whole photos of IN-C" in chosen.conditions()
+    assert chosen.as_config()["uncropped"] == ["imagenet_c"]
+    readers_of = {name: chosen.view_of(model, [name]) for name in ("imagenet_c", "imagenet_r")}
+    assert readers_of["imagenet_c"]["uncropped"] == ["imagenet_c"]
+    assert readers_of["imagenet_r"] == default.view_of(model, ["imagenet_r"]), "not run again"
+    geometry = chosen.geometry(model)
+    assert geometry.crop_pct < 1 and chosen.preparation("imagenet_c", geometry)["geometry"] is None
+
+
+def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
+    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["whole"]}
+    catalog = with_entries(
+        families={"mine": {"defaults": defaults, "crop_pct": 0.5}},
+        datasets={"whole": {"family": "mine", "crop": "none"}, "cropped": {"family": "mine"}},
+        models={"my_model": {"families": ["mine"]}},
+    )
+    chosen = grid(catalog, family="mine")
+    geometry = chosen.geometry("my_model")
+    crops = [
+        chosen.preparation(name, geometry)["geometry"].crop_pct for name in ("whole", "cropped")
+    ]
+    assert crops == [1.0, 0.5] and geometry.crop_pct == 0.5
+    cropped = grid(catalog, family="mine", uncropped=[])
+    assert cropped.preparation("whole", geometry)["geometry"].crop_pct == 0.5
+
+
+def test_errors_are_as_published_only_of_whole_photos_at_their_size():
+    for choices, expected in (
+        ({"uncropped": ["imagenet_c"], "image_size": 224}, True),
+        ({"image_size": 224}, False),
+        ({"uncropped": ["imagenet_r"], "image_size": 224}, False),
+        ({"uncropped": ["imagenet_c"], "image_size": 240}, False),
+    ):
+        chosen = grid(family="imagenet", **choices)
+        model = next(iter(chosen.models))
+        assert chosen.errors_are_as_published(model, "imagenet_c") is expected
+
+
+def test_unknown_datasets_cannot_be_seen_whole():
+    with pytest.raises(UserError, match="config, uncropped .family emoji.: unknown dataset 'nono'"):
+        grid(uncropped=["nono"])
+
+
 def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
     (whole,) = grid().evaluation_groups()
     part = grid(datasets=["noto", "openmoji"])
@@ -504,14 +553,14 @@ def test_a_model_pretrained_here_is_for_its_own_family():
 def fashion_networks(with_entries, **changes_by_name):
     """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
 
-    None takes a key away.
+    None takes a key away. Their group is that of the network, which has rates, if none is given.
     """
     entry = vars(project_catalog().models["fashion_cnn_1k"])
     keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
     common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
     models = {}
     for name, changes in changes_by_name.items():
-        group = changes.pop("group", None)
+        group = changes.pop("group", entry["group"])
         training = {**FASHION_TRAINING, **changes}
         stated = {key: setting for key, setting in training.items() if setting is not None}
         models[name] = {**common, "group": group, "pretrain": stated}
@@ -551,7 +600,7 @@ def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
     chosen = grid(catalog, family="fashion", models=["first", "second"])
     parts = [
         (view["pretraining_size"], view["pretraining_seed"])
-        for view in map(chosen.view_of, ("first", "second"))
+        for view in (chosen.view_of(model, []) for model in ("first", "second"))
     ]
     assert parts == [("60", 0), ("0.5", 9)]
 
@@ -578,7 +627,6 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
     choices = {"family": "fashion", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
     rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
     chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
-    assert list(chosen.methods) == list(grid(catalog, **choices).methods), "it is no sweep"
     settings = {model: chosen.settings("ft", model) for model in choices["models"]}
     assert {model: setting["lr"] for model, setting in settings.items()} == {
         "one": 0.1,
@@ -586,6 +634,7 @@ def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
         "three": 0.3,
     }
     same_everywhere = grid(catalog, **choices, method_settings={"ft": {"lr": 0.1}})
+    assert list(chosen.methods) == list(same_everywhere.methods), "it is no sweep"
     assert settings["one"] == same_everywhere.settings("ft", "one")
     assert list(settings["one"]) == list(same_everywhere.settings("ft", "one"))
     # Another model has its rate; nothing of the others changes.
@@ -814,3 +863,21 @@ def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_targ
     assert with_proxy.shared_fisher("ewc_empirical") == (2000, "empirical")
     assert with_proxy.shared_fisher("lwf") is None and with_proxy.shared_fisher("replay") is None
     assert grid(family="emoji", methods=["ewc"]).shared_fisher("ewc") is None
+
+
+def test_a_family_that_asks_for_the_worst_group_needs_a_dataset_with_groups(with_entries):
+    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
+    family = {"defaults": defaults, "scores": ["macro_f1", "worst_group"]}
+    entries = {"models": {"my_model": {"families": ["mine"]}}}
+    without = with_entries(
+        families={"mine": family}, datasets={"my_set": {"family": "mine"}}, **entries
+    )
+    message = "families/mine.yaml, scores: worst_group is asked for, but no dataset .* has groups"
+    with pytest.raises(UserError, match=message):
+        grid(without, family="mine")
+    having = with_entries(
+        families={"mine": family},
+        datasets={"my_set": {"family": "mine", "groups": "hospital"}},
+        **entries,
+    )
+    assert grid(having, family="mine").datasets["my_set"].groups == "hospital"

@@ -12,12 +12,12 @@ from rib.analyses.networks import networks as figure_module
 from rib.analyses.networks.settings import NetworkGroupSettings
 from rib.analyses.networks.tables import network_tables, welch_interval
 from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import Counts, write_counts
+from rib.analysis.counts import write_counts
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.settings import RIStatistics
 from rib.analysis.writing import read_fit, write_tables
 from rib.config.run import PRETRAINED, RUN_COLUMNS
-from tiny.states import state_of
+from tiny.states import counts_without_shared_objects, state_of
 
 CONFIDENCE = 0.9
 OOD = ["a", "b", "c"]
@@ -52,16 +52,7 @@ def made_up_counts(models=tuple(GROUP_OF), methods=METHODS, chances=None):
         draws = rng.random((len(states), number))
         limits = np.array([chances[state.run.model] for state in states])
         correct[name] = (draws < limits[:, None]).astype(np.uint16)
-    starts = dict(zip(OBJECTS, np.cumsum([0, *OBJECTS.values()]), strict=False))
-    return Counts(
-        states=states,
-        datasets=list(OBJECTS),
-        objects=sum(OBJECTS.values()),
-        object_indices={name: starts[name] + np.arange(n) for name, n in OBJECTS.items()},
-        labels={name: np.zeros(n, int) for name, n in OBJECTS.items()},
-        images={name: np.ones(n, np.uint16) for name, n in OBJECTS.items()},
-        correct=correct,
-    )
+    return counts_without_shared_objects(states, OBJECTS, correct)
 
 
 SETTINGS = NetworkGroupSettings(

@@ -81,7 +81,7 @@ def test_what_lacks_inputs_or_is_slow_is_left_out_with_what_needs_it():
         WORKFLOW, "preview", preview_of(too_slow=["compare_samples"], expected=["cka", "models"])
     )
     shown = registry()
-    files.remove_what_is_left_out(shown)
+    files.keep_possible_files(shown)
     assert shown.chosen_tables() == {"ranking": "preview/tables/ranking.csv"}
     assert shown.chosen_files() == {"All": ["preview/tables/mri.csv"]}
     assert shown.chosen_figures() == ["ranking"]
@@ -95,7 +95,7 @@ def test_what_lacks_inputs_or_is_slow_is_left_out_with_what_needs_it():
 def test_without_rows_nothing_is_shown():
     files = PreviewFiles(WORKFLOW, "preview", preview_of())
     shown = registry()
-    files.remove_what_is_left_out(shown)
+    files.keep_possible_files(shown)
     assert not shown.chosen_figures() and not shown.chosen_tables()
     assert files.left_out["ranking"] == "preview/tables/ranking.csv is not made"
     assert files.left_out["compare_methods"] == "preview/tables/mri.csv is not made"
@@ -113,7 +113,7 @@ def test_once_all_was_tried_what_is_not_made_has_failed(log, reason):
         Path(path).write_text("")
     Path("compare_methods.log").write_text(log)
     files = PreviewFiles(WORKFLOW, "preview", preview_of(all_were_tried=True))
-    files.remove_what_is_left_out(registry())
+    files.keep_possible_files(registry())
     assert files.left_out == {
         "compare_methods": reason,
         "ranking": "preview/tables/ranking.csv is not made",

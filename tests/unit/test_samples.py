@@ -95,7 +95,7 @@ def grid(tmp_path):
         part[STORED].to_parquet(paths[-1])
     for name, part in indexes_of(rows).items():
         (tmp_path / f"prepare/{name}/32px").mkdir(parents=True)
-        part.assign(source_id=part["object_id"])[["object_id", "source_id"]].to_parquet(
+        part.assign(source_id=part["object_id"])[["object_id", "source_id", "label"]].to_parquet(
             tmp_path / f"prepare/{name}/32px/index.parquet"
         )
         (tmp_path / f"prepare/{name}/32px/classes.json").write_text(json.dumps(SPACE.to_json()))
@@ -106,6 +106,8 @@ def written(tmp_path, paths, source_groups=None):
     settings = SampleSettings(
         ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
         real_labels=[],
+        groups={},
+        scores=[],
         conditions="protocol paper",
         code="",
     )

@@ -75,21 +75,26 @@ def grid(tmp_path):
         folder.mkdir(parents=True)
         ids = [f"o{i // 2}" for i in range(SIZES[name])]
         images = [f"ILSVRC2012_val_{i + 1:08}.JPEG" for i in range(SIZES[name])]
-        pd.DataFrame({"object_id": ids, "image_id": images}).to_parquet(folder / "index.parquet")
+        index = {"object_id": ids, "image_id": images, "label": labels[name]}
+        index["place"] = [f"place {i % 3}" for i in range(SIZES[name])]
+        pd.DataFrame(index).to_parquet(folder / "index.parquet")
         (folder / "classes.json").write_text(json.dumps(space.to_json()))
     return rows, expected
 
 
-def written(grid, tmp_path, real_labels=()):
+def written(grid, tmp_path, real_labels=(), groups=None, scores=()):
     indexes, classes = (
         sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json")
     )
-    outputs = {
-        name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
-    }
+    names = ["samples", "flips", "scores", "mean_scores"]
+    if scores:
+        names.append("ri_scores")
+    outputs = {name: tmp_path / f"{name}.csv" for name in names}
     settings = SampleSettings(
         ri=RIStatistics(ood_datasets=list(SPACES), source_groups=None, **STATISTICS),
         real_labels=list(real_labels),
+        groups=groups or {},
+        scores=list(scores),
         conditions="paper",
         code="",
     )
@@ -102,7 +107,7 @@ def written(grid, tmp_path, real_labels=()):
         conditions=settings.conditions,
         outputs=outputs,
     )
-    return [pd.read_csv(outputs[name]) for name in ("scores", "mean_scores")]
+    return [pd.read_csv(outputs[name]) for name in names[2:]]
 
 
 PARTS = ("top1", "top5", "nll", "brier")
@@ -241,3 +246,103 @@ def test_accuracies_of_equal_runs_do_not_change():
     assert found[:, :].shape == (12, 3) and (found[2::3] == 0).all()
     assert found[3].tolist() == [100, 100, 0], "top-5 includes rank 4"
     assert np.isnan(compared_scores(rows, rows, 5)[3]).all()
+
+
+def images_of_run(grid, tmp_path, run, dataset):
+    """The rows of a run on a dataset, with label, object and place of each image."""
+    (path,) = [path for path in grid[0] if path.parts[-6:-3] == ("m", *run)]
+    rows = pd.read_parquet(path)
+    index = pd.read_parquet(tmp_path / f"prepare/{dataset}/32px/index.parquet")
+    rows = rows[rows["dataset"] == dataset].reset_index(drop=True)
+    return pd.concat([rows.drop(columns="label", errors="ignore"), index], axis=1)
+
+
+def plain_macro_f1(images):
+    """Macro F1 in percent as it is defined, from precision and recall, class by class."""
+    scores = []
+    predictions = np.where(images["rank"] == 0, images["label"], images["prediction"])
+    for label in sorted(set(images["label"])):
+        is_label, is_predicted = images["label"] == label, predictions == label
+        both = (is_label & is_predicted).sum()
+        if both == 0:
+            scores.append(0.0)
+            continue
+        precision, recall = both / is_predicted.sum(), both / is_label.sum()
+        scores.append(2 * precision * recall / (precision + recall))
+    return 100 * np.mean(scores)
+
+
+def plain_worst_group(images):
+    """The lowest accuracy in percent over places."""
+    return 100 * (images["rank"] == 0).groupby(images["place"]).mean().min()
+
+
+PLAIN = {"macro_f1": plain_macro_f1, "worst_group": plain_worst_group}
+GROUPS = {"many": "place"}
+ASKED = ["macro_f1", "worst_group"]
+
+
+def test_macro_f1_and_worst_group_are_those_of_plain_loops(grid, tmp_path):
+    table, means = written(grid, tmp_path, groups=GROUPS)
+    for line in table.to_dict("records"):
+        dataset = line["dataset"]
+        for name, plain_score in PLAIN.items():
+            if name == "worst_group" and dataset not in GROUPS:
+                assert np.isnan(line[f"{name}_before"]) and np.isnan(line[f"{name}_change"])
+                continue
+            before, after = (
+                plain_score(images_of_run(grid, tmp_path, run, dataset))
+                for run in (("none", "pretrained"), (line["target"], line["method"]))
+            )
+            found = [line[f"{name}_{when}"] for when in ("before", "after", "change")]
+            assert found == pytest.approx([before, after, after - before], abs=1e-5), name
+    by_method = table[table["target"] != table["dataset"]].groupby("method")
+    for name in PLAIN:
+        expected = by_method[f"{name}_change"].mean()
+        assert means.set_index("method")[f"{name}_change"].to_dict() == pytest.approx(
+            expected.to_dict(), abs=1e-5, nan_ok=True
+        )
+        assert means[f"{name}_change_low"].isna().all(), "no interval, since no family asks for it"
+
+
+def test_ri_of_scores_has_the_intervals_of_the_draws_of_objects(grid, tmp_path):
+    _, means, ri = written(grid, tmp_path, groups=GROUPS, scores=ASKED)
+    line = ri.set_index(["method", "target"]).loc["ft", "few"]  # RI is of `many` alone
+    runs = {
+        when: images_of_run(grid, tmp_path, run, "many")
+        for when, run in (("before", ("none", "pretrained")), ("after", ("few", "ft")))
+    }
+    plain = {**PLAIN, "accuracy": lambda images: 100 * (images["rank"] == 0).mean()}
+    objects = sorted({f"o{i // 2}" for n in SIZES.values() for i in range(n)})
+    draws = object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])
+    for name, column in (
+        ("accuracy", "ri"),
+        ("macro_f1", "ri_macro_f1"),
+        ("worst_group", "ri_worst_group"),
+    ):
+        changes = []
+        for weights in draws:
+            times = dict(zip(objects, weights.astype(int), strict=True))
+            scores = {}
+            for when, images in runs.items():
+                drawn = images.loc[images.index.repeat(images["object_id"].map(times))]
+                scores[when] = plain[name](drawn)
+            changes.append(scores["after"] - scores["before"])
+        interval = np.percentile(changes[1:], [5, 95])
+        found = line[[column, f"{column}_low", f"{column}_high"]].tolist()
+        assert found == pytest.approx([changes[0], *interval], abs=1e-4), name
+    mean = ri[ri["target"] == "mean"].set_index("method")
+    assert mean["ri"].to_dict() == pytest.approx(
+        means.set_index("method")["top1_change"].to_dict(), abs=1e-4
+    )
+    assert mean["ri_macro_f1_low"].to_dict() == pytest.approx(
+        means.set_index("method")["macro_f1_change_low"].to_dict(), abs=1e-4
+    )
+    only_few = ri.set_index(["method", "target"]).loc["ft", "many"]
+    assert np.isnan(only_few["ri_worst_group"]), "the other dataset has no groups"
+
+
+def test_groups_of_which_the_index_has_no_column_are_refused(grid, tmp_path):
+    message = "datasets.yaml, many: groups is 'hospital', which its index lacks; choose from place"
+    with pytest.raises(UserError, match=message):
+        written(grid, tmp_path, groups={"many": "hospital"})

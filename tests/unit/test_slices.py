@@ -58,7 +58,7 @@ def grid(tmp_path):
     return rows, list(indexes.values()), pd.concat(parts)
 
 
-def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
+def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None, comparable=None):
     rows, indexes, *_ = grid
     tables = {
         name: tmp_path / f"{name}.csv" for name in ("accuracy_by_slice", "corruptions", "mce")
@@ -66,6 +66,7 @@ def written(grid, tmp_path, *slices, table="accuracy_by_slice", errors=None):
     settings = SliceSettings(
         columns=list(slices),
         relative_errors=errors or {},
+        comparable=comparable or {},
         conditions="protocol paper",
         code="",
     )
@@ -225,6 +226,29 @@ def test_a_dataset_without_all_corruptions_takes_no_mce_from_another():
 
 def test_datasets_without_corruptions_have_no_mce(grid, tmp_path):
     assert written(grid, tmp_path, table="mce", errors={"a": ALEXNET}).empty
+
+
+def test_only_models_that_saw_whole_photos_have_an_mce_like_published_ones(tmp_path):
+    folder = tmp_path / "prepare/c/32px"
+    folder.mkdir(parents=True)
+    index = {"row": range(10), "corruption": ["fog", "snow"] * 5, "severity": [1, 2, 3, 4, 5] * 2}
+    pq.write_table(
+        pa.table(index | {"label": [0] * 10, "object_id": ["a"] * 10}), folder / "index.parquet"
+    )
+    files = []
+    for model, target, method in RUNS:
+        path = tmp_path / f"{model}/{target}/{method}/all/0/c.parquet"
+        path.parent.mkdir(parents=True)
+        pd.DataFrame({"dataset": "c", "row": range(10), "rank": 1}).to_parquet(path)
+        files.append(path)
+    table = written(
+        (files, [folder / "index.parquet"]),
+        tmp_path,
+        table="mce",
+        errors={"c": ALEXNET},
+        comparable={"c": ["m"], "other": ["k"]},
+    )
+    assert dict(zip(table["model"], table["comparable"], strict=True)) == {"m": "yes", "k": "no"}
 
 
 def test_the_catalogue_states_alexnets_error_for_each_corruption_that_it_needs(catalog):

@@ -56,6 +56,7 @@ def test_plan_says_what_the_dry_run_says(imagenet, printed):
         rule: int(n.replace(",", "")) for n, rule in re.findall(r"(\d[\d,]*) ([a-z_]+)", line)
     } == planned
     assert "stated" in plan and "Download   71.1GB" in plan
+    assert "imagenet_a: 688MB, not stated for the images, not yet fetched by us" in plan
     assert "no size is stated for ILSVRC2012_devkit_t12.tar.gz, imagenet-cartoon.tar.gz" in plan
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -28,7 +29,8 @@ from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.run import LOADED, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
+from rib.config.memory import NetworkMemory  # noqa: E402
+from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
@@ -79,10 +81,6 @@ REPORTING = WORKFLOW / "lib/rib/reporting"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
-VIEW_OF = {model: from_params(DatasetView, GRID.view_of(model)) for model in GRID.models}
-VIEW_AT = {
-    key: from_params(DatasetView, GRID.view_at(geometry)) for key, geometry in GEOMETRIES.items()
-}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 LARGE_DATASETS = {
     name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"
@@ -96,8 +94,21 @@ FIRST_MODEL = next(iter(GRID.models))
 PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 COMPUTE = from_params(ComputeSettings, GRID.compute())
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
+MEMORY = NetworkMemory(GRID)
+MEMORY.refuse_what_does_not_fit()
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
+
+
+@cache
+def view_of(model, *datasets):
+    """How a job of a model reads the given datasets, which are all that it reads."""
+    return from_params(DatasetView, GRID.view_of(model, datasets))
+
+
+def view_at(geometry, *datasets):
+    """How a job reads the given datasets at a geometry."""
+    return from_params(DatasetView, GRID.view_at(GEOMETRIES[geometry], datasets))
 
 
 wildcard_constraints:
@@ -124,8 +135,12 @@ def local(path):
 
 
 def digest(stage, *modules):
-    """Digest of the source code of a stage's script and the given modules."""
-    return code_digest.digest(WORKFLOW / "scripts" / f"{stage}.py", *map(Path, modules))
+    """Digest of the source code of a stage's script and the given modules.
+
+    `stage` is the name of the script without .py.
+    """
+    script = code_digest.script_of(stage, WORKFLOW / "scripts")
+    return code_digest.digest(script, *map(Path, modules))
 
 
 def of_form(*forms):
@@ -139,13 +154,16 @@ def of_form(*forms):
     return "|".join(map(re.escape, methods))
 
 
+MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
+
+
 def memory_of(datasets, usual):
     """Megabytes of a job that reads datasets; very large ones need more for their index and rows.
 
     `usual` is the number for other datasets.
     """
     if LARGE_DATASETS.intersection(datasets):
-        return 16000
+        return usual + MEGABYTES_OF_LARGE_DATASETS
     return usual
 
 
@@ -154,6 +172,22 @@ def decode_workers():
     return number_of_decode_workers(
         CONFIG["compute"]["decode_workers"], stated_cores_of(workflow), gpus_of(workflow)
     )
+
+
+def memory_of_training(wildcards, datasets, attempt):
+    """Megabytes of a job that trains a model on datasets; a repeated job asks for more."""
+    return attempt * memory_of(
+        datasets, MEMORY.training_on_host(wildcards.model, wildcards.get("method"))
+    )
+
+
+def memory_of_evaluation(wildcards, datasets, attempt):
+    """Megabytes of a job that passes images of datasets through the networks of a run.
+
+    A repeated job asks for more.
+    """
+    networks = MEMORY.networks_of(wildcards.method)
+    return attempt * memory_of(datasets, MEMORY.evaluation_on_host(wildcards.model, networks))
 
 
 def threads_for(datasets):
@@ -173,10 +207,11 @@ def job_files(path, inside=False, **endings):
     a/emoji.parquet, a/emoji.manifest.json and a/emoji.provenance.json. With `inside`, the path is a
     folder, and the files are a/emoji/manifest.json and so on.
     """
-    separator = "/" if inside else "."
     endings["manifest"] = "manifest.json"
     endings["provenance"] = "provenance.json"
-    return {name: f"{path}{separator}{ending}" for name, ending in endings.items()}
+    if inside:
+        return {name: f"{path}/{ending}" for name, ending in endings.items()}
+    return {name: f"{path}.{ending}" for name, ending in endings.items()}
 
 
 def report_files(**files):

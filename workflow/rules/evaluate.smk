@@ -5,9 +5,6 @@ from rib.evaluation.settings import EvaluationSettings
 # Limits of time of jobs that score a run; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
-# A curve keeps one network per alpha in memory, an ensemble one per parent.
-MEGABYTES_OF_SEVERAL_NETWORKS = 16000
-
 
 # Rows of a run on the select split of its target, by which variants and learning rates are chosen.
 SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
@@ -75,7 +72,7 @@ def evaluation_settings(wildcards, datasets, **changes):
     fields = {
         "parents": PARENTS[wildcards.method],
         "algorithm": algorithm_on_loading(wildcards.method),
-        "view": VIEW_OF[wildcards.model],
+        "view": view_of(wildcards.model, *datasets),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
@@ -115,10 +112,8 @@ rule evaluate_run:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        mem_mb=lambda wildcards: (
-            MEGABYTES_OF_SEVERAL_NETWORKS
-            if wildcards.method in [*CURVES, *ENSEMBLES]
-            else memory_of(EVALUATION_GROUPS[wildcards.evaluation_group], 4000)
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, EVALUATION_GROUPS[wildcards.evaluation_group], attempt
         ),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_EVALUATION

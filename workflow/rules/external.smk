@@ -56,7 +56,7 @@ def import_settings(wildcards):
         settings=weights_settings(wildcards),
         parents=[],
         training=None,
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
         compute=COMPUTE,
         code=digest("finetune", algorithm),
     )
@@ -79,7 +79,9 @@ rule import_checkpoint:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.target], 4000),
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.target], attempt
+        ),
         runtime=MINUTES_OF_TRAINING,
     params:
         cfg=import_settings,

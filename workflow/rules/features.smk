@@ -81,7 +81,6 @@ COMPARED_SETTINGS = {
 }
 # Methods with one state; curves and ensembles have several.
 ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")
-MEGABYTES_OF_A_NETWORK = 4000
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
 # Labels of which Fisher information is computed, unless its file says otherwise.
@@ -102,11 +101,18 @@ def network_inputs(wildcards):
 
 
 def network_settings(wildcards):
-    """Fields of the settings of a job that passes images through a run's network, but `code`."""
+    """Fields of the settings of a job that passes images through a run's network, but `code`.
+
+    They are images of its dataset, or of the target if it has none; of the pretrained model, which
+    has no target, those of the pretraining proxy.
+    """
+    dataset = wildcards.get("dataset", wildcards.target)
+    if dataset == NO_TARGET:
+        dataset = GRID.reference.dataset.name
     return {
         "parents": PARENTS[wildcards.method],
         "algorithm": algorithm_on_loading(wildcards.method),
-        "view": VIEW_OF[wildcards.model],
+        "view": view_of(wildcards.model, dataset),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
     }
@@ -137,7 +143,9 @@ rule compute_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=feature_settings,
@@ -192,7 +200,11 @@ rule compute_fisher:
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([fisher_dataset(wildcards)], MEGABYTES_OF_A_NETWORK),
+        # images are passed one by one
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            [fisher_dataset(wildcards)], MEMORY.gradients_on_host(wildcards.model, images=1)
+        ),
         runtime=MINUTES_OF_FISHER,
     params:
         cfg=fisher_settings,

@@ -112,6 +112,7 @@ def figure_settings(wildcards):
         size=GRID.shown_size,
         sizes=GRID.sizes,
         geometry=GRID.geometry(FIRST_MODEL),
+        uncropped=GRID.uncropped,
         labels=RUN_LABELS if shows_fine_tuned_runs(figure) else None,
         note=PREVIEW.description.note if PREVIEW else "",
         code=digest("plot_figure", figure.module, STYLE),

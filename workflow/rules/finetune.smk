@@ -48,6 +48,8 @@ def checkpoint_files(file, wildcards, parents):
 def reference_inputs(role, model):
     """Inputs of a job that reads the pretraining proxy, by name, with a role in these names.
 
+    The proxy is images that stand in for the pretraining data.
+
     With the role `reference` they are `reference`, the manifest of the dataset with the proxy, and
     `reference_split`, its split where the proxy is the whole dataset, else an empty list.
     """
@@ -147,7 +149,7 @@ def fine_tuning_settings(wildcards):
         settings=GRID.settings(wildcards.method, wildcards.model),
         parents=GRID.parents_of(wildcards.method),
         training=TRAINING_OF[wildcards.method],
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
         compute=COMPUTE_IN_TRAINING,
         code=digest("finetune", algorithm),
     )
@@ -184,7 +186,7 @@ rule finetune:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.target], 4000),
+        mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING if wildcards.target in LARGE_DATASETS else MINUTES_OF_TRAINING
         ),

@@ -168,6 +168,8 @@ def _finished_cells(
 ) -> dict[Cell, list[Run]]:
     """The cells of a grid whose runs are all evaluated, with these runs.
 
+    A cell is a variant (model, method and size) on one target. Its runs differ in their seeds.
+
     Args:
         runs: all runs of the grid.
         evaluated: those of them that are evaluated.
@@ -186,6 +188,8 @@ def _finished_cells(
 
 def common_targets(cells: Collection[Cell]) -> tuple[list[str], set[Cell]]:
     """Targets, and the cells of all variants that are finished on each of these targets.
+
+    A cell is a variant (model, method and size) on one target.
 
     The targets are those that most variants are finished on, as many of them as give the most
     cells: of two targets with 5 and 3 variants, of which 3 are finished on both, both are taken,

@@ -14,6 +14,6 @@ if PREVIEW:
         raise UserError(f"preview: there are no tables: {REASON}")
     if not HAS_FIGURES:
         REGISTRY.figures.clear()
-    PREVIEW_FILES.remove_what_is_left_out(REGISTRY)
+    PREVIEW_FILES.keep_possible_files(REGISTRY)
     HAS_CELLS = HAS_FIGURES and PREVIEW_FILES.can_have(CELLS)
     PREVIEW_DESCRIPTION = replaced(PREVIEW.description, left_out=PREVIEW_FILES.left_out)

@@ -134,7 +134,7 @@ def selection_settings(wildcards):
         algorithm=local(algorithm),
         settings=method.settings,
         parents=GRID.parents_of(wildcards.method),
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, wildcards.target),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         code=digest("select_weights", algorithm),
@@ -157,7 +157,9 @@ rule select_weights:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.target], attempt
+        ),
         runtime=60,
     params:
         cfg=selection_settings,

@@ -63,7 +63,7 @@ def metrics_settings(wildcards):
         ri=RI_STATISTICS,
         fit=FIT_RULE,
         in_distribution=IN_DISTRIBUTION_DATASETS,
-        view=VIEW_AT[GEOMETRY_OF[FIRST_MODEL]],
+        view=view_at(GEOMETRY_OF[FIRST_MODEL], *GRID.datasets),
         excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
         split=list(GRID.datasets) if GRID.split_fractions else [],
         compared=PREVIEW.compared if PREVIEW else None,

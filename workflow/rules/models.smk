@@ -33,9 +33,12 @@ def megabytes_of_conversion(wildcards):
 
 def conversion_settings(wildcards):
     """Settings of a job that converts a model."""
+    view = None
+    if has_fitted_head(wildcards.model):
+        view = view_of(wildcards.model, GRID.reference.dataset.name)
     settings = ConversionSettings(
         **GRID.conversion(wildcards.model),
-        view=VIEW_OF[wildcards.model] if has_fitted_head(wildcards.model) else None,
+        view=view,
         compute=COMPUTE,
         code=digest("convert_model"),
     )

@@ -17,13 +17,23 @@ MANY_IMAGES = {
 }
 
 
+# Geometries of prepared arrays: those of the models, with and without their crop.
+PREPARED_GEOMETRIES = dict(GEOMETRIES)
+for PREPARED_GEOMETRY in GEOMETRIES.values():
+    UNCROPPED_GEOMETRY = PREPARED_GEOMETRY.without_crop()
+    PREPARED_GEOMETRIES[UNCROPPED_GEOMETRY.key] = UNCROPPED_GEOMETRY
+
+
 def prepared(file, dataset, geometry):
     """A file of a prepared dataset, such as results/emoji/prepare/noto/224/manifest.json.
 
-    Encoded datasets (photos as published, decoded when used) are the same at all geometries.
+    Encoded datasets (photos as published, decoded when used) are the same at all geometries, and
+    those that models see without their crop are prepared without it.
     """
     if CATALOG.datasets[dataset].storage == "encoded":
         geometry = "encoded"
+    elif dataset in GRID.uncropped:
+        geometry = GEOMETRIES[geometry].without_crop().key
     return f"{PREPARED}/{file}".format(dataset=dataset, geometry=geometry)
 
 
@@ -35,7 +45,8 @@ def files_at(geometry, datasets):
 def proxy_of(geometry, datasets):
     """Manifest of the dataset that contains the pretraining proxy.
 
-    It is an empty list unless one of the given datasets excludes the proxy.
+    The proxy is images that stand in for the pretraining data. Without a dataset from which they
+    are excluded, it isn't needed, and this is an empty list.
     """
     if not any(GRID.excludes_proxy(dataset) for dataset in datasets):
         return []
@@ -51,7 +62,7 @@ def decode_workers_of(wildcards):
 
 def preparation_settings(wildcards):
     """Settings of a job that prepares a dataset; the layouts are Python files that it runs."""
-    fields = GRID.preparation(wildcards.dataset, GEOMETRIES.get(wildcards.geometry))
+    fields = GRID.preparation(wildcards.dataset, PREPARED_GEOMETRIES.get(wildcards.geometry))
     layouts = [fields["layout"]]
     fields["layout"] = local(fields["layout"])
     if fields["photos_layout"]:

@@ -20,11 +20,12 @@ def pretraining_inputs(wildcards):
 def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
     facts = GRID.conversion(wildcards.model)
+    pretraining = CATALOG.models[wildcards.model].pretrain
     settings = PretrainingSettings(
         entry=facts["entry"],
         num_classes=facts["num_classes"],
         training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, pretraining["dataset"], pretraining["test"]),
         compute=COMPUTE,
         code=digest("pretrain_model"),
     )
@@ -56,7 +57,9 @@ rule pretrain_model:
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([pretraining_dataset(wildcards)], 4000),
+        mem_mb=lambda wildcards, attempt: memory_of_training(
+            wildcards, [pretraining_dataset(wildcards)], attempt
+        ),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING
             if pretraining_dataset(wildcards) in LARGE_DATASETS

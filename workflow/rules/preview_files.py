@@ -81,26 +81,39 @@ class PreviewFiles:
         self.left_out[self.name_of(path)] = reason
         return False
 
-    def remove_what_is_left_out(self, registry: Registry) -> None:
-        """Remove tables, figures and further files that a preview can't have from a registry."""
-        for name in self._settings.expected:
-            if name not in registry.figures and name not in registry.analyses:
-                self.left_out[name] = TOO_FEW
-        chosen_figures = registry.chosen_figures()
-        left_out_figures = [
-            name
-            for name in chosen_figures
-            if not self.can_have(f"{self._folder}/figures/{name}.png")
-        ]
+    def keep_possible_files(self, registry: Registry) -> None:
+        """Remove the tables, figures and further files that a preview can't have from a registry.
+
+        The registry lists what the page of the preview shows. Why something is not on the page is
+        noted in `left_out`, by `can_have` and `_note_unregistered`.
+        """
+        self._note_unregistered(registry)
+        impossible_figures = []
+        for name in registry.chosen_figures():
+            if not self.can_have(f"{self._folder}/figures/{name}.png"):
+                impossible_figures.append(name)
         chosen_analyses = registry.chosen()
         for name, analysis in registry.analyses.items():
             if analysis in chosen_analyses:
-                registry.analyses[name] = self._without(analysis, left_out_figures)
-        for name in left_out_figures:
+                registry.analyses[name] = self._possible_part(analysis, impossible_figures)
+        for name in impossible_figures:
             del registry.figures[name]
 
-    def _without(self, analysis: Analysis, left_out_figures: Collection[str]) -> Analysis:
-        """An analysis without the files that a preview can't have, and without some figures."""
+    def _note_unregistered(self, registry: Registry) -> None:
+        """Note in `left_out` which analyses and figures of a full run a registry lacks.
+
+        A preview registers only what its finished runs suffice for. Models, for example, are not
+        compared until runs of two of them are finished.
+        """
+        for name in self._settings.expected:
+            if name not in registry.figures and name not in registry.analyses:
+                self.left_out[name] = TOO_FEW
+
+    def _possible_part(self, analysis: Analysis, impossible_figures: Collection[str]) -> Analysis:
+        """An analysis without the tables, figures and further files that a preview can't have.
+
+        `can_have` notes in `left_out` why it can't.
+        """
         files = {}
         for title, paths in analysis.files.items():
             possible_paths = [path for path in paths if self.can_have(path)]
@@ -109,7 +122,7 @@ class PreviewFiles:
         return replace(
             analysis,
             tables={name: path for name, path in analysis.tables.items() if self.can_have(path)},
-            figures=[name for name in analysis.figures if name not in left_out_figures],
+            figures=[name for name in analysis.figures if name not in impossible_figures],
             files=files,
         )
 

@@ -47,7 +47,7 @@ def split_settings(wildcards):
     with_same_sources = GRID.split_before(wildcards.dataset)
     settings = SplitSettings(
         fractions=GRID.split_fractions,
-        view=VIEW_AT[wildcards.geometry],
+        view=view_at(wildcards.geometry, wildcards.dataset),
         same_sources=tuple(name in with_same_sources for name in datasets_before),
         code=digest("split_dataset"),
     )

@@ -1,7 +1,7 @@
 # `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or
 # dataset).
 
-from rib.records.settings import TrackSettings
+from rib.records.settings import DescribedDataset, TrackSettings
 
 TRACKED = [
     "data/raw/*",
@@ -27,6 +27,20 @@ TRACKED = [
     f"{REPORTS}/published",
 ]
 
+# Datasets of the family whose images may be passed on; each has its description in Croissant format.
+DESCRIBED = {
+    entry.name: DescribedDataset(
+        folder=f"results/{FAMILY}/prepare/{entry.name}",
+        label=entry.label,
+        family=GRID.family.description,
+        licence=entry.licence,
+        origin=entry.origin,
+        url=entry.redistributable,
+    )
+    for entry in DATASETS_READ
+    if entry.redistributable
+}
+
 
 rule track:
     log:
@@ -35,6 +49,6 @@ rule track:
     conda:
         "../../envs/share.yaml"
     params:
-        cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS))),
+        cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS), described=DESCRIBED)),
     script:
         "../scripts/track.py"

@@ -18,7 +18,9 @@ def row_files(files) -> RowFiles:
 def dataset_group(
     files, excludes_proxy: Sequence[str], split: Sequence[str], decode_workers: int
 ) -> list[DatasetFiles]:
-    """Datasets of a job, with the proxy for those that exclude it, and splits.
+    """Datasets of a job, with the pretraining proxy for those that exclude it, and splits.
+
+    The proxy is images that stand in for the pretraining data.
 
     Args:
         files: inputs of the job, of which `indexes` are in the folders of the prepared datasets,

@@ -30,6 +30,11 @@ def folder_of(file: str) -> Path:
     return Path(file).parent
 
 
+def dataset_of_manifest(manifest: str) -> str:
+    """The name of a prepared dataset, from .../prepare/<dataset>/<geometry>/manifest.json."""
+    return Path(manifest).parts[-3]
+
+
 def optional_path(file: str | list) -> Path | None:
     """The path of an input; None if the input is an empty list, since it doesn't apply."""
     if not file:

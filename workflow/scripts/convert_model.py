@@ -3,7 +3,7 @@
 from _run import run
 
 with run(snakemake, warm="networks") as output:
-    from _inputs import folder_of, paths
+    from _inputs import dataset_of_manifest, folder_of, paths
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
     from rib.models.convert import ModelOutput, convert
@@ -13,7 +13,9 @@ with run(snakemake, warm="networks") as output:
     reference = None
     if files.reference:
         reference = DatasetFiles(
-            name="reference", folder=folder_of(files.reference), decode_workers=snakemake.threads
+            name=dataset_of_manifest(files.reference),
+            folder=folder_of(files.reference),
+            decode_workers=snakemake.threads,
         )
     convert(
         archives=paths(files.archives),

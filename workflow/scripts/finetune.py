@@ -8,7 +8,15 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake, resumes="state.pt", warm="networks") as output:
-    from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths, run_of
+    from _inputs import (
+        checkpoints_of,
+        dataset_of_manifest,
+        folder_of,
+        optional_folder,
+        optional_path,
+        paths,
+        run_of,
+    )
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
     from rib.monitoring.watch import Watch
@@ -21,7 +29,7 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
     reference = None
     if files.reference:
         reference = DatasetFiles(
-            name="reference",
+            name=dataset_of_manifest(files.reference),
             folder=folder_of(files.reference),
             split=optional_path(files.reference_split),
             decode_workers=snakemake.threads,

@@ -35,6 +35,8 @@ from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
 from rib.config.grid import resolve_grid
+from rib.config.hub_datasets import LOCK as DATASET_LOCK
+from rib.config.hub_datasets import HubRepository, read_dataset_lock
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK, parse_name, read_lock
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run, parent_of, run_of
@@ -94,6 +96,7 @@ RESCUED = "rescue.safetensors"
 FISHER_BATCH = 1
 PATHS = ("catalog", "archives")  # settings that are a path or several
 NO_RECORDS: Mapping[str, dict[str, Any]] = MappingProxyType({})
+NO_REPOSITORIES: Mapping[str, HubRepository] = MappingProxyType({})
 # What rib notes of a network, as attributes.
 NOTED = ("preprocessing", "run", "settings", "files")
 RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
@@ -329,9 +332,11 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
         *(path.with_suffix(".manifest.json") for path in rows),
     )
     records = read_lock(project / LOCK)  # of models by name
+    repositories = read_dataset_lock(project / DATASET_LOCK)  # of datasets on the hub by name
     name = _name_in_records(finished_run.model, records)
     family = stages_folder.parent.name
-    stages = _Stages({**_resolved(settings), "family": family, "models": [name]}, records)
+    settings_of_run = {**_resolved(settings), "family": family, "models": [name]}
+    stages = _Stages(settings_of_run, records, repositories)
     merge = states[0].weights
     if isinstance(merge, Merge):
         merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
@@ -605,6 +610,7 @@ class _Stages:
         self,
         settings: Mapping[str, Any],
         records: Mapping[str, dict[str, Any]] = NO_RECORDS,
+        repositories: Mapping[str, HubRepository] = NO_REPOSITORIES,
         **choices: Any,
     ):
         """Stages with settings, among them family and models.
@@ -613,12 +619,15 @@ class _Stages:
             settings: see `_resolved`.
             choices: settings that are arguments of functions.
             records: facts of models by name, besides those of the catalogue.
+            repositories: of datasets on the hub by name, besides those of the catalogue.
         """
         _refuse_arguments(settings, *CHOICES, *choices)
         self.cache = _cache_folder(settings)
         self.settings = {**settings, "cache": str(self.cache)}
         catalog = _catalog(settings)
         catalog.records.update(records)
+        if repositories:
+            catalog.hub_repositories.update(repositories)
         all_choices = {**CHOICES, **choices, **_without_cache(settings)}
         config = validated(all_choices, "config", "settings")
         self.grid = resolve_grid(config, catalog)
@@ -627,7 +636,7 @@ class _Stages:
         self.decode_workers = number_of_decode_workers(
             config["compute"]["decode_workers"], available_cores(), gpus=1
         )
-        self.view = from_params(DatasetView, self.grid.view_of(self.name))
+        self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
 
@@ -763,7 +772,12 @@ class _Stages:
         return folder / file
 
     def dataset(self, name: str) -> view.DatasetFiles:
-        """Files of a dataset, prepared for the input size of the model, in the cache."""
+        """Files of a dataset, prepared for the input size of the model, in the cache.
+
+        If it contains images of the pretraining proxy, which stand in for the pretraining data,
+        these are left out whenever it is read. `proxy` is then the folder of the dataset that the
+        proxy is a part of; otherwise it is None.
+        """
         folder = self._prepared_folder(name)
         return view.DatasetFiles(
             name,
@@ -811,11 +825,11 @@ class _Stages:
         return self.kept(f"prepare/{name}", made_with, make)
 
     def _folder_with_proxy(self, name: str, folder: Path) -> Path | None:
-        """Folder of the dataset that has the pretraining proxy, if it is excluded from a dataset.
+        """Folder of the dataset with the pretraining proxy; None if a dataset keeps all its images.
 
-        The pretraining proxy stands in for the pretraining data. It can be a part of a dataset that
-        is evaluated. Its images are then left out of that dataset, and of those made from the same
-        source images, whenever these are read.
+        The pretraining proxy is images that stand in for the pretraining data. They can be a part
+        of a dataset that is evaluated. They are then left out of that dataset, and of those made
+        from the same source images, whenever these are read.
 
         Args:
             name: of the dataset from which images may be left out.
@@ -830,11 +844,17 @@ class _Stages:
         return self._prepared_folder(dataset_with_proxy)
 
     def _dataset_with_all_images(self, name: str) -> view.DatasetFiles:
-        """Files of a dataset from which the images of the pretraining proxy are not left out."""
+        """Files of a dataset that is read with all its images.
+
+        Those of the pretraining proxy, which stand in for the pretraining data, are not left out.
+        """
         return replace(self.dataset(name), proxy=None)
 
     def reference(self) -> view.DatasetFiles | None:
-        """The dataset with the pretraining proxy, if there is one."""
+        """The dataset with the pretraining proxy, images that stand in for the pretraining data.
+
+        None if the run has no proxy.
+        """
         if not self.grid.reference:
             return None
         return self._dataset_with_all_images(self.grid.reference.dataset.name)
@@ -950,7 +970,12 @@ class _Stages:
         return run_states(run.method, recipe, str(algorithm), fisher), parents
 
     def merged(self, run: Run, parents: Mapping[str, Path]) -> Path:
-        """Recipe of the run of a merge, whose parents have these checkpoints."""
+        """File of a merge's recipe, which says how its weights are computed from checkpoints.
+
+        Args:
+            run: that of the merge.
+            parents: checkpoint of each run that is merged, by its key, such as `ft, seed 1`.
+        """
         method = self.grid.methods[run.method]
         algorithm = self.grid.catalog.algorithm_file(method.algorithm)
         manifests = [path.with_name(MANIFEST) for path in parents.values()]
@@ -1064,7 +1089,13 @@ class _Stages:
         )
 
     def fisher_of(self, source: RunOnDataset, fisher_images: int, kind: str) -> Path:
-        """File of the Fisher information of a run on a dataset."""
+        """File of the Fisher information of a run on a dataset.
+
+        Args:
+            source: the run and the dataset.
+            fisher_images: maximum number of images of the dataset that it is computed on.
+            kind: `sampled` or `empirical`, see rib.models.fisher.
+        """
 
         def make(folder: Path) -> None:
             """Compute the Fisher information into a folder of the cache."""

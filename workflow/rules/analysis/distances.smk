@@ -101,7 +101,7 @@ rule measure_distances:
 def compression_settings(wildcards):
     """Settings of a job that compresses the datasets at a geometry."""
     settings = CompressionSettings(
-        view=VIEW_AT[wildcards.geometry],
+        view=view_at(wildcards.geometry, *DISTANCE_SETS),
         excludes_proxy=[name for name in DISTANCE_SETS if GRID.excludes_proxy(name)],
         split=DISTANCE_SETS if GRID.split_fractions else [],
         megabytes=CONFIG["distances"]["compressed_megabytes"],
@@ -113,10 +113,14 @@ def compression_settings(wildcards):
 # Once for all models with the same geometry.
 rule compress_datasets:
     input:
-        manifests=[prepared("manifest.json", name, "{geometry}") for name in DISTANCE_SETS],
-        indexes=ancient([prepared("index.parquet", name, "{geometry}") for name in DISTANCE_SETS]),
-        watched=ancient(files_at("{geometry}", DISTANCE_SETS)),
-        proxy=proxy_of("{geometry}", DISTANCE_SETS),
+        manifests=lambda wildcards: [
+            prepared("manifest.json", name, wildcards.geometry) for name in DISTANCE_SETS
+        ],
+        indexes=lambda wildcards: ancient(
+            [prepared("index.parquet", name, wildcards.geometry) for name in DISTANCE_SETS]
+        ),
+        watched=lambda wildcards: ancient(files_at(wildcards.geometry, DISTANCE_SETS)),
+        proxy=lambda wildcards: proxy_of(wildcards.geometry, DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
         **report_files(

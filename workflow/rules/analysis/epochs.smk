@@ -58,7 +58,7 @@ use rule finetune as keep_snapshots with:
 def epoch_feature_settings(wildcards):
     """Settings of a job that computes the features of snapshots."""
     settings = EpochFeatureSettings(
-        view=VIEW_OF[wildcards.model],
+        view=view_of(wildcards.model, wildcards.dataset),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         limit=CONFIG["representations"]["images"],
@@ -89,7 +89,9 @@ rule compute_epoch_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=epoch_feature_settings,
@@ -160,7 +162,11 @@ use rule evaluate_run as evaluate_snapshots with:
     resources:
         gpu=GPU,
         turn=1,
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            EVALUATION_GROUPS[wildcards.evaluation_group],
+            MEMORY.evaluation_on_host(wildcards.model, networks=len(KEPT)),
+        ),
         runtime=720,
     params:
         cfg=lambda wildcards: evaluation_settings(

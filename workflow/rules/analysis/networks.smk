@@ -52,7 +52,7 @@ rule compare_networks:
         counts=COUNTS,
         fit=TABLES["fit"],
         descriptions=[
-            MODEL.format(model=name) + "/model.json"
+            f"{MODEL.format(model=name)}/model.json"
             for name in GROUP_OF_NETWORK
             if GRID.models[name].pretrain
         ],

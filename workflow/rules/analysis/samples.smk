@@ -11,6 +11,10 @@ CELL_ROWS = rows_of([run for run in SHOWN_GRID.runs() if run.method not in CURVE
 SAMPLE_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
 }
+SHOWN_SAMPLES = ["flips", "mean_scores"]
+if GRID.family.scores:
+    SAMPLE_TABLES["ri_scores"] = f"{METRICS}/tables/ri_scores.csv"
+    SHOWN_SAMPLES.append("ri_scores")
 
 REGISTRY.figure(
     "flips",
@@ -28,7 +32,7 @@ REGISTRY.figure(
 )
 REGISTRY.analysis(
     "samples",
-    tables={name: SAMPLE_TABLES[name] for name in ("flips", "mean_scores")},
+    tables={name: SAMPLE_TABLES[name] for name in SHOWN_SAMPLES},
     figures=["flips", "calibration"],
     # One line per run and dataset: thousands for the paper's grid.
     files={
@@ -45,6 +49,8 @@ def sample_settings(wildcards):
     settings = SampleSettings(
         ri=RI_STATISTICS,
         real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
+        groups={name: dataset.groups for name, dataset in GRID.datasets.items() if dataset.groups},
+        scores=GRID.family.scores,
         conditions=CONDITIONS,
         code=digest("compare_samples"),
     )
@@ -82,6 +88,7 @@ def cell_settings(wildcards):
         size=GRID.shown_size,
         publishable=list(PUBLISHABLE),
         geometry=GRID.geometry(FIRST_MODEL),
+        uncropped=GRID.uncropped,
         code=digest("explain_cells"),
     )
     return to_params(settings)

@@ -22,6 +22,11 @@ ALEXNET = {
     for name, dataset in GRID.datasets.items()
     if dataset.relative_errors
 }
+# Of these, the models that see the photos as those of published errors did.
+COMPARABLE = {
+    dataset: [model for model in GRID.models if GRID.errors_are_as_published(model, dataset)]
+    for dataset in ALEXNET
+}
 SHOWN_SLICES = {"slices": SLICES["accuracy_by_slice"]}
 if ALEXNET:
     SHOWN_SLICES["mce"] = SLICES["mce"]
@@ -39,6 +44,7 @@ def slice_settings(wildcards):
     settings = SliceSettings(
         columns=CONFIG["slices"],
         relative_errors=ALEXNET,
+        comparable=COMPARABLE,
         conditions=CONDITIONS,
         code=digest("compare_slices"),
     )

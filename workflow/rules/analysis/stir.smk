@@ -43,7 +43,10 @@ rule invert_representation:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=8000,
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
+        ),
         runtime=720,
     params:
         cfg=lambda wildcards: inversion_settings("invert_representation", wildcards),
@@ -83,7 +86,9 @@ rule cross_inversions:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards: memory_of([wildcards.dataset], MEGABYTES_OF_A_NETWORK),
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
         runtime=MINUTES_OF_FEATURES,
     params:
         cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),

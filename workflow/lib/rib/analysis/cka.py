@@ -204,8 +204,7 @@ def mean_over(
 ) -> np.ndarray:
     """Mean CKA over datasets, in full and without each object: (1 + objects,), objects sorted.
 
-    An object is left out of all datasets at once; the CKA of a dataset without the object doesn't
-    change.
+    An object is left out of all datasets that show it; the CKA of the others stays as it is.
 
     Args:
         values_of_datasets: for each dataset, its CKA, in full and without each of its g objects,
@@ -220,10 +219,10 @@ def mean_over(
     left_out_of_datasets = []  # (objects,) of each dataset
     for values, object_names in values_of_datasets:
         full = values[0]
-        without_object = pd.Series(values[1:], pd.Index(object_names))
-        without_any_object = without_object.reindex(objects, fill_value=full)
+        without_objects_of_dataset = pd.Series(values[1:], pd.Index(object_names))
+        without_each_object = without_objects_of_dataset.reindex(objects, fill_value=full)
         full_of_datasets.append(full)
-        left_out_of_datasets.append(without_any_object.to_numpy())
+        left_out_of_datasets.append(without_each_object.to_numpy())
     return np.r_[np.mean(full_of_datasets), np.mean(left_out_of_datasets, axis=0)]
 
 
@@ -311,7 +310,7 @@ def _compare_all(
         pretrained_layer: see `compare`.
 
     Returns:
-        Comparisons by run and name of the features, then by dataset.
+        Comparisons by run and name of the features in the run's files, then by dataset.
     """
     fine_tuned_runs = _fine_tuned(files_of_runs)
     pretrained_files = []  # model, dataset and file of features

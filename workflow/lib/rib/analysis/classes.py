@@ -22,10 +22,10 @@ def class_table(
     """Accuracy of each model, method and size by dataset and class, with the columns `COLUMNS`.
 
     Accuracies (percent) are over the images of the class in all runs whose target is another
-    dataset. Left out are classes without images, and states on a curve, of which a run has several.
+    dataset. Left out are classes without images, and runs that are curves of several networks.
 
     Args:
-        spaces: label space of each dataset.
+        spaces: label space of each dataset, which has its classes and their network outputs.
         source_groups: for leak-free results, source group by dataset, as for
             `rib.analysis.ri.ood_accuracies`; None for all images.
     """
@@ -68,7 +68,7 @@ def class_table(
 def _states_of_groups(
     states: Sequence[ScoredState],
 ) -> tuple[dict[str, int], dict[tuple[str, str, str], list[int]]]:
-    """Indices of states, without those on a curve.
+    """Indices of states (scored networks), without those on a curve, of which a run has several.
 
     Returns:
         Index of the pretrained state of each model; indices of the fine-tuned states of each model,
@@ -94,7 +94,7 @@ def _runs_counted_on(
     """The runs in which a dataset counts: index of each one's state, and the objects that count.
 
     Args:
-        states: indices of the states of runs.
+        states: indices of the states (scored networks) of runs.
         counted_objects: by target and dataset, the objects that count in runs on the target.
     """
     runs = []

@@ -118,9 +118,13 @@ class Effects:
         return self.untested | self.with_one_run
 
     def values_of(self, name: Hashable, column: Hashable) -> np.ndarray:
-        """Values of a name in a column: (targets, seeds, 1 + replicates).
+        """Values of a name (such as a method) in a column: (targets, seeds, 1 + replicates).
 
-        There is one seed if the name has one run for all seeds.
+        There is one seed if the name has one run for all seeds, as a merge over seeds does.
+
+        Args:
+            name: what is compared, one of `names`.
+            column: a target, or None for all targets.
         """
         targets = self.columns[column].targets
         values = self.values[self.names.index(name), targets]
@@ -146,7 +150,7 @@ class Effects:
 
 
 def method_of(state: ScoredState) -> str:
-    """The method of a state, which tells the runs of one model apart."""
+    """The method of a scored network: the name by which methods of one model are compared."""
     return state.run.method
 
 
@@ -210,9 +214,14 @@ def effects_of(
 def _single_seeds(
     states: Sequence[ScoredState], name_of: Callable[[ScoredState], Hashable]
 ) -> dict[Hashable, int]:
-    """By name, the seed of what has one run for all seeds, as a merge over seeds.
+    """The seed of those names that have one run for all seeds, as a merge over seeds does.
 
-    Names that have a run for each seed are left out: {"soup": 0} if all but `soup` have several.
+    For example {"soup": 0} if `soup` merges the runs of all seeds; names with a run for each seed
+    are left out.
+
+    Args:
+        states: scored networks.
+        name_of: what is compared, such as the method of a network.
     """
     seeds_of_name: dict[Hashable, set[int]] = {}
     for state in states:

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
-from rib.analysis.scored_state import ScoredState
+from rib.analysis.scored_state import ScoredState, run_of_row
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
@@ -45,8 +45,9 @@ class RowFiles:
 class Counts:
     """Correct predictions per object, for every state and dataset of a grid.
 
-    An object with images of several classes occurs once for each class and, in leak-free results,
-    for each source image.
+    A state is a scored network; an object is the images of one source, which bootstrap replicates
+    draw together. An object with images of several classes occurs once for each class and, in
+    leak-free results, for each source image.
     """
 
     states: list[ScoredState]  # sorted
@@ -88,13 +89,13 @@ class Counts:
         )
 
     def select_states(self, indices: Sequence[int]) -> "Counts":
-        """The counts of the states with these indices, in their order."""
+        """The counts of the states (scored networks) with these indices, in their order."""
         states = [self.states[i] for i in indices]
         correct = {dataset: of_states[indices] for dataset, of_states in self.correct.items()}
         return replace(self, states=states, correct=correct)
 
     def without_curves(self) -> "Counts":
-        """The counts without the states of curves, which have several networks for one run."""
+        """The counts without runs that are curves, which have several networks each."""
         return self.select_states(
             [i for i, state in enumerate(self.states) if not state.is_on_curve]
         )
@@ -141,13 +142,7 @@ def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each run in a table of evaluation rows."""
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         first_row = rows_of_run.iloc[0]  # all have the same run
-        run = Run(
-            model=first_row["model"],
-            target=first_row["target"],
-            method=first_row["method"],
-            size=first_row["size"],
-            seed=int(first_row["seed"]),
-        )
+        run = run_of_row(first_row.to_dict())
         datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
         rows = Rows(
             alpha=rows_of_run["alpha"].to_numpy(float),
@@ -170,7 +165,7 @@ class ScoredImages:
 
 
 def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
-    """Count correct predictions per state, dataset and object.
+    """Count correct predictions per state (scored network), dataset and object.
 
     Args:
         rows_of_runs: runs and evaluation rows of a grid. All rows of a state on a dataset come
@@ -223,7 +218,7 @@ def _refuse_missing_datasets(
     correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
     scored: Mapping[str, ScoredImages],
 ) -> None:
-    """Raise a UserError if a state was not scored on a dataset that another state was scored on."""
+    """Raise a UserError unless all states (scored networks) were scored on the same datasets."""
     for state in states:
         for dataset, images in scored.items():
             if dataset not in correct[state]:
@@ -236,7 +231,7 @@ def _counts_of(
     scored: Mapping[str, ScoredImages],
     indexes: Mapping[str, pd.DataFrame],
 ) -> Counts:
-    """Put the counts of states and datasets together; see `count`.
+    """Put the counts of states (scored networks) and datasets together; see `count`.
 
     Args:
         states: in the order of the counts.
@@ -471,7 +466,7 @@ def write_counts(counts: Counts, path: Path) -> None:
 
 
 def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
-    """Indices of the states of each model: {"lite0": [0, 1, 2], "resnet18": [3, 4]}."""
+    """Indices of each model's states (scored networks): {"lite0": [0, 1], "resnet18": [2]}."""
     states_of_models: dict[str, list[int]] = {}
     for i, state in enumerate(states):
         states_of_models.setdefault(state.run.model, []).append(i)
@@ -479,13 +474,13 @@ def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
 
 
 def read_states(path: Path) -> list[ScoredState]:
-    """The states of counts, without reading their arrays."""
+    """The states (scored networks) of a file of counts, without reading its arrays."""
     with np.load(path, allow_pickle=False) as stored:
         return _stored_states(json.loads(str(stored["facts"])))
 
 
 def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
-    """The states in the facts of `write_counts`."""
+    """The states (scored networks) that the facts in a file of counts list."""
     return [
         ScoredState(Run(model, target, method, size, seed), alpha)
         for model, method, target, size, seed, alpha in facts["states"]

@@ -23,7 +23,7 @@ from rib.data.view import DatasetFiles, load_dataset
 
 
 def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
-    """Label spaces of prepared datasets by name."""
+    """Label space of each prepared dataset by its name: its classes, and their network outputs."""
     return {
         dataset.name: LabelSpace.from_json(read_json(dataset.folder / "classes.json"))
         for dataset in datasets
@@ -51,10 +51,15 @@ def coverage(
     view: DatasetView,
     checkpoints: Mapping[Run, Iterable[str]],
 ) -> ObjectsByTraining:
-    """Which objects of each dataset are of a class that the training images show.
+    """Which objects of each dataset are of a class that a run's training images show.
+
+    An object is the images of one source. Classes of two datasets are the same if they share a
+    network output, since datasets may number their classes differently.
 
     Args:
+        counts: has the runs, and the datasets with the classes of their objects.
         datasets: those that are counted, and targets.
+        view: how many images of each dataset are used.
         checkpoints: of each run, the keys of the checkpoints that make up its weights.
     """
     files = {dataset.name: replace(dataset, pixels=False) for dataset in datasets}
@@ -85,7 +90,11 @@ def coverage(
 
 
 def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
-    """The network outputs of classes, given by their numbers in a label space."""
+    """The network outputs that stand for some classes of a dataset.
+
+    Args:
+        labels: numbers of the classes in the dataset's label space.
+    """
     outputs: set[int] = set()
     for label in labels:
         outputs.update(space.indices[label])
@@ -93,7 +102,10 @@ def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
 
 
 def _labels_in(training_set: TrainingSet, images_of_target: PreparedDataset) -> set[int]:
-    """Labels of the images of a training set, a part of its target."""
+    """Labels of the images that a run was trained on: all images of its target, or subsets.
+
+    A subset is drawn with a seed; a merge over seeds was trained on those of all of its seeds.
+    """
     if training_set.size == ALL:
         return set(images_of_target.labels)
     labels: set[int] = set()

@@ -24,6 +24,8 @@ def fit_table(
 ) -> pd.DataFrame:
     """One row per fine-tuned run: its columns, fit (percent), unfinished (yes or no).
 
+    The fit is accuracy on the images that the run was trained on.
+
     Args:
         fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see
             rib.config.run.parent_of).
@@ -50,7 +52,11 @@ def fit_table(
 
 
 def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -> bool:
-    """Whether a checkpoint of a method that can fit its images is below the threshold."""
+    """Whether the fit of a checkpoint is below the threshold, if its method can reach it.
+
+    Args:
+        fit_of_checkpoint: accuracy on the training images, 0 to 1, by the checkpoint's key.
+    """
     if rule.threshold is None:
         return False
     return any(

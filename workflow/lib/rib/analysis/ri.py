@@ -60,7 +60,7 @@ class ObjectsByTraining:
 
 @dataclass(frozen=True)
 class Ood:
-    """Mean accuracy on the other datasets, and accuracy on the target, for one fine-tuned state."""
+    """Mean accuracy on the other datasets, and accuracy on the target, of a fine-tuned network."""
 
     before: np.ndarray  # (replicates,) percent, of the pretrained model
     after: np.ndarray  # (replicates,) percent, of the fine-tuned state
@@ -107,7 +107,7 @@ def ood_accuracies(
 
     @cache
     def accuracies_on_all_objects(dataset: str) -> np.ndarray:
-        """Accuracies of all states, (replicates, states)."""
+        """Accuracies of all states (scored networks) on a dataset, (replicates, states)."""
         return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
 
     ood: dict[ScoredState, Ood] = {}
@@ -233,8 +233,8 @@ def _states_by_training_set(
     """Fine-tuned states (scored networks) by the images that they were trained on.
 
     Args:
-        among: knows the training images of each run, which depend on its seed; None: all runs with
-            the same target and size count as trained on the same images.
+        among: has the training images of each run. Without it, runs with the same target and size
+            are put together, although seeds draw different images of a target.
     """
     states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:

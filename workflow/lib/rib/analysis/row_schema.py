@@ -7,9 +7,9 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 
-from rib.analysis.scored_state import STATE_COLUMNS, ScoredState
+from rib.analysis.scored_state import STATE_COLUMNS, ScoredState, run_of_row
 from rib.base.errors import UserError
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
+from rib.config.run import ALL, NO_TARGET, PRETRAINED
 from rib.config.values import show
 
 TEXT = "a text"
@@ -190,8 +190,11 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
         if kind == NUMBER:
             return all_right
         has_no_fraction = (values % 1 == 0).to_numpy(dtype=bool)
-        # 1.0 is no whole number, but not the value to blame where others have a fraction
-        return ~all_right if has_no_fraction.all() else has_no_fraction
+        if has_no_fraction.all():
+            # Numbers such as 1.0 are not stored as whole numbers, so all are wrong.
+            return ~all_right
+        # The message names a value with a fraction, which says more than 1.0 would.
+        return has_no_fraction
     # Python's own numbers, or anything else.
     number_type = Integral if kind == WHOLE else Real
     is_number = [
@@ -271,13 +274,7 @@ def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndar
     images_of_states: dict[ScoredState, dict[str, np.ndarray]] = {}
     for _, rows_of_group in groups:
         first_row = rows_of_group.iloc[0]  # all are of the same network and dataset
-        run = Run(
-            model=first_row["model"],
-            target=first_row["target"],
-            method=first_row["method"],
-            size=first_row["size"],
-            seed=int(first_row["seed"]),
-        )
+        run = run_of_row(first_row.to_dict())
         alpha = first_row["alpha"]
         state = ScoredState(run, None if pd.isna(alpha) else float(alpha))
         images_of_dataset = images_of_states.setdefault(state, {})

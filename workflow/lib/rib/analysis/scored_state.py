@@ -1,5 +1,6 @@
 """A scored state: the network of a run, or one of the networks of a curve. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
@@ -47,3 +48,14 @@ class ScoredState:
         """The pretrained model that a fine-tuned network started from, as it is named in tables."""
         pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
         return ScoredState(pretrained_run, bundle=self.bundle)
+
+
+def run_of_row(row: Mapping[Any, Any]) -> Run:
+    """The run of a row that has the columns `RUN_COLUMNS`, which may be a row of a data frame."""
+    return Run(
+        model=row["model"],
+        target=row["target"],
+        method=row["method"],
+        size=row["size"],
+        seed=int(row["seed"]),
+    )

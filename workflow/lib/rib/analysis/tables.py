@@ -178,7 +178,7 @@ def seen_table(
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
-    """Accuracies and RI of the states of curves.
+    """Accuracies and RI of the networks on curves, which some runs have in place of one network.
 
     Columns: those of a state, downstream (accuracy on the target, NaN if that is not evaluated) and
     ood (accuracy on the others) with its confidence interval, in percent; n, ri, ci_low and ci_high
@@ -419,7 +419,7 @@ def _in_distribution_table(
 
 
 def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
-    """The counts of the runs with these names, such as `lite0/noto/ft/all/0`."""
+    """The counts of only those runs that have these names, such as `lite0/noto/ft/all/0`."""
     chosen_states = []  # their indices
     for i, state in enumerate(counts.states):
         if str(state.run) in names:

@@ -64,27 +64,50 @@ def sha256(path: Path, count: Callable[[int], object] = lambda size: None) -> st
     return file_hash(path, "sha256", count).hex()
 
 
-def verify_digest(path: Path, pinned: str, name: str) -> None:
+def git_blob_id(path: Path) -> str:
+    """The id that git gives to a file's content: SHA-1, as hex, of its size and its bytes.
+
+    The hub states it of files that are small enough to lie in git itself.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def verify_digest(
+    path: Path,
+    pinned: str,
+    name: str,
+    remedy: str = "Delete it if it is in data/raw and run again",
+) -> None:
     """Refuse a file that lacks a pinned digest.
 
     Args:
         path: the file.
-        pinned: `sha512-<base64>` (npm's integrity) or `sha256:<hex>`.
+        pinned: `sha512-<base64>` (npm's integrity), `sha256:<hex>` or `git:<hex>`, see
+            `git_blob_id`.
         name: the dataset or model, for messages.
+        remedy: what to do with a file that has another digest, for the message.
 
     Raises:
         UserError: the digest of the file is another.
     """
     algorithm, pinned_digest = re.split("[:-]", pinned, maxsplit=1)
-    hash_of_file = file_hash(path, algorithm)
     is_hex = ":" in pinned
-    digest = hash_of_file.hex() if is_hex else base64.b64encode(hash_of_file).decode()
+    if algorithm == "git":
+        digest = git_blob_id(path)
+    elif is_hex:
+        digest = file_hash(path, algorithm).hex()
+    else:
+        digest = base64.b64encode(file_hash(path, algorithm)).decode()
     if digest != pinned_digest:
         raise UserError(
             f"{name}: {path.name} ({path.stat().st_size} bytes) has {algorithm} {digest}, but the "
             f"catalogue pins {pinned_digest}; the file is truncated or not the published one. "
-            "Delete it if it is in data/raw and run again; if it still differs, ask its publisher "
-            "before changing the pin."
+            f"{remedy}; if it still differs, ask its publisher before changing the pin."
         )
 
 

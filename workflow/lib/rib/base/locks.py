@@ -35,7 +35,7 @@ def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout)
-    except Timeout:
+    except Timeout:  # an OSError too
         raise
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:

@@ -54,9 +54,9 @@ def whole_percent(number: float) -> str:
 
 
 def fit_percent(fit: float) -> str:
-    """A fit in percent with one decimal: `98.7`, and `100.0` only if all images are right.
+    """A fit (accuracy on training images, percent) with one decimal, such as `98.7`.
 
-    An unknown one is empty.
+    It is `100.0` only if all images are right, and empty if it is not known.
     """
     if math.isnan(fit):
         return ""

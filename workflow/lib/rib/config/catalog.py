@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, shipped
 from rib.base.text import WHY, presentable
+from rib.config import hub_datasets
 from rib.config.entries import (
     CURVE,
     EXTERNAL,
@@ -30,6 +32,14 @@ from rib.config.entries import (
     Method,
     Model,
     Schedule,
+)
+from rib.config.hub_datasets import (
+    HubRepository,
+    parsed_source,
+    read_dataset_lock,
+    request_of,
+    resolve_requests,
+    sources_of,
 )
 from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
@@ -79,6 +89,8 @@ class Catalog:
         # Keys of sources with addresses, by entry and file; the entries have them without query
         # strings.
         self._addresses: dict[tuple[str, str], dict[str, Any]] = {}
+        # Sources as written of datasets that name repositories of the hub, see `hub_sources`.
+        self._hub_sources: dict[str, list[dict[str, Any]]] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -113,7 +125,10 @@ class Catalog:
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
-        """Datasets by name; a dataset without an evaluation_group forms one alone."""
+        """Datasets by name; a dataset without an evaluation_group forms one alone.
+
+        Those that name repositories of the hub have no sources until `add_hub_files` adds them.
+        """
         entries = self._entries("datasets")
         # An entry has one source, several sources, or the name of a dataset whose archives it uses.
         sources_by_dataset = {}
@@ -124,6 +139,9 @@ class Catalog:
                 sources_by_dataset[name] = entry.pop("sources")
             else:
                 sources_by_dataset[name] = [entry.pop("source")]
+        for name, sources in sources_by_dataset.items():
+            if any(source["kind"] == hub_datasets.KIND for source in sources):
+                self._hub_sources[name] = sources
         datasets = {}
         for name, entry in entries.items():
             datasets[name] = self._dataset(name, entry, sources_by_dataset)
@@ -158,21 +176,83 @@ class Catalog:
         raw = entry.pop("archives_of", name)  # the dataset whose archives it uses
         known_name(raw, sources_by_dataset, "dataset", name)
         sources = []
-        for source in sources_by_dataset[raw]:
-            sources.append({"file": f"{raw}.tar", **source})  # a source may name its file
-        files = [source["file"] for source in sources]
-        for file in files:
-            if files.count(file) > 1:
-                raise UserError(
-                    f"{where}: two of its sources have the file name {file}; set file to different "
-                    "names."
-                )
+        if raw not in self._hub_sources:  # otherwise `add_hub_files` adds them
+            for source in sources_by_dataset[raw]:
+                sources.append({"file": f"{raw}.tar", **source})  # a source may name its file
+        _refuse_equal_files(sources, where)
         _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
         settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
         if PHOTOS in known_settings:
             settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
         entry.setdefault("evaluation_group", name)
         return Dataset(name=name, raw=raw, sources=tuple(sources), settings=settings, **entry)
+
+    @property
+    def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
+        """Sources, as written, of datasets that name repositories of the hub, by dataset."""
+        _ = self.datasets  # which finds them
+        return self._hub_sources
+
+    @cached_property
+    def hub_repositories(self) -> dict[str, HubRepository]:
+        """What lock files of the catalogue folders and the project have of repositories, by name.
+
+        Of several files that have a repository, the last one counts; that is the project's.
+        """
+        repositories: dict[str, HubRepository] = {}
+        for folder in self.folders:
+            repositories.update(read_dataset_lock(folder / hub_datasets.LOCK.name))
+        repositories.update(read_dataset_lock(hub_datasets.LOCK))
+        return repositories
+
+    def add_hub_files(self, names: Iterable[str]) -> None:
+        """Add the files of repositories of the hub to the sources of datasets that name them.
+
+        Only files that no lock file has are asked of the hub, so that datasets that no run reads
+        need neither.
+
+        Args:
+            names: names of datasets of any kind.
+
+        Raises:
+            UserError: A repository, config or split can't be resolved.
+        """
+        names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
+        requests = []
+        for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
+            for source in self.hub_sources[raw]:
+                if source["kind"] == hub_datasets.KIND:
+                    where = f"datasets.yaml, {raw}"
+                    request = request_of(source, where, self.hub_repositories)
+                    if request is not None:
+                        requests.append(request)
+        if requests:
+            self.hub_repositories.update(resolve_requests(requests, self.hub_repositories))
+        for name in names_of_hub:
+            self.datasets[name] = self._with_hub_files(self.datasets[name])
+
+    def _with_hub_files(self, dataset: Dataset) -> Dataset:
+        """A dataset with the files that its entry chooses of repositories of the hub."""
+        sources: list[dict[str, Any]] = []
+        gated_repositories = []
+        licences = []
+        for source in self.hub_sources[dataset.raw]:
+            if source["kind"] != hub_datasets.KIND:
+                sources.append({"file": f"{dataset.raw}.tar", **source})
+                continue
+            sources.extend(sources_of(source, self.hub_repositories))
+            name = hub_datasets.name_of(source["repo"], source.get("revision"))
+            repository = self.hub_repositories[name]
+            licences.append(repository.licence)
+            if repository.gated:
+                gated_repositories.append(source["repo"])
+        _refuse_equal_files(sources, f"datasets.yaml, {dataset.raw}")
+        return replace(
+            dataset,
+            sources=tuple(sources),
+            gated_repositories=tuple(dict.fromkeys(gated_repositories)),
+            licences_on_hub=tuple(dict.fromkeys(licences)),
+        )
 
     def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
         """The layout that another layout takes its photos from, and its settings, both checked.
@@ -477,6 +557,8 @@ class Catalog:
             content = read_yaml(path)
             if kind == "models":
                 checked = validated_models(self._with_records(content), str(path))
+            elif kind == "datasets":
+                checked = validated(_with_parsed_sources(content), kind, str(path))
             else:
                 checked = validated(content, kind, str(path))
             for name, entry in checked.items():
@@ -556,11 +638,11 @@ class Catalog:
         return self.layout_file(dataset.settings[PHOTOS]["layout"])
 
     def family_label_space(self, family: str) -> LabelSpace:
-        """Label space of a family, by its name."""
+        """Label space of a family by its name: its classes, and their network outputs."""
         return self._space(**self.families[family].classes)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset: its own, or its family's.
+        """Label space of a dataset (classes, and their network outputs): its own, or its family's.
 
         Preparation restricts it if classes are per dataset.
 
@@ -592,7 +674,7 @@ class Catalog:
         return space
 
     def _read_label_space(self, file: str, format: str) -> LabelSpace:
-        """Label space that an entry names under `classes`.
+        """Label space (classes, and their network outputs) that an entry names under `classes`.
 
         Args:
             file: name of a class file in a catalogue folder, or of a list that timm has.
@@ -661,6 +743,37 @@ class Catalog:
         raise UserError(
             f"the class file classes/{name} is not in any catalogue folder; add it to one."
         )
+
+
+def _with_parsed_sources(entries: object) -> object:
+    """Entries of datasets.yaml in which repositories of the hub are mappings, no longer names.
+
+    Args:
+        entries: datasets.yaml as it was read, which may be anything.
+    """
+    if not isinstance(entries, dict):
+        return entries
+    parsed_entries = {}
+    for name, entry in entries.items():
+        if isinstance(entry, dict):
+            entry = dict(entry)
+            if "source" in entry:
+                entry["source"] = parsed_source(entry["source"])
+            if isinstance(entry.get("sources"), list):
+                entry["sources"] = [parsed_source(source) for source in entry["sources"]]
+        parsed_entries[name] = entry
+    return parsed_entries
+
+
+def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Raise a UserError if two sources of a dataset have the same file name."""
+    files = [source["file"] for source in sources]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(
+                f"{where}: two of its sources have the file name {file}; set file to different "
+                "names."
+            )
 
 
 def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

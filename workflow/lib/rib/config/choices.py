@@ -86,6 +86,35 @@ def choose_datasets(
     return {name: dataset for name, dataset in datasets.items() if name in chosen_names}
 
 
+def check_scores(family: Family, catalog: Catalog) -> None:
+    """Raise a UserError if a family asks for RI of the worst group, but has no groups."""
+    datasets = catalog.datasets_of(family, *EVALUATED)
+    has_groups = any(dataset.groups for dataset in datasets.values())
+    if "worst_group" in family.scores and not has_groups:
+        raise UserError(
+            f"families/{family.name}.yaml, scores: worst_group is asked for, but no dataset of the "
+            "family has groups; add groups to an entry of datasets.yaml, or remove worst_group."
+        )
+
+
+def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
+    """Names of the family's datasets of which models see whole photos, in the catalogue's order.
+
+    Raises:
+        UserError: A name is none of the family's datasets.
+    """
+    datasets = catalog.datasets_of(family, *EVALUATED, "reference")
+    choice = config["uncropped"]
+    if choice == "default":
+        return [name for name, dataset in datasets.items() if dataset.crop == "none"]
+    if choice == "all":
+        return list(datasets)
+    chosen_names = as_list(choice)
+    for name in chosen_names:
+        known_name(name, datasets, "dataset", f"config, uncropped (family {family.name})")
+    return [name for name in datasets if name in chosen_names]
+
+
 @dataclass(frozen=True)
 class Reference:
     """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data."""
@@ -97,7 +126,9 @@ class Reference:
 def choose_reference(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> Reference | None:
-    """The pretraining proxy of config or family, if any.
+    """The pretraining proxy that config.yaml or the family names, if any.
+
+    It is images that stand in for the pretraining data.
 
     Raises:
         UserError: The dataset is unknown or has another role.

@@ -30,8 +30,10 @@ class Family:
     method_settings: dict[str, dict[str, Any]]
     recipes: dict[str, dict[str, dict[str, Any]]]
     can_fit: list[str]
+    scores: list[str]  # those of which RI is computed besides that of accuracy
     one_image_per_class: bool
     classes_per_dataset: bool
+    expects_gpu: bool
     crop_pct: float | None = None
     example_target: str | None = None
     limits: str | None = None
@@ -48,6 +50,7 @@ class Dataset:
     label: str
     # folder of data/raw with its archives: its own, or that of a dataset whose archives it shares
     raw: str
+    # empty if they are files of the hub that no job of this run reads
     sources: tuple[dict[str, Any], ...]
     layout: str
     settings: dict[str, Any]
@@ -71,6 +74,15 @@ class Dataset:
     never_target: str | None = None  # reason why it is only evaluated
     real_labels: str | None = None
     relative_errors: str | None = None
+    # whether we have fetched its archives; otherwise addresses, sizes and digests are others' word
+    fetched: bool = True
+    # Of repositories of the hub, once their files are known: those whose terms must be accepted,
+    # and the licences that their uploaders state.
+    gated_repositories: tuple[str, ...] = ()
+    licences_on_hub: tuple[str, ...] = ()
+    redistributable: str | None = None  # page with a licence that lets images be passed on
+    groups: str | None = None  # column of the index with the group of each image
+    crop: str = "model"  # `none` if models see whole photos, whatever their own crop
 
 
 @dataclass(frozen=True)

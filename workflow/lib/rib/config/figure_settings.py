@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rib.base.settings import Settings
+from rib.base.settings import Settings, Texts
 from rib.config.geometry import Geometry
 
 
@@ -25,6 +25,7 @@ class FigureSettings(Settings):
     size: str  # training subset to show; figures with EVERY_SIZE show all
     sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows
     geometry: Geometry | None = None  # of encoded photos
+    uncropped: Texts = ()  # datasets whose encoded photos are shown without the geometry's crop
     # Labels by name for `models`, `methods` and `targets`, to name unfinished runs.
     labels: dict[str, dict[str, str]] | None = None
     note: str = ""  # what else is said below the figure

@@ -1,6 +1,7 @@
 """Input geometry of a model. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,25 @@ class Geometry:
         if self.crop_mode != "center":
             name += f"-{self.crop_mode}"
         return name
+
+    def without_crop(self) -> "Geometry":
+        """The geometry that cuts no margin off: of a photo that is square, all is seen.
+
+        Of other photos the largest square in the centre is seen.
+        """
+        return replace(self, crop_pct=1.0)
+
+
+def geometry_of(
+    dataset: str, geometry: Geometry | None, uncropped: Collection[str]
+) -> Geometry | None:
+    """The geometry with which a dataset is read.
+
+    Args:
+        dataset: its name.
+        geometry: that of the model; None for jobs that read no pixels.
+        uncropped: names of the datasets of which models see whole photos.
+    """
+    if geometry is not None and dataset in uncropped:
+        return geometry.without_crop()
+    return geometry

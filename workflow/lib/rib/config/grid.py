@@ -13,7 +13,8 @@ from rib.config import choices
 from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
-from rib.config.geometry import Geometry
+from rib.config.geometry import Geometry, geometry_of
+from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
 from rib.config.schema import known_name, load_schema
@@ -23,8 +24,9 @@ from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
 UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")
-# Settings of the machine, on which results do not depend.
-OF_MACHINE = ("warm_start", "jobs_per_gpu", "decode_workers")
+# Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
+# training on CUDA may give other numbers each time, which no digest could tell apart.
+OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
 # what is pulled, and settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
@@ -46,6 +48,8 @@ MODEL_FACTS = (
 
 
 NO_LIMIT_OF_STEPS = 10**9
+# Side of the images, in pixels, on which published errors relative to AlexNet's were measured.
+SIDE_OF_PUBLISHED_ERRORS = 224
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Grid:
     split_fractions: dict[str, float] | None
     compare_to: str  # method, or the pretrained model, that differences in the ranking are from
     selection: choices.VariantSelection | None
+    uncropped: list[str]  # datasets of which models see whole photos, without their crop
     notices: list[str]  # messages about what was added to the grid or left out, and why
     # names of the methods' entries, of which `methods` are the variants
     entries_of_methods: list[str]
@@ -90,7 +95,8 @@ class Grid:
     def excludes_proxy(self, dataset: str) -> bool:
         """Whether the images of the pretraining proxy are excluded from a dataset.
 
-        They are if the proxy is a part of the dataset, or of one with the same source images.
+        The proxy is images that stand in for the pretraining data. They are excluded if they are a
+        part of the dataset, or of one with the same source images.
         """
         if self.reference is None or self.reference.images_per_class is None:
             return False
@@ -116,7 +122,11 @@ class Grid:
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
     def _uses_proxy(self) -> bool:
-        """Whether a method, a head or an evaluated dataset needs the pretraining proxy."""
+        """Whether a method, a head or an evaluated dataset needs the pretraining proxy.
+
+        The proxy is images that stand in for the pretraining data. A dataset needs them if they are
+        excluded from it.
+        """
         if self.reference is None:
             return False
         needed_by_method = any(method.reference != "no" for method in self.methods.values())
@@ -220,6 +230,11 @@ class Grid:
                 f"pretraining proxy: {self.reference.images_per_class} images per class of "
                 f"{self.reference.dataset.label}, excluded from {', '.join(labels_without_proxy)}"
             )
+        labels_of_uncropped = [
+            entry.label for name, entry in self.datasets.items() if name in self.uncropped
+        ]
+        if labels_of_uncropped:
+            phrases.append(f"whole photos of {', '.join(labels_of_uncropped)}")
         labels_left_out = []
         for entry in self.catalog.datasets_of(self.family, *EVALUATED).values():
             if not entry.optional and entry.name not in self.datasets:
@@ -345,9 +360,9 @@ class Grid:
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
         """Which Fisher information is the same for all targets, so that it is computed once.
 
-        It is that of the pretrained model on the pretraining proxy. There is none if the method
-        takes no Fisher information, starts from another method, or has no proxy, so that the
-        information is that of the target.
+        It is that of the pretrained model on the pretraining proxy, images that stand in for the
+        pretraining data. There is none if the method takes no Fisher information, starts from
+        another method, or has no proxy, so that the information is that of the target.
 
         Returns:
             The most images for it and its kind, settings of the method; None if there is none.
@@ -378,6 +393,15 @@ class Grid:
             interpolation=preprocessing["interpolation"],
             crop_mode=preprocessing["crop_mode"],
         )
+
+    def errors_are_as_published(self, model: str, dataset: str) -> bool:
+        """Whether errors of a model on corrupted photos can be compared with published ones.
+
+        These photos are published at the size of the input. A model's crop below 1 enlarges and
+        crops them again, so published errors are of photos that are read without it.
+        """
+        has_published_size = self.geometry(model).size == SIDE_OF_PUBLISHED_ERRORS
+        return has_published_size and dataset in self.uncropped
 
     def arguments(self, model: str) -> dict[str, Any]:
         """Arguments of the library's create_model.
@@ -455,20 +479,25 @@ class Grid:
         }
 
     def compute(self) -> dict[str, Any]:
-        """Settings of torch (rib.models.device.ComputeSettings)."""
+        """Fields of rib.models.settings.ComputeSettings, the settings of torch."""
         compute = self.config["compute"]
         return {
             "threads_per_job": compute["threads_per_job"],
             "device": compute["device"],
             "precision": compute["precision"],
             "compile": compute["compile"],
+            "deterministic": compute["deterministic"],
+            "expects_gpu": self.family.expects_gpu,
         }
 
-    def view_at(self, geometry: Geometry) -> dict[str, Any]:
+    def view_at(self, geometry: Geometry, datasets: Collection[str]) -> dict[str, Any]:
         """Fields of rib.data.settings.DatasetView: which images of datasets jobs use, at what size.
 
-        They are the geometry, the largest number of images of a dataset, and the size of the
-        pretraining proxy if it is part of a dataset.
+        They are the geometry, the largest number of images of a dataset, the size of the
+        pretraining proxy if it is part of a dataset, and which of the datasets are not cropped.
+
+        Args:
+            datasets: names of those that the job reads. It does not depend on how others are read.
         """
         images_per_class = None
         if self.reference:
@@ -477,14 +506,15 @@ class Grid:
             "geometry": vars(geometry),
             "budget": self.config["budget"]["max_images_per_dataset"],
             "images_per_class": images_per_class,
+            "uncropped": [name for name in self.uncropped if name in datasets],
         }
 
-    def view_of(self, model: str) -> dict[str, Any]:
-        """Fields of rib.data.settings.DatasetView for the jobs of a model.
+    def view_of(self, model: str, datasets: Collection[str]) -> dict[str, Any]:
+        """Fields of rib.data.settings.DatasetView for the jobs of a model that read datasets.
 
         They say which images of datasets and of the pretraining proxy these use, at what size.
         """
-        view = self.view_at(self.geometry(model))
+        view = self.view_at(self.geometry(model), datasets)
         pretraining = self.models[model].pretrain  # of a model that is pretrained here
         if pretraining is None or self.reference is None:
             return view
@@ -499,8 +529,12 @@ class Grid:
         """Fields of the settings with which a dataset is prepared, but the digest of the code.
 
         See rib.data.settings.PreparationSettings. Encoded photos have no geometry yet.
+
+        Args:
+            geometry: that of the model; images are prepared without its crop if the grid says so.
         """
         entry = self.catalog.datasets[dataset]
+        geometry = geometry_of(dataset, geometry, self.uncropped)
         if entry.storage == "encoded":
             geometry = None
         photos_layout = self.catalog.photos_layout_file(entry)
@@ -520,6 +554,13 @@ class Grid:
             "expected": entry.images,
             "about": entry.about_images,
         }
+
+    def datasets_of_training(self, run: Run) -> list[str]:
+        """Datasets that the training of a run reads: its target, and the proxy if it needs that."""
+        names = [run.target]
+        if self.reference is not None and self.methods[run.method].reference != "no":
+            names.append(self.reference.dataset.name)
+        return names
 
     def conversion(self, model: str) -> dict[str, Any]:
         """Facts of a model with which it is converted or trained here.
@@ -553,10 +594,11 @@ class Grid:
         Not resolved are recipes and lengths of trainings, which depend on the method, and what a
         method's entry and the family say of its settings.
         """
+        choices_of_grid = dict(self.config)
+        choices_of_grid["uncropped"] = self.uncropped
         models = self.config["models"]
         if models in ("default", "all"):
             models = list(self.models)
-        choices_of_grid = dict(self.config)
         choices_of_grid["datasets"] = list(self.datasets)
         choices_of_grid["reference"] = self._reference_choice()
         choices_of_grid["models"] = models
@@ -595,6 +637,9 @@ class Grid:
         for name, method in self.methods.items():
             method_settings[name] = _settings_in_config(method)
         schedules = [method.schedule for method in self.methods.values() if method.schedule]
+        del recorded["uncropped"]
+        if self.uncropped:  # without any, a grid is called as before there was this choice
+            recorded["uncropped"] = self.uncropped
         return {
             **recorded,
             "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
@@ -654,7 +699,13 @@ def _settings_in_config(method: Method) -> dict[str, Any]:
 
 
 def _size_in_config(size: str) -> str | int | float:
-    """A size of the training subset as config.yaml has it: `all`, 500 or 0.5, no longer text."""
+    """A size of the training subset as it stands in config.yaml: `all`, 500 or 0.5.
+
+    500 is a number of images, 0.5 a fraction of all.
+
+    Args:
+        size: the same as text.
+    """
     if size == ALL:
         return size
     return float(size) if "." in size else int(size)
@@ -679,6 +730,8 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
+    choices.check_scores(family, catalog)
+    uncropped = choices.choose_uncropped(config, family, catalog)
     schedules = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(schedules, config, family, catalog)
     conditions = choices.MethodConditions(
@@ -708,6 +761,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         split_fractions=split_fractions,
         compare_to=choices.choose_compare_to(config, methods),
         selection=choices.choose_selection(config, methods, datasets, targets),
+        uncropped=uncropped,
         notices=[
             *notices_on_models,
             *notices_on_targets,
@@ -719,7 +773,24 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     _check_external_weights(grid)
     _check_learning_rates(grid)
     grid.notices.extend(_notices_on_grid(grid))
+    grid = _with_hub_files(grid)
+    grid.notices.extend(dataset_terms(grid.datasets_read()))
     return grid
+
+
+def _with_hub_files(grid: Grid) -> Grid:
+    """A grid whose datasets have the files of the repositories of the hub that they name.
+
+    Raises:
+        UserError: A repository, config or split can't be resolved.
+    """
+    catalog = grid.catalog
+    catalog.add_hub_files([dataset.name for dataset in grid.datasets_read()])
+    datasets = {name: catalog.datasets[name] for name in grid.datasets}
+    reference = grid.reference
+    if reference is not None:
+        reference = replace(reference, dataset=catalog.datasets[reference.dataset.name])
+    return replace(grid, datasets=datasets, reference=reference)
 
 
 def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:

@@ -39,9 +39,10 @@ class LabelSpace:
 
     @property
     def digest(self) -> str:
-        """Identifier of the space, part of every result that was scored in it.
+        """Identifier of the label space, part of every result that was scored in it.
 
-        It is a hash of all but the names that are shown: spaces with other names are the same.
+        It is a hash of all attributes but the names, which are for display: label spaces that
+        differ in these alone have the same identifier.
         """
         facts = [self.keys, self.indices, self.num_classes]
         if self.also:
@@ -51,7 +52,7 @@ class LabelSpace:
     def to_json(self) -> dict[str, Any]:
         """Attributes and digest, with lists in place of tuples, which JSON does not have.
 
-        `also` is left out if it is empty.
+        `also`, which has further right answers of each class, is left out if it is empty.
         """
         attributes = json.loads(json.dumps(asdict(self)))
         if not self.also:
@@ -60,7 +61,7 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, attributes: dict[str, Any]) -> "LabelSpace":
-        """The space of which `to_json` gave the attributes."""
+        """The label space of which `to_json` gave the attributes."""
         return cls(
             keys=tuple(attributes["keys"]),
             indices=tuple(map(tuple, attributes["indices"])),
@@ -70,7 +71,7 @@ class LabelSpace:
         )
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":
-        """The space of only the classes with the given labels, in the same order.
+        """The label space of only the classes with the given labels, in the same order.
 
         Labels 3 and 5, for example, become 0 and 1.
         """

@@ -12,8 +12,8 @@ ADDRESSES = ("urls", "mirrors")  # keys with addresses
 def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
     """What a job that fetches a source depends on.
 
-    It is the file's name, size and pinned digest. So another address, or another kind of source
-    for the same bytes, runs nothing again. Without a digest it is the whole source.
+    It is the file's name, size and pinned digest, so that no job runs again if the same bytes are
+    had from another address or another kind of source. Without a digest it is the whole source.
     """
     if "digest" not in source:
         return dict(source)

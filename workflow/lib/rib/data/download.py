@@ -178,7 +178,11 @@ def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch from a Hugging Face repository or the local cache."""
+    """Fetch from a Hugging Face repository or the local cache.
+
+    Raises:
+        UserError: it can't be had, or the cached file lacks the pinned digest.
+    """
     try:
         cached = fetch_from_hub(source)
     except UserError as error:
@@ -187,6 +191,10 @@ def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
             f"Or put the file as {source['file']} into a folder listed under `archives` in "
             "config.yaml."
         ) from error
+    if "digest" in source:
+        # Otherwise the next run would take the same file from the client's cache again.
+        remedy = f"Delete {cached.resolve()} and run again"
+        verify_digest(cached, source["digest"], name, remedy)
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
 

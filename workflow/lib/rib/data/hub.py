@@ -16,13 +16,16 @@ HUB_ERRORS = {
         "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)"
     ),
     "RevisionNotFoundError": (
-        "the hub has no such commit; correct it, or remove the model from models.lock.json"
+        "the hub has no such commit; correct it, or remove the model from models.lock.json (a "
+        "dataset: from datasets.lock.json), so that it is resolved again"
     ),
     "LocalEntryNotFoundError": UNREACHED,
     "EntryNotFoundError": "the repository has no such file; correct the path in its entry",
     "HTTPError": UNREACHED,
     "ConnectionError": UNREACHED,
 }
+# What the client says of a file that has not the size that the hub stated.
+OTHER_SIZE = "Consistency check failed"
 LONGEST_HUB_MESSAGE = 200  # characters
 
 
@@ -60,5 +63,7 @@ def hub_problem(error: Exception) -> str:
         if type_name in types:
             meaning = meaning_of_type
             break
+    if OTHER_SIZE in str(error):
+        meaning = "the hub sent fewer or more bytes than the file has; run again"
     message = " ".join(str(error).split())[:LONGEST_HUB_MESSAGE]
     return f"{meaning} ({type(error).__name__}: {message})"

@@ -114,7 +114,7 @@ class Item:
 
 
 def photo_item(
-    label: int, image_id: str, group: str, source: str, photo: Photo, **slices: str | int
+    label: int, image_id: str, group: str, source: str, photo: Photo, /, **slices: str | int
 ) -> Item:
     """Item for a photo whose resampling unit is its source image.
 

@@ -310,19 +310,25 @@ class Written:
         """Refuse slices that differ in names or types from those of the first image.
 
         The slices of an image say what accuracies can be split by, such as {"corruption": "fog",
-        "severity": 3}.
+        "severity": 3}. They become columns of the index, so none may have the name of another one.
         """
+        for name in item.slices:
+            if name in INDEX_COLUMNS:
+                raise UserError(
+                    f"{item.image_id} has a slice '{name}', which is the name of a column of every "
+                    "index; let the layout give it another name (taken are "
+                    f"{', '.join(INDEX_COLUMNS)})."
+                )
         if self._first_slices is None:
             self._first_slices = dict(item.slices)
         types = {name: type(level) for name, level in item.slices.items()}
         first_types = {name: type(level) for name, level in self._first_slices.items()}
         have_allowed_types = set(types.values()) <= SLICE_TYPES.keys()
-        are_named_like_columns = not types.keys().isdisjoint(INDEX_COLUMNS)
-        if types != first_types or not have_allowed_types or are_named_like_columns:
+        if types != first_types or not have_allowed_types:
             raise UserError(
                 f"{item.image_id} has the slices {dict(item.slices)}, the first image "
                 f"{self._first_slices}; let the layout give every image the same ones, text or "
-                "int, not named like a column of the index."
+                "int."
             )
 
     def save(self) -> None:

@@ -162,8 +162,7 @@ def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
     """A soft pencil drawing on grained paper: outlines, and shading by slanting lines.
 
     Outlines are where the photo is darker than its surroundings (dodge and burn: the photo divided
-    by its blurred self). Where the object is grey there are lines, where it is dark there are lines
-    in both directions.
+    by its blurred self). For the shading see `_is_on_slanting_line`.
     """
     grey = photo.astype(np.int64)
     is_object = _is_object(photo)
@@ -182,8 +181,11 @@ def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
 def _is_on_slanting_line(grey: np.ndarray) -> np.ndarray:
     """Which pixels are on a line of a drawing's shading, (height, width) bool.
 
-    Every fourth diagonal is a line: where it is not bright in one direction, where it is dark in
-    both.
+    Lines are diagonals, four pixels apart. Medium and dark places have lines that rise to the
+    right; dark ones are also crossed by lines that fall to the right.
+
+    Args:
+        grey: brightness of the pixels, (height, width).
     """
     height, width = grey.shape
     row = np.arange(height)[:, np.newaxis]

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from rib.base.settings import FreeSettings, Settings, Texts
-from rib.config.geometry import Geometry
+from rib.config.geometry import Geometry, geometry_of
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL
 
@@ -23,6 +23,12 @@ class DatasetView(Settings):
     # rib.data.subsets.subset
     pretraining_size: str = ALL
     pretraining_seed: int = 0
+    # those datasets of the job of which whole photos are seen, without the crop of the geometry
+    uncropped: Texts = ()
+
+    def geometry_of(self, dataset: str) -> Geometry | None:
+        """The geometry with which a dataset is read; None for jobs that read no pixels."""
+        return geometry_of(dataset, self.geometry, self.uncropped)
 
 
 class DownloadSettings(Settings):

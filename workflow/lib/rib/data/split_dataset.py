@@ -189,11 +189,13 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:
-    """Write the split and the number of images of each source id, sorted by id, as Parquet.
+    """Write a table with the split and the number of images of each source id, as Parquet.
+
+    Its rows are sorted by id; the column `part` has the split.
 
     Args:
-        split_of_source: split by source image. Identical photos with several ids are one source
-            image, which has one of these ids.
+        split_of_source: split by id of the source image, with one id alone of identical photos that
+            have several.
         table: the file that is written.
     """
     counts = dataset.index.group_by("source_id").aggregate([("label", "count")])
@@ -201,6 +203,7 @@ def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: 
     source_ids = counts["source_id"].to_pylist()
     splits = []
     for source_id in source_ids:
+        # Identical photos are one source image, which has the id of one of them.
         source = dataset.joined_sources.get(source_id, source_id)
         splits.append(split_of_source[source])
     columns = {

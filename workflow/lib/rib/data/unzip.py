@@ -60,7 +60,10 @@ def decrypted_members(
 
 
 def _suit_unzip(names: Sequence[str]) -> bool:
-    """Whether `unzip` can be asked for files by their names: it can't misinterpret any of them."""
+    """Whether `unzip` can be asked for files by their names: it can't misinterpret any of them.
+
+    Wildcards in names do no harm, since `_start_unzip` escapes them.
+    """
     has_repetitions = len(set(names)) < len(names)
     if has_repetitions:
         return False

@@ -1,6 +1,7 @@
 """The images of a prepared dataset that a job uses.
 
-These are one split, within the budget, without the pretraining proxy.
+These are one split, within the budget, without the pretraining proxy: images that stand in for
+those that the models were pretrained on.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class DatasetFiles:
 
     name: str
     folder: Path  # output of the prepare job
-    # folder of the dataset with the pretraining proxy, if this dataset shares its sources
+    # folder of the dataset with the pretraining proxy, whose images are left out of this one; None
+    # if nothing is left out
     proxy: Path | None = None
     # output of the split_dataset job (protocol held_out); None for all images
     split: Path | None = None
@@ -54,11 +56,14 @@ def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> Prepared
 def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     """All images of a dataset within the budget, without those of the pretraining proxy.
 
+    The proxy is images that stand in for those that the models were pretrained on. The budget is
+    the maximum number of images, see `DatasetView`.
+
     Raises:
         UserError: no image is left, or none belongs to the pretraining proxy.
     """
     dataset = PreparedDataset.open(
-        files.folder, files.name, view.geometry, files.decode_workers, files.pixels
+        files.folder, files.name, view.geometry_of(files.name), files.decode_workers, files.pixels
     )
     if files.proxy:
         assert view.images_per_class is not None  # the proxy is a part of a dataset
@@ -76,7 +81,8 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     """
     if view.images_per_class is None:
         return _load_whole_proxy(files, view)
-    dataset = PreparedDataset.open(files.folder, files.name, view.geometry, files.decode_workers)
+    geometry = view.geometry_of(files.name)
+    dataset = PreparedDataset.open(files.folder, files.name, geometry, files.decode_workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     return dataset.take(np.flatnonzero(_has_source(dataset, proxy_sources)))
 
@@ -96,13 +102,15 @@ def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
     """Which images of a dataset have one of the given source ids: (n,) bool."""
     source_of_image, sources = dataset.declared_sources
-    is_given_source = np.array([source in source_ids for source in sources], bool)
-    is_of_given_source: np.ndarray = is_given_source[source_of_image]
-    return is_of_given_source
+    source_is_given = np.array([source in source_ids for source in sources], bool)
+    image_has_given_source: np.ndarray = source_is_given[source_of_image]
+    return image_has_given_source
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
-    """Ids of the source images in the pretraining proxy: of each class those with lowest hashes.
+    """Ids of the source images of the pretraining proxy, a few of each class of a dataset.
+
+    They are those whose ids have the lowest hashes in their class.
 
     Args:
         index: Parquet file of the dataset that the proxy is a part of; one row per image.
@@ -120,9 +128,10 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
 def _without_proxy(
     dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int
 ) -> PreparedDataset:
-    """The images of a whole dataset that the pretraining proxy lacks.
+    """A whole dataset without the images of the pretraining proxy.
 
-    An image of the proxy has the id of one of its source images, or is identical to a photo of it.
+    Left out are the images that were made from a source image of the proxy, as their ids say, and
+    those that are identical to a photo of it, with all others of the same source images.
 
     Args:
         dataset: all images of a dataset.

@@ -105,7 +105,14 @@ def evaluate(
 def _fit_of_checkpoints(
     checkpoints: Mapping[str, Path], manifests: Sequence[Path]
 ) -> dict[str, float]:
-    """The fit that each checkpoint's manifest states; empty for snapshots, which have none."""
+    """The fit of each checkpoint by its key, as its manifest states it.
+
+    The fit is accuracy on the training images, 0 to 1.
+
+    Args:
+        checkpoints: files by key.
+        manifests: of the checkpoints, in their order; none for snapshots, which have no fit.
+    """
     if not manifests:
         return {}
     return {

@@ -20,7 +20,7 @@ from matplotlib.image import AxesImage
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.files import write_table
 from rib.config.figure_settings import FigureSettings
-from rib.config.geometry import Geometry
+from rib.config.geometry import geometry_of
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
 
@@ -81,7 +81,7 @@ def write_figure(
     with plt.style.context(STYLE):
         tables = {}
         for name, paths in inputs.items():
-            tables[name] = _read_input(paths, settings.geometry, shown_size)
+            tables[name] = _read_input(paths, settings, shown_size)
         drawn, shown_rows = module.draw(**tables, **draw_settings)
         has_other_sizes = settings.sizes != [ALL]
         has_runs = any(_has_sizes(table) for table in tables.values())
@@ -101,27 +101,29 @@ def write_figure(
 
 
 def _read_input(
-    paths: str | Sequence[str], geometry: Geometry | None, size: str | None
+    paths: str | Sequence[str], settings: FigureSettings, size: str | None
 ) -> Input | list[Input]:
     """Read an input of a figure: a table or dataset or, for a list of paths, a list of these.
 
     Args:
         paths: see `_read_file`.
-        geometry: of the images, for datasets.
+        settings: with the geometry of the images, for datasets.
         size: training subset of the runs in a table; None for all, and for a list of paths.
     """
     if not isinstance(paths, str):
-        return [_read_file(Path(path), geometry) for path in paths]
-    content = _read_file(Path(paths), geometry)
+        return [_read_file(Path(path), settings) for path in paths]
+    content = _read_file(Path(paths), settings)
     if isinstance(content, pd.DataFrame):
         return _of_size(content, size)
     return content
 
 
-def _read_file(path: Path, geometry: Geometry | None) -> Input:
+def _read_file(path: Path, settings: FigureSettings) -> Input:
     """The dataset of a manifest (JSON), or a table (Parquet or CSV)."""
     if path.suffix == ".json":
-        return PreparedDataset.open(path.parent, path.parts[-3], geometry)
+        dataset = path.parts[-3]  # .../prepare/<dataset>/<geometry>/manifest.json
+        geometry = geometry_of(dataset, settings.geometry, settings.uncropped)
+        return PreparedDataset.open(path.parent, dataset, geometry)
     if path.suffix == ".parquet":
         return pd.read_parquet(path, columns=ROWS)
     return read_table(path)
@@ -129,6 +131,8 @@ def _read_file(path: Path, geometry: Geometry | None) -> Input:
 
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The runs, with their fit, that a figure shows; none without a table of fits.
+
+    The fit of a run is accuracy on its training images.
 
     Args:
         fit: CSV file of `rib.analysis.fit.fit_table`.

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 
 OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
@@ -174,6 +175,24 @@ def closure(*files: Path) -> list[Path]:
             followed.add(file)
             to_follow.extend(imports(file))
     return sorted(followed)
+
+
+def script_of(stage: str, scripts: Path) -> Path:
+    """The script of a stage, such as scripts/find_drops.py of `find_drops`.
+
+    Args:
+        scripts: the folder of the workflow's scripts.
+
+    Raises:
+        UserError: there is no such script.
+    """
+    script = scripts / f"{stage}.py"
+    if not script.is_file():
+        raise UserError(
+            f"a rule asks for digest('{stage}'), but {script} does not exist; add it, or give the "
+            "name of a script in this folder without .py."
+        )
+    return script
 
 
 @cache

@@ -31,6 +31,7 @@ from filelock import FileLock
 
 from rib.base.files import is_private
 from rib.base.progress import log, print_lines
+from rib.jobs.gpu_lock import NVIDIA
 from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 # Environment variable: folder of the sockets of a run whose jobs share servers, or empty.
@@ -46,9 +47,6 @@ PRELOADED = {
     ),
     "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot", "scipy.stats", "pydantic"),
 }
-# CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch
-# themselves.
-NVIDIA = Path("/dev/nvidiactl")
 # Seconds to wait until a server listens, and in a worker until its job has sent all.
 PATIENCE = 60.0
 # Seconds until a job no longer waits for a worker; the server may still import its libraries.
@@ -87,7 +85,11 @@ def delegate(script: str, libraries: str) -> None:
 
 
 def _can_fork(libraries: str) -> bool:
-    """Whether forking after the import of these libraries is safe; it is only on Linux."""
+    """Whether forking after the import of these libraries is safe; it is only on Linux.
+
+    CUDA must not be initialized before a fork, and GPU jobs are long enough to import torch
+    themselves.
+    """
     if sys.platform != "linux":
         return False
     return libraries != "networks" or not NVIDIA.exists()

@@ -19,7 +19,12 @@ from rib.base.progress import log
 
 JOBS_PER_GPU = "RIB_JOBS_PER_GPU"  # environment variable: how many jobs may share a GPU
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SLURM_JOB = "SLURM_JOB_ID"  # environment variable: number of the allocation
+# Environment variable: how many GPUs of this machine SLURM has assigned; absent if it assigns none.
+SLURM_GPUS = "SLURM_GPUS_ON_NODE"
 NONE = {"", "-1", "NoDevFiles"}  # values of CUDA_VISIBLE_DEVICES that mean no device
+# It exists where NVIDIA's driver is loaded, in a container only if it was given a GPU.
+NVIDIA = Path("/dev/nvidiactl")
 POLL = 0.5  # seconds between two attempts
 REMIND = 60  # seconds between two log lines of a job that waits
 _held: list[FileLock] = []  # kept until the process ends
@@ -39,17 +44,24 @@ def visible_devices() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
+def has_hidden_devices() -> bool:
+    """Whether the user has hidden all GPUs from this process: CUDA_VISIBLE_DEVICES is empty."""
+    return VISIBLE in os.environ and not visible_devices()
+
+
 def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it.
 
-    Call this before CUDA is used. Does nothing without a GPU, and under SLURM, which assigns GPUs
-    itself.
+    Call this before CUDA is used. Does nothing without a GPU, or if SLURM has assigned a single one
+    to this job. In an allocation of several GPUs (`salloc --gres=gpu:4`), whose jobs all see each
+    of them, a job locks one as it does outside of SLURM.
 
     Raises:
         UserError: Others could open the locks, or the file system has none.
     """
     devices = visible_devices()
-    if not devices or "SLURM_JOB_ID" in os.environ or _held:
+    is_assigned_by_slurm = SLURM_JOB in os.environ and len(devices) == 1
+    if not devices or is_assigned_by_slurm or _held:
         return None
     folder = _lock_folder()
     last_reminder = time.monotonic()
@@ -103,9 +115,10 @@ def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:
     Each GPU has as many places, that is lock files, as jobs may share it.
     """
     places_per_gpu = int(os.environ.get(JOBS_PER_GPU, 1))
+    allocation = _allocation()
     for number in range(places_per_gpu):
         for device in devices:
-            path = folder / f"{_name_in_path(device)}.{number}.lock"
+            path = folder / f"{allocation}{_name_in_path(device)}.{number}.lock"
             with contextlib.suppress(Timeout):
                 _held.append(acquire(path, timeout=0))
                 # What cleans folders of temporary files removes old ones, held or not.
@@ -114,10 +127,21 @@ def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:
     return None
 
 
-def _name_in_path(device: str) -> str:
-    """A device's name with `-` in place of all but letters, digits, - and _."""
+def _allocation() -> str:
+    """What the names of locks begin with: `slurm-123-` in an allocation with GPUs, else nothing.
+
+    SLURM gives each allocation GPUs of its own, which it may number from 0 in each. Without it,
+    jobs of two allocations on one machine would wait for each other, since both have a GPU 0.
+    """
+    if SLURM_JOB in os.environ and SLURM_GPUS in os.environ:
+        return f"slurm-{_name_in_path(os.environ[SLURM_JOB])}-"
+    return ""
+
+
+def _name_in_path(name: str) -> str:
+    """A name with `-` in place of all but letters, digits, - and _."""
     characters = []
-    for character in device:
+    for character in name:
         is_plain = character.isalnum() or character in "-_"
         characters.append(character if is_plain else "-")
     return "".join(characters)

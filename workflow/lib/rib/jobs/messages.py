@@ -13,6 +13,8 @@ MEMORY_SETTING = {
 }
 MEMORY_SETTING_OF_OTHER_RULES = "compute.evaluation_batch_size"
 
+# What torch writes after the name of an operator that it refuses to compute.
+NONDETERMINISTIC = " does not have a deterministic implementation"
 NO_PERMISSION = "you may not write or read there; change its permissions"
 # Why a path cannot be written, by error number, and what to do about it.
 UNWRITABLE = {
@@ -45,6 +47,13 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     if error_type == "OutOfMemoryError":  # torch's; torch is not imported here
         setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
         return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+    operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
+    if is_of_operator:  # torch's
+        return (
+            f"the network needs {operator}, for which CUDA has no deterministic algorithm; set "
+            "compute.deterministic to warn in config.yaml, after which a training gives other "
+            "numbers each time, or compute.device to cpu."
+        )
     return f"{error_type}: {error} (the full report is in {log_file})"
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from rib.methods import Positive, algorithm
 from rib.methods.base import FineTuning, Task
+from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
 from rib.models.inputs import in_batches
 from rib.models.network import head_inputs, head_parameters
@@ -81,4 +82,6 @@ class LinearProbing(FineTuning):
         """Logits (N, 1000) of the given rows of the target, from their frozen features."""
         # The head is a pointwise convolution of the pooled map in BiT's ResNets.
         head = self._linear_head()
-        return F.linear(self.features(rows), head.weight.flatten(1), head.bias)
+        weight = head.weight.flatten(1)
+        head_logits = partial(F.linear, weight=weight, bias=head.bias)
+        return without_autocast(head_logits, self.features(rows))

@@ -18,7 +18,10 @@ REPLAY_STREAM = 1  # of random numbers; those of epochs have another
 
 @algorithm
 class Replay(FineTuning):
-    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy."""
+    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy.
+
+    The pretraining proxy is images that stand in for the pretraining data.
+    """
 
     weight: NonNegative
 
@@ -30,7 +33,7 @@ class Replay(FineTuning):
         self.proxy = task.reference
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * cross-entropy on random images of the proxy, a scalar."""
+        """weight * cross-entropy on random images of the pretraining proxy, a scalar."""
         proxy = self.proxy
         # As many random images of the proxy as the batch has, each at most once. The first row is
         # part of the seed, so that micro-batches of a step get different images.

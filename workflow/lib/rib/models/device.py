@@ -9,8 +9,8 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.progress import log
-from rib.jobs.gpu_lock import lock_gpu
-from rib.models.settings import AUTO, BF16, ComputeSettings
+from rib.jobs.gpu_lock import NVIDIA, has_hidden_devices, lock_gpu
+from rib.models.settings import AUTO, BF16, WARN, ComputeSettings
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -24,25 +24,20 @@ def start(compute: ComputeSettings) -> torch.device:
 
     It also sets the process's threads and precision, and waits until a GPU is free.
 
-    Raises a UserError if `cuda` is requested but absent.
+    Raises:
+        UserError: There is no CUDA device though `cuda` is requested, or the machine has a GPU that
+            doesn't work and the family expects one.
     """
     torch.set_num_threads(compute.threads_per_job)
-    _make_deterministic()
+    _make_deterministic(warns_only=compute.deterministic == WARN)
     _policy.update(precision=compute.precision, compile=compute.compile)
     _reuse_freed_memory()
     if compute.device != "cpu":
         lock_gpu()
-    if compute.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "config, compute.device is 'cuda', but torch finds no CUDA device; "
-            "set it to 'auto' or 'cpu'."
-        )
-    if compute.device != "cpu" and torch.cuda.is_available():
-        device = torch.device("cuda")
+    device = _chosen_device(compute)
+    description = device.type
+    if device.type == "cuda":
         description = f"cuda ({torch.cuda.get_device_name()})"
-    else:
-        device = torch.device("cpu")
-        description = "cpu"
     precision = "bf16" if _in_bf16(device) else "fp32"
     log.info(
         "computing on %s with %d thread(s) in %s", description, compute.threads_per_job, precision
@@ -50,11 +45,53 @@ def start(compute: ComputeSettings) -> torch.device:
     return device
 
 
-def _make_deterministic() -> None:
-    """Let torch compute the same results each time, in full precision."""
+def _chosen_device(compute: ComputeSettings) -> torch.device:
+    """The device that the settings and the machine give; for errors see `start`.
+
+    A GPU that doesn't work is a warning if the CPU takes its place.
+    """
+    if compute.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if compute.device == "cuda":
+        raise UserError(
+            f"config, compute.device is 'cuda', but {_why_cuda_fails()}; set it to 'auto' or 'cpu'."
+        )
+    has_broken_gpu = NVIDIA.exists() and not has_hidden_devices()
+    if has_broken_gpu:
+        problem = f"this machine has an NVIDIA GPU, but {_why_cuda_fails()}"
+        if compute.expects_gpu:
+            raise UserError(
+                f"{problem}; its runs would take far too long on the CPU, so repair that, or set "
+                "compute.device to cpu in config.yaml."
+            )
+        log.warning("%s; computing on the CPU", problem)
+    return torch.device("cpu")
+
+
+def _why_cuda_fails() -> str:
+    """Why torch has no CUDA device: `torch finds no CUDA device`, with its own reason if any."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        reason, _, _ = first_line.partition(". ")
+        return f"torch finds no CUDA device ({reason.rstrip('.')})"
+    return "torch finds no CUDA device"
+
+
+def _make_deterministic(warns_only: bool) -> None:
+    """Let torch compute the same results each time, in full precision.
+
+    Args:
+        warns_only: whether an operator of CUDA that can't do so is a warning, not an error.
+    """
     # cuBLAS is deterministic only with a fixed workspace.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=warns_only)
     # A debugging aid that writes NaN into every new tensor.
     deterministic = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # not in its types
@@ -81,8 +118,8 @@ def _in_bf16(device: torch.device) -> bool:
     """Whether networks compute in bf16 on a device, by the precision that `start` has set."""
     if _policy["precision"] == AUTO:
         # On a CPU bf16 is faster only with matrix units (AMX), and its results agree on fewer
-        # machines.
-        return device.type == "cuda"
+        # machines. Before Ampere (T4, V100) GPUs emulate it, and cuDNN has no convolutions in it.
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return _policy["precision"] == BF16
 
 

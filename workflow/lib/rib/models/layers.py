@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rib.base.errors import UserError
+from rib.models.full_precision import unit_norm
 from rib.models.network import Classifier, OpenClipClassifier
 
 STAGES = 4
@@ -146,7 +146,10 @@ def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
 
 
 def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
-    """Whether a network is hierarchical; all outputs of a plain transformer have one stride."""
+    """Whether outputs of a network have several strides: it is hierarchical, as a CNN or Swin.
+
+    The outputs of a plain transformer all have the same stride.
+    """
     strides = {output.stride for output in outputs}
     return len(strides) > 1
 
@@ -188,7 +191,7 @@ def _intermediates(
 
 
 def _forward_intermediates(network: nn.Module) -> Callable:
-    """The method of timm's networks and of open_clip's towers that returns outputs inside of them.
+    """The method by which a network of timm, or a tower of open_clip, returns outputs of blocks.
 
     Raises:
         AttributeError: The network has none.
@@ -199,7 +202,7 @@ def _forward_intermediates(network: nn.Module) -> Callable:
 def _open_clip_intermediates(
     tower: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """`_intermediates` of an image tower of open_clip; the features are those of unit norm."""
+    """Like `_intermediates`, for an image tower of open_clip; the features have unit norm."""
     options = {}
     if class_tokens and _gives_class_tokens(tower):
         options["output_extra_tokens"] = True
@@ -208,15 +211,19 @@ def _open_clip_intermediates(
     tokens = outputs.get("image_intermediates_prefix")
     if not tokens:
         tokens = [None] * len(positions)
-    features = F.normalize(outputs["image_features"], dim=-1)
+    features = unit_norm(outputs["image_features"])
     return list(zip(positions, tokens, strict=True)), features
 
 
 def _gives_class_tokens(network: nn.Module) -> bool:
-    """Whether a network of timm or a tower of open_clip can return class tokens too.
+    """Whether a network's library can return class tokens beside the outputs of its blocks.
 
-    A tower that has a network of timm can if that network can.
+    Args:
+        network: of timm, or an image tower of open_clip.
     """
+    # Some towers of open_clip wrap a network of timm, their `trunk`, which does the work.
     body = getattr(network, "trunk", network)
     parameters = inspect.signature(_forward_intermediates(body)).parameters
-    return "return_prefix_tokens" in parameters or "output_extra_tokens" in parameters
+    timm_has_option = "return_prefix_tokens" in parameters
+    open_clip_has_option = "output_extra_tokens" in parameters
+    return timm_has_option or open_clip_has_option

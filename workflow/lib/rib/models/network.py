@@ -9,12 +9,12 @@ from typing import cast
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
+from rib.models.full_precision import FullPrecisionLinear, keep_precision, unit_norm
 
 NUM_CLASSES = 1000  # ImageNet-1K's
 SIMD_WIDTH = 16  # most float32 numbers in a vector register
@@ -63,11 +63,11 @@ class OpenClipClassifier(Classifier):
         """Give a visual tower, whose features have `width` numbers, a head with random weights."""
         super().__init__()
         self.visual = visual
-        self.head = nn.Linear(width, num_classes)
+        self.head = FullPrecisionLinear(width, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features (N, width), each divided by its Euclidean norm, of images (N, 3, H, W)."""
-        return F.normalize(self.visual(images), dim=-1)
+        return unit_norm(self.visual(images))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (N, outputs) of features (N, width); with `pre_logits` the features themselves."""
@@ -94,6 +94,8 @@ def build(
     arguments: Mapping = NO_ARGUMENTS,
 ) -> Classifier:
     """A network with random weights and a head, in evaluation mode.
+
+    The head computes in full precision, also where autocast is on (rib.models.full_precision).
 
     Args:
         library: `timm`, or `open_clip` for the visual tower of one of its models.
@@ -125,6 +127,7 @@ def build(
             timm_arguments["drop_path_rate"] = drop_path
         timm_arguments["num_classes"] = num_classes
         model = cast(Classifier, create(library, architecture, timm_arguments))
+        keep_precision(_heads(model))
     _subsample_first(model)
     return model.eval()
 
@@ -267,17 +270,23 @@ def head_inputs(model: Classifier, images: Tensor) -> Tensor:
 
 def head_parameters(model: Classifier) -> list[tuple[str, nn.Parameter]]:
     """Named parameters of the network's head, or of its two heads if it was distilled."""
-    classifier = model.get_classifier()
-    # timm gives a tuple for a network with a second head, for distillation.
-    heads = classifier if isinstance(classifier, tuple) else (classifier,)
     ids_in_heads: set[int] = set()
-    for head in heads:
+    for head in _heads(model):
         ids_in_heads.update(id(parameter) for parameter in head.parameters())
     return [
         (name, parameter)
         for name, parameter in model.named_parameters()
         if id(parameter) in ids_in_heads
     ]
+
+
+def _heads(model: Classifier) -> tuple[nn.Module, ...]:
+    """The network's head, or its two heads if it was distilled."""
+    classifier = model.get_classifier()
+    # timm gives a tuple for a network with a second head, for distillation.
+    if isinstance(classifier, tuple):
+        return classifier
+    return (classifier,)
 
 
 def load(

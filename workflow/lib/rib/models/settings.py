@@ -9,18 +9,26 @@ from rib.data.settings import DatasetView
 
 AUTO: Final = "auto"
 BF16: Final = "bf16"
+STRICT: Final = "strict"
+WARN: Final = "warn"
 
 
 class ComputeSettings(Settings):
     """Device and precision of networks."""
 
-    device: Literal["auto", "cpu", "cuda"]  # `auto`: CUDA if available
+    device: Literal["auto", "cpu", "cuda"]  # `auto`: CUDA if it works
     threads_per_job: int  # of torch; results are bit-identical for the same number
-    # `bf16` is autocast: weights and losses stay in fp32; `auto`: bf16 on CUDA, else fp32
+    # `bf16` is autocast: weights, heads and losses stay in fp32; `auto`: bf16 on CUDA devices that
+    # compute in it, else fp32
     precision: Literal["auto", "fp32", "bf16"] = AUTO
     compile: bool = False
     # whether fine-tuning keeps only some activations and computes others again
     gradient_checkpointing: bool = False
+    # what happens where CUDA has no deterministic algorithm: an error, or a warning, after which a
+    # training gives other numbers each time
+    deterministic: Literal["strict", "warn"] = STRICT
+    # whether a job with device `auto` fails if the machine has a GPU that doesn't work
+    expects_gpu: bool = False
 
 
 class ConversionSettings(Settings):

@@ -17,10 +17,10 @@ from rib.models.network import load
 def network_in_state(
     folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs
 ) -> nn.Module:
-    """The network of a models job in one state, in evaluation mode, ready for the given inputs.
+    """A network with the weights of a run, in evaluation mode, ready for the given inputs.
 
     Args:
-        folder: with the network and its pretrained weights.
+        folder: output of the models job, with the network and its pretrained weights.
         weights, checkpoints: see rib.models.checkpoint.apply, also for errors.
     """
     pretrained, _ = load(folder, inputs.device)
@@ -32,7 +32,7 @@ def for_inference(model: nn.Module, weights: Weights, inputs: Inputs) -> nn.Modu
     """A network in evaluation mode, changed in place so that it scores the given inputs faster.
 
     Args:
-        weights: what the network's state was made of.
+        weights: what the network's weights were made of.
     """
     # The networks of an ensemble may use each other's weights.
     is_ensemble = isinstance(weights, Merge) and weights.form == ENSEMBLE

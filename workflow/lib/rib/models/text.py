@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rib.base.files import read_json
 from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
+from rib.models.full_precision import unit_norm
 from rib.models.inputs import to_device
 from rib.models.network import create
 
@@ -52,7 +53,8 @@ class Text:
         """Unit-norm features (N, d) of tokens (N, L)."""
         device = self.tower.logit_scale.device
         with autocast(device):
-            return self.tower.encode_text(to_device(tokens, device), normalize=True).float()
+            features = self.tower.encode_text(to_device(tokens, device))
+        return unit_norm(features.float())
 
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Logits (N, M) of image features (N, d) and texts, given as tokens (M, L).
@@ -65,20 +67,24 @@ class Text:
         return logits + self.tower.logit_bias
 
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
-        """Tokens (number, L) of texts of `length` words that are drawn uniformly.
+        """Tokens of texts of `length` words that are drawn uniformly: (number, context length).
 
-        A text of two words is: start, word, word, end of text, padding.
+        A text of two words is: start, word, word, end of text, and padding up to the context
+        length.
 
         Raises a ValueError if the context is too short.
         """
-        longest = len(self.after) - 1
-        if length > longest:
-            raise ValueError(f"its texts have room for {longest} tokens, not for {length}")
+        # After the start, an empty text has its end, and then a token of padding for each word that
+        # a text may have.
+        end_of_text = self.after[:1]
+        padding_of_empty_text = self.after[1:]
+        most_words = len(padding_of_empty_text)
+        if length > most_words:
+            raise ValueError(f"its texts have room for {most_words} tokens, not for {length}")
         numbers_of_words = draws.integers(len(self.words), size=(number, length))
         words = self.words[torch.from_numpy(numbers_of_words)]
-        end_of_text = self.after[:1]
         # The words take the place of as many tokens of padding.
-        padding = self.after[1 + length :]
+        padding = padding_of_empty_text[length:]
         after_words = torch.cat([end_of_text, padding])
         # Start and end are the same for all texts.
         before_of_texts = self.before.expand(number, -1)

@@ -140,6 +140,8 @@ class Watch:
     def _datasets(self) -> list[DatasetFiles]:
         """The monitored datasets, without images of the pretraining proxy, as their splits are.
 
+        The proxy is images that stand in for the pretraining data.
+
         A manifest is .../prepare/<dataset>/<geometry>/manifest.json, and a split
         .../split/<dataset>/<name>.parquet.
         """

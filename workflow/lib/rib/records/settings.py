@@ -6,11 +6,24 @@ from typing import Any
 from rib.base.settings import Settings
 
 
+class DescribedDataset(Settings):
+    """What a description of a prepared dataset says about it, besides its files."""
+
+    folder: str  # with a folder for each size and crop of its images
+    label: str
+    family: str  # description of its family
+    licence: str
+    origin: str  # author of the images
+    url: str  # of a page about the images
+
+
 class TrackSettings(Settings):
     """What `snakemake track` adds to DVC."""
 
     units: list[str]  # patterns of folders and files, each of which gets a .dvc file
     report: Path  # folder of the published tables and figures
+    # by name, the datasets whose images may be passed on, which are described for machines
+    described: dict[str, DescribedDataset]
 
 
 class PullSettings(Settings):

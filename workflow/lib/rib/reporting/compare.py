@@ -69,7 +69,7 @@ class RankedMethod:
 
     @classmethod
     def of_state(cls, state: ScoredState) -> "RankedMethod":
-        """The line that a scored state belongs to."""
+        """The line that a scored network belongs to."""
         return cls(state.bundle, state.run.model, state.run.method)
 
 
@@ -380,7 +380,10 @@ def compute_again(bundle: Bundle) -> Path:
 
 
 def _dataset_files(bundle: Bundle) -> list[DatasetFiles]:
-    """Files of the datasets of a bundle, with their splits and the proxy that they exclude."""
+    """Files of the datasets of a bundle, with their splits and the proxy that they exclude.
+
+    The pretraining proxy is images that stand in for the pretraining data.
+    """
     splits = {}
     for path in bundle.folder.glob("results/*/*/split/*/*.parquet"):
         dataset = path.parent.name  # results/<family>/<protocol>/split/<dataset>/<name>.parquet
@@ -595,7 +598,7 @@ def _states_of_bundles(
     ood_datasets: Collection[str],
     statistics: RankingStatistics,
 ) -> StatesOfBundles:
-    """Accuracies of the states of all bundles on what they share, from the same draws of objects.
+    """Accuracies of all bundles' networks on what they share, from the same draws of objects.
 
     Args:
         merges_left_out: methods that are not compared, by bundle.

@@ -18,6 +18,7 @@ from rib.base.settings import from_params, to_params
 from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
+from rib.config.memory import GIGA, NetworkMemory
 from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.data.settings import DatasetView
@@ -174,8 +175,8 @@ def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | Non
 def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
     """How many images of a dataset a run uses: without the pretraining proxy, within the budget.
 
-    The proxy is some images of the reference dataset. If a tenth of the reference is proxy, it is
-    assumed that each dataset that excludes the proxy loses a tenth of its images.
+    The proxy is images of the reference dataset that stand in for the pretraining data. If they are
+    a tenth of it, it is assumed that each dataset that excludes them loses a tenth of its images.
     """
     images = counts[name]
     if grid.excludes_proxy(name):
@@ -191,7 +192,11 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
 
 
 def _most_images_of_proxy(grid: Grid) -> int:
-    """Images of the pretraining proxy, if each class of the reference dataset has enough images."""
+    """Number of images in the pretraining proxy, which stand in for the pretraining data.
+
+    The true number is smaller if a class of the reference dataset has fewer images than the proxy
+    takes of each.
+    """
     assert grid.reference is not None and grid.reference.images_per_class is not None
     classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
     return grid.reference.images_per_class * classes
@@ -496,10 +501,11 @@ def _recorded(
     used_images: Mapping[str, int],
     gathered: Gathered,
 ) -> dict[str, float]:
-    """Images/s of a model's runs of this grid that ran elsewhere, by kind, including start-up.
+    """Images/s of a model in jobs that ran on other machines, for training and evaluation.
 
-    How many images a run passed stands in files that may not be here, so only runs count whose
-    training and images are those of the grid.
+    A record says how many seconds a job took, with its start-up, but not how many images passed
+    through the network. That number is known from the grid if the job had the grid's settings and
+    datasets, so only such jobs count. A rate is left out if there are none.
 
     Args:
         grid: the grid.
@@ -539,7 +545,8 @@ def _records_of_training(
     method = grid.methods.get(run.method)  # None for the pretrained model
     if method is None or not method.trains:
         return []
-    view = to_params(from_params(DatasetView, grid.view_of(run.model)))
+    names = grid.datasets_of_training(run)
+    view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
     training = to_params(from_params(TrainingSettings, grid.training(run.method)))
     path = f"{folder}/finetune/{run}/{provenance.ENDING}"
     return [
@@ -557,7 +564,8 @@ def _records_of_evaluation(
     Args:
         folder: that of the grid's protocol, such as results/emoji/paper.
     """
-    view = to_params(from_params(DatasetView, grid.view_of(run.model)))
+    names = grid.evaluation_groups()[group]
+    view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
     path = f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}"
     return [record for record in gathered.get(path, ()) if record["cfg"].get("view") == view]
 
@@ -579,6 +587,12 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
+        "Datasets   published archives and the licence of their images",
+    ]
+    for dataset in grid.datasets_read():
+        has_been_fetched = grid.catalog.datasets[dataset.raw].fetched
+        text.append(_line_of_dataset(dataset, has_been_fetched))
+    text += [
         "Models     published weights and their licence",
     ]
     text += [_line_of_model(name, model) for name, model in grid.models.items()]
@@ -586,6 +600,7 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)"
     )
     text += [_line_of_rates(name, rates) for name, rates in estimate.rates.items()]
+    text += _lines_of_gpu_memory(grid)
     text += [f"Not known: {sentence}." for sentence in estimate.unknown]
     return text
 
@@ -596,6 +611,53 @@ def _line_of_rates(model: str, throughput: Throughput) -> str:
     if not rates:
         rates = "no jobs have run and no rate is stated"
     return f"  {model}: {rates} ({throughput.origin})"
+
+
+def _lines_of_gpu_memory(grid: Grid) -> list[str]:
+    """How much memory of a GPU each model needs, if runs may compute on one."""
+    memory = NetworkMemory(grid)
+    if memory.on_cpu:
+        return []
+    checkpointing = ", with gradient checkpointing" if memory.checkpointing else ""
+    text = [f"GPU memory estimated, in {memory.precision}{checkpointing}"]
+    for name in grid.models:
+        images = memory.images_of_pass(name)
+        in_training = memory.training_on_gpu(name, images, memory.checkpointing)
+        in_evaluation = memory.evaluation_on_gpu(name)
+        if in_training is None or in_evaluation is None:
+            text.append(f"  {name}: its architecture or number of parameters is not known")
+            continue
+        phrases = []
+        if images:
+            phrases.append(f"training {in_training / GIGA:.1f} GB ({images} images in a pass)")
+        phrases.append(
+            f"evaluation {in_evaluation / GIGA:.1f} GB ({memory.evaluation_batch_size} images)"
+        )
+        text.append(f"  {name}: {', '.join(phrases)}")
+    return text
+
+
+def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
+    """Size, terms and state of a dataset's archives.
+
+    Args:
+        dataset: it may share the archives of another one.
+        has_been_fetched: whether we have fetched these archives.
+    """
+    facts = []
+    sizes = [source.get("size") for source in dataset.sources]
+    stated_sizes = [size for size in sizes if size is not None]
+    if stated_sizes:
+        at_least = "" if len(stated_sizes) == len(sizes) else "at least "
+        facts.append(f"{at_least}{in_bytes(sum(stated_sizes))}")
+    facts.append(dataset.licence)
+    if dataset.licences_on_hub:
+        facts.append(f"on the hub: {', '.join(dataset.licences_on_hub)}")
+    if dataset.gated_repositories:
+        facts.append("gated")
+    if not has_been_fetched:
+        facts.append("not yet fetched by us")
+    return f"  {dataset.name}: {', '.join(facts)}"
 
 
 def _line_of_model(name: str, model: Model) -> str:

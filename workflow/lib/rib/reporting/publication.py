@@ -31,11 +31,11 @@ def publish(
 
 
 def remove_other_grids(folders: Iterable[Path], published: Collection[Path], grids: Path) -> None:
-    """Remove files of earlier publications from folders, save those that are published now.
+    """Remove files of earlier publications from folders, except those that are published now.
 
-    A file is of an earlier publication if some grid has a file of its name, or if a record beside
-    it names it, since earlier versions wrote results and their records here. Other files stay, and
-    are named in the log.
+    A file is of an earlier publication if some grid has a file with the same name, or if a
+    provenance record beside it lists it: earlier versions of the workflow wrote results and records
+    here. All other files stay, and are named in the log.
 
     Args:
         folders: folders below reports/; their subfolders are not searched.

@@ -288,7 +288,10 @@ def _by_coverage(row: Mapping[Hashable, Any]) -> str:
 
 
 def graph(rulegraph: str) -> str:
-    """Flowchart of the rules, without inputs of the page that other rules read too.
+    """Flowchart of the rules in Mermaid's notation; an arrow leads to a rule that reads the output.
+
+    An arrow to the rule of the page is left out if the rule at its start has others: nearly all
+    rules have an arrow to the page, which would hide the rest.
 
     Args:
         rulegraph: output of `snakemake --rulegraph mermaid-js`, in which `id0[finetune]` is a node
@@ -300,12 +303,12 @@ def graph(rulegraph: str) -> str:
         if rule_of_node[end] != "all":
             edges.append((rule_of_node[start], rule_of_node[end]))
     assert edges, "snakemake printed no graph"
-    read_by_others = {start for start, end in edges if end != PAGE}
+    rules_with_other_arrows = {start for start, end in edges if end != PAGE}
     lines = []
     for start, end in sorted(edges):
-        is_shown = end != PAGE or start not in read_by_others
-        if is_shown:
-            lines.append(f"    {start} --> {end}")
+        if end == PAGE and start in rules_with_other_arrows:
+            continue
+        lines.append(f"    {start} --> {end}")
     return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
 
 

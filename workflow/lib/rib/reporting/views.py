@@ -59,7 +59,9 @@ def page_views(
     colours: Mapping[str, str],
     in_distribution: DataFrame | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Specifications by the name of the figure that each replaces on a screen.
+    """Interactive charts, each of which replaces a figure on a screen.
+
+    They are Vega-Lite specifications, by the name of the figure.
 
     Args:
         mri: table of mRI.

@@ -32,7 +32,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
-from rib.evaluation.score import correct
+from rib.evaluation.score import score
 from rib.methods import load_algorithm
 from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
@@ -41,6 +41,7 @@ from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits
 from rib.models.inputs import Inputs
 from rib.models.network import Classifier, load
+from rib.models.nondeterministic import refuse_layers_without_algorithm
 from rib.models.state import network_in_state
 from rib.models.text import Text, load_text
 from rib.training.good_state import GoodState
@@ -50,6 +51,7 @@ from rib.training.training_state import TrainingState
 
 FIT_IMAGES = 5000  # on which the fit is measured, at most
 FIT_BATCH = 64
+ENTRY_OF_RATE = "the method's or the family's entry"  # which has the learning rate
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
 # Gives the tensors that training has changed so far, on the CPU; see `FineTuning.state_delta`.
@@ -102,8 +104,8 @@ def finetune(
     """Train, then write the checkpoint and the history.
 
     Raises:
-        UserError: the loss or a trained tensor is not finite, or the method can't train this
-            network or lacks an input.
+        UserError: the loss, a trained tensor or, at the end, a logit of a training image is not
+            finite, or the method can't train this network or lacks an input.
     """
     device = devices.start(settings.compute)
     torch.manual_seed(run.seed)
@@ -129,6 +131,7 @@ def finetune(
     )
     set_up(method, task, run, settings.compute.gradient_checkpointing)
     changed: Mapping[str, Tensor]
+    history: list[dict] = []
     if training is None:
         steps = 0
         images_seen = 0
@@ -136,7 +139,7 @@ def finetune(
     else:
         steps = training.total_steps(number_of_images, len(whole_target.labels))
         images_seen = training.images_seen(steps, number_of_images)
-        with rescued(output.saved, output.rescue, "the method's or the family's entry"):
+        with rescued(output.saved, output.rescue, ENTRY_OF_RATE):
             history, changed = train(
                 method,
                 pretrained,
@@ -152,13 +155,21 @@ def finetune(
     if not changed:
         log.warning("%s: the weights equal the pretrained ones", run)
     safetensors.torch.save_file(xor_compress(changed, pretrained), output.checkpoint)
+    try:
+        fit = measure_fit(run, inputs.model_folder, output.checkpoint, dataset, device)
+    except InfiniteLogitsError as error:
+        logit = "a logit of a training image"
+        if training is None:
+            raise UserError(f"{run}: {logit} is not finite; don't use these weights.") from error
+        with rescued(output.saved, output.rescue, ENTRY_OF_RATE):
+            raise DivergenceError(run, logit, method.lr, len(history), changed) from error
     facts = {
         "device": device.type,
         "label_space": dataset.space.digest,
         "train_images": number_of_images,
         "steps": steps,
         "images": images_seen,
-        "fit": measure_fit(run, inputs.model_folder, output.checkpoint, dataset, device),
+        "fit": fit,
         **method.facts,
     }
     write_json(output.manifest, facts)
@@ -170,7 +181,7 @@ def _images_of_proxy(
     preprocessing: Mapping,
     device: torch.device,
 ) -> Images | None:
-    """The images of the pretraining proxy, if the method uses it."""
+    """The pretraining proxy, images that stand in for the pretraining data, if a method uses it."""
     if inputs.reference is None:
         return None
     proxy = load_proxy(inputs.reference, settings.view)
@@ -259,15 +270,28 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
         )
 
 
+class InfiniteLogitsError(Exception):
+    """A network gives a logit that is infinite or not a number.
+
+    Its weights may be finite, but so large that its layers overflow.
+    """
+
+
 def measure_fit(
     run: Run, model_folder: Path, checkpoint: Path, dataset: PreparedDataset, device: torch.device
 ) -> float:
     """Accuracy of the stored checkpoint on the training images, as it is evaluated.
 
     It is 0 to 1, of at most 5,000 images.
+
+    Raises:
+        InfiniteLogitsError: a logit of one of these images is not finite.
     """
     images = first_images(dataset, FIT_IMAGES)
-    fit = accuracy_of(checkpoint, model_folder, images, FIT_BATCH, device, f"fit of {run}")
+    scores = scores_of(checkpoint, model_folder, images, FIT_BATCH, device, f"fit of {run}")
+    if not scores["energy"].isfinite().all():
+        raise InfiniteLogitsError
+    fit = _accuracy(scores)
     log.info("%s: %.1f %% of %d training images are correct", run, 100 * fit, len(images.labels))
     return round(fit, 6)
 
@@ -280,7 +304,25 @@ def accuracy_of(
     device: torch.device,
     label: str,
 ) -> float:
-    """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1.
+    """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1; see `scores_of`."""
+    scores = scores_of(checkpoint, model_folder, dataset, evaluation_batch_size, device, label)
+    return _accuracy(scores)
+
+
+def _accuracy(scores: Mapping[str, Tensor]) -> float:
+    """Share of images with a right answer, 0 to 1, from the scores of a network."""
+    return (scores["rank"] == 0).float().mean().item()
+
+
+def scores_of(
+    checkpoint: Path,
+    model_folder: Path,
+    dataset: PreparedDataset,
+    evaluation_batch_size: int,
+    device: torch.device,
+    label: str,
+) -> dict[str, Tensor]:
+    """Scores of images by a stored checkpoint, as it is evaluated; see rib.evaluation.score.
 
     Args:
         evaluation_batch_size: images per forward pass.
@@ -291,8 +333,10 @@ def accuracy_of(
     # The state is this checkpoint alone, whatever its name.
     weights = {"checkpoint": 1.0}
     network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, inputs)
-    is_correct = correct(network, inputs, dataset, evaluation_batch_size, label)
-    return is_correct.float().mean().item()
+    progress = Progress(desc=label, total=len(inputs), unit="image")
+    (scores,) = score([network], inputs, dataset, evaluation_batch_size, progress)
+    progress.close()
+    return scores
 
 
 def write_history(history: list[dict], path: Path) -> None:
@@ -388,7 +432,8 @@ def train(
 
     Raises:
         DivergenceError: the loss or a trained tensor is not finite.
-        UserError: the recipe or the size of micro-batches cannot be used with the method.
+        UserError: the recipe or the size of micro-batches cannot be used with the method, or CUDA
+            has no deterministic algorithm for a layer of the network.
     """
     images = len(method.inputs)
     _refuse_partial_batches(method, training, images, run)
@@ -396,6 +441,7 @@ def train(
     method.steps = steps
     steps_per_epoch = training.steps_per_epoch(images)
     trainable = dict(method.trainable())
+    refuse_layers_without_algorithm(run.model, method.model, trainable, device)
     _require_gradients_of(method.model, trainable)
     optimizer = make_optimizer(method, training, device)
     method.train_mode()

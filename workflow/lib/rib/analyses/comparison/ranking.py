@@ -120,7 +120,11 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Style
 
 
 def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
-    """A method's label, its fit if that is known, and a mark of the reference."""
+    """A method's label, such as `Linear probing (fit 98.7 %, reference)`.
+
+    The fit, accuracy on the training images, is left out if it is not known. Differences are from
+    the reference.
+    """
     label = methods[row["method"]]["label"]
     fit = fit_percent(row["fit"])
     facts = []
@@ -192,10 +196,13 @@ def _letters(text: str) -> list[str]:
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a column per letter right of the numbers: the letter at each of its methods, joined.
+    """Write the letters of each method right of its numbers, with a column for each letter.
+
+    Methods that share a letter are not told apart, so a line joins their rows in its column.
 
     Args:
-        rows: column letters, such as `ab`, of each method.
+        rows: a row for each method, from top to bottom, with its letters: `ab` is a and b, and
+            `a1b1` is a1 and b1, which follow z.
     """
     letters_of_rows = [_letters(text) for text in rows["letters"]]
     distinct_letters = set()
@@ -211,17 +218,22 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
         va="bottom",
         fontsize=8,
     )
-    # a1 is after z.
+    # First a to z, then a1 and so on.
     letters_in_order = sorted(distinct_letters, key=lambda letter: (len(letter), letter))
     for column, letter in enumerate(letters_in_order):
         middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
         coordinates = _right_of(axes, middle_of_column)
-        letter_rows = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
-        _draw_letter(axes, letter, letter_rows, coordinates)
+        rows_with_letter = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
+        _draw_letter(axes, letter, rows_with_letter, coordinates)
 
 
 def _draw_letter(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
-    """Draw a letter at each of its rows, and a line that joins them."""
+    """Write a letter beside each of the rows that have it, and draw a line from first to last.
+
+    Args:
+        rows: numbers of the rows, from top to bottom.
+        coordinates: those of the letter's column, see `_right_of`.
+    """
     if len(rows) > 1:
         axes.plot(
             [1, 1],

@@ -201,7 +201,11 @@ def _table_of_model(
 
 
 def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
-    """Two tables in one, with what they are of as `column`: a target, or `mri` for the mean."""
+    """Values of targets and their means as one table, for `cells_of`.
+
+    Its column `column` names the column of the summary that a value belongs to: the target, or
+    `mri` for a mean over targets.
+    """
     table_of_targets = read_table(per_target).rename(columns={"target": "column"})
     table_of_mean = read_table(mean).assign(column=MRI)
     return pd.concat([table_of_targets, table_of_mean])

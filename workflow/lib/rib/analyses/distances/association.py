@@ -179,7 +179,11 @@ def to_targets(
 
 
 def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
-    """Symmetric distance matrix of one model and kind, NaN on the diagonal."""
+    """Symmetric matrix of one model's distances of one kind, NaN on the diagonal.
+
+    Args:
+        distances: columns first, second and value, with a row for each pair of datasets.
+    """
     turned = distances.rename(columns={"first": "second", "second": "first"})
     return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
 

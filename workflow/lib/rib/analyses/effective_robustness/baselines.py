@@ -8,7 +8,7 @@ from rib.config.grid import Grid
 
 
 def in_distribution(grid: Grid, dataset: str) -> str | None:
-    """The in-distribution dataset with the same label space as a dataset, or None.
+    """The in-distribution dataset with the same label space (classes) as a dataset, or None.
 
     Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may
     lose the others. If each dataset has its own part of the family's classes, no two are

@@ -47,6 +47,8 @@ def tradeoff_table(
 ) -> pd.DataFrame:
     """Accuracy on the target and mRI in the course of training.
 
+    Snapshots are checkpoints that were saved during the training of a run.
+
     Args:
         files: rows of pretrained models and of snapshots; alpha of a snapshot is the share of
             training.
@@ -57,23 +59,28 @@ def tradeoff_table(
         over targets and seeds: on_target (percent), mri (percentage points).
 
     Raises:
-        UserError: there are no rows of snapshots.
+        UserError: there are no snapshots, since no fine-tuned run is chosen.
     """
     counts = count(read_rows_of(files.rows), read_objects(files.indexes, source_groups))
-    without_resampling = object_weights(counts.objects, 0, 0)
-    lines = []
-    ood = ood_accuracies(counts, without_resampling, ood_datasets, source_groups)
-    for state, accuracies in ood.items():
-        group = state.run.values(GROUP)
-        lines.append((*group, 0, accuracies.on_target_before[0], 0.0))
-        assert state.alpha is not None  # it is a snapshot
-        trained = 100 * state.alpha
-        lines.append((*group, trained, accuracies.on_target_after[0], accuracies.change[0]))
-    if not lines:
+    # One replicate, which counts each object once; its index is 0 below.
+    weights = object_weights(counts.objects, replicates=0, seed=0)
+    accuracies_of_snapshots = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    if not accuracies_of_snapshots:
         raise UserError(
-            "representations: no fine-tuned run is chosen; choose methods and targets in "
-            "config.yaml."
+            "representations: there are no snapshots, since no fine-tuned run is chosen; choose "
+            "methods and targets in config.yaml."
+        )
+    pretrained_lines = {}  # by run, since all snapshots of a run have the same one
+    lines_of_snapshots = []
+    for snapshot, accuracies in accuracies_of_snapshots.items():
+        group = snapshot.run.values(GROUP)
+        pretrained_lines[snapshot.run] = (*group, 0, accuracies.on_target_before[0], 0.0)
+        assert snapshot.alpha is not None  # the share of training after which it was saved
+        trained = 100 * snapshot.alpha
+        lines_of_snapshots.append(
+            (*group, trained, accuracies.on_target_after[0], accuracies.change[0])
         )
     columns = [*GROUP, "trained"]
+    lines = [*pretrained_lines.values(), *lines_of_snapshots]
     table = pd.DataFrame(lines, columns=[*columns, "on_target", "mri"])
     return table.groupby(columns).mean().reset_index()

@@ -149,7 +149,7 @@ def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> li
 
 
 def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> float:
-    """Lowest fit (0 to 1) of the runs of a variant of a method on a model."""
+    """Lowest fit (accuracy on the training images, 0 to 1) of a model's runs of a variant."""
     return min(
         fit for run, fit in fit_of_runs.items() if (run.model, run.method) == (model, variant)
     )

@@ -14,7 +14,7 @@ from rib.base.appearance import INK, PRETRAINED_LABEL
 from rib.figures import Drawn, Labels, Styles, counted
 from rib.figures._panels import method_legend
 
-BEFORE = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
+STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
 STEP = 0.22  # inches from one marker of a group to the next
 BETWEEN = 0.5  # inches between the markers of two groups
 BESIDE_AXES = 1.0  # width of what is beside the axes, in inches
@@ -45,15 +45,17 @@ def draw(
 ) -> Drawn:
     """Mean OOD accuracy (percent) and mRI (percentage points), with groups side by side.
 
-    Groups are in the order of their pretraining images. Networks with an unfinished run of a method
-    are not drawn for it.
+    The upper panel has the accuracy before fine-tuning and after each method, the lower one the mRI
+    of each method. Groups are in the order of their pretraining images. Networks with an unfinished
+    run of a method are not drawn for it.
 
     Args:
         networks: columns group, model, method, size, measure, value and counted, as written by
             rib.analyses.networks.tables.
         network_groups: columns group, pretraining_images, method, size, measure, networks, mean,
-            over, ci_low, ci_high, of which the rows over networks are drawn; an interval may be
-            NaN.
+            over, ci_low, ci_high. A mean has several rows, which differ in the interval. The one
+            whose `over` is `networks` is drawn: its interval is over the networks of the group, and
+            NaN if there is one network.
         models: those with a group.
     """
     points, means = _drawn_rows(networks, network_groups, list(models), list(methods))
@@ -70,9 +72,9 @@ def draw(
     )
     x_of_groups = {group: width_of_group * i for i, group in enumerate(groups)}
 
-    before_points, before_means = _before(points, means)
-    x_of_before = _shifted(x_of_groups, 0, number_of_series)
-    _draw_series(accuracy_axes, before_points, before_means, x_of_before, BEFORE)
+    points_before, means_before = _before_fine_tuning(points, means)
+    x_before = _shifted(x_of_groups, 0, number_of_series)
+    _draw_series(accuracy_axes, points_before, means_before, x_before, STYLE_BEFORE_FINE_TUNING)
     for i, (method, style) in enumerate(methods.items(), start=1):
         x_of_method = _shifted(x_of_groups, i, number_of_series)
         for axes, measure in ((accuracy_axes, "ood_after"), (mri_axes, "mri")):
@@ -99,7 +101,10 @@ def _drawn_rows(
     models: Collection[str],
     methods: Collection[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of both tables of `draw` that are drawn, with their number as `value`."""
+    """The rows of both tables of `draw` that are drawn: points of networks, and means of groups.
+
+    Both have their number in the column `value`.
+    """
     is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
     is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
     points = networks.loc[is_shown, POINT_COLUMNS]
@@ -115,16 +120,19 @@ def _groups_in_order(means: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(in_order["group"]))
 
 
-def _before(points: pd.DataFrame, means: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Networks and means before fine-tuning, which are those of any method.
+def _before_fine_tuning(
+    points: pd.DataFrame, means: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies before fine-tuning: points of networks, and one mean for each group.
 
-    They are those of the method for which most networks of the group count.
+    The tables repeat them for each method, without the networks that have an unfinished run of it.
+    Of each group, the rows of the method with the most networks are taken.
     """
-    means_before = means[means["measure"] == "ood_before"]
-    most_networks_first = means_before.sort_values("networks", ascending=False, kind="stable")
+    all_means = means[means["measure"] == "ood_before"]
+    most_networks_first = all_means.sort_values("networks", ascending=False, kind="stable")
     chosen_means = most_networks_first.drop_duplicates("group")
-    points_before = points[points["measure"] == "ood_before"]
-    chosen_points = points_before.merge(chosen_means[["group", "method"]], on=["group", "method"])
+    all_points = points[points["measure"] == "ood_before"]
+    chosen_points = all_points.merge(chosen_means[["group", "method"]], on=["group", "method"])
     return chosen_points, chosen_means
 
 

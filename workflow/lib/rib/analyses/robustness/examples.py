@@ -120,7 +120,9 @@ def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
     """Show an image with its prediction, in a frame that tells whether that is right.
 
     Args:
-        row: row (of the dataset's index), prediction and rank.
+        dataset: the image's, with its pixels.
+        row: has the columns row (number of the image in the dataset), prediction (a class) and
+            rank (0 if the prediction is right).
     """
     look = RIGHT if row["rank"] == 0 else WRONG
     assert dataset.images is not None  # pixels are opened

@@ -85,7 +85,7 @@ def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[st
     """RI of a model: (methods, columns), NaN where there is none.
 
     Args:
-        cells: what is known of each model, method and column.
+        cells: by model, method and column, the numbers that are shown, of which one is `ri`.
         columns: targets, and mRI as the last.
     """
     grid = np.full((len(methods), len(columns)), np.nan)

@@ -23,6 +23,7 @@ from rib.analysis.counts import RowFiles, read_indexes
 from rib.analysis.sample_rows import compare_predictions, is_right, read_rows
 from rib.base.files import read_json, write_text
 from rib.base.progress import Progress
+from rib.config.geometry import geometry_of
 from rib.config.label_space import LabelSpace
 from rib.config.run import PRETRAINED, Run, by_run
 from rib.data.prepared import PreparedDataset
@@ -225,7 +226,8 @@ def _explainer(
     for path in indexes:
         dataset = path.parts[-3]
         if dataset in settings.publishable:
-            shown_datasets[dataset] = PreparedDataset.open(path.parent, dataset, settings.geometry)
+            geometry = geometry_of(dataset, settings.geometry, settings.uncropped)
+            shown_datasets[dataset] = PreparedDataset.open(path.parent, dataset, geometry)
     return _Explainer(settings.ood_datasets, spaces, labels, shown_datasets)
 
 

@@ -119,9 +119,15 @@ class SummedRuns:
             self.summed[key] = self.summed.get(key, 0.0) + share
 
     def means(self) -> np.ndarray:
-        """Means over images, datasets and runs: (replicates + 1, k)."""
-        total = np.zeros(())
+        """Means of the k values over images, datasets and runs: (replicates + 1, k).
+
+        The first is over the images as they are, the others over those of bootstrap replicates.
+        """
+        # `summed` is divided by each run's number of datasets, so the means over a dataset's images
+        # add up to means over datasets, summed over runs.
+        sum_over_runs = np.zeros(())
         for (dataset, target), summed in self.summed.items():
             objects = self.counted_objects[dataset, target]
-            total = total + self.resampling.resampled_means(dataset, objects, summed)
-        return total / self.runs
+            means_of_dataset = self.resampling.resampled_means(dataset, objects, summed)
+            sum_over_runs = sum_over_runs + means_of_dataset
+        return sum_over_runs / self.runs

@@ -1,7 +1,9 @@
 """Settings of the jobs that compare predictions image by image. No pandas: rules import it."""
 
+from typing import Literal
+
 from rib.analysis.settings import RIStatistics, TableSettings
-from rib.base.settings import Settings
+from rib.base.settings import Settings, Texts
 from rib.config.geometry import Geometry
 
 
@@ -10,6 +12,9 @@ class SampleSettings(TableSettings):
 
     ri: RIStatistics
     real_labels: list[str]  # datasets that are also scored with ReaL labels
+    groups: dict[str, str]  # by dataset with groups of images, the column of its index with them
+    # scores besides accuracy of which the family asks for RI, with intervals
+    scores: list[Literal["macro_f1", "worst_group"]]
 
 
 class CellSettings(Settings):
@@ -19,4 +24,5 @@ class CellSettings(Settings):
     size: str  # of the training subset whose runs are explained
     publishable: list[str]  # datasets whose images may be shown
     geometry: Geometry  # of the images of datasets that are stored as encoded photos
+    uncropped: Texts = ()  # datasets of which these are shown without the geometry's crop
     code: str  # digest of the source code

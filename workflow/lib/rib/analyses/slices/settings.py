@@ -9,3 +9,5 @@ class SliceSettings(TableSettings):
     columns: list[str]  # of the datasets' indexes; none: all that the layouts gave
     # AlexNet's errors in percent, by dataset that has them and corruption
     relative_errors: dict[str, dict[str, float]]
+    # by these datasets, the models that see photos as those of published errors did
+    comparable: dict[str, list[str]]

@@ -74,7 +74,8 @@ def slice_tables(files: RowFiles, settings: SliceSettings) -> dict[str, pd.DataF
     Returns:
         `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and
         change (percent); `corruptions`, the same by corruption and severity, for datasets that have
-        both; `mce` of `mean_corruption_errors`.
+        both; `mce` of `mean_corruption_errors`, and `comparable`: `yes` if the model saw the photos
+        as those of published errors did, else `no`.
 
     Raises:
         UserError: no index has a column that is asked for, or two runs were scored on different
@@ -96,6 +97,7 @@ def slice_tables(files: RowFiles, settings: SliceSettings) -> dict[str, pd.DataF
     by_slice = pd.DataFrame(by_slice_lines, columns=[*keys, "slice", "value", *ACCURACIES])
     corruptions = pd.DataFrame(corruption_lines, columns=[*keys, *CORRUPTION, *ACCURACIES])
     mce = mean_corruption_errors(corruptions, settings.relative_errors)
+    mce["comparable"] = _comparable(mce, settings.comparable)
     return {"accuracy_by_slice": by_slice, "corruptions": corruptions, "mce": mce}
 
 
@@ -183,6 +185,20 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
     percent_of_alexnet = 100 * errors.div(np.array(alexnet_errors, float), axis=0)
     means = percent_of_alexnet.groupby(keys, sort=False).mean().reset_index()
     return means.assign(change=means["after"] - means["before"])
+
+
+def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> list[str]:
+    """Whether each mCE can be compared with published ones: `yes` or `no`.
+
+    Args:
+        mce: with the columns model and dataset.
+        comparable: by dataset, the models whose mCE can be.
+    """
+    answers = []
+    for model, dataset in zip(mce["model"], mce["dataset"], strict=True):
+        is_comparable = model in comparable.get(dataset, ())
+        answers.append("yes" if is_comparable else "no")
+    return answers
 
 
 def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:

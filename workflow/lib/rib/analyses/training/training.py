@@ -34,6 +34,7 @@ def draw(
     methods_with_training = set(shown_rows["method"])
     trained = {name: style for name, style in methods.items() if name in methods_with_training}
     figure, panels_of_targets = _panels(len(targets))
+    # Rows of targets in the figure, and targets in a row.
     blocks, across, _ = panels_of_targets.shape
     panels_in_order = panels_of_targets.reshape(-1, len(QUANTITIES))
     for i, (target, label) in enumerate(targets.items()):

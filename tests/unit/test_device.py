@@ -1,0 +1,263 @@
+"""Device and precision of networks, with stand-ins for GPUs."""
+
+import copy
+import io
+import logging
+
+import pytest
+import torch
+from timm.layers import BlurPool2d
+from torch import nn
+
+from rib.base.errors import UserError
+from rib.base.progress import log
+from rib.jobs.messages import message_of
+from rib.models import device as devices
+from rib.models.full_precision import FullPrecisionConv2d, FullPrecisionLinear, keep_precision
+from rib.models.network import build
+from rib.models.nondeterministic import (
+    layers_without_algorithm,
+    refuse_layers_without_algorithm,
+)
+from rib.models.settings import ComputeSettings
+from tiny.networks import clip_like
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+BROKEN_DRIVER = "The NVIDIA driver on your system is too old (found version 11040). Please update."
+
+
+@pytest.fixture(autouse=True)
+def torch_as_before():
+    """What `start` sets in this process is taken back."""
+    policy = dict(devices._policy)
+    threads = torch.get_num_threads()
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    devices._policy.update(policy)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(is_deterministic)
+
+
+@pytest.fixture
+def broken_gpu(monkeypatch, tmp_path):
+    """A machine with an NVIDIA GPU and a build of torch with CUDA that can't use it."""
+
+    def fail():
+        raise RuntimeError(BROKEN_DRIVER)
+
+    driver = tmp_path / "nvidiactl"
+    driver.touch()
+    monkeypatch.setattr(devices, "NVIDIA", driver)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def logged():
+    """A function that gives what was logged."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    log.addHandler(handler)
+    yield stream.getvalue
+    log.removeHandler(handler)
+
+
+def settings(**changes):
+    return ComputeSettings(**{"device": "auto", "threads_per_job": 1, **changes})
+
+
+# Devices.
+
+
+def test_a_gpu_that_does_not_work_is_named_with_the_reason_and_the_cpu_computes(broken_gpu, logged):
+    assert devices.start(settings()) == CPU
+    assert logged().count("NVIDIA") == 2  # once in torch's reason
+    assert (
+        "driver on your system is too old (found version 11040)); computing on the CPU" in logged()
+    )
+
+
+def test_a_family_that_expects_a_gpu_is_not_computed_on_the_cpu_without_asking(broken_gpu):
+    with pytest.raises(UserError, match="driver on your system is too old.*compute.device to cpu"):
+        devices.start(settings(expects_gpu=True))
+    assert devices.start(settings(expects_gpu=True, device="cpu")) == CPU
+
+
+def test_a_build_of_torch_without_cuda_is_the_reason(broken_gpu, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UserError, match=r"has an NVIDIA GPU, but torch 2\S* is built without CUDA"):
+        devices.start(settings(expects_gpu=True))
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_who_hides_the_gpus_hears_nothing_of_them(broken_gpu, logged, monkeypatch, hidden):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert devices.start(settings(expects_gpu=True)) == CPU and "NVIDIA" not in logged()
+
+
+def test_a_machine_without_a_gpu_computes_on_the_cpu(broken_gpu, logged, monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "none")
+    assert devices.start(settings(expects_gpu=True)) == CPU and "NVIDIA" not in logged()
+
+
+def test_cuda_that_is_requested_and_absent_is_an_error_with_the_reason(broken_gpu):
+    with pytest.raises(UserError, match="compute.device is 'cuda', but .*driver on your system"):
+        devices.start(settings(device="cuda"))
+
+
+# Precision.
+
+
+@pytest.mark.parametrize("is_native", [True, False], ids=["Ampere", "Turing"])
+def test_auto_is_bf16_only_where_a_gpu_computes_in_it(monkeypatch, is_native):
+    def is_supported(including_emulation=True):
+        return is_native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setitem(devices._policy, "precision", "auto")
+    assert devices._in_bf16(CUDA) is is_native and not devices._in_bf16(CPU)
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    assert devices._in_bf16(CUDA) and devices._in_bf16(CPU)
+
+
+def timm_network(architecture):
+    torch.manual_seed(0)
+    return build("timm", architecture, 7)
+
+
+NETWORKS = {
+    "vit": lambda: timm_network("test_vit"),
+    "cnn": lambda: timm_network("test_resnet"),
+    "convolution as head": lambda: timm_network("resnetv2_50x1_bit"),
+    "timm's linear layer": lambda: timm_network("mobilenetv3_small_050"),
+    "two heads": lambda: timm_network("deit_tiny_distilled_patch16_224"),
+    "clip": clip_like,
+}
+SIDES = {"two heads": 224, "vit": 160}  # of images, in pixels; 64 for other networks
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_head_computes_in_full_precision_where_the_network_is_in_bf16(name):
+    network = NETWORKS[name]()
+    side = SIDES.get(name, 64)
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = network.forward_features(images)
+        logits = network.forward_head(features)
+    with torch.no_grad():
+        of_full_precision = network.forward_head(as_float(features))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, of_full_precision, rtol=0.02, atol=0.02)
+    rounded = logits.bfloat16().float()
+    assert (logits != rounded).float().mean() > 0.9, "bf16 would have rounded them"
+
+
+def as_float(features):
+    if isinstance(features, tuple):
+        return tuple(tensor.float() for tensor in features)
+    return features.float()
+
+
+def test_a_clips_features_have_unit_norm_to_full_precision_in_bf16():
+    network = clip_like()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = network.forward_features(torch.randn(4, 3, 64, 64))
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(4), rtol=0, atol=1e-6)
+
+
+def test_gradients_reach_the_features_through_a_head_in_full_precision():
+    head = FullPrecisionLinear(5, 3)
+    features = torch.randn(2, 5).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        head(features).sum().backward()
+    expected = head.weight.sum(dim=0).expand(2, 5)
+    torch.testing.assert_close(features.grad.float(), expected, rtol=0.01, atol=0.01)
+    assert head.weight.grad.dtype == torch.float32
+
+
+def test_without_autocast_a_head_computes_the_same_bytes_as_torchs_own():
+    for own, layer, shape in (
+        (nn.Linear, nn.Linear(6, 4), (3, 6)),
+        (nn.Conv2d, nn.Conv2d(6, 4, 1), (3, 6, 1, 1)),
+    ):
+        kept = copy.deepcopy(layer)
+        keep_precision([kept])
+        features = torch.randn(shape)
+        assert type(layer) is own and type(kept) is not own and isinstance(kept, own)
+        assert torch.equal(kept(features), layer(features))
+        assert torch.equal(kept.double()(features.double()), layer.double()(features.double()))
+
+
+def test_a_copy_of_a_network_has_its_own_head():
+    network = clip_like()
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied.head.weight.zero_()
+        copied.head.bias.zero_()
+    images = torch.randn(1, 3, 64, 64)
+    assert not copied(images).any() and network(images).any()
+
+
+def test_layers_that_compute_something_else_than_torchs_keep_their_class():
+    class Cosine(nn.Linear):
+        def forward(self, features):
+            return nn.functional.linear(nn.functional.normalize(features), self.weight)
+
+    heads = nn.ModuleList([Cosine(3, 2), nn.Linear(3, 2), nn.Conv2d(3, 2, 1), nn.Identity()])
+    keep_precision(heads)
+    classes = [type(layer) for layer in heads]
+    assert classes == [Cosine, FullPrecisionLinear, FullPrecisionConv2d, nn.Identity]
+
+
+# Determinism.
+
+
+@pytest.mark.parametrize(("choice", "warns_only"), [("strict", False), ("warn", True)])
+def test_operators_without_a_deterministic_algorithm_fail_or_warn(choice, warns_only):
+    devices.start(settings(device="cpu", deterministic=choice))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled() is warns_only
+
+
+def test_torchs_error_about_such_an_operator_names_the_switch_and_what_it_costs():
+    torch.use_deterministic_algorithms(True)
+    with pytest.raises(RuntimeError) as error:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+    message = message_of(error.value, "finetune", "a.log")
+    assert message.startswith("the network needs put_, for which CUDA has no deterministic")
+    assert "compute.deterministic to warn" in message and "other numbers each time" in message
+
+
+class Pooled(nn.Module):
+    """Layers of which some have no deterministic gradient on CUDA."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.reflected = nn.ReflectionPad2d(1)
+        self.blurred = BlurPool2d(4)
+        self.blurred_with_zeros = BlurPool2d(4, pad_mode="constant")
+        self.grown = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.repeated = nn.Upsample(scale_factor=2, mode="nearest")
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.means = nn.AdaptiveAvgPool2d(7)
+        self.head = nn.Linear(4, 2)
+
+
+def test_known_layers_without_a_deterministic_gradient_are_named():
+    assert layers_without_algorithm(Pooled()) == ["reflected", "blurred", "grown", "means"]
+
+
+def test_a_training_on_cuda_is_refused_for_them_unless_a_warning_is_enough():
+    model = Pooled()
+    trained = dict(model.named_parameters())
+    with pytest.raises(UserError, match="model a: .* reflected, blurred, grown, means; set.*warn"):
+        refuse_layers_without_algorithm("a", model, trained, CUDA)
+    refuse_layers_without_algorithm("a", model, trained, CPU)
+    only_head = {name: trained[name] for name in ("head.weight", "head.bias")}
+    refuse_layers_without_algorithm("a", model, only_head, CUDA)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    refuse_layers_without_algorithm("a", model, trained, CUDA)

@@ -1,0 +1,163 @@
+"""Memory that jobs need, against sums done by hand."""
+
+import re
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.config import memory
+from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
+from rib.config.memory import NetworkMemory
+from rib.config.schema import validated
+from tiny.project import ROOT
+
+TABLE = """architecture,side,fp32,bf16,checkpointed_fp32,checkpointed_bf16
+vit_base_patch16_224,224,200,100,20,10
+ViT-B-16,224,200,100,20,10
+tf_efficientnet_lite0,224,60,30,,
+"""
+VIT = "vit_base_patch16_224.augreg_in1k"
+CLIP = "vit_base_patch16_clip_224.openai_ft_in1k"
+
+
+@pytest.fixture
+def memory_of(tmp_path):
+    """A function that gives the memory of networks of a grid of imagenet.
+
+    Its arguments are settings of config.yaml.
+    """
+    (tmp_path / "activations.csv").write_text(TABLE)
+
+    def memory_of(**settings):
+        config = {"family": "imagenet", "models": [VIT], "methods": ["ft"], **settings}
+        catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
+        return NetworkMemory(resolve_grid(validated(config, "config", "test"), catalog))
+
+    return memory_of
+
+
+def parameters_of(networks):
+    return networks.grid.models[VIT].parameters
+
+
+def test_activations_follow_precision_and_image_size(memory_of):
+    assert memory_of(compute={"precision": "fp32"}).activations(VIT).usual == 200e6
+    assert memory_of().activations(VIT).usual == 100e6, "auto is bf16 on a GPU"
+    assert memory_of(compute={"device": "cpu"}).activations(VIT).usual == 200e6
+    assert memory_of(image_size=448).activations(VIT).usual == 400e6
+
+
+def test_training_on_a_gpu_holds_tensors_of_the_weights_and_activations(memory_of):
+    networks = memory_of(methods=["ft"], recipes=["paper"])
+    parameters = parameters_of(networks)
+    weights = parameters * (4 * (4 + 1) + 2)  # four and SGD's momentum in fp32, and one in bf16
+    assert networks.images_of_pass(VIT) == 64
+    found = networks.training_on_gpu(VIT, 64, checkpointing=False)
+    assert found == pytest.approx(1e9 + weights + 64 * 100e6)
+    found = networks.training_on_gpu(VIT, 64, checkpointing=True)
+    assert found == pytest.approx(1e9 + weights + 64 * 10e6)
+    with_adamw = memory_of(methods=["ft"], recipes=["paper", "adamw"])
+    found = with_adamw.training_on_gpu(VIT, 0, checkpointing=False)
+    assert found == pytest.approx(1e9 + weights + 4 * parameters)
+
+
+def test_the_memory_of_an_unknown_architecture_is_not_known(memory_of, monkeypatch):
+    networks = memory_of(compute={"gpu_memory_gb": 0.1})
+    networks.rows.clear()
+    assert networks.training_on_gpu(VIT, 1, checkpointing=False) is None
+    assert networks.evaluation_on_gpu(VIT) is None
+    networks.refuse_what_does_not_fit()
+
+
+def test_jobs_of_larger_networks_ask_for_more_and_on_a_cpu_for_their_activations(memory_of):
+    networks = memory_of(compute={"device": "cpu"})
+    parameters = parameters_of(networks)
+    weights = memory.COPIES_IN_TRAINING * 4 * parameters / 1e6
+    activations = 64 * 200
+    training = memory.MARGIN * (memory.LIBRARIES + weights + activations)
+    assert networks.training_on_host(VIT, "ft") == round(training)
+    evaluation = networks.evaluation_on_host(VIT)
+    assert evaluation < training
+    another = memory.MARGIN * 4 * parameters / 1e6
+    assert networks.evaluation_on_host(VIT, networks=3) == pytest.approx(
+        evaluation + 2 * another, abs=2
+    )
+    on_gpu = memory_of().training_on_host(VIT, "ft")
+    assert on_gpu == round(memory.MARGIN * (memory.LIBRARIES + memory.CUDA_ON_HOST + weights))
+
+
+def test_a_curve_and_an_ensemble_have_several_networks_in_memory(memory_of):
+    networks = memory_of(methods=["wise_ft_curve", "output_ensemble", "soup"])
+    steps = networks.grid.methods["wise_ft_curve"].settings["steps"]
+    assert networks.networks_of("wise_ft_curve") == steps + 1
+    parents = networks.grid.parents_of("output_ensemble")
+    assert networks.networks_of("output_ensemble") == 1 + len(parents)
+    assert networks.networks_of("soup") == networks.networks_of("pretrained") == 1
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "settings", "remedies"),
+    [
+        (8, {}, "training.micro_batch_size to 50, or compute.gradient_checkpointing to true"),
+        (3.2, {}, "training.micro_batch_size to 2"),
+        (3.0, {}, "compute.gradient_checkpointing to true and training.micro_batch_size to 9"),
+        (3.0, {"gradient_checkpointing": True}, "training.micro_batch_size to 9"),
+        (2.0, {}, None),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named_with_what_helps(
+    memory_of, gigabytes, settings, remedies
+):
+    networks = memory_of(recipes=["paper"], compute={"gpu_memory_gb": gigabytes, **settings})
+    with pytest.raises(UserError) as error:
+        networks.refuse_what_does_not_fit()
+    message = str(error.value)
+    assert f"compute.gpu_memory_gb is {gigabytes:g}, but training {VIT} with 64 images" in message
+    if remedies is None:
+        assert message.endswith("; leave it out, or use a larger GPU.")
+    else:
+        assert message.endswith(f"; set {remedies}.")
+
+
+def test_what_the_message_says_to_set_fits(memory_of):
+    compute = {"gpu_memory_gb": 8}
+    with pytest.raises(UserError) as error:
+        memory_of(compute=compute).refuse_what_does_not_fit()
+    images = int(re.search(r"micro_batch_size to (\d+)", str(error.value))[1])
+    training = {"micro_batch_size": images}
+    memory_of(compute=compute, training=training).refuse_what_does_not_fit()
+    with pytest.raises(UserError):
+        more = {"micro_batch_size": images + 1}
+        memory_of(compute=compute, training=more).refuse_what_does_not_fit()
+    memory_of(compute={**compute, "gradient_checkpointing": True}).refuse_what_does_not_fit()
+    memory_of(compute={**compute, "device": "cpu"}).refuse_what_does_not_fit()
+    memory_of(compute={"gpu_memory_gb": 80}).refuse_what_does_not_fit()
+
+
+def test_of_several_models_the_one_that_needs_most_is_named(memory_of):
+    networks = memory_of(models=[VIT, CLIP], compute={"gpu_memory_gb": 4})
+    networks.rows["vit_base_patch16_clip_224"] = {
+        **networks.rows["vit_base_patch16_224"],
+        "bf16": "150",
+    }
+    with pytest.raises(UserError, match=f"training {CLIP} with"):
+        networks.refuse_what_does_not_fit()
+
+
+@pytest.mark.parametrize("gigabytes", [0, -1, "many"])
+def test_a_memory_of_nothing_is_refused(memory_of, gigabytes):
+    with pytest.raises(UserError, match="gpu_memory_gb"):
+        memory_of(compute={"gpu_memory_gb": gigabytes})
+
+
+def test_the_catalogues_activations_are_of_its_architectures():
+    catalog = Catalog([ROOT / "workflow/catalog"])
+    rows = catalog.table(memory.ACTIVATIONS, memory.COLUMNS, memory.STATED)
+    listed = [row["architecture"] for row in rows]
+    assert len(listed) == len(set(listed))
+    assert {model.architecture for model in catalog.models.values()} <= set(listed)
+    for row in rows:
+        for precision in memory.PRECISIONS:
+            checkpointed = row[memory.CHECKPOINTED + precision]
+            assert not checkpointed or float(checkpointed) <= float(row[precision])

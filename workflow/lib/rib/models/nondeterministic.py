@@ -1,0 +1,77 @@
+"""Layers whose gradient is not the same each time on CUDA.
+
+Torch raises an error in their backward pass, since rib.models.device asks for deterministic
+algorithms. The list is that of the documentation of torch.use_deterministic_algorithms, of layers
+that networks for images have.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from timm.layers import BlurPool2d
+from torch import nn
+
+from rib.base.errors import UserError
+
+WITHOUT_ALGORITHM = (
+    nn.ReflectionPad1d,
+    nn.ReflectionPad2d,
+    nn.ReflectionPad3d,
+    nn.AdaptiveMaxPool2d,
+    nn.FractionalMaxPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool3d,
+)
+INTERPOLATIONS = ("linear", "bilinear", "bicubic", "trilinear")  # of nn.Upsample
+
+
+def layers_without_algorithm(model: nn.Module) -> list[str]:
+    """Names of a network's layers that have no deterministic gradient on CUDA, in order.
+
+    Only layers are known, not functions that a network calls.
+    """
+    return [name for name, layer in model.named_modules() if _is_without_algorithm(layer)]
+
+
+def _is_without_algorithm(layer: nn.Module) -> bool:
+    """Whether a layer has no deterministic gradient on CUDA."""
+    if isinstance(layer, WITHOUT_ALGORITHM):
+        return True
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        # The mean over all positions is computed in another way.
+        return layer.output_size not in (1, (1, 1))
+    if isinstance(layer, nn.Upsample):
+        return layer.mode in INTERPOLATIONS
+    if isinstance(layer, BlurPool2d):
+        return layer.pad_mode == "reflect"
+    return False
+
+
+def refuse_layers_without_algorithm(
+    name: str, model: nn.Module, trained: Mapping[str, nn.Parameter], device: torch.device
+) -> None:
+    """Refuse to train a network on CUDA that has layers without a deterministic gradient.
+
+    Only networks whose first parameter is trained are refused, since the gradient then passes
+    through all layers. In others it may not reach these layers; if it does, torch raises an error.
+
+    Args:
+        name: of the model, for the message.
+        trained: parameters that are trained, by name.
+        device: on which the network is trained.
+
+    Raises:
+        UserError: the network has such layers.
+    """
+    may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
+    first_parameter = next(model.parameters())
+    passes_through_all = any(parameter is first_parameter for parameter in trained.values())
+    if device.type != "cuda" or may_differ or not passes_through_all:
+        return
+    layers = layers_without_algorithm(model)
+    if layers:
+        raise UserError(
+            f"model {name}: CUDA has no deterministic algorithm for the gradient of "
+            f"{', '.join(layers)}; set compute.deterministic to warn in config.yaml, after which a "
+            "training gives other numbers each time, or compute.device to cpu."
+        )
