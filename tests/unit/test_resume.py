@@ -300,7 +300,7 @@ def test_a_state_larger_than_a_limit_of_files_names_its_path(
     state.tensors["memory"]["omega"] = torch.zeros(10_000)
     (tmp_path / "s.pt").write_bytes(b"the last one")
     with pytest.raises(OSError, match="s.tmp") as failed, limited_files(limit):
-        state.save_if_due(0, 1, [], [torch.zeros(3)], {})
+        state.save_if_due(0, 1, [], [torch.zeros(3)])
     assert failed.value.errno == errno.EFBIG and (tmp_path / "s.pt").read_bytes() == b"the last one"
 
 
@@ -313,10 +313,10 @@ def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
     for moment in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):
         now[0] = moment
         path.unlink(missing_ok=True)
-        state.save_if_due(0, 1, [], [torch.zeros(3)], {})
+        state.save_if_due(0, 1, [], [torch.zeros(3)])
         saved += [moment] * path.exists()
     assert saved == [1300.0, 1600.5]
     *_, nowhere = small_training(None)
     now[0] += 1e6
-    nowhere.save_if_due(0, 1, [], [torch.zeros(3)], {})
+    nowhere.save_if_due(0, 1, [], [torch.zeros(3)])
     assert nowhere.restore() == (0, 0, [], []) and not path.exists()
