@@ -152,6 +152,15 @@ def test_a_part_of_a_mapped_array_is_read_as_an_array(stored):
     assert torch.equal(last[rows], Inputs(images[3:], HALF, HALF, CPU)[rows])
 
 
+def test_an_array_in_the_order_of_fortran_is_read_as_an_array(stored, tmp_path):
+    """Its rows are not one after the other in the file."""
+    _, images = stored
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(images))
+    mapped = np.load(tmp_path / "fortran.npy", mmap_mode="r")
+    rows = np.array([2, 0])
+    assert torch.equal(Inputs(mapped, HALF, HALF, CPU)[rows], Inputs(images, HALF, HALF, CPU)[rows])
+
+
 def test_a_file_that_was_cut_is_an_error(stored):
     reader = ArrayReader(stored[0])
     with open(stored[0].filename, "r+b") as file:

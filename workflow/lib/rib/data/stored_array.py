@@ -13,11 +13,13 @@ import numpy as np
 
 
 def is_whole_file(array: object) -> TypeGuard[np.memmap]:
-    """Whether an array is all of what is mapped from a file, and not a view of some of it.
+    """Whether an array is all of what is mapped from a file, row by row, and not a view of it.
 
     A view doesn't know where its first row is in the file.
     """
-    return isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
+    if not isinstance(array, np.memmap):
+        return False
+    return isinstance(array.base, mmap.mmap) and array.flags.c_contiguous
 
 
 class ArrayReader:
