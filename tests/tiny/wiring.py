@@ -49,6 +49,7 @@ class Job:
         settings: `params.cfg`.
         code: files of which the code digest is made, the script first; relative to workflow/,
             lib/rib/ left out.
+        priority: jobs with a higher one start before others.
     """
 
     rule: str
@@ -60,6 +61,7 @@ class Job:
     outputs: dict[str, str]
     settings: dict
     code: list[str]
+    priority: float
 
 
 # A few small grids that have jobs of all rules, and together something for every input.
@@ -321,6 +323,9 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
     if callable(settings):
         settings = settings(wildcards)
     settings = dict(settings)
+    priority = rule.priority
+    if callable(priority):
+        priority = priority(wildcards)
     job = Job(
         rule=rule.name,
         script=Path(rule.script).stem if rule.script else "",
@@ -331,6 +336,7 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
         settings=settings,
         code=settings.get("code", "").splitlines(),
+        priority=priority,
     )
     return job, [str(path) for path in all_inputs]
 
