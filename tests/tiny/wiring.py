@@ -50,6 +50,7 @@ class Job:
         settings: `params.cfg`.
         code: files of which the code digest is made, the script first; relative to workflow/,
             lib/rib/ left out.
+        priority: jobs with a higher one start before others.
     """
 
     rule: str
@@ -62,6 +63,7 @@ class Job:
     cluster_group: str | None
     settings: dict
     code: list[str]
+    priority: float
 
 
 # A few small grids that have jobs of all rules, and together something for every input.
@@ -331,6 +333,9 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
     if callable(settings):
         settings = settings(wildcards)
     settings = dict(settings)
+    priority = rule.priority
+    if callable(priority):
+        priority = priority(wildcards)
     job = Job(
         rule=rule.name,
         script=Path(rule.script).stem if rule.script else "",
@@ -342,6 +347,7 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         cluster_group=_cluster_group(rule, wildcards),
         settings=settings,
         code=settings.get("code", "").splitlines(),
+        priority=priority,
     )
     return job, [str(path) for path in all_inputs]
 

@@ -245,12 +245,104 @@ def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
 def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network, target):
     method = FullFineTuning(lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
-    method.state_delta = lambda pretrained: {
-        "fine": torch.ones(2),
-        "w": torch.tensor([1.0, math.inf]),
-    }
-    with pytest.raises(DivergenceError, match="'w' after step 3 is not finite"):
+    optimizer_step = method.update
+
+    def update(optimizer):
+        optimizer_step(optimizer)
+        if method.step == 2:  # the last one of the first epoch
+            method.model.conv1[0].weight.data[0, 0, 0, 0] = math.inf
+
+    method.update = update
+    with pytest.raises(DivergenceError, match="'conv1.0.weight' after step 3 is not finite"):
         train(method, network.state_dict(), FULL, RUN, CPU)
+
+
+@pytest.mark.parametrize("broken", ["loss", "weight", "statistic"])
+def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
+    network, target, monkeypatch, broken
+):
+    """Bit for bit, with BatchNorm's statistics, whatever happened since."""
+    one_epoch = replace(FULL, epochs=None, steps=3)
+    two_epochs = replace(FULL, epochs=None, steps=6)
+    rates = [0.01] * 6
+    monkeypatch.setattr(finetune, "learning_rates", lambda *settings: rates)
+    method = FullFineTuning(lr=0.01, batch_norm="train")
+    method.setup(task_of(copy.deepcopy(network), target))
+    _, good = train(method, network.state_dict(), one_epoch, RUN, CPU)
+
+    method = FullFineTuning(lr=0.01, batch_norm="train")
+    method.setup(task_of(copy.deepcopy(network), target))
+    optimizer_step = method.update
+
+    def update(optimizer):
+        optimizer_step(optimizer)
+        if method.step == 4 and broken != "loss":
+            state = method.model.state_dict()
+            name = {"weight": "conv1.0.weight", "statistic": "bn1.running_var"}[broken]
+            state[name].view(-1)[0] = math.nan
+
+    method.update = update
+    if broken == "loss":
+        diverging(monkeypatch, 5)
+    with pytest.raises(DivergenceError) as caught:
+        train(method, network.state_dict(), two_epochs, RUN, CPU)
+    assert caught.value.finite_epochs == 1
+    changes = caught.value.finite_changes
+    assert changes.keys() == good.keys()
+    assert "bn1.running_var" in good
+    assert all(torch.equal(changes[name], good[name]) for name in good)
+
+
+def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
+    """They are copied to the host for that, which takes long on a GPU.
+
+    Who asks are the snapshots, and who watches, if datasets are monitored.
+    """
+
+    def reads(watch=None, snapshots=()):
+        method = FullFineTuning(lr=0.01)
+        method.setup(task_of(copy.deepcopy(network), target))
+        read_at = []
+        read = method.state_delta
+        method.state_delta = lambda pretrained: read_at.append(method.step) or read(pretrained)
+        train(method, network.state_dict(), FULL, RUN, CPU, snapshots=snapshots, watch=watch)
+        return read_at
+
+    epochs = FULL.epochs
+    assert reads() == [3 * epochs]
+    assert reads(watch=lambda *told: None) == [3 * epochs]
+    at_epochs = [3 * (i + 1) for i in range(epochs)]
+    monitored = reads(watch=lambda rows, seen, norm, read, device: norm is not None and read())
+    assert monitored == [*at_epochs, 3 * epochs]
+    snapshots = [tmp_path / f"{i}.safetensors" for i in range(epochs)]
+    assert reads(snapshots=snapshots) == [*at_epochs, 3 * epochs]
+
+
+def test_labels_are_on_the_device_before_the_forward_pass(network, target):
+    """An index by an array of NumPy would wait for the GPU, so they are taken by a tensor first."""
+    method = FullFineTuning(lr=0.01)
+    method.setup(task_of(copy.deepcopy(network), target))
+    events = []
+    images = method.task.target
+    logits_of = method.logits
+
+    def labels_of(rows):
+        events.append("labels")
+        return images.labels_of(rows)
+
+    def logits(rows):
+        events.append("forward")
+        return logits_of(rows)
+
+    recorded_images = SimpleNamespace(members=images.members, labels_of=labels_of)
+    method.task = SimpleNamespace(target=recorded_images)
+    method.logits = logits
+    rows = np.array([4, 0, 2])
+
+    finetune._compute_loss(method, rows, FULL)
+
+    assert events == ["labels", "forward"]
+    assert torch.equal(images.labels_of(rows), images.labels[[4, 0, 2]])
 
 
 def test_a_training_that_goes_on_counts_what_was_done_before(

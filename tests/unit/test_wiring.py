@@ -462,6 +462,16 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, t
     assert not_given == NOT_OF_RULES
 
 
+def test_evaluations_start_before_trainings_and_trainings_on_many_images_before_others(wiring):
+    jobs_of_grid = wiring["clothes, held out"]
+    priority_of_size = {}
+    for job in jobs_of(jobs_of_grid, "finetune"):
+        priority_of_size.setdefault(job.wildcards["size"], set()).add(job.priority)
+    assert priority_of_size.keys() == {"20", "all"}
+    assert max(priority_of_size["20"]) < min(priority_of_size["all"]) < 1
+    assert min(job.priority for job in jobs_of(jobs_of_grid, "evaluate_run")) >= 1
+
+
 def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
     for job in jobs:
         if job.script and job.rule not in WITHOUT_CODE:

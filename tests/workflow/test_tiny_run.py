@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import zipfile
 
 import numpy as np
@@ -489,9 +488,7 @@ def of_a_run(project, path):
 def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
-    # From new processes, as users start them: the script hands its job over to a warm start.
-    command = (sys.executable, "-m", "snakemake", run)
-    printed = project.run(*command, "--config", "family=tiny", "catalog=mine", *config, check=False)
+    printed = project.snakemake(run, config=config, check=False)
     message = (
         r"training diverged: model tiny_cnn, method ft, target red: "
         r".* is not finite with the peak learning rate 1e"

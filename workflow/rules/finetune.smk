@@ -1,6 +1,7 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
 from rib.base.settings import replaced
+from rib.training.priority import images_to_train, priority_of_training
 from rib.training.settings import FineTuningSettings, TrainingSettings
 
 # Limits of time of jobs that train a network; the long one is for very large datasets.
@@ -157,6 +158,17 @@ def fine_tuning_settings(wildcards):
     return to_params(settings)
 
 
+def images_of_run(run):
+    """Images that a run is trained on, with repetitions; `run` is a run or the wildcards of one."""
+    if run.method not in TRAINING_OF:
+        return 0
+    images_of_target = CATALOG.datasets[run.target].images
+    return images_to_train(TRAINING_OF[run.method], run.size, images_of_target)
+
+
+MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)
+
+
 # The rule that keeps snapshots of the weights inherits from this one.
 rule finetune:
     input:
@@ -170,6 +182,7 @@ rule finetune:
         f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("finetune"),
+    priority: lambda wildcards: priority_of_training(images_of_run(wildcards), MOST_IMAGES_TO_TRAIN)
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.target])
