@@ -6,9 +6,10 @@ A stand-in has the columns, splits and domains of the repository, and photos tha
 import re
 import sys
 
+import pandas as pd
 import pytest
 
-from rib.config.hub_datasets import KIND, LOCK, read_dataset_lock
+from rib.config.hub_datasets import LOCK, read_dataset_lock
 from tiny import family as tiny_family
 from tiny.hub import Repository, environment, served
 from tiny.hub_families import HUB_FAMILIES, write_split
@@ -92,6 +93,14 @@ def test_office_home_becomes_a_page(hub, tmp_path):
     snakemake(project, "--cores", "2", choices=choices, **variables)
     page = (project.folder / "reports/officehome/index.html").read_text()
     assert all(label in page for label in ("Real World", "Clip art", "Product"))
-    assert f"{KIND}:" not in page or "flwrlabs/office-home" in page
-    ri = (project.folder / "reports/officehome/tables/ri.csv").read_text()
-    assert "officehome_art" in ri
+    prepared = project.folder / "results/officehome/prepare"
+    datasets = {path.name for path in prepared.iterdir() if not path.name.startswith("group")}
+    assert datasets == {
+        f"officehome_{name}" for name in ("real_world", "art", "clipart", "product")
+    }
+    (ri,) = (
+        pd.read_csv(project.folder / "reports/officehome/tables/ri.csv")
+        .query("method == 'ft'")
+        .itertuples()
+    )
+    assert ri.target == "officehome_art"
