@@ -1,7 +1,6 @@
 """Projects that tests of all kinds run: empty, finished once for all, and finished to change."""
 
 import contextlib
-import math
 import os
 import re
 import resource
@@ -40,12 +39,11 @@ STAGES = {
 
 
 def pytest_xdist_auto_num_workers(config):
-    """More test processes than cores, half as many again.
+    """As many test processes as cores that this process may use.
 
-    Some of their time they wait, for jobs of a workflow and for each other.
+    More would cost more time, since each imports all tests, than they save where others wait.
     """
-    cores = len(os.sched_getaffinity(0))
-    return math.ceil(1.5 * cores)
+    return len(os.sched_getaffinity(0))
 
 
 def pytest_configure(config):

@@ -5,6 +5,7 @@ import itertools
 import runpy
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rib.base.errors import UserError
@@ -112,10 +113,12 @@ def test_renditions_differ_from_the_photos_and_no_photo_is_lost(sets, published)
         assert np.asarray(dataset.images).std(axis=(1, 2, 3)).min() > 2, name
 
 
-def test_corruptions_are_as_frequent_in_every_class(sets):
-    index = sets["fashion_corrupted"].index.to_pandas()
+def test_corruptions_are_as_frequent_in_every_class(folders):
+    index = pq.read_table(folders["fashion_corrupted"] / "index.parquet").to_pandas()
     counts = index.groupby(["label", "corruption", "severity"], observed=True).size()
-    assert len(counts) == 10 * 10 * 5 and set(counts) == {3}
+    classes, corruptions, severities, photos_of_each = 10, 10, 5, 3
+    assert len(counts) == classes * corruptions * severities
+    assert set(counts) == {photos_of_each}
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -186,8 +186,12 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     ]
     fetched += ["owner.clip/tokenizer.json", "owner.clip/tokenizer_config.json"]
     with served(repositories) as hub:
-        settings = environment(hub, tmp_path / "hf")
-        project.snakemake(*(f"data/raw/{file}" for file in fetched), config=chosen, **settings)
+        # In a new process, since huggingface_hub reads the hub's address when it is imported.
+        project.run(
+            *(sys.executable, "-m", "snakemake", *(f"data/raw/{file}" for file in fetched)),
+            *("--config", "family=tiny", "catalog=mine", *chosen),
+            **environment(hub, tmp_path / "hf"),
+        )
     project.snakemake(*files, config=chosen, **OFFLINE)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)

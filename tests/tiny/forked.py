@@ -29,10 +29,27 @@ LIMIT = 600  # seconds that a call may take
 POLL = 0.5  # seconds between checks that the tests still run
 WARM = ("networks", "tables")
 # What scripts need is imported once for all.
-LIBRARIES = ("torch", "timm", "safetensors.torch", "pyarrow.parquet", "pandas", "scipy.stats")
-LIBRARIES += ("matplotlib.pyplot", "pydantic", "altair", "docutils.core", "jinja2", "vl_convert")
-LIBRARIES += ("tensorboard.summary.writer.record_writer",)
-IMPORTED = {"snakemake": LIBRARIES, "dvc": ("dvc.repo",)}
+# Not read from rib.jobs.fork_server, since a server must import no library but that of a project.
+NEEDED_BY_NETWORKS = [
+    "torch",
+    "timm",
+    "safetensors.torch",
+    "tensorboard.summary.writer.record_writer",
+]
+NEEDED_BY_TABLES = ["pandas", "pyarrow.parquet", "scipy.stats", "pydantic"]
+NEEDED_BY_FIGURES = ["matplotlib.pyplot", "matplotlib.backends.backend_pdf"]
+NEEDED_BY_PAGES = ["altair", "docutils.core", "jinja2", "vl_convert"]
+NEEDED_BY_SNAKEMAKE = ["smart_open"]  # when it opens the first file of a workflow
+IMPORTED = {
+    "snakemake": [
+        *NEEDED_BY_NETWORKS,
+        *NEEDED_BY_TABLES,
+        *NEEDED_BY_FIGURES,
+        *NEEDED_BY_PAGES,
+        *NEEDED_BY_SNAKEMAKE,
+    ],
+    "dvc": ["dvc.repo"],
+}
 WARM_JOB = Path(__file__).with_name("warm_job.py")
 # Environment variable: private folder of the servers' sockets, for test processes that share them.
 SOCKETS = "RIB_TEST_SOCKETS"

@@ -59,15 +59,12 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
 def test_a_run_that_is_interrupted_alone_ends_its_jobs_and_forgets_nothing(long_run):
     project, run = long_run
     run.send_signal(signal.SIGINT)
-    assert run.wait(10) != 0
-    assert wait_until(lambda: not project.processes(), 10), "processes outlive the stop"
+    assert run.wait(60) != 0
+    assert wait_until(lambda: not project.processes(), 60), "processes outlive the stop"
     printed = project.printed()
-    assert (
-        "Stopped" in printed
-        and "failed" not in printed
-        and "Traceback" not in printed
-        and "Error" not in printed
-    )
+    assert "Stopped" in printed
+    for sign_of_a_failure in ("failed", "Traceback", "Error"):
+        assert sign_of_a_failure not in printed
     assert not [
         path for path in (project.folder / ".snakemake/incomplete").rglob("*") if path.is_file()
     ]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import zipfile
 
 import numpy as np
@@ -20,64 +19,91 @@ from rib.models.checkpoint import xor_decompress
 from tiny.project import PAGE, TABLES, jobs, methods, rows_of
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
+DATASETS = ["red", "green", "blue", "copy"]
+TARGETS = ["red", "green"]
 
 
 def tables(project, folder="reports/tiny"):
+    """Tables of accuracy and RI by name, of a grid's own folder or, by default, the published."""
     return {
         name: pd.read_csv(project.folder / folder / f"tables/{name}.csv")
         for name in ("accuracy", "ri", "mri", "ood")
     }
 
 
+def checkpoint_of(project, method):
+    """Checkpoint of the tiny network fine-tuned on `red` by a method."""
+    trainings = project.folder / "results/tiny/paper/finetune/tiny_cnn/red"
+    return trainings / method / "all/0/checkpoint.safetensors"
+
+
+def evaluation_of(project, method):
+    """Folder of the rows of the tiny network fine-tuned on `red` by a method."""
+    return project.folder / "results/tiny/paper/evaluate/tiny_cnn/red" / method / "all/0"
+
+
+def prepared_images(project, dataset):
+    """Folder of the prepared images of a dataset."""
+    return project.folder / "results/tiny/prepare" / dataset / "160px-bicubic-crop1"
+
+
 def test_a_linear_probe_is_stored_in_the_size_of_its_head(trained):
-    results = trained[0].folder / "results/tiny/paper/finetune/tiny_cnn/red"
-    sizes = {
-        name: (results / f"{name}/all/0/checkpoint.safetensors").stat().st_size
-        for name in ("ft", "linear_probe")
-    }
-    head = (256 + 1) * 1000 * 4
-    assert sizes["linear_probe"] < head and 5 * sizes["linear_probe"] < sizes["ft"]
+    project, _ = trained
+    bytes_of_probe = checkpoint_of(project, "linear_probe").stat().st_size
+    bytes_of_full_fine_tuning = checkpoint_of(project, "ft").stat().st_size
+    features, classes, bytes_of_a_float = 256, 1000, 4
+    bytes_of_head = (features + 1) * classes * bytes_of_a_float
+    assert bytes_of_probe < bytes_of_head
+    assert 5 * bytes_of_probe < bytes_of_full_fine_tuning
 
 
 def test_rows_are_per_image_and_hold_all_that_metrics_need(evaluated):
-    folder = evaluated[0].folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
-    rows = rows_of(folder / "tiny.parquet")
-    assert len(rows) == 80 and list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
-    assert (rows["confidence"].between(0.2, 1)).all() and rows["label"].max() == 4
-    right = rows["prediction"] == rows["label"]
-    assert (
-        ((rows["rank"] == 0) == right).all() and right.any() and (rows["margin"][right] >= 0).all()
-    )
-    assert (rows["log_prob"] <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
+    project, _ = evaluated
+    rows = rows_of(evaluation_of(project, "ft") / "tiny.parquet")
+    assert len(rows) == 80
+    assert list(rows["dataset"].unique()) == ["blue", "copy", "green", "red"]
+    assert rows["label"].max() == 4
+    assert rows["confidence"].between(1 / 5, 1).all()
+
+    correct = rows["prediction"] == rows["label"]
+    assert correct.any()
+    assert ((rows["rank"] == 0) == correct).all()
+    assert (rows["margin"][correct] >= 0).all()
+
+    log_prob = rows["log_prob"].astype(float)
+    assert (log_prob <= np.log(rows["confidence"].astype(float)) + 1e-3).all()
     # Of a label's probability p the Brier score is at least (1 - p)^2 * C / (C - 1), if the
     # remaining probability is shared equally.
-    least = (1 - np.exp(rows["log_prob"].astype(float))) ** 2 * 5 / 4
-    assert (rows["brier"].astype(float) >= least - 2e-3).all() and (rows["brier"] <= 2).all()
-    shared = rows[rows["dataset"].isin(["red", "copy"])].groupby("dataset")["source_id"].agg(set)
-    assert shared["red"] == shared["copy"]
-    assert not set(rows[rows["dataset"] == "blue"]["source_id"]) & shared["red"]
+    lowest_brier = (1 - np.exp(log_prob)) ** 2 * 5 / 4
+    assert (rows["brier"].astype(float) >= lowest_brier - 2e-3).all()
+    assert (rows["brier"] <= 2).all()
+
+
+def test_rows_say_which_photo_an_image_is_of(evaluated):
+    """Given that `copy` has the photos of `red`, and `blue` has others."""
+    project, _ = evaluated
+    rows = rows_of(evaluation_of(project, "ft") / "tiny.parquet")
+    photos = rows.groupby("dataset")["source_id"].agg(set)
+    assert photos["red"] == photos["copy"]
+    assert not photos["red"] & photos["blue"]
 
 
 def test_records_say_what_was_made_from_what(evaluated):
-    folder = evaluated[0].folder
-    run = folder / "results/tiny/paper/finetune/tiny_cnn/red/linear_probe/all/0"
-    record = json.loads((run / "provenance.json").read_text())
-    assert record["outputs"][str((run / "checkpoint.safetensors").relative_to(folder))] == sha256(
-        run / "checkpoint.safetensors"
-    )
+    project, _ = evaluated
+    checkpoint = checkpoint_of(project, "linear_probe")
+    record = json.loads((checkpoint.parent / "provenance.json").read_text())
+    name_of_checkpoint = str(checkpoint.relative_to(project.folder))
+    assert record["outputs"][name_of_checkpoint] == sha256(checkpoint)
     for path, digest in record["inputs"].items():
-        assert sha256(folder / path) == digest
-    assert {"torch", "timm", "numpy"} <= set(record["versions"]) and record["cfg"]["settings"][
-        "lr"
-    ] == 0.01
-    rows = json.loads(
-        (
-            folder / "results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/tiny.manifest.json"
-        ).read_text()
-    )
-    prepared = json.loads(
-        (folder / "results/tiny/prepare/red/160px-bicubic-crop1/manifest.json").read_text()
-    )
+        assert sha256(project.folder / path) == digest
+    assert {"torch", "timm", "numpy"} <= set(record["versions"])
+    assert record["cfg"]["settings"]["lr"] == 0.01
+
+
+def test_rows_and_prepared_images_agree_on_the_label_space(evaluated):
+    project, _ = evaluated
+    rows = json.loads((evaluation_of(project, "ft") / "tiny.manifest.json").read_text())
+    prepared = json.loads((prepared_images(project, "red") / "manifest.json").read_text())
     assert rows["datasets"]["red"]["label_space"] == prepared["label_space"]
 
 
@@ -86,56 +112,65 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(evaluated):
 
     The stored rows must say the same.
     """
-    results = evaluated[0].folder / "results/tiny"
-    images = np.load(results / "prepare/blue/160px-bicubic-crop1/images.npy")
-    space = json.loads((results / "prepare/blue/160px-bicubic-crop1/classes.json").read_text())
+    project, _ = evaluated
+    images = np.load(prepared_images(project, "blue") / "images.npy")
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    label_space = json.loads((prepared_images(project, "blue") / "classes.json").read_text())
+    logits_of_classes = [logits_of_class[0] for logits_of_class in label_space["indices"]]
+
+    results = project.folder / "results/tiny"
     pretrained = safetensors.torch.load_file(results / "models/tiny_cnn/weights.safetensors")
-    stored = safetensors.torch.load_file(
-        results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
-    )
+    stored = safetensors.torch.load_file(checkpoint_of(project, "ft"))
     tuned = {**pretrained, **xor_decompress(stored, pretrained)}
-    middle = {k: (v + tuned[k]) / 2 if v.is_floating_point() else v for k, v in pretrained.items()}
-    found = {}
-    for method, state in {"pretrained": pretrained, "ft": tuned, "wise_ft": middle}.items():
-        model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        model.load_state_dict(state)
+    averaged = {
+        name: (weights + tuned[name]) / 2 if weights.is_floating_point() else weights
+        for name, weights in pretrained.items()
+    }
+    files = {
+        "pretrained": results / "paper/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet",
+        "ft": evaluation_of(project, "ft") / "tiny.parquet",
+        "wise_ft": evaluation_of(project, "wise_ft") / "tiny.parquet",
+    }
+    confidences = {}
+    for method, weights in {"pretrained": pretrained, "ft": tuned, "wise_ft": averaged}.items():
+        network = timm.create_model("test_efficientnet", num_classes=1000).eval()
+        network.load_state_dict(weights)
         with torch.inference_mode():
-            scores = model(inputs)[:, [row[0] for row in space["indices"]]].softmax(dim=1).numpy()
-        target = "none" if method == "pretrained" else "red"
-        rows = pq.read_table(
-            results / f"paper/evaluate/tiny_cnn/{target}/{method}/all/0/tiny.parquet"
-        ).to_pandas()
-        rows = rows[rows["dataset"] == "blue"]
-        assert (rows["prediction"] == scores.argmax(axis=1)).all()
-        np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
-        found[method] = rows["confidence"].to_numpy()
-    assert not np.allclose(found["pretrained"], found["ft"]) and not np.allclose(
-        found["ft"], found["wise_ft"]
-    )
+            probabilities = network(inputs)[:, logits_of_classes].softmax(dim=1).numpy()
+        rows = pq.read_table(files[method]).to_pandas()
+        rows_of_blue = rows[rows["dataset"] == "blue"]
+        assert (rows_of_blue["prediction"] == probabilities.argmax(axis=1)).all()
+        confidences[method] = rows_of_blue["confidence"].to_numpy()
+        np.testing.assert_allclose(confidences[method], probabilities.max(axis=1), atol=1e-3)
+    assert not np.allclose(confidences["pretrained"], confidences["ft"])
+    assert not np.allclose(confidences["ft"], confidences["wise_ft"])
 
 
 def test_mri_follows_from_the_accuracies_by_the_papers_definition(tabulated):
     project, _ = tabulated
-    made = tables(project, project.of_grid())
-    accuracy = made["accuracy"].set_index(["method", "target", "dataset"])["accuracy"]
-    datasets = ["red", "green", "blue", "copy"]
-    for line in made["mri"].itertuples():
-        before, after = (
-            np.mean(
-                [
-                    np.mean([accuracy[*key(i), j] for j in datasets if j != i])
-                    for i in ("red", "green")
-                ]
-            )
-            for key in (lambda i: ("pretrained", "none"), lambda i, method=line.method: (method, i))
-        )
-        assert (line.ood_before, line.ood_after) == pytest.approx((before, after), abs=1e-5)
+    tables_of_grid = tables(project, project.of_grid())
+    accuracy = tables_of_grid["accuracy"].set_index(["method", "target", "dataset"])["accuracy"]
+
+    def on_other_datasets(method, target, training_set):
+        """Mean accuracy on all datasets but the target."""
+        others = [dataset for dataset in DATASETS if dataset != target]
+        return np.mean([accuracy[method, training_set, dataset] for dataset in others])
+
+    before = np.mean([on_other_datasets("pretrained", target, "none") for target in TARGETS])
+    assert list(tables_of_grid["mri"]["method"]) == METHODS
+    for line in tables_of_grid["mri"].itertuples():
+        after = np.mean([on_other_datasets(line.method, target, target) for target in TARGETS])
+        assert line.ood_before == pytest.approx(before, abs=1e-5)
+        assert line.ood_after == pytest.approx(after, abs=1e-5)
         assert line.mri == pytest.approx(after - before, abs=1e-5)
-    values = json.loads((project.folder / project.of_grid() / "tables/mri.json").read_text())
-    assert values["tiny_cnn"]["ft"] == pytest.approx(
-        made["mri"].set_index("method").loc["ft", "mri"], abs=1e-6
-    )
+
+
+def test_mri_json_has_the_numbers_of_the_table(tabulated):
+    project, _ = tabulated
+    folder = project.folder / project.of_grid() / "tables"
+    mri_of_models = json.loads((folder / "mri.json").read_text())
+    table = pd.read_csv(folder / "mri.csv").set_index("method")
+    assert mri_of_models["tiny_cnn"]["ft"] == pytest.approx(table.loc["ft", "mri"], abs=1e-6)
 
 
 def test_figures_are_drawn(drawn):
@@ -161,39 +196,54 @@ def test_tables_and_figures_are_published(finished):
 
 
 def test_methods_are_compared_and_ranked_by_the_mri_of_the_table(finished):
-    folder = finished[0].folder / "reports/tiny/tables"
-    compared, ranking = (pd.read_csv(folder / f"{name}.csv") for name in ("comparisons", "ranking"))
-    mri = tables(finished[0])["mri"].set_index("method")
-    assert len(compared) == 4 + 6, "four methods against no change, and among each other"
-    for line in compared.itertuples():
-        other = 0 if line.other == "pretrained" else mri.loc[line.other, "mri"]
-        assert (
-            line.difference == pytest.approx(mri.loc[line.method, "mri"] - other, abs=1e-5)
-            and line.p <= line.p_holm
-        )
-    assert ranking["mri"].tolist() == pytest.approx(sorted(mri["mri"], reverse=True), abs=1e-5)
-    assert (mri["seeds"] == 1).all() and mri[["seed_sd", "seed_low", "seed_high"]].isna().all(
-        axis=None
-    )
+    project, _ = finished
+    folder = project.folder / "reports/tiny/tables"
+    mri = tables(project)["mri"].set_index("method")["mri"]
+    comparisons = pd.read_csv(folder / "comparisons.csv")
+    against_no_change, among_each_other = 4, 6
+    assert len(comparisons) == against_no_change + among_each_other
+    for line in comparisons.itertuples():
+        mri_of_other = 0 if line.other == "pretrained" else mri[line.other]
+        assert line.difference == pytest.approx(mri[line.method] - mri_of_other, abs=1e-5)
+        assert line.p <= line.p_holm
+    ranking = pd.read_csv(folder / "ranking.csv")
+    assert ranking["mri"].tolist() == pytest.approx(sorted(mri, reverse=True), abs=1e-5)
+
+
+def test_one_seed_has_no_interval_over_seeds(finished):
+    project, _ = finished
+    mri = tables(project)["mri"]
+    assert (mri["seeds"] == 1).all()
+    assert mri[["seed_sd", "seed_low", "seed_high"]].isna().all(axis=None)
+
+
+def test_summary_histories_and_costs_have_a_line_for_each_method_run_and_epoch(finished):
+    project, _ = finished
+    folder = project.folder / "reports/tiny/tables"
     summary = (folder / "summary.md").read_text()
-    assert "## tiny\\_cnn" in summary and summary.count("\n| ") == 1 + 4
-    assert len(pd.read_csv(folder / "training.csv")) == 3 * 2 * 2
+    assert "## tiny\\_cnn" in summary
+    assert summary.count("\n| ") == 1 + len(METHODS)
+    trained_methods, epochs = 3, 2
+    assert len(pd.read_csv(folder / "training.csv")) == trained_methods * len(TARGETS) * epochs
     assert (pd.read_csv(folder / "cost.csv")["seconds"] > 0).all()
 
 
 def test_identical_images_are_counted_on_the_page_and_in_the_manifests(finished):
     """Given that `copy` has the 20 photos of `red`, each of the two shares 20 with the other."""
-    folder = finished[0].folder
-    table = pd.read_csv(folder / "reports/tiny/tables/data.csv").set_index("dataset")
-    assert table.loc[["red", "copy", "blue"], "shared"].tolist() == [20, 20, 0]
-    assert table.loc["red", "shared_with"] == "Copy 20" and table["other_class"].sum() == 0
-    for path in (folder / "results/tiny/prepare").glob("[!g]*/*/manifest.json"):
-        assert json.loads(path.read_text())["identical"] == 0
+    project, _ = finished
+    data = pd.read_csv(project.folder / "reports/tiny/tables/data.csv").set_index("dataset")
+    assert data.loc[["red", "copy", "blue"], "shared"].tolist() == [20, 20, 0]
+    assert data.loc["red", "shared_with"] == "Copy 20"
+    assert data["other_class"].sum() == 0
+    for dataset in ("red", "copy", "blue"):
+        manifest = json.loads((prepared_images(project, dataset) / "manifest.json").read_text())
+        assert manifest["identical"] == 0
 
 
 def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finished):
-    tables = finished[0].folder / "reports/tiny/tables"
-    data = pd.read_csv(tables / "data.csv").set_index("dataset")
+    project, _ = finished
+    tables_of_page = project.folder / "reports/tiny/tables"
+    data = pd.read_csv(tables_of_page / "data.csv").set_index("dataset")
     assert data["role"].to_dict() == {
         "red": "counts in RI; fine-tuned on",
         "green": "counts in RI; fine-tuned on",
@@ -202,25 +252,29 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
     }
     assert set(data["images"]) == set(data["evaluated"]) == set(data["objects"]) == {20} == {4 * 5}
     assert set(data["classes"]) == {5} and data["left_out"].isna().all()
-    (model,) = pd.read_csv(tables / "models.csv").to_dict("records")
-    assert (model["head"], model["pixels"]) == ("published with the weights", 160)
-    page = (finished[0].folder / "reports/tiny/index.html").read_text()
-    assert page.index("<summary>Table: Data</summary>") < page.index(
-        "<summary>Table: Models</summary>"
-    )
+    (model,) = pd.read_csv(tables_of_page / "models.csv").to_dict("records")
+    assert model["head"] == "published with the weights"
+    assert model["pixels"] == 160
+    page = (project.folder / "reports/tiny/index.html").read_text()
+    position_of_data = page.index("<summary>Table: Data</summary>")
+    position_of_models = page.index("<summary>Table: Models</summary>")
+    assert position_of_data < position_of_models
     assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
 @pytest.mark.thorough
 def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
+    finished_project, _ = finished
+    one_at_a_time = finished_project.products()
     project.snakemake("--cores", "2")
-    one, two = finished[0].products(), project.products()
-    assert one.keys() == two.keys() and len(one) > 50
-    assert [name for name in one if one[name] != two[name]] == []
+    two_at_a_time = project.products()
+    assert one_at_a_time.keys() == two_at_a_time.keys()
+    assert len(one_at_a_time) > 50
+    assert [name for name in one_at_a_time if one_at_a_time[name] != two_at_a_time[name]] == []
 
 
 LIBRARY = "workflow/lib/rib"
-# Histories too, since unfinished runs are marked in their table.
+# Rules of tables and figures. Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {
     "compute_metrics",
     "compare_methods",
@@ -228,8 +282,10 @@ MADE_OF_ROWS = {
     "write_summary",
     "count_costs",
     "plot_figure",
+    "gather_histories",
+    "explain_cells",
+    "describe_data_and_models",
 }
-MADE_OF_ROWS |= {"gather_histories", "explain_cells", "describe_data_and_models"}
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
@@ -274,7 +330,8 @@ def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_
         'GROUP = [*["model", "method", "size"]]',
     )
     planned = finished_copy.planned()
-    assert planned["compute_metrics"] == 1 and set(planned) <= {*MADE_OF_ROWS, *PAGE}
+    assert planned["compute_metrics"] == 1
+    assert set(planned) <= {*MADE_OF_ROWS, *PAGE}
 
 
 @pytest.mark.thorough
@@ -285,28 +342,20 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
     assert set(finished_copy.planned()) <= {*MADE_OF_ROWS, *PAGE}
     folder = f"{finished_copy.of_grid()}/tables"
     finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
-    tables = finished_copy.folder / folder
-    fit, ranking, ri, training = (
-        pd.read_csv(tables / f"{name}.csv") for name in ("fit", "ranking", "ri", "training")
-    )
-    assert (
-        set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"}
-        and fit["fit"].notna().all()
-    )
-    assert set(ranking["method"]) == {"linear_probe", "lwf"} and set(ri["method"]) == set(
-        fit["method"]
-    )
-    assert ri.set_index("method")["unfinished"].to_dict() == {
-        "ft": 1,
-        "linear_probe": 0,
-        "lwf": 0,
-        "wise_ft": 1,
-    }
+    tables_of_grid = finished_copy.folder / folder
+    fit = pd.read_csv(tables_of_grid / "fit.csv")
+    assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"}
+    assert fit["fit"].notna().all()
+    ranking = pd.read_csv(tables_of_grid / "ranking.csv")
+    assert set(ranking["method"]) == {"linear_probe", "lwf"}
+    ri = pd.read_csv(tables_of_grid / "ri.csv").set_index("method")
+    unfinished = ri["unfinished"].to_dict()
+    assert unfinished == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
+    training = pd.read_csv(tables_of_grid / "training.csv")
     assert set(training.query("unfinished == 1")["method"]) == {"ft"}
-    assert (
-        "| full fine-tuning |" in (text := (tables / "summary.md").read_text())
-        and text.count("†") == 7
-    )
+    summary = (tables_of_grid / "summary.md").read_text()
+    assert "| full fine-tuning |" in summary
+    assert summary.count("†") == 7
 
 
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
@@ -319,29 +368,25 @@ def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
     finished_copy.edit("workflow/catalog/methods.yaml", "{lr: 0.001}", "{lr: 0.002}")
     printed = finished_copy.listed()
-    assert methods(printed, "finetune") == {"ft"} and methods(printed, "evaluate_run") == {
-        "ft",
-        "wise_ft",
-    }
+    assert methods(printed, "finetune") == {"ft"}
+    assert methods(printed, "evaluate_run") == {"ft", "wise_ft"}
 
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
-    made = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
-    assert planned == {**made, **TABLES, "plot_figure": 12, **PAGE}, (
-        "what is made of a grid has a folder of its own"
-    )
+    of_new_target = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
+    # All tables and figures too, since what is made of a grid has a folder of its own.
+    assert planned == {**of_new_target, **TABLES, "plot_figure": 12, **PAGE}
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
     entry = finished_copy.folder / "mine/datasets.yaml"
     entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>" + 64 * "0", entry.read_text()))
     planned = finished_copy.planned()
-    assert (
-        planned["download"] == planned["prepare"] == 1
-        and planned["finetune"] == 3
-        and planned["evaluate_run"] == 9
-    )
+    assert planned["download"] == 1
+    assert planned["prepare"] == 1
+    assert planned["finetune"] == 3
+    assert planned["evaluate_run"] == 9
 
 
 @pytest.mark.thorough
@@ -349,7 +394,9 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
     (finished_copy.folder / "data/raw/blue/blue.zip").unlink()
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     planned = finished_copy.planned(config=("seeds=[0,5]",))
-    assert planned["finetune"] == 2 + 6 and planned["compute_metrics"] == 1
+    edited_method, new_seed = 2, 6
+    assert planned["finetune"] == edited_method + new_seed
+    assert planned["compute_metrics"] == 1
 
 
 @pytest.mark.thorough
@@ -365,14 +412,14 @@ def test_editing_the_figures_style_draws_them_again(finished_copy):
 
 @pytest.mark.thorough
 def test_a_lost_part_of_a_prepared_dataset_is_made_again(finished_copy):
-    prepared = finished_copy.folder / "results/tiny/prepare/red/160px-bicubic-crop1"
+    prepared = prepared_images(finished_copy, "red")
     (prepared / "index.parquet").unlink()
     assert finished_copy.planned(config=("seeds=[5]",))["prepare"] == 1
 
 
 @pytest.mark.thorough
 def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_copy):
-    prepared = finished_copy.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"
+    prepared = prepared_images(finished_copy, "blue")
     (prepared / "images.npy").unlink()
     printed = finished_copy.snakemake(
         "tables", "--cores", "1", config=("seeds=[5]", "methods=[ft]"), check=False
@@ -383,32 +430,30 @@ def test_a_lost_part_of_a_dataset_that_is_only_evaluated_is_a_sentence(finished_
 @pytest.mark.slow
 def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
     project.snakemake(config=("methods=[]", "compute={evaluation_batch_size: 7}"))
+    finished_project, _ = finished
     name = "results/tiny/paper/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet"
-    one, other = (
-        pq.read_table(folder / name).to_pandas() for folder in (finished[0].folder, project.folder)
+    rows_in_batches_of_64 = pq.read_table(finished_project.folder / name).to_pandas()
+    rows_in_batches_of_7 = pq.read_table(project.folder / name).to_pandas()
+    assert (rows_in_batches_of_64["prediction"] == rows_in_batches_of_7["prediction"]).all()
+    np.testing.assert_allclose(
+        rows_in_batches_of_64["margin"], rows_in_batches_of_7["margin"], rtol=1e-3, atol=1e-3
     )
-    assert (one["prediction"] == other["prediction"]).all()
-    np.testing.assert_allclose(one["margin"], other["margin"], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.thorough
 def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project):
     planned = project.planned(config=("methods=[pretrained]",))
-    assert (
-        planned["evaluate_run"] == 1
-        and planned["compute_metrics"] == 1
-        and "plot_figure" not in planned
-    )
+    assert planned["evaluate_run"] == 1
+    assert planned["compute_metrics"] == 1
+    assert "plot_figure" not in planned
 
 
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     figures = finished_copy.folder / finished_copy.of_grid() / "figures"
     shutil.rmtree(figures)
     assert finished_copy.planned() == {}, "they are published"
-    planned = finished_copy.planned(
-        *(f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost"))
-    )
-    assert planned == {"plot_figure": 2}
+    two_figures = [f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost")]
+    assert finished_copy.planned(*two_figures) == {"plot_figure": 2}
 
 
 @pytest.mark.slow
@@ -443,9 +488,7 @@ def of_a_run(project, path):
 def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
-    # From new processes, as users start them: the script hands its job over to a warm start.
-    command = (sys.executable, "-m", "snakemake", run)
-    printed = project.run(*command, "--config", "family=tiny", "catalog=mine", *config, check=False)
+    printed = project.snakemake(run, config=config, check=False)
     message = (
         r"training diverged: model tiny_cnn, method ft, target red: "
         r".* is not finite with the peak learning rate 1e"

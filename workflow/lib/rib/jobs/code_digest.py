@@ -12,6 +12,7 @@ import hashlib
 import io
 import tokenize
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -24,16 +25,53 @@ OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no
 Span = tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
+class _ParsedFile:
+    """A Python file, which is read and parsed once for all digests.
+
+    Attributes:
+        source: its text.
+        module: its syntax tree.
+        statements: those of the module at any depth.
+    """
+
+    source: str
+    module: ast.Module
+    statements: list[ast.stmt]
+
+
+@cache
+def _parsed(path: Path) -> _ParsedFile:
+    source = path.read_text(encoding="utf-8")
+    module = ast.parse(source)
+    return _ParsedFile(source, module, list(_statements_below(module)))
+
+
+def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
+    """All statements of a module at any depth.
+
+    Expressions are not searched, since they contain no statements. They are nine tenths of a tree,
+    and each call of Snakemake reads all files.
+    """
+    blocks: list[ast.AST] = [module]
+    while blocks:
+        block = blocks.pop()
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            for child in getattr(block, field, []):
+                if isinstance(child, ast.stmt):
+                    yield child
+                blocks.append(child)
+
+
 @cache
 def essence(path: Path) -> str:
     """The part of a Python file that affects results; other files are not cut."""
-    source = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
-        return source
-    tree = ast.parse(source)
+        return path.read_text(encoding="utf-8")
+    file = _parsed(path)
     # Text is cut by position because the format of an AST dump differs between Python versions.
-    spans = [*_spans_of_comments(source), *_spans_for_people(tree)]
-    lines = _without_spans(source.encode(), spans).decode().splitlines()
+    spans = [*_spans_of_comments(file.source), *_spans_for_people(file)]
+    lines = _without_spans(file.source.encode(), spans).decode().splitlines()
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
@@ -66,6 +104,8 @@ def _rows(source: bytes) -> list[bytes]:
 
 def _spans_of_comments(source: str) -> Iterator[Span]:
     """Comments, each up to the end of its line."""
+    if "#" not in source:
+        return  # to split source into tokens takes most of the time of a digest
     rows = _rows(source.encode())
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -74,12 +114,12 @@ def _spans_of_comments(source: str) -> Iterator[Span]:
             yield row, end - len(token.string.encode()), row, end
 
 
-def _spans_for_people(tree: ast.Module) -> Iterator[Span]:
+def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
     """What is only for people in a module: docstrings, messages of exceptions, and log lines.
 
     Of `raise UserError(f"{path} is missing")`, it is the argument with its brackets.
     """
-    for node in ast.walk(tree):
+    for node in (file.module, *file.statements):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
             if has_docstring:
@@ -118,13 +158,12 @@ def imports(path: Path) -> frozenset[Path]:
     """Files of project modules that a file imports, at any level."""
     if path.suffix != ".py":
         return frozenset()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     files: set[Path] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and _is_beside(path, node.module):
-            files.add(path.with_name(f"{node.module}.py"))
+    for statement in _parsed(path).statements:
+        if isinstance(statement, ast.ImportFrom) and _is_beside(path, statement.module):
+            files.add(path.with_name(f"{statement.module}.py"))
             continue
-        for module in _imported_modules(node):
+        for module in _imported_modules(statement):
             files.update(_module_files(module))
     return frozenset(files)
 
@@ -136,16 +175,19 @@ def _is_beside(script: Path, module: str | None) -> bool:
     return script.with_name(f"{module}.py").is_file()
 
 
-def _imported_modules(node: ast.AST) -> list[str]:
+def _imported_modules(statement: ast.stmt) -> list[str]:
     """Dotted names of modules that an import statement may import; empty for other statements.
 
     What is imported from a module may be a module itself.
     """
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and not node.level:
-        assert node.module is not None  # only a relative import may lack it
-        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom) and not statement.level:
+        assert statement.module is not None  # only a relative import may lack it
+        return [
+            statement.module,
+            *(f"{statement.module}.{alias.name}" for alias in statement.names),
+        ]
     return []
 
 

@@ -45,7 +45,14 @@ PRELOADED = {
         "pyarrow.parquet",
         "tensorboard.summary.writer.record_writer",
     ),
-    "tables": ("pandas", "pyarrow.parquet", "matplotlib.pyplot", "scipy.stats", "pydantic"),
+    "tables": (
+        "pandas",
+        "pyarrow.parquet",
+        "matplotlib.pyplot",
+        "matplotlib.backends.backend_pdf",  # every figure is a PDF file, too
+        "scipy.stats",
+        "pydantic",
+    ),
 }
 # Seconds to wait until a server listens, and in a worker until its job has sent all.
 PATIENCE = 60.0
