@@ -83,12 +83,12 @@ def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> Non
 
 
 def wanted_files(project: Project) -> list[str]:
-    """What the run is told to make: rows before and after one training, and another training."""
+    """What the run is told to make: rows before training, and after each of two trainings."""
     evaluation_group = project.grid(*CHOICES).group_of("red")
     return [
         f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/{evaluation_group}.parquet",
         f"{RUNS}/evaluate/{KILLED}/{evaluation_group}.parquet",
-        f"{RUNS}/finetune/{OTHER}/manifest.json",
+        f"{RUNS}/evaluate/{OTHER}/{evaluation_group}.parquet",
     ]
 
 
@@ -139,8 +139,12 @@ def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
             ("8500M", "gpu", "04:00:00", "1", "gpu:1"),
             ("17000M", "gpu", "04:00:00", "1", "gpu:1"),
         },
-        # two one after the other
-        "evaluate_run": {("5500M", "gpu", "04:00:00", "1", "gpu:1")},
+        "evaluate_run": {
+            # of the pretrained model, for which trainings wait
+            ("5500M", "gpu", "02:00:00", "1", "gpu:1"),
+            # of what was trained, two one after the other
+            ("5500M", "gpu", "04:00:00", "1", "gpu:1"),
+        },
     }
 
 
@@ -161,7 +165,7 @@ def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_s
     stages = collections.defaultdict(list)
     for call in finished_on_slurm.calls:
         stages[call.slurm_job].append(call.stage)
-    assert set(stages.pop("None")) == {"download", "list_group"}
+    assert set(stages.pop("None")) == {"download", "list_group", "check_labels"}
     assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
     assert [found for found in stages.values() if len(found) > 1] == [["evaluate_run"] * 2]
 

@@ -109,10 +109,11 @@ def training_inputs(wildcards):
     }
 
 
-def monitored_inputs(wildcards):
-    """Datasets whose accuracy is shown in the course of training, by name of the input.
+def inputs_without_effect(wildcards):
+    """Inputs of a job that trains a run on which its result does not depend, by name.
 
-    None is made for the sake of a training that is done.
+    They are the datasets whose accuracy is shown in the course of training, and the verdict on the
+    labels of the target. None is made for the sake of a training that is done.
     """
     geometry = GEOMETRY_OF[wildcards.model]
     names = CONFIG["monitor"]
@@ -124,6 +125,7 @@ def monitored_inputs(wildcards):
         "monitored_related": [
             prepared("manifest.json", name, geometry) for name in names_excluding_proxy
         ],
+        "label_verdict": verdicts_on_labels(wildcards),
     }
     training_is_done = Path(f"{CHECKPOINT}/manifest.json".format(**wildcards)).exists()
     if training_is_done:
@@ -131,9 +133,9 @@ def monitored_inputs(wildcards):
             files[role] = [path for path in paths if Path(path).exists()]
         if proxy and not Path(proxy).exists():
             proxy = []
-    monitored = {role: ancient(paths) for role, paths in files.items()}
-    monitored["monitored_proxy"] = ancient(proxy)
-    return monitored
+    inputs = {role: ancient(paths) for role, paths in files.items()}
+    inputs["monitored_proxy"] = ancient(proxy)
+    return inputs
 
 
 for NAME in CONFIG["monitor"]:
@@ -171,7 +173,7 @@ MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)
 rule finetune:
     input:
         unpack(training_inputs),
-        unpack(monitored_inputs),
+        unpack(inputs_without_effect),
     output:
         **job_files(
             CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"
