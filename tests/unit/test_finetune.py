@@ -637,7 +637,7 @@ def test_a_job_trains_for_its_steps_or_epochs(
 
 
 @pytest.mark.parametrize(
-    ("steps", "number", "kept_steps"),
+    ("steps", "number", "kept"),
     [
         (15, 10, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15]),
         (4, 10, [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]),
@@ -645,14 +645,14 @@ def test_a_job_trains_for_its_steps_or_epochs(
     ],
 )
 def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
-    network, small, folders, tmp_path, steps, number, kept_steps
+    network, small, folders, tmp_path, steps, number, kept
 ):
     snapshots = [tmp_path / f"snapshot{n}.safetensors" for n in range(1, number + 1)]
     training = replace(FULL, epochs=None, steps=steps)
     paths = job(folders, tmp_path / "run", snapshots=snapshots, training=training)
     assert snapshots[-1].read_bytes() == paths["checkpoint"].read_bytes()
     expected = train_steps_by_hand(network, inputs_of(small.images), small.labels, training, steps)
-    for step, path in zip(kept_steps, snapshots, strict=True):
+    for step, path in zip(kept, snapshots, strict=True):
         assert_same_changes(network, stored(network, path), expected.models[step - 1])
 
 
