@@ -29,6 +29,7 @@ STAGES = [
     "external",
     "merge",
     "evaluate",
+    "labels",
     "reported_runs",
     "metrics",
     "published",

@@ -26,11 +26,7 @@ pytestmark = [
 KILLED = "tiny_cnn/red/ft/all/0"
 OTHER = "tiny_cnn/green/ft/all/0"
 RUNS = "results/tiny/paper"
-WANTED = (
-    f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet",
-    f"{RUNS}/evaluate/{KILLED}/tiny.parquet",
-    f"{RUNS}/finetune/{OTHER}/manifest.json",
-)
+CHOICES = ("methods=[ft]", "datasets=[red,green]")
 # Scripts say when they start, and the first attempt at one of them waits to be killed.
 CALL = f'''    import os, time
     from pathlib import Path
@@ -86,6 +82,16 @@ def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> Non
         cluster.run("scancel", killed[0])
 
 
+def wanted_files(project: Project) -> list[str]:
+    """What the run is told to make: rows before training, and after each of two trainings."""
+    evaluation_group = project.grid(*CHOICES).group_of("red")
+    return [
+        f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/{evaluation_group}.parquet",
+        f"{RUNS}/evaluate/{KILLED}/{evaluation_group}.parquet",
+        f"{RUNS}/evaluate/{OTHER}/{evaluation_group}.parquet",
+    ]
+
+
 @pytest.fixture(scope="module")
 def finished_on_slurm(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("slurm") / "project")
@@ -97,7 +103,7 @@ def finished_on_slurm(tmp_path_factory):
         killer = threading.Thread(target=kill_one, args=(project, cluster, killed), daemon=True)
         killer.start()
         project.snakemake(
-            *WANTED,
+            *wanted_files(project),
             *(
                 "--workflow-profile",
                 "profiles/slurm",
@@ -106,7 +112,7 @@ def finished_on_slurm(tmp_path_factory):
             ),
             # the cluster keeps no accounts, and its jobs take seconds
             *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
-            config=("methods=[ft]", "datasets=[red,green]"),
+            config=CHOICES,
             **cluster.environment,
         )
         killer.join()
@@ -119,17 +125,26 @@ def rule(job: dict[str, str]) -> str:
 
 
 def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
-    keys = ("Partition", "TimeLimit", "NumCPUs", "JOB_GRES")
-    got = {
-        rule(job): (re.search(r"mem=(\d+M)", job["ReqTRES"])[1], *map(job.get, keys))
-        for job in finished_on_slurm.jobs.values()
-    }
-    assert got == {
-        "prepare": ("2000M", "cpu", "01:00:00", "1", "(null)"),
-        "convert_model": ("8000M", "cpu", "02:00:00", "1", "(null)"),
-        "finetune": ("4000M", "gpu", "04:00:00", "1", "gpu:1"),
-        # two one after the other
-        "evaluate_run": ("4000M", "gpu", "04:00:00", "1", "gpu:1"),
+    requests_by_rule = collections.defaultdict(set)
+    for job in finished_on_slurm.jobs.values():
+        (memory,) = re.findall(r"mem=(\d+M)", job["ReqTRES"])
+        request = (memory, job["Partition"], job["TimeLimit"], job["NumCPUs"], job["JOB_GRES"])
+        requests_by_rule[rule(job)].add(request)
+    # The network's entry does not say how many parameters it has, for which many are assumed. The
+    # training that was killed asks for as much again.
+    assert requests_by_rule == {
+        "prepare": {("2000M", "cpu", "01:00:00", "1", "(null)")},
+        "convert_model": {("8000M", "cpu", "02:00:00", "1", "(null)")},
+        "finetune": {
+            ("8500M", "gpu", "04:00:00", "1", "gpu:1"),
+            ("17000M", "gpu", "04:00:00", "1", "gpu:1"),
+        },
+        "evaluate_run": {
+            # of the pretrained model, for which trainings wait
+            ("5500M", "gpu", "02:00:00", "1", "gpu:1"),
+            # of what was trained, two one after the other
+            ("5500M", "gpu", "04:00:00", "1", "gpu:1"),
+        },
     }
 
 
@@ -150,7 +165,7 @@ def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_s
     stages = collections.defaultdict(list)
     for call in finished_on_slurm.calls:
         stages[call.slurm_job].append(call.stage)
-    assert set(stages.pop("None")) == {"download", "list_group"}
+    assert set(stages.pop("None")) == {"download", "list_group", "check_labels"}
     assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
     assert [found for found in stages.values() if len(found) > 1] == [["evaluate_run"] * 2]
 
@@ -159,7 +174,8 @@ def test_a_job_that_the_scheduler_kills_is_submitted_again(finished_on_slurm):
     states = {number: job["JobState"] for number, job in finished_on_slurm.jobs.items()}
     assert states.pop(finished_on_slurm.killed) == "CANCELLED"
     assert set(states.values()) == {"COMPLETED"}
-    assert all((finished_on_slurm.project.folder / path).is_file() for path in WANTED)
+    project = finished_on_slurm.project
+    assert all((project.folder / path).is_file() for path in wanted_files(project))
 
 
 def test_the_cluster_is_gone(finished_on_slurm):

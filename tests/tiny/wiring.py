@@ -46,9 +46,11 @@ class Job:
         watched: input paths whose change makes the job run again, which are those that are not
             `ancient`.
         outputs: paths by name.
+        cluster_group: name of the jobs that may share a job of a cluster with it, or None.
         settings: `params.cfg`.
         code: files of which the code digest is made, the script first; relative to workflow/,
             lib/rib/ left out.
+        priority: jobs with a higher one start before others.
     """
 
     rule: str
@@ -58,8 +60,10 @@ class Job:
     is_list: dict[str, bool]
     watched: list[str]
     outputs: dict[str, str]
+    cluster_group: str | None
     settings: dict
     code: list[str]
+    priority: float
 
 
 # A few small grids that have jobs of all rules, and together something for every input.
@@ -236,7 +240,13 @@ def _describe(grid: Grid, files: Mapping[str, str]) -> list[Job]:
 def _loaded_workflow(config: Mapping):
     """Snakemake's object of the workflow, which has read all rules."""
     from snakemake.api import SnakemakeApi
-    from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+    from snakemake.settings.types import (
+        ConfigSettings,
+        GroupSettings,
+        OutputSettings,
+        Quietness,
+        ResourceSettings,
+    )
 
     sys.path.insert(0, str(ROOT / "workflow/lib"))
     from rib.jobs import code_digest
@@ -252,6 +262,8 @@ def _loaded_workflow(config: Mapping):
             workdir=Path.cwd(),
         )
         loaded.dag()  # reads the rules
+        # as profiles/slurm
+        loaded._workflow.group_settings = GroupSettings(group_components={"scores": 5})
         yield loaded._workflow
 
 
@@ -321,6 +333,9 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
     if callable(settings):
         settings = settings(wildcards)
     settings = dict(settings)
+    priority = rule.priority
+    if callable(priority):
+        priority = priority(wildcards)
     job = Job(
         rule=rule.name,
         script=Path(rule.script).stem if rule.script else "",
@@ -329,10 +344,18 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         is_list=is_list,
         watched=[str(path) for path in all_inputs if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
+        cluster_group=_cluster_group(rule, wildcards),
         settings=settings,
         code=settings.get("code", "").splitlines(),
+        priority=priority,
     )
     return job, [str(path) for path in all_inputs]
+
+
+def _cluster_group(rule, wildcards) -> str | None:
+    """Name of the jobs that may share a job of a cluster with a job of a rule, or None."""
+    group = rule._group  # `rule.group` is None, since no cluster runs the jobs
+    return group(wildcards) if callable(group) else group
 
 
 def _as_json(unknown):

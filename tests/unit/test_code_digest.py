@@ -224,6 +224,11 @@ STAGES = [
         {"method": "fisher"},
         FEATURES | {"evaluation/features.py", "methods/fisher.py"},
     ),
+    (
+        "check_labels",
+        {},
+        {"analysis/label_check.py", "analysis/comparison.py", "config/label_space.py"},
+    ),
     ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
     (
         "invert_representation",

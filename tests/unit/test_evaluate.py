@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
@@ -73,6 +74,29 @@ def scores_of(tables, space, labels, batch_size=2):
     return score(
         [Stated(table) for table in tables], inputs, dataset, batch_size, progress
     ), progress
+
+
+class Operators(TorchDispatchMode):
+    """Collects the names of all operators that torch calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.__name__.partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_scoring_needs_no_operator_that_cuda_sorts_for():
+    """Its deterministic forms of these sort all indices."""
+    scores = torch.randn(5, 7)
+    with Operators() as operators:
+        _summary(scores, torch.tensor([[0, 3]] * 5))
+    assert "gather" in operators.names
+    assert not any(
+        name.startswith(("scatter", "index_add", "index_put")) for name in operators.names
+    )
 
 
 def test_prediction_confidence_and_margin_of_single_images():

@@ -387,6 +387,50 @@ def test_only_a_file_that_has_settled_is_remembered(folder, monkeypatch, settled
     assert hashing.MEMORY.exists() == remembered
 
 
+def test_what_a_job_has_hashed_is_not_hashed_by_the_next(folder, monkeypatch):
+    """If it is so big that hashing takes longer than to wait until it has settled."""
+    monkeypatch.setattr(hashing, "REMEMBERED", 1)
+    monkeypatch.setattr(hashing, "HANDED_ON", 10)
+    monkeypatch.setattr(hashing, "SETTLED", 0.05)
+    written = {}
+    for text in ("many pixels", "few"):
+        staged = made(f"{text}.staged", text)
+        written[text] = (hashing.signature(staged), sha256(staged))
+        staged.rename(f"{text}.npy")
+        hashing.hand_on(Path(f"{text}.npy"), written[text][1], written[text][0])
+    read = []
+    monkeypatch.setattr(hashing, "sha256", lambda path, _: read.append(path.name) or "read")
+    found = [hashing.remembered_hash(Path(f"{text}.npy"), lambda _: None) for text in written]
+    assert found == [written["many pixels"][1], "read"]
+    assert read == ["few.npy"]
+
+
+def test_a_file_that_changed_since_it_was_hashed_is_not_handed_on(folder, monkeypatch):
+    monkeypatch.setattr(hashing, "HANDED_ON", 1)
+    path = made("big.npy", "many pixels")
+    signature, digest = hashing.signature(path), sha256(path)
+    path.write_text("more pixels than there were")
+    monkeypatch.setattr(hashing, "SETTLED", 0.01)
+    hashing.hand_on(path, digest, signature)
+    same_size = made("same.npy", "many pixels")
+    signature, digest = hashing.signature(same_size), sha256(same_size)
+    # while it waits until the file has settled
+    monkeypatch.setattr(hashing.time, "sleep", lambda _: same_size.write_text("last pixels"))
+    hashing.hand_on(same_size, digest, signature)
+    assert not hashing.MEMORY.exists()
+
+
+def test_a_job_hands_on_the_hashes_of_its_outputs(inputs, monkeypatch):
+    handed_on = []
+    monkeypatch.setattr(
+        "rib.jobs.job.hand_on", lambda path, digest, _: handed_on.append((str(path), digest))
+    )
+    with running() as out:
+        for name in ("data", "state"):
+            out[name].write_text("made")
+    assert ("results/out.x", sha256(Path("results/out.x"))) in handed_on
+
+
 def test_small_files_are_always_read(folder, monkeypatch):
     monkeypatch.setattr(hashing, "SETTLED", -1.0)
     monkeypatch.setattr(hashing, "REMEMBERED", 5)

@@ -318,7 +318,7 @@ def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
     Path("state.pt").write_bytes(contents[kind]())
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    saved = TrainingState(Path("state.pt"), network, optimizer, {}, {})
+    saved = TrainingState(Path("state.pt"), network, optimizer, {}, {}, {})
     with pytest.raises(UserError, match=r"state\.pt .*delete it") as refusal:
         saved.restore()
     assert "weights_only" not in str(refusal.value) and refusal.value.__suppress_context__

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.config.run import ALL
-from rib.methods import lwf
+from rib.methods import flyp, lwf
 from rib.methods.carot import CalibratedRobustFineTuning, visual_projection
 from rib.methods.flyp import FinetuneLikeYouPretrain
 from rib.methods.ft import FullFineTuning
@@ -218,6 +218,31 @@ def test_the_history_has_the_contrastive_loss_and_the_cross_entropy_of_the_zero_
     assert epoch["loss"] == pytest.approx(sum_of_losses / 10, rel=1e-4)
     assert epoch["cross_entropy"] == pytest.approx(cross_entropy.item(), rel=1e-4)
     assert epoch["accuracy"] == pytest.approx(is_right.float().mean().item())
+
+
+@pytest.mark.parametrize("method", ["flyp", "carot"])
+def test_the_head_is_made_of_texts_once_and_the_pretrained_one_is_that_of_the_history(
+    method, monkeypatch, tmp_path
+):
+    """Snapshots need others, which change neither history nor checkpoint."""
+    name = "clip_resnet"
+    made = []
+    make = flyp.set_zero_shot_weights
+    monkeypatch.setattr(
+        flyp, "set_zero_shot_weights", lambda *given: made.append(len(given)) or make(*given)
+    )
+    snapshots = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    trainings = []
+    for kept in ([], snapshots):
+        algorithm, before = ready(new_algorithm(method), open_clip_model(name), name)
+        made.clear()
+        trainings.append(train(algorithm, before, ADAMW, RUN, CPU, snapshots=kept))
+        assert len(made) == 1 + len(kept)
+        assert torch.equal(algorithm.model.head.weight, before["head.weight"])
+    (history, changed), (history_with_snapshots, changed_with_snapshots) = trainings
+    assert history == history_with_snapshots
+    assert len(history) > 1
+    assert all(torch.equal(changed[key], changed_with_snapshots[key]) for key in changed)
 
 
 def softmax(logits):

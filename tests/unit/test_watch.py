@@ -241,7 +241,7 @@ def progress(*epochs, norm: float | None = 1.0):
     rows = [
         {"epoch": n, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5} for n in epochs
     ]
-    return rows, 10 * len(rows), norm, {}, CPU
+    return rows, 10 * len(rows), norm, dict, CPU
 
 
 def test_an_epoch_that_was_trained_again_replaces_what_was_shown(place):

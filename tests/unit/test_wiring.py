@@ -46,7 +46,12 @@ from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.splits.settings import SplitCountSettings
 from rib.analyses.stir.settings import StirSettings
-from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
+from rib.analysis.settings import (
+    GridTableSettings,
+    LabelCheckSettings,
+    MethodComparisonSettings,
+    TableSettings,
+)
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -66,7 +71,7 @@ from rib.evaluation.settings import (
     MergeSettings,
     SelectionSettings,
 )
-from rib.jobs.script import MONITORED
+from rib.jobs.script import UNRECORDED
 from rib.models.settings import ConversionSettings, TextSettings
 from rib.records.settings import AcceptSettings, PullSettings, TrackSettings, VerifySettings
 from rib.reporting.settings import (
@@ -162,9 +167,40 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
                     for path in paths
                     if path in maker and not behind & {*maker[path].outputs.values()}
                 ]
-                if stale and name not in MONITORED:
+                if stale and name not in UNRECORDED:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
+
+
+def test_no_job_of_a_cluster_waits_for_itself(wiring):
+    """Evaluations share jobs of a cluster, any with any, so none may wait for another one."""
+    waiting = set()
+    for jobs_of_grid in wiring.values():
+        maker = {path: job for job in jobs_of_grid for path in job.outputs.values()}
+        sharing = [job for job in jobs_of_grid if job.cluster_group]
+        assert sharing
+        for job in sharing:
+            for awaited in jobs_before(job, maker):
+                if awaited.cluster_group == job.cluster_group:
+                    waiting.add((job.rule, awaited.rule))
+    assert waiting == set()
+
+
+def jobs_before(job, maker):
+    """Jobs that must be done before a job, by the job that makes each path."""
+    done_before = {}  # by the first output, since jobs can't be hashed
+    waiting_jobs = [job]
+    while waiting_jobs:
+        for paths in waiting_jobs.pop().inputs.values():
+            for path in paths:
+                if path not in maker:
+                    continue
+                producer = maker[path]
+                first_output = next(iter(producer.outputs.values()))
+                if first_output not in done_before:
+                    done_before[first_output] = producer
+                    waiting_jobs.append(producer)
+    return list(done_before.values())
 
 
 def outputs_behind(job, maker):
@@ -195,6 +231,7 @@ STAGES = {
     "merge_weights": ("rib.evaluation.recipes:write_recipe", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
+    "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
     "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
     "compute_epoch_features": (
         "rib.evaluation.features:compute_epoch_features",
@@ -423,6 +460,16 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, t
         if lacking := set(inspect.signature(function).parameters) - names:
             not_given[function.__name__] = lacking
     assert not_given == NOT_OF_RULES
+
+
+def test_evaluations_start_before_trainings_and_trainings_on_many_images_before_others(wiring):
+    jobs_of_grid = wiring["clothes, held out"]
+    priority_of_size = {}
+    for job in jobs_of(jobs_of_grid, "finetune"):
+        priority_of_size.setdefault(job.wildcards["size"], set()).add(job.priority)
+    assert priority_of_size.keys() == {"20", "all"}
+    assert max(priority_of_size["20"]) < min(priority_of_size["all"]) < 1
+    assert min(job.priority for job in jobs_of(jobs_of_grid, "evaluate_run")) >= 1
 
 
 def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):

@@ -39,10 +39,16 @@ def servers():
 
 @pytest.mark.slow
 def test_cold_starts_give_the_same_bytes(finished, project):
+    finished_project, _ = finished
+    after_warm_starts = finished_project.products()
     project.snakemake(config=("compute={warm_start: false}", "targets=[red]", "methods=[ft,lwf]"))
-    cold, warmed = project.products(), finished[0].products()
-    runs = [name for name in cold if name.startswith("results/")]
-    assert len(runs) > 20 and [name for name in runs if cold[name] != warmed[name]] == []
+    after_cold_starts = project.products()
+    # Tables and figures of this smaller grid have a folder of their own.
+    of_both = after_cold_starts.keys() & after_warm_starts.keys()
+    files_of_runs = [name for name in of_both if name.startswith("results/")]
+    assert len(files_of_runs) > 20
+    for name in files_of_runs:
+        assert after_cold_starts[name] == after_warm_starts[name], name
 
 
 SHOW_LIMIT = """

@@ -32,6 +32,7 @@ def test_the_papers_grid_is_planned_without_data(printed):
     planned = jobs(printed)
     assert planned["finetune"] == MODELS * TRAINED * TARGETS * SIZES
     assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
+    assert planned["check_labels"] == MODELS * TARGETS
     assert (
         planned["evaluate_run"]
         == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS

@@ -319,7 +319,7 @@ def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit("workflow/scripts/_networks.py", "states=states,", "states=(states),")
     planned = finished_copy.planned()
-    assert set(planned) - MADE_OF_ROWS == {"evaluate_run", *PAGE}
+    assert set(planned) - MADE_OF_ROWS == {"evaluate_run", "check_labels", *PAGE}
 
 
 @pytest.mark.thorough
@@ -374,7 +374,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
-    of_new_target = {"finetune": 3, "merge_weights": 1, "evaluate_run": 4}
+    of_new_target = {"check_labels": 1, "finetune": 3, "merge_weights": 1, "evaluate_run": 4}
     # All tables and figures too, since what is made of a grid has a folder of its own.
     assert planned == {**of_new_target, **TABLES, "plot_figure": 12, **PAGE}
 

@@ -83,9 +83,14 @@ def evaluation_settings(wildcards, datasets, **changes):
 
 
 def shared_job(wildcards):
-    """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size."""
+    """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size.
+
+    Scores of pretrained models are not in it: trainings wait for them (labels.smk), so a cluster job
+    with them and with scores of what is trained would wait for itself.
+    """
     is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
-    if is_long or "scores" not in workflow.group_settings.group_components:
+    is_awaited = wildcards.method == PRETRAINED
+    if is_long or is_awaited or "scores" not in workflow.group_settings.group_components:
         return None
     return "scores"
 

@@ -1,6 +1,7 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
 from rib.base.settings import replaced
+from rib.training.priority import images_to_train, priority_of_training
 from rib.training.settings import FineTuningSettings, TrainingSettings
 
 # Limits of time of jobs that train a network; the long one is for very large datasets.
@@ -108,10 +109,11 @@ def training_inputs(wildcards):
     }
 
 
-def monitored_inputs(wildcards):
-    """Datasets whose accuracy is shown in the course of training, by name of the input.
+def inputs_without_effect(wildcards):
+    """Inputs of a job that trains a run on which its result does not depend, by name.
 
-    None is made for the sake of a training that is done.
+    They are the datasets whose accuracy is shown in the course of training, and the verdict on the
+    labels of the target. None is made for the sake of a training that is done.
     """
     geometry = GEOMETRY_OF[wildcards.model]
     names = CONFIG["monitor"]
@@ -123,6 +125,7 @@ def monitored_inputs(wildcards):
         "monitored_related": [
             prepared("manifest.json", name, geometry) for name in names_excluding_proxy
         ],
+        "label_verdict": verdicts_on_labels(wildcards),
     }
     training_is_done = Path(f"{CHECKPOINT}/manifest.json".format(**wildcards)).exists()
     if training_is_done:
@@ -130,9 +133,9 @@ def monitored_inputs(wildcards):
             files[role] = [path for path in paths if Path(path).exists()]
         if proxy and not Path(proxy).exists():
             proxy = []
-    monitored = {role: ancient(paths) for role, paths in files.items()}
-    monitored["monitored_proxy"] = ancient(proxy)
-    return monitored
+    inputs = {role: ancient(paths) for role, paths in files.items()}
+    inputs["monitored_proxy"] = ancient(proxy)
+    return inputs
 
 
 for NAME in CONFIG["monitor"]:
@@ -155,11 +158,22 @@ def fine_tuning_settings(wildcards):
     return to_params(settings)
 
 
+def images_of_run(run):
+    """Images that a run is trained on, with repetitions; `run` is a run or the wildcards of one."""
+    if run.method not in TRAINING_OF:
+        return 0
+    images_of_target = CATALOG.datasets[run.target].images
+    return images_to_train(TRAINING_OF[run.method], run.size, images_of_target)
+
+
+MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)
+
+
 # The rule that keeps snapshots of the weights inherits from this one.
 rule finetune:
     input:
         unpack(training_inputs),
-        unpack(monitored_inputs),
+        unpack(inputs_without_effect),
     output:
         **job_files(
             CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"
@@ -168,6 +182,7 @@ rule finetune:
         f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
     wildcard_constraints:
         method=of_form("finetune"),
+    priority: lambda wildcards: priority_of_training(images_of_run(wildcards), MOST_IMAGES_TO_TRAIN)
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.target])

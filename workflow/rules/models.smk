@@ -45,6 +45,13 @@ def conversion_settings(wildcards):
     return to_params(settings)
 
 
+def threads_of_conversion(wildcards):
+    """Threads of a job that converts a model; those of a fitted head read the proxy's photos."""
+    if has_fitted_head(wildcards.model):
+        return threads_for([GRID.reference.dataset.name])
+    return 1
+
+
 rule convert_model:
     input:
         manifests=lambda wildcards: [
@@ -61,6 +68,7 @@ rule convert_model:
         or "(?!)",
     conda:
         "../../envs/torch.yaml"
+    threads: threads_of_conversion
     resources:
         gpu=lambda wildcards: GPU if has_fitted_head(wildcards.model) else 0,
         mem_mb=megabytes_of_conversion,

@@ -7,7 +7,6 @@ PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
 FEW_IMAGES = 5000  # at most so many are decoded by one thread
-DECODE_WORKERS_OF_MANY_IMAGES = 4
 MINUTES_OF_FEW_IMAGES = 60
 MINUTES_OF_MANY_IMAGES = 720
 # Datasets whose images are decoded by several threads.
@@ -55,9 +54,9 @@ def proxy_of(geometry, datasets):
 
 
 def decode_workers_of(wildcards):
-    """Threads that decode the images of a dataset when it is prepared."""
+    """Threads that decode the images of a dataset when it is prepared; a small one needs one."""
     if wildcards.dataset in MANY_IMAGES:
-        return DECODE_WORKERS_OF_MANY_IMAGES
+        return decode_workers()
     return 1
 
 

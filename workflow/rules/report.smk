@@ -124,6 +124,8 @@ def records_by_stage():
     records["models"] = expand(f"{MODEL}/provenance.json", model=WHOLE_GRID.models)
     if TEXT_MODELS:
         records["text"] = expand(f"{TEXT}/provenance.json", model=TEXT_MODELS)
+    if LABEL_VERDICTS:
+        records["labels"] = beside("provenance", LABEL_VERDICTS)
     records["finetune"] = [
         f"{CHECKPOINT}/provenance.json".format(**vars(run)) for run in CHECKPOINT_RUNS
     ]

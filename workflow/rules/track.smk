@@ -10,6 +10,7 @@ TRACKED = [
         f"{RUNS}/{stage}/*"
         for stage in (
             "split",
+            "labels",
             "finetune",
             "merge",
             "evaluate",

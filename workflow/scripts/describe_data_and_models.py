@@ -7,7 +7,12 @@ from _run import run
 with run(snakemake, warm="tables") as output:
     from _inputs import paths
     from rib.analyses.data_and_models.settings import DataAndModelsSettings
-    from rib.analyses.data_and_models.tables import PreparedFiles, data_table, model_table
+    from rib.analyses.data_and_models.tables import (
+        PreparedFiles,
+        data_table,
+        label_table,
+        model_table,
+    )
     from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
 
@@ -21,4 +26,6 @@ with run(snakemake, warm="tables") as output:
         "data": data_table(settings.datasets, files, Path(snakemake.input.accuracy)),
         "models": model_table(settings.models, paths(snakemake.input.descriptions)),
     }
+    if snakemake.input.verdicts:
+        tables["labels"] = label_table(settings.datasets, paths(snakemake.input.verdicts))
     write_tables(tables, output, conditions=settings.conditions)

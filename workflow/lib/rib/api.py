@@ -55,6 +55,7 @@ from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import MergeSettings
 from rib.jobs.cache_key import cache_key
 from rib.jobs.code_digest import digest
+from rib.jobs.decode_workers import available_cores, number_of_decode_workers
 from rib.models import checkpoint, convert, device
 from rib.models.inputs import Inputs
 from rib.models.merge import Merge
@@ -632,7 +633,9 @@ class _Stages:
         self.grid = resolve_grid(config, catalog)
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
-        self.decode_workers = config["compute"]["decode_workers"]
+        self.decode_workers = number_of_decode_workers(
+            config["compute"]["decode_workers"], available_cores(), gpus=1
+        )
         self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)

@@ -1,7 +1,7 @@
 # What a reader needs to know of the datasets and models: images, objects, identical images, roles,
 # heads, resolutions.
 
-# Uses TABLES of metrics.smk.
+# Uses LABEL_VERDICTS of labels.smk and TABLES of metrics.smk.
 
 from rib.analyses.data_and_models.settings import (
     DataAndModelsSettings,
@@ -10,6 +10,10 @@ from rib.analyses.data_and_models.settings import (
 )
 
 TRUST_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("data", "models")}
+# A preview has the verdicts that there are.
+SHOWN_VERDICTS = [path for path in LABEL_VERDICTS if not PREVIEW or Path(path).exists()]
+if SHOWN_VERDICTS:
+    TRUST_TABLES["labels"] = f"{METRICS}/tables/labels.csv"
 
 REGISTRY.analysis("data_and_models", tables=TRUST_TABLES)
 
@@ -93,6 +97,7 @@ rule describe_data_and_models:
         indexes=ancient(described("index.parquet")),
         classes=ancient(described("classes.json")),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
+        verdicts=SHOWN_VERDICTS,
     output:
         **table_files("data_and_models", **TRUST_TABLES),
     log:

@@ -73,6 +73,11 @@ def gpus_of(workflow) -> int | None:
     return None if gpus is None else gpus.value
 
 
+def stated_cores_of(workflow) -> int | None:
+    """Cores of `--cores N`; None where none are set, as on a cluster (`_cores`)."""
+    return workflow._cores
+
+
 def before_graph(workflow, action: Callable[[], None]) -> None:
     """Call `action` once, right before Snakemake builds the graph.
 

@@ -11,7 +11,7 @@ from snakemake.persistence.file import FilePersistence
 
 from rib.base.errors import UserError
 from rib.jobs.parent_run import others
-from rib.jobs.script import MONITORED
+from rib.jobs.script import UNRECORDED
 
 _inputs_of_job = FilePersistence._input  # Snakemake's own function
 
@@ -26,10 +26,11 @@ def replace_functions() -> None:
 def _inputs_of_results(persistence: FilePersistence, job) -> list[str]:
     """Inputs of a job that are recorded and compared.
 
-    Those that a training only monitors are left out, so that it is not repeated if they change.
+    Those of a training on which no result depends are left out, so that it is not repeated if they
+    change.
     """
     inputs = list(_inputs_of_job(persistence, job))
-    for name in MONITORED:
+    for name in UNRECORDED:
         files = job.input.get(name, ())
         if isinstance(files, str):
             files = [files]

@@ -72,6 +72,7 @@ class Dataset:
     icons_file: str | None = None
     only_file: str | None = None
     never_target: str | None = None  # reason why it is only evaluated
+    labels_checked: bool = False  # true keeps labels that a pretrained network contradicts
     real_labels: str | None = None
     relative_errors: str | None = None
     # whether we have fetched its archives; otherwise addresses, sizes and digests are others' word

@@ -40,8 +40,9 @@ SHARE_WITHOUT_GRADIENT = 0.1
 MARGIN = 1.25
 
 # Tensors as large as the weights on the GPU in training: weights, gradients, the pretrained
-# weights, and a teacher or start that some methods keep.
-TENSORS_IN_TRAINING = 4
+# weights, those after the last epoch (rib.training.good_state), and a teacher or start that some
+# methods keep.
+TENSORS_IN_TRAINING = 5
 # Those of an optimiser, by its name in recipes.
 TENSORS_OF_OPTIMIZER = {"sgd": 1, "adamw": 2, "lion": 1}
 

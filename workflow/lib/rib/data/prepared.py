@@ -16,6 +16,7 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO, joined_ids, read_identities
 from rib.data.images import decode, resize_and_crop
+from rib.data.stored_array import ArrayReader
 
 DIGESTS = ["sha256", PHOTO]
 # Columns of the index; others are slices, which a layout adds.
@@ -36,7 +37,7 @@ class EncodedImages:
     """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
 
     Args:
-        encoded: (bytes,) uint8, memory-mapped: the encoded photos.
+        encoded: (bytes,) uint8, mapped from a file: the encoded photos.
         index: offset, length, border and image_id of each photo.
         geometry: of the images; None if none is accessed.
         decode_workers: decoding threads; PIL releases the GIL.
@@ -45,7 +46,7 @@ class EncodedImages:
 
     def __init__(
         self,
-        encoded: np.ndarray,
+        encoded: np.memmap,
         index: pa.Table,
         geometry: Geometry | None,
         decode_workers: int,
@@ -54,7 +55,7 @@ class EncodedImages:
         """Note where the encoded photos are; none is decoded yet."""
         self.geometry = geometry
         self.name = name
-        self._encoded = encoded
+        self._reader = ArrayReader(encoded)
         self._offsets = index["offset"].to_numpy()
         self._lengths = index["length"].to_numpy()
         self._borders = index["border"].to_numpy()
@@ -75,9 +76,7 @@ class EncodedImages:
 
     def _decode(self, row: int) -> np.ndarray:
         """The photo in one row, (size, size, 3) uint8."""
-        start = self._offsets[row]
-        end = start + self._lengths[row]
-        encoded = self._encoded[start:end].tobytes()
+        encoded = self._reader.bytes(int(self._offsets[row]), int(self._lengths[row])).tobytes()
         image_id = self._image_ids[int(row)]
         assert self.geometry is not None  # of images that are accessed
         image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
@@ -233,7 +232,7 @@ def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) 
     return index.set_column(position, column, pa.array(ids, pa.string()))
 
 
-def _stored_images(path: Path) -> np.ndarray:
+def _stored_images(path: Path) -> np.memmap:
     """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded.
 
     They are read as they are used.
@@ -242,7 +241,7 @@ def _stored_images(path: Path) -> np.ndarray:
         UserError: the file is not one of NumPy's.
     """
     try:
-        images: np.ndarray = np.load(path, mmap_mode="r")
+        images: np.memmap = np.load(path, mmap_mode="r")
     except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
         manifest = path.with_name("manifest.json")
         raise UserError(

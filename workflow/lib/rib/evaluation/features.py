@@ -17,7 +17,7 @@ from rib.base.progress import Progress
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.inputs import Inputs, slices
 from rib.models.layers import PRE_LOGITS, layers_of
 from rib.models.state import network_in_state
 
@@ -129,8 +129,9 @@ def features_of(
     `label` is that of the progress bar.
     """
     features_of_batches = []
-    for start in Progress(range(0, len(inputs), evaluation_batch_size), desc=label, unit="batch"):
-        batch = slice(start, start + evaluation_batch_size)
+    batches = slices(len(inputs), evaluation_batch_size)
+    inputs.expect(batches)
+    for batch in Progress(batches, desc=label, unit="batch"):
         with devices.autocast(inputs.device):
             features_of_layers = layers_of(model, inputs[batch])
         features_of_batches.append(

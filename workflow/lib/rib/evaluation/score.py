@@ -10,7 +10,7 @@ from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.models import device as devices
 from rib.models.class_logits import class_logits, class_members, padded
-from rib.models.inputs import Inputs
+from rib.models.inputs import Inputs, slices
 
 
 @torch.inference_mode()
@@ -43,8 +43,9 @@ def score(
     answers_of_classes = _right_answers(dataset.space, inputs.device)
     labels = torch.from_numpy(dataset.labels).to(inputs.device)
     scores_of_models: list[list[dict[str, Tensor]]] = [[] for _ in models]
-    for start in range(0, len(inputs), evaluation_batch_size):
-        batch = slice(start, start + evaluation_batch_size)
+    batches = slices(len(inputs), evaluation_batch_size)
+    inputs.expect(batches)
+    for batch in batches:
         pixels = inputs[batch]
         answers = answers_of_classes[labels[batch]]
         for model, scores_of_batches in zip(models, scores_of_models, strict=True):
@@ -98,7 +99,7 @@ def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
     """Results of `score` for class logits (N, C) and right answers (N, K), the label first."""
     labels = answers[:, :1]  # (N, 1)
     best_scores = scores.gather(1, answers).amax(dim=1)  # of the right answers
-    best_of_others = scores.scatter(1, answers, float("-inf")).amax(dim=1)
+    best_of_others = scores.masked_fill(_is_one_of(answers, scores), float("-inf")).amax(dim=1)
     prediction = scores.argmax(dim=1)  # the first of equal scores
     log_probs = scores.log_softmax(dim=1)
     energy = scores.logsumexp(dim=1)
@@ -143,6 +144,15 @@ def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:
         log_probs: (N, C).
         labels: (N, 1), whose probability should be 1, and that of other classes 0.
     """
-    minus_one = log_probs.new_full(labels.shape, -1)
-    errors = log_probs.exp().scatter_add(1, labels, minus_one)
+    errors = log_probs.exp() - _is_one_of(labels, log_probs).to(log_probs.dtype)
     return errors.square().sum(dim=1)
+
+
+def _is_one_of(columns: Tensor, scores: Tensor) -> Tensor:
+    """Which numbers of a table (N, C) are in the given columns (N, K) of their row: (N, C) bool.
+
+    They are compared rather than scattered, since CUDA's deterministic `scatter` sorts.
+    """
+    _, number_of_columns = scores.shape
+    all_columns = torch.arange(number_of_columns, device=scores.device)
+    return (columns[:, :, None] == all_columns).any(dim=1)

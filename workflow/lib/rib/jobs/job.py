@@ -34,6 +34,7 @@ from rib.jobs.messages import message_of, message_of_os_error
 from rib.jobs.parent_run import is_held
 from rib.records import integrity, provenance
 from rib.records.environment import surroundings
+from rib.records.hashing import hand_on, signature
 
 WORK = Path("work")  # contains the private folders
 COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
@@ -331,11 +332,13 @@ def _publish(
         record: the provenance record without what is known of outputs and environment.
     """
     hashes = {}
+    signatures_when_hashed = {}
     for name, path in staged.items():
         if name in (PROVENANCE, MANIFEST):
             continue
         if not path.is_file():
             raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
+        signatures_when_hashed[declared[name]] = signature(path)
         hashes[declared[name]] = sha256(path)
     if MANIFEST in staged:
         _complete_manifest(staged[MANIFEST], hashes)
@@ -357,6 +360,8 @@ def _publish(
     names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
     names += [name for name in (PROVENANCE, MANIFEST) if name in staged]
     _rename({staged[name]: Path(declared[name]) for name in names})
+    for declared_path, signature_when_hashed in signatures_when_hashed.items():
+        hand_on(Path(declared_path), hashes[declared_path], signature_when_hashed)
 
 
 def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:

@@ -13,7 +13,10 @@ from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
 # Inputs of trainings on which no result depends: they are in no record, and repeat no job.
-MONITORED = ("monitored", "monitored_splits", "monitored_related", "monitored_proxy")
+UNRECORDED = (
+    *("monitored", "monitored_splits", "monitored_related", "monitored_proxy"),
+    "label_verdict",  # without which the training does not start
+)
 
 
 def run(
@@ -28,7 +31,7 @@ def run(
         delegate(sys.argv[0], warm)
     inputs_of_record = {}
     for name, path_or_paths in named_inputs(snakemake).items():
-        if name not in MONITORED:
+        if name not in UNRECORDED:
             inputs_of_record[name] = path_or_paths
     return job(
         rule=snakemake.rule,

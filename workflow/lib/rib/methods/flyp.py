@@ -6,6 +6,7 @@ models, which the paper does not have, it is their own loss of pretraining: Zhai
 (arXiv 2303.15343), algorithm 1. Images are prepared as for all methods.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from rib.methods import algorithm
 from rib.methods.base import Task
 from rib.methods.ft_frozen_head import FrozenHead
+from rib.models.checkpoint import changed_tensors
 from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
@@ -32,7 +34,8 @@ class FinetuneLikeYouPretrain(FrozenHead):
     a class has several outputs, of one of them. The checkpoint has the image tower, and a head made
     from the prompts of all classes by the trained text tower. In the history, `loss` is the
     contrastive loss; `cross_entropy` (with the recipe's label smoothing, which the loss does not
-    have) and `accuracy` are those of the image tower with the head made after the epoch before.
+    have) and `accuracy` are those of the image tower with the pretrained head, since making a head
+    of all prompts takes longer than an epoch of a small target.
     """
 
     whole_batches = True
@@ -60,7 +63,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of rows of the target, by the head made after the epoch before."""
+        """Logits (N, 1000) of rows of the target, by the pretrained head."""
         # The features are kept for `error`, which is called next.
         self.features = self.model.forward_features(self.inputs[rows])
         return self.model.forward_head(self.features)
@@ -87,9 +90,14 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
     def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The changed tensors of the image tower, and a head from the trained text tower."""
-        # The head comes from the text tower, which is not stored itself.
-        set_zero_shot_weights(self.network.head, self.text.tower, self.text.prompts)
-        return super().state_delta(pretrained)
+        # The head comes from the text tower, which is not stored itself. It is made in a copy, so
+        # that training goes on with the pretrained one, whether or not snapshots are kept.
+        head = copy.deepcopy(self.network.head)
+        set_zero_shot_weights(head, self.text.tower, self.text.prompts)
+        state = self.model.state_dict()
+        for name, tensor in head.state_dict().items():  # `weight` and `bias`
+            state[f"head.{name}"] = tensor
+        return changed_tensors(pretrained, state)
 
 
 def contrastive_loss(similarities: Tensor, sigmoid: bool) -> Tensor:

@@ -40,7 +40,8 @@ class Replay(FineTuning):
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
         number = min(len(rows), len(proxy.inputs))
         proxy_rows = draws.choice(len(proxy.inputs), size=number, replace=False)
+        labels = proxy.labels_of(proxy_rows)  # before the forward pass, so that nothing waits
         with autocast(proxy.inputs.device):
             proxy_logits = self.model(proxy.inputs[proxy_rows])
         scores = class_logits(proxy_logits.float(), proxy.members)
-        return self.weight * F.cross_entropy(scores, proxy.labels[proxy_rows])
+        return self.weight * F.cross_entropy(scores, labels)

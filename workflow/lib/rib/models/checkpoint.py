@@ -37,11 +37,12 @@ COUNTER = "num_batches_tracked"
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
-    return {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in after.items()
-        if not torch.equal(tensor.cpu(), before[name].cpu())
-    }
+    changed = {}
+    for name, tensor in after.items():
+        # Compared where it is, so that only what has changed is copied to the CPU.
+        if not torch.equal(tensor, before[name].to(tensor.device)):
+            changed[name] = tensor.detach().cpu().contiguous()
+    return changed
 
 
 def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,8 +29,9 @@ def fisher_diagonal(
     parameters = list(model.parameters())
     sums_of_squares = [torch.zeros_like(parameter) for parameter in parameters]
     rows = _evenly_spaced_rows(len(images.inputs), max_images)
-    for row in Progress(rows, desc="Fisher information", unit="image"):
-        only_this_row = slice(row, row + 1)
+    batches_of_one = [slice(row, row + 1) for row in rows]
+    images.inputs.expect(batches_of_one)
+    for only_this_row in Progress(batches_of_one, desc="Fisher information", unit="image"):
         logits = model(images.inputs[only_this_row]).float()
         if kind == "empirical":
             scores = class_logits(logits, images.members)

@@ -1,6 +1,7 @@
 """Network inputs from stored pixels, normalised on the device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,60 @@ from torch import Tensor
 
 from rib.base.progress import Progress
 from rib.data.prepared import EncodedImages, PreparedDataset
+from rib.data.stored_array import ArrayReader, is_whole_file
 from rib.models.augmentation import Augmentation, Shifts
 from rib.models.class_logits import class_members
+
+LOOK_AHEAD = 2  # batches that are read and decoded while the device computes another one
+
+
+class LookAhead:
+    """Reads the next batches in a thread while a network computes the current one.
+
+    Threads are used in place of the processes of torch's DataLoader: Pillow and `pread` release the
+    interpreter's lock, and processes take seconds to start, which is longer than many jobs compute
+    (tests/benchmarks/README.md).
+
+    Args:
+        read: gives the pixels of a batch, from the rows of its images.
+    """
+
+    def __init__(self, read: Callable[[np.ndarray], Tensor]):
+        """Arguments are those of the class."""
+        self._read = read
+        self._pool = ThreadPoolExecutor(1, "look-ahead")
+        self._batches: Sequence[np.ndarray] = ()
+        self._positions: dict[bytes, int] = {}  # in the sequence of batches, by their rows
+        self._being_read: dict[int, Future[Tensor]] = {}  # by position
+
+    def expect(self, batches: Sequence[np.ndarray]) -> None:
+        """Say which batches, given by the rows of their images, will be asked for in this order.
+
+        Nothing is read before the first of them is asked for.
+        """
+        self._forget(self._being_read)
+        self._batches = batches
+        self._positions = {rows.tobytes(): i for i, rows in enumerate(batches)}
+
+    def pixels(self, rows: np.ndarray) -> Tensor:
+        """Pixels of a batch; the next ones are read from now on if it was expected.
+
+        A batch can be asked for several times until a later one is.
+        """
+        position = self._positions.get(rows.tobytes())
+        if position is None:
+            return self._read(rows)
+        self._forget([i for i in self._being_read if i < position])
+        last = min(position + LOOK_AHEAD, len(self._batches) - 1)
+        for i in range(position, last + 1):
+            if i not in self._being_read:
+                self._being_read[i] = self._pool.submit(self._read, self._batches[i])
+        return self._being_read[position].result()
+
+    def _forget(self, positions: Iterable[int]) -> None:
+        """Drop batches, and don't read those that aren't being read yet."""
+        for position in list(positions):
+            self._being_read.pop(position).cancel()
 
 
 class Inputs:
@@ -41,6 +94,10 @@ class Inputs:
         if rows is None:
             rows = np.arange(len(images))
         self.rows = rows
+        self._reader: ArrayReader | None = None
+        if is_whole_file(images):
+            self._reader = ArrayReader(images)
+        self._look_ahead = LookAhead(self._pinned_pixels)
         # Of training, from 0, in which images are augmented; None outside of training.
         self.epoch: int | None = None
         self.mean = _per_channel(mean, device)
@@ -66,16 +123,39 @@ class Inputs:
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
         """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
         rows_of_images = self.rows[rows]
-        stored_pixels = np.asarray(self.images[rows_of_images])
+        pixels = self._look_ahead.pixels(rows_of_images)
+        # In this thread, since random transforms set torch's one generator for a moment.
         if self.shifts and self.epoch is not None:
-            stored_pixels = self.shifts(stored_pixels, self.epoch, rows_of_images)
-        pixels = torch.from_numpy(stored_pixels)
+            pixels = torch.from_numpy(self.shifts(pixels.numpy(), self.epoch, rows_of_images))
         if self.augmentation and self.epoch is not None:
             pixels = _augmented(pixels, rows_of_images, self.augmentation, self.epoch)
+        pixels = to_device(pixels, self.device).permute(0, 3, 1, 2)
+        return pixels.float().sub_(self.mean).div_(self.std)
+
+    def expect(self, batches: Iterable[np.ndarray | slice]) -> None:
+        """Say which batches will be read and in which order, so that they can be read ahead.
+
+        Others may be read as well. No pixel depends on it.
+        """
+        self._look_ahead.expect([self.rows[batch] for batch in batches])
+
+    def _pinned_pixels(self, rows_of_images: np.ndarray) -> Tensor:
+        """Stored pixels of a batch, from where a GPU copies them while the CPU goes on."""
+        pixels = self._stored_pixels(rows_of_images)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return pixels.float().sub_(self.mean).div_(self.std)
+        return pixels
+
+    def _stored_pixels(self, rows_of_images: np.ndarray) -> Tensor:
+        """Images (N, H, W, 3) uint8 in the given rows of all stored images."""
+        if self._reader is not None:
+            return torch.from_numpy(self._reader.rows(rows_of_images))
+        return torch.from_numpy(np.asarray(self.images[rows_of_images]))
+
+
+def slices(number: int, batch_size: int) -> list[slice]:
+    """Batches of images in their order: 0 to 4, 4 to 8, 8 to 12 for 10 images."""
+    return [slice(start, start + batch_size) for start in range(0, number, batch_size)]
 
 
 def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epoch: int) -> Tensor:
@@ -84,6 +164,14 @@ def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epo
     for image, row in zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True):
         augmented.append(augmentation(image, epoch, row))
     return torch.stack(augmented).permute(0, 2, 3, 1).contiguous()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; from the CPU to a GPU it is copied while the CPU goes on."""
+    is_copied = device.type == "cuda" and tensor.device.type == "cpu"
+    if is_copied and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
@@ -108,6 +196,11 @@ class Images:
             members=class_members(dataset.space, device),
         )
 
+    def labels_of(self, rows: np.ndarray) -> Tensor:
+        """Labels (N,) of the given rows, on the device."""
+        # An index of NumPy would be copied to a GPU only after all that the GPU still has to do.
+        return self.labels[to_device(torch.from_numpy(rows), self.labels.device)]
+
 
 @torch.no_grad()
 def in_batches(
@@ -122,12 +215,15 @@ def in_batches(
         title: of the progress bar.
     """
     outputs: Tensor | None = None
-    for start in Progress(range(0, len(inputs), batch_size), desc=title, unit="batch"):
-        batch_outputs = function(inputs[slice(start, start + batch_size)])
+    batches = slices(len(inputs), batch_size)
+    if isinstance(inputs, Inputs):
+        inputs.expect(batches)
+    for batch in Progress(batches, desc=title, unit="batch"):
+        batch_outputs = function(inputs[batch])
         if outputs is None:
             # Made at full size, since concatenating the batches at the end would need twice the
             # memory. Only the first outputs show their shape and type.
             outputs = batch_outputs.new_empty(len(inputs), *batch_outputs.shape[1:])
-        outputs[start : start + len(batch_outputs)] = batch_outputs
+        outputs[batch.start : batch.start + len(batch_outputs)] = batch_outputs
     assert outputs is not None  # there is at least one image
     return outputs

@@ -15,6 +15,7 @@ from rib.base.files import read_json
 from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 from rib.models.full_precision import unit_norm
+from rib.models.inputs import to_device
 from rib.models.network import create
 
 CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
@@ -52,7 +53,7 @@ class Text:
         """Unit-norm features (N, d) of tokens (N, L)."""
         device = self.tower.logit_scale.device
         with autocast(device):
-            features = self.tower.encode_text(tokens.to(device))
+            features = self.tower.encode_text(to_device(tokens, device))
         return unit_norm(features.float())
 
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from rib.data.splits import SELECT
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
 from rib.monitoring.event_file import EventFile
-from rib.training.finetune import accuracy_of, write_history
+from rib.training.finetune import ReadChanges, accuracy_of, write_history
 
 TRACKERS = (EventFile,)  # classes like this one
 MONITORED_IMAGES = 200  # of each dataset, at most
@@ -48,7 +48,7 @@ class Watch:
         rows: list[dict],
         images: int,
         norm: float | None,
-        changed: Mapping[str, torch.Tensor],
+        read_changes: ReadChanges,
         device: torch.device,
     ) -> None:
         """Report the start of a training, or its last epoch.
@@ -57,7 +57,8 @@ class Watch:
             rows: history of the training, a row per epoch.
             images: number of images that were trained on so far, in all epochs.
             norm: mean norm of the gradients in the epoch; None at the start.
-            changed: tensors that the training has changed, by name.
+            read_changes: gives the tensors that the training has changed, by name; called only if
+                datasets are monitored.
             device: on which monitored datasets are scored.
         """
         try:
@@ -68,7 +69,7 @@ class Watch:
             else:
                 self._report_epoch(rows, images, norm)
                 if self.monitored:
-                    self._track(rows, "monitor", self._accuracies(changed, device))
+                    self._track(rows, "monitor", self._accuracies(read_changes(), device))
         except Exception as error:  # hours of training must not be lost for what is only shown
             self._warn(error)
         self.clock = time.monotonic()

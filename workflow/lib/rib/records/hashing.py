@@ -20,6 +20,8 @@ from rib.base.progress import Progress
 MEMORY = Path("work/checked")
 # Bytes from which hashing takes longer than the cache lookup (about 12 ms).
 REMEMBERED = 16 << 20
+# Bytes from which hashing takes longer than to wait until a file has settled.
+HANDED_ON = 2 << 30
 # Seconds; coarsest resolution of file times, below which a second change could go unnoticed.
 SETTLED = 2.0
 
@@ -75,8 +77,7 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
     size = signature_before["size"]
     if size < REMEMBERED:
         return sha256(path, count_bytes)
-    name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    note = MEMORY / f"{name_of_note}.json"
+    note = _note_of(path)
     with contextlib.suppress(OSError, ValueError, KeyError):
         remembered = json.loads(note.read_text(encoding="utf-8"))
         if remembered["signature"] == signature_before:
@@ -90,6 +91,37 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
         _write_note(note, facts)
     return digest
+
+
+def hand_on(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -> None:
+    """Remember the hash of a very large file that a job has made, so that no other job reads it.
+
+    It waits until a second change would be noticed. Smaller files are left to the next job.
+
+    Args:
+        path: the file, which was hashed where the job wrote it, and then moved here.
+        digest: SHA-256 of its bytes.
+        signature_when_hashed: its signature, taken before it was hashed.
+    """
+    if signature_when_hashed["size"] < HANDED_ON:
+        return
+    signature_before = signature(path)
+    # Moving a file changes its change time, and its inode if it goes to another disk.
+    for fact in ("size", "modified"):
+        if signature_before[fact] != signature_when_hashed[fact]:
+            return
+    last_change = max(signature_before["changed"], signature_before["modified"]) / 1e9
+    age = time.time() - last_change
+    time.sleep(min(max(0.0, SETTLED - age), SETTLED))
+    if signature(path) == signature_before:
+        facts = {"path": str(path), "signature": signature_before, "sha256": digest}
+        _write_note(_note_of(path), facts)
+
+
+def _note_of(path: Path) -> Path:
+    """The file in which the hash of another file is remembered."""
+    name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return MEMORY / f"{name_of_note}.json"
 
 
 def _write_note(note: Path, facts: Mapping[str, object]) -> None:

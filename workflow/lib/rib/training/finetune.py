@@ -9,9 +9,10 @@ chooses the optimiser; that of the paper is SGD with momentum, without augmentat
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ from rib.models.network import Classifier, load
 from rib.models.nondeterministic import refuse_layers_without_algorithm
 from rib.models.state import network_in_state
 from rib.models.text import Text, load_text
+from rib.training.good_state import GoodState
 from rib.training.optimizer import make_optimizer
 from rib.training.settings import FineTuningSettings, TrainingSettings, learning_rates
 from rib.training.training_state import TrainingState
@@ -52,10 +54,12 @@ FIT_BATCH = 64
 ENTRY_OF_RATE = "the method's or the family's entry"  # which has the learning rate
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
+# Gives the tensors that training has changed so far, on the CPU; see `FineTuning.state_delta`.
+ReadChanges = Callable[[], Mapping[str, Tensor]]
 # Called at the start and after every epoch with the history so far, the images seen, the mean norm
-# of the epoch's gradients before clipping (None at the start), the changed tensors and the device.
-# Must change nothing, random numbers included.
-Watch = Callable[[list[dict], int, float | None, Mapping[str, Tensor], torch.device], None]
+# of the epoch's gradients before clipping (None at the start), a function that gives the changed
+# tensors, and the device. Must change nothing, random numbers included.
+Watch = Callable[[list[dict], int, float | None, ReadChanges, torch.device], None]
 
 
 @dataclass(frozen=True)
@@ -442,17 +446,18 @@ def train(
     optimizer = make_optimizer(method, training, device)
     method.train_mode()
     devices.compiled(method.model)
-    state = TrainingState(saved, method.model, optimizer, trainable, method.memory)
+    good_state = GoodState(method.model, trainable)
+    state = TrainingState(saved, method.model, optimizer, trainable, method.memory, good_state.kept)
     position = state.restore()
     history = position.history
-    finite_changes = position.finite_changes
     sums = position.sums  # over the images of each step of the epoch, (4,), see `_take_step`
     method.step = position.epoch * steps_per_epoch + position.step
     rates = list(learning_rates(method.lr, steps, training))
     steps_of_snapshots = _steps_of_snapshots(steps, snapshots)
     images_seen = training.images_seen(method.step, images)
+    read_changes = partial(method.state_delta, pretrained)
     if watch is not None:
-        watch(history, images_seen, None, finite_changes, device)
+        watch(history, images_seen, None, read_changes, device)
     progress = Progress(
         desc=f"training {run}", total=training.images_seen(steps, images), unit="image"
     )
@@ -463,17 +468,18 @@ def train(
         steps_left = steps - epoch * steps_per_epoch
         batches = batches[:steps_left]
         # Steps that were taken before the training was killed are not taken again.
-        for batch in batches[len(sums) :]:
+        batches_left = batches[len(sums) :]
+        method.inputs.expect(_micro_batches(batches_left, training.micro))
+        for batch in batches_left:
             _set_learning_rate(optimizer, rates[method.step])
             sums.append(_take_step(method, optimizer, batch, training) * len(batch))
             method.step += 1
             progress.update(len(batch))
             _save_snapshots(method, pretrained, steps_of_snapshots)
-            state.save_if_due(epoch, len(sums), history, sums, finite_changes)
+            state.save_if_due(epoch, len(sums), history, sums)
         sums_of_steps = torch.stack(sums)
-        finite_changes = _changes_if_finite(
-            method, pretrained, sums_of_steps[:, :-1], epoch, run, finite_changes
-        )
+        _refuse_infinite_state(method, pretrained, good_state, sums_of_steps[:, :-1], epoch, run)
+        good_state.keep()
         images_of_epoch = sum(len(batch) for batch in batches)
         means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
         loss, cross_entropy, accuracy, gradient_norm = means_of_epoch
@@ -482,10 +488,12 @@ def train(
         sums = []
         if watch is not None:
             images_seen = training.images_seen(method.step, images)
-            watch(history, images_seen, gradient_norm, finite_changes, device)
+            watch(history, images_seen, gradient_norm, read_changes, device)
     progress.close()
     method.inputs.epoch = None
-    return history, finite_changes
+    # Cloned, since on a CPU they are the network's own.
+    changed = {name: tensor.clone() for name, tensor in read_changes().items()}
+    return history, changed
 
 
 def _history_row(
@@ -556,39 +564,40 @@ def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
-def _changes_if_finite(
+def _refuse_infinite_state(
     method: FineTuning,
     pretrained: Mapping[str, Tensor],
+    good_state: GoodState,
     sums: Tensor,
     epoch: int,
     run: Run,
-    changes_before: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """The tensors that training has changed, after an epoch, if all their values are finite.
+) -> None:
+    """Raise a DivergenceError if a value is not finite after an epoch.
 
-    They are checked only once per epoch, to avoid a GPU synchronisation at every step.
+    Values are checked only once per epoch, to avoid a GPU synchronisation at every step, and all
+    together on the device. If one is not finite, the training goes back to the last good state.
 
     Args:
+        good_state: as it was kept after the epoch before.
         sums: loss, cross-entropy and accuracy of each step of the epoch, (steps, 3), summed over
             its images.
         epoch: that has just ended, counted from 0, so also the number of epochs before it.
-        changes_before: the changed tensors after the epoch before, which were finite.
-
-    Raises:
-        DivergenceError: a sum or a changed tensor is not finite.
     """
     is_finite_step = sums.isfinite().all(dim=1)
-    if not is_finite_step.all():
+    if is_finite_step.all() & good_state.is_finite():
+        return
+    if is_finite_step.all():  # the last step's loss was finite, but its update is not
+        name = good_state.first_infinite_tensor()
+        infinite_value = f"'{name}' after step {method.step}"
+    else:
         first_step_of_epoch = method.step - len(sums) + 1
         first_infinite_step = first_step_of_epoch + int((~is_finite_step).nonzero()[0])
         infinite_value = f"the loss at epoch {epoch + 1}, step {first_infinite_step}"
-        raise DivergenceError(run, infinite_value, method.lr, epoch, changes_before)
-    changed = method.state_delta(pretrained)
-    for name, tensor in changed.items():
-        if not tensor.isfinite().all():  # the last step's loss was finite, but its update is not
-            infinite_value = f"'{name}' after step {method.step}"
-            raise DivergenceError(run, infinite_value, method.lr, epoch, changes_before)
-    return {name: tensor.clone() for name, tensor in changed.items()}
+    finite_changes: Mapping[str, Tensor] = {}
+    if epoch > 0:
+        good_state.restore()
+        finite_changes = method.state_delta(pretrained)
+    raise DivergenceError(run, infinite_value, method.lr, epoch, finite_changes)
 
 
 class BatchMeans(NamedTuple):
@@ -602,10 +611,10 @@ class BatchMeans(NamedTuple):
 def _compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
     """Pass the given rows of the target through the network; gradients are not computed yet."""
     target = method.task.target
+    labels = target.labels_of(rows)  # before the forward pass, so that nothing waits for it
     with devices.autocast(method.inputs.device):
         logits = method.logits(rows)
     logits = logits.float()
-    labels = target.labels[rows]
     scores = class_logits(logits, target.members)
     cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
     loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
@@ -627,8 +636,7 @@ def _take_step(
     """
     optimizer.zero_grad()
     means = torch.zeros(3, dtype=torch.float64, device=method.inputs.device)
-    for start in range(0, len(batch), training.micro):
-        rows = batch[start : start + training.micro]
+    for rows in _micro_batches([batch], training.micro):
         loss, cross_entropy, accuracy = _compute_loss(method, rows, training)
         share = len(rows) / len(batch)
         if share == 1:
@@ -639,6 +647,19 @@ def _take_step(
     norm = _clip_gradients(optimizer, training.clip_norm)
     method.update(optimizer)
     return torch.cat([means, norm.to(means).view(1)])
+
+
+def _micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
+    """The parts of batches that are passed through the network at once: [4 0] and [2] of [4 0 2].
+
+    Args:
+        size: images in a part; the last part of each batch may be smaller.
+    """
+    parts = []
+    for batch in batches:
+        for start in range(0, len(batch), size):
+            parts.append(batch[start : start + size])
+    return parts
 
 
 def _clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> Tensor:

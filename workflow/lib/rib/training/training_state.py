@@ -24,7 +24,6 @@ class Position(NamedTuple):
     step: int  # number of its steps that are completed
     history: list[dict]  # a row for each completed epoch
     sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
-    finite_changes: Tensors  # the changed tensors after the last completed epoch
 
 
 class TrainingState:
@@ -35,6 +34,7 @@ class TrainingState:
         trainable: the trained parameters, which may lie outside the network, such as a padding
             prompt.
         memory: the method's tensors that change from step to step.
+        good: what `GoodState` keeps of the last completed epoch.
     """
 
     def __init__(
@@ -44,22 +44,16 @@ class TrainingState:
         optimizer: Optimizer,
         trainable: Tensors,
         memory: Tensors,
+        good: Tensors,
     ):
         """Arguments are those of the class."""
         self.path = path
         self.model = model
         self.optimizer = optimizer
-        self.tensors = {"trainable": trainable, "memory": memory}
+        self.tensors = {"trainable": trainable, "memory": memory, "good": good}
         self.saved = time.monotonic()
 
-    def save_if_due(
-        self,
-        epoch: int,
-        step: int,
-        history: list[dict],
-        sums: list[Tensor],
-        finite_changes: Tensors,
-    ) -> None:
+    def save_if_due(self, epoch: int, step: int, history: list[dict], sums: list[Tensor]) -> None:
         """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
 
         Raises:
@@ -68,7 +62,7 @@ class TrainingState:
         if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
             return
         state: dict[str, object] = {
-            "place": (epoch, step, history, sums, finite_changes),
+            "place": (epoch, step, history, sums),
             "random": torch.get_rng_state(),
             **self.tensors,
             "model": self.model.state_dict(),
@@ -92,7 +86,7 @@ class TrainingState:
             UserError: the file is damaged, or contains other objects than this class saves.
         """
         if self.path is None or not self.path.is_file():
-            return Position(epoch=0, step=0, history=[], sums=[], finite_changes={})
+            return Position(epoch=0, step=0, history=[], sums=[])
         state = _read(self.path)
         self._restore_tensors(state)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -109,7 +103,7 @@ class TrainingState:
     def _restore_tensors(self, state: Mapping) -> None:
         """Copy saved tensors into those of the network, the method and its trained parameters."""
         self.model.load_state_dict(state["model"], strict=True)
-        for group, tensors in self.tensors.items():  # `trainable` and `memory`
+        for group, tensors in self.tensors.items():  # `trainable`, `memory` and `good`
             saved_tensors = state[group]
             for name, tensor in tensors.items():
                 tensor.copy_(saved_tensors[name])

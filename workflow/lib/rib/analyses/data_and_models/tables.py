@@ -20,6 +20,10 @@ from rib.data.identity import identical_images, identical_to, of_other_classes, 
 IDENTICAL = ["identical", "shared", "shared_with", "other_class"]
 DATA = ["dataset", "label", "role", "images", "evaluated", "left_out", "objects", "classes"]
 LICENCE = ["licence", "origin"]
+LABELS = [
+    *("model", "dataset", "label", "verdict", "images", "accuracy", "median_accuracy"),
+    *("mapping", "mapping_accuracy", "p_holm"),
+]
 MODELS = ["model", "architecture", "pretraining", "head", "pixels", "own_pixels", "licence"]
 
 
@@ -85,6 +89,33 @@ def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) 
     for model, facts in models.items():
         rows.append({"model": model, "head": head_of_model[model], **dict(facts)})
     return pd.DataFrame(rows, columns=MODELS)
+
+
+def label_table(datasets: Mapping[str, DatasetFacts], verdicts: Sequence[Path]) -> pd.DataFrame:
+    """Verdicts on the labels of targets, and the other mapping that agrees best with a network.
+
+    Args:
+        datasets: facts by name.
+        verdicts: files of rib.analysis.label_check.
+
+    Returns:
+        One row per file: model, dataset, label (of the dataset), verdict, images, accuracy and
+        median_accuracy (percent), and of the best other mapping its name, its accuracy (percent)
+        and its Holm-adjusted p. These three are empty if there is no other mapping.
+    """
+    rows = []
+    for path in verdicts:
+        verdict = read_json(path)
+        row = {column: verdict[column] for column in LABELS if column in verdict}
+        row["label"] = datasets[verdict["dataset"]].label
+        mappings = verdict["mappings"]
+        if mappings:
+            best_mapping = max(mappings, key=lambda name: mappings[name]["accuracy"])
+            row["mapping"] = best_mapping
+            row["mapping_accuracy"] = mappings[best_mapping]["accuracy"]
+            row["p_holm"] = mappings[best_mapping]["p_holm"]
+        rows.append(row)
+    return pd.DataFrame(rows, columns=LABELS)
 
 
 def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> str:

@@ -1,0 +1,235 @@
+"""When the labels of a dataset are believed: decisions on made-up predictions of a network."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from rib.analyses.data_and_models.settings import DatasetFacts
+from rib.analyses.data_and_models.tables import label_table
+from rib.analysis.label_check import (
+    AGREES,
+    NO_CLASS,
+    NOT_DECIDED,
+    OTHER_LABELS,
+    OVERRIDDEN,
+    LabelCheckFiles,
+    check_labels,
+    compare_mappings,
+    decide,
+    mappings_of,
+)
+from rib.base.errors import UserError
+from rib.base.files import write_json
+from rib.config.label_space import LabelSpace
+
+CLASSES = 20
+NAMES = tuple(f"{(7 * label) % CLASSES:02d} name" for label in range(CLASSES))
+SPACE = LabelSpace(
+    keys=tuple(f"n{(13 * label) % CLASSES:02d}" for label in range(CLASSES)),
+    indices=tuple((label,) for label in range(CLASSES)),
+    names=NAMES,
+)
+IMAGES_PER_CLASS = 10
+TRUTH = np.repeat(np.arange(CLASSES), IMAGES_PER_CLASS)
+USUAL = 0.8  # the network's median accuracy
+
+
+def predictions(accuracy, truth=TRUTH, seed=0):
+    """Classes that a network predicts: the true one with a probability, or another at random."""
+    rng = np.random.default_rng(seed)
+    is_right = rng.random(len(truth)) < accuracy
+    wrong = (truth + rng.integers(1, CLASSES, len(truth))) % CLASSES
+    return np.where(is_right, truth, wrong)
+
+
+def decision(labels, predicted, space=SPACE, median_accuracy=USUAL, labels_checked=False):
+    comparison = compare_mappings(labels, predicted, space, median_accuracy)
+    return decide(comparison, labels_checked)
+
+
+def stated_labels(mapping):
+    """Images whose truth a mapping gives for some stated label: their truths and these labels."""
+    label_of_class = {truth: label for label, truth in enumerate(mapping.classes)}
+    has_label = np.isin(TRUTH, mapping.classes)
+    truth = TRUTH[has_label]
+    return truth, np.array([label_of_class[label] for label in truth])
+
+
+@pytest.mark.parametrize("name", mappings_of(SPACE))
+def test_labels_of_every_other_mapping_stop_a_run_and_are_named(name):
+    truth, labels = stated_labels(mappings_of(SPACE)[name])
+    decided = decision(labels, predictions(0.7, truth))
+    assert (decided.verdict, decided.better_mapping) == (OTHER_LABELS, name)
+
+
+def test_right_labels_agree():
+    assert decision(TRUTH, predictions(0.7)).verdict == AGREES
+    assert decision(TRUTH, predictions(0.7), labels_checked=True).verdict == AGREES
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("accuracy", [0, 1 / CLASSES, 0.1])
+def test_a_dataset_on_which_the_network_fails_stops_nothing(accuracy, seed):
+    assert decision(TRUTH, predictions(accuracy, seed=seed)).better_mapping is None
+
+
+def test_a_network_that_fails_although_it_prefers_the_next_class_stops_nothing():
+    """As on photos that were chosen since networks take them for the neighbouring class."""
+    predicted = predictions(0.02)
+    predicted[::4] = (TRUTH[::4] + 1) % CLASSES  # of a quarter, which is less than half of USUAL
+    comparison = compare_mappings(TRUTH, predicted, SPACE, USUAL)
+    next_class = comparison.of_mappings["one_too_low"]
+    assert next_class.p_holm < 1e-3 and next_class.accuracy > comparison.stated_accuracy
+    assert decide(comparison, False).verdict == NOT_DECIDED
+    # but it would stop a run of a network that is no better elsewhere
+    of_weak_network = compare_mappings(TRUTH, predicted, SPACE, 0.3)
+    assert decide(of_weak_network, False).verdict == OTHER_LABELS
+
+
+def test_neighbours_that_look_alike_are_not_decided():
+    """The network takes every second class for the one after it as often as it is right."""
+    rng = np.random.default_rng(0)
+    takes_next = rng.random(len(TRUTH)) < 0.5
+    predicted = np.where(takes_next, (TRUTH + 1) % CLASSES, TRUTH)
+    decided = decision(TRUTH, predicted)
+    assert (decided.verdict, decided.better_mapping) == (NOT_DECIDED, None)
+
+
+def test_one_image_per_class_is_enough_where_the_network_is_good():
+    truth = np.arange(CLASSES)
+    assert decision(truth, truth).verdict == AGREES
+    assert decision(truth[:-1], truth[1:]).verdict == OTHER_LABELS
+    # and five images are not
+    assert decision(truth[:5], truth[1:6]).verdict == NOT_DECIDED
+
+
+def test_somebody_who_has_looked_at_the_labels_overrides_the_network():
+    decided = decision(TRUTH[TRUTH > 0] - 1, TRUTH[TRUTH > 0], labels_checked=True)
+    assert (decided.verdict, decided.better_mapping) == (OVERRIDDEN, "one_too_low")
+
+
+def test_mappings_are_different_from_each_other_and_from_the_stated_one():
+    mappings = {name: tuple(mapping.classes) for name, mapping in mappings_of(SPACE).items()}
+    assert len(set(mappings.values()) | {tuple(range(CLASSES))}) == len(mappings) + 1
+    for name in ("name", "key", "text"):
+        assert {f"labels_by_{name}", f"outputs_by_{name}"} <= mappings.keys()
+    assert not any("wnid" in name for name in mappings), "the outputs have this order"
+
+
+def test_sorted_labels_number_the_classes_in_that_order():
+    by_name = mappings_of(SPACE)["labels_by_name"].classes
+    assert [NAMES[label] for label in by_name] == sorted(NAMES)
+    by_text = mappings_of(SPACE)["labels_by_text"].classes
+    assert list(by_text[:4]) == [0, 1, 10, 11], "as ImageFolder numbers folders 0 to 19"
+    later = mappings_of(SPACE)["one_too_low"].classes
+    assert later[0] == 1 and later[-1] == NO_CLASS
+
+
+def test_a_space_of_one_class_has_nothing_to_compare():
+    space = LabelSpace(keys=("a",), indices=((0,),), names=("a",))
+    labels = np.zeros(9, int)
+    # a shift leaves no class, and is never right
+    comparison = compare_mappings(labels, labels, space, 1.0)
+    assert all(of_mapping.accuracy == 0 for of_mapping in comparison.of_mappings.values())
+
+
+def test_further_right_answers_count_in_every_mapping():
+    also = tuple((label + 2,) if label + 2 < CLASSES else () for label in range(CLASSES))
+    space = LabelSpace(SPACE.keys, SPACE.indices, NAMES, also=also)
+    predicted = np.minimum(TRUTH + 2, CLASSES - 1)
+    comparison = compare_mappings(TRUTH, predicted, space, USUAL)
+    assert comparison.stated_accuracy == pytest.approx(19 / 20)
+    assert comparison.of_mappings["one_too_high"].accuracy == pytest.approx(1 / 20)
+
+
+def test_p_is_that_of_a_sign_test_of_the_images_on_which_one_is_right():
+    # given: the network takes 3 images for the class after theirs, and is right on 12
+    labels = np.array([4] * 15 + [9] * 5)
+    predicted = np.array([4] * 12 + [5] * 3 + [0] * 5)
+    # then
+    comparison = compare_mappings(labels, predicted, SPACE, USUAL)
+    assert comparison.of_mappings["one_too_low"].p == pytest.approx(2 * binom.cdf(3, 15, 0.5))
+    assert all(test.p <= test.p_holm for test in comparison.of_mappings.values())
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A function that writes a prepared dataset `photos` and rows of it and of two others."""
+
+    def write(labels, predicted, objects=None):
+        if objects is None:
+            objects = [f"photos/{i}" for i in range(len(labels))]
+        pd.DataFrame({"label": labels.astype(np.int16), "object_id": objects}).to_parquet(
+            tmp_path / "index.parquet"
+        )
+        write_json(tmp_path / "classes.json", SPACE.to_json())
+        for file, datasets in {"a": ("photos", "cartoons"), "b": ("sketches",)}.items():
+            tables = []
+            for dataset in datasets:
+                ranks = (predicted != labels) if dataset == "photos" else TRUTH >= 16
+                rows = {
+                    "dataset": dataset,
+                    "row": np.arange(len(ranks)),
+                    "prediction": predicted if dataset == "photos" else 0,
+                    "rank": ranks.astype(np.int16),
+                }
+                tables.append(pd.DataFrame(rows))
+            pd.concat(tables).astype({"dataset": "category"}).to_parquet(
+                tmp_path / f"{file}.parquet"
+            )
+        return LabelCheckFiles(
+            rows=[tmp_path / "a.parquet", tmp_path / "b.parquet"],
+            index=tmp_path / "index.parquet",
+            classes=tmp_path / "classes.json",
+        )
+
+    return write
+
+
+def check(files, verdict, labels_checked=False):
+    check_labels(
+        model="net", dataset="photos", files=files, labels_checked=labels_checked, verdict=verdict
+    )
+    return json.loads(verdict.read_text())
+
+
+def test_the_record_says_what_was_compared(files, tmp_path):
+    record = check(files(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
+    assert (record["model"], record["dataset"], record["verdict"]) == ("net", "photos", AGREES)
+    assert record["images"] == 200 and record["better_mapping"] is None
+    assert record["median_accuracy"] == pytest.approx(80), "that of cartoons and sketches"
+    assert record["accuracy"] == pytest.approx(100 * (predictions(0.7) == TRUTH).mean())
+
+
+def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(files, tmp_path):
+    is_shown = TRUTH > 0
+    written = files(TRUTH[is_shown] - 1, TRUTH[is_shown])
+    with pytest.raises(UserError) as error:
+        check(written, tmp_path / "verdict.json")
+    message = str(error.value)
+    for word in ("photos", "net", "one too low", "100.0%", "0.0%", "labels_checked: true"):
+        assert word in message
+    assert "\n" not in message and not (tmp_path / "verdict.json").exists()
+    record = check(written, tmp_path / "verdict.json", labels_checked=True)
+    assert (record["verdict"], record["better_mapping"]) == (OVERRIDDEN, "one_too_low")
+
+
+def test_images_of_an_object_count_once(files, tmp_path):
+    """Corrupted copies of five photos are no hundred photos."""
+    labels = np.repeat(np.arange(5), 40)
+    objects = [f"photos/{label}" for label in labels]
+    record = check(files(labels, labels + 1, objects), tmp_path / "verdict.json")
+    assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
+
+
+def test_the_table_shows_the_best_other_mapping(files, tmp_path):
+    record = check(files(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
+    facts = DatasetFacts(label="Photos", role="", excluded="", licence="", origin="")
+    (row,) = label_table({"photos": facts}, [tmp_path / "verdict.json"]).to_dict("records")
+    assert (row["model"], row["label"], row["verdict"]) == ("net", "Photos", AGREES)
+    accuracies = [mapping["accuracy"] for mapping in record["mappings"].values()]
+    assert row["mapping_accuracy"] == max(accuracies)
+    assert row["p_holm"] == record["mappings"][row["mapping"]]["p_holm"]

@@ -1,0 +1,169 @@
+"""Batches are read while others are computed, and are the same as without."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from rib.data.stored_array import ArrayReader
+from rib.models import inputs as models_inputs
+from rib.models.augmentation import Augmentation
+from rib.models.inputs import Inputs, in_batches, slices
+from tiny.training import CPU, HALF, random_images
+
+BATCHES = [np.array([4, 0, 2]), np.array([1, 3]), np.array([5, 9, 8]), np.array([7, 6])]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Images in a file, as a prepare job leaves them, and as an array."""
+    images = random_images(10, 8).images
+    np.save(tmp_path / "images.npy", images)
+    return np.load(tmp_path / "images.npy", mmap_mode="r"), images
+
+
+@pytest.mark.parametrize("names", [[], ["flip", "crop"]])
+def test_pixels_do_not_depend_on_what_was_expected(stored, names):
+    """In any order, asked for once, several times or never; augmented too."""
+    mapped, images = stored
+
+    def inputs_of(array):
+        inputs = Inputs(array, HALF, HALF, CPU)
+        if names:
+            inputs.augmentation = Augmentation(names, 8, seed=3)
+            inputs.epoch = 1
+        return inputs
+
+    plain = inputs_of(images)
+    wanted = [plain[rows] for rows in BATCHES]
+    for asked in ([0, 1, 2, 3], [0, 0, 1, 3, 3], [3, 0, 2, 1], [2]):
+        inputs = inputs_of(mapped)
+        inputs.expect(BATCHES)
+        for i in asked:
+            assert torch.equal(inputs[BATCHES[i]], wanted[i])
+            assert torch.equal(inputs[np.array([2, 7])], plain[np.array([2, 7])]), "not expected"
+
+
+def test_random_numbers_of_training_are_not_drawn_by_another_thread(stored):
+    inputs = Inputs(stored[0], HALF, HALF, CPU, augmentation=Augmentation(["crop"], 8, seed=3))
+    inputs.epoch = 0
+    inputs.expect(BATCHES)
+    torch.manual_seed(1)
+    drawn = []
+    for rows in BATCHES:
+        inputs[rows]
+        drawn.append(torch.rand(1))
+    torch.manual_seed(1)
+    assert torch.equal(torch.cat(drawn), torch.rand(4))
+
+
+class Recorded:
+    """Images of which it is known which rows were read by which thread."""
+
+    def __init__(self, images, seconds=0.0):
+        self.images = images
+        self.seconds = seconds
+        self.reads = []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        self.reads.append((rows.tolist(), threading.current_thread() is threading.main_thread()))
+        time.sleep(self.seconds)
+        return self.images[rows]
+
+
+def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
+    recorded = Recorded(stored[1])
+    inputs = Inputs(recorded, HALF, HALF, CPU)
+    inputs.expect(BATCHES)
+    assert recorded.reads == []
+    for rows in BATCHES:
+        for _ in range(2):  # by a network and its teacher
+            inputs[rows]
+    assert [rows for rows, _ in recorded.reads] == [rows.tolist() for rows in BATCHES]
+    assert not any(is_main for _, is_main in recorded.reads)
+
+
+def test_few_batches_are_in_memory(stored, monkeypatch):
+    monkeypatch.setattr(models_inputs, "LOOK_AHEAD", 1)
+    recorded = Recorded(stored[1])
+    inputs = Inputs(recorded, HALF, HALF, CPU)
+    inputs.expect(BATCHES)
+    inputs[BATCHES[0]]
+    time.sleep(0.05)
+    assert len(recorded.reads) == 2
+
+
+def test_an_error_of_a_read_is_told_where_the_batch_is_asked_for(stored):
+    class Broken(Recorded):
+        def __getitem__(self, rows):
+            if 3 in rows:
+                raise ValueError("photo 3 is broken")
+            return super().__getitem__(rows)
+
+    inputs = Inputs(Broken(stored[1]), HALF, HALF, CPU)
+    inputs.expect(BATCHES)
+    inputs[BATCHES[0]]
+    with pytest.raises(ValueError, match="photo 3 is broken"):
+        inputs[BATCHES[1]]
+
+
+def test_loading_and_computing_overlap(stored):
+    """Five batches that take 50 ms to read and 50 ms to compute."""
+    recorded = Recorded(stored[1], seconds=0.05)
+
+    def computed(pixels):
+        time.sleep(0.05)
+        return pixels.mean(dim=(1, 2, 3))
+
+    start = time.monotonic()
+    outputs = in_batches(computed, Inputs(recorded, HALF, HALF, CPU), 2, "test")
+    seconds = time.monotonic() - start
+    assert seconds < 0.45, "0.5 s one after the other, 0.3 s together"
+    wanted = in_batches(
+        lambda pixels: pixels.mean(dim=(1, 2, 3)), Inputs(stored[1], HALF, HALF, CPU), 10, "test"
+    )
+    torch.testing.assert_close(outputs, wanted)
+
+
+def test_batches_in_order_have_all_images():
+    assert slices(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert slices(4, 4) == [slice(0, 4)]
+
+
+def test_rows_and_bytes_of_a_file_are_those_of_the_array(stored):
+    mapped, images = stored
+    reader = ArrayReader(mapped)
+    rows = np.array([7, 0, 7, 3])
+    assert (reader.rows(rows) == images[rows]).all()
+    assert reader.rows(rows).dtype == images.dtype
+    assert reader.rows(np.array([], int)).shape == (0, 8, 8, 3)
+    assert reader.bytes(5, 400).tobytes() == images.tobytes()[5:405]
+
+
+def test_a_part_of_a_mapped_array_is_read_as_an_array(stored):
+    mapped, images = stored
+    rows = np.array([2, 0])
+    last = Inputs(mapped[3:], HALF, HALF, CPU)
+    assert torch.equal(last[rows], Inputs(images[3:], HALF, HALF, CPU)[rows])
+
+
+def test_an_array_in_the_order_of_fortran_is_read_as_an_array(stored, tmp_path):
+    """Its rows are not one after the other in the file."""
+    _, images = stored
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(images))
+    mapped = np.load(tmp_path / "fortran.npy", mmap_mode="r")
+    rows = np.array([2, 0])
+    assert torch.equal(Inputs(mapped, HALF, HALF, CPU)[rows], Inputs(images, HALF, HALF, CPU)[rows])
+
+
+def test_a_file_that_was_cut_is_an_error(stored):
+    reader = ArrayReader(stored[0])
+    with open(stored[0].filename, "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(OSError, match="cut while it was read"):
+        reader.rows(np.array([9]))
