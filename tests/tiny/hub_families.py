@@ -15,6 +15,8 @@ from rib.config.catalog import Catalog
 from tiny.parquet import write_photos
 
 SIDE = 40  # pixels
+PATIENTS = 7
+SLIDES = 9
 CENTERS = [
     "train-center1",
     "validation-center",
@@ -96,6 +98,6 @@ def write_split(folder: Path, family: str, split: str, images: dict[str, int]) -
         texts = columns[hub_family.domain]
         columns[hub_family.domain] = [hub_family.domain_names.index(text) for text in texts]
         names[hub_family.domain] = hub_family.domain_names
-        columns["patient"] = [number % 7 for number in range(len(texts))]
-        columns["slide"] = [number % 9 for number in range(len(texts))]
+        columns["patient"] = [number % PATIENTS for number in range(len(texts))]
+        columns["slide"] = [number % SLIDES for number in range(len(texts))]
     return write_photos(folder / f"{split}.parquet", columns, names)
