@@ -351,7 +351,7 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
 
     method.update = update
     if broken == "loss":
-        diverging(monkeypatch, 5)
+        diverge_at(monkeypatch, 5)
     with pytest.raises(DivergenceError) as caught:
         train(method, network.state_dict(), two_epochs, RUN, CPU)
     assert caught.value.finite_epochs == 1
