@@ -8,7 +8,10 @@ import json
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -40,7 +43,8 @@ from tiny.published import CATALOG
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
 
-SOME, OUTSIDE = INDICES[:2], "/tmp/rib_fuzz_outside"
+TWO_CLASSES = INDICES[:2]
+OUTSIDE = "/tmp/rib_fuzz_outside"
 BODY = "<path d='M2 2h12v9z' fill='currentColor'/>"
 ICONS = {
     "prefix": "p",
@@ -51,73 +55,96 @@ ICONS = {
 CHARS = {"1f41c": "ant", "1f41d": "wasp"}
 
 
-def own(*keys):
+def space_of_keys(*keys):
+    """A label space of classes with these keys, each with an output."""
     return LabelSpace(keys, tuple((i,) for i in range(len(keys))), keys, len(keys))
 
 
 def photos(*names):
-    return {name.format(wnid=WNIDS[i], index=i): jpeg(i) for i in SOME for name in names}
+    """Photos of two classes by name.
+
+    Args:
+        names: what each class's are named, with {wnid} or {index} of the class.
+    """
+    files = {}
+    for i in TWO_CLASSES:
+        for name in names:
+            files[name.format(wnid=WNIDS[i], index=i)] = jpeg(i)
+    return files
+
+
+@dataclass(frozen=True)
+class ValidDataset:
+    """What a layout reads."""
+
+    archives: list[dict[str, bytes]]  # members of each, by name
+    settings: Mapping[str, Any]  # of the layout
+    space: LabelSpace
+
+
+def webdataset_samples():
+    """Members of a WebDataset: a photo of each class, and facts of it."""
+    samples = {}
+    for number, (i, label) in enumerate(zip(TWO_CLASSES, (0, WNIDS[TWO_CLASSES[1]]), strict=True)):
+        samples[f"x/{number}.jpg"] = jpeg(i)
+        facts = {"is": label, "from": "attic", "by": number}
+        samples[f"x/{number}.json"] = json.dumps(facts).encode()
+    return samples
 
 
 @pytest.fixture(scope="module")
 def layouts(tmp_path_factory):
-    """By layout: members of each archive, its settings and the label space."""
-    place, space = tmp_path_factory.mktemp("valid"), space_of(SOME)
-    inner = {
-        f"{WNIDS[i]}.tar": tar(place / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)}).read_bytes()
-        for i in SOME
+    """A valid dataset by layout."""
+    folder = tmp_path_factory.mktemp("valid")
+    two_classes = space_of(TWO_CLASSES)
+    characters = space_of_keys(*CHARS)
+    tars_of_classes = {}
+    for i in TWO_CLASSES:
+        path = tar(folder / "inner.tar", {f"{WNIDS[i]}_1.JPEG": jpeg(i)})
+        tars_of_classes[f"{WNIDS[i]}.tar"] = path.read_bytes()
+    first, second = TWO_CLASSES
+    validation_images = {
+        "ILSVRC2012_val_00000001.JPEG": jpeg(first),
+        "ILSVRC2012_val_00000002.JPEG": jpeg(second),
     }
-    kit = devkit(place / "kit.tar.gz", "\n".join(str(1000 - i) for i in SOME))
-    images = {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(SOME[n - 1]) for n in (1, 2)}
+    kit = devkit(folder / "kit.tar.gz", f"{1000 - first}\n{1000 - second}")
+    members_of_kit = {name: read() for name, read in archive_members(kit)}
     icons = {
         "package/icons.json": json.dumps(ICONS).encode(),
         "package/chars.json": json.dumps(CHARS).encode(),
     }
-    samples = {}
-    for number, i in enumerate(SOME):
-        samples[f"x/{number}.jpg"] = jpeg(i)
-        facts = {"is": [number, WNIDS[i]][number], "from": "attic", "by": number}
-        samples[f"x/{number}.json"] = json.dumps(facts).encode()
-    fogs = {"corruptions": ["fog"], "severities": [1, 2]}
+    corrupt_photos = [photos("fog/1/{wnid}/a.jpg"), photos("c/fog/2/{wnid}/a.jpg")]
+    settings_of_webdataset = {
+        "label": "is",
+        "slices": ["from"],
+        "source": "by",
+        "names": list(two_classes.keys),
+    }
+    settings_of_corruptions = {
+        "photos": {"layout": "iconify", "settings": {"margin": 0.06}},
+        "corruptions": ["contrast"],
+        "severities": [1, 2],
+    }
+    drawings = {f"package/assets/{key}.webp": jpeg(7) for key in CHARS}
     return {
-        "class_folders": ([photos("x/{wnid}/1.jpg", "x/{wnid}/2.PNG")], {}, space),
-        "integer_folders": ([photos("x/{index}/1.jpeg")], {}, space),
-        "class_tars": ([inner], {}, space),
-        "corruptions": (
-            [photos("fog/1/{wnid}/a.jpg"), photos("c/fog/2/{wnid}/a.jpg")],
-            fogs,
-            space,
+        "class_folders": ValidDataset(
+            [photos("x/{wnid}/1.jpg", "x/{wnid}/2.PNG")], {}, two_classes
         ),
-        "devkit_labels": (
-            [images, {name: read() for name, read in archive_members(kit)}],
-            {},
-            space,
+        "integer_folders": ValidDataset([photos("x/{index}/1.jpeg")], {}, two_classes),
+        "class_tars": ValidDataset([tars_of_classes], {}, two_classes),
+        "corruptions": ValidDataset(
+            corrupt_photos, {"corruptions": ["fog"], "severities": [1, 2]}, two_classes
         ),
-        "objectnet": (
+        "devkit_labels": ValidDataset([validation_images, members_of_kit], {}, two_classes),
+        "objectnet": ValidDataset(
             [photos("o/images/{wnid}/a.png")],
-            {"border": 2, "also": {"other": WNIDS[SOME[0]]}},
-            space,
+            {"border": 2, "also": {"other": WNIDS[first]}},
+            two_classes,
         ),
-        "webdataset": (
-            [samples],
-            {"label": "is", "slices": ["from"], "source": "by", "names": list(space.keys)},
-            space,
-        ),
-        "iconify": ([icons], {"margin": 0.06}, own(*CHARS)),
-        "corruptions_of": (
-            [icons],
-            {
-                "photos": {"layout": "iconify", "settings": {"margin": 0.06}},
-                "corruptions": ["contrast"],
-                "severities": [1, 2],
-            },
-            own(*CHARS),
-        ),
-        "codepoint_images": (
-            [{f"package/assets/{key}.webp": jpeg(7) for key in CHARS}],
-            {"margin": 0.06},
-            own(*CHARS),
-        ),
+        "webdataset": ValidDataset([webdataset_samples()], settings_of_webdataset, two_classes),
+        "iconify": ValidDataset([icons], {"margin": 0.06}, characters),
+        "corruptions_of": ValidDataset([icons], settings_of_corruptions, characters),
+        "codepoint_images": ValidDataset([drawings], {"margin": 0.06}, characters),
     }
 
 
@@ -129,9 +156,11 @@ LAYOUTS = [
     "devkit_labels",
     "objectnet",
     "webdataset",
+    "iconify",
+    "corruptions_of",
+    "codepoint_images",
 ]
-LAYOUTS += ["iconify", "corruptions_of", "codepoint_images"]
-HOSTILE = [
+HOSTILE_NAMES = [
     f"..{OUTSIDE}",
     OUTSIDE,
     "x/../../../../y.jpg",
@@ -139,33 +168,59 @@ HOSTILE = [
     "/",
     "./",
     "x/" * 200 + "a.jpg",
+    "package/icons.json",
 ]
-HOSTILE += ["package/icons.json"]
-KINDS = [
+# Kinds of a tar's members that are no plain files, one of which does not exist.
+HOSTILE_KINDS = [
     tarfile.SYMTYPE,
     tarfile.LNKTYPE,
     tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
     tarfile.CHRTYPE,
     tarfile.GNUTYPE_SPARSE,
+    b"?",
 ]
-KINDS += [b"?"]
-FORMS = ["w", "w", "w:gz", "w:bz2", "w:xz"]
-FORMS += [zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]
+# Modes of tars and compressions of zips; those that are written fastest are drawn more often.
+TAR_MODES = ["w", "w", "w:gz", "w:bz2", "w:xz"]
+ZIP_COMPRESSIONS = [
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+    zipfile.ZIP_LZMA,
+]
+FORMS = [*TAR_MODES, *ZIP_COMPRESSIONS]
+
+
+class Member(NamedTuple):
+    """A member of an archive."""
+
+    name: str
+    content: bytes
+    kind: bytes = tarfile.REGTYPE  # of a tar's member
+
+
+def members_of(files):
+    """The members of an archive with these files."""
+    return [Member(name, content) for name, content in files.items()]
 
 
 @st.composite
 def damaged(draw, data):
     """Bytes cut off, changed in some places, or others altogether."""
-    how = draw(st.sampled_from(["cut", "change", "change", "change", "other"]))
-    if how == "cut":
+    damage = draw(st.sampled_from(["cut", "change", "change", "change", "other"]))
+    if damage == "cut":
         return data[: draw(st.integers(0, len(data)))]
-    if how == "other":
-        return draw(st.binary(max_size=40) | st.text(max_size=9).map(lambda text: text.encode()))
+    if damage == "other":
+        encoded_text = st.text(max_size=9).map(str.encode)
+        return draw(st.binary(max_size=40) | encoded_text)
     changed = bytearray(data)
-    for place in draw(st.lists(st.integers(0, max(0, len(data) - 1)), min_size=1, max_size=4)):
-        changed[place : place + 1] = draw(st.binary(min_size=1, max_size=2))
+    position = st.integers(0, max(0, len(data) - 1))
+    for start in draw(st.lists(position, min_size=1, max_size=4)):
+        changed[start : start + 1] = draw(st.binary(min_size=1, max_size=2))
     return bytes(changed)
+
+
+GROUND_TRUTHS = [b"", b"998", b"998\n-1", b"998\n2000", b"998 x", b"998\n" + b"9" * 5000, b"\xff"]
 
 
 @st.composite
@@ -180,11 +235,7 @@ def of_its_own_kind(draw, name, data):
     if name.endswith(".mat"):
         return draw(kits())
     if name.endswith("ground_truth.txt"):
-        return draw(
-            st.sampled_from(
-                [b"", b"998", b"998\n-1", b"998\n2000", b"998 x", b"998\n" + b"9" * 5000, b"\xff"]
-            )
-        )
+        return draw(st.sampled_from(GROUND_TRUTHS))
     return draw(damaged(data))
 
 
@@ -192,24 +243,21 @@ def of_its_own_kind(draw, name, data):
 def kits(draw):
     """What may stand in the development kit's table."""
     cell = st.sampled_from([1, 998, -1, 0.5, float("nan"), "n01443537", "", [], [1, 2], {"a": 1}])
-    fields = draw(
-        st.lists(
-            st.sampled_from(["ILSVRC2012_ID", "WNID", "num_children", "x"]), unique=True, min_size=1
-        )
-    )
-    rows = [tuple(draw(cell) for _ in fields) for _ in range(draw(st.integers(0, 2)))]
-    table = np.empty(len(rows), dtype=[(field, object) for field in fields])
-    for place, row in enumerate(rows):
-        table[place] = row
+    field = st.sampled_from(["ILSVRC2012_ID", "WNID", "num_children", "x"])
+    fields = draw(st.lists(field, unique=True, min_size=1))
+    n = draw(st.integers(0, 2))
+    table = np.empty(n, dtype=[(field, object) for field in fields])
+    for row in range(n):
+        table[row] = tuple(draw(cell) for _ in fields)
+    name = draw(st.sampled_from(["synsets", "synsets", "other"]))
+    content = draw(st.just(table) | st.just(3))
     buffer = io.BytesIO()
-    savemat(
-        buffer,
-        {draw(st.sampled_from(["synsets", "synsets", "other"])): draw(st.just(table) | st.just(3))},
-    )
+    savemat(buffer, {name: content})
     return buffer.getvalue()
 
 
 def is_json(value):
+    """Whether JSON can express a value."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):
@@ -222,52 +270,68 @@ JSON = VALUES.filter(is_json) | st.sampled_from(
 )
 
 
+CHANGES = ["content", "content", "content", "name", "kind", "twice", "gone"]
+
+
 @st.composite
-def members(draw, parts):
-    """Members of an archive: (name, content, kind of tar's), some of them not as they should be."""
-    found = [(name, data, tarfile.REGTYPE) for name, data in parts.items()]
+def members(draw, files):
+    """Members of an archive with these files, some of them not as they should be."""
+    drawn = members_of(files)
     for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.integers(0, len(found) - 1))
-        name, data, kind = found[place]
-        what = draw(
-            st.sampled_from(["content", "content", "content", "name", "kind", "twice", "gone"])
-        )
-        if what == "content":
-            found[place] = (name, draw(of_its_own_kind(name, data)), kind)
-        elif what == "name":
-            found[place] = (draw(NAMES | st.sampled_from(HOSTILE)), data, kind)
-        elif what == "kind":
-            found[place] = (name, data, draw(st.sampled_from(KINDS)))
-        elif what == "twice":
-            found.append(found[place])
-        elif len(found) > 1:
-            del found[place]
-    return found
+        i = draw(st.integers(0, len(drawn) - 1))
+        member = drawn[i]
+        change = draw(st.sampled_from(CHANGES))
+        if change == "content":
+            content = draw(of_its_own_kind(member.name, member.content))
+            drawn[i] = member._replace(content=content)
+        elif change == "name":
+            drawn[i] = member._replace(name=draw(NAMES | st.sampled_from(HOSTILE_NAMES)))
+        elif change == "kind":
+            drawn[i] = member._replace(kind=draw(st.sampled_from(HOSTILE_KINDS)))
+        elif change == "twice":
+            drawn.append(member)
+        elif len(drawn) > 1:
+            del drawn[i]
+    return drawn
 
 
-def packed(found, form):
-    """An archive's bytes."""
+def packed(archive_members, form):
+    """An archive's bytes: a zip if its form is a compression, a tar if it is a mode."""
+    if form in ZIP_COMPRESSIONS:
+        return packed_zip(archive_members, form)
+    return packed_tar(archive_members, form)
+
+
+def packed_zip(archive_members, compression):
+    """A zip's bytes."""
     buffer = io.BytesIO()
-    if isinstance(form, int):
-        with zipfile.ZipFile(buffer, "w", form) as archive:
-            for name, data, kind in found:
-                info = zipfile.ZipInfo(name.encode("utf-8", "replace").decode() or "x")
-                info.compress_type, info.external_attr = (
-                    form,
-                    (0o120777 << 16 if kind == tarfile.SYMTYPE else 0),
-                )
-                archive.writestr(info, data)
-        return buffer.getvalue()
-    with tarfile.open(fileobj=buffer, mode=form) as archive:
-        for name, data, kind in found:
-            info = tarfile.TarInfo(
-                name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
-            )
-            info.size, info.type, info.linkname = len(data), kind, "../../../etc/passwd"
-            archive.addfile(info, io.BytesIO(data))
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for member in archive_members:
+            name = member.name.encode("utf-8", "replace").decode() or "x"
+            info = zipfile.ZipInfo(name)
+            info.compress_type = compression
+            info.external_attr = 0
+            if member.kind == tarfile.SYMTYPE:
+                info.external_attr = 0o120777 << 16
+            archive.writestr(info, member.content)
     return buffer.getvalue()
 
 
+def packed_tar(archive_members, mode):
+    """A tar's bytes, of which links lead outside."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for member in archive_members:
+            name = member.name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+            info = tarfile.TarInfo(name)
+            info.size = len(member.content)
+            info.type = member.kind
+            info.linkname = "../../../etc/passwd"
+            archive.addfile(info, io.BytesIO(member.content))
+    return buffer.getvalue()
+
+
+# By field of a tar's header, its offset and length in bytes.
 HEADER = {
     "size": (124, 12),
     "name": (0, 100),
@@ -275,129 +339,143 @@ HEADER = {
     "magic": (257, 8),
     "prefix": (345, 155),
 }
+BLOCK = 512  # bytes of a header
+
+
+def binary_number(number):
+    """A number in the form that tars have for large and negative ones."""
+    sign = b"\x80" if number >= 0 else b"\xff"
+    return sign + number.to_bytes(11, "big", signed=True)
 
 
 @st.composite
 def false_header(draw, data):
     """A tar of which a header says something else, under a checksum that holds."""
-    blocks = [
-        start for start in range(0, len(data), 512) if data[start + 257 : start + 262] == b"ustar"
+    headers = [
+        start for start in range(0, len(data), BLOCK) if data[start + 257 : start + 262] == b"ustar"
     ]
-    if not blocks:
+    if not headers:
         return data
-    changed, start = bytearray(data), draw(st.sampled_from(blocks))
-    place, length = HEADER[draw(st.sampled_from(sorted(HEADER)))]
-    number = st.integers(-(1 << 80), 1 << 80).map(
-        lambda n: (b"\x80" if n >= 0 else b"\xff") + n.to_bytes(11, "big", signed=True)
-    )
-    new = draw(
-        st.binary(min_size=length, max_size=length)
-        | number
-        | st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"-7"])
-    )
-    changed[start + place : start + place + length] = new[:length].ljust(length, b"\0")
-    changed[start + 148 : start + 156] = b" " * 8
-    total = sum(changed[start : start + 512])
-    changed[start + 148 : start + 156] = b"%06o\0 " % total
-    return bytes(changed)
+    start = draw(st.sampled_from(headers))
+    offset, length = HEADER[draw(st.sampled_from(sorted(HEADER)))]
+    any_bytes = st.binary(min_size=length, max_size=length)
+    any_number = st.integers(-(1 << 80), 1 << 80).map(binary_number)
+    kinds_and_numbers = st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"-7"])
+    content = draw(any_bytes | any_number | kinds_and_numbers)
+    header = bytearray(data[start : start + BLOCK])
+    header[offset : offset + length] = content[:length].ljust(length, b"\0")
+    header[148:156] = b" " * 8  # what the checksum is of
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:start] + bytes(header) + data[start + BLOCK :]
+
+
+NO_CHANGE = []
+CHANGES_OF_ARCHIVES = [
+    NO_CHANGE,
+    NO_CHANGE,
+    NO_CHANGE,
+    [damaged],
+    [false_header],
+    [false_header, false_header],
+]
 
 
 @st.composite
-def archives(draw, parts):
+def archives(draw, files):
     """An archive's bytes, damaged or not."""
-    data = packed(draw(members(parts)), draw(st.sampled_from(FORMS)))
-    for change in draw(
-        st.sampled_from([[], [], [], [damaged], [false_header], [false_header, false_header]])
-    ):
+    archive_members = draw(members(files))
+    data = packed(archive_members, draw(st.sampled_from(FORMS)))
+    for change in draw(st.sampled_from(CHANGES_OF_ARCHIVES)):
         data = draw(change(data))
     return data
 
 
-def is_read_or_refused(layout, settings, space, contents, **more):
-    """Prepare archives in a folder where nothing else may come to lie."""
+PREPARED_FILES = {"images.npy", "index.parquet", "classes.json", "manifest.json"}
+
+
+def is_read_or_refused(layout, settings, space, contents, **arguments):
+    """Prepare archives in a folder where nothing else may come to lie.
+
+    Args:
+        contents: bytes of each archive.
+        arguments: more of `prepare_into`.
+    """
     with tempfile.TemporaryDirectory() as top, pytest.MonkeyPatch.context() as patch:
-        place = Path(top, "a/b")
-        (place / "out").mkdir(parents=True)
-        patch.chdir(place)
-        paths = [place / f"{number}.zip" for number in range(len(contents))]
-        for path, data in zip(paths, contents, strict=True):
-            path.write_bytes(data)
-        found = outcome(
+        folder = Path(top, "a/b")
+        out = folder / "out"
+        out.mkdir(parents=True)
+        patch.chdir(folder)
+        paths = []
+        for number, content in enumerate(contents):
+            path = folder / f"{number}.zip"
+            path.write_bytes(content)
+            paths.append(path)
+        refusal = outcome(
             lambda: prepare_into(
-                place / "out", layout, *paths, space=space, decode_workers=1, **settings, **more
+                out, layout, *paths, space=space, decode_workers=1, **settings, **arguments
             )
         )
-        made = {path.name for path in (place / "out").iterdir()}
-        if found is None:
-            assert made == {"images.npy", "index.parquet", "classes.json", "manifest.json"}
-            assert read_json(place / "out/manifest.json")["n"] > 0
-        assert made <= {
-            "images.npy",
-            "images.journal",
-            "index.parquet",
-            "classes.json",
-            "manifest.json",
+        prepared_files = {path.name for path in out.iterdir()}
+        if refusal is None:
+            assert prepared_files == PREPARED_FILES
+            assert read_json(out / "manifest.json")["n"] > 0
+        assert prepared_files <= {*PREPARED_FILES, "images.journal"}
+        files_elsewhere = {
+            path for path in Path(top).rglob("*") if path.is_file() and out not in path.parents
         }
-        left = {
-            path.relative_to(place).as_posix() for path in Path(top).rglob("*") if path.is_file()
-        }
-        assert {path for path in left if not path.startswith("out/")} == {
-            path.name for path in paths
-        }
+        assert files_elsewhere == set(paths)
         assert not Path(OUTSIDE).exists()
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small_limits(monkeypatch):
     """Limits that a damaged size exceeds before it takes memory."""
     monkeypatch.setenv(PHOTO_MEGABYTES, "4")
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    for kind in (
-        "iconify.JSON",
-        "devkit_labels.TABLE",
-        "class_tars.TAR",
-    ):
-        monkeypatch.setattr(f"rib.data.layouts.{kind}", 1 << 22)
+    for limit in ("iconify.JSON", "devkit_labels.TABLE", "class_tars.TAR"):
+        monkeypatch.setattr(f"rib.data.layouts.{limit}", 1 << 22)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_valid_archive_is_read(layouts, layout):
-    parts, settings, space = layouts[layout]
+    valid = layouts[layout]
     for form in dict.fromkeys(FORMS):
-        is_read_or_refused(
-            layout,
-            settings,
-            space,
-            [packed([(*part, b"0") for part in p.items()], form) for p in parts],
-        )
+        contents = [packed(members_of(files), form) for files in valid.archives]
+        is_read_or_refused(layout, valid.settings, valid.space, contents)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_archive_is_read_or_refused(layouts, layout):
-    parts, settings, space = layouts[layout]
+    valid = layouts[layout]
 
     @fuzzed(80)
     @given(
-        st.tuples(*map(archives, parts)),
+        st.tuples(*map(archives, valid.archives)),
         st.sampled_from(["array", "array", "encoded"]),
         st.integers(0, 2),
     )
     def check(contents, storage, allowed):
         is_read_or_refused(
-            layout, settings, space, contents, storage=storage, corrupt_allowed=allowed
+            layout,
+            valid.settings,
+            valid.space,
+            contents,
+            storage=storage,
+            corrupt_allowed=allowed,
         )
 
     check()
 
 
-def checked(settings, known):
+def checked(settings, parameters):
     """Settings of a layout, checked as the catalogue checks them."""
     where = "datasets.yaml, set"
-    found = check_settings(settings, known, where, sweeps=False)
-    if "photos" in known:
-        found["photos"] = CATALOG.settings_of_photos(found["photos"], where)
-    return found
+    checked_settings = check_settings(settings, parameters, where, sweeps=False)
+    if "photos" in parameters:
+        photos_settings = CATALOG.settings_of_photos(checked_settings["photos"], where)
+        checked_settings["photos"] = photos_settings
+    return checked_settings
 
 
 @pytest.mark.thorough
@@ -407,32 +485,34 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
 
     With another number of archives, too.
     """
-    parts, settings, space = layouts[layout]
-    valid = [packed([(*part, tarfile.REGTYPE) for part in found.items()], "w") for found in parts]
-    _, known = signature_of(LIBRARY / f"data/layouts/{layout}.py", "items")
+    valid = layouts[layout]
+    _, parameters = signature_of(LIBRARY / f"data/layouts/{layout}.py", "items")
+    valid_contents = [packed(members_of(files), "w") for files in valid.archives]
+    any_settings = mutated(valid.settings) if valid.settings else st.just({})
+    spaces = [
+        valid.space,
+        *(dataset.space for dataset in layouts.values()),
+        space_of_keys("01", "x/y", ".."),
+        space_of_keys("", "7"),
+    ]
+    any_number_of_archives = st.lists(st.sampled_from(valid_contents), max_size=3)
 
     @fuzzed(30)
     @given(
-        mutated(settings) if settings else st.just({}),
-        st.sampled_from(
-            [
-                space,
-                *(other for _, _, other in layouts.values()),
-                own("01", "x/y", ".."),
-                own("", "7"),
-            ]
-        ),
-        st.lists(st.sampled_from(valid), max_size=3) | st.just(valid),
+        any_settings,
+        st.sampled_from(spaces),
+        any_number_of_archives | st.just(valid_contents),
         st.lists(NAMES, max_size=2),
     )
-    def check(changed, classes, contents, exclude):
-        found = outcome(lambda: checked(changed, known))
-        if isinstance(found, dict):
-            is_read_or_refused(layout, found, classes, contents, exclude=exclude)
+    def check(changed_settings, space, contents, exclude):
+        settings = outcome(lambda: checked(changed_settings, parameters))
+        if isinstance(settings, dict):
+            is_read_or_refused(layout, settings, space, contents, exclude=exclude)
 
     check()
 
 
+# Mode and format of pictures.
 PICTURES = [
     ("RGB", "JPEG"),
     ("CMYK", "JPEG"),
@@ -440,8 +520,6 @@ PICTURES = [
     ("I;16", "PNG"),
     ("LA", "PNG"),
     ("RGBA", "WEBP"),
-]
-PICTURES += [
     ("P", "GIF"),
     ("1", "TIFF"),
     ("L", "BMP"),
@@ -460,23 +538,31 @@ PICTURES += [
     st.integers(0, 30),
     st.data(),
 )
-def test_any_picture_is_decoded_or_refused(kind, size, border, data):
-    mode, form = kind
+def test_any_picture_is_decoded_or_refused(mode_and_format, size, border, data):
+    # given
+    mode, file_format = mode_and_format
     buffer = io.BytesIO()
-    Image.new("L", size, 99).convert(mode).save(buffer, form)
+    Image.new("L", size, 99).convert(mode).save(buffer, file_format)
     picture = data.draw(st.just(buffer.getvalue()) | damaged(buffer.getvalue()))
-    found = outcome(lambda: resize_and_crop(decode(picture, "set, a.jpg", border), GEOMETRY))
-    assert "the image set, a.jpg" in found if isinstance(found, str) else found.shape == (32, 32, 3)
+    # when
+    pixels_or_refusal = outcome(
+        lambda: resize_and_crop(decode(picture, "set, a.jpg", border), GEOMETRY)
+    )
+    # then
+    if isinstance(pixels_or_refusal, str):
+        assert "the image set, a.jpg" in pixels_or_refusal
+    else:
+        assert pixels_or_refusal.shape == (32, 32, 3)
 
 
 @pytest.mark.thorough
 @fuzzed(100)
 @given(st.data(), st.sampled_from(["open sesame", "", "\udcff", "é"]))
 def test_any_encrypted_archive_is_read_or_refused(layouts, data, password):
-    (photos,), settings, space = layouts["objectnet"]
+    valid = layouts["objectnet"]
+    (files,) = valid.archives
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        valid = encrypted(Path(folder, "o.zip"), photos, "open sesame").read_bytes()
+        archive = encrypted(Path(folder, "o.zip"), files, "open sesame").read_bytes()
         patch.setenv("OBJECTNET_PASSWORD", password)
-        is_read_or_refused(
-            "objectnet", settings, space, [data.draw(st.just(valid) | damaged(valid))]
-        )
+        content = data.draw(st.just(archive) | damaged(archive))
+        is_read_or_refused("objectnet", valid.settings, valid.space, [content])

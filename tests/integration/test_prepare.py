@@ -8,9 +8,11 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,86 +47,123 @@ STORAGES = pytest.mark.parametrize("storage", ["array", "encoded"])
 
 @pytest.fixture
 def archive(tmp_path):
-    """A tar of some photos of all sizes."""
-    files = {
-        f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (40 + n, 36 + 3 * n)) for i in INDICES for n in range(10)
-    }
-    return tar(tmp_path / "a.tar", files)
+    """A tar of ten photos of each class, of all sizes."""
+    photos = {}
+    for i in INDICES:
+        for n in range(10):
+            photos[f"x/{WNIDS[i]}/{n}.jpg"] = jpeg(i, (40 + n, 36 + 3 * n))
+    return tar(tmp_path / "a.tar", photos)
 
 
-def folder(tmp_path, name):
-    (tmp_path / name).mkdir()
-    return tmp_path / name
+def new_folder(tmp_path, name):
+    """A new folder of this name."""
+    folder = tmp_path / name
+    folder.mkdir()
+    return folder
 
 
 @contextlib.contextmanager
 def killed_after(count):
     """Preparing stops with that many images written, as if it were killed."""
-    added = preparation.Written.add
+    add = preparation.Written.add
 
-    def add(self, item, data):
+    def add_until_killed(self, item, data):
         if self.count == count:
             self._file.flush()  # what a kill may leave behind: bytes of which no row tells
             raise KeyboardInterrupt
-        added(self, item, data)
+        add(self, item, data)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(preparation.Written, "add", add)
+        patch.setattr(preparation.Written, "add", add_until_killed)
         yield
 
 
-def digests(place):
+def calls_of(monkeypatch, name):
+    """The first argument of each call of a function of `rib.data.prepare` from now on."""
+    function = getattr(preparation, name)
+    first_arguments = []
+
+    def call_and_note(first_argument, *arguments):
+        first_arguments.append(first_argument)
+        return function(first_argument, *arguments)
+
+    monkeypatch.setattr(preparation, name, call_and_note)
+    return first_arguments
+
+
+def digests(folder):
+    """SHA-256 of each file in a folder, by name."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
     }
 
 
 def test_photos_kept_encoded_give_the_pixels_of_arrays(tmp_path, archive):
-    arrays, encoded = folder(tmp_path, "arrays"), folder(tmp_path, "encoded")
-    run_prepare(arrays, "class_folders", archive)
-    index, data, _ = run_prepare(encoded, "class_folders", archive, storage="encoded")
-    assert data.ndim == 1 and data.nbytes == index["length"].sum()
-    one = PreparedDataset.open(arrays, "set")
-    other = PreparedDataset.open(encoded, "set", GEOMETRY, decode_workers=3)
-    assert (one.labels == other.labels).all() and len(other.images) == 40
+    # given
+    folder_of_arrays = new_folder(tmp_path, "arrays")
+    folder_of_encoded = new_folder(tmp_path, "encoded")
+    # when
+    run_prepare(folder_of_arrays, "class_folders", archive)
+    index, stored_bytes, _ = run_prepare(
+        folder_of_encoded, "class_folders", archive, storage="encoded"
+    )
+    # then
+    assert stored_bytes.ndim == 1
+    assert stored_bytes.nbytes == index["length"].sum()
+    arrays = PreparedDataset.open(folder_of_arrays, "set")
+    encoded = PreparedDataset.open(folder_of_encoded, "set", GEOMETRY, decode_workers=3)
+    assert (arrays.labels == encoded.labels).all()
+    assert len(encoded.images) == 40
     rows = np.array([3, 39, 0])
-    assert (one.images[rows] == other.images[rows]).all() and (
-        one.images[5:9] == other.images[5:9]
-    ).all()
-    assert index_of(other.images[np.array([0])][0]) == INDICES[0]
+    assert (arrays.images[rows] == encoded.images[rows]).all()
+    assert (arrays.images[5:9] == encoded.images[5:9]).all()
+    (first_image,) = encoded.images[np.array([0])]
+    assert index_of(first_image) == INDICES[0]
+
+
+def noise(seed, size):
+    """Pixels of noise, (height, width, 3), the same for the same seed."""
+    width, height = size
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encode(pixels, file_format):
+    """Pixels as a file of this format."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def noise_photo(seed, file_format="PNG"):
+    """A file of noise, of the same pixels for the same seed."""
+    return encode(noise(seed, (40, 30)), file_format)
 
 
 @STORAGES
 def test_whole_photos_are_read_where_the_view_says_so_and_cropped_ones_elsewhere(tmp_path, storage):
     """Against PIL: of photos at the size of the input, those read whole are the photos."""
-    photos = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in INDICES]
-    files = {}
-    for index, pixels in zip(INDICES, photos, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        files[f"{WNIDS[index]}/own.png"] = buffer.getvalue()
+    # given
+    photos = [noise(i, (32, 32)) for i in INDICES]
+    files = {
+        f"{WNIDS[i]}/own.png": encode(pixels, "PNG")
+        for i, pixels in zip(INDICES, photos, strict=True)
+    }
     cropping = dataclasses.replace(GEOMETRY, crop_pct=0.875)
-    prepared = folder(tmp_path, "out")
+    # when
+    prepared = new_folder(tmp_path, "out")
     archive = tar(tmp_path / "a.tar", files)
     geometry = cropping.without_crop()  # as Grid.preparation has it
     run_prepare(prepared, "class_folders", archive, storage=storage, geometry=geometry)
+    # then
     view = replace(VIEW, geometry=cropping, uncropped=("set",))
-    whole = load_whole(DatasetFiles("set", prepared), view)
-    assert (whole.images[:] == np.stack(photos)).all()
+    uncropped = load_whole(DatasetFiles("set", prepared), view)
+    assert (uncropped.images[:] == np.stack(photos)).all()
     if storage == "encoded":
-        cropped = load_whole(DatasetFiles("other", prepared), view).images[:1][0]
+        (cropped,) = load_whole(DatasetFiles("other", prepared), view).images[:1]
         enlarged = Image.fromarray(photos[0]).resize((36, 36), Image.Resampling.BICUBIC)
-        assert np.abs(np.asarray(enlarged)[2:34, 2:34].astype(int) - cropped).max() <= 2
-
-
-def photo(seed, kind):
-    """Encoded noise, the same pixels for the same seed."""
-    pixels, buffer = (
-        np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8),
-        io.BytesIO(),
-    )
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
+        centre = np.asarray(enlarged)[2:34, 2:34].astype(int)
+        assert np.abs(centre - cropped).max() <= 2
 
 
 @STORAGES
@@ -133,75 +172,86 @@ def test_identical_photos_are_counted_and_have_one_source(tmp_path, caplog, stor
 
     Each photo is decoded once.
     """
+    # given
     caplog.set_level("INFO")
-    files = {f"{WNIDS[i]}/own.png": photo(i, "PNG") for i in INDICES}
-    files |= {f"{WNIDS[2]}/b.png": photo(0, "PNG"), f"{WNIDS[2]}/c.bmp": photo(0, "BMP")}
-    files |= {f"{WNIDS[10]}/a.png": photo(0, "PNG")}
-    decoded = []
-    monkeypatch.setattr(
-        preparation, "decode", lambda data, *more: decoded.append(data) or decode(data, *more)
-    )
-    place, archive = folder(tmp_path, "out"), tar(tmp_path / "a.tar", files)
-    index, *_ = run_prepare(place, "class_folders", archive, storage=storage, source_group=None)
-    assert len(decoded) == len(files) == len(index)
-    same = index[index["photo_sha256"].duplicated(keep=False)]
-    assert set(same["image_id"]) == {f"{WNIDS[2]}/b.png", f"{WNIDS[2]}/c.bmp", f"{WNIDS[10]}/a.png"}
-    manifest = read_json(place / "manifest.json")
-    assert (manifest["identical"], manifest["identical_of_other_classes"]) == (3, 3)
-    assert (
-        "set: 3 of 7 images are identical" in caplog.text
-        and "3 images are identical to one of another class" in caplog.text
-    )
-    dataset = PreparedDataset.open(place, "set", GEOMETRY)
-    places, sources = dataset.sources
-    assert len(sources) == 5 and len(set(places[same.index])) == 1
-    assert dataset.joined_index["object_id"].to_pylist().count(sources[places[same.index[0]]]) == 3
+    files = {f"{WNIDS[i]}/own.png": noise_photo(i) for i in INDICES}
+    identical_files = {
+        f"{WNIDS[2]}/b.png": noise_photo(0),
+        f"{WNIDS[2]}/c.bmp": noise_photo(0, "BMP"),
+        f"{WNIDS[10]}/a.png": noise_photo(0),
+    }
+    archive = tar(tmp_path / "a.tar", {**files, **identical_files})
+    decoded = calls_of(monkeypatch, "decode")
+    folder = new_folder(tmp_path, "out")
+    # when
+    index, _, _ = run_prepare(folder, "class_folders", archive, storage=storage, source_group=None)
+    # then
+    assert len(decoded) == len(index) == 7
+    identical = index[index["photo_sha256"].duplicated(keep=False)]
+    assert set(identical["image_id"]) == set(identical_files)
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["identical"] == 3
+    assert manifest["identical_of_other_classes"] == 3
+    assert "set: 3 of 7 images are identical" in caplog.text
+    assert "3 images are identical to one of another class" in caplog.text
+    dataset = PreparedDataset.open(folder, "set", GEOMETRY)
+    source_of_image, source_ids = dataset.sources
+    assert len(source_ids) == 5
+    (common_source,) = set(source_of_image[identical.index])
+    object_ids = dataset.joined_index["object_id"].to_pylist()
+    assert object_ids.count(source_ids[common_source]) == 3
 
 
 def test_photos_of_which_only_the_resized_pixels_agree_are_not_identical(tmp_path):
-    files = {
-        f"{WNIDS[i]}/{side}.png": jpeg(i, (side, side), kind="PNG")
-        for i in INDICES
-        for side in (40, 41)
-    }
-    place = folder(tmp_path, "out")
-    index, *_ = run_prepare(place, "class_folders", tar(tmp_path / "a.tar", files))
-    assert index["sha256"].nunique() == 4 and index["photo_sha256"].nunique() == 8
-    assert read_json(place / "manifest.json")["identical"] == 0
+    files = {}
+    for i in INDICES:
+        for side in (40, 41):
+            files[f"{WNIDS[i]}/{side}.png"] = jpeg(i, (side, side), kind="PNG")
+    folder = new_folder(tmp_path, "out")
+    index, _, _ = run_prepare(folder, "class_folders", tar(tmp_path / "a.tar", files))
+    assert index["sha256"].nunique() == 4
+    assert index["photo_sha256"].nunique() == 8
+    assert read_json(folder / "manifest.json")["identical"] == 0
 
 
 def test_drawings_are_compared_before_they_are_resized(tmp_path):
     """Given two pictures that agree at the geometry only, they are not identical."""
-    small, large = (jpeg(2, (side, side), kind="PNG") for side in (64, 256))
-    names = {"1f98a": small, "1f98b": large, "1f98c": small}
-    archive = tar(
-        tmp_path / "a.tar", {f"package/assets/{name}.png": data for name, data in names.items()}
-    )
-    space = replace(space_of([2, 10, 101]), keys=tuple(names))
-    index, *_ = run_prepare(
-        folder(tmp_path, "out"), "codepoint_images", archive, space=space, margin=0
-    )
+    small = jpeg(2, (64, 64), kind="PNG")
+    large = jpeg(2, (256, 256), kind="PNG")
+    drawings = {"1f98a": small, "1f98b": large, "1f98c": small}
+    files = {f"package/assets/{name}.png": drawing for name, drawing in drawings.items()}
+    archive = tar(tmp_path / "a.tar", files)
+    space = replace(space_of([2, 10, 101]), keys=tuple(drawings))
+    folder = new_folder(tmp_path, "out")
+    index, _, _ = run_prepare(folder, "codepoint_images", archive, space=space, margin=0)
     assert index["sha256"].nunique() == 1
     first, second, third = index["photo_sha256"]
-    assert first == third != second
+    assert first == third
+    assert third != second
 
 
 def test_a_prepared_dataset_of_an_earlier_version_opens(tmp_path, archive, caplog):
-    place = folder(tmp_path, "out")
-    run_prepare(place, "class_folders", archive)
-    before = PreparedDataset.open(place, "set").sources[1]
-    table = pq.read_table(place / "index.parquet").drop_columns(["photo_sha256"])
-    pq.write_table(table, place / "index.parquet")
-    assert PreparedDataset.open(place, "set").sources[1] == before
+    # given
+    folder = new_folder(tmp_path, "out")
+    run_prepare(folder, "class_folders", archive)
+    _, source_ids_before = PreparedDataset.open(folder, "set").sources
+    # when
+    index = pq.read_table(folder / "index.parquet").drop_columns(["photo_sha256"])
+    pq.write_table(index, folder / "index.parquet")
+    # then
+    _, source_ids = PreparedDataset.open(folder, "set").sources
+    assert source_ids == source_ids_before
     assert "snakemake --forcerun prepare" in caplog.text
 
 
 @STORAGES
 def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
-    places = [folder(tmp_path, str(workers)) for workers in (1, 4)]
-    for place, workers in zip(places, (1, 4), strict=True):
-        run_prepare(place, "class_folders", archive, storage=storage, decode_workers=workers)
-    assert digests(places[0]) == digests(places[1])
+    digests_by_workers = {}
+    for workers in (1, 4):
+        folder = new_folder(tmp_path, str(workers))
+        run_prepare(folder, "class_folders", archive, storage=storage, decode_workers=workers)
+        digests_by_workers[workers] = digests(folder)
+    assert digests_by_workers[1] == digests_by_workers[4]
 
 
 @STORAGES
@@ -209,103 +259,129 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, archive, storage):
 def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
     tmp_path, archive, storage, count, monkeypatch
 ):
+    # given
     monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
-    whole, place = folder(tmp_path, "whole"), folder(tmp_path, "place")
-    run_prepare(whole, "class_folders", archive, storage=storage)
+    never_killed = new_folder(tmp_path, "never killed")
+    killed = new_folder(tmp_path, "killed")
+    run_prepare(never_killed, "class_folders", archive, storage=storage)
     with killed_after(count):
-        run_prepare(place, "class_folders", archive, storage=storage)
-    converted, own = [], preparation._convert_photo
-    monkeypatch.setattr(
-        preparation, "_convert_photo", lambda *args: converted.append(1) or own(*args)
-    )
-    run_prepare(place, "class_folders", archive, storage=storage)
-    assert digests(whole) == digests(place)
-    assert len(converted) == 40 - count // 8 * 8
+        run_prepare(killed, "class_folders", archive, storage=storage)
+    # when
+    converted = calls_of(monkeypatch, "_convert_photo")
+    run_prepare(killed, "class_folders", archive, storage=storage)
+    # then
+    assert digests(never_killed) == digests(killed)
+    saved_images = count // 8 * 8
+    assert len(converted) == 40 - saved_images
 
 
-def drawn(path, indices):
+def package_of_drawings(path, indices):
     """A package with a drawing of each of these classes, in the order of their numbers as text."""
-    return tar(
-        path,
-        {
-            f"package/assets/{WNIDS[i]}.png": jpeg(i, (40, 40), kind="PNG")
-            for i in sorted(indices, key=str)
-        },
-    )
+    drawings = {
+        f"package/assets/{WNIDS[i]}.png": jpeg(i, (40, 40), kind="PNG")
+        for i in sorted(indices, key=str)
+    }
+    return tar(path, drawings)
 
 
 def test_with_classes_per_dataset_the_label_space_is_the_classes_with_images(tmp_path, monkeypatch):
     """The package has four of six classes; a killed job, at any image, gives the same bytes."""
+    # given
     monkeypatch.setattr(preparation, "SAVED_EVERY", 2)
-    archive, whole = drawn(tmp_path / "a.tar", INDICES), folder(tmp_path, "whole")
+    archive = package_of_drawings(tmp_path / "a.tar", INDICES)
     space = replace(
         space_of([1, 2, 10, 500, 101, 999]), also=((1, 2), (3,), (1, 5), (), (2, 3), ())
     )
     options = {"space": space, "classes_per_dataset": True, "margin": 0}
-    index, images, classes = run_prepare(whole, "codepoint_images", archive, **options)
-    assert classes["keys"] == classes["names"] == [WNIDS[i] for i in INDICES]
-    assert classes["indices"] == [[i] for i in INDICES] and classes["also"] == [[], [0, 3], [1], []]
-    assert (
-        index["label"].tolist() == [0, 1, 2, 3] and [index_of(image) for image in images] == INDICES
-    )
-    manifest = read_json(whole / "manifest.json")
-    assert manifest["classes"] == 4 and manifest["label_space"] == classes["digest"] != space.digest
+    never_killed = new_folder(tmp_path, "never killed")
+    # when
+    index, images, classes = run_prepare(never_killed, "codepoint_images", archive, **options)
+    # then
+    wnids = [WNIDS[i] for i in INDICES]
+    assert classes["keys"] == wnids
+    assert classes["names"] == wnids
+    assert classes["indices"] == [[i] for i in INDICES]
+    assert classes["also"] == [[], [0, 3], [1], []]
+    assert index["label"].tolist() == [0, 1, 2, 3]
+    assert [index_of(image) for image in images] == INDICES
+    manifest = read_json(never_killed / "manifest.json")
+    assert manifest["classes"] == 4
+    assert manifest["label_space"] == classes["digest"]
+    assert manifest["label_space"] != space.digest
     for count in range(4):
-        place = folder(tmp_path, f"killed after {count}")
+        killed = new_folder(tmp_path, f"killed after {count}")
         with killed_after(count):
-            run_prepare(place, "codepoint_images", archive, **options)
-        run_prepare(place, "codepoint_images", archive, **options)
-        assert digests(whole) == digests(place)
+            run_prepare(killed, "codepoint_images", archive, **options)
+        run_prepare(killed, "codepoint_images", archive, **options)
+        assert digests(never_killed) == digests(killed)
 
 
 def test_without_classes_per_dataset_the_label_space_keeps_the_classes_without_images(tmp_path):
-    archive, space = drawn(tmp_path / "a.tar", INDICES), space_of([2, 5, 10, 101, 999])
-    index, _, classes = run_prepare(
-        folder(tmp_path, "out"), "codepoint_images", archive, space=space, margin=0
-    )
-    assert classes == space.to_json() and index["label"].tolist() == [0, 2, 3, 4]
-    assert read_json(tmp_path / "out/manifest.json")["classes"] == 4
+    archive = package_of_drawings(tmp_path / "a.tar", INDICES)
+    space = space_of([2, 5, 10, 101, 999])
+    folder = new_folder(tmp_path, "out")
+    index, _, classes = run_prepare(folder, "codepoint_images", archive, space=space, margin=0)
+    assert classes == space.to_json()
+    assert index["label"].tolist() == [0, 2, 3, 4]
+    assert read_json(folder / "manifest.json")["classes"] == 4
 
 
 @STORAGES
 def test_a_class_of_which_each_photo_is_corrupt_has_no_images(tmp_path, storage):
-    files = {f"x/{WNIDS[i]}/1.jpg": jpeg(i) if i != 10 else BROKEN for i in INDICES}
-    archive, options = (
-        tar(tmp_path / "a.tar", files),
-        {"corrupt_allowed": 1, "classes_per_dataset": True},
-    )
+    # given
+    files = {f"x/{WNIDS[i]}/1.jpg": jpeg(i) for i in INDICES}
+    files[f"x/{WNIDS[10]}/1.jpg"] = BROKEN
+    archive = tar(tmp_path / "a.tar", files)
+    folder = new_folder(tmp_path, "out")
+    # when
     index, _, classes = run_prepare(
-        folder(tmp_path, "out"), "class_folders", archive, storage=storage, **options
+        folder,
+        "class_folders",
+        archive,
+        storage=storage,
+        corrupt_allowed=1,
+        classes_per_dataset=True,
     )
+    # then
     assert classes["keys"] == [WNIDS[i] for i in INDICES if i != 10]
-    assert [classes["keys"][label] for label in index["label"]] == [
-        name[:9] for name in index["image_id"]
-    ]
+    keys_of_images = [classes["keys"][label] for label in index["label"]]
+    folders_of_images = [image_id.partition("/")[0] for image_id in index["image_id"]]
+    assert keys_of_images == folders_of_images
 
 
 def test_a_dataset_with_images_of_a_single_class_is_refused(tmp_path):
-    archive, options = drawn(tmp_path / "a.tar", [2]), {"classes_per_dataset": True, "margin": 0}
+    archive = package_of_drawings(tmp_path / "a.tar", [2])
+    folder = new_folder(tmp_path, "out")
     with pytest.raises(UserError, match=f"^set: '{WNIDS[2]}' is its only class with images; add"):
-        run_prepare(folder(tmp_path, "out"), "codepoint_images", archive, **options)
+        run_prepare(folder, "codepoint_images", archive, classes_per_dataset=True, margin=0)
 
 
-SLICED = """
+# A layout whose images have slices; those of the eighth image are ODD, unless that is None.
+LAYOUT_WITH_SLICES = """
 from rib.data.archives import archive_members
 from rib.data.images import Photo, photo_item
 
 ODD = {odd}
 
 def items(dataset):
-    for place, (name, read) in enumerate(archive_members(dataset.archives[0])):
-        slices = {{"camera": ["phone", "old", "scan"][place % 3], "year": 2000 + place}}
-        slices = ODD if place == 7 and ODD is not None else slices
-        yield photo_item(place % 4, name, "g", name, Photo(read, name), **slices)
+    for i, (name, read) in enumerate(archive_members(dataset.archives[0])):
+        slices = {{"camera": ["phone", "old", "scan"][i % 3], "year": 2000 + i}}
+        if i == 7 and ODD is not None:
+            slices = ODD
+        image_id = {image_id}
+        yield photo_item(i % 4, image_id, "g", name, Photo(read, name), **slices)
 """
 
 
-def layout_with_slices(tmp_path, odd=None):
+def layout_with_slices(tmp_path, odd=None, image_id="name"):
+    """A layout that a user wrote, as a preparation names it.
+
+    Args:
+        odd: slices of the eighth image.
+        image_id: Python code that gives the id of an image from its `name` and number `i`.
+    """
     path = tmp_path / "sliced.py"
-    path.write_text(SLICED.format(odd=odd))
+    path.write_text(LAYOUT_WITH_SLICES.format(odd=odd, image_id=image_id))
     return str(path.with_suffix(""))
 
 
@@ -318,27 +394,26 @@ def test_slices_of_a_layout_are_columns_of_the_index(
 
     A prepared dataset is read without them.
     """
+    # given
     monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
     monkeypatch.setattr(preparation, "ROW_GROUP", 16)
-    layout, whole, place = (
-        layout_with_slices(tmp_path),
-        folder(tmp_path, "whole"),
-        folder(tmp_path, "place"),
-    )
-    index, *_ = run_prepare(whole, layout, archive, storage=storage)
-    assert (
-        index["camera"].tolist() == (["phone", "old", "scan"] * 14)[:40]
-        and index["camera"].dtype == "category"
-    )
-    assert index["year"].tolist() == list(range(2000, 2040))
+    layout = layout_with_slices(tmp_path)
+    never_killed = new_folder(tmp_path, "never killed")
+    killed = new_folder(tmp_path, "killed")
+    # when
+    index, _, _ = run_prepare(never_killed, layout, archive, storage=storage)
     with killed_after(count):
-        run_prepare(place, layout, archive, storage=storage)
-    run_prepare(place, layout, archive, storage=storage)
-    assert digests(whole) == digests(place)
-    read = PreparedDataset.open(place, "set", GEOMETRY).index
-    assert read["label"].to_pylist() == index["label"].tolist() and not {"camera", "year"} & set(
-        read.column_names
-    )
+        run_prepare(killed, layout, archive, storage=storage)
+    run_prepare(killed, layout, archive, storage=storage)
+    # then
+    cameras = ["phone", "old", "scan"] * 14
+    assert index["camera"].tolist() == cameras[:40]
+    assert index["camera"].dtype == "category"
+    assert index["year"].tolist() == list(range(2000, 2040))
+    assert digests(never_killed) == digests(killed)
+    index_of_dataset = PreparedDataset.open(killed, "set", GEOMETRY).index
+    assert index_of_dataset["label"].to_pylist() == index["label"].tolist()
+    assert not {"camera", "year"} & set(index_of_dataset.column_names)
 
 
 ODD = [
@@ -352,19 +427,20 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD)
 def test_images_whose_slices_differ_are_refused(tmp_path, archive, odd):
-    with pytest.raises(
-        UserError, match=r"jpg has the slices .*, the first image .*2000.*; let the layout"
-    ):
-        run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
+    layout = layout_with_slices(tmp_path, odd)
+    message = r"jpg has the slices .*, the first image .*2000.*; let the layout"
+    with pytest.raises(UserError, match=message):
+        run_prepare(new_folder(tmp_path, "out"), layout, archive)
 
 
 @pytest.mark.parametrize("name", INDEX_COLUMNS)
 def test_a_slice_named_like_a_column_of_the_index_is_refused_with_the_names_that_are_taken(
     tmp_path, archive, name
 ):
-    odd = {"camera": "a", name: 1}
-    with pytest.raises(UserError, match=rf"a slice '{name}', .*\(taken are row, .*, border\)\.$"):
-        run_prepare(folder(tmp_path, "out"), layout_with_slices(tmp_path, odd), archive)
+    layout = layout_with_slices(tmp_path, {"camera": "a", name: 1})
+    message = rf"a slice '{name}', .*\(taken are row, .*, border\)\.$"
+    with pytest.raises(UserError, match=message):
+        run_prepare(new_folder(tmp_path, "out"), layout, archive)
 
 
 @STORAGES
@@ -372,23 +448,35 @@ def test_a_killed_job_that_left_corrupt_photos_out_stores_each_other_once(
     tmp_path, storage, monkeypatch
 ):
     """Among the corrupt are the first, one before and one after the last save, and the last."""
+    # given
     monkeypatch.setattr(preparation, "SAVED_EVERY", 4)
     corrupt = [0, 3, 10, 19]
-    files = {
-        f"x/{WNIDS[2]}/{n}.jpg": BROKEN if n in corrupt else jpeg(2, (40 + n, 36))
-        for n in range(20)
-    }
+    intact = [n for n in range(20) if n not in corrupt]
+    files = {f"x/{WNIDS[2]}/{n}.jpg": jpeg(2, (40 + n, 36)) for n in range(20)}
+    for n in corrupt:
+        files[f"x/{WNIDS[2]}/{n}.jpg"] = BROKEN
     archive = tar(tmp_path / "a.tar", files)
-    whole, place = folder(tmp_path, "whole"), folder(tmp_path, "place")
+    never_killed = new_folder(tmp_path, "never killed")
+    killed = new_folder(tmp_path, "killed")
     options = {"storage": storage, "corrupt_allowed": 4, "space": space_of([2])}
-    index, *_ = run_prepare(whole, "class_folders", archive, **options)
-    assert index["image_id"].tolist() == [
-        f"{WNIDS[2]}/{n}.jpg" for n in range(20) if n not in corrupt
-    ]
+    # when
+    index, _, _ = run_prepare(never_killed, "class_folders", archive, **options)
     with killed_after(11):
-        run_prepare(place, "class_folders", archive, **options)
-    run_prepare(place, "class_folders", archive, **options)
-    assert digests(whole) == digests(place)
+        run_prepare(killed, "class_folders", archive, **options)
+    run_prepare(killed, "class_folders", archive, **options)
+    # then
+    assert index["image_id"].tolist() == [f"{WNIDS[2]}/{n}.jpg" for n in intact]
+    assert digests(never_killed) == digests(killed)
+
+
+def wait_for_a_save(folder):
+    """The journals of a preparation below a folder, as soon as one has a save, or after 30 s."""
+    for _ in range(600):
+        journals = list(folder.glob("work/*/images.journal"))
+        if any(journal.stat().st_size for journal in journals):
+            break
+        time.sleep(0.05)
+    return journals
 
 
 @pytest.mark.thorough
@@ -397,78 +485,96 @@ def test_a_job_killed_for_real_goes_on(tmp_path):
 
     The next run takes up the folder that it left in work/.
     """
-    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (400, 300)) for i in INDICES for n in range(1000)}
-    tar(tmp_path / "a.tar", files)
+    # given
+    photos = {}
+    for i in INDICES:
+        for n in range(1000):
+            photos[f"x/{WNIDS[i]}/{n}.jpg"] = jpeg(i, (400, 300))
+    tar(tmp_path / "a.tar", photos)
     command = prepare_job("class_folders", "decode_workers=1")
     with subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL
     ) as process:
-        for _ in range(600):
-            journals = list(tmp_path.glob("work/*/images.journal"))
-            if journals and journals[0].stat().st_size:
-                break
-            time.sleep(0.05)
+        journals = wait_for_a_save(tmp_path)
         os.killpg(process.pid, signal.SIGKILL)
-    assert journals and not (tmp_path / "out").exists()
+    assert journals
+    assert not (tmp_path / "out").exists()
+    # when
     subprocess.run(command, cwd=tmp_path, check=True)
+    # then
     assert "resuming after" in (tmp_path / "log").read_text()
     assert read_json(tmp_path / "out/manifest.json")["n"] == 4000
     assert not list((tmp_path / "work").iterdir()), "nothing is left behind"
 
 
+def two_photos_of_each_class():
+    """Files of two photos of each class, by path in their archive."""
+    photos = {}
+    for i in INDICES:
+        for n in range(2):
+            photos[f"x/{WNIDS[i]}/{n}.jpg"] = jpeg(i)
+    return photos
+
+
 @STORAGES
 def test_a_corrupt_photo_stops_the_job_and_is_named(tmp_path, storage):
-    files = {
-        f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) if n != 1 else BROKEN for i in INDICES for n in range(2)
-    }
+    files = two_photos_of_each_class()
+    for i in INDICES:
+        files[f"x/{WNIDS[i]}/1.jpg"] = BROKEN
     archive = tar(tmp_path / "a.tar", files)
-    with pytest.raises(UserError, match=rf"set, x/{WNIDS[2]}/1\.jpg \(a\.tar\).*corrupt_images"):
-        run_prepare(folder(tmp_path, "out"), "class_folders", archive, storage=storage)
+    message = rf"set, x/{WNIDS[2]}/1\.jpg \(a\.tar\).*corrupt_images"
+    with pytest.raises(UserError, match=message):
+        run_prepare(new_folder(tmp_path, "out"), "class_folders", archive, storage=storage)
 
 
 @STORAGES
 def test_so_many_corrupt_photos_may_be_left_out_and_are_listed(tmp_path, storage):
-    files = {
-        f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) if (i, n) != (10, 1) else BROKEN
-        for i in INDICES
-        for n in range(2)
-    }
-    archive, place = tar(tmp_path / "a.tar", files), folder(tmp_path, "out")
-    index, *_ = run_prepare(
-        place, "class_folders", archive, storage=storage, corrupt_allowed=1, expected=8
+    files = two_photos_of_each_class()
+    files[f"x/{WNIDS[10]}/1.jpg"] = BROKEN
+    archive = tar(tmp_path / "a.tar", files)
+    folder = new_folder(tmp_path, "out")
+    index, _, _ = run_prepare(
+        folder, "class_folders", archive, storage=storage, corrupt_allowed=1, expected=8
     )
-    manifest = read_json(place / "manifest.json")
-    assert manifest["corrupt"] == [f"{WNIDS[10]}/1.jpg"] and manifest["n"] == 7 == len(index)
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["corrupt"] == [f"{WNIDS[10]}/1.jpg"]
+    assert manifest["n"] == 7
     assert index["row"].tolist() == list(range(7))
 
 
 def test_an_index_of_many_row_groups_has_every_row(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(preparation, "ROW_GROUP", 7)
-    index, *_ = run_prepare(folder(tmp_path, "out"), "class_folders", archive)
-    assert index["row"].tolist() == list(range(40)) and index["image_id"].is_unique
+    index, _, _ = run_prepare(new_folder(tmp_path, "out"), "class_folders", archive)
+    assert index["row"].tolist() == list(range(40))
+    assert index["image_id"].is_unique
+
+
+def set_free_disk(monkeypatch, free_bytes):
+    """Let disks have so many free bytes."""
+
+    def disk_usage(path):
+        return SimpleNamespace(free=free_bytes)
+
+    monkeypatch.setattr("rib.base.files.shutil.disk_usage", disk_usage)
 
 
 def test_a_disk_that_is_too_full_is_refused_before_anything_is_written(
     tmp_path, archive, monkeypatch
 ):
-    monkeypatch.setattr(
-        "rib.base.files.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})
-    )
+    set_free_disk(monkeypatch, 1000)
+    folder = new_folder(tmp_path, "out")
     with pytest.raises(UserError, match=r"set .*123kB.*1\.00kB"):
-        run_prepare(folder(tmp_path, "out"), "class_folders", archive, expected=40)
-    assert not list((tmp_path / "out").iterdir())
+        run_prepare(folder, "class_folders", archive, expected=40)
+    assert not list(folder.iterdir())
 
 
 def test_what_is_written_already_needs_no_more_disk(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(preparation, "SAVED_EVERY", 8)
-    place = folder(tmp_path, "out")
+    folder = new_folder(tmp_path, "out")
     with killed_after(32):
-        run_prepare(place, "class_folders", archive, expected=40)
-    monkeypatch.setattr(
-        "rib.base.files.shutil.disk_usage",
-        lambda path: type("Usage", (), {"free": 9 * 32 * 32 * 3}),
-    )
-    run_prepare(place, "class_folders", archive, expected=40)
+        run_prepare(folder, "class_folders", archive, expected=40)
+    set_free_disk(monkeypatch, 9 * 32 * 32 * 3)
+    run_prepare(folder, "class_folders", archive, expected=40)
 
 
 def test_a_picture_that_is_all_border_is_corrupt():
@@ -476,55 +582,73 @@ def test_a_picture_that_is_all_border_is_corrupt():
         decode(jpeg(2, (10, 30)), "x", 5)
 
 
+HEAVY_PHOTO = f"{WNIDS[2]}/1.jpg"  # with too many bytes
+LARGE_PHOTO = f"{WNIDS[10]}/2.jpg"  # with too many pixels
+
+
+def three_photos_of_each_class():
+    """Files of three photos of each class, by path in their archive."""
+    photos = {}
+    for i in INDICES:
+        for n in range(3):
+            photos[f"x/{WNIDS[i]}/{n}.jpg"] = jpeg(i)
+    return photos
+
+
 @pytest.fixture
-def above(tmp_path, monkeypatch):
-    """A tar of photos of which one has too many bytes and one too many pixels, and their ids."""
+def archive_above_limits(tmp_path, monkeypatch):
+    """A tar of photos, of which HEAVY_PHOTO and LARGE_PHOTO are above a limit."""
     monkeypatch.setenv(PHOTO_MEGABYTES, "1")
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) for i in INDICES for n in range(3)}
-    files[f"x/{WNIDS[2]}/1.jpg"] += bytes(10**6)
-    files[f"x/{WNIDS[10]}/2.jpg"] = jpeg(10, (1500, 1501))
-    return tar(tmp_path / "a.tar", files), [f"{WNIDS[2]}/1.jpg", f"{WNIDS[10]}/2.jpg"]
+    files = three_photos_of_each_class()
+    files[f"x/{HEAVY_PHOTO}"] += bytes(10**6)
+    files[f"x/{LARGE_PHOTO}"] = jpeg(10, (1500, 1501))
+    return tar(tmp_path / "a.tar", files)
 
 
 @pytest.mark.attack("memory")
 @STORAGES
-def test_photos_above_a_limit_count_as_corrupt(tmp_path, above, storage):
-    path, ids = above
-    for allowed, (photo, setting) in enumerate(
-        zip(ids, ("photo_megabytes", "photo_megapixels"), strict=True)
-    ):
-        with pytest.raises(UserError, match=rf"a\.tar.*{photo}.*{setting}|{photo} .*{setting}"):
-            run_prepare(
-                folder(tmp_path, str(allowed)),
-                "class_folders",
-                path,
-                storage=storage,
-                corrupt_allowed=allowed,
-            )
-    index, *_ = run_prepare(
-        folder(tmp_path, "out"), "class_folders", path, storage=storage, corrupt_allowed=2
-    )
-    assert read_json(tmp_path / "out/manifest.json")["corrupt"] == ids and len(index) == 10
+def test_photos_above_a_limit_count_as_corrupt(tmp_path, archive_above_limits, storage):
+    def prepare_without(corrupt_allowed):
+        folder = new_folder(tmp_path, f"{corrupt_allowed} allowed")
+        index, _, _ = run_prepare(
+            folder,
+            "class_folders",
+            archive_above_limits,
+            storage=storage,
+            corrupt_allowed=corrupt_allowed,
+        )
+        return index, read_json(folder / "manifest.json")
+
+    refusals = [(HEAVY_PHOTO, "photo_megabytes"), (LARGE_PHOTO, "photo_megapixels")]
+    for corrupt_allowed, (photo, setting) in enumerate(refusals):
+        message = rf"a\.tar.*{photo}.*{setting}|{photo} .*{setting}"
+        with pytest.raises(UserError, match=message):
+            prepare_without(corrupt_allowed)
+    index, manifest = prepare_without(corrupt_allowed=2)
+    assert manifest["corrupt"] == [HEAVY_PHOTO, LARGE_PHOTO]
+    assert len(index) == 10
 
 
 @pytest.mark.attack("memory")
-def test_an_encoded_photo_above_the_limit_is_refused_when_it_is_used(tmp_path, monkeypatch, above):
-    path, _ = above
+def test_an_encoded_photo_above_the_limit_is_refused_when_it_is_used(
+    tmp_path, monkeypatch, archive_above_limits
+):
+    # given
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "3")
-    run_prepare(
-        folder(tmp_path, "out"), "class_folders", path, storage="encoded", corrupt_allowed=1
-    )
-    images = PreparedDataset.open(tmp_path / "out", "set", GEOMETRY).images
+    folder = new_folder(tmp_path, "out")
+    run_prepare(folder, "class_folders", archive_above_limits, storage="encoded", corrupt_allowed=1)
+    images = PreparedDataset.open(folder, "set", GEOMETRY).images
     assert len(images[:]) == 11
+    # when, then
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    with pytest.raises(
-        UserError, match=rf"set, {WNIDS[10]}/2\.jpg .*1500 x 1501 .*limits\.photo_megapixels"
-    ):
+    message = rf"set, {re.escape(LARGE_PHOTO)} .*1500 x 1501 .*limits\.photo_megapixels"
+    with pytest.raises(UserError, match=message):
         images[:]
 
 
-TWICE = {
+# Two photos with one id by path, of which the first begins an archive and the second ends it.
+SAME_ID = {
     "in two folders": {f"a/{WNIDS[2]}/5.jpg": jpeg(2), f"b/{WNIDS[2]}/5.jpg": jpeg(2, (50, 50))},
     "the same member twice": {f"x/{WNIDS[2]}/5.jpg": jpeg(2), f"./x/{WNIDS[2]}/5.jpg": jpeg(2)},
 }
@@ -532,98 +656,137 @@ TWICE = {
 
 @pytest.mark.attack("data")
 @STORAGES
-@pytest.mark.parametrize("more", TWICE.values(), ids=TWICE)
-def test_two_images_with_one_id_are_refused_after_a_kill_too(tmp_path, monkeypatch, storage, more):
+@pytest.mark.parametrize("photos", SAME_ID.values(), ids=SAME_ID)
+def test_two_images_with_one_id_are_refused_after_a_kill_too(
+    tmp_path, monkeypatch, storage, photos
+):
+    # given
     monkeypatch.setattr(preparation, "SAVED_EVERY", 2)
-    files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i) for i in INDICES for n in range(3)}
-    (first, data), (second, other) = more.items()
-    archive, place = (
-        tar(tmp_path / "a.tar", {first: data, **files, second: other}),
-        folder(tmp_path, "out"),
-    )
-    sentence = (
+    first_path, last_path = photos
+    files = {
+        first_path: photos[first_path],
+        **three_photos_of_each_class(),
+        last_path: photos[last_path],
+    }
+    archive = tar(tmp_path / "a.tar", files)
+    folder = new_folder(tmp_path, "out")
+    with killed_after(9):
+        run_prepare(folder, "class_folders", archive, storage=storage)
+    # when, then
+    message = (
         rf"^set: two images have the id '{WNIDS[2]}/5.jpg' "
         rf"\(row 0, class '{WNIDS[2]}' and row 13, class '{WNIDS[2]}'\)"
     )
-    with killed_after(9):
-        run_prepare(place, "class_folders", archive, storage=storage)
     for _ in range(2):  # the journal stays, so that nothing is converted again
-        with pytest.raises(UserError, match=sentence):
-            run_prepare(place, "class_folders", archive, storage=storage)
-        assert not (place / "manifest.json").exists() and (place / "images.journal").exists()
+        with pytest.raises(UserError, match=message):
+            run_prepare(folder, "class_folders", archive, storage=storage)
+        assert not (folder / "manifest.json").exists()
+        assert (folder / "images.journal").exists()
 
 
 @pytest.mark.attack("data")
 def test_two_images_with_one_id_in_two_classes_are_named_with_both(tmp_path, archive):
-    layout = tmp_path / "same.py"
-    layout.write_text(
-        SLICED.format(odd=None).replace("(place % 4, name,", "(place % 4, str(place % 39),")
-    )
-    with pytest.raises(
-        UserError, match=f"the id '0' .row 0, class '{WNIDS[2]}' and row 39, class '{WNIDS[999]}'"
-    ):
-        run_prepare(folder(tmp_path, "out"), str(layout.with_suffix("")), archive)
+    layout = layout_with_slices(tmp_path, image_id="str(i % 39)")
+    message = f"the id '0' .row 0, class '{WNIDS[2]}' and row 39, class '{WNIDS[999]}'"
+    with pytest.raises(UserError, match=message):
+        run_prepare(new_folder(tmp_path, "out"), layout, archive)
 
 
 def test_ids_with_equal_hashes_are_compared_as_text(tmp_path, archive, monkeypatch):
-    monkeypatch.setattr(preparation, "hash", lambda name: 0, raising=False)
-    index, *_ = run_prepare(folder(tmp_path, "out"), "class_folders", archive)
+    def constant_hash(image_id):
+        return 0
+
+    monkeypatch.setattr(preparation, "hash", constant_hash, raising=False)
+    index, _, _ = run_prepare(new_folder(tmp_path, "out"), "class_folders", archive)
     assert len(index) == 40
 
 
+def link_to_a_file_outside(folder):
+    """Make a link to a file outside."""
+    (folder / "hammer/a.jpg").symlink_to("/etc/hostname")
+
+
+def link_to_a_folder_outside(folder):
+    """Make a link to a folder outside."""
+    (folder / "hammer/a").symlink_to("/etc")
+
+
+def link_to_nothing(folder):
+    """Make a link to nothing."""
+    (folder / "hammer/a.jpg").symlink_to("nothing")
+
+
+def hidden_file(folder):
+    """Make a hidden file."""
+    (folder / "hammer/.a.jpg").write_bytes(b"x")
+
+
 LEFT_OUT = {
-    "a link to a file outside": lambda place: (place / "hammer/a.jpg").symlink_to("/etc/hostname"),
-    "a link to a folder outside": lambda place: (place / "hammer/a").symlink_to("/etc"),
-    "a link to nothing": lambda place: (place / "hammer/a.jpg").symlink_to("nothing"),
-    "a hidden file": lambda place: (place / "hammer/.a.jpg").write_bytes(b"x"),
+    "a link to a file outside": link_to_a_file_outside,
+    "a link to a folder outside": link_to_a_folder_outside,
+    "a link to nothing": link_to_nothing,
+    "a hidden file": hidden_file,
 }
 
 
 @pytest.mark.attack("data")
 @pytest.mark.parametrize("make", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
-    place = tmp_path / "photos"
-    (place / "hammer").mkdir(parents=True)
-    (place / "hammer/1.jpg").write_bytes(b"x")
-    pack(place, tmp_path / "one.tar", "photos")
+    # given
+    folder = tmp_path / "photos"
+    (folder / "hammer").mkdir(parents=True)
+    (folder / "hammer/1.jpg").write_bytes(b"x")
+    pack(folder, tmp_path / "one.tar", "photos")
     assert not caplog.records
-    make(place)
-    (place / ".hidden").mkdir()
-    (place / ".hidden/b.jpg").write_bytes(b"x")
-    pack(place, tmp_path / "two.tar", "photos")
+    # when
+    make(folder)
+    hidden_photo = folder / ".hidden/b.jpg"
+    hidden_photo.parent.mkdir()
+    hidden_photo.write_bytes(b"x")
+    pack(folder, tmp_path / "two.tar", "photos")
+    # then
     (record,) = caplog.records
-    assert (
-        "photos: left out: 2 " in record.getMessage()
-        and str(place / ".hidden/b.jpg") in record.getMessage()
-    )
+    assert "photos: left out: 2 " in record.getMessage()
+    assert str(hidden_photo) in record.getMessage()
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+
+
+def five_photos_of_each_class(ending="", first_seed=0):
+    """Files of five photos of each class, by path; those of another first seed are all others."""
+    photos = {}
+    for class_number, i in enumerate(INDICES):
+        for n in range(5):
+            photo = noise_photo(first_seed + 10 * class_number + n)
+            photos[f"x/{WNIDS[i]}/{n}{ending}.png"] = photo
+    return photos
+
+
+def prepared_beside_val(tmp_path, name, photos):
+    """A prepared dataset of photos, of which the pretraining proxy in the folder val is no part."""
+    archive = tar(tmp_path / f"{name}.tar", photos)
+    run_prepare(new_folder(tmp_path, name), "class_folders", archive)
+    return DatasetFiles(name, tmp_path / name, tmp_path / "val")
 
 
 def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwise_are_refused(
     tmp_path,
 ):
-    def prepared(name, ending, first=0):
-        """Five photos of each class; of another first seed, all are others."""
-        files = {
-            f"x/{WNIDS[i]}/{n}{ending}.png": photo(first + 10 * place + n, "PNG")
-            for place, i in enumerate(INDICES)
-            for n in range(5)
-        }
-        run_prepare(folder(tmp_path, name), "class_folders", tar(tmp_path / f"{name}.tar", files))
-        return DatasetFiles(name, tmp_path / name, tmp_path / "val")
-
-    val, cartoon, renamed = (
-        prepared("val", ""),
-        prepared("cartoon", "", 100),
-        prepared("renamed", "_cartoon", 200),
-    )
+    # given
+    cartoon_photos = five_photos_of_each_class(first_seed=100)
+    renamed_photos = five_photos_of_each_class(ending="_cartoon", first_seed=200)
+    val = prepared_beside_val(tmp_path, "val", five_photos_of_each_class())
+    cartoon = prepared_beside_val(tmp_path, "cartoon", cartoon_photos)
+    renamed = prepared_beside_val(tmp_path, "renamed", renamed_photos)
     view = replace(VIEW, images_per_class=2)
-    proxy, rest = load_proxy(val, view), load_whole(cartoon, view)
-    assert (
-        np.bincount(proxy.labels).tolist() == [2] * 4
-        and np.bincount(rest.labels).tolist() == [3] * 4
-    )
-    assert not set(proxy.sources[1]) & set(rest.sources[1])
+    # when
+    proxy = load_proxy(val, view)
+    cartoon_without_proxy = load_whole(cartoon, view)
+    # then
+    assert np.bincount(proxy.labels).tolist() == [2] * 4
+    assert np.bincount(cartoon_without_proxy.labels).tolist() == [3] * 4
+    _, sources_of_proxy = proxy.sources
+    _, sources_of_cartoon = cartoon_without_proxy.sources
+    assert not set(sources_of_proxy) & set(sources_of_cartoon)
     assert len(load_whole(replace(renamed, proxy=None), view).labels) == 20
     assert len(load_whole(cartoon, replace(view, budget=4)).labels) == 4
     with pytest.raises(UserError, match="renamed: none.*source_group"):
@@ -637,15 +800,9 @@ def test_a_photo_of_the_pretraining_proxy_is_left_out_under_another_name_too(tmp
 
     Both copies of the proxy's are left out.
     """
-    files = {
-        f"{WNIDS[i]}/{n}.png": photo(10 * place + n, "PNG")
-        for place, i in enumerate(INDICES)
-        for n in range(5)
-    }
-    copies = {name.replace(".png", "_copy.png"): data for name, data in files.items()}
-    for name, own in (("val", files), ("both", files | copies)):
-        run_prepare(folder(tmp_path, name), "class_folders", tar(tmp_path / f"{name}.tar", own))
-    rest = load_whole(
-        DatasetFiles("both", tmp_path / "both", tmp_path / "val"), replace(VIEW, images_per_class=2)
-    )
-    assert np.bincount(rest.labels).tolist() == [6] * 4
+    photos = five_photos_of_each_class()
+    copies = five_photos_of_each_class(ending="_copy")
+    prepared_beside_val(tmp_path, "val", photos)
+    with_copies = prepared_beside_val(tmp_path, "both", {**photos, **copies})
+    without_proxy = load_whole(with_copies, replace(VIEW, images_per_class=2))
+    assert np.bincount(without_proxy.labels).tolist() == [6] * 4

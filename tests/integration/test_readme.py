@@ -37,6 +37,7 @@ IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each clas
 RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
 RUN_FOR_REAL = {
     "your-own-family",
+    "families",
     "adding",
     "sharing",
     "cluster",

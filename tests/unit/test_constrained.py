@@ -4,6 +4,8 @@ Their steps are compared with their equations in plain loops.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -27,17 +29,13 @@ SHAPES = {
     "number": (),
     "unreached": (2, 2),
 }
-SCALES = {
-    "matrix": 1.0,
-    "vector": 0.5,
-    "kernel": 2.0,
-    "number": 1.0,
-    "unreached": 1.0,
-}  # of the learning rate
+REACHED = [name for name in SHAPES if name != "unreached"]
+# By tensor, the scale of the learning rate.
+SCALES = {"matrix": 1.0, "vector": 0.5, "kernel": 2.0, "number": 1.0, "unreached": 1.0}
 STEPS = 12
 
 
-class Parts(nn.Module):
+class TensorsOfAllShapes(nn.Module):
     """Tensors of several shapes; the loss does not reach one of them."""
 
     def __init__(self):
@@ -47,26 +45,34 @@ class Parts(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.randn(shape, generator=generator)))
 
 
-def made(method):
-    """A method that is set up on Parts, and its optimiser.
+def starting_weights():
+    """The tensors before training, by name."""
+    return TensorsOfAllShapes().state_dict()
+
+
+def set_up(method):
+    """Set a method up on `TensorsOfAllShapes`; gives its optimiser.
 
     The optimiser is plain gradient descent with a rate for each tensor.
     """
-    model = Parts()
+    model = TensorsOfAllShapes()
     method.setup(Task(model, SimpleNamespace(inputs=None), None, 0))
     groups = [
-        {"params": [part], "lr": LR * SCALES[name]} for name, part in model.named_parameters()
+        {"params": [parameter], "lr": LR * SCALES[name]}
+        for name, parameter in model.named_parameters()
     ]
-    return method, torch.optim.SGD(groups, lr=LR)
+    return torch.optim.SGD(groups, lr=LR)
 
 
 def take_step(method, optimizer, gradients):
     """Copies of the tensors after a step with these gradients."""
-    for name, part in method.model.named_parameters():
-        part.grad = gradients[name].clone() if name != "unreached" else None
+    parameters = dict(method.model.named_parameters())
+    for name in REACHED:
+        parameters[name].grad = gradients[name].clone()
+    parameters["unreached"].grad = None
     method.update(optimizer)
     method.step += 1
-    return {name: part.detach().clone() for name, part in method.model.named_parameters()}
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
 def random_gradients(seed=1, steps=STEPS):
@@ -75,18 +81,33 @@ def random_gradients(seed=1, steps=STEPS):
     By them, tensors go away from their start and come back.
     """
     generator = torch.Generator().manual_seed(seed)
-    return [
-        {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
-        for _ in range(steps)
-    ]
+    gradients_of_steps = []
+    for _ in range(steps):
+        gradients = {
+            name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()
+        }
+        gradients_of_steps.append(gradients)
+    return gradients_of_steps
 
 
 def dot(a, b):
+    """Scalar product of two lists of numbers."""
     return math.fsum(x * y for x, y in zip(a, b, strict=True))
 
 
 def norm(a):
+    """Euclidean norm of a list of numbers."""
     return math.sqrt(dot(a, a))
+
+
+def added(a, b, factor=1.0):
+    """a + factor b, for lists of numbers."""
+    return [x + factor * y for x, y in zip(a, b, strict=True)]
+
+
+def difference(a, b):
+    """a - b, for lists of numbers."""
+    return [x - y for x, y in zip(a, b, strict=True)]
 
 
 class HyperAdam:
@@ -96,259 +117,353 @@ class HyperAdam:
     """
 
     def __init__(self, start, rate):
-        self.value, self.rate, self.m, self.v, self.t = start, rate, 0.0, 0.0, 1
+        self.value = start
+        self.rate = rate
+        self.m = 0.0
+        self.v = 0.0
+        self.t = 1
 
     def step(self, gradient):
         self.t += 1
         self.m = 0.9 * self.m + 0.1 * gradient
         self.v = 0.999 * self.v + 0.001 * gradient**2
-        m, v = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
-        self.value -= self.rate * m / (math.sqrt(v) + 1e-8)
+        mean = self.m / (1 - 0.9**self.t)
+        variance = self.v / (1 - 0.999**self.t)
+        self.value -= self.rate * mean / (math.sqrt(variance) + 1e-8)
 
 
-def spd_by_hand(start, gradients, lr, weight, seen):
-    """Algorithm 2 on a list of numbers, around gradient descent."""
-    x = list(start)
-    for g in gradients:
-        c = -dot(g, [a - s for a, s in zip(x, start, strict=True)])
-        step = [a - lr * b for a, b in zip(x, g, strict=True)]
-        near, far = (norm([a - s for a, s in zip(y, start, strict=True)]) for y in (x, step))
-        r = max(0.0, far - near) / far
-        seen.add("selected" if c < 0 < r else "shorter" if c < 0 else "free")
-        x = [a - weight * r * (a - s) for a, s in zip(step, start, strict=True)] if c < 0 else step
-        yield x
+def spd_by_hand(start, gradients, lr, rows, branches, weight):
+    """Algorithm 2 on a list of numbers, around gradient descent; `rows` say nothing to it."""
+    weights = list(start)
+    for gradient in gradients:
+        deviation = difference(weights, start)
+        c = -dot(gradient, deviation)
+        descended = added(weights, gradient, -lr)
+        new_deviation = difference(descended, start)
+        distance = norm(deviation)
+        new_distance = norm(new_deviation)
+        r = max(0.0, new_distance - distance) / new_distance
+        if c < 0:
+            branches.add("selected" if r > 0 else "shorter")
+            weights = added(descended, new_deviation, -weight * r)
+        else:
+            branches.add("free")
+            weights = descended
+        yield weights
 
 
-def digrap_by_hand(start, gradients, lr, rate, seen):
-    """Algorithm 1 on a list of numbers, around gradient descent."""
-    x, omega, last = list(start), HyperAdam(0.0, rate), None
-    for g in gradients:
-        d = [a - s for a, s in zip(x, start, strict=True)]
-        if last is not None:
-            omega.step(dot(g, last) / (norm(g) * norm(last)) if any(last) else 0.0)
+def cosine(a, b):
+    """Cosine of the angle between two lists of numbers; 0 if the second is of zeros."""
+    if not any(b):
+        return 0.0
+    return dot(a, b) / (norm(a) * norm(b))
+
+
+def digrap_by_hand(start, gradients, lr, rows, branches, rate):
+    """Algorithm 1 on a list of numbers, around gradient descent; `rows` say nothing to it."""
+    weights = list(start)
+    omega = HyperAdam(0.0, rate)
+    last_projection = None
+    for gradient in gradients:
+        deviation = difference(weights, start)
+        if last_projection is not None:
+            omega.step(cosine(gradient, last_projection))
             omega.value = max(0.0, min(1.0, omega.value))
-        along = dot(g, d) / dot(d, d) if any(d) else 0.0
-        last = [along * a for a in d]
-        strength = omega.value if dot(g, d) < 0 else 0.0
-        seen.add("free" if not strength else "whole" if strength == 1 else "part")
-        x = [a - lr * (b - strength * p) for a, b, p in zip(x, g, last, strict=True)]
-        yield x
+        along_deviation = 0.0
+        if any(deviation):
+            along_deviation = dot(gradient, deviation) / dot(deviation, deviation)
+        projection = [along_deviation * x for x in deviation]
+        strength = 0.0
+        if dot(gradient, deviation) < 0:
+            strength = omega.value
+        if strength == 0:
+            branches.add("free")
+        elif strength == 1:
+            branches.add("whole")
+        else:
+            branches.add("part")
+        weights = added(weights, added(gradient, projection, -strength), -lr)
+        last_projection = projection
+        yield weights
 
 
-def ftp_by_hand(start, gradients, lr, rate, annealing, rows, seen):
+def ftp_by_hand(start, gradients, lr, rows, branches, rate, annealing):
     """Each row is scaled to the radius in the norm |.|_1 if it is outside.
 
-    `rows` are the places of each.
+    `rows` are the indices of each.
     """
-    x, radius, last = list(start), HyperAdam(1e-8, rate), None
-    for g in gradients:
-        step = [a - lr * b for a, b in zip(x, g, strict=True)]
-        d = [a - s for a, s in zip(step, start, strict=True)]
-        lengths = [math.fsum(abs(d[i]) for i in row) for row in rows]
-        if last is not None:
-            slope = dot(g, last)
-            seen.add("wider" if slope < 0 else "tighter")
+    weights = list(start)
+    radius = HyperAdam(1e-8, rate)
+    last_directions = None
+    for gradient in gradients:
+        descended = added(weights, gradient, -lr)
+        deviation = difference(descended, start)
+        lengths = [math.fsum(abs(deviation[i]) for i in row) for row in rows]
+        if last_directions is not None:
+            slope = dot(gradient, last_directions)
+            if slope < 0:
+                branches.add("wider")
+            else:
+                branches.add("tighter")
             radius.step(annealing * slope if slope > 0 else slope)
             radius.value = max(1e-8, min(radius.value, max(lengths)))
-        last, x = [0.0] * len(x), list(step)
+        directions = [0.0] * len(weights)
+        weights = list(descended)
         for row, length in zip(rows, lengths, strict=True):
-            seen.add("outside" if length > radius.value else "inside")
+            is_outside = length > radius.value
+            branches.add("outside" if is_outside else "inside")
             for i in row:
                 if length >= radius.value:
-                    last[i] = d[i] / length
-                if length > radius.value:
-                    x[i] = start[i] + radius.value / length * d[i]
-        yield x
+                    directions[i] = deviation[i] / length
+                if is_outside:
+                    weights[i] = start[i] + radius.value / length * deviation[i]
+        last_directions = directions
+        yield weights
 
 
 def rows_of(shape):
-    """Places of each row among the numbers of a tensor."""
+    """Indices of each row among the numbers of a tensor."""
     size = math.prod(shape)
     if len(shape) < 2:
         return [range(size)]
-    return [range(i * size // shape[0], (i + 1) * size // shape[0]) for i in range(shape[0])]
+    n, *_ = shape
+    return [range(i * size // n, (i + 1) * size // n) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class StepsByHand:
+    """A method, and its steps from the paper's equations."""
+
+    method: type
+    settings: Mapping[str, float]
+    by_hand: Callable  # the numbers of a tensor after each step
+    branches: set[str]  # of the equations
 
 
 CASES = {
-    "spd": (
-        SelectiveProjectionDecay,
-        {"weight": 0.7},
-        spd_by_hand,
-        {"selected", "shorter", "free"},
+    "spd": StepsByHand(
+        method=SelectiveProjectionDecay,
+        settings={"weight": 0.7},
+        by_hand=spd_by_hand,
+        branches={"selected", "shorter", "free"},
     ),
-    "digrap": (
-        DirectionalGradientProjection,
-        {"rate": 0.4},
-        digrap_by_hand,
-        {"free", "part", "whole"},
+    "digrap": StepsByHand(
+        method=DirectionalGradientProjection,
+        settings={"rate": 0.4},
+        by_hand=digrap_by_hand,
+        branches={"free", "part", "whole"},
     ),
-    "ftp": (
-        FastTrainableProjection,
-        {"rate": 0.2, "annealing": 0.3},
-        ftp_by_hand,
-        {"wider", "tighter", "outside", "inside"},
+    "ftp": StepsByHand(
+        method=FastTrainableProjection,
+        settings={"rate": 0.2, "annealing": 0.3},
+        by_hand=ftp_by_hand,
+        branches={"wider", "tighter", "outside", "inside"},
     ),
 }
+
+
+def numbers_of(tensor):
+    """The numbers of a tensor in double precision, in a list."""
+    return tensor.double().flatten().tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_steps_are_those_of_the_papers_equations(case):
-    make, settings, by_hand, wanted = CASES[case]
-    method, optimizer = made(make(lr=LR, **settings))
-    start, gradients, seen = Parts().state_dict(), random_gradients(), set()
-    found = [take_step(method, optimizer, of_step) for of_step in gradients]
-    for name, shape in SHAPES.items():
-        if name == "unreached":
-            assert all(torch.equal(after[name], start[name]) for after in found)
-            continue
-        more = {"rows": rows_of(shape)} if case == "ftp" else {}
-        lists = [of_step[name].double().flatten().tolist() for of_step in gradients]
-        steps = by_hand(
-            start[name].double().flatten().tolist(),
-            lists,
+    # given
+    equations = CASES[case]
+    method = equations.method(lr=LR, **equations.settings)
+    optimizer = set_up(method)
+    start = starting_weights()
+    gradients_of_steps = random_gradients()
+    # when
+    weights_after_steps = [take_step(method, optimizer, step) for step in gradients_of_steps]
+    # then
+    for weights in weights_after_steps:
+        assert torch.equal(weights["unreached"], start["unreached"])
+    branches = set()
+    for name in REACHED:
+        expected_after_steps = equations.by_hand(
+            numbers_of(start[name]),
+            [numbers_of(gradients[name]) for gradients in gradients_of_steps],
             LR * SCALES[name],
-            **settings,
-            **more,
-            seen=seen,
+            rows_of(SHAPES[name]),
+            branches,
+            **equations.settings,
         )
-        for number, (after, expected) in enumerate(zip(found, steps, strict=True), start=1):
-            expected = torch.tensor(expected, dtype=torch.float32).view(shape)
+        steps = zip(weights_after_steps, expected_after_steps, strict=True)
+        for number, (weights, expected_numbers) in enumerate(steps, start=1):
+            expected = torch.tensor(expected_numbers, dtype=torch.float32).view(SHAPES[name])
             torch.testing.assert_close(
-                after[name], expected, rtol=1e-3, atol=1e-5, msg=f"{name}, step {number}"
+                weights[name], expected, rtol=1e-3, atol=1e-5, msg=f"{name}, step {number}"
             )
-    assert seen == wanted, "every branch of the equations"
+    assert branches == equations.branches, "every branch of the equations"
 
 
 AWAY, NOISE = random_gradients(seed=5, steps=2)
 GOAL = {
-    name: part + 2 * AWAY[name] + 0.3 * NOISE[name] for name, part in Parts().state_dict().items()
+    name: weights + 2 * AWAY[name] + 0.3 * NOISE[name]
+    for name, weights in starting_weights().items()
 }
 
 
-def loss_after_step(method, key, value, name="matrix"):
-    """Loss |theta - goal|^2 / 2 of a tensor after the step with a given number; and the method.
+def gradients_to_goal(method):
+    """Gradients of the loss |theta - goal|^2 / 2."""
+    return {name: weights - GOAL[name] for name, weights in method.model.state_dict().items()}
 
-    The tensor is on its way to the goal.
+
+def step_towards_goal(method, key, number):
+    """Set a method up half-way to the goal, and take a step; gives the optimiser.
+
+    Args:
+        key: what the method has learned to restrict tensors with, of its memory.
+        number: what that is before the step.
     """
-    method, optimizer = made(method)
+    optimizer = set_up(method)
     with torch.no_grad():
-        for part, away in zip(method.parameters, AWAY.values(), strict=True):
-            part += 0.5 * away
-    method.memory[key].fill_(value)
-    after = take_step(
-        method,
-        optimizer,
-        {name: part - GOAL[name] for name, part in method.model.state_dict().items()},
-    )
-    return (after[name] - GOAL[name]).double().square().sum().item() / 2, method, optimizer
+        for parameter, away in zip(method.parameters, AWAY.values(), strict=True):
+            parameter += 0.5 * away
+    method.memory[key].fill_(number)
+    take_step(method, optimizer, gradients_to_goal(method))
+    return optimizer
 
 
-def slope_of(method, optimizer, key, name="matrix"):
-    """The gradient that Adam gets for a number.
+def loss_of(method, name):
+    """The loss |theta - goal|^2 / 2 of a tensor."""
+    deviation = method.model.state_dict()[name] - GOAL[name]
+    return deviation.double().square().sum().item() / 2
+
+
+def slope_by_differences(new_method, key, number, name, step):
+    """The derivative of a tensor's loss after a step by the number that restricted it.
+
+    Args:
+        new_method: gives a method that is not set up.
+        key, number: see `step_towards_goal`.
+    """
+    below = new_method()
+    step_towards_goal(below, key, number - step)
+    above = new_method()
+    step_towards_goal(above, key, number + step)
+    return (loss_of(above, name) - loss_of(below, name)) / (2 * step)
+
+
+def slope_of(method, optimizer, key, name):
+    """The gradient that Adam gets for the number of a tensor.
 
     It follows from its first moment after a step that begins at zero.
     """
     method.memory[f"{key}_mean"].zero_()
-    take_step(
-        method,
-        optimizer,
-        {name: part - GOAL[name] for name, part in method.model.state_dict().items()},
-    )
-    return 10 * method.memory[f"{key}_mean"][list(SHAPES).index(name)].item()
+    take_step(method, optimizer, gradients_to_goal(method))
+    means = dict(zip(SHAPES, method.memory[f"{key}_mean"].tolist(), strict=True))
+    return 10 * means[name]
 
 
 def test_the_radius_is_learned_from_the_derivative_of_the_loss():
     """By finite differences, with rows on both sides of the radius."""
-    settings, step = {"lr": LR, "rate": 0.0, "annealing": 1.0}, 1e-3
-    _, method, optimizer = loss_after_step(FastTrainableProjection(**settings), "radius", 1.0)
-    assert sorted(row.any().item() for row in method.directions[0])[::2] == [False, True]
-    losses = [
-        loss_after_step(FastTrainableProjection(**settings), "radius", 1.0 + x)[0]
-        for x in (-step, step)
-    ]
-    slope = slope_of(method, optimizer, "radius")
-    assert slope == pytest.approx((losses[1] - losses[0]) / (2 * step), rel=1e-2)
+
+    def new_method():
+        return FastTrainableProjection(lr=LR, rate=0.0, annealing=1.0)
+
+    method = new_method()
+    optimizer = step_towards_goal(method, "radius", 1.0)
+    directions_of_matrix, *_ = method.directions
+    is_row_outside = [row.any().item() for row in directions_of_matrix]
+    assert len(is_row_outside) == 3
+    assert set(is_row_outside) == {False, True}
+    slope = slope_of(method, optimizer, "radius", "matrix")
+    expected = slope_by_differences(new_method, "radius", 1.0, "matrix", step=1e-3)
+    assert slope == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["matrix", "vector", "kernel"])
 def test_omega_is_learned_from_the_derivative_of_the_loss_but_for_its_scale(name):
     """By finite differences, after a step that was a conflict."""
-    step = 1e-2
-    _, method, optimizer = loss_after_step(
-        DirectionalGradientProjection(lr=LR, rate=0.0), "omega", 0.5, name
-    )
+
+    def new_method():
+        return DirectionalGradientProjection(lr=LR, rate=0.0)
+
+    method = new_method()
+    optimizer = step_towards_goal(method, "omega", 0.5)
     projection = method.memory[f"projection.{name}"].clone()
-    after = method.model.state_dict()[name] - GOAL[name]
-    scale = LR * SCALES[name] * (after.norm() * projection.norm()).item()
-    cosine = slope_of(method, optimizer, "omega", name)
-    losses = [
-        loss_after_step(DirectionalGradientProjection(lr=LR, rate=0.0), "omega", 0.5 + x, name)[0]
-        for x in (-step, step)
-    ]
-    assert (
-        cosine * scale == pytest.approx((losses[1] - losses[0]) / (2 * step), rel=1e-2)
-        and cosine > 0
-    )
+    gradient = gradients_to_goal(method)[name]
+    scale = LR * SCALES[name] * (gradient.norm() * projection.norm()).item()
+    slope = slope_of(method, optimizer, "omega", name)
+    expected = slope_by_differences(new_method, "omega", 0.5, name, step=1e-2)
+    assert slope > 0
+    assert slope * scale == pytest.approx(expected, rel=1e-2)
 
 
 def test_spd_leaves_tensors_that_only_go_away_to_the_optimiser():
     """The same gradient again and again: no step is selected, however large the weight."""
+    spd = SelectiveProjectionDecay(lr=LR, weight=1e6)
+    fine_tuning = FullFineTuning(lr=LR)
+    optimizer_of_spd = set_up(spd)
+    optimizer_of_fine_tuning = set_up(fine_tuning)
     (gradients,) = random_gradients(steps=1)
-    (method, optimizer), (plain, of_plain) = (
-        made(SelectiveProjectionDecay(lr=LR, weight=1e6)),
-        made(FullFineTuning(lr=LR)),
-    )
     for _ in range(5):
-        found, wanted = (
-            take_step(method, optimizer, gradients),
-            take_step(plain, of_plain, gradients),
-        )
-        assert all(torch.equal(found[name], wanted[name]) for name in SHAPES)
+        weights_of_spd = take_step(spd, optimizer_of_spd, gradients)
+        weights_of_fine_tuning = take_step(fine_tuning, optimizer_of_fine_tuning, gradients)
+        for name in SHAPES:
+            assert torch.equal(weights_of_spd[name], weights_of_fine_tuning[name])
 
 
 def test_with_weight_1_spd_keeps_a_selected_tensor_no_farther_away_than_it_was():
-    method, optimizer = made(SelectiveProjectionDecay(lr=LR, weight=1.0))
-    start, before, held = Parts().state_dict(), Parts().state_dict(), 0
+    method = SelectiveProjectionDecay(lr=LR, weight=1.0)
+    optimizer = set_up(method)
+    start = starting_weights()
+    before = start
+    held = 0
     for gradients in random_gradients(steps=40):
         after = take_step(method, optimizer, gradients)
-        for name in SHAPES:
-            away, near = after[name] - start[name], before[name] - start[name]
-            if (gradients[name] * near).sum() > 0 and name != "unreached":
-                assert away.norm() <= near.norm() * (1 + 1e-5)
-                held += math.isclose(away.norm(), near.norm(), rel_tol=1e-5)
+        for name in REACHED:
+            deviation_before = before[name] - start[name]
+            distance_before = deviation_before.norm()
+            distance_after = (after[name] - start[name]).norm()
+            is_selected = (gradients[name] * deviation_before).sum() > 0
+            if is_selected:
+                assert distance_after <= distance_before * (1 + 1e-5)
+                held += math.isclose(distance_after, distance_before, rel_tol=1e-5)
         before = after
     assert held > 3, "some were held at the distance they had"
 
 
 def test_ftp_starts_at_the_start_and_keeps_every_row_within_the_radius():
-    method, optimizer = made(FastTrainableProjection(lr=LR, rate=0.05, annealing=1.0))
-    start = Parts().state_dict()
+    method = FastTrainableProjection(lr=LR, rate=0.05, annealing=1.0)
+    optimizer = set_up(method)
+    start = starting_weights()
     for number, gradients in enumerate(random_gradients()):
         after = take_step(method, optimizer, gradients)
         for name, radius in zip(SHAPES, method.memory["radius"].tolist(), strict=True):
-            away = (after[name] - start[name]).flatten()
-            most = max(away[row].abs().sum().item() for row in rows_of(SHAPES[name]))
-            assert most <= radius + 1e-6 and (number or most < 1e-6)
+            deviation = (after[name] - start[name]).flatten()
+            lengths = [deviation[row].abs().sum().item() for row in rows_of(SHAPES[name])]
+            assert max(lengths) <= radius + 1e-6
+            if number == 0:
+                assert max(lengths) < 1e-6
 
 
 def test_with_omega_1_digraps_steps_against_the_start_are_orthogonal_to_the_deviation():
-    method, optimizer = made(DirectionalGradientProjection(lr=LR, rate=0.0))
+    method = DirectionalGradientProjection(lr=LR, rate=0.0)
+    optimizer = set_up(method)
     method.memory["omega"].fill_(1.0)
-    start, before, conflicts = Parts().state_dict(), Parts().state_dict(), 0
+    start = starting_weights()
+    before = start
+    conflicts = 0
     for gradients in random_gradients():
         after = take_step(method, optimizer, gradients)
-        for name in set(SHAPES) - {"unreached"}:
-            away = before[name] - start[name]
-            if (gradients[name] * away).sum() < 0:
+        for name in REACHED:
+            deviation = before[name] - start[name]
+            if (gradients[name] * deviation).sum() < 0:
                 conflicts += 1
-                assert ((after[name] - before[name]) * away).sum().abs() < 1e-5
+                change = after[name] - before[name]
+                assert (change * deviation).sum().abs() < 1e-5
         before = after
     assert conflicts > 10
 
 
 def test_omega_stays_from_0_to_1_and_turns_back_at_once():
     # given: steps so large that every omega comes to both ends
-    method, optimizer = made(DirectionalGradientProjection(lr=LR, rate=0.4))
+    method = DirectionalGradientProjection(lr=LR, rate=0.4)
+    optimizer = set_up(method)
     history = []
     # when
     for gradients in random_gradients(steps=60):
@@ -357,7 +472,8 @@ def test_omega_stays_from_0_to_1_and_turns_back_at_once():
     # then: the number that is kept, and not the one that is used alone, is never outside
     omega = torch.stack(history)
     assert ((omega >= 0) & (omega <= 1)).all()
-    was_at_the_end, came_back = omega[:-1] == 1, omega[1:] < 1
+    was_at_the_end = omega[:-1] == 1
+    came_back = omega[1:] < 1
     assert (was_at_the_end & came_back).any(), "of what was at the upper end"
     assert (omega[10:] == 0).any(), "of what was above the lower end before"
 
@@ -370,8 +486,8 @@ class Unbound(FastTrainableProjection):
         super().update(optimizer)
 
 
-WHOLE = {"weight_decay": 0.1, "clip_norm": 0.5}
-BY_LAYERS = {**WHOLE, "layer_decay": 0.8, "decay_norm_and_bias": False, "micro_batch_size": 3}
+TOGETHER = {"weight_decay": 0.1, "clip_norm": 0.5}
+BY_LAYERS = {**TOGETHER, "layer_decay": 0.8, "decay_norm_and_bias": False, "micro_batch_size": 3}
 NEUTRAL = {
     "spd": SelectiveProjectionDecay(lr=0.001, weight=0.0),
     "digrap": DirectionalGradientProjection(lr=0.001, rate=0.0),
@@ -388,9 +504,9 @@ ACTIVE = {
     ("optimizer", "how"),
     examples(
         {
-            "sgd": ("sgd", WHOLE),
-            "adamw": ("adamw", WHOLE),
-            "lion": ("lion", WHOLE),
+            "sgd": ("sgd", TOGETHER),
+            "adamw": ("adamw", TOGETHER),
+            "lion": ("lion", TOGETHER),
             "by_layers": ("adamw", BY_LAYERS),
         },
         {"sgd", "by_layers"},
@@ -400,38 +516,48 @@ def test_what_constrains_nothing_is_the_recipes_optimiser_to_the_last_bit(
     network, target, optimizer, how
 ):
     """SPD's is without weight decay, whose place it takes."""
+    # given
     training = replace(TRAINING, optimizer=optimizer, **how)
-    wanted, none = (
-        trained(FullFineTuning(lr=0.001), network, target, replace(training, weight_decay=decay))[
-            0
-        ].state_dict()
-        for decay in (0.1, 0.0)
-    )
-    assert any(not torch.equal(wanted[name], none[name]) for name in wanted)
+
+    def fine_tuned(weight_decay):
+        settings = replace(training, weight_decay=weight_decay)
+        return trained_weights(FullFineTuning(lr=0.001), network, target, settings)
+
+    with_decay = fine_tuned(0.1)
+    without_decay = fine_tuned(0.0)
+    assert not have_equal_weights(with_decay, without_decay)
+    expected = {"spd": without_decay, "digrap": with_decay, "ftp": with_decay}
+    # when, then
     for case, method in NEUTRAL.items():
-        found, expected = (
-            trained(method, network, target, training)[0].state_dict(),
-            none if case == "spd" else wanted,
-        )
-        assert all(torch.equal(found[name], expected[name]) for name in expected), case
+        weights = trained_weights(method, network, target, training)
+        assert have_equal_weights(weights, expected[case]), case
     for case, method in ACTIVE.items():
-        found, expected = (
-            trained(method, network, target, training)[0].state_dict(),
-            none if case == "spd" else wanted,
-        )
-        assert any(not torch.equal(found[name], expected[name]) for name in expected), case
+        weights = trained_weights(method, network, target, training)
+        assert not have_equal_weights(weights, expected[case]), case
+
+
+def trained_weights(method, network, target, training):
+    """The tensors of a copy of the network that a method has trained, by name."""
+    model, _ = trained(method, network, target, training)
+    return model.state_dict()
+
+
+def have_equal_weights(weights, expected):
+    """Whether all tensors are the same to the last bit."""
+    return all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_a_batch_in_parts_is_constrained_as_the_whole_is(network, target):
     training = replace(TRAINING, clip_norm=0.5)
-    for case in ACTIVE:
-        whole, parts = (
-            trained(ACTIVE[case], network, target, replace(training, micro_batch_size=size))[
-                0
-            ].state_dict()
-            for size in ("all", 2)
-        )
-        for name in whole:
+    in_parts_of_two = replace(training, micro_batch_size=2)
+    for case, method in ACTIVE.items():
+        weights = trained_weights(method, network, target, training)
+        weights_in_parts = trained_weights(method, network, target, in_parts_of_two)
+        for name in weights:
             torch.testing.assert_close(
-                parts[name], whole[name], rtol=1e-3, atol=1e-5, msg=f"{case}: {name}"
+                weights_in_parts[name],
+                weights[name],
+                rtol=1e-3,
+                atol=1e-5,
+                msg=f"{case}: {name}",
             )

@@ -1,8 +1,10 @@
 """RI, mRI and their intervals against the definitions written out, and against a slow bootstrap."""
 
-import itertools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +28,7 @@ from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
 from rib.analysis.tables import grid_tables, json_by_method, ri_table, roles_of
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
-from rib.base.files import write_json
+from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
 from rib.data.identity import PHOTO
@@ -37,62 +39,79 @@ from tiny.states import columns_of_run, state_of
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+ALL_IMAGES = DatasetView(geometry=None, budget="all", images_per_class=None)
+# By dataset, the first of the ten outputs that its five classes have.
+FIRST_OUTPUTS = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}
 
 
 def scored(rows):
-    """Evaluation rows: what an image is stands in the index of its dataset."""
-    place = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False, observed=True).cumcount()
-    return rows.assign(row=place, rank=(rows["label"] != rows["prediction"]).astype("int16"))[
-        [*RUN_COLUMNS, *COLUMNS]
-    ]
+    """Evaluation rows: in place of labels and predictions, rows of the index and ranks."""
+    image_groups = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False, observed=True)
+    rank = (rows["label"] != rows["prediction"]).astype("int16")
+    return rows.assign(row=image_groups.cumcount(), rank=rank)[[*RUN_COLUMNS, *COLUMNS]]
 
 
 def indexes_of(rows):
-    first = rows[(rows["method"] == "pretrained") & (rows["model"] == rows["model"].iloc[0])]
-    return {
-        name: part.reset_index(drop=True) for name, part in first.groupby("dataset", observed=True)
-    }
+    """The index of each dataset: the images that a pretrained model was scored on."""
+    of_first_model = rows["model"] == rows["model"].iloc[0]
+    images = rows[(rows["method"] == "pretrained") & of_first_model]
+    by_dataset = images.groupby("dataset", observed=True)
+    return {dataset: index.reset_index(drop=True) for dataset, index in by_dataset}
 
 
-def counted(*parts):
-    rows = pd.concat(parts, ignore_index=True)
+def counted(*tables):
+    """Counts of the rows in these tables."""
+    rows = pd.concat(tables, ignore_index=True)
     return count(by_runs(scored(rows)), indexes_of(rows))
 
 
+def has_equal_counts(counts, expected, dataset):
+    """Whether two counts have the same objects of a dataset and right answers on them."""
+    same_objects = counts.object_indices[dataset] == expected.object_indices[dataset]
+    same_answers = counts.correct[dataset] == expected.correct[dataset]
+    return same_objects.all() and same_answers.all()
+
+
+@cache
 def space_of(dataset):
     """Of five classes with two outputs each, of which a dataset shares some with the next."""
-    first = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}[dataset]
+    first_output = FIRST_OUTPUTS[dataset]
     keys = tuple("vwxyz")
-    return LabelSpace(keys, tuple((first + place, 20 + first + place) for place in range(5)), keys)
+    outputs = tuple((first_output + i, 20 + first_output + i) for i in range(5))
+    return LabelSpace(keys, outputs, keys)
 
 
 def write_indexes(folder, rows):
-    """Indexes and classes as prepare jobs write them.
+    """Write indexes and classes as prepare jobs do.
 
     `outside` is a target that is not evaluated on.
     """
     outside = pd.DataFrame({"object_id": [f"o{i}" for i in range(6)], "label": [0, 0, 1, 1, 1, 2]})
-    for name, part in {**indexes_of(rows), "outside": outside}.items():
-        place = folder / f"prepare/{name}/32px"
-        place.mkdir(parents=True)
-        ids = [f"i{row}" for row in range(len(part))]
-        part = part[["object_id", "label"]].assign(
-            row=range(len(part)), image_id=ids, source_id=ids
+    indexes = {**indexes_of(rows), "outside": outside}
+    for dataset, images in indexes.items():
+        prepared = folder / f"prepare/{dataset}/32px"
+        prepared.mkdir(parents=True)
+        ids = [f"i{row}" for row in range(len(images))]
+        index = images[["object_id", "label"]].assign(
+            row=range(len(images)), image_id=ids, source_id=ids
         )
-        part.to_parquet(place / "index.parquet")
-        write_json(place / "classes.json", space_of(name).to_json())
-    return prepared(folder)
+        index.to_parquet(prepared / "index.parquet")
+        write_json(prepared / "classes.json", space_of(dataset).to_json())
 
 
-def prepared(folder):
-    """Indexes and datasets in a folder."""
-    indexes = sorted(folder.glob("prepare/*/*/index.parquet"))
-    datasets = [DatasetFiles(path.parts[-3], path.parent, pixels=False) for path in indexes]
-    return indexes, datasets
+def index_paths(folder):
+    """The indexes that `write_indexes` wrote in a folder."""
+    return sorted(folder.glob("prepare/*/*/index.parquet"))
+
+
+def datasets_in(folder):
+    """The datasets whose indexes `write_indexes` wrote in a folder."""
+    prepared_folders = [path.parent for path in index_paths(folder)]
+    return [DatasetFiles(path.parent.name, path, pixels=False) for path in prepared_folders]
 
 
 def settings_of(*, in_distribution=(), compared=None, threshold=None, **statistics):
-    """Settings of `grid_tables`."""
+    """Settings of `grid_tables`, with these fields of `RIStatistics` in place of the usual ones."""
     usual_statistics = {
         "ood_datasets": DATASETS,
         "source_groups": None,
@@ -104,7 +123,7 @@ def settings_of(*, in_distribution=(), compared=None, threshold=None, **statisti
         ri=RIStatistics(**{**usual_statistics, **statistics}),
         fit=FitRule(can_fit=["ft"], threshold=threshold, whole_targets=True),
         in_distribution=list(in_distribution),
-        view=DatasetView(geometry=None, budget="all", images_per_class=None),
+        view=ALL_IMAGES,
         excludes_proxy=[],
         split=[],
         compared=compared,
@@ -119,38 +138,39 @@ def rows():
 
     Objects overlap between datasets.
     """
+    runs = [("pretrained", "none", 0)]
+    for method in ("ft", "lwf"):
+        for target in TARGETS:
+            runs += [(method, target, seed) for seed in (0, 1)]
     rng = np.random.default_rng(0)
-    parts = []
-    for method, target, seed in [
-        ("pretrained", "none", 0),
-        *(
-            (method, target, seed)
-            for method in ("ft", "lwf")
-            for target in TARGETS
-            for seed in (0, 1)
-        ),
-    ]:
+    tables = []
+    for method, target, seed in runs:
         for dataset, n in zip(DATASETS, (9, 7, 12), strict=True):
-            objects = [f"o{i}" for i in range(n)]
             labels = np.arange(n)
-            wrong = rng.random(n) < 0.4
-            run = columns_of_run(method, target, seed)
-            answers = {"label": labels, "prediction": labels + wrong}
-            parts.append(pd.DataFrame({**run, "dataset": dataset, "object_id": objects, **answers}))
-    return pd.concat(parts, ignore_index=True)
+            is_wrong = rng.random(n) < 0.4
+            columns = {
+                **columns_of_run(method, target, seed),
+                "dataset": dataset,
+                "object_id": [f"o{i}" for i in range(n)],
+                "label": labels,
+                "prediction": labels + is_wrong,
+            }
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def accuracy(rows, method, target, seed, dataset):
-    part = rows.query(
+    """Accuracy of a run on a dataset, in percent."""
+    rows_on_dataset = rows.query(
         "method == @method and target == @target and seed == @seed and dataset == @dataset"
     )
-    return 100 * (part["label"] == part["prediction"]).mean()
+    return 100 * (rows_on_dataset["label"] == rows_on_dataset["prediction"]).mean()
 
 
 def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(rows):
     pretrained = rows[rows["method"] == "pretrained"]
-    same = pd.concat([pretrained, pretrained.assign(method="ft", target="a")])
-    counts = counted(same)
+    fine_tuned = pretrained.assign(method="ft", target="a")
+    counts = counted(pretrained, fine_tuned)
     ood = ood_accuracies(counts, object_weights(counts.objects, 100, 0))
     assert ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
@@ -158,28 +178,26 @@ def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(ro
 def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     manifests = []
     for device in ("cpu", "cuda"):
-        manifests.append(tmp_path / f"{device}.json")
-        manifests[-1].write_text(f'{{"device": "{device}", "fit": {{}}}}')
-    indexes, datasets = write_indexes(tmp_path, rows)
+        manifest = tmp_path / f"{device}.json"
+        manifest.write_text(f'{{"device": "{device}", "fit": {{}}}}')
+        manifests.append(manifest)
+    write_indexes(tmp_path, rows)
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
         grid_tables(
-            files=RowFiles(write_rows(tmp_path, scored(rows)), indexes),
+            files=RowFiles(write_rows(tmp_path, scored(rows)), index_paths(tmp_path)),
             manifests=manifests,
-            datasets=datasets,
+            datasets=datasets_in(tmp_path),
             settings=settings_of(),
             counts_file=tmp_path / "counts.npz",
         )
 
 
 def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
-    small = rows[(rows["dataset"] != "c") | rows["object_id"].isin([f"o{i}" for i in range(5)])]
-    counts = counted(small)
+    is_in_a = rows["object_id"].isin([f"o{i}" for i in range(5)])
+    counts = counted(rows[(rows["dataset"] != "c") | is_in_a])
     weights = object_weights(counts.objects, 10, seed=1)
-    found = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
-    line = next(
-        pair for state, pair in found.items() if (state.run.method, state.run.target) == ("ft", "a")
-    )
-    assert line.images == 7
+    ood = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
+    assert ood[state_of("m", "ft", "a", "all", 0)].images == 7
     with pytest.raises(UserError, match="leak_free.* as a,"):
         ood_accuracies(counts, weights, ood_datasets=["a", "c"], source_groups={"a": "g", "c": "g"})
 
@@ -187,218 +205,284 @@ def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
 # All tables of a grid, against pandas
 
 
-SETS = {
-    "b": 11,
-    "a": 8,
-    "c": 6,
-    "val": 9,
-}  # images, in the order of evaluation; `val` is in distribution
+# By dataset, in the order of evaluation; `val` is in distribution.
+IMAGES = {"b": 11, "a": 8, "c": 6, "val": 9}
 OBJECTS = {"b": 7, "a": 8, "c": 3, "val": 9}  # of which the first have several images
-GRID = [
-    ("pretrained", "none", "all", 0, np.nan),
-    *(
-        ("ft", target, size, seed, np.nan)
-        for target in "ba"
-        for size in ("all", "5")
-        for seed in (0, 1)
-    ),
-    *(("lwf", target, "all", 0, np.nan) for target in ("a", "outside")),
-    *(
-        ("curve", target, "all", seed, alpha)
-        for target in ("a", "outside")
-        for seed in (0, 1)
-        for alpha in (0.0, 0.5)
-    ),
-]
+# Images that RI counts, by target.
+OOD_IMAGES = {"a": 11 + 6, "b": 8 + 6, "outside": 11 + 8 + 6}
+NOT_ON_CURVE = -1.0
+
+
+class StateKey(NamedTuple):
+    """A scored state as the references below have it: alpha is no NaN, since NaN is no key."""
+
+    model: str
+    method: str
+    target: str
+    size: str
+    seed: int
+    alpha: float  # NOT_ON_CURVE unless the run is a curve
+
+
+def pretrained_key(model):
+    """The state of a pretrained model."""
+    return StateKey(model, "pretrained", "none", "all", 0, NOT_ON_CURVE)
+
+
+def key_of(state):
+    """The key of a scored state of the library."""
+    alpha = NOT_ON_CURVE if state.alpha is None else state.alpha
+    run = state.run
+    return StateKey(run.model, run.method, run.target, run.size, run.seed, alpha)
+
+
+def keys_of(rows):
+    """The keys of the states that have rows, in their order."""
+    states = rows[STATE_COLUMNS].fillna({"alpha": NOT_ON_CURVE}).drop_duplicates()
+    return [StateKey(*names) for names in states.itertuples(index=False, name=None)]
+
+
+def states_of_grid(model):
+    """The states of a model; `outside` is a target that is not evaluated on."""
+    states = [pretrained_key(model)]
+    for target in ("b", "a"):
+        for size in ("all", "5"):
+            for seed in (0, 1):
+                states.append(StateKey(model, "ft", target, size, seed, NOT_ON_CURVE))
+    for target in ("a", "outside"):
+        states.append(StateKey(model, "lwf", target, "all", 0, NOT_ON_CURVE))
+    for target in ("a", "outside"):
+        for seed in (0, 1):
+            for alpha in (0.0, 0.5):
+                states.append(StateKey(model, "curve", target, "all", seed, alpha))
+    return states
 
 
 def grid_rows(seed=0):
-    """Of two models; `outside` is a target that is not evaluated on."""
+    """Rows of two models, of which about six of ten answers are right."""
     rng = np.random.default_rng(seed)
-    classes = {dataset: rng.integers(0, 5, n) for dataset, n in SETS.items()}
-    parts = []
+    labels_of = {dataset: rng.integers(0, 5, n) for dataset, n in IMAGES.items()}
+    tables = []
     for model in ("n", "m"):
-        for method, target, size, number, alpha in GRID:
-            for dataset, n in SETS.items():
-                run = {
-                    "model": model,
-                    "method": method,
-                    "target": target,
-                    "size": size,
-                    "seed": number,
-                    "alpha": alpha,
-                }
-                objects = [f"o{i % OBJECTS[dataset]}" for i in range(n)]
-                labels = classes[dataset]
-                answers = np.where(rng.random(n) < 0.6, labels, labels + 1)
-                part = {
-                    **run,
+        for state in states_of_grid(model):
+            for dataset, n in IMAGES.items():
+                labels = labels_of[dataset]
+                columns = {
+                    **state._asdict(),
                     "dataset": dataset,
-                    "object_id": objects,
+                    "object_id": [f"o{i % OBJECTS[dataset]}" for i in range(n)],
                     "label": labels,
-                    "prediction": answers,
+                    "prediction": np.where(rng.random(n) < 0.6, labels, labels + 1),
                 }
-                parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
+                tables.append(pd.DataFrame(columns))
+    rows = pd.concat(tables, ignore_index=True)
+    return rows.assign(alpha=rows["alpha"].where(rows["alpha"] != NOT_ON_CURVE))
+
+
+def fit_in_manifest(method, target):
+    """The fit that the manifest of a run has, by trained method."""
+    if method == "pretrained":
+        return {}
+    if method == "curve":
+        return {"ft": 0.8}
+    if target == "a":
+        return {method: 0.8}
+    return {method: 0.96}
+
+
+@dataclass(frozen=True)
+class EvaluatedGrid:
+    """A folder with the rows of a grid in two files for each run, and its manifests."""
+
+    folder: Path
+    rows: pd.DataFrame  # the rows of both files, with labels and predictions
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A folder with rows in two files and their manifests, and the rows."""
-    folder, rows = tmp_path_factory.mktemp("grid"), grid_rows()
-    for name, part in (
-        ("one", rows["dataset"].isin(["b", "val"])),
-        ("two", rows["dataset"].isin(["a", "c"])),
-    ):
-        write_rows(folder, scored(rows[part]).assign(confidence=0.5), name)
+def grid(tmp_path_factory):
+    """Rows of `grid_rows`, evaluated."""
+    folder = tmp_path_factory.mktemp("grid")
+    rows = grid_rows()
+    for file, datasets in (("one", ["b", "val"]), ("two", ["a", "c"])):
+        rows_of_file = scored(rows[rows["dataset"].isin(datasets)])
+        write_rows(folder, rows_of_file.assign(confidence=0.5), file)
     write_indexes(folder, rows)
-    for model, (method, target, size, seed, _) in itertools.product("nm", GRID):
-        fit = {"pretrained": {}, "curve": {"ft": 0.8}}.get(
-            method, {method: 0.8 if target == "a" else 0.96}
-        )
-        manifest = folder / model / target / method / size / str(seed) / "set.manifest.json"
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps({"device": "cpu", "fit": fit}))
-    return folder, rows
+    for model in ("n", "m"):
+        for state in states_of_grid(model):
+            run_folder = folder / model / state.target / state.method / state.size / str(state.seed)
+            run_folder.mkdir(parents=True, exist_ok=True)
+            manifest = {"device": "cpu", "fit": fit_in_manifest(state.method, state.target)}
+            (run_folder / "set.manifest.json").write_text(json.dumps(manifest))
+    return EvaluatedGrid(folder, rows)
 
 
 @pytest.fixture
-def grid(files):
-    """The folder, the rows, and the tables that `grid_tables` makes of them, by name."""
-    return *files, written(files[0], "plain")
+def tables(grid):
+    """The tables that `grid_tables` makes of the grid, by name; their files begin with plain."""
+    return write_grid_tables(grid.folder, "plain")
 
 
-def written(folder, name, **choices):
-    inside = ("in_distribution",) if "in_distribution" in choices else ()
-    tables = ("accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes", *inside)
-    outputs = {table: folder / f"{name}_{table}.csv" for table in tables}
-    indexes, datasets = prepared(folder)
-    paths = [path for name in ("one", "two") for path in sorted(folder.rglob(f"{name}.parquet"))]
-    tables_of_grid = grid_tables(
-        files=RowFiles(paths, indexes),
+def write_grid_tables(folder, prefix, **choices):
+    """The tables that `grid_tables` makes of the grid in a folder, by name, as they are written.
+
+    Args:
+        prefix: what names of the written files begin with.
+        choices: arguments of `settings_of`.
+    """
+    names = ["accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes"]
+    if "in_distribution" in choices:
+        names.append("in_distribution")
+    outputs = {name: folder / f"{prefix}_{name}.csv" for name in names}
+    row_files = [*sorted(folder.rglob("one.parquet")), *sorted(folder.rglob("two.parquet"))]
+    made_tables = grid_tables(
+        files=RowFiles(row_files, index_paths(folder)),
         manifests=sorted(folder.rglob("*.manifest.json")),
-        datasets=datasets,
+        datasets=datasets_in(folder),
         settings=settings_of(**choices),
-        counts_file=folder / f"{name}.npz",
+        counts_file=folder / f"{prefix}.npz",
     )
-    write_tables(tables_of_grid, outputs, conditions="protocol paper")
-    write_json(folder / f"{name}.json", json_by_method(tables_of_grid["mri"]))
-    found = {table: pd.read_csv(path, dtype={"size": str}) for table, path in outputs.items()}
-    return {**found, "json": json.loads((folder / f"{name}.json").read_text())}
+    write_tables(made_tables, outputs, conditions="protocol paper")
+    write_json(folder / f"{prefix}.json", json_by_method(made_tables["mri"]))
+    return {name: pd.read_csv(path, dtype={"size": str}) for name, path in outputs.items()}
 
 
-def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(
-    files, tmp_path_factory
-):
-    folder, rows = files
-    found = written(folder, "inside", in_distribution=["val"])["in_distribution"]
-    right = rows.assign(right=100.0 * (rows["label"] == rows["prediction"]))[
-        rows["dataset"] == "val"
-    ]
-    means = (
-        right[right["alpha"].isna()]
-        .groupby(["model", "method", "size", "target", "seed"])["right"]
-        .mean()
-    )
-    assert len(found) and not (folder / "none_in_distribution.csv").exists()
-    for line in found.itertuples():
-        after = means[line.model, line.method, line.size].mean()
-        before = means[line.model, "pretrained", "all"].mean()
-        assert (line.before, line.after, line.change) == pytest.approx(
-            (before, after, after - before), abs=1e-5
-        )
+def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(grid):
+    table = write_grid_tables(grid.folder, "inside", in_distribution=["val"])["in_distribution"]
+    rows = grid.rows
+    percent = rows.assign(percent=100.0 * (rows["label"] == rows["prediction"]))
+    counted_rows = percent[(rows["dataset"] == "val") & rows["alpha"].isna()]
+    accuracies = counted_rows.groupby(["model", "method", "size", "target", "seed"])[
+        "percent"
+    ].mean()
+    assert len(table)
+    assert not (grid.folder / "none_in_distribution.csv").exists()
+    for line in table.itertuples():
+        after = accuracies[line.model, line.method, line.size].mean()
+        before = accuracies[line.model, "pretrained", "all"].mean()
+        assert line.before == pytest.approx(before, abs=1e-5)
+        assert line.after == pytest.approx(after, abs=1e-5)
+        assert line.change == pytest.approx(after - before, abs=1e-5)
         assert line.ci_low <= line.change <= line.ci_high
 
 
-def plain(state):
-    """A state as the references below have it: without a curve alpha is -1, since NaN is no key."""
-    return (*state[:-1], -1.0 if state[-1] is None or np.isnan(state[-1]) else state[-1])
-
-
 def accuracies_of(rows, weights):
-    """Percent by state and dataset, each image weighted as its object is."""
-    weighed = rows.assign(
-        alpha=rows["alpha"].fillna(-1), weight=rows["object_id"].map(weights).astype(float)
-    )
-    weighed["right"] = weighed["weight"] * (weighed["label"] == weighed["prediction"])
-    sums = weighed.groupby([*STATE_COLUMNS, "dataset"])[["weight", "right"]].sum()
-    return (100 * sums["right"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
+    """Accuracies in percent by the columns of a state and the dataset.
 
-
-def expected_ood(rows, weights, drop=None):
-    """Mean accuracies on the other datasets, before and after, of every fine-tuned state.
-
-    They are computed by the definitions.
+    Args:
+        weights: by object; each image is weighted as its object is.
     """
-    found, accuracies = {}, {}
-    states = [
-        plain(state)
-        for state in rows[STATE_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
-    ]
-    for state in states:
-        model, method, target, *_ = state
-        if method != "pretrained":
-            left_out = target if drop else None
-            if left_out not in accuracies:
-                accuracies[left_out] = accuracies_of(
-                    rows[~drop(rows, target)] if drop else rows, weights
-                )
-            accuracy = accuracies[left_out]
-            others = [name for name in "abc" if name != target and (*state, name) in accuracy]
-            before = [accuracy[model, "pretrained", "none", "all", 0, -1, name] for name in others]
-            found[state] = np.mean(before), np.mean([accuracy[*state, name] for name in others])
-    index = pd.MultiIndex.from_tuples(found, names=STATE_COLUMNS)
-    return pd.DataFrame(list(found.values()), index=index, columns=["before", "after"])
+    weighted = rows.assign(
+        alpha=rows["alpha"].fillna(NOT_ON_CURVE),
+        weight=rows["object_id"].map(weights).astype(float),
+    )
+    weighted["correct"] = weighted["weight"] * (weighted["label"] == weighted["prediction"])
+    sums = weighted.groupby([*STATE_COLUMNS, "dataset"])[["weight", "correct"]].sum()
+    return (100 * sums["correct"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
+
+
+def expected_ood(rows, weights, leaks=None):
+    """Mean accuracies on the other datasets of every fine-tuned state, by the definitions.
+
+    Args:
+        weights: by object.
+        leaks: which rows are left out for a target, from the rows and the target.
+
+    Returns:
+        Columns before, after and change, by the columns of a state.
+    """
+    fine_tuned = [state for state in keys_of(rows) if state.method != "pretrained"]
+    targets = {state.target for state in fine_tuned}
+    if leaks is None:
+        accuracies_for = dict.fromkeys(targets, accuracies_of(rows, weights))
+    else:
+        accuracies_for = {
+            target: accuracies_of(rows[~leaks(rows, target)], weights) for target in targets
+        }
+    before = []
+    after = []
+    for state in fine_tuned:
+        accuracies = accuracies_for[state.target]
+        pretrained = pretrained_key(state.model)
+        others = [
+            dataset
+            for dataset in DATASETS
+            if dataset != state.target and (*state, dataset) in accuracies
+        ]
+        before.append(np.mean([accuracies[*pretrained, dataset] for dataset in others]))
+        after.append(np.mean([accuracies[*state, dataset] for dataset in others]))
+    index = pd.MultiIndex.from_tuples([tuple(state) for state in fine_tuned], names=STATE_COLUMNS)
+    ood = pd.DataFrame({"before": before, "after": after}, index=index)
+    return ood.assign(change=ood["after"] - ood["before"])
+
+
+@dataclass(frozen=True)
+class BootstrappedOod:
+    """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
+
+    observed: pd.DataFrame
+    drawn: list[pd.DataFrame]
+
+    def with_intervals(self, column):
+        """A column of the observed table, and the ends of its 90 percent intervals."""
+        replicates = np.array([table[column] for table in self.drawn])
+        low, high = np.nanpercentile(replicates, [5, 95], axis=0)
+        return pd.DataFrame({"estimate": self.observed[column], "low": low, "high": high})
+
+    def means_over_runs(self):
+        """The same of each model, method and size: means over targets and seeds."""
+        return BootstrappedOod(
+            mean_over_runs(self.observed), [mean_over_runs(table) for table in self.drawn]
+        )
+
+
+def mean_over_runs(ood):
+    """Means over the targets and seeds of a model, method and size, without curves."""
+    without_curves = ood.xs(NOT_ON_CURVE, level="alpha")
+    return without_curves.groupby(level=["model", "method", "size"]).mean().sort_index()
+
+
+def draws_of_objects(rows):
+    """How often each bootstrap draw of the grid's tables has each object, by object."""
+    objects = sorted(set(rows["object_id"]))
+    rng = np.random.default_rng(5)
+    draws = rng.multinomial(len(objects), [1 / len(objects)] * len(objects), size=30)
+    return [dict(zip(objects, draw, strict=True)) for draw in draws]
 
 
 @pytest.fixture(scope="module")
-def replicates(files):
-    """`expected_ood` of the observed objects, and of each bootstrap draw of the grid's tables."""
-    objects = sorted(set(files[1]["object_id"]))
-    draws = np.random.default_rng(5).multinomial(
-        len(objects), [1 / len(objects)] * len(objects), size=30
+def bootstrapped(grid):
+    """The expected accuracies of the grid, see `BootstrappedOod`."""
+    rows = grid.rows
+    return BootstrappedOod(
+        observed=expected_ood(rows, dict.fromkeys(rows["object_id"], 1)),
+        drawn=[expected_ood(rows, weights) for weights in draws_of_objects(rows)],
     )
-    every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
-    return [expected_ood(files[1], weights) for weights in every]
 
 
 def by_columns(table, keys):
+    """A written table with these columns as its index, without its conditions."""
     return table.set_index(keys).drop(columns="conditions")
 
 
-def percentiles(values):
-    return np.nanpercentile(values, 5, axis=0), np.nanpercentile(values, 95, axis=0)
-
-
-def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid):
-    table, rows = grid[2]["accuracy"], grid[1]
-    states = sorted(
-        rows[rows["alpha"].isna()][RUN_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
-    )
-    expected = [(*state, name) for state in states for name in ("b", "val", "a", "c")]
-    assert [tuple(line) for line in table[[*RUN_COLUMNS, "dataset"]].to_numpy()] == expected
-    right = rows.assign(correct=rows["label"] == rows["prediction"])
-    right = (
-        right[rows["alpha"].isna()]
-        .groupby([*RUN_COLUMNS, "dataset"])["correct"]
-        .agg(["size", "sum"])
-    )
+def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid, tables):
+    table = tables["accuracy"]
+    rows = grid.rows[grid.rows["alpha"].isna()]
+    runs = sorted(rows[RUN_COLUMNS].drop_duplicates().itertuples(index=False, name=None))
+    expected_lines = [(*run, dataset) for run in runs for dataset in ("b", "val", "a", "c")]
+    lines = [tuple(line) for line in table[[*RUN_COLUMNS, "dataset"]].to_numpy()]
+    assert lines == expected_lines
+    is_correct = rows.assign(is_correct=rows["label"] == rows["prediction"])
+    by_dataset = is_correct.groupby([*RUN_COLUMNS, "dataset"])["is_correct"]
+    expected = by_dataset.agg(n="size", correct="sum")
     for line in table.itertuples():
-        n, correct = right.loc[
-            (line.model, line.method, line.target, line.size, line.seed, line.dataset)
-        ]
-        assert (line.n, line.correct) == (n, correct) and line.accuracy == pytest.approx(
-            100 * correct / n, abs=1e-6
-        )
-    assert list(table) == [
-        *RUN_COLUMNS,
-        "dataset",
-        "role",
-        "n",
-        "correct",
-        "accuracy",
-        "conditions",
-    ]
+        run = (line.model, line.method, line.target, line.size, line.seed)
+        of_line = expected.loc[(*run, line.dataset)]
+        assert line.n == of_line["n"]
+        assert line.correct == of_line["correct"]
+        percent = 100 * of_line["correct"] / of_line["n"]
+        assert line.accuracy == pytest.approx(percent, abs=1e-6)
+    columns = [*RUN_COLUMNS, "dataset", "role", "n", "correct", "accuracy", "conditions"]
+    assert list(table) == columns
     assert set(table["conditions"]) == {"protocol paper"}
 
 
@@ -407,287 +491,280 @@ def ri_by_role(accuracy):
 
     It is the mean change over the run's rows with the role ood.
     """
-    before = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
-    percent_before = 100 * before["correct"] / before["n"]
-    counted = accuracy[(accuracy["method"] != "pretrained") & (accuracy["role"] == "ood")]
-    start = [
+    pretrained = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
+    percent_before = 100 * pretrained["correct"] / pretrained["n"]
+    ood = accuracy[(accuracy["method"] != "pretrained") & (accuracy["role"] == "ood")]
+    before = [
         percent_before[model, dataset]
-        for model, dataset in zip(counted["model"], counted["dataset"], strict=True)
+        for model, dataset in zip(ood["model"], ood["dataset"], strict=True)
     ]
-    change = 100 * counted["correct"] / counted["n"] - start
-    return change.groupby([counted[key] for key in RUN_COLUMNS]).mean()
+    change = 100 * ood["correct"] / ood["n"] - before
+    return change.groupby([ood[key] for key in RUN_COLUMNS]).mean()
 
 
-def test_ri_follows_from_the_rows_of_accuracy_with_the_role_ood(files):
+def test_ri_follows_from_the_rows_of_accuracy_with_the_role_ood(grid):
     """`c` is evaluated only, `val` in distribution, and the target `outside` is not evaluated."""
-    tables = written(files[0], "roles", in_distribution=["val"])
-    found, expected = ri_by_role(tables["accuracy"]), tables["ri"].set_index(RUN_COLUMNS)["ri"]
-    assert len(found) == len(expected) == 2 * 10
-    assert found.round(6).to_dict() == pytest.approx(expected.to_dict(), abs=1e-9)
+    tables = write_grid_tables(grid.folder, "roles", in_distribution=["val"])
+    ri_of_roles = ri_by_role(tables["accuracy"])
+    written_ri = tables["ri"].set_index(RUN_COLUMNS)["ri"]
+    assert len(ri_of_roles) == 2 * 10
+    assert len(written_ri) == 2 * 10
+    assert ri_of_roles.round(6).to_dict() == pytest.approx(written_ri.to_dict(), abs=1e-9)
     role = tables["accuracy"].groupby(["target", "dataset"])["role"].unique().map(list)
-    for target, of_datasets in {"a": "target ood ood", "b": "ood target ood"}.items():
-        assert [role[target, name] for name in "abc"] == [[word] for word in of_datasets.split()]
-    for target in ("none", "outside"):
-        assert all(role[target, name] == ["ood"] for name in "abc")
-    assert all(
-        role[target, "val"] == ["in_distribution"] for target in ("none", "a", "b", "outside")
+    for target in ("none", "a", "b", "outside"):
+        for dataset in DATASETS:
+            expected_role = "target" if dataset == target else "ood"
+            assert role[target, dataset] == [expected_role]
+        assert role[target, "val"] == ["in_distribution"]
+
+
+def test_a_variant_of_a_dataset_is_neither_ood_nor_in_distribution(grid):
+    tables = write_grid_tables(
+        grid.folder, "variant", ood_datasets=["a", "b"], in_distribution=["val"]
     )
-
-
-def test_a_variant_of_a_dataset_is_neither_ood_nor_in_distribution(files):
-    tables = written(files[0], "variant", ood_datasets=["a", "b"], in_distribution=["val"])
     accuracy = tables["accuracy"]
     assert set(accuracy[accuracy["dataset"] == "c"]["role"]) == {"variant"}
-    expected = tables["ri"].set_index(RUN_COLUMNS)["ri"].to_dict()
-    assert ri_by_role(accuracy).round(6).to_dict() == pytest.approx(expected, abs=1e-9)
+    written_ri = tables["ri"].set_index(RUN_COLUMNS)["ri"].to_dict()
+    assert ri_by_role(accuracy).round(6).to_dict() == pytest.approx(written_ri, abs=1e-9)
 
 
-def test_written_ri_and_its_intervals_are_those_of_the_definitions(grid, replicates):
-    table = by_columns(grid[2]["ri"], RUN_COLUMNS)
-    changes = [part["after"] - part["before"] for part in replicates]
-    low, high = percentiles(changes[1:])
-    states = [state[:-1] for state in changes[0].index if state[-1] == -1]
-    assert sorted(table.index) == sorted(states) and len(table) == 2 * 10
-    for place, state in enumerate(changes[0].index):
-        if state[-1] == -1:
-            line = table.loc[state[:-1]]
-            assert line["n"] == sum(SETS[name] for name in "abc" if name != state[2])
-            numbers = (changes[0].iloc[place], low[place], high[place])
-            assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(numbers, abs=1e-6)
-    parts = [
-        "ri_seen",
-        "seen_low",
-        "seen_high",
-        "n_seen",
-        "ri_unseen",
-        "unseen_low",
-        "unseen_high",
-        "n_unseen",
-    ]
-    assert list(table) == ["n", "ri", "ci_low", "ci_high", *parts]
+def test_written_ri_and_its_intervals_are_those_of_the_definitions(tables, bootstrapped):
+    table = by_columns(tables["ri"], RUN_COLUMNS)
+    expected_ri = bootstrapped.with_intervals("change").xs(NOT_ON_CURVE, level="alpha")
+    assert sorted(table.index) == sorted(expected_ri.index)
+    assert len(table) == 2 * 10
+    for run, expected in expected_ri.iterrows():
+        _model, _method, target, _size, _seed = run
+        line = table.loc[run]
+        assert line["n"] == OOD_IMAGES[target]
+        written = tuple(line[["ri", "ci_low", "ci_high"]])
+        assert written == pytest.approx(tuple(expected), abs=1e-6)
+    of_seen_classes = ["ri_seen", "seen_low", "seen_high", "n_seen"]
+    of_unseen_classes = ["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
+    columns = ["n", "ri", "ci_low", "ci_high", *of_seen_classes, *of_unseen_classes]
+    assert list(table) == columns
     assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
 
 
-def seen_by(folder, rows):
-    """Whether each row is of a class that the training images show, by target, size and seed.
+class TrainingImages(NamedTuple):
+    """The images that runs of a target, size and seed are trained on."""
+
+    target: str
+    size: str
+    seed: int
+
+
+def rows_of_seen_classes(rows, training, folder):
+    """(rows,) bool: whether each row is of a class that the training images show.
 
     They show it if a class of theirs shares its outputs.
     """
-    found, label = {}, {name: part["label"] for name, part in indexes_of(rows).items()}
-    view = DatasetView(geometry=None, budget="all", images_per_class=None)
-    columns = ["target", "size", "seed"]
-    for target, size, seed in (
-        rows[rows["method"] != "pretrained"][columns].drop_duplicates().to_numpy()
-    ):
-        whole = load_whole(
-            DatasetFiles(target, folder / f"prepare/{target}/32px", pixels=False), view
-        )
-        trained = set(subset(whole, size, int(seed)).labels)
-        outputs = {output for k in trained for output in space_of(target).indices[k]}
-        flags = {
-            name: [bool({*space_of(name).indices[k]} & outputs) for k in own]
-            for name, own in label.items()
-        }
-        place = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False).cumcount()
-        found[target, size, seed] = np.array(
-            [flags[name][k] for name, k in zip(rows["dataset"], place, strict=True)]
-        )
-    return found
+    files = DatasetFiles(training.target, folder / f"prepare/{training.target}/32px", pixels=False)
+    training_images = subset(load_whole(files, ALL_IMAGES), training.size, training.seed)
+    shown_outputs = set()
+    for label in set(training_images.labels):
+        shown_outputs.update(space_of(training.target).indices[label])
+    is_seen = []
+    for dataset, label in zip(rows["dataset"], rows["label"], strict=True):
+        outputs = set(space_of(dataset).indices[label])
+        is_seen.append(bool(outputs & shown_outputs))
+    return np.array(is_seen)
 
 
-@pytest.mark.parametrize("which", ["seen", "unseen"])
-def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, which):
-    folder, rows, made = grid
-    rows = rows[rows["alpha"].isna()].reset_index(drop=True)
-    table = by_columns(made["ri"], RUN_COLUMNS)
-    objects = sorted(set(rows["object_id"]))
-    draws = np.random.default_rng(5).multinomial(
-        len(objects), [1 / len(objects)] * len(objects), size=30
-    )
-    every = [dict.fromkeys(objects, 1), *(dict(zip(objects, draw, strict=True)) for draw in draws)]
-    empty = 0
-    for (target, size, seed), seen in seen_by(folder, rows).items():
-        kept = seen if which == "seen" else ~seen
-        kept &= (
-            (rows["target"] == target) & (rows["size"] == size) & (rows["seed"] == seed)
-            | (rows["target"] == "none")
-        ).to_numpy()
-        kept &= (rows["dataset"] != target).to_numpy() & (rows["dataset"] != "val").to_numpy()
-        changes = []
-        for weights in every if kept.any() else []:
-            accuracy = pd.Series(accuracies_of(rows[kept], weights)).unstack(6)
-            means = accuracy.mean(axis=1, skipna=False)
-            changes.append(
-                {
-                    state: means[state] - means[state[0], "pretrained", "none", "all", 0, -1]
-                    for state in means.index
-                }
-            )
-        for state, line in table[(table.index.get_level_values("target") == target)].iterrows():
-            if state[3:5] == (size, seed):
-                numbers = line[[f"ri_{which}", f"{which}_low", f"{which}_high"]]
-                empty += not changes
-                if not changes:
-                    assert numbers.isna().all() and np.isnan(line[f"n_{which}"])
-                    continue
-                values = np.array([change[*state, -1] for change in changes])
-                low, high = np.nanpercentile(values[1:], [5, 95])
-                assert tuple(numbers) == pytest.approx((values[0], low, high), abs=1e-6)
-                own = (
-                    kept
-                    & (rows["method"] == state[1])
-                    & (rows["seed"] == state[4])
-                    & (rows["model"] == state[0])
-                )
-                assert line[f"n_{which}"] == own.sum()
-    assert empty < len(table)
+def changes_from_pretrained(rows, weights):
+    """Mean change of accuracy over the datasets of each state, by its key."""
+    by_dataset = pd.Series(accuracies_of(rows, weights)).unstack()
+    means = by_dataset.mean(axis=1, skipna=False).to_dict()
+    states = [StateKey(*names) for names in means]
+    return {state: means[state] - means[pretrained_key(state.model)] for state in states}
 
 
-def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(grid, replicates):
-    mri, ood = by_columns(grid[2]["mri"], ["model", "method", "size"]), grid[2]["ood"]
-    shown = by_columns(ood, ["model", "method", "size", "when"])
-    keys = ["model", "method", "size"]
-    means = [
-        part[part.index.get_level_values("alpha") == -1].groupby(level=keys).mean().sort_index()
-        for part in replicates
-    ]
-    assert sorted(mri.index) == list(means[0].index) == sorted({key[:3] for key in shown.index})
-    observed = replicates[0][replicates[0].index.get_level_values("alpha") == -1]
-    means_by_target = observed.groupby(level=[*keys, "target"]).mean().sort_index()
-    lows, highs = percentiles([(part["after"] - part["before"]).to_numpy() for part in means[1:]])
-    ends = {
-        when: percentiles([part[when].to_numpy() for part in means[1:]])
-        for when in ("before", "after")
+@pytest.mark.parametrize("classes", ["seen", "unseen"])
+def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, tables, classes):
+    table = tables["ri"]
+    rows = grid.rows[grid.rows["alpha"].isna()].reset_index(drop=True)
+    once = dict.fromkeys(rows["object_id"], 1)
+    weights_of_replicates = [once, *draws_of_objects(rows)]
+    runs = {
+        TrainingImages(state.target, state.size, state.seed)
+        for state in keys_of(rows)
+        if state.method != "pretrained"
     }
-    for place, (key, expected) in enumerate(means[0].iterrows()):
-        change = expected["after"] - expected["before"]
-        numbers = (change, lows[place], highs[place], expected["before"], expected["after"])
-        assert tuple(mri.loc[key])[:5] == pytest.approx(numbers, abs=1e-6)
-        seeds = observed.xs(key, level=keys).index.get_level_values("seed").nunique()
-        by_target = (
-            means_by_target.loc[key]["after"] - means_by_target.loc[key]["before"]
-        ).to_numpy()
-        assert tuple(mri.loc[key][["targets", "seeds", "target_sd"]]) == pytest.approx(
-            (len(by_target), seeds, by_target.std(ddof=1)), abs=1e-6
+    lines_without_images = 0
+    for training in sorted(runs):
+        is_seen = rows_of_seen_classes(rows, training, grid.folder)
+        of_classes = is_seen if classes == "seen" else ~is_seen
+        of_training = (
+            (rows["target"] == training.target)
+            & (rows["size"] == training.size)
+            & (rows["seed"] == training.seed)
         )
-        for when, (low, high) in ends.items():
-            assert tuple(shown.loc[(*key, when)]) == pytest.approx(
-                (expected[when], low[place], high[place]), abs=1e-6
+        of_pretrained = rows["target"] == "none"
+        is_ood = (rows["dataset"] != training.target) & (rows["dataset"] != "val")
+        counted_rows = rows[of_classes & (of_training | of_pretrained) & is_ood]
+        lines = table[
+            (table["target"] == training.target)
+            & (table["size"] == training.size)
+            & (table["seed"] == training.seed)
+        ].to_dict("records")
+        assert lines
+        if counted_rows.empty:
+            lines_without_images += len(lines)
+            for line in lines:
+                columns = [f"ri_{classes}", f"{classes}_low", f"{classes}_high", f"n_{classes}"]
+                assert np.isnan([line[column] for column in columns]).all()
+            continue
+        replicates = [
+            changes_from_pretrained(counted_rows, weights) for weights in weights_of_replicates
+        ]
+        for line in lines:
+            state = StateKey(line["model"], line["method"], *training, NOT_ON_CURVE)
+            observed, *drawn = [changes[state] for changes in replicates]
+            low, high = np.nanpercentile(drawn, [5, 95])
+            assert line[f"ri_{classes}"] == pytest.approx(observed, abs=1e-6)
+            assert line[f"{classes}_low"] == pytest.approx(low, abs=1e-6)
+            assert line[f"{classes}_high"] == pytest.approx(high, abs=1e-6)
+            of_run = (counted_rows["method"] == state.method) & (
+                counted_rows["model"] == state.model
             )
+            assert line[f"n_{classes}"] == of_run.sum()
+    assert lines_without_images < len(table)
+
+
+def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(tables, bootstrapped):
+    keys = ["model", "method", "size"]
+    mri = by_columns(tables["mri"], keys)
+    ood = by_columns(tables["ood"], [*keys, "when"])
+    means = bootstrapped.means_over_runs()
+    change = means.with_intervals("change")
+    keys_with_ood = {(model, method, size) for model, method, size, _when in ood.index}
+    assert sorted(mri.index) == list(change.index) == sorted(keys_with_ood)
+    observed = bootstrapped.observed.xs(NOT_ON_CURVE, level="alpha")
+    for key, expected in change.iterrows():
+        line = mri.loc[key]
+        assert tuple(line[["mri", "ci_low", "ci_high"]]) == pytest.approx(tuple(expected), abs=1e-6)
+        for when in ("before", "after"):
+            expected_accuracy = means.with_intervals(when).loc[key]
+            assert line[f"ood_{when}"] == pytest.approx(expected_accuracy["estimate"], abs=1e-6)
+            assert tuple(ood.loc[(*key, when)]) == pytest.approx(tuple(expected_accuracy), abs=1e-6)
+        of_runs = observed.xs(key, level=keys)
+        change_of_targets = of_runs.groupby(level="target")["change"].mean()
+        assert line["targets"] == len(change_of_targets)
+        assert line["seeds"] == of_runs.index.get_level_values("seed").nunique()
+        assert line["target_sd"] == pytest.approx(change_of_targets.std(ddof=1), abs=1e-6)
     assert list(mri)[:5] == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
-    assert list(ood["when"]) == ["before", "after"] * len(mri)
+    assert list(tables["ood"]["when"]) == ["before", "after"] * len(mri)
 
 
-def test_written_counts_are_those_of_all_rows(grid):
-    folder, rows, _ = grid
-    parts = [scored(rows[rows["dataset"].isin(names)]) for names in (["b", "val"], ["a", "c"])]
-    expected = count(by_runs(*parts), indexes_of(rows))
-    read = list(read_counts(folder / "plain.npz"))
-    assert [{state.run.model for state in part.states} for part in read] == [{"m"}, {"n"}]
-    assert [state for part in read for state in part.states] == expected.states
-    for part in read:
-        assert (
-            part.datasets == expected.datasets == ["b", "val", "a", "c"]
-            and part.objects == expected.objects == 9
-        )
-        own = [place for place, state in enumerate(expected.states) if state in part.states]
-        for name in SETS:
-            assert (part.correct[name] == expected.correct[name][own]).all() and part.correct[
-                name
-            ].dtype == np.uint16
-            assert (part.images[name] == expected.images[name]).all()
-            assert (part.object_indices[name] == expected.object_indices[name]).all()
-            assert (part.labels[name] == expected.labels[name]).all()
-
-
-def test_mri_for_dvc_is_the_tables_with_sizes_named(grid):
-    found, table = grid[2]["json"], grid[2]["mri"]
-    assert set(found) == {"m", "n"} and set(found["m"]) == {"ft", "ft, 5", "lwf"} == set(found["n"])
-    for line in table.itertuples():
-        assert (
-            found[line.model][line.method if line.size == "all" else f"{line.method}, {line.size}"]
-            == line.mri
-        )
-
-
-def test_states_of_curves_have_a_table_of_their_own(grid, replicates):
-    table, rows = by_columns(grid[2]["curves"], STATE_COLUMNS), grid[1]
-    states = [state for state in replicates[0].index if state[-1] >= 0]
-    assert sorted(table.index) == sorted(states) and len(states) == 16
-    after = [part["after"] for part in replicates]
-    change = [part["after"] - part["before"] for part in replicates]
-    everything = accuracies_of(rows, dict.fromkeys(rows["object_id"], 1))
-    for state in states:
-        line, (place,) = (
-            table.loc[state],
-            np.flatnonzero([other == state for other in replicates[0].index]),
-        )
-        numbers = []
-        for part in (after, change):
-            low, high = percentiles([one.iloc[place] for one in part[1:]])
-            numbers += [part[0].iloc[place], low, high]
-        columns = ["ood", "ood_low", "ood_high", "ri", "ci_low", "ci_high"]
-        assert tuple(line[columns]) == pytest.approx(tuple(numbers), abs=1e-6)
-        if state[2] == "outside":
-            assert np.isnan(line["downstream"]) and line["n"] == 11 + 8 + 6
-        else:
-            assert line["downstream"] == pytest.approx(everything[(*state, state[2])], abs=1e-6)
-            assert line["n"] == 11 + 6
-    assert list(table) == [
-        "downstream",
-        "ood",
-        "ood_low",
-        "ood_high",
-        "n",
-        "ri",
-        "ci_low",
-        "ci_high",
+def test_written_counts_are_those_of_all_rows(grid, tables):
+    rows = grid.rows
+    rows_of_files = [
+        scored(rows[rows["dataset"].isin(datasets)]) for datasets in (["b", "val"], ["a", "c"])
     ]
+    expected = count(by_runs(*rows_of_files), indexes_of(rows))
+    assert expected.datasets == ["b", "val", "a", "c"]
+    assert expected.objects == 9
+    counts_of_models = list(read_counts(grid.folder / "plain.npz"))
+    models = [{state.run.model for state in counts.states} for counts in counts_of_models]
+    assert models == [{"m"}, {"n"}]
+    states = [state for counts in counts_of_models for state in counts.states]
+    assert states == expected.states
+    for counts in counts_of_models:
+        assert counts.datasets == expected.datasets
+        assert counts.objects == expected.objects
+        states_of_model = [i for i, state in enumerate(states) if state in counts.states]
+        for dataset in IMAGES:
+            correct = counts.correct[dataset]
+            assert (correct == expected.correct[dataset][states_of_model]).all()
+            assert correct.dtype == np.uint16
+            assert (counts.images[dataset] == expected.images[dataset]).all()
+            assert (counts.object_indices[dataset] == expected.object_indices[dataset]).all()
+            assert (counts.labels[dataset] == expected.labels[dataset]).all()
 
 
-def test_written_tables_are_leak_free_where_groups_are_given(grid, caplog):
+def test_mri_for_dvc_is_the_tables_with_sizes_named(grid, tables):
+    mri_of_models = read_json(grid.folder / "plain.json")
+    assert set(mri_of_models) == {"m", "n"}
+    for mri_of_methods in mri_of_models.values():
+        assert set(mri_of_methods) == {"ft", "ft, 5", "lwf"}
+    for line in tables["mri"].itertuples():
+        method = line.method if line.size == "all" else f"{line.method}, {line.size}"
+        assert mri_of_models[line.model][method] == line.mri
+
+
+def test_states_of_curves_have_a_table_of_their_own(grid, tables, bootstrapped):
+    table = by_columns(tables["curves"], STATE_COLUMNS)
+    rows = grid.rows
+    states = [state for state in keys_of(rows) if state.alpha != NOT_ON_CURVE]
+    assert sorted(table.index) == sorted(states)
+    assert len(states) == 16
+    after = bootstrapped.with_intervals("after")
+    change = bootstrapped.with_intervals("change")
+    accuracies = accuracies_of(rows, dict.fromkeys(rows["object_id"], 1))
+    for state in states:
+        key = tuple(state)
+        line = table.loc[key]
+        expected_ood_accuracy = tuple(after.loc[key])
+        expected_ri = tuple(change.loc[key])
+        assert tuple(line[["ood", "ood_low", "ood_high"]]) == pytest.approx(
+            expected_ood_accuracy, abs=1e-6
+        )
+        assert tuple(line[["ri", "ci_low", "ci_high"]]) == pytest.approx(expected_ri, abs=1e-6)
+        assert line["n"] == OOD_IMAGES[state.target]
+        if state.target == "outside":
+            assert np.isnan(line["downstream"])
+        else:
+            on_target = accuracies[*state, state.target]
+            assert line["downstream"] == pytest.approx(on_target, abs=1e-6)
+    of_ood = ["ood", "ood_low", "ood_high"]
+    assert list(table) == ["downstream", *of_ood, "n", "ri", "ci_low", "ci_high"]
+
+
+def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplog):
     """b and c are made from the same sources.
 
     All of c's objects are among b's, three of b's seven among c's.
     """
-    folder, rows, usual = grid
-    caplog.set_level("INFO")
-    made = written(
-        folder, "leak-free", source_groups={"b": "g", "c": "g", "a": "other"}, replicates=10
-    )
 
-    def leaks(part, target):
+    def leaks(rows, target):
         if target != "b":
-            return pd.Series(False, part.index)
-        return (part["dataset"] == "c") & part["object_id"].isin([f"o{i}" for i in range(7)])
+            return pd.Series(False, rows.index)
+        objects_of_b = [f"o{i}" for i in range(OBJECTS["b"])]
+        return (rows["dataset"] == "c") & rows["object_id"].isin(objects_of_b)
 
-    everything = dict.fromkeys(rows["object_id"], 1)
-    kept = expected_ood(rows, everything, drop=leaks)  # nothing of c is left when b is the target
-    for line in made["ri"].itertuples():
-        expected = kept.loc[(line.model, line.method, line.target, line.size, line.seed, -1)]
-        assert line.ri == pytest.approx(expected["after"] - expected["before"], abs=1e-6)
-        assert line.n == {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}[line.target]
-    assert " b, 8 images" in caplog.text and " outside, 25 images" in caplog.text
+    caplog.set_level("INFO")
+    groups = {"b": "g", "c": "g", "a": "other"}
+    leak_free = write_grid_tables(grid.folder, "leak-free", source_groups=groups, replicates=10)
+    once = dict.fromkeys(grid.rows["object_id"], 1)
+    expected = expected_ood(grid.rows, once, leaks)  # nothing of c is left when b is the target
+    images = {"a": 11 + 6, "b": 8, "outside": 11 + 8 + 6}
+    for line in leak_free["ri"].itertuples():
+        key = (line.model, line.method, line.target, line.size, line.seed, NOT_ON_CURVE)
+        assert line.ri == pytest.approx(expected.loc[key]["change"], abs=1e-6)
+        assert line.n == images[line.target]
+    assert " b, 8 images" in caplog.text
+    assert " outside, 25 images" in caplog.text
+    accuracy = leak_free["accuracy"]
     pd.testing.assert_frame_equal(
-        made["accuracy"].drop(columns="role"), usual["accuracy"].drop(columns="role")
+        accuracy.drop(columns="role"), tables["accuracy"].drop(columns="role")
     )
-    shared = made["accuracy"][made["accuracy"]["role"] == "shared"]
+    shared = accuracy[accuracy["role"] == "shared"]
     assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
 
 
 def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_role_shared():
-    counts = replace(counted(grid_rows(3)), shared={})
     choices = {"ood_datasets": ["a", "b", "c"], "in_distribution": ["val"], "source_groups": {}}
+    counts = replace(counted(grid_rows(3)), shared={})
     assert roles_of(counts, "b", **choices)["c"] == "ood"
-    twin = np.arange(len(counts.object_indices["c"])) == 0
-    with_twin = replace(counts, shared={("b", "c"): twin})
-    assert roles_of(with_twin, "b", **choices) == {
+    is_identical = np.arange(len(counts.object_indices["c"])) == 0
+    with_identical = replace(counts, shared={("b", "c"): is_identical})
+    assert roles_of(with_identical, "b", **choices) == {
         "a": "ood",
         "b": "target",
         "c": "shared",
         "val": "in_distribution",
     }
-    assert roles_of(with_twin, "a", **choices)["c"] == "ood", (
+    assert roles_of(with_identical, "a", **choices)["c"] == "ood", (
         "it is identical to none of this target"
     )
 
@@ -696,70 +773,74 @@ def test_leak_free_keeps_the_objects_that_the_target_lacks():
     """Of c's objects b has some: with c's accuracies over the others alone, before and after."""
     rows = grid_rows(3)
     rows.loc[rows["dataset"] == "c", "object_id"] += "x"
-    shared = (rows["dataset"] == "c") & (rows["object_id"] == "o1x")
-    rows.loc[shared, "object_id"] = "o1"  # two images
+    is_shared = (rows["dataset"] == "c") & (rows["object_id"] == "o1x")
+    rows.loc[is_shared, "object_id"] = "o1"  # two images
     counts = counted(rows)
     weights = object_weights(counts.objects, 50, 0)
-    ood = ood_accuracies(
-        counts, weights, ood_datasets=["a", "b", "c"], source_groups={"b": "g", "c": "g", "a": "h"}
-    )
+    groups = {"b": "g", "c": "g", "a": "h"}
 
-    def leaks(part, target):
-        own = {"b": "c", "c": "b"}.get(target)
-        return (part["dataset"] == own) & (part["object_id"] == "o1")
+    def leaks(rows, target):
+        same_sources = {"b": "c", "c": "b"}.get(target)
+        return (rows["dataset"] == same_sources) & (rows["object_id"] == "o1")
 
+    ood = ood_accuracies(counts, weights, ood_datasets=DATASETS, source_groups=groups)
     objects = sorted(set(rows["object_id"]))
+    images = {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}
     for replicate in (0, 1, 2, 50):
-        draw = dict(zip(objects, weights[replicate], strict=True))
-        expected = expected_ood(rows, draw, drop=leaks)
-        for state, pair in ood.items():
-            numbers = expected.loc[plain(state.column_values())]
-            found = (pair.before[replicate], pair.after[replicate])
-            assert found == pytest.approx(tuple(numbers), nan_ok=True)
-            assert pair.images == {"a": 11 + 6, "b": 8 + 4, "outside": 11 + 8 + 6}[state.run.target]
-    parts = ood_parts(counts, ["a", "b", "c"], {"b": "g", "c": "g", "a": "h"})
-    for state, pair in ood.items():
-        assert parts[state].sum(axis=1) == pytest.approx([pair.before[0], pair.after[0]])
+        weights_of_objects = dict(zip(objects, weights[replicate], strict=True))
+        expected = expected_ood(rows, weights_of_objects, leaks)
+        for state, accuracies in ood.items():
+            of_state = expected.loc[tuple(key_of(state))]
+            before = accuracies.before[replicate]
+            after = accuracies.after[replicate]
+            assert before == pytest.approx(of_state["before"], nan_ok=True)
+            assert after == pytest.approx(of_state["after"], nan_ok=True)
+            assert accuracies.images == images[state.run.target]
+    parts_of_objects = ood_parts(counts, DATASETS, groups)
+    for state, accuracies in ood.items():
+        sums = parts_of_objects[state].sum(axis=1)
+        assert sums == pytest.approx([accuracies.before[0], accuracies.after[0]])
 
 
 def test_what_each_object_adds_is_its_answers_over_the_datasets_images(grid):
-    rows = grid[1]
-    counts = counted(rows)
+    rows = grid.rows
     objects = sorted(set(rows["object_id"]))
-    right = rows.assign(
-        alpha=rows["alpha"].fillna(-1), right=(rows["label"] == rows["prediction"]).astype(float)
+    answers = rows.assign(
+        alpha=rows["alpha"].fillna(NOT_ON_CURVE),
+        is_correct=(rows["label"] == rows["prediction"]).astype(float),
     )
-    right = right.groupby([*STATE_COLUMNS, "dataset", "object_id"])["right"].sum().to_dict()
-    for state, (parts_before, parts_after) in ood_parts(counts, ["a", "b", "c"]).items():
-        parts = parts_after - parts_before
-        before = (state.run.model, "pretrained", "none", "all", 0, -1)
-        own = plain(state.column_values())
-        others = [name for name in "abc" if name != state.run.target]
-        for place, name in enumerate(objects):
-            expected = sum(
-                100
-                * (right[*own, other, name] - right[*before, other, name])
-                / SETS[other]
-                / len(others)
-                for other in others
-                if int(name[1:]) < OBJECTS[other]
-            )
-            assert parts[place] == pytest.approx(expected, abs=1e-9)
+    by_object = answers.groupby([*STATE_COLUMNS, "dataset", "object_id"])["is_correct"]
+    correct = by_object.sum().to_dict()
+    for state, (before, after) in ood_parts(counted(rows), DATASETS).items():
+        key = key_of(state)
+        pretrained = pretrained_key(state.run.model)
+        others = [dataset for dataset in DATASETS if dataset != state.run.target]
+        expected = dict.fromkeys(objects, 0.0)
+        for object_id in objects:
+            for dataset in others:
+                if (*key, dataset, object_id) not in correct:
+                    continue  # the dataset has no image of it
+                gained = (
+                    correct[*key, dataset, object_id] - correct[*pretrained, dataset, object_id]
+                )
+                expected[object_id] += 100 * gained / IMAGES[dataset] / len(others)
+        assert list(after - before) == pytest.approx(list(expected.values()), abs=1e-9)
 
 
-def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid):
-    folder, _, _ = grid
-    written(folder, "again")
-    for file in folder.glob("plain*"):
-        assert (folder / file.name.replace("plain", "again")).read_bytes() == file.read_bytes()
-    rows, indexes = scored(grid[1]), indexes_of(grid[1])
-    shuffled, usual = (
-        count(by_runs(part), indexes) for part in (rows.sample(frac=1, random_state=1), rows)
-    )
-    assert shuffled.states == usual.states
-    for dataset in SETS:
-        assert (shuffled.correct[dataset] == usual.correct[dataset]).all()
-        assert (shuffled.object_indices[dataset] == usual.object_indices[dataset]).all()
+def test_the_same_rows_give_the_same_bytes_in_any_order_of_rows(grid, tables):
+    write_grid_tables(grid.folder, "again")
+    first_files = list(grid.folder.glob("plain*"))
+    assert len(first_files) == len(tables) + 2, "the tables, their counts and mRI for DVC"
+    for file in first_files:
+        again = grid.folder / file.name.replace("plain", "again")
+        assert again.read_bytes() == file.read_bytes()
+    rows = scored(grid.rows)
+    indexes = indexes_of(grid.rows)
+    counts = count(by_runs(rows), indexes)
+    counts_of_shuffled = count(by_runs(rows.sample(frac=1, random_state=1)), indexes)
+    assert counts_of_shuffled.states == counts.states
+    for dataset in IMAGES:
+        assert has_equal_counts(counts_of_shuffled, counts, dataset)
 
 
 def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
@@ -767,30 +848,56 @@ def test_a_gain_of_every_answer_on_a_dataset_raises_ri_by_its_share(rows):
 
     RI of a target rises by c's mistakes over the number of datasets.
     """
-    counts = counted(rows)
-    better = rows.copy()
-    tuned = (better["dataset"] == "c") & (better["method"] == "ft")
-    better.loc[tuned, "prediction"] = better.loc[tuned, "label"]
-    weights = object_weights(counts.objects, 1, 0)
-    before, after = (
-        ri_table(ood_accuracies(counted(part), weights), 0.95).set_index(RUN_COLUMNS)["ri"]
-        for part in (rows, better)
-    )
-    for state, change in (after - before).items():
-        missed = 100 - accuracy(rows, "ft", state[2], state[4], "c") if state[1] == "ft" else 0
-        assert change == pytest.approx(missed / 2)
+
+    def ri_of(rows):
+        ood = ood_accuracies(counted(rows), weights)
+        return ri_table(ood, 0.95).set_index(RUN_COLUMNS)["ri"]
+
+    weights = object_weights(counted(rows).objects, 1, 0)
+    without_mistakes = rows.copy()
+    fine_tuned_on_c = (rows["dataset"] == "c") & (rows["method"] == "ft")
+    without_mistakes.loc[fine_tuned_on_c, "prediction"] = rows.loc[fine_tuned_on_c, "label"]
+    gain = ri_of(without_mistakes) - ri_of(rows)
+    for (_model, method, target, _size, seed), gained in gain.items():
+        mistakes = 0
+        if method == "ft":
+            mistakes = 100 - accuracy(rows, "ft", target, seed, "c")
+        assert gained == pytest.approx(mistakes / 2)
+
+
+def without_the_last_image(rows):
+    """Rows of which the last run was not scored on an image."""
+    return rows.drop(index=rows.index[-1])
+
+
+def without_a_dataset(rows):
+    """Rows of which a method was not scored on c."""
+    return rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index)
+
+
+def with_the_last_image_twice(rows):
+    """Rows of which the last run has a further row of an image."""
+    return pd.concat([rows, rows.iloc[-1:]])
+
+
+def with_the_first_image_for_the_last(rows):
+    """Rows of which the last run has two of one image, and as many in all as it should."""
+    return rows.assign(row=[*rows["row"][:-1], 0])
+
+
+def with_other_images(rows):
+    """Rows of which a method was scored on the images before those of others."""
+    return rows.assign(row=rows["row"] - (rows["method"] == "lwf"))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda rows: rows.drop(index=rows.index[-1]),
-        lambda rows: rows.drop(
-            index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index
-        ),
-        lambda rows: pd.concat([rows, rows.iloc[-1:]]),
-        lambda rows: rows.assign(row=[*rows["row"][:-1], 0]),
-        lambda rows: rows.assign(row=rows["row"] - (rows["method"] == "lwf")),
+        without_the_last_image,
+        without_a_dataset,
+        with_the_last_image_twice,
+        with_the_first_image_for_the_last,
+        with_other_images,
     ],
     ids=[
         "an image fewer",
@@ -809,11 +916,14 @@ def test_any_difference_of_images_between_runs_is_refused(rows, change):
 
 
 def test_runs_on_different_images_and_their_dataset_are_named(rows):
-    other = scored(rows).assign(model="k")
-    other["row"] += (other["method"] == "lwf") & (other["dataset"] == "b")
-    twice = {name: pd.concat([index, index]) for name, index in indexes_of(rows).items()}
+    pretrained = scored(rows).query("method == 'pretrained'")
+    rows_of_k = scored(rows).assign(model="k")
+    rows_of_k["row"] += (rows_of_k["method"] == "lwf") & (rows_of_k["dataset"] == "b")
+    long_indexes = {
+        dataset: pd.concat([index, index]) for dataset, index in indexes_of(rows).items()
+    }
     with pytest.raises(UserError, match="m/none/pretrained/all/0 and k/a/lwf/all/0 .* of b;"):
-        count(by_runs(scored(rows).query("method == 'pretrained'"), other), twice)
+        count(by_runs(pretrained, rows_of_k), long_indexes)
 
 
 def test_an_object_with_images_of_several_classes_counts_once_for_each():
@@ -822,103 +932,111 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     The index has an image more.
     """
     index = pd.DataFrame({"object_id": ["y", "x", "unused", "x", "x"], "label": [3, 3, 9, 1, 3]})
-    runs = [("pretrained", "none", [0, 0, 1, 2]), ("ft", "b", [5, 0, 0, 0])]
-    rows = []
-    for method, target, ranks in runs:
-        run = columns_of_run(method, target)
-        rows.append(pd.DataFrame({**run, "dataset": "a", "row": [0, 1, 3, 4], "rank": ranks}))
+    scored_rows = {"dataset": "a", "row": [0, 1, 3, 4]}
+    pretrained = {**columns_of_run("pretrained", "none"), **scored_rows, "rank": [0, 0, 1, 2]}
+    fine_tuned = {**columns_of_run("ft", "b"), **scored_rows, "rank": [5, 0, 0, 0]}
+    rows = [pd.DataFrame(pretrained), pd.DataFrame(fine_tuned)]
     counts = count(by_runs(*rows), {"a": index})
-    assert counts.objects == 2 and counts.object_indices["a"].tolist() == [0, 0, 1]
-    assert counts.labels["a"].tolist() == [1, 3, 3] and counts.images["a"].tolist() == [1, 2, 1]
+    assert counts.objects == 2
+    assert counts.object_indices["a"].tolist() == [0, 0, 1]
+    assert counts.labels["a"].tolist() == [1, 3, 3]
+    assert counts.images["a"].tolist() == [1, 2, 1]
     assert [state.run.method for state in counts.states] == ["ft", "pretrained"]
     assert counts.correct["a"].tolist() == [[1, 2, 0], [0, 1, 1]]
-    accuracy = counts.accuracy_on(
-        "a", np.array([[1, 1], [2, 1]], np.uint8), ALL_INDICES, ALL_INDICES
-    )
-    assert accuracy.tolist() == [[75, 50], [pytest.approx(600 / 7), pytest.approx(300 / 7)]]
+    weights = np.array([[1, 1], [2, 1]], np.uint8)
+    accuracy = counts.accuracy_on("a", weights, ALL_INDICES, ALL_INDICES)
+    with_x_twice = [pytest.approx(600 / 7), pytest.approx(300 / 7)]
+    assert accuracy.tolist() == [[75, 50], with_x_twice]
     ((before, after),) = ood_parts(counts).values()
     assert (after - before).tolist() == [50, -25]
 
 
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
     counts = counted(rows)
-    places = {name: set(part) for name, part in counts.object_indices.items()}
-    only_c = np.array(
-        [[place not in places["a"] | places["b"] for place in range(counts.objects)]], np.uint8
-    )
-    assert only_c.sum() == 3
-    weights = np.concatenate([np.ones_like(only_c), only_c])
-    a, b, c = (counts.accuracy_on(name, weights, ALL_INDICES, ALL_INDICES) for name in DATASETS)
-    assert a.shape == b.shape == c.shape == (2, 9) and np.isfinite([a[0], b[0], *c]).all()
-    assert np.isnan([a[1], b[1]]).all()
-    (last,) = np.flatnonzero(only_c[0])[-1:]
-    single = np.eye(1, counts.objects, last, dtype=np.uint8)  # of one object with one image
-    assert set(counts.accuracy_on("c", single, ALL_INDICES, ALL_INDICES)[0]) == {0, 100}
+    objects_of_a_and_b = {*counts.object_indices["a"], *counts.object_indices["b"]}
+    is_of_c_alone = np.array([i not in objects_of_a_and_b for i in range(counts.objects)])
+    assert is_of_c_alone.sum() == 3
+    all_objects = np.ones(counts.objects, np.uint8)
+    weights = np.stack([all_objects, is_of_c_alone.astype(np.uint8)])
+    for dataset in DATASETS:
+        accuracies = counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
+        assert accuracies.shape == (2, 9)
+        of_all_objects, of_c_alone = accuracies
+        assert np.isfinite(of_all_objects).all()
+        if dataset == "c":
+            assert np.isfinite(of_c_alone).all()
+        else:
+            assert np.isnan(of_c_alone).all()
+    last_object = np.flatnonzero(is_of_c_alone)[-1]  # with one image
+    weights = np.eye(1, counts.objects, last_object, dtype=np.uint8)
+    accuracies = counts.accuracy_on("c", weights, ALL_INDICES, ALL_INDICES)
+    assert set(accuracies.flat) == {0, 100}
     assert estimate(np.array([9.0, 1.0, np.nan, 3.0]), 0.5) == (9, 1.5, 2.5)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
 def test_intervals_are_percentiles_on_both_sides(confidence):
-    values = np.random.default_rng(0).normal(size=501)
-    _, low, high = estimate(np.r_[99, values], confidence)
-    assert np.mean(values < low) == pytest.approx((1 - confidence) / 2, abs=0.003)
-    assert np.mean(values > high) == pytest.approx((1 - confidence) / 2, abs=0.003)
+    replicates = np.random.default_rng(0).normal(size=501)
+    _, low, high = estimate(np.r_[99, replicates], confidence)
+    outside = (1 - confidence) / 2
+    assert np.mean(replicates < low) == pytest.approx(outside, abs=0.003)
+    assert np.mean(replicates > high) == pytest.approx(outside, abs=0.003)
 
 
 def test_bootstrap_draws_are_all_objects_once_then_numpys_multinomials():
     rng = np.random.default_rng(7)
-    expected = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
+    expected_draws = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
     weights = object_weights(30, 5, seed=7)
-    assert (weights[0] == 1).all()
-    assert (
-        weights.dtype == np.uint8 and weights.shape == (6, 30) and (weights[1:] == expected).all()
-    )
-    assert (object_weights(30, 3, seed=7) == weights[:4]).all(), (
-        "more draws leave the first as they are"
-    )
+    assert weights.dtype == np.uint8
+    assert weights.shape == (6, 30)
+    observed, *draws = weights
+    assert (observed == 1).all()
+    assert np.array_equal(draws, expected_draws)
+    weights_of_fewer = object_weights(30, 3, seed=7)
+    assert weights_of_fewer.shape == (4, 30)
+    assert (weights_of_fewer == weights[:4]).all(), "more draws leave the first as they are"
     assert (object_weights(30, 5, seed=8) != weights).any()
 
 
 def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(rows):
     pretrained = rows[rows["method"] == "pretrained"]
-    alphas = [0.5, np.nan, 1.0, 0.25]
-    curve = [
-        pretrained.assign(method="curve", target="a", seed=seed, alpha=a)
-        for seed in (10, 9)
-        for a in alphas
-    ]
-    counts = counted(*curve, pretrained)
-    run = ("m", "curve", "a", "all")
-    expected = [(*run, seed, alpha) for seed in (9, 10) for alpha in (None, 0.25, 0.5, 1.0)]
-    expected.append(("m", "pretrained", "none", "all", 0, None))
-    assert counts.states == [state_of(*values) for values in expected]
+    curves = []
+    for seed in (10, 9):
+        for alpha in (0.5, np.nan, 1.0, 0.25):
+            curves.append(pretrained.assign(method="curve", target="a", seed=seed, alpha=alpha))
+    counts = counted(*curves, pretrained)
+    expected = []
+    for seed in (9, 10):
+        for alpha in (None, 0.25, 0.5, 1.0):
+            expected.append(state_of("m", "curve", "a", "all", seed, alpha))
+    expected.append(state_of("m", "pretrained", "none", "all", 0, None))
+    assert counts.states == expected
     assert counts.states == sorted(set(counts.states))
 
 
 def test_rows_of_categories_are_counted_as_rows_of_text(rows):
     """As Parquet gives them where a file holds dictionaries; not every category need occur."""
-    text = ["model", "method", "target", "size", "dataset"]
-    plain = scored(rows)
-    parts = [
-        plain[plain["dataset"] == name].astype(
-            dict.fromkeys(text, rows[text].stack().astype("category").dtype)
-        )
-        for name in DATASETS
-    ]
-    assert len(parts[0]["dataset"].cat.categories) > 3
-    found, expected = count(by_runs(*parts), indexes_of(rows)), counted(rows)
-    assert found.states == expected.states and found.datasets == expected.datasets
+    text_columns = ["model", "method", "target", "size", "dataset"]
+    category = rows[text_columns].stack().astype("category").dtype
+    with_categories = scored(rows).astype(dict.fromkeys(text_columns, category))
+    tables = [with_categories[rows["dataset"] == dataset] for dataset in DATASETS]
+    assert all(len(table["dataset"].cat.categories) > 3 for table in tables)
+    counts = count(by_runs(*tables), indexes_of(rows))
+    expected = counted(rows)
+    assert counts.states == expected.states
+    assert counts.datasets == expected.datasets
     for dataset in DATASETS:
-        assert (found.correct[dataset] == expected.correct[dataset]).all()
+        assert (counts.correct[dataset] == expected.correct[dataset]).all()
 
 
 def test_counts_of_some_states_are_theirs(rows):
     counts = counted(rows)
-    some = counts.select_states([7, 2])
-    assert some.states == [counts.states[7], counts.states[2]] and some.objects == counts.objects
+    selected = counts.select_states([7, 2])
+    assert selected.states == [counts.states[7], counts.states[2]]
+    assert selected.objects == counts.objects
     for dataset in DATASETS:
-        assert (some.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
-        assert (some.images[dataset] == counts.images[dataset]).all()
+        assert (selected.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
+        assert (selected.images[dataset] == counts.images[dataset]).all()
 
 
 def test_counts_that_would_be_unpickled_are_refused(tmp_path):
@@ -927,19 +1045,23 @@ def test_counts_that_would_be_unpickled_are_refused(tmp_path):
         list(read_counts(tmp_path / "counts.npz"))
 
 
-def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
+def test_the_fit_of_every_run_is_that_of_its_manifest(grid, tables):
     """That of a curve, which has several states, is unknown."""
-    folder, rows, made = grid
-    runs = rows[rows["method"] != "pretrained"][RUN_COLUMNS].drop_duplicates()
-    table = made["fit"].set_index(RUN_COLUMNS)
-    assert set(table.index) == set(runs.itertuples(index=False, name=None)) and set(
-        table["unfinished"]
-    ) == {"no"}
-    for (_, method, target, *_), fit in table["fit"].items():
-        assert np.isnan(fit) if method == "curve" else fit == (80 if target == "a" else 96)
-    marked = written(folder, "threshold", threshold=0.95)["fit"]
-    below = marked[marked["unfinished"] == "yes"]
-    assert set(zip(below["method"], below["target"], strict=True)) == {
+    fine_tuned = grid.rows[grid.rows["method"] != "pretrained"]
+    runs = set(fine_tuned[RUN_COLUMNS].itertuples(index=False, name=None))
+    table = tables["fit"].set_index(RUN_COLUMNS)
+    assert set(table.index) == runs
+    assert set(table["unfinished"]) == {"no"}
+    for (_model, method, target, _size, _seed), fit in table["fit"].items():
+        if method == "curve":
+            assert np.isnan(fit)
+        elif target == "a":
+            assert fit == 80
+        else:
+            assert fit == 96
+    with_threshold = write_grid_tables(grid.folder, "threshold", threshold=0.95)["fit"]
+    unfinished = with_threshold[with_threshold["unfinished"] == "yes"]
+    assert set(zip(unfinished["method"], unfinished["target"], strict=True)) == {
         ("ft", "a"),
         ("curve", "a"),
         ("curve", "outside"),
@@ -949,59 +1071,79 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid):
 # Identical images
 
 
-def indexed(folder, photos, ids=None):
-    """Indexes of datasets with the photos of each image, by dataset.
-
-    Each image is an object and a source of its own.
-    """
-    for name, own in photos.items():
-        place = folder / f"prepare/{name}/32px"
-        place.mkdir(parents=True)
-        names = [f"{name}/{row}" for row in range(len(own))]
-        objects = names if ids is None else ids[name]
-        index = {"object_id": objects, "source_id": names, "label": [0] * len(own), PHOTO: own}
-        pd.DataFrame(index).to_parquet(place / "index.parquet")
-    return [folder / f"prepare/{name}/32px/index.parquet" for name in photos]
-
-
+# By dataset, what stands for the photo of each image: equal ones are of identical images.
 PHOTOS = {"a": ["1", "2", "2", "3"], "b": ["4", "3", "5"], "c": ["6", "7"]}
+
+
+def distinct_photos():
+    """Photos of as many images as `PHOTOS` has, of which no two are identical."""
+    return {
+        dataset: [f"{dataset}{row}" for row in range(len(photos))]
+        for dataset, photos in PHOTOS.items()
+    }
+
+
+def write_photo_indexes(folder, photos, objects=None):
+    """Write an index of each dataset; gives their paths.
+
+    Args:
+        photos: by dataset, what stands for the photo of each image.
+        objects: by dataset, the object of each image; without them each is an object of its own.
+    """
+    paths = []
+    for dataset, photos_of_dataset in photos.items():
+        prepared = folder / f"prepare/{dataset}/32px"
+        prepared.mkdir(parents=True)
+        sources = [f"{dataset}/{row}" for row in range(len(photos_of_dataset))]
+        index = pd.DataFrame(
+            {
+                "object_id": sources if objects is None else objects[dataset],
+                "source_id": sources,
+                "label": 0,
+                PHOTO: photos_of_dataset,
+            }
+        )
+        index.to_parquet(prepared / "index.parquet")
+        paths.append(prepared / "index.parquet")
+    return paths
 
 
 def answers_of(photos):
     """Rows of a pretrained and a fine-tuned model, of which each is right on half of the images."""
-    rng, parts = np.random.default_rng(1), []
+    rng = np.random.default_rng(1)
+    tables = []
     for method, target in (("pretrained", "none"), ("ft", "a")):
-        run = columns_of_run(method, target)
-        for name, own in photos.items():
-            answers = {
-                "dataset": name,
-                "row": range(len(own)),
-                "rank": rng.integers(0, 2, len(own)),
-            }
-            parts.append(pd.DataFrame({**run, **answers}))
-    return pd.concat(parts, ignore_index=True)
+        for dataset, photos_of_dataset in photos.items():
+            n = len(photos_of_dataset)
+            answers = {"dataset": dataset, "row": range(n), "rank": rng.integers(0, 2, n)}
+            tables.append(pd.DataFrame({**columns_of_run(method, target), **answers}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def test_identical_images_of_any_datasets_are_one_object(tmp_path):
     """Given identical images under several ids, all counts are those of images with one id."""
-    joined = {"a": ["a/0", "a/1", "a/1", "a/3"], "b": ["b/0", "a/3", "b/2"], "c": ["c/0", "c/1"]}
-    found = read_objects(indexed(tmp_path / "photos", PHOTOS))
-    assert {name: own["object_id"].tolist() for name, own in found.items()} == joined
-    declared = {name: [f"{name}{row}" for row in range(len(own))] for name, own in PHOTOS.items()}
-    expected = read_objects(indexed(tmp_path / "declared", declared, joined))
+    objects = {"a": ["a/0", "a/1", "a/1", "a/3"], "b": ["b/0", "a/3", "b/2"], "c": ["c/0", "c/1"]}
+    indexes = read_objects(write_photo_indexes(tmp_path / "photos", PHOTOS))
+    assert {name: index["object_id"].tolist() for name, index in indexes.items()} == objects
+    indexes_with_declared_objects = read_objects(
+        write_photo_indexes(tmp_path / "declared", distinct_photos(), objects)
+    )
     rows = answers_of(PHOTOS)
-    one, other = (count(by_runs(rows), indexes) for indexes in (found, expected))
-    assert one.objects == other.objects == 7
-    for part in ("object_indices", "images", "correct"):
-        for name in PHOTOS:
-            assert (getattr(one, part)[name] == getattr(other, part)[name]).all()
+    counts = count(by_runs(rows), indexes)
+    expected = count(by_runs(rows), indexes_with_declared_objects)
+    assert counts.objects == 7
+    assert expected.objects == 7
+    for dataset in PHOTOS:
+        assert has_equal_counts(counts, expected, dataset)
+        assert (counts.images[dataset] == expected.images[dataset]).all()
 
 
 def test_images_that_differ_have_the_objects_that_their_layout_gave(tmp_path):
-    photos = {name: [f"{name}{row}" for row in range(len(own))] for name, own in PHOTOS.items()}
-    paths = indexed(tmp_path, photos)
-    found, declared = read_objects(paths), read_indexes(paths)
-    assert all(found[name].equals(declared[name]) for name in photos)
+    paths = write_photo_indexes(tmp_path, distinct_photos())
+    indexes = read_objects(paths)
+    declared = read_indexes(paths)
+    for dataset in PHOTOS:
+        assert indexes[dataset].equals(declared[dataset])
 
 
 def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(tmp_path):
@@ -1009,86 +1151,72 @@ def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(t
 
     RI is over the other images of b and c.
     """
-    paths, rows = indexed(tmp_path, PHOTOS), answers_of(PHOTOS)
-    counts = count(by_runs(rows), read_objects(paths, {}))
+    rows = answers_of(PHOTOS)
+    counts = count(by_runs(rows), read_objects(write_photo_indexes(tmp_path, PHOTOS), {}))
     write_counts(counts, tmp_path / "counts.npz")
     (stored,) = read_counts(tmp_path / "counts.npz")
-    right = rows.assign(right=100.0 * (rows["rank"] == 0)).set_index(["method", "dataset", "row"])[
-        "right"
-    ]
-    change = right["ft"] - right["pretrained"]
-    for counted in (counts, stored):
-        found = ood_accuracies(counted, object_weights(counted.objects, 5, 0), source_groups={})
-        (pair,) = found.values()
-        assert pair.images == 4
-        assert pair.change[0] == pytest.approx(
-            np.mean([change["b"][[0, 2]].mean(), change["c"].mean()])
-        )
-        (whole,) = ood_accuracies(counted, object_weights(counted.objects, 5, 0)).values()
-        assert whole.images == 5, "without leak_free it counts"
+    percent = rows.assign(percent=100.0 * (rows["rank"] == 0))
+    by_image = percent.set_index(["method", "dataset", "row"])["percent"]
+    change = by_image["ft"] - by_image["pretrained"]
+    change_on_b = change["b"][[0, 2]].mean()  # without the identical image
+    change_on_c = change["c"].mean()
+    for counts_of_grid in (counts, stored):
+        weights = object_weights(counts_of_grid.objects, 5, 0)
+        (leak_free,) = ood_accuracies(counts_of_grid, weights, source_groups={}).values()
+        assert leak_free.images == 4
+        assert leak_free.change[0] == pytest.approx(np.mean([change_on_b, change_on_c]))
+        (with_leaks,) = ood_accuracies(counts_of_grid, weights).values()
+        assert with_leaks.images == 5, "without leak_free it counts"
 
 
 def test_leak_free_keeps_other_images_of_the_object_of_an_identical_one(tmp_path):
     """b has an image of a and, as another drawing, the object of that image; the latter counts."""
     photos = {"a": ["1", "2"], "b": ["1", "3"], "c": ["4"]}
-    ids = {"a": ["o0", "o1"], "b": ["o5", "o0"], "c": ["o0"]}
-    indexes = read_objects(indexed(tmp_path, photos, ids), {})
+    objects = {"a": ["o0", "o1"], "b": ["o5", "o0"], "c": ["o0"]}
+    indexes = read_objects(write_photo_indexes(tmp_path, photos, objects), {})
     counts = count(by_runs(answers_of(photos)), indexes)
-    (pair,) = ood_accuracies(
-        counts, object_weights(counts.objects, 5, 0), source_groups={}
-    ).values()
-    assert pair.images == 1 + 1 and counts.objects == 2
+    weights = object_weights(counts.objects, 5, 0)
+    (ood,) = ood_accuracies(counts, weights, source_groups={}).values()
+    assert ood.images == 1 + 1
+    assert counts.objects == 2
 
 
 def test_equal_source_ids_of_datasets_without_a_common_group_are_not_shared(tmp_path):
     photos = {"a": ["1", "2"], "b": ["3", "4"]}
-    paths = indexed(tmp_path, photos)
+    paths = write_photo_indexes(tmp_path, photos)
     for path in paths:
         pd.read_parquet(path).assign(source_id=["0", "1"]).to_parquet(path)
-    counts = count(by_runs(answers_of(photos)), read_objects(paths, {}))
-    assert counts.shared == {}
-    assert set(
-        count(by_runs(answers_of(photos)), read_objects(paths, {"a": "g", "b": "g"})).shared
-    ) == {("a", "b")}
+    rows = answers_of(photos)
+    without_group = count(by_runs(rows), read_objects(paths, {}))
+    assert without_group.shared == {}
+    with_group = count(by_runs(rows), read_objects(paths, {"a": "g", "b": "g"}))
+    assert set(with_group.shared) == {("a", "b")}
 
 
 def test_an_index_of_an_earlier_version_is_counted_as_before(tmp_path, caplog):
-    paths, rows = indexed(tmp_path, PHOTOS), answers_of(PHOTOS)
+    paths = write_photo_indexes(tmp_path, PHOTOS)
     for path in paths:
         pd.read_parquet(path).drop(columns=PHOTO).to_parquet(path)
-    found = count(by_runs(rows), read_objects(paths, {}))
-    assert found.objects == 9 and found.shared == {}
+    counts = count(by_runs(answers_of(PHOTOS)), read_objects(paths, {}))
+    assert counts.objects == 9
+    assert counts.shared == {}
     assert caplog.text.count("snakemake --forcerun prepare") == 3
 
 
 def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(tmp_path):
     """Pairs within a, of a and b, and of b and c with other classes count in their own columns."""
     photos = {"a": ["1", "1", "2", "3"], "b": ["2", "4", "5"], "c": ["5", "6"], "old": ["7"]}
-    paths = indexed(tmp_path, photos)
-    old = pd.read_parquet(paths[3]).drop(columns=PHOTO)
-    old.to_parquet(paths[3])
-    pd.read_parquet(paths[2]).assign(label=[1, 1]).to_parquet(paths[2])
+    paths = write_photo_indexes(tmp_path, photos)
+    _path_of_a, _path_of_b, path_of_c, path_of_old = paths
+    pd.read_parquet(path_of_c).assign(label=[1, 1]).to_parquet(path_of_c)
+    pd.read_parquet(path_of_old).drop(columns=PHOTO).to_parquet(path_of_old)
     classes = [path.with_name("classes.json") for path in paths]
     for path in classes:
         write_json(path, LabelSpace(("x", "y"), ((0,), (1,)), ("x", "y")).to_json())
     labels = {"a": "A", "b": "B", "c": "C", "old": "Old"}
     table = identical_table(labels, paths, classes).set_index("dataset")
-    assert table.loc["a", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
-        2,
-        1,
-        "B 1",
-        0,
-    ]
-    assert table.loc["b", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
-        0,
-        2,
-        "A 1, C 1",
-        1,
-    ]
-    assert table.loc["c", ["identical", "shared", "shared_with", "other_class"]].tolist() == [
-        0,
-        1,
-        "B 1",
-        1,
-    ]
+    columns = ["identical", "shared", "shared_with", "other_class"]
+    assert table.loc["a", columns].tolist() == [2, 1, "B 1", 0]
+    assert table.loc["b", columns].tolist() == [0, 2, "A 1, C 1", 1]
+    assert table.loc["c", columns].tolist() == [0, 1, "B 1", 1]
     assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()

@@ -2,11 +2,15 @@
 
 import copy
 import csv
+import itertools
 import logging
 import math
+from collections import Counter
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -61,83 +65,130 @@ from tiny.training import (
 
 # Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last
 # batch is short.
+LR = 0.01
 FULL = replace(TRAINING, epochs=3, weight_decay=0.02, warmup_fraction=0.25)
 
 
-def expected(network, target, training, seed=0, lr=0.01, penalty=lambda *_: 0):
+def no_penalty(model, rows, logits, step):
+    """The penalty of a method that has none, see `trained_by_hand`."""
+    return 0
+
+
+def expected_training(network, target, training, seed=0, penalty=no_penalty):
+    """A copy of the network that is trained by hand, and its history."""
     model = copy.deepcopy(network)
-    pixels = normalised(target.images)
     history = trained_by_hand(
-        model, pixels, target.labels, target.space, lr, training, seed, penalty
+        model,
+        normalised(target.images),
+        target.labels,
+        target.space,
+        LR,
+        training,
+        seed,
+        penalty,
     )
     return model, history
 
 
-def agree(network, found, history, by_hand, history_by_hand):
-    """The same weights, to a small part of what they moved, and the same history."""
+def assert_equal_trainings(network, training, expected):
+    """The same weights, to a small part of what they moved, and the same history.
+
+    Args:
+        network: what was trained.
+        training, expected: the trained network and its history, of the project and by hand.
+    """
+    trained_model, history = training
+    expected_model, expected_history = expected
     before = network.state_dict()
-    for (name, value), wanted in zip(
-        found.state_dict().items(), by_hand.state_dict().values(), strict=True
-    ):
-        moved = (wanted - before[name]).float().abs().max().item()
+    expected_weights = expected_model.state_dict()
+    weights = trained_model.state_dict()
+    assert list(weights) == list(expected_weights)
+    for name, weight in weights.items():
+        moved = (expected_weights[name] - before[name]).float().abs().max().item()
+        tolerance = 0.01 * moved + 1e-7
         torch.testing.assert_close(
-            value, wanted, rtol=0, atol=0.01 * moved + 1e-7, msg=lambda text, n=name: n + text
+            weight,
+            expected_weights[name],
+            rtol=0,
+            atol=tolerance,
+            msg=f"{name} is off by more than {tolerance}",
         )
-    assert [row.keys() for row in history] == [row.keys() for row in history_by_hand]
-    for row, other in zip(history, history_by_hand, strict=True):
-        assert row == pytest.approx(other, rel=1e-4)
+    assert_equal_histories(history, expected_history)
+
+
+def assert_equal_histories(history, expected_history):
+    """The same columns in each epoch, and the same numbers but for rounding."""
+    assert len(history) == len(expected_history)
+    for row, expected_row in zip(history, expected_history, strict=True):
+        assert row.keys() == expected_row.keys()
+        assert row == pytest.approx(expected_row, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"warmup_steps": 1}]
 )
 def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
-    training = replace(FULL, **changes)
-    found = trained(FullFineTuning(lr=0.01), network, target, training, seed=3)
-    agree(network, *found, *expected(network, target, training, seed=3))
+    settings = replace(FULL, **changes)
+    training = trained(FullFineTuning(lr=LR), network, target, settings, seed=3)
+    expected = expected_training(network, target, settings, seed=3)
+    assert_equal_trainings(network, training, expected)
 
 
 def test_batch_norm_that_trains_follows_the_batches(network, target):
-    found = trained(FullFineTuning(lr=0.01, batch_norm="train"), network, target, FULL)
-    model = copy.deepcopy(network).train()
-    history = trained_by_hand(
-        model, normalised(target.images), target.labels, target.space, 0.01, FULL, 0
-    )
-    agree(network, *found, model, history)
+    training = trained(FullFineTuning(lr=LR, batch_norm="train"), network, target, FULL)
+    network_in_training = copy.deepcopy(network).train()
+    expected = expected_training(network_in_training, target, FULL)
+    assert_equal_trainings(network, training, expected)
 
 
 def test_a_network_is_compiled_where_that_was_chosen(network, target, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
-    trained(FullFineTuning(lr=0.01), network, target, replace(FULL, epochs=1))
+
+    def note_compiled(model):
+        compiled.append(model)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", note_compiled)
+    one_epoch = replace(FULL, epochs=1)
+    trained(FullFineTuning(lr=LR), network, target, one_epoch)
     assert not compiled
     monkeypatch.setitem(devices._policy, "compile", True)
-    model, _ = trained(FullFineTuning(lr=0.01), network, target, replace(FULL, epochs=1))
-    assert len(compiled) == 1 and compiled[0] is model
+    model, _ = trained(FullFineTuning(lr=LR), network, target, one_epoch)
+    (compiled_model,) = compiled
+    assert compiled_model is model
 
 
 def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     """The last part is short: its images weigh as much as others."""
-    training = replace(FULL, batch_size=7, micro_batch_size=3)
-    algorithm, sizes = FullFineTuning(lr=0.01), []
-    forward = algorithm.logits
-    algorithm.logits = lambda rows: sizes.append(len(rows)) or forward(rows)
-    agree(
-        network,
-        *trained(algorithm, network, target, training),
-        *expected(network, target, training),
-    )
-    assert max(sizes) == 3, "memory is that of a part"
+    # given
+    settings = replace(FULL, batch_size=7, micro_batch_size=3)
+    method = FullFineTuning(lr=LR)
+    logits_of_rows = method.logits
+    images_of_passes = []
+
+    def logits_and_note(rows):
+        images_of_passes.append(len(rows))
+        return logits_of_rows(rows)
+
+    method.logits = logits_and_note
+    # when
+    training = trained(method, network, target, settings)
+    # then
+    assert_equal_trainings(network, training, expected_training(network, target, settings))
+    assert max(images_of_passes) == 3, "memory is that of a part"
 
 
 def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
     start = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
     def penalty(model, rows, logits, step):
-        return 0.15 * sum((p - start[name]).square().sum() for name, p in model.named_parameters())
+        distances = [
+            (parameter - start[name]).square().sum() for name, parameter in model.named_parameters()
+        ]
+        return 0.15 * sum(distances)
 
-    found = trained(L2StartingPoint(lr=0.01, weight=0.3), network, target, FULL)
-    agree(network, *found, *expected(network, target, FULL, penalty=penalty))
+    training = trained(L2StartingPoint(lr=LR, weight=0.3), network, target, FULL)
+    expected = expected_training(network, target, FULL, penalty=penalty)
+    assert_equal_trainings(network, training, expected)
 
 
 def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
@@ -147,11 +198,13 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
 
     def penalty(model, rows, logits, step):
         student = F.log_softmax(logits / 3, dim=1)
-        return 0.7 * 9 * (teacher[rows].exp() * (teacher[rows] - student)).sum() / len(rows)
+        divergences = teacher[rows].exp() * (teacher[rows] - student)
+        return 0.7 * 9 * divergences.sum() / len(rows)
 
-    method = LearningWithoutForgetting(lr=0.01, temperature=3.0, weight=0.7, distil="all")
-    found = trained(method, network, target, FULL)
-    agree(network, *found, *expected(network, target, FULL, penalty=penalty))
+    method = LearningWithoutForgetting(lr=LR, temperature=3.0, weight=0.7, distil="all")
+    training = trained(method, network, target, FULL)
+    expected = expected_training(network, target, FULL, penalty=penalty)
+    assert_equal_trainings(network, training, expected)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +222,8 @@ def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero(images, change
     training = replace(TRAINING, **{"epochs": 7, "batch_size": 12, **changes})
     steps = math.ceil(images / 12) * training.epochs
     assert training.total_steps(images, images) == steps
-    wanted = [rate(step, steps, 0.3, training) for step in range(steps)]
-    assert list(learning_rates(0.3, steps, training)) == pytest.approx(wanted, rel=1e-12, abs=0)
+    expected = [rate(step, steps, 0.3, training) for step in range(steps)]
+    assert list(learning_rates(0.3, steps, training)) == pytest.approx(expected, rel=1e-12, abs=0)
 
 
 def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
@@ -178,34 +231,40 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
         batches = epoch_batches(10, 4, 0, epoch)
         assert [len(batch) for batch in batches] == [4, 4, 2]
         assert sorted(np.concatenate(batches)) == list(range(10))
-    orders = {tuple(np.concatenate(epoch_batches(10, 4, *key))) for key in [(0, 0), (0, 1), (1, 0)]}
+    orders = set()
+    for seed, epoch in [(0, 0), (0, 1), (1, 0)]:
+        batches = epoch_batches(10, 4, seed, epoch)
+        orders.add(tuple(np.concatenate(batches)))
     assert len(orders) == 3
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
-    states = [
-        trained(FullFineTuning(lr=0.01), network, target, seed=seed)[0].state_dict()
-        for seed in (0, 0, 1)
-    ]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+    def weights_of(seed):
+        model, _ = trained(FullFineTuning(lr=LR), network, target, seed=seed)
+        return model.state_dict()
+
+    weights = weights_of(seed=0)
+    weights_again = weights_of(seed=0)
+    weights_of_another_seed = weights_of(seed=1)
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+    assert not all(torch.equal(weights[name], weights_of_another_seed[name]) for name in weights)
 
 
 def test_only_what_a_method_trains_has_gradients(network, target):
     """What is frozen costs no gradient, and weight decay doesn't reach it."""
-    method, model = FullFineTuning(lr=0.01), copy.deepcopy(network)
-    method.trainable = lambda: [
-        (name, p) for name, p in model.named_parameters() if name.startswith("fc.")
-    ]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    # given
+    model = copy.deepcopy(network)
+    head = {"fc.weight": model.fc.weight, "fc.bias": model.fc.bias}
+    method = FullFineTuning(lr=LR)
+    method.trainable = lambda: list(head.items())
+    model.requires_grad_(False)
     method.setup(task_of(model, target))
+    # when
     _, changes = train(method, network.state_dict(), FULL, RUN, CPU)
-    assert changes.keys() == {"fc.weight", "fc.bias"}
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
-        "fc.weight",
-        "fc.bias",
-    }
+    # then
+    assert changes.keys() == head.keys()
+    with_gradient = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert with_gradient == head.keys()
 
 
 def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target):
@@ -214,37 +273,46 @@ def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, targ
         trained(FullFineTuning(lr=1e12), network, target, replace(TRAINING, epochs=4))
 
 
-def diverging(monkeypatch, at):
+def diverge_at(monkeypatch, diverging_step):
     """Let the loss of one step, counted from 1, be no number."""
-    step, done = finetune._take_step, []
+    take_step = finetune._take_step
+    steps = itertools.count(1)
 
-    def breaks(*arguments):
-        done.append(1)
-        return step(*arguments) * (float("nan") if len(done) == at else 1)
+    def take_step_or_diverge(*arguments):
+        loss = take_step(*arguments)
+        if next(steps) == diverging_step:
+            return loss * float("nan")
+        return loss
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", take_step_or_diverge)
+
+
+def set_up(network, target):
+    """Full fine-tuning of a copy of the network, ready to train."""
+    method = FullFineTuning(lr=LR)
+    method.setup(task_of(copy.deepcopy(network), target))
+    return method
 
 
 @pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2), (5, 2)])
 def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
     network, target, monkeypatch, at, epoch
 ):
-    method = FullFineTuning(lr=0.01)
-    method.setup(task_of(copy.deepcopy(network), target))
-    diverging(monkeypatch, at)  # with three steps in an epoch
-    with pytest.raises(
-        DivergenceError, match=f"the loss at epoch {epoch}, step {at} is not finite"
-    ) as caught:
-        train(method, network.state_dict(), replace(FULL, warmup_steps=1), RUN, CPU)
+    method = set_up(network, target)
+    training = replace(FULL, warmup_steps=1)
+    diverge_at(monkeypatch, at)  # with three steps in an epoch
+    message = f"the loss at epoch {epoch}, step {at} is not finite"
+    with pytest.raises(DivergenceError, match=message) as caught:
+        train(method, network.state_dict(), training, RUN, CPU)
     assert caught.value.finite_epochs == epoch - 1
-    assert caught.value.finite_changes.keys() == (
-        {name for name, _ in network.named_parameters()} if epoch == 2 else set()
-    )
+    parameters_with_finite_changes = set()
+    if epoch == 2:
+        parameters_with_finite_changes = {name for name, _ in network.named_parameters()}
+    assert caught.value.finite_changes.keys() == parameters_with_finite_changes
 
 
 def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network, target):
-    method = FullFineTuning(lr=0.01)
-    method.setup(task_of(copy.deepcopy(network), target))
+    method = set_up(network, target)
     optimizer_step = method.update
 
     def update(optimizer):
@@ -283,7 +351,7 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
 
     method.update = update
     if broken == "loss":
-        diverging(monkeypatch, 5)
+        diverge_at(monkeypatch, 5)
     with pytest.raises(DivergenceError) as caught:
         train(method, network.state_dict(), two_epochs, RUN, CPU)
     assert caught.value.finite_epochs == 1
@@ -350,29 +418,32 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
 ):
     caplog.set_level(logging.INFO, "rib")
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
-    step, done = finetune._take_step, []
+    take_step = finetune._take_step
+    steps = itertools.count(1)
 
-    def breaks(*arguments):
-        done.append(1)
-        if len(done) in (3, 6):
+    def take_step_or_stop(*arguments):
+        if next(steps) in (3, 6):
             raise KeyboardInterrupt
-        return step(*arguments)
+        return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
-
-    def begin():
-        method = FullFineTuning(lr=0.01)
-        method.setup(task_of(copy.deepcopy(network), target))
+    def begin_or_go_on():
+        method = set_up(network, target)
         return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.pt")
 
+    # when
+    monkeypatch.setattr(finetune, "_take_step", take_step_or_stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            begin()
-    history, _ = begin()
-    assert [(n, total) for _, n, total, _ in progress()] == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
-    assert "epoch 0, step 2" in caplog.text and "epoch 1, step 1" in caplog.text
-    monkeypatch.setattr(finetune, "_take_step", step)
-    assert history == trained(FullFineTuning(lr=0.01), network, target, FULL)[1]
+            begin_or_go_on()
+    history, _ = begin_or_go_on()
+    # then
+    images_and_totals = [(images, total) for _, images, total, _ in progress()]
+    assert images_and_totals == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
+    assert "epoch 0, step 2" in caplog.text
+    assert "epoch 1, step 1" in caplog.text
+    monkeypatch.setattr(finetune, "_take_step", take_step)
+    _, history_without_stops = trained(FullFineTuning(lr=LR), network, target, FULL)
+    assert history == history_without_stops
 
 
 # What a job does: from folders to a checkpoint, a history and a manifest.
@@ -380,11 +451,13 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
 
 @pytest.fixture(scope="module")
 def small():
+    """A dataset of 18 images, five batches of which the last is short."""
     return random_images(18, 32, seed=1)
 
 
 @pytest.fixture(scope="module")
 def folders(network, small, tmp_path_factory):
+    """Folders of a model, a target and a reference dataset, as earlier jobs write them."""
     top = tmp_path_factory.mktemp("folders")
     return {
         "model": model_folder(top / "model", network),
@@ -393,168 +466,222 @@ def folders(network, small, tmp_path_factory):
     }
 
 
-RUN_OF_JOB = Run("net", "set", "ft", "all", 5)
+SEED_OF_JOB = 5
+LR_OF_JOB = 0.02
+RUN_OF_JOB = Run("net", "set", "ft", "all", SEED_OF_JOB)
 INPUTS = ("target", "reference", "start", "text_folder", "shared_fisher")
 SETTINGS = ("training", "view", "compute")
 OUTPUTS = ("rescue", "snapshots")
 
 
-def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **more):
+def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
     """Run `finetune`; the files that it writes, by name.
 
     Args:
-        more: fields of its inputs, settings and output.
+        fields: of its inputs, settings and output.
     """
+    assert fields.keys() <= {*INPUTS, *SETTINGS, *OUTPUTS}
+    inputs = {"target": DatasetFiles("set", folders["target"])}
+    inputs |= {name: fields[name] for name in INPUTS if name in fields}
     out.mkdir(exist_ok=True)
-    files = {
-        "checkpoint": "checkpoint.safetensors",
-        "history": "history.csv",
-        "manifest": "manifest.json",
+    paths = {
+        "checkpoint": out / "checkpoint.safetensors",
+        "history": out / "history.csv",
+        "manifest": out / "manifest.json",
+        "saved": out / "state.pt",
+        "rescue": out / "logs/rescued.safetensors",
     }
-    files |= {"saved": "state.pt", "rescue": "logs/rescued.safetensors"}
-    paths = {name: out / file for name, file in files.items()}
-    assert more.keys() <= {*INPUTS, *SETTINGS, *OUTPUTS}
+    outputs = {**paths, **{name: fields[name] for name in OUTPUTS if name in fields}}
     finetune.finetune(
         run=run,
-        inputs=FineTuningInputs(
-            model_folder=folders["model"],
-            **{
-                "target": DatasetFiles("set", folders["target"]),
-                **{name: more[name] for name in INPUTS if name in more},
-            },
-        ),
+        inputs=FineTuningInputs(model_folder=folders["model"], **inputs),
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
-            settings=settings or {"lr": 0.02},
+            settings=settings or {"lr": LR_OF_JOB},
             parents=[],
-            training=more.get("training", FULL),
-            view=more.get("view", VIEW),
-            compute=more.get("compute", COMPUTE),
+            training=fields.get("training", FULL),
+            view=fields.get("view", VIEW),
+            compute=fields.get("compute", COMPUTE),
             code=CODE,
         ),
-        output=FineTuningOutput(**paths | {name: more[name] for name in OUTPUTS if name in more}),
+        output=FineTuningOutput(**outputs),
     )
     return paths
 
 
-def by_hand(network, small, rows=slice(None), training=FULL):
-    model, pixels = copy.deepcopy(network), normalised(small.images[rows], MEAN, STD)
-    return model, trained_by_hand(model, pixels, small.labels[rows], SPACE, 0.02, training, 5)
+def inputs_of(images):
+    """Inputs of the network of a job, see `normalised`."""
+    return normalised(images, MEAN, STD)
+
+
+def trained_as_job(network, small, rows=slice(None)):
+    """A copy of the network that is trained by hand on rows of a dataset, and its history."""
+    model = copy.deepcopy(network)
+    pixels = inputs_of(small.images[rows])
+    labels = small.labels[rows]
+    history = trained_by_hand(model, pixels, labels, SPACE, LR_OF_JOB, FULL, SEED_OF_JOB)
+    return model, history
+
+
+def predict(model, pixels):
+    """The predicted classes of images, (n,) in NumPy."""
+    with torch.inference_mode():
+        return masked(model(pixels), SPACE).argmax(dim=1).numpy()
 
 
 def stored(network, path):
+    """The tensors of a checkpoint, by name."""
     return xor_decompress(safetensors.torch.load_file(path), network.state_dict())
 
 
-def same_changes(network, found, model):
-    wanted, before = model.state_dict(), network.state_dict()
-    assert found.keys() == {name for name, _ in network.named_parameters()}
-    for name, value in found.items():
-        moved = (wanted[name] - before[name]).abs().max().item()
-        torch.testing.assert_close(value, wanted[name], rtol=0, atol=0.02 * moved)
+def read_history(path):
+    """The rows of a history, with numbers."""
+    with open(path, newline="") as file:
+        return [
+            {column: float(number) for column, number in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def training_images(folders, size):
+    """The rows of the images that a run of this size is trained on."""
+    dataset = PreparedDataset.open(folders["target"], "set")
+    subset_of_size = subset(dataset, size, seed=SEED_OF_JOB)
+    if subset_of_size.rows is None:
+        return slice(None)
+    return subset_of_size.rows
+
+
+def assert_same_changes(network, changes, model):
+    """A checkpoint has the weights of a model, to a small part of what they moved.
+
+    Args:
+        network: what was trained.
+        changes: tensors of the checkpoint.
+    """
+    expected = model.state_dict()
+    before = network.state_dict()
+    assert changes.keys() == {name for name, _ in network.named_parameters()}
+    for name, weight in changes.items():
+        moved = (expected[name] - before[name]).abs().max().item()
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=0.02 * moved)
 
 
 def test_a_job_writes_what_changed_its_history_and_what_it_saw(
     network, small, folders, tmp_path, progress
 ):
+    # when
     paths = job(folders, tmp_path / "a")
+    # then
     run = "net/set/ft/all/5"
     assert progress() == [(f"training {run}", 54, 54, "image"), (f"fit of {run}", 18, 18, "image")]
-    model, history = by_hand(network, small)
-    same_changes(network, stored(network, paths["checkpoint"]), model)
+    model, history = trained_as_job(network, small)
+    assert_same_changes(network, stored(network, paths["checkpoint"]), model)
     with open(paths["history"], newline="") as file:
         assert file.readline() == "epoch,lr,loss,cross_entropy,accuracy\n"
-    with open(paths["history"]) as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    for row, other in zip(rows, history, strict=True):
-        assert row == pytest.approx(other, rel=1e-4)
-    with torch.inference_mode():
-        right = (
-            masked(model.eval()(normalised(small.images, MEAN, STD)), SPACE).argmax(dim=1).numpy()
-            == small.labels
-        )
+    assert_equal_histories(read_history(paths["history"]), history)
+    is_right = predict(model.eval(), inputs_of(small.images)) == small.labels
     assert read_json(paths["manifest"]) == {
-        **{"device": "cpu", "label_space": SPACE.digest},
-        **{
-            "train_images": 18,
-            "steps": 5 * 3,
-            "images": 18 * 3,
-            "fit": pytest.approx(right.mean(), abs=1e-6),
-        },
+        "device": "cpu",
+        "label_space": SPACE.digest,
+        "train_images": 18,
+        "steps": 5 * 3,
+        "images": 18 * 3,
+        "fit": pytest.approx(is_right.mean(), abs=1e-6),
     }
-    assert not paths["saved"].exists() and not paths["rescue"].parent.exists()
+    assert not paths["saved"].exists()
+    assert not paths["rescue"].parent.exists()
 
 
 def test_a_job_trains_on_the_train_split_within_size_and_budget(network, small, folders, tmp_path):
-    chosen = np.isin(np.arange(18), rows_of("train", 18))
-    target = DatasetFiles(
-        "set", folders["target"], split=split_file(tmp_path / "split.parquet", 18)
-    )
+    # of the train split
+    split = split_file(tmp_path / "split.parquet", 18)
+    target = DatasetFiles("set", folders["target"], split=split)
     paths = job(folders, tmp_path / "split", target=target)
-    same_changes(network, stored(network, paths["checkpoint"]), by_hand(network, small, chosen)[0])
-    assert read_json(paths["manifest"])["images"] == chosen.sum() * 3
-    by_epochs, six = replace(FULL, subset_length="epochs"), Run("net", "set", "ft", "6", 5)
-    for name, changes, images in (
-        ("size", {"run": six, "training": by_epochs}, 6),
-        ("budget", {"view": replace(VIEW, budget=9)}, 9),
-        ("both", {"run": six, "training": by_epochs, "view": replace(VIEW, budget=9)}, 6),
-    ):
-        facts = read_json(job(folders, tmp_path / name, **changes)["manifest"])
-        assert (facts["train_images"], facts["steps"], facts["images"]) == (
-            images,
-            3 * -(-images // 4),
-            images * 3,
-        )
+    train_rows = rows_of("train", 18)
+    model, _ = trained_as_job(network, small, train_rows)
+    assert_same_changes(network, stored(network, paths["checkpoint"]), model)
+    assert read_json(paths["manifest"])["images"] == len(train_rows) * 3
+    # of a size, of a budget, and of both
+    size = {
+        "run": Run("net", "set", "ft", "6", SEED_OF_JOB),
+        "training": replace(FULL, subset_length="epochs"),
+    }
+    budget = {"view": replace(VIEW, budget=9)}
+    cases = [("size", size, 6), ("budget", budget, 9), ("both", {**size, **budget}, 6)]
+    for case, fields, images in cases:
+        paths = job(folders, tmp_path / case, **fields)
+        manifest = read_json(paths["manifest"])
+        assert manifest["train_images"] == images
+        assert manifest["steps"] == 3 * math.ceil(images / 4)
+        assert manifest["images"] == 3 * images
 
 
 def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_path):
     snapshots = [tmp_path / f"epoch{n}.safetensors" for n in (1, 2, 3)]
     paths = job(folders, tmp_path / "run", snapshots=snapshots)
-    assert snapshots[2].read_bytes() == paths["checkpoint"].read_bytes()
-    model = copy.deepcopy(network)
+    after_first, _after_second, after_third = snapshots
+    assert after_third.read_bytes() == paths["checkpoint"].read_bytes()
     # the first epoch alone: the same steps, with the rates of the whole training
-    rates = [rate(step, 15, 0.02, FULL) for step in range(5)]
-    pixels, labels = normalised(small.images, MEAN, STD), torch.from_numpy(small.labels)
+    rates = [rate(step, 15, LR_OF_JOB, FULL) for step in range(5)]
+    order = np.random.default_rng([SEED_OF_JOB, 0]).permutation(18)
+    model = copy.deepcopy(network)
+    pixels = inputs_of(small.images)
+    labels = torch.from_numpy(small.labels)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.02)
-    order = np.random.default_rng([5, 0]).permutation(18)
     for step, lr in enumerate(rates):
         rows = order[4 * step : 4 * step + 4]
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
         F.cross_entropy(masked(model(pixels[rows]), SPACE), labels[rows]).backward()
         optimizer.step()
-    same_changes(network, stored(network, snapshots[0]), model)
+    assert_same_changes(network, stored(network, after_first), model)
 
 
-def by_steps(network, pixels, labels, training, steps, seed=5, lr=0.02):
-    """SGD for a number of steps, written out.
+@dataclass(frozen=True)
+class StepsByHand:
+    """A training for a number of steps, written out."""
 
-    It gives the network after each step and the mean scores of each epoch.
-    """
-    model, states, scores = copy.deepcopy(network), [], []
+    models: list[torch.nn.Module]  # the network after each step
+    cross_entropies: list[float]  # mean of each epoch
+    accuracies: list[float]  # share of each epoch
+
+
+def train_steps_by_hand(network, pixels, labels, training, steps):
+    """Train a copy of the network as a job for a number of steps."""
+    optimised = copy.deepcopy(network)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay
+        optimised.parameters(), lr=1.0, momentum=0.9, weight_decay=training.weight_decay
     )
-    n, size, of_epoch = len(labels), training.batch_size, -(-len(labels) // training.batch_size)
+    n = len(labels)
+    batch_size = training.batch_size
+    steps_of_epoch = math.ceil(n / batch_size)
+    models = []
+    images_of_epochs = Counter()
+    error_sums = Counter()
+    correct_of_epochs = Counter()
     for step in range(steps):
-        epoch, place = divmod(step, of_epoch)
-        rows = np.random.default_rng([seed, epoch]).permutation(n)[place * size :][:size]
-        optimizer.param_groups[0]["lr"] = rate(step, steps, lr, training)
+        epoch, step_of_epoch = divmod(step, steps_of_epoch)
+        order = np.random.default_rng([SEED_OF_JOB, epoch]).permutation(n)
+        start = step_of_epoch * batch_size
+        rows = order[start : start + batch_size]
+        optimizer.param_groups[0]["lr"] = rate(step, steps, LR_OF_JOB, training)
         optimizer.zero_grad()
-        logits, own = masked(model(pixels[rows]), SPACE), torch.from_numpy(labels)[rows]
-        error = F.cross_entropy(logits, own)
+        logits = masked(optimised(pixels[rows]), SPACE)
+        labels_of_batch = torch.from_numpy(labels)[rows]
+        error = F.cross_entropy(logits, labels_of_batch)
         error.backward()
         optimizer.step()
-        states.append(copy.deepcopy(model))
-        scores += [[]] if place == 0 else []
-        scores[-1].append((len(rows), error.item(), (logits.argmax(dim=1) == own).sum().item()))
-    seen = [sum(count for count, _, _ in epoch) for epoch in scores]
-    errors = [
-        sum(count * error for count, error, _ in epoch) / n
-        for epoch, n in zip(scores, seen, strict=True)
-    ]
-    right = [sum(right for _, _, right in epoch) / n for epoch, n in zip(scores, seen, strict=True)]
-    return states, errors, right
+        models.append(copy.deepcopy(optimised))
+        images_of_epochs[epoch] += len(rows)
+        error_sums[epoch] += len(rows) * error.item()
+        correct_of_epochs[epoch] += (logits.argmax(dim=1) == labels_of_batch).sum().item()
+    epochs = sorted(images_of_epochs)
+    return StepsByHand(
+        models=models,
+        cross_entropies=[error_sums[epoch] / images_of_epochs[epoch] for epoch in epochs],
+        accuracies=[correct_of_epochs[epoch] / images_of_epochs[epoch] for epoch in epochs],
+    )
 
 
 @pytest.mark.parametrize(
@@ -574,28 +701,31 @@ def test_a_job_trains_for_its_steps_or_epochs(
     network, small, folders, tmp_path, progress, how, size, steps, epochs, images
 ):
     """Five steps on all 18 images, two on 6; the last epoch may be cut short."""
-    training, run = replace(FULL, **how), Run("net", "set", "ft", size, 5)
+    # when
+    training = replace(FULL, **how)
+    run = Run("net", "set", "ft", size, SEED_OF_JOB)
     paths = job(folders, tmp_path / "run", training=training, run=run)
-    dataset = subset(PreparedDataset.open(folders["target"], "set"), size, seed=5)
-    rows = slice(None) if dataset.rows is None else dataset.rows
-    pixels, labels = normalised(small.images[rows], MEAN, STD), small.labels[rows]
-    states, errors, right = by_steps(network, pixels, labels, training, steps)
-    same_changes(network, stored(network, paths["checkpoint"]), states[-1])
-    with open(paths["history"]) as file:
-        history = [
-            {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-        ]
-    assert [row["epoch"] for row in history] == list(range(1, epochs + 1)) and len(errors) == epochs
-    assert [row["cross_entropy"] for row in history] == pytest.approx(errors, rel=1e-4)
-    assert [row["accuracy"] for row in history] == pytest.approx(right, rel=1e-6)
-    of_epoch = -(-len(labels) // 4)
-    lasts = [min(of_epoch * epoch, steps) - 1 for epoch in range(1, epochs + 1)]
-    assert [row["lr"] for row in history] == pytest.approx(
-        [rate(step, steps, 0.02, training) for step in lasts]
-    )
-    facts = read_json(paths["manifest"])
-    assert (facts["train_images"], facts["steps"], facts["images"]) == (len(labels), steps, images)
-    assert progress()[0][1:3] == (images, images)
+    # then
+    rows = training_images(folders, size)
+    labels = small.labels[rows]
+    expected = train_steps_by_hand(network, inputs_of(small.images[rows]), labels, training, steps)
+    assert_same_changes(network, stored(network, paths["checkpoint"]), expected.models[-1])
+    history = pd.read_csv(paths["history"])
+    assert list(history["epoch"]) == list(range(1, epochs + 1))
+    assert list(history["cross_entropy"]) == pytest.approx(expected.cross_entropies, rel=1e-4)
+    assert list(history["accuracy"]) == pytest.approx(expected.accuracies, rel=1e-6)
+    steps_of_epoch = math.ceil(len(labels) / 4)
+    last_steps = [min(steps_of_epoch * epoch, steps) - 1 for epoch in range(1, epochs + 1)]
+    rates = [rate(step, steps, LR_OF_JOB, training) for step in last_steps]
+    assert list(history["lr"]) == pytest.approx(rates)
+    manifest = read_json(paths["manifest"])
+    assert manifest["train_images"] == len(labels)
+    assert manifest["steps"] == steps
+    assert manifest["images"] == images
+    progress_of_training, *_ = progress()
+    _description, images_done, images_in_total, _unit = progress_of_training
+    assert images_done == images
+    assert images_in_total == images
 
 
 @pytest.mark.parametrize(
@@ -613,22 +743,20 @@ def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
     training = replace(FULL, epochs=None, steps=steps)
     paths = job(folders, tmp_path / "run", snapshots=snapshots, training=training)
     assert snapshots[-1].read_bytes() == paths["checkpoint"].read_bytes()
-    states, _, _ = by_steps(
-        network, normalised(small.images, MEAN, STD), small.labels, training, steps
-    )
+    expected = train_steps_by_hand(network, inputs_of(small.images), small.labels, training, steps)
     for step, path in zip(kept, snapshots, strict=True):
-        same_changes(network, stored(network, path), states[step - 1])
+        assert_same_changes(network, stored(network, path), expected.models[step - 1])
 
 
 def test_a_divergence_in_an_epoch_that_is_cut_short_names_its_step(network, target, monkeypatch):
-    method = FullFineTuning(lr=0.01)
-    method.setup(task_of(copy.deepcopy(network), target))
-    diverging(monkeypatch, 7)  # the first of the third epoch, which has no other
+    method = set_up(network, target)
+    training = replace(FULL, epochs=None, steps=7)
+    diverge_at(monkeypatch, 7)  # the first of the third epoch, which has no other
     with pytest.raises(DivergenceError, match="the loss at epoch 3, step 7 is not finite"):
-        train(method, network.state_dict(), replace(FULL, epochs=None, steps=7), RUN, CPU)
+        train(method, network.state_dict(), training, RUN, CPU)
 
 
-TUNED = {
+SETTINGS_OF_METHODS = {
     "ft": {"lr": 0.02, "batch_norm": "train", "dropout": 0.5},
     "linear_probe": {"lr": 0.5},
     "lora": {"lr": 0.003, "rank": 2, "alpha": 2, "also": "none"},
@@ -636,67 +764,78 @@ TUNED = {
 }
 
 
-def restored(network, path, name, pixels):
-    """The network of a checkpoint, and its inputs, put together from what each method stores."""
-    model, tensors = copy.deepcopy(network), safetensors.torch.load_file(path)
-    if name == "visual_prompt":
-        pixels, strips = (
-            pixels.clone(),
-            {key.removeprefix("padding_prompt."): t for key, t in tensors.items()},
-        )
-        width = strips["top"].shape[1]
-        pixels[:, :, :width] += strips["top"]
-        pixels[:, :, -width:] += strips["bottom"]
-        pixels[:, :, width:-width, :width] += strips["left"]
-        pixels[:, :, width:-width, -width:] += strips["right"]
-    elif name == "lora":
-        state = model.state_dict()
-        for key in [key for key in tensors if key.endswith(".lora_A")]:
-            weight = key.removesuffix(".lora_A")
-            state[weight] += (tensors[f"{weight}.lora_B"] @ tensors[key]).view(state[weight].shape)
-    else:
-        model.load_state_dict(
-            {**network.state_dict(), **xor_decompress(tensors, network.state_dict())}
-        )
-    return model.eval(), pixels
+def with_prompt(pixels, prompt):
+    """Inputs with the strips of a padding prompt added at their four sides."""
+    prompted = pixels.clone()
+    width = prompt["padding_prompt.top"].shape[1]
+    prompted[:, :, :width] += prompt["padding_prompt.top"]
+    prompted[:, :, -width:] += prompt["padding_prompt.bottom"]
+    prompted[:, :, width:-width, :width] += prompt["padding_prompt.left"]
+    prompted[:, :, width:-width, -width:] += prompt["padding_prompt.right"]
+    return prompted
+
+
+def predictions_of_checkpoint(network, path, method, pixels):
+    """What a network predicts that is put together from what a method stores."""
+    tensors = safetensors.torch.load_file(path)
+    model = copy.deepcopy(network).eval()
+    if method == "visual_prompt":
+        return predict(model, with_prompt(pixels, tensors))
+    if method == "lora":
+        weights = model.state_dict()
+        adapted = [key.removesuffix(".lora_A") for key in tensors if key.endswith(".lora_A")]
+        for name in adapted:
+            update = tensors[f"{name}.lora_B"] @ tensors[f"{name}.lora_A"]
+            weights[name] += update.view(weights[name].shape)
+        return predict(model, pixels)
+    model.load_state_dict({**network.state_dict(), **stored(network, path)})
+    return predict(model, pixels)
 
 
 @pytest.fixture(scope="module")
 def telling(network, small, tmp_path_factory):
-    """A network whose predictions differ from image to image, and its folder."""
-    model, generator = copy.deepcopy(network), torch.Generator().manual_seed(0)
+    """The folders of a network whose predictions differ from image to image, and the network."""
+    model = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        pixels = normalised(small.images, MEAN, STD)
-        features = model.forward_head(model.forward_features(pixels), pre_logits=True)
-        model.fc.weight.copy_(
-            torch.randn(model.fc.weight.shape, generator=generator)
-            / features.std(dim=0).clamp(0.01)
-        )
+        feature_maps = model.forward_features(inputs_of(small.images))
+        features = model.forward_head(feature_maps, pre_logits=True)
+        spread = features.std(dim=0).clamp(0.01)
+        random_weights = torch.randn(model.fc.weight.shape, generator=generator)
+        model.fc.weight.copy_(random_weights / spread)
         model.fc.bias.copy_(-model.fc.weight @ features.mean(dim=0))
     return model, model_folder(tmp_path_factory.mktemp("telling") / "model", model)
 
 
-@pytest.mark.parametrize(("name", "size"), [*((name, "all") for name in TUNED), ("ft", "10")])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, "all") for name in SETTINGS_OF_METHODS), ("ft", "10")]
+)
 def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
     telling, small, folders, tmp_path, caplog, name, size
 ):
     """As they are, whatever training made of them, and by the network as it is evaluated."""
+    # given
     caplog.set_level(logging.INFO, "rib")
     network, folder = telling
-    how, run = replace(FULL, augmentation=["flip", "randaugment"]), Run("net", "set", name, size, 5)
+    # when
     paths = job(
-        {**folders, "model": folder}, tmp_path / "run", name, TUNED[name], training=how, run=run
+        {**folders, "model": folder},
+        tmp_path / "run",
+        name,
+        SETTINGS_OF_METHODS[name],
+        training=replace(FULL, augmentation=["flip", "randaugment"]),
+        run=Run("net", "set", name, size, SEED_OF_JOB),
     )
-    dataset = subset(PreparedDataset.open(folders["target"], "set"), size, seed=5)
-    rows = slice(None) if dataset.rows is None else dataset.rows
-    pixels, labels = normalised(small.images[rows], MEAN, STD), small.labels[rows]
-    before = masked(network(pixels), SPACE).argmax(dim=1)
-    model, pixels = restored(network, paths["checkpoint"], name, pixels)
-    with torch.inference_mode():
-        found = masked(model(pixels), SPACE).argmax(dim=1)
-    fit = (found.numpy() == labels).mean()
+    # then
+    rows = training_images(folders, size)
+    pixels = inputs_of(small.images[rows])
+    labels = small.labels[rows]
+    predictions = predictions_of_checkpoint(network, paths["checkpoint"], name, pixels)
+    fit = (predictions == labels).mean()
     assert read_json(paths["manifest"])["fit"] == pytest.approx(fit, abs=1e-6)
-    assert not torch.equal(found, before), "training changed what is predicted"
+    assert not np.array_equal(predictions, predict(network, pixels)), (
+        "training changed what is predicted"
+    )
     assert f"{100 * fit:.1f} % of {len(labels)} training images" in caplog.text
 
 
@@ -706,120 +845,121 @@ def test_the_fit_is_of_so_many_images_at_most(
     monkeypatch.setattr(finetune, "FIT_IMAGES", 7)
     monkeypatch.setattr(finetune, "FIT_BATCH", 3)
     paths = job(folders, tmp_path / "run")
-    part = first_images(PreparedDataset.open(folders["target"], "set"), 7)
-    model, pixels = restored(
-        network, paths["checkpoint"], "ft", normalised(small.images[part.rows], MEAN, STD)
+    scored = first_images(PreparedDataset.open(folders["target"], "set"), 7)
+    pixels = inputs_of(small.images[scored.rows])
+    is_right = (
+        predictions_of_checkpoint(network, paths["checkpoint"], "ft", pixels) == scored.labels
     )
-    with torch.inference_mode():
-        right = masked(model(pixels), SPACE).argmax(dim=1).numpy() == part.labels
-    assert read_json(paths["manifest"])["fit"] == pytest.approx(right.mean(), abs=1e-6)
+    assert read_json(paths["manifest"])["fit"] == pytest.approx(is_right.mean(), abs=1e-6)
     assert progress()[-1] == ("fit of net/set/ft/all/5", 7, 7, "image")
 
 
 def test_a_job_with_gradient_checkpointing_writes_the_same_bytes(folders, tmp_path, monkeypatch):
     """It is timm's, and in each step of training only: the fit is measured without it."""
+    # given
     calls = []
     checkpoint = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr(
-        torch.utils.checkpoint, "checkpoint", lambda *a, **k: calls.append(1) or checkpoint(*a, **k)
-    )
+
+    def checkpoint_and_note(*arguments, **options):
+        calls.append(arguments)
+        return checkpoint(*arguments, **options)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", checkpoint_and_note)
+    checkpointing = replace(COMPUTE, gradient_checkpointing=True)
+    # when
     paths = job(folders, tmp_path / "all")
     assert not calls
-    compute = replace(COMPUTE, gradient_checkpointing=True)
-    again = job(folders, tmp_path / "part", compute=compute)
-    assert calls and len(calls) % (FULL.epochs * math.ceil(18 / FULL.batch_size)) == 0
+    paths_with_checkpointing = job(folders, tmp_path / "part", compute=checkpointing)
+    # then
+    steps = FULL.epochs * math.ceil(18 / FULL.batch_size)
+    assert calls
+    assert len(calls) % steps == 0
     for name in ("checkpoint", "history", "manifest"):
-        assert again[name].read_bytes() == paths[name].read_bytes()
-    with pytest.raises(
-        UserError,
-        match="^method ft on model net: BatchNorm statistics would be updated twice; set compute",
-    ):
-        job(
-            folders,
-            tmp_path / "moving",
-            compute=compute,
-            settings={"lr": 0.02, "batch_norm": "train"},
-        )
+        assert paths_with_checkpointing[name].read_bytes() == paths[name].read_bytes()
+    training_batch_norm = {"lr": 0.02, "batch_norm": "train"}
+    message = "^method ft on model net: BatchNorm statistics would be updated twice; set compute"
+    with pytest.raises(UserError, match=message):
+        job(folders, tmp_path / "moving", compute=checkpointing, settings=training_batch_norm)
 
 
 def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path):
-    how, made = replace(FULL, epochs=1, augmentation=["flip"]), []
-    for seed in (5, 5, 6):
-        paths = job(
-            folders,
-            tmp_path / f"{len(made)}",
-            training=how,
-            run=Run("net", "set", "ft", "all", seed),
-        )
-        made.append(paths["checkpoint"].read_bytes())
-    assert made[0] == made[1] != made[2]
-    plain = job(folders, tmp_path / "plain", training=replace(how, augmentation=[]))
-    assert plain["checkpoint"].read_bytes() != made[0]
-    flip = Augmentation(["flip"], 32, 5)
-    images = torch.from_numpy(small.images).permute(0, 3, 1, 2)
-    images = (
-        torch.stack([flip(images[row], 0, row) for row in range(18)]).permute(0, 2, 3, 1).numpy()
-    )
-    states, _, _ = by_steps(network, normalised(images, MEAN, STD), small.labels, how, 5)
-    same_changes(network, stored(network, tmp_path / "0/checkpoint.safetensors"), states[-1])
+    # given
+    flipping = replace(FULL, epochs=1, augmentation=["flip"])
+
+    def checkpoint_of(name, training, seed):
+        run = Run("net", "set", "ft", "all", seed)
+        return job(folders, tmp_path / name, training=training, run=run)["checkpoint"]
+
+    # when
+    flipped = checkpoint_of("flipped", flipping, SEED_OF_JOB)
+    flipped_again = checkpoint_of("flipped again", flipping, SEED_OF_JOB)
+    of_another_seed = checkpoint_of("of another seed", flipping, 6)
+    unflipped = checkpoint_of("unflipped", replace(flipping, augmentation=[]), SEED_OF_JOB)
+    # then
+    assert flipped.read_bytes() == flipped_again.read_bytes()
+    assert flipped.read_bytes() != of_another_seed.read_bytes()
+    assert flipped.read_bytes() != unflipped.read_bytes()
+    flip = Augmentation(["flip"], 32, SEED_OF_JOB)
+    channels_first = torch.from_numpy(small.images).permute(0, 3, 1, 2)
+    flipped_images = torch.stack([flip(channels_first[row], 0, row) for row in range(18)])
+    images = flipped_images.permute(0, 2, 3, 1).numpy()
     assert not np.array_equal(images, small.images)
+    expected = train_steps_by_hand(network, inputs_of(images), small.labels, flipping, 5)
+    assert_same_changes(network, stored(network, flipped), expected.models[-1])
 
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
 def test_a_recipe_that_a_method_cannot_be_trained_with_is_refused_with_its_name(
     folders, tmp_path, changes
 ):
-    how, run = (
-        replace(FULL, optimizer="adamw", **changes),
-        Run("net", "set", "visual_prompt", "all", 5),
-    )
+    run = Run("net", "set", "visual_prompt", "all", SEED_OF_JOB)
+    training = replace(FULL, optimizer="adamw", **changes)
+    settings = SETTINGS_OF_METHODS["visual_prompt"]
     with pytest.raises(UserError, match="a recipe with layer_decay, or decay_norm_and_bias"):
-        job(
-            folders,
-            tmp_path / "run",
-            "visual_prompt",
-            TUNED["visual_prompt"],
-            training=how,
-            run=run,
-        )
+        job(folders, tmp_path / "run", "visual_prompt", settings, training=training, run=run)
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, folders, tmp_path):
     """The same random numbers as a training by itself draws with these rates."""
     settings = {"lr": 0.02, "batch_norm": "train", "dropout": 0.4, "drop_path": 0.2}
-    found = stored(network, job(folders, tmp_path / "run", settings=settings)["checkpoint"])
-    torch.manual_seed(5)
+    paths = job(folders, tmp_path / "run", settings=settings)
+    torch.manual_seed(SEED_OF_JOB)
     model = build("timm", "test_resnet", 1000, 0.4, 0.2)
     assert model.drop_rate == 0.4
     model.load_state_dict(network.state_dict())
+    task = task_of(model.to(memory_format=torch.channels_last), small, seed=SEED_OF_JOB)
+    task.target.inputs.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
+    task.target.inputs.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
     method = FullFineTuning(**settings)
-    part = SimpleNamespace(images=small.images, labels=small.labels, space=SPACE)
-    task = task_of(model.to(memory_format=torch.channels_last), part, seed=5)
-    task.target.inputs.mean, task.target.inputs.std = (
-        255 * torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD)
-    )
     method.setup(task)
-    _, changes = train(method, network.state_dict(), FULL, replace(RUN, seed=5), CPU)
-    assert found.keys() == changes.keys() and all(
-        torch.equal(found[name], changes[name]) for name in found
-    )
+    _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
+    assert_equal_tensors(stored(network, paths["checkpoint"]), expected)
+
+
+def assert_equal_tensors(tensors, expected):
+    """The same tensors by name, to the last bit."""
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_a_job_starts_from_another_methods_checkpoint_and_stores_all_that_differs(
     network, small, folders, tmp_path
 ):
-    first = copy.deepcopy(network)
+    # given
+    probed = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        first.fc.weight += 0.05 * torch.randn(first.fc.weight.shape, generator=generator)
-    changed = {"fc.weight": first.fc.weight.detach()}
-    safetensors.torch.save_file(
-        xor_compress(changed, network.state_dict()), tmp_path / "lp.safetensors"
-    )
-    paths = job(folders, tmp_path / "run", start={"linear_probe": tmp_path / "lp.safetensors"})
-    model, _ = by_hand(first, small)
-    same_changes(network, stored(network, paths["checkpoint"]), model)
+        probed.fc.weight += 0.05 * torch.randn(probed.fc.weight.shape, generator=generator)
+    changes = {"fc.weight": probed.fc.weight.detach()}
+    start = tmp_path / "lp.safetensors"
+    safetensors.torch.save_file(xor_compress(changes, network.state_dict()), start)
+    # when
+    paths = job(folders, tmp_path / "run", start={"linear_probe": start})
+    # then
+    model, _ = trained_as_job(probed, small)
+    assert_same_changes(network, stored(network, paths["checkpoint"]), model)
 
 
 def test_a_start_with_a_padding_prompt_is_refused(folders, tmp_path):
@@ -833,30 +973,31 @@ def test_a_start_with_a_padding_prompt_is_refused(folders, tmp_path):
 def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(
     network, small, folders, tmp_path
 ):
-    settings = {"lr": 0.02, "weight": 0.5}
+    settings = {"lr": LR_OF_JOB, "weight": 0.5}
     with pytest.raises(UserError, match="method ft on model net.*pretraining proxy"):
         job(folders, tmp_path / "without", "replay", settings)
-    with_memory = job(
-        folders,
-        tmp_path / "with",
-        "replay",
-        settings,
-        reference=DatasetFiles("memory", folders["memory"]),
-    )
-    memory = normalised(random_images(6, 32, seed=2).images, MEAN, STD)
+    reference = DatasetFiles("memory", folders["memory"])
+    paths = job(folders, tmp_path / "with", "replay", settings, reference=reference)
+    memory = inputs_of(random_images(6, 32, seed=2).images)
     labels = torch.arange(6) % 3
 
     def penalty(model, rows, logits, step):
-        chosen = np.random.default_rng([5, step, int(rows[0]), 1]).choice(
-            6, size=len(rows), replace=False
-        )
-        return 0.5 * F.cross_entropy(masked(model(memory[chosen]), SPACE), labels[chosen])
+        rng = np.random.default_rng([SEED_OF_JOB, step, int(rows[0]), 1])
+        replayed = rng.choice(6, size=len(rows), replace=False)
+        return 0.5 * F.cross_entropy(masked(model(memory[replayed]), SPACE), labels[replayed])
 
     model = copy.deepcopy(network)
     trained_by_hand(
-        model, normalised(small.images, MEAN, STD), small.labels, SPACE, 0.02, FULL, 5, penalty
+        model,
+        inputs_of(small.images),
+        small.labels,
+        SPACE,
+        LR_OF_JOB,
+        FULL,
+        SEED_OF_JOB,
+        penalty,
     )
-    same_changes(network, stored(network, with_memory["checkpoint"]), model)
+    assert_same_changes(network, stored(network, paths["checkpoint"]), model)
 
 
 def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(folders, tmp_path):
@@ -890,22 +1031,22 @@ def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(fol
 def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_resume(
     network, small, folders, tmp_path, monkeypatch
 ):
+    # given
     (tmp_path / "good").mkdir()
-    good = [tmp_path / "good" / f"{n}.safetensors" for n in range(3)]
-    job(folders, tmp_path / "good", snapshots=good)
-    diverging(monkeypatch, 12)  # of 5 in an epoch
+    snapshots = [tmp_path / "good" / f"{epoch}.safetensors" for epoch in (1, 2, 3)]
+    job(folders, tmp_path / "good", snapshots=snapshots)
+    _after_first, after_second, _after_third = snapshots
+    diverge_at(monkeypatch, 12)  # of 5 in an epoch
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
-    logs = tmp_path / "run" / "logs" / "of" / "it"
-    with pytest.raises(
-        UserError, match=r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2"
-    ) as e:
-        job(folders, tmp_path / "run", rescue=logs / "rescued.safetensors")
-    assert str(logs / "rescued.safetensors") in str(e.value) and "0.02" in str(e.value)
-    kept = safetensors.torch.load_file(logs / "rescued.safetensors")
-    wanted = stored(network, good[1])
-    assert kept.keys() == wanted.keys() and all(
-        torch.equal(kept[name], wanted[name]) for name in kept
-    )
+    rescue = tmp_path / "run" / "logs" / "of" / "it" / "rescued.safetensors"
+    # when
+    message = r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2"
+    with pytest.raises(UserError, match=message) as caught:
+        job(folders, tmp_path / "run", rescue=rescue)
+    # then
+    assert str(rescue) in str(caught.value)
+    assert "0.02" in str(caught.value)
+    assert_equal_tensors(safetensors.torch.load_file(rescue), stored(network, after_second))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
@@ -918,13 +1059,14 @@ def test_a_job_whose_weights_are_finite_but_give_infinite_logits_has_diverged(fo
     )
     with pytest.raises(UserError, match=message):
         job(folders, tmp_path / "run", settings={"lr": 1e25}, training=one_step)
-    kept = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
-    assert kept and all(tensor.isfinite().all() for tensor in kept.values())
+    rescued = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
+    assert rescued
+    assert all(tensor.isfinite().all() for tensor in rescued.values())
     assert not (tmp_path / "run/manifest.json").exists()
 
 
 def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path, monkeypatch):
-    diverging(monkeypatch, 1)
+    diverge_at(monkeypatch, 1)
     with pytest.raises(UserError, match="epoch 1, step 1 "):
         job(folders, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())

@@ -36,15 +36,18 @@ attack = pytest.mark.attack("memory")
 
 
 def items(*paths, space=SPACE, exclude=(), **settings):
+    """The images that the layout finds in files."""
     dataset = DatasetSource("set", paths, space, GEOMETRY, exclude=exclude)
     return list(parquet.items(dataset, **settings))
 
 
 def refused(*paths, **settings):
+    """The sentence with which the layout refuses files."""
     with pytest.raises(UserError) as error:
         items(*paths, **settings)
     message = str(error.value)
-    assert "\n" not in message and len(message) < 1000
+    assert "\n" not in message
+    assert len(message) < 1000
     return message
 
 
@@ -53,11 +56,10 @@ def file(tmp_path):
     """A function that writes six photos of three classes in three domains; gives the path."""
 
     def write(name="a.parquet", names=NAMES, drop=(), options=(), **columns):
-        table = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, **columns}
-        table = {column: values for column, values in table.items() if column not in drop}
+        all_columns = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, **columns}
         return write_photos(
             tmp_path / name,
-            table,
+            {column: cells for column, cells in all_columns.items() if column not in drop},
             names and {"label": names},
             **{"row_group_size": 2, **dict(options)},
         )
@@ -65,25 +67,39 @@ def file(tmp_path):
     return write
 
 
-def labels_of(found):
-    return [SPACE.keys[item.label] for item in found]
+def keys_of(images):
+    """The class of each image, as its key."""
+    return [SPACE.keys[image.label] for image in images]
+
+
+def ids_of(images):
+    """The id of each image."""
+    return [image.image_id for image in images]
+
+
+def bytes_of_photos(images):
+    """The bytes of each image's photo."""
+    return [image.picture.read() for image in images]
 
 
 def test_numbers_have_the_names_that_the_file_itself_states(file):
-    found = items(file())
-    assert labels_of(found) == KEYS
-    assert [item.image_id for item in found] == [f"a.parquet/{n}" for n in range(6)]
-    assert [item.source_id for item in found] == [f"set/a.parquet/{n}" for n in range(6)]
-    assert [item.picture.read() for item in found] == PHOTOS
+    images = items(file())
+    assert keys_of(images) == KEYS
+    assert ids_of(images) == [f"a.parquet/{n}" for n in range(6)]
+    assert [image.source_id for image in images] == [f"set/a.parquet/{n}" for n in range(6)]
+    assert bytes_of_photos(images) == PHOTOS
 
 
 def test_each_file_has_names_of_its_own_and_those_of_the_settings_come_first(file):
-    other = file("b.parquet", names=["dog", "owl", "cat"])
-    found = items(file(), other)
-    assert labels_of(found[6:]) == [["dog", "owl", "cat"][label] for label in LABELS]
-    assert found[6].image_id == "b.parquet/0"
-    assert labels_of(items(other, names=NAMES)) == KEYS
-    assert [item.label for item in items(other, in_class_order=True)] == LABELS
+    names_of_second = ["dog", "owl", "cat"]
+    first_file = file()
+    second_file = file("b.parquet", names=names_of_second)
+    images_of_second = items(first_file, second_file)[6:]
+    assert keys_of(images_of_second) == [names_of_second[label] for label in LABELS]
+    assert ids_of(images_of_second)[0] == "b.parquet/0"
+    assert keys_of(items(second_file, names=NAMES)) == KEYS
+    images_in_class_order = items(second_file, in_class_order=True)
+    assert [image.label for image in images_in_class_order] == LABELS
 
 
 @pytest.mark.parametrize(
@@ -91,18 +107,16 @@ def test_each_file_has_names_of_its_own_and_those_of_the_settings_come_first(fil
 )
 def test_texts_are_keys_or_names_of_classes(file, text):
     texts = pa.array(["owl", "tom cat", "dog", "owl", "cat", "dog"]).cast(text)
-    assert labels_of(items(file(names=None, label=texts))) == KEYS
+    assert keys_of(items(file(names=None, label=texts))) == KEYS
 
 
 def test_wnids_of_other_classes_are_left_out_and_the_log_says_so(tmp_path, caplog):
     wnids = [WNIDS[index] for index in (*INDICES, 5, 6)]
     path = write_photos(tmp_path / "a.parquet", {"wnid": wnids, "image": PHOTOS})
-    found = items(path, space=space_of(INDICES), label="wnid")
-    assert [item.label for item in found] == [0, 1, 2, 3]
-    assert (
-        f"2 images have a label that is none of the classes, the first is '{WNIDS[5]}'"
-        in caplog.text
-    )
+    images = items(path, space=space_of(INDICES), label="wnid")
+    assert [image.label for image in images] == [0, 1, 2, 3]
+    message = f"2 images have a label that is none of the classes, the first is '{WNIDS[5]}'"
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -113,39 +127,40 @@ def test_photos_are_bytes_or_structures_in_any_order_of_columns(tmp_path, form, 
         [{"path": "x", "bytes": photo} for photo in photos],
         pa.struct([("path", pa.string()), ("bytes", binary)]),
     )
-    odd = [[{"a": 1}]] * 3  # a list of structures, which is not read
-    settings = {"image": "picture", "label": "kind"}
-    columns = {"objects": odd, "kind": list(SPACE.keys), "picture": structures}
-    nested = write_photos(tmp_path / "nested.parquet", columns)
-    columns = {"picture": pa.array(photos, binary), "objects": odd, "kind": list(SPACE.keys)}
-    plain = write_photos(tmp_path / "plain.parquet", columns)
+    unread = [[{"a": 1}]] * 3  # a list of structures, which is not read
+    keys = list(SPACE.keys)
+    nested_columns = {"objects": unread, "kind": keys, "picture": structures}
+    plain_columns = {"picture": pa.array(photos, binary), "objects": unread, "kind": keys}
+    nested = write_photos(tmp_path / "nested.parquet", nested_columns)
+    plain = write_photos(tmp_path / "plain.parquet", plain_columns)
     for path in (nested, plain):
-        found = items(path, **settings)
-        assert [item.picture.read() for item in found] == photos
-        assert labels_of(found) == list(SPACE.keys)
+        images = items(path, image="picture", label="kind")
+        assert bytes_of_photos(images) == photos
+        assert keys_of(images) == keys
 
 
 def test_rows_are_selected_by_a_value_or_several_and_keep_their_numbers(file):
-    found = items(file(), where={"domain": "sketch"}, partial=True)
-    assert [item.image_id for item in found] == ["a.parquet/2", "a.parquet/3"]
-    found = items(file(), where={"domain": ["photo", "art"], "label": "owl"}, partial=True)
-    assert [item.image_id for item in found] == ["a.parquet/0"]
-    found = items(file(year=[1, 2, 3, 1, 2, 3]), where={"year": 2}, partial=True)
-    assert [item.image_id for item in found] == ["a.parquet/1", "a.parquet/4"]
-    assert [item.picture.read() for item in found] == [PHOTOS[1], PHOTOS[4]]
+    sketches = items(file(), where={"domain": "sketch"}, partial=True)
+    assert ids_of(sketches) == ["a.parquet/2", "a.parquet/3"]
+    two_domains = {"domain": ["photo", "art"], "label": "owl"}
+    owls_of_two_domains = items(file(), where=two_domains, partial=True)
+    assert ids_of(owls_of_two_domains) == ["a.parquet/0"]
+    of_a_year = items(file(year=[1, 2, 3, 1, 2, 3]), where={"year": 2}, partial=True)
+    assert ids_of(of_a_year) == ["a.parquet/1", "a.parquet/4"]
+    assert bytes_of_photos(of_a_year) == [PHOTOS[1], PHOTOS[4]]
 
 
 def test_the_photos_of_a_group_without_a_selected_row_are_not_read(file, monkeypatch):
-    read = []
+    rows_of_group = parquet.rows_of_group
+    reads = []
 
-    def noting(parquet_file, group, columns):
-        read.append((group, "image.bytes" in columns))
+    def rows_of_group_noted(parquet_file, group, columns):
+        reads.append((group, "image.bytes" in columns))
         return rows_of_group(parquet_file, group, columns)
 
-    rows_of_group = parquet.rows_of_group
-    monkeypatch.setattr(parquet, "rows_of_group", noting)
+    monkeypatch.setattr(parquet, "rows_of_group", rows_of_group_noted)
     items(file(), where={"domain": "sketch"}, partial=True)
-    assert read == [(0, False), (1, False), (1, True), (2, False)]
+    assert reads == [(0, False), (1, False), (1, True), (2, False)]
 
 
 def test_columns_become_slices_sources_and_objects(file):
@@ -159,31 +174,40 @@ def test_columns_become_slices_sources_and_objects(file):
     facts = json.loads(table.schema.metadata[b"huggingface"])
     facts["info"]["features"]["camera"] = {"names": ["phone", "film"], "_type": "ClassLabel"}
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(facts)}), path)
-    found = items(path, slices=["domain", "year", "camera"], source="original", objects="drawn")
-    assert found[1].slices == {"domain": "art", "year": 2001, "camera": "film"}
-    assert [item.source_id for item in found] == [f"set/{letter}" for letter in "xxyzzz"]
-    assert [item.object_id for item in found] == [f"set/{number}" for number in (7, 7, 7, 8, 9, 9)]
-    without = items(path, source="original")
-    assert [item.object_id for item in without] == [item.source_id for item in without]
+    images = items(path, slices=["domain", "year", "camera"], source="original", objects="drawn")
+    _first, second, *_ = images
+    assert second.slices == {"domain": "art", "year": 2001, "camera": "film"}
+    assert [image.source_id for image in images] == [f"set/{letter}" for letter in "xxyzzz"]
+    assert [image.object_id for image in images] == [f"set/{n}" for n in (7, 7, 7, 8, 9, 9)]
+    for image in items(path, source="original"):
+        assert image.object_id == image.source_id, "without a column of objects"
 
 
 def test_a_prepared_dataset_is_the_same_whatever_the_groups_and_the_compression(tmp_path, file):
-    made = []
-    ways = ({}, {"row_group_size": 1}, {"compression": "zstd", "data_page_version": "2.0"})
-    for number, options in enumerate(ways):
+    bytes_of_files = []
+    options_of_writing = [
+        {},
+        {"row_group_size": 1},
+        {"compression": "zstd", "data_page_version": "2.0"},
+    ]
+    for number, options in enumerate(options_of_writing):
         folder = tmp_path / str(number)
         folder.mkdir()
         path = file(options=options)
         index, images, _ = run_prepare(folder, "parquet", path, space=SPACE, slices=["domain"])
         assert [index_of(image) for image in images] == [SPACE.keys.index(key) for key in KEYS]
         assert index["domain"].tolist() == DOMAINS
-        made.append([(folder / name).read_bytes() for name in ("images.npy", "index.parquet")])
-    assert made[0] == made[1] == made[2]
+        bytes_of_files.append(
+            [(folder / name).read_bytes() for name in ("images.npy", "index.parquet")]
+        )
+    by_default, with_small_groups, compressed = bytes_of_files
+    assert by_default == with_small_groups
+    assert by_default == compressed
 
 
 def test_a_row_is_left_out_by_its_id(file):
-    found = items(file(), exclude=["a.parquet/1"])
-    assert [item.image_id for item in found] == [f"a.parquet/{n}" for n in (0, 2, 3, 4, 5)]
+    images = items(file(), exclude=["a.parquet/1"])
+    assert ids_of(images) == [f"a.parquet/{n}" for n in (0, 2, 3, 4, 5)]
 
 
 FLOATS = [0.5] * 6
@@ -275,7 +299,9 @@ def test_the_values_that_exist_are_shown_printably_and_ten_of_them_at_most(tmp_p
     domains = [f"\x1b[31m{number}\n" for number in range(20)]
     columns = {"image": [PHOTOS[0]] * 20, "label": ["cat"] * 20, "domain": domains}
     message = refused(write_photos(tmp_path / "a.parquet", columns), where={"domain": "x"})
-    assert "\x1b" not in message and message.count("[31m") == 10 and ", ...)" in message
+    assert "\x1b" not in message
+    assert message.count("[31m") == 10
+    assert ", ...)" in message
 
 
 @pytest.mark.attack("data")
@@ -285,9 +311,12 @@ def test_texts_of_a_file_are_stored_printably(tmp_path):
         "label": list(SPACE.keys),
         "domain": ["\x1b[31m", "a\nb", "\u202e"],
     }
-    found = items(write_photos(tmp_path / "a.parquet", columns), slices=["domain"], source="domain")
-    assert [item.slices["domain"] for item in found] == ["\\x1b[31m", "a\\nb", "\\u202e"]
-    assert found[1].source_id == "set/a\\nb"
+    path = write_photos(tmp_path / "a.parquet", columns)
+    images = items(path, slices=["domain"], source="domain")
+    printable = ["\\x1b[31m", "a\\nb", "\\u202e"]
+    assert [image.slices["domain"] for image in images] == printable
+    _first, second, _third = images
+    assert second.source_id == "set/a\\nb"
 
 
 def test_columns_of_one_name_or_of_a_name_with_a_point_are_refused(tmp_path):
@@ -410,9 +439,11 @@ def test_a_photo_that_is_stored_once_counts_as_often_as_it_is_shown(
 @attack
 def test_a_group_of_rows_that_is_too_large_is_refused_before_it_is_read(file, monkeypatch):
     monkeypatch.setattr(parquet_rows, "LARGEST_GROUP", 1000)
-    monkeypatch.setattr(
-        pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("rows were read")
-    )
+
+    def iter_batches(*_arguments, **_options):
+        pytest.fail("rows were read")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
     assert "its group of rows 0 unpacks to" in refused(file())
 
 
@@ -425,8 +456,8 @@ def test_a_footer_with_other_numbers_of_rows_is_refused(tmp_path):
     path = write_photos(tmp_path / "a.parquet", columns, {"label": NAMES})
     data = path.read_bytes()
     # then
-    for stated, message in ((7, "several numbers of rows"), (10**6, "more than its bytes")):
-        path.write_bytes(with_other_rows(data, rows, stated))
+    for rows_in_footer, message in [(7, "several numbers of rows"), (10**6, "more than its bytes")]:
+        path.write_bytes(with_other_rows(data, rows, rows_in_footer))
         assert message in refused(path)
 
 
@@ -438,7 +469,7 @@ def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
     path = write_photos(tmp_path / "a.parquet", columns)
     with pytest.raises(UserError, match="contains 'a.parquet/1' of more than"):
         run_prepare(tmp_path, "parquet", path, space=SPACE)
-    index, *_ = run_prepare(tmp_path, "parquet", path, space=SPACE, corrupt_allowed=1)
+    index, _, _ = run_prepare(tmp_path, "parquet", path, space=SPACE, corrupt_allowed=1)
     assert index["image_id"].tolist() == [f"a.parquet/{n}" for n in (0, 2, 3)]
 
 
@@ -448,16 +479,12 @@ def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
 def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise):
     path = tmp_path_factory.mktemp("damaged") / "a.parquet"
     write_photos(path, {"image": PHOTOS, "label": LABELS, "domain": DOMAINS}, {"label": NAMES})
-    data = bytearray(path.read_bytes())
-    start = len(data) - position % 3000 if at_end else position % len(data)
-    data[start : start + len(noise)] = noise
-    path.write_bytes(data)
-    outcome(
-        lambda: [
-            item.picture.read()
-            for item in items(path, slices=["domain"], where={"domain": ["art", "sketch"]})
-        ]
-    )
+    damaged = bytearray(path.read_bytes())
+    start = len(damaged) - position % 3000 if at_end else position % len(damaged)
+    damaged[start : start + len(noise)] = noise
+    path.write_bytes(damaged)
+    settings = {"slices": ["domain"], "where": {"domain": ["art", "sketch"]}}
+    outcome(lambda: bytes_of_photos(items(path, **settings)))
 
 
 @pytest.mark.attack("fuzzing")
@@ -475,8 +502,10 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise
     )
 )
 def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
-    _, known = signature_of(LIBRARY / "data/layouts/parquet.py", "items")
-    checked = outcome(lambda: check_settings(changed, known, "datasets.yaml, set", sweeps=False))
+    _, parameters = signature_of(LIBRARY / "data/layouts/parquet.py", "items")
+    checked = outcome(
+        lambda: check_settings(changed, parameters, "datasets.yaml, set", sweeps=False)
+    )
     if isinstance(checked, dict):
         path = tmp_path_factory.mktemp("entry") / "a.parquet"
         write_photos(path, {"image": PHOTOS, "label": LABELS, "domain": DOMAINS}, {"label": NAMES})
@@ -487,9 +516,10 @@ def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
     settings = settings_of_example("parquet", with_entries)
     columns = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, "camera": ["phone"] * 6}
     path = write_photos(tmp_path / "train-0.parquet", columns, {"label": NAMES})
-    found = items(path, **{**settings, "partial": True})
-    assert [item.image_id for item in found] == ["train-0.parquet/2", "train-0.parquet/3"]
-    assert found[0].slices == {"camera": "phone"}
+    images = items(path, **{**settings, "partial": True})
+    assert ids_of(images) == ["train-0.parquet/2", "train-0.parquet/3"]
+    first, _second = images
+    assert first.slices == {"camera": "phone"}
 
 
 MEASURE = """

@@ -3,7 +3,10 @@
 They are also compared with accuracy and mRI of the same rows.
 """
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from rib.analysis.sample_rows import compare_predictions
 from rib.analysis.settings import RIStatistics
 from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
+from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from tiny.rows import by_runs
@@ -26,239 +30,288 @@ from tiny.states import columns_of_run
 from tiny.tables import write
 
 
-def calibration_error(confidence, right):
-    return calibration_error_and_floor(confidence, right)[0]
+def calibration_error(confidence, is_correct):
+    """Expected calibration error in percent."""
+    error, _ = calibration_error_and_floor(confidence, is_correct)
+    return error
 
 
 def calibration_floor(confidence):
-    return calibration_error_and_floor(confidence, np.zeros(len(confidence), bool))[1]
+    """The error in percent that a perfectly calibrated model has on average."""
+    _, floor = calibration_error_and_floor(confidence, np.zeros(len(confidence), bool))
+    return floor
 
 
 STATISTICS = {"replicates": 300, "confidence": 0.9, "seed": 5}
 SIZES = {"a": 9, "b": 7, "c": 12}
 SPACE = LabelSpace(("x", "y", "z"), ((0,), (1,), (2,)), ("x", "y", "z"), 3)
-FIRST = {
-    "a": 0,
-    "b": 4,
-    "c": 6,
-}  # object of each, so that every two share some and have some of their own
-RUNS = [
-    ("pretrained", "none", 0),
-    *((m, t, s) for m in ("ft", "lwf") for t in ("a", "b") for s in (0, 1)),
-]
+# By dataset, its first object: every two datasets share some and have some of their own.
+FIRST_OBJECT = {"a": 0, "b": 4, "c": 6}
+IMAGES_OF_OBJECT = {"a": 1, "b": 1, "c": 2}
 
 
-def rows_of(method, target, seed, rng):
+class TunedRun(NamedTuple):
+    """A run of the grid, all of whose runs are of one model and size."""
+
+    method: str
+    target: str
+    seed: int
+
+
+PRETRAINED = TunedRun("pretrained", "none", 0)
+
+
+def runs_of_method(method):
+    """The runs of a method: two targets, two seeds."""
+    return [TunedRun(method, target, seed) for target in ("a", "b") for seed in (0, 1)]
+
+
+RUNS = [PRETRAINED, *runs_of_method("ft"), *runs_of_method("lwf")]
+
+
+def random_rows(run, rng):
     """A run's rows: three classes, an image of an object in `a` and `b`, two in `c`."""
-    parts = []
+    tables = []
     for dataset, n in SIZES.items():
         numbers = np.arange(n)
+        objects = FIRST_OBJECT[dataset] + numbers // IMAGES_OF_OBJECT[dataset]
         columns = {
             "dataset": dataset,
             "row": numbers,
-            "object_id": [
-                f"o{FIRST[dataset] + (i // 2 if dataset == 'c' else i):02}" for i in numbers
-            ],
+            "object_id": [f"o{number:02}" for number in objects],
             "label": numbers % 3,
             "prediction": (numbers + rng.choice(3, n, p=[0.6, 0.2, 0.2])) % 3,
             "confidence": rng.uniform(0.3, 1, n).astype(np.float32),
             "log_prob": np.full(n, -1, np.float16),
             "brier": np.full(n, 1, np.float16),
         }
-        parts.append(pd.DataFrame(columns))
-    run = columns_of_run(method, target, seed)
-    rows = pd.concat(parts, ignore_index=True).assign(**run)
+        tables.append(pd.DataFrame(columns))
+    rows = pd.concat(tables, ignore_index=True)
+    rows = rows.assign(**columns_of_run(run.method, run.target, run.seed))
     return rows.assign(rank=(rows["prediction"] - rows["label"]) % 3)
-
-
-def indexes_of(rows):
-    first = rows["pretrained", "none", 0]
-    return {name: part.reset_index(drop=True) for name, part in first.groupby("dataset")}
-
-
-def counted(rows):
-    return count(by_runs(*rows.values()), indexes_of(rows))
 
 
 STORED = ["dataset", "row", "prediction", "rank", "confidence", "log_prob", "brier"]
 
 
+@dataclass(frozen=True)
+class EvaluatedGrid:
+    """Rows of a small grid, and where they lie."""
+
+    folder: Path
+    rows: Mapping[TunedRun, pd.DataFrame]
+    row_files: list[Path]
+
+    @property
+    def pretrained(self):
+        """The rows of the pretrained model."""
+        return self.rows[PRETRAINED]
+
+    def indexes(self):
+        """The index of each dataset."""
+        by_dataset = self.pretrained.groupby("dataset")
+        return {dataset: index.reset_index(drop=True) for dataset, index in by_dataset}
+
+    def index_path(self, dataset):
+        """The file of a dataset's index."""
+        return self.folder / f"prepare/{dataset}/32px/index.parquet"
+
+    def counts(self):
+        """The counts of all rows."""
+        return count(by_runs(*self.rows.values()), self.indexes())
+
+    def sample_tables(self, source_groups=None, row_files=None):
+        """The tables `samples` and `flips` that are made of the grid, or of other files of rows."""
+        settings = SampleSettings(
+            ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
+            real_labels=[],
+            groups={},
+            scores=[],
+            conditions="protocol paper",
+            code="",
+        )
+        names = ("samples", "flips", "scores", "mean_scores")
+        outputs = {name: self.folder / f"{name}.csv" for name in names}
+        indexes = [self.index_path(dataset) for dataset in sorted(SIZES)]
+        write(
+            sample_tables,
+            files=RowFiles(rows=row_files or self.row_files, indexes=indexes),
+            classes=[path.with_name("classes.json") for path in indexes],
+            settings=settings,
+            conditions=settings.conditions,
+            outputs=outputs,
+        )
+        return pd.read_csv(outputs["samples"]), pd.read_csv(outputs["flips"])
+
+
 @pytest.fixture
 def grid(tmp_path):
-    """Rows of a small grid, and where they lie."""
+    """The runs of RUNS, with random answers."""
     rng = np.random.default_rng(0)
-    rows = {run: rows_of(*run, rng) for run in RUNS}
-    paths = []
-    for (method, target, seed), part in rows.items():
-        paths.append(tmp_path / f"m/{target}/{method}/all/{seed}/group.parquet")
-        paths[-1].parent.mkdir(parents=True)
-        part[STORED].to_parquet(paths[-1])
-    for name, part in indexes_of(rows).items():
-        (tmp_path / f"prepare/{name}/32px").mkdir(parents=True)
-        part.assign(source_id=part["object_id"])[["object_id", "source_id", "label"]].to_parquet(
-            tmp_path / f"prepare/{name}/32px/index.parquet"
-        )
-        (tmp_path / f"prepare/{name}/32px/classes.json").write_text(json.dumps(SPACE.to_json()))
-    return rows, paths
+    rows = {run: random_rows(run, rng) for run in RUNS}
+    row_files = []
+    for run, rows_of_run in rows.items():
+        path = tmp_path / f"m/{run.target}/{run.method}/all/{run.seed}/group.parquet"
+        path.parent.mkdir(parents=True)
+        rows_of_run[STORED].to_parquet(path)
+        row_files.append(path)
+    grid = EvaluatedGrid(tmp_path, rows, row_files)
+    for dataset, index in grid.indexes().items():
+        path = grid.index_path(dataset)
+        path.parent.mkdir(parents=True)
+        with_sources = index.assign(source_id=index["object_id"])
+        with_sources[["object_id", "source_id", "label"]].to_parquet(path)
+        write_json(path.with_name("classes.json"), SPACE.to_json())
+    return grid
 
 
-def written(tmp_path, paths, source_groups=None):
-    settings = SampleSettings(
-        ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
-        real_labels=[],
-        groups={},
-        scores=[],
-        conditions="protocol paper",
-        code="",
-    )
-    outputs = {
-        name: tmp_path / f"{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
-    }
-    indexes, classes = (
-        sorted(tmp_path.glob(f"prepare/*/*/{name}")) for name in ("index.parquet", "classes.json")
-    )
-    write(
-        sample_tables,
-        files=RowFiles(rows=paths, indexes=indexes),
-        classes=classes,
-        settings=settings,
-        conditions=settings.conditions,
-        outputs=outputs,
-    )
-    return [pd.read_csv(outputs[name]) for name in ("samples", "flips")]
+def slow_error(confidence, is_correct, bins=15):
+    """Expected calibration error in percent bin by bin, as it is defined."""
+    total = 0.0
+    for number in range(bins):
+        low = number / bins
+        high = (number + 1) / bins
+        images_in_bin = [i for i, c in enumerate(confidence) if low <= c < high or (c == high == 1)]
+        if images_in_bin:
+            accuracy = np.mean([is_correct[i] for i in images_in_bin])
+            mean_confidence = np.mean([float(confidence[i]) for i in images_in_bin])
+            share = len(images_in_bin) / len(confidence)
+            total += share * abs(accuracy - mean_confidence)
+    return 100 * total
 
 
-def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid, tmp_path):
-    rows, paths = grid
-    table, _ = written(tmp_path, paths)
-    accuracy = accuracy_table(counted(rows)).set_index(["method", "target", "seed", "dataset"])
-    assert len(table) == 8 * 3 and set(table["conditions"]) == {"protocol paper"}
+def test_shares_are_counts_and_their_difference_is_the_change_of_accuracy(grid):
+    table, _ = grid.sample_tables()
+    accuracies = accuracy_table(grid.counts())
+    accuracy = accuracies.set_index(["method", "target", "seed", "dataset"])["accuracy"]
+    assert len(table) == 8 * 3
+    assert set(table["conditions"]) == {"protocol paper"}
     for line in table.itertuples():
-        before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
-        before, after = (
-            part[part["dataset"] == line.dataset].reset_index() for part in (before, after)
+        run = TunedRun(line.method, line.target, line.seed)
+        is_of_dataset = grid.pretrained["dataset"] == line.dataset
+        before = grid.pretrained[is_of_dataset].reset_index()
+        after = grid.rows[run][is_of_dataset].reset_index()
+        agreeing = sum(
+            prediction_before == prediction_after
+            for prediction_before, prediction_after in zip(
+                before["prediction"], after["prediction"], strict=True
+            )
         )
-        same = sum(p == q for p, q in zip(before["prediction"], after["prediction"], strict=True))
-        assert line.agreement == pytest.approx(100 * same / SIZES[line.dataset], abs=1e-5)
-        change = accuracy.loc[(line.method, line.target, line.seed, line.dataset), "accuracy"]
-        change -= accuracy.loc[("pretrained", "none", 0, line.dataset), "accuracy"]
+        assert line.agreement == pytest.approx(100 * agreeing / SIZES[line.dataset], abs=1e-5)
+        change = accuracy.loc[(*run, line.dataset)] - accuracy.loc[(*PRETRAINED, line.dataset)]
         assert line.wrong_to_right - line.right_to_wrong == pytest.approx(change, abs=1e-5)
-        assert line.n == SIZES[line.dataset] and line.right_to_wrong > 0
+        assert line.n == SIZES[line.dataset]
+        assert line.right_to_wrong > 0
         error = slow_error(after["confidence"], after["label"] == after["prediction"])
         assert line.ece_after == pytest.approx(error, abs=1e-5)
 
 
-def slow_error(confidence, right, bins=15):
-    """Expected calibration error bin by bin, as it is defined."""
-    total = 0.0
-    for number in range(bins):
-        low, high = number / bins, (number + 1) / bins
-        own = [i for i, c in enumerate(confidence) if low <= c < high or (c == high == 1)]
-        if own:
-            gap = np.mean([right[i] for i in own]) - np.mean([float(confidence[i]) for i in own])
-            total += len(own) / len(confidence) * abs(gap)
-    return 100 * total
+# Source groups by the names of the tests' cases.
+SOURCE_GROUPS = {
+    "all": None,
+    "two share": {"a": "g", "c": "g"},
+    "all share": {"a": "g", "b": "g", "c": "g"},
+}
+# By case, the images of `c` that count for a target.
+IMAGES_OF_C = {
+    "all": {"a": 12, "b": 12},
+    "two share": {"a": 6, "b": 12},
+    "all share": {"a": 6, "b": 2},
+}
 
 
-GROUPS = [None, {"a": "g", "c": "g"}, {"a": "g", "b": "g", "c": "g"}]
+def agreement_of_method(grid, method, is_counted):
+    """Mean agreement of a method in percent over runs and the other datasets.
+
+    Args:
+        is_counted: (rows,) whether each row counts, from a dataset and a target.
+    """
+    agreements_of_runs = []
+    for run in runs_of_method(method):
+        is_same = grid.pretrained["prediction"] == grid.rows[run]["prediction"]
+        others = sorted(set(SIZES) - {run.target})
+        agreements = [100 * is_same[is_counted(dataset, run.target)].mean() for dataset in others]
+        agreements_of_runs.append(np.mean(agreements))
+    return np.mean(agreements_of_runs)
 
 
-@pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
-def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, tmp_path, groups):
+@pytest.mark.parametrize("case", SOURCE_GROUPS)
+def test_leak_free_means_are_of_the_objects_that_each_target_leaves(grid, case):
     """By hand. A target leaves a part of every dataset that shares sources with it.
 
     Each target leaves another part.
     """
-    rows, paths = grid
-    _, flips = written(tmp_path, paths, source_groups=groups)
-    before = rows["pretrained", "none", 0]
-    objects = {name: set(part["object_id"]) for name, part in before.groupby("dataset")}
-    left = set()
+    groups = SOURCE_GROUPS[case]
+    rows = grid.pretrained
+
+    def is_counted(dataset, target):
+        is_of_dataset = rows["dataset"] == dataset
+        if groups is None or not {target, dataset} <= groups.keys():
+            return is_of_dataset
+        objects_of_target = rows[rows["dataset"] == target]["object_id"]
+        return is_of_dataset & ~rows["object_id"].isin(objects_of_target)
+
+    _, flips = grid.sample_tables(groups)
+    written = flips.set_index("method")["agreement"]
     for method in ("ft", "lwf"):
-        shares = []
-        for target in ("a", "b"):
-            for seed in (0, 1):
-                after, parts = rows[method, target, seed], []
-                for dataset in set(SIZES) - {target}:
-                    out = (
-                        objects[target] if groups and {target, dataset} <= groups.keys() else set()
-                    )
-                    kept = (before["dataset"] == dataset) & ~before["object_id"].isin(out)
-                    left.add((dataset, target, int(kept.sum())))
-                    parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
-                shares.append(np.mean(parts))
-        assert flips.set_index("method").loc[method, "agreement"] == pytest.approx(
-            np.mean(shares), abs=1e-5
-        )
-    of_c = {target: n for dataset, target, n in left if dataset == "c"}
-    assert (
-        of_c
-        == {None: {"a": 12, "b": 12}, 2: {"a": 6, "b": 12}, 3: {"a": 6, "b": 2}}[
-            groups and len(groups)
-        ]
-    )
+        expected = agreement_of_method(grid, method, is_counted)
+        assert written.loc[method] == pytest.approx(expected, abs=1e-5)
+    images_of_c = {target: is_counted("c", target).sum() for target in ("a", "b")}
+    assert images_of_c == IMAGES_OF_C[case]
 
 
-@pytest.mark.parametrize("groups", GROUPS, ids=["all", "two share", "all share"])
-def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, tmp_path, groups):
-    rows, paths = grid
-    _, flips = written(tmp_path, paths, source_groups=groups)
-    counts = counted(rows)
+@pytest.mark.parametrize("case", SOURCE_GROUPS)
+def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, case):
+    groups = SOURCE_GROUPS[case]
+    _, flips = grid.sample_tables(groups)
+    counts = grid.counts()
     weights = object_weights(counts.objects, STATISTICS["replicates"], STATISTICS["seed"])
-    mri, _ = mri_tables(
-        ood_accuracies(counts, weights, source_groups=groups), STATISTICS["confidence"]
-    )
-    both = flips.merge(mri, on=["model", "method", "size"])
-    assert len(both) == 2
-    np.testing.assert_allclose(
-        both["wrong_to_right"] - both["right_to_wrong"], both["mri"], atol=1e-5
-    )
+    ood = ood_accuracies(counts, weights, source_groups=groups)
+    mri, _ = mri_tables(ood, STATISTICS["confidence"])
+    flips_and_mri = flips.merge(mri, on=["model", "method", "size"])
+    assert len(flips_and_mri) == 2
+    gained = flips_and_mri["wrong_to_right"] - flips_and_mri["right_to_wrong"]
+    np.testing.assert_allclose(gained, flips_and_mri["mri"], atol=1e-5)
 
 
-def test_intervals_equal_those_of_a_bootstrap_by_hand(grid, tmp_path):
+def test_intervals_equal_those_of_a_bootstrap_by_hand(grid):
     """Rows repeated as often as their object was drawn, shares recomputed from scratch."""
-    rows, paths = grid
-    _, flips = written(tmp_path, paths)
-    objects = sorted({name for part in rows.values() for name in part["object_id"]})
+    _, flips = grid.sample_tables()
+    before = grid.pretrained
+    objects = sorted(set(before["object_id"]))  # all runs have the same
     weights = object_weights(len(objects), STATISTICS["replicates"], STATISTICS["seed"])
-    before, found = rows["pretrained", "none", 0], []
+    replicates = []
     for draw in weights[1:]:
-        times = before["object_id"].map(dict(zip(objects, draw.astype(int), strict=True)))
-        drawn = before.index.repeat(times)
+        times_of_object = dict(zip(objects, draw.astype(int), strict=True))
+        drawn_rows = before.index.repeat(before["object_id"].map(times_of_object))
         shares = []
-        for target in ("a", "b"):
-            for seed in (0, 1):
-                after = rows["ft", target, seed]
-                flipped = (before["prediction"] == before["label"]) & (
-                    after["prediction"] != before["label"]
-                )
-                by_dataset = flipped.loc[drawn].groupby(before["dataset"].loc[drawn]).mean()
-                shares.append(by_dataset.drop(target).mean())
-        found.append(100 * np.mean(shares))
+        for run in runs_of_method("ft"):
+            was_right = before["prediction"] == before["label"]
+            is_wrong = grid.rows[run]["prediction"] != before["label"]
+            is_flipped = (was_right & is_wrong).loc[drawn_rows]
+            share_of_dataset = is_flipped.groupby(before["dataset"].loc[drawn_rows]).mean()
+            shares.append(share_of_dataset.drop(run.target).mean())
+        replicates.append(100 * np.mean(shares))
+    low, high = np.percentile(replicates, [5, 95])
     line = flips.set_index("method").loc["ft"]
-    expected = np.percentile(found, [5, 95])
-    assert (line["right_to_wrong_low"], line["right_to_wrong_high"]) == pytest.approx(
-        tuple(expected), abs=1e-5
-    )
+    assert line["right_to_wrong_low"] == pytest.approx(low, abs=1e-5)
+    assert line["right_to_wrong_high"] == pytest.approx(high, abs=1e-5)
 
 
-def test_what_all_objects_share_has_no_spread(grid, tmp_path):
+def test_what_all_objects_share_has_no_spread(grid):
     """A run that repeats the pretrained one agrees on every image, whatever is drawn."""
-    rows, _ = grid
-    paths = [
-        tmp_path / f"same/m/{place}/all/0/group.parquet" for place in ("none/pretrained", "a/ft")
-    ]
-    for path in paths:
+    row_files = []
+    for run_folder in ("none/pretrained", "a/ft"):
+        path = grid.folder / f"same/m/{run_folder}/all/0/group.parquet"
         path.parent.mkdir(parents=True)
-        rows["pretrained", "none", 0].to_parquet(path)
-    _, flips = written(tmp_path, paths)
+        grid.pretrained.to_parquet(path)
+        row_files.append(path)
+    _, flips = grid.sample_tables(row_files=row_files)
     line = flips.iloc[0]
-    assert line[["agreement", "agreement_low", "agreement_high"]].tolist() == [100, 100, 100]
-    assert line[["right_to_wrong_low", "right_to_wrong_high", "wrong_to_right"]].tolist() == [
-        0,
-        0,
-        0,
-    ]
+    for column in ("agreement", "agreement_low", "agreement_high"):
+        assert line[column] == 100
+    for column in ("right_to_wrong_low", "right_to_wrong_high", "wrong_to_right"):
+        assert line[column] == 0
 
 
 def test_calibration_error_of_known_cases():
@@ -268,15 +321,17 @@ def test_calibration_error_of_known_cases():
     assert calibration_error(np.ones(10), np.ones(10, bool)) == 0, "sure and always right"
     # Bins of width 1/15: 0.31 and 0.32 share one (accuracy 1/2), 0.9 is alone:
     # (|1 - 0.63| + |0 - 0.9|) / 3.
-    confidence, right = np.array([0.31, 0.32, 0.9]), np.array([True, False, False])
-    assert calibration_error(confidence, right) == pytest.approx(100 * (0.37 + 0.9) / 3)
+    confidence = np.array([0.31, 0.32, 0.9])
+    is_correct = np.array([True, False, False])
+    assert calibration_error(confidence, is_correct) == pytest.approx(100 * (0.37 + 0.9) / 3)
     # 0.54 and 0.59 share a bin of width 1/15, the others are alone:
     # (|1 - 0.5| + |1 - 1.13| + |1 - 0.61|) / 4. No other number of bins gives that.
-    confidence, right = np.array([0.5, 0.54, 0.59, 0.61]), np.array([True, False, True, True])
-    assert calibration_error(confidence, right) == pytest.approx(25.5)
-    assert all(
-        abs(slow_error(confidence, right, bins) - 25.5) > 4 for bins in range(4, 41) if bins != 15
-    )
+    confidence = np.array([0.5, 0.54, 0.59, 0.61])
+    is_correct = np.array([True, False, True, True])
+    assert calibration_error(confidence, is_correct) == pytest.approx(25.5)
+    for bins in range(4, 41):
+        if bins != 15:
+            assert abs(slow_error(confidence, is_correct, bins) - 25.5) > 4
     # What is too sure on one half and too unsure on the other does not cancel out between bins.
     assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(90)
     assert calibration_error(np.array([1.0000001], np.float32), np.array([False])) == 100, (
@@ -284,17 +339,20 @@ def test_calibration_error_of_known_cases():
     )
 
 
+# Parameters of the beta distribution from which confidences are drawn.
+DISTRIBUTIONS = {"any": (1, 1), "sure": (20, 1), "unsure": (1, 8)}
+
+
 @pytest.mark.parametrize("n", [1, 5, 97, 1000])
-@pytest.mark.parametrize("kind", ["any", "sure", "unsure"])
-def test_the_floor_is_the_mean_error_of_a_perfectly_calibrated_model(n, kind):
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_floor_is_the_mean_error_of_a_perfectly_calibrated_model(n, distribution):
     rng = np.random.default_rng(n)
-    draw = {"any": (1, 1), "sure": (20, 1), "unsure": (1, 8)}[kind]
-    confidence = rng.beta(*draw, n)
+    alpha, beta = DISTRIBUTIONS[distribution]
+    confidence = rng.beta(alpha, beta, n)
     errors = [calibration_error(confidence, rng.random(n) < confidence) for _ in range(2000)]
     noise = 4 * np.std(errors) / np.sqrt(len(errors))
-    assert (
-        -noise <= calibration_floor(confidence) - np.mean(errors) <= noise + 0.02 * np.mean(errors)
-    )
+    difference = calibration_floor(confidence) - np.mean(errors)
+    assert -noise <= difference <= noise + 0.02 * np.mean(errors)
 
 
 def test_floors_of_known_cases():
@@ -305,62 +363,60 @@ def test_floors_of_known_cases():
         "half the draws are 0.5 off, the others 0"
     )
     assert calibration_floor(np.array([0.3, 0.5, 0.5])) == pytest.approx((42 + 2 * 25) / 3)
-    assert (
-        calibration_floor(np.array([0.0, 1.0, 1.0]))
-        == 0
-        == calibration_floor(np.float32([1.0000001]))
-    )
-    large = np.full(50_000, 0.9)
-    assert calibration_floor(large) == pytest.approx(
-        100 * np.sqrt(2 * 0.09 / np.pi / 50_000), rel=1e-3
-    ), "normal"
+    assert calibration_floor(np.array([0.0, 1.0, 1.0])) == 0
+    assert calibration_floor(np.float32([1.0000001])) == 0
+    of_normal = 100 * np.sqrt(2 * 0.09 / np.pi / 50_000)
+    assert calibration_floor(np.full(50_000, 0.9)) == pytest.approx(of_normal, rel=1e-3)
 
 
-def test_tables_have_the_floors_before_and_after(grid, tmp_path):
-    rows, paths = grid
-    table, _ = written(tmp_path, paths)
+def test_tables_have_the_floors_before_and_after(grid):
+    table, _ = grid.sample_tables()
     for line in table.itertuples():
-        before, after = rows["pretrained", "none", 0], rows[line.method, line.target, line.seed]
-        for part, found in ((before, line.ece_floor_before), (after, line.ece_floor_after)):
-            own = part[part["dataset"] == line.dataset]["confidence"].to_numpy()
-            assert found == pytest.approx(calibration_floor(own), abs=1e-5) and found > 0
+        is_of_dataset = grid.pretrained["dataset"] == line.dataset
+        before = grid.pretrained[is_of_dataset]
+        after = grid.rows[line.method, line.target, line.seed][is_of_dataset]
+        floor_before = calibration_floor(before["confidence"].to_numpy())
+        floor_after = calibration_floor(after["confidence"].to_numpy())
+        assert line.ece_floor_before == pytest.approx(floor_before, abs=1e-5)
+        assert line.ece_floor_after == pytest.approx(floor_after, abs=1e-5)
+        assert line.ece_floor_before > 0
+        assert line.ece_floor_after > 0
 
 
 def test_runs_on_different_images_are_refused():
-    scored = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
+    rows = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
+    rows_of_other_images = rows.assign(row=[0, 1, 4])
     runs = (Run("m", "none", "pretrained", "all", 0), Run("m", "a", "ft", "all", 1))
     message = (
         "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
     )
     with pytest.raises(UserError, match=message):
-        compare_predictions(scored, scored.assign(row=[0, 1, 4]), "photos", runs)
+        compare_predictions(rows, rows_of_other_images, "photos", runs)
 
 
-def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid, tmp_path):
+def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid):
     """b's first image is identical to a's.
 
     Means over targets leave it out where a is the target, and reversed.
     """
-    rows, paths = grid
-    for name in SIZES:
-        path = tmp_path / f"prepare/{name}/32px/index.parquet"
-        index = pd.read_parquet(path)
-        photos = [f"{name}/{row}" for row in range(len(index))]
-        photos[0] = "of both" if name in ("a", "b") else photos[0]
-        # objects as before, since those of a and b overlap in other images too
-        index.assign(source_id=photos, photo_sha256=photos).to_parquet(path)
-    _, flips = written(tmp_path, paths, source_groups={})
-    before = rows["pretrained", "none", 0]
-    shares = []
-    for target in ("a", "b"):
-        for seed in (0, 1):
-            after, parts = rows["ft", target, seed], []
-            for dataset in set(SIZES) - {target}:
-                kept = (before["dataset"] == dataset) & ~(
-                    (dataset in ("a", "b")) & (before["row"] == 0)
-                )
-                parts.append(100 * (before["prediction"] == after["prediction"])[kept].mean())
-            shares.append(np.mean(parts))
-    assert flips.set_index("method").loc["ft", "agreement"] == pytest.approx(
-        np.mean(shares), abs=1e-5
-    )
+    # given: objects as before, since those of a and b overlap in other images too
+    for dataset in SIZES:
+        index = pd.read_parquet(grid.index_path(dataset))
+        photos = [f"{dataset}/{row}" for row in range(len(index))]
+        if dataset in ("a", "b"):
+            photos[0] = "of both"
+        with_photos = index.assign(source_id=photos, photo_sha256=photos)
+        with_photos.to_parquet(grid.index_path(dataset))
+    rows = grid.pretrained
+
+    def is_counted(dataset, target):
+        is_of_dataset = rows["dataset"] == dataset
+        if dataset == "c":
+            return is_of_dataset
+        return is_of_dataset & (rows["row"] != 0)
+
+    # when
+    _, flips = grid.sample_tables(source_groups={})
+    # then
+    expected = agreement_of_method(grid, "ft", is_counted)
+    assert flips.set_index("method").loc["ft", "agreement"] == pytest.approx(expected, abs=1e-5)

@@ -78,7 +78,7 @@ def test_runs_killed_with_all_their_processes_go_on_to_the_same_bytes(project, w
 @pytest.mark.slow
 def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
     run = project.start("make", "run")
-    assert wait_until(lambda: at_work(project), 60)
+    assert wait_until(lambda: at_work(project), 300)
     snakemake = next(process for process in project.processes() if process.ppid() == run.pid)
     jobs = [
         process for process in project.processes() if process.pid not in (run.pid, snakemake.pid)
@@ -92,7 +92,7 @@ def test_a_run_killed_alone_takes_its_jobs_along(project, whole):
 @pytest.mark.slow
 def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
     first = project.start("make", "run")
-    assert wait_until(lambda: at_work(project), 60)
+    assert wait_until(lambda: at_work(project), 300)
     command = ("snakemake", "--cores", "1")
     second = subprocess.run(
         [sys.executable, "-m", *command], cwd=project.folder, capture_output=True, text=True
@@ -111,7 +111,7 @@ def test_a_second_run_in_the_folder_stops_and_the_first_goes_on(project, whole):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_its_jobs_and_goes_on(project, whole, number):
     run = project.start("make", "run")
-    assert wait_until(lambda: at_work(project), 60)
+    assert wait_until(lambda: at_work(project), 300)
     os.killpg(run.pid, number)
     assert run.wait(60) != 0
     assert wait_until(lambda: not project.processes(), 20), "processes outlive the stop"

@@ -220,9 +220,11 @@ class Catalog:
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
         requests = []
         for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
+            where = f"datasets.yaml, {raw}"
+            if not self.datasets[raw].fetched:
+                where += " (not yet fetched by us)"
             for source in self.hub_sources[raw]:
                 if source["kind"] == hub_datasets.KIND:
-                    where = f"datasets.yaml, {raw}"
                     request = request_of(source, where, self.hub_repositories)
                     if request is not None:
                         requests.append(request)

@@ -36,12 +36,17 @@ from rib.config.hub_datasets import (
     with_splits,
     write_dataset_lock,
 )
-from rib.data.hub import hub_problem
+from rib.data.hub import UNREACHED, hub_problem
 from rib.data.hub_splits import ChosenNames, files_of_split
 
 SECONDS_TO_ANSWER = 60
 UNKNOWN = "not stated"
 LONGEST_LICENCE = 200  # characters
+# The end of the message that the hub can't be reached.
+HOW_TO_RESOLVE = (
+    "; where it can be, `make dataset-records` (CATALOG=FOLDER for a folder of yours) lists its "
+    f"files in the {LOCK} of the catalogue, with which a dry-run needs no network"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,10 @@ def _ask(request: HubRequest, where: str) -> RepositoryInfo:
             timeout=SECONDS_TO_ANSWER,
         )
     except Exception as error:  # of several libraries
-        raise UserError(f"{where}: {hub_problem(error)}.") from error
+        problem = hub_problem(error)
+        if problem.startswith(UNREACHED):
+            problem += HOW_TO_RESOLVE
+        raise UserError(f"{where}: {problem}.") from error
     files = {}
     for file in info.siblings or []:
         digest = f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}"

@@ -1,0 +1,106 @@
+"""Families of the catalogue as shipped, from stand-ins for their repositories on 127.0.0.1.
+
+A stand-in has the columns, splits and domains of the repository, and photos that are made up.
+"""
+
+import re
+import sys
+
+import pandas as pd
+import pytest
+
+from rib.config.hub_datasets import LOCK, read_dataset_lock
+from tiny import family as tiny_family
+from tiny.hub import Repository, environment, served
+from tiny.hub_families import HUB_FAMILIES, write_split
+from tiny.project import Project, copy_project, jobs
+
+pytestmark = pytest.mark.thorough
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+# Of Real World each class has more photos than the reference takes of it.
+IMAGES = {
+    "officehome": {"Art": 2, "Clipart": 2, "Product": 2, "Real World": 12},
+    "camelyon17": {
+        "train-center1": 12,
+        "train-center2": 8,
+        "train-center3": 8,
+        "validation-center": 8,
+        "test-center": 8,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    repositories = {}
+    for family, hub_family in HUB_FAMILIES.items():
+        folder = tmp_path_factory.mktemp(family)
+        files = {}
+        for split in hub_family.domains:
+            path = write_split(folder, family, split, IMAGES[family])
+            files[f"data/{split}-00000-of-00001.parquet"] = path.read_bytes()
+        repositories[f"datasets/{hub_family.repo}"] = Repository(
+            files, licence="other", commit=hub_family.commit
+        )
+    with served(repositories) as server:
+        yield server
+
+
+def project_of(family, folder):
+    """A project with the catalogue as shipped, and beside it a small network."""
+    project = Project(copy_project(folder / "project"), family=family)
+    tiny_family.make(project.folder / "mine")
+    return project
+
+
+def snakemake(project, *arguments, check=True, choices=(), **variables):
+    """Run Snakemake in a new process: the hub's client reads its environment when imported."""
+    config = ["catalog=mine", f"family={project.family}", "models=[tiny_cnn]", *choices]
+    words = (sys.executable, "-m", "snakemake", *arguments, "--config", *config)
+    return project.run(*words, check=check, **variables)
+
+
+@pytest.mark.parametrize("family", HUB_FAMILIES)
+def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_path):
+    project = project_of(family, tmp_path)
+    without_lock = snakemake(project, "-n", check=False, **OFFLINE)
+    assert "(not yet fetched by us)" in without_lock and "`make dataset-records`" in without_lock
+    assert not (project.folder / LOCK).exists()
+    plan = snakemake(project, "plan", **environment(hub, tmp_path / "cache"))
+    hub_family = HUB_FAMILIES[family]
+    (repository,) = read_dataset_lock(project.folder / LOCK).values()
+    assert repository.commit == hub_family.commit
+    assert len(repository.splits) == len(hub_family.domains)
+    assert re.search(rf"^  {family}_\w+: .*, on the hub: other, not yet fetched by us$", plan, re.M)
+    hub.asked.clear()
+    planned = jobs(snakemake(project, "-n", **OFFLINE))
+    assert not hub.asked
+    assert planned["download"] == len(hub_family.domains) + 1  # and the network's weights
+    domains = set().union(*hub_family.domains.values())
+    assert planned["prepare"] == len(domains)
+
+
+def test_office_home_becomes_a_page(hub, tmp_path):
+    project = project_of("officehome", tmp_path)
+    choices = (
+        "targets=[officehome_art]",
+        "methods=[ft]",
+        "image_size=32",
+        "training={epochs: 1, batch_size: 16}",
+    )
+    variables = environment(hub, tmp_path / "cache")
+    snakemake(project, "--cores", "2", choices=choices, **variables)
+    page = (project.folder / "reports/officehome/index.html").read_text()
+    assert all(label in page for label in ("Real World", "Clip art", "Product"))
+    prepared = project.folder / "results/officehome/prepare"
+    datasets = {path.name for path in prepared.iterdir() if not path.name.startswith("group")}
+    assert datasets == {
+        f"officehome_{name}" for name in ("real_world", "art", "clipart", "product")
+    }
+    (ri,) = (
+        pd.read_csv(project.folder / "reports/officehome/tables/ri.csv")
+        .query("method == 'ft'")
+        .itertuples()
+    )
+    assert ri.target == "officehome_art"

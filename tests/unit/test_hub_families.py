@@ -1,0 +1,234 @@
+"""Families of the catalogue that are repositories of the hub, whose files we have not fetched."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+from rib.base.errors import UserError
+from rib.config import hub_datasets
+from rib.config.catalog import Catalog
+from rib.config.grid import resolve_grid
+from rib.config.hub_datasets import (
+    KIND,
+    LOCK,
+    HubFile,
+    HubRepository,
+    HubRequest,
+    HubSplit,
+    name_of,
+    with_splits,
+    write_dataset_lock,
+)
+from rib.config.schema import validated
+from rib.data import hub_repositories
+from rib.data.images import DatasetSource
+from rib.data.layouts import parquet
+from tiny.hub_families import HUB_FAMILIES, PATIENTS, write_split
+from tiny.photos import GEOMETRY
+from tiny.project import ROOT
+
+CATALOG = ROOT / "workflow/catalog"
+each_family = pytest.mark.parametrize("family", HUB_FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def datasets_of(catalog, family):
+    """Entries of a family that name a repository, or use the files of one that does."""
+    return {
+        name: dataset
+        for name, dataset in catalog.datasets.items()
+        if dataset.family == family and dataset.raw in catalog.hub_sources
+    }
+
+
+def source_of(catalog, dataset):
+    """The repository, revision and split that an entry names."""
+    (source,) = catalog.hub_sources[dataset.raw]
+    return source
+
+
+def write_lock(catalog):
+    """A lock file with a made-up file for each split that entries name."""
+    repositories = {}
+    for sources in catalog.hub_sources.values():
+        for source in sources:
+            split = source.get("split")
+            file = HubFile(path=f"data/{split}-0.parquet", size=9, digest=f"sha256:{'a' * 64}")
+            hub_split = HubSplit(config=source.get("config"), split=split, files=(file,))
+            repository = HubRepository(
+                commit=source["revision"], licence="other", gated=False, splits=(hub_split,)
+            )
+            name = name_of(source["repo"], source["revision"])
+            repositories[name] = with_splits(repository, repositories.get(name))
+    write_dataset_lock(LOCK, repositories)
+
+
+def grid_of(catalog, family, **choices):
+    choices = {"family": family, **choices}
+    return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+
+
+def test_families_of_the_hub_are_those_of_the_tests(catalog):
+    families = {catalog.datasets[name].family for name in catalog.hub_sources}
+    assert families == set(HUB_FAMILIES)
+
+
+@each_family
+def test_a_family_with_its_lock_is_a_grid(family):
+    catalog = Catalog([CATALOG])
+    write_lock(catalog)
+    grid = grid_of(catalog, family)
+    assert list(grid.datasets) == list(datasets_of(catalog, family))
+    assert all(len(dataset.sources) == 1 for dataset in grid.datasets.values())
+    reference = grid.reference.dataset
+    assert reference.role == "in_distribution" and reference.name not in grid.ood
+    for target in grid.targets:
+        assert len(set(grid.ood) - {target}) >= 2, "RI is over several other domains"
+    for model in grid.models:
+        assert grid.head(model) == "fitted"
+    schedules = {method.schedule for method in grid.methods.values() if method.trains}
+    assert schedules == {"adamw"} and grid.family.limits
+    assert "not swept" in grid.family.limits
+
+
+@each_family
+def test_every_model_that_lists_a_family_has_a_head_for_it(family):
+    catalog = Catalog([CATALOG])
+    write_lock(catalog)
+    models = grid_of(catalog, family, models="all").models
+    assert set(catalog.families[family].defaults["models"]) < set(models)
+
+
+@each_family
+def test_domains_of_a_family_are_disjoint_rows_of_one_commit(catalog, family):
+    datasets = datasets_of(catalog, family).values()
+    sources = [source_of(catalog, dataset) for dataset in datasets]
+    commits = {(source["kind"], source["repo"], source["revision"]) for source in sources}
+    hub_family = HUB_FAMILIES[family]
+    assert commits == {(KIND, hub_family.repo, hub_family.commit)}
+    domains = []
+    for dataset, source in zip(datasets, sources, strict=True):
+        ((column, domain),) = dataset.settings["where"].items()
+        assert column == hub_family.domain
+        assert domain in hub_family.domains[source.get("split", "train")]
+        domains.append(domain)
+    known_domains = itertools.chain(*hub_family.domains.values())
+    assert len(set(domains)) == len(domains) and set(domains) == set(known_domains)
+
+
+@each_family
+def test_entries_read_each_domain_of_a_repository_with_these_columns(catalog, family, tmp_path):
+    """With as many images of each domain as no other one has, so that none is taken for another."""
+    hub_family = HUB_FAMILIES[family]
+    domains = dict.fromkeys(itertools.chain(*hub_family.domains.values()))
+    images = {domain: number for number, domain in enumerate(domains, start=1)}
+    files = {split: write_split(tmp_path, family, split, images) for split in hub_family.domains}
+    rows = []
+    for dataset in datasets_of(catalog, family).values():
+        split = source_of(catalog, dataset).get("split", "train")
+        space = catalog.label_space(dataset)
+        source = DatasetSource(dataset.name, [files[split]], space, GEOMETRY)
+        items = list(parquet.items(source, **dataset.settings))
+        labels = Counter(item.label for item in items)
+        expected = images[dataset.settings["where"][hub_family.domain]]
+        assert labels == dict.fromkeys(range(len(space.keys)), expected)
+        rows += [f"{split}/{item.image_id}" for item in items]
+        objects = {item.object_id for item in items}
+        if dataset.settings["objects"] is None:
+            assert len(objects) == len(items)
+        else:
+            assert objects <= {f"{dataset.name}/{patient}" for patient in range(PATIENTS)}
+    assert len(set(rows)) == len(rows), "no photo is in two domains"
+
+
+@each_family
+def test_a_class_file_lists_the_labels_in_the_order_of_their_numbers(catalog, family):
+    space = catalog.family_label_space(family)
+    assert list(space.keys) == sorted(space.keys)
+    number_of_classes = {"officehome": 65, "camelyon17": 2}
+    assert space.num_classes == len(space.keys) == number_of_classes[family]
+    for key, name in zip(space.keys, space.names, strict=True):
+        spelling = key.replace("tumor", "tumour").replace("non-", "no ").replace("_", " ")
+        assert name.lower() == spelling.lower()
+    assert len(set(space.names)) == len(space.names)
+
+
+@each_family
+def test_nothing_that_nobody_has_fetched_is_stated_as_exact(catalog, family):
+    """No digest, no size, and no number of images at which preparation would fail."""
+    assert not (CATALOG / LOCK.name).exists() or all(
+        dataset.fetched for dataset in datasets_of(catalog, family).values()
+    )
+    for dataset in datasets_of(catalog, family).values():
+        assert not dataset.fetched and dataset.images is None and dataset.redistributable is None
+        source = source_of(catalog, dataset)
+        assert not {"digest", "size"} & set(source)
+
+
+# Without a lock
+
+
+def request_of_entry(catalog, name):
+    (source,) = catalog.hub_sources[name]
+    return HubRequest(
+        where=f"datasets.yaml, {name}",
+        repo=source["repo"],
+        revision=source["revision"],
+        config=None,
+        split=source.get("split"),
+        commit=None,
+    )
+
+
+@each_family
+def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch):
+    """It names the entry, says that nobody has fetched it, and which command resolves it."""
+
+    def unreached(self, *arguments, **options):
+        raise OfflineModeIsEnabled("offline")
+
+    def answers_in_this_process(requests):
+        return hub_repositories.answer(requests)
+
+    monkeypatch.setattr(HfApi, "dataset_info", unreached)
+    monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_in_this_process)
+    catalog = Catalog([CATALOG])
+    with pytest.raises(UserError) as error:
+        grid_of(catalog, family)
+    message = str(error.value)
+    first = next(iter(datasets_of(catalog, family)))
+    assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): {KIND}:")
+    assert "the hub can't be reached" in message and "`make dataset-records`" in message
+    assert "\n" not in message and message.count(". ") == 0
+    assert not Path(LOCK).exists()
+
+
+def test_another_mistake_than_a_missing_network_is_not_answered_with_that_command(
+    catalog, monkeypatch
+):
+    class NotFoundError(RepositoryNotFoundError):
+        def __init__(self):
+            Exception.__init__(self, "404")
+
+    def unknown(self, *arguments, **options):
+        raise NotFoundError
+
+    monkeypatch.setattr(HfApi, "dataset_info", unknown)
+    request = request_of_entry(catalog, "officehome_real_world")
+    with pytest.raises(UserError, match="the hub has no such repository") as error:
+        hub_repositories.answer([request])
+    assert "make" not in str(error.value)
+
+
+def test_other_families_need_no_lock_of_these(monkeypatch):
+    monkeypatch.setattr("rib.config.catalog.read_dataset_lock", None)
+    grid = grid_of(Catalog([CATALOG]), "imagenet")
+    assert not set(grid.datasets) & set(grid.catalog.hub_sources)
