@@ -10,8 +10,8 @@ from rib.jobs.decode_workers import number_of_decode_workers
     [
         (7, 64, 4, 7),  # what is stated holds
         (1, None, None, 1),
-        ("auto", 64, 4, 16),
-        ("auto", 15, 4, 3),  # together not more than there are
+        ("auto", 65, 4, 16),
+        ("auto", 64, 4, 15),  # together less than there are
         ("auto", 2, 4, 1),
         ("auto", 192, 1, 32),  # more don't help
         ("auto", 64, None, 4),

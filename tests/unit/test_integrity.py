@@ -420,6 +420,16 @@ def test_a_file_that_changed_since_it_was_hashed_is_not_handed_on(folder, monkey
     assert not hashing.MEMORY.exists()
 
 
+def test_a_job_that_can_note_no_hash_has_done_its_work(folder, monkeypatch):
+    monkeypatch.setattr(hashing, "HANDED_ON", 1)
+    monkeypatch.setattr(hashing, "SETTLED", 0.01)
+    path = made("big.npy", "many pixels")
+    in_place_of_a_folder = Path(hashing.MEMORY.parts[0])
+    in_place_of_a_folder.write_text("not a folder")
+    hashing.hand_on(path, sha256(path), hashing.signature(path))
+    assert in_place_of_a_folder.read_text() == "not a folder"
+
+
 def test_a_job_hands_on_the_hashes_of_its_outputs(inputs, monkeypatch):
     handed_on = []
     monkeypatch.setattr(

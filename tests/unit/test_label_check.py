@@ -89,6 +89,35 @@ def test_a_network_that_fails_although_it_prefers_the_next_class_stops_nothing()
     assert decide(of_weak_network, False).verdict == OTHER_LABELS
 
 
+def test_a_network_that_says_the_same_of_all_images_stops_nothing():
+    """Three quarters of the images would be right by a shift, but by chance."""
+    space = LabelSpace(keys=("healthy", "ill"), indices=((0,), (1,)), names=("healthy", "ill"))
+    labels = np.repeat([0, 1], [75, 25])
+    predicted = np.ones(100, int)
+    comparison = compare_mappings(labels, predicted, space, median_accuracy=0.5)
+    shifted = comparison.of_mappings["one_too_low"]
+    assert shifted.accuracy == 0.75
+    assert shifted.p_holm < 1e-3
+    assert shifted.beyond_chance == 0
+    assert decide(comparison, labels_checked=False).verdict == NOT_DECIDED
+
+
+def test_agreement_beyond_chance_is_cohens_kappa():
+    """The example of two raters of 50 proposals: 35 agreed upon, 20 and 15 of them Yes and No.
+
+    Its kappa is 0.4 (https://en.wikipedia.org/wiki/Cohen%27s_kappa, Simple example).
+    """
+    space = LabelSpace(
+        keys=("none", "yes", "no"), indices=((0,), (1,), (2,)), names=("none", "yes", "no")
+    )
+    first_rater = np.repeat([1, 1, 2, 2], [20, 5, 10, 15])
+    second_rater = np.repeat([1, 2, 1, 2], [20, 5, 10, 15])
+    comparison = compare_mappings(first_rater - 1, second_rater, space, median_accuracy=1)
+    shifted = comparison.of_mappings["one_too_low"]
+    assert shifted.accuracy == 0.7
+    assert shifted.beyond_chance == pytest.approx(0.4)
+
+
 def test_neighbours_that_look_alike_are_not_decided():
     """The network takes every second class for the one after it as often as it is right."""
     rng = np.random.default_rng(0)

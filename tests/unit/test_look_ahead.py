@@ -1,7 +1,9 @@
 """Batches are read while others are computed, and are the same as without."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -128,6 +130,21 @@ def test_loading_and_computing_overlap(stored):
         lambda pixels: pixels.mean(dim=(1, 2, 3)), Inputs(stored[1], HALF, HALF, CPU), 10, "test"
     )
     torch.testing.assert_close(outputs, wanted)
+
+
+def test_what_was_opened_to_read_ahead_is_closed_with_the_inputs(stored):
+    """Without Python's collector of circles, which may come much later."""
+    mapped, _ = stored
+    inputs = Inputs(mapped, HALF, HALF, CPU)
+    inputs.expect(slices(len(inputs), 4))
+    assert len(inputs[slice(0, 4)]) == 4
+    no_longer_used = weakref.ref(inputs)
+    gc.disable()
+    try:
+        del inputs
+        assert no_longer_used() is None
+    finally:
+        gc.enable()
 
 
 def test_batches_in_order_have_all_images():

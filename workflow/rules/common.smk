@@ -82,10 +82,10 @@ MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
 EVALUATION_GROUPS = GRID.evaluation_groups()
-LARGE_DATASETS = {
-    name for name, entry in CATALOG.datasets.items() if entry.storage == "encoded"
-} & set(GRID.datasets)
 DATASETS_READ = GRID.datasets_read()
+# Datasets whose photos are kept encoded: all that jobs read, and the evaluated ones.
+LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage == "encoded"}
+LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
 CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
 CONDITIONS = "; ".join(GRID.conditions())
@@ -195,7 +195,7 @@ def threads_for(datasets):
 
     Torch computes in `threads_per_job` of them. Scripts give all of them to `decode_workers`.
     """
-    if LARGE_DATASETS.intersection(datasets):
+    if LARGE_DATASETS_READ.intersection(datasets):
         return max(COMPUTE.threads_per_job, decode_workers())
     return COMPUTE.threads_per_job
 

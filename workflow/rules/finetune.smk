@@ -162,7 +162,8 @@ def images_of_run(run):
     """Images that a run is trained on, with repetitions; `run` is a run or the wildcards of one."""
     if run.method not in TRAINING_OF:
         return 0
-    images_of_target = CATALOG.datasets[run.target].images
+    target = CATALOG.datasets[run.target]
+    images_of_target = target.images or target.about_images
     return images_to_train(TRAINING_OF[run.method], run.size, images_of_target)
 
 

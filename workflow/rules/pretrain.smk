@@ -62,7 +62,7 @@ rule pretrain_model:
         ),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING
-            if pretraining_dataset(wildcards) in LARGE_DATASETS
+            if pretraining_dataset(wildcards) in LARGE_DATASETS_READ
             else MINUTES_OF_TRAINING
         ),
     params:

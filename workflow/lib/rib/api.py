@@ -634,7 +634,9 @@ class _Stages:
         (self.name,) = self.grid.models
         self.geometry = self.grid.geometry(self.name)
         self.decode_workers = number_of_decode_workers(
-            config["compute"]["decode_workers"], available_cores(), gpus=1
+            config["compute"]["decode_workers"],
+            cores=available_cores(),
+            gpus=0 if config["compute"]["device"] == "cpu" else torch.cuda.device_count(),
         )
         self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
         self.compute = from_params(ComputeSettings, self.grid.compute())

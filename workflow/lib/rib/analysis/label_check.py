@@ -6,8 +6,8 @@ network, which was trained with labels of others, are compared with the stated l
 mapping of `mappings_of`.
 
 A network may agree with another mapping by chance, or since neighbouring classes look alike. A run
-is stopped only if one mapping agrees significantly better than the stated labels, and as well as is
-usual for this network elsewhere; see `decide`.
+is stopped only if one mapping agrees significantly better than the stated labels, and about as well
+as is usual for this network elsewhere; see `decide`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ from rib.config.label_space import LabelSpace
 
 NO_CLASS = -1  # in a mapping, of labels that stand for none of the dataset's classes
 LEVEL = 0.05  # a Holm-adjusted p of at most this is significant
-LEAST_SHARE = 0.5  # of the network's median accuracy, which a better mapping must reach
+# Share of the network's median accuracy that a better mapping's agreement beyond chance reaches.
+LEAST_SHARE = 0.5
 
 # Orders in which classes may be numbered, to continue "the labels number the classes".
 DESCRIPTION_OF_ORDER = {
@@ -63,6 +64,7 @@ class MappingComparison:
     """How well a network agrees with the labels of a mapping, against the stated ones."""
 
     accuracy: float  # of the mapping, 0 to 1
+    beyond_chance: float  # Cohen's kappa, see `_beyond_chance`; at most 1, and 0 by chance
     p: float  # of the exact paired test, two-sided
     p_holm: float  # adjusted for all mappings
 
@@ -152,16 +154,25 @@ def compare_mappings(
     is_answer = _right_answers(space)
     is_right = is_answer[labels, predictions]
     accuracies = {}
+    agreements_beyond_chance = {}
     p_values = {}
     for name, mapping in mappings_of(space).items():
         classes = mapping.classes[labels]
         is_right_in_mapping = is_answer[classes, predictions] & (classes != NO_CLASS)
         accuracies[name] = float(is_right_in_mapping.mean())
+        agreements_beyond_chance[name] = _beyond_chance(
+            accuracies[name], classes, predictions, is_answer
+        )
         p_values[name] = _exact_p(is_right, is_right_in_mapping)
     adjusted = holm(np.array(list(p_values.values())))
     of_mappings = {}
     for name, p_holm in zip(p_values, adjusted, strict=True):
-        of_mappings[name] = MappingComparison(accuracies[name], p_values[name], float(p_holm))
+        of_mappings[name] = MappingComparison(
+            accuracy=accuracies[name],
+            beyond_chance=agreements_beyond_chance[name],
+            p=p_values[name],
+            p_holm=float(p_holm),
+        )
     return LabelComparison(
         images=len(labels),
         stated_accuracy=float(is_right.mean()),
@@ -176,6 +187,29 @@ def _right_answers(space: LabelSpace) -> np.ndarray:
     for label, answers in enumerate(space.also):
         is_answer[label, list(answers)] = True
     return is_answer
+
+
+def _beyond_chance(
+    accuracy: float, classes: np.ndarray, predictions: np.ndarray, is_answer: np.ndarray
+) -> float:
+    """How far classes and predictions agree more than by chance: kappa of Cohen 1960.
+
+    A network that always predicts the most frequent class agrees often, but by chance. Kappa is
+    (accuracy - chance) / (1 - chance) (Educational and Psychological Measurement 20, 37-46).
+
+    Args:
+        accuracy: 0 to 1, how often they agree.
+        classes: (images,) class of each image, or NO_CLASS.
+        predictions: (images,) class that the network predicts.
+        is_answer: as `_right_answers` gives it.
+    """
+    number_of_classes = len(is_answer)
+    share_of_class = np.bincount(classes[classes != NO_CLASS], minlength=number_of_classes)
+    share_of_prediction = np.bincount(predictions, minlength=number_of_classes)
+    chance = float(share_of_class @ is_answer @ share_of_prediction) / len(classes) ** 2
+    if chance == 1:
+        return 0.0
+    return (accuracy - chance) / (1 - chance)
 
 
 def _exact_p(is_right: np.ndarray, is_right_in_mapping: np.ndarray) -> float:
@@ -194,21 +228,21 @@ def decide(comparison: LabelComparison, labels_checked: bool) -> Decision:
     """Decide whether labels agree with the network's predictions.
 
     Another mapping is better if it agrees significantly better than the stated labels, and its
-    accuracy reaches half of the network's median accuracy. A dataset on which networks fail has no
-    such mapping, nor has one of which neighbouring classes look alike. The labels agree if they are
-    significantly better than every other mapping.
+    agreement beyond chance reaches half of the network's median accuracy. So a network that fails
+    on a dataset, or says the same of all images, finds no better mapping. The labels agree if they
+    are significantly better than every other mapping.
 
     Args:
         labels_checked: whether somebody has looked at the labels, so that they are kept.
     """
-    least_accuracy = LEAST_SHARE * comparison.median_accuracy
+    least_agreement = LEAST_SHARE * comparison.median_accuracy
     accuracy_of_better_mappings = {}
     are_labels_best = len(comparison.of_mappings) > 0
     for name, of_mapping in comparison.of_mappings.items():
         is_significant = of_mapping.p_holm <= LEVEL
         is_better = is_significant and of_mapping.accuracy > comparison.stated_accuracy
         is_worse = is_significant and of_mapping.accuracy < comparison.stated_accuracy
-        if is_better and of_mapping.accuracy >= least_accuracy:
+        if is_better and of_mapping.beyond_chance >= least_agreement:
             accuracy_of_better_mappings[name] = of_mapping.accuracy
         if not is_worse:
             are_labels_best = False
@@ -289,8 +323,8 @@ def _finding(
     of_mapping = comparison.of_mappings[better_mapping]
     return (
         f"{dataset}: its labels seem to be wrong: {model} is right on {of_mapping.accuracy:.1%} of "
-        f"its images if {description} ({better_mapping}), and on {comparison.stated_accuracy:.1%} "
-        "by the dataset's entry"
+        f"its images (one per object) if {description} ({better_mapping}), and on "
+        f"{comparison.stated_accuracy:.1%} by the dataset's entry"
     )
 
 

@@ -12,6 +12,8 @@ MOST = 32
 def number_of_decode_workers(setting: str | int, cores: int | None, gpus: int | None) -> int:
     """Threads that decode photos in a job; no result depends on them.
 
+    One core is left to start and feed jobs that use a GPU.
+
     Args:
         setting: config, compute.decode_workers: `auto` or their number.
         cores: those that all jobs share (--cores); None if they run elsewhere.
@@ -21,7 +23,7 @@ def number_of_decode_workers(setting: str | int, cores: int | None, gpus: int | 
         return int(setting)
     if cores is None or not gpus:
         return USUAL
-    return max(1, min(MOST, cores // gpus))
+    return max(1, min(MOST, (cores - 1) // gpus))
 
 
 def available_cores() -> int:

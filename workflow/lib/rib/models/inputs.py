@@ -94,10 +94,8 @@ class Inputs:
         if rows is None:
             rows = np.arange(len(images))
         self.rows = rows
-        self._reader: ArrayReader | None = None
-        if is_whole_file(images):
-            self._reader = ArrayReader(images)
-        self._look_ahead = LookAhead(self._pinned_pixels)
+        # Given without these inputs, so that threads and files are closed when these are not used.
+        self._look_ahead = LookAhead(_reader_of_pixels(images, pinned=device.type == "cuda"))
         # Of training, from 0, in which images are augmented; None outside of training.
         self.epoch: int | None = None
         self.mean = _per_channel(mean, device)
@@ -139,18 +137,25 @@ class Inputs:
         """
         self._look_ahead.expect([self.rows[batch] for batch in batches])
 
-    def _pinned_pixels(self, rows_of_images: np.ndarray) -> Tensor:
-        """Stored pixels of a batch, from where a GPU copies them while the CPU goes on."""
-        pixels = self._stored_pixels(rows_of_images)
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return pixels
 
-    def _stored_pixels(self, rows_of_images: np.ndarray) -> Tensor:
-        """Images (N, H, W, 3) uint8 in the given rows of all stored images."""
-        if self._reader is not None:
-            return torch.from_numpy(self._reader.rows(rows_of_images))
-        return torch.from_numpy(np.asarray(self.images[rows_of_images]))
+def _reader_of_pixels(
+    images: np.ndarray | EncodedImages, pinned: bool
+) -> Callable[[np.ndarray], Tensor]:
+    """A function that gives the stored pixels (N, H, W, 3) uint8 in the given rows of all images.
+
+    Args:
+        pinned: whether they are in memory from where a GPU copies them while the CPU goes on.
+    """
+    reader = ArrayReader(images) if is_whole_file(images) else None
+
+    def read_pixels(rows_of_images: np.ndarray) -> Tensor:
+        if reader is not None:
+            pixels = torch.from_numpy(reader.rows(rows_of_images))
+        else:
+            pixels = torch.from_numpy(np.asarray(images[rows_of_images]))
+        return pixels.pin_memory() if pinned else pixels
+
+    return read_pixels
 
 
 def slices(number: int, batch_size: int) -> list[slice]:

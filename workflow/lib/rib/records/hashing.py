@@ -96,7 +96,8 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
 def hand_on(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -> None:
     """Remember the hash of a very large file that a job has made, so that no other job reads it.
 
-    It waits until a second change would be noticed. Smaller files are left to the next job.
+    It waits until a second change would be noticed. Smaller files are left to the next job, as is a
+    file of which nothing can be noted: the job has done its work.
 
     Args:
         path: the file, which was hashed where the job wrote it, and then moved here.
@@ -115,7 +116,8 @@ def hand_on(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -
     time.sleep(min(max(0.0, SETTLED - age), SETTLED))
     if signature(path) == signature_before:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
-        _write_note(_note_of(path), facts)
+        with contextlib.suppress(OSError):  # such as a full disk
+            _write_note(_note_of(path), facts)
 
 
 def _note_of(path: Path) -> Path:
