@@ -144,7 +144,9 @@ def imagenet(tmp_path_factory, pytestconfig):
     with serve(place / "served") as address:
         for name, entry in datasets.items():
             for source in [entry.get("source"), *entry.get("sources", [])]:
-                if source and (archive := made.get(source["file"])):
+                has_archive = isinstance(source, dict) and source.get("file") in made
+                if has_archive:
+                    archive = made[source["file"]]
                     source.update(digest=f"sha256:{sha256(archive)}", size=archive.stat().st_size)
                     if source["kind"] == "http":
                         source["urls"] = [f"{address}/missing", f"{address}/{source['file']}"]

@@ -1,9 +1,13 @@
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
 # agrees better with shifted or re-sorted labels (rib.analysis.label_check).
 
+import hashlib
+
 from rib.analysis.settings import LabelCheckSettings
 
-LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{target}}"
+# A verdict depends on the datasets with which a target is compared, so grids with others have
+# verdicts of their own.
+LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{groups_of_check}}/{{target}}"
 # Models whose head has classes that others published, or is made from names of classes. Heads that
 # are trained on the family's own labels can't contradict these.
 MODELS_WITH_PUBLISHED_CLASSES = [
@@ -25,15 +29,28 @@ def groups_of_check(target):
     return groups
 
 
+@cache
+def digest_of_groups(target):
+    """First 8 hex digits of the SHA-256 of the names of `groups_of_check`."""
+    names = "\0".join(groups_of_check(target))
+    return hashlib.sha256(names.encode()).hexdigest()[:8]
+
+
 def verdicts_on_labels(run):
     """The verdict on the labels of a run's target, for which its trainings wait.
 
     `run` is a run or the wildcards of one. The file is in a list, which is empty if the labels
-    can't be checked by the run's model.
+    can't be checked by the run's model, and under protocol held_out, where sweeps score nothing but
+    select splits.
     """
-    if run.model not in MODELS_WITH_PUBLISHED_CLASSES:
+    if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
         return []
-    return [f"{LABEL_CHECK}.json".format(model=run.model, target=run.target)]
+    name_of_groups = digest_of_groups(run.target)
+    return [
+        f"{LABEL_CHECK}.json".format(
+            model=run.model, groups_of_check=name_of_groups, target=run.target
+        )
+    ]
 
 
 # Verdicts on all targets that models are trained on here.
@@ -76,7 +93,9 @@ rule check_labels:
         verdict=f"{LABEL_CHECK}.json",
         provenance=f"{LABEL_CHECK}.provenance.json",
     log:
-        f"{RUN_LOGS}/labels/{{model}}/{{target}}.log",
+        f"{RUN_LOGS}/labels/{{model}}/{{groups_of_check}}/{{target}}.log",
+    wildcard_constraints:
+        groups_of_check="[0-9a-f]{8}",
     priority: 2
     # It takes seconds, for which trainings on a cluster need not queue twice.
     localrule: True
