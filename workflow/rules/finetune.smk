@@ -131,6 +131,9 @@ def inputs_without_effect(wildcards):
     if training_is_done:
         for role, paths in files.items():
             files[role] = [path for path in paths if Path(path).exists()]
+        # If rows of the pretrained model are made again, Snakemake would not see whether those of
+        # the training must be: behind a job that is made again it asks no job for other reasons.
+        files["label_verdict"] = []
         if proxy and not Path(proxy).exists():
             proxy = []
     inputs = {role: ancient(paths) for role, paths in files.items()}
