@@ -113,6 +113,15 @@ def snakemake(project, *arguments, check=True, **variables):
     return project.run(*words, check=check, **variables)
 
 
+def clone_of(project, folder):
+    """A second project with what git keeps of the first: the family's entries and its lock."""
+    clone = Project(copy_project(folder), family="tools")
+    shutil.copytree(project.folder / "mine", clone.folder / "mine")
+    write_family(clone)
+    shutil.copy(project.folder / LOCK, clone.folder)
+    return clone
+
+
 def prepared(project):
     """Hashes of the prepared images, by path."""
     results = project.folder / "results/tools/prepare"
@@ -151,10 +160,7 @@ def test_without_the_hub_there_is_nothing_to_do_and_the_bytes_are_the_same(finis
 
 def test_a_second_clone_gets_the_same_bytes_from_a_hub_that_has_moved_on(finished, hub, tmp_path):
     first, _, _, _ = finished
-    second = Project(copy_project(tmp_path / "second"), family="tools")
-    shutil.copytree(first.folder / "mine", second.folder / "mine")
-    write_family(second)
-    shutil.copy(first.folder / LOCK, second.folder)  # from git
+    second = clone_of(first, tmp_path / "second")
     repository = hub.repositories[REPOSITORY]
     repository.earlier[COMMIT] = repository.files
     repository.commit = COMMIT[::-1]
@@ -168,10 +174,7 @@ def test_a_second_clone_gets_the_same_bytes_from_a_hub_that_has_moved_on(finishe
 
 def test_a_where_that_selects_nothing_is_a_sentence(finished, tmp_path):
     first, cache, _, _ = finished
-    project = Project(copy_project(tmp_path / "other"), family="tools")
-    shutil.copytree(first.folder / "mine", project.folder / "mine")
-    write_family(project)
-    shutil.copy(first.folder / LOCK, project.folder)
+    project = clone_of(first, tmp_path / "other")
     path = project.folder / "hub/datasets.yaml"
     entries = yaml.safe_load(path.read_text())
     entries["toys"]["settings"]["where"]["domain"] = "tyo"
@@ -186,10 +189,7 @@ def test_a_where_that_selects_nothing_is_a_sentence(finished, tmp_path):
 
 def test_a_dry_run_of_the_lock_plans_each_file_once(finished, tmp_path):
     first, _, _, _ = finished
-    project = Project(copy_project(tmp_path / "other"), family="tools")
-    shutil.copytree(first.folder / "mine", project.folder / "mine")
-    write_family(project)
-    shutil.copy(first.folder / LOCK, project.folder)
+    project = clone_of(first, tmp_path / "other")
     planned = jobs(snakemake(project, "-n", **OFFLINE))
     assert planned["download"] == SHARDS + 1  # and the model's weights
     assert planned["prepare"] == len(DOMAINS)

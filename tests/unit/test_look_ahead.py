@@ -1,6 +1,7 @@
 """Batches are read while others are computed, and are the same as without."""
 
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -14,6 +15,7 @@ from rib.models import inputs as models_inputs
 from rib.models.augmentation import Augmentation
 from rib.models.inputs import Inputs, in_batches, slices
 from tiny.training import CPU, HALF, random_images
+from tiny.waiting import wait_until
 
 BATCHES = [np.array([4, 0, 2]), np.array([1, 3]), np.array([5, 9, 8]), np.array([7, 6])]
 
@@ -49,7 +51,8 @@ def test_pixels_do_not_depend_on_what_was_expected(stored, names):
 
 
 def test_random_numbers_of_training_are_not_drawn_by_another_thread(stored):
-    inputs = Inputs(stored[0], HALF, HALF, CPU, augmentation=Augmentation(["crop"], 8, seed=3))
+    mapped, _ = stored
+    inputs = Inputs(mapped, HALF, HALF, CPU, augmentation=Augmentation(["crop"], 8, seed=3))
     inputs.epoch = 0
     inputs.expect(BATCHES)
     torch.manual_seed(1)
@@ -64,9 +67,8 @@ def test_random_numbers_of_training_are_not_drawn_by_another_thread(stored):
 class Recorded:
     """Images of which it is known which rows were read by which thread."""
 
-    def __init__(self, images, seconds=0.0):
+    def __init__(self, images):
         self.images = images
-        self.seconds = seconds
         self.reads = []
 
     def __len__(self):
@@ -74,12 +76,12 @@ class Recorded:
 
     def __getitem__(self, rows):
         self.reads.append((rows.tolist(), threading.current_thread() is threading.main_thread()))
-        time.sleep(self.seconds)
         return self.images[rows]
 
 
 def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
-    recorded = Recorded(stored[1])
+    _, images = stored
+    recorded = Recorded(images)
     inputs = Inputs(recorded, HALF, HALF, CPU)
     inputs.expect(BATCHES)
     assert recorded.reads == []
@@ -92,11 +94,14 @@ def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
 
 def test_few_batches_are_in_memory(stored, monkeypatch):
     monkeypatch.setattr(models_inputs, "LOOK_AHEAD", 1)
-    recorded = Recorded(stored[1])
+    _, images = stored
+    recorded = Recorded(images)
     inputs = Inputs(recorded, HALF, HALF, CPU)
     inputs.expect(BATCHES)
-    inputs[BATCHES[0]]
-    time.sleep(0.05)
+    first_batch, *_ = BATCHES
+    inputs[first_batch]
+    assert wait_until(lambda: len(recorded.reads) == 2, 60)
+    time.sleep(0.05)  # in which a third one would be read
     assert len(recorded.reads) == 2
 
 
@@ -107,29 +112,35 @@ def test_an_error_of_a_read_is_told_where_the_batch_is_asked_for(stored):
                 raise ValueError("photo 3 is broken")
             return super().__getitem__(rows)
 
-    inputs = Inputs(Broken(stored[1]), HALF, HALF, CPU)
+    _, images = stored
+    inputs = Inputs(Broken(images), HALF, HALF, CPU)
     inputs.expect(BATCHES)
-    inputs[BATCHES[0]]
+    first_batch, batch_with_photo_3, *_ = BATCHES
+    inputs[first_batch]
     with pytest.raises(ValueError, match="photo 3 is broken"):
-        inputs[BATCHES[1]]
+        inputs[batch_with_photo_3]
 
 
 def test_loading_and_computing_overlap(stored):
-    """Five batches that take 50 ms to read and 50 ms to compute."""
-    recorded = Recorded(stored[1], seconds=0.05)
+    """Of five batches, each is computed only when the next one has begun to be read."""
+    _, images = stored
+    recorded = Recorded(images)
+    numbers_of_batches = itertools.count(1)
 
     def computed(pixels):
-        time.sleep(0.05)
-        return pixels.mean(dim=(1, 2, 3))
+        next_batch = min(next(numbers_of_batches) + 1, 5)
+        assert wait_until(lambda: len(recorded.reads) >= next_batch, 60), "not read ahead"
+        return mean_of_pixels(pixels)
 
-    start = time.monotonic()
     outputs = in_batches(computed, Inputs(recorded, HALF, HALF, CPU), 2, "test")
-    seconds = time.monotonic() - start
-    assert seconds < 0.45, "0.5 s one after the other, 0.3 s together"
-    wanted = in_batches(
-        lambda pixels: pixels.mean(dim=(1, 2, 3)), Inputs(stored[1], HALF, HALF, CPU), 10, "test"
-    )
-    torch.testing.assert_close(outputs, wanted)
+    assert len(recorded.reads) == 5
+    all_at_once = in_batches(mean_of_pixels, Inputs(images, HALF, HALF, CPU), 10, "test")
+    torch.testing.assert_close(outputs, all_at_once)
+
+
+def mean_of_pixels(pixels):
+    """Mean of each image, (N,)."""
+    return pixels.mean(dim=(1, 2, 3))
 
 
 def test_what_was_opened_to_read_ahead_is_closed_with_the_inputs(stored):

@@ -12,6 +12,7 @@ import torch
 
 from rib.analysis.label_check import AGREES, OVERRIDDEN
 from rib.base.files import read_json
+from rib.config.grid import short_digest
 from rib.config.label_space import imagenet_wnids
 from tiny.family import NETWORKS, SIZE, WNIDS
 from tiny.project import Project, methods
@@ -25,8 +26,7 @@ CHOICES = ("methods=[ft]",)
 
 def verdict_of(project: Project, target: str) -> str:
     """File of the verdict on a target's labels, which is compared with its own group alone."""
-    evaluation_group = project.grid(*CHOICES).group_of(target)
-    name_of_groups = hashlib.sha256(evaluation_group.encode()).hexdigest()[:8]
+    name_of_groups = short_digest([project.grid(*CHOICES).group_of(target)])
     return f"results/tiny/paper/labels/tiny_cnn/{name_of_groups}/{target}.json"
 
 

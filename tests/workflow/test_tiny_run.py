@@ -307,6 +307,15 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     assert finished_copy.planned() == {}
 
 
+def test_an_edit_of_how_runs_are_scored_scores_all_of_them_again(finished_copy):
+    """At once, though trainings, which are done, waited for scores of the pretrained model."""
+    finished_copy.edit(f"{LIBRARY}/evaluation/evaluate.py", "tables = []", "tables = [*()]")
+    planned = finished_copy.planned()
+    pretrained, methods_and_targets = 1, len(METHODS) * len(TARGETS)
+    assert planned["evaluate_run"] == pretrained + methods_and_targets
+    assert "finetune" not in planned
+
+
 @pytest.mark.thorough
 def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
     layout = f"{LIBRARY}/data/layouts/class_folders.py"

@@ -1,9 +1,8 @@
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
 # agrees better with shifted or re-sorted labels (rib.analysis.label_check).
 
-import hashlib
-
 from rib.analysis.settings import LabelCheckSettings
+from rib.config.grid import short_digest
 
 # A verdict depends on the datasets with which a target is compared, so grids with others have
 # verdicts of their own.
@@ -15,6 +14,7 @@ MODELS_WITH_PUBLISHED_CLASSES = [
 ]
 
 
+@cache
 def groups_of_check(target):
     """Evaluation groups with the rows by which a target's labels are checked, its own first.
 
@@ -29,13 +29,6 @@ def groups_of_check(target):
     return groups
 
 
-@cache
-def digest_of_groups(target):
-    """First 8 hex digits of the SHA-256 of the names of `groups_of_check`."""
-    names = "\0".join(groups_of_check(target))
-    return hashlib.sha256(names.encode()).hexdigest()[:8]
-
-
 def verdicts_on_labels(run):
     """The verdict on the labels of a run's target, for which its trainings wait.
 
@@ -45,7 +38,7 @@ def verdicts_on_labels(run):
     """
     if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
         return []
-    name_of_groups = digest_of_groups(run.target)
+    name_of_groups = short_digest(groups_of_check(run.target))
     return [
         f"{LABEL_CHECK}.json".format(
             model=run.model, groups_of_check=name_of_groups, target=run.target
@@ -57,7 +50,6 @@ def verdicts_on_labels(run):
 LABEL_VERDICTS = list(
     dict.fromkeys(verdict for run in TRAINED_RUNS for verdict in verdicts_on_labels(run))
 )
-GROUPS_OF_CHECK = {target: groups_of_check(target) for target in GRID.targets}
 
 
 def label_check_inputs(wildcards):
@@ -67,7 +59,7 @@ def label_check_inputs(wildcards):
     """
     geometry = GEOMETRY_OF[wildcards.model]
     pretrained_run = PRETRAINED_RUNS[wildcards.model]
-    rows = rows_of([pretrained_run], groups=GROUPS_OF_CHECK[wildcards.target])
+    rows = rows_of([pretrained_run], groups=groups_of_check(wildcards.target))
     return {
         "manifests": beside("manifest", rows),
         "rows": ancient(rows),

@@ -163,7 +163,7 @@ class Grid:
         evaluated_by_default = not_optional if not_optional else in_group
         if evaluated == evaluated_by_default:
             return group
-        return f"{group}_{_short_digest(evaluated)}"
+        return f"{group}_{short_digest(evaluated)}"
 
     @cached_property
     def digest(self) -> str:
@@ -174,7 +174,7 @@ class Grid:
         choices_of_grid = {
             key: choice for key, choice in self.resolved().items() if key not in NOT_OF_GRID
         }
-        return _short_digest(choices_of_grid)
+        return short_digest(choices_of_grid)
 
     def evaluated_before(self, dataset: str) -> list[str]:
         """Evaluated datasets that are split into train, select and test before this one.
@@ -711,7 +711,7 @@ def _size_in_config(size: str) -> str | int | float:
     return float(size) if "." in size else int(size)
 
 
-def _short_digest(content: object) -> str:
+def short_digest(content: object) -> str:
     """The first 8 hexadecimal digits of the SHA-256 of content as JSON, keys sorted."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -17,7 +17,6 @@ from scipy.sparse import csr_matrix
 
 from rib.analyses.samples.resampled_means import REPLICATES_OF_BLOCK, ResampledObjects
 from rib.analysis.counts import Indices
-from rib.analysis.ri import on_other_datasets
 from rib.analysis.sample_rows import is_right
 from rib.analysis.settings import RIStatistics
 
@@ -173,13 +172,7 @@ class SummedClassScores:
             before, after: by dataset, of the pretrained and of the fine-tuned run.
         """
         self.runs += 1
-        objects_of_dataset = on_other_datasets(
-            self.resampling.object_indices,
-            target,
-            self.statistics.ood_datasets,
-            self.statistics.source_groups,
-            self.resampling.shared,
-        )
+        objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
         scores_of_datasets: dict[str, list[np.ndarray]] = {}
         for dataset, objects in objects_of_dataset.items():
             scores_before = self._scores(dataset, objects, before[dataset])

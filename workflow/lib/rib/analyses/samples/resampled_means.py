@@ -8,7 +8,7 @@ import pandas as pd
 
 from rib.analysis.bootstrap import object_weights
 from rib.analysis.counts import ALL_INDICES, Indices, SharedObjects
-from rib.analysis.ri import on_other_datasets
+from rib.analysis.ri import CountedObjects, on_other_datasets
 from rib.analysis.settings import RIStatistics
 
 REPLICATES_OF_BLOCK = 200  # bootstrap replicates at once, which bounds memory
@@ -49,6 +49,16 @@ class ResampledObjects:
             self.object_indices[dataset] = unique_ids.get_indexer(of_dataset.ids)
             self.images[dataset] = np.bincount(of_dataset.object_of_image).astype(np.uint16)
         self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
+
+    def counted_objects(self, target: str, statistics: RIStatistics) -> CountedObjects:
+        """Objects of other datasets that count for a run on a target; see `on_other_datasets`."""
+        return on_other_datasets(
+            self.object_indices,
+            target,
+            statistics.ood_datasets,
+            statistics.source_groups,
+            self.shared,
+        )
 
     def sum_by_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
         """Sums over each object's images: (k, objects of the dataset).
@@ -103,13 +113,7 @@ class SummedRuns:
             sums: over each object's images, by dataset, see `ResampledObjects.sum_by_object`.
         """
         self.runs += 1
-        objects_of_dataset = on_other_datasets(
-            self.resampling.object_indices,
-            target,
-            self.statistics.ood_datasets,
-            self.statistics.source_groups,
-            self.resampling.shared,
-        )
+        objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
         for dataset, objects in objects_of_dataset.items():
             # Runs of all targets are summed together where all objects count.
             target_of_key = None if objects is ALL_INDICES else target
