@@ -16,10 +16,10 @@ from tiny import remotes
 from tiny.project import Project, methods
 from tiny.waiting import wait_until
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow  # servers
 
 needs_sshd = pytest.mark.skipif(remotes.SSHD is None, reason="sshd is not installed")
-KINDS = [pytest.param("ssh", marks=needs_sshd), pytest.param("webdav", marks=pytest.mark.slow)]
+KINDS = [pytest.param("ssh", marks=needs_sshd), "webdav"]
 # As docs/sharing.md says them.
 DRIVERS = {"dvc": "dvc git-hook merge-driver --ancestor %O --our %A --their %B", "ours": "true"}
 
@@ -81,7 +81,6 @@ def test_results_travel_and_a_cut_off_push_and_pull_go_on(owner, remote, tmp_pat
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
-@pytest.mark.slow
 def test_a_missing_object_is_named(owner, remote, tmp_path):
     owner.dvc("push")
     checkpoint = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
@@ -110,7 +109,6 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     assert owner.products() == colleague.products()
 
 
-@pytest.mark.slow
 @pytest.mark.attack("DVC storage")
 @pytest.mark.parametrize(
     "entry",
@@ -140,7 +138,6 @@ def test_a_hostile_listing_from_a_server_writes_nothing(owner, remote, tmp_path,
     assert not (tmp_path / "outside").exists() and not (colleague.folder / "Makefile").exists()
 
 
-@pytest.mark.slow
 @needs_sshd
 def test_two_people_add_a_method_each_to_one_model(finished_copy, tmp_path):
     with remotes.ssh(tmp_path / "server") as remote:
