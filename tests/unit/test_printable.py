@@ -9,9 +9,12 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rib.base.errors import UserError
 from rib.base.files import write_table
@@ -20,6 +23,7 @@ from rib.base.progress import log, log_lines, print_lines
 from rib.base.text import FORMULA, printable, printable_cell
 from rib.data.archives import archive_members
 from rib.jobs.job import job
+from tiny.fuzz import fuzzed
 from tiny.photos import jpeg, prepare_job, tar, zipped
 
 FORGED = "all checks passed"
@@ -36,8 +40,14 @@ HOSTILE = {
     "delete": ("a\x7f", r"a\x7f"),
     "bidirectional override": ("a\u202egpj.exe", r"a\u202egpj.exe"),
     "bidirectional isolate": ("a\u2066b\u2069", r"a\u2066b\u2069"),
+    "soft hyphen": ("a\xadb", r"a\xadb"),
+    "text in tags, which nobody sees": ("a\U000e0062", r"a\U000e0062"),
     "bytes that are not UTF-8": (b"a\xff".decode("utf-8", "surrogateescape"), r"a\udcff"),
 }
+# Unicode's categories of controls, of what formats text unseen, of surrogates and of line breaks.
+COMMANDS_AND_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Of these, what joins emoji, and signs of Arabic, Syriac and Kaithi, which are seen.
+SEEN = "[\u200c\u200d\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]"
 ORDINARY = ["é", "日本語", "👩\u200d🚀", "❤\ufe0f", "עברית", r"C:\new", "a b", "\N{MINUS SIGN}1.5"]
 # Neither archives nor pandas give texts that are not UTF-8.
 IN_UTF8 = {kind: pair for kind, pair in HOSTILE.items() if kind != "bytes that are not UTF-8"}
@@ -49,6 +59,17 @@ each_hostile = pytest.mark.parametrize(("name", "shown"), HOSTILE.values(), ids=
 @each_hostile
 def test_what_commands_a_terminal_is_escaped_once(name, shown):
     assert printable(name) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.attack("text")
+@fuzzed(300)
+@given(st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Zl", "Zp"]), max_size=20))
+def test_any_text_is_one_printable_line_and_is_escaped_once(text):
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1
+    categories = {unicodedata.category(character) for character in re.sub(SEEN, "", shown)}
+    assert not categories & COMMANDS_AND_HIDDEN
     assert printable(shown) == shown
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rib.base.errors import UserError
@@ -14,6 +16,7 @@ from rib.config.catalog import Catalog
 from rib.config.schema import validated
 from rib.data.download import download
 from rib.jobs.job import job
+from tiny.fuzz import fuzzed
 from unit.conftest import COPIED, published
 
 UNFIT = {
@@ -28,6 +31,8 @@ UNFIT = {
     "null": "a\0b",
     "bidirectional override": "\u202egnp.exe",
     "bidirectional isolate": "\u2066abc",
+    "soft hyphen": "a\xadb",
+    "text in tags": "a\U000e0062",
     "zero-width space": "a\u200bb",
     "byte order mark": "\ufeffa",
     "line separator": "a\u2028b",
@@ -193,6 +198,19 @@ def test_text_in_markdown_stays_text(text):
     )
 
 
+# Characters that mean something in Markdown, and two that mean nothing.
+MARKDOWN_TEXTS = st.text(st.sampled_from("\\`*_[]()<>&#|~$!-+=1.:;/'\"ab "), max_size=20)
+
+
+@pytest.mark.attack("text")
+@fuzzed(300)
+@given(MARKDOWN_TEXTS)
+def test_any_text_in_markdown_stays_text(text):
+    escaped = markdown(f"x{text}x")
+    table = f"| a | b |\n|---|---|\n| {escaped} | x |\n"
+    assert shown(table) == " ".join(f"x{text}x".split())
+
+
 URLS = {
     "user": ("https://user:secret@host/x", "https://[redacted]@host/x"),
     "user alone": ("ftp://secret@host/x", "ftp://[redacted]@host/x"),
@@ -219,6 +237,19 @@ URLS = {
 @pytest.mark.parametrize(("text", "expected"), URLS.values(), ids=URLS)
 def test_urls_lose_their_secrets(text, expected):
     assert redacted(text) == expected
+
+
+SECRETS = st.text(st.sampled_from("ab1-._~:=&%+,;$!"), min_size=1, max_size=12)
+WORDS = st.text(st.sampled_from("abc 1.,()'"), max_size=12)
+
+
+@pytest.mark.attack("text")
+@fuzzed(300)
+@given(WORDS, SECRETS, SECRETS, WORDS)
+def test_any_url_in_a_sentence_loses_its_user_and_its_query(before, user, query, after):
+    url = f"https://{user}@example.org/file?{query}"
+    expected = f"{before}https://[redacted]@example.org/file?[redacted]"
+    assert redacted(f"{before}{url} {after}") == f"{expected} {after}"
 
 
 HTTP = {"kind": "http", "file": "a.zip", "digest": "md5:" + 32 * "0"}

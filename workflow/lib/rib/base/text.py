@@ -4,11 +4,12 @@ import re
 
 USER = r"://[^\s/?#]*@"  # with password, of a URL
 # Control characters, line breaks, those that turn the direction of text, and others that nobody
-# sees; half characters, which stand for bytes that are not UTF-8. Emoji are made with joiners,
-# which stay.
+# sees, such as soft hyphens and tags; half characters, which stand for bytes that are not UTF-8.
+# Emoji are made with joiners, which stay.
 INVISIBLE = (
-    r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f\u1160"
-    r"\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff"
+    r"\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f"
+    r"\u1160\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0001-\U000e007f"
 )
 # Markup, invisible characters, passwords. `R&D` is text.
 UNFIT = re.compile(rf"[<>{INVISIBLE}]|&#?\w{{2,}};|{USER}")
