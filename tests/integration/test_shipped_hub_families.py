@@ -81,6 +81,7 @@ def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_
     assert planned["prepare"] == len(domains)
 
 
+@pytest.mark.slow
 def test_office_home_becomes_a_page(hub, tmp_path):
     project = project_of("officehome", tmp_path)
     choices = (

@@ -47,11 +47,11 @@ def looked_at(finished, tmp_path_factory):
         ("export", NARROW),
         ("distances", NARROW),
         ("representations", NARROW),
-        ("slices", NARROW),
         ("learning_rates", NARROW),
-        ("preview", ONE_TARGET),
-        ("paper", NARROW),
         ("tables", HELD_OUT),
+        pytest.param("slices", NARROW, marks=pytest.mark.slow),
+        pytest.param("preview", ONE_TARGET, marks=pytest.mark.slow),
+        pytest.param("paper", NARROW, marks=pytest.mark.slow),
         pytest.param("stir", NARROW, marks=pytest.mark.slow),
         pytest.param("epochs", NARROW, marks=pytest.mark.slow),
     ],
@@ -68,7 +68,7 @@ def test_a_target_of_a_narrower_grid_changes_nothing_that_is_published(looked_at
 
 def test_every_file_of_the_wide_and_of_the_narrow_grids_is_what_its_record_says(looked_at):
     """After the targets above were made of narrower grids."""
-    for choices in [(), NARROW, ONE_TARGET, HELD_OUT]:
+    for choices in [(), NARROW, HELD_OUT]:
         assert "all files match their records" in looked_at.snakemake("verify", config=choices)
 
 
