@@ -469,11 +469,12 @@ def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     small_training = SmallTraining.saved_in(path)
     saved_at = []
-    for clock.now in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):
+    for moment in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):
+        clock.now = moment
         path.unlink(missing_ok=True)
         save(small_training)
         if path.exists():
-            saved_at.append(clock.now)
+            saved_at.append(moment)
     assert saved_at == [1300.0, 1600.5]
 
 
