@@ -412,8 +412,8 @@ def test_what_is_remembered_is_of_one_path_size_and_time(big):
     assert not list(hashing.MEMORY.glob(".*")), "nothing half-written is left"
 
 
-@pytest.mark.parametrize("part", ["size", "modified", "changed", "inode"])
-def test_a_note_of_other_facts_is_not_believed(big, part):
+@pytest.mark.parametrize("fact", ["size", "modified", "changed", "inode"])
+def test_a_note_of_other_facts_is_not_believed(big, fact):
     # given a note that is believed, though it states no true hash
     (note,) = hashing.MEMORY.iterdir()
     content = json.loads(note.read_text())
@@ -421,7 +421,7 @@ def test_a_note_of_other_facts_is_not_believed(big, part):
     note.write_text(json.dumps(content))
     assert hashing.remembered_hash(big, ignore_progress) == "believed"
     # when it is of other facts
-    content["signature"][part] += 1
+    content["signature"][fact] += 1
     note.write_text(json.dumps(content))
     # then
     assert hashing.remembered_hash(big, ignore_progress) == sha256(big)
