@@ -53,6 +53,7 @@ def make(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> None:
 
 
 def _source(path: Path) -> dict:
+    """The entry of a file that lies in the catalogue folder, with its digest."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         "kind": "file",
@@ -63,6 +64,7 @@ def _source(path: Path) -> dict:
 
 
 def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
+    """Write a dataset's archive; gives its entry in the catalogue."""
     path = folder / f"archives/{name}.zip"
     path.write_bytes(_archive(name, images_per_class))
     entry = {
@@ -83,9 +85,13 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
 
 @cache
 def _archive(name: str, images_per_class: int) -> bytes:
+    """The zip archive of a dataset, a folder for each class.
+
+    A class is told by the brightness of one colour, which is another in each dataset.
+    """
     rng = np.random.default_rng(DATASETS[name])
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
         for label, wnid in enumerate(WNIDS):
             for number in range(images_per_class):
                 pixels = rng.normal(128, 30, (40, 48, 3))
@@ -93,11 +99,12 @@ def _archive(name: str, images_per_class: int) -> bytes:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
                 archive.writestr(f"{name}/{wnid}/{wnid}_{number}.png", buffer.getvalue())
-    return packed.getvalue()
+    return zipped.getvalue()
 
 
 @cache
 def _weights(name: str) -> bytes:
+    """The safetensors file of a network's random weights, which are always the same."""
     # Here, since tests/conftest.py imports this module before any test process starts.
     import safetensors.torch
     import timm
@@ -108,6 +115,7 @@ def _weights(name: str) -> bytes:
 
 
 def _model(folder: Path, name: str) -> dict:
+    """Write a model's weights; gives its entry in the catalogue."""
     path = folder / f"archives/{name}.safetensors"
     path.write_bytes(_weights(name))
     half = [0.5, 0.5, 0.5]

@@ -98,6 +98,12 @@ def start(program: str) -> Path:
 
 
 def _start_server(program: str, path: Path, owner: str) -> None:
+    """Start the server of a program, which listens at a socket until its owner ends.
+
+    Args:
+        path: of the socket.
+        owner: id of a process.
+    """
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()

@@ -98,9 +98,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self):
+        """Answer with headers alone."""
         self.reply(body=False)
 
     def do_GET(self):
+        """Answer with headers and data."""
         self.reply(body=True)
 
     def reply(self, body):
@@ -181,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *args):
-        pass
+        """Print no line per request."""
 
 
 @contextlib.contextmanager

@@ -86,6 +86,7 @@ def serving(command: list[str], port: int, log: Path) -> Iterator[None]:
 
 
 def _listens(port: int) -> bool:
+    """Whether a server accepts connections at a port of this machine."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False

@@ -87,6 +87,7 @@ class Cluster:
         }
 
     def __enter__(self):
+        """Start the daemons; if one does not start, none is left."""
         for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir(parents=True)
         self._configure()
@@ -98,6 +99,7 @@ class Cluster:
         return self
 
     def __exit__(self, *error):
+        """Cancel all jobs, and end the daemons."""
         self.run("scancel", "--quiet", "--user", getpass.getuser())
         wait_until(lambda: not self.run("squeue", "--noheader"), every=0.1)
         self.stop()

@@ -29,8 +29,14 @@ class Letters:
     vocab_size = 64
 
     def __call__(self, texts):
-        rows = [[62, *(1 + ord(letter) % 61 for letter in text[-6:]), 63] for text in texts]
-        return torch.tensor([row + [0] * (8 - len(row)) for row in rows])
+        """Tokens (texts, 8): a start, the last six letters, an end, and zeros up to the length."""
+        tokens_of_texts = []
+        for text in texts:
+            tokens_of_letters = [1 + ord(letter) % 61 for letter in text[-6:]]
+            tokens = [62, *tokens_of_letters, 63]
+            padding = [0] * (8 - len(tokens))
+            tokens_of_texts.append(tokens + padding)
+        return torch.tensor(tokens_of_texts)
 
 
 def open_clip_model(name="clip_vit"):

@@ -27,5 +27,10 @@ def first(cases: Iterable, number: int = 1) -> list:
 
 
 def _parameters(case: object, name: str | None, is_example: bool):
+    """Parameters of one case; `make test` tries it if it is an example.
+
+    Args:
+        name: id of the case; pytest makes one if it is None.
+    """
     arguments = case if isinstance(case, tuple) else (case,)
     return pytest.param(*arguments, id=name, marks=() if is_example else pytest.mark.thorough)

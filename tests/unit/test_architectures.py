@@ -40,9 +40,15 @@ from tiny.training import CPU, HALF, images_of, prepared_folder
 METHODS = ["ft", "linear_probe", "lora", "visual_prompt"]
 TWO_HEADS = ["deit_distilled"]
 HYBRID = ["fastvit", "mobileclip2", "mobileclip2_large"]  # attention in the last stages only
-TRANSFORMERS = [name for name, known in ARCHITECTURES.items() if known.type == "vit"]
+TRANSFORMERS = [name for name, entry in ARCHITECTURES.items() if entry.type == "vit"]
 PLAIN = [name for name in TRANSFORMERS if not name.startswith("swin")]
-ATTENTION = {
+WITHOUT_ATTENTION = sorted(ARCHITECTURES.keys() - {*TRANSFORMERS, *HYBRID})
+OF_TIMM = [name for name, entry in ARCHITECTURES.items() if entry.library == "timm"]
+OF_OPEN_CLIP = [name for name, entry in ARCHITECTURES.items() if entry.library == "open_clip"]
+
+# Number of attention layers, where it is not that of the blocks of VIT in tiny.architectures.
+USUAL_ATTENTION_LAYERS = 4
+ATTENTION_LAYERS = {
     "mobileclip2_vit": 2,
     "swin": 5,
     "swinv2": 5,
@@ -51,28 +57,29 @@ ATTENTION = {
     "mobileclip2": 1,
     "mobileclip2_large": 2,
 }
-PATCHES = 16  # of an image, in all plain networks here
 
-CHANNELS_LAST = ["swin", "swinv2"]  # (N, H, W, C)
-TOKENS = {  # before those of the patches: class token, distillation token, registers
-    **dict.fromkeys(
-        [
-            "vit",
-            "vit_rope",
-            "vit_rope_mixed",
-            "beit",
-            "dinov2",
-            "eva02",
-            "eva02_separate",
-            "eva02_clip",
-        ],
-        1,
-    ),
-    **dict.fromkeys(
-        ["pe_core", "pe_spatial", "pe_clip", "mobileclip2_vit", "clip_vit", "vit_rope_registers"], 1
-    ),
-    **dict.fromkeys(["dinov2_registers", "dinov3", "dinov3_qkv_bias"], 5),
+CHANNELS_LAST = ["swin", "swinv2"]  # features are (N, H, W, C)
+PATCHES = 16  # of an image, in all plain networks here
+# Tokens before those of the patches: class token, distillation token, registers.
+TOKENS = {
+    "vit": 1,
+    "vit_rope": 1,
+    "vit_rope_mixed": 1,
+    "vit_rope_registers": 1,
+    "beit": 1,
+    "dinov2": 1,
+    "dinov2_registers": 5,
+    "dinov3": 5,
+    "dinov3_qkv_bias": 5,
     "deit_distilled": 2,
+    "eva02": 1,
+    "eva02_separate": 1,
+    "eva02_clip": 1,
+    "pe_core": 1,
+    "pe_spatial": 1,
+    "pe_clip": 1,
+    "mobileclip2_vit": 1,
+    "clip_vit": 1,
 }
 
 each = pytest.mark.parametrize("name", cases(ARCHITECTURES))
@@ -80,16 +87,30 @@ each = pytest.mark.parametrize("name", cases(ARCHITECTURES))
 
 @functools.cache
 def network_of(name):
+    """The small network of an architecture, which tests share and don't change."""
     return ARCHITECTURES[name].build()
+
+
+def images_for(name):
+    """Coloured images of the size that an architecture takes, of five classes."""
+    return coloured_images(ARCHITECTURES[name].size)
 
 
 @functools.cache
 def trained(name, method):
-    return fine_tuned(method, network_of(name), coloured_images(ARCHITECTURES[name].size), epochs=1)
+    """What `fine_tuned` gives of one epoch: algorithm, history and stored tensors."""
+    return fine_tuned(method, network_of(name), images_for(name), epochs=1)
 
 
 def random_inputs(name, size=None, n=2):
-    size = size or ARCHITECTURES[name].size
+    """Inputs of noise.
+
+    Args:
+        size: in pixels, if it is another than that of the architecture.
+        n: number of images.
+    """
+    if size is None:
+        size = ARCHITECTURES[name].size
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -97,6 +118,16 @@ def body_of(network):
     """The network that has the blocks: the model, its image tower, or the tower's timm network."""
     tower = getattr(network, "visual", network)
     return getattr(tower, "trunk", tower)
+
+
+def assert_equal_tensors(state, expected):
+    """Two state dicts have the same keys and the same values."""
+    assert state.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(state[key], tensor), key
+
+
+# Methods
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,69 +145,156 @@ def test_a_method_trains_and_what_it_stores_restores_it(name, method, tmp_path):
         check_frozen(method, network_of(name), algorithm, stored)
 
 
-def attention_seen(algorithm):
-    """Query and key of the first self-attention on all images.
+def inputs_of_first_attention(algorithm):
+    """Query and key of the first self-attention on two images.
 
     With the value, where the fused kernel gets it.
     """
-    seen = []
+    inputs_of_calls = []
+    fused_kernel = F.scaled_dot_product_attention
+    normalize = F.normalize
 
-    def fused(q, k, v, **more):
-        seen.append((q, k, v))
-        return kernel(q, k, v, **more)
+    def note_attention(query, key, value, **settings):
+        inputs_of_calls.append([query, key, value])
+        return fused_kernel(query, key, value, **settings)
 
-    def cosine(part, **more):
-        seen.append((part,))
-        return normalize(part, **more)
+    def note_normalised(vectors, **settings):
+        """Swin V2's attention is the cosine of query and key: it normalises one, then the other."""
+        inputs_of_calls.append([vectors])
+        return normalize(vectors, **settings)
 
-    kernel, normalize = F.scaled_dot_product_attention, F.normalize
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(F, "scaled_dot_product_attention", fused)
-        patch.setattr(F, "normalize", cosine)  # attention of Swin V2: the cosine of query and key
+        patch.setattr(F, "scaled_dot_product_attention", note_attention)
+        patch.setattr(F, "normalize", note_normalised)
         algorithm.logits(ALL_ROWS[:2])
-    return seen[0] if len(seen[0]) == 3 else seen[0] + seen[1]
+    first_call = inputs_of_calls[0]
+    if len(first_call) == 3:
+        return first_call
+    second_call = inputs_of_calls[1]
+    return first_call + second_call
+
+
+def changes_by_lora(stored):
+    """By weight, the product of the two matrices that LoRA stores of it."""
+    changes = {}
+    for key, matrix_a in stored.items():
+        if key.endswith(".lora_A"):
+            weight = key.removesuffix(".lora_A")
+            changes[weight] = stored[f"{weight}.lora_B"] @ matrix_a
+    return changes
 
 
 @pytest.mark.parametrize("name", cases(TRANSFORMERS + HYBRID))
 def test_lora_moves_queries_and_values_by_their_rank_and_no_keys(name):
-    network, images = network_of(name), coloured_images(ARCHITECTURES[name].size)
-    algorithm, _, stored = fine_tuned("lora", network, images, epochs=1, lr=1.0, rank=2)
+    # given
+    network = network_of(name)
+    images = images_for(name)
+    rank = 2
+    # when
+    algorithm, _, stored = fine_tuned("lora", network, images, epochs=1, lr=1.0, rank=rank)
+    # then attention gets other queries and values and the same keys
     if name != "swin":  # which multiplies the matrices itself
-        before = attention_seen(set_up("lora", network, images, rank=2))
-        q, k, *v = (
-            not torch.equal(*pair) for pair in zip(before, attention_seen(algorithm), strict=True)
+        before = inputs_of_first_attention(set_up("lora", network, images, rank=rank))
+        after = inputs_of_first_attention(algorithm)
+        query_moved, key_moved, *value_moved = (
+            not torch.equal(*pair) for pair in zip(before, after, strict=True)
         )
-        assert q and not k and all(v)
-    moved = {
-        key.removesuffix(".lora_A"): stored[key.replace("lora_A", "lora_B")] @ a
-        for key, a in stored.items()
-        if key.endswith("A")
-    }
-    separate = [key for key in moved if key.endswith((".q_proj.weight", ".v_proj.weight"))]
-    assert len(moved) == ATTENTION.get(name, 4) * (2 if separate else 1) and separate in (
-        [],
-        list(moved),
-    )
-    for key, delta in moved.items():
-        q, k, v = (delta, torch.zeros(1), delta) if separate else delta.chunk(3)
-        assert not k.any() and [torch.linalg.matrix_rank(part) for part in (q, v)] == [2, 2], key
+        assert query_moved
+        assert not key_moved
+        assert all(value_moved)
+    # and each layer's weight of queries and values has a change of this rank
+    changes = changes_by_lora(stored)
+    layers = ATTENTION_LAYERS.get(name, USUAL_ATTENTION_LAYERS)
+    is_separate = [key.endswith((".q_proj.weight", ".v_proj.weight")) for key in changes]
+    if any(is_separate):
+        assert all(is_separate)
+        assert len(changes) == 2 * layers
+        for key, change in changes.items():
+            assert torch.linalg.matrix_rank(change) == rank, key
+    else:
+        assert len(changes) == layers
+        for key, change in changes.items():
+            change_of_query, change_of_key, change_of_value = change.chunk(3)
+            assert torch.linalg.matrix_rank(change_of_query) == rank, key
+            assert not change_of_key.any(), key
+            assert torch.linalg.matrix_rank(change_of_value) == rank, key
 
 
-@pytest.mark.parametrize("name", cases(sorted(ARCHITECTURES.keys() - {*TRANSFORMERS, *HYBRID})))
+@pytest.mark.parametrize("name", cases(WITHOUT_ATTENTION))
 def test_lora_moves_pointwise_convolutions_where_there_is_no_attention(name):
     _, _, stored = trained(name, "lora")
-    names = {key.rpartition(".weight.lora_")[0] for key in stored}
-    layers = [network_of(name).get_submodule(key) for key in names]
-    assert all(
-        layer.weight.shape[2:].numel() == 1 and getattr(layer, "groups", 1) == 1 for layer in layers
-    )
-    linear = {key for key, layer in zip(names, layers, strict=True) if isinstance(layer, nn.Linear)}
-    assert all(".blocks." in key and ".mlp.fc" in key for key in linear), (
-        "the layers of ConvNeXt's blocks"
-    )
-    assert ("convnext" in name) == bool(linear) and not any(
-        "se." in key or "pool" in key for key in names
-    )
+    layer_names = {key.rpartition(".weight.lora_")[0] for key in stored}
+    has_linear_layer = False
+    for layer_name in layer_names:
+        layer = network_of(name).get_submodule(layer_name)
+        kernel_shape = layer.weight.shape[2:]
+        assert kernel_shape.numel() == 1, layer_name
+        assert getattr(layer, "groups", 1) == 1, layer_name
+        assert "se." not in layer_name
+        assert "pool" not in layer_name
+        if isinstance(layer, nn.Linear):
+            has_linear_layer = True
+            assert ".blocks." in layer_name, "a layer of ConvNeXt's blocks"
+            assert ".mlp.fc" in layer_name, "a layer of ConvNeXt's blocks"
+    assert has_linear_layer == ("convnext" in name)
+
+
+@each
+def test_gradient_checkpointing_gives_the_same_checkpoint_and_keeps_less(name):
+    network = copy.deepcopy(network_of(name))
+    algorithm = FullFineTuning(lr=0.01)
+    if name == "clip_resnet":
+        with pytest.raises(
+            ValueError,
+            match="no gradient checkpointing; set compute.gradient_checkpointing to false",
+        ):
+            checkpoint_gradients(network, algorithm)
+        return
+    checkpoint_gradients(network, algorithm)
+    _, _, stored = fine_tuned("ft", network, images_for(name), epochs=1)
+    _, _, expected = trained(name, "ft")
+    assert_equal_tensors(stored, expected)
+    assert saved_bytes(network, name) < 0.8 * saved_bytes(network_of(name), name)
+
+
+def saved_bytes(network, name):
+    """Memory of the tensors that a forward pass keeps for the backward pass, without weights."""
+    bytes_of_storage = {}
+
+    def note_storage(tensor):
+        storage = tensor.untyped_storage()
+        bytes_of_storage[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def unchanged(tensor):
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note_storage, unchanged):
+        logits = network(random_inputs(name))
+    assert logits.requires_grad
+    for parameter in network.parameters():
+        bytes_of_storage.pop(parameter.untyped_storage().data_ptr(), None)
+    return sum(bytes_of_storage.values())
+
+
+@each
+def test_dropout_is_used_or_refused_in_a_sentence(name):
+    architecture = ARCHITECTURES[name]
+    if architecture.library == "open_clip":
+        with pytest.raises(UserError, match="have no dropout or drop_path; set both to 0"):
+            architecture.build(dropout=0.1)
+        return
+    images = random_inputs(name)
+    for rates in ({"dropout": 0.5}, {"drop_path": 0.5}):
+        network = architecture.build(**rates).train()
+        for module in network.modules():
+            if isinstance(module, BATCH_NORM):
+                module.eval()
+        with torch.no_grad():
+            assert not torch.equal(network(images), network(images)), rates
+
+
+# Features and heads
 
 
 STAGES = {
@@ -187,47 +305,68 @@ STAGES = {
     "swinv2": ["layers.0", "layers.1", "layers.2", "layers.3"],
     "mobileclip2_large": ["stages.1", "stages.2", "stages.3", "stages.4"],
 }
+USUAL_STAGES = ["stages.0", "stages.1", "stages.2", "stages.3"]
 
 
 def stages_of(name, body):
     """Modules after each quarter of the depth."""
     if name in PLAIN:
         blocks = body.transformer.resblocks if hasattr(body, "transformer") else body.blocks
-        return [blocks[math.ceil(quarter * len(blocks) / 4) - 1] for quarter in (1, 2, 3, 4)]
-    return [
-        body.get_submodule(key)
-        for key in STAGES.get(name, [f"stages.{number}" for number in range(4)])
-    ]
+        last_blocks = [math.ceil(quarter * len(blocks) / 4) - 1 for quarter in (1, 2, 3, 4)]
+        return [blocks[number] for number in last_blocks]
+    return [body.get_submodule(key) for key in STAGES.get(name, USUAL_STAGES)]
+
+
+def mean_over_patches(name, output):
+    """Mean of a stage's output over the patches of an image, without other tokens."""
+    if name in PLAIN:
+        tokens = output.shape[1] - PATCHES
+        assert tokens == TOKENS.get(name, 0)
+        return output[:, tokens:].mean(dim=1)
+    if name in CHANNELS_LAST:
+        return output.mean(dim=(1, 2))
+    return output.mean(dim=(2, 3))
 
 
 @each
 def test_stages_are_means_over_patches_and_the_last_layer_is_the_heads_input(name):
-    network, images, seen = network_of(name), random_inputs(name), {}
+    # given
+    network = network_of(name)
+    images = random_inputs(name)
+    output_of_module = {}
+
+    def note_output(module, _, output):
+        output_of_module[module] = output
+
     modules = stages_of(name, body_of(network))
-    for module in modules:
-        module.register_forward_hook(lambda module, _, output: seen.update({module: output}))
+    hooks = [module.register_forward_hook(note_output) for module in modules]
+    # when
     with torch.inference_mode():
         read_by_head = head_inputs(network, images)
-        found = layers_of(network, images)
-    assert list(found) == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
-    for layer, module in zip(found, modules, strict=False):
-        output = seen[module]
-        if name in PLAIN:
-            assert output.shape[1] - PATCHES == TOKENS.get(name, 0)
-            mean = output[:, -PATCHES:].mean(dim=1)
-        else:
-            mean = output.mean(dim=(1, 2) if name in CHANNELS_LAST else (2, 3))
-        torch.testing.assert_close(found[layer], mean, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["pre_logits"], read_by_head, rtol=1e-4, atol=1e-5)
-    assert all(features.isfinite().all() and features.std() > 0 for features in found.values())
+        features = layers_of(network, images)
+    for hook in hooks:
+        hook.remove()
+    # then
+    assert list(features) == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    for stage, module in zip(stages, modules, strict=True):
+        expected = mean_over_patches(name, output_of_module[module])
+        torch.testing.assert_close(features[stage], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features["pre_logits"], read_by_head, rtol=1e-4, atol=1e-5)
+    for features_of_layer in features.values():
+        assert features_of_layer.isfinite().all()
+        assert features_of_layer.std() > 0
 
 
 @each
 def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
-    known, dataset = ARCHITECTURES[name], coloured_images(ARCHITECTURES[name].size)
-    network, preprocessing = known.build(num_classes=5), {"mean": HALF, "std": HALF}
-    space = LabelSpace(tuple("abcde"), tuple((i,) for i in range(5)), tuple("abcde"), 5)
-    dataset = SimpleNamespace(images=dataset.images, labels=dataset.labels, space=space)
+    # given a network of five classes, and a reference with as many
+    network = ARCHITECTURES[name].build(num_classes=5)
+    preprocessing = {"mean": HALF, "std": HALF}
+    images = images_for(name)
+    keys = ("a", "b", "c", "d", "e")
+    space = LabelSpace(keys, outputs_of_five_classes(), keys, 5)
+    dataset = SimpleNamespace(images=images.images, labels=images.labels, space=space)
     reference = PreparedDataset.open(prepared_folder(tmp_path / "reference", dataset), "reference")
     if name in TWO_HEADS:
         assert len(head_parameters(network)) == 4
@@ -236,208 +375,214 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
         ):
             fit_head(network, reference, preprocessing, CPU)
         return
-    before = {key: value.clone() for key, value in network.state_dict().items()}
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    # when
     fit_head(network, reference, preprocessing, CPU)
-    changed = {
-        key for key, value in network.state_dict().items() if not torch.equal(value, before[key])
-    }
-    assert changed == {key for key, _ in head_parameters(network)} and len(changed) == 2
-    images = images_of(dataset)
+    # then only weight and bias of the head changed
+    after = network.state_dict()
+    changed = {key for key, tensor in after.items() if not torch.equal(tensor, before[key])}
+    assert changed == {key for key, _ in head_parameters(network)}
+    assert len(changed) == 2
+    # and the head, a linear layer on its input, is better than chance
+    inputs = images_of(dataset).inputs[ALL_ROWS]
+    head = network.get_classifier()
     with torch.no_grad():
-        features, logits = (
-            head_inputs(network, images.inputs[ALL_ROWS]),
-            network(images.inputs[ALL_ROWS]),
-        )
-        weight, bias = network.get_classifier().weight.flatten(1), network.get_classifier().bias
-    torch.testing.assert_close(features @ weight.T + bias, logits, rtol=1e-4, atol=1e-5)
-    assert F.cross_entropy(logits, images.labels) < math.log(5), "better than chance"
+        features = head_inputs(network, inputs)
+        logits = network(inputs)
+        logits_of_linear_layer = features @ head.weight.flatten(1).T + head.bias
+    torch.testing.assert_close(logits_of_linear_layer, logits, rtol=1e-4, atol=1e-5)
+    assert F.cross_entropy(logits, images_of(dataset).labels) < math.log(5)
 
 
-def letters(texts):
+def outputs_of_five_classes():
+    """Each class has one output, that of its number."""
+    return tuple((number,) for number in range(5))
+
+
+def token_of_letter(letter):
+    """A token, 1 to 63."""
+    return 1 + ord(letter) % 63
+
+
+def tokens_of_letters(texts):
     """A tokenizer of the last eight letters."""
-    return torch.tensor([[1 + ord(letter) % 63 for letter in text[-8:]] for text in texts])
+    tokens_of_texts = []
+    for text in texts:
+        tokens_of_texts.append([token_of_letter(letter) for letter in text[-8:]])
+    return torch.tensor(tokens_of_texts)
 
 
-@pytest.mark.parametrize(
-    "name", cases(name for name, known in ARCHITECTURES.items() if known.library == "open_clip")
-)
+@pytest.mark.parametrize("name", cases(OF_OPEN_CLIP))
 def test_a_zero_shot_head_gives_the_logits_of_the_whole_model_with_its_bias(name, monkeypatch):
-    known, names = ARCHITECTURES[name], ["ant", "bee", "cat"]
+    # given a model with one prompt for each class
     monkeypatch.setattr(
-        open_clip, "OPENAI_IMAGENET_TEMPLATES", (lambda name: f"a photo of a {name}",)
+        open_clip, "OPENAI_IMAGENET_TEMPLATES", (lambda class_name: f"a photo of a {class_name}",)
     )
+    classes = ["ant", "bee", "cat"]
+    prompts = ["a photo of a ant", "a photo of a bee", "a photo of a cat"]
+    architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
-    model = create(known.library, known.architecture, known.arguments).eval()
+    model = create_with_own_head(architecture, architecture.arguments).eval()
     assert (model.logit_bias is not None) == ("siglip" in name)
-    network = OpenClipClassifier(
-        model.visual, embedding_width(known.architecture, known.arguments), len(names)
-    )
-    set_zero_shot_weights(network.head, model, prompt_tokens(letters, names))
+    # when
+    width = embedding_width(architecture.architecture, architecture.arguments)
+    network = OpenClipClassifier(model.visual, width, len(classes))
+    set_zero_shot_weights(network.head, model, prompt_tokens(tokens_of_letters, classes))
+    # then
     images = random_inputs(name)
     with torch.inference_mode():
-        wanted, _ = model.get_logits(images, letters([f"a photo of a {name}" for name in names]))
-        torch.testing.assert_close(network(images), wanted, rtol=1e-4, atol=1e-4)
+        expected, _ = model.get_logits(images, tokens_of_letters(prompts))
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
 
 
-@each
-def test_dropout_is_used_or_refused_in_a_sentence(name):
-    known = ARCHITECTURES[name]
-    if known.library == "open_clip":
-        with pytest.raises(UserError, match="have no dropout or drop_path; set both to 0"):
-            known.build(dropout=0.1)
-        return
-    images = random_inputs(name)
-    for rates in ({"dropout": 0.5}, {"drop_path": 0.5}):
-        network = known.build(**rates).train()
-        for module in network.modules():
-            if isinstance(module, BATCH_NORM):
-                module.eval()
-        with torch.no_grad():
-            assert not torch.equal(network(images), network(images)), rates
+# Published weights
 
 
-def whole(known, **more):
-    """A network or open_clip model with its own head, and a state dict with other values."""
+def create_with_own_head(architecture, arguments):
+    """A network or open_clip model as its library makes it."""
+    return create(architecture.library, architecture.architecture, arguments)
+
+
+def published_weights(architecture, **changes):
+    """A state dict of random values.
+
+    Args:
+        changes: of the arguments of the architecture.
+    """
     torch.manual_seed(1)
-    model = create(known.library, known.architecture, {**known.arguments, **more})
-    return {
-        key: value + 0.1 * torch.randn_like(value) if value.is_floating_point() else value
-        for key, value in model.state_dict().items()
-    }
+    model = create_with_own_head(architecture, {**architecture.arguments, **changes})
+    state = {}
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            state[key] = tensor + 0.1 * torch.randn_like(tensor)
+        else:
+            state[key] = tensor
+    return state
 
 
-def assert_loaded(state, known, name):
-    """A network with these published weights has just them."""
-    model = with_weights(state, known.library, known.architecture, known.arguments, "by_name", name)
-    loaded = model.state_dict()
-    assert loaded.keys() == state.keys() and all(
-        torch.equal(loaded[key], state[key]) for key in state
+def load_published(state, name, arguments=None):
+    """The network or model of an architecture with these published weights.
+
+    Args:
+        arguments: of create_model, if they are others than those of the architecture.
+    """
+    architecture = ARCHITECTURES[name]
+    if arguments is None:
+        arguments = architecture.arguments
+    return with_weights(
+        state, architecture.library, architecture.architecture, arguments, "by_name", name
     )
 
 
 @each
 def test_a_published_state_dict_is_loaded_and_what_it_lacks_is_named(name):
-    known = ARCHITECTURES[name]
-    state = whole(known)
-    assert_loaded(state, known, name)
-    gone = next(key for key, value in state.items() if key.endswith(".weight") and value.ndim > 1)
-    with pytest.raises(
-        UserError, match=f"^{name}: .* don't fit {known.library}'s {known.architecture} .*{gone}"
-    ):
-        others = {key: value for key, value in state.items() if key != gone}
-        with_weights(others, known.library, known.architecture, known.arguments, "by_name", name)
+    architecture = ARCHITECTURES[name]
+    state = published_weights(architecture)
+    assert_equal_tensors(load_published(state, name).state_dict(), state)
+
+    matrices = [key for key, tensor in state.items() if key.endswith(".weight") and tensor.ndim > 1]
+    first_matrix = matrices[0]
+    without_matrix = {key: tensor for key, tensor in state.items() if key != first_matrix}
+    does_not_fit = f"don't fit {architecture.library}'s {architecture.architecture}"
+    with pytest.raises(UserError, match=f"^{name}: .* {does_not_fit} .*{first_matrix}"):
+        load_published(without_matrix, name)
 
 
 @pytest.mark.parametrize("classes", [7, 0])
-@pytest.mark.parametrize(
-    "name", cases(name for name, known in ARCHITECTURES.items() if known.library == "timm")
-)
+@pytest.mark.parametrize("name", cases(OF_TIMM))
 def test_a_published_state_dict_is_loaded_with_its_own_head_or_without_one(name, classes):
-    known = ARCHITECTURES[name]
-    assert_loaded(whole(known, num_classes=classes), known, name)
+    state = published_weights(ARCHITECTURES[name], num_classes=classes)
+    assert_equal_tensors(load_published(state, name).state_dict(), state)
 
 
-def at_another_size(known):
-    """Arguments of create_model for inputs twice as large; None if the network takes any size."""
-    if known.library == "open_clip":
-        return {**known.arguments, "force_image_size": 2 * known.size}
-    return (
-        {**known.arguments, "img_size": 2 * known.size} if "img_size" in known.arguments else None
-    )
+def arguments_at_twice_the_size(architecture):
+    """Arguments of create_model for larger inputs; the same if the network takes any size."""
+    size = 2 * architecture.size
+    if architecture.library == "open_clip":
+        return {**architecture.arguments, "force_image_size": size}
+    if "img_size" in architecture.arguments:
+        return {**architecture.arguments, "img_size": size}
+    return architecture.arguments
+
+
+def tensors_of_other_shape(state, larger_state):
+    """Keys of the tensors that both have and that are larger in one."""
+    shared = [key for key in state if key in larger_state]
+    return [key for key in shared if state[key].shape != larger_state[key].shape]
 
 
 @pytest.mark.filterwarnings("ignore:.*(searchsorted|non-tuple sequence)")  # within timm
 @each
 def test_a_published_state_dict_is_resized_to_another_input(name):
     """Resized tables of positions: one that holds a constant, which any interpolation keeps."""
-    known = ARCHITECTURES[name]
-    arguments = at_another_size(known) or known.arguments
-    larger = create(known.library, known.architecture, arguments).state_dict()
-    state = whole(known)
-    tables = [key for key in state if key in larger and state[key].shape != larger[key].shape]
+    # given
+    architecture = ARCHITECTURES[name]
+    arguments = arguments_at_twice_the_size(architecture)
+    state = published_weights(architecture)
+    larger_state = create_with_own_head(architecture, arguments).state_dict()
+    tables = tensors_of_other_shape(state, larger_state)
     for key in tables:
         state[key].fill_(0.5)
     if name == "clip_resnet":
         with pytest.raises(
             UserError, match="size mismatch for visual.attnpool.positional_embedding"
         ):
-            with_weights(state, known.library, known.architecture, arguments, "by_name", name)
+            load_published(state, name, arguments)
         return
-    model = with_weights(state, known.library, known.architecture, arguments, "by_name", name)
-    for key, value in model.state_dict().items():
+    # when
+    model = load_published(state, name, arguments)
+    # then
+    loaded = model.state_dict()
+    for key, tensor in loaded.items():
         if key in tables:
-            torch.testing.assert_close(value, torch.full_like(larger[key], 0.5))
+            torch.testing.assert_close(tensor, torch.full_like(larger_state[key], 0.5))
         elif key in state:
-            assert torch.equal(value, state[key]), key
-    images = random_inputs(name, 2 * known.size)
+            assert torch.equal(tensor, state[key]), key
+    # and larger images can be read
+    images = random_inputs(name, 2 * architecture.size)
     with torch.inference_mode():
-        assert (
-            (model(images) if known.library == "timm" else model.encode_image(images))
-            .isfinite()
-            .all()
-        )
-    built = build(known.library, known.architecture, arguments=arguments).state_dict()
-    found = {key: value.shape for key, value in model.state_dict().items()}
-    assert all(
-        found[key] == value.shape for key, value in built.items() if not key.startswith("head.")
-    )
+        outputs = model(images) if architecture.library == "timm" else model.encode_image(images)
+    assert outputs.isfinite().all()
+    # and shapes are those of the network that is trained
+    network = build(architecture.library, architecture.architecture, arguments=arguments)
+    for key, tensor in network.state_dict().items():
+        if not key.startswith("head."):
+            assert loaded[key].shape == tensor.shape, key
 
 
-@each
-def test_gradient_checkpointing_gives_the_same_checkpoint_and_keeps_less(name):
-    network, algorithm = copy.deepcopy(network_of(name)), FullFineTuning(lr=0.01)
-    if name == "clip_resnet":
-        with pytest.raises(
-            ValueError,
-            match="no gradient checkpointing; set compute.gradient_checkpointing to false",
-        ):
-            checkpoint_gradients(network, algorithm)
-        return
-    checkpoint_gradients(network, algorithm)
-    _, _, stored = fine_tuned("ft", network, coloured_images(ARCHITECTURES[name].size), epochs=1)
-    _, _, expected = trained(name, "ft")
-    assert stored.keys() == expected.keys() and all(
-        torch.equal(stored[key], expected[key]) for key in stored
-    )
-    assert saved_bytes(network, name) < 0.8 * saved_bytes(network_of(name), name)
+# Gradients
 
 
-def saved_bytes(network, name):
-    """Memory of the tensors that a forward pass keeps for the backward pass."""
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network(random_inputs(name))
-    assert logits.requires_grad
-    return sum(size for place, size in kept.items() if place not in weights)
+def logits_and_stem_gradient(model, images):
+    """Logits, and the gradient of the sum of their squares at FastViT's first convolution."""
+    logits = model(images)
+    weight = model.stem[0].conv_scale.conv.weight
+    (gradient,) = torch.autograd.grad(logits.square().sum(), weight)
+    return logits, gradient
 
 
 def test_a_narrow_pointwise_convolution_with_stride_has_the_right_gradient():
     """In FastViT's stem, channels last, oneDNN's own gradient is wrong or crashes the process."""
-    known = ARCHITECTURES["fastvit"]
-    network, images = known.build(), random_inputs("fastvit", n=5)
-    plain = timm.create_model(known.architecture, num_classes=1000, **known.arguments).eval()
+    # given our network with channels last, and timm's in double precision
+    architecture = ARCHITECTURES["fastvit"]
+    network = architecture.build()
+    plain = timm.create_model(
+        architecture.architecture, num_classes=1000, **architecture.arguments
+    ).eval()
     plain.load_state_dict(network.state_dict())
-    gradients = []
-    for model, given in (
-        (network.to(memory_format=torch.channels_last), images),
-        (plain.double(), images.double()),
-    ):
-        logits = model(
-            given.contiguous(memory_format=torch.channels_last) if model is network else given
-        )
-        gradients.append(
-            (
-                logits,
-                *torch.autograd.grad(logits.square().sum(), model.stem[0].conv_scale.conv.weight),
-            )
-        )
-    for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(
-            found.double(), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item()
-        )
+    images = random_inputs("fastvit", n=5)
+    # when
+    logits, gradient = logits_and_stem_gradient(
+        network.to(memory_format=torch.channels_last),
+        images.contiguous(memory_format=torch.channels_last),
+    )
+    expected_logits, expected_gradient = logits_and_stem_gradient(plain.double(), images.double())
+    # then
+    assert_close_to_scale(logits, expected_logits)
+    assert_close_to_scale(gradient, expected_gradient)
+
+
+def assert_close_to_scale(values, expected):
+    """Tensors agree to a thousandth of the largest expected value."""
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(values.double(), expected, rtol=1e-3, atol=1e-3 * largest)

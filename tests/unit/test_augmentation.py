@@ -20,25 +20,66 @@ from tiny.changed import replace
 from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
 
 ALL = ["flip", "crop", "randaugment"]
-SIDE = 64
+SIDE = 64  # of the pictures, in pixels
+PICTURES = 20
+# Of the target, in three batches an epoch.
+TARGET_IMAGES = 10
+STEPS_OF_EPOCH = 3
+STEPS = STEPS_OF_EPOCH * TRAINING.epochs
 
 
 @pytest.fixture(scope="module")
 def pictures():
     """Smooth images, which few transforms leave as they are; no two rows or columns are alike."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
-    images = [np.stack([x, y, (x * y + i / 20) % 1], axis=-1) for i in range(20)]
+    images = [np.stack([x, y, (x * y + number / 20) % 1], axis=-1) for number in range(PICTURES)]
     return (200 * np.stack(images) + 20).astype(np.uint8)
 
 
 def inputs_of(images, names=ALL, seed=0, epoch=0, rows=None):
+    """What a network sees of images in an epoch; None is not in training.
+
+    Args:
+        names: of the augmentations.
+        rows: which of the images there are.
+    """
     inputs = Inputs(images, HALF, HALF, CPU, rows, Augmentation(names, SIDE, seed))
     inputs.epoch = epoch
     return inputs
 
 
-def shown(images, names=ALL, **how):
-    return inputs_of(images, names, **how)[np.arange(len(images))]
+def all_inputs_of(images, names=ALL, seed=0, epoch=0):
+    """`inputs_of` of all images, as one tensor."""
+    return inputs_of(images, names, seed, epoch)[np.arange(len(images))]
+
+
+def augmented_pixels(images, names):
+    """Images (n, H, W, 3) uint8 as augmented."""
+    augment = Augmentation(names, SIDE, 0)
+    batch = []
+    for row, image in enumerate(images):
+        augmented = augment(torch.from_numpy(image).permute(2, 0, 1), 0, row)
+        assert augmented.dtype == torch.uint8
+        assert augmented.shape == (3, SIDE, SIDE)
+        batch.append(augmented)
+    return torch.stack(batch).permute(0, 2, 3, 1).numpy()
+
+
+def number_of_equal(images, other_images):
+    """How many images are equal to those at the same place."""
+    return sum(
+        np.array_equal(image, other) for image, other in zip(images, other_images, strict=True)
+    )
+
+
+# Shifts
+
+
+def moved(picture, down, right):
+    """A picture that is moved as a whole; its edges are repeated."""
+    lines = np.clip(np.arange(SIDE) + down, 0, SIDE - 1)
+    columns = np.clip(np.arange(SIDE) + right, 0, SIDE - 1)
+    return picture[lines][:, columns]
 
 
 def test_a_shift_moves_an_image_as_a_whole_and_repeats_its_edge(pictures):
@@ -48,236 +89,288 @@ def test_a_shift_moves_an_image_as_a_whole_and_repeats_its_edge(pictures):
     moves = []
     for image, row in zip(shifted, rows, strict=True):
         for down, right in itertools.product(range(-3, 4), repeat=2):
-            lines = np.clip(np.arange(SIDE) + down, 0, SIDE - 1)
-            columns = np.clip(np.arange(SIDE) + right, 0, SIDE - 1)
-            if (image == pictures[row][lines][:, columns]).all():
+            if (image == moved(pictures[row], down, right)).all():
                 moves.append((down, right))
-    assert len(moves) == 4 and len(set(moves)) > 1
+    assert len(moves) == len(rows)
+    assert len(set(moves)) > 1
 
 
 def test_shifts_of_an_epoch_are_of_all_sizes_and_depend_on_seed_epoch_and_row_alone():
-    one_bright_pixel = np.zeros((500, 9, 9, 3), np.uint8)
+    # given images with one bright pixel in their middle
+    images = 500
+    one_bright_pixel = np.zeros((images, 9, 9, 3), np.uint8)
     one_bright_pixel[:, 4, 4] = 255
-    rows = np.arange(500)
+    all_rows = np.arange(images)
 
-    def places(seed, epoch, rows=rows):
-        shifted = Shifts(2, 500, seed)(one_bright_pixel[rows], epoch, rows)
-        return np.argwhere(shifted[..., 0])[:, 1:]
+    def positions(seed, epoch, rows=all_rows):
+        """Line and column of the bright pixel in each shifted image."""
+        shifted = Shifts(2, images, seed)(one_bright_pixel[rows], epoch, rows)
+        bright_pixels = np.argwhere(shifted[..., 0])
+        return bright_pixels[:, 1:]
 
-    at_start = places(0, 0)
-    places_of_all, counts = np.unique(at_start, axis=0, return_counts=True)
-    assert len(places_of_all) == 25 and at_start.min() == 2 and at_start.max() == 6
+    # when, then
+    of_all_rows = positions(seed=0, epoch=0)
+    assert of_all_rows.min() == 2
+    assert of_all_rows.max() == 6
+    distinct_positions, counts = np.unique(of_all_rows, axis=0, return_counts=True)
+    assert len(distinct_positions) == 25
     assert counts.min() > 5, "each of the 25 shifts is as likely"
-    assert (places(0, 0, rows[[7, 400, 3]]) == at_start[[7, 400, 3]]).all()
-    for other in (places(1, 0), places(0, 1)):
-        assert (other == at_start).all(axis=1).mean() < 0.2
+
+    some_rows = [7, 400, 3]
+    of_some_rows = positions(seed=0, epoch=0, rows=all_rows[some_rows])
+    assert (of_some_rows == of_all_rows[some_rows]).all()
+    for other_positions in (positions(seed=1, epoch=0), positions(seed=0, epoch=1)):
+        is_equal = (other_positions == of_all_rows).all(axis=1)
+        assert is_equal.mean() < 0.2
+
+
+# What an augmented image depends on
 
 
 def test_an_image_depends_on_seed_epoch_and_row_alone(pictures):
-    whole = shown(pictures)
+    inputs = all_inputs_of(pictures)
     for rows in ([7], [3, 11, 0], [19, 3]):
-        assert torch.equal(inputs_of(pictures)[np.array(rows)], whole[rows]), (
-            "not on the rest of a batch or its order"
-        )
-    assert torch.equal(inputs_of(pictures)[slice(4, 9)], whole[4:9])
-    part = inputs_of(pictures, rows=np.array([12, 2, 5]))
-    assert torch.equal(part[np.array([2, 0])], whole[[5, 12]]) and torch.equal(
-        part[slice(None)], whole[[12, 2, 5]]
-    )
-    alike = shown(np.repeat(pictures[:1], 20, axis=0))
-    assert len({image.numpy().tobytes() for image in alike}) > 15, "the same picture in another row"
-    for changed in ({"seed": 1}, {"epoch": 1}):
-        other = shown(pictures, **changed)
-        assert sum(torch.equal(a, b) for a, b in zip(other, whole, strict=True)) < 5
+        batch = inputs_of(pictures)[np.array(rows)]
+        assert torch.equal(batch, inputs[rows]), "not on the rest of a batch or its order"
+    assert torch.equal(inputs_of(pictures)[slice(4, 9)], inputs[4:9])
+
+    of_three_images = inputs_of(pictures, rows=np.array([12, 2, 5]))
+    assert torch.equal(of_three_images[np.array([2, 0])], inputs[[5, 12]])
+    assert torch.equal(of_three_images[slice(None)], inputs[[12, 2, 5]])
+
+    of_equal_pictures = all_inputs_of(np.repeat(pictures[:1], PICTURES, axis=0))
+    distinct = {image.numpy().tobytes() for image in of_equal_pictures}
+    assert len(distinct) > 15, "the same picture in another row"
+
+    assert number_of_equal(all_inputs_of(pictures, seed=1), inputs) < 5
+    assert number_of_equal(all_inputs_of(pictures, epoch=1), inputs) < 5
 
 
 def test_the_seed_and_the_epoch_do_not_stand_for_each_other(pictures):
     """Another seed is not the same seed one epoch later; nor is the next row."""
-    whole = {
-        (seed, epoch): shown(pictures, seed=seed, epoch=epoch)
-        for seed in range(2)
-        for epoch in range(2)
-    }
-    for one, other in itertools.combinations(whole, 2):
-        equal = sum(torch.equal(a, b) for a, b in zip(whole[one], whole[other], strict=True))
-        assert equal < 5, f"seed and epoch {one}, and {other}"
+    inputs = {}
+    for seed, epoch in itertools.product((0, 1), (0, 1)):
+        inputs[seed, epoch] = all_inputs_of(pictures, seed=seed, epoch=epoch)
+    for first, second in itertools.combinations(inputs, 2):
+        equal_images = number_of_equal(inputs[first], inputs[second])
+        assert equal_images < 5, f"seed and epoch {first}, and {second}"
 
 
 def test_a_batch_is_as_any_other(pictures):
     """Type, shape and order in memory."""
-    plain = inputs_of(pictures, epoch=None)[np.arange(5)]
+    rows = np.arange(5)
+    not_in_training = inputs_of(pictures, epoch=None)[rows]
+    assert not_in_training.is_contiguous(memory_format=torch.channels_last)
     for names in (["flip"], ["randaugment"], ALL):
-        batch = inputs_of(pictures, names)[np.arange(5)]
-        assert (batch.dtype, batch.shape, batch.stride()) == (
-            plain.dtype,
-            plain.shape,
-            plain.stride(),
-        )
-    assert plain.is_contiguous(memory_format=torch.channels_last)
+        batch = inputs_of(pictures, names)[rows]
+        assert batch.dtype == not_in_training.dtype
+        assert batch.shape == not_in_training.shape
+        assert batch.stride() == not_in_training.stride()
 
 
-def test_no_random_numbers_but_its_own_are_drawn(pictures, monkeypatch):
-    seeded = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    torch.manual_seed(1), np.random.seed(1), random.seed(1)
-    seeded.clear()
-    first, states = (
-        shown(pictures),
-        (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()),
-    )
-    torch.manual_seed(2), np.random.seed(2), random.seed(2)
-    assert torch.equal(shown(pictures), first)
-    torch.manual_seed(1), np.random.seed(1), random.seed(1)
-    assert (
-        torch.equal(torch.get_rng_state(), states[0])
-        and (np.random.get_state()[1] == states[1]).all()
-    )
-    assert random.getstate() == states[2]
-    seeded.clear()
-    shown(pictures)
-    assert not seeded, "GPUs draw on where they were"
+def seed_all(seed):
+    """Seed the random numbers of torch, NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
-def pixels(images, names, **how):
-    """Images (n, H, W, 3) uint8 as augmented."""
-    augment = Augmentation(names, SIDE, 0)
-    batch = [
-        augment(torch.from_numpy(image).permute(2, 0, 1), 0, row)
-        for row, image in enumerate(images)
-    ]
-    for image in batch:
-        assert image.dtype == torch.uint8 and image.shape == (3, SIDE, SIDE)
-    return torch.stack(batch).permute(0, 2, 3, 1).numpy()
+def test_no_random_numbers_but_its_own_are_drawn(pictures):
+    # given
+    seed_all(1)
+    state_of_torch = torch.get_rng_state()
+    state_of_numpy = np.random.get_state()[1].copy()
+    state_of_python = random.getstate()
+    # when
+    inputs = all_inputs_of(pictures)
+    # then
+    assert torch.equal(torch.get_rng_state(), state_of_torch)
+    assert (np.random.get_state()[1] == state_of_numpy).all()
+    assert random.getstate() == state_of_python
+    seed_all(2)
+    assert torch.equal(all_inputs_of(pictures), inputs)
+
+
+def test_gpus_draw_on_where_they_were(pictures, monkeypatch):
+    seeds_of_gpus = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds_of_gpus.append)
+    all_inputs_of(pictures)
+    assert seeds_of_gpus == []
+
+
+# Kinds of augmentation
 
 
 def test_a_flip_mirrors_about_half_of_the_images(pictures):
-    found = pixels(pictures, ["flip"])
-    mirrored = [
-        np.array_equal(image, picture[:, ::-1])
-        for image, picture in zip(found, pictures, strict=True)
-    ]
-    same = [np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)]
-    assert sum(mirrored) + sum(same) == 20 and 4 <= sum(mirrored) <= 16
+    flipped = augmented_pixels(pictures, ["flip"])
+    mirrored_pictures = pictures[:, :, ::-1]
+    mirrored = number_of_equal(flipped, mirrored_pictures)
+    unchanged = number_of_equal(flipped, pictures)
+    assert mirrored + unchanged == PICTURES
+    assert 4 <= mirrored <= 16
 
 
 def test_a_crop_keeps_nine_tenths_of_the_area_or_more(pictures):
     """Red rises to the right and green to the bottom by 200 in all."""
-    found = pixels(pictures, ["crop"]).astype(int)
-    wide, high = np.ptp(found[..., 0], axis=(1, 2)) / 200, np.ptp(found[..., 1], axis=(1, 2)) / 200
-    assert ((wide > 0.86) & (wide < 1.02) & (high > 0.86) & (high < 1.02)).all()
-    assert (wide * high > 0.84).all() and (wide * high).min() < 0.95
-    changed = [
-        not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)
-    ]
-    assert sum(changed) >= 18
-    assert (np.diff(found[:, SIDE // 2, :, 0], axis=1) >= 0).all(), "nothing else is done to it"
+    cropped = augmented_pixels(pictures, ["crop"]).astype(int)
+    red = cropped[..., 0]
+    green = cropped[..., 1]
+    width = np.ptp(red, axis=(1, 2)) / 200  # shares of the picture
+    height = np.ptp(green, axis=(1, 2)) / 200
+    for share in (width, height):
+        assert (share > 0.86).all()
+        assert (share < 1.02).all()
+    assert (width * height > 0.84).all()
+    assert (width * height).min() < 0.95
+    assert number_of_equal(cropped, pictures) <= 2
+    middle_line_of_red = red[:, SIDE // 2]
+    assert (np.diff(middle_line_of_red, axis=1) >= 0).all(), "nothing else is done to it"
 
 
 def test_randaugment_changes_most_images_in_several_ways(pictures):
-    found = pixels(pictures, ["randaugment"])
-    changed = [
-        not np.array_equal(image, picture) for image, picture in zip(found, pictures, strict=True)
-    ]
-    assert sum(changed) >= 14
-    assert any(np.ptp(image, axis=(0, 1)).max() > 215 or image.min() < 5 for image in found), (
-        "colours or borders"
-    )
+    augmented = augmented_pixels(pictures, ["randaugment"])
+    assert number_of_equal(augmented, pictures) <= 6
+    highest_contrast = np.ptp(augmented, axis=(1, 2)).max()
+    assert highest_contrast > 215 or augmented.min() < 5, "colours or borders"
 
 
 def test_names_may_be_in_any_order_and_each_of_them_counts(pictures):
-    assert np.array_equal(pixels(pictures, ALL), pixels(pictures, ALL[::-1]))
-    made = [
-        pixels(pictures, names).tobytes()
-        for names in (ALL, ["flip"], ["crop"], ["randaugment"], ["crop", "flip"])
-    ]
-    assert len(set(made)) == 5
+    in_reverse_order = augmented_pixels(pictures, ALL[::-1])
+    assert np.array_equal(augmented_pixels(pictures, ALL), in_reverse_order)
+    results = set()
+    for names in (ALL, ["flip"], ["crop"], ["randaugment"], ["crop", "flip"]):
+        results.add(augmented_pixels(pictures, names).tobytes())
+    assert len(results) == 5
+
+
+# Who sees augmented images
 
 
 def augmented_task(network, target, names=ALL):
+    """The task of fine-tuning a network on a target that is augmented, and that is its proxy."""
     task = task_of(copy.deepcopy(network), target, target)
-    task.target.inputs.augmentation = Augmentation(names, SIDE, 0) if names else None
+    if names:
+        task.target.inputs.augmentation = Augmentation(names, SIDE, 0)
+    else:
+        task.target.inputs.augmentation = None
     return task
 
 
 def test_images_are_augmented_in_training_alone(network, target):
+    # given a method that notes what it sees
     task = augmented_task(network, target)
-    seen, epochs = [], []
     method = FullFineTuning(lr=0.01)
     method.setup(task)
-    forward = method.logits
-    method.logits = lambda rows: (
-        seen.append((rows, method.inputs[rows]))
-        or epochs.append(method.inputs.epoch)
-        or forward(rows)
-    )
+    rows_and_batches = []
+    epochs = []
+    logits_of = method.logits
+
+    def note_and_compute(rows):
+        rows_and_batches.append((rows, method.inputs[rows]))
+        epochs.append(method.inputs.epoch)
+        return logits_of(rows)
+
+    method.logits = note_and_compute
+    # when
     train(method, network.state_dict(), TRAINING, RUN, CPU)
-    assert epochs == [0, 0, 0, 1, 1, 1] and task.target.inputs.epoch is None
-    clean = normalised(target.images)
-    assert not any(torch.allclose(batch, clean[rows], atol=1e-5) for rows, batch in seen)
-    torch.testing.assert_close(task.target.inputs[np.arange(10)], clean, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(task.reference.inputs[np.arange(10)], clean, rtol=1e-5, atol=1e-6)
+    # then
+    assert epochs == [0] * STEPS_OF_EPOCH + [1] * STEPS_OF_EPOCH
+    not_augmented = normalised(target.images)
+    for rows, batch in rows_and_batches:
+        assert not torch.allclose(batch, not_augmented[rows], atol=1e-5)
+    # and after training, images are themselves again, as those of the proxy always are
+    assert task.target.inputs.epoch is None
+    all_rows = np.arange(TARGET_IMAGES)
+    for inputs in (task.target.inputs, task.reference.inputs):
+        torch.testing.assert_close(inputs[all_rows], not_augmented, rtol=1e-5, atol=1e-6)
+
+
+def fisher_information(network, target, names):
+    """EWC's Fisher information by parameter, with these augmentations of the target."""
+    method = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
+    method.setup(replace(augmented_task(network, target, names), reference=None))
+    return method.importance
 
 
 def test_what_is_measured_before_training_is_of_the_images_themselves(network, target):
     """EWC's Fisher information."""
-    found = []
-    for names in (ALL, []):
-        method = ElasticWeightConsolidation(
-            lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
-        )
-        method.setup(replace(augmented_task(network, target, names), reference=None))
-        found.append(method.importance)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    augmented = fisher_information(network, target, ALL)
+    not_augmented = fisher_information(network, target, [])
+    assert not_augmented
+    for of_parameter, expected in zip(augmented, not_augmented, strict=True):
+        assert torch.equal(of_parameter, expected)
 
 
 @pytest.mark.parametrize("most", [0, 100])
 def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monkeypatch, most):
+    # given
     monkeypatch.setattr(lwf, "MOST_STORED", most)
-    task, seen = augmented_task(network, target), []
-    # a copy of the network calls it too
-    task.model.register_forward_pre_hook(
-        lambda module, given: seen.append((module, given[0].clone()))
-    )
+    task = augmented_task(network, target)
+    calls = []
+
+    def note_call(module, arguments):
+        """The hook of the student; the teacher, a copy of it, has it too."""
+        (images,) = arguments
+        calls.append((module, images.clone()))
+
+    task.model.register_forward_pre_hook(note_call)
     method = LearningWithoutForgetting(lr=0.01, temperature=2.0, weight=1.0, distil="all")
     method.setup(task)
-    seen.clear()
+    calls.clear()
+    # when
     train(method, network.state_dict(), TRAINING, RUN, CPU)
-    assert len(seen) == 2 * 6
-    for (student, own), (teacher, taught) in zip(seen[::2], seen[1::2], strict=True):
-        assert student is task.model and teacher is not student and torch.equal(own, taught)
-    assert len({images.numpy().tobytes() for _, images in seen[::2]}) == 6
-    for name, value in seen[1][0].state_dict().items():
-        assert torch.equal(value, network.state_dict()[name]), (
-            "the teacher is the pretrained network"
-        )
+    # then the student and the teacher are called in turn, on the same images
+    calls_of_student = calls[::2]
+    calls_of_teacher = calls[1::2]
+    assert len(calls_of_student) == len(calls_of_teacher) == STEPS
+    distinct_batches = set()
+    for (student, images), (teacher, images_of_teacher) in zip(
+        calls_of_student, calls_of_teacher, strict=True
+    ):
+        assert student is task.model
+        assert teacher is not student
+        assert torch.equal(images, images_of_teacher)
+        distinct_batches.add(images.numpy().tobytes())
+    assert len(distinct_batches) == STEPS
+    pretrained = network.state_dict()
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, pretrained[name]), "the teacher is the pretrained network"
 
 
 def test_the_probes_features_are_those_of_the_augmented_image(network, target):
-    task, rows = augmented_task(network, target), np.array([2, 7, 3])
+    task = augmented_task(network, target)
     method = LinearProbing(lr=0.01)
     method.setup(task)
+    rows = np.array([2, 7, 3])
     for epoch in (0, 1, None):
         task.target.inputs.epoch = epoch
         with torch.no_grad():
-            wanted = network.forward_head(
-                network.forward_features(task.target.inputs[rows]), pre_logits=True
-            )
-        found = method.features(rows)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-        assert not found.requires_grad
+            last_features = network.forward_features(task.target.inputs[rows])
+            expected = network.forward_head(last_features, pre_logits=True)
+        features = method.features(rows)
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+        assert not features.requires_grad
+
+
+def trained_probe(network, target, names, through_network=False):
+    """The state dict after linear probing with these augmentations.
+
+    Args:
+        through_network: whether logits are those of the whole network, in place of the head's on
+            features.
+    """
+    method = LinearProbing(lr=0.1)
+    method.setup(augmented_task(network, target, names))
+    if through_network:
+        method.logits = lambda rows: method.model(method.inputs[rows])
+    train(method, network.state_dict(), TRAINING, RUN, CPU)
+    return method.model.state_dict()
 
 
 def test_a_probe_of_augmented_images_equals_training_through_the_network(network, target):
-    made = []
-    for through in (False, True):
-        method = LinearProbing(lr=0.1)
-        method.setup(augmented_task(network, target))
-        if through:
-            method.logits = lambda rows, method=method: method.model(method.inputs[rows])
-        train(method, network.state_dict(), TRAINING, RUN, CPU)
-        made.append(method.model.state_dict())
-    torch.testing.assert_close(made[0], made[1], rtol=1e-5, atol=1e-6)
-    plain = LinearProbing(lr=0.1)
-    plain.setup(augmented_task(network, target, []))
-    train(plain, network.state_dict(), TRAINING, RUN, CPU)
-    assert (plain.model.fc.weight - made[0]["fc.weight"]).abs().max() > 1e-4
+    probe = trained_probe(network, target, ALL)
+    through_network = trained_probe(network, target, ALL, through_network=True)
+    torch.testing.assert_close(probe, through_network, rtol=1e-5, atol=1e-6)
+
+    not_augmented = trained_probe(network, target, [])
+    assert (not_augmented["fc.weight"] - probe["fc.weight"]).abs().max() > 1e-4

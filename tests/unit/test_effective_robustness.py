@@ -16,90 +16,181 @@ from rib.analyses.effective_robustness.tables import (
     robustness_tables,
 )
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
-from rib.config.grid import resolve_grid
-from rib.config.schema import validated
+from rib.config.run import RUN_COLUMNS
+from tiny.grids import grid
 from tiny.tables import write
 
+# Accuracies of six models in percent, on a dataset in distribution and on another.
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])
 OUTSIDE = np.array([45.0, 52.0, 59.0, 62.0, 69.0, 72.5])
+DEGREES_OF_FREEDOM = len(INSIDE) - 2
+ACCURACY_COLUMNS = [*RUN_COLUMNS, "dataset", "n", "accuracy"]
 
 
 def logit(percent):
+    """The log odds of accuracies in percent."""
     return np.log(percent / (100 - percent))
 
 
 def percent(logits):
+    """Accuracies in percent of log odds."""
     return 100 / (1 + np.exp(-logits))
+
+
+def fitted_by_numpy(inside, outside):
+    """Slope and intercept of the line through the logits of accuracies."""
+    slope, intercept = np.polyfit(logit(inside), logit(outside), 1)
+    return slope, intercept
+
+
+def interval_at(line, accuracy, confidence):
+    """Both ends of a line's interval at one accuracy in distribution."""
+    (low,), (high,) = line.interval(np.array([accuracy]), confidence)
+    return low, high
+
+
+# Lines
 
 
 def test_the_line_is_numpys_fit_between_logits():
     line = Line(INSIDE, OUTSIDE)
-    slope, intercept = np.polyfit(logit(INSIDE), logit(OUTSIDE), 1)
-    assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
-    assert line.correlation == pytest.approx(np.corrcoef(logit(INSIDE), logit(OUTSIDE))[0, 1])
+    slope, intercept = fitted_by_numpy(INSIDE, OUTSIDE)
+    correlations = np.corrcoef(logit(INSIDE), logit(OUTSIDE))
+    assert line.slope == pytest.approx(slope)
+    assert line.intercept == pytest.approx(intercept)
+    assert line.correlation == pytest.approx(correlations[0, 1])
     assert line.at(np.array([75.0])) == pytest.approx(percent(intercept + slope * logit(75.0)))
-    assert (line.models, line.lowest, line.highest) == (6, 58, 84)
+    assert line.models == 6
+    assert line.lowest == 58
+    assert line.highest == 84
 
 
 def test_its_interval_is_that_of_the_regressions_mean():
     """From the covariance of the coefficients, which np.polyfit gives another way."""
-    line, place = Line(INSIDE, OUTSIDE), 68.0
+    # given the line's coefficients, their covariance, and the variance of residuals
+    accuracy = 68.0
     coefficients, covariance = np.polyfit(logit(INSIDE), logit(OUTSIDE), 1, cov="unscaled")
     residuals = logit(OUTSIDE) - np.polyval(coefficients, logit(INSIDE))
-    at = np.array([logit(place), 1])
-    error = np.sqrt(at @ covariance @ at * (residuals @ residuals) / (len(INSIDE) - 2))
-    low, high = line.interval(np.array([place]), 0.95)
-    half = 2.7764451 * error  # Student's t of 4 degrees of freedom at 97.5 %
-    middle = np.polyval(coefficients, logit(place))
-    assert (low[0], high[0]) == pytest.approx(
-        (percent(middle - half), percent(middle + half)), rel=1e-6
-    )
-    beyond = line.interval(np.array([10.0]), 0.95)
-    assert logit(beyond[1]) - logit(beyond[0]) > 3 * (logit(high) - logit(low)), (
-        "wider where nothing was measured"
-    )
+    variance = residuals @ residuals / DEGREES_OF_FREEDOM
+    # when
+    low, high = interval_at(Line(INSIDE, OUTSIDE), accuracy, 0.95)
+    # then
+    terms = np.array([logit(accuracy), 1])
+    error = np.sqrt(terms @ covariance @ terms * variance)
+    reach = 2.7764451 * error  # Student's t of 4 degrees of freedom at 97.5 %
+    middle = np.polyval(coefficients, logit(accuracy))
+    assert low == pytest.approx(percent(middle - reach), rel=1e-6)
+    assert high == pytest.approx(percent(middle + reach), rel=1e-6)
+
+
+def test_its_interval_is_wider_where_nothing_was_measured():
+    line = Line(INSIDE, OUTSIDE)
+    low, high = interval_at(line, 68.0, 0.95)
+    low_beyond, high_beyond = interval_at(line, 10.0, 0.95)
+    assert logit(high_beyond) - logit(low_beyond) > 3 * (logit(high) - logit(low))
+
+
+def test_the_line_is_scipys_regression_with_its_residual_about_it():
+    line = Line(INSIDE, OUTSIDE)
+    x = logit(INSIDE)
+    y = logit(OUTSIDE)
+    regression = stats.linregress(x, y)
+    residuals = y - (regression.intercept + regression.slope * x)
+    assert line.centre == pytest.approx(x.mean())
+    assert line.spread == pytest.approx(((x - x.mean()) ** 2).sum())
+    assert line.residual == pytest.approx(np.sqrt((residuals**2).sum() / DEGREES_OF_FREEDOM))
+    variance_of_slope = line.residual**2 / line.spread
+    assert variance_of_slope == pytest.approx(regression.stderr**2)
+
+
+def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confidence():
+    # given places to both sides of the mean
+    line = Line(INSIDE, OUTSIDE)
+    places = percent(line.centre + np.array([-1.0, -0.5, 0.0, 0.5, 1.0]))
+    # when
+    low, high = line.interval(places, 0.95)
+    low_of_half, high_of_half = line.interval(places, 0.5)
+    # then
+    far_left, left, middle, right, far_right = logit(high) - logit(low)
+    assert far_left == pytest.approx(far_right)
+    assert left == pytest.approx(right)
+    assert middle < left < far_left
+    error_at_mean = line.residual / np.sqrt(len(INSIDE))
+    quantile = stats.t.ppf(0.975, DEGREES_OF_FREEDOM)
+    assert middle == pytest.approx(2 * quantile * error_at_mean)
+    assert (low < low_of_half).all()
+    assert (low_of_half < line.at(places)).all()
+    assert (high_of_half < high).all()
+    assert (logit(low) + logit(high)) / 2 == pytest.approx(logit(line.at(places)))
+
+
+def test_too_few_models_are_refused(baselines):
+    with pytest.raises(UserError, match="3 or more"):
+        line_table(baselines.iloc[:2])
+    equal_accuracies = np.full(5, 70.0)
+    with pytest.raises(UserError, match="of different accuracy"):
+        Line(equal_accuracies, OUTSIDE[:5])
+    assert Line(INSIDE[:3], OUTSIDE[:3]).models == 3
+
+
+# Effective robustness
 
 
 @pytest.fixture
 def baselines():
-    rows = [("m", "ood", "val", *pair) for pair in zip(INSIDE, OUTSIDE, strict=True)]
-    return pd.DataFrame(rows, columns=["model", "dataset", "in_distribution", "id", "ood"])
-
-
-def accuracies(runs):
-    lines = [
-        ("net", method, target, "all", 0, dataset, 1000, value)
-        for (method, target), values in runs.items()
-        for dataset, value in values.items()
-    ]
+    """The six models on the dataset `ood` and, in distribution, on `val`."""
     return pd.DataFrame(
-        lines, columns=["model", "method", "target", "size", "seed", "dataset", "n", "accuracy"]
+        {
+            "model": "m",
+            "dataset": "ood",
+            "in_distribution": "val",
+            "id": INSIDE,
+            "ood": OUTSIDE,
+        }
     )
+
+
+def accuracy_table(accuracies):
+    """Rows of accuracy.csv of one model.
+
+    Args:
+        accuracies: by method and target, and by dataset, in percent.
+    """
+    lines = []
+    for (method, target), accuracy_of_dataset in accuracies.items():
+        for dataset, accuracy in accuracy_of_dataset.items():
+            lines.append(("net", method, target, "all", 0, dataset, 1000, accuracy))
+    return pd.DataFrame(lines, columns=ACCURACY_COLUMNS)
 
 
 def test_a_model_on_the_line_has_none_and_one_above_it_its_height(baselines):
+    # given
     line = Line(INSIDE, OUTSIDE)
-    runs = {
-        ("pretrained", "none"): {"val": 80.0, "ood": float(line.at(80.0)), "other": 1.0},
-        ("ft", "other"): {"val": 60.0, "ood": float(line.at(60.0)) + 7, "other": 99.0},
-        ("lwf", "other"): {"val": 30.0, "ood": float(line.at(30.0)) - 3, "other": 99.0},
-    }
-    table = robustness_table(accuracies(runs), baselines, 0.95).set_index("method")
-    assert (
-        len(table) == 2
-        and set(table["dataset"]) == {"ood"}
-        and set(table["in_distribution"]) == {"val"}
+    on_line = float(line.at(80.0))
+    above_line = float(line.at(60.0)) + 7
+    below_line = float(line.at(30.0)) - 3
+    accuracies = accuracy_table(
+        {
+            ("pretrained", "none"): {"val": 80.0, "ood": on_line, "other": 1.0},
+            ("ft", "other"): {"val": 60.0, "ood": above_line, "other": 99.0},
+            ("lwf", "other"): {"val": 30.0, "ood": below_line, "other": 99.0},
+        }
     )
-    assert table["rho_before"].tolist() == pytest.approx([0, 0])
-    assert table.loc["ft", ["rho_after", "change"]].tolist() == pytest.approx([7, 7])
-    assert table.loc["lwf", ["rho_after", "change"]].tolist() == pytest.approx([-3, -3])
+    # when
+    table = robustness_table(accuracies, baselines, 0.95).set_index("method")
+    # then
+    assert sorted(table.index) == ["ft", "lwf"]
+    assert set(table["dataset"]) == {"ood"}
+    assert set(table["in_distribution"]) == {"val"}
+    assert table["rho_before"].to_dict() == pytest.approx({"ft": 0, "lwf": 0})
+    assert table["rho_after"].to_dict() == pytest.approx({"ft": 7, "lwf": -3})
+    assert table["change"].to_dict() == pytest.approx({"ft": 7, "lwf": -3})
     assert table["extrapolated"].to_dict() == {"ft": False, "lwf": True}
-    low, high = line.interval(np.array([60.0]), 0.95)
-    assert table.loc["ft", ["low", "high"]].tolist() == pytest.approx(
-        [line.at(60.0) + 7 - high[0], line.at(60.0) + 7 - low[0]]
-    )
-    assert table.loc["ft", ["id_before", "id_after"]].tolist() == [80, 60]
+    assert table.loc["ft", "id_before"] == 80
+    assert table.loc["ft", "id_after"] == 60
+    low_of_line, high_of_line = interval_at(line, 60.0, 0.95)
+    assert table.loc["ft", "low"] == pytest.approx(above_line - high_of_line)
+    assert table.loc["ft", "high"] == pytest.approx(above_line - low_of_line)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +209,32 @@ def test_a_line_is_extrapolated_where_either_accuracy_lies_outside_its_models(
     baselines, before, after, expected
 ):
     """The models' accuracies in distribution are 58 to 84 %, both ends among them."""
-    runs = {
-        ("pretrained", "none"): {"val": before, "ood": 50.0},
-        ("ft", "x"): {"val": after, "ood": 50.0},
-    }
-    assert robustness_table(accuracies(runs), baselines, 0.95)["extrapolated"].tolist() == [
-        expected
-    ]
+    accuracies = accuracy_table(
+        {
+            ("pretrained", "none"): {"val": before, "ood": 50.0},
+            ("ft", "x"): {"val": after, "ood": 50.0},
+        }
+    )
+    table = robustness_table(accuracies, baselines, 0.95)
+    assert table["extrapolated"].tolist() == [expected]
+
+
+def random_accuracies():
+    """Rows of accuracy.csv of two models, methods, targets, sizes and seeds, on five datasets."""
+    rng = np.random.default_rng(0)
+    runs = [("pretrained", "none", "all", 0)]
+    runs += itertools.product(("lwf", "ft"), ("a", "b"), ("10", "all"), (0, 1))
+    datasets = ("ood", "val", "far", "val_far", "other")
+    lines = []
+    for model, run, dataset in itertools.product(("n", "m"), runs, datasets):
+        lines.append((model, *run, dataset, 1000, rng.uniform(20, 80)))
+    return pd.DataFrame(lines, columns=ACCURACY_COLUMNS)
+
+
+def robustness_by_hand(baselines_of_dataset, inside, outside):
+    """The height of an accuracy above the line."""
+    slope, intercept = fitted_by_numpy(baselines_of_dataset["id"], baselines_of_dataset["ood"])
+    return outside - percent(intercept + slope * logit(inside))
 
 
 def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(baselines):
@@ -132,171 +242,162 @@ def test_each_run_and_dataset_is_held_against_its_own_line_and_its_own_model(bas
 
     The datasets have different datasets in distribution.
     """
-    second = baselines.assign(
-        dataset="far", in_distribution="val_far", ood=OUTSIDE[::-1] / 2, id=INSIDE + 5
+    # given
+    baselines_of_far = baselines.assign(
+        dataset="far", in_distribution="val_far", id=INSIDE + 5, ood=OUTSIDE[::-1] / 2
     )
-    both = pd.concat([baselines, second], ignore_index=True)
-    rng = np.random.default_rng(0)
-    states = [
-        ("pretrained", "none", "all", 0),
-        *itertools.product(("lwf", "ft"), "ab", ("10", "all"), (0, 1)),
+    baselines_of = {"ood": baselines, "far": baselines_of_far}
+    in_distribution_of = {"ood": "val", "far": "val_far"}
+    accuracies = random_accuracies()
+    accuracy_of = accuracies.set_index([*RUN_COLUMNS, "dataset"])["accuracy"]
+    # when
+    all_baselines = pd.concat([baselines, baselines_of_far], ignore_index=True)
+    table = robustness_table(accuracies, all_baselines, 0.9)
+    # then there is a line for each fine-tuned run and dataset, in order
+    assert list(table) == [
+        *RUN_COLUMNS,
+        "dataset",
+        "in_distribution",
+        "id_before",
+        "ood_before",
+        "rho_before",
+        "id_after",
+        "ood_after",
+        "rho_after",
+        "low",
+        "high",
+        "change",
+        "extrapolated",
     ]
-    sets = {"ood": "val", "far": "val_far", "other": ""}
-    table = pd.DataFrame(
-        [
-            (model, *state, dataset, 1000, rng.uniform(20, 80))
-            for model in ("n", "m")
-            for state in states
-            for dataset in ("ood", "val", "far", "val_far", "other")
-        ],
-        columns=["model", "method", "target", "size", "seed", "dataset", "n", "accuracy"],
-    )
-    of = table.set_index(["model", "method", "target", "size", "seed", "dataset"])["accuracy"]
-    found = robustness_table(table, both, 0.9)
-    run = ["model", "method", "target", "size", "seed"]
-    assert len(found) == 2 * 2 * 2 * 2 * 2 * 2 and not found.duplicated([*run, "dataset"]).any()
-    assert found.equals(found.sort_values([*run, "dataset"]))
-    for line in found.itertuples():
-        own = both[both["dataset"] == line.dataset]
-        slope, intercept = np.polyfit(logit(own["id"]), logit(own["ood"]), 1)
-        rho = []
-        for key, when in ((("pretrained", "none", "all", 0), "before"), (line[2:6], "after")):
-            inside, outside = (
-                of[line.model, *key, sets[line.dataset]],
-                of[line.model, *key, line.dataset],
-            )
-            assert (getattr(line, f"id_{when}"), getattr(line, f"ood_{when}")) == (inside, outside)
-            rho.append(outside - percent(intercept + slope * logit(inside)))
-        assert (line.rho_before, line.rho_after, line.change) == pytest.approx(
-            (*rho, rho[1] - rho[0])
-        )
-        assert line.in_distribution == sets[line.dataset]
-        low, high = Line(own["id"], own["ood"]).interval(np.array([line.id_after]), 0.9)
-        assert (line.low, line.high) == pytest.approx(
-            (line.ood_after - high[0], line.ood_after - low[0])
-        )
+    keys = [*RUN_COLUMNS, "dataset"]
+    fine_tuned_runs = 2 * 2 * 2 * 2 * 2
+    assert len(table) == fine_tuned_runs * 2
+    assert not table.duplicated(keys).any()
+    assert table.equals(table.sort_values(keys))
+    # and its numbers follow from the accuracies of this run, and of its model before
+    for line in table.itertuples():
+        baselines_of_dataset = baselines_of[line.dataset]
+        in_distribution = in_distribution_of[line.dataset]
+        before = (line.model, "pretrained", "none", "all", 0)
+        after = (line.model, line.method, line.target, line.size, line.seed)
+        assert line.in_distribution == in_distribution
+        assert line.id_before == accuracy_of[*before, in_distribution]
+        assert line.ood_before == accuracy_of[*before, line.dataset]
+        assert line.id_after == accuracy_of[*after, in_distribution]
+        assert line.ood_after == accuracy_of[*after, line.dataset]
+        rho_before = robustness_by_hand(baselines_of_dataset, line.id_before, line.ood_before)
+        rho_after = robustness_by_hand(baselines_of_dataset, line.id_after, line.ood_after)
+        assert line.rho_before == pytest.approx(rho_before)
+        assert line.rho_after == pytest.approx(rho_after)
+        assert line.change == pytest.approx(rho_after - rho_before)
+        baseline_line = Line(baselines_of_dataset["id"], baselines_of_dataset["ood"])
+        low_of_line, high_of_line = interval_at(baseline_line, line.id_after, 0.9)
+        assert line.low == pytest.approx(line.ood_after - high_of_line)
+        assert line.high == pytest.approx(line.ood_after - low_of_line)
         assert line.low < line.rho_after < line.high
-    assert list(found) == [
-        *run, "dataset", "in_distribution", "id_before", "ood_before", "rho_before",
-        "id_after", "ood_after", "rho_after",
-        "low", "high", "change", "extrapolated",
-    ]  # fmt: skip
-
-
-def test_the_line_is_scipys_regression_with_its_residual_about_it():
-    line, x, y = Line(INSIDE, OUTSIDE), logit(INSIDE), logit(OUTSIDE)
-    assert (line.centre, line.spread) == pytest.approx((x.mean(), x.var() * len(x)))
-    predicted = np.polyval(np.polyfit(x, y, 1), x)
-    assert line.residual == pytest.approx(np.sqrt(((y - predicted) ** 2).sum() / 4))
-    assert line.spread / line.residual**2 == pytest.approx(1 / stats.linregress(x, y).stderr ** 2)
-
-
-def test_the_interval_is_narrowest_at_the_models_mean_and_wider_with_more_confidence():
-    line = Line(INSIDE, OUTSIDE)
-    places = percent(line.centre + np.array([-1.0, -0.5, 0.0, 0.5, 1.0]))
-    low, high = line.interval(places, 0.95)
-    width = logit(high) - logit(low)
-    assert width[0] == pytest.approx(width[4]) and width[1] == pytest.approx(width[3])
-    assert width[2] < width[1] < width[0]
-    assert width[2] == pytest.approx(2 * stats.t.ppf(0.975, 4) * line.residual / np.sqrt(6))
-    narrow = line.interval(places, 0.5)
-    assert (
-        (low < narrow[0]).all() and (narrow[0] < line.at(places)).all() and (narrow[1] < high).all()
-    )
-    assert (logit(low) + logit(high)) / 2 == pytest.approx(logit(line.at(places)))
 
 
 def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
-    runs = accuracies(
+    # given a size that is text, though it looks like a number
+    accuracies = accuracy_table(
         {
             ("pretrained", "none"): {"val": 70.0, "ood": 50.0},
             ("ft", "x"): {"val": 65.0, "ood": 55.0},
         }
-    ).assign(size="010")  # no number
-    runs.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
-    outputs = {
-        name: tmp_path / f"{name}.csv" for name in ("effective_robustness", "baseline_lines")
-    }
-    stated = [BaselineAccuracies(**pair) for pair in baselines.to_dict("records")]
+    ).assign(size="010")
+    accuracies.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
+    stated_baselines = [BaselineAccuracies(**pair) for pair in baselines.to_dict("records")]
+    # when
+    robustness_file = tmp_path / "effective_robustness.csv"
+    lines_file = tmp_path / "baseline_lines.csv"
     write(
         robustness_tables,
         accuracy=tmp_path / "accuracy.csv",
-        baselines=stated,
+        baselines=stated_baselines,
         confidence=0.9,
         conditions="paper",
-        outputs=outputs,
+        outputs={"effective_robustness": robustness_file, "baseline_lines": lines_file},
     )
-    table, lines = (pd.read_csv(path, dtype={"size": str}) for path in outputs.values())
-    expected = robustness_table(runs, baselines, 0.9).assign(conditions="paper")
+    # then
+    table = pd.read_csv(robustness_file, dtype={"size": str})
+    expected = robustness_table(accuracies, baselines, 0.9).assign(conditions="paper")
     pd.testing.assert_frame_equal(table, expected, atol=1e-6)
-    pd.testing.assert_frame_equal(
-        lines, line_table(baselines).assign(conditions="paper"), atol=1e-6
-    )
-    columns = "dataset in_distribution models slope intercept correlation lowest highest conditions"
-    assert list(lines) == columns.split()
-    assert lines["in_distribution"].tolist() == ["val"] and lines["lowest"].tolist() == [58]
+    lines = pd.read_csv(lines_file)
+    expected = line_table(baselines).assign(conditions="paper")
+    pd.testing.assert_frame_equal(lines, expected, atol=1e-6)
+    assert list(lines) == [
+        "dataset",
+        "in_distribution",
+        "models",
+        "slope",
+        "intercept",
+        "correlation",
+        "lowest",
+        "highest",
+        "conditions",
+    ]
+    assert lines["in_distribution"].tolist() == ["val"]
+    assert lines["lowest"].tolist() == [58]
 
 
 def test_none_or_all_right_is_no_infinite_logit(baselines):
-    runs = {
-        ("pretrained", "none"): {"val": 100.0, "ood": 0.0},
-        ("ft", "x"): {"val": 0.0, "ood": 100.0},
-    }
-    table = robustness_table(accuracies(runs).assign(n=200), baselines, 0.95)
-    assert table[["id_before", "ood_before", "id_after", "ood_after"]].to_numpy().tolist() == [
-        [99.75, 0.25, 0.25, 99.75]
-    ]
-    assert np.isfinite(table[["rho_before", "rho_after", "low", "high"]].to_numpy()).all()
+    """Of 200 images none right counts as half an image."""
+    accuracies = accuracy_table(
+        {
+            ("pretrained", "none"): {"val": 100.0, "ood": 0.0},
+            ("ft", "x"): {"val": 0.0, "ood": 100.0},
+        }
+    ).assign(n=200)
+    (line,) = robustness_table(accuracies, baselines, 0.95).to_dict("records")
+    assert line["id_before"] == 99.75
+    assert line["ood_before"] == 0.25
+    assert line["id_after"] == 0.25
+    assert line["ood_after"] == 99.75
+    for column in ("rho_before", "rho_after", "low", "high"):
+        assert np.isfinite(line[column])
 
 
-def test_too_few_models_are_refused(baselines):
-    with pytest.raises(UserError, match="3 or more"):
-        line_table(baselines.iloc[:2])
-    with pytest.raises(UserError, match="of different accuracy"):
-        Line(np.full(5, 70.0), OUTSIDE[:5])
-    assert Line(INSIDE[:3], OUTSIDE[:3]).models == 3
+# Published models
 
 
-def grid(pytestconfig, datasets):
-    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    return resolve_grid(
-        validated(
-            {"family": "imagenet", "datasets": datasets, "methods": ["ft"]}, "config", "here"
-        ),
-        catalog,
+def published_of(datasets):
+    """The baselines of a grid of the family imagenet with these datasets."""
+    return published(grid(family="imagenet", datasets=datasets, methods=["ft"]))
+
+
+def pairs_of_datasets(baselines):
+    """The datasets of baselines, each with the one in distribution."""
+    return {(baseline.dataset, baseline.in_distribution) for baseline in baselines}
+
+
+def test_pairs_have_the_same_classes_and_no_adversarial_filter():
+    of_whole_val = published_of(
+        ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"]
     )
-
-
-def test_pairs_have_the_same_classes_and_no_adversarial_filter(pytestconfig):
-    plain = grid(
-        pytestconfig,
-        ["imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"],
-    )
-    assert {(pair.dataset, pair.in_distribution) for pair in published(plain)} == {
+    assert pairs_of_datasets(of_whole_val) == {
         ("imagenet_v2", "imagenet_val"),
         ("imagenet_sketch", "imagenet_val"),
     }
-    both = published(
-        grid(pytestconfig, ["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
-    )
-    assert {(pair.dataset, pair.in_distribution) for pair in both} == {
-        ("imagenet_r", "imagenet_val_r")
-    }
-    found = {pair.model: (pair.id, pair.ood) for pair in both}
-    assert found["vgg11.tv_in1k"] == (87.350, 26.537) and found["resnet50.tv2_in1k"] == (
-        94.600,
-        42.840,
-    )
-    assert not any("in21k" in model or "clip" in model or "openai" in model for model in found)
+
+    with_classes_of_r = published_of(["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
+    assert pairs_of_datasets(with_classes_of_r) == {("imagenet_r", "imagenet_val_r")}
+    accuracies = {baseline.model: (baseline.id, baseline.ood) for baseline in with_classes_of_r}
+    assert accuracies["vgg11.tv_in1k"] == (87.350, 26.537)
+    assert accuracies["resnet50.tv2_in1k"] == (94.600, 42.840)
+    for model in accuracies:
+        assert "in21k" not in model
+        assert "clip" not in model
+        assert "openai" not in model
 
 
-def test_published_models_follow_their_lines(pytestconfig):
+def test_published_models_follow_their_lines():
     """A number under a wrong model or dataset would lie off the line."""
-    stated = pd.DataFrame([dict(pair) for pair in published(grid(pytestconfig, "all"))])
-    lines = line_table(stated).set_index("dataset")
+    baselines = pd.DataFrame([dict(baseline) for baseline in published_of("all")])
+    lines = line_table(baselines).set_index("dataset")
     assert lines["models"].to_dict() == {"imagenet_v2": 39, "imagenet_r": 37, "imagenet_sketch": 39}
-    assert lines.loc["imagenet_v2", "correlation"] > 0.99 and (lines["correlation"] > 0.9).all()
-    off = stated["ood"] - np.concatenate(
-        [Line(p["id"], p["ood"]).at(p["id"]) for _, p in stated.groupby("dataset", sort=False)]
-    )
-    assert off.abs().max() < 7
+    assert (lines["correlation"] > 0.9).all()
+    assert lines.loc["imagenet_v2", "correlation"] > 0.99
+    for _, of_dataset in baselines.groupby("dataset"):
+        line = Line(of_dataset["id"], of_dataset["ood"])
+        distances = of_dataset["ood"] - line.at(of_dataset["id"])
+        assert distances.abs().max() < 7

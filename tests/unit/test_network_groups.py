@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from scipy import stats
 
 from rib.analyses.networks import networks as figure_module
@@ -24,12 +25,25 @@ OOD = ["a", "b", "c"]
 OBJECTS = dict.fromkeys([*OOD, "clean"], 30)
 # The groups, in the order of the grid, and their models.
 GROUPS = {"big": ["big0", "big1", "big2"], "small": ["small0", "small1", "small2"], "vit": ["vit0"]}
-GROUP_OF = {model: group for group, models in GROUPS.items() for model in models}
+
+
+def group_of_models(groups):
+    """The group of each model, of groups that are lists of models."""
+    group_of = {}
+    for group, models in groups.items():
+        group_of.update(dict.fromkeys(models, group))
+    return group_of
+
+
+GROUP_OF = group_of_models(GROUPS)
 PRETRAINED_ON = {"big": 50_000, "small": 1_000}  # the ViT states its number in its entry
 METHODS = ("ft", "lwf")
 TARGETS = ("a", "b")
 SEEDS = (0, 1)
 MEASURES = ["mri", "ood_before", "ood_after", "in_distribution", "on_target"]
+ACCURACIES = ("ood_before", "ood_after", "on_target")
+NO_INTERVAL = "one network: no interval over networks"
+TABLES = ("networks", "network_groups", "network_differences")
 
 
 def made_up_counts(models=tuple(GROUP_OF), methods=METHODS, chances=None):
@@ -67,13 +81,23 @@ SETTINGS = NetworkGroupSettings(
 )
 
 
-def written(folder, counts, unfinished=(), settings=SETTINGS):
-    """The tables as their job writes them, by name; `unfinished`: runs, as RUN_COLUMNS."""
-    write_counts(counts, folder / "counts.npz")
-    runs = [state.run.values(RUN_COLUMNS) for state in counts.states if not state.is_pretrained]
-    fits = [(*run, 50.0, "yes" if run in unfinished else "no") for run in runs]
-    fit = folder / "fit.csv"
-    pd.DataFrame(fits, columns=[*RUN_COLUMNS, "fit", "unfinished"]).to_csv(fit, index=False)
+def replace_groups(group_of, images):
+    """The settings with other groups and numbers of pretraining images, each by model."""
+    return SETTINGS.model_copy(update={"groups": group_of, "pretraining_images": images})
+
+
+def write_fit(path, counts, unfinished):
+    """Write the table of fits, in which all fine-tuned runs but these are finished."""
+    lines = []
+    for state in counts.states:
+        if not state.is_pretrained:
+            is_unfinished = "yes" if state.run in unfinished else "no"
+            lines.append((*state.run.values(RUN_COLUMNS), 50.0, is_unfinished))
+    pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).to_csv(path, index=False)
+
+
+def write_descriptions(folder):
+    """Write model.json of each model that was pretrained here; gives the files."""
     descriptions = []
     for model, group in GROUP_OF.items():
         if group in PRETRAINED_ON:
@@ -81,7 +105,20 @@ def written(folder, counts, unfinished=(), settings=SETTINGS):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"trained": {"images": PRETRAINED_ON[group]}}))
             descriptions.append(path)
-    tables = network_tables(folder / "counts.npz", fit, descriptions, settings)
+    return descriptions
+
+
+def write_network_tables(folder, counts, unfinished=(), settings=SETTINGS):
+    """The tables as their job writes them, by name.
+
+    Args:
+        unfinished: runs.
+    """
+    counts_file = folder / "counts.npz"
+    write_counts(counts, counts_file)
+    fit = folder / "fit.csv"
+    write_fit(fit, counts, unfinished)
+    tables = network_tables(counts_file, fit, write_descriptions(folder), settings)
     files = {name: folder / f"{name}.csv" for name in tables}
     write_tables(tables, files, fit=read_fit(fit), conditions=settings.conditions)
     return {name: pd.read_csv(path, dtype={"size": str}) for name, path in files.items()}
@@ -89,10 +126,10 @@ def written(folder, counts, unfinished=(), settings=SETTINGS):
 
 def values_by_hand(counts, method):
     """Measures of each model: means over targets and seeds of accuracies, of loops over runs."""
-    index = {state: i for i, state in enumerate(counts.states)}
+    row_of_state = {state: row for row, state in enumerate(counts.states)}
 
     def accuracy(state, dataset):
-        return 100 * counts.correct[dataset][index[state]].mean()
+        return 100 * counts.correct[dataset][row_of_state[state]].mean()
 
     values = {}
     for model in dict.fromkeys(state.run.model for state in counts.states):
@@ -103,59 +140,79 @@ def values_by_hand(counts, method):
             others = [name for name in OOD if name != target]
             ood_before = np.mean([accuracy(before, name) for name in others])
             ood_after = np.mean([accuracy(after, name) for name in others])
+            change_on_clean = accuracy(after, "clean") - accuracy(before, "clean")
             by_run["ood_before"].append(ood_before)
             by_run["ood_after"].append(ood_after)
             by_run["mri"].append(ood_after - ood_before)
-            by_run["in_distribution"].append(accuracy(after, "clean") - accuracy(before, "clean"))
+            by_run["in_distribution"].append(change_on_clean)
             by_run["on_target"].append(accuracy(after, target))
         values[model] = {measure: np.mean(numbers) for measure, numbers in by_run.items()}
     return values
 
 
-def of(table, **wanted):
-    """The rows with these values, by column."""
-    for column, value in wanted.items():
+def rows_with(table, **values):
+    """The rows of a table that have these values, by column."""
+    for column, value in values.items():
         table = table[table[column] == value]
     return table
 
 
+def row_with(table, **values):
+    """The one row of a table that has these values, by column."""
+    (row,) = rows_with(table, **values).to_dict("records")
+    return row
+
+
+def models_by_hand(measure, values, models):
+    """A measure of each of these models, (models,), of `values_by_hand`."""
+    return np.array([values[model][measure] for model in models])
+
+
 def test_a_networks_value_is_its_mean_over_targets_and_training_seeds(tmp_path):
     counts = made_up_counts()
-    table = written(tmp_path, counts)["networks"]
+    table = write_network_tables(tmp_path, counts)["networks"]
     assert len(table) == len(GROUP_OF) * len(METHODS) * len(MEASURES)
     for method in METHODS:
         for model, values in values_by_hand(counts, method).items():
-            rows = of(table, model=model, method=method).set_index("measure")
+            rows = rows_with(table, model=model, method=method).set_index("measure")
             assert set(rows["group"]) == {GROUP_OF[model]}
             assert list(rows.index) == MEASURES
-            np.testing.assert_allclose(rows["value"], list(values.values()), atol=1e-6)
+            assert rows["value"].to_dict() == pytest.approx(values, abs=1e-6)
     assert set(table["counted"]) == {"yes"}
-    assert set(table["fit"]) == {50.0} and set(table["unfinished"]) == {0}
+    assert set(table["fit"]) == {50.0}
+    assert set(table["unfinished"]) == {0}
 
 
 def test_means_of_groups_have_students_interval_over_networks(tmp_path):
     counts = made_up_counts()
-    table = of(written(tmp_path, counts)["network_groups"], over="networks")
+    table = write_network_tables(tmp_path, counts)["network_groups"]
     values = values_by_hand(counts, "ft")
     for group, measure in itertools.product(["big", "small"], MEASURES):
-        (row,) = of(table, method="ft", group=group, measure=measure).to_dict("records")
-        networks = np.array([values[model][measure] for model in GROUPS[group]])
+        row = row_with(table, method="ft", group=group, measure=measure, over="networks")
+        networks = models_by_hand(measure, values, GROUPS[group])
         low, high = stats.t.interval(
             CONFIDENCE, len(networks) - 1, networks.mean(), stats.sem(networks)
         )
-        if measure in ("ood_before", "ood_after", "on_target"):
-            low, high = max(low, 0), min(high, 100)
-        numbers = [row[name] for name in ("mean", "sd", "ci_low", "ci_high")]
-        assert numbers == pytest.approx([networks.mean(), networks.std(ddof=1), low, high])
-        assert (row["networks"], row["df"], row["fixed"]) == (3, 2, "objects and targets")
+        if measure in ACCURACIES:
+            low = max(low, 0)
+            high = min(high, 100)
+        assert row["mean"] == pytest.approx(networks.mean())
+        assert row["sd"] == pytest.approx(networks.std(ddof=1))
+        assert row["ci_low"] == pytest.approx(low)
+        assert row["ci_high"] == pytest.approx(high)
+        assert row["networks"] == 3
+        assert row["df"] == 2
+        assert row["fixed"] == "objects and targets"
         assert pd.isna(row["remark"])
 
 
 def test_the_ends_of_an_interval_of_accuracies_are_accuracies(tmp_path):
     chances = {"big0": 0.02, "big1": 0.5, "big2": 0.98}
-    table = written(tmp_path, made_up_counts(models=GROUPS["big"], chances=chances))
-    table = of(table["network_groups"], over="networks", method="ft").set_index("measure")
-    assert table.loc["ood_after", ["ci_low", "ci_high"]].tolist() == [0, 100]
+    counts = made_up_counts(models=GROUPS["big"], chances=chances)
+    table = write_network_tables(tmp_path, counts)["network_groups"]
+    row = row_with(table, over="networks", method="ft", measure="ood_after")
+    assert row["ci_low"] == 0
+    assert row["ci_high"] == 100
 
 
 def replicates_of_groups(counts, method, attribute):
@@ -164,40 +221,46 @@ def replicates_of_groups(counts, method, attribute):
     ood = ood_accuracies(counts, weights, OOD)
     means = {}
     for group, models in GROUPS.items():
-        values = [
+        replicates_of_runs = [
             getattr(accuracies, attribute)
             for state, accuracies in ood.items()
             if state.run.model in models and state.run.method == method
         ]
-        means[group] = np.mean(values, axis=0)
+        means[group] = np.mean(replicates_of_runs, axis=0)
     return means
 
 
 def test_intervals_over_objects_are_of_the_same_estimates_with_networks_fixed(tmp_path):
     counts = made_up_counts()
-    tables = written(tmp_path, counts)
+    tables = write_network_tables(tmp_path, counts)
     means = replicates_of_groups(counts, "lwf", "change")
-    rows = of(tables["network_groups"], method="lwf", measure="mri", over="objects")
+
+    rows = rows_with(tables["network_groups"], method="lwf", measure="mri", over="objects")
+    assert set(rows["group"]) == {*GROUPS}
     for row in rows.to_dict("records"):
-        assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx(
-            estimate(means[row["group"]], CONFIDENCE), abs=1e-5
-        )
-        assert row["fixed"] == "networks, trainings and targets" and np.isnan(row["df"])
-    rows = of(tables["network_differences"], method="lwf", measure="mri", over="objects")
-    assert len(rows) == 3 and rows[["df", "p", "p_holm", "remark"]].isna().all(axis=None)
+        expected = estimate(means[row["group"]], CONFIDENCE)
+        assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx(expected, abs=1e-5)
+        assert row["fixed"] == "networks, trainings and targets"
+        assert np.isnan(row["df"])
+
+    rows = rows_with(tables["network_differences"], method="lwf", measure="mri", over="objects")
+    assert len(rows) == 3
+    assert rows[["df", "p", "p_holm", "remark"]].isna().all(axis=None)
     for row in rows.to_dict("records"):
-        difference = means[row["group"]] - means[row["other_group"]]
-        assert (row["difference"], row["ci_low"], row["ci_high"]) == pytest.approx(
-            estimate(difference, CONFIDENCE), abs=1e-5
-        )
+        expected = estimate(means[row["group"]] - means[row["other_group"]], CONFIDENCE)
+        interval = (row["difference"], row["ci_low"], row["ci_high"])
+        assert interval == pytest.approx(expected, abs=1e-5)
 
 
 def test_welchs_interval_is_that_of_its_formulas():
     """Of the variances of both means, as Welch and Satterthwaite wrote them down."""
-    first, second = np.array([3.0, 5.5, 4.0, 9.0]), np.array([1.0, 1.5, 2.5])
-    variances = np.array([first.var(ddof=1) / 4, second.var(ddof=1) / 3])
-    freedom = variances.sum() ** 2 / (variances**2 / np.array([3, 2])).sum()
-    difference, error = first.mean() - second.mean(), np.sqrt(variances.sum())
+    first = np.array([3.0, 5.5, 4.0, 9.0])
+    second = np.array([1.0, 1.5, 2.5])
+    variances_of_means = np.array([first.var(ddof=1) / 4, second.var(ddof=1) / 3])
+    sum_of_variances = variances_of_means.sum()
+    freedom = sum_of_variances**2 / (variances_of_means**2 / np.array([3, 2])).sum()
+    difference = first.mean() - second.mean()
+    error = np.sqrt(sum_of_variances)
     reach = stats.t.ppf(0.975, freedom) * error
     interval = welch_interval(first, second, 0.95)
     assert interval.freedom == pytest.approx(freedom)
@@ -210,77 +273,85 @@ def test_welchs_interval_of_an_example_with_a_printed_table():
 
     The error is sqrt(2/3); Student's table has 2.776 for 95 % with 4 degrees of freedom.
     """
+    difference = 3
+    reach = 2.776 * np.sqrt(2 / 3)
     interval = welch_interval(np.array([4.0, 5, 6]), np.array([1.0, 2, 3]), 0.95)
     assert interval.freedom == pytest.approx(4)
-    reach = 2.776 * np.sqrt(2 / 3)
-    assert (interval.low, interval.high) == pytest.approx((3 - reach, 3 + reach), abs=1e-3)
+    assert interval.low == pytest.approx(difference - reach, abs=1e-3)
+    assert interval.high == pytest.approx(difference + reach, abs=1e-3)
 
 
 def test_networks_that_are_all_alike_have_no_test():
     interval = welch_interval(np.array([5.0, 5.0]), np.array([4.0, 4.0]), 0.95)
     assert (interval.low, interval.high) == (1, 1)
-    assert np.isnan(interval.freedom) and np.isnan(interval.p)
+    assert np.isnan(interval.freedom)
+    assert np.isnan(interval.p)
+
+
+def holm_by_hand(p_values):
+    """Holm's correction of three p values, the smallest first."""
+    smallest, middle, largest = sorted(p_values)
+    adjusted_smallest = min(1, 3 * smallest)
+    adjusted_middle = max(adjusted_smallest, min(1, 2 * middle))
+    adjusted_largest = max(adjusted_middle, largest)
+    return [adjusted_smallest, adjusted_middle, adjusted_largest]
 
 
 def test_differences_of_groups_are_welchs_with_holm_over_pairs(tmp_path):
-    groups = {f"g{i}": [f"g{i}_{network}" for network in range(3)] for i in range(3)}
-    group_of = {model: group for group, models in groups.items() for model in models}
+    # given three groups of three networks each
+    groups = {group: [f"{group}_{network}" for network in range(3)] for group in ("g0", "g1", "g2")}
+    group_of = group_of_models(groups)
     counts = made_up_counts(models=tuple(group_of))
     settings = replace_groups(group_of, images={"g0_0": 30, "g1_0": 10, "g2_0": 20})
-    table = of(written(tmp_path, counts, settings=settings)["network_differences"], over="networks")
+    # when
+    table = write_network_tables(tmp_path, counts, settings=settings)["network_differences"]
+    # then
+    rows = rows_with(table, over="networks", method="ft", measure="mri")
+    pairs = rows[["group", "other_group"]].to_numpy().tolist()
+    assert pairs == [["g2", "g1"], ["g0", "g1"], ["g0", "g2"]], (
+        "groups of more pretraining images minus those of fewer"
+    )
     values = values_by_hand(counts, "ft")
-    rows = of(table, method="ft", measure="mri").to_dict("records")
-    assert [(row["group"], row["other_group"]) for row in rows] == [
-        ("g2", "g1"),
-        ("g0", "g1"),
-        ("g0", "g2"),
-    ], "groups of more pretraining images minus those of fewer"
     p_values = []
-    for row in rows:
-        first, second = (
-            np.array([values[model]["mri"] for model in groups[row[column]]])
-            for column in ("group", "other_group")
-        )
-        test = stats.ttest_ind(first, second, equal_var=False)
+    for row in rows.to_dict("records"):
+        networks = models_by_hand("mri", values, groups[row["group"]])
+        other_networks = models_by_hand("mri", values, groups[row["other_group"]])
+        test = stats.ttest_ind(networks, other_networks, equal_var=False)
         interval = test.confidence_interval(CONFIDENCE)
-        numbers = [row[name] for name in ("difference", "ci_low", "ci_high", "df", "p")]
-        assert numbers == pytest.approx(
-            [first.mean() - second.mean(), *interval, test.df, test.pvalue], abs=1e-5
-        )
-        assert (row["networks"], row["other_networks"]) == (3, 3)
+        difference = networks.mean() - other_networks.mean()
+        assert row["difference"] == pytest.approx(difference, abs=1e-5)
+        assert row["ci_low"] == pytest.approx(interval.low, abs=1e-5)
+        assert row["ci_high"] == pytest.approx(interval.high, abs=1e-5)
+        assert row["df"] == pytest.approx(test.df, abs=1e-5)
+        assert row["p"] == pytest.approx(test.pvalue, abs=1e-5)
+        assert row["networks"] == row["other_networks"] == 3
         p_values.append(test.pvalue)
-    smallest, middle, largest = np.sort(p_values)
-    adjusted = [min(1, 3 * smallest)]
-    adjusted.append(max(adjusted[0], min(1, 2 * middle)))
-    adjusted.append(max(adjusted[1], largest))
-    assert sorted(row["p_holm"] for row in rows) == pytest.approx(adjusted, abs=1e-5)
-
-
-def replace_groups(group_of, images):
-    """The settings with other groups and numbers of pretraining images, each by model."""
-    return SETTINGS.model_copy(update={"groups": group_of, "pretraining_images": images})
+    assert sorted(rows["p_holm"]) == pytest.approx(holm_by_hand(p_values), abs=1e-5)
 
 
 def test_a_single_network_has_an_estimate_without_an_interval_over_networks(tmp_path):
     counts = made_up_counts()
-    tables = written(tmp_path, counts)
-    (row,) = of(
-        tables["network_groups"], group="vit", method="ft", measure="mri", over="networks"
-    ).to_dict("records")
+    tables = write_network_tables(tmp_path, counts)
+    of_ft = {"method": "ft", "measure": "mri", "over": "networks"}
+
+    row = row_with(tables["network_groups"], group="vit", **of_ft)
     assert row["mean"] == pytest.approx(values_by_hand(counts, "ft")["vit0"]["mri"])
-    assert np.isnan([row[name] for name in ("sd", "ci_low", "ci_high", "df")]).all()
-    assert (row["networks"], row["remark"]) == (1, "one network: no interval over networks")
-    rows = of(tables["network_differences"], method="ft", measure="mri", over="networks")
+    assert np.isnan([row[column] for column in ("sd", "ci_low", "ci_high", "df")]).all()
+    assert row["networks"] == 1
+    assert row["remark"] == NO_INTERVAL
+
+    rows = rows_with(tables["network_differences"], **of_ft)
     with_vit = rows[(rows["group"] == "vit") | (rows["other_group"] == "vit")]
-    assert len(with_vit) == 2 and with_vit["difference"].notna().all()
+    assert len(with_vit) == 2
+    assert with_vit["difference"].notna().all()
     assert with_vit[["ci_low", "ci_high", "df", "p", "p_holm"]].isna().all(axis=None)
-    assert set(with_vit["remark"]) == {"one network: no interval over networks"}
+    assert set(with_vit["remark"]) == {NO_INTERVAL}
     (tested,) = rows[rows["p"].notna()].to_dict("records")
     assert tested["p_holm"] == tested["p"], "pairs without a test don't count in Holm's correction"
 
 
 def test_groups_are_in_the_order_of_pretraining_images_and_of_the_grid(tmp_path):
-    table = written(tmp_path, made_up_counts())["network_groups"]
+    table = write_network_tables(tmp_path, made_up_counts())["network_groups"]
     assert list(dict.fromkeys(table["group"])) == ["small", "big", "vit"]
     images = table.drop_duplicates("group").set_index("group")["pretraining_images"]
     assert images.to_dict() == {"small": 1_000, "big": 50_000, "vit": 50_000}
@@ -288,55 +359,61 @@ def test_groups_are_in_the_order_of_pretraining_images_and_of_the_grid(tmp_path)
 
 def test_groups_of_an_unknown_number_of_images_come_last(tmp_path):
     settings = replace_groups(GROUP_OF, images={})
-    table = written(tmp_path, made_up_counts(), settings=settings)["network_groups"]
+    tables = write_network_tables(tmp_path, made_up_counts(), settings=settings)
+    table = tables["network_groups"]
     assert list(dict.fromkeys(table["group"])) == ["small", "big", "vit"]
-    assert of(table, group="vit")["pretraining_images"].isna().all()
+    assert rows_with(table, group="vit")["pretraining_images"].isna().all()
+
+
+# One run of `big1` whose training did not finish.
+UNFINISHED_RUN = state_of("big1", "ft", "a", "all", 1).run
 
 
 def test_an_unfinished_network_does_not_count_for_its_method_alone(tmp_path):
     counts = made_up_counts()
-    unfinished = {("big1", "ft", "a", "all", 1)}
-    tables = written(tmp_path, counts, unfinished)
+    tables = write_network_tables(tmp_path, counts, unfinished=[UNFINISHED_RUN])
     counted = tables["networks"].set_index(["model", "method"])["counted"]
-    assert set(counted["big1", "ft"]) == {"no"} and set(counted["big1", "lwf"]) == {"yes"}
-    groups = of(tables["network_groups"], group="big", measure="mri", over="networks")
+    assert set(counted["big1", "ft"]) == {"no"}
+    assert set(counted["big1", "lwf"]) == {"yes"}
+    groups = rows_with(tables["network_groups"], group="big", measure="mri", over="networks")
     assert groups.set_index("method")["networks"].to_dict() == {"ft": 2, "lwf": 3}
-    values = values_by_hand(counts, "ft")
-    mean = np.mean([values[model]["mri"] for model in ("big0", "big2")])
-    assert of(groups, method="ft")["mean"].item() == pytest.approx(mean)
+    finished = models_by_hand("mri", values_by_hand(counts, "ft"), ["big0", "big2"])
+    assert row_with(groups, method="ft")["mean"] == pytest.approx(finished.mean())
 
 
 def test_without_any_finished_network_tables_have_no_rows(tmp_path):
     counts = made_up_counts(models=GROUPS["big"], methods=["ft"])
-    unfinished = {state.run.values(RUN_COLUMNS) for state in counts.states}
-    tables = written(tmp_path, counts, unfinished)
-    assert tables["network_groups"].empty and tables["network_differences"].empty
-    figure, shown = draw(tables)
-    assert shown.empty
+    all_runs = [state.run for state in counts.states]
+    tables = write_network_tables(tmp_path, counts, unfinished=all_runs)
+    assert tables["network_groups"].empty
+    assert tables["network_differences"].empty
+    figure, drawn_rows = draw(tables)
+    assert drawn_rows.empty
     assert [text.get_text() for text in figure.texts] == ["no network has finished training"]
 
 
 def test_models_without_a_group_are_left_out(tmp_path):
     counts = made_up_counts(models=(*GROUPS["big"], "other"))
-    tables = written(tmp_path, counts)
+    tables = write_network_tables(tmp_path, counts)
     assert set(tables["networks"]["model"]) == {*GROUPS["big"]}
     assert set(tables["network_groups"]["group"]) == {"big"}
 
 
 def test_without_datasets_in_distribution_there_is_no_such_measure(tmp_path):
     settings = SETTINGS.model_copy(update={"in_distribution": []})
-    tables = written(tmp_path, made_up_counts(models=GROUPS["big"]), settings=settings)
+    counts = made_up_counts(models=GROUPS["big"])
+    tables = write_network_tables(tmp_path, counts, settings=settings)
     measures = [measure for measure in MEASURES if measure != "in_distribution"]
     assert list(dict.fromkeys(tables["network_groups"]["measure"])) == measures
 
 
 def test_the_same_counts_give_the_same_bytes(tmp_path):
-    names = ("networks", "network_groups", "network_differences")
     bytes_of_calls = []
     for _ in range(2):
-        written(tmp_path, made_up_counts())
-        bytes_of_calls.append([(tmp_path / f"{name}.csv").read_bytes() for name in names])
-    assert bytes_of_calls[0] == bytes_of_calls[1]
+        write_network_tables(tmp_path, made_up_counts())
+        bytes_of_calls.append({name: (tmp_path / f"{name}.csv").read_bytes() for name in TABLES})
+    first_call, second_call = bytes_of_calls
+    assert first_call == second_call
 
 
 # The figure
@@ -347,12 +424,13 @@ STYLES = {
 }
 
 
-def draw(tables, methods=STYLES):
+def draw(tables):
+    """The figure of these tables, and the rows that it shows."""
     return figure_module.draw(
         tables["networks"],
         tables["network_groups"],
         models=dict.fromkeys(GROUP_OF, "Model"),
-        methods=methods,
+        methods=STYLES,
         confidence=CONFIDENCE,
     )
 
@@ -361,7 +439,8 @@ def intervals(axes):
     """Both ends of every interval that was drawn."""
     ends = set()
     for container in axes.containers:
-        for lines in container[2]:
+        _, _, bars = container
+        for lines in bars:
             # An interval that is NaN has a segment without points.
             segments = [segment for segment in lines.get_segments() if len(segment)]
             for segment in segments:
@@ -371,66 +450,75 @@ def intervals(axes):
 
 
 def dots(axes):
-    """Heights of the dots that were drawn."""
-    return sorted(height for dots in axes.collections for height in heights_of(dots))
+    """Heights of the dots that were drawn, sorted."""
+    heights = []
+    for collection in axes.collections:
+        if isinstance(collection, PathCollection):
+            positions = np.ma.getdata(collection.get_offsets())
+            heights += positions[:, 1].tolist()
+    return sorted(heights)
 
 
-def heights_of(collection):
-    offsets = np.ma.getdata(collection.get_offsets())
-    is_scatter = type(collection).__name__ == "PathCollection"
-    return offsets[:, 1].tolist() if is_scatter else []
+def texts_of(artists):
+    """What labels and legends of a figure say."""
+    return [artist.get_text() for artist in artists]
 
 
 def test_the_figure_shows_networks_means_and_intervals_over_networks(tmp_path):
-    tables = written(tmp_path, made_up_counts())
-    figure, shown = draw(tables)
+    tables = write_network_tables(tmp_path, made_up_counts())
+    figure, drawn_rows = draw(tables)
     accuracy_axes, mri_axes = figure.axes
-    groups = of(tables["network_groups"], over="networks").round(4)
+
+    groups = rows_with(tables["network_groups"], over="networks").round(4)
     with_interval = groups[groups["ci_low"].notna()]
     for axes, measures in ((mri_axes, ["mri"]), (accuracy_axes, ["ood_before", "ood_after"])):
         rows = with_interval[with_interval["measure"].isin(measures)]
         assert intervals(axes) == set(zip(rows["ci_low"], rows["ci_high"], strict=True))
+
     networks = tables["networks"]
-    assert dots(mri_axes) == sorted(of(networks, measure="mri")["value"])
-    before = of(networks, measure="ood_before", method="ft")["value"]
-    after = of(networks, measure="ood_after")["value"]
+    assert dots(mri_axes) == sorted(rows_with(networks, measure="mri")["value"])
+    before = rows_with(networks, measure="ood_before", method="ft")["value"]
+    after = rows_with(networks, measure="ood_after")["value"]
     assert dots(accuracy_axes) == sorted([*before, *after]), "before is drawn once"
-    assert [label.get_text() for label in mri_axes.get_xticklabels()] == [
+
+    assert texts_of(mri_axes.get_xticklabels()) == [
         "small\n3 networks",
         "big\n3 networks",
         "vit\n1 network, no interval",
     ]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "before (pretrained)",
-        "FT",
-        "LwF",
-    ]
+    (legend,) = figure.legends
+    assert texts_of(legend.get_texts()) == ["before (pretrained)", "FT", "LwF"]
     assert "90% t interval over networks" in figure.get_supxlabel().replace("\n", " ")
+
     drawn_measures = ["mri", "ood_before", "ood_after"]
-    assert set(shown["measure"]) == {*drawn_measures}
-    numbers = [table["measure"].isin(drawn_measures).sum() for table in (networks, groups)]
-    assert len(shown) == sum(numbers)
+    assert set(drawn_rows["measure"]) == {*drawn_measures}
+    drawn_networks = networks["measure"].isin(drawn_measures).sum()
+    drawn_groups = groups["measure"].isin(drawn_measures).sum()
+    assert len(drawn_rows) == drawn_networks + drawn_groups
 
 
 def test_the_figure_leaves_out_unfinished_networks_and_counts_those_of_methods(tmp_path):
-    tables = written(tmp_path, made_up_counts(), unfinished={("big1", "ft", "a", "all", 1)})
-    figure, shown = draw(tables)
-    _, mri_axes = figure.axes
-    assert len(dots(mri_axes)) == 2 * len(GROUP_OF) - 1
-    assert mri_axes.get_xticklabels()[1].get_text() == "big\n2 to 3 networks"
-    is_left_out = (shown["model"] == "big1") & (shown["method"] == "ft")
+    tables = write_network_tables(tmp_path, made_up_counts(), unfinished=[UNFINISHED_RUN])
+    figure, drawn_rows = draw(tables)
+    accuracy_axes, mri_axes = figure.axes
+    networks_of_methods = len(METHODS) * len(GROUP_OF)
+    assert len(dots(mri_axes)) == networks_of_methods - 1
+    _, label_of_big, _ = texts_of(mri_axes.get_xticklabels())
+    assert label_of_big == "big\n2 to 3 networks"
+    is_left_out = (drawn_rows["model"] == "big1") & (drawn_rows["method"] == "ft")
     assert not is_left_out.any()
     # before fine-tuning, the network counts for the other method
-    assert len(dots(figure.axes[0])) == 2 * len(GROUP_OF) - 1 + len(GROUP_OF)
+    assert len(dots(accuracy_axes)) == networks_of_methods - 1 + len(GROUP_OF)
 
 
 def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
     counts = made_up_counts()
-    runs = [state.run.values(RUN_COLUMNS) for state in counts.states]
-    tables = written(tmp_path, counts, unfinished=[run for run in runs if run[1] == "ft"])
-    figure, shown = draw(tables)
-    assert set(shown["method"]) == {"lwf"}
-    assert len(dots(figure.axes[1])) == len(GROUP_OF)
+    runs_of_ft = [state.run for state in counts.states if state.run.method == "ft"]
+    tables = write_network_tables(tmp_path, counts, unfinished=runs_of_ft)
+    figure, drawn_rows = draw(tables)
+    _, mri_axes = figure.axes
+    assert set(drawn_rows["method"]) == {"lwf"}
+    assert len(dots(mri_axes)) == len(GROUP_OF)
 
 
 # The rules
@@ -451,12 +539,15 @@ def test_only_a_grid_with_replicates_has_the_analysis(wiring):
 
 def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(wiring):
     (job,) = [job for job in wiring["replicates"] if job.rule == "compare_networks"]
-    models = ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_50k"]
-    assert job.settings["groups"] == dict(
-        zip(models, ["CNN on 1,000", "CNN on 1,000", "CNN on 50,000"], strict=True)
-    )
+    assert job.settings["groups"] == {
+        "fashion_cnn_1k": "CNN on 1,000",
+        "fashion_cnn_1k_seed1": "CNN on 1,000",
+        "fashion_cnn_50k": "CNN on 50,000",
+    }
     assert job.settings["in_distribution"] == ["fashion"]
     assert job.settings["pretraining_images"] == {}
     assert job.inputs["descriptions"] == [
-        f"results/fashion/models/{model}/model.json" for model in models
+        "results/fashion/models/fashion_cnn_1k/model.json",
+        "results/fashion/models/fashion_cnn_1k_seed1/model.json",
+        "results/fashion/models/fashion_cnn_50k/model.json",
     ]

@@ -2,11 +2,15 @@
 
 import copy
 import errno
+import itertools
 import json
 import os
 import random
 import signal
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,8 +24,8 @@ from rib.config.label_space import LabelSpace
 from rib.methods import load_algorithm
 from rib.methods.base import Task
 from rib.models.augmentation import Augmentation
-from rib.training import finetune
-from rib.training import training_state as resume
+from rib.training import finetune, training_state
+from rib.training.training_state import TrainingState
 from tiny import training
 from tiny.changed import replace
 from tiny.project import ROOT
@@ -29,294 +33,454 @@ from tiny.tiers import first
 from tiny.training import CPU, RUN, images_of, settings_of
 from tiny.waiting import wait_until
 
-SIDE = 160
-TRAINING = replace(training.TRAINING, epochs=3, warmup_fraction=0.3)
-STEPS = 3 * 3
+SIDE = 160  # of the images, in pixels
+IMAGES = 10  # of the target: three batches
+STEPS_OF_EPOCH = 3
+EPOCHS = 3
+STEPS = EPOCHS * STEPS_OF_EPOCH
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-METHODS = [
-    "ft",
-    "linear_probe",
-    "visual_prompt",
-    "lora",
-    "ewc",
-    "lwf",
-    "replay",
-    "linear_probe_released",
-]
-MORE = {
-    "weight_decay": 0.1,
-    "clip_norm": 0.5,
-    "label_smoothing": 0.1,
-    "augmentation": ["crop", "flip"],
-}
-ADAMW = replace(TRAINING, optimizer="adamw", **MORE)
+
+SGD = replace(training.TRAINING, epochs=EPOCHS, warmup_fraction=0.3)
+ADAMW = replace(
+    SGD,
+    optimizer="adamw",
+    weight_decay=0.1,
+    clip_norm=0.5,
+    label_smoothing=0.1,
+    augmentation=["crop", "flip"],
+)
 LION = replace(ADAMW, optimizer="lion", augmentation=["randaugment"])
-RECIPES = {
-    "paper": TRAINING,
+SCHEDULES = {
+    "paper": SGD,
     "adamw": ADAMW,
     "lion": LION,
     "by_layers": replace(ADAMW, layer_decay=0.8, decay_norm_and_bias=False),
-    "cut_short": replace(
-        LION, epochs=None, steps=8
-    ),  # in the third epoch, of which one step is left out
+    # ends in the third epoch, of which one step is left out
+    "cut_short": replace(LION, epochs=None, steps=STEPS - 1),
 }
-CASES = [(name, "paper") for name in METHODS]
-CASES += [(name, recipe) for name in ("ft", "lwf", "linear_probe") for recipe in ("adamw", "lion")]
-CASES += [
+# Methods with schedules.
+CASES = [
+    ("ft", "paper"),
+    ("linear_probe", "paper"),
+    ("visual_prompt", "paper"),
+    ("lora", "paper"),
+    ("ewc", "paper"),
+    ("lwf", "paper"),
+    ("replay", "paper"),
+    ("linear_probe_released", "paper"),
+    ("ft", "adamw"),
+    ("ft", "lion"),
+    ("lwf", "adamw"),
+    ("lwf", "lion"),
+    ("linear_probe", "adamw"),
+    ("linear_probe", "lion"),
     ("spd", "adamw"),
     ("ftp", "paper"),
     ("ftp", "by_layers"),
     ("digrap", "paper"),
     ("digrap", "lion"),
+    ("visual_prompt", "adamw"),
+    ("lora", "adamw"),
+    ("ft", "by_layers"),
+    ("ft", "cut_short"),
 ]
-CASES += [("visual_prompt", "adamw"), ("lora", "adamw"), ("ft", "by_layers"), ("ft", "cut_short")]
 
 
 @pytest.fixture(scope="module")
 def network():
+    """A small vision transformer."""
     torch.manual_seed(0)
     return timm.create_model("test_vit", num_classes=1000, img_size=SIDE).eval()
 
 
 @pytest.fixture(scope="module")
 def images():
+    """A target of noise, of five classes."""
     rng = np.random.default_rng(0)
-    space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
-    pixels = rng.integers(0, 255, (10, SIDE, SIDE, 3)).astype(np.uint8)
-    return SimpleNamespace(images=pixels, labels=np.arange(10) % 5, space=space)
+    keys = ("a", "b", "c", "d", "e")
+    outputs = ((0,), (10,), (20,), (30,), (40,))
+    return SimpleNamespace(
+        images=rng.integers(0, 255, (IMAGES, SIDE, SIDE, 3)).astype(np.uint8),
+        labels=np.arange(IMAGES) % 5,
+        space=LabelSpace(keys, outputs, keys),
+    )
 
 
-def trained(name, network, images, saved=None, how=TRAINING, **settings):
-    """What a job does: everything from the start, then on from what was saved."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives."""
+
+    history: list[dict]
+    changed: Mapping[str, torch.Tensor]  # tensors by name
+
+
+def train(name, network, images, saved=None, schedule=SGD, **settings):
+    """What a job does: everything from the start, then on from what was saved.
+
+    Args:
+        name: of the method.
+        saved: file of the saved state; None to save nothing.
+        settings: of the method, in place of those of its entry.
+    """
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
-    algorithm = load_algorithm(
-        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
-    )
-    target, reference = images_of(images), images_of(images)
-    if how.augmentation:
-        target.inputs.augmentation = Augmentation(how.augmentation, SIDE, 0)
+    algorithm_file = CATALOG.algorithm_file(entry.algorithm)
+    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings})
+    target = images_of(images)
+    reference = images_of(images)
+    if schedule.augmentation:
+        target.inputs.augmentation = Augmentation(schedule.augmentation, SIDE, 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    return finetune.train(algorithm, network.state_dict(), how, RUN, CPU, saved)
+    history, changed = finetune.train(algorithm, network.state_dict(), schedule, RUN, CPU, saved)
+    return Trained(history, changed)
 
 
-def killed(monkeypatch, kills):
-    """Interrupt training at the end of the given steps; gives the steps since the last time.
+def assert_same_tensors(tensors, expected):
+    """Two mappings have the same tensors."""
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor), name
 
-    Each number of steps is counted from the start before.
+
+@pytest.fixture
+def saves_every_step(monkeypatch):
+    """A training is saved after every step."""
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 0)
+
+
+# Trainings that are killed
+
+
+@dataclass
+class StepCounter:
+    """Counts the steps of a training."""
+
+    steps: int = 0
+
+
+def interrupt_trainings(monkeypatch, last_steps):
+    """Interrupt the next trainings, each at the end of a step; later ones come through.
+
+    Args:
+        last_steps: for each training, how many steps it does.
+
+    Returns:
+        What counts the steps since the last interruption.
     """
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step, done = finetune._take_step, []
+    take_step = finetune._take_step
+    remaining = list(last_steps)
+    counter = StepCounter()
 
-    def breaks(*arguments):
-        result = step(*arguments)
-        done.append(1)
-        if kills and len(done) == kills[0]:
-            del kills[0], done[:]
+    def take_step_and_interrupt(*arguments):
+        result = take_step(*arguments)
+        counter.steps += 1
+        if remaining and counter.steps == remaining[0]:
+            remaining.pop(0)
+            counter.steps = 0
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
-    return done
+    monkeypatch.setattr(finetune, "_take_step", take_step_and_interrupt)
+    return counter
 
 
-@pytest.mark.parametrize(("name", "recipe"), first(CASES, 2))
+@pytest.mark.parametrize(("name", "schedule"), first(CASES, 2))
 def test_a_training_killed_again_and_again_gives_the_same_bytes(
-    network, images, name, recipe, tmp_path, monkeypatch
+    network, images, name, schedule, tmp_path, monkeypatch, saves_every_step
 ):
-    how = {"how": RECIPES[recipe], "lr": 0.001} if recipe != "paper" else {}
-    history, whole = trained(name, network, images, **how)
-    # before anything is saved, within an epoch, at its end, and in the last step
-    done = killed(monkeypatch, [1, 2, 2, 3, 4 if recipe == "cut_short" else 5])
-    for _ in range(5):
+    # given
+    saved = tmp_path / "state.pt"
+    arguments = {}
+    if schedule != "paper":
+        arguments = {"schedule": SCHEDULES[schedule], "lr": 0.001}
+    undisturbed = train(name, network, images, **arguments)
+    # when it is killed before anything is saved, within an epoch, at its end, and in the last step
+    steps_to_the_end = 4 if schedule == "cut_short" else 5
+    last_steps = [1, 2, 2, 3, steps_to_the_end]
+    counter = interrupt_trainings(monkeypatch, last_steps)
+    for _ in last_steps:
         with pytest.raises(KeyboardInterrupt):
-            trained(name, network, images, tmp_path / "state.pt", **how)
-    again, resumed = trained(name, network, images, tmp_path / "state.pt", **how)
-    assert sum(done) < STEPS, "it did not begin again"
-    assert again == history and resumed.keys() == whole.keys()
-    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+            train(name, network, images, saved, **arguments)
+    resumed = train(name, network, images, saved, **arguments)
+    # then
+    assert counter.steps < STEPS, "it did not begin again"
+    assert resumed.history == undisturbed.history
+    assert_same_tensors(resumed.changed, undisturbed.changed)
+
+
+def stamp_of(path):
+    """What tells one state of a file from the next; None if there is no file."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def wait_for_a_save(saved, stamp_before):
+    """Wait until a file is another than it was."""
+    is_saved = wait_until(lambda: stamp_of(saved) != stamp_before, 60, every=0.001)
+    assert is_saved, "it saves nothing"
+
+
+def train_in_a_child(train_on):
+    """Call a function in a forked process; gives the process's id."""
+    process = os.fork()
+    if process == 0:
+        try:
+            train_on()
+        finally:
+            os._exit(0)
+    return process
 
 
 @pytest.mark.thorough
 def test_a_process_killed_at_random_moments_gives_the_same_bytes(
-    network, images, tmp_path, monkeypatch
+    network, images, tmp_path, monkeypatch, saves_every_step
 ):
     """SIGKILL, in the midst of a step or of a save that follows upon the first, again and again.
 
     Then a training comes through.
     """
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    saved, ended, step = tmp_path / "state.pt", tmp_path / "ended", finetune._take_step
-    begun = time.monotonic()
-    history, whole = trained("ft", network, images)
-    length = time.monotonic() - begun
+    # given
+    saved = tmp_path / "state.pt"
+    ended = tmp_path / "ended"
+    take_step = finetune._take_step
+    start = time.monotonic()
+    undisturbed = train("ft", network, images)
+    seconds_per_step = (time.monotonic() - start) / STEPS
 
-    def child(most):
+    def train_on(most_steps):
         """Train on; after so many steps only wait, so that who kills it is never late."""
-        done = []
-        monkeypatch.setattr(
-            finetune,
-            "_take_step",
-            lambda *a: (done.append(1), time.sleep(600 * (len(done) > most)), step(*a))[-1],
+        steps = itertools.count(1)
+
+        def take_step_or_wait(*arguments):
+            if next(steps) > most_steps:
+                time.sleep(600)
+            return take_step(*arguments)
+
+        monkeypatch.setattr(finetune, "_take_step", take_step_or_wait)
+        trained = train("ft", network, images, saved)
+        safetensors.torch.save_file(
+            trained.changed, ended, {"history": json.dumps(trained.history)}
         )
-        again, resumed = trained("ft", network, images, saved)
-        safetensors.torch.save_file(resumed, ended, {"history": json.dumps(again)})
 
+    # when
     moments = random.Random(0)
-    for most in (2, 2, 2, 2, STEPS):
-        before = stamp(saved)
-        if (pid := os.fork()) == 0:
-            try:
-                child(most)
-            finally:
-                os._exit(0)
-        if most < STEPS:
-            waited = wait_until(lambda: stamp(saved) != before, 60, every=0.001)  # noqa: B023
-            assert waited, "it saves nothing"
-            time.sleep(moments.uniform(0, 1.5) * length / STEPS)
-            os.kill(pid, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]) == (most < STEPS)
+    for _ in range(4):
+        stamp_before = stamp_of(saved)
+        process = train_in_a_child(lambda: train_on(most_steps=2))
+        wait_for_a_save(saved, stamp_before)
+        time.sleep(moments.uniform(0, 1.5) * seconds_per_step)
+        os.kill(process, signal.SIGKILL)
+        _, status = os.waitpid(process, 0)
+        assert os.WIFSIGNALED(status)
+    process = train_in_a_child(lambda: train_on(most_steps=STEPS))
+    _, status = os.waitpid(process, 0)
+    assert not os.WIFSIGNALED(status)
+    # then
     with safetensors.safe_open(ended, "pt") as file:
-        assert json.loads(file.metadata()["history"]) == history
-        assert all(torch.equal(file.get_tensor(key), whole[key]) for key in whole)
+        assert json.loads(file.metadata()["history"]) == undisturbed.history
+        changed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert_same_tensors(changed, undisturbed.changed)
 
 
-def stamp(path):
-    """What tells one state of a file from the next."""
-    try:
-        return path.stat().st_ino, path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
+LAST_STEP_OF_SECOND_EPOCH = 2 * STEPS_OF_EPOCH - 1  # counted from 0
+
+
+def let_second_epoch_diverge(monkeypatch, is_killed_before=False):
+    """Let a loss be NaN in the last step of the second epoch.
+
+    Args:
+        is_killed_before: whether training is killed in the step before that.
+    """
+    take_step = finetune._take_step
+
+    def take_step_and_diverge(algorithm, *arguments):
+        if is_killed_before and algorithm.step == LAST_STEP_OF_SECOND_EPOCH - 1:
+            raise KeyboardInterrupt
+        result = take_step(algorithm, *arguments)
+        if algorithm.step == LAST_STEP_OF_SECOND_EPOCH:
+            return result * float("nan")
+        return result
+
+    monkeypatch.setattr(finetune, "_take_step", take_step_and_diverge)
 
 
 def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
-    network, images, tmp_path, monkeypatch
+    network, images, tmp_path, monkeypatch, saves_every_step
 ):
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step = finetune._take_step
-
-    def breaks(algorithm, *arguments):
-        """Nothing finite in the last step of the second epoch.
-
-        Where `kills` says so, training is killed in the step before that.
-        """
-        if algorithm.step == 4 and kills:
-            raise kills.pop()
-        return step(algorithm, *arguments) * (float("nan") if algorithm.step == 5 else 1)
-
-    monkeypatch.setattr(finetune, "_take_step", breaks)
-    kills = []
-    with pytest.raises(finetune.DivergenceError) as whole:
-        trained("ft", network, images)
-    kills = [KeyboardInterrupt()]
-    with pytest.raises(KeyboardInterrupt):
-        trained("ft", network, images, tmp_path / "state.pt")
-    with pytest.raises(finetune.DivergenceError) as resumed:
-        trained("ft", network, images, tmp_path / "state.pt")
-    good = resumed.value.finite_changes
-    assert resumed.value.finite_epochs == whole.value.finite_epochs == 1 and len(good) > 10
-    assert good.keys() == whole.value.finite_changes.keys()
-    assert all(torch.equal(good[key], whole.value.finite_changes[key]) for key in good)
+    saved = tmp_path / "state.pt"
+    with monkeypatch.context() as patch:
+        let_second_epoch_diverge(patch)
+        with pytest.raises(finetune.DivergenceError) as undisturbed:
+            train("ft", network, images)
+    with monkeypatch.context() as patch:
+        let_second_epoch_diverge(patch, is_killed_before=True)
+        with pytest.raises(KeyboardInterrupt):
+            train("ft", network, images, saved)
+    with monkeypatch.context() as patch:
+        let_second_epoch_diverge(patch)
+        with pytest.raises(finetune.DivergenceError) as resumed:
+            train("ft", network, images, saved)
+    assert resumed.value.finite_epochs == undisturbed.value.finite_epochs == 1
+    assert len(resumed.value.finite_changes) > 10
+    assert_same_tensors(resumed.value.finite_changes, undisturbed.value.finite_changes)
 
 
-def test_random_numbers_go_on_where_they_were(images, tmp_path, monkeypatch):
+def test_random_numbers_go_on_where_they_were(
+    network, images, tmp_path, monkeypatch, saves_every_step
+):
     """Dropout draws from torch's stream, of which the state is saved too."""
+    # given
+    saved = tmp_path / "state.pt"
     torch.manual_seed(0)
-    dropping = timm.create_model("test_vit", num_classes=1000, img_size=SIDE, drop_rate=0.5).eval()
-    history, whole = trained("ft", dropping, images, dropout=0.5)
-    killed(monkeypatch, [5])
+    with_dropout = timm.create_model(
+        "test_vit", num_classes=1000, img_size=SIDE, drop_rate=0.5
+    ).eval()
+    undisturbed = train("ft", with_dropout, images)
+    assert undisturbed.history != train("ft", network, images).history
+    # when
+    interrupt_trainings(monkeypatch, [5])
     with pytest.raises(KeyboardInterrupt):
-        trained("ft", dropping, images, tmp_path / "s.pt", dropout=0.5)
-    again, resumed = trained("ft", dropping, images, tmp_path / "s.pt", dropout=0.5)
-    assert again == history and all(torch.equal(resumed[key], whole[key]) for key in whole)
-    assert trained("ft", dropping, images, dropout=0.0)[0] == trained("ft", dropping, images)[0]
+        train("ft", with_dropout, images, saved)
+    resumed = train("ft", with_dropout, images, saved)
+    # then
+    assert resumed.history == undisturbed.history
+    assert_same_tensors(resumed.changed, undisturbed.changed)
 
 
-def small_training(path):
-    """A network of two parts of which one trains, and what is saved with it.
+# What is saved
 
-    A prompt outside of it, their optimizer, and a tensor of the method.
+
+@dataclass(frozen=True)
+class SmallTraining:
+    """A network of two modules of which one trains, and what is saved with it.
+
+    A prompt outside of it, their optimizer, and a tensor each of the method and of the last good
+    state.
     """
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    prompt = torch.nn.Parameter(torch.ones(3))
-    trainable = {"0.weight": model[0].weight, "prompt.top": prompt, "0.bias": model[0].bias}
-    optimizer = torch.optim.SGD(trainable.values(), lr=0.1, momentum=0.9)
-    state = resume.TrainingState(
-        path, model, optimizer, trainable, {"omega": torch.zeros(2)}, {"odd": torch.zeros(1)}
-    )
-    return model, trainable, optimizer, state
+
+    model: torch.nn.Module
+    trainable: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    state: TrainingState
+
+    @classmethod
+    def saved_in(cls, path: Path | None) -> "SmallTraining":
+        """At its start; None saves nothing."""
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(3, 2)
+        model = torch.nn.Sequential(linear, torch.nn.BatchNorm1d(2))
+        prompt = torch.nn.Parameter(torch.ones(3))
+        trainable = {"0.weight": linear.weight, "prompt.top": prompt, "0.bias": linear.bias}
+        optimizer = torch.optim.SGD(trainable.values(), lr=0.1, momentum=0.9)
+        memory = {"omega": torch.zeros(2)}
+        good = {"odd": torch.zeros(1)}
+        state = TrainingState(path, model, optimizer, trainable, memory, good)
+        return cls(model, trainable, optimizer, state)
+
+    def take_step(self):
+        """One step on random inputs, in which no gradient reaches the bias."""
+        inputs = torch.randn(4, 3) * self.trainable["prompt.top"]
+        outputs = self.model(inputs) * torch.rand(4, 2)
+        outputs.sum().backward()
+        self.trainable["0.bias"].grad = None  # so that it has no momentum
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def momentum(self, name):
+        """The momentum of a trained parameter; None if it has none."""
+        return self.optimizer.state[self.trainable[name]].get("momentum_buffer")
 
 
-def take_step(model, trainable, optimizer):
-    (model(torch.randn(4, 3) * trainable["prompt.top"]) * torch.rand(4, 2)).sum().backward()
-    trainable["0.bias"].grad = None  # no gradient reaches it, so that it has no momentum
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    model, trainable, optimizer, state = small_training(tmp_path / "s.pt")
-    assert state.restore() == (0, 0, [], [])
-    take_step(model, trainable, optimizer)
-    state.tensors["memory"]["omega"] += torch.tensor([0.25, 0.5])
-    rows = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
+def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, saves_every_step):
+    # given a training that is saved between two steps
+    first = SmallTraining.saved_in(tmp_path / "state.pt")
+    assert first.state.restore() == (0, 0, [], [])
+    first.take_step()
+    first.state.tensors["memory"]["omega"] += torch.tensor([0.25, 0.5])
+    first.state.tensors["good"]["odd"] += 7
+    history = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
     sums = [torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([4.0, 5.0, 6.0]).double()]
-    state.tensors["good"]["odd"] += 7
-    state.save_if_due(3, 2, rows, sums)
-    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
-    take_step(model, trainable, optimizer)
-
-    other, others, of_other, again = small_training(tmp_path / "s.pt")
+    first.state.save_if_due(3, 2, history, sums)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    first.take_step()
+    # when a training that differs in all of this is restored
+    second = SmallTraining.saved_in(tmp_path / "state.pt")
     with torch.no_grad():
-        for part in others.values():
-            part.fill_(5)
+        for parameter in second.trainable.values():
+            parameter.fill_(5)
     torch.manual_seed(9)
-    epoch, step, history, summed = again.restore()
-    assert (epoch, step, history) == (3, 2, rows)
-    assert len(summed) == 2 and all(torch.equal(a, b) for a, b in zip(summed, sums, strict=True))
-    assert again.tensors["good"]["odd"].tolist() == [7]
-    assert again.tensors["memory"]["omega"].tolist() == [0.25, 0.5]
-    assert of_other.state[others["0.weight"]]["momentum_buffer"].any()
-    assert "momentum_buffer" not in of_other.state[others["0.bias"]]
-    take_step(other, others, of_other)
-    for name in trainable:
-        assert torch.equal(others[name], trainable[name]), name
-    for name, value in model.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value), name
+    position = second.state.restore()
+    # then all of it is as it was saved
+    assert position.epoch == 3
+    assert position.step == 2
+    assert position.history == history
+    assert len(position.sums) == len(sums)
+    for restored_sums, saved_sums in zip(position.sums, sums, strict=True):
+        assert torch.equal(restored_sums, saved_sums)
+    assert second.state.tensors["memory"]["omega"].tolist() == [0.25, 0.5]
+    assert second.state.tensors["good"]["odd"].tolist() == [7]
+    assert second.momentum("0.weight").any()
+    assert second.momentum("0.bias") is None
+    # and the next step is the same
+    second.take_step()
+    assert_same_tensors(second.trainable, first.trainable)
+    assert_same_tensors(second.model.state_dict(), first.model.state_dict())
+
+
+def save(small_training):
+    """Save a state at the end of a step, if it is due."""
+    small_training.state.save_if_due(0, 1, [], [torch.zeros(3)])
 
 
 @pytest.mark.parametrize("limit", [100, 5000], ids=["what is buffered", "what torch writes"])
 def test_a_state_larger_than_a_limit_of_files_names_its_path(
-    tmp_path, monkeypatch, limited_files, limit
+    tmp_path, limited_files, limit, saves_every_step
 ):
     """With a limit of some bytes, the error is the system's, and the last state stays.
 
     A job makes a sentence of the error.
     """
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    *_, state = small_training(tmp_path / "s.pt")
-    state.tensors["memory"]["omega"] = torch.zeros(10_000)
-    (tmp_path / "s.pt").write_bytes(b"the last one")
-    with pytest.raises(OSError, match="s.tmp") as failed, limited_files(limit):
-        state.save_if_due(0, 1, [], [torch.zeros(3)])
-    assert failed.value.errno == errno.EFBIG and (tmp_path / "s.pt").read_bytes() == b"the last one"
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"the last one")
+    small_training = SmallTraining.saved_in(path)
+    small_training.state.tensors["memory"]["omega"] = torch.zeros(10_000)
+    with pytest.raises(OSError, match="state.tmp") as failure, limited_files(limit):
+        save(small_training)
+    assert failure.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"the last one"
+
+
+class Clock:
+    """In place of `time`, a clock that a test sets, in seconds."""
+
+    now = 1000.0
+
+    def monotonic(self):
+        """The time."""
+        return self.now
 
 
 def test_a_state_is_saved_every_five_minutes(tmp_path, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
-    path = tmp_path / "s.pt"
-    *_, state = small_training(path)
-    saved = []
+    clock = Clock()
+    monkeypatch.setattr(training_state.time, "monotonic", clock.monotonic)
+    path = tmp_path / "state.pt"
+    small_training = SmallTraining.saved_in(path)
+    saved_at = []
     for moment in (1000.0, 1299.0, 1300.0, 1301.0, 1599.0, 1600.5, 1700.0):
-        now[0] = moment
+        clock.now = moment
         path.unlink(missing_ok=True)
-        state.save_if_due(0, 1, [], [torch.zeros(3)])
-        saved += [moment] * path.exists()
-    assert saved == [1300.0, 1600.5]
-    *_, nowhere = small_training(None)
-    now[0] += 1e6
-    nowhere.save_if_due(0, 1, [], [torch.zeros(3)])
-    assert nowhere.restore() == (0, 0, [], []) and not path.exists()
+        save(small_training)
+        if path.exists():
+            saved_at.append(moment)
+    assert saved_at == [1300.0, 1600.5]
+
+
+def test_without_a_file_nothing_is_saved(tmp_path, monkeypatch, saves_every_step):
+    monkeypatch.chdir(tmp_path)
+    small_training = SmallTraining.saved_in(None)
+    save(small_training)
+    assert small_training.state.restore() == (0, 0, [], [])
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,10 @@
 
 import copy
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,51 +37,76 @@ from tiny.training import (
     split_file,
 )
 
+IMAGES = 40  # of the target
+SELECT_IMAGES = 8  # of these, in the select split
+
+
+def algorithm_file(algorithm):
+    """The file of an algorithm of the library."""
+    return LIBRARY / f"methods/{algorithm}.py"
+
 
 @pytest.fixture
 def manifests(tmp_path):
-    """Of the checkpoints of ft and lwf."""
-    paths = [tmp_path / f"{name}.json" for name in ("ft", "lwf")]
-    for path in paths:
-        write_json(
-            path,
-            {"files": {"checkpoint.safetensors": f"hash of {path.stem}", "history.csv": "other"}},
-        )
-    return paths
+    """Manifests of the checkpoints of ft and lwf, by method."""
+    manifest_of = {}
+    for method in ("ft", "lwf"):
+        manifest_of[method] = tmp_path / f"{method}.json"
+        files = {"checkpoint.safetensors": f"hash of {method}", "history.csv": "other"}
+        write_json(manifest_of[method], {"files": files})
+    return manifest_of
 
 
-def recipe_of(tmp_path, algorithm, parents, manifests, **settings):
-    path = tmp_path / "recipe.json"
+def write_merge_recipe(folder, algorithm, parents, manifests, **settings):
+    """Write the recipe of a merge as its job does; gives the file.
+
+    Args:
+        algorithm: its file.
+        parents: methods that are merged.
+        settings: of the merge.
+    """
+    recipe = folder / "recipe.json"
     form, _ = algorithm_settings(algorithm)
     write_recipe(
         run=RUN,
-        manifests=manifests,
+        manifests=[manifests[method] for method in parents],
         settings=MergeSettings(
             algorithm=str(algorithm), settings=settings, parents=parents, form=form, code=CODE
         ),
-        recipe=path,
+        recipe=recipe,
     )
-    return path
+    return recipe
+
+
+# Merges of given weights
 
 
 def test_a_recipe_names_states_weights_and_the_checkpoints_they_are_made_from(tmp_path, manifests):
-    path = recipe_of(tmp_path, LIBRARY / "methods/soup.py", ["ft", "lwf"], manifests)
-    weights = dict.fromkeys(["pretrained", "ft", "lwf"], 1 / 3)
-    assert read_json(path) == {
+    recipe = write_merge_recipe(tmp_path, algorithm_file("soup"), ["ft", "lwf"], manifests)
+    weights = {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3}
+    assert read_json(recipe) == {
         "states": [{"alpha": None, "weights": weights}],
         "checkpoints": {"ft": "hash of ft", "lwf": "hash of lwf"},
         "candidates": [],
     }
-    assert run_states("soup", path) == [(None, weights)]
-    path = recipe_of(tmp_path, LIBRARY / "methods/wise_ft.py", ["ft"], manifests[:1], alpha=0.25)
-    assert run_states("wise_ft", path) == [(None, {"pretrained": 0.75, "ft": 0.25})]
+    assert run_states("soup", recipe) == [(None, weights)]
+
+
+def test_the_settings_of_a_merge_are_those_of_its_algorithm(tmp_path, manifests):
+    algorithm = algorithm_file("wise_ft")
+    recipe = write_merge_recipe(tmp_path, algorithm, ["ft"], manifests, alpha=0.25)
+    assert run_states("wise_ft", recipe) == [(None, {"pretrained": 0.75, "ft": 0.25})]
 
 
 def test_a_curves_recipe_has_a_state_per_alpha_in_order(tmp_path, manifests):
-    path = recipe_of(tmp_path, LIBRARY / "methods/wise_ft_curve.py", ["ft"], manifests[:1], steps=2)
-    wanted = [(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
-    assert run_states("curve", path) == wanted
-    assert read_json(path)["checkpoints"] == {"ft": "hash of ft"}
+    algorithm = algorithm_file("wise_ft_curve")
+    recipe = write_merge_recipe(tmp_path, algorithm, ["ft"], manifests, steps=2)
+    assert run_states("curve", recipe) == [
+        (0.0, {"pretrained": 1.0, "ft": 0.0}),
+        (0.5, {"pretrained": 0.5, "ft": 0.5}),
+        (1.0, {"pretrained": 0.0, "ft": 1.0}),
+    ]
+    assert read_json(recipe)["checkpoints"] == {"ft": "hash of ft"}
 
 
 def test_a_run_that_is_no_merge_has_its_own_state():
@@ -94,118 +123,175 @@ def test_a_run_that_is_no_merge_has_its_own_state():
     ],
 )
 def test_a_recipe_that_does_not_add_up_is_refused(tmp_path, manifests, source, message):
-    (tmp_path / "mine.py").write_text(source + "\n")
+    algorithm = tmp_path / "mine.py"
+    algorithm.write_text(source + "\n")
     with pytest.raises(UserError, match=message):
-        recipe_of(tmp_path, tmp_path / "mine.py", ["ft", "lwf"], manifests)
+        write_merge_recipe(tmp_path, algorithm, ["ft", "lwf"], manifests)
     assert not (tmp_path / "recipe.json").exists()
+
+
+# Merges whose weights are chosen on the select split
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Networks and their files, and the target on which weights are chosen."""
+
+    networks: Mapping[str, torch.nn.Module]  # by method, `pretrained` among them
+    checkpoints: Mapping[str, Path]  # by method
+    model_folder: Path  # of the pretrained network
+    target: DatasetFiles
+    images: SimpleNamespace  # of the target
+
+
+def moved_head(network, seed):
+    """A copy of a network whose head is moved at random."""
+    moved = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(seed)
+    moved.fc.weight.data += 0.3 * torch.randn(moved.fc.weight.shape, generator=generator)
+    return moved
 
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory):
-    """Folders, the pretrained network and two that lie around it.
+    """The pretrained network and two that lie around it.
 
     The two differ in what they get right.
     """
-    top, network = tmp_path_factory.mktemp("selection"), resnet()
-    networks, files = {"pretrained": network}, {}
-    for seed, name in enumerate(("ft", "lwf"), start=1):
-        model, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
-        model.fc.weight.data += 0.3 * torch.randn(model.fc.weight.shape, generator=generator)
-        files[name] = top / f"{name}.safetensors"
-        safetensors.torch.save_file({"fc.weight": model.fc.weight.data}, files[name])
-        networks[name] = model
-    images = random_images(40, 32, seed=1)
-    return {
-        "model": model_folder(top / "model", network),
-        "target": prepared_folder(top / "target", images),
-        "images": images,
-        "files": files,
-        "networks": networks,
+    folder = tmp_path_factory.mktemp("selection")
+    pretrained = resnet()
+    networks = {
+        "pretrained": pretrained,
+        "ft": moved_head(pretrained, seed=1),
+        "lwf": moved_head(pretrained, seed=2),
     }
+    checkpoints = {}
+    for method in ("ft", "lwf"):
+        checkpoints[method] = folder / f"{method}.safetensors"
+        changed_tensors = {"fc.weight": networks[method].fc.weight.data}
+        safetensors.torch.save_file(changed_tensors, checkpoints[method])
+    images = random_images(IMAGES, 32, seed=1)
+    target = DatasetFiles(
+        "set",
+        prepared_folder(folder / "target", images),
+        split=split_file(folder / "split.parquet", IMAGES),
+    )
+    return Parents(
+        networks, checkpoints, model_folder(folder / "model", pretrained), target, images
+    )
 
 
-def chosen(parents, names, manifests, algorithm, tmp_path, **settings):
+def select(parents, methods, manifests, algorithm, folder, **settings):
+    """The recipe that a merge chooses, as its job writes it.
+
+    Args:
+        methods: that are merged.
+        algorithm: its file.
+        settings: of the merge.
+    """
+    recipe = folder / "recipe.json"
     select_weights(
-        model_folder=parents["model"],
-        target=DatasetFiles(
-            "set", parents["target"], split=split_file(tmp_path / "split.parquet", 40)
-        ),
-        checkpoints=parents["files"],
-        manifests=manifests[: len(names)],
+        model_folder=parents.model_folder,
+        target=parents.target,
+        checkpoints=parents.checkpoints,
+        manifests=[manifests[method] for method in methods],
         settings=SelectionSettings(
             algorithm=str(algorithm),
             settings=settings,
-            parents=names,
+            parents=methods,
             view=VIEW,
             evaluation_batch_size=7,
             compute=COMPUTE,
             code=CODE,
         ),
-        recipe=tmp_path / "recipe.json",
+        recipe=recipe,
     )
-    return read_json(tmp_path / "recipe.json")
+    return read_json(recipe)
 
 
-def accuracy(parents, weights):
-    """On the select split, of the weights' average, written out."""
-    images, model = parents["images"], copy.deepcopy(parents["networks"]["pretrained"])
-    model.fc.weight.data = sum(
-        weight * parents["networks"][name].fc.weight.data for name, weight in weights.items()
+def accuracy_of_average(parents, weights):
+    """Accuracy, 0 to 1, on the select split of the weights' average, written out."""
+    average = copy.deepcopy(parents.networks["pretrained"])
+    average.fc.weight.data = sum(
+        weight * parents.networks[method].fc.weight.data for method, weight in weights.items()
     )
-    rows = rows_of("select", 40)
+    rows = rows_of("select", IMAGES)
+    inputs = normalised(parents.images.images[rows], MEAN, STD)
     with torch.no_grad():
-        scores = masked(model(normalised(images.images[rows], MEAN, STD)), SPACE)
-    return float((scores.argmax(dim=1).numpy() == images.labels[rows]).mean()), len(rows)
+        class_logits = masked(average(inputs), SPACE)
+    is_right = class_logits.argmax(dim=1).numpy() == parents.images.labels[rows]
+    return float(is_right.mean())
+
+
+def accuracy_of_soup(parents, methods):
+    """Accuracy of the plain average of some networks."""
+    return accuracy_of_average(parents, equal_weights(methods))
+
+
+def equal_weights(methods):
+    """The weights of a plain average."""
+    return dict.fromkeys(methods, 1 / len(methods))
 
 
 def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
     parents, manifests, tmp_path, progress, caplog
 ):
+    # given
     caplog.set_level(logging.INFO, "rib")
-    found = chosen(
-        parents, ["ft"], manifests, LIBRARY / "methods/wise_ft_selected.py", tmp_path, steps=4
-    )
-    states = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    right = [accuracy(parents, weights) for weights in states]
-    assert right[0][1] == 8 and len(set(right)) > 1
-    assert found["candidates"] == [
-        {"weights": weights, "accuracy": round(share, 6), "images": n}
-        for weights, (share, n) in zip(states, right, strict=True)
-    ]
-    assert progress() == [("selecting on set", n, n, "image") for _, n in right]
-    assert f"{100 * right[2][0]:.1f} % of {right[2][1]} select images" in caplog.text
-    best = states[int(np.argmax([share for share, _ in right]))]
-    assert found["states"] == [{"alpha": None, "weights": best}]
-    assert found["checkpoints"] == {"ft": "hash of ft"}
+    alphas = (0.0, 0.25, 0.5, 0.75, 1.0)
+    weights_of_alphas = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in alphas]
+    accuracies = [accuracy_of_average(parents, weights) for weights in weights_of_alphas]
+    assert len(set(accuracies)) > 1
+    # when
+    algorithm = algorithm_file("wise_ft_selected")
+    recipe = select(parents, ["ft"], manifests, algorithm, tmp_path, steps=4)
+    # then each alpha was scored
+    expected_candidates = []
+    for weights, accuracy in zip(weights_of_alphas, accuracies, strict=True):
+        candidate = {"weights": weights, "accuracy": round(accuracy, 6), "images": SELECT_IMAGES}
+        expected_candidates.append(candidate)
+    assert recipe["candidates"] == expected_candidates
+    progress_of_alpha = ("selecting on set", SELECT_IMAGES, SELECT_IMAGES, "image")
+    assert progress() == [progress_of_alpha] * len(alphas)
+    percent_of_half = 100 * accuracies[alphas.index(0.5)]
+    assert f"{percent_of_half:.1f} % of {SELECT_IMAGES} select images" in caplog.text
+    # and the first of the best was chosen
+    best_weights = weights_of_alphas[int(np.argmax(accuracies))]
+    assert recipe["states"] == [{"alpha": None, "weights": best_weights}]
+    assert recipe["checkpoints"] == {"ft": "hash of ft"}
 
 
 def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests, tmp_path):
-    found = chosen(parents, ["ft", "lwf"], manifests, LIBRARY / "methods/greedy_soup.py", tmp_path)
-    for candidate in found["candidates"]:
-        assert candidate["accuracy"] == pytest.approx(
-            accuracy(parents, candidate["weights"])[0], abs=1e-6
-        )
-    alone = {name: accuracy(parents, {name: 1.0})[0] for name in ("pretrained", "ft", "lwf")}
-    ranked = sorted(alone, key=alone.get, reverse=True)
-    soup = ranked[:1]
-    for name in ranked[1:]:
-        before, after = (
-            accuracy(parents, dict.fromkeys(s, 1 / len(s)))[0] for s in (soup, [*soup, name])
-        )
-        if after >= before:
-            soup.append(name)
-    assert found["states"][0]["weights"] == dict.fromkeys(soup, 1 / len(soup))
+    # when
+    algorithm = algorithm_file("greedy_soup")
+    recipe = select(parents, ["ft", "lwf"], manifests, algorithm, tmp_path)
+    # then candidates have their accuracy
+    assert recipe["candidates"]
+    for candidate in recipe["candidates"]:
+        accuracy = accuracy_of_average(parents, candidate["weights"])
+        assert candidate["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    # and from the best on, each network is added that does no harm
+    accuracy_alone = {
+        method: accuracy_of_soup(parents, [method]) for method in ("pretrained", "ft", "lwf")
+    }
+    best, *others = sorted(accuracy_alone, key=accuracy_alone.get, reverse=True)
+    soup = [best]
+    for method in others:
+        larger_soup = [*soup, method]
+        if accuracy_of_soup(parents, larger_soup) >= accuracy_of_soup(parents, soup):
+            soup = larger_soup
+    (state,) = recipe["states"]
+    assert state["weights"] == equal_weights(soup)
 
 
 def test_a_state_that_is_asked_for_again_is_scored_once(parents, manifests, tmp_path):
-    source = (
+    algorithm = tmp_path / "mine.py"
+    algorithm.write_text(
         "def select(parents, score):\n"
         "    first = score({'pretrained': 0.5, 'ft': 0.5})\n"
         "    assert score({'ft': 0.5, 'pretrained': 0.5}) == first\n"
         "    return {'ft': 1.0}\n"
     )
-    (tmp_path / "mine.py").write_text(source)
-    found = chosen(parents, ["ft"], manifests, tmp_path / "mine.py", tmp_path)
-    assert len(found["candidates"]) == 1 and found["states"] == [
-        {"alpha": None, "weights": {"ft": 1.0}}
-    ]
+    recipe = select(parents, ["ft"], manifests, algorithm, tmp_path)
+    assert len(recipe["candidates"]) == 1
+    assert recipe["states"] == [{"alpha": None, "weights": {"ft": 1.0}}]

@@ -1,8 +1,10 @@
 """Tables for papers: structure, escaping, and what is bold."""
 
+import itertools
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
@@ -16,85 +18,188 @@ from rib.analyses.comparison.summary import (
     cells_of,
     write_summary,
 )
-from rib.analysis.comparison import COLUMNS
 
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},
     "methods": {"ft": "full {fine}-tuning", "lwf": "LwF 50%", "probe": "probe|pipe"},
     "targets": {"a": "Set|A#1", "b": "Set $B~^\\"},
 }
-RI = {"ft": (20.0, -12.34), "lwf": (5.0, 3.0), "probe": (4.0, 2.9)}
-ENDS = ("", "_low", "_high", "_fit", "_unfinished", "_best")
-DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]
-NUMBERS = [column + end for column in ("a", "b", "mri") for end in ENDS]
-HEADER = ",".join(["model", "method", "size", *NUMBERS, *DIFFERENCE])
+# Of every model and size. ft is better than all on a, and lwf ties with probe on b.
+RI = {
+    "ft": {"a": 20.0, "b": -12.34},
+    "lwf": {"a": 5.0, "b": 3.0},
+    "probe": {"a": 4.0, "b": 2.9},
+}
+MRI = {"ft": 3.83, "lwf": 4.0, "probe": 3.45, "pretrained": 0.0}
 FITS = {"ft": 99.99, "lwf": float("nan"), "probe": 70.0}
-P = {("ft", "lwf"): 0.001, ("ft", "probe"): 0.05, ("lwf", "probe"): 0.4}
+P_OF_RI = {
+    ("ft", "lwf"): 0.001,
+    ("ft", "probe"): 0.05,
+    ("lwf", "probe"): 0.4,
+    ("ft", "pretrained"): 0.9,
+    ("lwf", "pretrained"): 0.9,
+    ("probe", "pretrained"): 0.9,
+}
+P_OF_MRI = 0.3  # it ties throughout
+DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]
+PAIR = ["method", "other", "p_holm"]
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+
+# Columns of the tables that are summarized, as far as they are read.
+ROW = ["model", "method", "size"]
+VALUE = ["seeds", "ci_low", "ci_high", "fit", "unfinished"]
+COLUMNS = {
+    "mri": [*ROW, "mri", *VALUE],
+    "seeds_ri": [*ROW, "target", "ri", *VALUE],
+    "comparisons": [*ROW, "other", "p_holm"],
+    "comparisons_ri": [*ROW, "other", "target", "p_holm"],
+    "ranking": [*ROW, *DIFFERENCE],
+}
 
 
-def tables(folder, sizes=("all",), models=("net", "other"), seeds_run=2, unfinished=()):
-    """Of each model, ft is better than all on a (p at most 0.05), and lwf ties with probe on b.
+def header_of_csv():
+    """The first line of the CSV."""
+    numbers = []
+    for column in ("a", "b", "mri"):
+        for ending in ("", "_low", "_high", "_fit", "_unfinished", "_best"):
+            numbers.append(f"{column}{ending}")
+    return ",".join(["model", "method", "size", *numbers, *DIFFERENCE])
 
-    mRI ties throughout.
 
-    `unfinished`: methods whose runs on b are.
+def lines_of_ri(row, seeds, is_unfinished):
+    """RI of a method on both targets.
+
+    Args:
+        row: model, method and size.
+        seeds: number of seeds.
+        is_unfinished: whether its runs on b are unfinished.
     """
-    mean, seeds_ri, compared, compared_ri, ranking = [], [], [], [], []
-    for model in models:
-        for size in sizes:
-            for method, values in RI.items():
-                run = {"model": model, "method": method, "size": size, "seeds": seeds_run}
-                for target, value in zip("ab", values, strict=True):
-                    interval = {"ci_low": value - 1, "ci_high": value + 1.26}
-                    fit = {
-                        "fit": FITS[method],
-                        "unfinished": int(method in unfinished and target == "b"),
-                    }
-                    seeds_ri.append({**run, "target": target, "ri": value, **interval, **fit})
-                mri = sum(values) / 2
-                fit["unfinished"] = int(method in unfinished)
-                mean.append({**run, "mri": mri, "ci_low": mri - 1, "ci_high": mri + 1, **fit})
-                if method not in unfinished:
-                    reference = "pretrained" if "ft" in unfinished else "ft"
-                    difference = mri - (0 if "ft" in unfinished else sum(RI["ft"]) / 2)
-                    ends = (
-                        (np.nan, np.nan)
-                        if method == reference
-                        else (difference - 2, difference + 2.04)
-                    )
-                    ranking.append(
-                        {
-                            **run,
-                            **dict(zip(DIFFERENCE, (reference, difference, *ends), strict=True)),
-                        }
-                    )
-            for (one, other), p in {**P, **{(name, "pretrained"): 0.9 for name in RI}}.items():
-                pair = {"model": model, "size": size, "method": one, "other": other}
-                if {one, other} & set(unfinished):
-                    continue
-                compared.append({**pair, "p_holm": 0.3})
-                compared_ri += [{**pair, "target": target, "p_holm": p} for target in "ab"]
-    made = {
-        "mri": mean,
-        "seeds_ri": seeds_ri,
-        "comparisons": compared,
-        "comparisons_ri": compared_ri,
+    lines = []
+    for target, ri in RI[row["method"]].items():
+        line = {
+            **row,
+            "target": target,
+            "ri": ri,
+            "seeds": seeds,
+            "ci_low": ri - 1,
+            "ci_high": ri + 1.26,
+            "fit": FITS[row["method"]],
+            "unfinished": int(is_unfinished and target == "b"),
+        }
+        lines.append(line)
+    return lines
+
+
+def line_of_mri(row, seeds, is_unfinished):
+    """mRI of a method; arguments as for `lines_of_ri`."""
+    mri = MRI[row["method"]]
+    return {
+        **row,
+        "mri": mri,
+        "seeds": seeds,
+        "ci_low": mri - 1,
+        "ci_high": mri + 1,
+        "fit": FITS[row["method"]],
+        "unfinished": int(is_unfinished),
     }
-    made["ranking"] = ranking
-    known = {**COLUMNS, "mri": ["model", "method", "size", "mri", "ci_low", "ci_high", "seeds"]}
-    for name, lines in made.items():
-        columns = [
-            key for key in [*known[name], "fit", "unfinished"] if not lines or key in lines[0]
-        ]
-        pd.DataFrame(lines, columns=columns).to_csv(folder / f"{name}.csv", index=False)
-    return {name: folder / f"{name}.csv" for name in made}
 
 
-def rows_of(text):
-    """Cells of each row of the first Markdown table, without escapes."""
-    table = re.search(r"(?:^\|.*\n)+", text, re.M)[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
-    return [[re.sub(r"\\(\W)", r"\1", cell.strip()) for cell in row] for row in rows]
+def line_of_ranking(row, reference):
+    """The difference of a method's mRI from that of the reference, which has no interval."""
+    difference = MRI[row["method"]] - MRI[reference]
+    line = {**row, "reference": reference, "difference": difference}
+    if row["method"] != reference:
+        line["diff_low"] = difference - 2
+        line["diff_high"] = difference + 2.04
+    return line
+
+
+def write_tables(folder, sizes, models, seeds, unfinished):
+    """Write the tables that are summarized; gives their files by name.
+
+    Args:
+        seeds: number of seeds.
+        unfinished: methods whose runs on b are unfinished, so that they are not compared.
+    """
+    reference = "pretrained" if "ft" in unfinished else "ft"
+    lines = {name: [] for name in COLUMNS}
+    for model, size in itertools.product(models, sizes):
+        for method in RI:
+            row = {"model": model, "method": method, "size": size}
+            is_unfinished = method in unfinished
+            lines["seeds_ri"] += lines_of_ri(row, seeds, is_unfinished)
+            lines["mri"].append(line_of_mri(row, seeds, is_unfinished))
+            if not is_unfinished:
+                lines["ranking"].append(line_of_ranking(row, reference))
+        for (method, other), p_of_ri in P_OF_RI.items():
+            if method in unfinished or other in unfinished:
+                continue
+            pair = {"model": model, "method": method, "size": size, "other": other}
+            lines["comparisons"].append({**pair, "p_holm": P_OF_MRI})
+            for target in ("a", "b"):
+                lines["comparisons_ri"].append({**pair, "target": target, "p_holm": p_of_ri})
+    files = {}
+    for name, columns in COLUMNS.items():
+        files[name] = folder / f"{name}.csv"
+        pd.DataFrame(lines[name], columns=columns).to_csv(files[name], index=False)
+    return files
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The texts of a summary."""
+
+    markdown: str
+    latex: str
+    csv: str
+    csv_file: Path
+
+    def rows(self):
+        """Cells of each row of the first Markdown table, without escapes."""
+        table = re.search(r"(?:^\|.*\n)+", self.markdown, re.M)[0]
+        rows = []
+        for line in table.splitlines():
+            cells = re.split(r"(?<!\\)\|", line)[1:-1]
+            rows.append([re.sub(r"\\(\W)", r"\1", cell.strip()) for cell in cells])
+        return rows
+
+    def columns(self):
+        """Cells of the first Markdown table by header, without the line below it."""
+        header, _, *body = self.rows()
+        return {name: list(cells) for name, *cells in zip(header, *body, strict=True)}
+
+    def numbers(self):
+        """The CSV by model and method."""
+        return pd.read_csv(self.csv_file).set_index(["model", "method"])
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """A function that writes tables and their summary, and gives its texts."""
+
+    def write(sizes=("all",), models=("net", "other"), seeds=2, unfinished=()):
+        tables = write_tables(tmp_path, sizes, models, seeds, unfinished)
+        settings = SummarySettings(
+            labels=SummaryLabels(**LABELS),
+            conditions="protocol paper; 10 % of images",
+            confidence=0.95,
+            code="",
+        )
+        files = SummaryFiles(
+            markdown=tmp_path / "summary.md",
+            latex=tmp_path / "summary.tex",
+            csv=tmp_path / "summary.csv",
+        )
+        write_summary(SummarizedTables(**tables), settings, files)
+        return Summary(
+            markdown=files.markdown.read_text(),
+            latex=files.latex.read_text(),
+            csv=files.csv.read_text(),
+            csv_file=files.csv,
+        )
+
+    return write
 
 
 def rendered(text):
@@ -102,33 +207,16 @@ def rendered(text):
     return MarkdownIt("commonmark").enable("table").render(text)
 
 
-@pytest.fixture
-def summary(tmp_path):
-    """Writes the summary of some tables, and gives the text by ending."""
-
-    def write(**choices):
-        files = {ending: tmp_path / f"summary.{ending}" for ending in ("md", "tex", "csv")}
-        settings = SummarySettings(
-            labels=SummaryLabels(**LABELS),
-            conditions="protocol paper; 10 % of images",
-            confidence=0.95,
-            code="",
-        )
-        write_summary(
-            SummarizedTables(**tables(tmp_path, **choices)),
-            settings,
-            SummaryFiles(markdown=files["md"], latex=files["tex"], csv=files["csv"]),
-        )
-        return {ending: path.read_text() for ending, path in files.items()}
-
-    return write
+# The three files
 
 
 def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ties(summary):
-    text = summary()["md"]
+    written = summary()
+    text = written.markdown
     assert re.findall(r"<h2>(.*)</h2>", rendered(text)) == ["Net_1 &amp; Co", "Other"]
-    rows, minus = rows_of(text), "\N{MINUS SIGN}"
-    assert rows[0] == [
+
+    header, alignment, row_of_ft, row_of_lwf, row_of_probe = written.rows()
+    assert header == [
         "Method",
         "Set|A#1",
         "Set $B~^\\",
@@ -136,173 +224,230 @@ def test_markdown_has_a_table_per_model_with_intervals_and_bold_where_nothing_ti
         "mRI minus full {fine}-tuning",
         "Fit (%)",
     ]
-    assert [(cell[0], cell[-1]) for cell in rows[1]] == [(":", "-"), *[("-", ":")] * 5]
-    interval = f"{minus}12.3 [{minus}13.3, {minus}11.1]"
-    assert rows[2] == [
+    alignment_of_names, *alignments_of_numbers = alignment
+    assert alignment_of_names.startswith(":")
+    assert alignment_of_names.endswith("-")
+    for cell in alignments_of_numbers:
+        assert cell.startswith("-")
+        assert cell.endswith(":")
+    assert row_of_ft == [
         "full {fine}-tuning",
         "**+20.0** [+19.0, +21.3]",
-        interval,
+        f"{MINUS}12.3 [{MINUS}13.3, {MINUS}11.1]",
         "+3.8 [+2.8, +4.8]",
         "reference",
         "99.9",
     ]
-    assert rows[3][-2] == f"+0.2 [{minus}1.8, +2.2]"
-    assert rows[3][-1] == "" and "†" not in text
-    assert rows[4][0] == "probe|pipe" and text.count("**") == 2 * 2, "only ft on a, in both models"
-    assert (
-        re.search(r"95 % .*\(mean of 2 seeds\)", text) and "Protocol paper; 10 % of images." in text
-    )
+    *_, difference_of_lwf, fit_of_lwf = row_of_lwf
+    assert difference_of_lwf == f"+0.2 [{MINUS}1.8, +2.2]"
+    assert fit_of_lwf == ""
+    assert row_of_probe[0] == "probe|pipe"
+
+    bold_cells = 2  # ft on a, in both models
+    assert text.count("**") == 2 * bold_cells
+    assert "†" not in text
+    assert re.search(r"95 % .*\(mean of 2 seeds\)", text)
+    assert "Protocol paper; 10 % of images." in text
 
 
 def test_latex_is_booktabs_with_every_name_escaped(summary):
-    text = summary()["tex"]
-    assert text.count(r"\begin{tabular}{lrrrrr}") == text.count(r"\end{tabular}") == 2
-    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
-    body = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1].replace("\\midrule\n", "")
-    rows = body.strip().splitlines()
-    assert len(rows) == 4 and all(
-        row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows
+    text = summary().latex
+    for part_of_table in (
+        r"\begin{tabular}{lrrrrr}",
+        r"\end{tabular}",
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+    ):
+        assert text.count(part_of_table) == 2, "one for each model"
+
+    first_table = re.search(r"\\toprule\n(.*?)\\bottomrule", text, re.S)[1]
+    rows = first_table.replace("\\midrule\n", "").strip().splitlines()
+    for row in rows:
+        assert row.endswith(r" \\")
+        columns = len(re.split(r"(?<!\\)&", row))
+        assert columns == 6
+    header, row_of_ft, row_of_lwf, _ = rows
+    label_of_a = r"Set|A\#1"
+    label_of_b = r"Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    label_of_ft = r"full \{fine\}-tuning"
+    assert header == (
+        rf"Method & {label_of_a} & {label_of_b} & mRI & mRI minus {label_of_ft} & Fit (\%) \\"
     )
-    first, second = r"Set|A\#1", r"Set \$B\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert (
-        rows[0]
-        == rf"Method & {first} & {second} & mRI & mRI minus full \{{fine\}}-tuning & Fit (\%) \\"
+    assert row_of_ft.startswith(
+        rf"{label_of_ft} & $\mathbf{{+20.0}}_{{[+19.0, +21.3]}}$ & $-12.3_{{[-13.3, -11.1]}}$"
     )
-    assert rows[1].startswith(
-        r"full \{fine\}-tuning & $\mathbf{+20.0}_{[+19.0, +21.3]}$ & $-12.3_{[-13.3, -11.1]}$"
-    )
-    assert r"LwF 50\%" in text and r"\caption{Net\_1 \& Co. RI" in text and r"95 \% " in text
-    assert text.count(r"\mathbf") == 2 and r"\label{tab:rib-net}" in text
-    unescaped = [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)]
-    assert unescaped == [line for line in text.splitlines() if line.startswith("%")]
-    for opening, closing in ("{}", "[]"):
-        assert text.count(opening) == text.count(closing)
+    assert row_of_lwf.startswith(r"LwF 50\%")
+    assert text.count(r"\mathbf") == 2
+
+    assert r"\caption{Net\_1 \& Co. RI" in text
+    assert r"\label{tab:rib-net}" in text
+    assert r"95 \% " in text
+    for line in text.splitlines():
+        is_comment = line.startswith("%")
+        has_unescaped_percent = re.search(r"(?<!\\)%", line) is not None
+        assert has_unescaped_percent == is_comment
+    assert text.count("{") == text.count("}")
+    assert text.count("[") == text.count("]")
 
 
-def test_csv_has_values_and_intervals(summary, tmp_path):
-    summary()
-    table = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"])
-    line = table.loc["net", "ft"]
-    assert (line["a"], line["a_low"], line["a_high"], line["a_best"]) == (20, 19, 21.26, 1)
-    assert line["mri"] == pytest.approx(3.83) and line["mri_best"] == 0 and len(table) == 6
+def test_csv_has_values_and_intervals(summary):
+    numbers = summary().numbers()
+    assert len(numbers) == 2 * len(RI)
+    line = numbers.loc[("net", "ft")]
+    assert line["a"] == 20
+    assert line["a_low"] == 19
+    assert line["a_high"] == 21.26
+    assert line["a_best"] == 1
+    assert line["mri"] == pytest.approx(3.83)
+    assert line["mri_best"] == 0
 
 
-def test_differences_from_the_reference_are_in_all_three_files(summary, tmp_path):
+def test_differences_from_the_reference_are_in_all_three_files(summary):
     """With unfinished full fine-tuning, the others are compared with the pretrained model.
 
     Full fine-tuning has a dash.
     """
-    text = summary()
-    assert r"$+0.2_{[-1.8, +2.2]}$" in text["tex"]
-    line = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"]).loc["net", "lwf"]
-    assert line[DIFFERENCE].tolist() == [
-        "ft",
-        pytest.approx(0.17),
-        pytest.approx(-1.83),
-        pytest.approx(2.21),
-    ]
-    rows = rows_of(summary(unfinished=("ft",))["md"])
-    assert rows[0][-2] == "mRI minus pretrained"
-    assert rows[2][-2] == "\N{EN DASH}" and rows[3][-2] == "+4.0 [+2.0, +6.0]"
+    written = summary()
+    assert f"+0.2 [{MINUS}1.8, +2.2]" in written.markdown
+    assert r"$+0.2_{[-1.8, +2.2]}$" in written.latex
+    line = written.numbers().loc[("net", "lwf")]
+    assert line["reference"] == "ft"
+    assert line["difference"] == pytest.approx(0.17)
+    assert line["diff_low"] == pytest.approx(-1.83)
+    assert line["diff_high"] == pytest.approx(2.21)
+
+    columns = summary(unfinished=["ft"]).columns()
+    difference_of_ft, difference_of_lwf, _ = columns["mRI minus pretrained"]
+    assert difference_of_ft == DASH
+    assert difference_of_lwf == "+4.0 [+2.0, +6.0]"
 
 
-def test_sizes_have_a_column_where_there_are_several(summary):
-    made = summary(sizes=("10", "all"))
-    rows = rows_of(made["md"])
-    assert rows[0][:2] == ["Method", "Size"] and ["LwF 50%", "10"] in [row[:2] for row in rows]
-    assert made["tex"].count(r"\begin{tabular}{llrrrrr}") == 2
-
-
-def test_one_size_that_is_not_all_has_the_column_too(summary):
-    assert rows_of(summary(sizes=("0.5",))["md"])[3][:2] == ["LwF 50%", "0.5"]
-    assert "Size" not in summary(sizes=("all",))["md"]
+def test_one_seed_is_not_mentioned(summary):
+    written = summary(seeds=1)
+    assert "seeds" not in written.markdown
+    assert "seeds" not in written.latex
 
 
 def test_a_model_without_methods_has_no_table(summary):
-    assert "Other" not in summary(models=("net",))["md"]
-    empty = summary(models=())
-    assert "|" not in empty["md"] and "tabular" not in empty["tex"]
-    assert empty["csv"].splitlines() == [HEADER]
+    assert "Other" not in summary(models=["net"]).markdown
+    without_models = summary(models=[])
+    assert "|" not in without_models.markdown
+    assert "tabular" not in without_models.latex
+    assert without_models.csv.splitlines() == [header_of_csv()]
+
+
+# Sizes
+
+
+def test_sizes_have_a_column_where_there_are_several(summary):
+    written = summary(sizes=["10", "all"])
+    columns = written.columns()
+    assert list(columns)[:2] == ["Method", "Size"]
+    assert ("LwF 50%", "10") in zip(columns["Method"], columns["Size"], strict=True)
+    assert written.latex.count(r"\begin{tabular}{llrrrrr}") == 2
+
+
+def test_one_size_that_is_not_all_has_the_column_too(summary):
+    columns = summary(sizes=["0.5"]).columns()
+    assert ("LwF 50%", "0.5") in zip(columns["Method"], columns["Size"], strict=True)
+    assert "Size" not in summary(sizes=["all"]).markdown
+
+
+def test_sizes_are_text_and_in_the_order_of_the_tables(summary):
+    columns = summary(sizes=["all", "10"], models=["net"]).columns()
+    assert columns["Size"] == ["all", "all", "all", "10", "10", "10"]
+
+    written = summary(sizes=["20", "010"], models=["net"])
+    assert written.columns()["Size"] == ["20", "20", "20", "010", "010", "010"]
+    table = pd.read_csv(written.csv_file, dtype={"size": str})
+    assert table[["model", "size", "method"]].to_numpy().tolist() == [
+        ["net", "20", "ft"],
+        ["net", "20", "lwf"],
+        ["net", "20", "probe"],
+        ["net", "010", "ft"],
+        ["net", "010", "lwf"],
+        ["net", "010", "probe"],
+    ]
+    header, first_line, *_ = written.csv.splitlines()
+    assert header == header_of_csv()
+    assert first_line.startswith(
+        "net,ft,20,20.000000,19.000000,21.260000,99.990000,0,1,"
+        "-12.340000,-13.340000,-11.080000,99.990000,0,0,3.830000,"
+    )
+
+
+# What is bold
 
 
 @pytest.mark.parametrize(
     ("p", "expected"), [((0.01, 0.05), "x"), ((0.01, 0.051), None), ((0.2, 0.01), None)], ids=str
 )
 def test_the_best_is_better_than_every_other_or_nobody_is(p, expected):
+    p_of_y, p_of_z = p
     values = pd.Series({"x": 3.0, "y": 2.0, "z": 1.0})
-    pairs = [("x", "y", p[0]), ("x", "z", p[1]), ("y", "z", 0.5), ("x", "pretrained", 1.0)]
-    assert (
-        best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.95)
-        == expected
+    compared = pd.DataFrame(
+        [
+            ("x", "y", p_of_y),
+            ("x", "z", p_of_z),
+            ("y", "z", 0.5),
+            ("x", "pretrained", 1.0),
+        ],
+        columns=PAIR,
     )
+    assert best_of(values, compared, 0.95) == expected
 
 
 def test_a_method_alone_is_not_called_best():
-    pairs = pd.DataFrame([("x", "pretrained", 0.0)], columns=["method", "other", "p_holm"])
-    assert best_of(pd.Series({"x": 3.0}), pairs, 0.95) is None
+    compared = pd.DataFrame([("x", "pretrained", 0.0)], columns=PAIR)
+    assert best_of(pd.Series({"x": 3.0}), compared, 0.95) is None
 
 
 def test_a_p_of_the_level_itself_is_enough():
-    values, pairs = pd.Series({"x": 3.0, "y": 2.0}), [("x", "y", 0.5)]
-    assert best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.5) == "x"
-    pairs = [("x", "y", 0.500001)]
-    assert best_of(values, pd.DataFrame(pairs, columns=["method", "other", "p_holm"]), 0.5) is None
+    values = pd.Series({"x": 3.0, "y": 2.0})
+    at_level = pd.DataFrame([("x", "y", 0.5)], columns=PAIR)
+    assert best_of(values, at_level, 0.5) == "x"
+    above_level = pd.DataFrame([("x", "y", 0.500001)], columns=PAIR)
+    assert best_of(values, above_level, 0.5) is None
 
 
 def test_the_best_may_stand_on_either_side_of_its_pairs():
-    pairs = pd.DataFrame(
-        [("w", "x", 0.01), ("x", "y", 0.9), ("w", "y", 0.01)], columns=["method", "other", "p_holm"]
-    )
-    assert best_of(pd.Series({"w": 1.0, "x": 2.0, "y": 3.0}), pairs, 0.95) is None
-    assert best_of(pd.Series({"w": 9.0, "x": 2.0, "y": 3.0}), pairs, 0.95) == "w"
-    assert best_of(pd.Series({"y": 3.0, "x": 2.0}), pairs.assign(p_holm=0.01), 0.95) == "y"
+    compared = pd.DataFrame([("w", "x", 0.01), ("x", "y", 0.9), ("w", "y", 0.01)], columns=PAIR)
+    y_is_highest = pd.Series({"w": 1.0, "x": 2.0, "y": 3.0})
+    assert best_of(y_is_highest, compared, 0.95) is None
+    w_is_highest = pd.Series({"w": 9.0, "x": 2.0, "y": 3.0})
+    assert best_of(w_is_highest, compared, 0.95) == "w"
+    all_are_told_apart = compared.assign(p_holm=0.01)
+    assert best_of(pd.Series({"y": 3.0, "x": 2.0}), all_are_told_apart, 0.95) == "y"
 
 
-def test_sizes_are_text_and_in_the_order_of_the_tables(summary, tmp_path):
-    made = summary(sizes=("all", "10"), models=("net",))
-    assert [row[1] for row in rows_of(made["md"])[2:]] == ["all"] * 3 + ["10"] * 3
-    made = summary(sizes=("20", "010"), models=("net",))
-    assert [row[1] for row in rows_of(made["md"])[2:]] == ["20"] * 3 + ["010"] * 3
-    table = pd.read_csv(tmp_path / "summary.csv", dtype={"size": str})
-    methods = ["ft", "lwf", "probe"]
-    assert table[["model", "size", "method"]].to_numpy().tolist() == [
-        *(["net", size, method] for size in ("20", "010") for method in methods)
-    ]
-    assert made["csv"].splitlines()[0] == HEADER
-    assert (
-        "net,ft,20,20.000000,19.000000,21.260000,99.990000,0,1,"
-        "-12.340000,-13.340000,-11.080000,99.990000,0,0,3.830000," in made["csv"]
-    )
-
-
-def test_one_seed_is_not_mentioned(summary):
-    made = summary(seeds_run=1)
-    assert "seeds" not in made["md"] + made["tex"]
+def value_on_a(model, size, method, value):
+    """A line of values on the target a, with its interval."""
+    return {
+        "model": model,
+        "size": size,
+        "method": method,
+        "column": "a",
+        "value": value,
+        "ci_low": value - 1,
+        "ci_high": value + 1,
+        "fit": 90.0,
+        "unfinished": 0,
+    }
 
 
 def test_every_model_has_its_own_best():
     """Of one model ft, of the other the probe; of another size nobody."""
+    # given
     values = pd.DataFrame(
         [
-            (model, size, method, "a", value, value - 1, value + 1, 90.0, 0)
-            for model, size, order in (
-                ("m", "all", "ft probe"),
-                ("n", "all", "probe ft"),
-                ("n", "10", "ft probe"),
-            )
-            for value, method in zip((2.0, 1.0), order.split(), strict=True)
-        ],
-        columns=[
-            "model",
-            "size",
-            "method",
-            "column",
-            "value",
-            "ci_low",
-            "ci_high",
-            "fit",
-            "unfinished",
-        ],
+            value_on_a("m", "all", "ft", 2.0),
+            value_on_a("m", "all", "probe", 1.0),
+            value_on_a("n", "all", "probe", 2.0),
+            value_on_a("n", "all", "ft", 1.0),
+            value_on_a("n", "10", "ft", 2.0),
+            value_on_a("n", "10", "probe", 1.0),
+        ]
     )
     compared = pd.DataFrame(
         [
@@ -310,52 +455,60 @@ def test_every_model_has_its_own_best():
             ("n", "all", "a", "ft", "probe", 0.02),
             ("n", "10", "a", "ft", "probe", 0.2),
         ],
-        columns=["model", "size", "column", "method", "other", "p_holm"],
+        columns=["model", "size", "column", *PAIR],
     )
+    # when
     cells = cells_of(values, compared, 0.95)
-    assert {key for key, cell in cells.items() if cell.best} == {
-        ("m", "all", "ft", "a"),
-        ("n", "all", "probe", "a"),
-    }
-    assert cells["n", "10", "probe", "a"] == Cell(1.0, 0.0, 2.0, 90.0, 0, False) and len(cells) == 6
+    # then
+    assert len(cells) == 6
+    best_cells = {key for key, cell in cells.items() if cell.best}
+    assert best_cells == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
+    assert cells["n", "10", "probe", "a"] == Cell(
+        value=1.0, low=0.0, high=2.0, fit=90.0, unfinished=0, best=0
+    )
 
 
-def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary, tmp_path):
+def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary):
     """The others are compared among themselves."""
-    made = summary(unfinished=("ft",))
-    rows = rows_of(made["md"])
-    assert [("†" in cell) for cell in rows[2]] == [
-        False,
-        False,
-        True,
-        True,
-        False,
-        False,
-    ] and "**" not in rows[2][1]
-    assert (
-        not any("†" in cell for row in rows[3:] for cell in row)
-        and "†: training unfinished" in made["md"]
-    )
-    assert (
-        r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in made["tex"]
-        and r"\dag{}: training unfinished" in made["tex"]
-    )
-    table = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "method"])
-    assert table.loc[
-        ("net", "ft"), ["a_unfinished", "b_unfinished", "mri_unfinished"]
-    ].tolist() == [0, 1, 1]
-    assert table["a_best"].sum() == 0, "lwf and probe tie"
-    assert "**" not in summary(unfinished=tuple(RI))["md"]
+    written = summary(unfinished=["ft"])
+
+    _, _, row_of_ft, *rows_of_others = written.rows()
+    _, on_a, on_b, mri, difference, fit = row_of_ft
+    assert "†" in on_b
+    assert "†" in mri
+    assert "†" not in on_a + difference + fit
+    assert "**" not in on_a
+    for row in rows_of_others:
+        assert "†" not in "".join(row)
+    assert "†: training unfinished" in written.markdown
+
+    assert r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in written.latex
+    assert r"\dag{}: training unfinished" in written.latex
+
+    numbers = written.numbers()
+    line = numbers.loc[("net", "ft")]
+    assert line["a_unfinished"] == 0
+    assert line["b_unfinished"] == 1
+    assert line["mri_unfinished"] == 1
+    assert numbers["a_best"].sum() == 0, "lwf and probe tie"
+
+    assert "**" not in summary(unfinished=list(RI)).markdown
+
+
+# Labels
 
 
 @pytest.mark.attack("text")
 @pytest.mark.parametrize("where", LABELS)
 def test_labels_in_markdown_stay_text(summary, monkeypatch, where):
-    usual, hostile = rendered(summary()["md"]), "[x](javascript:alert(1)) **b** `c` | d"
-    first = next(iter(LABELS[where].values()))
-    monkeypatch.setitem(
-        LABELS,
-        where,
-        {name: hostile if label == first else label for name, label in LABELS[where].items()},
-    )
-    assert rendered(summary()["md"]) == usual.replace(first.replace("&", "&amp;"), hostile)
+    # given
+    html_before = rendered(summary().markdown)
+    first_name, *_ = LABELS[where]
+    first_label = LABELS[where][first_name]
+    hostile_label = "[x](javascript:alert(1)) **b** `c` | d"
+    # when
+    monkeypatch.setitem(LABELS, where, {**LABELS[where], first_name: hostile_label})
+    html = rendered(summary().markdown)
+    # then
+    first_label_in_html = first_label.replace("&", "&amp;")
+    assert html == html_before.replace(first_label_in_html, hostile_label)

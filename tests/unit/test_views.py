@@ -2,7 +2,9 @@
 
 import csv
 import io
+import itertools
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,143 +12,208 @@ import pytest
 from scipy.stats import binomtest
 
 from rib.base.rounding import points
+from rib.config.run import RUN_COLUMNS
 from rib.reporting.views import MEAN, MOST_ROWS, page_views, with_intervals
 from tiny.descriptions import description
 
-RUN = ["model", "method", "target", "size", "seed"]
+MODELS = ("net", "other")
+METHODS = ("ewc", "ft")
+TARGETS = ("a", "b")
+SEEDS = (0, 1)
+IMAGES = 50  # of each dataset
 HOSTILE = "'; alert(1) //</script>\""
 
 
-def about(label="Net"):
-    grid = {
-        "shown_size": "all",
-        "config": {"statistics": {"confidence": 0.95}},
-        "models": {"net": {"label": label}, "other": {"label": "Other"}},
-        "methods": {"ft": {"label": "full, fine-tuning"}, "ewc": {"label": "EWC"}},
-        "datasets": {name: {"label": name.upper()} for name in "ab"},
-    }
-    return description(grid)
+def described(label="Net"):
+    """The description of a grid with this label of the first model."""
+    return description(
+        {
+            "shown_size": "all",
+            "config": {"statistics": {"confidence": 0.95}},
+            "models": {"net": {"label": label}, "other": {"label": "Other"}},
+            "methods": {"ft": {"label": "full, fine-tuning"}, "ewc": {"label": "EWC"}},
+            "datasets": {"a": {"label": "A"}, "b": {"label": "B"}},
+        }
+    )
 
 
-def tables():
+@dataclass(frozen=True)
+class Tables:
     """mRI, RI and accuracy of two models, methods, targets and seeds."""
+
+    mri: pd.DataFrame
+    ri: pd.DataFrame
+    accuracy: pd.DataFrame
+
+    def views(self, label="Net", colours=None, in_distribution=None):
+        """The views of these tables.
+
+        Args:
+            label: of the first model.
+        """
+        return page_views(
+            self.mri, self.ri, self.accuracy, described(label), colours or {}, in_distribution
+        )
+
+
+def random_ri(rng):
+    """Rows of ri.csv."""
+    runs = list(itertools.product(MODELS, METHODS, TARGETS, ["all"], SEEDS))
+    table = pd.DataFrame(runs, columns=RUN_COLUMNS)
+    ri = rng.normal(0, 5, len(runs))
+    return table.assign(ri=ri, ci_low=ri - 1, ci_high=ri + 1, fit=90.0, unfinished=0)
+
+
+def mri_of(ri):
+    """Rows of mri.csv; the runs of the first method of the first model are unfinished."""
+    groups = ri.groupby(["model", "method", "size"])
+    means = groups[["ri", "ci_low", "ci_high", "fit"]].mean().reset_index()
+    return means.rename(columns={"ri": "mri"}).assign(
+        unfinished=[1, 0, 0, 0],
+        on_target_before=40.0,
+        on_target=90.0,
+        on_target_low=85.0,
+        on_target_high=95.0,
+    )
+
+
+def random_accuracies(ri, rng):
+    """Rows of accuracy.csv of the pretrained models and the runs of ri.csv."""
+    runs = [(model, "pretrained", "none", "all", 0) for model in MODELS]
+    runs += ri[RUN_COLUMNS].itertuples(index=False, name=None)
+    lines = []
+    for run, dataset in itertools.product(runs, ("a", "b")):
+        correct = rng.integers(0, IMAGES + 1)
+        lines.append((*run, dataset, IMAGES, correct, 100 * correct / IMAGES))
+    columns = [*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+@pytest.fixture
+def tables():
+    """Tables of made-up numbers."""
     rng = np.random.default_rng(0)
-    runs = [
-        (m, w, t, "all", s)
-        for m in ("net", "other")
-        for w in ("ewc", "ft")
-        for t in "ab"
-        for s in (0, 1)
-    ]
-    ri = pd.DataFrame(runs, columns=RUN).assign(
-        ri=rng.normal(0, 5, len(runs)), fit=90.0, unfinished=0
-    )
-    ri = ri.assign(ci_low=ri["ri"] - 1, ci_high=ri["ri"] + 1)
-    mri = (
-        ri.groupby(["model", "method", "size"])[["ri", "ci_low", "ci_high", "fit"]]
-        .mean()
-        .reset_index()
-    )
-    mri = mri.rename(columns={"ri": "mri"}).assign(
-        unfinished=[1, 0, 0, 0], on_target_before=40.0, on_target=90.0
-    )
-    mri = mri.assign(on_target_low=85.0, on_target_high=95.0)
-    before = [(m, "pretrained", "none", "all", 0) for m in ("net", "other")]
-    accuracy = [
-        (*run, d, 50, k)
-        for run in [*before, *runs]
-        for d, k in zip("ab", rng.integers(0, 51, 2), strict=True)
-    ]
-    accuracy = pd.DataFrame(accuracy, columns=[*RUN, "dataset", "n", "correct"])
-    return mri, ri, accuracy.assign(accuracy=2.0 * accuracy["correct"])
+    ri = random_ri(rng)
+    return Tables(mri_of(ri), ri, random_accuracies(ri, rng))
 
 
-def data(view):
+def csv_rows(text):
+    """The rows of a CSV text."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def data_of(view):
     """Rows of a view's data, and the columns that are parsed as numbers."""
-    parts = (part.get("data", {}) for part in (view, *view["layer"]))
-    own = next(part for part in parts if isinstance(part.get("values"), str))
-    return list(csv.DictReader(io.StringIO(own["values"]))), own["format"]["parse"]
+    (data,) = [
+        layer["data"]
+        for layer in (view, *view["layer"])
+        if isinstance(layer.get("data", {}).get("values"), str)
+    ]
+    return csv_rows(data["values"]), data["format"]["parse"]
 
 
-def test_views_are_the_same_bytes_each_time():
+def test_views_are_the_same_bytes_each_time(tables):
     colours = {"ft": "#123456", "ewc": "#654321"}
-    first, second = (json.dumps(page_views(*tables(), about(), colours)) for _ in range(2))
-    assert first == second and len(json.loads(first)) == 3
+    views = tables.views(colours=colours)
+    assert len(views) == 3
+    assert json.dumps(views) == json.dumps(tables.views(colours=colours))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(seeds):
-    mri, ri, accuracy = tables()
-    ri = ri[ri["seed"] < seeds]
-    rows, numbers = data(page_views(mri, ri, accuracy, about(), {})["ri_matrix"])
-    shown = {(row["run"]): row for row in rows}
-    assert len(shown) == 8 + 4
+def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(tables, seeds):
+    # given
+    ri = tables.ri[tables.ri["seed"] < seeds]
+    # when
+    view = Tables(tables.mri, ri, tables.accuracy).views()["ri_matrix"]
+    # then
+    rows, numbers = data_of(view)
+    row_of_run = {row["run"]: row for row in rows}
+    means_over_targets = len(MODELS) * len(METHODS)
+    assert len(row_of_run) == means_over_targets * len(TARGETS) + means_over_targets
     means = ri.groupby(["model", "method", "target"])[["ri", "ci_low", "ci_high"]].mean()
-    for names, numbers_of_run in means.iterrows():
-        row, (value, low, high) = (
-            shown["/".join(names)],
-            map(points, numbers_of_run),
-        )
-        assert (
-            row["shown"] == (f"{value}, {low} to {high}" if seeds == 1 else value)
-            and row["text"] == value
-        )
-    assert [row["text"][-1] == "†" for row in rows if row["target"] == MEAN].count(True) == 1
-    assert {"ri", "dark"} <= set(numbers) and not {"model", "method", "target", "shown"} & set(
-        numbers
-    )
+    for model_method_target, (mean, low, high) in means.iterrows():
+        row = row_of_run["/".join(model_method_target)]
+        assert row["text"] == points(mean)
+        if seeds == 1:
+            assert row["shown"] == f"{points(mean)}, {points(low)} to {points(high)}"
+        else:
+            assert row["shown"] == points(mean)
+    unfinished = [row for row in rows if row["target"] == MEAN and row["text"].endswith("†")]
+    assert len(unfinished) == 1
+    assert {"ri", "dark"} <= set(numbers)
+    assert not {"model", "method", "target", "shown"} & set(numbers)
 
 
 @pytest.mark.parametrize("correct", [0, 1, 25, 50])
 def test_intervals_of_accuracies_are_wilsons(correct):
+    accuracy = 100 * correct / IMAGES
     table = pd.DataFrame(
-        [("net", "ft", "a", "all", 0, "b", 50, 2.0 * correct)],
-        columns=[*RUN, "dataset", "n", "accuracy"],
+        [("net", "ft", "a", "all", 0, "b", IMAGES, accuracy)],
+        columns=[*RUN_COLUMNS, "dataset", "n", "accuracy"],
     )
-    found = with_intervals(table, 0.9).iloc[0]
-    expected = binomtest(correct, 50).proportion_ci(0.9, method="wilson")
-    assert np.allclose([found["low"], found["high"]], [100 * expected.low, 100 * expected.high])
+    (line,) = with_intervals(table, 0.9).to_dict("records")
+    expected = binomtest(correct, IMAGES).proportion_ci(0.9, method="wilson")
+    assert line["low"] == pytest.approx(100 * expected.low)
+    assert line["high"] == pytest.approx(100 * expected.high)
 
 
-def test_a_label_is_data_and_not_part_of_an_expression():
-    usual, odd = (page_views(*tables(), about(label), {}) for label in ("Net", HOSTILE))
-    for name, view in odd.items():
-        rows, _ = data(view)
+def expressions_of(view):
+    """What a view and its layers compute."""
+    return [json.dumps(layer.get("transform")) for layer in (view, *view["layer"])]
+
+
+def test_a_label_is_data_and_not_part_of_an_expression(tables):
+    views = tables.views(label="Net")
+    views_with_hostile_label = tables.views(label=HOSTILE)
+    for name, view in views_with_hostile_label.items():
+        rows, _ = data_of(view)
         assert HOSTILE in {row["model"] for row in rows}
-        expressions = [json.dumps(part.get("transform")) for part in (view, *view["layer"])]
-        assert expressions == [
-            json.dumps(part.get("transform")) for part in (usual[name], *usual[name]["layer"])
-        ]
+        assert expressions_of(view) == expressions_of(views[name])
 
 
-def test_without_fine_tuned_runs_there_is_no_view():
-    mri, ri, accuracy = tables()
-    assert page_views(mri[:0], ri[:0], accuracy, about(), {}) == {}
+def test_without_fine_tuned_runs_there_is_no_view(tables):
+    of_pretrained_models = Tables(tables.mri[:0], tables.ri[:0], tables.accuracy)
+    assert of_pretrained_models.views() == {}
 
 
-def test_the_trade_off_has_a_panel_for_changes_in_distribution_if_there_are_some():
-    mri, ri, accuracy = tables()
-    changes = mri[["model", "method", "size"]].assign(change=-9.0, ci_low=-10.0, ci_high=-8.0)
-    view = page_views(mri, ri, accuracy, about(), {}, changes)["tradeoff"]
-    titles = [panel["layer"][-1]["encoding"]["y"]["title"] for panel in view["concat"]]
-    assert len(titles) == 2 and "mRI" in titles[0] and "in distribution" in titles[1]
-    datasets = [part["data"] for part in (view, *view["concat"]) if "data" in part]
-    rows = list(csv.DictReader(io.StringIO(datasets[0]["values"])))
-    shown = {(row["method"], row["target"]): row["inside"] for row in rows}
-    assert shown["EWC", MEAN] == "-9.0" and shown["pretrained", MEAN] == "0.0"
-    assert shown["EWC", "A"] == "", "a single target has no mean"
+def test_the_trade_off_has_a_panel_for_changes_in_distribution_if_there_are_some(tables):
+    # given
+    models_and_methods = tables.mri[["model", "method", "size"]]
+    changes = models_and_methods.assign(change=-9.0, ci_low=-10.0, ci_high=-8.0)
+    # when
+    view = tables.views(in_distribution=changes)["tradeoff"]
+    # then
+    upper_panel, lower_panel = view["concat"]
+    assert "mRI" in title_of(upper_panel)
+    assert "in distribution" in title_of(lower_panel)
+    data, *_ = [chart["data"] for chart in (view, upper_panel, lower_panel) if "data" in chart]
+    change_of_point = {}
+    for row in csv_rows(data["values"]):
+        change_of_point[row["method"], row["target"]] = row["inside"]
+    assert change_of_point["EWC", MEAN] == "-9.0"
+    assert change_of_point["pretrained", MEAN] == "0.0"
+    assert change_of_point["EWC", "A"] == "", "a single target has no mean"
 
 
-def test_a_matrix_of_many_rows_begins_with_one_model():
-    mri, ri, accuracy = tables()
-    few = page_views(mri, ri, accuracy, about(), {})["accuracy_matrix"]
-    many = pd.concat(
-        [accuracy.assign(target=accuracy["target"] + str(n)) for n in range(MOST_ROWS)]
-    )
-    large = page_views(mri, ri, many, about(), {})["accuracy_matrix"]
+def title_of(panel):
+    """What the vertical axis of a panel is called."""
+    last_layer = panel["layer"][-1]
+    return last_layer["encoding"]["y"]["title"]
 
-    def first_choices(view):
-        return {menu["name"]: menu["value"] for menu in view["params"] if "bind" in menu}
 
-    assert first_choices(few) == {"model": None, "method": None, "target": None}
-    assert first_choices(large)["model"] == "Net"
+def first_choices(view):
+    """What is chosen in each menu of a view at first."""
+    return {menu["name"]: menu["value"] for menu in view["params"] if "bind" in menu}
+
+
+def test_a_matrix_of_many_rows_begins_with_one_model(tables):
+    matrix = tables.views()["accuracy_matrix"]
+    assert first_choices(matrix) == {"model": None, "method": None, "target": None}
+
+    of_many_targets = []
+    for number in range(MOST_ROWS):
+        target = tables.accuracy["target"] + str(number)
+        of_many_targets.append(tables.accuracy.assign(target=target))
+    with_many_rows = Tables(tables.mri, tables.ri, pd.concat(of_many_targets))
+    large_matrix = with_many_rows.views()["accuracy_matrix"]
+    assert first_choices(large_matrix)["model"] == "Net"

@@ -3,12 +3,17 @@
 It trains as if nobody watched.
 """
 
+import contextlib
 import csv
+import itertools
 import json
 import logging
 import re
 import resource
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from timeit import timeit
 
 import pytest
@@ -48,9 +53,12 @@ from tiny.training import (
 EPOCHS = 3
 LONG = replace(TRAINING, epochs=EPOCHS)
 MEASURED = {"loss", "cross_entropy", "accuracy", "lr", "gradient_norm", "images_per_second"}
+MEASURED_TAGS = {f"train/{name}" for name in MEASURED}
+IMAGES = 9  # of each monitored dataset
+SELECTED_IMAGES = 2  # of these, in the select split
 
 
-def dropping():
+def network_with_dropout():
     """A network whose training draws random numbers."""
     torch.manual_seed(0)
     return timm.create_model(
@@ -58,97 +66,173 @@ def dropping():
     ).eval()
 
 
+@dataclass(frozen=True)
+class Project:
+    """A folder with a model, two prepared datasets to be monitored, and a split of one of them."""
+
+    folder: Path
+
+    @property
+    def log_folder(self) -> Path:
+        """Where trackers write."""
+        return self.folder / "logs/run/0"
+
+    @property
+    def split_of_more(self) -> Path:
+        """The split of the dataset `more`."""
+        return self.folder / "split/more/32px.parquet"
+
+    def prepared(self, dataset: str) -> Path:
+        """The folder of a prepared dataset: `other` or `more`."""
+        return self.folder / dataset / "32px"
+
+    def manifest(self, dataset: str) -> Path:
+        """The manifest of a prepared dataset."""
+        return self.prepared(dataset) / "manifest.json"
+
+    def history(self, job: str = "digest") -> Path:
+        """The history that a job writes in its private folder."""
+        return self.folder / "work" / job / "history.csv"
+
+
 @pytest.fixture
-def place(tmp_path):
-    """A job's private folder, a model and two datasets; one split."""
-    (tmp_path / "work/digest").mkdir(parents=True)
-    model_folder(tmp_path / "model", dropping())
-    monitored = []
-    for seed, name in enumerate(("other", "more")):
-        (tmp_path / name).mkdir()
-        prepared_folder(tmp_path / name / "32px", random_images(9, 32, seed))
-        monitored.append(tmp_path / name / "32px/manifest.json")
-    (tmp_path / "split/more").mkdir(parents=True)
-    split_file(tmp_path / "split/more/32px.parquet", 9)
-    return tmp_path, monitored
+def project(tmp_path):
+    """A project with the private folder of one job."""
+    project = Project(tmp_path)
+    project.history().parent.mkdir(parents=True)
+    model_folder(tmp_path / "model", network_with_dropout())
+    for seed, dataset in enumerate(("other", "more")):
+        project.prepared(dataset).parent.mkdir()
+        prepared_folder(project.prepared(dataset), random_images(IMAGES, 32, seed))
+    project.split_of_more.parent.mkdir(parents=True)
+    split_file(project.split_of_more, IMAGES)
+    return project
 
 
-def watch_of(place, job="digest", **more):
-    folder, monitored = place
-    given = {"model_folder": folder / "model", "view": VIEW, "monitored": monitored}
-    given |= {"monitored_splits": [folder / "split/more/32px.parquet"]}
-    given |= {
-        "log_file": str(folder / "logs/run/0.log"),
-        "history": folder / "work" / job / "history.csv",
+def watch_of(project, job="digest", **changes):
+    """What reports a training of a job that monitors both datasets.
+
+    Args:
+        changes: other fields of Watch.
+    """
+    fields = {
+        "model_folder": project.folder / "model",
+        "view": VIEW,
+        "monitored": [project.manifest("other"), project.manifest("more")],
+        "monitored_splits": [project.split_of_more],
+        "log_file": str(project.folder / "logs/run/0.log"),
+        "history": project.history(job),
     }
-    return Watch(**given | more)
+    return Watch(**{**fields, **changes})
 
 
-def trained(watch=None, saved=None, training=LONG):
-    """History, changed tensors, and the random numbers that come next."""
-    network = dropping()
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives."""
+
+    history: list[dict]
+    changed: Mapping[str, torch.Tensor]  # tensors by name
+    next_random_numbers: torch.Tensor
+
+
+def train_network(watch=None, saved=None, training=LONG):
+    """Train the network with dropout.
+
+    Args:
+        watch: of `watch_of`, or nobody watches.
+        saved: file of the state from which a killed training resumes.
+    """
+    network = network_with_dropout()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     torch.manual_seed(5)
-    method = FullFineTuning(lr=0.01, dropout=0.5)
+    method = FullFineTuning(lr=0.01)
     method.setup(task_of(network, random_images(10, 32)))
-    rows, changed = train(method, before, training, RUN, CPU, saved, watch=watch)
-    return rows, changed, torch.rand(3)
+    history, changed = train(method, before, training, RUN, CPU, saved, watch=watch)
+    return Trained(history, changed, torch.rand(3))
 
 
-def shown(place):
-    """Epochs and values by tag, as TensorBoard shows them."""
-    reader = EventAccumulator(str(place[0] / "logs/run/0")).Reload()
-    return {
-        tag: [(event.step, event.value) for event in reader.Scalars(tag)]
-        for tag in reader.Tags()["scalars"]
-    }
+def values_shown(project):
+    """By tag, the values that TensorBoard shows, by epoch.
+
+    Each epoch has one value.
+    """
+    reader = EventAccumulator(str(project.log_folder)).Reload()
+    values_of_tags = {}
+    for tag in reader.Tags()["scalars"]:
+        events = reader.Scalars(tag)
+        values_of_tags[tag] = {event.step: event.value for event in events}
+        assert len(values_of_tags[tag]) == len(events)
+    return values_of_tags
 
 
-def history_of(place, job="digest"):
-    with open(place[0] / "work" / job / "history.csv", newline="") as file:
+def epochs_shown(project, tag="train/loss"):
+    """The epochs of which TensorBoard shows a value, in its order."""
+    return list(values_shown(project)[tag])
+
+
+def epochs_in_history(project, job="digest"):
+    """The epochs in a job's history."""
+    with project.history(job).open(newline="") as file:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_numbers(place):
-    rows, changed, drawn = trained()
-    again, same, next_drawn = trained(watch_of(place))
-    assert again == rows and torch.equal(drawn, next_drawn)
-    assert same.keys() == changed.keys() and all(
-        torch.equal(same[name], changed[name]) for name in changed
-    )
-    write_history(rows, place[0] / "whole.csv")
-    assert (place[0] / "whole.csv").read_bytes() == (
-        place[0] / "work/digest/history.csv"
-    ).read_bytes()
-    tags = shown(place)
-    assert tags.keys() == {f"train/{name}" for name in MEASURED} | {"monitor/other", "monitor/more"}
-    assert all([step for step, _ in values] == [1, 2, 3] for values in tags.values())
-    assert [value for _, value in tags["train/loss"]] == pytest.approx(
-        [row["loss"] for row in rows]
-    )
-    assert min(value for _, value in tags["train/gradient_norm"]) > 0
+# Trainings
 
 
-def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(place):
+def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_numbers(project):
+    # when
+    unwatched = train_network()
+    watched = train_network(watch_of(project))
+    # then
+    assert watched.history == unwatched.history
+    assert torch.equal(watched.next_random_numbers, unwatched.next_random_numbers)
+    assert watched.changed.keys() == unwatched.changed.keys()
+    for name, tensor in unwatched.changed.items():
+        assert torch.equal(watched.changed[name], tensor), name
+    # and its history and values are shown
+    whole_history = project.folder / "whole.csv"
+    write_history(unwatched.history, whole_history)
+    assert project.history().read_bytes() == whole_history.read_bytes()
+    values_of_tags = values_shown(project)
+    assert values_of_tags.keys() == MEASURED_TAGS | {"monitor/other", "monitor/more"}
+    for values in values_of_tags.values():
+        assert list(values) == [1, 2, 3]
+    losses = [row["loss"] for row in unwatched.history]
+    assert list(values_of_tags["train/loss"].values()) == pytest.approx(losses)
+    assert min(values_of_tags["train/gradient_norm"].values()) > 0
+
+
+def accuracy_of_checkpoint(project, checkpoint, files):
+    """Accuracy of a checkpoint on the images of a dataset that are monitored, and their number."""
+    dataset = load_dataset(files, VIEW, "select")
+    inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
+    network = network_in_state(project.folder / "model", {"x": 1.0}, {"x": checkpoint}, inputs)
+    is_right = correct(network, inputs, dataset, 4, "")
+    return is_right.float().mean().item(), len(dataset.labels)
+
+
+def test_monitored_accuracy_is_that_of_the_evaluated_checkpoint(project):
     """On all nine images, and on those of the select split where there are splits."""
-    folder, _ = place
-    _, changed, _ = trained(watch_of(place))
-    safetensors.torch.save_file(changed, folder / "c.safetensors")
-    for name, part in (("other", None), ("more", folder / "split/more/32px.parquet")):
-        dataset = load_dataset(
-            DatasetFiles(name, folder / name / "32px", split=part), VIEW, "select"
-        )
-        assert len(dataset.labels) == (9 if part is None else 2)
-        inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
-        network = network_in_state(
-            folder / "model", {"x": 1.0}, {"x": folder / "c.safetensors"}, inputs
-        )
-        right = correct(network, inputs, dataset, 4, "").float().mean().item()
-        assert shown(place)[f"monitor/{name}"][-1] == (EPOCHS, pytest.approx(right))
+    # when
+    trained = train_network(watch_of(project))
+    # then
+    checkpoint = project.folder / "checkpoint.safetensors"
+    safetensors.torch.save_file(trained.changed, checkpoint)
+    values_of_tags = values_shown(project)
+
+    without_split = DatasetFiles("other", project.prepared("other"))
+    accuracy, images = accuracy_of_checkpoint(project, checkpoint, without_split)
+    assert images == IMAGES
+    assert values_of_tags["monitor/other"][EPOCHS] == pytest.approx(accuracy)
+
+    with_split = DatasetFiles("more", project.prepared("more"), split=project.split_of_more)
+    accuracy, images = accuracy_of_checkpoint(project, checkpoint, with_split)
+    assert images == SELECTED_IMAGES
+    assert values_of_tags["monitor/more"][EPOCHS] == pytest.approx(accuracy)
 
 
 def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_its_images(
-    place, monkeypatch, caplog
+    project, monkeypatch, caplog
 ):
     """Under protocol held_out its split has no source image of the proxy.
 
@@ -156,192 +240,263 @@ def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_i
     """
     # given: `more` holds the proxy, one image of each of three classes, and its split was made of
     # the other six
-    folder, (_, more) = place
     view = replace(VIEW, images_per_class=1)
-    files = DatasetFiles("more", more.parent, proxy=more.parent)
-    split = folder / "split/more/32px.parquet"
+    proxy = project.prepared("more")
     split_dataset(
-        files=files, view=view, fractions={"train": 0.4, "select": 0.3}, earlier=(), table=split
+        files=DatasetFiles("more", project.prepared("more"), proxy=proxy),
+        view=view,
+        fractions={"train": 0.4, "select": 0.3},
+        earlier=(),
+        table=project.split_of_more,
     )
-    in_split = set(read_split(split))
-    assert len(in_split) == 6
+    part_of_source = read_split(project.split_of_more)
+    assert len(part_of_source) == 6
     # when: it is monitored beside another dataset
-    shown_sources = {}
+    scored_sources = {}
 
-    def score(state, model_folder, dataset, *more):
-        shown_sources[dataset.name] = set(dataset.index["source_id"].to_pylist())
+    def note_sources(state, model_folder, dataset, *settings):
+        scored_sources[dataset.name] = set(dataset.index["source_id"].to_pylist())
         return 0.5
 
-    monkeypatch.setattr(watching, "accuracy_of", score)
+    monkeypatch.setattr(watching, "accuracy_of", note_sources)
     caplog.set_level(logging.WARNING, "rib")
-    trained(
-        watch_of(place, view=view, monitored_related=[more], monitored_proxy_folder=more.parent)
+    watch = watch_of(
+        project,
+        view=view,
+        monitored_related=[project.manifest("more")],
+        monitored_proxy_folder=proxy,
     )
+    train_network(watch)
     # then: both have a curve, and no image of the proxy is scored
     assert not caplog.records
-    assert {"monitor/other", "monitor/more"} <= shown(place).keys()
-    assert shown_sources["more"] == {
-        source for source, part in read_split(split).items() if part == "select"
-    }
+    assert {"monitor/other", "monitor/more"} <= values_shown(project).keys()
+    selected_sources = {source for source, part in part_of_source.items() if part == "select"}
+    assert scored_sources["more"] == selected_sources
 
 
-def test_at_most_200_images_are_monitored(place, monkeypatch):
+def test_at_most_200_images_are_monitored(project, monkeypatch):
+    # given a limit of four, and one dataset of nine images and one of two
+    assert watching.MONITORED_IMAGES == 200
+    assert watching.BATCH <= 200
     monkeypatch.setattr(watching, "MONITORED_IMAGES", 4)
-    seen = []
-    monkeypatch.setattr(
-        watching, "accuracy_of", lambda *given: seen.append(len(given[2].labels)) or 1.0
-    )
-    trained(watch_of(place), training=TRAINING)
-    assert set(seen) == {4, 2} and watching.BATCH <= 200
+    numbers_of_images = set()
+
+    def note_number(state, model_folder, dataset, *settings):
+        numbers_of_images.add(len(dataset.labels))
+        return 1.0
+
+    monkeypatch.setattr(watching, "accuracy_of", note_number)
+    # when
+    train_network(watch_of(project), training=TRAINING)
+    # then
+    assert numbers_of_images == {4, SELECTED_IMAGES}
 
 
-def test_gradient_norm_is_that_before_clipping(place):
-    norms = {}
-    for clip in (None, 0.01):
-        trained(
-            watch_of(place, monitored=()),
-            training=replace(LONG, epochs=1, batch_size=10, clip_norm=clip),
-        )
-        ((_, norms[clip]),) = shown(place)["train/gradient_norm"]
-    assert norms[None] > 0.02 and norms[0.01] == pytest.approx(norms[None], rel=1e-5)
+def gradient_norm_of_one_step(project, clip_norm):
+    """The norm that is shown of a training of one step."""
+    training = replace(LONG, epochs=1, batch_size=10, clip_norm=clip_norm)
+    train_network(watch_of(project, monitored=()), training=training)
+    (norm,) = values_shown(project)["train/gradient_norm"].values()
+    return norm
 
 
-def interrupted(monkeypatch, at):
-    """Raise in a step of a training, counted from 1."""
-    step, done = finetune._take_step, []
+def test_gradient_norm_is_that_before_clipping(project):
+    clip_norm = 0.01
+    without_clipping = gradient_norm_of_one_step(project, clip_norm=None)
+    with_clipping = gradient_norm_of_one_step(project, clip_norm)
+    assert without_clipping > 2 * clip_norm
+    assert with_clipping == pytest.approx(without_clipping, rel=1e-5)
 
-    def breaks(*arguments):
-        done.append(1)
-        if len(done) == at:
+
+def interrupt_at_step(monkeypatch, interrupted_step):
+    """Raise KeyboardInterrupt in a step of a training, counted from 1."""
+    take_step = finetune._take_step
+    steps = itertools.count(1)
+
+    def take_step_or_raise(*arguments):
+        if next(steps) == interrupted_step:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", take_step_or_raise)
 
 
 @pytest.mark.parametrize("every", [0, 1e9])
-def test_a_killed_training_shows_every_epoch_once(place, monkeypatch, every):
+def test_a_killed_training_shows_every_epoch_once(project, monkeypatch, every):
     """Whether it resumes after each step, or begins again; three steps are an epoch."""
+    # given a training that was killed in its third epoch
     monkeypatch.setattr(training_state, "SAVE_EVERY", every)
-    saved = place[0] / "state.pt"
+    saved = project.folder / "state.pt"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupted(patch, 8)
-        trained(watch_of(place), saved)
-    assert history_of(place) == [1, 2] and [step for step, _ in shown(place)["train/loss"]] == [
-        1,
-        2,
-    ]
-    rows, *_ = trained(watch_of(place), saved)
-    assert rows == trained()[0] and history_of(place) == [1, 2, 3]
-    assert all([step for step, _ in values] == [1, 2, 3] for values in shown(place).values())
-    assert len(list((place[0] / "logs/run/0").glob(f"{PREFIX}*"))) == (2 if every == 0 else 1)
+        interrupt_at_step(patch, 8)
+        train_network(watch_of(project), saved)
+    assert epochs_in_history(project) == [1, 2]
+    assert epochs_shown(project) == [1, 2]
+    # when
+    trained = train_network(watch_of(project), saved)
+    # then
+    assert trained.history == train_network().history
+    assert epochs_in_history(project) == [1, 2, 3]
+    for values in values_shown(project).values():
+        assert list(values) == [1, 2, 3]
+    is_resumed = every == 0
+    event_files = list(project.log_folder.glob(f"{PREFIX}*"))
+    assert len(event_files) == (2 if is_resumed else 1)
 
 
-def progress(*epochs, norm: float | None = 1.0):
-    rows = [
-        {"epoch": n, "lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5} for n in epochs
-    ]
-    return rows, 10 * len(rows), norm, dict, CPU
+# Reports without a training
 
 
-def test_an_epoch_that_was_trained_again_replaces_what_was_shown(place):
+def report(watch, *epochs, norm=1.0):
+    """Tell what watches of a training that has done these epochs.
+
+    Args:
+        norm: of the gradients in the last epoch; None at the start of a training.
+    """
+    measured = {"lr": 0.1, "loss": 2.0, "cross_entropy": 1.0, "accuracy": 0.5}
+    history = [{"epoch": epoch, **measured} for epoch in epochs]
+    watch(history, images=10 * len(history), norm=norm, read_changes=dict, device=CPU)
+
+
+def report_start(watch, *epochs):
+    """Tell what watches that a training starts, or resumes after these epochs."""
+    report(watch, *epochs, norm=None)
+
+
+def test_an_epoch_that_was_trained_again_replaces_what_was_shown(project):
     """The state that is resumed is older than what was written.
 
     What other settings wrote goes, too.
     """
-    first = watch_of(place, monitored=())
-    for done in (progress(norm=None), progress(1), progress(1, 2), progress(1, 2, 3)):
-        first(*done)
-    again = watch_of(place, monitored=())
-    again(*progress(1, norm=None))
-    assert history_of(place) == [1], "the saved state has the last word"
-    again(*progress(1, 2))
-    assert [step for step, _ in shown(place)["train/loss"]] == [1, 2] == history_of(place)
-    (place[0] / "work/another").mkdir()
-    other = watch_of(place, "another", monitored=())
-    other(*progress(1, norm=None))
-    other(*progress(1, 2))
-    assert [step for step, _ in shown(place)["train/loss"]] == [2]
+    # given a training that was watched for three epochs
+    first = watch_of(project, monitored=())
+    report_start(first)
+    report(first, 1)
+    report(first, 1, 2)
+    report(first, 1, 2, 3)
+    # when it resumes after the first of them
+    second = watch_of(project, monitored=())
+    report_start(second, 1)
+    # then
+    assert epochs_in_history(project) == [1], "the saved state has the last word"
+    report(second, 1, 2)
+    assert epochs_in_history(project) == [1, 2]
+    assert epochs_shown(project) == [1, 2]
+    # when a job of other settings follows, then
+    project.history("another").parent.mkdir()
+    of_other_settings = watch_of(project, "another", monitored=())
+    report_start(of_other_settings, 1)
+    report(of_other_settings, 1, 2)
+    assert epochs_shown(project) == [2]
 
 
-def test_a_full_disk_is_one_warning_and_leaves_whole_records(place, caplog):
-    watch = watch_of(place, monitored=())
-    caplog.set_level(logging.WARNING, "rib")
-    watch(*progress(norm=None))
-    watch(*progress(1))
-    (file,) = (place[0] / "logs/run/0").iterdir()
-    whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1])
-    )  # the next record is written in part
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """No file can be made larger than this, in bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _, hard_limit = limits
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard_limit))
     try:
-        for n in (2, 3):
-            watch(*progress(*range(1, n + 1)))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert file.read_bytes() == whole and len(caplog.records) == 1 and caplog.text.count("\n") == 1
-    watch(*progress(1, 2, 3, 4))
-    assert [step for step, _ in shown(place)["train/loss"]] == [1, 4] and history_of(place) == [
-        1,
-        2,
-        3,
-        4,
-    ]
 
 
-def test_what_fails_in_monitoring_does_not_end_a_training(place, caplog):
-    (place[0] / "other/32px/images.npy").write_bytes(b"damaged")
+def test_a_full_disk_is_one_warning_and_leaves_whole_records(project, caplog):
+    # given
     caplog.set_level(logging.WARNING, "rib")
-    rows, *_ = trained(watch_of(place))
-    assert rows == trained()[0] and len(caplog.records) == 1
-    said = caplog.records[0].getMessage()
-    assert "other/32px/images.npy is damaged" in said and "allow_pickle" not in said
+    watch = watch_of(project, monitored=())
+    report_start(watch)
+    report(watch, 1)
+    (event_file,) = project.log_folder.iterdir()
+    whole_records = event_file.read_bytes()
+    # when the next record can be written in part only
+    with files_of_at_most(len(whole_records) + 20):
+        report(watch, 1, 2)
+        report(watch, 1, 2, 3)
+    # then
+    assert event_file.read_bytes() == whole_records
+    assert len(caplog.records) == 1
+    assert caplog.text.count("\n") == 1
+    # and when there is room again, then
+    report(watch, 1, 2, 3, 4)
+    assert epochs_shown(project) == [1, 4]
+    assert epochs_in_history(project) == [1, 2, 3, 4]
+
+
+def test_what_fails_in_monitoring_does_not_end_a_training(project, caplog):
+    # given
+    (project.prepared("other") / "images.npy").write_bytes(b"damaged")
+    caplog.set_level(logging.WARNING, "rib")
+    # when
+    trained = train_network(watch_of(project))
+    # then
+    assert trained.history == train_network().history
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "other/32px/images.npy is damaged" in message
+    assert "allow_pickle" not in message
     for tag in ("train/loss", "monitor/more"):
-        assert [step for step, _ in shown(place)[tag]] == [1, 2, 3], "what can be shown is shown"
+        assert epochs_shown(project, tag) == [1, 2, 3], "what can be shown is shown"
 
 
-def test_another_tracker_is_added_as_docs_say(place, monkeypatch):
+def test_another_tracker_is_added_as_docs_say(project, monkeypatch):
+    # given
     page = (ROOT / "docs/watching.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    exec(code, made := {})
-    monkeypatch.setattr(watching, "TRACKERS", (*watching.TRACKERS, made["JsonLines"]))
-    trained(watch_of(place))
-    lines = [
-        json.loads(line) for line in (place[0] / "logs/run/0/digest.jsonl").read_text().splitlines()
-    ]
-    assert [line["epoch"] for line in lines] == [1, 1, 2, 2, 3, 3]
-    assert lines[0].keys() == {"epoch"} | {f"train/{name}" for name in MEASURED}
-    assert set(shown(place)) == {name for line in lines for name in line} - {"epoch"}
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    names_of_example = {}
+    exec(example, names_of_example)
+    trackers = (*watching.TRACKERS, names_of_example["JsonLines"])
+    monkeypatch.setattr(watching, "TRACKERS", trackers)
+    # when
+    train_network(watch_of(project))
+    # then it has two lines for each epoch, of the training and of the monitored datasets
+    written = (project.log_folder / "digest.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [line.pop("epoch") for line in lines] == [1, 1, 2, 2, 3, 3]
+    assert lines[0].keys() == MEASURED_TAGS
+    tags = set()
+    for line in lines:
+        tags |= line.keys()
+    assert tags == values_shown(project).keys()
+
+
+def processor_time(work, number=1):
+    """Processor time in seconds of one call of a function, the mean of some calls."""
+    return timeit(work, timer=time.process_time, number=number) / number
 
 
 @pytest.mark.slow
-def test_watching_costs_at_most_a_hundredth_of_a_step(place):
+def test_watching_costs_at_most_a_hundredth_of_a_step(project):
     """Processor time of gradient norms, history and event file.
 
     The network is EfficientNet-Lite0, with epochs of four steps.
     """
+    # given
     torch.manual_seed(0)
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).to(
-        memory_format=torch.channels_last
-    )
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    network = network.to(memory_format=torch.channels_last)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    method, watch, spent = FullFineTuning(lr=0.01), watch_of(place, monitored=()), []
+    method = FullFineTuning(lr=0.01)
     method.setup(task_of(network, random_images(128, 96)))
+    training = replace(LONG, batch_size=32)
+    steps = 4 * EPOCHS
+    watch = watch_of(project, monitored=())
+    times_of_reports = []
 
-    def timed(work, number=1):
-        return timeit(work, timer=time.process_time, number=number)
+    def watch_and_measure(*progress):
+        times_of_reports.append(processor_time(lambda: watch(*progress)))
 
-    def watched(*progress):
-        spent.append(timed(lambda: watch(*progress)))
-
-    whole = timed(
-        lambda: train(method, before, replace(LONG, batch_size=32), RUN, CPU, watch=watched)
+    # when
+    whole_time = processor_time(
+        lambda: train(method, before, training, RUN, CPU, watch=watch_and_measure)
     )
     gradients = [parameter.grad for parameter in network.parameters()]
-    norm = timed(lambda: torch.nn.utils.get_total_norm(gradients), 50) / 50
-    share = (sum(spent) + 4 * EPOCHS * norm) / whole
+    time_of_norm = processor_time(lambda: torch.nn.utils.get_total_norm(gradients), number=50)
+    # then
+    share = (sum(times_of_reports) + steps * time_of_norm) / whole_time
     print(
-        f"{share:.4f} of a step: {1e3 * norm:.2f} ms of {1e3 * whole / 4 / EPOCHS:.0f} ms, "
-        f"and {1e3 * max(spent):.2f} ms per epoch"
+        f"{share:.4f} of a step: {1e3 * time_of_norm:.2f} ms of {1e3 * whole_time / steps:.0f} ms, "
+        f"and {1e3 * max(times_of_reports):.2f} ms per epoch"
     )
     assert share < 0.01
