@@ -7,6 +7,7 @@ colour tells its index, so that each label can be checked image by image.
 import io
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from integration.conftest import serve
 from rib.base.files import sha256
+from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.config.label_space import imagenet_wnids, read_real_labels, read_timm_list
 from rib.data.prepared import PreparedDataset
@@ -28,160 +30,262 @@ pytestmark = pytest.mark.thorough
 
 SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
+CLASSES = 1000
 PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
-CHOICES = (
-    *(
-        "models=[tiny_cnn]",
-        "image_size=32",
-        "methods=[ft,replay]",
-        "training={epochs: 1, batch_size: 64}",
-    ),
-    # of the family's two recipes and sizes the paper's: the targets here have fewer than 1000
-    # images
-    *("method_settings={ft: {recipe: paper}}", "train_subset=[all]"),
+IMAGES_OF_VAL = CLASSES * PER_CLASS
+CLASSES_OF_C = (2, 10, 101)
+SEVERITIES = (1, 2, 3, 4, 5)
+# Images of each dataset.
+COUNTS = {
+    "imagenet_val": IMAGES_OF_VAL,
+    "imagenet_v2": CLASSES,
+    "imagenet_a": 200,
+    "imagenet_r": 200,
+    "imagenet_sketch": CLASSES,
+    "objectnet": 113,
+    "imagenet_cartoon": IMAGES_OF_VAL,
+    "imagenet_drawing": IMAGES_OF_VAL,
+    "imagenet_c": 15 * len(SEVERITIES) * len(CLASSES_OF_C),
+}
+# In pixels. Pictures of other widths are other photos; datasets with two of a class take the next
+# width, too.
+EXTRA_WIDTH = {
+    "imagenet_val": 0,
+    "imagenet_v2": 2,
+    "imagenet_a": 3,
+    "imagenet_r": 4,
+    "imagenet_sketch": 5,
+    "imagenet_cartoon": 6,
+    "imagenet_drawing": 8,
+    "imagenet_c": 10,
+}
+CONFIG = (
+    "catalog=mine",
+    "models=[tiny_cnn]",
+    "image_size=32",
+    "methods=[ft,replay]",
+    "training={epochs: 1, batch_size: 64}",
+    # of the family's two schedules and sizes those of the paper: the targets here have fewer than
+    # 1000 images
+    "method_settings={ft: {recipe: paper}}",
+    "train_subset=[all]",
+    "targets=[imagenet_a]",
 )
 
 
+# Archives
+
+
 @cache
-def picture(index, wider=0):
+def picture(index, extra_width=0):
     """A picture of a class; one of another width is another photo."""
-    return jpeg(index, size=(12 + wider, 10))
+    return jpeg(index, size=(12 + extra_width, 10))
 
 
-def val_name(number):
+def val_name(index, repetition):
+    """The file name of a validation image: the images of all classes follow one another."""
+    number = repetition * CLASSES + index + 1
     return f"ILSVRC2012_val_{number:08d}.JPEG"
 
 
-def photos(top, indices, wider):
-    return {f"{top}{WNIDS[i]}/{WNIDS[i]}_0.JPEG": picture(i, wider) for i in indices}
-
-
-def of_val(top, wider):
-    """Pictures made from the validation images, under their names."""
-    return {
-        f"{top}{WNIDS[i]}/{val_name(n * 1000 + i + 1)}": picture(i, wider + n)
-        for i in range(1000)
-        for n in range(PER_CLASS)
-    }
-
-
-def objectnet(folders):
+def photos(top, indices, extra_width):
+    """A photo of each of some classes, in folders of classes below `top`."""
     files = {}
-    for key, indices in folders.items():
-        image = Image.new("RGB", (20, 18), (255, 0, 0))
-        image.paste(Image.open(io.BytesIO(picture(indices[0]))).resize((16, 14)), (2, 2))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        files[f"objectnet-1.0/images/{key}/1.png"] = buffer.getvalue()
-    return {**files, "objectnet-1.0/mappings/folder_to_objectnet_label.json": b"{}"}
+    for index in indices:
+        wnid = WNIDS[index]
+        files[f"{top}{wnid}/{wnid}_0.JPEG"] = picture(index, extra_width)
+    return files
 
 
-def archives(folder, datasets, spaces):
-    """Small archives under their published names."""
-    corruptions = datasets["imagenet_c"]["settings"]["corruptions"]
-    ends = {"noise": (0, 3), "blur": (3, 7), "weather": (7, 11), "digital": (11, None)}
-    parts = {part: corruptions[slice(*end)] for part, end in ends.items()}
-    numbers = "\n".join(str(1000 - (number % 1000)) for number in range(1000 * PER_CLASS))
-    tar(
-        folder / "ILSVRC2012_img_val.tar",
-        {val_name(n + 1): picture(n % 1000, n // 1000) for n in range(1000 * PER_CLASS)},
-    )
-    devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", numbers)
+def made_from_val(top, extra_width):
+    """Pictures made from the validation images, under their names."""
+    files = {}
+    for index in range(CLASSES):
+        for repetition in range(PER_CLASS):
+            name = f"{top}{WNIDS[index]}/{val_name(index, repetition)}"
+            files[name] = picture(index, extra_width + repetition)
+    return files
+
+
+def with_red_border(photo):
+    """A PNG of a photo with the border of two pixels that ObjectNet's images have."""
+    image = Image.new("RGB", (20, 18), (255, 0, 0))
+    image.paste(Image.open(io.BytesIO(photo)).resize((16, 14)), (2, 2))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def objectnet(label_space):
+    """One photo in the folder of each of ObjectNet's classes."""
+    files = {"objectnet-1.0/mappings/folder_to_objectnet_label.json": b"{}"}
+    for key, (first_index, *_) in zip(label_space.keys, label_space.indices, strict=True):
+        files[f"objectnet-1.0/images/{key}/1.png"] = with_red_border(picture(first_index))
+    return files
+
+
+def write_val(folder):
+    """The validation images, and the development kit that says their classes."""
+    files = {}
+    # The kit's class numbers run against the indices.
+    class_numbers = []
+    for repetition in range(PER_CLASS):
+        for index in range(CLASSES):
+            extra_width = EXTRA_WIDTH["imagenet_val"] + repetition
+            files[val_name(index, repetition)] = picture(index, extra_width)
+            class_numbers.append(str(CLASSES - index))
+    tar(folder / "ILSVRC2012_img_val.tar", files)
+    devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", "\n".join(class_numbers))
+
+
+def write_v2(folder):
+    """ImageNet-V2, whose folders are class indices."""
     top = "imagenetv2-matched-frequency-format-val"
-    tar(
-        folder / "imagenetv2-matched-frequency.tar.gz",
-        {f"{top}/{i}/x.jpeg": picture(i, 2) for i in range(1000)},
-    )
-    for wider, name in enumerate(("a", "r"), start=3):
-        indices = [row[0] for row in read_timm_list(f"imagenet_{name}").indices]
-        files = photos(f"imagenet-{name}/", indices, wider)
-        tar(folder / f"imagenet-{name}.tar", {f"imagenet-{name}/README.txt": b"x", **files})
-    zipped(folder / "ImageNet-Sketch.zip", photos("sketch/", range(1000), 5))
-    encrypted(
-        folder / "objectnet-1.0.zip",
-        objectnet(dict(zip(spaces.keys, spaces.indices, strict=True))),
-        PASSWORD,
-    )
-    tar(folder / "imagenet-cartoon.tar.gz", of_val("imagenet-cartoon/", 6), "w:gz")
-    tar(folder / "imagenet-drawing.tar.gz", of_val("datasets/imagenet-drawing/", 8), "w:gz")
-    for part, names in parts.items():
-        files = {
-            f"{c}/{s}/{WNIDS[i]}/{val_name(i + 1)}": picture(i, 10)
-            for c in names
-            for s in range(1, 6)
-            for i in (2, 10, 101)
-        }
-        tar(folder / f"{part}.tar", files)
+    extra_width = EXTRA_WIDTH["imagenet_v2"]
+    files = {f"{top}/{index}/x.jpeg": picture(index, extra_width) for index in range(CLASSES)}
+    tar(folder / "imagenetv2-matched-frequency.tar.gz", files)
+
+
+def write_part_of_classes(folder, letter):
+    """ImageNet-A or -R, which have 200 of the classes."""
+    top = f"imagenet-{letter}/"
+    indices = [index for (index,) in read_timm_list(f"imagenet_{letter}").indices]
+    files = photos(top, indices, EXTRA_WIDTH[f"imagenet_{letter}"])
+    tar(folder / f"imagenet-{letter}.tar", {f"{top}README.txt": b"x", **files})
+
+
+def write_c(folder, corruptions):
+    """ImageNet-C, whose corruptions are in four archives."""
+    corruptions_of_archive = {
+        "noise": corruptions[:3],
+        "blur": corruptions[3:7],
+        "weather": corruptions[7:11],
+        "digital": corruptions[11:],
+    }
+    for archive, corruptions_in_it in corruptions_of_archive.items():
+        files = {}
+        for corruption in corruptions_in_it:
+            for severity in SEVERITIES:
+                for index in CLASSES_OF_C:
+                    name = f"{corruption}/{severity}/{WNIDS[index]}/{val_name(index, 0)}"
+                    files[name] = picture(index, EXTRA_WIDTH["imagenet_c"])
+        tar(folder / f"{archive}.tar", files)
+
+
+def write_archives(folder, corruptions, objectnets_label_space):
+    """Write small archives under their published names; gives them by name."""
+    write_val(folder)
+    write_v2(folder)
+    write_part_of_classes(folder, "a")
+    write_part_of_classes(folder, "r")
+    sketches = photos("sketch/", range(CLASSES), EXTRA_WIDTH["imagenet_sketch"])
+    zipped(folder / "ImageNet-Sketch.zip", sketches)
+    encrypted(folder / "objectnet-1.0.zip", objectnet(objectnets_label_space), PASSWORD)
+    cartoons = made_from_val("imagenet-cartoon/", EXTRA_WIDTH["imagenet_cartoon"])
+    tar(folder / "imagenet-cartoon.tar.gz", cartoons, "w:gz")
+    drawings = made_from_val("datasets/imagenet-drawing/", EXTRA_WIDTH["imagenet_drawing"])
+    tar(folder / "imagenet-drawing.tar.gz", drawings, "w:gz")
+    write_c(folder, corruptions)
     return {path.name: path for path in folder.iterdir()}
 
 
-COUNTS = {
-    "imagenet_val": 2000,
-    "imagenet_v2": 1000,
-    "imagenet_a": 200,
-    "imagenet_r": 200,
-    "imagenet_sketch": 1000,
-    "objectnet": 113,
-    "imagenet_cartoon": 2000,
-    "imagenet_drawing": 2000,
-    "imagenet_c": 225,
-}
+# The run
+
+
+@dataclass(frozen=True)
+class ImageNetRun:
+    """A project whose catalogue points at a server of small archives, after its run."""
+
+    project: Project
+    printed: str  # by its two calls
+
+    @property
+    def tables(self):
+        """The folder of the published tables."""
+        return self.project.folder / "reports/imagenet/tables"
+
+    @property
+    def results(self):
+        """The folder of the protocol's results."""
+        return self.project.folder / "results/imagenet/paper"
+
+    def table(self, name):
+        """A published table."""
+        return pd.read_csv(self.tables / f"{name}.csv")
+
+    def rows(self, run, group="imagenet"):
+        """Rows of a run, such as none/pretrained, on the datasets of an evaluation group."""
+        return rows_of(self.results / f"evaluate/tiny_cnn/{run}/all/0/{group}.parquet")
+
+
+def point_at_archives(entry, archives, address):
+    """Let the entry of a dataset state what the archives are, and where they are served.
+
+    Args:
+        archives: by file name.
+    """
+    for source in [entry.get("source"), *entry.get("sources", [])]:
+        if isinstance(source, dict) and source.get("file") in archives:
+            archive = archives[source["file"]]
+            source["digest"] = f"sha256:{sha256(archive)}"
+            source["size"] = archive.stat().st_size
+            if source["kind"] == "http":
+                source["urls"] = [f"{address}/missing", f"{address}/{archive.name}"]
 
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory, pytestconfig):
-    """A project whose catalogue points at the server, and its run."""
-    from rib.config.catalog import Catalog
-
-    place = tmp_path_factory.mktemp("imagenet")
-    project = Project(copy_project(place / "project"), family="imagenet")
+    """The family's run on small archives."""
+    # given a catalogue with smaller datasets, and archives
+    folder = tmp_path_factory.mktemp("imagenet")
+    project = Project(copy_project(folder / "project"), family="imagenet")
     family.make(project.folder / "mine")
+    project.edit(
+        "workflow/catalog/families/imagenet.yaml", "images_per_class: 5", "images_per_class: 1"
+    )
     catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    path = project.folder / "workflow/catalog/datasets.yaml"
-    datasets = yaml.safe_load(path.read_text())
-    (place / "served").mkdir()
-    made = archives(place / "served", datasets, catalog.label_space(catalog.datasets["objectnet"]))
-    with serve(place / "served") as address:
+    datasets_file = project.folder / "workflow/catalog/datasets.yaml"
+    datasets = yaml.safe_load(datasets_file.read_text())
+    served = folder / "served"
+    served.mkdir()
+    archives = write_archives(
+        served,
+        corruptions=datasets["imagenet_c"]["settings"]["corruptions"],
+        objectnets_label_space=catalog.label_space(catalog.datasets["objectnet"]),
+    )
+    with serve(served) as address:
         for name, entry in datasets.items():
-            for source in [entry.get("source"), *entry.get("sources", [])]:
-                has_archive = isinstance(source, dict) and source.get("file") in made
-                if has_archive:
-                    archive = made[source["file"]]
-                    source.update(digest=f"sha256:{sha256(archive)}", size=archive.stat().st_size)
-                    if source["kind"] == "http":
-                        source["urls"] = [f"{address}/missing", f"{address}/{source['file']}"]
+            point_at_archives(entry, archives, address)
             if name in COUNTS:
                 entry["images"] = COUNTS[name]
-        path.write_text(yaml.safe_dump(datasets, sort_keys=False))
-        entry = project.folder / "workflow/catalog/families/imagenet.yaml"
-        entry.write_text(entry.read_text().replace("images_per_class: 5", "images_per_class: 1"))
-        config = ("catalog=mine", *CHOICES, "targets=[imagenet_a]")
-        # What has to be fetched by hand is asked for; then it lies where the user keeps archives.
-        printed = project.snakemake("--cores", "2", "--keep-going", config=config, check=False)
-        config_here = (*config, f"archives={place / 'served'}")
+        datasets_file.write_text(yaml.safe_dump(datasets, sort_keys=False))
+        # when what has to be fetched by hand is asked for
+        printed = project.snakemake("--cores", "2", "--keep-going", config=CONFIG, check=False)
+        # and then lies where the user keeps archives
         printed += project.snakemake(
-            "--cores", "2", config=config_here, OBJECTNET_PASSWORD=PASSWORD
+            "--cores",
+            "2",
+            config=(*CONFIG, f"archives={served}"),
+            OBJECTNET_PASSWORD=PASSWORD,
         )
-    return project, config, printed
+    return ImageNetRun(project, printed)
 
 
 def test_what_is_gated_is_asked_for_with_its_terms(imagenet):
-    printed = imagenet[2]
-    assert (
-        re.search("imagenet_val: ILSVRC2012_img_val.tar .*non-commercial", printed)
-        and "`archives`" in printed
-    )
-    assert re.search("objectnet-1.0.zip is encrypted.* OBJECTNET_PASSWORD", printed)
+    assert re.search("imagenet_val: ILSVRC2012_img_val.tar .*non-commercial", imagenet.printed)
+    assert "`archives`" in imagenet.printed
+    assert re.search("objectnet-1.0.zip is encrypted.* OBJECTNET_PASSWORD", imagenet.printed)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_image_has_its_label(imagenet, name):
-    (folder,) = (imagenet[0].folder / f"results/imagenet/prepare/{name}").iterdir()
+    (folder,) = (imagenet.project.folder / f"results/imagenet/prepare/{name}").iterdir()
+    is_encoded = folder.name == "encoded"
+    assert is_encoded == (name == "imagenet_c")
     dataset = PreparedDataset.open(folder, name, SMALL)
     assert len(dataset.labels) == COUNTS[name]
-    assert (folder.name == "encoded") == (name == "imagenet_c")
-    pixels = dataset.images[np.arange(len(dataset.labels))]
-    for label, image in zip(dataset.labels, pixels, strict=True):
+    all_images = dataset.images[np.arange(COUNTS[name])]
+    for label, image in zip(dataset.labels, all_images, strict=True):
         assert index_of(image) in dataset.space.indices[label], dataset.space.names[label]
 
 
@@ -190,117 +294,124 @@ def test_the_pretraining_proxy_is_scored_nowhere(imagenet):
 
     The other half of val, Cartoon, Drawing and C stays.
     """
-    results = imagenet[0].folder / "results/imagenet/paper"
-    scored = results / "evaluate/tiny_cnn/none/pretrained/all/0"
-    rows = pd.concat([rows_of(scored / f"{group}.parquet") for group in ("imagenet", "imagenet_c")])
-    sources = rows.groupby("dataset", observed=True)["source_id"].agg(lambda ids: frozenset(ids))
-    assert len(sources["imagenet_val"]) == 1000
+    rows = pd.concat(
+        [
+            imagenet.rows("none/pretrained", "imagenet"),
+            imagenet.rows("none/pretrained", "imagenet_c"),
+        ]
+    )
+    sources = rows.groupby("dataset", observed=True)["source_id"].agg(set)
+    assert len(sources["imagenet_val"]) == CLASSES
     assert sources["imagenet_val"] == sources["imagenet_cartoon"] == sources["imagenet_drawing"]
     assert sources["imagenet_c"] <= sources["imagenet_val"]
-    assert rows["dataset"].value_counts()["imagenet_v2"] == 1000
-    labels = rows[rows["dataset"] == "imagenet_val"]["label"]
-    assert labels.is_unique and len(labels) == 1000, "class-balanced"
-    record = json.loads(
-        (results / "finetune/tiny_cnn/imagenet_a/replay/all/0/provenance.json").read_text()
-    )
+    assert rows["dataset"].value_counts()["imagenet_v2"] == CLASSES
+    labels_of_val = rows.loc[rows["dataset"] == "imagenet_val", "label"]
+    assert len(labels_of_val) == CLASSES
+    assert labels_of_val.is_unique, "class-balanced"
+
+
+def test_replay_trains_on_the_pretraining_proxy(imagenet):
+    run = imagenet.results / "finetune/tiny_cnn/imagenet_a/replay/all/0"
+    record = json.loads((run / "provenance.json").read_text())
     assert any("/prepare/imagenet_val/" in path for path in record["inputs"])
     assert record["cfg"]["view"]["images_per_class"] == 1
 
 
 def test_val_is_evaluated_and_no_part_of_ri(imagenet):
-    tables = imagenet[0].folder / "reports/imagenet/tables"
-    accuracy = pd.read_csv(tables / "accuracy.csv")
-    wide = accuracy.pivot_table(index=["method", "target"], columns="dataset", values="accuracy")
+    accuracy = imagenet.table("accuracy")
+    of_dataset = accuracy.pivot_table(
+        index=["method", "target"], columns="dataset", values="accuracy"
+    )
     ood = [name for name in COUNTS if name not in ("imagenet_val", "imagenet_a")]
-    change = wide.loc[("ft", "imagenet_a"), ood] - wide.loc[("pretrained", "none"), ood]
-    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])
-    assert ri.loc[("ft", "imagenet_a"), "ri"] == pytest.approx(change.mean(), abs=1e-5)
-    (conditions,) = set(accuracy["conditions"])
-    assert conditions == (
+    after = of_dataset.loc[("ft", "imagenet_a"), ood]
+    before = of_dataset.loc[("pretrained", "none"), ood]
+    ri = imagenet.table("ri").set_index(["method", "target"])["ri"]
+    assert ri["ft", "imagenet_a"] == pytest.approx((after - before).mean(), abs=1e-5)
+    assert set(accuracy["conditions"]) == {
         "protocol paper; pretraining proxy: 1 images per class of IN-1K val, "
         "excluded from IN-1K val, IN-Cartoon, "
         "IN-Drawing, IN-C"
-    )
+    }
+
+
+def right_by_real_labels(rows_of_val):
+    """Whether the prediction on each validation image that has real labels is among them."""
+    real_labels = read_real_labels()
+    is_right = []
+    for prediction, name in zip(rows_of_val["prediction"], rows_of_val["image_id"], strict=True):
+        number = int(re.search(r"(\d+)\.JPEG$", name)[1])
+        labels_of_image = real_labels[number - 1]
+        if labels_of_image:
+            is_right.append(prediction in labels_of_image)
+    return is_right
 
 
 def test_val_is_scored_with_its_real_labels_too(imagenet):
-    folder = imagenet[0].folder
-    scores = pd.read_csv(folder / "reports/imagenet/tables/scores.csv").set_index(
-        ["method", "dataset"]
-    )
-    assert (
-        scores.drop("imagenet_val", level="dataset")[["real_before", "n_real"]]
-        .isna()
-        .all(axis=None)
-    )
-    known = read_real_labels()
-    for method, run in (("pretrained", "none/pretrained"), ("ft", "imagenet_a/ft")):
-        (path,) = folder.glob(f"results/imagenet/paper/evaluate/*/{run}/all/0/imagenet.parquet")
-        rows = rows_of(path)
-        rows = rows[rows["dataset"] == "imagenet_val"]
-        answers = [known[int(name[-13:-5]) - 1] for name in rows["image_id"]]
-        right = [
-            label in own for label, own in zip(rows["prediction"], answers, strict=True) if own
-        ]
-        line = scores.loc[("ft", "imagenet_val")]
-        assert line["n_real"] == len(right) < line["n"]
-        column = "real_before" if method == "pretrained" else "real_after"
-        assert line[column] == pytest.approx(100 * np.mean(right), abs=1e-5)
+    scores = imagenet.table("scores").set_index(["method", "dataset"])
+    other_datasets = scores.drop("imagenet_val", level="dataset")
+    assert other_datasets[["real_before", "n_real"]].isna().all(axis=None)
+    line = scores.loc[("ft", "imagenet_val")]
+    for column, run in {"real_before": "none/pretrained", "real_after": "imagenet_a/ft"}.items():
+        rows = imagenet.rows(run)
+        is_right = right_by_real_labels(rows[rows["dataset"] == "imagenet_val"])
+        assert line[column] == pytest.approx(100 * np.mean(is_right), abs=1e-5)
+        assert line["n_real"] == len(is_right)
+    assert line["n_real"] < line["n"], "some images have no real label"
+
+
+def logit(percent):
+    """The log odds of an accuracy."""
+    return np.log(percent / (100 - percent))
 
 
 def test_effective_robustness_is_the_height_above_the_published_models_line(imagenet):
-    tables = imagenet[0].folder / "reports/imagenet/tables"
-    table, lines = (
-        pd.read_csv(tables / f"{name}.csv") for name in ("effective_robustness", "baseline_lines")
-    )
-    assert set(lines["dataset"]) == {"imagenet_v2", "imagenet_sketch"} and set(lines["models"]) == {
-        39
-    }
-    assert len(table) == 2 * 2 and (tables.parent / "figures/effective_robustness.png").is_file()
-    accuracy = pd.read_csv(tables / "accuracy.csv").set_index(["method", "target", "dataset"])[
-        "accuracy"
-    ]
-    line = lines.set_index("dataset").loc["imagenet_v2"]
-    run = table.query(
-        "method == 'ft' and target == 'imagenet_a' and dataset == 'imagenet_v2'"
-    ).iloc[0]
-    places = (
-        np.clip(accuracy["ft", "imagenet_a", name], 0.05, 99.95)
-        for name in ("imagenet_val", "imagenet_v2")
-    )
-    inside, outside = places  # a thousand images each, of which none right counts as half an image
-    expected = line["intercept"] + line["slope"] * np.log(inside / (100 - inside))
-    assert run["rho_after"] == pytest.approx(outside - 100 / (1 + np.exp(-expected)), abs=1e-4)
+    # given the line of each dataset, through the accuracies of published models
+    lines = imagenet.table("baseline_lines").set_index("dataset")
+    assert set(lines.index) == {"imagenet_v2", "imagenet_sketch"}
+    assert set(lines["models"]) == {39}
+    line = lines.loc["imagenet_v2"]
+    # and accuracies on a thousand images each, of which none right counts as half an image
+    accuracy = imagenet.table("accuracy").set_index(["method", "target", "dataset"])["accuracy"]
+    on_val = np.clip(accuracy["ft", "imagenet_a", "imagenet_val"], 0.05, 99.95)
+    on_v2 = np.clip(accuracy["ft", "imagenet_a", "imagenet_v2"], 0.05, 99.95)
+    # then
+    table = imagenet.table("effective_robustness")
+    assert len(table) == 2 * 2, "two methods and two datasets"
+    rho_after = table.set_index(["method", "target", "dataset"])["rho_after"]
+    logit_on_line = line["intercept"] + line["slope"] * logit(on_val)
+    accuracy_on_line = 100 / (1 + np.exp(-logit_on_line))
+    expected = on_v2 - accuracy_on_line
+    assert rho_after["ft", "imagenet_a", "imagenet_v2"] == pytest.approx(expected, abs=1e-4)
+    assert (imagenet.tables.parent / "figures/effective_robustness.png").is_file()
 
 
 @pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_it(imagenet):
-    project, config, _ = imagenet
-    assert "Nothing to be done" in project.snakemake("-n", config=config)
-    small = (
-        *config,
+    project = imagenet.project
+    assert "Nothing to be done" in project.snakemake("-n", config=CONFIG)
+    # when
+    with_budget = (
+        *CONFIG,
         "targets=[imagenet_a,imagenet_cartoon]",
         "budget={max_images_per_dataset: 100}",
     )
-    planned = project.planned(config=small)
-    assert "prepare" not in planned and planned["finetune"] == 4 and planned["evaluate_run"] == 10
-    project.snakemake("tables", "--cores", "2", config=(*small, "leak_free=true"))
-    tables = project.folder / "reports/imagenet/tables"
-    accuracy = pd.read_csv(tables / "accuracy.csv")
-    assert (
-        set(accuracy["n"]) == {75, 100}
-        and "at most 100 images per dataset" in accuracy["conditions"][0]
-    )
-    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["n"]
+    planned = project.planned(config=with_budget)
+    project.snakemake("tables", "--cores", "2", config=(*with_budget, "leak_free=true"))
+    # then
+    assert "prepare" not in planned
+    assert planned["finetune"] == 4
+    assert planned["evaluate_run"] == 10
+    accuracy = imagenet.table("accuracy")
+    assert set(accuracy["n"]) == {75, 100}
+    assert "at most 100 images per dataset" in accuracy["conditions"].iloc[0]
+    images_of_ri = imagenet.table("ri").set_index(["method", "target"])["n"]
+    assert images_of_ri["ft", "imagenet_a"] == 675
     # Cartoon's 100 sources are Drawing's, so nothing of Drawing is left; C has one source, of 75
     # images.
-    assert ri["ft", "imagenet_a"] == 675 and ri["ft", "imagenet_cartoon"] in (500, 575)
-    scored = project.folder / "results/imagenet/paper/evaluate/tiny_cnn/none/pretrained/all/0"
-    index = rows_of(scored / "imagenet.parquet")
-    chosen = {
-        name: set(part["source_id"]) for name, part in index.groupby("dataset", observed=True)
-    }
-    assert chosen["imagenet_cartoon"] == chosen["imagenet_drawing"] == chosen["imagenet_val"]
+    assert images_of_ri["ft", "imagenet_cartoon"] in (500, 575)
+    rows = imagenet.rows("none/pretrained")
+    sources = rows.groupby("dataset", observed=True)["source_id"].agg(set)
+    assert sources["imagenet_cartoon"] == sources["imagenet_drawing"] == sources["imagenet_val"]
 
 
 def test_wnids_are_timms():
