@@ -12,13 +12,14 @@ TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-
 EXAMPLE ?= default_run
 CATALOG ?= workflow/catalog
 EVERY ?= 20
+DEVICE ?= cuda
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
 KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes mri_without_filtered)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-all test-slow torture security bench mutation fixture lint format environment docs site example lock records dataset-records clean help
+.PHONY: run watch test test-all test-slow torture security bench gpu mutation fixture lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -88,6 +89,9 @@ $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
 
 bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/benchmarks.md
 	@python tests/benchmarks/bench.py --write
+
+gpu: $(VENV)/test.done ## check and measure a GPU (minutes), in reports/gpu.md; DEVICE=cpu tries the command itself
+	@python tests/benchmarks/gpu.py --device $(DEVICE)
 
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
 	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md

@@ -138,13 +138,13 @@ def b2(folder: Path) -> str:
     return f"{share:.3f} ({1000 / one:.0f} of {1000 / other:.0f} images/s)"
 
 
-def prepared_photos(folder: Path) -> dict[str, bytes]:
-    """Prepare 400 photos of 400 x 500 px, kept encoded, in a folder; their bytes by name."""
+def prepared_photos(folder: Path, n: int = 400) -> dict[str, bytes]:
+    """Prepare n photos of 400 x 500 px, kept encoded, in a folder; their bytes by name."""
     from tiny.photos import INDICES, WNIDS, prepare_into, tar
 
     rng = np.random.default_rng(0)
     photos = {}
-    for number in range(400):
+    for number in range(n):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (50, 40, 3), np.uint8)).resize((400, 500)).save(
             buffer, "JPEG", quality=90
@@ -596,7 +596,7 @@ Made by `make bench`: {processor()}, {versions}.
 |---|---|---|---|---|
 {measured}
 | B9 | ViT-B/16 on a GPU, over the bare loop and the loader's ceiling | \
-| not measured: no GPU here | |
+| not measured here; `make gpu` does | |
 
 What was decided by these numbers, and why a mark is missed: \
 [tests/benchmarks/README.md](../tests/benchmarks/README.md).

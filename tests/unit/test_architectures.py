@@ -8,6 +8,7 @@ import functools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import open_clip
 import pytest
 import timm
@@ -32,10 +33,13 @@ from rib.models.network import (
 )
 from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
+from rib.training import finetune
 from rib.training.finetune import checkpoint_gradients
+from rib.training.optimizer import make_optimizer
 from tiny.architectures import ARCHITECTURES, cases
+from tiny.census import Census
 from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
-from tiny.training import CPU, HALF, images_of, prepared_folder
+from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder
 
 METHODS = ["ft", "linear_probe", "lora", "visual_prompt"]
 TWO_HEADS = ["deit_distilled"]
@@ -586,3 +590,30 @@ def assert_close_to_scale(values, expected):
     """Tensors agree to a thousandth of the largest expected value."""
     largest = expected.abs().max().item()
     torch.testing.assert_close(values.double(), expected, rtol=1e-3, atol=1e-3 * largest)
+
+
+# What GPUs ask of architectures.
+
+
+@each
+def test_a_step_asks_a_gpu_for_nothing_that_it_can_not_do_at_once(name):
+    """Of one image and of two: no operator waits or raises, and fused optimisers take the step."""
+    network = ARCHITECTURES[name].build().eval().to(memory_format=torch.channels_last)
+    algorithm = set_up("ft", network, coloured_images(ARCHITECTURES[name].size))
+    algorithm.train_mode()
+    strides_differ = set()
+
+    def note_strides(optimizer):
+        for key, parameter in algorithm.trainable():
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                strides_differ.add(key)
+
+    algorithm.update = note_strides
+    optimizer = make_optimizer(algorithm, TRAINING, CPU)
+    census = Census()
+    with census.of_steps():
+        for number_of_images in (1, 2):
+            finetune._take_step(algorithm, optimizer, np.arange(number_of_images), TRAINING)
+    assert census.operators > 0 and not census.faults
+    assert not strides_differ

@@ -24,7 +24,7 @@ from rib.methods import NonNegative, Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
-from rib.models.inputs import in_batches
+from rib.models.inputs import in_batches, rows_of
 from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
@@ -85,7 +85,7 @@ def pretrained_outputs(
     if len(inputs) <= max_stored and not inputs.augmentation:
         outputs_of_images = partial(_teacher_outputs, function, task.model)
         stored_outputs = in_batches(outputs_of_images, inputs, TEACHER_BATCH, title)
-        return lambda rows: stored_outputs[rows]
+        return partial(rows_of, stored_outputs)
     teacher = copy.deepcopy(task.model)
     return lambda rows: _teacher_outputs(function, teacher, inputs[rows])
 

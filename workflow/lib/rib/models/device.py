@@ -56,11 +56,11 @@ def _chosen_device(compute: ComputeSettings) -> torch.device:
         return torch.device("cuda")
     if compute.device == "cuda":
         raise UserError(
-            f"config, compute.device is 'cuda', but {_why_cuda_fails()}; set it to 'auto' or 'cpu'."
+            f"config, compute.device is 'cuda', but {why_cuda_fails()}; set it to 'auto' or 'cpu'."
         )
     has_broken_gpu = NVIDIA.exists() and not has_hidden_devices()
     if has_broken_gpu:
-        problem = f"this machine has an NVIDIA GPU, but {_why_cuda_fails()}"
+        problem = f"this machine has an NVIDIA GPU, but {why_cuda_fails()}"
         if compute.expects_gpu:
             raise UserError(
                 f"{problem}; its runs would take far too long on the CPU, so repair that, or set "
@@ -70,7 +70,7 @@ def _chosen_device(compute: ComputeSettings) -> torch.device:
     return torch.device("cpu")
 
 
-def _why_cuda_fails() -> str:
+def why_cuda_fails() -> str:
     """Why torch has no CUDA device: `torch finds no CUDA device`, with its own reason if any."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"

@@ -179,6 +179,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def rows_of(tensor: Tensor, rows: np.ndarray) -> Tensor:
+    """The given rows (N,) of a tensor (n, ...), on its device: (N, ...)."""
+    # An index of NumPy would be copied to a GPU only after all that the GPU still has to do.
+    return tensor[to_device(torch.from_numpy(rows), tensor.device)]
+
+
 def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
     """A number per RGB channel, in 0..1, as (1, 3, 1, 1) on the scale of pixels, 0..255."""
     return torch.tensor(fractions, device=device).mul(255).view(1, 3, 1, 1)
@@ -203,8 +209,7 @@ class Images:
 
     def labels_of(self, rows: np.ndarray) -> Tensor:
         """Labels (N,) of the given rows, on the device."""
-        # An index of NumPy would be copied to a GPU only after all that the GPU still has to do.
-        return self.labels[to_device(torch.from_numpy(rows), self.labels.device)]
+        return rows_of(self.labels, rows)
 
 
 @torch.no_grad()

@@ -644,7 +644,9 @@ def _take_step(
         else:
             (loss * share).backward()
         means += share * torch.stack([loss.detach(), cross_entropy.detach(), accuracy])
-    norm = _clip_gradients(optimizer, training.clip_norm)
+    parameters = _parameters_of(optimizer)
+    give_gradients_strides_of(parameters)
+    norm = _clip_gradients(parameters, training.clip_norm)
     method.update(optimizer)
     return torch.cat([means, norm.to(means).view(1)])
 
@@ -662,18 +664,35 @@ def _micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]
     return parts
 
 
-def _clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> Tensor:
+def _parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that an optimiser trains."""
+    parameters: list[nn.Parameter] = []
+    for group in optimizer.param_groups:
+        parameters.extend(group["params"])
+    return parameters
+
+
+def give_gradients_strides_of(parameters: Iterable[nn.Parameter]) -> None:
+    """Lay gradients out in memory as their parameters are, in place.
+
+    CUDA's fused optimisers refuse others (github.com/pytorch/pytorch/issues/106951). The gradient
+    of a class token is one in a batch of a single image: it is a slice of that of all tokens.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
+def _clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor:
     """Clip the gradient of all trained parameters to a maximum norm, if there is one.
 
     Returns:
         The norm of the gradient before, a scalar.
     """
-    trained: list[nn.Parameter] = []
-    for group in optimizer.param_groups:
-        trained.extend(group["params"])
     if clip_norm is not None:
-        return nn.utils.clip_grad_norm_(trained, clip_norm)
-    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        return nn.utils.clip_grad_norm_(parameters, clip_norm)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return nn.utils.get_total_norm(gradients)
 
 

@@ -1,0 +1,68 @@
+"""`make gpu` on a CPU, which tries the command itself."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tiny import census
+from tiny.project import ROOT
+
+pytestmark = pytest.mark.thorough
+
+COMMAND = "tests/benchmarks/gpu.py"
+
+
+def run(*words):
+    """The exit status and what a command printed, as standard output and error."""
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """What the command printed on a CPU, and the lines of its report."""
+    report = tmp_path_factory.mktemp("gpu") / "new/report.md"
+    done = run(sys.executable, COMMAND, "--device", "cpu", "--report", str(report))
+    assert done.returncode == 0, done.stderr
+    return done, report.read_text().splitlines()
+
+
+def test_a_report_of_a_cpu_can_be_taken_for_none_of_a_gpu(tried):
+    done, lines = tried
+    assert lines[0].startswith("# Not a report of a GPU")
+    assert lines[-1].startswith("Nothing fell short; ")
+    assert lines[-1].endswith(" were not checked on this device.")
+    assert done.stdout.splitlines()[-1] == lines[-1]
+    assert " left" in done.stderr, "the time that is left"
+
+
+def test_each_method_is_trained_twice_on_each_network_and_nothing_is_said_of_waiting(tried):
+    _, lines = tried
+    for network in census.NETWORKS:
+        for name in census.methods_on(network):
+            assert f"| {name} on a small {network} | not checked on this device | passed |" in lines
+
+
+def test_speeds_are_measured_on_a_cpu_but_held_to_no_mark(tried):
+    _, lines = tried
+    measurements = [line for line in lines if line.startswith(("| training", "| evaluation"))]
+    assert len(measurements) == 8
+    assert all("not checked on this device" in line for line in measurements)
+    assert sum("images/s" in line for line in measurements) == 3
+
+
+def test_make_passes_the_device_on():
+    assert run("make", "-n", "gpu").stdout.endswith(f"python {COMMAND} --device cuda\n")
+    assert run("make", "-n", "gpu", "DEVICE=cpu").stdout.endswith(
+        f"python {COMMAND} --device cpu\n"
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_command_says_why_and_writes_nothing(tmp_path):
+    report = tmp_path / "report.md"
+    done = run(sys.executable, COMMAND, "--report", str(report))
+    assert done.returncode == 1 and not report.exists()
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("make gpu: torch ") and "`make gpu DEVICE=cpu`" in sentence

@@ -1,0 +1,209 @@
+"""`make gpu`: what it decides of measurements, with stand-ins for a GPU's answers.
+
+tests/integration/test_gpu_command.py runs the command.
+"""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.autograd import DeviceType
+
+from tiny.project import ROOT
+
+CUDA = torch.device("cuda")
+CPU = torch.device("cpu")
+STATE = {"weight": torch.ones(2)}
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")
+
+
+@pytest.fixture
+def gpu():
+    """The module of the command."""
+    import gpu
+
+    return gpu
+
+
+@pytest.fixture
+def report():
+    """The module of the report."""
+    import gpu_report
+
+    return gpu_report
+
+
+@pytest.fixture
+def sync_modes(monkeypatch):
+    """Modes in which torch was told to watch for waiting, one after the other."""
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    return modes
+
+
+@pytest.fixture
+def train(gpu, monkeypatch):
+    """A function that sets what each training of a small network gives, or the error it raises."""
+
+    def set_results(*results):
+        remaining = list(results)
+
+        def trained(name, network, device):
+            with contextlib.nullcontext() if not steps else steps[0]():
+                result = remaining.pop(0)
+                if isinstance(result, Exception):
+                    raise result
+                return result
+
+        monkeypatch.setattr(gpu.census, "trained", trained)
+
+    steps = []
+
+    @contextlib.contextmanager
+    def each_step_within(context):
+        steps.append(context)
+        try:
+            yield
+        finally:
+            steps.pop()
+
+    monkeypatch.setattr(gpu.census, "each_step_within", each_step_within)
+    return set_results
+
+
+def verdicts(checks):
+    return [check.verdict for check in checks]
+
+
+def test_a_method_passes_if_no_step_waits_and_both_trainings_agree(gpu, train, sync_modes):
+    train(STATE, STATE)
+    assert verdicts(gpu.check_method("ft", "resnet", CUDA)) == ["passed", "passed"]
+    assert sync_modes == ["error", "default"], "the second training is free to wait"
+
+
+def test_a_step_that_waits_is_named_and_the_bytes_are_compared_all_the_same(gpu, train, sync_modes):
+    train(RuntimeError("called a synchronizing CUDA operation\nTraceback"), STATE, STATE)
+    waits, same = gpu.check_method("ft", "resnet", CUDA)
+    assert (waits.verdict, same.verdict) == ("fell short", "passed")
+    assert waits.measured == "RuntimeError: called a synchronizing CUDA operation"
+    assert sync_modes == ["error", "default"]
+
+
+def test_bytes_that_differ_fall_short(gpu, train, sync_modes):
+    train(STATE, {"weight": torch.tensor([1.0, 1.0 + 1e-7])})
+    assert verdicts(gpu.check_method("ft", "resnet", CUDA)) == ["passed", "fell short"]
+
+
+def test_on_a_cpu_nothing_is_said_of_waiting(gpu, train, sync_modes):
+    train(STATE, STATE)
+    assert verdicts(gpu.check_method("ft", "resnet", CPU)) == [
+        "not checked on this device",
+        "passed",
+    ]
+    assert sync_modes == []
+
+
+@pytest.mark.parametrize(
+    ("spans", "length"),
+    [
+        ([], 0),
+        ([(0, 2), (5, 6)], 3),
+        ([(5, 6), (0, 2), (1, 3)], 4),
+        ([(0, 10), (2, 3), (9, 11)], 11),
+    ],
+)
+def test_kernels_that_run_at_once_count_once(gpu, spans, length):
+    assert gpu.covered(spans) == length
+
+
+def subject_on(device):
+    """What the functions that measure need of a subject, without a network."""
+    return SimpleNamespace(
+        device=device,
+        workload=SimpleNamespace(rounds=1),
+        network=SimpleNamespace(zero_grad=lambda: None),
+        finished=lambda work: work,
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "verdict"),
+    [
+        (CUDA, 0.96, "passed"),
+        (CUDA, 0.94, "fell short"),
+        (CPU, 0.99, "not checked on this device"),
+        (CPU, 0.5, "not checked on this device"),
+    ],
+)
+def test_the_speed_of_a_gpu_is_held_to_that_of_the_bare_loop(
+    gpu, monkeypatch, device, share, verdict
+):
+    monkeypatch.setattr(gpu, "ratio", lambda real, bare, rounds: (2.0, 2.0 * share, share))
+    monkeypatch.setattr(gpu, "check_busy", lambda *arguments: None)
+    check, _ = gpu.check_speed(subject_on(device), "training", 100, lambda: None, lambda: None)
+    assert check.verdict == verdict
+    assert check.measured == f"{share:.3f} (50 of {50 / share:.0f} images/s)"
+
+
+@pytest.mark.parametrize(("busy", "verdict"), [(0.95, "passed"), (0.5, "fell short")])
+def test_a_gpu_is_busy_while_its_kernels_run(gpu, monkeypatch, busy, verdict):
+    """Of the 2 seconds that the work takes; events of the host don't count."""
+    on_gpu = SimpleNamespace(start=0.0, end=2e6 * busy)
+    on_host = SimpleNamespace(start=0.0, end=2e6)
+    events = [
+        SimpleNamespace(device_type=DeviceType.CUDA, time_range=on_gpu),
+        SimpleNamespace(device_type=DeviceType.CPU, time_range=on_host),
+    ]
+    profiled = SimpleNamespace(events=lambda: events)
+    monkeypatch.setattr(gpu, "profile", lambda activities: contextlib.nullcontext(profiled))
+    monkeypatch.setattr(gpu, "timeit", lambda work, number: 2.0)
+    check = gpu.check_busy(subject_on(CUDA), "training", lambda: None)
+    assert (check.verdict, check.measured) == (verdict, f"{busy:.3f}")
+
+
+@pytest.mark.parametrize(
+    ("peak", "verdict"), [(0.4e9, "fell short"), (0.9e9, "passed"), (1.1e9, "fell short")]
+)
+def test_the_peak_of_memory_is_held_to_the_estimate(gpu, monkeypatch, peak, verdict):
+    """One that is far too large is wrong as well: it refuses models that would fit."""
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: int(peak))
+    check = gpu.check_peak(subject_on(CUDA), "training", lambda: None, 1e9)
+    assert check.verdict == verdict
+    on_cpu = gpu.check_peak(subject_on(CPU), "training", lambda: None, 1e9)
+    assert (on_cpu.verdict, on_cpu.measured) == ("not checked on this device", "")
+
+
+def test_the_estimates_are_those_of_plan_for_the_network_that_is_measured(gpu):
+    estimates = gpu.estimated_bytes(64, CPU)
+    entry = gpu.census.CATALOG.models[gpu.MODEL]
+    assert entry.architecture == gpu.ON_GPU.architecture
+    assert estimates["training"] > estimates["evaluation"] > 4 * entry.parameters
+
+
+def test_the_last_line_says_what_fell_short_and_how_much_was_not_checked(report):
+    passed = report.Check.on_gpu("a", True)
+    short = report.Check.on_gpu("b", False, "at least 1", "0.5")
+    not_checked = report.Check.on_gpu("c", None)
+    assert report.last_line([passed]) == "Nothing fell short."
+    assert report.last_line([passed, short]) == "Fell short: b (0.5)."
+    assert report.last_line([passed, not_checked, not_checked]) == (
+        "Nothing fell short; 2 of 3 checks were not checked on this device."
+    )
+
+
+def test_a_page_that_was_made_on_a_cpu_says_so_first(report):
+    methods = {"ft": [report.Check.on_gpu("ft waits", None), report.Check.on_gpu("ft same", True)]}
+    speed = report.Check.on_gpu("speed", False, "at least 1", "x | y")
+    page = report.page(False, "Made by hand.", methods, [speed])
+    assert page.startswith("# Not a report of a GPU: ")
+    assert "| ft | not checked on this device | passed |\n" in page
+    assert "| speed | fell short | at least 1 | x \\| y |\n" in page
+    assert page.endswith(f"\n{report.last_line([*methods['ft'], speed])}\n")
+    assert report.page(True, "", methods, [speed]).startswith("# Report of a GPU\n")
