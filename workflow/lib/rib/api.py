@@ -638,7 +638,8 @@ class _Stages:
             cores=available_cores(),
             gpus=0 if config["compute"]["device"] == "cpu" else torch.cuda.device_count(),
         )
-        self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
+        datasets_read = [dataset.name for dataset in self.grid.datasets_read()]
+        self.view = from_params(DatasetView, self.grid.view_of(self.name, datasets_read))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.config import choices
+from rib.config.budget import Budget, images_within
 from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
@@ -87,6 +89,11 @@ class Grid:
     def ood(self) -> list[str]:
         """Datasets that count in RI."""
         return choices.ood_datasets(self.datasets)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How many images of each dataset are used."""
+        return Budget.from_config(self.config["budget"]["max_images_per_dataset"])
 
     def head(self, model: str) -> str:
         """Origin of a model's head (see `head_of`)."""
@@ -217,9 +224,9 @@ class Grid:
         phrases = [f"protocol {self.config['protocol']}"]
         if self.leak_free_groups() is not None:
             phrases.append("leak-free")
-        budget = self.config["budget"]["max_images_per_dataset"]
-        if budget != ALL:
-            phrases.append(f"at most {budget} images per dataset")
+        budget = self.budget.phrase({name: entry.label for name, entry in self.datasets.items()})
+        if budget is not None:
+            phrases.append(f"{budget} (intervals are of these images)")
         labels_without_proxy = []
         for name, entry in self.datasets.items():
             if self.excludes_proxy(name):
@@ -493,7 +500,7 @@ class Grid:
     def view_at(self, geometry: Geometry, datasets: Collection[str]) -> dict[str, Any]:
         """Fields of rib.data.settings.DatasetView: which images of datasets jobs use, at what size.
 
-        They are the geometry, the largest number of images of a dataset, the size of the
+        They are the geometry, how many images of each dataset are used, the size of the
         pretraining proxy if it is part of a dataset, and which of the datasets are not cropped.
 
         Args:
@@ -504,7 +511,7 @@ class Grid:
             images_per_class = self.reference.images_per_class
         return {
             "geometry": vars(geometry),
-            "budget": self.config["budget"]["max_images_per_dataset"],
+            "budget": self.budget.limits(datasets),
             "images_per_class": images_per_class,
             "uncropped": [name for name in self.uncropped if name in datasets],
         }
@@ -642,6 +649,11 @@ class Grid:
             recorded["uncropped"] = self.uncropped
         return {
             **recorded,
+            "budget": {
+                "max_images_per_dataset": self.budget.limits(
+                    [dataset.name for dataset in self.datasets_read()]
+                )
+            },
             "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": reference,
@@ -726,6 +738,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     family_name = known_name(config["family"], catalog.families, "family", "config")
     family = catalog.families[family_name]
     datasets = choices.choose_datasets(config, family, catalog)
+    choices.check_budget(config, family, catalog)
     reference = choices.choose_reference(config, family, catalog)
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
@@ -745,7 +758,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         is_swept=variants.is_swept,
     )
     entries_of_methods, notices_on_methods = choices.choose_methods(conditions)
-    sizes = _sizes(config, family)
+    sizes = _sizes(config, family, [catalog.datasets[name] for name in targets])
     methods = resolve_methods(entries_of_methods, variants)
     grid = Grid(
         config=config,
@@ -793,7 +806,7 @@ def _with_hub_files(grid: Grid) -> Grid:
     return replace(grid, datasets=datasets, reference=reference)
 
 
-def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
+def _sizes(config: Mapping[str, Any], family: Family, targets: Collection[Dataset]) -> list[str]:
     """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
 
     Without a choice in config they are the family's, but for those that the budget of images makes
@@ -802,12 +815,13 @@ def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
     Raises:
         UserError: Two sizes are written alike.
     """
-    budget = config["budget"]["max_images_per_dataset"]
     subsets = config["train_subset"]
     if subsets == "default":
+        budget = Budget.from_config(config["budget"]["max_images_per_dataset"])
+        fewest_images = _fewest_images_in_budget(budget, targets)
         subsets = []
         for size in family.defaults["train_subset"]:
-            if size == ALL or budget == ALL or size < budget:
+            if size == ALL or size < fewest_images:
                 subsets.append(size)
     if not subsets:
         subsets = [ALL]
@@ -818,6 +832,22 @@ def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
             "them."
         )
     return sizes
+
+
+def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> float:
+    """The smallest number of images that the budget leaves of a target; infinite without any.
+
+    Shares are of the images that the targets' entries state. Those that state none don't count.
+    """
+    fewest_images = math.inf
+    for target in targets:
+        limit = budget.limit(target.name)
+        stated_images = target.images or target.about_images
+        if limit != ALL and isinstance(limit, int):
+            fewest_images = min(fewest_images, limit)
+        elif limit != ALL and stated_images is not None:
+            fewest_images = min(fewest_images, images_within(limit, stated_images))
+    return fewest_images
 
 
 def _check_external_weights(grid: Grid) -> None:
@@ -852,6 +882,12 @@ def _notices_on_grid(grid: Grid) -> list[str]:
             "leak_free: true has no effect under protocol held_out, which scores no image that "
             "shares its source with one that was trained on"
         )
+    datasets_read = [dataset.name for dataset in grid.datasets_read()]
+    for name in grid.budget.of_dataset:
+        if name not in datasets_read:
+            notices.append(
+                f"budget.max_images_per_dataset has no effect on '{name}', which is not read here"
+            )
     for model in grid.models:
         for method in sorted(grid.methods):
             reason = grid.misfit(method, model)

@@ -19,7 +19,7 @@ from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.memory import GIGA, NetworkMemory
-from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
+from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.data.settings import DatasetView
 from rib.records import provenance
@@ -184,11 +184,7 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
         images_of_reference = max(1, counts[grid.reference.dataset.name])
         share_of_proxy = min(1, _most_images_of_proxy(grid) / images_of_reference)
         images = round(images * (1 - share_of_proxy))
-    budget = grid.config["budget"]["max_images_per_dataset"]
-    if budget == ALL:
-        return images
-    most_images: int = budget
-    return min(images, most_images)
+    return grid.budget.images(name, images)
 
 
 def _most_images_of_proxy(grid: Grid) -> int:
