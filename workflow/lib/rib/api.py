@@ -1016,7 +1016,9 @@ class _Stages:
             algorithm=str(algorithm),
             settings=self.grid.settings(run.method, self.name),
             parents=tuple(start),
-            training=from_params(TrainingSettings, self.grid.training(run.method)),
+            training=from_params(
+                TrainingSettings, self.grid.training_of(run.method, run.target, run.size)
+            ),
             view=self.view,
             compute=replaced(self.compute, gradient_checkpointing=saves_memory),
             code=digest(Path(training.__file__), algorithm),

@@ -328,6 +328,25 @@ def check_budget(config: Mapping[str, Any], family: Family, catalog: Catalog) ->
         )
 
 
+def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
+    """Check the dataset for whose steps a family lets a part of a larger target be trained.
+
+    Raises:
+        UserError: The family does not have it, or its entry states no number of images.
+    """
+    name = family.subset_ceiling
+    if name is None:
+        return
+    where = f"families/{family.name}.yaml, subset_ceiling"
+    known_name(name, catalog.datasets_of(family, *EVALUATED), "dataset", where)
+    dataset = catalog.datasets[name]
+    if dataset.images is None and dataset.about_images is None:
+        raise UserError(
+            f"{where}: the entry of '{name}' does not state its number of images; add images or "
+            "about_images to it, or name another dataset."
+        )
+
+
 def _images_in_budget(dataset: Dataset, budget: Budget) -> int | None:
     """The most images of a dataset that its entry and the budget allow; None if that is not known.
 

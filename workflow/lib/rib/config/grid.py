@@ -18,7 +18,7 @@ from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Mod
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
 from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH, RATE, SCHEDULE
 from rib.config.sources import without_addresses
@@ -227,6 +227,7 @@ class Grid:
         budget = self.budget.phrase({name: entry.label for name, entry in self.datasets.items()})
         if budget is not None:
             phrases.append(f"{budget} (intervals are of these images)")
+        phrases.extend(self._phrases_on_subsets())
         labels_without_proxy = []
         for name, entry in self.datasets.items():
             if self.excludes_proxy(name):
@@ -254,6 +255,30 @@ class Grid:
                 labels_of_optional.append(self.datasets[name].label)
         if labels_of_optional:
             phrases.append(f"RI with {', '.join(labels_of_optional)}")
+        return phrases
+
+    def _phrases_on_subsets(self) -> list[str]:
+        """Phrases about the lengths of trainings that the family's ceiling shortens.
+
+        For example: size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch).
+        """
+        phrases = []
+        for size, target in itertools.product(self.sizes, self.targets):
+            trainings = [
+                self.training_of(name, target, size)
+                for name, method in self.methods.items()
+                if method.trains and self.training(name) != self.training_of(name, target, size)
+            ]
+            if not trainings:
+                continue
+            phrase = f"size {size} of {self.catalog.datasets[target].label} is trained for"
+            if trainings[0]["steps"] is None:
+                phrases.append(f"{phrase} as many epochs as the whole")
+                continue
+            assert self.family.subset_ceiling is not None and self._images_of_ceiling is not None
+            ceiling = self.catalog.datasets[self.family.subset_ceiling].label
+            steps = math.ceil(self._images_of_ceiling / trainings[0]["batch_size"])
+            phrases.append(f"{phrase} the steps of {ceiling} ({steps} per epoch)")
         return phrases
 
     def misfit(self, method: str, model: str) -> str | None:
@@ -468,6 +493,63 @@ class Grid:
         training.update(self._shared_training())
         return training
 
+    def training_of(self, method: str, target: str, size: str) -> dict[str, Any]:
+        """How a run is trained, like `training`.
+
+        A part of a target that is larger than the family's ceiling is trained for as many steps as
+        the whole of the ceiling; or, if the part itself has more images than that, for as many
+        epochs as the whole target.
+        """
+        training = self.training(method)
+        is_as_long_as_target = training["steps"] is None and training["subset_length"] == "steps"
+        if not (is_as_long_as_target and self.has_ceiling(target, size)):
+            return training
+        images_of_ceiling = self._images_of_ceiling
+        assert images_of_ceiling is not None  # the target has more
+        if self._stated_images_of_run(target, size) > images_of_ceiling:
+            return {**training, "subset_length": "epochs"}
+        steps_per_epoch = math.ceil(images_of_ceiling / training["batch_size"])
+        return {**training, "epochs": None, "steps": training["epochs"] * steps_per_epoch}
+
+    def has_ceiling(self, target: str, size: str) -> bool:
+        """Whether this size of a target is a part of more images than the family's ceiling has.
+
+        Numbers of images are those that the entries state, within the budget; a target whose entry
+        states none has no ceiling.
+        """
+        if size == ALL or self._images_of_ceiling is None:
+            return False
+        return self._stated_images_of_run(target, ALL) > self._images_of_ceiling
+
+    @cached_property
+    def _images_of_ceiling(self) -> int | None:
+        """Number of images that are trained on in the whole of the family's ceiling, if it has one.
+
+        A budget does not change it.
+        """
+        if self.family.subset_ceiling is None:
+            return None
+        dataset = self.catalog.datasets[self.family.subset_ceiling]
+        images = dataset.images or dataset.about_images
+        assert images is not None  # it has been checked
+        return self._images_of_train_split(images)
+
+    def _stated_images_of_run(self, target: str, size: str) -> int:
+        """Number of images of a target that a run of a size is trained on, as entries state it.
+
+        It is 0 if the target's entry states no number.
+        """
+        dataset = self.catalog.datasets[target]
+        stated_images = dataset.images or dataset.about_images or 0
+        images_in_budget = self.budget.images(target, stated_images)
+        return images_of(size, self._images_of_train_split(images_in_budget))
+
+    def _images_of_train_split(self, images: int) -> int:
+        """How many of so many images of a dataset are trained on under the protocol."""
+        if self.split_fractions is None:
+            return images
+        return math.ceil(images * self.split_fractions["train"])
+
     def pretraining(self, model: str) -> dict[str, Any]:
         """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
         pretrain = self.models[model].pretrain
@@ -647,6 +729,9 @@ class Grid:
         del recorded["uncropped"]
         if self.uncropped:  # without any, a grid is called as before there was this choice
             recorded["uncropped"] = self.uncropped
+        are_subsets_shorter = bool(self._phrases_on_subsets())
+        if are_subsets_shorter:  # likewise
+            recorded["subset_ceiling"] = self._images_of_ceiling
         return {
             **recorded,
             "budget": {
@@ -744,6 +829,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
     choices.check_scores(family, catalog)
+    choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
     schedules = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(schedules, config, family, catalog)

@@ -220,7 +220,7 @@ def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int
     method = grid.methods.get(run.method)  # None for the pretrained model
     if method is None or not method.trains:
         return 0
-    training = grid.training(run.method)
+    training = grid.training_of(run.method, run.target, run.size)
     if training["steps"]:
         steps: int = training["steps"]
         batch_size: int = training["batch_size"]
@@ -543,7 +543,8 @@ def _records_of_training(
         return []
     names = grid.datasets_of_training(run)
     view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
-    training = to_params(from_params(TrainingSettings, grid.training(run.method)))
+    training_of_run = grid.training_of(run.method, run.target, run.size)
+    training = to_params(from_params(TrainingSettings, training_of_run))
     path = f"{folder}/finetune/{run}/{provenance.ENDING}"
     return [
         record
