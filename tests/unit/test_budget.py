@@ -1,6 +1,7 @@
 """How many images of each dataset a run uses: rib.config.budget and what a grid makes of it."""
 
 import pytest
+import yaml
 
 from rib.base.errors import UserError
 from rib.config.budget import Budget, images_within
@@ -55,6 +56,12 @@ def test_a_budget_that_says_the_same_is_the_same_grid():
     without_limits = budgeted({"default": "all", "imagenet_c": 1.0, "imagenet_c_extra": 5})
     assert without_limits.digest == grid(family="imagenet").digest
     assert budgeted({"imagenet_c": 0.1}).digest != budgeted({"imagenet_c": 0.2}).digest
+
+
+def test_the_configuration_that_a_page_shows_has_the_budget():
+    shown = budgeted({"default": 5000, "imagenet_c": 0.1})
+    pasted = grid(**yaml.safe_load(yaml.safe_dump(shown.as_config())))
+    assert pasted.budget == shown.budget and pasted.digest == shown.digest
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,7 @@ KEY = "budget.max_images_per_dataset"
         ({"default": -0.5}, f"config.yaml: '{KEY}.default' is -0.5"),
         ({"imagenet_d": 5}, f"config, {KEY}: .*'imagenet_d'.*'imagenet_"),
         ({"noto": 5}, f"config, {KEY}: .*'noto'.*besides 'default'"),
+        ({5: 0.5}, f"config, {KEY}: unknown dataset .* 5"),
     ],
     ids=str,
 )

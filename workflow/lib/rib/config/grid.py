@@ -93,7 +93,7 @@ class Grid:
     @cached_property
     def budget(self) -> Budget:
         """How many images of each dataset are used."""
-        return Budget.from_config(self.config["budget"]["max_images_per_dataset"])
+        return choices.budget_of(self.config)
 
     def head(self, model: str) -> str:
         """Origin of a model's head (see `head_of`)."""
@@ -903,8 +903,7 @@ def _sizes(config: Mapping[str, Any], family: Family, targets: Collection[Datase
     """
     subsets = config["train_subset"]
     if subsets == "default":
-        budget = Budget.from_config(config["budget"]["max_images_per_dataset"])
-        fewest_images = _fewest_images_in_budget(budget, targets)
+        fewest_images = _fewest_images_in_budget(choices.budget_of(config), targets)
         subsets = []
         for size in family.defaults["train_subset"]:
             if size == ALL or size < fewest_images:

@@ -5,8 +5,10 @@ take were measured on one core of an Intel Xeon (docs/how-it-works.md says how),
 says estimate. What is read from disks is not counted.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rib.jobs.decode_workers import number_of_decode_workers
 
@@ -149,7 +151,7 @@ def stage_of(rule: str) -> str:
 
 
 def machine_of(
-    compute: Mapping[str, object], cores: int | None, gpus: int | None, expects_gpu: bool
+    compute: Mapping[str, Any], cores: int | None, gpus: int | None, expects_gpu: bool
 ) -> Machine:
     """The machine that a plan is for.
 
@@ -160,21 +162,20 @@ def machine_of(
             where a family that expects a GPU has one.
         expects_gpu: whether the family does.
     """
-    jobs_per_gpu = int(str(compute["jobs_per_gpu"]))
+    jobs_per_gpu: int = compute["jobs_per_gpu"]
     if compute["device"] == "cpu":
         gpus = 0
     elif gpus is None:
         gpus = jobs_per_gpu if expects_gpu else 0
-    setting = compute["decode_workers"]
-    workers = number_of_decode_workers(str(setting), cores, gpus)
+    workers = number_of_decode_workers(compute["decode_workers"], cores, gpus)
     if cores is None:
         cores = workers * max(1, gpus)
-    warm_start = bool(compute["warm_start"])
+    warm_start: bool = compute["warm_start"]
     return Machine(
         cores=cores,
-        gpus=-(-gpus // jobs_per_gpu),
+        gpus=math.ceil(gpus / jobs_per_gpu),
         jobs_per_gpu=jobs_per_gpu,
-        threads_per_job=int(str(compute["threads_per_job"])),
+        threads_per_job=compute["threads_per_job"],
         decode_workers=workers,
         forks_networks=warm_start and gpus == 0,
         forks_others=warm_start,
