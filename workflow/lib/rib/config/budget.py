@@ -80,11 +80,11 @@ class Budget:
 
 
 def images_within(limit: Limit, available: int) -> int:
-    """Number of images that a limit leaves of `available` ones; of a share at least one image."""
+    """Number of images that a limit leaves of `available` ones; of a share at least one."""
     if limit == ALL:
         return available
     if isinstance(limit, float):
-        return max(1, round(limit * available))
+        return min(available, max(1, round(limit * available)))
     return min(limit, available)
 
 
