@@ -12,9 +12,19 @@ from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.reporting.cost_estimate import _line_of_dataset, lines, plan
+from rib.reporting.stages import Machine
 from rib.training.settings import TrainingSettings
 from tiny.records import FACTS
 
+MACHINE = Machine(
+    cores=8,
+    gpus=1,
+    jobs_per_gpu=1,
+    threads_per_job=1,
+    decode_workers=7,
+    forks_networks=False,
+    forks_others=True,
+)
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
 TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
 SOURCE = {
@@ -87,7 +97,8 @@ def estimate(tmp_path, with_entries, monkeypatch):
         chosen = resolve_grid(
             validated({"family": "f", **choices}, "config", "config.yaml"), catalog
         )
-        return plan(chosen, Path("results/f"), {"finetune": 3}), chosen
+        jobs = {"finetune": 3, "evaluate_run": 2, "prepare": 4, "publish_grid": 1}
+        return plan(chosen, Path("results/f"), jobs, MACHINE), chosen
 
     return make
 
@@ -159,7 +170,7 @@ def test_a_curve_passes_each_image_through_all_its_states(estimate):
 
 def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
     (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
-    text = "\n".join(lines(*estimate()))
+    text = "\n".join(lines(*estimate(), MACHINE))
     assert (
         "9,000 images, hours unknown" in text
         and "net: no jobs have run" in text
@@ -200,7 +211,10 @@ def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
         }
     )
     found, _ = estimate(reference="none")
-    assert found.rates["net"] == ({"train": 10 * 1000 / 20, "evaluate": 6000 / 3}, "as recorded")
+    assert found.rates["net"][:2] == (
+        {"train": 10 * 1000 / 20, "evaluate": 6000 / 3},
+        "as recorded",
+    )
     assert found.hours["train"] == pytest.approx(20 / 3600)
     found, _ = estimate(reference="none", training={"epochs": 1})
     assert found.rates["net"][1] == "evaluate as recorded, train a guess from evaluation", (
@@ -216,13 +230,13 @@ def test_a_model_that_was_only_evaluated_has_a_guess_of_its_training(estimate):
     write_json(run / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
     found, chosen = estimate()
     assert found.rates["net"][0] == {"evaluate": 350, "train": 100}
-    text = "\n".join(lines(found, chosen))
+    text = "\n".join(lines(found, chosen, MACHINE))
     assert "hours unknown" not in text and "train a guess from evaluation" in text
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_where_nothing_is_trained_the_hours_are_known(estimate):
-    text = "\n".join(lines(*estimate(methods=[])))
+    text = "\n".join(lines(*estimate(methods=[]), MACHINE))
     assert (
         "Training   0 images, 0.0 hours" in text
         and "Evaluation 5,700 images, hours unknown" in text
@@ -265,3 +279,55 @@ def test_a_datasets_size_terms_and_state_are_a_line(facts, has_been_fetched, lin
         **facts,
     }
     assert _line_of_dataset(SimpleNamespace(**dataset), has_been_fetched) == line
+
+
+def test_photos_that_stay_encoded_are_decoded_at_each_pass(estimate):
+    """c is stored encoded: 3,000 photos, of which the archive has 500 bytes."""
+    found, _ = estimate(targets=["c"], methods=["ft"], reference="none")
+    works = found.stages.work
+    seconds_of_photo = 0.0005 + 3e-8 * 500 / 3000
+    assert works["preparation"].photos == 1000 + 2000 + 3000
+    assert works["training"].photos == 10 * 3000
+    assert works["training"].decoding == pytest.approx(30_000 * seconds_of_photo / 3600)
+    assert works["training"].of_arrays == 0 and works["training"].of_photos > 0
+    assert works["evaluation"].photos == 2 * 3000
+    assert works["evaluation"].of_arrays == pytest.approx(works["evaluation"].of_photos), (
+        "a and b have 3,000 images together"
+    )
+    assert works["training"].of_photos == found.hours["train"]
+
+
+def test_a_method_that_keeps_features_decodes_each_photo_once(estimate):
+    found, _ = estimate(targets=["c"], methods=["linear_probe"], reference="none")
+    assert found.images["train"] > 3000
+    assert found.stages.work["training"].photos == 3000
+
+
+def test_each_epoch_ends_once_however_small_the_part_that_is_trained_on(estimate):
+    """10 epochs of 125 steps on all 1000 images; on 80, as many steps are 125 epochs of ten."""
+    found, _ = estimate(methods=["ft"], reference="none", train_subset=["all", 80])
+    work = found.stages.work["training"]
+    assert work.epochs == 10 + 125
+    seconds_of_epoch = 0.0015 + 4000 * 4.6e-12  # on a GPU
+    assert work.epoch_ends == pytest.approx(135 * seconds_of_epoch / 3600)
+
+
+def test_jobs_with_networks_take_longer_to_start_than_others(estimate):
+    works = estimate()[0].stages.work
+    with_network = 4.5 + 4000 * 2.2e-9
+    assert works["training"].starts == pytest.approx(3 * with_network / 3600)
+    assert works["evaluation"].starts == pytest.approx(2 * with_network / 3600)
+    assert works["preparation"].starts == pytest.approx(4 * 0.2 / 3600)
+    assert works["other jobs"].starts == pytest.approx(0.2 / 3600)
+
+
+@pytest.mark.usefixtures("nothing_stated")
+def test_rates_that_were_measured_of_whole_jobs_have_starts_and_decoding_in_them(estimate):
+    run = Path("results/f/paper/evaluate/net/none/pretrained/all/0")
+    run.mkdir(parents=True)
+    provenance.write(run / "x.provenance.json", record(10.0))
+    write_json(run / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
+    works = estimate(targets=["c"])[0].stages.work
+    for stage in ("training", "evaluation"):
+        assert works[stage].of_photos > 0
+        assert works[stage].starts == works[stage].decoding == works[stage].epoch_ends == 0

@@ -301,6 +301,8 @@ def choices(draw):
         value | st.lists(value, max_size=3),
         max_size=2,
     )
+    limit = st.sampled_from(["all", 1, 500, 0.1, 1.0, "0.5"])
+    name = st.sampled_from(["default", *datasets, "noto"])
     more = {
         "reference": st.sampled_from(["none", "default", "fashion_train", "imagenet_train"]),
         "protocol": st.sampled_from(["paper", "held_out"]),
@@ -317,6 +319,9 @@ def choices(draw):
             min_size=1,
             max_size=3,
             unique=True,
+        ),
+        "budget": st.fixed_dictionaries(
+            {"max_images_per_dataset": limit | st.dictionaries(name, limit, min_size=1, max_size=2)}
         ),
         "seeds": st.lists(st.integers(0, (1 << 31) - 1), min_size=1, max_size=3, unique=True),
         "image_size": st.sampled_from(["native", 32, 1024, "33"]),

@@ -21,7 +21,7 @@ from rib.data.identity import PHOTO
 from rib.data.prepared import PreparedDataset
 from rib.data.split_dataset import EarlierSplit, split_dataset
 from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
-from rib.data.subsets import balanced_order, first_images, subset
+from rib.data.subsets import balanced_order, balanced_over_slices, first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.changed import replace
 from tiny.training import VIEW
@@ -549,3 +549,66 @@ def test_a_budget_takes_other_sources_before_another_image_of_one():
     assert set(source_ids(first_8)) == set(source_ids(first_8_without_variants))
     variants = {image.rpartition("/")[-1] for image in first_24.index["image_id"].to_pylist()}
     assert len(variants) > 2, "which image of a source comes first is random"
+
+
+def counts_by_slice(images, rows, slices):
+    """Number of images in some rows by class and slice, (4, slices)."""
+    counts = np.zeros((4, int(slices.max()) + 1), int)
+    np.add.at(counts, (images.labels[rows], slices[rows]), 1)
+    return counts
+
+
+@pytest.mark.parametrize("number_of_slices", [2, 6, 15])
+def test_a_budget_takes_slices_in_turn_and_sources_as_ever(number_of_slices):
+    """Given each source in each corruption, as ImageNet-C has them, when some images are taken,
+    then each class has about as many of each corruption, from the sources that were taken before.
+    """
+    images = dataset(7, variants=number_of_slices)
+    slices = np.tile(np.arange(number_of_slices), 28)
+    order = balanced_over_slices(images, slices)
+    assert sorted(order) == list(range(28 * number_of_slices))
+    source_of_image, _ = images.sources
+    assert source_of_image[order].tolist() == source_of_image[balanced_order(images)].tolist()
+    for taken in range(1, len(order)):
+        counts = counts_by_slice(images, order[:taken], slices)
+        assert np.ptp(counts, axis=1).max() <= 3, f"{taken} images; up to 7 by chance"
+        assert np.ptp(counts.sum(axis=0)) <= 4, f"{taken} images"
+
+
+def test_a_budget_takes_sources_of_each_slice_where_a_source_has_only_one():
+    """Given patches of slides, each a source of its own, when few are taken, then of all slides."""
+    images = dataset(30)
+    slide_of_image = np.tile(np.repeat(np.arange(3), [20, 9, 1]), 4)
+    order = balanced_over_slices(images, slide_of_image)
+    counts = counts_by_slice(images, order[: 4 * 9], slide_of_image)
+    assert counts.tolist() == [[4, 4, 1]] * 4
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 3))
+def test_a_budget_of_a_dataset_without_slices_takes_what_it_took_before_there_were_slices(
+    labels, variants
+):
+    images = of_labels(np.array(labels), variants)
+    one_slice = np.zeros(len(images.labels), int)
+    order = balanced_over_slices(images, one_slice)
+    assert order.tolist() == balanced_order(images).tolist()
+
+
+def test_a_view_has_a_share_of_a_dataset_of_each_combination_of_its_columns(tmp_path):
+    folder = prepared(tmp_path / "c", sources(6), variants=6)
+    index = pq.read_table(folder / "index.parquet")
+    corruptions = np.tile(["fog", "fog", "fog", "blur", "blur", "blur"], 24)
+    severities = np.tile([1, 2, 10], 48)
+    index = index.append_column("corruption", [corruptions]).append_column("severity", [severities])
+    pq.write_table(index, folder / "index.parquet")
+    files = DatasetFiles("c", folder)
+    of_c = {"budget": {"c": 0.5, "d": 3}}
+    images = load_whole(files, replace(VIEW, **of_c))
+    assert len(images.rows) == 72, "half of 144"
+    combinations = collections.Counter(
+        zip(corruptions[images.rows], severities[images.rows], images.labels, strict=True)
+    )
+    assert set(combinations.values()) == {3}, "of six images each"
+    fewer = load_whole(files, replace(VIEW, budget=24))
+    assert set(fewer.rows) < set(images.rows), "subsets are nested"
+    assert load_whole(files, replace(VIEW, budget={"d": 3, "e": 4})).rows is None

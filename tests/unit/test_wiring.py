@@ -472,6 +472,15 @@ def test_evaluations_start_before_trainings_and_trainings_on_many_images_before_
     assert min(job.priority for job in jobs_of(jobs_of_grid, "evaluate_run")) >= 1
 
 
+def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceiling(wiring):
+    lengths_of_target = {}
+    for job in jobs_of(wiring["photos"], "finetune"):
+        training = job.settings["training"]
+        length = (training["epochs"], training["steps"])
+        lengths_of_target.setdefault(job.wildcards["target"], set()).add(length)
+    assert lengths_of_target == {"imagenet_r": {(10, None)}, "imagenet_c": {(None, 7960)}}
+
+
 def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
     for job in jobs:
         if job.script and job.rule not in WITHOUT_CODE:

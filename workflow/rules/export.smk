@@ -48,13 +48,17 @@ def names_of_classes():
     return None
 
 
-def card_description(method):
-    """What a model card says about the choices of a run, and how its parents are trained."""
+def card_description(wildcards):
+    """What a model card says about the choices of a run, and how its parents are trained.
+
+    Of parents that differ in their targets it says how that on the last one is trained.
+    """
     training = {}
-    for parent in PARENTS[method]:
-        name = parent_of(parent)["method"]
+    for key in PARENTS[wildcards.method]:
+        parent = {**wildcards, **parent_of(key)}
+        name = parent["method"]
         if GRID.methods[name].trains:
-            training[name] = GRID.training(name)
+            training[name] = GRID.training_of(name, parent["target"], parent["size"])
     return CardDescription(
         family=ABOUT.family,
         ood=ABOUT.ood,
@@ -76,7 +80,7 @@ def export_settings(wildcards):
         **network_settings(wildcards),
         published=GRID.models[wildcards.model].weights,
         label_names=names_of_classes(),
-        card=card_description(wildcards.method),
+        card=card_description(wildcards),
         code=digest(
             "export_run",
             REPORTING / "model_card.py",

@@ -14,11 +14,6 @@ FISHER = f"{RUNS}/fisher/{RUN_PATH}/{{fisher_images}}"
 COMPUTE_IN_TRAINING = replaced(
     COMPUTE, gradient_checkpointing=CONFIG["compute"]["gradient_checkpointing"]
 )
-TRAINING_OF = {
-    name: from_params(TrainingSettings, GRID.training(name))
-    for name, method in GRID.methods.items()
-    if method.trains
-}
 CHECKPOINT_RUNS = [
     run
     for run in GRID.runs()
@@ -145,6 +140,12 @@ for NAME in CONFIG["monitor"]:
     known_name(NAME, GRID.datasets, "dataset of this run", "config, monitor")
 
 
+@cache
+def training_of(method, target, size):
+    """How a run of a method that trains is trained."""
+    return from_params(TrainingSettings, GRID.training_of(method, target, size))
+
+
 def fine_tuning_settings(wildcards):
     """Settings of a job that trains a run."""
     method = GRID.methods[wildcards.method]
@@ -153,7 +154,7 @@ def fine_tuning_settings(wildcards):
         algorithm=local(algorithm),
         settings=GRID.settings(wildcards.method, wildcards.model),
         parents=GRID.parents_of(wildcards.method),
-        training=TRAINING_OF[wildcards.method],
+        training=training_of(wildcards.method, wildcards.target, wildcards.size),
         view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
         compute=COMPUTE_IN_TRAINING,
         code=digest("finetune", algorithm),
@@ -163,11 +164,12 @@ def fine_tuning_settings(wildcards):
 
 def images_of_run(run):
     """Images that a run is trained on, with repetitions; `run` is a run or the wildcards of one."""
-    if run.method not in TRAINING_OF:
+    if not GRID.methods[run.method].trains:
         return 0
     target = CATALOG.datasets[run.target]
     images_of_target = target.images or target.about_images
-    return images_to_train(TRAINING_OF[run.method], run.size, images_of_target)
+    training = training_of(run.method, run.target, run.size)
+    return images_to_train(training, run.size, images_of_target)
 
 
 MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)

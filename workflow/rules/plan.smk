@@ -23,6 +23,8 @@ def plan_settings(wildcards):
         catalog=FOLDERS,
         results=Path(f"results/{FAMILY}"),
         jobs=JOBS_OF_FULL_RUN,
+        cores=stated_cores_of(workflow),
+        gpus=gpus_of(workflow),
     )
     return to_params(settings)
 

@@ -2,6 +2,7 @@
 # Uses SMALL_TABLES and table_files of metrics.smk.
 
 from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
+from rib.config.run import ALL
 
 STATED = [
     row
@@ -18,7 +19,7 @@ def unlike_published():
     """Reason why accuracies cannot be compared with published ones; None if they can."""
     if GRID.split_fractions:
         return "protocol held_out scores a part"
-    if CONFIG["budget"]["max_images_per_dataset"] != "all":
+    if any(GRID.budget.limit(row["dataset"]) != ALL for row in STATED):
         return "the budget leaves images out"
     if GRID.uncropped:
         return "some datasets are read without the models' crop"

@@ -8,4 +8,11 @@ with run(snakemake):
     from rib.reporting.settings import PlanSettings
 
     settings = from_params(PlanSettings, snakemake.params.cfg)
-    print_plan(settings.config, settings.catalog, settings.results, settings.jobs)
+    print_plan(
+        config=settings.config,
+        catalog=settings.catalog,
+        results=settings.results,
+        jobs=settings.jobs,
+        cores=settings.cores,
+        gpus=settings.gpus,
+    )

@@ -638,7 +638,8 @@ class _Stages:
             cores=available_cores(),
             gpus=0 if config["compute"]["device"] == "cpu" else torch.cuda.device_count(),
         )
-        self.view = from_params(DatasetView, self.grid.view_of(self.name, self.grid.uncropped))
+        datasets_read = [dataset.name for dataset in self.grid.datasets_read()]
+        self.view = from_params(DatasetView, self.grid.view_of(self.name, datasets_read))
         self.compute = from_params(ComputeSettings, self.grid.compute())
         variables.set_from(config)
 
@@ -1015,7 +1016,9 @@ class _Stages:
             algorithm=str(algorithm),
             settings=self.grid.settings(run.method, self.name),
             parents=tuple(start),
-            training=from_params(TrainingSettings, self.grid.training(run.method)),
+            training=from_params(
+                TrainingSettings, self.grid.training_of(run.method, run.target, run.size)
+            ),
             view=self.view,
             compute=replaced(self.compute, gradient_checkpointing=saves_memory),
             code=digest(Path(training.__file__), algorithm),

@@ -8,6 +8,7 @@ from rib.analyses.data_and_models.settings import (
     DatasetFacts,
     ModelFacts,
 )
+from rib.config.run import ALL
 
 TRUST_TABLES = {name: f"{METRICS}/tables/{name}.csv" for name in ("data", "models")}
 # A preview has the verdicts that there are.
@@ -41,7 +42,7 @@ def exclusions_of(name):
     reasons = []
     if name in GRID.datasets and GRID.excludes_proxy(name):
         reasons.append("the pretraining proxy")
-    if CONFIG["budget"]["max_images_per_dataset"] != "all":
+    if GRID.budget.limit(name) != ALL:
         reasons.append("the budget")
     if GRID.split_fractions is not None:
         reasons.append("for training and selection")

@@ -8,9 +8,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rib.base.errors import UserError
+from rib.config.budget import DEFAULT, Budget
 from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import with_styles
@@ -202,7 +203,7 @@ def choose_models(
         )
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
-        _check_pretraining(model, family, catalog, config["budget"]["max_images_per_dataset"])
+        _check_pretraining(model, family, catalog, budget_of(config))
     notices = [f"model '{name}' is left out: it {reason}" for name in headless]
     return with_styles(chosen), notices
 
@@ -277,13 +278,8 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
     raise UserError(f"config, models: there is no '{name}': '{architecture}' {pretrainings}{also}.")
 
 
-def _check_pretraining(
-    model: Model, family: Family, catalog: Catalog, budget: int | Literal["all"]
-) -> None:
+def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: Budget) -> None:
     """Check the datasets on which a model is pretrained and tested here.
-
-    Args:
-        budget: maximum number of images of a dataset.
 
     Raises:
         UserError: A dataset has another role or family, or fewer images than are to be trained on.
@@ -306,13 +302,62 @@ def _check_pretraining(
         )
     size = model.pretrain["size"]  # a number of images, a fraction or `all`
     dataset = catalog.datasets[model.pretrain["dataset"]]
-    # The dataset's number of images may be unknown, and the budget unlimited.
-    limits = [number for number in (dataset.images, budget) if isinstance(number, int)]
-    if isinstance(size, int) and limits and size > min(limits):
+    available = _images_in_budget(dataset, budget)
+    if isinstance(size, int) and available is not None and size > available:
         raise UserError(
             f"models.yaml, {model.name}: pretrain.size is {size}, but {dataset.name} has "
-            f"{min(limits)} images in this run; set at most that, or raise budget."
+            f"{available} images in this run; set at most that, or raise budget."
         )
+
+
+def budget_of(config: Mapping[str, Any]) -> Budget:
+    """How many images of each dataset config lets be used."""
+    return Budget.from_config(config["budget"]["max_images_per_dataset"])
+
+
+def check_budget(config: Mapping[str, Any], family: Family, catalog: Catalog) -> None:
+    """Raise a UserError if the budget has a limit for a dataset that the family does not have."""
+    datasets = [name for name, entry in catalog.datasets.items() if entry.family == family.name]
+    for name in budget_of(config).of_dataset:
+        known_name(
+            name,
+            datasets,
+            f"dataset of family {family.name}",
+            "config, budget.max_images_per_dataset",
+            listed_as=f"besides '{DEFAULT}' there",
+        )
+
+
+def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
+    """Check the dataset for whose steps a family lets a part of a larger target be trained.
+
+    Raises:
+        UserError: The family does not have it, or its entry states no number of images.
+    """
+    name = family.subset_ceiling
+    if name is None:
+        return
+    where = f"families/{family.name}.yaml, subset_ceiling"
+    known_name(name, catalog.datasets_of(family, *EVALUATED), "dataset", where)
+    dataset = catalog.datasets[name]
+    if dataset.images is None and dataset.about_images is None:
+        raise UserError(
+            f"{where}: the entry of '{name}' does not state its number of images; add images or "
+            "about_images to it, or name another dataset."
+        )
+
+
+def _images_in_budget(dataset: Dataset, budget: Budget) -> int | None:
+    """The most images of a dataset that its entry and the budget allow; None if that is not known.
+
+    A share is of the images that the entry states.
+    """
+    if dataset.images is not None:
+        return budget.images(dataset.name, dataset.images)
+    limit = budget.limit(dataset.name)
+    if limit == ALL or isinstance(limit, float):
+        return None
+    return limit
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
@@ -596,11 +641,10 @@ def _too_many_images(method: Method, conditions: MethodConditions) -> str | None
     most_images = constant(algorithm, "MOST_IMAGES", None)
     if most_images is None:
         return None
-    budget = conditions.config["budget"]["max_images_per_dataset"]
-    if budget != ALL and budget <= most_images:
-        return None
+    budget = budget_of(conditions.config)
     for name, dataset in conditions.datasets.items():
-        images = dataset.images or dataset.about_images or 0
+        stated_images = dataset.images or dataset.about_images or 0
+        images = budget.images(name, stated_images)
         if images > most_images:
             return (
                 f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' "

@@ -38,6 +38,8 @@ class Family:
     example_target: str | None = None
     limits: str | None = None
     fit_threshold: float | None = 0.95  # None marks no run
+    # dataset for whose steps a part of a larger target is trained; None: for those of the whole
+    subset_ceiling: str | None = None
     reference: str | dict[str, Any] | None = None
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,13 +11,14 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.config import choices
+from rib.config.budget import Budget, images_within
 from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
 from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, largest
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
 from rib.config.schema import known_name, load_schema
 from rib.config.settings import LENGTH, RATE, SCHEDULE
 from rib.config.sources import without_addresses
@@ -87,6 +89,11 @@ class Grid:
     def ood(self) -> list[str]:
         """Datasets that count in RI."""
         return choices.ood_datasets(self.datasets)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How many images of each dataset are used."""
+        return choices.budget_of(self.config)
 
     def head(self, model: str) -> str:
         """Origin of a model's head (see `head_of`)."""
@@ -217,9 +224,10 @@ class Grid:
         phrases = [f"protocol {self.config['protocol']}"]
         if self.leak_free_groups() is not None:
             phrases.append("leak-free")
-        budget = self.config["budget"]["max_images_per_dataset"]
-        if budget != ALL:
-            phrases.append(f"at most {budget} images per dataset")
+        budget = self.budget.phrase({name: entry.label for name, entry in self.datasets.items()})
+        if budget is not None:
+            phrases.append(f"{budget} (intervals are of these images)")
+        phrases.extend(self._phrases_on_subsets())
         labels_without_proxy = []
         for name, entry in self.datasets.items():
             if self.excludes_proxy(name):
@@ -247,6 +255,30 @@ class Grid:
                 labels_of_optional.append(self.datasets[name].label)
         if labels_of_optional:
             phrases.append(f"RI with {', '.join(labels_of_optional)}")
+        return phrases
+
+    def _phrases_on_subsets(self) -> list[str]:
+        """Phrases about the lengths of trainings that the family's ceiling shortens.
+
+        For example: size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch).
+        """
+        phrases = []
+        for size, target in itertools.product(self.sizes, self.targets):
+            trainings = [
+                self.training_of(name, target, size)
+                for name, method in self.methods.items()
+                if method.trains and self.training(name) != self.training_of(name, target, size)
+            ]
+            if not trainings:
+                continue
+            phrase = f"size {size} of {self.catalog.datasets[target].label} is trained for"
+            if trainings[0]["steps"] is None:
+                phrases.append(f"{phrase} as many epochs as the whole")
+                continue
+            assert self.family.subset_ceiling is not None and self._images_of_ceiling is not None
+            ceiling = self.catalog.datasets[self.family.subset_ceiling].label
+            steps = math.ceil(self._images_of_ceiling / trainings[0]["batch_size"])
+            phrases.append(f"{phrase} the steps of {ceiling} ({steps} per epoch)")
         return phrases
 
     def misfit(self, method: str, model: str) -> str | None:
@@ -461,6 +493,63 @@ class Grid:
         training.update(self._shared_training())
         return training
 
+    def training_of(self, method: str, target: str, size: str) -> dict[str, Any]:
+        """How a run is trained, like `training`.
+
+        A part of a target that is larger than the family's ceiling is trained for as many steps as
+        the whole of the ceiling; or, if the part itself has more images than that, for as many
+        epochs as the whole target.
+        """
+        training = self.training(method)
+        is_as_long_as_target = training["steps"] is None and training["subset_length"] == "steps"
+        if not (is_as_long_as_target and self.has_ceiling(target, size)):
+            return training
+        images_of_ceiling = self._images_of_ceiling
+        assert images_of_ceiling is not None  # the target has more
+        if self._stated_images_of_run(target, size) > images_of_ceiling:
+            return {**training, "subset_length": "epochs"}
+        steps_per_epoch = math.ceil(images_of_ceiling / training["batch_size"])
+        return {**training, "epochs": None, "steps": training["epochs"] * steps_per_epoch}
+
+    def has_ceiling(self, target: str, size: str) -> bool:
+        """Whether this size of a target is a part of more images than the family's ceiling has.
+
+        Numbers of images are those that the entries state, within the budget; a target whose entry
+        states none has no ceiling.
+        """
+        if size == ALL or self._images_of_ceiling is None:
+            return False
+        return self._stated_images_of_run(target, ALL) > self._images_of_ceiling
+
+    @cached_property
+    def _images_of_ceiling(self) -> int | None:
+        """Number of images that are trained on in the whole of the family's ceiling, if it has one.
+
+        A budget does not change it.
+        """
+        if self.family.subset_ceiling is None:
+            return None
+        dataset = self.catalog.datasets[self.family.subset_ceiling]
+        images = dataset.images or dataset.about_images
+        assert images is not None  # it has been checked
+        return self._images_of_train_split(images)
+
+    def _stated_images_of_run(self, target: str, size: str) -> int:
+        """Number of images of a target that a run of a size is trained on, as entries state it.
+
+        It is 0 if the target's entry states no number.
+        """
+        dataset = self.catalog.datasets[target]
+        stated_images = dataset.images or dataset.about_images or 0
+        images_in_budget = self.budget.images(target, stated_images)
+        return images_of(size, self._images_of_train_split(images_in_budget))
+
+    def _images_of_train_split(self, images: int) -> int:
+        """How many of so many images of a dataset are trained on under the protocol."""
+        if self.split_fractions is None:
+            return images
+        return math.ceil(images * self.split_fractions["train"])
+
     def pretraining(self, model: str) -> dict[str, Any]:
         """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
         pretrain = self.models[model].pretrain
@@ -493,7 +582,7 @@ class Grid:
     def view_at(self, geometry: Geometry, datasets: Collection[str]) -> dict[str, Any]:
         """Fields of rib.data.settings.DatasetView: which images of datasets jobs use, at what size.
 
-        They are the geometry, the largest number of images of a dataset, the size of the
+        They are the geometry, how many images of each dataset are used, the size of the
         pretraining proxy if it is part of a dataset, and which of the datasets are not cropped.
 
         Args:
@@ -504,7 +593,7 @@ class Grid:
             images_per_class = self.reference.images_per_class
         return {
             "geometry": vars(geometry),
-            "budget": self.config["budget"]["max_images_per_dataset"],
+            "budget": self.budget.limits(datasets),
             "images_per_class": images_per_class,
             "uncropped": [name for name in self.uncropped if name in datasets],
         }
@@ -640,8 +729,16 @@ class Grid:
         del recorded["uncropped"]
         if self.uncropped:  # without any, a grid is called as before there was this choice
             recorded["uncropped"] = self.uncropped
+        are_subsets_shorter = bool(self._phrases_on_subsets())
+        if are_subsets_shorter:  # likewise
+            recorded["subset_ceiling"] = self._images_of_ceiling
         return {
             **recorded,
+            "budget": {
+                "max_images_per_dataset": self.budget.limits(
+                    [dataset.name for dataset in self.datasets_read()]
+                )
+            },
             "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
             "datasets": list(self.datasets),
             "reference": reference,
@@ -726,11 +823,13 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     family_name = known_name(config["family"], catalog.families, "family", "config")
     family = catalog.families[family_name]
     datasets = choices.choose_datasets(config, family, catalog)
+    choices.check_budget(config, family, catalog)
     reference = choices.choose_reference(config, family, catalog)
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
     choices.check_scores(family, catalog)
+    choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
     schedules = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(schedules, config, family, catalog)
@@ -745,7 +844,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         is_swept=variants.is_swept,
     )
     entries_of_methods, notices_on_methods = choices.choose_methods(conditions)
-    sizes = _sizes(config, family)
+    sizes = _sizes(config, family, [catalog.datasets[name] for name in targets])
     methods = resolve_methods(entries_of_methods, variants)
     grid = Grid(
         config=config,
@@ -793,7 +892,7 @@ def _with_hub_files(grid: Grid) -> Grid:
     return replace(grid, datasets=datasets, reference=reference)
 
 
-def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
+def _sizes(config: Mapping[str, Any], family: Family, targets: Collection[Dataset]) -> list[str]:
     """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
 
     Without a choice in config they are the family's, but for those that the budget of images makes
@@ -802,12 +901,12 @@ def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
     Raises:
         UserError: Two sizes are written alike.
     """
-    budget = config["budget"]["max_images_per_dataset"]
     subsets = config["train_subset"]
     if subsets == "default":
+        fewest_images = _fewest_images_in_budget(choices.budget_of(config), targets)
         subsets = []
         for size in family.defaults["train_subset"]:
-            if size == ALL or budget == ALL or size < budget:
+            if size == ALL or size < fewest_images:
                 subsets.append(size)
     if not subsets:
         subsets = [ALL]
@@ -818,6 +917,22 @@ def _sizes(config: Mapping[str, Any], family: Family) -> list[str]:
             "them."
         )
     return sizes
+
+
+def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> float:
+    """The smallest number of images that the budget leaves of a target; infinite without any.
+
+    Shares are of the images that the targets' entries state. Those that state none don't count.
+    """
+    fewest_images = math.inf
+    for target in targets:
+        limit = budget.limit(target.name)
+        stated_images = target.images or target.about_images
+        if limit != ALL and isinstance(limit, int):
+            fewest_images = min(fewest_images, limit)
+        elif limit != ALL and stated_images is not None:
+            fewest_images = min(fewest_images, images_within(limit, stated_images))
+    return fewest_images
 
 
 def _check_external_weights(grid: Grid) -> None:
@@ -852,6 +967,12 @@ def _notices_on_grid(grid: Grid) -> list[str]:
             "leak_free: true has no effect under protocol held_out, which scores no image that "
             "shares its source with one that was trained on"
         )
+    datasets_read = [dataset.name for dataset in grid.datasets_read()]
+    for name in grid.budget.of_dataset:
+        if name not in datasets_read:
+            notices.append(
+                f"budget.max_images_per_dataset has no effect on '{name}', which is not read here"
+            )
     for model in grid.models:
         for method in sorted(grid.methods):
             reason = grid.misfit(method, model)

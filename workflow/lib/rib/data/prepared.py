@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
@@ -201,6 +202,31 @@ def _read_index(path: Path) -> pa.Table:
         if column in INDEX_COLUMNS and column not in DIGESTS:
             columns.append(column)
     return pq.read_table(path, columns=columns)
+
+
+def read_slices(path: Path) -> np.ndarray:
+    """Number of each image's slice, from 0: (n,) int64.
+
+    A slice is a combination of values of the columns that the layout added to the index, such as a
+    corruption and a severity. Slices are numbered in the order of these; without columns all images
+    are of slice 0.
+
+    Args:
+        path: the index of a prepared dataset.
+    """
+    file = pq.ParquetFile(path)
+    slices = np.zeros(file.metadata.num_rows, np.int64)
+    for name in file.schema_arrow.names:
+        if name in INDEX_COLUMNS:
+            continue
+        column = file.read(columns=[name])[name].combine_chunks().dictionary_encode()
+        sorted_values = pc.sort_indices(column.dictionary).to_numpy()
+        rank_of_value = np.argsort(sorted_values)
+        ranks = rank_of_value[column.indices.to_numpy()]
+        combinations = slices * len(sorted_values) + ranks
+        # Combinations that don't occur get no number.
+        _, slices = np.unique(combinations, return_inverse=True)
+    return slices
 
 
 def _joined_ids_of(index: pa.Table, column: str, identities: pa.Array) -> dict[str, str]:

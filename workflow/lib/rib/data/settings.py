@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from rib.base.settings import FreeSettings, Settings, Texts
+from rib.config.budget import Limit
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL
@@ -14,8 +15,9 @@ class DatasetView(Settings):
     """The part of each dataset that the jobs of a model use, and how large its images are."""
 
     geometry: Geometry | None  # of the images; None for jobs that need the index and classes only
-    # maximum number of images; a larger dataset is cut in the balanced order
-    budget: int | Literal["all"]
+    # most images of each dataset, or by dataset of those that have different limits; see
+    # rib.data.subsets.balanced_over_slices
+    budget: Limit | dict[str, Limit]
     # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole
     # dataset of its own
     images_per_class: int | None
@@ -29,6 +31,15 @@ class DatasetView(Settings):
     def geometry_of(self, dataset: str) -> Geometry | None:
         """The geometry with which a dataset is read; None for jobs that read no pixels."""
         return geometry_of(dataset, self.geometry, self.uncropped)
+
+    def limit_of(self, dataset: str) -> Limit:
+        """The limit of a dataset's number of images.
+
+        Datasets that are only monitored have none, if those of the job have different ones.
+        """
+        if isinstance(self.budget, dict):
+            return self.budget.get(dataset, ALL)
+        return self.budget
 
 
 class DownloadSettings(Settings):

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.config.run import ALL
+from rib.config.budget import Limit, images_within
 from rib.data.identity import identical_to, read_identities
-from rib.data.prepared import PreparedDataset
+from rib.data.prepared import PreparedDataset, read_slices
 from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN, read_split
-from rib.data.subsets import first_images, hashed, rank_within, subset
+from rib.data.subsets import balanced_over_slices, hashed, rank_within, subset
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,24 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
     if files.proxy:
         assert view.images_per_class is not None  # the proxy is a part of a dataset
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
-    if view.budget == ALL:
+    return _within_budget(dataset, files.folder / "index.parquet", view.limit_of(files.name))
+
+
+def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> PreparedDataset:
+    """The images of a dataset that a budget takes, balanced over its classes and slices.
+
+    Args:
+        dataset: all images, or those without the pretraining proxy, of which a share is taken.
+        index: of the prepared dataset, with its slices.
+    """
+    number_of_images = images_within(limit, len(dataset.labels))
+    if number_of_images == len(dataset.labels):
         return dataset
-    return first_images(dataset, view.budget)
+    slices = read_slices(index)
+    if dataset.rows is not None:
+        slices = slices[dataset.rows]
+    order = balanced_over_slices(dataset, slices)
+    return dataset.take(np.sort(order[:number_of_images]))
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:

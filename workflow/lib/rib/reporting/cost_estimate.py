@@ -19,10 +19,22 @@ from rib.config.catalog import Catalog
 from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.memory import GIGA, NetworkMemory
-from rib.config.run import ALL, ENSEMBLE, PRETRAINED, Run, images_of
+from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.data.settings import DatasetView
 from rib.records import provenance
+from rib.reporting.stages import (
+    EVALUATION,
+    HOUR,
+    PHOTO,
+    PREPARATION,
+    TRAINING,
+    Machine,
+    StageWork,
+    machine_of,
+    stage_lines,
+    stage_of,
+)
 from rib.training.settings import TrainingSettings
 
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
@@ -33,7 +45,11 @@ RAW = Path("data/raw")  # archives as published
 TRAIN = "train"
 EVALUATE = "evaluate"
 STAGES = {TRAIN: "finetune", EVALUATE: "evaluate"}
+STAGE_OF_KIND = {TRAIN: TRAINING, EVALUATE: EVALUATION}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
+# Methods whose training costs less, against full fine-tuning, pass each image through the network
+# once and keep its features: linear probing.
+COST_WITH_KEPT_FEATURES = 0.1
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
 Gathered = Mapping[str, Sequence[Mapping[str, Any]]]  # records of provenance.jsonl, by path
@@ -44,6 +60,8 @@ class Throughput(NamedTuple):
 
     rates: dict[str, float]  # images/s by kind of pass, without those that are unknown
     origin: str  # a phrase about where the rates come from
+    # kinds whose rates are of whole jobs, so that they have starts, decoding and ends of epochs
+    of_whole_jobs: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -59,8 +77,18 @@ class Plan:
     download: int = 0  # bytes still to be downloaded
     disk: dict[str, int] = field(default_factory=dict)  # bytes by content
     unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
+    stages: StageWork = field(default_factory=StageWork)  # what the jobs of each stage do
 
-    def add_passes(self, model: str, kind: str, images: int, hours_factor: float = 1) -> None:
+    def counts_overhead(self, model: str, kind: str) -> bool:
+        """Whether starts, decoding and ends of epochs take time besides that of passes.
+
+        They are part of a rate that was measured of whole jobs.
+        """
+        return kind not in self.rates[model].of_whole_jobs
+
+    def add_passes(
+        self, model: str, kind: str, images: int, hours_factor: float = 1, of_photos: bool = False
+    ) -> None:
         """Add passes of images through a model, and the hours that they take.
 
         Args:
@@ -68,15 +96,28 @@ class Plan:
             kind: kind of the passes.
             images: number of passes.
             hours_factor: what a pass takes, as a multiple of that of the usual pass of its kind.
+            of_photos: whether the images are stored encoded, and so decoded in the job.
         """
         self.images[kind] += images
         rate = self.rates[model].rates.get(kind)
-        if rate:
-            self.hours[kind] += images / rate / 3600 * hours_factor
+        if not rate:
+            return
+        hours = images / rate / HOUR * hours_factor
+        self.hours[kind] += hours
+        work = self.stages.work[STAGE_OF_KIND[kind]]
+        if of_photos:
+            work.of_photos += hours
+        else:
+            work.of_arrays += hours
 
 
 def print_plan(
-    config: Mapping[str, Any], catalog: Sequence[str], results: Path, jobs: Mapping[str, int]
+    config: Mapping[str, Any],
+    catalog: Sequence[str],
+    results: Path,
+    jobs: Mapping[str, int],
+    cores: int | None,
+    gpus: int | None,
 ) -> None:
     """Print the estimated cost of a grid.
 
@@ -85,19 +126,22 @@ def print_plan(
         catalog: catalogue folders.
         results: folder with the family's results, in which throughput was measured.
         jobs: number of jobs of a full run, by rule.
+        cores, gpus: of the call of Snakemake, see `machine_of`.
     """
     folders = [Path(folder) for folder in catalog]
     grid = resolve_grid(config, Catalog(folders, config["external"]))
-    print_lines(*lines(plan(grid, results, jobs), grid))
+    machine = machine_of(config["compute"], cores, gpus, grid.family.expects_gpu)
+    print_lines(*lines(plan(grid, results, jobs, machine), grid, machine))
 
 
-def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
+def plan(grid: Grid, results: Path, jobs: Mapping[str, int], machine: Machine) -> Plan:
     """Estimate the cost of a grid.
 
     Args:
         grid: the grid.
         results: folder with the family's results, in which throughput was measured.
         jobs: number of jobs by rule.
+        machine: on which it is run.
     """
     estimate = Plan(jobs=dict(jobs))
     runs = [*grid.runs(), *grid.runs_over_targets()]
@@ -112,7 +156,10 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int]) -> Plan:
             estimate.add_passes(name, TRAIN, _images_seen_in_pretraining(model.pretrain, counts))
     for run in runs:
         _add_run(estimate, grid, run, used_images)
+        _add_epoch_ends(estimate, grid, run, used_images, machine)
     _add_shared_fisher(estimate, grid, counts)
+    _add_decoding_in_preparation(estimate, grid, counts)
+    _add_starts(estimate, grid, jobs, machine)
     estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
     return estimate
 
@@ -184,11 +231,7 @@ def _used_images(grid: Grid, name: str, counts: Mapping[str, int]) -> int:
         images_of_reference = max(1, counts[grid.reference.dataset.name])
         share_of_proxy = min(1, _most_images_of_proxy(grid) / images_of_reference)
         images = round(images * (1 - share_of_proxy))
-    budget = grid.config["budget"]["max_images_per_dataset"]
-    if budget == ALL:
-        return images
-    most_images: int = budget
-    return min(images, most_images)
+    return grid.budget.images(name, images)
 
 
 def _most_images_of_proxy(grid: Grid) -> int:
@@ -208,12 +251,28 @@ def _add_run(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int
     if run.method != PRETRAINED:
         cost_of_training = grid.methods[run.method].cost_of("training")
     trained_images = _trained_images(grid, run, used_images)
-    estimate.add_passes(run.model, TRAIN, trained_images, cost_of_training)
+    if trained_images:
+        target = grid.datasets[run.target]
+        are_photos = target.storage == "encoded"
+        estimate.add_passes(run.model, TRAIN, trained_images, cost_of_training, are_photos)
+        if are_photos and estimate.counts_overhead(run.model, TRAIN):
+            photos = trained_images
+            if cost_of_training < COST_WITH_KEPT_FEATURES:
+                photos = images_of(run.size, used_images[run.target])
+            estimate.stages.add_decoding(TRAINING, photos, _size_of_photo(target))
     datasets = list(grid.datasets)
     if run.method in grid.over_targets:
         datasets = list(grid.not_trained_on)
-    evaluated_images = _evaluated_images(grid, run, used_images, datasets)
-    estimate.add_passes(run.model, EVALUATE, evaluated_images)
+    encoded = [name for name in datasets if grid.datasets[name].storage == "encoded"]
+    arrays = [name for name in datasets if name not in encoded]
+    images_of_arrays = _evaluated_images(grid, run, used_images, arrays)
+    estimate.add_passes(run.model, EVALUATE, images_of_arrays)
+    for name in encoded:
+        photos = _evaluated_images(grid, run, used_images, [name])
+        estimate.add_passes(run.model, EVALUATE, photos, of_photos=True)
+        if estimate.counts_overhead(run.model, EVALUATE):
+            size_of_photo = _size_of_photo(grid.datasets[name])
+            estimate.stages.add_decoding(EVALUATION, photos, size_of_photo)
 
 
 def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int:
@@ -224,7 +283,7 @@ def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int
     method = grid.methods.get(run.method)  # None for the pretrained model
     if method is None or not method.trains:
         return 0
-    training = grid.training(run.method)
+    training = grid.training_of(run.method, run.target, run.size)
     if training["steps"]:
         steps: int = training["steps"]
         batch_size: int = training["batch_size"]
@@ -237,6 +296,68 @@ def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int
     if training["subset_length"] == "steps":  # a subset has as many steps as the whole
         return epochs * images_of_target
     return epochs * images_of(run.size, images_of_target)
+
+
+def _add_epoch_ends(
+    estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int], machine: Machine
+) -> None:
+    """Add the ends of the epochs of a run, which are passes over the images it is trained on."""
+    is_trained = _trained_images(grid, run, used_images) > 0
+    if not (is_trained and estimate.counts_overhead(run.model, TRAIN)):
+        return
+    training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
+    train_share = 1.0
+    if grid.split_fractions:
+        train_share = grid.split_fractions["train"]
+    images_of_target = math.ceil(used_images[run.target] * train_share)
+    images = max(1, images_of(run.size, images_of_target))
+    steps = training.total_steps(images, images_of_target)
+    epochs = math.ceil(steps / training.steps_per_epoch(images))
+    size_of_weights = _size_of_weights(grid.models[run.model])
+    estimate.stages.add_epoch_ends(epochs, size_of_weights, machine)
+
+
+def _add_starts(estimate: Plan, grid: Grid, jobs: Mapping[str, int], machine: Machine) -> None:
+    """Add the starts of jobs, of which all models have equally many.
+
+    Args:
+        jobs: number of jobs by rule.
+    """
+    size_of_weights = sum(map(_size_of_weights, grid.models.values())) / len(grid.models)
+    kind_of_stage = {stage: kind for kind, stage in STAGE_OF_KIND.items()}
+    for rule, number in jobs.items():
+        kind = kind_of_stage.get(stage_of(rule))
+        share = 1.0
+        if kind is not None:
+            models = [name for name in grid.models if estimate.counts_overhead(name, kind)]
+            share = len(models) / len(grid.models)
+        estimate.stages.add_starts(rule, number * share, size_of_weights, machine)
+
+
+def _add_decoding_in_preparation(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
+    """Add the photos that are decoded when datasets are prepared.
+
+    They are decoded for each geometry of the models; those that stay encoded once, to be checked.
+    """
+    geometries = {grid.geometry(model) for model in grid.models}
+    for dataset in grid.datasets_read():
+        times = 1 if dataset.storage == "encoded" else len(geometries)
+        photos = times * counts[dataset.name]
+        estimate.stages.add_decoding(PREPARATION, photos, _size_of_photo(dataset))
+
+
+def _size_of_photo(dataset: Dataset) -> float:
+    """Bytes of a photo of a dataset: what its archives have for each of its images, at most PHOTO.
+
+    It is PHOTO if archives or images are not stated. Datasets may share an archive, of which each
+    has only a part.
+    """
+    images = dataset.images or dataset.about_images
+    stated_sizes = [source["size"] for source in dataset.sources if source.get("size")]
+    all_are_stated = bool(stated_sizes) and len(stated_sizes) == len(dataset.sources)
+    if not images or not all_are_stated:
+        return PHOTO
+    return min(PHOTO, sum(stated_sizes) / images)
 
 
 def _evaluated_images(
@@ -441,14 +562,17 @@ def _throughput(
     """
     rates: dict[str, float] = {}
     origins: dict[str, str] = {}
+    of_whole_jobs = set()
     for kind in STAGES:
         measured_rate = measured[kind]
         if measured_rate:
             rates[kind] = measured_rate
             origins[kind] = "measured here"
+            of_whole_jobs.add(kind)
         elif kind in recorded:
             rates[kind] = recorded[kind]
             origins[kind] = "as recorded"
+            of_whole_jobs.add(kind)
         elif kind in stated:
             rates[kind] = stated[kind]
             origins[kind] = "stated"
@@ -460,10 +584,13 @@ def _throughput(
         origins[EVALUATE] = "a guess from training"
     if not origins:
         return Throughput(rates, "unknown")
-    if len(set(origins.values())) == 1:
-        return Throughput(rates, origins[TRAIN])
     phrases = [f"{kind} {origin}" for kind, origin in origins.items()]
-    return Throughput(rates, ", ".join(phrases))
+    origin = ", ".join(phrases)
+    if len(set(origins.values())) == 1:
+        origin = origins[TRAIN]
+    if of_whole_jobs and len(of_whole_jobs) < len(rates) and "guess" in origin:
+        of_whole_jobs = set(rates)  # a guess is of what it was guessed from
+    return Throughput(rates, origin, frozenset(of_whole_jobs))
 
 
 def _measured(results: Path, stage: str, model: str) -> float | None:
@@ -547,7 +674,8 @@ def _records_of_training(
         return []
     names = grid.datasets_of_training(run)
     view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
-    training = to_params(from_params(TrainingSettings, grid.training(run.method)))
+    training_of_run = grid.training_of(run.method, run.target, run.size)
+    training = to_params(from_params(TrainingSettings, training_of_run))
     path = f"{folder}/finetune/{run}/{provenance.ENDING}"
     return [
         record
@@ -573,7 +701,7 @@ def _records_of_evaluation(
 # Text
 
 
-def lines(estimate: Plan, grid: Grid) -> list[str]:
+def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
     """Text lines of a plan."""
     jobs = ", ".join(f"{count:,} {rule}" for rule, count in estimate.jobs.items())
     disk = ", ".join(f"{content} {in_bytes(size)}" for content, size in estimate.disk.items())
@@ -585,6 +713,7 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
         f"Jobs       {sum(estimate.jobs.values()):,} ({jobs})",
         f"Training   {estimate.images[TRAIN]:,} images, {_hours(estimate, TRAIN)}",
         f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
+        *stage_lines(estimate.stages.work, machine, _stages_of_unknown_rate(estimate, machine)),
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
         "Datasets   published archives and the licence of their images",
@@ -603,6 +732,23 @@ def lines(estimate: Plan, grid: Grid) -> list[str]:
     text += _lines_of_gpu_memory(grid)
     text += [f"Not known: {sentence}." for sentence in estimate.unknown]
     return text
+
+
+def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
+    """Stages in which images pass through networks, but no model's rate on the machine is known.
+
+    Stated rates are of a GPU.
+    """
+    stages = []
+    for kind, stage in STAGE_OF_KIND.items():
+        is_known = False
+        for throughput in estimate.rates.values():
+            is_of_such_device = machine.gpus > 0 or kind in throughput.of_whole_jobs
+            if kind in throughput.rates and is_of_such_device:
+                is_known = True
+        if estimate.images[kind] and not is_known:
+            stages.append(stage)
+    return stages
 
 
 def _line_of_rates(model: str, throughput: Throughput) -> str:

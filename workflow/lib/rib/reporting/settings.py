@@ -55,6 +55,8 @@ class PlanSettings(Settings):
     catalog: list[str]  # catalogue folders
     results: Path  # folder of the family's results, in which throughput was measured
     jobs: dict[str, int]  # number of jobs of a full run, by rule
+    cores: int | None  # of the call, which all jobs share; None if they run elsewhere
+    gpus: int | None  # jobs that may use a GPU at the same time; None if not stated
 
 
 class BundleSettings(Settings):
