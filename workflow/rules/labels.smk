@@ -21,10 +21,10 @@ def groups_of_check(target):
     Its accuracies are compared with those on other datasets. Very large ones are left out, so that
     no training waits until they are scored.
     """
-    group_of_target = GRID.group_of(target)
-    groups = [group_of_target]
+    groups = GRID.groups_of(target)
+    groups_of_target = set(groups)
     for group, datasets in EVALUATION_GROUPS.items():
-        if group != group_of_target and not LARGE_DATASETS.intersection(datasets):
+        if group not in groups_of_target and not LARGE_DATASETS.intersection(datasets):
             groups.append(group)
     return groups
 
