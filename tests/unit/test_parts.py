@@ -184,7 +184,7 @@ def test_the_rows_of_a_curve_stay_in_the_order_of_alpha():
     parts = [rows_of([0, 3], alphas=alphas), rows_of([1, 2], alphas=alphas)]
     together = parts_together(parts)
     whole = rows_of([0, 1, 2, 3], alphas=alphas)
-    pd.testing.assert_frame_equal(together.reset_index(drop=True), whole)
+    pd.testing.assert_frame_equal(together, whole)
 
 
 def test_correct_predictions_are_counted_over_all_parts(run_folder, tmp_path):

@@ -47,9 +47,9 @@ def set_parts(project, parts):
     entries = yaml.safe_load(path.read_text())
     entries["green"]["layout"] = "sliced"
     entries["green"].pop("evaluation_group", None)
-    entries["green"]["parts"] = parts
-    if parts is None:
-        del entries["green"]["parts"]
+    entries["green"].pop("parts", None)
+    if parts is not None:
+        entries["green"]["parts"] = {"column": "level", "levels": parts}
     path.write_text(yaml.safe_dump(entries))
 
 
@@ -108,15 +108,17 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project,
     assert planned["evaluate_run"] == len(RUNS) * len(PARTS), "other datasets keep their rows"
     assert not {"prepare", "list_group", "finetune", "merge_weights"} & planned.keys()
 
-    # when: a run is killed after its second part
+    # when: a run is killed after its second part, in the third
     run = project.start(*SNAKEMAKE, *ROWS_OF_PARTS, "--cores", "1", *CONFIG)
     folder = project.folder / f"{EVALUATED}/red/ft/all/0"
-    finished = lambda: list(folder.glob("green-*.provenance.json"))  # noqa: E731
-    assert wait_until(lambda: len(finished()) == 2, 300, every=0.01), project.printed()
+    logs = project.folder / "logs/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
+    assert wait_until(lambda: len(list(logs.glob("green-*.log"))) == 3, 300, every=0.01), (
+        project.printed()
+    )
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert wait_until(lambda: not project.processes(), 20)
-    assert len(finished()) == 2
+    assert len(list(folder.glob("green-*.provenance.json"))) == 2
     # then: the next one makes the other two
     assert project.planned(*ROWS_OF_PARTS, config=CHOICES) == {"evaluate_run": 2}
     assert "5 missing" not in project.snakemake("status", config=CHOICES)

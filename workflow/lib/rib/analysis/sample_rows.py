@@ -39,7 +39,7 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if len(tables) == 1:
         return tables[0]
     order = [column for column in ("alpha", "row") if column in tables[0]]
-    return pd.concat(tables).sort_values(order, kind="stable")
+    return pd.concat(tables).sort_values(order, kind="stable", ignore_index=True)
 
 
 def is_right(rows: pd.DataFrame) -> np.ndarray:
