@@ -84,7 +84,7 @@ def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> Non
 
 def wanted_files(project: Project) -> list[str]:
     """What the run is told to make: rows before training, and after each of two trainings."""
-    evaluation_group = project.grid(*CHOICES).group_of("red")
+    (evaluation_group,) = project.grid(*CHOICES).groups_of("red")
     return [
         f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/{evaluation_group}.parquet",
         f"{RUNS}/evaluate/{KILLED}/{evaluation_group}.parquet",

@@ -10,6 +10,7 @@ import yaml
 from rib.analyses.effective_robustness.baselines import in_distribution
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
+from rib.config.entries import Parts
 from rib.config.schema import validated
 
 ROOT = Path(__file__).parents[2]
@@ -402,3 +403,64 @@ def test_only_a_pretraining_without_a_recipe_has_settings_of_sgd(with_entries):
         "warmup_fraction": 0.1,
     }
     assert models["by_recipe"].pretrain == {**common, "recipe": "adamw"}
+
+
+def in_parts(with_entries, **changes):
+    """A dataset of two parts, with keys changed."""
+    entry = {
+        "layout": "corruptions",
+        "settings": {"corruptions": ["shot_noise", "fog", "snow"], "severities": [1]},
+        "evaluation_group": None,
+        "parts": {
+            "column": "corruption",
+            "levels": {"noise": ["shot_noise"], "weather": ["fog", "snow"]},
+        },
+        **changes,
+    }
+    return with_entries(datasets={"c": entry}).datasets["c"]
+
+
+def test_a_dataset_may_be_evaluated_in_parts(with_entries):
+    dataset = in_parts(with_entries)
+    assert dataset.parts == Parts(
+        "corruption", {"noise": ("shot_noise",), "weather": ("fog", "snow")}
+    )
+    assert in_parts(with_entries, parts=None).parts is None
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        (
+            {"noise": ["shot_noise", "fog"], "weather": ["fog", "snow"]},
+            "parts: corruption 'fog' is in 'noise' and in 'weather'; remove it from one of them.",
+        ),
+        (
+            {"noise": ["shot_noise"], "weather": ["snow", "fog", "frost"]},
+            "parts: 'frost' of 'weather' is not in settings.corruptions; correct one of the two.",
+        ),
+        (
+            {"noise": ["shot_noise"], "weather": ["snow"]},
+            "parts: 'fog' of settings.corruptions is in no part; add it to one.",
+        ),
+        ({"all": ["shot_noise", "fog", "snow"]}, "parts.levels"),
+        ({"a-b": ["shot_noise", "fog"], "weather": ["snow"]}, "parts.levels"),
+        ({"noise": [], "weather": ["shot_noise", "fog", "snow"]}, "parts.levels.noise"),
+    ],
+)
+def test_parts_that_overlap_or_leave_something_out_are_refused(with_entries, changes, reason):
+    with pytest.raises(UserError) as error:
+        in_parts(with_entries, parts={"column": "corruption", "levels": changes})
+    assert "datasets.yaml" in str(error.value) and reason in str(error.value)
+
+
+def test_levels_that_no_setting_lists_are_checked_when_the_dataset_is_prepared(with_entries):
+    """By rib.data.parts."""
+    levels = {"light": [1, 2], "dark": ["any"]}
+    dataset = in_parts(with_entries, parts={"column": "brightness", "levels": levels})
+    assert dataset.parts.levels == {"light": (1, 2), "dark": ("any",)}
+
+
+def test_a_dataset_in_parts_is_in_no_group_with_others(with_entries):
+    with pytest.raises(UserError, match="c, parts: .* remove its evaluation_group"):
+        in_parts(with_entries, evaluation_group="emoji")

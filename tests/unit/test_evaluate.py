@@ -1,6 +1,7 @@
 """Rows of evaluation against scores written out by hand."""
 
 import copy
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
+from rib.data.dataset_part import DatasetPart
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate
@@ -264,7 +266,7 @@ def folders(network, sets, tmp_path_factory):
     }
 
 
-def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
+def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, **files):
     """Evaluate, and return the rows; `files` gives proxy or split by dataset."""
     out.mkdir(exist_ok=True)
     evaluate(
@@ -277,6 +279,7 @@ def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, **files):
             DatasetFiles(name, folder, **{key: paths.get(name) for key, paths in files.items()})
             for name, folder in folders["datasets"].items()
         ],
+        part=part,
         settings=EvaluationSettings(
             view=view,
             evaluation_batch_size=4,
@@ -410,3 +413,82 @@ def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(folders, tmp
     with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
         job({**folders, "ft": tmp_path / "broken.safetensors"}, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+# Datasets in parts.
+
+# In batches of 4; the last two are one after the other, and in turn.
+CORRUPTIONS_OF_IMAGES = [
+    ["noise"] * 4 + ["fog"] * 5,
+    ["noise"] * 6 + ["fog"] * 3,
+    ["fog", "noise"] * 4 + ["fog"],
+]
+
+
+def with_corruptions(folders, folder, corruptions):
+    """Folders in which `first` is the only dataset, and its index has a corruption."""
+    shutil.copytree(folders["datasets"]["first"], folder)
+    index = pq.read_table(folder / "index.parquet").append_column(
+        "corruption", pa.array(corruptions)
+    )
+    pq.write_table(index, folder / "index.parquet")
+    return {**folders, "datasets": {"first": folder}}
+
+
+def parts_of(folders, out, **settings):
+    """Rows of each part, and the number of its images that its manifest states."""
+    tables, numbers = [], []
+    for level, other_level in (("noise", "fog"), ("fog", "noise")):
+        part = DatasetPart(column="corruption", levels=[level], other_levels=[other_level])
+        tables.append(job(folders, out / level, part=part, **settings))
+        numbers.append(read_json(out / level / "manifest.json")["datasets"]["first"]["n"])
+    return tables, numbers
+
+
+def bytes_of_rows(table, path):
+    """The bytes of a table in the order of the rows of one job."""
+    ordered = table.unify_dictionaries().combine_chunks()
+    ordered = ordered.sort_by([("alpha", "ascending"), ("row", "ascending")])
+    pq.write_table(ordered, path, **ENCODING)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("corruptions", CORRUPTIONS_OF_IMAGES)
+def test_the_rows_of_parts_are_together_the_bytes_of_one_job(folders, tmp_path, corruptions):
+    alone = with_corruptions(folders, tmp_path / "first", corruptions)
+    curve = [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 1.0)]
+    whole = job(alone, tmp_path / "whole", states=curve)
+    tables, numbers = parts_of(alone, tmp_path, states=curve)
+    assert numbers == [corruptions.count("noise"), corruptions.count("fog")]
+    assert [table.num_rows for table in tables] == [2 * number for number in numbers]
+    together = bytes_of_rows(pa.concat_tables(tables), tmp_path / "together.parquet")
+    assert together == bytes_of_rows(whole, tmp_path / "in_order.parquet")
+
+
+def test_networks_see_the_images_of_a_part_in_the_batches_of_the_whole_dataset(
+    folders, tmp_path, monkeypatch
+):
+    alone = with_corruptions(folders, tmp_path / "first", CORRUPTIONS_OF_IMAGES[1])
+    seen = []
+    read = Inputs.__getitem__
+
+    def noted(inputs, batch):
+        seen.append(inputs.rows[batch].tolist())
+        return read(inputs, batch)
+
+    monkeypatch.setattr(Inputs, "__getitem__", noted)
+    parts_of(alone, tmp_path)
+    noise, shared, fog = [0, 1, 2, 3], [4, 5, 6, 7], [8]
+    # Each job begins with the first batch, to see whether BatchNorm can be fused.
+    assert seen == [noise, noise, shared, noise, shared, fog]
+
+
+def test_a_part_may_have_none_of_the_images_within_the_budget(folders, tmp_path):
+    alone = with_corruptions(folders, tmp_path / "first", ["noise"] * 8 + ["fog"])
+    view = replace(VIEW, budget=3)
+    whole = job(alone, tmp_path / "whole", view=view)
+    assert 8 not in whole["row"].to_pylist(), "given: the image in fog is beyond the budget"
+    (noise, fog), numbers = parts_of(alone, tmp_path, view=view)
+    assert numbers == [3, 0] and fog.num_rows == 0 and fog.schema == noise.schema
+    together = bytes_of_rows(pa.concat_tables([noise, fog]), tmp_path / "together.parquet")
+    assert together == bytes_of_rows(whole, tmp_path / "in_order.parquet")

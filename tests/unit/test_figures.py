@@ -192,8 +192,9 @@ def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
 
 
 def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_right():
+    # Those of c are not in the order of its index, as files of the parts of a dataset.
     rows = pd.DataFrame(
-        [("a", 0, 0, 0), ("b", 0, 1, 2), ("a", 1, 1, 0), ("c", 1, 1, 0), ("c", 0, 0, 1)],
+        [("a", 0, 0, 0), ("b", 0, 1, 2), ("a", 1, 1, 0), ("c", 1, 0, 1), ("c", 0, 1, 0)],
         columns=["dataset", "row", "prediction", "rank"],
     )
     space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
@@ -205,7 +206,7 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
     prepared = [
         PreparedDataset(name, images, np.array([0, 1]), None, index, space) for name in "ab"
     ]
-    index = pa.table({"image_id": ["z", "x"]})
+    index = pa.table({"image_id": ["x", "z"]})
     prepared.append(PreparedDataset("c", images, np.array([1, 1]), None, index, other))
     figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
     assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]

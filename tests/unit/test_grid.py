@@ -209,9 +209,25 @@ def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
     other_part = grid(datasets=["noto", "twemoji"])
     (name,), (other_name,) = part.evaluation_groups(), other_part.evaluation_groups()
     assert whole == "emoji" and len({whole, name, other_name}) == 3
-    assert part.group_of("noto") == name
+    assert part.groups_of("noto") == [name]
     named = grid(datasets=list(grid().datasets))
     assert list(named.evaluation_groups()) == ["emoji"], "it is the same group"
+
+
+def test_each_part_of_a_dataset_is_an_evaluation_group():
+    chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
+    of_r, *parts = chosen.evaluation_groups()
+    assert chosen.groups_of("imagenet_r") == [of_r] and chosen.part_of_group(of_r) is None
+    names = ("noise", "blur", "weather", "digital")
+    assert chosen.groups_of("imagenet_c") == parts == [f"imagenet_c-{name}" for name in names]
+    assert [chosen.evaluation_groups()[part] for part in parts] == [["imagenet_c"]] * 4
+    levels = {part: chosen.part_of_group(part)["levels"] for part in parts}
+    assert levels["imagenet_c-noise"] == ("gaussian_noise", "shot_noise", "impulse_noise")
+    for part in parts:
+        others = [level for other in parts if other != part for level in levels[other]]
+        assert chosen.part_of_group(part)["other_levels"] == others
+    assert chosen.share_of_group(of_r) == 1
+    assert [chosen.share_of_group(part) for part in parts] == [3 / 15, 4 / 15, 4 / 15, 4 / 15]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
 from rib.config.figure_settings import FigureSettings
+from rib.data.dataset_part import PartSettings
 from rib.data.settings import (
     DownloadSettings,
     GroupSettings,
@@ -223,6 +224,7 @@ STAGES = {
     "download": ("rib.data.download:download", DownloadSettings),
     "prepare": ("rib.data.prepare:prepare", PreparationSettings),
     "list_group": ("rib.data.groups:write_group", GroupSettings),
+    "list_part": ("rib.data.parts:write_part", PartSettings),
     "split_dataset": ("rib.data.split_dataset:split_dataset", SplitSettings),
     "convert_model": ("rib.models.convert:convert", ConversionSettings),
     "store_text": ("rib.models.convert:store_text", TextSettings),
@@ -446,10 +448,13 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, t
             job.outputs["manifest"]: job.settings["datasets"]
             for job in jobs_of(jobs_of_grid, "list_group")
         }
+        for job in jobs_of(jobs_of_grid, "list_part"):
+            groups[job.outputs["manifest"]] = [job.settings["dataset"]]
         monkeypatch.setattr(
             "rib.data.groups.read_group",
             lambda manifest, groups=groups: {name: Path(name) for name in groups[str(manifest)]},
         )
+        monkeypatch.setattr("rib.data.parts.read_part", lambda manifest: None)
         # when: scripts run up to the call of their stage
         for job in jobs_of_grid:
             if job.script:

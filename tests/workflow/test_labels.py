@@ -26,7 +26,7 @@ CHOICES = ("methods=[ft]",)
 
 def verdict_of(project: Project, target: str) -> str:
     """File of the verdict on a target's labels, which is compared with its own group alone."""
-    name_of_groups = short_digest([project.grid(*CHOICES).group_of(target)])
+    name_of_groups = short_digest(project.grid(*CHOICES).groups_of(target))
     return f"results/tiny/paper/labels/tiny_cnn/{name_of_groups}/{target}.json"
 
 

@@ -66,7 +66,7 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
 
     The API makes the same bytes.
     """
-    group = with_clip.grid(*CHOICES[1:]).group_of("red")
+    (group,) = with_clip.grid(*CHOICES[1:]).groups_of("red")
     rows = [
         f"results/tiny/paper/evaluate/clip/red/{name}/all/0/{group}.parquet"
         for name in ("flyp", "lipsum_ft")

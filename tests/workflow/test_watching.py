@@ -79,7 +79,7 @@ def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_trainin
     # is done.
     more = ("datasets=[red,green,blue]", "monitor=[blue]")
     assert "Nothing to be done" in project.snakemake(training, "-n", config=more)
-    group = project.grid(*more).group_of("red")
+    (group,) = project.grid(*more).groups_of("red")
     rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{group}.parquet"
     planned = project.planned(training, rows, config=more)
     assert planned["prepare"] == 1 and "finetune" not in planned

@@ -3,6 +3,7 @@
 # makes them.
 
 import gc
+import inspect
 import os
 import re
 import sys
@@ -100,6 +101,16 @@ GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
 
 
+def signed(function):
+    """A function of a rule, with its signature noted on it.
+
+    Snakemake asks for it several times for each job, and to find it out anew takes a tenth of a
+    large dry-run.
+    """
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 @cache
 def view_of(model, *datasets):
     """How a job of a model reads the given datasets, which are all that it reads."""
@@ -148,10 +159,12 @@ def of_form(*forms):
 
     Without any such method it is a pattern that matches nothing.
     """
-    methods = [name for name, method in GRID.methods.items() if method.form in forms]
-    if not methods:
-        return "(?!)"
-    return "|".join(map(re.escape, methods))
+    return any_of(name for name, method in GRID.methods.items() if method.form in forms)
+
+
+def any_of(names):
+    """Wildcard constraint for the given names; without any, a pattern that matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
@@ -167,6 +180,7 @@ def memory_of(datasets, usual):
     return usual
 
 
+@cache
 def decode_workers():
     """Threads that decode photos in a job; known only when the graph is built."""
     return number_of_decode_workers(

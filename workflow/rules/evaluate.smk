@@ -1,6 +1,7 @@
 # Evaluate one run on one evaluation group: one row per image, from which all results are computed.
 
 from rib.evaluation.settings import EvaluationSettings
+from snakemake_internals.call import before_graph
 
 # Limits of time of jobs that score a run; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
@@ -14,8 +15,8 @@ def rows_on_select_splits(runs):
     """Files with the rows of the given runs on the select splits of their targets."""
     files = []
     for run in runs:
-        group = GRID.group_of(run.target)
-        files.append(f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=group))
+        for group in GRID.groups_of(run.target):
+            files.append(f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=group))
     return files
 
 
@@ -54,10 +55,19 @@ def evaluation_inputs(wildcards, datasets):
 
     It is one function, since every input function slows down large dry-runs.
     """
-    geometry = GEOMETRY_OF[wildcards.model]
-    group = GROUP.format(evaluation_group=wildcards.evaluation_group, geometry=geometry)
     return {
         **state_inputs(wildcards),
+        **inputs_of_group(
+            GEOMETRY_OF[wildcards.model], wildcards.evaluation_group, tuple(datasets)
+        ),
+    }
+
+
+@cache
+def inputs_of_group(geometry, evaluation_group, datasets):
+    """Inputs of a job that reads datasets of an evaluation group at a geometry, by name."""
+    group = GROUP.format(evaluation_group=evaluation_group, geometry=geometry)
+    return {
         "evaluation_group": f"{group}/manifest.json",
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
@@ -82,6 +92,19 @@ def evaluation_settings(wildcards, datasets, **changes):
     return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
+@signed
+def evaluated_datasets_inputs(wildcards):
+    """Inputs of an evaluate_run job, by name."""
+    return evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group])
+
+
+@signed
+def priority_of_evaluation(wildcards):
+    """Scores of pretrained models come first, since trainings wait for them (labels.smk)."""
+    return 2 if wildcards.method == PRETRAINED else 1
+
+
+@signed
 def shared_job(wildcards):
     """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size.
 
@@ -90,45 +113,73 @@ def shared_job(wildcards):
     """
     is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
     is_awaited = wildcards.method == PRETRAINED
-    if is_long or is_awaited or "scores" not in workflow.group_settings.group_components:
+    if is_long or is_awaited:
         return None
     return "scores"
+
+
+def leave_out_unused_groups():
+    """Let no job be in the group of `shared_job` if the profile does not define its size.
+
+    Snakemake asks for the group of each job three times.
+    """
+    if "scores" not in workflow.group_settings.group_components:
+        for grouped_rule in workflow.rules:
+            grouped_rule.group = None
+
+
+before_graph(workflow, leave_out_unused_groups)
+
+
+@signed
+def threads_of_evaluation(wildcards):
+    """Threads of a job that scores a run on an evaluation group."""
+    return threads_for(EVALUATION_GROUPS[wildcards.evaluation_group])
+
+
+@signed
+def memory_of_group(wildcards, attempt):
+    """Megabytes of a job that scores a run on an evaluation group."""
+    datasets = EVALUATION_GROUPS[wildcards.evaluation_group]
+    return memory_of_evaluation(wildcards, datasets, attempt)
+
+
+@signed
+def minutes_of_evaluation(wildcards):
+    """Limit of time of a job that scores a run on an evaluation group."""
+    if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group]):
+        return MINUTES_OF_LONG_EVALUATION
+    return MINUTES_OF_EVALUATION
+
+
+@signed
+def settings_of_evaluation(wildcards):
+    """Settings of an evaluate_run job."""
+    return evaluation_settings(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group])
 
 
 # The rules that score the select split and snapshots inherit from this one.
 rule evaluate_run:
     input:
-        unpack(
-            lambda wildcards: evaluation_inputs(
-                wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]
-            )
-        ),
+        unpack(evaluated_datasets_inputs),
     output:
         **job_files(f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}", rows="parquet"),
     log:
         f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
-    priority: lambda wildcards: 2 if wildcards.method == PRETRAINED else 1
+    priority: priority_of_evaluation
     group:
         shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.evaluation_group])
+    threads: threads_of_evaluation
     resources:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
-            wildcards, EVALUATION_GROUPS[wildcards.evaluation_group], attempt
-        ),
-        runtime=lambda wildcards: (
-            MINUTES_OF_LONG_EVALUATION
-            if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
-            else MINUTES_OF_EVALUATION
-        ),
+        mem_mb=memory_of_group,
+        runtime=minutes_of_evaluation,
     params:
-        cfg=lambda wildcards: evaluation_settings(
-            wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]
-        ),
+        cfg=settings_of_evaluation,
     script:
         str(WORKFLOW / "scripts/evaluate_run.py")
 

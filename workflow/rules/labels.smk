@@ -2,7 +2,7 @@
 # agrees better with shifted or re-sorted labels (rib.analysis.label_check).
 
 from rib.analysis.settings import LabelCheckSettings
-from rib.config.grid import short_digest
+from rib.config.grid import BEFORE_PART, short_digest
 
 # A verdict depends on the datasets with which a target is compared, so grids with others have
 # verdicts of their own.
@@ -21,10 +21,10 @@ def groups_of_check(target):
     Its accuracies are compared with those on other datasets. Very large ones are left out, so that
     no training waits until they are scored.
     """
-    group_of_target = GRID.group_of(target)
-    groups = [group_of_target]
+    groups = GRID.groups_of(target)
+    groups_of_target = set(groups)
     for group, datasets in EVALUATION_GROUPS.items():
-        if group != group_of_target and not LARGE_DATASETS.intersection(datasets):
+        if group not in groups_of_target and not LARGE_DATASETS.intersection(datasets):
             groups.append(group)
     return groups
 
@@ -38,7 +38,11 @@ def verdicts_on_labels(run):
     """
     if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
         return []
-    name_of_groups = short_digest(groups_of_check(run.target))
+    # The same whether datasets are evaluated in parts or not.
+    groups = dict.fromkeys(
+        group.partition(BEFORE_PART)[0] for group in groups_of_check(run.target)
+    )
+    name_of_groups = short_digest(list(groups))
     return [
         f"{LABEL_CHECK}.json".format(
             model=run.model, groups_of_check=name_of_groups, target=run.target

@@ -11,7 +11,9 @@ STATED = [
     )
     if row["model"] in GRID.models and row["dataset"] in GRID.datasets
 ]
-STATED_ON = sorted({(row["model"], GRID.group_of(row["dataset"])) for row in STATED})
+STATED_ON = sorted(
+    {(row["model"], group) for row in STATED for group in GRID.groups_of(row["dataset"])}
+)
 PUBLISHED = f"{METRICS}/tables/published.csv"
 
 

@@ -10,6 +10,7 @@ with run(snakemake, warm="networks") as output:
     from _networks import networks_of_run
     from rib.base.settings import from_params
     from rib.data.groups import read_group
+    from rib.data.parts import read_part
     from rib.data.view import DatasetFiles
     from rib.evaluation.evaluate import EvaluationOutput, evaluate
     from rib.evaluation.recipes import State
@@ -39,6 +40,7 @@ with run(snakemake, warm="networks") as output:
         networks=networks,
         manifests=paths(files.manifests),
         datasets=datasets,
+        part=read_part(Path(files.evaluation_group)),
         settings=settings,
         output=EvaluationOutput(rows=output["rows"], manifest=output["manifest"]),
     )

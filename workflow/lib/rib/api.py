@@ -11,6 +11,7 @@ family, or a file was changed or can't be fetched.
 
 import contextlib
 import copy
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -25,6 +26,7 @@ from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from rib.analysis import bootstrap, counts, ri, row_schema, tables
+from rib.analysis.sample_rows import parts_together
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256, write_json
 from rib.base.locks import locked
@@ -34,7 +36,7 @@ from rib.config.arguments import path_argument, text_argument, texts_argument, w
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
-from rib.config.grid import resolve_grid
+from rib.config.grid import BEFORE_PART, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import HubRepository, read_dataset_lock
 from rib.config.label_space import LabelSpace
@@ -341,8 +343,26 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
     if isinstance(merge, Merge):
         merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
         states = [State(None, merge)]
-    table = pd.concat(map(pd.read_parquet, rows), ignore_index=True)
+    table = _rows_in_order(rows)
     return stages.network(finished_run, model_folder, states, checkpoints), table
+
+
+def _rows_in_order(files: Sequence[Path]) -> pd.DataFrame:
+    """The rows of a run as jobs without parts would have written them.
+
+    Args:
+        files: one for each evaluation group, sorted, so that those of the parts of a dataset come
+            one after the other.
+    """
+    tables = []
+    for _, parts in itertools.groupby(files, key=_group_without_part):
+        tables.append(parts_together([pd.read_parquet(path) for path in parts]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _group_without_part(rows: Path) -> str:
+    """Name of the evaluation group of a file of rows, without that of a part of its dataset."""
+    return rows.stem.partition(BEFORE_PART)[0]
 
 
 def _run_of_parent(run: Run, key: str) -> Run:

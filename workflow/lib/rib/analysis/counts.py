@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,8 +111,27 @@ class Rows(NamedTuple):
     rank: np.ndarray  # (n,) 0 if the prediction is correct
 
 
+NO_ROWS = Rows(
+    alpha=np.array([], np.float64),
+    dataset=np.array([], np.int32),
+    dataset_names=[],
+    row=np.array([], np.int32),
+    rank=np.array([], np.int16),
+)
+
+
 def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
     """The run and the rows of each file of evaluation rows (see `run_of`), in their order.
+
+    Files of the parts of a dataset, which come one after the other, count as one file.
+    """
+    for (run, _), rows_of_parts in groupby(_read_files(paths), key=_run_and_datasets):
+        rows = [rows_of_part for _, rows_of_part in rows_of_parts]
+        yield run, rows[0] if len(rows) == 1 else _rows_together(rows)
+
+
+def _read_files(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
+    """The run and the rows of each file that has any, in their order.
 
     Two threads read; no more than `FILES_AHEAD` files are in memory at once.
     """
@@ -120,13 +139,34 @@ def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
     with ThreadPoolExecutor(2) as pool:
         next_paths = list(islice(remaining_paths, FILES_AHEAD))
         while next_paths:
-            yield from pool.map(_read_rows, next_paths)
+            for run, rows in pool.map(_read_rows, next_paths):
+                if rows is not NO_ROWS:  # a part of a dataset may have none within the budget
+                    yield run, rows
             next_paths = list(islice(remaining_paths, FILES_AHEAD))
+
+
+def _run_and_datasets(run_and_rows: tuple[Run, Rows]) -> tuple[Run, list[str]]:
+    """Run and datasets of a file's rows, which files of the parts of a dataset have in common."""
+    run, rows = run_and_rows
+    return run, rows.dataset_names
+
+
+def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
+    """The rows of the parts of a dataset together."""
+    return Rows(
+        alpha=np.concatenate([rows.alpha for rows in rows_of_parts]),
+        dataset=np.concatenate([rows.dataset for rows in rows_of_parts]),
+        dataset_names=rows_of_parts[0].dataset_names,
+        row=np.concatenate([rows.row for rows in rows_of_parts]),
+        rank=np.concatenate([rows.rank for rows in rows_of_parts]),
+    )
 
 
 def _read_rows(path: Path) -> tuple[Run, Rows]:
     """The run and the rows of a Parquet file .../{run}/{file} with the columns `COLUMNS`."""
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+    if table.num_rows == 0:
+        return run_of(path), NO_ROWS
     datasets = table["dataset"].dictionary_encode().combine_chunks()
     rows = Rows(
         alpha=table["alpha"].to_numpy(),

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from rib.analysis.comparison import holm
+from rib.analysis.sample_rows import is_right, read_rows
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import log
@@ -290,17 +289,13 @@ def _read_rows(
     The third is the accuracy (0 to 1) on each dataset of which there are rows.
     """
     index = pd.read_parquet(files.index, columns=["label", "object_id"])
-    accuracy_of_dataset: dict[str, float] = {}
-    rows_of_dataset = None
-    for path in files.rows:
-        table = pq.ParquetFile(path).read(columns=["dataset", "row", "prediction", "rank"])
-        for name in pc.unique(table["dataset"]).to_pylist():
-            of_name = table.filter(pc.equal(table["dataset"], name))
-            accuracy_of_dataset[name] = pc.mean(pc.equal(of_name["rank"], 0)).as_py()
-            if name == dataset:
-                rows_of_dataset = of_name
-    if rows_of_dataset is None:
+    rows_of_datasets = read_rows(files.rows, ["row", "prediction", "rank"])
+    if dataset not in rows_of_datasets:
         raise UserError(f"{dataset}: the rows in {files.rows[0]} have none of it; delete the file.")
+    accuracy_of_dataset = {
+        name: float(is_right(rows).mean()) for name, rows in rows_of_datasets.items()
+    }
+    rows_of_dataset = rows_of_datasets[dataset]
     rows = rows_of_dataset["row"].to_numpy()
     images = index.iloc[rows].assign(prediction=rows_of_dataset["prediction"].to_numpy())
     first_images = images.drop_duplicates("object_id")

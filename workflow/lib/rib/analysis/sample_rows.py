@@ -13,17 +13,33 @@ SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
 
 
 def read_rows(paths: Iterable[Path], columns: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """A run's rows by dataset, from the files of all its evaluation groups.
+    """A run's rows by dataset, in the order of its index, from the files of all evaluation groups.
 
     Args:
-        columns: those that are read, besides dataset.
+        columns: those that are read, besides dataset, among them `row`.
     """
-    rows_of_dataset = {}
+    rows_of_parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
         rows = pd.read_parquet(path, columns=["dataset", *columns])
         for dataset, group in rows.groupby("dataset", observed=True, sort=False):
-            rows_of_dataset[str(dataset)] = group
+            rows_of_parts.setdefault(str(dataset), []).append(group)
+    rows_of_dataset = {}
+    for dataset, tables in rows_of_parts.items():
+        rows_of_dataset[dataset] = parts_together(tables)
     return rows_of_dataset
+
+
+def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A run's rows on a dataset that was evaluated in parts, as one job would have written them.
+
+    Args:
+        tables: the rows of each part, or of the whole dataset; they have the column `row`, and
+            `alpha` if the run is a curve.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    order = [column for column in ("alpha", "row") if column in tables[0]]
+    return pd.concat(tables).sort_values(order, kind="stable", ignore_index=True)
 
 
 def is_right(rows: pd.DataFrame) -> np.ndarray:

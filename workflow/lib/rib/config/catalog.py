@@ -31,6 +31,7 @@ from rib.config.entries import (
     Family,
     Method,
     Model,
+    Parts,
     Schedule,
 )
 from rib.config.hub_datasets import (
@@ -59,6 +60,8 @@ from rib.config.values import is_number, show
 
 PROJECT_CATALOG = shipped("catalog")
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
+# Settings of layouts that list all levels of a slice, by the slice's column of the index.
+LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
 PHOTOS = "photos"  # setting of a layout that takes its photos from another one
 TABLES = "config, external"  # the key that lists tables of weights that were trained elsewhere
 MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml are others
@@ -184,6 +187,8 @@ class Catalog:
         settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
         if PHOTOS in known_settings:
             settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
+        if "parts" in entry:
+            entry["parts"] = _parts_of(entry, settings, where)
         entry.setdefault("evaluation_group", name)
         return Dataset(name=name, raw=raw, sources=tuple(sources), settings=settings, **entry)
 
@@ -776,6 +781,69 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
                 f"{where}: two of its sources have the file name {file}; set file to different "
                 "names."
             )
+
+
+def _parts_of(entry: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Parts:
+    """The parts in which a dataset is evaluated.
+
+    Whether images have the levels is known when the dataset is prepared (rib.data.parts), unless a
+    setting of the layout lists them.
+
+    Args:
+        entry: keys of the dataset's entry.
+        settings: of its layout.
+        where: file and entry, for messages.
+
+    Raises:
+        UserError: A level is in two parts, or the dataset is in an evaluation group with others; a
+            part has a level that the setting does not list, or a listed one is in no part.
+    """
+    where = f"{where}, parts"
+    if "evaluation_group" in entry:
+        raise UserError(
+            f"{where}: a dataset in parts is evaluated by itself; remove its evaluation_group."
+        )
+    column = entry["parts"]["column"]
+    levels_of_parts = entry["parts"]["levels"]
+    part_of_level: dict[str | int, str] = {}
+    for part, levels in levels_of_parts.items():
+        for level in levels:
+            if level in part_of_level:
+                raise UserError(
+                    f"{where}: {column} {level!r} is in '{part_of_level[level]}' and in '{part}'; "
+                    "remove it from one of them."
+                )
+            part_of_level[level] = part
+    setting = LISTS_LEVELS.get(column)
+    if setting is not None and setting in settings:
+        _refuse_other_levels(part_of_level, settings[setting], f"settings.{setting}", where)
+    return Parts(
+        column=column,
+        levels={part: tuple(levels) for part, levels in levels_of_parts.items()},
+    )
+
+
+def _refuse_other_levels(
+    part_of_level: Mapping[str | int, str],
+    listed_levels: Collection[str | int],
+    listed_in: str,
+    where: str,
+) -> None:
+    """Raise a UserError unless parts have exactly the levels that a setting of a layout lists.
+
+    Args:
+        part_of_level: the part that each level is in.
+        listed_in: the setting, for messages.
+        where: file, entry and key, for messages.
+    """
+    for level, part in part_of_level.items():
+        if level not in listed_levels:
+            raise UserError(
+                f"{where}: {level!r} of '{part}' is not in {listed_in}; correct one of the two."
+            )
+    for level in listed_levels:
+        if level not in part_of_level:
+            raise UserError(f"{where}: {level!r} of {listed_in} is in no part; add it to one.")
 
 
 def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

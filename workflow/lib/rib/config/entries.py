@@ -44,6 +44,19 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The parts in which a dataset is evaluated, each by a job of its own.
+
+    An image belongs to the part that has its level of a slice: with the column `corruption` and the
+    levels {"noise": ("gaussian_noise", "shot_noise"), "blur": ("zoom_blur",)}, one with shot noise
+    belongs to `noise`.
+    """
+
+    column: str  # of the dataset's index, with the slice
+    levels: dict[str, tuple[str | int, ...]]  # by part
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One dataset: source, layout and terms of use."""
 
@@ -86,6 +99,7 @@ class Dataset:
     redistributable: str | None = None  # page with a licence that lets images be passed on
     groups: str | None = None  # column of the index with the group of each image
     crop: str = "model"  # `none` if models see whole photos, whatever their own crop
+    parts: Parts | None = None  # None if one job evaluates it
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ MODEL_FACTS = (
     "licence",
 )
 
-
+# In names of evaluation groups, before the part of a dataset; no other name of a group has it.
+BEFORE_PART = "-"
 NO_LIMIT_OF_STEPS = 10**9
 # Side of the images, in pixels, on which published errors relative to AlexNet's were measured.
 SIDE_OF_PUBLISHED_ERRORS = 224
@@ -144,16 +145,68 @@ class Grid:
     def evaluation_groups(self) -> dict[str, list[str]]:
         """Datasets of each evaluation group, which one job evaluates, in the catalogue's order.
 
-        A group of which only a part is evaluated has a name of its own, since its rows are others
-        than the whole group's.
+        A group of which only some datasets are evaluated has a name of its own, since its rows are
+        others than the whole group's. A dataset that is evaluated in parts has a group for each.
         """
+        return self._evaluation_groups
+
+    @cached_property
+    def _evaluation_groups(self) -> dict[str, list[str]]:
+        """See `evaluation_groups`."""
         groups: dict[str, list[str]] = {}
         for name in self.datasets:
-            groups.setdefault(self.group_of(name), []).append(name)
+            for group in self.groups_of(name):
+                groups.setdefault(group, []).append(name)
         return groups
 
-    def group_of(self, dataset: str) -> str:
-        """Name of the evaluation group of an evaluated dataset (see `evaluation_groups`).
+    def groups_of(self, dataset: str) -> list[str]:
+        """Names of the evaluation groups of an evaluated dataset (see `evaluation_groups`).
+
+        It is one, unless the dataset is evaluated in parts: those of imagenet_c are called
+        imagenet_c-noise, imagenet_c-blur and so on.
+        """
+        group = self._group_of(dataset)
+        parts = self.datasets[dataset].parts
+        if parts is None:
+            return [group]
+        return [f"{group}{BEFORE_PART}{part}" for part in parts.levels]
+
+    def part_of_group(self, group: str) -> dict[str, Any] | None:
+        """Fields of rib.data.settings.DatasetPart, the part of a dataset that a group is.
+
+        Args:
+            group: one of `evaluation_groups`, such as imagenet_c-noise. Of one that is whole
+                datasets, such as imagenet, the part is None.
+        """
+        _, _, name = group.partition(BEFORE_PART)
+        if not name:
+            return None
+        (dataset,) = self.evaluation_groups()[group]
+        parts = self.datasets[dataset].parts
+        assert parts is not None  # otherwise its group would not have this name
+        other_levels: list[str | int] = []
+        for other_name, levels in parts.levels.items():
+            if other_name != name:
+                other_levels.extend(levels)
+        return {
+            "column": parts.column,
+            "levels": parts.levels[name],
+            "other_levels": other_levels,
+        }
+
+    def share_of_group(self, group: str) -> float:
+        """Share of its datasets' images that a group has: 1, or less if it is a part of a dataset.
+
+        It is assumed that each level of the slice has as many images.
+        """
+        part = self.part_of_group(group)
+        if part is None:
+            return 1
+        levels = len(part["levels"])
+        return levels / (levels + len(part["other_levels"]))
+
+    def _group_of(self, dataset: str) -> str:
+        """Name of the evaluation group of an evaluated dataset, without that of a part.
 
         It is the name in the catalogue if those datasets of the group are evaluated that are by
         default; otherwise a digest of the evaluated ones is added.

@@ -16,6 +16,8 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
+from rib.data.dataset_part import DatasetPart
+from rib.data.parts import batches_with_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.recipes import RunNetworks
@@ -60,6 +62,7 @@ def evaluate(
     networks: RunNetworks,
     manifests: Sequence[Path],
     datasets: Sequence[DatasetFiles],
+    part: DatasetPart | None,
     settings: EvaluationSettings,
     output: EvaluationOutput,
 ) -> None:
@@ -69,6 +72,8 @@ def evaluate(
         networks: one is scored for each state.
         manifests: of the checkpoints, in their order; none for snapshots.
         datasets: the evaluation group, or some of it.
+        part: of the only dataset, which is scored; its rows are then the same as among those of the
+            whole dataset. None for whole datasets.
 
     Raises:
         UserError: a logit is not finite.
@@ -86,13 +91,24 @@ def evaluate(
         )
         for state in networks.states
     ]
-    table = rows_of_networks(
-        run, alphas, models, prepared_datasets, inputs_of_datasets, settings.evaluation_batch_size
-    )
+    batch_size = settings.evaluation_batch_size
+    images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
+    if part is None:
+        table = rows_of_networks(
+            run, alphas, models, prepared_datasets, inputs_of_datasets, batch_size
+        )
+    else:
+        (dataset,) = prepared_datasets
+        is_in_part = images_of_part(datasets[0].folder / "index.parquet", part)
+        passed = batches_with_part(dataset, is_in_part, batch_size)
+        inputs = Inputs.of(passed, preprocessing, device)
+        rows_of_batches = rows_of_networks(run, alphas, models, [passed], [inputs], batch_size)
+        table = rows_of_batches.filter(is_in_part[rows_of_batches["row"]])
+        images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
     pq.write_table(table, output.rows, **ENCODING)
     facts_of_datasets = {
-        dataset.name: {"n": len(dataset.labels), "label_space": dataset.space.digest}
-        for dataset in prepared_datasets
+        dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
+        for dataset, number_of_images in zip(prepared_datasets, images_of_datasets, strict=True)
     }
     manifest = {
         "device": device.type,

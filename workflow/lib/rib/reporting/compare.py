@@ -303,17 +303,25 @@ def scored_images(bundle: Bundle) -> dict[str, str]:
         last_label = len(spaces[dataset]["keys"]) - 1
         if not indexes[dataset]["label"].between(0, last_label).all():
             raise ValueError("an image is of no class")
-    digests: dict[str, str] = {}
+    # The first run of each dataset is enough, since `count` compares the others with it. It has
+    # several files if the dataset was evaluated in parts.
+    first_runs: dict[str, Run] = {}
+    rows_of_first_runs: dict[str, list[pd.DataFrame]] = {}
     for path in bundle.rows:
+        run = run_of(path)
         rows = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS])
-        _refuse_other_rows(rows, run_of(path), indexes)
+        _refuse_other_rows(rows, run, indexes)
         for dataset in rows["dataset"].unique():
-            # The first run of each dataset is enough, since `count` compares the others with it.
-            if dataset in digests:
-                continue
-            row_numbers = np.unique(rows["row"][rows["dataset"] == dataset])
-            images = indexes[dataset].iloc[row_numbers]
-            digests[dataset] = _digest_of_images(images, spaces[dataset])
+            if first_runs.setdefault(dataset, run) == run:
+                of_dataset = rows.loc[rows["dataset"] == dataset, ["alpha", "row"]]
+                rows_of_first_runs.setdefault(dataset, []).append(of_dataset)
+    digests: dict[str, str] = {}
+    for dataset, rows_of_parts in rows_of_first_runs.items():
+        scored = pd.concat(rows_of_parts)
+        if scored.duplicated().any():
+            raise ValueError(f"rows of {first_runs[dataset]} on {dataset} are there twice")
+        images = indexes[dataset].iloc[np.unique(scored["row"])]
+        digests[dataset] = _digest_of_images(images, spaces[dataset])
     return digests
 
 

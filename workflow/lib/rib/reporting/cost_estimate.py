@@ -652,7 +652,8 @@ def _recorded(
             seconds[TRAIN] += record["seconds"]
         for group, datasets in grid.evaluation_groups().items():
             for record in _records_of_evaluation(grid, run, group, folder, gathered):
-                images[EVALUATE] += _evaluated_images(grid, run, used_images, datasets)
+                images_of_group = _evaluated_images(grid, run, used_images, datasets)
+                images[EVALUATE] += round(grid.share_of_group(group) * images_of_group)
                 seconds[EVALUATE] += record["seconds"]
     rates = {}
     for kind, images_of_kind in images.items():

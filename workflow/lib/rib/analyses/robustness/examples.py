@@ -72,7 +72,8 @@ def first_of_each_class(
     """
     tables = []
     for name, dataset in prepared.items():
-        of_dataset = rows[rows["dataset"] == name]
+        # Files of the parts of a dataset are not in the order of its index.
+        of_dataset = rows[rows["dataset"] == name].sort_values("row", kind="stable")
         labelled = of_dataset.assign(label=dataset.labels[of_dataset["row"]], dataset=name)
         first_rows = labelled.drop_duplicates("label")
         index_rows = first_rows["row"].to_numpy()

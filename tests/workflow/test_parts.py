@@ -1,0 +1,157 @@
+"""A dataset that is evaluated in parts, end to end on the tiny family.
+
+Its images are in turn of five severities, so that a batch has images of several parts.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+import yaml
+
+import rib
+from rib.reporting.bundle import open_bundle
+from rib.reporting.compare import scored_images
+from tiny import family
+from tiny.project import Project, copy_project
+from tiny.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+LAYOUT = """
+from dataclasses import replace
+
+from rib.data.layouts import class_folders
+
+def items(dataset):
+    for number, item in enumerate(class_folders.items(dataset)):
+        yield replace(item, slices={"level": number % 5 + 1})
+"""
+PARTS = {"calm": [1, 2], "windy": [3], "stormy": [4], "raging": [5]}
+CHOICES = ("targets=[red]", "methods=[ft,wise_ft_curve]", "compute={evaluation_batch_size: 3}")
+SNAKEMAKE = (sys.executable, "-m", "snakemake")
+CONFIG = ("--config", "family=tiny", "catalog=mine", *CHOICES)
+RUNS = ("none/pretrained", "red/ft", "red/wise_ft_curve")
+EVALUATED = "results/tiny/paper/evaluate/tiny_cnn"
+ROWS_OF_PARTS = [f"{EVALUATED}/red/ft/all/0/green-{part}.parquet" for part in PARTS]
+# Besides the page with its tables and figures; it has accuracies by slice.
+TARGETS = ("all", "slices", "bundle")
+
+
+def set_parts(project, parts):
+    """Let `green` be evaluated by itself, in parts or as a whole."""
+    path = project.folder / "mine/datasets.yaml"
+    entries = yaml.safe_load(path.read_text())
+    entries["green"]["layout"] = "sliced"
+    entries["green"].pop("evaluation_group", None)
+    entries["green"].pop("parts", None)
+    if parts is not None:
+        entries["green"]["parts"] = {"column": "level", "levels": parts}
+    path.write_text(yaml.safe_dump(entries))
+
+
+def results_of(project):
+    """Bytes of all tables, figures and other results that do not tell times or files of rows."""
+    return {
+        path: content
+        for path, content in project.products().items()
+        if "/evaluate/" not in path and "/group_" not in path and not path.endswith(".zip")
+    }
+
+
+def rows_of_runs(project):
+    """Rows of all runs, as the Python interface gives them."""
+    tables = []
+    for run in RUNS[:2]:  # a curve has several networks, which it refuses
+        path = f"tiny/paper/tiny_cnn/{run}/all/0"
+        _, rows = rib.load_run(project.folder, path, catalog=project.folder / "mine")
+        tables.append(rows)
+    return tables
+
+
+@dataclass
+class Outcome:
+    """What a run has made."""
+
+    results: dict
+    rows: list
+    images: dict
+
+
+def outcome(project, folder):
+    """What a run has made; its bundle is unpacked into a folder."""
+    folder.mkdir()
+    bundle = open_bundle(project.folder / "reports/tiny/tiny.rib.zip", "ours", folder)
+    return Outcome(results_of(project), rows_of_runs(project), scored_images(bundle))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project, and what a run made there that nothing disturbed and that knew no parts."""
+    project = Project(tmp_path_factory.mktemp("parts") / "project")
+    family.make(copy_project(project.folder) / "mine")
+    (project.folder / "mine/layouts").mkdir()
+    (project.folder / "mine/layouts/sliced.py").write_text(LAYOUT)
+    set_parts(project, None)
+    project.snakemake(*TARGETS, "--cores", "2", config=CHOICES)
+    return project
+
+
+def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project, tmp_path):
+    whole = outcome(project, tmp_path / "whole")
+    set_parts(project, PARTS)
+    planned = project.planned(*TARGETS, config=CHOICES)
+    assert planned["list_part"] == len(PARTS)
+    assert planned["evaluate_run"] == len(RUNS) * len(PARTS), "other datasets keep their rows"
+    assert not {"prepare", "list_group", "finetune", "merge_weights"} & planned.keys()
+
+    # when: a run is killed after its second part, in the third
+    run = project.start(*SNAKEMAKE, *ROWS_OF_PARTS, "--cores", "1", *CONFIG)
+    folder = project.folder / f"{EVALUATED}/red/ft/all/0"
+    logs = project.folder / "logs/tiny/paper/evaluate/tiny_cnn/red/ft/all/0"
+    assert wait_until(lambda: len(list(logs.glob("green-*.log"))) == 3, 300, every=0.01), (
+        project.printed()
+    )
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert wait_until(lambda: not project.processes(), 20)
+    assert len(list(folder.glob("green-*.provenance.json"))) == 2
+    # then: the next one makes the other two
+    assert project.planned(*ROWS_OF_PARTS, config=CHOICES) == {"evaluate_run": 2}
+    assert "5 missing" not in project.snakemake("status", config=CHOICES)
+    project.snakemake(*TARGETS, "--cores", "2", config=CHOICES)
+    in_parts = outcome(project, tmp_path / "parts")
+    assert in_parts.results == whole.results
+    assert in_parts.images == whole.images
+    for rows, rows_of_whole in zip(in_parts.rows, whole.rows, strict=True):
+        pd.testing.assert_frame_equal(rows, rows_of_whole)
+    assert "Nothing to be done" in project.snakemake(*TARGETS, "--cores", "1", config=CHOICES)
+
+    # and: what looks at results knows the parts
+    project.snakemake("verify", config=CHOICES)
+    done = len(RUNS) * (1 + len(PARTS))
+    status = project.snakemake("status", config=CHOICES)
+    (line,) = [line for line in status.splitlines() if line.startswith("evaluate ")]
+    assert f"{done} done" in line and " 0 missing" in line
+    assert "list_part" in project.snakemake("plan", config=CHOICES)
+    project.git("init", "--quiet")
+    project.snakemake("track", config=CHOICES)
+    tracked = yaml.safe_load((project.folder / f"{EVALUATED}.dvc").read_text())
+    files = [path for path in (project.folder / EVALUATED).rglob("*") if path.is_file()]
+    assert tracked["outs"][0]["nfiles"] == len(files)
+
+
+def test_what_no_part_has_is_told_before_anything_is_evaluated(project):
+    set_parts(project, {"calm": [1, 2], "windy": [3, 4]})
+    printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
+    assert "datasets.yaml, green, parts: images with the level 5 are in no part" in printed
+    assert "Traceback" not in printed
+    set_parts(project, {"calm": [1, 2], "windy": [3, 4, 5, 6]})
+    printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
+    assert "datasets.yaml, green, parts: no image has the level 6" in printed
+    set_parts(project, {"calm": [1, 2], "windy": [2, 3, 4, 5]})
+    printed = project.snakemake("-n", config=CHOICES, check=False)
+    assert "level 2 is in 'calm' and in 'windy'" in printed

@@ -1,0 +1,116 @@
+"""Parts of a prepared dataset, each of which a job evaluates by itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rib.base.errors import UserError
+from rib.base.files import read_json, write_json
+from rib.base.settings import from_params, to_params
+from rib.data.dataset_part import DatasetPart
+from rib.data.groups import write_group
+from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
+
+PART = "part"  # key of the manifest of an evaluation group that is a part of a dataset
+
+
+def write_part(
+    *, dataset: str, part: DatasetPart, dataset_manifest: Path, index: Path, manifest: Path
+) -> None:
+    """Write the manifest of an evaluation group that is a part of a dataset.
+
+    Args:
+        dataset: name of the dataset.
+        part: the part that is evaluated.
+        dataset_manifest: that of the prepared dataset.
+        index: of the prepared dataset, Parquet with one row per image.
+        manifest: the file that is written, see `write_group`; it also has the part.
+
+    Raises:
+        UserError: the index lacks the column of the slice, no image has one of the part's levels,
+            or an image has a level that is in no part.
+    """
+    check_part(index, part, f"datasets.yaml, {dataset}, parts")
+    write_group(datasets=[dataset], manifests=[dataset_manifest], manifest=manifest)
+    write_json(manifest, {**read_json(manifest), PART: to_params(part)})
+
+
+def read_part(manifest: Path) -> DatasetPart | None:
+    """The part of a dataset that an evaluation group is; None if it is whole datasets."""
+    group = read_json(manifest)
+    if PART not in group:
+        return None
+    return from_params(DatasetPart, group[PART])
+
+
+def check_part(index: Path, part: DatasetPart, where: str) -> None:
+    """Check that a part has images at each of its levels, and that each image is in some part.
+
+    Args:
+        index: of the prepared dataset.
+        where: file, entry and key, for messages.
+
+    Raises:
+        UserError: see `write_part`.
+    """
+    slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
+    if part.column not in slices:
+        choice = f"choose from {', '.join(slices)}" if slices else "remove parts"
+        raise UserError(f"{where}: the index has no column '{part.column}'; {choice}.")
+    levels_of_images = pc.unique(_levels_of_images(index, part)).to_pylist()
+    for level in part.levels:
+        if level not in levels_of_images:
+            raise UserError(
+                f"{where}: no image has the {part.column} {level!r}; their levels are "
+                f"{_listed(levels_of_images)}."
+            )
+    levels_of_parts = (*part.levels, *part.other_levels)
+    for level in levels_of_images:
+        if level not in levels_of_parts:
+            raise UserError(
+                f"{where}: images with the {part.column} {level!r} are in no part; add it to one."
+            )
+
+
+def images_of_part(index: Path, part: DatasetPart) -> np.ndarray:
+    """Which images of a prepared dataset belong to a part: (images of the index,) bool."""
+    levels_of_images = _levels_of_images(index, part)
+    levels = pa.array(part.levels, levels_of_images.type)
+    is_in_part: np.ndarray = pc.is_in(levels_of_images, value_set=levels).to_numpy()
+    return is_in_part
+
+
+def batches_with_part(
+    dataset: PreparedDataset, is_in_part: np.ndarray, batch_size: int
+) -> PreparedDataset:
+    """The images of those batches of a dataset that have an image of a part.
+
+    In the same batches, a network gives the images of a part the same numbers, to the last digit,
+    as when it is given the whole dataset.
+
+    Args:
+        dataset: the images that are used, batch after batch.
+        is_in_part: (images of the index,) bool, see `images_of_part`.
+
+    Returns:
+        The first batch if the part has none of the images.
+    """
+    batch_of_image = np.arange(len(dataset.labels)) // batch_size
+    batches = np.unique(batch_of_image[is_in_part[dataset.index["row"]]])
+    if len(batches) == 0:
+        batches = np.array([0])
+    return dataset.take(np.flatnonzero(np.isin(batch_of_image, batches)))
+
+
+def _levels_of_images(index: Path, part: DatasetPart) -> pa.ChunkedArray:
+    """The level of the slice that each image has."""
+    return pq.read_table(index, columns=[part.column])[part.column]
+
+
+def _listed(levels: Sequence[str | int]) -> str:
+    """Levels of a slice for messages: `'fog', 'snow'`, sorted."""
+    return ", ".join(map(repr, sorted(levels)))
