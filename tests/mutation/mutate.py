@@ -39,7 +39,7 @@ GROUPS = {
         "analysis/bootstrap",
         "analysis/ri",
         "analysis/tables",
-        "analysis/published",
+        "analyses/published/tables",
     ],
     "methods": ["methods/*"],
     "training": ["training/*", "models/checkpoint"],

@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import safetensors.torch
 import torch
-from test_resume import killed
+from test_resume import interrupt_trainings
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
@@ -26,6 +26,7 @@ from rib.methods.lipsum_ft import LipsumFineTuning
 from rib.models.checkpoint import apply
 from rib.models.network import head_parameters
 from rib.models.text import text_tokens
+from rib.training import training_state
 from rib.training.finetune import train
 from tiny.changed import replace
 from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos, ready, taken_apart
@@ -546,12 +547,13 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
         return train(algorithm, before, ADAMW, RUN, CPU, saved)
 
     history, changed = run()
-    steps_of_calls = killed(monkeypatch, [1, 2, 3])
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 0)
+    counter = interrupt_trainings(monkeypatch, [1, 2, 3])
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "state.pt")
     history_after_kills, changed_after_kills = run(tmp_path / "state.pt")
-    assert sum(steps_of_calls) < 6, "it did not begin again"
+    assert counter.steps < 6, "it did not begin again"
     assert history_after_kills == history
     assert changed_after_kills.keys() == changed.keys()
     assert "visual.proj" in changed

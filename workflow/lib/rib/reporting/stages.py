@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rib.base.rounding import rounded
 from rib.jobs.decode_workers import number_of_decode_workers
 
 HOUR = 3600
@@ -262,5 +263,5 @@ def _hours(hours: float) -> str:
     if hours < SHOWN_HOURS:
         return f"below {SHOWN_HOURS}"
     if hours < 1:
-        return f"{hours:.2f}"
-    return f"{hours:,.1f}"
+        return f"{rounded(hours, 2)}"
+    return f"{rounded(hours):,}"
