@@ -43,7 +43,7 @@ def write_index(path, corruptions):
             "image_id": [f"{i}" for i in range(number)],
             "label": pa.array([0] * number, pa.int32()),
             "object_id": [f"{i}" for i in range(number)],
-            "corruption": corruptions,
+            "corruption": pa.array(corruptions).dictionary_encode(),  # as prepared datasets have it
             "severity": pa.array(range(1, number + 1), pa.int32()),
         }
     )

@@ -108,7 +108,10 @@ def batches_with_part(
 
 def _levels_of_images(index: Path, part: DatasetPart) -> pa.ChunkedArray:
     """The level of the slice that each image has."""
-    return pq.read_table(index, columns=[part.column])[part.column]
+    levels = pq.read_table(index, columns=[part.column])[part.column]
+    if pa.types.is_dictionary(levels.type):  # as prepared datasets have texts
+        return levels.cast(levels.type.value_type)
+    return levels
 
 
 def _listed(levels: Sequence[str | int]) -> str:
