@@ -31,6 +31,7 @@ pytestmark = pytest.mark.thorough
 SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
 CLASSES = 1000
+PARTS_OF_C = ("noise", "blur", "weather", "digital")  # in which it is evaluated
 PER_CLASS = 2  # val's images of each class, and so Cartoon's and Drawing's
 IMAGES_OF_VAL = CLASSES * PER_CLASS
 CLASSES_OF_C = (2, 10, 101)
@@ -294,12 +295,8 @@ def test_the_pretraining_proxy_is_scored_nowhere(imagenet):
 
     The other half of val, Cartoon, Drawing and C stays.
     """
-    rows = pd.concat(
-        [
-            imagenet.rows("none/pretrained", "imagenet"),
-            imagenet.rows("none/pretrained", "imagenet_c"),
-        ]
-    )
+    groups = ["imagenet", *(f"imagenet_c-{part}" for part in PARTS_OF_C)]
+    rows = pd.concat([imagenet.rows("none/pretrained", group) for group in groups])
     sources = rows.groupby("dataset", observed=True)["source_id"].agg(set)
     assert len(sources["imagenet_val"]) == CLASSES
     assert sources["imagenet_val"] == sources["imagenet_cartoon"] == sources["imagenet_drawing"]
@@ -400,7 +397,9 @@ def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_
     # then
     assert "prepare" not in planned
     assert planned["finetune"] == 4
-    assert planned["evaluate_run"] == 10
+    pretrained, methods_and_targets = 1, 2 * 2
+    groups = 1 + len(PARTS_OF_C)
+    assert planned["evaluate_run"] == (pretrained + methods_and_targets) * groups
     accuracy = imagenet.table("accuracy")
     assert set(accuracy["n"]) == {75, 100}
     assert "at most 100 images per dataset" in accuracy["conditions"].iloc[0]

@@ -5,6 +5,7 @@ No name in them leads out of the project's folders.
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import posixpath
@@ -234,7 +235,7 @@ def resolved(config, folders):
         assert all(PLAIN.fullmatch(part) for part in inside.split("/")), path
     assert len(set(grid.runs())) == len(set(map(str, grid.runs()))) == len(grid.runs())
     entries = [
-        vars(entry)
+        dataclasses.asdict(entry)
         for entry in (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
     ]
     json.dumps([entries, grid.resolved(), grid.conditions()], allow_nan=False)

@@ -357,7 +357,9 @@ def _rows_in_order(files: Sequence[Path]) -> pd.DataFrame:
     tables = []
     for _, parts in itertools.groupby(files, key=_group_without_part):
         tables.append(parts_together([pd.read_parquet(path) for path in parts]))
-    return pd.concat(tables, ignore_index=True)
+    rows = pd.concat(tables)
+    # Grids with other evaluation groups, or without parts, may have left rows of the same images.
+    return rows.drop_duplicates(["dataset", "alpha", "row"], ignore_index=True)
 
 
 def _group_without_part(rows: Path) -> str:
