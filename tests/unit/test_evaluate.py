@@ -20,12 +20,14 @@ from rib.config.run import Run
 from rib.data.dataset_part import DatasetPart
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
-from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate
+from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate, write_rows
 from rib.evaluation.recipes import RunNetworks, State
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.inputs import Inputs
+from rib.reporting.bundle import ROWS
+from rib.reporting.foreign_parquet import Size, checked_size
 from tiny.changed import replace
 from tiny.training import (
     CODE,
@@ -429,7 +431,7 @@ def with_corruptions(folders, folder, corruptions):
     """Folders in which `first` is the only dataset, and its index has a corruption."""
     shutil.copytree(folders["datasets"]["first"], folder)
     index = pq.read_table(folder / "index.parquet").append_column(
-        "corruption", pa.array(corruptions)
+        "corruption", pa.array(corruptions).dictionary_encode()
     )
     pq.write_table(index, folder / "index.parquet")
     return {**folders, "datasets": {"first": folder}}
@@ -438,8 +440,8 @@ def with_corruptions(folders, folder, corruptions):
 def parts_of(folders, out, **settings):
     """Rows of each part, and the number of its images that its manifest states."""
     tables, numbers = [], []
-    for level, other_level in (("noise", "fog"), ("fog", "noise")):
-        part = DatasetPart(column="corruption", levels=[level], other_levels=[other_level])
+    for level in ("noise", "fog"):
+        part = DatasetPart(column="corruption", levels=[level])
         tables.append(job(folders, out / level, part=part, **settings))
         numbers.append(read_json(out / level / "manifest.json")["datasets"]["first"]["n"])
     return tables, numbers
@@ -492,3 +494,12 @@ def test_a_part_may_have_none_of_the_images_within_the_budget(folders, tmp_path)
     assert numbers == [3, 0] and fog.num_rows == 0 and fog.schema == noise.schema
     together = bytes_of_rows(pa.concat_tables([noise, fog]), tmp_path / "together.parquet")
     assert together == bytes_of_rows(whole, tmp_path / "in_order.parquet")
+
+
+def test_a_file_without_rows_has_no_pages_and_passes_the_checks_of_bundles(folders, tmp_path):
+    rows = job(folders, tmp_path / "out")
+    write_rows(rows.slice(0, 0), tmp_path / "none.parquet")
+    assert pq.read_metadata(tmp_path / "none.parquet").num_row_groups == 0
+    assert pq.read_schema(tmp_path / "none.parquet") == rows.schema
+    size = checked_size(tmp_path / "none.parquet", ROWS, Size(rows=0, size=10**6))
+    assert size.rows == 0

@@ -225,7 +225,7 @@ def test_each_part_of_a_dataset_is_an_evaluation_group():
     assert levels["imagenet_c-noise"] == ("gaussian_noise", "shot_noise", "impulse_noise")
     for part in parts:
         others = [level for other in parts if other != part for level in levels[other]]
-        assert chosen.part_of_group(part)["other_levels"] == others
+        assert chosen.levels_of_other_parts(part) == others
     assert chosen.share_of_group(of_r) == 1
     assert [chosen.share_of_group(part) for part in parts] == [3 / 15, 4 / 15, 4 / 15, 4 / 15]
 

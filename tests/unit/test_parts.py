@@ -1,11 +1,14 @@
 """Datasets that are evaluated in parts: which images a part has, and what it takes to be one."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rib import api
 from rib.analysis.counts import count, read_objects, read_rows_of
 from rib.analysis.sample_rows import parts_together, read_rows
 from rib.base.errors import UserError
@@ -21,10 +24,11 @@ from rib.data.parts import (
 )
 from rib.data.prepared import PreparedDataset
 from rib.records.integrity import files_of
+from tiny.grids import grid
 from tiny.training import SPACE
 
-NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"], other_levels=["fog", "snow"])
-WEATHER = DatasetPart(column="corruption", levels=["fog", "snow"], other_levels=["shot", "gauss"])
+NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])
+WEATHER = DatasetPart(column="corruption", levels=["fog", "snow"])
 CORRUPTIONS = ["shot", "fog", "gauss", "gauss", "snow", "shot"]
 WHERE = "datasets.yaml, c, parts"
 
@@ -60,8 +64,8 @@ def test_a_part_has_the_images_with_its_levels(index):
 
 
 def test_levels_may_be_numbers(index):
-    light = DatasetPart(column="severity", levels=[1, 2], other_levels=[3, 4, 5, 6])
-    check_part(index, light, WHERE)
+    light = DatasetPart(column="severity", levels=[1, 2])
+    check_part(index, light, (3, 4, 5, 6), WHERE)
     assert images_of_part(index, light).tolist() == [True, True] + [False] * 4
 
 
@@ -77,23 +81,27 @@ def test_levels_may_be_numbers(index):
             {"levels": ["shot", "gauss", "frost"]},
             "no image has the corruption 'frost'; their levels are 'fog', 'gauss', 'shot', 'snow'.",
         ),
-        (
-            {"other_levels": ["snow"]},
-            "images with the corruption 'fog' are in no part; add it to one.",
-        ),
     ],
 )
-def test_a_part_that_does_not_exist_or_images_without_one_are_told(index, part, reason):
-    check_part(index, NOISE, WHERE)
+def test_a_part_that_does_not_exist_is_told(index, part, reason):
+    check_part(index, NOISE, WEATHER.levels, WHERE)
     with pytest.raises(UserError) as error:
-        check_part(index, NOISE.model_copy(update=part), WHERE)
+        check_part(index, NOISE.model_copy(update=part), WEATHER.levels, WHERE)
     assert str(error.value).startswith(f"{WHERE}: {reason}")
+
+
+def test_images_in_no_part_are_told(index):
+    with pytest.raises(UserError) as error:
+        check_part(index, NOISE, ("snow",), WHERE)
+    assert str(error.value) == (
+        f"{WHERE}: images with the corruption 'fog' are in no part; add it to one."
+    )
 
 
 def test_a_dataset_without_slices_can_have_no_parts(tmp_path):
     pq.write_table(pa.table({"row": [0], "label": [0]}), tmp_path / "index.parquet")
     with pytest.raises(UserError, match="has no column 'corruption'; remove parts."):
-        check_part(tmp_path / "index.parquet", NOISE, WHERE)
+        check_part(tmp_path / "index.parquet", NOISE, WEATHER.levels, WHERE)
 
 
 def test_the_manifest_of_a_part_lists_its_dataset_like_that_of_a_group(index, tmp_path):
@@ -102,12 +110,14 @@ def test_the_manifest_of_a_part_lists_its_dataset_like_that_of_a_group(index, tm
     write_part(
         dataset="c",
         part=NOISE,
+        other_levels=WEATHER.levels,
         dataset_manifest=tmp_path / "manifest.json",
         index=index,
         manifest=listed,
     )
     assert read_group(listed) == {"c": tmp_path}
     assert read_part(listed) == NOISE
+    assert "fog" not in listed.read_text(), "another part may change without evaluating this again"
     assert set(files_of(listed)) == {tmp_path / "manifest.json", index}, "which a job verifies"
     group = read_json(listed)
     del group["part"]
@@ -215,3 +225,35 @@ def test_a_missing_part_is_noticed(run_folder, tmp_path):
     parts += written(other_run, noise=rows_of([0, 2, 5]))
     with pytest.raises(UserError, match="c"):
         count(read_rows_of(parts), objects)
+
+
+def test_rows_with_a_part_without_images_keep_their_types():
+    some, none = rows_of([0, 3]), rows_of([]).astype({"row": "int64"})
+    pd.testing.assert_frame_equal(parts_together([some, none]), some)
+
+
+# The Python interface.
+
+
+def test_rows_that_two_grids_have_left_count_once(run_folder):
+    whole = rows_of([0, 1, 2])
+    files = written(run_folder, **{"c-noise": rows_of([0, 2]), "c": whole})
+    pd.testing.assert_frame_equal(api._rows_in_order(files), whole, check_dtype=False)
+
+
+def test_rows_of_another_checkpoint_are_refused(run_folder):
+    outdated = rows_of([0, 2], ranks=[5, 5])
+    files = written(run_folder, **{"c-noise": outdated, "c": rows_of([0, 1, 2])})
+    with pytest.raises(UserError, match="rows of the same images of c differ"):
+        api._rows_in_order(files)
+
+
+def test_a_run_that_has_some_parts_alone_is_refused():
+    chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
+    of_r, *parts = chosen.evaluation_groups()
+    files = [Path(f"net/none/pretrained/all/0/{name}.parquet") for name in (of_r, *parts)]
+    api._refuse_missing_parts(chosen, files)
+    api._refuse_missing_parts(chosen, files[:1])  # C was not evaluated at all
+    *without_digital, _ = files
+    with pytest.raises(UserError, match="there are no rows of imagenet_c-digital"):
+        api._refuse_missing_parts(chosen, without_digital)

@@ -90,6 +90,7 @@ def part_settings(wildcards):
     settings = PartSettings(
         dataset=dataset,
         part=from_params(DatasetPart, GRID.part_of_group(wildcards.evaluation_group)),
+        other_levels=tuple(GRID.levels_of_other_parts(wildcards.evaluation_group)),
         code=digest("list_part"),
     )
     return to_params(settings)

@@ -13,6 +13,7 @@ with run(snakemake) as output:
     write_part(
         dataset=settings.dataset,
         part=settings.part,
+        other_levels=settings.other_levels,
         dataset_manifest=Path(snakemake.input.manifest),
         index=Path(snakemake.input.index),
         manifest=output["manifest"],

@@ -36,7 +36,7 @@ from rib.config.arguments import path_argument, text_argument, texts_argument, w
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.choices import as_list
 from rib.config.entries import EVALUATED, Dataset, Model
-from rib.config.grid import BEFORE_PART, resolve_grid
+from rib.config.grid import BEFORE_PART, Grid, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import HubRepository, read_dataset_lock
 from rib.config.label_space import LabelSpace
@@ -343,6 +343,7 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
     if isinstance(merge, Merge):
         merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
         states = [State(None, merge)]
+    _refuse_missing_parts(stages.grid, rows)
     table = _rows_in_order(rows)
     return stages.network(finished_run, model_folder, states, checkpoints), table
 
@@ -357,9 +358,34 @@ def _rows_in_order(files: Sequence[Path]) -> pd.DataFrame:
     tables = []
     for _, parts in itertools.groupby(files, key=_group_without_part):
         tables.append(parts_together([pd.read_parquet(path) for path in parts]))
-    rows = pd.concat(tables)
-    # Grids with other evaluation groups, or without parts, may have left rows of the same images.
-    return rows.drop_duplicates(["dataset", "alpha", "row"], ignore_index=True)
+    # Grids with other evaluation groups, or without parts, may have left the same rows again.
+    rows = pd.concat(tables).drop_duplicates(ignore_index=True)
+    is_twice = rows.duplicated(["dataset", "alpha", "row"])
+    if is_twice.any():
+        dataset = rows["dataset"][is_twice].iloc[0]
+        raise UserError(
+            f"{files[0].parent}: rows of the same images of {dataset} differ between files; delete "
+            "those that are out of date, and run the workflow again."
+        )
+    return rows
+
+
+def _refuse_missing_parts(grid: Grid, files: Sequence[Path]) -> None:
+    """Raise a UserError if a run has rows of some parts of a dataset, and not of all.
+
+    Args:
+        files: the rows of a run, one file for each evaluation group.
+    """
+    names = {path.stem for path in files}
+    for dataset in grid.datasets:
+        groups = grid.groups_of(dataset)
+        missing_groups = [group for group in groups if group not in names]
+        has_whole_dataset = _group_without_part(Path(groups[0])) in names
+        if missing_groups and len(missing_groups) < len(groups) and not has_whole_dataset:
+            raise UserError(
+                f"{files[0].parent}: there are no rows of {', '.join(missing_groups)}; run the "
+                "workflow again."
+            )
 
 
 def _group_without_part(rows: Path) -> str:

@@ -36,6 +36,8 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         tables: the rows of each part, or of the whole dataset; they have the column `row`, and
             `alpha` if the run is a curve.
     """
+    # An empty table, of a part without an image within the budget, would lose columns' types.
+    tables = [table for table in tables if len(table)] or tables[:1]
     if len(tables) == 1:
         return tables[0]
     order = [column for column in ("alpha", "row") if column in tables[0]]

@@ -184,15 +184,22 @@ class Grid:
         (dataset,) = self.evaluation_groups()[group]
         parts = self.datasets[dataset].parts
         assert parts is not None  # otherwise its group would not have this name
+        return {"column": parts.column, "levels": parts.levels[name]}
+
+    def levels_of_other_parts(self, group: str) -> list[str | int]:
+        """Levels of the slice that are in the other parts of the dataset of which a group is one.
+
+        They are in the order of the dataset's entry.
+        """
+        (dataset,) = self.evaluation_groups()[group]
+        parts = self.datasets[dataset].parts
+        assert parts is not None
+        _, _, name = group.partition(BEFORE_PART)
         other_levels: list[str | int] = []
         for other_name, levels in parts.levels.items():
             if other_name != name:
                 other_levels.extend(levels)
-        return {
-            "column": parts.column,
-            "levels": parts.levels[name],
-            "other_levels": other_levels,
-        }
+        return other_levels
 
     def share_of_group(self, group: str) -> float:
         """Share of its datasets' images that a group has: 1, or less if it is a part of a dataset.
@@ -203,7 +210,7 @@ class Grid:
         if part is None:
             return 1
         levels = len(part["levels"])
-        return levels / (levels + len(part["other_levels"]))
+        return levels / (levels + len(self.levels_of_other_parts(group)))
 
     def _group_of(self, dataset: str) -> str:
         """Name of the evaluation group of an evaluated dataset, without that of a part.
@@ -277,7 +284,8 @@ class Grid:
         phrases = [f"protocol {self.config['protocol']}"]
         if self.leak_free_groups() is not None:
             phrases.append("leak-free")
-        budget = self.budget.phrase({name: entry.label for name, entry in self.datasets.items()})
+        labels = {entry.name: entry.label for entry in self.datasets_read()}
+        budget = self.budget.phrase(labels)
         if budget is not None:
             phrases.append(f"{budget} (intervals are of these images)")
         phrases.extend(self._phrases_on_subsets())

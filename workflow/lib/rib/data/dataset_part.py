@@ -14,7 +14,6 @@ class DatasetPart(Settings):
 
     column: str  # of the dataset's index, with the slice
     levels: Levels  # of the part
-    other_levels: Levels  # of all other parts
 
 
 class PartSettings(Settings):
@@ -22,4 +21,5 @@ class PartSettings(Settings):
 
     dataset: str  # its name
     part: DatasetPart
+    other_levels: Levels  # of all other parts
     code: str  # digest of the source code

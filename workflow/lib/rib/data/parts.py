@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.settings import from_params, to_params
-from rib.data.dataset_part import DatasetPart
+from rib.data.dataset_part import DatasetPart, Levels
 from rib.data.groups import write_group
 from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 
@@ -19,13 +19,21 @@ PART = "part"  # key of the manifest of an evaluation group that is a part of a 
 
 
 def write_part(
-    *, dataset: str, part: DatasetPart, dataset_manifest: Path, index: Path, manifest: Path
+    *,
+    dataset: str,
+    part: DatasetPart,
+    other_levels: Levels,
+    dataset_manifest: Path,
+    index: Path,
+    manifest: Path,
 ) -> None:
     """Write the manifest of an evaluation group that is a part of a dataset.
 
     Args:
         dataset: name of the dataset.
         part: the part that is evaluated.
+        other_levels: of all other parts; they are checked, and not in the manifest, so that a
+            change of other parts evaluates nothing again.
         dataset_manifest: that of the prepared dataset.
         index: of the prepared dataset, Parquet with one row per image.
         manifest: the file that is written, see `write_group`; it also has the part.
@@ -34,7 +42,7 @@ def write_part(
         UserError: the index lacks the column of the slice, no image has one of the part's levels,
             or an image has a level that is in no part.
     """
-    check_part(index, part, f"datasets.yaml, {dataset}, parts")
+    check_part(index, part, other_levels, f"datasets.yaml, {dataset}, parts")
     write_group(datasets=[dataset], manifests=[dataset_manifest], manifest=manifest)
     write_json(manifest, {**read_json(manifest), PART: to_params(part)})
 
@@ -47,11 +55,12 @@ def read_part(manifest: Path) -> DatasetPart | None:
     return from_params(DatasetPart, group[PART])
 
 
-def check_part(index: Path, part: DatasetPart, where: str) -> None:
+def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:
     """Check that a part has images at each of its levels, and that each image is in some part.
 
     Args:
         index: of the prepared dataset.
+        other_levels: of all other parts.
         where: file, entry and key, for messages.
 
     Raises:
@@ -68,7 +77,7 @@ def check_part(index: Path, part: DatasetPart, where: str) -> None:
                 f"{where}: no image has the {part.column} {level!r}; their levels are "
                 f"{_listed(levels_of_images)}."
             )
-    levels_of_parts = (*part.levels, *part.other_levels)
+    levels_of_parts = (*part.levels, *other_levels)
     for level in levels_of_images:
         if level not in levels_of_parts:
             raise UserError(
