@@ -39,9 +39,7 @@ def verdicts_on_labels(run):
     if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
         return []
     # The same whether datasets are evaluated in parts or not.
-    groups = dict.fromkeys(
-        group.partition(BEFORE_PART)[0] for group in groups_of_check(run.target)
-    )
+    groups = dict.fromkeys(group.partition(BEFORE_PART)[0] for group in groups_of_check(run.target))
     name_of_groups = short_digest(list(groups))
     return [
         f"{LABEL_CHECK}.json".format(

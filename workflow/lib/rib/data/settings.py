@@ -35,7 +35,8 @@ class DatasetView(Settings):
     def limit_of(self, dataset: str) -> Limit:
         """The limit of a dataset's number of images.
 
-        Datasets that are only monitored have none, if those of the job have different ones.
+        Datasets that are only monitored have that of the job's datasets, or none if these have
+        different ones, since what is monitored is no part of a job's settings.
         """
         if isinstance(self.budget, dict):
             return self.budget.get(dataset, ALL)

@@ -736,17 +736,19 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
 
 
 def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
-    """Stages in which images pass through networks, but no model's rate on the machine is known.
+    """Stages in which images pass through networks, and whose time on the machine is not known.
 
-    Stated rates are of a GPU.
+    On a GPU, no model's rate is known; `Plan.unknown` names the models that lack one where others
+    have it. Stated rates are of a GPU, so without one all rates must have been measured here.
     """
     stages = []
     for kind, stage in STAGE_OF_KIND.items():
-        is_known = False
-        for throughput in estimate.rates.values():
-            is_of_such_device = machine.gpus > 0 or kind in throughput.of_whole_jobs
-            if kind in throughput.rates and is_of_such_device:
-                is_known = True
+        if machine.gpus > 0:
+            is_known = any(kind in throughput.rates for throughput in estimate.rates.values())
+        else:
+            is_known = all(
+                kind in throughput.of_whole_jobs for throughput in estimate.rates.values()
+            )
         if estimate.images[kind] and not is_known:
             stages.append(stage)
     return stages
