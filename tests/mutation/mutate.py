@@ -31,6 +31,15 @@ import rule_mutants
 
 LIBRARY = Path("workflow/lib/rib")
 STAGE = Path("work/mutation")
+STARTUP = STAGE / "startup"  # in PYTHONPATH
+# While mutmut notes which tests call which functions, processes that tests start in other folders
+# would look for its settings there, and fail.
+WITHOUT_STATISTICS = """
+import os
+
+if os.environ.get("MUTANT_UNDER_TEST") == "stats":
+    del os.environ["MUTANT_UNDER_TEST"]
+"""
 REPORT = Path("reports/mutation.md")
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 GROUPS = {
@@ -273,6 +282,10 @@ def run_mutmut(processes: int, digit: str | None) -> None:
     if digit:
         command.append(f"*__mutmut_*{digit}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
+    STARTUP.mkdir(exist_ok=True)
+    (STARTUP / "sitecustomize.py").write_text(WITHOUT_STATISTICS)
+    paths = [str(STARTUP.absolute()), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     subprocess.run(command, cwd=STAGE, env=environment, check=True)
 
 

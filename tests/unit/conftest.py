@@ -1,6 +1,5 @@
 """The project's catalogue and rules, and small networks and images, for unit tests."""
 
-import os
 import pickle
 import sys
 from functools import cache
@@ -98,11 +97,8 @@ def with_entries(tmp_path):
 def wiring(shared_folder):
     """What the rules give to each job, by grid of tiny.wiring.
 
-    Test processes share it: the first that needs it reads it from the rules. In mutation testing of
-    the library (tests/mutation) these can't be read, since they import it in another folder.
+    Test processes share it: the first that needs it reads it from the rules.
     """
-    if "MUTANT_UNDER_TEST" in os.environ:
-        pytest.skip("the rules are not read in mutation testing of the library")
     stored_jobs = shared_folder / "wiring.pickle"
     with FileLock(shared_folder / "wiring.lock"):
         if not stored_jobs.exists():

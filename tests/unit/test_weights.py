@@ -19,6 +19,7 @@ import timm
 import torch
 
 from rib.base.errors import UserError
+from rib.base.plugins import LIBRARY
 from rib.jobs.job import job
 from rib.models.convert import ModelOutput, convert
 from rib.models.network import create
@@ -385,7 +386,6 @@ def test_pickles_are_read_only_where_torchs_advice_is_restated():
 
     Tests with damaged files show that these two modules don't.
     """
-    readers = [
-        path.name for path in (ROOT / "workflow").rglob("*.py") if "torch.load(" in path.read_text()
-    ]
+    files = [*LIBRARY.rglob("*.py"), *(ROOT / "workflow/scripts").rglob("*.py")]
+    readers = [path.name for path in files if "torch.load(" in path.read_text()]
     assert sorted(readers) == ["training_state.py", "weights.py"]
