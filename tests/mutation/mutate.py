@@ -74,6 +74,8 @@ pytest_add_cli_args_test_selection = [
     "--ignore=tests/unit/test_project.py",
     "--ignore=tests/unit/test_envs.py",
     "--ignore=tests/unit/test_fuzz.py",
+    "--ignore=tests/unit/test_wiring.py",
+    "--ignore=tests/unit/test_code_digest.py",
 ]
 """
 
