@@ -126,8 +126,11 @@ def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
     Files of the parts of a dataset, which come one after the other, count as one file.
     """
     for (run, _), rows_of_parts in groupby(_read_files(paths), key=_run_and_datasets):
-        rows = [rows_of_part for _, rows_of_part in rows_of_parts]
-        yield run, rows[0] if len(rows) == 1 else _rows_together(rows)
+        rows_of_files = [rows for _, rows in rows_of_parts]
+        rows_of_run = rows_of_files[0]
+        if len(rows_of_files) > 1:
+            rows_of_run = _rows_together(rows_of_files)
+        yield run, rows_of_run
 
 
 def _read_files(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:

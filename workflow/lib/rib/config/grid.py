@@ -14,7 +14,7 @@ from rib.config import choices
 from rib.config.budget import Budget, images_within
 from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
-from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model, Parts
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
@@ -172,34 +172,34 @@ class Grid:
         return [f"{group}{BEFORE_PART}{part}" for part in parts.levels]
 
     def part_of_group(self, group: str) -> dict[str, Any] | None:
-        """Fields of rib.data.settings.DatasetPart, the part of a dataset that a group is.
+        """Fields of rib.data.dataset_part.DatasetPart, the part of a dataset that a group is.
 
         Args:
             group: one of `evaluation_groups`, such as imagenet_c-noise. Of one that is whole
                 datasets, such as imagenet, the part is None.
         """
-        _, _, name = group.partition(BEFORE_PART)
-        if not name:
+        if BEFORE_PART not in group:
             return None
-        (dataset,) = self.evaluation_groups()[group]
-        parts = self.datasets[dataset].parts
-        assert parts is not None  # otherwise its group would not have this name
-        return {"column": parts.column, "levels": parts.levels[name]}
+        parts = self._parts_of_dataset(group)
+        return {"column": parts.column, "levels": parts.levels[_name_of_part(group)]}
 
     def levels_of_other_parts(self, group: str) -> list[str | int]:
         """Levels of the slice that are in the other parts of the dataset of which a group is one.
 
         They are in the order of the dataset's entry.
         """
-        (dataset,) = self.evaluation_groups()[group]
-        parts = self.datasets[dataset].parts
-        assert parts is not None
-        _, _, name = group.partition(BEFORE_PART)
         other_levels: list[str | int] = []
-        for other_name, levels in parts.levels.items():
-            if other_name != name:
+        for name, levels in self._parts_of_dataset(group).levels.items():
+            if name != _name_of_part(group):
                 other_levels.extend(levels)
         return other_levels
+
+    def _parts_of_dataset(self, group: str) -> Parts:
+        """All parts of the dataset of which an evaluation group is one."""
+        (dataset,) = self.evaluation_groups()[group]
+        parts = self.datasets[dataset].parts
+        assert parts is not None  # otherwise its group would not have this name
+        return parts
 
     def share_of_group(self, group: str) -> float:
         """Share of its datasets' images that a group has: 1, or less if it is a part of a dataset.
@@ -867,6 +867,12 @@ def _size_in_config(size: str) -> str | int | float:
     if size == ALL:
         return size
     return float(size) if "." in size else int(size)
+
+
+def _name_of_part(group: str) -> str:
+    """Name of the part of a dataset that an evaluation group is: `noise` of imagenet_c-noise."""
+    _, _, name = group.partition(BEFORE_PART)
+    return name
 
 
 def short_digest(content: object) -> str:

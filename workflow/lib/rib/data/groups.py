@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rib.base.files import read_json, sha256, write_json
 
 
 def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest: Path) -> None:
-    """Write path and hash of each dataset's manifest, and the order of the datasets, as JSON.
+    """Write an evaluation group as JSON, see `group_of`, in the file `manifest`."""
+    write_json(manifest, group_of(datasets, manifests))
+
+
+def group_of(datasets: Sequence[str], manifests: Sequence[Path]) -> dict[str, Any]:
+    """Path and hash of each dataset's manifest, and the order of the datasets.
 
     Args:
         datasets: names.
         manifests: those of the prepared datasets, in the same order.
-        manifest: the file that is written.
     """
     entries = {}
     for dataset, dataset_manifest in zip(datasets, manifests, strict=True):
@@ -20,7 +25,7 @@ def write_group(*, datasets: Sequence[str], manifests: Sequence[Path], manifest:
             "manifest": str(dataset_manifest),
             "sha256": sha256(dataset_manifest),
         }
-    write_json(manifest, {"datasets": entries, "order": list(entries)})
+    return {"datasets": entries, "order": list(entries)}
 
 
 def read_group(path: Path) -> dict[str, Path]:

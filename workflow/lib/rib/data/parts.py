@@ -12,7 +12,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.settings import from_params, to_params
 from rib.data.dataset_part import DatasetPart, Levels
-from rib.data.groups import write_group
+from rib.data.groups import group_of
 from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 
 PART = "part"  # key of the manifest of an evaluation group that is a part of a dataset
@@ -36,15 +36,15 @@ def write_part(
             change of other parts evaluates nothing again.
         dataset_manifest: that of the prepared dataset.
         index: of the prepared dataset, Parquet with one row per image.
-        manifest: the file that is written, see `write_group`; it also has the part.
+        manifest: the file that is written, see `group_of`; it also has the part.
 
     Raises:
         UserError: the index lacks the column of the slice, no image has one of the part's levels,
             or an image has a level that is in no part.
     """
     check_part(index, part, other_levels, f"datasets.yaml, {dataset}, parts")
-    write_group(datasets=[dataset], manifests=[dataset_manifest], manifest=manifest)
-    write_json(manifest, {**read_json(manifest), PART: to_params(part)})
+    group = group_of([dataset], [dataset_manifest])
+    write_json(manifest, {**group, PART: to_params(part)})
 
 
 def read_part(manifest: Path) -> DatasetPart | None:

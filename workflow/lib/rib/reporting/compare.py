@@ -312,7 +312,9 @@ def scored_images(bundle: Bundle) -> dict[str, str]:
         rows = pd.read_parquet(path, columns=[*RUN_COLUMNS, *COLUMNS])
         _refuse_other_rows(rows, run, indexes)
         for dataset in rows["dataset"].unique():
-            if first_runs.setdefault(dataset, run) == run:
+            if dataset not in first_runs:
+                first_runs[dataset] = run
+            if first_runs[dataset] == run:
                 of_dataset = rows.loc[rows["dataset"] == dataset, ["alpha", "row"]]
                 rows_of_first_runs.setdefault(dataset, []).append(of_dataset)
     digests: dict[str, str] = {}

@@ -233,12 +233,14 @@ def stage_lines(works: Mapping[str, Work], machine: Machine, unknown: list[str])
         if sum(hours.values()) == 0:
             continue
         binding = max(hours, key=lambda resource: hours[resource])
-        parts = [
-            f"{resource} {_hours(part)}" for resource, part in hours.items() if part >= SHOWN_HOURS
+        shown_resources = [
+            f"{resource} {_hours(waiting)}"
+            for resource, waiting in hours.items()
+            if waiting >= SHOWN_HOURS
         ]
         line = f"  {stage}: {_hours(sum(hours.values()))} hours, bound by {binding}"
-        if parts:
-            line += f" ({', '.join(parts)})"
+        if shown_resources:
+            line += f" ({', '.join(shown_resources)})"
         text.append(f"{line}{_notes(work)}")
     return text
 
