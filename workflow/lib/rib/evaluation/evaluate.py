@@ -92,19 +92,20 @@ def evaluate(
         for state in networks.states
     ]
     batch_size = settings.evaluation_batch_size
-    images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
     if part is None:
+        images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
         table = rows_of_networks(
             run, alphas, models, prepared_datasets, inputs_of_datasets, batch_size
         )
     else:
+        (files,) = datasets
         (dataset,) = prepared_datasets
-        is_in_part = images_of_part(datasets[0].folder / "index.parquet", part)
+        is_in_part = images_of_part(files.folder / "index.parquet", part)
+        images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
         passed = batches_with_part(dataset, is_in_part, batch_size)
         inputs = Inputs.of(passed, preprocessing, device)
         rows_of_batches = rows_of_networks(run, alphas, models, [passed], [inputs], batch_size)
         table = rows_of_batches.filter(is_in_part[rows_of_batches["row"]])
-        images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
     write_rows(table, output.rows)
     facts_of_datasets = {
         dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
