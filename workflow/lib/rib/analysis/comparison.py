@@ -55,7 +55,9 @@ from rib.config.run import PRETRAINED
 
 DRAWS = 100_000  # of signs
 MANY_OBJECTS = 1000  # that contribute, from which on the sum's distribution counts as normal
-BLOCK_BYTES = 1 << 26  # of signs at a time
+# Signs at a time. Blocks of 64 MB, which the system hands out anew each time, take three times as
+# long.
+BLOCK_BYTES = 1 << 24
 FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
 # Percentage points: more than the rounding error of a sum, less than the effect of one image in
 # millions.

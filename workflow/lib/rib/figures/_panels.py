@@ -1,5 +1,6 @@
 """Helpers that several figures share: panels, their rows, and lines over a number of images."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,8 @@ def run_panels(
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """One panel per model and method with numbers, with shared axes.
 
-    Each model starts a new row of panels.
+    Each model starts a new row of panels. Its methods fill as few rows as `WIDEST` columns need,
+    about equally: five are three and two, not four and one.
 
     Args:
         shown_rows: numbers, with an index that starts with model and method.
@@ -30,7 +32,8 @@ def run_panels(
     Returns:
         The figure, and the panels by model and method.
     """
-    columns = min(WIDEST, len(methods))
+    rows_of_model = math.ceil(len(methods) / WIDEST)
+    columns = math.ceil(len(methods) / rows_of_model)
     rows_of_runs = _rows_of_runs(shown_rows, models, methods, columns)
     panel_width, panel_height = panel
     margin_width, margin_height = margin

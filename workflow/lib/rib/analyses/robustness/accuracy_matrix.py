@@ -41,21 +41,23 @@ def draw(
     figure, panels = run_panels(
         shown_rows, models, methods, panel=(2.7, 0.4 + 0.28 * len(rows)), margin=(1.3, 1.1)
     )
+    has_shared = False
     for (model, method), axes in panels.items():
         grid = _grid(shown_rows, model, method, rows, datasets)
         image = _draw_matrix(axes, grid, rows, datasets)
         for row, target in enumerate(rows):
             for column, dataset in enumerate(datasets):
                 is_shared = target != dataset and _share_group(target, dataset, source_groups)
+                has_shared = has_shared or is_shared
                 _write_number(axes, image, row, column, grid[row, column], is_shared)
                 if target == dataset:
                     _outline(axes, row, column)
         axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
-    figure.supxlabel(
-        f"evaluated on    (outlined: the target itself    {SHARED} shares its source images)",
-        fontsize=8,
-    )
+    marks = "outlined: the target itself"
+    if has_shared:
+        marks += f"    {SHARED} shares its source images"
+    figure.supxlabel(f"evaluated on    ({marks})", fontsize=8)
     _add_colour_bar(figure, image)
     return figure, shown_rows.reset_index()
 

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.textpath import TextPath
 
 from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
@@ -19,7 +20,8 @@ from rib.config.run import PRETRAINED, images_of
 from rib.figures import Drawn, Labels, counted
 
 NOTE = "accuracy in %; grey: not in RI"
-WIDEST = 30  # characters of a label that fit next to the numbers
+FONT_SIZE = 7  # of rows, in points
+LABEL_WIDTH = 90  # that fits beside the numbers, in points
 # Of the table in the middle: left end of labels, right ends of numbers, top and height.
 LABEL_X = 25
 NUMBER_X = {"before": 49, "after": 56, "change": 65}
@@ -194,12 +196,18 @@ def _draw_row(
     if reason:
         colour = change_colour = GREY
         label += f" ({reason})"
-    fontsize = 7 * min(1, WIDEST / len(label))
-    axes.text(LABEL_X, y, label, fontsize=fontsize, va="center", color=colour)
-    number: dict[str, Any] = {"fontsize": 7, "ha": "right", "va": "center"}
+    axes.text(LABEL_X, y, label, fontsize=_fitting_size(label), va="center", color=colour)
+    number: dict[str, Any] = {"fontsize": FONT_SIZE, "ha": "right", "va": "center"}
     axes.text(NUMBER_X["before"], y, percent(row["before"]), color=colour, **number)
     axes.text(NUMBER_X["after"], y, percent(row["after"]), color=colour, **number)
     axes.text(NUMBER_X["change"], y, points(row["change"]), color=change_colour, **number)
+
+
+def _fitting_size(label: str) -> float:
+    """Font size, in points, at which a label ends before the numbers; at most `FONT_SIZE`."""
+    outline = TextPath((0, 0), label, size=FONT_SIZE, usetex=False)
+    width = outline.get_extents().width
+    return FONT_SIZE * min(1, LABEL_WIDTH / width)
 
 
 def _change_colour(change: float) -> str:
