@@ -40,6 +40,18 @@ import os
 if os.environ.get("MUTANT_UNDER_TEST") == "stats":
     del os.environ["MUTANT_UNDER_TEST"]
 """
+# mutmut runs the tests several times in one process. DVC's loggers would write to the stream that
+# pytest closed at the end of the first time, which DVC makes an error.
+STREAMS_OF_DVC = """
+import logging
+import sys
+
+
+def pytest_sessionstart():
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        for handler in logging.getLogger(name).handlers:
+            handler.stream = sys.stdout
+"""
 REPORT = Path("reports/mutation.md")
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 GROUPS = {
@@ -68,7 +80,7 @@ source_paths = ["src"]
 only_mutate = {modules}
 also_copy = {copied}
 do_not_mutate_patterns = {words}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not thorough and not slow"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "streams_of_dvc", "-m", "not thorough and not slow"]
 pytest_add_cli_args_test_selection = [
     "tests/unit",
     "--ignore=tests/unit/test_project.py",
@@ -286,6 +298,7 @@ def run_mutmut(processes: int, digit: str | None) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # workers are forked
     STARTUP.mkdir(exist_ok=True)
     (STARTUP / "sitecustomize.py").write_text(WITHOUT_STATISTICS)
+    (STARTUP / "streams_of_dvc.py").write_text(STREAMS_OF_DVC)
     paths = [str(STARTUP.absolute()), *environment.get("PYTHONPATH", "").split(os.pathsep)]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     subprocess.run(command, cwd=STAGE, env=environment, check=True)
