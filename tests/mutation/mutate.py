@@ -80,7 +80,11 @@ source_paths = ["src"]
 only_mutate = {modules}
 also_copy = {copied}
 do_not_mutate_patterns = {words}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "streams_of_dvc", "-m", "not thorough and not slow"]
+pytest_add_cli_args = [
+    "-p", "no:cacheprovider",
+    "-p", "streams_of_dvc",
+    "-m", "not thorough and not slow",
+]
 pytest_add_cli_args_test_selection = [
     "tests/unit",
     "--ignore=tests/unit/test_project.py",
