@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rib.analysis.bootstrap import LIMITS, estimate, object_weights, over_runs, p_over_runs, spread
+from rib.analysis.bootstrap import (
+    LIMITS,
+    estimate,
+    object_weights,
+    over_runs,
+    p_over_runs,
+    spread,
+    variance_of_mean,
+)
 from tiny.tiers import first
 
 
@@ -85,6 +93,19 @@ def test_the_interval_excludes_zero_where_p_is_below_its_level():
         values = drawn_runs(rng, 2, 3, 1, 0.3, 0.5, replicates=100) + rng.normal(0, 0.3)
         _, low, high = over_runs(values, 0.9)
         assert (p_over_runs(values) < 0.1) == (low > 0 or high < 0)
+
+
+@pytest.mark.parametrize("targets, seeds", [(1, 3), (2, 4)])
+def test_what_objects_add_to_the_variance_over_seeds_is_that_of_a_mean_of_independent_runs(
+    targets, seeds
+):
+    """Resampling moves each run by itself here, with a standard deviation of 2 points."""
+    noise_of_resampling = np.random.default_rng(8).normal(0, 2, (targets, seeds, 20001))
+
+    variance = variance_of_mean(noise_of_resampling)
+
+    variance_of_a_mean_of_all_runs = 2**2 / (targets * seeds)
+    assert variance.shared == pytest.approx(variance_of_a_mean_of_all_runs, rel=0.05)
 
 
 def test_accuracies_stay_within_their_limits():

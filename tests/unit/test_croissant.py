@@ -64,6 +64,18 @@ def test_a_description_has_what_the_specification_requires(description):
     assert {"conformsTo", "recordSet", "field", "dataType", "source", "extract"} <= terms
 
 
+def test_a_description_states_the_dataset_its_origin_and_where_it_is_from(description):
+    _, dataset = description
+    stated = described("green")
+    assert dataset["name"] == "green"
+    assert dataset["license"] == stated.licence
+    assert dataset["url"] == stated.url
+    assert dataset["creator"]["name"] == stated.origin
+    assert dataset["citeAs"] == stated.origin
+    (record_set,) = dataset["recordSet"]
+    assert {field["@type"] for field in record_set["field"]} == {"cr:Field"}
+
+
 def test_files_are_where_it_says_with_their_digests_and_sizes(description):
     file, dataset = description
     names = set()

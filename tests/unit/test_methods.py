@@ -22,7 +22,13 @@ from rib.methods.ftp import FastTrainableProjection
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.linear_probe_released import LinearProbingReleased
-from rib.methods.lora import FusedAttention, LowRankAdaptation, adapted_layers, unfold_attention
+from rib.methods.lora import (
+    FusedAttention,
+    LowRankAdaptation,
+    _train_only_q_and_v,
+    adapted_layers,
+    unfold_attention,
+)
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.methods.replay import Replay
 from rib.methods.spd import SelectiveProjectionDecay
@@ -609,6 +615,46 @@ def test_attention_that_was_unfolded_computes_the_same(batch_first):
         found, _ = model[0]["attn"](tokens, tokens, tokens)
     assert isinstance(model[0]["attn"], FusedAttention)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_that_was_unfolded_respects_a_mask():
+    """A text tower's tokens see only those before them."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(12, 3, batch_first=True).eval()
+    tokens = torch.randn(4, 5, 12)
+    later_tokens = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    causal_mask = torch.zeros(5, 5).masked_fill(later_tokens, float("-inf"))
+    with torch.no_grad():
+        expected, _ = attention(tokens, tokens, tokens, need_weights=False, attn_mask=causal_mask)
+
+        unfolded = FusedAttention(attention)
+        outputs, _ = unfolded(tokens, tokens, tokens, attn_mask=causal_mask)
+
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_separate_projections_of_query_and_value_are_adapted_and_that_of_the_key_is_not():
+    model = Parts()
+    names = ["q_proj", "k_proj", "v_proj", "out_proj"]
+    model.attn = nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
+
+    fused, single = adapted_layers(model)
+
+    assert fused == []
+    assert single == ["attn.q_proj", "attn.v_proj"]
+
+
+def test_only_the_updates_of_query_and_value_get_gradients_and_get_them_whole():
+    """The factor B (3 d, 2 r) of a fused layer, with d 2 and r 1."""
+    b = nn.Parameter(torch.zeros(6, 2))
+    _train_only_q_and_v(b, rank=1)
+
+    b.sum().backward()
+
+    of_query = [[1, 0], [1, 0]]
+    of_key = [[0, 0], [0, 0]]
+    of_value = [[0, 1], [0, 1]]
+    assert b.grad.tolist() == of_query + of_key + of_value
 
 
 @pytest.fixture

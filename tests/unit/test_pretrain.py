@@ -22,6 +22,7 @@ from rib.data.view import DatasetFiles
 from rib.models.inputs import Inputs
 from rib.models.network import build, load
 from rib.training import finetune
+from rib.training import pretrain as pretraining
 from rib.training import training_state as resume
 from rib.training.pretrain import PretrainingOutput, pretrain
 from rib.training.settings import PretrainingSettings, TrainingSettings
@@ -237,6 +238,26 @@ def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
         for name in ("seed", "size", "share")
     ]
     assert images == [24, 8, 12]
+
+
+def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monkeypatch):
+    seeds_of_augmentation = []
+    make_augmentation = pretraining.Augmentation
+
+    def noted(names, side, seed):
+        seeds_of_augmentation.append(seed)
+        return make_augmentation(names, side, seed)
+
+    monkeypatch.setattr(pretraining, "Augmentation", noted)
+
+    for name in ("first", "again"):
+        trained(folders, tmp_path / name, training={"augmentation": ["flip"]}, seed=5)
+
+    assert seeds_of_augmentation == [5, 5]
+    weights_of_each = {
+        sha256(tmp_path / name / "weights.safetensors") for name in ("first", "again")
+    }
+    assert len(weights_of_each) == 1
 
 
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):

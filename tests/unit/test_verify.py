@@ -168,6 +168,11 @@ def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders()
     }
 
 
+def test_what_stands_before_a_record_that_was_asked_for_twice_is_found_too():
+    records_by_path, _ = related([record("c"), record("a"), record("a")])
+    assert set(records_by_path) == {record(name) for name in CHAIN}
+
+
 def test_inputs_outside_of_what_jobs_make_are_not_looked_beside():
     Path("elsewhere").mkdir()
     Path("elsewhere/out.txt").write_text("text")
