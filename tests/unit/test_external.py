@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
-from rib.base.files import read_json
+from rib.base.files import read_json, sha256
 from rib.config.catalog import Catalog
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
@@ -274,7 +274,9 @@ def test_a_job_stores_what_differs_from_the_pretrained_weights(tmp_path, caplog,
         "steps": 0,
         "images": 0,
     }
-    assert 0 <= facts["fit"] <= 1 and "equal" not in caplog.text
+    assert facts["taken_from"] == {name: sha256(tmp_path / name)}
+    assert 0 <= facts["fit"] <= 1
+    assert "equal" not in caplog.text
 
 
 def job(folder, model, target, *files):
