@@ -22,7 +22,7 @@ from rib.analysis.counts import (
     read_objects,
     write_counts,
 )
-from rib.analysis.ri import ood_accuracies, ood_parts
+from rib.analysis.ri import on_other_datasets, ood_accuracies, ood_parts
 from rib.analysis.scored_state import STATE_COLUMNS
 from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
 from rib.analysis.tables import grid_tables, json_by_method, ri_table, roles_of
@@ -1229,3 +1229,20 @@ def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(
     assert table.loc["b", columns].tolist() == [0, 2, "A 1, C 1", 1]
     assert table.loc["c", columns].tolist() == [0, 1, "B 1", 1]
     assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()
+
+
+def test_a_dataset_that_shares_all_its_objects_with_the_target_is_left_out_alone():
+    """Of the target's source group, `copies` has its objects alone and `others` none of them."""
+    object_indices = {
+        "target": np.array([0, 1, 2]),
+        "copies": np.array([0, 1]),
+        "some": np.array([2, 3]),
+        "others": np.array([4, 5]),
+    }
+    source_groups = dict.fromkeys(object_indices, "one group")
+
+    counted = on_other_datasets(object_indices, "target", None, source_groups)
+
+    assert list(counted) == ["some", "others"]
+    assert counted["some"].tolist() == [False, True]
+    assert counted["others"] is ALL_INDICES
