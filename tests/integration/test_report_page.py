@@ -148,10 +148,10 @@ def column(table, number):
 
 def view(page, name):
     """The interactive view of a figure, when it is drawn."""
-    place = page.find_element(By.CSS_SELECTOR, f".view[data-view={name}]")
-    page.execute_script(INTO_VIEW, place)
-    place.find_element(By.TAG_NAME, "svg")
-    return place
+    view_of_figure = page.find_element(By.CSS_SELECTOR, f".view[data-view={name}]")
+    page.execute_script(INTO_VIEW, view_of_figure)
+    view_of_figure.find_element(By.TAG_NAME, "svg")
+    return view_of_figure
 
 
 def opened_table(page, title):
