@@ -12,6 +12,7 @@ import argparse
 import io
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from datetime import date
 from functools import cache, partial
 from pathlib import Path
 from timeit import timeit
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
@@ -74,27 +76,54 @@ def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
     return algorithm
 
 
-def ratio(
-    real: Callable[[], None], limit: Callable[[], None], rounds: int
-) -> tuple[float, float, float]:
-    """Median seconds of both, and the median ratio of the limit to the real path.
+class Comparison(NamedTuple):
+    """How long the real path and its limit take: medians over rounds."""
 
-    They are run alternately.
+    real: float  # seconds
+    limit: float  # seconds
+    ratio: float  # of the limit to the real path, in the same round
+
+
+def seconds_of(work: Callable[[], None]) -> float:
+    """Seconds that work takes, once.
+
+    With garbage collection, which timeit switches off and jobs do not.
     """
-    # timeit switches garbage collection off, jobs do not.
-    taken = [
-        [timeit(work, "gc.enable()", number=1) for work in (real, limit)] for _ in range(rounds)
-    ]
-    one, other = (statistics.median(column) for column in zip(*taken, strict=True))
-    return one, other, statistics.median(b / a for a, b in taken)
+    return timeit(work, "gc.enable()", number=1)
+
+
+def ratio(real: Callable[[], None], limit: Callable[[], None], rounds: int) -> Comparison:
+    """Compare the real path with its limit; they are run alternately."""
+    seconds_real = []
+    seconds_limit = []
+    ratios = []
+    for _ in range(rounds):
+        seconds_real.append(seconds_of(real))
+        seconds_limit.append(seconds_of(limit))
+        ratios.append(seconds_limit[-1] / seconds_real[-1])
+    return Comparison(
+        real=statistics.median(seconds_real),
+        limit=statistics.median(seconds_limit),
+        ratio=statistics.median(ratios),
+    )
+
+
+def images_per_second(images: int, speed: Comparison) -> str:
+    """Speeds of the real path and of its limit."""
+    return f"{images / speed.real:.0f} of {images / speed.limit:.0f} images/s"
 
 
 def b1(folder: Path) -> str:
     """fine-tune: real path over the bare loop, images/s"""
-    data = dataset(folder, 200)
-    batches, members = in_memory(data, 32), class_members(data.space, CPU)
-    labels = torch.from_numpy(data.labels).split(32)
+    images = 200
+    batch_size = 32
+    rounds = 5
+    data = dataset(folder, images)
+    batches = in_memory(data, batch_size)
+    members = class_members(data.space, CPU)
+    labels_of_batches = torch.from_numpy(data.labels).split(batch_size)
     before = network().state_dict()
+    models = [network() for _ in range(2 * rounds)]
 
     def real() -> None:
         train(algorithm_of("ft", models.pop(), data), before, TRAINING, RUN, CPU)
@@ -105,37 +134,39 @@ def b1(folder: Path) -> str:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        for images, own in zip(batches, labels, strict=True):
+        for pixels, labels in zip(batches, labels_of_batches, strict=True):
             optimizer.zero_grad()
-            F.cross_entropy(class_logits(model(images), members), own).backward()
+            F.cross_entropy(class_logits(model(pixels), members), labels).backward()
             optimizer.step()
 
-    models = [network() for _ in range(10)]
-    one, other, share = ratio(real, bare, 5)
-    return f"{share:.3f} ({200 / one:.0f} of {200 / other:.0f} images/s)"
+    speed = ratio(real, bare, rounds)
+    return f"{speed.ratio:.3f} ({images_per_second(images, speed)})"
 
 
 def b2(folder: Path) -> str:
     """evaluate: real path, rows written, over bare forward passes, images/s"""
     import pyarrow.parquet as pq
 
-    data = dataset(folder, 1000)
-    inputs, batches = Inputs(data.images, HALF, HALF, CPU), in_memory(data, 64)
-    model = fuse_batch_norm(network(), batches[0][:4])
+    images = 1000
+    batch_size = 64
+    data = dataset(folder, images)
+    inputs = Inputs(data.images, HALF, HALF, CPU)
+    batches = in_memory(data, batch_size)
+    first_batch, *_ = batches
+    model = fuse_batch_norm(network(), first_batch[:4])
 
     def real() -> None:
-        (scores,) = score(
-            [model], inputs, data, 64, Progress(desc="b2", total=len(inputs), unit="image")
-        )
+        progress = Progress(desc="b2", total=len(inputs), unit="image")
+        (scores,) = score([model], inputs, data, batch_size, progress)
         pq.write_table(_rows(data, scores, RUN, None), folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
     def bare() -> None:
-        for images in batches:
-            model(images)
+        for pixels in batches:
+            model(pixels)
 
-    one, other, share = ratio(real, bare, 7)
-    return f"{share:.3f} ({1000 / one:.0f} of {1000 / other:.0f} images/s)"
+    speed = ratio(real, bare, 7)
+    return f"{speed.ratio:.3f} ({images_per_second(images, speed)})"
 
 
 def prepared_photos(folder: Path, n: int = 400) -> dict[str, bytes]:
@@ -145,11 +176,11 @@ def prepared_photos(folder: Path, n: int = 400) -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     photos = {}
     for number in range(n):
+        noise = rng.integers(0, 255, (50, 40, 3), np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (50, 40, 3), np.uint8)).resize((400, 500)).save(
-            buffer, "JPEG", quality=90
-        )
-        photos[f"x/{WNIDS[INDICES[number % 4]]}/{number}.jpg"] = buffer.getvalue()
+        Image.fromarray(noise).resize((400, 500)).save(buffer, "JPEG", quality=90)
+        wnid = WNIDS[INDICES[number % len(INDICES)]]
+        photos[f"x/{wnid}/{number}.jpg"] = buffer.getvalue()
     prepare_into(folder, "class_folders", tar(folder / "photos.tar", photos), storage="encoded")
     return photos
 
@@ -162,62 +193,61 @@ def b3(folder: Path) -> str:
 
     def bare() -> None:
         for data in photos.values():
-            image = (
-                Image.open(io.BytesIO(data))
-                .convert("RGB")
-                .resize((256, 320), Image.Resampling.BICUBIC)
-            )
-            np.asarray(image.crop((16, 48, 240, 272)))
+            photo = Image.open(io.BytesIO(data)).convert("RGB")
+            resized = photo.resize((256, 320), Image.Resampling.BICUBIC)
+            np.asarray(resized.crop((16, 48, 240, 272)))
 
-    found = []
+    def decode_all(images) -> None:
+        for start in range(0, len(photos), 64):
+            images[np.arange(start, min(start + 64, len(photos)))]
+
+    by_workers = []
     for workers in (1, 2):
         images = PreparedDataset.open(folder, "b3", geometry, workers).images
-
-        def real(images=images) -> None:
-            for start in range(0, len(photos), 64):
-                images[np.arange(start, min(start + 64, len(photos)))]
-
-        seconds_real, seconds_bare, gain = ratio(real, bare, 3)
-        speed = f"{len(photos) / seconds_real:.0f} of {len(photos) / seconds_bare:.0f} images/s"
-        found.append(f"{workers} worker(s) {gain:.2f} ({speed})")
-    return "; ".join(found)
+        speed = ratio(partial(decode_all, images), bare, 3)
+        by_workers.append(
+            f"{workers} worker(s) {speed.ratio:.2f} ({images_per_second(len(photos), speed)})"
+        )
+    return "; ".join(by_workers)
 
 
 def b4(folder: Path) -> str:
     """linear probing, 10 epochs, at 224 px (the network's own) and 96 px:
     against training the head through the network"""
-    found = [linear_probing(folder, side) for side in (224, SIDE)]
-    return "; ".join(
-        f"{gain:.1f} times as fast ({one:.2f} against {other:.2f} s)" for one, other, gain in found
-    )
+    by_side = []
+    for side in (224, SIDE):
+        speed = linear_probing(folder, side)
+        by_side.append(
+            f"{speed.ratio:.1f} times as fast ({speed.real:.2f} against {speed.limit:.2f} s)"
+        )
+    return "; ".join(by_side)
 
 
-def linear_probing(folder: Path, side: int) -> tuple[float, float, float]:
-    data = dataset(folder, 200, side)
+def linear_probing(folder: Path, side: int) -> Comparison:
+    """Linear probing at an image size, in pixels, against training the head through the network."""
+    images = 200
+    batch_size = 32
+    epochs = 10
+    data = dataset(folder, images, side)
     before = network().state_dict()
-    members, inputs = class_members(data.space, CPU), Inputs(data.images, HALF, HALF, CPU)
-    labels = torch.from_numpy(data.labels).split(32)
+    members = class_members(data.space, CPU)
+    inputs = Inputs(data.images, HALF, HALF, CPU)
+    batches = [slice(start, start + batch_size) for start in range(0, images, batch_size)]
+    labels_of_batches = torch.from_numpy(data.labels).split(batch_size)
 
     def real() -> None:
-        train(
-            algorithm_of("linear_probe", network(), data),
-            before,
-            replace(TRAINING, epochs=10),
-            RUN,
-            CPU,
-        )
+        algorithm = algorithm_of("linear_probe", network(), data)
+        train(algorithm, before, replace(TRAINING, epochs=epochs), RUN, CPU)
 
     def through() -> None:
         model = network().requires_grad_(False)
-        optimizer = torch.optim.SGD(
-            model.get_classifier().requires_grad_().parameters(), lr=0.01, momentum=0.9
-        )
-        for _ in range(10):
-            for start, own in zip(range(0, 200, 32), labels, strict=True):
+        head = model.get_classifier().requires_grad_()
+        optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
+        for _ in range(epochs):
+            for batch, labels in zip(batches, labels_of_batches, strict=True):
                 optimizer.zero_grad()
-                F.cross_entropy(
-                    class_logits(model(inputs[slice(start, start + 32)]), members), own
-                ).backward()
+                logits = class_logits(model(inputs[batch]), members)
+                F.cross_entropy(logits, labels).backward()
                 optimizer.step()
 
     return ratio(real, through, 3)
@@ -228,38 +258,48 @@ def b5(folder: Path) -> str:
     over every state dict, with the optimiser's of what trained"""
     data = dataset(folder, 64)
     before = network().state_dict()
-    methods = [
-        method
-        for method in catalog().methods.values()
-        if "cnn" in method.types and method.text != "required"
-    ]
-    whole, stored = len(methods) * sum(tensor.nbytes for tensor in before.values()), 0
+    methods = []
+    for method in catalog().methods.values():
+        if "cnn" in method.types and method.text != "required":
+            methods.append(method)
+    all_bytes = len(methods) * bytes_of(before)
+    stored_bytes = 0
     for method in methods:
         if method.trains:
             algorithm = algorithm_of(method.name, network(), data, data)
-            changed = train(algorithm, before, TRAINING, RUN, CPU)[1]
-            whole += sum(parameter.nbytes for _, parameter in algorithm.trainable())
-            stored += sum(tensor.nbytes for tensor in xor_compress(changed, before).values())
-    return (
-        f"{stored / whole:.3f} ({stored / 1e6:.0f} of {whole / 1e6:.0f} MB, {len(methods)} methods)"
-    )
+            _, changed = train(algorithm, before, TRAINING, RUN, CPU)
+            all_bytes += bytes_of(dict(algorithm.trainable()))
+            stored_bytes += bytes_of(xor_compress(changed, before))
+    megabytes = f"{stored_bytes / 1e6:.0f} of {all_bytes / 1e6:.0f} MB"
+    return f"{stored_bytes / all_bytes:.3f} ({megabytes}, {len(methods)} methods)"
+
+
+def bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of all tensors together."""
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def b6(folder: Path) -> str:
     """peak memory of its own of prepare and evaluate
     at 1, 4 and 16 times as many images (of 2000), MB"""
-    found = []
+    by_stage = []
     for kind in ("prepare", "evaluate"):
         peaks = [_peak(kind, 2000 * times, folder / f"{kind}{times}") for times in (1, 4, 16)]
+        peak_of_fewest, *_, peak_of_most = peaks
         megabytes = ", ".join(f"{peak / 1e6:.0f}" for peak in peaks)
-        found.append(f"{kind} {megabytes} ({peaks[-1] / peaks[0]:.2f})")
-    return "; ".join(found)
+        by_stage.append(f"{kind} {megabytes} ({peak_of_most / peak_of_fewest:.2f})")
+    return "; ".join(by_stage)
 
 
 def _peak(kind: str, n: int, folder: Path) -> int:
-    """Peak memory of a child process.
+    """Peak memory of a child process in bytes.
 
     Its input is created here, so that only the work itself is measured.
+
+    Args:
+        kind: what it does, as in `child`.
+        n: number of images.
+        folder: of its input.
     """
     folder.mkdir(exist_ok=True)
     if kind == "tables":
@@ -270,29 +310,46 @@ def _peak(kind: str, n: int, folder: Path) -> int:
         from tiny.photos import INDICES, WNIDS, jpeg, tar
 
         photo = jpeg(2, (64, 48))
-        tar(folder / "a.tar", {f"x/{WNIDS[INDICES[i % 4]]}/{i}.jpg": photo for i in range(n)})
+        photos = {}
+        for number in range(n):
+            wnid = WNIDS[INDICES[number % len(INDICES)]]
+            photos[f"x/{wnid}/{number}.jpg"] = photo
+        tar(folder / "a.tar", photos)
     else:
         dataset(folder, n)
     command = [sys.executable, __file__, "--child", kind, str(n), str(folder)]
-    return int(
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *_, peak = done.stdout.split()
+    return int(peak)
+
+
+def anonymous_memory() -> int:
+    """Anonymous memory of this process in bytes; pages of mapped files don't count."""
+    status = Path("/proc/self/status").read_text()
+    _, _, from_number_on = status.partition("RssAnon:")
+    kibibytes, *_ = from_number_on.split()
+    return 1024 * int(kibibytes)
 
 
 def child(kind: str, n: int, folder: Path) -> None:
-    """Run one task at one size and print its peak anonymous memory.
+    """Run one task at one size and print its peak anonymous memory in bytes.
 
-    Pages of mapped files don't count.
+    Args:
+        kind: tables, prepare or evaluate; first_finetune and first_evaluate end at their first
+            batch and print nothing.
+        n: number of images.
+        folder: of its input.
     """
     if kind.startswith("first"):
         first_batch(kind, n, folder)
         return
-    most, ended = [0], threading.Event()
+    peak = 0
+    ended = threading.Event()
 
     def watch() -> None:
+        nonlocal peak
         while not ended.wait(0.02):
-            status = Path("/proc/self/status").read_text()
-            most[0] = max(most[0], 1024 * int(status.partition("RssAnon:")[2].split()[0]))
+            peak = max(peak, anonymous_memory())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -307,20 +364,21 @@ def child(kind: str, n: int, folder: Path) -> None:
     else:
         data = PreparedDataset.open(folder / str(SIDE), "bench")
         model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        score(
-            [model],
-            Inputs(data.images, HALF, HALF, CPU),
-            data,
-            64,
-            Progress(desc="b6", total=n, unit="image"),
-        )
+        inputs = Inputs(data.images, HALF, HALF, CPU)
+        score([model], inputs, data, 64, Progress(desc="b6", total=n, unit="image"))
     ended.set()
     watcher.join()
-    print(most[0])
+    print(peak)
 
 
 def first_batch(kind: str, n: int, folder: Path) -> None:
-    """Exit when the first batch of images is loaded, as in a job."""
+    """Exit when the first batch of images is loaded, as in a job.
+
+    Args:
+        kind: first_finetune or first_evaluate.
+        n: number of images.
+        folder: of data, weights and the algorithm.
+    """
     model = network()
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     data = PreparedDataset.open(folder / str(SIDE), "bench")
@@ -332,13 +390,17 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
         train(algorithm, model.state_dict(), TRAINING, RUN, CPU)
     else:
         fuse_batch_norm(model, inputs[slice(4)])
-        score(
-            [lambda images: sys.exit(images is None)],
-            inputs,
-            data,
-            64,
-            Progress(desc="b8", total=n, unit="image"),
-        )
+        progress = Progress(desc="b8", total=n, unit="image")
+        score([lambda images: sys.exit(images is None)], inputs, data, 64, progress)
+
+
+# An intermediate process, since a child's peak memory starts at its parent's.
+RUN_AND_PRINT_PEAK = """
+import resource, subprocess, sys
+
+subprocess.run([sys.executable, "-m", *sys.argv[1:]], check=True)
+print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def b7(folder: Path) -> str:
@@ -353,15 +415,9 @@ def b7(folder: Path) -> str:
         "models=all",
         "seeds=[0,1]",
     ]
-    # An intermediate process, since a child's peak memory starts at its parent's.
-    between = (
-        "import resource, subprocess, sys; "
-        "subprocess.run([sys.executable, '-m', *sys.argv[1:]], check=True); "
-        "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
     begun = time.perf_counter()
     run = subprocess.run(
-        [sys.executable, "-c", between, *command],
+        [sys.executable, "-c", RUN_AND_PRINT_PEAK, *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -369,10 +425,9 @@ def b7(folder: Path) -> str:
     )
     taken = time.perf_counter() - begun
     assert run.returncode == 0, run.stdout
-    peak = int(run.stdout.split()[-1]) / 1024
-    jobs = int(
-        next(line.split()[1] for line in run.stdout.splitlines() if line.startswith("total"))
-    )
+    *_, kibibytes = run.stdout.split()
+    peak = int(kibibytes) / 1024
+    jobs = int(re.search(r"^total +(\d+)", run.stdout, re.MULTILINE)[1])
     return f"{1000 * taken / jobs:.2f} ms per job ({jobs:,} jobs in {taken:.1f} s, {peak:.0f} MB)"
 
 
@@ -390,12 +445,14 @@ def b8(folder: Path) -> str:
     start = partial(
         subprocess.run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    found = []
+    by_stage = []
     for kind in ("finetune", "evaluate"):
         command = [sys.executable, __file__, "--child", f"first_{kind}", "32", str(folder)]
-        one, other, share = ratio(partial(start, command), partial(start, imports), 5)
-        found.append(f"{kind} {1 / share:.2f} ({one:.1f} against {other:.1f} s)")
-    return "; ".join(found)
+        times = ratio(partial(start, command), partial(start, imports), 5)
+        by_stage.append(
+            f"{kind} {1 / times.ratio:.2f} ({times.real:.1f} against {times.limit:.1f} s)"
+        )
+    return "; ".join(by_stage)
 
 
 def b10(folder: Path) -> str:
@@ -408,30 +465,39 @@ def b10(folder: Path) -> str:
 def b11(folder: Path) -> str:
     """what is shown of a training
     (norms of gradients, history and event file of an epoch of 200 images): over its steps"""
-    data, model, spent = dataset(folder, 200), network(), []
-    watch = Watch(folder, None, str(folder / "job.log"), history=folder / "history.csv")
+    images = 200
     training = replace(TRAINING, epochs=4)
+    data = dataset(folder, images)
+    model = network()
+    algorithm = algorithm_of("ft", model, data)
+    watch = Watch(folder, None, str(folder / "job.log"), history=folder / "history.csv")
+    seconds_of_calls = []
 
     def timed(*progress) -> None:
-        spent.append(timeit(lambda: watch(*progress), number=1))
+        seconds_of_calls.append(timeit(lambda: watch(*progress), number=1))
 
-    work = algorithm_of("ft", model, data)
-    seconds = timeit(
-        lambda: train(work, model.state_dict(), training, RUN, CPU, watch=timed), number=1
-    )
-    gradients = [
-        parameter.grad if parameter.grad is not None else parameter
-        for parameter in model.parameters()
-    ]
-    steps = training.epochs * len(torch.arange(200).split(32))
-    norms = steps * timeit(lambda: torch.nn.utils.get_total_norm(gradients), number=50) / 50
-    assert not watch.warned and len(spent) == 1 + training.epochs
-    epochs = (
-        statistics.median(spent[1:]) * training.epochs
-    )  # the first of a process imports TensorBoard's records
-    of_step = f"{1000 * norms / steps:.2f} ms a step"
-    of_epoch = f"{1000 * epochs / 4:.1f} ms an epoch"
-    return f"{(norms + epochs) / seconds:.4f} ({of_step}, {of_epoch})"
+    def train_and_watch() -> None:
+        train(algorithm, model.state_dict(), training, RUN, CPU, watch=timed)
+
+    seconds_of_training = timeit(train_and_watch, number=1)
+
+    assert not watch.warned
+    # The first call of a process imports TensorBoard's records.
+    _, *seconds_of_epochs = seconds_of_calls
+    assert len(seconds_of_epochs) == training.epochs
+    seconds_of_epoch = statistics.median(seconds_of_epochs)
+
+    # Tensors of the gradients' sizes; some parameters have no gradient.
+    gradients = []
+    for parameter in model.parameters():
+        gradients.append(parameter if parameter.grad is None else parameter.grad)
+    seconds_of_norm = timeit(lambda: torch.nn.utils.get_total_norm(gradients), number=50) / 50
+    steps = training.epochs * len(slices(images, training.batch_size))
+
+    seconds_of_watching = steps * seconds_of_norm + training.epochs * seconds_of_epoch
+    of_step = f"{1000 * seconds_of_norm:.2f} ms a step"
+    of_epoch = f"{1000 * seconds_of_epoch:.1f} ms an epoch"
+    return f"{seconds_of_watching / seconds_of_training:.4f} ({of_step}, {of_epoch})"
 
 
 def b12(folder: Path) -> str:
@@ -476,7 +542,7 @@ def b12(folder: Path) -> str:
     )
 
 
-# Each with its mark.
+# Prints how many files there are, and the seconds of looking for changes and of the bare loop.
 CHANGED_RESULTS = """
 import os, sys, time
 from pathlib import Path
@@ -529,10 +595,13 @@ def b13(folder: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, "-c", CHANGED_RESULTS]
     printed = subprocess.check_output(command, cwd=folder, env=environment, text=True)
-    number, real, bare = map(float, printed.split())
-    return f"{real / bare:.2f} ({real:.2f} against {bare:.2f} s, {number:,.0f} files)"
+    files, seconds, seconds_of_bare_loop = printed.split()
+    real = float(seconds)
+    bare = float(seconds_of_bare_loop)
+    return f"{real / bare:.2f} ({real:.2f} against {bare:.2f} s, {int(files):,} files)"
 
 
+# Each with its mark.
 BENCHMARKS = {
     "B1": (b1, "at least 0.95"),
     "B2": (b2, "at least 0.95"),
@@ -550,6 +619,7 @@ BENCHMARKS = {
 
 
 def main() -> None:
+    """Run the benchmarks that are named on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -561,25 +631,33 @@ def main() -> None:
     chosen = parser.parse_args()
     devices.start(ComputeSettings(device="cpu", threads_per_job=1))
     if chosen.child:
-        child(chosen.child[0], int(chosen.child[1]), Path(chosen.child[2]))
+        kind, images, folder = chosen.child
+        child(kind, int(images), Path(folder))
         return
     rows = {}
     for name in chosen.names or BENCHMARKS:
         measure, mark = BENCHMARKS[name]
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder))
-        load = f"{os.getloadavg()[0]:.1f}"
+            measured = measure(Path(folder))
+        load_of_a_minute, _, _ = os.getloadavg()
+        when = f"{date.today()}, {load_of_a_minute:.1f}"
         subject = " ".join(measure.__doc__.split())
-        rows[name] = f"| {name} | {subject} | {mark} | {found} | {date.today()}, {load} |"
-        print(f"{name}  {subject}: {found}; mark: {mark}", flush=True)
+        rows[name] = f"| {name} | {subject} | {mark} | {measured} | {when} |"
+        print(f"{name}  {subject}: {measured}; mark: {mark}", flush=True)
     if chosen.write:
-        written = (ROOT / "reports/benchmarks.md").read_text(encoding="utf-8").splitlines()
-        stay = {
-            line.split(" | ")[0].removeprefix("| "): line
-            for line in written
-            if line.startswith("| B")
-        }
-        write_text(ROOT / "reports/benchmarks.md", page({**stay, **rows}))
+        path = ROOT / "reports/benchmarks.md"
+        rows_before = rows_of_page(path.read_text(encoding="utf-8"))
+        write_text(path, page({**rows_before, **rows}))
+
+
+def rows_of_page(text: str) -> dict[str, str]:
+    """Rows of the table that `page` wrote, by the name of the benchmark."""
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| B"):
+            name, *_ = line.removeprefix("| ").split(" | ")
+            rows[name] = line
+    return rows
 
 
 def page(rows: Mapping[str, str]) -> str:

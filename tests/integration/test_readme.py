@@ -25,24 +25,22 @@ from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
 from rib.reporting import readme
 from tiny import forked
-from tiny.photos import INDICES, WNIDS, run_prepare
+from tiny.photos import INDICES, WNIDS, run_prepare, zipped
 from tiny.plugins import needs
 from tiny.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
-PAGES = {
-    path.stem: path.read_text()
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-}
+PATHS_OF_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {path.stem: path.read_text() for path in PATHS_OF_PAGES}
+CLASSES = ("hammer", "saw")  # of the family of docs/your-own-family.md
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
+MODEL = "efficientnet_lite0"
 RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
-RUN_FOR_REAL = {
-    "your-own-family",
-    "families",
-    "adding",
-    "sharing",
-    "cluster",
-}  # pages of which other tests run the commands
-LOOKS = {"plan", "status"}
+PRETRAINED_ROWS = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
+RUNS = 7  # pretrained, and three methods on two targets
+# Pages of which other tests run the commands.
+RUN_FOR_REAL = {"your-own-family", "families", "adding", "sharing", "cluster"}
+PROGRAMS = ("snakemake", "dvc", "git", "make", "pip", "sha256sum")
+LOOKS = {"plan", "status"}  # targets of Snakemake that make nothing
 CLUSTER = "envs/requirements-cluster.txt"
 INSTALL = f"pip install --require-hashes --no-deps -r {CLUSTER}"
 
@@ -58,57 +56,72 @@ class Example(NamedTuple):
     def path(self):
         """The file that the block shows, None if it shows none."""
         paths = re.findall(r"`((?:own|workflow)/[\w/.]+|load\.py)`", self.before)
-        return paths[-1] if paths and self.before.endswith(":") else None
+        if not paths or not self.before.endswith(":"):
+            return None
+        return paths[-1]
 
 
 def section(page, title):
+    """Text of a page's section."""
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGES[page], re.S | re.M)[1]
 
 
 def examples(text):
-    blocks = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M))
-    return [
-        Example(text[: block.start()].rstrip().rsplit("\n\n", 1)[-1], block[1], block[2])
-        for block in blocks
-    ]
+    """The blocks of a text, in its order."""
+    blocks = []
+    for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M):
+        language, content = block.groups()
+        *_, before = text[: block.start()].rstrip().split("\n\n")
+        blocks.append(Example(before, language, content))
+    return blocks
 
 
 def commands(text):
-    """Command lines of a text's blocks and sentences, without their comments."""
-    lines = [
-        line
-        for block in examples(text)
-        if not block.language
-        for line in block.content.splitlines()
-    ]
-    inline = re.findall(r"`((?:snakemake|dvc|make|sha256sum) [^`]+)`", text)
-    found = (re.sub(r"\s+# .*", "", line) for line in [*lines, *inline])
-    return list(
-        dict.fromkeys(
-            line for line in found if re.match(r"(snakemake|dvc|git|make|pip|sha256sum)\b", line)
-        )
-    )
+    """Command lines of a text's blocks and sentences, without their comments, each once."""
+    lines = []
+    for block in examples(text):
+        if not block.language:
+            lines.extend(block.content.splitlines())
+    lines.extend(re.findall(r"`((?:snakemake|dvc|make|sha256sum) [^`]+)`", text))
+    without_comments = [re.sub(r"\s+# .*", "", line) for line in lines]
+    calls = [line for line in without_comments if re.match(rf"({'|'.join(PROGRAMS)})\b", line)]
+    return list(dict.fromkeys(calls))
 
 
-def write(project, shown):
+def commands_of(program, text):
+    """Command lines of a text that call a program."""
+    return [line for line in commands(text) if line.startswith(program)]
+
+
+def files_of(text):
+    """The blocks of a text that show a file."""
+    return [example for example in examples(text) if example.path]
+
+
+def write(project, shown_files):
     """Write, or add to, the files that some examples show; their paths."""
-    for example in shown:
+    for example in shown_files:
         path = project.folder / example.path
         path.parent.mkdir(parents=True, exist_ok=True)
         adds = "Add to" in example.before
         assert path.exists() == adds, path
-        path.write_text((path.read_text() + "\n" if adds else "") + example.content)
-    return {example.path for example in shown}
+        text_before = path.read_text() + "\n" if adds else ""
+        path.write_text(text_before + example.content)
+    return {example.path for example in shown_files}
 
 
-def files_of(text):
-    return [example for example in examples(text) if example.path]
+def set_key(path, key, line):
+    """Replace the line of a key in a YAML file, which must have it once."""
+    text, replaced = re.subn(rf"^{key}:.*\n", line, path.read_text(), flags=re.MULTILINE)
+    assert replaced == 1
+    path.write_text(text)
 
 
 def shell(project, command, **environment):
     """Run a command as users write it; what it printed."""
-    weights = ROOT / "data/raw/efficientnet_lite0"  # the project's own download where it has one
-    environment |= {"RIB_ARCHIVES": str(weights)} if weights.is_dir() else {}
+    weights = ROOT / f"data/raw/{MODEL}"  # the project's own download where it has one
+    if weights.is_dir():
+        environment["RIB_ARCHIVES"] = str(weights)
     environment["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     program, *words = shlex.split(command)
     if program in forked.IMPORTED:
@@ -116,62 +129,69 @@ def shell(project, command, **environment):
     return project.run("bash", "-c", command, **environment)
 
 
-def tool(rng, label):
-    """A hammer or a saw, more or less."""
+def only_until(rule, command):
+    """A Snakemake command that ends with a rule, since what follows takes its time."""
+    return command.replace("snakemake", f"snakemake --until {rule}", 1)
+
+
+def planned(project):
+    """Number of jobs of each rule that a plain `snakemake` would run."""
+    printed = shell(project, "snakemake -n")
+    return {rule: int(number) for rule, number in re.findall(TABLE_LINE, printed, re.MULTILINE)}
+
+
+HAMMER = [(slice(10, 25), slice(10, 60)), (slice(25, 55), slice(30, 38))]  # its head and handle
+SAW = [(slice(30, 40), slice(5, 65)), (slice(40, 46), slice(5, 65, 6))]  # its blade and teeth
+
+
+def tool(rng, class_name):
+    """A picture of a hammer or a saw, more or less."""
     pixels = rng.normal(190, 25, (60, 70, 3))
-    parts = [(slice(10, 25), slice(10, 60)), (slice(25, 55), slice(30, 38))]
-    for rows, columns in (
-        parts if label == 0 else [(slice(30, 40), slice(5, 65)), (slice(40, 46), slice(5, 65, 6))]
-    ):
+    dark_areas = HAMMER if class_name == "hammer" else SAW
+    for rows, columns in dark_areas:
         pixels[rows, columns] -= 120
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def make_pictures(folder):
+    """Write the pictures of the family of docs/your-own-family.md."""
+    rng = np.random.default_rng(0)
+    for dataset, images_of_class in IMAGES.items():
+        for class_name in CLASSES:
+            pictures = folder / dataset / class_name
+            pictures.mkdir(parents=True)
+            for number in range(images_of_class):
+                tool(rng, class_name).save(pictures / f"{number}.jpg")
+
+
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
-    """A project with the family of docs/your-own-family.md, which has run."""
-    page = PAGES["your-own-family"]
+    """A project with the family of docs/your-own-family.md, which has run.
+
+    Its config.yaml chooses the family, as the page says.
+    """
     project = Project(copy_project(tmp_path_factory.mktemp("docs") / "project"), family="tools")
-    written = write(project, files_of(page))
-    assert written == {
-        f"own/{name}" for name in ("families/tools.yaml", "datasets.yaml", "classes/tools.csv")
+    assert write(project, files_of(PAGES["your-own-family"])) == {
+        "own/families/tools.yaml",
+        "own/datasets.yaml",
+        "own/classes/tools.csv",
     }
-    rng = np.random.default_rng(0)
-    for dataset, count in IMAGES.items():
-        for label, name in enumerate(("hammer", "saw")):
-            folder = project.folder / "own/images" / dataset / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                tool(rng, label).save(folder / f"{number}.jpg")
-    (command,) = commands(section("your-own-family", "Run it"))
+    make_pictures(project.folder / "own/images")
+    text = section("your-own-family", "Run it")
+    (command,) = commands(text)
     shell(project, command)
-    for key, value in re.findall(
-        r"`(catalog|family): (\w+)`", section("your-own-family", "Run it")
-    ):
-        config = (project.folder / "config.yaml").read_text()
-        config, found = re.subn(rf"^{key}:[^#\n]*", f"{key}: {value} ", config, flags=re.M)
-        assert found == 1
-        (project.folder / "config.yaml").write_text(config)
+    choices = re.findall(r"`(catalog|family): (\w+)`", text)
+    assert {key for key, _ in choices} == {"catalog", "family"}
+    for key, value in choices:
+        set_key(project.folder / "config.yaml", key, f"{key}: {value}\n")
     return project
 
 
 @pytest.fixture
 def to_change(tools, tmp_path):
+    """A copy of that project which a test may change."""
     shutil.copytree(tools.folder, tmp_path / "copy", symlinks=True)
     return Project(tmp_path / "copy", family="tools")
-
-
-def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
-    pages = [
-        tmp_path / "README.md",
-        *(tmp_path / "docs" / f"{name}.md" for name in PAGES if name != "README"),
-    ]
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copy(ROOT / "README.md", tmp_path)
-    rules = shell(bare, "snakemake --rulegraph mermaid-js")
-    monkeypatch.chdir(ROOT)
-    readme.renew(pages, rules)
-    assert {page.stem: page.read_text() for page in pages} == PAGES, "stale: run `make docs`"
 
 
 @pytest.fixture(scope="module")
@@ -189,75 +209,140 @@ def paper(tmp_path_factory):
     return project
 
 
-ALL = {page: commands(text) for page, text in PAGES.items()}
-FOR_REAL = {line for page in RUN_FOR_REAL for line in ALL[page]}
-PLANNED = sorted({line for page in ALL.keys() - RUN_FOR_REAL for line in ALL[page]} - FOR_REAL)
+def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
+    # given
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    copies = [tmp_path / path.relative_to(ROOT) for path in PATHS_OF_PAGES]
+    rules = shell(bare, "snakemake --rulegraph mermaid-js")
+    monkeypatch.chdir(ROOT)
+    # when
+    readme.renew(copies, rules)
+    # then
+    renewed = {path.stem: path.read_text() for path in copies}
+    assert renewed == PAGES, "stale: run `make docs`"
+
+
+COMMANDS_OF_PAGES = {page: commands(text) for page, text in PAGES.items()}
+
+
+def planned_commands():
+    """Command lines that are planned only, since no other test runs them."""
+    run_for_real = set()
+    others = set()
+    for page, lines in COMMANDS_OF_PAGES.items():
+        if page in RUN_FOR_REAL:
+            run_for_real.update(lines)
+        else:
+            others.update(lines)
+    return sorted(others - run_for_real)
+
+
+PLANNED = planned_commands()
 
 
 @pytest.mark.thorough
 def test_commands_plan_a_run(bare, paper):
-    planned = {line.removesuffix(" -n") for line in PLANNED if line.startswith("snakemake")}
-    for command in planned - {"snakemake preview"}:  # tests/workflow/test_preview.py runs it
-        dry = "" if LOOKS & set(shlex.split(command)) else " -n"
-        shell(paper if "family=imagenet" in command else bare, command + dry)
+    snakemake_commands = set()
+    for line in PLANNED:
+        if line.startswith("snakemake"):
+            snakemake_commands.add(line.removesuffix(" -n"))
+    snakemake_commands.discard("snakemake preview")  # tests/workflow/test_preview.py runs it
+    assert snakemake_commands
+    for command in snakemake_commands:
+        project = paper if "family=imagenet" in command else bare
+        makes_nothing = LOOKS & set(shlex.split(command))
+        shell(project, command if makes_nothing else f"{command} -n")
 
 
 def test_the_analyses_of_a_table_are_those_of_its_command():
     text = section("configuration", "Analyses on demand")
-    assert [f"snakemake {' '.join(re.findall(r'^. `([a-z]+)` .', text, re.M))}"] == commands(text)
+    analyses = re.findall(r"^. `([a-z]+)` .", text, re.MULTILINE)
+    assert analyses
+    assert commands(text) == [f"snakemake {' '.join(analyses)}"]
 
 
 def test_make_has_the_targets_that_pages_name():
+    # given
     contributing = commands((ROOT / "CONTRIBUTING.md").read_text())
-    calls = {line.split(" && ")[0] for line in [*PLANNED, *contributing] if line.startswith("make")}
+    calls = set()
+    for line in [*PLANNED, *contributing]:
+        if line.startswith("make"):
+            first_command, *_ = line.split(" && ")
+            calls.add(first_command)
     assert {"make run", "make docs", "make example"} <= calls
-    planned = {call: Project(ROOT).run("make", "-n", *shlex.split(call)[1:]) for call in calls}
-    (ends_with,) = (
+    # when
+    printed = {}
+    for call in calls:
+        program, *words = shlex.split(call)
+        printed[call] = Project(ROOT).run(program, "-n", *words)
+    # then
+    assert all(printed.values())
+    (last_line,) = [
         block.content.strip()
         for block in examples(PAGES["README"])
         if block.before.endswith("ends with")
-    )
-    assert ends_with in planned["make run"] and all(planned.values())
+    ]
+    assert last_line in printed["make run"]
 
 
 def test_no_command_is_left_out():
     """Besides one that needs a network; what it installs is a file of the project."""
-    assert all(line.startswith(("snakemake", "make")) for line in PLANNED)
-    assert {line for lines in ALL.values() for line in lines if line.startswith("pip")} == {INSTALL}
+    assert PLANNED
+    for line in PLANNED:
+        assert line.startswith(("snakemake", "make")), line
+    installing = set()
+    for lines in COMMANDS_OF_PAGES.values():
+        installing.update(line for line in lines if line.startswith("pip"))
+    assert installing == {INSTALL}
     assert (ROOT / CLUSTER).is_file()
 
 
 @pytest.mark.thorough
 @needs("slurm")
-@pytest.mark.parametrize(
-    "command", [line for line in commands(PAGES["cluster"]) if line.startswith("snakemake")]
-)
+@pytest.mark.parametrize("command", commands_of("snakemake", PAGES["cluster"]))
 def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
-    assert shell(paper if "family=imagenet" in command else bare, f"{command} -n --quiet rules")
+    project = paper if "family=imagenet" in command else bare
+    assert shell(project, f"{command} -n --quiet rules")
+
+
+def head_of_model(project):
+    """Facts about the classifier of the project's model."""
+    return read_json(project.folder / f"results/tools/models/{MODEL}/model.json")["head"]
+
+
+def table_of(project, name):
+    """A table of the project's reports."""
+    return pd.read_csv(project.folder / f"reports/tools/tables/{name}.csv")
+
+
+def page_of(project):
+    """HTML of the page of the project's run."""
+    return (project.folder / "reports/tools/index.html").read_text()
 
 
 @pytest.mark.thorough
 def test_a_family_of_ones_own_runs_to_its_tables_and_page(tools):
-    head = read_json(tools.folder / "results/tools/models/efficientnet_lite0/model.json")["head"]
-    assert head["from"] == "fitted" and head["images"] == 2 * IMAGES["everyday"]
-    ri, accuracy = (
-        pd.read_csv(tools.folder / f"reports/tools/tables/{name}.csv")
-        for name in ("ri", "accuracy")
-    )
-    assert set(ri["target"]) == {"photos", "sketches"} and set(ri["method"]) == {
-        "ft",
-        "linear_probe",
-        "wise_ft",
-    }
-    assert set(ri["n"]) == {2 * 2 * 3} and set(accuracy["dataset"]) == {
-        "photos",
-        "sketches",
-        "toys",
-    }
-    assert accuracy.query("method == 'pretrained'")["accuracy"].min() > 60, (
-        "the fitted head knows the classes"
-    )
-    assert "</html>" in (tools.folder / "reports/tools/index.html").read_text()
+    # the head is fitted on the reference
+    head = head_of_model(tools)
+    assert head["from"] == "fitted"
+    assert head["images"] == len(CLASSES) * IMAGES["everyday"]
+
+    # RI is of all runs, on the images of the other two datasets
+    ri = table_of(tools, "ri")
+    assert set(ri["target"]) == {"photos", "sketches"}
+    assert set(ri["method"]) == {"ft", "linear_probe", "wise_ft"}
+    other_datasets = 2
+    assert set(ri["n"]) == {other_datasets * len(CLASSES) * IMAGES["toys"]}
+
+    # the fitted head knows the classes
+    accuracy = table_of(tools, "accuracy")
+    assert set(accuracy["dataset"]) == {"photos", "sketches", "toys"}
+    of_pretrained = accuracy.query("method == 'pretrained'")
+    assert len(of_pretrained) > 0
+    assert of_pretrained["accuracy"].min() > 60
+
+    assert "</html>" in page_of(tools)
 
 
 @pytest.mark.thorough
@@ -268,149 +353,168 @@ def test_with_the_choices_in_config_a_plain_snakemake_has_nothing_to_do(tools):
 
 @pytest.mark.slow
 def test_another_picture_makes_what_depends_on_it_again(to_change):
-    photo = to_change.folder / "own/images/toys/saw/0.jpg"
-    photo.write_bytes((photo.parent / "1.jpg").read_bytes() + b"more")
+    picture = to_change.folder / "own/images/toys/saw/0.jpg"
+    other_picture = picture.with_name("1.jpg")
+    picture.write_bytes(other_picture.read_bytes() + b"more")
     jobs = planned(to_change)
-    assert (
-        jobs["download"] == jobs["prepare"] == 1
-        and "finetune" not in jobs
-        and jobs["evaluate_run"] == 7
-    )
-
-
-def planned(project):
-    return {
-        rule: int(n) for rule, n in re.findall(TABLE_LINE, shell(project, "snakemake -n"), re.M)
-    }
+    assert jobs["download"] == 1
+    assert jobs["prepare"] == 1
+    assert jobs["evaluate_run"] == RUNS
+    assert "finetune" not in jobs
 
 
 @pytest.mark.slow
 def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
-    for example in examples(section("your-own-family", "Accuracy in distribution")):
+    # given
+    changes = examples(section("your-own-family", "Accuracy in distribution"))
+    assert changes
+    for example in changes:
         (path,) = re.findall(r"`(own/\S+)`", example.before)
-        key, text = example.content.split(":")[0], (to_change.folder / path).read_text()
-        text, n = re.subn(rf"^{key}:.*\n", example.content, text, flags=re.M)
-        assert n == 1
-        (to_change.folder / path).write_text(text)
-    rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
-    shell(to_change, f"snakemake {rows}")
-    head = read_json(to_change.folder / "results/tools/models/efficientnet_lite0/model.json")[
-        "head"
-    ]
-    assert head["images"] == 2 * 10
-    counts = pd.read_parquet(to_change.folder / rows)["dataset"].value_counts()
-    assert (
-        counts["everyday"] == 2 * (IMAGES["everyday"] - 10)
-        and counts["photos"] == 2 * IMAGES["photos"]
-    )
+        key, *_ = example.content.split(":")
+        set_key(to_change.folder / path, key, example.content)
+    # when
+    shell(to_change, f"snakemake {PRETRAINED_ROWS}")
+    # then ten images of each class are the reference, and the others are evaluated
+    of_reference = 10
+    assert head_of_model(to_change)["images"] == len(CLASSES) * of_reference
+    images = pd.read_parquet(to_change.folder / PRETRAINED_ROWS)["dataset"].value_counts()
+    assert images["everyday"] == len(CLASSES) * (IMAGES["everyday"] - of_reference)
+    assert images["photos"] == len(CLASSES) * IMAGES["photos"]
 
 
-def newest_grid(project) -> Path:
-    """Folder of what is made of the grid of which tables were made last."""
-    grids = (project.folder / "results/tools/paper/metrics").glob("*/tables/ri.csv")
-    return max(grids, key=lambda table: table.stat().st_mtime_ns).parents[1]
+def newest_tables(project) -> Path:
+    """Folder of the tables that were made last."""
+    tables = (project.folder / "results/tools/paper/metrics").glob("*/tables/ri.csv")
+    return max(tables, key=lambda table: table.stat().st_mtime_ns).parent
+
+
+def checkpoint_of(project, run) -> Path:
+    """The checkpoint of a fine-tuning, "<target>/<method>"."""
+    return project.folder / RESULTS.format(stage="finetune", run=run) / "checkpoint.safetensors"
 
 
 @pytest.mark.thorough
 def test_a_method_is_added_to_what_is_there(to_change):
+    # given
     text = section("adding", "A method")
     assert write(to_change, files_of(text)) == {"own/methods.yaml", "own/methods/bitfit.py"}
-    ft = (
-        to_change.folder
-        / RESULTS.format(stage="finetune", run="photos/ft")
-        / "checkpoint.safetensors"
-    )
-    before = ft.stat().st_mtime_ns
+    checkpoint_of_ft = checkpoint_of(to_change, "photos/ft")
+    time_before = checkpoint_of_ft.stat().st_mtime_ns
+    # when
     (command,) = commands(text)
-    shell(
-        to_change, command.replace("snakemake", "snakemake --until compute_metrics", 1)
-    )  # the rest takes its time
-    ri = pd.read_csv(newest_grid(to_change) / "tables/ri.csv")
-    assert set(ri["method"]) == {"ft", "bitfit"} and ft.stat().st_mtime_ns == before
-    own = safetensors.torch.load_file(Path(str(ft).replace("/ft/", "/bitfit/")))
-    assert own and all(name.removesuffix(".xor").endswith("bias") for name in own)
+    shell(to_change, only_until("compute_metrics", command))
+    # then it is beside what was there, which stays
+    ri = pd.read_csv(newest_tables(to_change) / "ri.csv")
+    assert set(ri["method"]) == {"ft", "bitfit"}
+    assert checkpoint_of_ft.stat().st_mtime_ns == time_before
+    # and it has changed biases only
+    changed = safetensors.torch.load_file(checkpoint_of(to_change, "photos/bitfit"))
+    assert changed
+    for name in changed:
+        assert name.removesuffix(".xor").endswith("bias"), name
+
+
+def save_as(file, state):
+    """Write a state dict in the format that the file's ending tells."""
+    if file.suffix == ".pth":
+        torch.save(state, file)
+    else:
+        safetensors.torch.save_file(state, file)
 
 
 @pytest.mark.thorough
 def test_weights_that_were_trained_elsewhere_are_scored(to_change):
     """Those of the runs that are there, so that what is made of them must be the same."""
+    # given
     text = section("adding", "Weights that were trained elsewhere")
-    shown = next(example for example in examples(text) if example.language == "csv")
-    write(to_change, [shown])
-    start = safetensors.torch.load_file(
-        to_change.folder / "results/tools/models/efficientnet_lite0/weights.safetensors"
+    (runs_file,) = [example for example in files_of(text) if example.language == "csv"]
+    write(to_change, [runs_file])
+    pretrained = safetensors.torch.load_file(
+        to_change.folder / f"results/tools/models/{MODEL}/weights.safetensors"
     )
     (to_change.folder / "own/weights").mkdir()
-    for row in csv.DictReader(io.StringIO(shown.content)):
-        run = RESULTS.format(stage="finetune", run=f"{row['target']}/ft")
-        stored = safetensors.torch.load_file(to_change.folder / run / "checkpoint.safetensors")
-        file, state = (
-            to_change.folder / "own" / row["file"],
-            {**start, **xor_decompress(stored, start)},
-        )
-        (torch.save if file.suffix == ".pth" else safetensors.torch.save_file)(state, file)
-    (command,) = (line for line in commands(text) if "external" in line)
-    shell(to_change, command.replace("snakemake", "snakemake --until write_summary", 1))
-    tables = newest_grid(to_change) / "tables"
-    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])
-    assert ri.loc["ft", "ri"].to_dict() == ri.loc["theirs", "ri"].to_dict() and len(ri) == 4
+    lines = list(csv.DictReader(io.StringIO(runs_file.content)))
+    assert lines
+    for line in lines:
+        stored = safetensors.torch.load_file(checkpoint_of(to_change, f"{line['target']}/ft"))
+        finetuned = {**pretrained, **xor_decompress(stored, pretrained)}
+        save_as(to_change.folder / "own" / line["file"], finetuned)
+    # when
+    (command,) = [line for line in commands(text) if "external" in line]
+    shell(to_change, only_until("write_summary", command))
+    # then
+    tables = newest_tables(to_change)
+    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["ri"]
+    ri_of_ft = ri["ft"].to_dict()
+    assert set(ri_of_ft) == {"photos", "sketches"}
+    assert ri["theirs"].to_dict() == ri_of_ft
+    assert len(ri) == 2 * len(ri_of_ft)
     assert "Their method" in (tables / "summary.md").read_text()
 
 
 @pytest.mark.thorough
 def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
+    # given the archive that the page tells of
     text = section("adding", "A dataset with a new archive layout")
-    (table,) = (example.content for example in examples(text) if example.language == "csv")
+    (table,) = [example.content for example in examples(text) if example.language == "csv"]
     (to_change.folder / "own/archives").mkdir()
     with zipfile.ZipFile(to_change.folder / "own/archives/shop.zip", "w") as archive:
         archive.writestr("labels.csv", table)
-        for number, row in enumerate(csv.DictReader(io.StringIO(table))):
+        for number, line in enumerate(csv.DictReader(io.StringIO(table))):
             image = io.BytesIO()
-            tool(np.random.default_rng(number), ["hammer", "saw"].index(row["class"])).save(
-                image, "JPEG"
-            )
-            archive.writestr(row["file"], image.getvalue())
+            tool(np.random.default_rng(number), line["class"]).save(image, "JPEG")
+            archive.writestr(line["file"], image.getvalue())
+    # and the files that it shows, with the digest that the command gives
     assert write(to_change, files_of(text)) == {
         "own/layouts/labelled_files.py",
         "own/layouts/sheets.py",
         "own/datasets.yaml",
     }
-    (command,) = (line for line in commands(text) if line.startswith("sha256sum"))
-    to_change.edit(
-        "own/datasets.yaml", "sha256:...", f"sha256:{shell(to_change, command).split()[0]}"
-    )
+    (command,) = commands_of("sha256sum", text)
+    digest, *_ = shell(to_change, command).split()
+    to_change.edit("own/datasets.yaml", "sha256:...", f"sha256:{digest}")
+    # then every run is evaluated on it, and none is trained again
     jobs = planned(to_change)
-    assert jobs["prepare"] == 1 and jobs["evaluate_run"] == 7 and "finetune" not in jobs
-    rows = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
-    shell(to_change, f"snakemake {rows}")
-    shop = rows_of(to_change.folder / rows).query("dataset == 'shop'")
-    assert list(shop["image_id"]) == ["images/001.jpg", "images/002.jpg"] and list(
-        shop["label"]
-    ) == [0, 1]
+    assert jobs["prepare"] == 1
+    assert jobs["evaluate_run"] == RUNS
+    assert "finetune" not in jobs
+    # when
+    shell(to_change, f"snakemake {PRETRAINED_ROWS}")
+    # then
+    shop = rows_of(to_change.folder / PRETRAINED_ROWS).query("dataset == 'shop'")
+    assert shop["image_id"].tolist() == ["images/001.jpg", "images/002.jpg"]
+    labels = [CLASSES.index("hammer"), CLASSES.index("saw")]
+    assert shop["label"].tolist() == labels
 
 
 def test_a_layout_that_cuts_makes_an_image_of_each_view(tmp_path):
+    # given the layout of the page, and a sheet that is black to the left and white to the right
     text = section("adding", "A dataset with a new archive layout")
-    (shown,) = (example for example in files_of(text) if example.path == "own/layouts/sheets.py")
-    layout = tmp_path / "sheets.py"
-    layout.write_text(shown.content)
+    shown_files = {example.path: example.content for example in files_of(text)}
+    (tmp_path / "sheets.py").write_text(shown_files["own/layouts/sheets.py"])
     sheet = np.zeros((40, 80, 3), np.uint8)
     sheet[:, 40:] = 255
     encoded = io.BytesIO()
     Image.fromarray(sheet).save(encoded, "PNG")
-    archive = tmp_path / "sheets.zip"
-    wnids = [WNIDS[i] for i in INDICES[:2]]
-    with zipfile.ZipFile(archive, "w") as zipped:
-        for wnid in wnids:
-            zipped.writestr(f"{wnid}/1.png", encoded.getvalue())
-    (tmp_path / "out").mkdir()
+    # and an archive with the sheet in a folder for each of two classes
+    first_class, second_class = (WNIDS[index] for index in INDICES[:2])
+    sheets = {f"{wnid}/1.png": encoded.getvalue() for wnid in (first_class, second_class)}
+    archive = zipped(tmp_path / "sheets.zip", sheets)
+    # when
+    prepared = tmp_path / "out"
+    prepared.mkdir()
     index, images, _ = run_prepare(
-        tmp_path / "out", str(layout.with_suffix("")), archive, classes_per_dataset=True
+        prepared, str(tmp_path / "sheets"), archive, classes_per_dataset=True
     )
+    # then
     assert index["image_id"].tolist() == [
-        f"{wnid}/1.png/{view}" for wnid in wnids for view in ("left", "right")
+        f"{first_class}/1.png/left",
+        f"{first_class}/1.png/right",
+        f"{second_class}/1.png/left",
+        f"{second_class}/1.png/right",
     ]
-    assert index["label"].tolist() == [0, 0, 1, 1] and index["object_id"].nunique() == 2
+    assert index["label"].tolist() == [0, 0, 1, 1]
+    assert index["object_id"].nunique() == 2
     assert images.mean(axis=(1, 2, 3)).tolist() == [0, 255, 0, 255]
 
 
@@ -420,11 +524,29 @@ def test_a_figure_is_added(to_change):
     assert len(write(to_change, files_of(text))) == 3
     (command,) = commands(text)
     shell(to_change, command)
-    shown = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
-    assert len(shown) == 2 * 3 and shown[["gain", "ri"]].notna().all(axis=None)
-    assert "trade_off" in (to_change.folder / "reports/tools/index.html").read_text(), (
-        "it is part of every run"
+    trade_off = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
+    assert len(trade_off) == 2 * 3  # targets and methods
+    assert trade_off[["gain", "ri"]].notna().all(axis=None)
+    assert "trade_off" in page_of(to_change)  # since it is part of every run
+
+
+def changes_on_other_datasets(accuracy, run):
+    """Changes of accuracy from the pretrained model, of a run, on datasets out of distribution.
+
+    Args:
+        accuracy: the table of accuracies.
+        run: with its model, method and target, by these names.
+    """
+    accuracies_before = accuracy[accuracy["method"] == "pretrained"]
+    before = accuracies_before.set_index(["model", "dataset"])["accuracy"]
+    of_run = accuracy.query(
+        "model == @run['model'] and method == @run['method'] and target == @run['target']"
     )
+    out_of_distribution = of_run.query("role == 'ood' and dataset != @run['target']")
+    changes = []
+    for line in out_of_distribution.to_dict("records"):
+        changes.append(line["accuracy"] - before[line["model"], line["dataset"]])
+    return changes
 
 
 @pytest.mark.thorough
@@ -433,90 +555,90 @@ def test_an_analysis_is_added(to_change):
     assert len(write(to_change, files_of(text))) == 5
     (command,) = commands(text)
     shell(to_change, command)
-    drops = pd.read_csv(to_change.folder / "reports/tools/tables/largest_drop.csv")
-    accuracy = pd.read_csv(to_change.folder / "reports/tools/tables/accuracy.csv")
-    before = accuracy[accuracy["method"] == "pretrained"].set_index(["model", "dataset"])
-    for row in drops.to_dict("records"):
-        runs = accuracy.query("method == @row['method'] and target == @row['target']")
-        others = runs[runs["dataset"] != row["target"]]
-        changes = [
-            line["accuracy"] - before.loc[(line["model"], line["dataset"]), "accuracy"]
-            for line in others.to_dict("records")
-            if line["model"] == row["model"] and line["role"] == "ood"
-        ]
-        assert row["change"] == pytest.approx(min(changes), abs=1e-5)
-    assert len(drops) == 2 * 3
-    assert "Largest drop" in (to_change.folder / "reports/tools/index.html").read_text()
+    drops = table_of(to_change, "largest_drop")
+    assert len(drops) == 2 * 3  # targets and methods
+    accuracy = table_of(to_change, "accuracy")
+    for run in drops.to_dict("records"):
+        largest_drop = min(changes_on_other_datasets(accuracy, run))
+        assert run["change"] == pytest.approx(largest_drop, abs=1e-5)
+    assert "Largest drop" in page_of(to_change)
 
 
 @pytest.mark.thorough
 def test_a_checkpoint_is_loaded_as_shown(tools, monkeypatch, capsys):
     """And gives the predictions that evaluation stored."""
-    (shown,) = files_of(section("how-it-works", "Checkpoints"))
-    code = shown.content
-    names = {
-        "fashion_cnn_50k": "efficientnet_lite0",
+    # given the code of the page for a run of the tools
+    (script,) = files_of(section("how-it-works", "Checkpoints"))
+    code = script.content
+    names_of_tools = {
+        "fashion_cnn_50k": MODEL,
         "fashion_edges": "photos",
         "results/fashion": "results/tools",
     }
-    for theirs, ours in names.items():
-        assert theirs in code
-        code = code.replace(theirs, ours)
-    (tools.folder / shown.path).write_text(code)
+    for name, name_of_tools in names_of_tools.items():
+        assert name in code
+        code = code.replace(name, name_of_tools)
+    (tools.folder / script.path).write_text(code)
+    # when
     monkeypatch.chdir(tools.folder)
-    loaded = runpy.run_path(shown.path)
+    loaded = runpy.run_path(script.path)
+    # then it prints logits
     assert capsys.readouterr().out.startswith("tensor([")
-    rows = pd.read_parquet(RESULTS.format(stage="evaluate", run="photos/ft") + "tools.parquet")
-    (place,) = Path("results/tools/prepare/toys").iterdir()
-    images = torch.from_numpy(np.load(place / "images.npy")).permute(0, 3, 1, 2) / 255
+    # and its network gives the stored predictions of the toys
+    (prepared,) = Path("results/tools/prepare/toys").iterdir()
+    images = torch.from_numpy(np.load(prepared / "images.npy")).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
-        scores = loaded["model"]((images - loaded["mean"]) / loaded["std"]).softmax(dim=1)
-    stored = rows[rows["dataset"] == "toys"]
-    assert scores.argmax(dim=1).tolist() == stored["prediction"].tolist()
-    np.testing.assert_allclose(scores.max(dim=1).values, stored["confidence"], atol=1e-3)
+        logits = loaded["model"]((images - loaded["mean"]) / loaded["std"])
+    confidence, prediction = logits.softmax(dim=1).max(dim=1)
+    rows = pd.read_parquet(RESULTS.format(stage="evaluate", run="photos/ft") + "tools.parquet")
+    rows_of_toys = rows[rows["dataset"] == "toys"]
+    assert rows_of_toys["prediction"].tolist() == prediction.tolist()
+    np.testing.assert_allclose(confidence, rows_of_toys["confidence"], atol=1e-3)
 
 
-WHO = {
-    f"GIT_{who}_{what}": "tester@localhost"
-    for who in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
-}
+# Variables by which git knows who commits.
+AUTHOR = dict.fromkeys(
+    ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"),
+    "tester@localhost",
+)
 
 
 @pytest.mark.slow
 def test_results_are_shared_as_shown(to_change, tmp_path):
-    owner, colleague, origin = (
-        to_change,
-        Project(tmp_path / "colleague", family="tools"),
-        tmp_path / "origin.git",
-    )
+    storage = tmp_path / "storage"
 
     def run(project, line):
-        return shell(
-            project,
-            line.replace("s3://bucket/rib", f"{tmp_path}/storage").replace("fashion", "tools"),
-            **WHO,
-        )
+        line_of_tools = line.replace("s3://bucket/rib", str(storage)).replace("fashion", "tools")
+        return shell(project, line_of_tools, **AUTHOR)
 
-    remote, *publish = commands(section("sharing", "Publish"))
-    run(
-        owner,
-        f"git init -q -b main && git init -q --bare -b main {origin} "
-        f"&& git remote add origin {origin}",
-    )
-    run(owner, "git add --all && git commit -qm start && git push -qu origin main")
-    for line in (remote, *publish):
+    # given an owner with a project under git
+    owner = to_change
+    origin = tmp_path / "origin.git"
+    run(owner, "git init -q -b main")
+    run(owner, f"git init -q --bare -b main {origin}")
+    run(owner, f"git remote add origin {origin}")
+    run(owner, "git add --all")
+    run(owner, "git commit -qm start")
+    run(owner, "git push -qu origin main")
+
+    # when the owner publishes the results
+    add_remote, *publish = commands(section("sharing", "Publish"))
+    for line in (add_remote, *publish):
         run(owner, line)
+
+    # and a colleague gets them
+    colleague = Project(tmp_path / "colleague", family="tools")
     owner.git("clone", "-q", str(origin), str(colleague.folder))
-    run(colleague, remote)
-    others = [
-        line for title in ("Get", "Merge", "Verify") for line in commands(section("sharing", title))
-    ]
-    printed = {line: run(colleague, line) for line in dict.fromkeys(others)}
-    assert (
-        "Nothing to be done" in printed["snakemake -n"]
-        and "all files match" in printed["snakemake verify"]
-    )
+    run(colleague, add_remote)
+    lines_of_colleague = []
+    for title in ("Get", "Merge", "Verify"):
+        lines_of_colleague.extend(commands(section("sharing", title)))
+    printed = {line: run(colleague, line) for line in dict.fromkeys(lines_of_colleague)}
+
+    # then they have the same results, which Snakemake knows
+    assert "Nothing to be done" in printed["snakemake -n"]
+    assert "all files match" in printed["snakemake verify"]
+    assert owner.products()
     assert owner.products() == colleague.products()
     for line in commands(section("sharing", "After a change of code")):
         run(colleague, line)

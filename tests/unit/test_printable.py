@@ -46,8 +46,12 @@ HOSTILE = {
 }
 # Unicode's categories of controls, of what formats text unseen, of surrogates and of line breaks.
 COMMANDS_AND_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Of these, what joins emoji, and signs of Arabic, Syriac and Kaithi, which are seen.
+# A pattern of those of them that are seen: what joins emoji, and signs of Arabic, Syriac and
+# Kaithi.
 SEEN = "[\u200c\u200d\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]"
+ANY_CHARACTER = st.characters()
+# Surrogates are among any characters; these are drawn more often than by chance.
+COMMAND_OR_HIDDEN = st.characters(categories=["Cc", "Cf", "Zl", "Zp"])
 ORDINARY = ["é", "日本語", "👩\u200d🚀", "❤\ufe0f", "עברית", r"C:\new", "a b", "\N{MINUS SIGN}1.5"]
 # Neither archives nor pandas give texts that are not UTF-8.
 IN_UTF8 = {kind: pair for kind, pair in HOSTILE.items() if kind != "bytes that are not UTF-8"}
@@ -64,18 +68,20 @@ def test_what_commands_a_terminal_is_escaped_once(name, shown):
 
 @pytest.mark.attack("text")
 @fuzzed(300)
-@given(st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Zl", "Zp"]), max_size=20))
+@given(st.text(ANY_CHARACTER | COMMAND_OR_HIDDEN, max_size=20))
 def test_any_text_is_one_printable_line_and_is_escaped_once(text):
     shown = printable(text)
     assert len(shown.splitlines()) <= 1
-    categories = {unicodedata.category(character) for character in re.sub(SEEN, "", shown)}
+    without_seen = re.sub(SEEN, "", shown)
+    categories = {unicodedata.category(character) for character in without_seen}
     assert not categories & COMMANDS_AND_HIDDEN
     assert printable(shown) == shown
 
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_stays(text):
-    assert printable(text) == printable_cell(text) == text
+    assert printable(text) == text
+    assert printable_cell(text) == text
 
 
 @pytest.mark.attack("text")
@@ -125,30 +131,57 @@ def test_what_an_encoding_lacks_is_escaped(encoding, shown):
     assert stream.buffer.getvalue() == shown + b"\n"
 
 
+WAIT_AND_PRINT = """
+import sys
+from rib.base.progress import print_lines
+
+sys.stdin.read()
+print_lines("a", "b")
+print_lines("c")
+"""
+
+
 def test_where_nobody_reads_any_more_nothing_is_said_about_it():
     """As after `snakemake status | head -1`, or where Ctrl-C has ended what reads."""
-    script = (
-        "import sys; sys.stdin.read(); from rib.base.progress import print_lines; "
-        "print_lines('a', 'b'); print_lines('c')"
-    )
+    # given a process that waits before it prints
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([sys.executable, "-c", script], env=environment, **streams) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAIT_AND_PRINT],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        # when nobody reads any more, and it goes on
         process.stdout.close()
         process.stdin.close()
+        # then
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def written_table(folder, columns):
+    """Write a table of these columns, to table.csv in the folder; gives its text."""
+    path = folder / "table.csv"
+    write_table(path, pd.DataFrame(columns))
+    return path.read_bytes().decode()
 
 
 @pytest.mark.attack("text")
 @each_in_utf8
 def test_a_table_has_printable_cells_and_columns(tmp_path, name, shown):
-    frame = pd.DataFrame(
-        {name: [name, "x"], "n": [1.5, -2.0], "group": pd.Categorical([name, "x"])}
-    )
-    write_table(tmp_path / "table.csv", frame)
-    lines = (tmp_path / "table.csv").read_bytes().decode().split("\n")
-    assert lines == [f"{shown},n,group", f"{shown},1.500000,{shown}", "x,-2.000000,x", ""]
+    columns = {
+        name: [name, "x"],
+        "n": [1.5, -2.0],
+        "group": pd.Categorical([name, "x"]),
+    }
+    written = written_table(tmp_path, columns)
+    assert written.split("\n") == [
+        f"{shown},n,group",
+        f"{shown},1.500000,{shown}",
+        "x,-2.000000,x",
+        "",
+    ]
 
 
 FORMULAS = [
@@ -168,25 +201,34 @@ NUMBERS = ["-1", "+1", "-1.5", "+.5", "-1e-05", "+2E3", "-inf", "7"]
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_of_a_table_is_a_formula(tmp_path, text):
     """In the same sense in which bundles of others are refused that have one."""
-    write_table(tmp_path / "table.csv", pd.DataFrame({text: [text]}))
-    (column,) = pd.read_csv(tmp_path / "table.csv", dtype=str).items()
-    assert (column[0], *column[1]) == (f"'{text}", f"'{text}")
-    assert not FORMULA.match(column[0])
+    # given
+    assert FORMULA.match(text)
+    # when
+    written_table(tmp_path, {text: [text]})
+    # then
+    table = pd.read_csv(tmp_path / "table.csv", dtype=str)
+    quoted = f"'{text}"
+    assert table.columns.tolist() == [quoted]
+    assert table[quoted].tolist() == [quoted]
+    assert not FORMULA.match(quoted)
 
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_numbers_stay_whatever_their_sign(tmp_path, text):
     """Also as text: tables are read as text and written again, to mark unfinished runs."""
-    write_table(tmp_path / "table.csv", pd.DataFrame({"n": [text]}))
-    assert (tmp_path / "table.csv").read_text() == f"n\n{text}\n"
+    assert written_table(tmp_path, {"n": [text]}) == f"n\n{text}\n"
 
 
 def test_a_table_that_is_read_and_written_again_stays(tmp_path):
-    frame = pd.DataFrame({"name": [*FORMULAS, *(name for name, _ in IN_UTF8.values()), None, 1.25]})
-    write_table(tmp_path / "once.csv", frame)
-    again = pd.read_csv(tmp_path / "once.csv", dtype=str, keep_default_na=False)
-    write_table(tmp_path / "twice.csv", again)
-    assert (tmp_path / "once.csv").read_bytes() == (tmp_path / "twice.csv").read_bytes()
+    # given
+    hostile_names = [name for name, _ in IN_UTF8.values()]
+    once = tmp_path / "once.csv"
+    write_table(once, pd.DataFrame({"name": [*FORMULAS, *hostile_names, None, 1.25]}))
+    # when
+    twice = tmp_path / "twice.csv"
+    write_table(twice, pd.read_csv(once, dtype=str, keep_default_na=False))
+    # then
+    assert once.read_bytes() == twice.read_bytes()
 
 
 @pytest.mark.attack("archives")
@@ -199,10 +241,13 @@ def test_a_member_that_is_refused_is_named_printably(tmp_path, pack, name, shown
     assert f"'../{shown}'" in str(refused.value)
 
 
-ESCAPED = r"\x1b]0;owned\x07\x1b[2J\r\n"
-ATTACK = (
-    ESCAPED.encode().decode("unicode_escape") + FORGED
-)  # a title, an empty screen, and a line of its own
+# A title, an empty screen, and a line of its own; as it is shown, and as it is.
+ESCAPED = rf"\x1b]0;owned\x07\x1b[2J\r\n{FORGED}"
+ATTACK = f"\x1b]0;owned\x07\x1b[2J\r\n{FORGED}"
+
+
+# Code of a setting of `prepare_job`: one class, a.
+SPACE_OF_A = 'space=LabelSpace(("a",), ((0,),), ("a",), 1)'
 
 
 @pytest.mark.attack("archives")
@@ -211,15 +256,18 @@ def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
 
     Its job's terminal and log have no line of theirs.
     """
-    files = {f"{ATTACK}/1.jpg": jpeg(2), f"a/1.{ATTACK}": b"no photo"}
-    tar(tmp_path / "a.tar", files)
-    settings = 'space=LabelSpace(("a",), ((0,),), ("a",), 1), partial=True'
-    command = prepare_job("class_folders", settings)
+    # given
+    tar(tmp_path / "a.tar", {f"{ATTACK}/1.jpg": jpeg(2), f"a/1.{ATTACK}": b"no photo"})
+    command = prepare_job("class_folders", f"{SPACE_OF_A}, partial=True")
+    # when
     done = subprocess.run(command, cwd=tmp_path, capture_output=True)
-    terminal, kept = (done.stdout + done.stderr).decode(), (tmp_path / "log").read_bytes().decode()
-    for text in (terminal, kept):
-        assert not re.search(rf"^{FORGED}|[^\n -~]", text, re.MULTILINE), text
-        assert ESCAPED + FORGED in text
+    # then
+    terminal = (done.stdout + done.stderr).decode()
+    log_of_job = (tmp_path / "log").read_bytes().decode()
+    for text in (terminal, log_of_job):
+        assert ESCAPED in text
+        assert not re.search(rf"^{FORGED}", text, re.MULTILINE), text
+        assert not re.search(r"[^\n -~]", text), text
     assert len(terminal.splitlines()) == 1
 
 
@@ -229,12 +277,12 @@ def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
     The log, which `snakemake status` reads, has the name itself.
     """
     tar(tmp_path / "a.tar", {"日本/1.jpg": jpeg(2), "a/1.jpg": jpeg(2)})
-    command = prepare_job("class_folders", 'space=LabelSpace(("a",), ((0,),), ("a",), 1)')
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = prepare_job("class_folders", SPACE_OF_A)
+    ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **ascii_locale}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
-    assert rb"\u65e5\u672c" in done.stderr and "日本" in (tmp_path / "log").read_text(
-        encoding="utf-8"
-    )
+    assert rb"\u65e5\u672c" in done.stderr
+    assert "日本" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 @pytest.mark.attack("text")
@@ -244,12 +292,14 @@ def test_a_job_that_fails_with_a_hostile_text_has_one_line_of_error(tmp_path, mo
     Its traceback in the log can't pass for other lines of the log.
     """
     monkeypatch.chdir(tmp_path)
-    forged = f"a\n12:00:00 ERROR {FORGED}"
+    message = f"a\n12:00:00 ERROR {FORGED}"
     with (
         pytest.raises(SystemExit),
         job(rule="r", name="n", cfg={}, inputs={}, outputs={}, log_file="log"),
     ):
-        raise ValueError(forged)
-    for text in (capfd.readouterr().err, (tmp_path / "log").read_text()):
+        raise ValueError(message)
+    terminal = capfd.readouterr().err
+    log_of_job = (tmp_path / "log").read_text()
+    for text in (terminal, log_of_job):
         assert not re.search(rf"^\S* ?(ERROR )?{FORGED}", text, re.MULTILINE), text
         assert rf"a\n12:00:00 ERROR {FORGED}" in text

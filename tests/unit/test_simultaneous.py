@@ -48,10 +48,26 @@ def intervals_of(differences, confidence=CONFIDENCE):
     return np.transpose(simultaneous_intervals(differences, confidence, seed=0))
 
 
+def observed_of(intervals):
+    """The observed differences among the intervals of `intervals_of`."""
+    observed, _, _ = intervals.T
+    return observed
+
+
 def lengths_of(intervals):
     """Lengths of the intervals of `intervals_of`."""
     _, low, high = intervals.T
     return high - low
+
+
+def bootstrap_error(differences):
+    """Standard deviation over replicates of the mean of one method's differences.
+
+    Args:
+        differences: (targets, seeds, 1 + replicates).
+    """
+    _, *means_of_replicates = differences.mean(axis=(0, 1))
+    return np.std(means_of_replicates)
 
 
 def apart_by_seed(*distances):
@@ -100,10 +116,12 @@ def test_simultaneous_intervals_are_those_of_plain_loops(seeds):
 
 def test_of_one_method_the_interval_is_that_of_its_own_deviations():
     differences = random_differences(methods=1)
-    (means,) = differences.mean(axis=(1, 2))
-    expected = means[0]
-    reach = np.quantile(np.abs(means[1:] - expected), CONFIDENCE)
+    ((expected, *means_of_replicates),) = differences.mean(axis=(1, 2))
+    deviations = np.abs(np.array(means_of_replicates) - expected)
+    reach = np.quantile(deviations, CONFIDENCE)
+
     ((observed, low, high),) = intervals_of(differences)
+
     assert observed == pytest.approx(expected)
     assert low == pytest.approx(expected - reach)
     assert high == pytest.approx(expected + reach)
@@ -113,7 +131,7 @@ def test_more_methods_make_every_interval_wider_and_none_is_moved():
     differences = random_differences(methods=12)
     of_two = intervals_of(differences[:2])
     of_two_among_twelve = intervals_of(differences)[:2]
-    assert (of_two[:, 0] == of_two_among_twelve[:, 0]).all()
+    assert observed_of(of_two).tolist() == observed_of(of_two_among_twelve).tolist()
     assert (lengths_of(of_two_among_twelve) > lengths_of(of_two)).all()
 
 
@@ -139,15 +157,14 @@ def test_from_three_seeds_on_the_spread_of_trainings_makes_intervals_wider():
     differences = random_differences(seeds=3)
     of_close_trainings = intervals_of(differences)
     of_spread_trainings = intervals_of(differences + apart_by_seed(-30.0, 0, 30))
-    assert of_spread_trainings[:, 0] == pytest.approx(of_close_trainings[:, 0])
+    assert observed_of(of_spread_trainings) == pytest.approx(observed_of(of_close_trainings))
     assert (lengths_of(of_spread_trainings) > 1.5 * lengths_of(of_close_trainings)).all()
 
 
 def test_the_variance_of_few_seeds_is_that_of_objects_alone():
     differences = of_one_method(seeds=2)
-    means = differences.mean(axis=(0, 1))
     variance = variance_of_mean(differences + apart_by_seed(-30.0, 30))
-    assert variance.error == pytest.approx(means[1:].std())
+    assert variance.error == pytest.approx(bootstrap_error(differences))
     assert variance.student_weight == 0
 
 
@@ -156,7 +173,7 @@ def test_the_variance_of_few_seeds_is_that_of_objects_alone():
 
 def test_with_one_seed_the_smallest_difference_told_is_that_of_a_normal_test():
     differences = of_one_method()
-    error = differences.mean(axis=(0, 1))[1:].std()
+    error = bootstrap_error(differences)
     for tests in (1, 10, 378):
         quantile_of_test = stats.norm.ppf(1 - 0.05 / tests / 2)
         quantile_of_power = stats.norm.ppf(0.8)
@@ -166,11 +183,15 @@ def test_with_one_seed_the_smallest_difference_told_is_that_of_a_normal_test():
 
 def test_the_smallest_difference_grows_with_the_number_of_tests_and_with_the_spread_of_trainings():
     differences = of_one_method(seeds=3)
-    smallest = {tests: smallest_told(differences, tests, CONFIDENCE) for tests in (1, 6, 28, 378)}
-    assert smallest[1] < smallest[6] < smallest[28] < smallest[378]
+    numbers_of_tests = (1, 6, 28, 378)
+    smallest = [smallest_told(differences, tests, CONFIDENCE) for tests in numbers_of_tests]
+    for with_fewer_tests, with_more_tests in itertools.pairwise(smallest):
+        assert with_fewer_tests < with_more_tests
 
-    of_spread_trainings = differences + apart_by_seed(-30.0, 0, 30)
-    assert smallest_told(of_spread_trainings, 28, CONFIDENCE) > 1.5 * smallest[28]
+    of_close_trainings = smallest_told(differences, 28, CONFIDENCE)
+    spread_differences = differences + apart_by_seed(-30.0, 0, 30)
+    of_spread_trainings = smallest_told(spread_differences, 28, CONFIDENCE)
+    assert of_spread_trainings > 1.5 * of_close_trainings
 
     no_differences = np.zeros_like(differences)
     assert smallest_told(no_differences, 28, CONFIDENCE) == 0
@@ -204,7 +225,8 @@ def effects_of(means, seeds=1, objects=100, replicates=100):
 
 def test_differences_are_from_the_reference_and_it_has_none_itself():
     effects = effects_of([3.0, 7.0, 1.0])
-    table = differences_from(effects, ["m0", "m1", "m2"], "m1", CONFIDENCE, 0).set_index("method")
+    table = differences_from(effects, ["m0", "m1", "m2"], "m1", CONFIDENCE, 0)
+    table = table.set_index("method")
     assert set(table["reference"]) == {"m1"}
     assert table["difference"].to_dict() == pytest.approx({"m0": 3 - 7, "m1": 0, "m2": 1 - 7})
     assert table.loc["m1", ["diff_low", "diff_high"]].isna().all()
@@ -257,7 +279,8 @@ def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_to
     No difference has been seen, so that 0 would be a promise.
     """
     effects = effects_of([3.0, 3.0, 1.0])
-    effects.values[1] = effects.values[0]
+    values_of_m0, values_of_m1, *_ = effects.values
+    values_of_m1[:] = values_of_m0
     assert np.isnan(smallest_difference(effects, ["m0", "m1"], 1, CONFIDENCE))
     of_pair_that_differs = smallest_difference(effects, ["m0", "m2"], 3, CONFIDENCE)
     of_all_pairs = smallest_difference(effects, ["m0", "m1", "m2"], 3, CONFIDENCE)
@@ -359,7 +382,9 @@ def p_of_difference(benchmark, rng, random_seed):
         return p_over_runs(benchmark.draw_difference(rng))
     answers, _ = benchmark.draw(rng)
     contributions = answers.mean(axis=(1, 2))[:, None] / benchmark.objects
-    return sign_flip_p(contributions, [(0, 1)], 20_000, random_seed)[0, 0]
+    pairs = [(0, 1)]
+    ((p_of_pair,),) = sign_flip_p(contributions, pairs, 20_000, random_seed)
+    return p_of_pair
 
 
 @pytest.mark.slow

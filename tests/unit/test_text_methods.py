@@ -208,7 +208,7 @@ def test_the_history_has_the_contrastive_loss_and_the_cross_entropy_of_the_zero_
     sum_of_losses = 0.0
     with torch.no_grad():
         class_logits = masked(network(pixels_of()), SPACE)
-        for step, rows in enumerate((order[:4], order[4:8], order[8:])):
+        for step, rows in enumerate(np.split(order, [4, 8])):
             algorithm.step = step
             texts = clip.encode_text(algorithm.captions(rows), normalize=True)
             features = clip.encode_image(pixels_of()[rows], normalize=True)
@@ -226,24 +226,37 @@ def test_the_head_is_made_of_texts_once_and_the_pretrained_one_is_that_of_the_hi
     method, monkeypatch, tmp_path
 ):
     """Snapshots need others, which change neither history nor checkpoint."""
+    # given that heads that are made are counted
     name = "clip_resnet"
-    made = []
-    make = flyp.set_zero_shot_weights
-    monkeypatch.setattr(
-        flyp, "set_zero_shot_weights", lambda *given: made.append(len(given)) or make(*given)
-    )
-    snapshots = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    trainings = []
-    for kept in ([], snapshots):
+    set_zero_shot_weights = flyp.set_zero_shot_weights
+    heads = []
+
+    def set_and_count(head, *text):
+        heads.append(head)
+        set_zero_shot_weights(head, *text)
+
+    monkeypatch.setattr(flyp, "set_zero_shot_weights", set_and_count)
+
+    def train_with(snapshots):
         algorithm, before = ready(new_algorithm(method), open_clip_model(name), name)
-        made.clear()
-        trainings.append(train(algorithm, before, ADAMW, RUN, CPU, snapshots=kept))
-        assert len(made) == 1 + len(kept)
+        heads.clear()
+        history, changed = train(algorithm, before, ADAMW, RUN, CPU, snapshots=snapshots)
+        assert len(heads) == 1 + len(snapshots)
         assert torch.equal(algorithm.model.head.weight, before["head.weight"])
-    (history, changed), (history_with_snapshots, changed_with_snapshots) = trainings
-    assert history == history_with_snapshots
+        return history, changed
+
+    # when it is trained without and with snapshots
+    history, changed = train_with([])
+    snapshots = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    history_with_snapshots, changed_with_snapshots = train_with(snapshots)
+
+    # then the result is the same
     assert len(history) > 1
-    assert all(torch.equal(changed[key], changed_with_snapshots[key]) for key in changed)
+    assert history == history_with_snapshots
+    assert changed
+    assert changed.keys() == changed_with_snapshots.keys()
+    for key, tensor in changed.items():
+        assert torch.equal(tensor, changed_with_snapshots[key]), key
 
 
 def softmax(logits):
@@ -314,7 +327,9 @@ def test_carots_loss_is_the_authors(clip):
 
     loss.backward()
     assert algorithm.model.visual.proj.grad.any()
-    assert all(tensor.grad is None for tensor in algorithm.memory.values())
+    assert algorithm.memory
+    for name, tensor in algorithm.memory.items():
+        assert tensor.grad is None, name
 
 
 def test_carots_teacher_is_a_moving_average_with_a_rising_momentum(clip):
@@ -460,16 +475,18 @@ def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monk
         expected = 0.6 * ((after - before) ** 2).mean() / 2
         assert expected > 1e-3
         assert penalties[step].item() == pytest.approx(expected, rel=1e-3)
-    assert penalties[0].item() != penalties[3].item()
-    penalties[3].backward()
+    first_penalty, last_penalty = penalties.values()
+    assert first_penalty.item() != last_penalty.item()
+    last_penalty.backward()
     assert algorithm.model.visual.proj.grad.any()
     for parameter in algorithm.task.text.tower.parameters():
         assert parameter.grad is None
 
 
 def test_lipsum_ft_trains_the_network_alone_and_without_a_weight_it_is_ft(clip):
-    def train_images(new_algorithm):
-        algorithm, before = ready(new_algorithm, clip)
+    def train_images(untrained):
+        """What an algorithm changes; it leaves the text tower alone."""
+        algorithm, before = ready(untrained, clip)
         _, changed = train(algorithm, before, TRAINING, RUN, CPU)
         for key, tensor in algorithm.task.text.tower.state_dict().items():
             assert torch.equal(tensor, clip.state_dict()[key]), key
@@ -482,6 +499,7 @@ def test_lipsum_ft_trains_the_network_alone_and_without_a_weight_it_is_ft(clip):
 
 def test_lipsum_ft_in_micro_batches_is_the_whole_batch(clip):
     def train_in(micro_batch_size):
+        """Losses of the epochs, and what is changed."""
         algorithm, before = ready(LipsumFineTuning(**LIPSUM), clip)
         training = replace(TRAINING, micro_batch_size=micro_batch_size)
         history, changed = train(algorithm, before, training, RUN, CPU)
@@ -494,6 +512,7 @@ def test_lipsum_ft_in_micro_batches_is_the_whole_batch(clip):
 
 
 def test_random_texts_have_the_frame_of_the_tokenizers_own(clip):
+    # tokens of the tokenizer of open_clip
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     tokens = text_tokens(tokenizer, NAMES)
     assert tokens["prompts"].dtype == torch.int32
@@ -503,18 +522,23 @@ def test_random_texts_have_the_frame_of_the_tokenizers_own(clip):
     assert tokens["after"].tolist() == [49407] + [0] * 75
     assert tokens["words"].tolist() == list(range(1, 49406))
 
+    # texts of three words that are drawn: a start, the words, an end and padding
     _, text = taken_apart(clip)
     texts = text.random(200, 3, np.random.default_rng(0))
-    assert texts[:, 0].eq(62).all()
-    assert texts[:, 4].eq(63).all()
-    assert texts[:, 5:].eq(0).all()
-    assert set(texts[:, 1:4].flatten().tolist()) == set(range(1, 62))
+    start, first_word, second_word, third_word, end, *padding = texts.T.tolist()
+    assert set(start) == {62}
+    assert {*first_word, *second_word, *third_word} == set(range(1, 62))
+    assert set(end) == {63}
+    for position in padding:
+        assert set(position) == {0}
 
-    with_class_token_last = replace(
-        text, after=torch.tensor([9, 0, 0, 0, 5]), before=text.before[:0]
-    )
+    # where a class token comes last, padding makes room for words
+    end_padding_and_class_token = torch.tensor([9, 0, 0, 0, 5])
+    no_start = text.before[:0]
+    with_class_token_last = replace(text, before=no_start, after=end_padding_and_class_token)
     (random_text,) = with_class_token_last.random(1, 2, np.random.default_rng(0))
-    assert random_text[2:].tolist() == [9, 0, 5]
+    _, _, *after_words = random_text.tolist()
+    assert after_words == [9, 0, 5]
 
 
 def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
@@ -526,7 +550,8 @@ def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
     after = with_frozen_head.state_dict()
     after_ft = by_ft.state_dict()
     for name, _ in network.named_parameters():
-        assert torch.equal(before[name], after[name]) == (name in head), name
+        is_in_head = name in head
+        assert torch.equal(before[name], after[name]) == is_in_head, name
         assert not torch.equal(before[name], after_ft[name]), name
 
     one_step = replace(TRAINING, epochs=1, batch_size=10)
@@ -534,31 +559,36 @@ def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
     by_ft, _ = trained(FullFineTuning(lr=0.01), network, target, one_step)
     parameters_of_ft = dict(by_ft.named_parameters())
     for name, parameter in with_frozen_head.named_parameters():
-        assert torch.equal(parameter, parameters_of_ft[name]) != (name in head), name
+        is_in_head = name in head
+        assert torch.equal(parameter, parameters_of_ft[name]) != is_in_head, name
 
 
 @pytest.mark.parametrize("method", ["flyp", "carot", "lipsum_ft", "ft_frozen_head"])
 def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, monkeypatch):
     """Within an epoch, after it, and after the teacher has moved."""
 
-    def run(saved=None):
+    def train_anew(saved=None):
         torch.manual_seed(0)
         algorithm, before = ready(new_algorithm(method), clip)
         return train(algorithm, before, ADAMW, RUN, CPU, saved)
 
-    history, changed = run()
+    # given
+    history, changed = train_anew()
+    assert "visual.proj" in changed
+    # when it is killed three times
+    state = tmp_path / "state.pt"
     monkeypatch.setattr(training_state, "SAVE_EVERY", 0)
     counter = interrupt_trainings(monkeypatch, [1, 2, 3])
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "state.pt")
-    history_after_kills, changed_after_kills = run(tmp_path / "state.pt")
-    assert counter.steps < 6, "it did not begin again"
+            train_anew(state)
+    history_after_kills, changed_after_kills = train_anew(state)
+    # then it did not begin again, and comes to the same end
+    assert counter.steps < 6
     assert history_after_kills == history
     assert changed_after_kills.keys() == changed.keys()
-    assert "visual.proj" in changed
-    for key in changed:
-        assert torch.equal(changed_after_kills[key], changed[key])
+    for key, tensor in changed.items():
+        assert torch.equal(changed_after_kills[key], tensor), key
 
 
 @pytest.mark.parametrize(
@@ -625,8 +655,7 @@ def test_the_constrained_projection_is_the_last_of_the_image_tower(name):
 
 def test_contrastive_losses_are_refused_in_micro_batches(clip):
     algorithm, before = ready(new_algorithm("flyp"), clip)
-    with pytest.raises(
-        UserError, match=r"compares all images of a batch; set training.micro_batch_size to all\."
-    ):
+    refused = r"compares all images of a batch; set training.micro_batch_size to all\."
+    with pytest.raises(UserError, match=refused):
         train(algorithm, before, replace(TRAINING, micro_batch_size=3), RUN, CPU)
     train(algorithm, before, replace(TRAINING, micro_batch_size=4, epochs=1), RUN, CPU)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,211 +24,287 @@ pytestmark = pytest.mark.thorough
 
 EXPORTS = "results/tiny/paper/export"
 FILES = {"README.md", "config.json", "manifest.json", "model.safetensors", "provenance.json"}
+TARGETS = ("red", "green")
 METHODS = ("ft", "linear_probe", "lwf", "wise_ft")
-# What others do: timm alone on prepared images, with exported folders.
+# What others do: timm alone on prepared images, with exported folders. Arguments are a file of
+# images, a file for the logits by folder, and the folders.
 SCORE = """
 import sys, timm, torch
 from safetensors.torch import load_file, save_file
-images, logits = load_file(sys.argv[1])["images"], {}
+
+images_file, logits_file, *folders = sys.argv[1:]
+images = load_file(images_file)["images"]
+logits = {}
 with torch.inference_mode():
-    for folder in sys.argv[3:]:
-        logits[folder] = timm.create_model("local-dir:" + folder, pretrained=True).eval()(images)
-save_file(logits, sys.argv[2])
+    for folder in folders:
+        network = timm.create_model("local-dir:" + folder, pretrained=True).eval()
+        logits[folder] = network(images)
+save_file(logits, logits_file)
 """
+
+
+class Exported(NamedTuple):
+    """A finished project with its exports."""
+
+    project: Project
+    printed: str  # while they were made
+
+
+def copy_of(project, folder):
+    """A copy of a project with its results."""
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
-    """A finished project with its exports, and what making them printed. Do not change it."""
-    project = Project(tmp_path_factory.mktemp("exported") / "project")
-    shutil.copytree(finished[0].folder, project.folder, symlinks=True)
-    return project, project.snakemake("export", "--cores", "1")
+    """A finished project with its exports; do not change it."""
+    finished_project, _ = finished
+    project = copy_of(finished_project, tmp_path_factory.mktemp("exported") / "project")
+    printed = project.snakemake("export", "--cores", "1")
+    return Exported(project, printed)
+
+
+def export_of(method, target="red", model="tiny_cnn"):
+    """The folder of the export of a run, relative to the project's."""
+    return f"{EXPORTS}/{model}/{target}/{method}/all/0"
 
 
 def test_every_fine_tuned_run_is_exported_and_nothing_else_is_made(exported):
-    project, printed = exported
-    made = {
-        path.relative_to(project.folder / EXPORTS)
-        for path in (project.folder / EXPORTS).rglob("*.*")
-    }
-    runs = {
-        f"tiny_cnn/{target}/{method}/all/0" for target in ("red", "green") for method in METHODS
-    }
-    assert set(map(str, made)) == {f"{run}/{file}" for run in runs for file in FILES}
-    assert jobs_of_run(printed) == {"export_run": 8}
-    assert (
-        "exporting 8 runs" in printed
-        and "Made: 8 exported runs in results/tiny/paper/export/" in printed
-    )
+    files = set()
+    for path in (exported.project.folder / EXPORTS).rglob("*.*"):
+        files.add(str(path.relative_to(exported.project.folder)))
+    expected = set()
+    for target in TARGETS:
+        for method in METHODS:
+            expected.update(f"{export_of(method, target)}/{file}" for file in FILES)
+    assert files == expected
+    assert jobs_of_run(exported.printed) == {"export_run": 8}
+    assert "exporting 8 runs" in exported.printed
+    assert "Made: 8 exported runs in results/tiny/paper/export/" in exported.printed
 
 
 def test_exports_are_not_part_of_a_run(finished, exported):
-    assert not (finished[0].folder / EXPORTS).exists()
-    assert exported[0].planned() == exported[0].planned("export") == {}
+    finished_project, _ = finished
+    assert not (finished_project.folder / EXPORTS).exists()
+    assert exported.project.planned() == {}
+    assert exported.project.planned("export") == {}
+
+
+def preprocessed_images(prepared):
+    """The images of a prepared dataset as inputs of the tiny networks, (n, 3, side, side)."""
+    pixels = torch.from_numpy(np.load(prepared / "images.npy"))
+    inputs = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return inputs.contiguous()
 
 
 def test_timm_alone_gives_the_confidences_that_were_stored(exported, tmp_path):
-    project = exported[0]
+    # given
+    project = exported.project
     results = project.folder / "results/tiny"
     prepared = results / "prepare/blue/160px-bicubic-crop1"
-    images = (
-        torch.from_numpy(np.load(prepared / "images.npy")).permute(0, 3, 1, 2).float() / 127.5 - 1
-    )
-    safetensors.torch.save_file({"images": images.contiguous()}, tmp_path / "images.safetensors")
-    files = [tmp_path / f"{name}.safetensors" for name in ("images", "logits")]
-    folders = {method: f"{EXPORTS}/tiny_cnn/red/{method}/all/0" for method in METHODS}
-    command = [sys.executable, "-I", "-c", SCORE, *files, *folders.values()]
+    images_file = tmp_path / "images.safetensors"
+    logits_file = tmp_path / "logits.safetensors"
+    safetensors.torch.save_file({"images": preprocessed_images(prepared)}, images_file)
+    folders = {method: export_of(method) for method in METHODS}
+
+    # when
+    command = [sys.executable, "-I", "-c", SCORE, images_file, logits_file, *folders.values()]
     subprocess.run(command, cwd=project.folder, env={}, check=True, timeout=60)
-    logits = safetensors.torch.load_file(files[1])
-    outputs = [row[0] for row in json.loads((prepared / "classes.json").read_text())["indices"]]
+
+    # then
+    logits = safetensors.torch.load_file(logits_file)
+    classes = json.loads((prepared / "classes.json").read_text())
+    outputs_of_classes = [output for (output,) in classes["indices"]]
     for method, folder in folders.items():
-        scores = logits[folder][:, outputs].softmax(dim=1).numpy()
-        rows = pd.read_parquet(results / f"paper/evaluate/tiny_cnn/red/{method}/all/0/tiny.parquet")
-        rows = rows.query("dataset == 'blue'")
+        scores = logits[folder][:, outputs_of_classes].softmax(dim=1).numpy()
+        run = f"paper/evaluate/tiny_cnn/red/{method}/all/0"
+        rows = pd.read_parquet(results / run / "tiny.parquet").query("dataset == 'blue'")
+        assert len(rows) == len(scores)
         assert (rows["prediction"] == scores.argmax(axis=1)).all()
         np.testing.assert_allclose(rows["confidence"], scores.max(axis=1), atol=1e-3)
 
 
 def run_card(folder):
-    """Run the code of a model card in its folder; the shape of the logits."""
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    command = [sys.executable, "-I", "-c", code + "\nprint(tuple(logits.shape))"]
+    """Run the code of a model card in its folder; the shape of the logits as text."""
+    card = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    command = [sys.executable, "-I", "-c", f"{code}\nprint(tuple(logits.shape))"]
     done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_the_code_of_the_card_runs(exported):
-    assert run_card(exported[0].folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0") == "(1, 1000)"
+    assert run_card(exported.project.folder / export_of("wise_ft")) == "(1, 1000)"
+
+
+def rows_of_run(project, table):
+    """The rows of a table of the reports that are of the run of WiSE-FT on red."""
+    rows = pd.read_csv(project.folder / f"reports/tiny/tables/{table}.csv")
+    return rows.query("method == 'wise_ft' and target == 'red'")
 
 
 def test_the_card_has_the_numbers_of_the_tables_and_the_hashes_of_what_was_exported(exported):
-    project, _ = exported
-    folder, reports = (
-        project.folder / f"{EXPORTS}/tiny_cnn/red/wise_ft/all/0",
-        project.folder / "reports/tiny/tables",
-    )
-    card = ModelCard((folder / "README.md").read_text())
-    run = "method == 'wise_ft' and target == 'red'"
-    accuracy, ri = (pd.read_csv(reports / f"{name}.csv").query(run) for name in ("accuracy", "ri"))
-    found = {result.dataset_type: result.metric_value for result in card.data.eval_results}
-    assert found == pytest.approx(
-        dict(zip(accuracy["dataset"], accuracy["accuracy"] / 100, strict=True)), abs=1e-6
-    )
-    (row,) = ri.itertuples()
+    project = exported.project
+    card = ModelCard((project.folder / export_of("wise_ft") / "README.md").read_text())
+
+    # accuracies are those of the table
+    accuracy = rows_of_run(project, "accuracy").set_index("dataset")["accuracy"]
+    assert len(accuracy) > 1
+    shown = {result.dataset_type: result.metric_value for result in card.data.eval_results}
+    assert shown == pytest.approx((accuracy / 100).to_dict(), abs=1e-6)
+
+    # and so are RI, its interval and the fit
+    (row,) = rows_of_run(project, "ri").itertuples()
     assert f"**{points(row.ri)} percentage points**" in card.text
     assert f"{points(row.ci_low)} to {points(row.ci_high)}" in card.text
     assert f"{fit_percent(row.fit)} %" in card.text
-    for file in (
-        "models/tiny_cnn/weights.safetensors",
-        "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors",
-    ):
-        assert sha256(project.folder / "results/tiny" / file) in card.text
-    assert str(project.folder) not in card.text and not re.search(r"\d\d:\d\d", card.text)
+
+    # hashes are of the files that the weights are made of
+    results = project.folder / "results/tiny"
+    pretrained = results / "models/tiny_cnn/weights.safetensors"
+    finetuned = results / "paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
+    assert sha256(pretrained) in card.text
+    assert sha256(finetuned) in card.text
+
+    # nothing tells of this machine or of a time
+    assert str(project.folder) not in card.text
+    assert not re.search(r"\d\d:\d\d", card.text)
 
 
 def test_a_second_export_has_the_same_bytes_in_another_folder(exported, tmp_path):
-    project, run = Project(tmp_path / "copy"), f"{EXPORTS}/tiny_cnn/red/ft/all/0"
-    shutil.copytree(exported[0].folder, project.folder, symlinks=True)
+    # given
+    project = copy_of(exported.project, tmp_path / "copy")
+    run = export_of("ft")
     shutil.rmtree(project.folder / run)
+    # when
     project.snakemake(f"{run}/README.md", "--cores", "1")
+    # then
     for file in FILES - {"provenance.json"}:
-        assert (project.folder / run / file).read_bytes() == (
-            exported[0].folder / run / file
-        ).read_bytes()
+        again = (project.folder / run / file).read_bytes()
+        first = (exported.project.folder / run / file).read_bytes()
+        assert again == first, file
 
 
 def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
-    project = Project(tmp_path / "copy")
-    shutil.copytree(exported[0].folder, project.folder, symlinks=True)
+    project = copy_of(exported.project, tmp_path / "copy")
     assert "all files match their records" in project.snakemake("verify")
+
     project.git("init", "-q", "-b", "main")
     project.commit("results")
     assert f"{EXPORTS}/tiny_cnn.dvc" in project.git("ls-files")
+
     shutil.rmtree(project.folder / ".snakemake")  # as for a colleague who pulled
     assert "Nothing to be done" in project.snakemake("export", "--cores", "1")
-    weights = project.folder / f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors"
-    weights.unlink()
-    weights.write_bytes(b"other")
-    assert f"{EXPORTS}/tiny_cnn/red/ft/all/0/model.safetensors" in project.snakemake(
-        "verify", check=False
-    )
+
+    changed = f"{export_of('ft')}/model.safetensors"
+    (project.folder / changed).unlink()
+    (project.folder / changed).write_bytes(b"other")
+    assert changed in project.snakemake("verify", check=False)
 
 
-def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(project, tmp_path):
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 160,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 80,
-        },
-    }
-    config["text_cfg"] = {
+OPEN_CLIP_CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 160,
+        "layers": 1,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 80,
+    },
+    "text_cfg": {
         "context_length": 8,
         "vocab_size": 49408,
         "width": 16,
         "heads": 2,
         "layers": 1,
-    }
-    torch.manual_seed(0)
-    whole = create("open_clip", "tiny", {"model_cfg": config})
+    },
+}
+
+
+def replace_models_by_tiny_clip(project, state):
+    """Let a model of open_clip, tiny_clip, be the only one of the project's own catalogue.
+
+    Args:
+        state: its weights, of both towers.
+    """
     weights = project.folder / "mine/archives/tiny_clip.safetensors"
-    safetensors.torch.save_file(whole.state_dict(), weights)
+    safetensors.torch.save_file(state, weights)
+    source = {
+        "kind": "file",
+        "path": "archives/tiny_clip.safetensors",
+        "file": "w.safetensors",
+        "digest": f"sha256:{sha256(weights)}",
+    }
     models = project.folder / "mine/models.yaml"
-    entry = yaml.safe_load(models.read_text())["tiny_vit"] | {
+    entry = {
+        **yaml.safe_load(models.read_text())["tiny_vit"],
         "library": "open_clip",
         "architecture": "tiny",
+        "arguments": {"model_cfg": OPEN_CLIP_CONFIG},
         "head": "zero_shot",
-    }
-    source = {"kind": "file", "path": "archives/tiny_clip.safetensors", "file": "w.safetensors"}
-    source["digest"] = f"sha256:{sha256(weights)}"
-    entry |= {
         "label": "CLIP",
         "source": source,
         "weights": {"keys": "by_name"},
-        "arguments": {"model_cfg": config},
     }
     models.write_text(json.dumps({"tiny_clip": entry}))
-    printed = project.snakemake(
-        "export", "--cores", "2", config=("models=[tiny_clip]", "methods=[ft]", "targets=[red]")
-    )
-    folder = project.folder / f"{EXPORTS}/tiny_clip/red/ft/all/0"
-    assert {path.name for path in folder.iterdir()} == (
-        FILES - {"config.json", "model.safetensors"}
-    ) | {
+
+
+def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(project):
+    # given
+    torch.manual_seed(0)
+    model = create("open_clip", "tiny", {"model_cfg": OPEN_CLIP_CONFIG})
+    pretrained = model.state_dict()
+    replace_models_by_tiny_clip(project, pretrained)
+
+    # when
+    choices = ("models=[tiny_clip]", "methods=[ft]", "targets=[red]")
+    printed = project.snakemake("export", "--cores", "2", config=choices)
+
+    # then
+    assert "exporting 1 runs" in printed
+    folder = project.folder / export_of("ft", model="tiny_clip")
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "manifest.json",
+        "provenance.json",
         "open_clip_config.json",
         "open_clip_model.safetensors",
         "classification_head.safetensors",
     }
     exported = safetensors.torch.load_file(folder / "open_clip_model.safetensors")
-    changed = {
-        name
-        for name, tensor in whole.state_dict().items()
-        if not torch.equal(tensor, exported[name])
-    }
-    assert changed and all(name.startswith("visual.") for name in changed)
-    assert run_card(folder) == "(1, 1000)" and "exporting 1 runs" in printed
+    changed = set()
+    for name, tensor in pretrained.items():
+        if not torch.equal(tensor, exported[name]):
+            changed.add(name)
+    assert changed
+    assert all(name.startswith("visual.") for name in changed)
+    assert run_card(folder) == "(1, 1000)"
+
+
+def refused_export(method):
+    """A pattern of the sentence that refuses the export of a method."""
+    return rf"^method '{method}' can't be exported: .*; choose another method\.$"
 
 
 def test_what_cannot_be_exported_is_left_out_with_a_line_or_refused_by_name(finished_copy):
-    more = ("methods=[ft,visual_prompt,wise_ft_curve]", "targets=[red]")
-    printed = finished_copy.snakemake("-n", "export", config=more)
+    choices = ("methods=[ft,visual_prompt,wise_ft_curve]", "targets=[red]")
+
+    # beside a method that can be exported, others are left out
+    printed = finished_copy.snakemake("-n", "export", config=choices)
     assert "method 'visual_prompt' can't be exported: networks have no padding prompt" in printed
     assert "method 'wise_ft_curve' can't be exported: it has several states" in printed
     assert "exporting 1 runs" in printed
-    printed = finished_copy.snakemake(
-        "-n", "export", config=("methods=[visual_prompt]",), check=False
-    )
-    assert re.search(
-        r"^method 'visual_prompt' can't be exported: .*; choose another method\.$", printed, re.M
-    )
+
+    # alone, one is refused
+    alone = ("methods=[visual_prompt]",)
+    printed = finished_copy.snakemake("-n", "export", config=alone, check=False)
+    assert re.search(refused_export("visual_prompt"), printed, re.MULTILINE)
+
+    # and so it is where its file is asked for
     for method in ("visual_prompt", "wise_ft_curve"):
-        file = f"{EXPORTS}/tiny_cnn/red/{method}/all/0/README.md"
-        printed = finished_copy.snakemake("-n", file, config=more, check=False)
-        assert re.search(
-            rf"^method '{method}' can't be exported: .*; choose another method\.$", printed, re.M
-        )
+        card = f"{export_of(method)}/README.md"
+        printed = finished_copy.snakemake("-n", card, config=choices, check=False)
+        assert re.search(refused_export(method), printed, re.MULTILINE)
         assert "Traceback" not in printed

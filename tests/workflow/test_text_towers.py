@@ -20,45 +20,78 @@ CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
     "text_cfg": {
-        **{"context_length": 12, "vocab_size": 64, "width": 16, "heads": 1, "layers": 1},
-        **{"hf_tokenizer_name": "owner/words", "pool_type": "last"},
+        "context_length": 12,
+        "vocab_size": 64,
+        "width": 16,
+        "heads": 1,
+        "layers": 1,
+        "hf_tokenizer_name": "owner/words",
+        "pool_type": "last",
     },
 }
-CHOICES = ("models=[clip]", "targets=[red]", "datasets=[red,green]", "image_size=32")
-RUN = "results/tiny/paper/finetune/clip/red/flyp/all/0"
+GRID = ("targets=[red]", "datasets=[red,green]", "image_size=32")
+WITH_TEXTS = ("flyp", "lipsum_ft")
+# What the tokenizer of tiny.texts makes of "a bad photo of a goldfish.", up to the context's length
+TOKENS_OF_A_BAD_PHOTO = [2, 1, 3, 4, 2, 6, 1, 0, 0, 0, 0, 0]
 
 
-@pytest.fixture
-def with_clip(project):
-    """The tiny project with a model of open_clip and its tokenizer."""
-    archives, entries = project.folder / "mine/archives", project.folder / "mine/models.yaml"
-    torch.manual_seed(0)
-    state = create("open_clip", "tiny", {"model_cfg": CONFIG}).state_dict()
-    files = {"clip.safetensors": safetensors.torch.save(state), **words()}
-    for name, data in files.items():
-        (archives / name).write_bytes(data)
-    sources = [
-        {
-            "kind": "file",
-            "path": str(archives / name),
-            "file": name,
-            "digest": f"sha256:{sha256(archives / name)}",
-        }
-        for name in files
-    ]
-    known = yaml.safe_load(entries.read_text())
-    own = {
+def archived_file(path):
+    """A source of the catalogue: a file of this machine."""
+    return {
+        "kind": "file",
+        "path": str(path),
+        "file": path.name,
+        "digest": f"sha256:{sha256(path)}",
+    }
+
+
+def entry_of_clip(entry, weights, tokenizer):
+    """The entry of a model of open_clip.
+
+    Args:
+        entry: of another model, from which it takes what isn't of open_clip.
+        weights: path of its weights.
+        tokenizer: paths of the files of its tokenizer.
+    """
+    return {
+        **entry,
         "library": "open_clip",
         "architecture": "tiny",
         "arguments": {"model_cfg": CONFIG},
         "head": "zero_shot",
+        "label": "CLIP",
+        "style": {"colour": "#123456", "marker": "x"},
+        "source": archived_file(weights),
+        "tokenizer": [archived_file(path) for path in tokenizer],
+        "weights": {},
+        "preprocessing": {**entry["preprocessing"], "input_size": 32},
     }
-    own |= {"label": "CLIP", "style": {"colour": "#123456", "marker": "x"}}
-    own |= {"source": sources[0], "tokenizer": sources[1:], "weights": {}}
-    own["preprocessing"] = {**known["tiny_vit"]["preprocessing"], "input_size": 32}
-    known["clip"] = {**known["tiny_vit"], **own}
-    entries.write_text(yaml.safe_dump(known))
+
+
+@pytest.fixture
+def with_clip(project):
+    """The tiny project with a model of open_clip, clip, and its tokenizer."""
+    archives = project.folder / "mine/archives"
+    torch.manual_seed(0)
+    state = create("open_clip", "tiny", {"model_cfg": CONFIG}).state_dict()
+    weights = archives / "clip.safetensors"
+    safetensors.torch.save_file(state, weights)
+    tokenizer = []
+    for name, content in words().items():
+        path = archives / name
+        path.write_bytes(content)
+        tokenizer.append(path)
+
+    models = project.folder / "mine/models.yaml"
+    entries = yaml.safe_load(models.read_text())
+    entries["clip"] = entry_of_clip(entries["tiny_vit"], weights, tokenizer)
+    models.write_text(yaml.safe_dump(entries))
     return project
+
+
+def finetuned(project, method):
+    """The folder of the fine-tuning of clip on red with a method."""
+    return project.folder / f"results/tiny/paper/finetune/clip/red/{method}/all/0"
 
 
 def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
@@ -66,57 +99,83 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
 
     The API makes the same bytes.
     """
-    (group,) = with_clip.grid(*CHOICES[1:]).groups_of("red")
+    # given
+    choices = ("models=[clip]", *GRID, "methods=[flyp,lipsum_ft]")
+    (group,) = with_clip.grid(*GRID).groups_of("red")
     rows = [
-        f"results/tiny/paper/evaluate/clip/red/{name}/all/0/{group}.parquet"
-        for name in ("flyp", "lipsum_ft")
+        f"results/tiny/paper/evaluate/clip/red/{method}/all/0/{group}.parquet"
+        for method in WITH_TEXTS
     ]
-    both = (*CHOICES, "methods=[flyp,lipsum_ft]")
-    planned = with_clip.planned(*rows, config=both)
-    assert [planned[rule] for rule in ("convert_model", "store_text", "finetune")] == [1, 1, 2]
-    with_clip.snakemake(*rows, "--cores", "1", config=both)
-    assert with_clip.planned(*rows, config=both) == {}
+    planned = with_clip.planned(*rows, config=choices)
+    assert planned["convert_model"] == 1
+    assert planned["store_text"] == 1
+    assert planned["finetune"] == 2
+
+    # when
+    with_clip.snakemake(*rows, "--cores", "1", config=choices)
+
+    # then nothing is left to do
+    assert with_clip.planned(*rows, config=choices) == {}
+
+    # and the text tower is that of the archive
     text = with_clip.folder / "results/tiny/text/clip"
     tower = safetensors.torch.load_file(text / "tower.safetensors")
-    archive = safetensors.torch.load_file(with_clip.folder / "mine/archives/clip.safetensors")
-    assert tower.keys() == {name for name in archive if not name.startswith("visual.")}
-    assert all(torch.equal(tower[name], archive[name]) for name in tower)
-    tokens = safetensors.torch.load_file(text / "tokens.safetensors")
-    assert tokens["prompts"].shape == (1000, 80, 12)
-    assert tokens["prompts"][1, 0].tolist() == [2, 1, 3, 4, 2, 6, 1, *[0] * 5], (
-        "a bad photo of a goldfish."
+    archived = safetensors.torch.load_file(with_clip.folder / "mine/archives/clip.safetensors")
+    assert tower.keys() == {name for name in archived if not name.startswith("visual.")}
+    for name, tensor in tower.items():
+        assert torch.equal(tensor, archived[name]), name
+
+    # and tokens are those of its tokenizer
+    prompts = safetensors.torch.load_file(text / "tokens.safetensors")["prompts"]
+    classes, templates, context_length = prompts.shape
+    assert classes == 1000
+    assert templates == 80
+    assert context_length == CONFIG["text_cfg"]["context_length"]
+    goldfish = 1
+    first_template = 0
+    assert prompts[goldfish, first_template].tolist() == TOKENS_OF_A_BAD_PHOTO
+
+    # and networks are stored without a text tower
+    for method in WITH_TEXTS:
+        checkpoint = finetuned(with_clip, method) / "checkpoint.safetensors"
+        stored = safetensors.torch.load_file(checkpoint)
+        assert {name.split(".")[0] for name in stored} == {"visual", "head"}
+    manifest = read_json(finetuned(with_clip, "flyp") / "manifest.json")
+    assert manifest["steps"] == 6
+    assert 0 <= manifest["fit"] <= 1
+
+    # and the Python API makes the same checkpoint
+    clip = rib.load_model(
+        "clip",
+        "tiny",
+        catalog=str(with_clip.folder / "mine"),
+        cache=str(with_clip.folder / "cache"),
+        image_size=32,
     )
-    for name in ("flyp", "lipsum_ft"):
-        stored = safetensors.torch.load_file(
-            with_clip.folder / RUN.replace("flyp", name) / "checkpoint.safetensors"
-        )
-        assert {key.split(".")[0] for key in stored} == {"visual", "head"}
-    manifest = read_json(with_clip.folder / RUN / "manifest.json")
-    assert manifest["steps"] == 6 and 0 <= manifest["fit"] <= 1
-    settings = {
-        "catalog": str(with_clip.folder / "mine"),
-        "cache": str(with_clip.folder / "cache"),
-        "image_size": 32,
-    }
-    network = rib.finetune(rib.load_model("clip", "tiny", **settings), "red", "flyp")
-    ((path),) = network.files["checkpoints"].values()
-    assert path.read_bytes() == (with_clip.folder / RUN / "checkpoint.safetensors").read_bytes()
+    network = rib.finetune(clip, "red", "flyp")
+    (checkpoint,) = network.files["checkpoints"].values()
+    checkpoint_of_workflow = finetuned(with_clip, "flyp") / "checkpoint.safetensors"
+    assert checkpoint.read_bytes() == checkpoint_of_workflow.read_bytes()
 
 
 def test_models_without_a_text_tower_are_left_out_or_refused(with_clip):
-    chosen = ("targets=[red]", "image_size=32", "methods=[ft,flyp]")
-    printed = with_clip.listed(config=("models=[clip,tiny_cnn]", *chosen))
-    assert (
-        "'flyp' is not run on 'tiny_cnn': it trains with texts, but the model has no text tower"
-        in printed
-    )
-    assert jobs(printed)["finetune"] == 3 and jobs(printed)["store_text"] == 1
+    on_red = ("targets=[red]", "image_size=32")
+    with_flyp = (*on_red, "methods=[ft,flyp]")
+
+    # beside a model with a text tower, one without is left out of flyp
+    printed = with_clip.listed(config=("models=[clip,tiny_cnn]", *with_flyp))
+    left_out = "'flyp' is not run on 'tiny_cnn': it trains with texts, but the model has no text "
+    assert f"{left_out}tower" in printed
+    assert jobs(printed)["finetune"] == 3
+    assert jobs(printed)["store_text"] == 1
     assert methods(printed, "finetune") == {"ft", "flyp"}
-    assert "store_text" not in with_clip.planned(
-        config=("models=[clip]", *chosen[:2], "methods=[ft]")
-    )
-    printed = with_clip.snakemake("-n", config=("models=[tiny_cnn]", *chosen), check=False)
-    assert (
-        "'flyp' cannot be run: it trains with texts, but no chosen model has a text tower"
-        in printed
-    )
+
+    # without a method that trains with texts, no text is stored
+    planned = with_clip.planned(config=("models=[clip]", *on_red, "methods=[ft]"))
+    assert planned["finetune"] == 1
+    assert "store_text" not in planned
+
+    # where no model has a text tower, flyp is refused
+    printed = with_clip.snakemake("-n", config=("models=[tiny_cnn]", *with_flyp), check=False)
+    refused = "'flyp' cannot be run: it trains with texts, but no chosen model has a text tower"
+    assert refused in printed
