@@ -117,6 +117,7 @@ def layouts(tmp_path_factory):
     settings_of_webdataset = {
         "label": "is",
         "slices": ["from"],
+        "where": {"from": "attic"},
         "source": "by",
         "names": list(two_classes.keys),
     }

@@ -227,7 +227,12 @@ STAGES = [
     (
         "check_labels",
         {},
-        {"analysis/label_check.py", "analysis/comparison.py", "config/label_space.py"},
+        {
+            "analysis/label_check.py",
+            "analysis/comparison.py",
+            "config/label_space.py",
+            "data/identity.py",
+        },
     ),
     ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
     (

@@ -45,6 +45,10 @@ def chosen_files(paths, configs=None, config=None, split=None):
         ("a/b/test/0.tar", "a/b", "test"),
         ("train.parquet", "default", "train"),
         ("data/train-0.tar", "default", "train"),
+        ("photos-train-0000.tar", "default", "train"),
+        ("data/photos_validation_0.tar", "default", "validation"),
+        ("photos-0000.tar", "default", "photos"),
+        ("latest_0.tar", "default", "latest_0"),
     ],
 )
 def test_folders_and_names_tell_config_and_split(path, config, split):
@@ -60,6 +64,13 @@ def test_without_a_list_files_are_chosen_by_their_names():
         "test/0.tar",
         "test/1.tar",
     ]
+
+
+def test_training_and_validation_images_are_not_taken_together():
+    paths = ["photos-train-0.tar", "photos-train-1.tar", "photos-validation-0.tar"]
+    with pytest.raises(UserError, match="it has the splits train, validation; name one"):
+        chosen_files(paths)
+    assert chosen_files(paths, split="validation") == paths[2:]
 
 
 def test_the_list_in_the_readme_comes_before_names():

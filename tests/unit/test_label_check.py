@@ -24,6 +24,7 @@ from rib.analysis.label_check import (
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
+from rib.data.identity import PHOTO
 
 CLASSES = 20
 NAMES = tuple(f"{(7 * label) % CLASSES:02d} name" for label in range(CLASSES))
@@ -188,12 +189,13 @@ def test_p_is_that_of_a_sign_test_of_the_images_on_which_one_is_right():
 def files(tmp_path):
     """A function that writes a prepared dataset `photos` and rows of it and of two others."""
 
-    def write(labels, predicted, objects=None):
+    def write(labels, predicted, objects=None, photos=None):
         if objects is None:
             objects = [f"photos/{i}" for i in range(len(labels))]
-        pd.DataFrame({"label": labels.astype(np.int16), "object_id": objects}).to_parquet(
-            tmp_path / "index.parquet"
-        )
+        if photos is None:
+            photos = [f"photo {i}" for i in range(len(labels))]
+        index = {"label": labels.astype(np.int16), "object_id": objects, PHOTO: photos}
+        pd.DataFrame(index).to_parquet(tmp_path / "index.parquet")
         write_json(tmp_path / "classes.json", SPACE.to_json())
         for file, datasets in {"a": ("photos", "cartoons"), "b": ("sketches",)}.items():
             tables = []
@@ -252,6 +254,28 @@ def test_images_of_an_object_count_once(files, tmp_path):
     objects = [f"photos/{label}" for label in labels]
     record = check(files(labels, labels + 1, objects), tmp_path / "verdict.json")
     assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
+
+
+def test_copies_of_a_photo_count_once(files, tmp_path):
+    """Five photos, each of them forty times as files of their own, are five photos."""
+    labels = np.repeat(np.arange(5), 40)
+    photos = [f"photo {label}" for label in labels]
+    record = check(files(labels, labels + 1, photos=photos), tmp_path / "verdict.json")
+    assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
+
+
+def test_objects_that_share_a_photo_are_one(files, tmp_path):
+    objects = ["a", "a", "b", "b", "c"]
+    photos = ["1", "2", "2", "3", "4"]
+    labels = np.arange(5)
+    record = check(files(labels, labels, objects, photos), tmp_path / "verdict.json")
+    assert record["images"] == 2
+
+
+def test_photos_without_a_digest_are_different_ones(files, tmp_path):
+    labels = np.arange(20)
+    record = check(files(labels, labels, photos=[None] * 20), tmp_path / "verdict.json")
+    assert record["images"] == 20
 
 
 def test_the_table_shows_the_best_other_mapping(files, tmp_path):

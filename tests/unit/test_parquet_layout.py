@@ -235,7 +235,7 @@ SETTINGS = {
     "no row selected": (
         {},
         {"where": {"domain": "skech"}},
-        "selects no row .'domain' has 'art', 'sketch', 'photo'",
+        "selects no image .'domain' has 'art', 'sketch', 'photo'",
     ),
     "no photo": (
         {"image": pa.array([{"bytes": None, "path": "x.jpg"}] * 6, PHOTO)},

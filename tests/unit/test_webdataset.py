@@ -133,6 +133,43 @@ def test_fields_of_json_files_become_labels_slices_sources_and_objects(tmp_path)
     assert [item.object_id for item in described_items] == ["set/7", "set/7", "set/8"]
 
 
+def test_samples_are_selected_by_a_value_of_a_field_or_several(tmp_path):
+    path = tar(tmp_path / "a.tar", described())
+    sketches = items(path, label="label", where={"domain": "sketch"}, partial=True)
+    assert [item.image_id for item in sketches] == ["a.tar/1", "a.tar/2"]
+    assert [item.picture.read() for item in sketches] == [jpeg(1), jpeg(2)]
+    old_ones = {"domain": ["art", "sketch"], "year": 2000}
+    (owl,) = items(path, label="label", where=old_ones, partial=True)
+    assert owl.image_id == "a.tar/0" and owl.slices == {}
+
+
+def test_samples_of_class_files_are_selected_by_their_json_files(tmp_path):
+    files = samples()
+    for number, domain in enumerate(["art", "sketch", "art"]):
+        files[f"x/{number:04d}.json"] = json.dumps({"domain": domain}).encode()
+    path = tar(tmp_path / "a.tar", dict(sorted(files.items())))
+    found = items(path, in_class_order=True, where={"domain": "art"}, partial=True)
+    assert [item.label for item in found] == [0, 2]
+
+
+def test_of_samples_of_other_domains_nothing_else_must_be_right(tmp_path):
+    others = {
+        "a.jpg": jpeg(0),
+        "a.json": b'{"domain": "art", "label": []}',
+        "b.json": b'{"domain": null}',
+    }
+    path = tar(tmp_path / "a.tar", {**others, **described()})
+    sketches = items(path, label="label", where={"domain": "sketch"}, partial=True)
+    assert [item.image_id for item in sketches] == ["a.tar/1", "a.tar/2"]
+
+
+def test_a_sample_without_the_field_by_which_is_selected_may_be_excluded(tmp_path):
+    path = tar(tmp_path / "a.tar", {"a.jpg": jpeg(0), "a.json": b"{}", **described()})
+    settings = {"label": "label", "where": {"domain": "sketch"}, "partial": True}
+    assert len(items(path, exclude=["a.tar/a"], **settings)) == 2
+    assert "'a.tar/a' has no field 'domain'" in refused(path, **settings)
+
+
 def test_a_json_file_may_stand_beside_a_class_file(tmp_path):
     files = {}
     for number, fields in enumerate(FACTS):
@@ -240,6 +277,20 @@ FAULTS = {
     "a label that is a fraction": Fault(described([{"label": 1.0}]), "neither text", BY_FIELD),
     "a slice that is a list": Fault(
         described([{"label": "owl", "domain": []}]), "'domain' of a.tar/0 is ", WITH_DOMAIN
+    ),
+    # selections of samples
+    "no field to select by": Fault(
+        samples(), "'a.tar/x/0000' has no field 'x'", {"where": {"x": 1}}
+    ),
+    "no sample selected": Fault(
+        described(),
+        "selects no image .'domain' has 'art', 'sketch'",
+        {"label": "label", "where": {"domain": "skech"}},
+    ),
+    "a selection by a list": Fault(
+        described([{"label": "owl", "domain": []}]),
+        "'domain' of a.tar/0 is ",
+        {"label": "label", "where": {"domain": "art"}},
     ),
     "a slice that is too large": Fault(
         described([{"label": "owl", "domain": 1 << 63}]),

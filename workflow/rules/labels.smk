@@ -96,7 +96,7 @@ rule check_labels:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards: memory_of([wildcards.target], 2000),
         runtime=30,
     params:
         cfg=label_check_settings,

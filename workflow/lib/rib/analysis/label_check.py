@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.stats import binomtest
 
 from rib.analysis.comparison import holm
@@ -25,6 +26,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
+from rib.data.identity import joined_ids, read_identities
 
 NO_CLASS = -1  # in a mapping, of labels that stand for none of the dataset's classes
 LEVEL = 0.05  # a Holm-adjusted p of at most this is significant
@@ -72,7 +74,7 @@ class MappingComparison:
 class LabelComparison:
     """How well a network agrees with the stated labels of a dataset, and with other mappings."""
 
-    images: int  # compared ones, one of each object
+    images: int  # compared ones, one of each object; identical photos are of one
     stated_accuracy: float  # 0 to 1
     median_accuracy: float  # 0 to 1, of the stated labels of all datasets, this one included
     of_mappings: Mapping[str, MappingComparison]  # by name of the mapping
@@ -91,7 +93,7 @@ class LabelCheckFiles:
     """Files from which the labels of a dataset are checked."""
 
     rows: Sequence[Path]  # of the pretrained run, on this dataset and others
-    index: Path  # of the prepared dataset: label and object_id of each row
+    index: Path  # of the prepared dataset: label, object_id and digest of the photo of each row
     classes: Path  # label space of the prepared dataset
 
 
@@ -256,7 +258,8 @@ def check_labels(
 ) -> None:
     """Check the labels of a dataset by the rows of a pretrained network, and write the verdict.
 
-    One image of each object is compared.
+    One image of each object is compared. Objects with identical photos count as one, since a copy
+    of a photo is no evidence of its own.
 
     Args:
         model: name of the network.
@@ -286,9 +289,11 @@ def _read_rows(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Labels and predictions of a dataset, (objects,) of the first image of each object.
 
-    The third is the accuracy (0 to 1) on each dataset of which there are rows.
+    Objects with identical photos are one. The third is the accuracy (0 to 1) on each dataset of
+    which there are rows.
     """
-    index = pd.read_parquet(files.index, columns=["label", "object_id"])
+    index = pd.read_parquet(files.index, columns=["label"])
+    index["object_id"] = _read_objects(files.index)
     rows_of_datasets = read_rows(files.rows, ["row", "prediction", "rank"])
     if dataset not in rows_of_datasets:
         raise UserError(f"{dataset}: the rows in {files.rows[0]} have none of it; delete the file.")
@@ -304,6 +309,16 @@ def _read_rows(
         first_images["prediction"].to_numpy(np.int64),
         accuracy_of_dataset,
     )
+
+
+def _read_objects(index: Path) -> pd.Series:
+    """The object of each image of an index, in its order.
+
+    Of objects with identical photos the first id stands for all.
+    """
+    object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"]
+    first_id = joined_ids(pa.array(object_ids, pa.string()), read_identities(index))
+    return object_ids.map(lambda object_id: first_id.get(object_id, object_id))
 
 
 def _finding(

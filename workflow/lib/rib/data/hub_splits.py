@@ -8,6 +8,8 @@ README of a repository may list their files. Without such a list folders and fil
     fog/test/0000.parquet                split `test`, config `fog`
     test/0.tar                           split `test`, config `default`
     train.parquet                        split `train`, config `default`
+    photos-train-0000.tar                split `train`, config `default`
+    photos-0000.tar                      split `photos`, config `default`
 
 The list in README.md: https://huggingface.co/docs/hub/datasets-manual-configuration
 """
@@ -26,6 +28,11 @@ ENDINGS = (".parquet", ".tar")  # of files that layouts read; a split with both 
 DEFAULT = "default"  # the config that is chosen by itself, and that of files in no folder
 SPLIT_OF_LISTS = "train"  # the split of files that a README lists without one
 SHARD = re.compile(r"(?P<split>.+)-\d+-of-\d+\.\w+")
+# Words of a file's name that say its split, whatever stands before them.
+WORDS_OF_SPLITS = {
+    *("train", "training", "validation", "valid", "val", "dev"),
+    *("test", "testing", "eval", "evaluation"),
+}
 LONGEST_PATTERN = 500  # characters
 
 # Paths by split by config.
@@ -137,8 +144,16 @@ def split_of_path(path: str) -> SplitName:
     elif folders:
         split = folders.pop()
     else:
-        split = re.split("[-.]", file_name)[0]
+        split = _split_in_name(file_name)
     return SplitName(config="/".join(folders) or DEFAULT, split=split)
+
+
+def _split_in_name(file_name: str) -> str:
+    """The split of a file in no folder: the first word that says one, else the first word."""
+    for word in re.split("[-._]", file_name):
+        if word in WORDS_OF_SPLITS:
+            return word
+    return re.split("[-.]", file_name)[0]
 
 
 # By the list in the README

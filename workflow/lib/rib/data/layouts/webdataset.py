@@ -20,6 +20,7 @@ from rib.data.archives import TooLargeError, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._folders import Unread
 from rib.data.layouts._labels import LONGEST_TEXT, Classes, slice_level
+from rib.data.layouts._selection import Selection
 
 PHOTO_ENDINGS = ("jpg", "jpeg", "png", "webp")
 CLASS_ENDING = "cls"
@@ -37,11 +38,13 @@ class Fields:
     slices: Sequence[str]
     source: str | None
     objects: str | None
+    where: Sequence[str]  # by which samples are selected
 
     @property
     def are_needed(self) -> bool:
         """Whether JSON files are read at all."""
-        return bool(self.slices) or any((self.label, self.source, self.objects))
+        names = [self.label, *self.slices, self.source, self.objects, *self.where]
+        return any(name is not None for name in names)
 
 
 @dataclass
@@ -63,6 +66,7 @@ def items(
     names: list[str] | None = None,
     in_class_order: bool = False,
     slices: list[str] | None = None,
+    where: dict[str, Any] | None = None,
     source: str | None = None,
     objects: str | None = None,
     partial: bool = False,
@@ -79,6 +83,7 @@ def items(
         names: what the labels 0, 1, ... stand for.
         in_class_order: whether the labels 0, 1, ... are the entry's classes in their order.
         slices: fields of text or whole numbers by which accuracies can be split.
+        where: by field a value, or a list of values, of the samples that are read.
         source: field that tells which photos were made from the same original one.
         objects: field that tells which photos show one object.
         partial: whether classes may lack images.
@@ -86,17 +91,30 @@ def items(
     Raises:
         UserError: a sample has no photo, no label or two of either, or lacks a field; a label is a
             number without a name or, in a dataset with all classes of its family, none of the
-            classes; or a class has no image (unless partial).
+            classes; no sample is selected, or a class has no image (unless partial).
     """
     classes = Classes(dataset, names=names, in_class_order=in_class_order, partial=partial)
-    fields = Fields(label=label, slices=slices or [], source=source, objects=objects)
+    selection = Selection(where or {}, dataset)
+    fields = Fields(
+        label=label,
+        slices=slices or [],
+        source=source,
+        objects=objects,
+        where=selection.columns,
+    )
     unread = Unread(dataset)
     for archive in dataset.archives:
         for sample in _samples(archive, fields, unread, dataset):
-            item = _item_of_sample(sample, archive, fields, classes, dataset)
+            image_id = printable(f"{archive.name}/{sample.key}")
+            if image_id in dataset.exclude:
+                continue
+            if not selection.includes(_selecting_facts(sample, image_id, fields, dataset)):
+                continue
+            item = _item_of_sample(sample, image_id, fields, classes, dataset)
             if item is not None:
                 yield item
     unread.log()
+    selection.refuse_nothing()
     classes.refuse_mismatch()
 
 
@@ -203,17 +221,29 @@ def _label_in(content: bytes) -> str | int:
     return text
 
 
+def _selecting_facts(
+    sample: Sample, image_id: str, fields: Fields, dataset: DatasetSource
+) -> dict[str, str | int | None]:
+    """What a sample has in the fields by which samples are selected; None where it has null.
+
+    Raises:
+        UserError: It lacks a field, or has something else than text or a whole number.
+    """
+    facts: dict[str, str | int | None] = {}
+    for name in fields.where:
+        fact = _field_of(sample, name, image_id, dataset)
+        facts[name] = None if fact is None else slice_level(fact, name, image_id, dataset)
+    return facts
+
+
 def _item_of_sample(
-    sample: Sample, archive: Path, fields: Fields, classes: Classes, dataset: DatasetSource
+    sample: Sample, image_id: str, fields: Fields, classes: Classes, dataset: DatasetSource
 ) -> Item | None:
-    """The item of a sample; None if it is excluded, or its label is none of the classes.
+    """The item of a sample; None if its label is none of the classes.
 
     Raises:
         UserError: The sample lacks its photo, its label or a field.
     """
-    image_id = printable(f"{archive.name}/{sample.key}")
-    if image_id in dataset.exclude:
-        return None
     hint = "the files of a sample must follow each other: repair the tar, or exclude the sample"
     if sample.encoded is None:
         raise UserError(f"{dataset}: {_shown(image_id)} has no photo; {hint}.")
