@@ -565,7 +565,9 @@ def test_the_rows_of_imagenet_c_need_at_most_40_megabytes(tmp_path):
         advantage = 5 + 3 * torch.randn(len(batch), generator=generator)
         logits[torch.arange(len(batch)), batch] += advantage
         scores_of_batches.append(_summary(logits, batch[:, None]))
-    scores = {name: torch.cat([batch[name] for batch in scores_of_batches]) for name in SCORES}
+    scores = {}
+    for name in SCORES:
+        scores[name] = torch.cat([scores_of_batch[name] for scores_of_batch in scores_of_batches])
     share_of_right = (scores["rank"] == 0).float().mean()
     assert 0.4 < share_of_right < 0.6
     index = pa.table({"row": pa.array(range(n), pa.int32())})

@@ -275,6 +275,7 @@ def numbers_by_hand(arrays, inverted_network, other_network):
     """
 
     def cka_values(name, other_name):
+        """CKA of two sets of features, of all images and without those of each object."""
         objects = np.array(OBJECTS)
         kernel = Kernel.of(arrays[name], objects, "t")
         other_kernel = Kernel.of(arrays[other_name], objects, "t")
@@ -284,16 +285,19 @@ def numbers_by_hand(arrays, inverted_network, other_network):
     stir = cka_values(f"{other_network}.images", f"{other_network}.{inversions}")
     fidelity = cka_values(f"{inverted_network}.images", f"{inverted_network}.{inversions}")
     of_images = cka_values("before.images", "after.images")
+    stir_of_all_images, *_ = stir
+    fidelity_of_all_images, *_ = fidelity
+    cka_of_all_images, *_ = of_images
     stir_low, stir_high = jackknife_interval(stir, 0.9)
     cka_low, cka_high = jackknife_interval(of_images, 0.9)
     return {
-        "stir": stir[0],
+        "stir": stir_of_all_images,
         "ci_low": stir_low,
         "ci_high": stir_high,
-        "cka": of_images[0],
+        "cka": cka_of_all_images,
         "cka_low": cka_low,
         "cka_high": cka_high,
-        "fidelity": fidelity[0],
+        "fidelity": fidelity_of_all_images,
         "residual": arrays[f"residual_{inverted_network}"].mean(),
         "passes": N * SETTINGS["steps"],
     }
