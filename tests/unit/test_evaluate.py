@@ -2,6 +2,9 @@
 
 import copy
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +54,7 @@ from tiny.training import (
 RUN = Run("net", "set", "ft", "all", 3)
 ROW = ["model", "target", "method", "size", "seed", "alpha", "dataset", "row"]
 SCORES = ["prediction", "rank", "log_prob", "energy", "confidence", "margin", "brier"]
+LARGEST_HALF = 65504  # the largest number of 16 bits
 
 
 class Stated(nn.Module):
@@ -61,23 +65,33 @@ class Stated(nn.Module):
         self.table = torch.tensor(table)
 
     def forward(self, images):
-        return self.table[images[:, 0, 0, 0].round().long()]
+        brightness = images[:, 0, 0, 0].round().long()
+        return self.table[brightness]
 
 
 def stated_dataset(space, labels):
     """Image i has brightness i; its input, at mean 0 and deviation 1, is i / 255."""
-    images = np.tile(np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (1, 2, 2, 3))
+    brightness = np.arange(len(labels), dtype=np.uint8)
+    images = np.tile(brightness[:, None, None, None], (1, 2, 2, 3))
     index = pa.table({"row": range(len(labels))})
     return PreparedDataset("set", images, np.array(labels), None, index, space)
 
 
 def scores_of(tables, space, labels, batch_size=2):
+    """Score networks that state logits.
+
+    Args:
+        tables: of each network, its logits (N, outputs) of all images.
+        labels: the right class of each image.
+
+    Returns:
+        For each network its scores, see `score`, and the progress bar.
+    """
     dataset = stated_dataset(space, labels)
     inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
     progress = Progress(desc="test", total=len(labels), unit="image")
-    return score(
-        [Stated(table) for table in tables], inputs, dataset, batch_size, progress
-    ), progress
+    networks = [Stated(table) for table in tables]
+    return score(networks, inputs, dataset, batch_size, progress), progress
 
 
 class Operators(TorchDispatchMode):
@@ -88,19 +102,23 @@ class Operators(TorchDispatchMode):
         self.names = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.__name__.partition(".")[0])
+        name, _, _ = function.__name__.partition(".")
+        self.names.add(name)
         return function(*args, **(kwargs or {}))
 
 
 def test_scoring_needs_no_operator_that_cuda_sorts_for():
     """Its deterministic forms of these sort all indices."""
-    scores = torch.randn(5, 7)
+    # given
+    logits = torch.randn(5, 7)
+    right_answers = torch.tensor([[0, 3]] * 5)
+    # when
     with Operators() as operators:
-        _summary(scores, torch.tensor([[0, 3]] * 5))
+        _summary(logits, right_answers)
+    # then
+    sorting = ("scatter", "index_add", "index_put")
     assert "gather" in operators.names
-    assert not any(
-        name.startswith(("scatter", "index_add", "index_put")) for name in operators.names
-    )
+    assert [name for name in operators.names if name.startswith(sorting)] == []
 
 
 def test_prediction_confidence_and_margin_of_single_images():
@@ -108,178 +126,257 @@ def test_prediction_confidence_and_margin_of_single_images():
 
     Output 2 belongs to none and counts for nothing.
     """
+    # given
     space = LabelSpace(("a", "b", "c"), ((0, 3), (1,), (4,)), ("a", "b", "c"), 5)
-    table = [
+    logits = [
         [1.0, 0.0, 9.0, 3.0, 2.0],  # a: 3, b: 0, c: 2
         [1.0, 0.0, 9.0, 3.0, 2.0],
         [2.0, 2.0, 9.0, 1.0, 2.0],  # equal
         [2.0, 2.0, 9.0, 1.0, 2.0],
         [-1.0, 5.0, 0.0, -2.0, 5.0],  # a: -1, b and c: 5
     ]
-    (found,), progress = scores_of([table], space, [0, 1, 0, 2, 2])
-    assert found["prediction"].tolist() == [0, 0, 0, 0, 1], "the first of equal classes"
-    assert found["margin"].tolist() == [1.0, -3.0, 0.0, 0.0, 0.0], (
-        "the label's less the best of the others"
-    )
-    e = np.exp
-    wanted = [e(3) / (e(3) + 1 + e(2))] * 2 + [1 / 3] * 2 + [e(5) / (e(-1) + 2 * e(5))]
-    assert found["confidence"].tolist() == pytest.approx(wanted, rel=1e-6)
-    assert found["rank"].tolist() == [0, 2, 0, 2, 1], (
-        "of equal classes, those with a lower index beat it"
-    )
-    whole = np.log([e(3) + 1 + e(2)] * 2 + [3 * e(2)] * 2 + [e(-1) + 2 * e(5)])
-    assert found["energy"].tolist() == pytest.approx(whole, rel=1e-6)
-    assert found["log_prob"].tolist() == pytest.approx([3, 0, 2, 2, 5] - whole, rel=1e-5)
-    kinds = dict.fromkeys(("prediction", "rank"), torch.int64)
-    kinds |= dict.fromkeys(("log_prob", "energy", "confidence", "margin", "brier"), torch.float32)
-    assert {name: values.dtype for name, values in found.items()} == kinds
+    labels = [0, 1, 0, 2, 2]
+    # when
+    (scores,), progress = scores_of([logits], space, labels)
+    # then
+    exp = np.exp
+    sum_of_first_two = exp(3) + 1 + exp(2)
+    sum_of_equal = 3 * exp(2)
+    sum_of_last = exp(-1) + 2 * exp(5)
+    energies = np.log([sum_of_first_two, sum_of_first_two, sum_of_equal, sum_of_equal, sum_of_last])
+    first_two = exp(3) / sum_of_first_two
+    confidences = [first_two, first_two, 1 / 3, 1 / 3, exp(5) / sum_of_last]
+    logits_of_labels = [3, 0, 2, 2, 5]
+    assert scores["prediction"].tolist() == [0, 0, 0, 0, 1], "the first of equal classes"
+    margins = scores["margin"].tolist()
+    assert margins == [1.0, -3.0, 0.0, 0.0, 0.0], "the label's minus the best of the others"
+    assert scores["confidence"].tolist() == pytest.approx(confidences, rel=1e-6)
+    ranks = scores["rank"].tolist()
+    assert ranks == [0, 2, 0, 2, 1], "of equal classes, those with a lower index beat it"
+    assert scores["energy"].tolist() == pytest.approx(energies, rel=1e-6)
+    assert scores["log_prob"].tolist() == pytest.approx(logits_of_labels - energies, rel=1e-5)
     assert progress.n == 5
 
 
-def reference(scores, label, also):
-    """Results for one image's class logits, from their definitions."""
-    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    right = {label, *also}
-    energy = np.log(np.exp(scores.astype(np.float64)).sum())
-    others = [score for place, score in enumerate(scores) if place not in right]
-    return {
-        "prediction": order[0],
-        "rank": min(order.index(place) for place in right),
-        "log_prob": scores[label] - energy,
-        "energy": energy,
-        "confidence": np.exp(scores[order[0]] - energy),
-        "margin": max(scores[place] for place in right) - max(others, default=-np.inf),
-        "brier": sum(
-            (np.exp(one - energy) - (place == label)) ** 2 for place, one in enumerate(scores)
-        ),
+def test_scores_are_of_single_precision_and_ordinals_are_integers():
+    (scores,), _ = scores_of([[[3.0, 1.0]]], two_classes(), [0])
+    assert {name: scores_of_images.dtype for name, scores_of_images in scores.items()} == {
+        "prediction": torch.int64,
+        "rank": torch.int64,
+        "log_prob": torch.float32,
+        "energy": torch.float32,
+        "confidence": torch.float32,
+        "margin": torch.float32,
+        "brier": torch.float32,
     }
 
 
+def two_classes():
+    """A label space of two classes, each of one output."""
+    return LabelSpace(("a", "b"), ((0,), (1,)), ("a", "b"), 2)
+
+
+def scores_by_definition(logits, label, also_right):
+    """Scores of an image, by name, from its class logits and their definitions.
+
+    Args:
+        logits: one of each class.
+        label: the index of its class.
+        also_right: indices of other classes that are right.
+    """
+    classes = range(len(logits))
+    best_first = sorted(classes, key=lambda index: (-logits[index], index))
+    prediction = best_first[0]
+    right_classes = {label, *also_right}
+    energy = np.log(np.exp(logits.astype(np.float64)).sum())
+    logits_of_others = [logits[index] for index in classes if index not in right_classes]
+    squared_errors = [(np.exp(logits[index] - energy) - (index == label)) ** 2 for index in classes]
+    best_right = max(logits[index] for index in right_classes)
+    return {
+        "prediction": prediction,
+        "rank": min(best_first.index(index) for index in right_classes),
+        "log_prob": logits[label] - energy,
+        "energy": energy,
+        "confidence": np.exp(logits[prediction] - energy),
+        "margin": best_right - max(logits_of_others, default=-np.inf),
+        "brier": sum(squared_errors),
+    }
+
+
+def drawn_other_answers(rng, classes, most):
+    """For each class, up to so many other classes, drawn, that are right for its images."""
+    other_answers = []
+    for label in range(classes):
+        number = rng.integers(0, min(most, classes) + 1)
+        drawn = rng.choice(classes, number, replace=False).tolist()
+        other_answers.append(tuple(answer for answer in drawn if answer != label))
+    return tuple(other_answers)
+
+
 @pytest.mark.parametrize("classes", [1, 2, 3, 7])
-@pytest.mark.parametrize("widest", [0, 1, 3])
-def test_scores_equal_the_reference_with_ties_and_several_right_answers(classes, widest):
-    rng = np.random.default_rng([classes, widest])
-    names = tuple(map(str, range(classes)))
-    also = tuple(
-        tuple(rng.choice(classes, rng.integers(0, min(widest, classes) + 1), False)) for _ in names
-    )
-    also = tuple(
-        tuple(int(other) for other in own if other != label) for label, own in enumerate(also)
-    )
-    space = LabelSpace(
-        names, tuple((place,) for place in range(classes)), names, classes, also if widest else ()
-    )
-    labels, table = (
-        rng.integers(0, classes, 200),
-        rng.integers(-2, 3, (200, classes)).astype(np.float32),
-    )
-    (found,), _ = scores_of([table], space, labels, 64)
-    for place, (scores, label) in enumerate(zip(table, labels, strict=True)):
-        wanted = reference(scores, label, also[label] if widest else ())
-        assert {name: float(values[place]) for name, values in found.items()} == pytest.approx(
-            wanted, rel=1e-5, abs=1e-6
-        )
-    right = [
-        int(one) in (label, *also[label])
-        for one, label in zip(found["prediction"], labels, strict=True)
+@pytest.mark.parametrize("most_others", [0, 1, 3])
+def test_scores_equal_the_reference_with_ties_and_several_right_answers(classes, most_others):
+    # given
+    rng = np.random.default_rng([classes, most_others])
+    names = tuple(str(index) for index in range(classes))
+    outputs = tuple((index,) for index in range(classes))
+    other_answers = drawn_other_answers(rng, classes, most_others)
+    stated_answers = other_answers if most_others else ()
+    space = LabelSpace(names, outputs, names, classes, stated_answers)
+    labels = rng.integers(0, classes, 200)
+    logits = rng.integers(-2, 3, (200, classes)).astype(np.float32)
+    # when
+    (scores,), _ = scores_of([logits], space, labels, 64)
+    # then
+    for image, label in enumerate(labels):
+        expected = scores_by_definition(logits[image], label, other_answers[label])
+        scores_of_image = {name: float(column[image]) for name, column in scores.items()}
+        assert scores_of_image == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    is_right = [
+        prediction == label or prediction in other_answers[label]
+        for prediction, label in zip(scores["prediction"].tolist(), labels, strict=True)
     ]
-    assert (found["rank"] == 0).tolist() == right
+    assert (scores["rank"] == 0).tolist() == is_right
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_logit_that_is_not_finite_shows_in_the_energy_and_nan_is_never_right(odd, place):
-    (found,), _ = scores_of(
-        [[[odd, 1.0, 0.0], [1.0, odd, 0.0]]],
-        LabelSpace((*"abc",), ((0,), (1,), (2,)), (*"abc",), 3),
-        [place] * 2,
-    )
-    assert found["energy"].isnan().all()
-    if np.isnan(odd):
-        assert (found["rank"] > 0).all()
+@pytest.mark.parametrize("not_finite", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_logit_that_is_not_finite_shows_in_the_energy_and_nan_is_never_right(not_finite, label):
+    # given
+    space = LabelSpace(("a", "b", "c"), ((0,), (1,), (2,)), ("a", "b", "c"), 3)
+    logits = [[not_finite, 1.0, 0.0], [1.0, not_finite, 0.0]]
+    # when
+    (scores,), _ = scores_of([logits], space, [label, label])
+    # then
+    assert scores["energy"].isnan().all()
+    if np.isnan(not_finite):
+        assert (scores["rank"] > 0).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_scores_do_not_depend_on_batches_and_each_network_is_scored_by_itself(batch_size):
+    # given
     rng = np.random.default_rng(0)
-    tables, labels = rng.normal(size=(2, 7, 40)).astype(np.float32), rng.integers(0, 3, 7)
-    found, _ = scores_of(tables, SPACE, labels, batch_size)
-    for table, one in zip(tables, found, strict=True):
-        scores = np.stack([table[:, list(row)].max(axis=1) for row in SPACE.indices], axis=1)
-        others = [np.delete(line, label).max() for line, label in zip(scores, labels, strict=True)]
-        assert one["prediction"].tolist() == scores.argmax(axis=1).tolist()
-        margins = scores[np.arange(7), labels] - others
-        np.testing.assert_allclose(one["margin"], margins, rtol=1e-5)
-        assert ((one["margin"].numpy() > 0) == (scores.argmax(axis=1) == labels)).all()
-        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(one["confidence"], shares.max(axis=1), rtol=1e-5)
+    logits_of_networks = rng.normal(size=(2, 7, 40)).astype(np.float32)
+    labels = rng.integers(0, 3, 7)
+    # when
+    scores_of_networks, _ = scores_of(logits_of_networks, SPACE, labels, batch_size)
+    # then
+    for logits, scores in zip(logits_of_networks, scores_of_networks, strict=True):
+        logits_of_classes = [logits[:, list(outputs)].max(axis=1) for outputs in SPACE.indices]
+        class_logits = np.stack(logits_of_classes, axis=1)
+        best_of_others = [
+            np.delete(logits_of_image, label).max()
+            for logits_of_image, label in zip(class_logits, labels, strict=True)
+        ]
+        margins = class_logits[np.arange(7), labels] - best_of_others
+        predictions = class_logits.argmax(axis=1)
+        exponentials = np.exp(class_logits)
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+        assert scores["prediction"].tolist() == predictions.tolist()
+        np.testing.assert_allclose(scores["margin"], margins, rtol=1e-5)
+        assert ((scores["margin"].numpy() > 0) == (predictions == labels)).all()
+        np.testing.assert_allclose(scores["confidence"], probabilities.max(axis=1), rtol=1e-5)
 
 
 def test_networks_compute_in_the_precision_that_was_chosen_and_scores_in_single(monkeypatch):
-    network, dataset = resnet(), random_images(5, 32)
-    dataset.index = dataset.rows = None
+    # given
+    network = resnet()
+    dataset = random_images(5, 32)
     inputs = Inputs(dataset.images, MEAN, STD, CPU)
 
     def margins():
-        return score([network], inputs, dataset, 5, Progress(desc="test", total=5, unit="image"))[
-            0
-        ]["margin"]
+        progress = Progress(desc="test", total=5, unit="image")
+        (scores,) = score([network], inputs, dataset, 5, progress)
+        return scores["margin"]
 
-    single = margins()
+    # when
+    margins_in_single = margins()
     monkeypatch.setitem(devices._policy, "precision", "bf16")
+    margins_in_bf16 = margins()
+    # then
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-        scores = masked(network(inputs[slice(None)]).float(), SPACE)
-    own = scores[torch.arange(5), torch.from_numpy(dataset.labels)]
-    others = scores.scatter(1, torch.from_numpy(dataset.labels)[:, None], float("-inf")).amax(dim=1)
-    assert torch.equal(margins(), own - others) and not torch.equal(margins(), single)
+        logits = network(inputs[slice(None)])
+    class_logits = masked(logits.float(), SPACE)
+    labels = torch.from_numpy(dataset.labels)
+    of_labels = class_logits[torch.arange(5), labels]
+    without_labels = class_logits.scatter(1, labels[:, None], float("-inf"))
+    assert torch.equal(margins_in_bf16, of_labels - without_labels.amax(dim=1))
+    assert not torch.equal(margins_in_bf16, margins_in_single)
 
 
 # What a job writes.
 
 
+@dataclass(frozen=True)
+class JobFiles:
+    """What an evaluation of a fine-tuned run reads, and the network that it is to score."""
+
+    model_folder: Path
+    prepared_folders: Mapping[str, Path]  # by dataset
+    checkpoint: Path
+    manifest: Path  # of the fine-tuning
+    tuned_network: nn.Module
+
+
 @pytest.fixture(scope="module")
 def network():
+    """The pretrained network."""
     return resnet()
 
 
 @pytest.fixture(scope="module")
-def sets():
+def datasets():
+    """Images, labels and label space of two datasets, by name."""
     return {"first": random_images(9, 32, seed=1), "second": random_images(7, 32, seed=2)}
 
 
 @pytest.fixture(scope="module")
-def folders(network, sets, tmp_path_factory):
-    top = tmp_path_factory.mktemp("folders")
-    tuned = copy.deepcopy(network)
+def files(network, datasets, tmp_path_factory):
+    """Files of the network, the datasets, and of a fine-tuning that moved two tensors."""
+    folder = tmp_path_factory.mktemp("folders")
+    tuned_network = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(1)
-    changes = {}
+    changed_tensors = {}
     for name in ("fc.weight", "conv1.0.weight"):
-        tensor = tuned.get_parameter(name).data
-        tensor += 0.2 * tensor.std() * torch.randn(tensor.shape, generator=generator)
-        changes[name] = tensor
-    safetensors.torch.save_file(changes, top / "ft.safetensors")
-    write_json(top / "ft.manifest.json", {"fit": 0.75})
-    return {
-        "model": model_folder(top / "model", network),
-        "datasets": {name: prepared_folder(top / name, part) for name, part in sets.items()},
-        "ft": top / "ft.safetensors",
-        "ft_manifest": top / "ft.manifest.json",
-        "tuned": tuned,
-    }
+        tensor = tuned_network.get_parameter(name).data
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor += 0.2 * tensor.std() * noise
+        changed_tensors[name] = tensor
+    safetensors.torch.save_file(changed_tensors, folder / "ft.safetensors")
+    write_json(folder / "ft.manifest.json", {"fit": 0.75})
+    return JobFiles(
+        model_folder=model_folder(folder / "model", network),
+        prepared_folders={
+            name: prepared_folder(folder / name, dataset) for name, dataset in datasets.items()
+        },
+        checkpoint=folder / "ft.safetensors",
+        manifest=folder / "ft.manifest.json",
+        tuned_network=tuned_network,
+    )
 
 
-def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, **files):
-    """Evaluate, and return the rows; `files` gives proxy or split by dataset."""
+def job(files, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, proxies=None, splits=None):
+    """Evaluate a run, and return the rows that are written.
+
+    Args:
+        files: a `JobFiles`.
+        out: the folder into which rows and manifest are written.
+        part: the part of the datasets that is evaluated; all of it by default.
+        proxies, splits: the folder of the proxy and the file of the split, by dataset.
+    """
     out.mkdir(exist_ok=True)
+    proxies = proxies or {}
+    splits = splits or {}
     evaluate(
         run=run,
         networks=RunNetworks(
-            model_folder=folders["model"], states=states, checkpoints={"ft": folders["ft"]}
+            model_folder=files.model_folder, states=states, checkpoints={"ft": files.checkpoint}
         ),
-        manifests=[folders["ft_manifest"]],
+        manifests=[files.manifest],
         datasets=[
-            DatasetFiles(name, folder, **{key: paths.get(name) for key, paths in files.items()})
-            for name, folder in folders["datasets"].items()
+            DatasetFiles(name, folder, proxy=proxies.get(name), split=splits.get(name))
+            for name, folder in files.prepared_folders.items()
         ],
         part=part,
         settings=EvaluationSettings(
@@ -295,156 +392,235 @@ def job(folders, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, **fil
     return pq.read_table(out / "rows.parquet")
 
 
-def check(table, dataset, model, part, /, rows=None, **constant):
-    """The rows of one state on one dataset are what the network says."""
-    rows = np.arange(len(part.labels)) if rows is None else rows
+def with_checkpoint(files, path, tensors):
+    """The same files with a checkpoint of other tensors, which is written to `path`."""
+    safetensors.torch.save_file(tensors, path)
+    return replace(files, checkpoint=path)
+
+
+def assert_rows_are_of(network, table, name, dataset, images=None):
+    """Assert that the rows of one state on a dataset are what the network says of its images.
+
+    Args:
+        table: rows of one state, as a data frame.
+        name: that of the dataset.
+        dataset: its images, labels and label space.
+        images: the images that should be scored, by number; all by default.
+    """
+    if images is None:
+        images = np.arange(len(dataset.labels))
     with torch.no_grad():
-        scores = masked(model(normalised(part.images, MEAN, STD)), SPACE).numpy()[rows]
-    labels, mine = part.labels[rows], table[table["dataset"] == dataset]
-    assert mine["row"].tolist() == list(rows)
-    for place, (line, label) in enumerate(zip(scores, labels, strict=True)):
-        wanted = reference(line, label, ())
-        assert mine[SCORES].iloc[place].to_dict() == pytest.approx(wanted, rel=2e-3, abs=2e-3)
-    for name, value in constant.items():
-        assert set(mine[name]) == {value}
+        class_logits = masked(network(normalised(dataset.images, MEAN, STD)), SPACE).numpy()
+    rows = table[table["dataset"] == name]
+    assert len(images) > 0
+    assert rows["row"].tolist() == list(images)
+    for image, scores_of_image in zip(images, rows[SCORES].to_dict("records"), strict=True):
+        expected = scores_by_definition(class_logits[image], dataset.labels[image], ())
+        assert scores_of_image == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
 
-def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(folders, sets, tmp_path, progress):
-    stored = job(folders, tmp_path / "run")
+def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
+    files, datasets, tmp_path, progress
+):
+    # when
+    rows = job(files, tmp_path / "run")
+    # then
     assert progress() == [("evaluating net/set/ft/all/3", 16, 16, "image")]
-    assert stored.column_names == [*ROW, *SCORES]
-    kinds = [str(stored.schema.field(name).type) for name in ("row", "seed", *SCORES)]
-    assert kinds == ["int32", "int32", "int16", "int16", *["halffloat"] * 5]
-    table = stored.to_pandas()
-    assert (
-        table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7 and table["alpha"].isna().all()
-    )
-    for name, part in sets.items():
-        check(table, name, folders["tuned"], part, **vars(RUN))
-    datasets = {
-        name: {"n": len(part.labels), "label_space": SPACE.digest} for name, part in sets.items()
-    }
+    table = rows.to_pandas()
+    assert table["dataset"].tolist() == ["first"] * 9 + ["second"] * 7
+    assert table["alpha"].isna().all()
+    for column, of_run in vars(RUN).items():
+        assert set(table[column]) == {of_run}
+    for name, dataset in datasets.items():
+        assert_rows_are_of(files.tuned_network, table, name, dataset)
     assert read_json(tmp_path / "run/manifest.json") == {
         "device": "cpu",
-        "datasets": datasets,
+        "datasets": {
+            "first": {"n": 9, "label_space": SPACE.digest},
+            "second": {"n": 7, "label_space": SPACE.digest},
+        },
         "fit": {"ft": 0.75},
     }
 
 
-def test_a_curve_has_the_rows_of_each_alpha(network, folders, sets, tmp_path):
-    states = [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 0.5, 1.0)]
-    table = job(
-        folders, tmp_path / "curve", run=replace(RUN, method="wise_ft_curve"), states=states
-    ).to_pandas()
+def test_rows_are_stored_in_small_types(files, tmp_path):
+    rows = job(files, tmp_path / "run")
+    assert rows.column_names == [*ROW, *SCORES]
+    types = {name: str(rows.schema.field(name).type) for name in ("row", "seed", *SCORES)}
+    assert types == {
+        "row": "int32",
+        "seed": "int32",
+        "prediction": "int16",
+        "rank": "int16",
+        "log_prob": "halffloat",
+        "energy": "halffloat",
+        "confidence": "halffloat",
+        "margin": "halffloat",
+        "brier": "halffloat",
+    }
+
+
+def curve(*alphas):
+    """States on the line from the pretrained network (alpha 0) to the fine-tuned one (1)."""
+    return [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in alphas]
+
+
+def test_a_curve_has_the_rows_of_each_alpha(network, files, datasets, tmp_path):
+    # given
+    run_of_curve = replace(RUN, method="wise_ft_curve")
     middle = copy.deepcopy(network)
     with torch.no_grad():
         for name, parameter in middle.named_parameters():
-            parameter.copy_((parameter + folders["tuned"].get_parameter(name)) / 2)
+            tuned = files.tuned_network.get_parameter(name)
+            parameter.copy_((parameter + tuned) / 2)
+    network_of_alpha = {0.0: network, 0.5: middle, 1.0: files.tuned_network}
+    # when
+    rows = job(files, tmp_path / "curve", run=run_of_curve, states=curve(0.0, 0.5, 1.0))
+    # then
+    table = rows.to_pandas()
     assert len(table) == 3 * (9 + 7)
-    for alpha, model in zip((0.0, 0.5, 1.0), (network, middle, folders["tuned"]), strict=True):
-        for name, part in sets.items():
-            check(table[table["alpha"] == alpha], name, model, part, method="wise_ft_curve", seed=3)
+    assert set(table["method"]) == {"wise_ft_curve"}
+    assert set(table["seed"]) == {3}
+    for alpha, network_of_state in network_of_alpha.items():
+        rows_of_state = table[table["alpha"] == alpha]
+        for name, dataset in datasets.items():
+            assert_rows_are_of(network_of_state, rows_of_state, name, dataset)
 
 
-def test_a_job_scores_the_test_split_within_the_budget(folders, sets, tmp_path):
-    splits = {
-        name: split_file(tmp_path / f"{name}.parquet", len(part.labels))
-        for name, part in sets.items()
+@pytest.fixture
+def splits(datasets, tmp_path):
+    """Files of the splits of both datasets, by name."""
+    return {
+        name: split_file(tmp_path / f"{name}.parquet", len(dataset.labels))
+        for name, dataset in datasets.items()
     }
-    table = job(folders, tmp_path / "run", split=splits).to_pandas()
-    for name, part in sets.items():
-        check(table, name, folders["tuned"], part, rows=np.array(rows_of("test", len(part.labels))))
-    assert job(folders, tmp_path / "run", view=replace(VIEW, budget=6)).num_rows == 12
 
 
-def test_images_of_the_pretraining_proxy_are_not_scored(folders, tmp_path):
-    proxy = {"first": folders["datasets"]["first"]}
-    table = job(
-        folders, tmp_path / "run", view=replace(VIEW, images_per_class=1), proxy=proxy
-    ).to_pandas()
-    assert table["dataset"].tolist() == ["first"] * 6 + ["second"] * 7
+def test_a_job_scores_the_test_split(files, datasets, splits, tmp_path):
+    table = job(files, tmp_path / "run", splits=splits).to_pandas()
+    for name, dataset in datasets.items():
+        tested_images = np.array(rows_of("test", len(dataset.labels)))
+        assert_rows_are_of(files.tuned_network, table, name, dataset, tested_images)
 
 
-def test_scores_that_a_half_cannot_hold_are_its_largest(folders, tmp_path):
-    large = {"fc.bias": torch.zeros(1000).index_fill(0, torch.tensor(SPACE.indices[1]), 1e5)}
-    safetensors.torch.save_file(large, tmp_path / "large.safetensors")
-    table = job({**folders, "ft": tmp_path / "large.safetensors"}, tmp_path / "run").to_pandas()
-    assert (
-        set(table["prediction"]) == {1}
-        and set(table["energy"]) == {65504}
-        and set(table["confidence"]) == {1}
-    )
-    assert set(table["margin"]) == {65504, -65504} and set(table["log_prob"]) == {0, -65504}
+def test_a_job_scores_the_test_split_within_the_budget(files, datasets, splits, tmp_path):
+    # given
+    six_of_each = replace(VIEW, budget=6)
+    # when
+    table = job(files, tmp_path / "whole", view=six_of_each).to_pandas()
+    table_of_split = job(files, tmp_path / "test", view=six_of_each, splits=splits).to_pandas()
+    # then
+    assert table["dataset"].tolist() == ["first"] * 6 + ["second"] * 6
+    for name, dataset in datasets.items():
+        images_in_budget = table["row"][table["dataset"] == name]
+        tested_images = [
+            image
+            for image in rows_of("test", len(dataset.labels))
+            if image in set(images_in_budget)
+        ]
+        assert_rows_are_of(files.tuned_network, table_of_split, name, dataset, tested_images)
 
 
-def test_the_same_scores_give_the_same_bytes(folders, tmp_path):
-    one, other = (
-        job(folders, tmp_path / name) and (tmp_path / name / "rows.parquet")
-        for name in ("one", "other")
-    )
-    assert one.read_bytes() == other.read_bytes()
+def test_images_of_the_pretraining_proxy_are_not_scored(files, tmp_path):
+    # given
+    one_image_per_class = replace(VIEW, images_per_class=1)
+    proxies = {"first": files.prepared_folders["first"]}
+    # when
+    rows = job(files, tmp_path / "run", view=one_image_per_class, proxies=proxies)
+    # then
+    assert rows["dataset"].to_pylist() == ["first"] * 6 + ["second"] * 7
+
+
+def test_scores_that_a_half_cannot_hold_are_its_largest(files, tmp_path):
+    # given
+    outputs_of_b = torch.tensor(SPACE.indices[1])
+    bias = torch.zeros(1000).index_fill(0, outputs_of_b, 1e5)
+    files_of_large = with_checkpoint(files, tmp_path / "large.safetensors", {"fc.bias": bias})
+    # when
+    table = job(files_of_large, tmp_path / "run").to_pandas()
+    # then
+    assert set(table["prediction"]) == {1}
+    assert set(table["energy"]) == {LARGEST_HALF}
+    assert set(table["confidence"]) == {1}
+    assert set(table["margin"]) == {LARGEST_HALF, -LARGEST_HALF}
+    assert set(table["log_prob"]) == {0, -LARGEST_HALF}
+
+
+def test_the_same_scores_give_the_same_bytes(files, tmp_path):
+    job(files, tmp_path / "one")
+    job(files, tmp_path / "other")
+    bytes_of_other = (tmp_path / "other/rows.parquet").read_bytes()
+    assert (tmp_path / "one/rows.parquet").read_bytes() == bytes_of_other
 
 
 def test_the_rows_of_imagenet_c_need_at_most_40_megabytes(tmp_path):
     """One in 50 of its images, of 1000 classes in the order of an archive; half are right."""
-    n, generator = 75_000, torch.Generator().manual_seed(0)
-    labels, parts = torch.arange(n) * 1000 // n, []
-    for own in labels.split(2500):
-        logits = 1.5 * torch.randn(len(own), 1000, generator=generator)
-        logits[torch.arange(len(own)), own] += 5 + 3 * torch.randn(len(own), generator=generator)
-        parts.append(_summary(logits, own[:, None]))
-    scores = {name: torch.cat([part[name] for part in parts]) for name in SCORES}
-    assert 0.4 < (scores["rank"] == 0).float().mean() < 0.6
+    # given
+    n = 75_000
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) * 1000 // n
+    scores_of_batches = []
+    for batch in labels.split(2500):
+        logits = 1.5 * torch.randn(len(batch), 1000, generator=generator)
+        advantage = 5 + 3 * torch.randn(len(batch), generator=generator)
+        logits[torch.arange(len(batch)), batch] += advantage
+        scores_of_batches.append(_summary(logits, batch[:, None]))
+    scores = {}
+    for name in SCORES:
+        scores[name] = torch.cat([scores_of_batch[name] for scores_of_batch in scores_of_batches])
+    share_of_right = (scores["rank"] == 0).float().mean()
+    assert 0.4 < share_of_right < 0.6
     index = pa.table({"row": pa.array(range(n), pa.int32())})
-    table = _rows(
-        PreparedDataset("imagenet_c", None, labels.numpy(), None, index, SPACE), scores, RUN, None
-    )
-    pq.write_table(table, tmp_path / "rows.parquet", **ENCODING)
-    assert 50 * (tmp_path / "rows.parquet").stat().st_size < 40e6
-    read = pq.read_table(tmp_path / "rows.parquet")
-    assert (
-        read["row"].to_pylist() == list(range(n))
-        and read["rank"].to_numpy().tolist() == scores["rank"].tolist()
-    )
+    dataset = PreparedDataset("imagenet_c", None, labels.numpy(), None, index, SPACE)
+    file = tmp_path / "rows.parquet"
+    # when
+    pq.write_table(_rows(dataset, scores, RUN, None), file, **ENCODING)
+    # then
+    assert 50 * file.stat().st_size < 40e6
+    rows = pq.read_table(file)
+    assert rows["row"].to_pylist() == list(range(n))
+    assert rows["rank"].to_numpy().tolist() == scores["rank"].tolist()
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(folders, tmp_path, odd):
-    broken = {"fc.bias": torch.full((1000,), odd)}
-    safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
+@pytest.mark.parametrize("not_finite", [float("nan"), float("inf")])
+def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(files, tmp_path, not_finite):
+    bias = torch.full((1000,), not_finite)
+    broken_files = with_checkpoint(files, tmp_path / "broken.safetensors", {"fc.bias": bias})
     with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
-        job({**folders, "ft": tmp_path / "broken.safetensors"}, tmp_path / "run")
-    assert not list((tmp_path / "run").iterdir())
+        job(broken_files, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 # Datasets in parts.
 
 # In batches of 4; the last two are one after the other, and in turn.
-CORRUPTIONS_OF_IMAGES = [
-    ["noise"] * 4 + ["fog"] * 5,
-    ["noise"] * 6 + ["fog"] * 3,
-    ["fog", "noise"] * 4 + ["fog"],
-]
+NOISE_ENDS_WITH_A_BATCH = ["noise"] * 4 + ["fog"] * 5
+NOISE_ENDS_WITHIN_A_BATCH = ["noise"] * 6 + ["fog"] * 3
+IN_TURN = ["fog", "noise"] * 4 + ["fog"]
 
 
-def with_corruptions(folders, folder, corruptions):
-    """Folders in which `first` is the only dataset, and its index has a corruption."""
-    shutil.copytree(folders["datasets"]["first"], folder)
-    index = pq.read_table(folder / "index.parquet").append_column(
-        "corruption", pa.array(corruptions).dictionary_encode()
-    )
-    pq.write_table(index, folder / "index.parquet")
-    return {**folders, "datasets": {"first": folder}}
+def with_corruptions(files, folder, corruptions):
+    """Files of which `first` is the only dataset, and its index has a corruption."""
+    shutil.copytree(files.prepared_folders["first"], folder)
+    index = pq.read_table(folder / "index.parquet")
+    column = pa.array(corruptions).dictionary_encode()
+    pq.write_table(index.append_column("corruption", column), folder / "index.parquet")
+    return replace(files, prepared_folders={"first": folder})
 
 
-def parts_of(folders, out, **settings):
-    """Rows of each part, and the number of its images that its manifest states."""
-    tables, numbers = [], []
-    for level in ("noise", "fog"):
-        part = DatasetPart(column="corruption", levels=[level])
-        tables.append(job(folders, out / level, part=part, **settings))
-        numbers.append(read_json(out / level / "manifest.json")["datasets"]["first"]["n"])
-    return tables, numbers
+def job_of_part(files, out, corruption, **choices):
+    """Evaluate the images of one corruption.
+
+    Args:
+        choices: other arguments of `job`.
+
+    Returns:
+        The rows, and the number of images that the manifest states.
+    """
+    part = DatasetPart(column="corruption", levels=[corruption])
+    rows = job(files, out / corruption, part=part, **choices)
+    manifest = read_json(out / corruption / "manifest.json")
+    return rows, manifest["datasets"]["first"]["n"]
 
 
 def bytes_of_rows(table, path):
@@ -455,51 +631,78 @@ def bytes_of_rows(table, path):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("corruptions", CORRUPTIONS_OF_IMAGES)
-def test_the_rows_of_parts_are_together_the_bytes_of_one_job(folders, tmp_path, corruptions):
-    alone = with_corruptions(folders, tmp_path / "first", corruptions)
-    curve = [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in (0.0, 1.0)]
-    whole = job(alone, tmp_path / "whole", states=curve)
-    tables, numbers = parts_of(alone, tmp_path, states=curve)
-    assert numbers == [corruptions.count("noise"), corruptions.count("fog")]
-    assert [table.num_rows for table in tables] == [2 * number for number in numbers]
-    together = bytes_of_rows(pa.concat_tables(tables), tmp_path / "together.parquet")
-    assert together == bytes_of_rows(whole, tmp_path / "in_order.parquet")
+@pytest.mark.parametrize(
+    "corruptions", [NOISE_ENDS_WITH_A_BATCH, NOISE_ENDS_WITHIN_A_BATCH, IN_TURN]
+)
+def test_the_rows_of_parts_are_together_the_bytes_of_one_job(files, tmp_path, corruptions):
+    # given
+    files_of_first = with_corruptions(files, tmp_path / "first", corruptions)
+    states = curve(0.0, 1.0)
+    # when
+    rows_of_whole = job(files_of_first, tmp_path / "whole", states=states)
+    rows_of_noise, n_noise = job_of_part(files_of_first, tmp_path, "noise", states=states)
+    rows_of_fog, n_fog = job_of_part(files_of_first, tmp_path, "fog", states=states)
+    # then
+    assert n_noise == corruptions.count("noise")
+    assert n_fog == corruptions.count("fog")
+    assert rows_of_noise.num_rows == len(states) * n_noise
+    assert rows_of_fog.num_rows == len(states) * n_fog
+    rows_of_parts = pa.concat_tables([rows_of_noise, rows_of_fog])
+    bytes_of_parts = bytes_of_rows(rows_of_parts, tmp_path / "together.parquet")
+    assert bytes_of_parts == bytes_of_rows(rows_of_whole, tmp_path / "in_order.parquet")
 
 
 def test_networks_see_the_images_of_a_part_in_the_batches_of_the_whole_dataset(
-    folders, tmp_path, monkeypatch
+    files, tmp_path, monkeypatch
 ):
-    alone = with_corruptions(folders, tmp_path / "first", CORRUPTIONS_OF_IMAGES[1])
-    seen = []
-    read = Inputs.__getitem__
+    # given
+    files_of_first = with_corruptions(files, tmp_path / "first", NOISE_ENDS_WITHIN_A_BATCH)
+    batches_that_were_read = []
+    read_batch = Inputs.__getitem__
 
     def noted(inputs, batch):
-        seen.append(inputs.rows[batch].tolist())
-        return read(inputs, batch)
+        batches_that_were_read.append(inputs.rows[batch].tolist())
+        return read_batch(inputs, batch)
 
     monkeypatch.setattr(Inputs, "__getitem__", noted)
-    parts_of(alone, tmp_path)
-    noise, shared, fog = [0, 1, 2, 3], [4, 5, 6, 7], [8]
+    # when
+    job_of_part(files_of_first, tmp_path, "noise")
+    job_of_part(files_of_first, tmp_path, "fog")
+    # then
+    noise = [0, 1, 2, 3]
+    shared = [4, 5, 6, 7]
+    fog = [8]
     # Each job begins with the first batch, to see whether BatchNorm can be fused.
-    assert seen == [noise, noise, shared, noise, shared, fog]
+    batches_of_noise = [noise, noise, shared]
+    batches_of_fog = [noise, shared, fog]
+    assert batches_that_were_read == batches_of_noise + batches_of_fog
 
 
-def test_a_part_may_have_none_of_the_images_within_the_budget(folders, tmp_path):
-    alone = with_corruptions(folders, tmp_path / "first", ["noise"] * 8 + ["fog"])
-    view = replace(VIEW, budget=3)
-    whole = job(alone, tmp_path / "whole", view=view)
-    assert 8 not in whole["row"].to_pylist(), "given: the image in fog is beyond the budget"
-    (noise, fog), numbers = parts_of(alone, tmp_path, view=view)
-    assert numbers == [3, 0] and fog.num_rows == 0 and fog.schema == noise.schema
-    together = bytes_of_rows(pa.concat_tables([noise, fog]), tmp_path / "together.parquet")
-    assert together == bytes_of_rows(whole, tmp_path / "in_order.parquet")
+def test_a_part_may_have_none_of_the_images_within_the_budget(files, tmp_path):
+    # given
+    only_the_last_in_fog = ["noise"] * 8 + ["fog"]
+    files_of_first = with_corruptions(files, tmp_path / "first", only_the_last_in_fog)
+    three_images = replace(VIEW, budget=3)
+    rows_of_whole = job(files_of_first, tmp_path / "whole", view=three_images)
+    assert 8 not in rows_of_whole["row"].to_pylist(), "the image in fog is beyond the budget"
+    # when
+    rows_of_noise, n_noise = job_of_part(files_of_first, tmp_path, "noise", view=three_images)
+    rows_of_fog, n_fog = job_of_part(files_of_first, tmp_path, "fog", view=three_images)
+    # then
+    assert n_noise == 3
+    assert n_fog == 0
+    assert rows_of_fog.num_rows == 0
+    assert rows_of_fog.schema == rows_of_noise.schema
+    rows_of_parts = pa.concat_tables([rows_of_noise, rows_of_fog])
+    bytes_of_parts = bytes_of_rows(rows_of_parts, tmp_path / "together.parquet")
+    assert bytes_of_parts == bytes_of_rows(rows_of_whole, tmp_path / "in_order.parquet")
 
 
-def test_a_file_without_rows_has_no_pages_and_passes_the_checks_of_bundles(folders, tmp_path):
-    rows = job(folders, tmp_path / "out")
-    write_rows(rows.slice(0, 0), tmp_path / "none.parquet")
-    assert pq.read_metadata(tmp_path / "none.parquet").num_row_groups == 0
-    assert pq.read_schema(tmp_path / "none.parquet") == rows.schema
-    size = checked_size(tmp_path / "none.parquet", ROWS, Size(rows=0, size=10**6))
+def test_a_file_without_rows_has_no_pages_and_passes_the_checks_of_bundles(files, tmp_path):
+    rows = job(files, tmp_path / "out")
+    empty_file = tmp_path / "none.parquet"
+    write_rows(rows.slice(0, 0), empty_file)
+    assert pq.read_metadata(empty_file).num_row_groups == 0
+    assert pq.read_schema(empty_file) == rows.schema
+    size = checked_size(empty_file, ROWS, Size(rows=0, size=10**6))
     assert size.rows == 0

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from rib.analyses.cost import cost
@@ -52,6 +54,7 @@ BEFORE_AFTER = {
 }
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "b": "Set B"}
+METHODS = {"ft": "FT", "lwf": "LwF"}
 RI_MATRIX = {
     "models": {"m": "M"},
     "methods": {"ft": "FT"},
@@ -59,8 +62,8 @@ RI_MATRIX = {
     "shared": ["b"],
     "confidence": 0.95,
 }
-RI_COLUMNS = ["model", "method", "target", "seed", "ri", "ci_low", "ci_high"]
 EXAMPLE = {**METHOD, "target": "b", "datasets": DATASETS}
+LOOK_OF_M = {"label": "M", "colour": "#0072B2", "marker": "o"}
 
 
 def protocol_settings(target=EXAMPLE["target"], size="all", **changes):
@@ -82,37 +85,47 @@ PROTOCOL = protocol_settings()
 
 @pytest.fixture
 def accuracy():
-    """Accuracies of one model: pretrained 10, 20, 30; ft and lwf each their own."""
-    states = [
-        ("pretrained", "none"),
-        *((method, target) for method in ("ft", "lwf") for target in TARGETS),
-    ]
-    lines = [
-        ("m", method, target, 0, dataset, 50, 10.0 * (column + 1) + 7 * row)
-        for row, (method, target) in enumerate(states)
-        for column, dataset in enumerate(DATASETS)
-    ]
-    return pd.DataFrame(
-        lines, columns=["model", "method", "target", "seed", "dataset", "n", "accuracy"]
-    )
+    """Accuracies of model m, which was pretrained and then fine-tuned with ft and lwf.
+
+    The pretrained model has 10, 20 and 30 on sets A, B and C, and each run 7 more than the one
+    before it.
+    """
+    runs = [("pretrained", "none"), *itertools.product(METHODS, TARGETS)]
+    rows = []
+    for number_of_run, (method, target) in enumerate(runs):
+        for number_of_dataset, dataset in enumerate(DATASETS, start=1):
+            rows.append(
+                {
+                    "model": "m",
+                    "method": method,
+                    "target": target,
+                    "seed": 0,
+                    "dataset": dataset,
+                    "n": 50,
+                    "accuracy": 10.0 * number_of_dataset + 7 * number_of_run,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 @pytest.fixture
 def ri():
-    lines = [
-        ("m", m, t, 0, v, v - 1, v + 1, 99.9, int((m, t) == ("ft", "a")))
-        for (m, t), v in {
-            ("ft", "a"): 5.0,
-            ("ft", "b"): -12.5,
-            ("lwf", "a"): 1,
-            ("lwf", "b"): 2,
-        }.items()
-    ]
-    return pd.DataFrame(lines, columns=[*RI_COLUMNS, "fit", "unfinished"])
+    """RI of each run, with an interval of one point on either side; ft on a is unfinished."""
+    runs = [("ft", "a", 5.0), ("ft", "b", -12.5), ("lwf", "a", 1.0), ("lwf", "b", 2.0)]
+    table = pd.DataFrame(runs, columns=["method", "target", "ri"])
+    return table.assign(
+        model="m",
+        seed=0,
+        ci_low=table["ri"] - 1,
+        ci_high=table["ri"] + 1,
+        fit=99.9,
+        unfinished=[1, 0, 0, 0],
+    )
 
 
 @pytest.fixture
 def mri():
+    """Their means over targets; that of ft is of unfinished runs."""
     return pd.DataFrame(
         [("m", "ft", -3.75, -5.0, -2.0, np.nan, 1), ("m", "lwf", 1.5, 1.0, 2.0, 100, 0)],
         columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "unfinished"],
@@ -120,104 +133,163 @@ def mri():
 
 
 def texts(figure):
+    """Texts that were written into the axes of a figure, in order."""
     return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def labels_of(list_of_texts):
+    """What some labels of a figure say."""
+    return [text.get_text() for text in list_of_texts]
+
+
+def vertical_spans(axes):
+    """Lower and upper end of each whisker of upright bars, in the order of drawing."""
+    return [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
+
+
+def horizontal_spans(lines):
+    """Left and right end of each line of a collection of lying ones."""
+    return [tuple(segment[:, 0]) for segment in lines.get_segments()]
 
 
 def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
     figure, shown = before_after.draw(OOD, **BEFORE_AFTER)
     (axes,) = figure.axes
-    assert [round(bar.get_height(), 6) for bar in axes.patches] == [40, 20, 10, 30]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["Second", "First"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "before (pretrained)",
-        "after FT",
-    ]
-    ends = [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
-    assert ends == [(35, 46), (15, 26), (8, 13), (28, 33)]
-    assert set(shown["method"]) == {"ft"} and len(shown) == 4
+    before = [40, 20]
+    after = [10, 30]
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == pytest.approx(before + after, abs=1e-6)
+    assert labels_of(axes.get_xticklabels()) == ["Second", "First"]
+    assert labels_of(axes.get_legend().get_texts()) == ["before (pretrained)", "after FT"]
+    assert vertical_spans(axes) == [(35, 46), (15, 26), (8, 13), (28, 33)]
+    assert set(shown["method"]) == {"ft"}
+    assert len(shown) == 4
+
+
+def diamonds(axes):
+    """The lines of an axes that mark numbers of the paper."""
+    return [line for line in axes.lines if line.get_marker() == "D"]
 
 
 def test_before_after_marks_the_papers_bars_where_it_has_them():
-    paper = {"m2": {"before": 44.0, "after": 70.0}}
-    figure, shown = before_after.draw(OOD, **{**BEFORE_AFTER, "paper": paper})
-    before, after = (line for line in figure.axes[0].lines if line.get_marker() == "D")
-    np.testing.assert_equal([before.get_ydata(), after.get_ydata()], [[44, np.nan], [70, np.nan]])
-    assert figure.axes[0].get_legend().get_texts()[-1].get_text() == "paper (read off its figure)"
-    assert (
-        figure.axes[0].get_ylim()[1] > 70
-        and shown.set_index(["model", "when"]).loc[("m2", "after"), "paper"] == 70
-    )
-    plain, _ = before_after.draw(OOD, **BEFORE_AFTER)
-    assert not [line for line in plain.axes[0].lines if line.get_marker() == "D"]
-    assert len(plain.axes[0].get_legend().get_texts()) == 2
+    # given
+    settings = {**BEFORE_AFTER, "paper": {"m2": {"before": 44.0, "after": 70.0}}}
+    # when
+    figure, shown = before_after.draw(OOD, **settings)
+    # then
+    (axes,) = figure.axes
+    before, after = diamonds(axes)
+    np.testing.assert_equal(before.get_ydata(), [44, np.nan])
+    np.testing.assert_equal(after.get_ydata(), [70, np.nan])
+    *_, last_label = labels_of(axes.get_legend().get_texts())
+    assert last_label == "paper (read off its figure)"
+    _, top = axes.get_ylim()
+    assert top > 70
+    papers_numbers = shown.set_index(["model", "when"])["paper"]
+    assert papers_numbers["m2", "after"] == 70
+
+
+def test_before_after_marks_nothing_where_the_paper_has_no_bars():
+    figure, _ = before_after.draw(OOD, **BEFORE_AFTER)
+    (axes,) = figure.axes
+    assert diamonds(axes) == []
+    assert len(axes.get_legend().get_texts()) == 2
 
 
 def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
-    look = {"m": {"label": "M", "colour": "#0072B2", "marker": "o"}}
-    figure, _ = radar.draw(accuracy, **EXAMPLE, models=look)
-    before, after = figure.axes[0].lines
-    assert list(before.get_ydata()) == [10, 20, 30, 10] and before.get_linestyle() == "-"
-    assert list(after.get_ydata()) == [24, 34, 44, 24] and after.get_linestyle() == "--"
-    weights = {
-        label.get_text(): label.get_fontweight() for label in figure.axes[0].get_xticklabels()
-    }
+    figure, _ = radar.draw(accuracy, **EXAMPLE, models={"m": LOOK_OF_M})
+    (axes,) = figure.axes
+    before, after = axes.lines
+    assert list(before.get_ydata()) == [10, 20, 30, 10]
+    assert before.get_linestyle() == "-"
+    assert list(after.get_ydata()) == [24, 34, 44, 24]
+    assert after.get_linestyle() == "--"
+    weights = {label.get_text(): label.get_fontweight() for label in axes.get_xticklabels()}
     assert weights == {"Set A": "normal", "Set B": "bold", "Set C": "normal"}
 
 
 def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
-    figure, _ = ri_matrix.draw(ri, mri, **{**RI_MATRIX, "methods": {"ft": "FT", "lwf": "LwF"}})
-    assert texts(figure)[:3] == ["+5.0†", "+4.0 to +6.0", "fit 99.9"]
-    assert texts(figure)[3:8] == ["-12.5‡", "-13.5 to -11.5", "fit 99.9", "-3.8†", "-5.0 to -2.0"]
-    assert texts(figure)[-3:] == ["+1.5", "+1.0 to +2.0", "fit 100.0"]
+    figure, _ = ri_matrix.draw(ri, mri, **{**RI_MATRIX, "methods": METHODS})
+    of_ft = [
+        *("+5.0†", "+4.0 to +6.0", "fit 99.9"),
+        *("-12.5‡", "-13.5 to -11.5", "fit 99.9"),
+        *("-3.8†", "-5.0 to -2.0"),
+    ]
+    of_lwf = [
+        *("+1.0", "+0.0 to +2.0", "fit 99.9"),
+        *("+2.0‡", "+1.0 to +3.0", "fit 99.9"),
+        *("+1.5", "+1.0 to +2.0", "fit 100.0"),
+    ]
+    assert texts(figure) == of_ft + of_lwf
     (image,) = figure.axes[0].images
     np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
-    assert image.norm.vmin == -image.norm.vmax == -12.5
+    assert image.norm.vmin == -12.5
+    assert image.norm.vmax == 12.5
 
 
 def draw_accuracy(accuracy, **changes):
+    """The matrix of accuracies of ft, with some settings changed, and what it shows."""
     settings = {
         "models": {"m": "M"},
         "methods": {"ft": "FT"},
         "targets": TARGETS,
         "datasets": DATASETS,
+        "source_groups": {},
     }
-    return accuracy_matrix.draw(accuracy, **{**settings, "source_groups": {}, **changes})
+    return accuracy_matrix.draw(accuracy, **{**settings, **changes})
 
 
 def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
+    # when
     figure, _ = draw_accuracy(accuracy, source_groups={"b": "g", "c": "g"})
-    assert texts(figure) == ["10", "20", "30", "17", "27", "37", "24", "34", "44‡"]
-    outlined = [(patch.get_x() + 0.47, patch.get_y() + 0.47) for patch in figure.axes[0].patches]
-    assert outlined == [(0, 1), (1, 2)]
+    # then
+    pretrained = ["10", "20", "30"]
+    tuned_on_a = ["17", "27", "37"]
+    tuned_on_b = ["24", "34", "44‡"]
+    assert texts(figure) == pretrained + tuned_on_a + tuned_on_b
+    half_a_cell = 0.47
+    outlined_cells = [
+        (patch.get_x() + half_a_cell, patch.get_y() + half_a_cell)
+        for patch in figure.axes[0].patches
+    ]
+    a_after_tuning_on_a = (0, 1)
+    b_after_tuning_on_b = (1, 2)
+    assert outlined_cells == [a_after_tuning_on_a, b_after_tuning_on_b]
 
 
 def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_right():
-    # Those of c are not in the order of its index, as files of the parts of a dataset.
+    # given: rows of c are not in the order of its index, as files of the parts of a dataset
     rows = pd.DataFrame(
         [("a", 0, 0, 0), ("b", 0, 1, 2), ("a", 1, 1, 0), ("c", 1, 0, 1), ("c", 0, 1, 0)],
         columns=["dataset", "row", "prediction", "rank"],
     )
     space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
-    other = LabelSpace(
-        ("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet")
-    )  # of which the second is the first's ant
+    # of which the second is the first's ant
+    space_of_c = LabelSpace(("k2", "k3"), ((1, 9), (3, 8)), ("wasp", "emmet"))
     images = np.zeros((2, 4, 4, 3), np.uint8)
     index = pa.table({"image_id": ["x", "y"]})
+    index_of_c = pa.table({"image_id": ["x", "z"]})
     prepared = [
-        PreparedDataset(name, images, np.array([0, 1]), None, index, space) for name in "ab"
+        PreparedDataset("a", images, np.array([0, 1]), None, index, space),
+        PreparedDataset("b", images, np.array([0, 1]), None, index, space),
+        PreparedDataset("c", images, np.array([1, 1]), None, index_of_c, space_of_c),
     ]
-    index = pa.table({"image_id": ["x", "z"]})
-    prepared.append(PreparedDataset("c", images, np.array([1, 1]), None, index, other))
+    # when
     figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
+    # then
     assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]
-    assert figure.axes[0].get_ylabel() == "ant" and shown["image_id"].tolist() == ["x"] * 3
+    assert figure.axes[0].get_ylabel() == "ant"
+    assert shown["image_id"].tolist() == ["x", "x", "x"]
 
 
 def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
     figure, shown = protocol.draw(accuracy, ri, mri, **PROTOCOL)
     written = " ".join(texts(figure))
-    assert "-12.5 points" in written and "-3.8 points" in written and "(50 images)" in written
-    assert list(shown["change"]) == [14, 14, 14] and "Set B (target)" in written
+    assert "-12.5 points" in written
+    assert "-3.8 points" in written
+    assert "(50 images)" in written
+    assert "Set B (target)" in written
+    assert list(shown["change"]) == [14, 14, 14]
 
 
 @pytest.mark.parametrize("size, images", [("all", 301), ("0.5", 150), ("1", 1)])
@@ -227,280 +299,380 @@ def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size
         {"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]}
     )
     figure, _ = protocol.draw(accuracy, ri, mri, splits, **protocol_settings(size=size))
-    assert f"({images} image{'s' if images > 1 else ''})" in " ".join(texts(figure))
+    noun = "image" if images == 1 else "images"
+    assert f"({images} {noun})" in " ".join(texts(figure))
 
 
 def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
-    figure, _ = protocol.draw(
-        accuracy, ri, mri, **protocol_settings(left_out={"c": "in distribution"})
-    )
-    colours = {}
-    for text in figure.axes[0].texts:
-        colours.setdefault(text.get_position()[1], set()).add(text.get_color())
-    heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
-    (faint,) = colours[heights["Set C (in distribution)"]]
-    assert colours[heights["Set B (target)"]] == {faint} and faint not in colours[heights["Set A"]]
+    # given
+    settings = protocol_settings(left_out={"c": "in distribution"})
+    # when
+    figure, _ = protocol.draw(accuracy, ri, mri, **settings)
+    # then
+    (axes,) = figure.axes
+    height_of_text = {}
+    colours_at_height = {}
+    for text in axes.texts:
+        _, height = text.get_position()
+        height_of_text[text.get_text()] = height
+        colours_at_height.setdefault(height, set()).add(text.get_color())
+
+    def colours_beside(label):
+        return colours_at_height[height_of_text[label]]
+
+    (faint,) = colours_beside("Set C (in distribution)")
+    assert colours_beside("Set B (target)") == {faint}
+    assert faint not in colours_beside("Set A")
 
 
 def test_one_target_is_no_plural(accuracy, ri, mri):
-    one = {"a": "Set A"}
-    figure, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a", targets=one))
-    bars, _ = before_after.draw(OOD, **{**BEFORE_AFTER, "targets": 1, "datasets": 2})
-    said = " ".join(texts(figure)) + bars.axes[0].get_xlabel()
-    assert "targets" not in said and "1 datasets" not in said and said.count("1 target") == 2
+    # given
+    settings = protocol_settings("a", targets={"a": "Set A"})
+    settings_of_bars = {**BEFORE_AFTER, "targets": 1, "datasets": 2}
+    # when
+    figure, _ = protocol.draw(accuracy, ri, mri, **settings)
+    bars, _ = before_after.draw(OOD, **settings_of_bars)
+    # then
+    for written in (" ".join(texts(figure)), bars.axes[0].get_xlabel()):
+        assert written.count("1 target") == 1
+        assert "targets" not in written
+        assert "1 datasets" not in written
+
+
+def colours_of(figure, text):
+    """The colours in which a text is written in the axes of a figure."""
+    (axes,) = figure.axes
+    return {written.get_color() for written in axes.texts if written.get_text() == text}
 
 
 def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
-    figure, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a"))
-    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
-    assert colours["+7.0"] == GAIN
-    figure, _ = protocol.draw(accuracy.assign(accuracy=-accuracy["accuracy"]), ri, mri, **PROTOCOL)
-    assert {text.get_text(): text.get_color() for text in figure.axes[0].texts}["-14.0"] == LOSS
-    figure, _ = protocol.draw(accuracy.assign(accuracy=50.0), ri, mri, **PROTOCOL)
-    unchanged = {text.get_color() for text in figure.axes[0].texts if text.get_text() == "+0.0"}
-    assert unchanged and not unchanged & {GAIN, LOSS}
-    assert (flips.TO_RIGHT["color"], flips.TO_WRONG["color"]) == (GAIN, LOSS)
+    falling = accuracy.assign(accuracy=-accuracy["accuracy"])
+    figure_of_gains, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a"))
+    figure_of_losses, _ = protocol.draw(falling, ri, mri, **PROTOCOL)
+    colours_of_gains = colours_of(figure_of_gains, "+7.0")
+    colours_of_losses = colours_of(figure_of_losses, "-14.0")
+    assert GAIN in colours_of_gains
+    assert LOSS not in colours_of_gains
+    assert LOSS in colours_of_losses
+    assert GAIN not in colours_of_losses
+    assert flips.TO_RIGHT["color"] == GAIN
+    assert flips.TO_WRONG["color"] == LOSS
+
+
+def test_what_has_not_changed_has_the_colour_of_neither(accuracy, ri, mri):
+    constant = accuracy.assign(accuracy=50.0)
+    figure, _ = protocol.draw(constant, ri, mri, **PROTOCOL)
+    colours_of_zero = colours_of(figure, "+0.0")
+    assert colours_of_zero
+    assert colours_of_zero.isdisjoint({GAIN, LOSS})
+
+
+def test_the_map_of_ri_goes_from_the_colour_of_losses_to_that_of_gains(ri, mri):
     figure, _ = ri_matrix.draw(ri, mri, **RI_MATRIX)
     (image,) = figure.axes[0].images
-    high, low = (np.array(image.cmap(end)[:3]) for end in (0.9, 0.1))
-    gain, loss = (np.array(to_rgb(colour)) for colour in (GAIN, LOSS))
-    assert (
-        np.abs(high - gain).sum() < np.abs(high - loss).sum()
-        and np.abs(low - loss).sum() < np.abs(low - gain).sum()
-    )
+
+    def distance(share_of_map, colour):
+        red_green_blue = image.cmap(share_of_map)[:3]
+        return np.abs(np.subtract(red_green_blue, to_rgb(colour))).sum()
+
+    assert distance(0.9, GAIN) < distance(0.9, LOSS)
+    assert distance(0.1, LOSS) < distance(0.1, GAIN)
 
 
-DIVERGING = {
+DIVERGING_MAPS = {
     *("PiYG", "PRGn", "BrBG", "PuOr", "RdGy", "RdBu", "RdYlBu"),
     *("RdYlGn", "Spectral", "coolwarm", "bwr", "seismic"),
 }
+MODULES_OF_FIGURES = [
+    path
+    for pattern in ("figures/*.py", "analyses/*/*.py")
+    for path in LIBRARY.glob(pattern)
+    if path.name != "__init__.py"
+]
 
 
 def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
-    modules = [*LIBRARY.glob("figures/*.py"), *LIBRARY.glob("analyses/*/*.py")]
-    for path in modules:
-        if path.name != "__init__.py":
-            tree = ast.parse(path.read_text())
-            texts = {
-                str(node.value).removesuffix("_r")
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Constant)
-            }
-            assert not texts & (DIVERGING | {GAIN, LOSS}), path.name
-            names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-            stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-            assert not stored & {"GAIN", "LOSS", "GAINED", "LOST"}, path.name
+    assert len(MODULES_OF_FIGURES) > 20
+    for path in MODULES_OF_FIGURES:
+        constants = set()
+        assigned_names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant):
+                constants.add(str(node.value).removesuffix("_r"))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assigned_names.add(node.id)
+        assert not constants & {*DIVERGING_MAPS, GAIN, LOSS}, path.name
+        assert not assigned_names & {"GAIN", "LOSS", "GAINED", "LOST"}, path.name
 
 
 def test_text_is_dark_on_light_and_light_on_dark(accuracy):
     figure, _ = draw_accuracy(accuracy)
-    image = figure.axes[0].images[0]
-    assert text_colour(image, 0) == "black" and text_colour(image, 100) == "white"
+    (image,) = figure.axes[0].images
+    assert text_colour(image, 0) == "black"
+    assert text_colour(image, 100) == "white"
 
 
-def written(folder, name, inputs, settings, size, sizes):
-    """Paths of a figure's files by ending."""
+@dataclass(frozen=True)
+class Sizes:
+    """The size that a figure shows, of those of the grid."""
+
+    shown: str = "all"
+    of_grid: tuple[str, ...] = ("all",)
+
+
+def write(folder, name, inputs, settings, sizes=Sizes()):
+    """Write a figure as its job does.
+
+    Args:
+        folder: where its files are written, and the tables that it reads.
+        name: of the figure.
+        inputs: its tables by name.
+        settings: arguments of `draw`.
+
+    Returns:
+        Paths of the figure's files by ending.
+    """
     folder.mkdir(exist_ok=True)
-    files = {key: folder / f"{key}.csv" for key in inputs}
-    for key, path in files.items():
-        inputs[key].to_csv(path, index=False)
+    tables = {}
+    for table_name, table in inputs.items():
+        path = folder / f"{table_name}.csv"
+        table.to_csv(path, index=False)
+        tables[table_name] = str(path)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
     figure_settings = FigureSettings(
-        drawing_module=drawing_module(name), draw_settings=settings, size=size, sizes=sizes
+        drawing_module=drawing_module(name),
+        draw_settings=settings,
+        size=sizes.shown,
+        sizes=list(sizes.of_grid),
     )
-    write_figure(
-        {key: str(path) for key, path in files.items()},
-        figure_settings,
-        FigureFiles(**paths),
-    )
+    write_figure(tables, figure_settings, FigureFiles(**paths))
     return paths
 
 
 def test_the_same_table_gives_the_same_files(tmp_path):
-    made = [
-        written(tmp_path / name, "before_after", {"ood": OOD}, BEFORE_AFTER, "all", ["all"])
-        for name in "ab"
-    ]
-    first, second = ([path.read_bytes() for path in paths.values()] for paths in made)
-    assert first == second
+    paths = write(tmp_path / "a", "before_after", {"ood": OOD}, BEFORE_AFTER)
+    other_paths = write(tmp_path / "b", "before_after", {"ood": OOD}, BEFORE_AFTER)
+    for ending in ("png", "pdf", "csv"):
+        assert paths[ending].read_bytes() == other_paths[ending].read_bytes()
 
 
 @pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number
 def test_runs_of_another_size_are_not_shown(tmp_path, size):
-    ood = pd.concat([OOD.assign(size=size), OOD.assign(size="0.5", accuracy=99.0)])
-    paths = written(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, [size, "0.5"])
+    of_another_size = OOD.assign(size="0.5", accuracy=99.0)
+    ood = pd.concat([OOD.assign(size=size), of_another_size])
+    paths = write(tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, Sizes(size, (size, "0.5")))
     shown = pd.read_csv(paths["csv"], dtype={"size": str})
-    assert set(shown["size"]) == {size} and set(shown["model"]) == set(OOD["model"])
+    assert set(shown["size"]) == {size}
+    assert set(shown["model"]) == set(OOD["model"])
+    assert set(shown["accuracy"]) <= set(OOD["accuracy"])
 
 
-def drawn(monkeypatch, tmp_path, name, inputs, settings, size, sizes):
-    """A figure as it is written, all its texts as one, and its CSV."""
-    kept = []
-    monkeypatch.setattr("rib.figures.plt.close", kept.append)
-    paths = written(tmp_path, name, inputs, settings, size, sizes)
-    (figure,) = kept
-    return (
-        figure,
-        "\n".join(text.get_text() for text in figure.findobj(Text)),
-        pd.read_csv(paths["csv"]),
-    )
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure as it was written."""
+
+    figure: Figure
+    texts: str  # all of them
+    shown: pd.DataFrame  # the numbers, as its CSV has them
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function that writes a figure, see `write`, and gives what was drawn."""
+    closed_figures = []
+    monkeypatch.setattr("rib.figures.plt.close", closed_figures.append)
+
+    def draw(name, inputs, settings, sizes):
+        paths = write(tmp_path, name, inputs, settings, sizes)
+        figure = closed_figures.pop()
+        assert closed_figures == []
+        texts_of_figure = "\n".join(text.get_text() for text in figure.findobj(Text))
+        shown = pd.read_csv(paths["csv"], dtype={"size": str})
+        return DrawnFigure(figure, texts_of_figure, shown)
+
+    return draw
+
+
+def of_sizes(table, sizes):
+    """The rows of a table once for each size."""
+    return pd.concat([table.assign(size=size) for size in sizes])
 
 
 @pytest.mark.parametrize("size, sizes", [("all", ["0.5", "all", "10"]), ("0.5", ["0.5"])])
 def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
-    accuracy, ri, mri, monkeypatch, tmp_path, size, sizes
+    accuracy, ri, mri, drawn, size, sizes
 ):
-    ood = pd.concat([OOD.assign(size=name) for name in sizes])
-    _, said, shown = drawn(
-        monkeypatch, tmp_path, "before_after", {"ood": ood}, BEFORE_AFTER, size, sizes
-    )
-    assert f"train_subset {size}" in said and set(shown["size"].astype(str)) == {size}
-    assert all(name in said.split("train_subset")[1] for name in sizes)
-    tables = {"ri": ri, "mri": mri}
-    inputs = {
-        key: pd.concat([table.assign(size=s) for s in sizes]) for key, table in tables.items()
-    }
-    figure, said, shown = drawn(monkeypatch, tmp_path, "ri_matrix", inputs, RI_MATRIX, size, sizes)
-    assert (
-        f"train_subset {size}" in figure.get_supxlabel()
-        and "fine-tuned on" in figure.get_supxlabel()
-    )
-    assert set(shown["size"].astype(str)) == {size}, "a table whose rows had lost it"
+    # given
+    ood = of_sizes(OOD, sizes)
+    tables_of_ri = {"ri": of_sizes(ri, sizes), "mri": of_sizes(mri, sizes)}
+    # when
+    bars = drawn("before_after", {"ood": ood}, BEFORE_AFTER, Sizes(size, tuple(sizes)))
+    matrix = drawn("ri_matrix", tables_of_ri, RI_MATRIX, Sizes(size, tuple(sizes)))
+    # then
+    assert f"train_subset {size}" in bars.texts
+    _, _, after_the_name = bars.texts.partition("train_subset")
+    for name in sizes:
+        assert name in after_the_name
+    assert set(bars.shown["size"]) == {size}
+    below_the_matrix = matrix.figure.get_supxlabel()
+    assert f"train_subset {size}" in below_the_matrix
+    assert "fine-tuned on" in below_the_matrix
+    assert set(matrix.shown["size"]) == {size}, "a table whose rows had lost it"
 
 
-def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(monkeypatch, tmp_path):
+def test_a_figure_says_nothing_of_sizes_where_all_is_the_only_one(drawn):
     inputs = {"ood": OOD.assign(size="all")}
-    _, said, _ = drawn(monkeypatch, tmp_path, "before_after", inputs, BEFORE_AFTER, "all", ["all"])
-    assert "size" not in said
+    bars = drawn("before_after", inputs, BEFORE_AFTER, Sizes())
+    assert "before (pretrained)" in bars.texts
+    assert "size" not in bars.texts
 
 
 def test_a_method_that_a_model_lacks_has_an_empty_panel(accuracy):
     figure, shown = draw_accuracy(accuracy, methods={"ft": "FT", "for_vits": "V"})
-    assert [axes.axison for axes in figure.axes[:2]] == [True, False] and "for_vits" not in set(
-        shown["method"]
-    )
+    panel, empty_panel, *_ = figure.axes
+    assert panel.axison
+    assert not empty_panel.axison
+    assert "ft" in set(shown["method"])
+    assert "for_vits" not in set(shown["method"])
 
 
 def test_flips_diverge_from_zero_with_their_intervals():
+    # given
     shares = {
-        "agreement": (60.0, 50.0, 72.0),
-        "right_to_wrong": (5.0, 3.0, 8.0),
-        "wrong_to_right": (9.0, 8.0, 12.0),
+        **{"agreement": 60.0, "agreement_low": 50.0, "agreement_high": 72.0},
+        **{"right_to_wrong": 5.0, "right_to_wrong_low": 3.0, "right_to_wrong_high": 8.0},
+        **{"wrong_to_right": 9.0, "wrong_to_right_low": 8.0, "wrong_to_right_high": 12.0},
     }
-    ends = ("", "_low", "_high")
-    values = {
-        f"{name}{end}": x
-        for name, spread in shares.items()
-        for end, x in zip(ends, spread, strict=True)
-    }
-    table = pd.DataFrame(
-        [{"model": "m", "method": method, **values} for method in ("ft", "lwf", "not drawn")]
-    )
-    figure, shown = flips.draw(
-        table, models={"m": "M"}, methods={"lwf": "LwF", "ft": "FT"}, confidence=0.9
-    )
+    methods = ("ft", "lwf", "not drawn")
+    table = pd.DataFrame([{"model": "m", "method": method, **shares} for method in methods])
+    drawn_methods = {"lwf": "LwF", "ft": "FT"}
+    # when
+    figure, shown = flips.draw(table, models={"m": "M"}, methods=drawn_methods, confidence=0.9)
+    # then
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == [-5, -5, 9, 9]
-    ends = [tuple(segment[:, 0]) for lines in left.collections for segment in lines.get_segments()]
-    assert ends == [(-8, -3)] * 2 + [(8, 12)] * 2
-    assert [tuple(segment[:, 0]) for segment in right.collections[0].get_segments()] == [
-        (50, 72)
-    ] * 2
-    assert [label.get_text() for label in left.get_yticklabels()] == [
-        "LwF",
-        "FT",
-    ] and left.yaxis_inverted()
-    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"] and set(shown["method"]) == {
-        "ft",
-        "lwf",
-    }
+    spans_of_flips = [span for lines in left.collections for span in horizontal_spans(lines)]
+    assert spans_of_flips == [(-8, -3), (-8, -3), (8, 12), (8, 12)]
+    agreement, *_ = right.collections
+    assert horizontal_spans(agreement) == [(50, 72), (50, 72)]
+    assert labels_of(left.get_yticklabels()) == ["LwF", "FT"]
+    assert left.yaxis_inverted()
+    assert texts(figure) == ["5.0", "5.0", "9.0", "9.0", "60", "60"]
+    assert set(shown["method"]) == {"ft", "lwf"}
     assert "90%" in figure.get_supxlabel()
 
 
-def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
-    lines = [
-        (
-            "m",
-            "ft",
-            target,
-            seed,
-            dataset,
-            20.0,
-            10.0 + 4 * seed if target != dataset else 99.0,
-            3.0,
-            1.0 + seed,
+def calibration_errors():
+    """Errors of two seeds of ft on each target, which are large on the target itself."""
+    rows = []
+    for target, seed, dataset in itertools.product(TARGETS, (0, 1), TARGETS):
+        rows.append(
+            {
+                "model": "m",
+                "method": "ft",
+                "target": target,
+                "seed": seed,
+                "dataset": dataset,
+                "ece_before": 20.0,
+                "ece_after": 99.0 if dataset == target else 10.0 + 4 * seed,
+                "ece_floor_before": 3.0,
+                "ece_floor_after": 1.0 + seed,
+            }
         )
-        for target, seed, dataset in itertools.product(TARGETS, (0, 1), TARGETS)
-    ]
-    columns = ["model", "method", "target", "seed", "dataset", "ece_before", "ece_after"]
-    columns += ["ece_floor_before", "ece_floor_after"]
-    figure, shown = calibration.draw(
-        pd.DataFrame(lines, columns=columns),
-        models={"m": "M"},
-        methods={"ft": "FT", "vit": "V"},
-        datasets=DATASETS,
-    )
-    axes, absent = figure.axes
-    assert (
-        shown[["ece_before", "ece_after"]].to_numpy().tolist() == [[20, 12]] * 2
-        and not absent.axison
-    )
-    joined, before, after, floor_before, floor_after = axes.collections
-    assert [tuple(segment[:, 0]) for segment in joined.get_segments()][:2] == [(20, 12)] * 2
-    assert [tuple(place) for place in before.get_offsets()[:2]] == [(20, 0), (20, 1)]
-    assert [tuple(place) for place in after.get_offsets()[:2]] == [(12, 0), (12, 1)]
-    assert [tuple(place) for place in floor_before.get_offsets()] == [(3, 0), (3, 1)]
-    assert [tuple(place) for place in floor_after.get_offsets()] == [(1.5, 0), (1.5, 1)]
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert (
-        named[2:] == ["floor before", "floor after"]
-        and "perfectly calibrated" in figure.get_supxlabel()
-    )
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(DATASETS.values())
+    return pd.DataFrame(rows)
 
 
-def test_effective_robustness_joins_before_and_after_beside_the_baselines():
+def positions(markers):
+    """Where the markers of a collection are."""
+    return [tuple(position) for position in markers.get_offsets()]
+
+
+def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
+    # given: two seeds, whose errors after fine-tuning have a mean of 12 and whose floors one of 1.5
+    errors = calibration_errors()
+    methods = {"ft": "FT", "vit": "V"}
+    # when
+    figure, shown = calibration.draw(errors, models={"m": "M"}, methods=methods, datasets=DATASETS)
+    # then
+    panel, panel_of_absent_method = figure.axes
+    assert not panel_of_absent_method.axison
+    assert shown["ece_before"].tolist() == [20, 20]
+    assert shown["ece_after"].tolist() == [12, 12]
+    joined, before, after, floor_before, floor_after = panel.collections
+    without_c = slice(2)
+    assert horizontal_spans(joined)[without_c] == [(20, 12), (20, 12)]
+    assert positions(before)[without_c] == [(20, 0), (20, 1)]
+    assert positions(after)[without_c] == [(12, 0), (12, 1)]
+    assert positions(floor_before) == [(3, 0), (3, 1)]
+    assert positions(floor_after) == [(1.5, 0), (1.5, 1)]
+    (legend,) = figure.legends
+    *_, second_to_last, last = labels_of(legend.get_texts())
+    assert (second_to_last, last) == ("floor before", "floor after")
+    assert "perfectly calibrated" in figure.get_supxlabel()
+    assert labels_of(panel.get_yticklabels()) == ["Set A", "Set B", "Set C"]
+
+
+@pytest.fixture
+def figure_of_effective_robustness():
+    """Set B against set A, of ft and lwf that were fine-tuned on B and on C; and its numbers."""
     baselines = [
-        {"model": f"b{i}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20.0}
-        for i, x in enumerate((50.0, 60.0, 80.0))
+        {"model": f"b{x}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20}
+        for x in (50.0, 60.0, 80.0)
     ]
-    values = {"id_before": 85.0, "ood_before": 70.0, "id_after": 40.0, "ood_after": 15.0}
-    values |= {"rho_before": 5.0, "rho_after": -5.0}
-    lines = [
-        {
-            "model": "m",
-            "method": method,
-            "target": target,
-            "dataset": "b",
-            "in_distribution": "a",
-            **values,
-        }
-        for method, target in itertools.product(("ft", "lwf"), "bc")
-    ]
-    figure, shown = effective_robustness.draw(
-        pd.DataFrame(lines),
+    table = pd.DataFrame(
+        itertools.product(["ft", "lwf"], ["b", "c"]), columns=["method", "target"]
+    ).assign(
+        model="m",
+        dataset="b",
+        in_distribution="a",
+        id_before=85.0,
+        ood_before=70.0,
+        id_after=40.0,
+        ood_after=15.0,
+        rho_before=5.0,
+        rho_after=-5.0,
+    )
+    return effective_robustness.draw(
+        table,
         baselines=baselines,
-        models={"m": {"label": "M", "colour": "#0072B2", "marker": "s"}},
-        methods={"ft": "FT", "lwf": "LwF"},
+        models={"m": {**LOOK_OF_M, "marker": "s"}},
+        methods=METHODS,
         datasets=DATASETS,
         confidence=0.9,
     )
-    assert len(figure.axes) == 2 and set(shown["target"]) == {"c"}, (
-        "what was fine-tuned on is not shown"
-    )
-    axes = figure.axes[0]
-    _, _, dots, before, after = axes.lines
-    assert list(dots.get_xdata()) == [50, 60, 80] and list(dots.get_ydata()) == [30, 40, 60]
-    assert (before.get_xydata().tolist(), before.get_markerfacecolor()) == ([[85, 70]], "white")
-    assert (after.get_xydata().tolist(), after.get_markerfacecolor()) == ([[40, 15]], "#0072B2")
-    (arrow,) = axes.texts
-    assert (arrow.xyann, arrow.xy) == ((85, 70), (40, 15))
+
+
+def test_effective_robustness_joins_before_and_after_beside_the_baselines(
+    figure_of_effective_robustness,
+):
+    figure, shown = figure_of_effective_robustness
+    assert set(shown["target"]) == {"c"}, "what was fine-tuned on is not shown"
+    panel, _ = figure.axes
+    _, _, baselines, before, after = panel.lines
+    assert list(baselines.get_xdata()) == [50, 60, 80]
+    assert list(baselines.get_ydata()) == [30, 40, 60]
+    assert before.get_xydata().tolist() == [[85, 70]]
+    assert before.get_markerfacecolor() == "white"
+    assert after.get_xydata().tolist() == [[40, 15]]
+    assert after.get_markerfacecolor() == LOOK_OF_M["colour"]
+    (arrow,) = panel.texts
+    assert arrow.xyann == (85, 70)
+    assert arrow.xy == (40, 15)
+
+
+def test_effective_robustness_names_its_panels_and_shows_all_points(figure_of_effective_robustness):
+    figure, _ = figure_of_effective_robustness
     assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
-    assert (
-        figure.axes[1].get_xlabel() == "Set A (%)"
-        and "90%" in figure.legends[0].get_texts()[-1].get_text()
-    )
-    assert axes.get_xlim()[0] < 40 and axes.get_xlim()[1] > 85 and axes.get_ylim()[0] < 15
+    first_panel, last_panel = figure.axes
+    assert last_panel.get_xlabel() == "Set A (%)"
+    *_, last_label = labels_of(figure.legends[0].get_texts())
+    assert "90%" in last_label
+    left, right = first_panel.get_xlim()
+    bottom, top = first_panel.get_ylim()
+    assert left < 40
+    assert right > 85
+    assert bottom < 15
+    assert top > 70
 
 
 MATHTEXT = {
@@ -516,34 +688,35 @@ MATHTEXT = {
 @pytest.mark.parametrize("text", MATHTEXT.values(), ids=MATHTEXT)
 def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
     settings = {**BEFORE_AFTER, "method_label": text, "models": {"m2": text, "m1": text}}
-    paths = written(tmp_path, "before_after", {"ood": OOD}, settings, "all", ["all"])
-    assert all(path.stat().st_size for path in paths.values())
+    paths = write(tmp_path, "before_after", {"ood": OOD}, settings)
+    assert all(path.stat().st_size > 0 for path in paths.values())
     with plt.style.context(STYLE):
-        drawn, axes = plt.subplots()
+        figure, axes = plt.subplots()
         axes.plot([0, 1], label=text)
         axes.set_xticks([0], [text])
-        for name in (
+        written_texts = [
             axes.set_title(text),
             axes.text(0, 0, text),
             axes.annotate(text, (0, 0)),
-            drawn.suptitle(text),
-        ):
-            assert name.get_text() == text
+            figure.suptitle(text),
+        ]
         axes.legend()
-        drawn.canvas.draw()
-        assert not any(part.get_parse_math() for part in drawn.findobj(Text))
+        figure.canvas.draw()
+    assert labels_of(written_texts) == [text] * 4
+    assert not any(written.get_parse_math() for written in figure.findobj(Text))
 
 
 def test_logarithmic_axes_are_without_mathtext():
-    keys = pd.DataFrame({"model": "m", "method": ["a", "b"], "size": "all"})
-    costs, means = (
-        keys.assign(device="cpu", seconds=[1.0, 4000.0]),
-        keys.assign(mri=1.0, ci_low=0.5, ci_high=1.5),
-    )
+    # given
+    runs = pd.DataFrame({"model": "m", "method": ["a", "b"], "size": "all"})
+    costs = runs.assign(device="cpu", seconds=[1.0, 4000.0])
+    means = runs.assign(mri=1.0, ci_low=0.5, ci_high=1.5)
+    methods = {"a": "A", "b": "B"}
+    # when
     with plt.style.context(STYLE):
-        made, _ = cost.draw(
-            costs, means, models={"m": "M"}, methods={"a": "A", "b": "B"}, confidence=0.95
-        )
-        made.canvas.draw()
-    texts = [part.get_text() for part in made.findobj(Text)]
-    assert "10" in texts and not any("$" in text for text in texts)
+        figure, _ = cost.draw(costs, means, models={"m": "M"}, methods=methods, confidence=0.95)
+        figure.canvas.draw()
+    # then
+    written = labels_of(figure.findobj(Text))
+    assert "10" in written
+    assert [text for text in written if "$" in text] == []

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import posixpath
 import tempfile
@@ -41,8 +42,8 @@ from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outc
 pytestmark = pytest.mark.attack("fuzzing")
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-KINDS = ("family", "datasets", "models", "methods", "recipes", "config")
-# Parts that entries share, and a catalogue with every kind of source and of method.
+KINDS_OF_YAML = ("family", "datasets", "models", "methods", "recipes", "config")
+# Pieces that entries share, and a catalogue with every kind of source and of method, by file.
 OWN = yaml.safe_load("""
 parts:
   style: &style {colour: "#000000", marker: x}
@@ -150,7 +151,9 @@ methods.yaml:
   deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1]}}
   only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)
-FILE = OWN.pop("parts")["file"]
+PIECES_OF_ENTRIES = OWN.pop("parts")
+SOURCE_IN_A_FILE = PIECES_OF_ENTRIES["file"]
+# Further files of this catalogue.
 BESIDE = {
     "classes/own.csv": "key,name\na,A\nb,B\nc,C\n",
     "classes/some.csv": "key,name\nb,B\nc,C\n",
@@ -158,21 +161,17 @@ BESIDE = {
     "methods/layered.py": "from rib.methods import algorithm\n\n\n@algorithm\nclass L:\n"
     "    def __init__(self, *, layers: list[int]): ...\n",
 }
-CONFIG = {"family": "own", "accept_terms": ["a"]} | dict.fromkeys(
-    ("models", "methods", "targets", "datasets"), "all"
-)
+CONFIG = {
+    "family": "own",
+    "accept_terms": ["a"],
+    "models": "all",
+    "methods": "all",
+    "targets": "all",
+    "datasets": "all",
+}
 # Names that stand for something, where mutated ones are refused at once.
 OWN_NAMES = [
-    "own",
-    "red",
-    "green",
-    "memory",
-    "test",
-    "net",
-    "made",
-    "file",
-    "mine",
-    "blend",
+    *("own", "red", "green", "memory", "test", "net", "made", "file", "mine", "blend"),
     "own.csv",
 ]
 KNOWN = st.sampled_from([*OWN_NAMES, "ft", "noto", "iconify", "lora"])
@@ -182,100 +181,180 @@ ENTRIES = VALUES | NAMES | KNOWN | st.lists(KNOWN, max_size=3)
 @pytest.fixture(autouse=True, scope="module")
 def parsed_once():
     """The project's own catalogue, parsed and checked once for all examples."""
-    parse, check, read, seen = catalogue.read_yaml, catalogue.validated, {}, {}
+    parse = catalogue.read_yaml
+    check = catalogue.validated
+    parsed_files = {}
+    checked_files = {}
 
-    def parsed(path):
+    def parse_once(path):
         if not path.is_relative_to(CATALOG):
             return parse(path)
-        if path not in read:
-            read[path] = parse(path)
-        return dict(read[path])
+        if path not in parsed_files:
+            parsed_files[path] = parse(path)
+        return dict(parsed_files[path])
 
-    def checked(value, schema, where):
-        if not where.startswith(str(CATALOG)):
-            return check(value, schema, where)
-        if where not in seen:
-            seen[where] = check(value, schema, where)
-        return copy.deepcopy(seen[where])
+    def check_once(tree, schema, file):
+        if not file.startswith(str(CATALOG)):
+            return check(tree, schema, file)
+        if file not in checked_files:
+            checked_files[file] = check(tree, schema, file)
+        return copy.deepcopy(checked_files[file])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "read_yaml", parsed)
-        patch.setattr(catalogue, "validated", checked)
+        patch.setattr(catalogue, "read_yaml", parse_once)
+        patch.setattr(catalogue, "validated", check_once)
         yield
+
+
+def write_file(path, content):
+    """Write a tree as YAML, a text or bytes; for None make a folder of that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.write_bytes(content.encode())
+    else:
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 @contextlib.contextmanager
 def folder_of(files):
-    """A folder with files: trees as YAML, text, or bytes; None for a folder of that name."""
+    """A folder with files of these contents by name, see `write_file`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if content is None:
-                path.mkdir()
-            elif isinstance(content, str | bytes):
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
-            else:
-                path.write_text(yaml.safe_dump(content), encoding="utf-8")
+            write_file(Path(folder, name), content)
         yield Path(folder)
 
 
 def resolved(config, folders):
-    """All that is read before a run's first job, as workflow/rules/common.smk does."""
-    config = validated(config, "config", "config.yaml")
+    """The grid of a config, after all that is read before a run's first job.
+
+    It is read as workflow/rules/common.smk does. What jobs would write is in its folders, runs have
+    names of their own, and what is recorded is JSON.
+
+    Args:
+        folders: of the catalogue.
+    """
+    checked_config = validated(config, "config", "config.yaml")
     catalog = Catalog(folders)
-    grid = resolve_grid(config, catalog)
+    grid = resolve_grid(checked_config, catalog)
     for entry in grid.datasets_read():
-        catalog.label_space(entry), catalog.icons(entry)
+        catalog.label_space(entry)
+        catalog.icons(entry)
     for method in grid.methods.values():
         code_digest.digest(catalog.algorithm_file(method.algorithm))
-    for path, place in written(grid):
-        inside = path.removeprefix(place)
-        assert posixpath.normpath(path) == path and path.startswith(place), path
-        assert all(PLAIN.fullmatch(part) for part in inside.split("/")), path
-    assert len(set(grid.runs())) == len(set(map(str, grid.runs()))) == len(grid.runs())
-    entries = [
-        dataclasses.asdict(entry)
-        for entry in (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
-    ]
-    json.dumps([entries, grid.resolved(), grid.conditions()], allow_nan=False)
+    assert_paths_are_in_their_folders(grid)
+    assert_runs_have_names_of_their_own(grid)
+    entries = (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
+    recorded = [dataclasses.asdict(entry) for entry in entries]
+    json.dumps([recorded, grid.resolved(), grid.conditions()], allow_nan=False)
     return grid
 
 
-def written(grid):
-    """Where a grid's jobs write, each with the folder that it is to lie in (workflow/rules)."""
+def assert_runs_have_names_of_their_own(grid):
+    """Assert that no two runs of a grid are equal or write into one folder."""
+    runs = grid.runs()
+    names = {str(run) for run in runs}
+    assert len(set(runs)) == len(runs)
+    assert len(names) == len(runs)
+
+
+def assert_paths_are_in_their_folders(grid):
+    """Assert that jobs of a grid write into their folders only, to files with plain names."""
+    paths_by_folder = written_paths(grid)
+    assert all(paths_by_folder.values())
+    for folder, paths in paths_by_folder.items():
+        for path in paths:
+            assert posixpath.normpath(path) == path, path
+            assert path.startswith(folder), path
+            for name in path.removeprefix(folder).split("/"):
+                assert PLAIN.fullmatch(name), path
+
+
+def written_paths(grid):
+    """Where a grid's jobs write (workflow/rules), by the folder in which the paths are to be."""
     family = grid.family.name
-    for name, entry in grid.catalog.sources.items():
-        for source in entry.sources:
-            yield f"data/raw/{name}/{source['file']}", "data/raw/"
-            yield f"work/partial/0-{source['file']}", "work/partial/"
+    protocol = grid.config["protocol"]
     geometries = [grid.geometry(name).key for name in grid.models]
-    parts = [
-        *(entry.name for entry in grid.datasets_read()),
-        *(f"group_{name}" for name in grid.evaluation_groups()),
+    prepared = [entry.name for entry in grid.datasets_read()]
+    prepared += [f"group_{name}" for name in grid.evaluation_groups()]
+    assert len(set(prepared)) == len(prepared)
+    raw_paths = []
+    partial_paths = []
+    for dataset, entry in grid.catalog.sources.items():
+        for source in entry.sources:
+            raw_paths.append(f"data/raw/{dataset}/{source['file']}")
+            partial_paths.append(f"work/partial/0-{source['file']}")
+    result_paths = [
+        f"results/{family}/prepare/{name}/{key}"
+        for name, key in itertools.product(prepared, geometries)
     ]
-    assert len(parts) == len(set(parts))
-    for part in parts:
-        yield from ((f"results/{family}/prepare/{part}/{key}", "results/") for key in geometries)
-    yield from ((f"results/{family}/models/{name}", "results/") for name in grid.models)
-    for run in grid.runs():
-        yield f"results/{family}/{grid.config['protocol']}/finetune/{run}", "results/"
-    yield from ((f"{top}/{family}", f"{top}/") for top in ("reports", "logs"))
+    result_paths += [f"results/{family}/models/{name}" for name in grid.models]
+    result_paths += [f"results/{family}/{protocol}/finetune/{run}" for run in grid.runs()]
+    return {
+        "data/raw/": raw_paths,
+        "work/partial/": partial_paths,
+        "results/": result_paths,
+        "reports/": [f"reports/{family}"],
+        "logs/": [f"logs/{family}"],
+    }
+
+
+@st.composite
+def mutated_configs(draw):
+    """Configs of a family of the project, of which a value or two are something else."""
+    family = draw(st.sampled_from(["emoji", "fashion", "imagenet"]))
+    defaults = validated({}, "config", "defaults")
+    values = VALUES | st.lists(NAMES, max_size=3)
+    return draw(mutated({**defaults, "family": family}, values))
 
 
 @pytest.mark.thorough
 @fuzzed(150)
-@given(st.data())
-def test_any_config_is_taken_or_refused(data):
-    family = data.draw(st.sampled_from(["emoji", "fashion", "imagenet"]))
-    config = data.draw(
-        mutated(
-            {**validated({}, "config", "defaults"), "family": family},
-            VALUES | st.lists(NAMES, max_size=3),
-        )
-    )
+@given(mutated_configs())
+def test_any_config_is_taken_or_refused(config):
     result = outcome(lambda: resolved(config, [CATALOG]))
     assert isinstance(result, Grid) or "config" in result or "families/" in result, result
+
+
+NUMBERS_OF_SETTINGS = st.sampled_from([0.1, 1, "1e-3", "all", 10**400, -1]) | VALUES
+SETTINGS_OF_A_METHOD = st.dictionaries(
+    st.sampled_from(["lr", "rank", "weight", "distil", "steps", "epochs", "recipe"]),
+    NUMBERS_OF_SETTINGS | st.lists(NUMBERS_OF_SETTINGS, max_size=3),
+    max_size=2,
+)
+SIZES = st.just("all") | st.integers(1) | st.floats(0.0001, 1, exclude_max=True)
+OTHER_CHOICES = {
+    "reference": st.sampled_from(["none", "default", "fashion_train", "imagenet_train"]),
+    "protocol": st.sampled_from(["paper", "held_out"]),
+    "accept_terms": st.just("objectnet_tuning"),
+    "recipes": st.sampled_from(["all", "default", "adamw"]) | st.lists(NAMES, max_size=2),
+    "training": st.fixed_dictionaries(
+        {}, optional={"epochs": st.integers(0), "steps": st.integers(0)}
+    ),
+    "method_settings": st.dictionaries(
+        st.sampled_from(["ft", "lora", "lwf", "wise_ft_curve"]), SETTINGS_OF_A_METHOD, max_size=2
+    ),
+    "train_subset": st.lists(SIZES, min_size=1, max_size=3, unique=True),
+    "seeds": st.lists(st.integers(0, (1 << 31) - 1), min_size=1, max_size=3, unique=True),
+    "image_size": st.sampled_from(["native", 32, 1024, "33"]),
+}
+
+
+def some_of(names):
+    """All of some names, a family's choice of them, or a few."""
+    few_names = st.lists(st.sampled_from(names), min_size=1, max_size=4)
+    return st.sampled_from(["all", "default"]) | few_names
+
+
+def budgets(datasets):
+    """The most images of a dataset: of all, or of one or two by name."""
+    limit = st.sampled_from(["all", 1, 500, 0.1, 1.0, "0.5"])
+    name = st.sampled_from(["default", *datasets, "noto"])
+    limit_by_dataset = st.dictionaries(name, limit, min_size=1, max_size=2)
+    return st.fixed_dictionaries({"max_images_per_dataset": limit | limit_by_dataset})
 
 
 @st.composite
@@ -285,49 +364,16 @@ def choices(draw):
     family = draw(st.sampled_from(sorted(catalog.families)))
     datasets = [name for name, entry in catalog.datasets.items() if entry.family == family]
     models = [name for name, entry in catalog.models.items() if family in entry.families]
-    lists = {
-        "models": models,
-        "methods": list(catalog.methods),
-        "targets": datasets,
-        "datasets": datasets,
+    strategies = {
+        "models": some_of(models),
+        "methods": some_of(list(catalog.methods)),
+        "targets": some_of(datasets),
+        "datasets": some_of(datasets),
+        "budget": budgets(datasets),
+        **OTHER_CHOICES,
     }
-    several = {
-        key: st.sampled_from(["all", "default"])
-        | st.lists(st.sampled_from(names), min_size=1, max_size=4)
-        for key, names in lists.items()
-    }
-    value = st.sampled_from([0.1, 1, "1e-3", "all", 10**400, -1]) | VALUES
-    setting = st.dictionaries(
-        st.sampled_from(["lr", "rank", "weight", "distil", "steps", "epochs", "recipe"]),
-        value | st.lists(value, max_size=3),
-        max_size=2,
-    )
-    limit = st.sampled_from(["all", 1, 500, 0.1, 1.0, "0.5"])
-    name = st.sampled_from(["default", *datasets, "noto"])
-    more = {
-        "reference": st.sampled_from(["none", "default", "fashion_train", "imagenet_train"]),
-        "protocol": st.sampled_from(["paper", "held_out"]),
-        "accept_terms": st.just("objectnet_tuning"),
-        "recipes": st.sampled_from(["all", "default", "adamw"]) | st.lists(NAMES, max_size=2),
-        "training": st.fixed_dictionaries(
-            {}, optional={"epochs": st.integers(0), "steps": st.integers(0)}
-        ),
-        "method_settings": st.dictionaries(
-            st.sampled_from(["ft", "lora", "lwf", "wise_ft_curve"]), setting, max_size=2
-        ),
-        "train_subset": st.lists(
-            st.just("all") | st.integers(1) | st.floats(0.0001, 1, exclude_max=True),
-            min_size=1,
-            max_size=3,
-            unique=True,
-        ),
-        "budget": st.fixed_dictionaries(
-            {"max_images_per_dataset": limit | st.dictionaries(name, limit, min_size=1, max_size=2)}
-        ),
-        "seeds": st.lists(st.integers(0, (1 << 31) - 1), min_size=1, max_size=3, unique=True),
-        "image_size": st.sampled_from(["native", 32, 1024, "33"]),
-    }
-    return {"family": family, **draw(st.fixed_dictionaries({}, optional={**several, **more}))}
+    chosen = draw(st.fixed_dictionaries({}, optional=strategies))
+    return {"family": family, **chosen}
 
 
 @pytest.mark.thorough
@@ -337,35 +383,39 @@ def test_any_choice_of_what_there_is_is_taken_or_refused(config):
     outcome(lambda: resolved(config, [CATALOG]))
 
 
+@contextlib.contextmanager
+def folder_of_catalogue(own):
+    """A folder with a catalogue: the files of `own`, and those beside them."""
+    with folder_of({**own, **BESIDE}) as folder:
+        yield folder
+
+
 @pytest.mark.thorough
 @fuzzed(110)
 @given(mutated(OWN, ENTRIES))
 def test_any_catalogue_is_taken_or_refused(own):
-    files = {name if isinstance(name, str) else "x": tree for name, tree in own.items()}
-    files = {name: tree for name, tree in files.items() if name in OWN}
-    with folder_of({**files, **BESIDE}) as folder:
+    files_of_own_names = {name: tree for name, tree in own.items() if name in OWN}
+    with folder_of_catalogue(files_of_own_names) as folder:
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
 
-NAMED = [
+KEYS_OF_NAMES = [
     ("families/own.yaml", "classes", "file"),
-    *(
-        ("datasets.yaml", "red", key)
-        for key in (
-            "family",
-            "evaluation_group",
-            "source_group",
-            "variant_of",
-            "icons_file",
-            "layout",
-        )
-    ),
+    ("datasets.yaml", "red", "family"),
+    ("datasets.yaml", "red", "evaluation_group"),
+    ("datasets.yaml", "red", "source_group"),
+    ("datasets.yaml", "red", "variant_of"),
+    ("datasets.yaml", "red", "icons_file"),
+    ("datasets.yaml", "red", "layout"),
     ("datasets.yaml", "red", "source", "file"),
     ("datasets.yaml", "red", "source", "path"),
     ("datasets.yaml", "again", "archives_of"),
     ("datasets.yaml", "green", "classes", "file"),
     ("models.yaml", "net", "architecture"),
-    *(("models.yaml", "net", "source", key) for key in ("repo", "path", "file", "revision")),
+    ("models.yaml", "net", "source", "repo"),
+    ("models.yaml", "net", "source", "path"),
+    ("models.yaml", "net", "source", "file"),
+    ("models.yaml", "net", "source", "revision"),
     ("models.yaml", "file", "weights", "member"),
     ("methods.yaml", "mine", "algorithm"),
     ("methods.yaml", "mine", "settings", "also"),
@@ -376,149 +426,185 @@ NAMED = [
 
 @pytest.mark.thorough
 @fuzzed(100)
-@given(st.sampled_from(NAMED), NAMES | st.sampled_from(POINTING + ODD))
-def test_no_value_leads_out_of_the_projects_folders(place, name):
+@given(st.sampled_from(KEYS_OF_NAMES), NAMES | st.sampled_from(POINTING + ODD))
+def test_no_value_leads_out_of_the_projects_folders(keys, name):
+    # given
     own = copy.deepcopy(OWN)
-    holder = own
-    for key in place[:-1]:
-        holder = holder[key]
-    holder[place[-1]] = name
-    with folder_of({**own, **BESIDE}) as folder:
+    *outer_keys, last_key = keys
+    entry = own
+    for key in outer_keys:
+        entry = entry[key]
+    entry[last_key] = name
+    # then
+    with folder_of_catalogue(own) as folder:
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
 
-@pytest.mark.thorough
-@fuzzed(80)
-@given(
-    st.sampled_from(["families", "datasets", "models", "methods", "recipes"]),
-    NAMES | st.from_regex(r"[A-Za-z0-9_.-]{1,4}\n?"),
-)
-def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
-    own, config = copy.deepcopy(OWN), dict(CONFIG)
-    if kind == "families":
-        file = (
-            name.encode("utf-8", "replace").decode().replace("/", "_").replace("\0", "_")[:50]
-            + ".yaml"
-        )
-        name = Path(file).stem
-        own[f"families/{file}"] = own.pop("families/own.yaml")
-        for entry in own["datasets.yaml"].values():
-            entry["family"] = name
-        for entry in own["models.yaml"].values():
-            entry["families"] = [name]
-        config["family"] = name
-    else:
-        first = next(iter(own[f"{kind}.yaml"]))
-        own[f"{kind}.yaml"] = {name: own[f"{kind}.yaml"][first], **own[f"{kind}.yaml"]}
-    with folder_of({**own, **BESIDE}) as folder:
+ENTRY_NAMES = NAMES | st.from_regex(r"[A-Za-z0-9_.-]{1,4}\n?")
+
+
+def assert_entry_is_plain_or_refused(name, own, config):
+    """Assert that a catalogue with an entry of a name is refused, unless its name is plain."""
+    with folder_of_catalogue(own) as folder:
         result = outcome(lambda: resolved(config, [CATALOG, folder]))
     assert PLAIN.fullmatch(name) or isinstance(result, str), name
+
+
+def file_of_family(name):
+    """The file of a family of some name, in which stands what a name of a file can have of it."""
+    text = name.encode("utf-8", "replace").decode()
+    return text.replace("/", "_").replace("\0", "_")[:50] + ".yaml"
+
+
+@pytest.mark.thorough
+@fuzzed(16)
+@given(ENTRY_NAMES)
+def test_no_name_of_a_family_leads_out_of_the_projects_folders(any_name):
+    # given
+    file = file_of_family(any_name)
+    name = Path(file).stem
+    own = copy.deepcopy(OWN)
+    own[f"families/{file}"] = own.pop("families/own.yaml")
+    for entry in own["datasets.yaml"].values():
+        entry["family"] = name
+    for entry in own["models.yaml"].values():
+        entry["families"] = [name]
+    # then
+    assert_entry_is_plain_or_refused(name, own, {**CONFIG, "family": name})
+
+
+@pytest.mark.thorough
+@fuzzed(64)
+@given(st.sampled_from(["datasets", "models", "methods", "recipes"]), ENTRY_NAMES)
+def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
+    # given
+    entries = OWN[f"{kind}.yaml"]
+    first_entry, *_ = entries.values()
+    own = {**OWN, f"{kind}.yaml": {name: first_entry, **entries}}
+    # then
+    assert_entry_is_plain_or_refused(name, own, CONFIG)
 
 
 @pytest.mark.parametrize("name", ["x", "A_1"])
 def test_plain_names_are_taken(name):
     """What the tests here change is valid before."""
-    own = {**OWN, f"families/{name}.yaml": OWN["families/own.yaml"]}
-    own["models.yaml"] = {name: OWN["models.yaml"]["net"], **OWN["models.yaml"]}
-    with folder_of({**own, **BESIDE}) as folder:
+    # given
+    models = OWN["models.yaml"]
+    own = {
+        **OWN,
+        f"families/{name}.yaml": OWN["families/own.yaml"],
+        "models.yaml": {name: models["net"], **models},
+    }
+    # when
+    with folder_of_catalogue(own) as folder:
         grid = outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
-        assert (
-            name in grid.models
-            and name in grid.catalog.families
-            and "mine-lr0.2-rank4" in grid.methods
-        )
+        # then
+        assert isinstance(grid, Grid), grid
+        assert name in grid.models
+        assert name in grid.catalog.families
+        assert "mine-lr0.2-rank4" in grid.methods
 
 
 TOKENS = [
-    "!!int ''",
-    "!!bool x",
-    "!!timestamp x",
-    "!!map x",
-    "!!set {a}",
-    "!!python/name:os.system",
-    "2020-13-45",
+    *("!!int ''", "!!bool x", "!!timestamp x", "!!map x", "!!set {a}", "!!python/name:os.system"),
+    *("2020-13-45", "*none", "? [1]: 2", "<<: 3", "- a\n- b", "\t", "---", "%YAML 9", "|", "'"),
+    *("[" * 2000, "a: {a: 1, a: 2}", "1: 2", "~: 1", "true: 1", "\x00", "!!binary '\xe9'"),
+    *("1e999", ".nan", "{}", "[]", "\n", ": ", ", "),
 ]
-TOKENS += ["*none", "? [1]: 2", "<<: 3"]
-TOKENS += [
-    "- a\n- b",
-    "\t",
-    "---",
-    "%YAML 9",
-    "|",
-    "'",
-    "[" * 2000,
-    "a: {a: 1, a: 2}",
-    "1: 2",
-    "~: 1",
-    "true: 1",
-]
-TOKENS += ["\x00", "!!binary '\xe9'", "1e999", ".nan", "{}", "[]", "\n", ": ", ", "]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextChange:
+    """Some characters of a text, which are replaced."""
+
+    start: float  # 0 to 1, as a share of the text
+    length: int
+    replacement: str
+
+    def of(self, text):
+        """The text with this change."""
+        start = int(self.start * len(text))
+        return text[:start] + self.replacement + text[start + self.length :]
+
+
+TEXT_CHANGES = st.builds(
+    TextChange,
+    start=st.floats(0, 1),
+    length=st.integers(0, 40),
+    replacement=st.sampled_from(TOKENS) | st.text(max_size=3),
+)
+
+
+def assert_yaml_is_taken_or_refused(file, content, kind):
+    """Assert that a YAML file is read and checked, or refused with a sentence that names it."""
+    with folder_of({file: content}) as folder:
+        path = folder / file
+        result = outcome(lambda: validated(read_yaml(path), kind, str(path)))
+    assert isinstance(result, dict) or str(path) in result, result
 
 
 @pytest.mark.thorough
 @fuzzed(150)
 @given(
     st.sampled_from(sorted(OWN)),
-    st.lists(
-        st.tuples(
-            st.floats(0, 1), st.integers(0, 40), st.sampled_from(TOKENS) | st.text(max_size=3)
-        ),
-        max_size=3,
-    ),
+    st.lists(TEXT_CHANGES, max_size=3),
     st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16", "cp500"]),
     st.binary(max_size=3),
 )
-def test_any_yaml_text_is_taken_or_refused_with_its_file(name, changes, encoding, tail):
-    text = yaml.safe_dump(OWN[name])
-    for place, length, token in changes:
-        start = int(place * len(text))
-        text = text[:start] + token + text[start + length :]
-    with folder_of({name: text.encode(encoding, "replace") + tail}) as folder:
-        kind = "family" if "/" in name else name.removesuffix(".yaml")
-        result = outcome(lambda: validated(read_yaml(folder / name), kind, str(folder / name)))
-        assert isinstance(result, dict) or str(folder / name) in result, result
+def test_any_yaml_text_is_taken_or_refused_with_its_file(file, changes, encoding, tail):
+    # given
+    text = yaml.safe_dump(OWN[file])
+    for change in changes:
+        text = change.of(text)
+    content = text.encode(encoding, "replace") + tail
+    kind = "family" if file.startswith("families/") else Path(file).stem
+    # then
+    assert_yaml_is_taken_or_refused(file, content, kind)
 
 
 @pytest.mark.thorough
 @fuzzed(80)
-@given(st.binary(max_size=60) | st.sampled_from(TOKENS).map(str.encode), st.sampled_from(KINDS))
-def test_any_bytes_are_taken_or_refused_as_yaml(data, kind):
-    with folder_of({"x.yaml": data}) as folder:
-        result = outcome(
-            lambda: validated(read_yaml(folder / "x.yaml"), kind, str(folder / "x.yaml"))
-        )
-        assert isinstance(result, dict) or str(folder / "x.yaml") in result, result
+@given(
+    st.binary(max_size=60) | st.sampled_from(TOKENS).map(str.encode),
+    st.sampled_from(KINDS_OF_YAML),
+)
+def test_any_bytes_are_taken_or_refused_as_yaml(content, kind):
+    assert_yaml_is_taken_or_refused("x.yaml", content, kind)
 
 
 PYTHON = BESIDE["methods/layered.py"]
+PATHS_IN_A_CATALOGUE = [
+    *OWN,
+    *BESIDE,
+    *("families", "classes", "methods"),
+    *("methods/new.py", "layouts/new.py", "methods/y z.py"),
+]
+
+
+@st.composite
+def cut_python(draw):
+    """The first lines or letters of a module of a method, and something else after them."""
+    length = draw(st.integers(0, len(PYTHON)))
+    text = PYTHON[:length] + draw(NAMES)
+    return text.encode("utf-8", "surrogatepass")
 
 
 @pytest.mark.thorough
 @fuzzed(60)
 @given(
-    st.sampled_from(
-        [
-            *OWN,
-            *BESIDE,
-            "families",
-            "classes",
-            "methods",
-            "methods/new.py",
-            "layouts/new.py",
-            "methods/y z.py",
-        ]
-    ),
-    st.none()
-    | st.binary(max_size=20)
-    | st.tuples(st.integers(0, len(PYTHON)), NAMES).map(
-        lambda cut: (PYTHON[: cut[0]] + cut[1]).encode("utf-8", "surrogatepass")
-    ),
+    st.sampled_from(PATHS_IN_A_CATALOGUE),
+    st.none() | st.binary(max_size=20) | cut_python(),
 )
 def test_any_file_or_folder_of_a_catalogue_is_taken_or_refused(name, content):
-    files = {
-        path: text for path, text in {**OWN, **BESIDE}.items() if not path.startswith(f"{name}/")
-    }
-    with folder_of({**files, name: content}) as folder:
+    # given
+    files = {}
+    for path, usual_content in {**OWN, **BESIDE}.items():
+        is_below = path.startswith(f"{name}/")
+        if not is_below:
+            files[path] = usual_content
+    files[name] = content
+    # then
+    with folder_of(files) as folder:
         outcome(lambda: resolved(CONFIG, [CATALOG, folder]))
 
 
@@ -526,71 +612,93 @@ def test_any_file_or_folder_of_a_catalogue_is_taken_or_refused(name, content):
 @fuzzed(40)
 @given(st.lists(NAMES, max_size=3))
 def test_any_folders_are_taken_or_refused_as_catalogue(names):
-    outcome(lambda: resolved({"family": "fashion", "catalog": names}, [CATALOG, *names]))
+    config = {"family": "fashion", "catalog": names}
+    outcome(lambda: resolved(config, [CATALOG, *names]))
 
 
-READERS = {
+COLUMNS_BY_READER = {
     read_class_map: ("emoji", "codepoint", "wnids", "also", "reason"),
     read_wnid_list: ("wnid",),
     read_index_map: ("key", "indices"),
     read_own_classes: ("key", "name"),
 }
 WNIDS = imagenet_wnids()[:4]
-CELLS = (
-    st.sampled_from(
-        [*WNIDS, " ".join(WNIDS[:2]), "0", "0 1", "999", "1000", "-1", "²", "٣", "a", "b"]
-    )
-    | NAMES
-)
-TEXT = st.sampled_from(
-    ['"', ",", "\n", "\r", "\r\n", "\0", "\ufeff", "x" * 200_000, "key", "emoji"]
-) | st.text(max_size=5)
+TWO_WNIDS = " ".join(WNIDS[:2])
+MEANT_CELLS = [*WNIDS, TWO_WNIDS, "0", "0 1", "999", "1000", "-1", "²", "٣", "a", "b"]
+CELLS = st.sampled_from(MEANT_CELLS) | NAMES
+ODD_TEXTS = ['"', ",", "\n", "\r", "\r\n", "\0", "\ufeff", "x" * 200_000, "key", "emoji"]
+TEXTS = st.sampled_from(ODD_TEXTS) | st.text(max_size=5)
+
+
+def csv_text(columns, rows):
+    """A table as text, whose cells are written as they are."""
+    lines = [",".join(cells) for cells in (columns, *rows)]
+    return "\n".join(lines)
 
 
 @st.composite
 def tables(draw, columns):
-    """A table with odd cells, one text of it replaced by another."""
-    rows = draw(
-        st.lists(
-            st.lists(CELLS, min_size=1, max_size=5) | st.tuples(*[CELLS] * len(columns)), max_size=4
-        )
-    )
-    text = "\n".join(",".join(row) for row in [columns, *rows]) + "\n"
-    for place in draw(st.lists(st.integers(0, len(text)), max_size=1)):
-        text = text[:place] + draw(TEXT) + text[place:]
+    """The bytes of a table with odd cells, into which an odd text may be written anywhere."""
+    any_row = st.lists(CELLS, min_size=1, max_size=5)
+    complete_row = st.tuples(*[CELLS] * len(columns))
+    rows = draw(st.lists(any_row | complete_row, max_size=4))
+    text = csv_text(columns, rows) + "\n"
+    if draw(st.booleans()):
+        position = draw(st.integers(0, len(text)))
+        text = text[:position] + draw(TEXTS) + text[position:]
     return text.encode()
 
 
+@st.composite
+def readers_and_files(draw):
+    """A function that reads classes, and the bytes of a file for it."""
+    reader = draw(st.sampled_from(list(COLUMNS_BY_READER)))
+    content = draw(tables(COLUMNS_BY_READER[reader]) | st.binary(max_size=50))
+    return reader, content
+
+
+def assert_label_space_is_sound(space):
+    """Assert that classes have keys and outputs of their own, and that JSON keeps them."""
+    number_of_classes = len(space.keys)
+    assert number_of_classes > 0
+    assert len(space.indices) == number_of_classes
+    assert len(space.names) == number_of_classes
+    assert len(set(space.keys)) == number_of_classes
+    assert all(space.keys)
+    for outputs in space.indices:
+        assert outputs
+        assert list(outputs) == sorted(set(outputs))
+        assert set(outputs) <= set(range(space.num_classes))
+    if space.also:
+        assert any(space.also)
+        assert len(space.also) == number_of_classes
+    for label, other_answers in enumerate(space.also):
+        assert list(other_answers) == sorted(set(other_answers) - {label})
+        assert set(other_answers) <= set(range(number_of_classes))
+    stored = json.dumps(space.to_json())
+    assert LabelSpace.from_json(json.loads(stored)) == space
+
+
 @fuzzed(230)
-@given(st.sampled_from(list(READERS)), st.data())
-def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader, data):
-    content = data.draw(tables(READERS[reader]) | st.binary(max_size=50))
+@given(readers_and_files())
+def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader_and_file):
+    reader, content = reader_and_file
     with folder_of({"classes.csv": content}) as folder:
-        result = outcome(lambda: reader(folder / "classes.csv"))
-        if isinstance(result, str):
-            assert str(folder / "classes.csv") in result, result
-            return
-    assert (
-        isinstance(result, LabelSpace)
-        and len(result.keys) == len(result.indices) == len(result.names) > 0
-    )
-    assert len(set(result.keys)) == len(result.keys) and all(result.keys)
-    for row in result.indices:
-        assert row and list(row) == sorted(set(row)) and 0 <= row[0] <= row[-1] < result.num_classes
-    assert not result.also or (any(result.also) and len(result.also) == len(result.keys))
-    for label, others in enumerate(result.also):
-        assert list(others) == sorted(set(others) - {label}) and set(others) <= set(
-            range(len(result.keys))
-        )
-    assert LabelSpace.from_json(json.loads(json.dumps(result.to_json()))) == result
+        path = folder / "classes.csv"
+        result = outcome(lambda: reader(path))
+    if isinstance(result, str):
+        assert str(path) in result, result
+    else:
+        assert isinstance(result, LabelSpace)
+        assert_label_space_is_sound(result)
+
+
+LISTS_OF_TIMM = ["imagenet21k_goog", "imagenet12k", "mini_imagenet", "imagenet_a_synsets"]
 
 
 @pytest.mark.thorough
 @fuzzed(60)
-@given(
-    NAMES
-    | st.sampled_from(["imagenet21k_goog", "imagenet12k", "mini_imagenet", "imagenet_a_synsets"])
-)
+@given(NAMES | st.sampled_from(LISTS_OF_TIMM))
 def test_any_name_of_a_timm_list_is_taken_or_refused(name):
     outcome(lambda: read_timm_list(name))
 
@@ -599,28 +707,34 @@ def test_any_name_of_a_timm_list_is_taken_or_refused(name):
 @fuzzed(40)
 @given(st.lists(st.lists(CELLS, max_size=5), max_size=3))
 def test_published_numbers_are_taken_or_refused_with_their_file(rows):
-    text = "\n".join(",".join(row) for row in [("model", "dataset", "accuracy", "source"), *rows])
+    # given
+    text = csv_text(("model", "dataset", "accuracy", "source"), rows)
+    # then
     with folder_of({**OWN, **BESIDE, "published.csv": text, "baselines.csv": text}) as folder:
+        published = folder / "published.csv"
         outcome(lambda: baselines(resolved(CONFIG, [CATALOG, folder])))
-        outcome(lambda: list(read_table(folder / "published.csv", ("model", "accuracy"))))
+        result = outcome(lambda: list(read_table(published, ("model", "accuracy"))))
+    assert isinstance(result, list) or str(published) in result, result
+
+
+FILE_NAMES = st.binary(min_size=1, max_size=12).map(lambda name: name.translate(None, b"/\0"))
 
 
 @fuzzed(60)
-@given(
-    st.lists(
-        st.binary(min_size=1, max_size=12).map(lambda name: name.translate(None, b"/\0")),
-        max_size=4,
-    )
-)
+@given(st.lists(FILE_NAMES, max_size=4))
 def test_a_folder_with_any_names_is_packed_or_refused(names):
     with tempfile.TemporaryDirectory() as top:
+        # given
         folder = Path(top, "images")
+        archive = Path(top, "a.tar")
         folder.mkdir()
-        for name in {name for name in names if name.strip(b".")}:
-            Path(bytes(folder).decode(), name.decode("utf-8", "surrogateescape")).write_bytes(name)
-        result = outcome(
-            lambda: (listing(folder), pack(folder, Path(top, "a.tar"), "set"), files_of(folder))
-        )
+        for name in set(names):
+            is_only_dots = not name.strip(b".")
+            if not is_only_dots:
+                (folder / name.decode("utf-8", "surrogateescape")).write_bytes(name)
+        # when
+        result = outcome(lambda: (listing(folder), pack(folder, archive, "set"), files_of(folder)))
+        # then
         assert isinstance(result, tuple) or "contains no files" in result
         assert {path.name for path in Path(top).iterdir()} <= {"images", "a.tar"}
 
@@ -631,22 +745,26 @@ def test_a_folder_with_any_names_is_packed_or_refused(names):
     NAMES | st.just("../here.zip"),
     st.lists(NAMES.filter(lambda name: "\0" not in name), max_size=2),
 )
-def test_any_place_of_an_archive_is_looked_at_or_refused(name, folders):
+def test_any_place_of_an_archive_is_looked_at_or_refused(path, folders):
     """A file may come from anywhere, and is put where it belongs."""
-    source = {**FILE, "path": name, "digest": f"md5:{hashlib.md5(b'zip').hexdigest()}"}
-    own = {"x": {**OWN["datasets.yaml"]["red"], "source": source}}
-    with (
-        folder_of({"own/datasets.yaml": own, "here.zip": b"zip"}) as top,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    # given
+    digest = hashlib.md5(b"zip").hexdigest()
+    source = {**SOURCE_IN_A_FILE, "path": path, "digest": f"md5:{digest}"}
+    entry = {**OWN["datasets.yaml"]["red"], "source": source}
+    files = {"own/datasets.yaml": {"x": entry}, "here.zip": b"zip"}
+    with folder_of(files) as top, pytest.MonkeyPatch.context() as patch:
         patch.chdir(top)
         patch.setenv(ARCHIVES, ":".join(folders))
-        (top / "raw").mkdir()
-        result = outcome(
-            lambda: download(
-                Catalog([top / "own"]).datasets["x"].sources[0], top / "raw/b.zip", "x"
-            )
-        )
-        assert isinstance(result, str) or (top / "raw/b.zip").read_bytes() == b"zip"
+        raw = top / "raw"
+        raw.mkdir()
+
+        def download_first_source():
+            source, *_ = Catalog([top / "own"]).datasets["x"].sources
+            return download(source, raw / "b.zip", "x")
+
+        # when
+        result = outcome(download_first_source)
+        # then
+        assert isinstance(result, str) or (raw / "b.zip").read_bytes() == b"zip"
         assert {path.name for path in top.iterdir()} == {"own", "here.zip", "raw"}
-        assert {path.name for path in (top / "raw").iterdir()} <= {"b.zip"}
+        assert {path.name for path in raw.iterdir()} <= {"b.zip"}

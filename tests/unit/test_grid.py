@@ -1,6 +1,5 @@
 """What a config's choices come to, and how bad ones are refused."""
 
-import itertools
 import math
 
 import pyarrow as pa
@@ -18,40 +17,58 @@ from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
 
 
+def notices_on(chosen, *words):
+    """Notices of a grid that contain all of these words."""
+
+    def has_all_words(notice):
+        return all(word in notice for word in words)
+
+    return [notice for notice in chosen.notices if has_all_words(notice)]
+
+
 def test_the_default_grid_has_the_promised_size():
     chosen = grid()
-    assert len(chosen.models) >= 2 and len(chosen.targets) >= 4 and chosen.sizes == ["all"]
+    number_of_models = len(chosen.models)
+    number_of_targets = len(chosen.targets)
+    runs_of_a_model = 1 + len(chosen.methods) * number_of_targets
+    assert number_of_models >= 2
+    assert number_of_targets >= 4
+    assert chosen.sizes == ["all"]
     assert list(chosen.methods) == [
         "ft",
         "linear_probe",
-        *(f"wise_ft-alpha{alpha}" for alpha in (0.25, 0.5, 0.75)),
+        "wise_ft-alpha0.25",
+        "wise_ft-alpha0.5",
+        "wise_ft-alpha0.75",
     ]
-    assert len(chosen.runs()) == len(chosen.models) * (
-        1 + len(chosen.methods) * len(chosen.targets)
-    )
+    assert len(chosen.runs()) == number_of_models * runs_of_a_model
     assert Run("efficientnet_lite0", "none", "pretrained", "all", 0) in chosen.runs()
 
 
 def test_imagenets_default_grid_can_tell_the_optimiser_from_the_size_of_the_set():
     chosen = grid(family="imagenet")
-    assert chosen.sizes == ["all", "1000"] and grid(
-        family="imagenet", train_subset=["all"]
-    ).sizes == ["all"]
-    recipes = {
+    schedules = {
         name: method.schedule
         for name, method in chosen.methods.items()
         if method.name.startswith(("ft", "wise"))
     }
-    assert recipes == {
+    fine_tuned_runs = [run for run in chosen.runs() if run.method != "pretrained"]
+    runs_of_a_size = len(chosen.models) * len(chosen.methods) * len(chosen.targets)
+    assert chosen.sizes == ["all", "1000"]
+    assert schedules == {
         "ft": "paper",
         "ft-adamw": "adamw",
         "wise_ft": "paper",
         "wise_ft-adamw": "adamw",
     }
     assert chosen.methods["wise_ft-adamw"].parents == ("ft-adamw",)
-    runs = [run for run in chosen.runs() if run.method != "pretrained"]
-    assert len(runs) == len(chosen.models) * len(chosen.methods) * len(chosen.targets) * 2
-    assert {run.size for run in runs if run.method == "ft-adamw"} == {"all", "1000"}
+    assert len(fine_tuned_runs) == 2 * runs_of_a_size
+    assert {run.size for run in fine_tuned_runs if run.method == "ft-adamw"} == {"all", "1000"}
+
+
+def test_sizes_of_config_replace_those_of_the_family():
+    chosen = grid(family="imagenet", train_subset=["all"])
+    assert chosen.sizes == ["all"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +94,8 @@ def test_differences_are_from_ft_unless_the_run_lacks_it_or_config_says_otherwis
     choices, reference
 ):
     chosen = grid(**choices)
-    assert chosen.compare_to == chosen.resolved()["compare_to"] == reference
+    assert chosen.compare_to == reference
+    assert chosen.resolved()["compare_to"] == reference
 
 
 @pytest.mark.parametrize("name", ["lora", "wise_ft_curve", "Full fine-tuning"])
@@ -89,8 +107,10 @@ def test_a_reference_that_the_run_lacks_or_that_has_no_mri_is_refused(name):
 
 def test_all_takes_the_whole_catalogue():
     chosen = grid(models="all", methods="all", targets="all", image_size="native")
-    assert len(chosen.targets) == 8 and len(chosen.models) == 3
-    assert {chosen.geometry(model).size for model in chosen.models} == {224, 240, 260}
+    sizes_of_images = {chosen.geometry(model).size for model in chosen.models}
+    assert len(chosen.targets) == 8
+    assert len(chosen.models) == 3
+    assert sizes_of_images == {224, 240, 260}
 
 
 def test_the_full_grid_trains_and_merges_each_model_on_each_target():
@@ -98,25 +118,28 @@ def test_the_full_grid_trains_and_merges_each_model_on_each_target():
 
     With a reference, a sweep or held-out images.
     """
+    # given
     chosen = grid(models="all", methods="all", targets="all", image_size=224, seeds=[0, 1])
-    merged = {name for name, method in chosen.methods.items() if method.form in MERGES}
-    over_seeds = {name for name in merged if chosen.methods[name].over == "seeds"}
-    trained = chosen.methods.keys() - merged
-    assert (len(trained), len(merged - over_seeds), len(over_seeds)) == (22, 12, 2)
+    # when
     runs = chosen.runs()
-    pretrained, fine_tuned = 3, 3 * 8 * (2 * len(trained | merged - over_seeds) + len(over_seeds))
-    assert len(runs) == len(set(runs)) == pretrained + fine_tuned
+    # then
+    merging = {name for name, method in chosen.methods.items() if method.form in MERGES}
+    merging_seeds = {name for name in merging if chosen.methods[name].over == "seeds"}
+    training = chosen.methods.keys() - merging
+    assert len(training) == 22
+    assert len(merging - merging_seeds) == 12
+    assert len(merging_seeds) == 2
+    runs_of_a_model_and_target = 2 * (22 + 12) + 2
+    pretrained_runs = 3
+    assert len(runs) == pretrained_runs + 3 * 8 * runs_of_a_model_and_target
+    assert len(set(runs)) == len(runs)
 
 
 def test_recipes_multiply_the_methods():
-    chosen = grid(recipes=["adamw", "paper"])
-    assert len(chosen.methods) == 2 * len(grid().methods)
-    assert {
-        "ft",
-        "ft-paper",
-        "wise_ft-alpha0.25",
-        "wise_ft-alpha0.25-paper",
-    } <= chosen.methods.keys()
+    methods = grid(recipes=["adamw", "paper"]).methods
+    assert len(methods) == 2 * len(grid().methods)
+    for name in ("ft", "ft-paper", "wise_ft-alpha0.25", "wise_ft-alpha0.25-paper"):
+        assert name in methods
 
 
 @pytest.mark.parametrize(
@@ -155,47 +178,64 @@ def test_the_digest_of_a_grid_does_not_follow_what_is_shown_of_it_or_how_it_is_r
 
 
 def test_whole_photos_are_seen_of_the_datasets_that_config_names():
+    # given
     default = grid(family="imagenet")
     chosen = grid(family="imagenet", uncropped=["imagenet_c"])
     model = next(iter(chosen.models))
-    assert default.uncropped == [] and chosen.uncropped == ["imagenet_c"]
+    geometry = chosen.geometry(model)
+    # when
+    view_of_c = chosen.view_of(model, ["imagenet_c"])
+    view_of_r = chosen.view_of(model, ["imagenet_r"])
+    # then
+    assert view_of_c["uncropped"] == ["imagenet_c"]
+    assert view_of_r == default.view_of(model, ["imagenet_r"]), "not run again"
+    assert geometry.crop_pct < 1
+    assert chosen.preparation("imagenet_c", geometry)["geometry"] is None
+
+
+def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
+    default = grid(family="imagenet")
+    chosen = grid(family="imagenet", uncropped=["imagenet_c"])
+    assert default.uncropped == []
+    assert chosen.uncropped == ["imagenet_c"]
     assert chosen.digest != default.digest
     assert "whole photos of IN-C" in chosen.conditions()
     assert chosen.as_config()["uncropped"] == ["imagenet_c"]
-    readers_of = {name: chosen.view_of(model, [name]) for name in ("imagenet_c", "imagenet_r")}
-    assert readers_of["imagenet_c"]["uncropped"] == ["imagenet_c"]
-    assert readers_of["imagenet_r"] == default.view_of(model, ["imagenet_r"]), "not run again"
-    geometry = chosen.geometry(model)
-    assert geometry.crop_pct < 1 and chosen.preparation("imagenet_c", geometry)["geometry"] is None
 
 
 def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
+    # given
     defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["whole"]}
     catalog = with_entries(
         families={"mine": {"defaults": defaults, "crop_pct": 0.5}},
         datasets={"whole": {"family": "mine", "crop": "none"}, "cropped": {"family": "mine"}},
         models={"my_model": {"families": ["mine"]}},
     )
-    chosen = grid(catalog, family="mine")
-    geometry = chosen.geometry("my_model")
-    crops = [
-        chosen.preparation(name, geometry)["geometry"].crop_pct for name in ("whole", "cropped")
-    ]
-    assert crops == [1.0, 0.5] and geometry.crop_pct == 0.5
-    cropped = grid(catalog, family="mine", uncropped=[])
-    assert cropped.preparation("whole", geometry)["geometry"].crop_pct == 0.5
+
+    def crop_of(chosen, dataset):
+        geometry = chosen.geometry("my_model")
+        assert geometry.crop_pct == 0.5
+        return chosen.preparation(dataset, geometry)["geometry"].crop_pct
+
+    # when
+    as_the_entry_asks = grid(catalog, family="mine")
+    as_config_asks = grid(catalog, family="mine", uncropped=[])
+    # then
+    assert crop_of(as_the_entry_asks, "whole") == 1.0
+    assert crop_of(as_the_entry_asks, "cropped") == 0.5
+    assert crop_of(as_config_asks, "whole") == 0.5
 
 
 def test_errors_are_as_published_only_of_whole_photos_at_their_size():
-    for choices, expected in (
-        ({"uncropped": ["imagenet_c"], "image_size": 224}, True),
-        ({"image_size": 224}, False),
-        ({"uncropped": ["imagenet_r"], "image_size": 224}, False),
-        ({"uncropped": ["imagenet_c"], "image_size": 240}, False),
-    ):
+    def errors_of_c_are_as_published(**choices):
         chosen = grid(family="imagenet", **choices)
         model = next(iter(chosen.models))
-        assert chosen.errors_are_as_published(model, "imagenet_c") is expected
+        return chosen.errors_are_as_published(model, "imagenet_c")
+
+    assert errors_of_c_are_as_published(uncropped=["imagenet_c"], image_size=224) is True
+    assert errors_of_c_are_as_published(image_size=224) is False
+    assert errors_of_c_are_as_published(uncropped=["imagenet_r"], image_size=224) is False
+    assert errors_of_c_are_as_published(uncropped=["imagenet_c"], image_size=240) is False
 
 
 def test_unknown_datasets_cannot_be_seen_whole():
@@ -204,30 +244,54 @@ def test_unknown_datasets_cannot_be_seen_whole():
 
 
 def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
-    (whole,) = grid().evaluation_groups()
-    part = grid(datasets=["noto", "openmoji"])
-    other_part = grid(datasets=["noto", "twemoji"])
-    (name,), (other_name,) = part.evaluation_groups(), other_part.evaluation_groups()
-    assert whole == "emoji" and len({whole, name, other_name}) == 3
-    assert part.groups_of("noto") == [name]
-    named = grid(datasets=list(grid().datasets))
-    assert list(named.evaluation_groups()) == ["emoji"], "it is the same group"
+    # given
+    some_datasets = grid(datasets=["noto", "openmoji"])
+    other_datasets = grid(datasets=["noto", "twemoji"])
+    all_datasets_by_name = grid(datasets=list(grid().datasets))
+    # when
+    (whole_group,) = grid().evaluation_groups()
+    (some_group,) = some_datasets.evaluation_groups()
+    (other_group,) = other_datasets.evaluation_groups()
+    # then
+    assert whole_group == "emoji"
+    assert len({whole_group, some_group, other_group}) == 3
+    assert some_datasets.groups_of("noto") == [some_group]
+    assert list(all_datasets_by_name.evaluation_groups()) == ["emoji"], "it is the same group"
+
+
+PARTS_OF_C = ["imagenet_c-noise", "imagenet_c-blur", "imagenet_c-weather", "imagenet_c-digital"]
 
 
 def test_each_part_of_a_dataset_is_an_evaluation_group():
+    # given
     chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
-    of_r, *parts = chosen.evaluation_groups()
-    assert chosen.groups_of("imagenet_r") == [of_r] and chosen.part_of_group(of_r) is None
-    names = ("noise", "blur", "weather", "digital")
-    assert chosen.groups_of("imagenet_c") == parts == [f"imagenet_c-{name}" for name in names]
-    assert [chosen.evaluation_groups()[part] for part in parts] == [["imagenet_c"]] * 4
-    levels = {part: chosen.part_of_group(part)["levels"] for part in parts}
+    # when
+    group_of_r, *groups_of_c = chosen.evaluation_groups()
+    # then
+    assert chosen.groups_of("imagenet_r") == [group_of_r]
+    assert chosen.groups_of("imagenet_c") == groups_of_c == PARTS_OF_C
+    for group in PARTS_OF_C:
+        assert chosen.evaluation_groups()[group] == ["imagenet_c"]
+
+
+def test_a_part_has_some_levels_of_a_dataset_and_its_share_of_the_images():
+    # given
+    chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
+    # when
+    group_of_r, *_ = chosen.evaluation_groups()
+    levels = {group: chosen.part_of_group(group)["levels"] for group in PARTS_OF_C}
+    shares = {group: chosen.share_of_group(group) for group in PARTS_OF_C}
+    # then
+    assert chosen.part_of_group(group_of_r) is None
+    assert chosen.share_of_group(group_of_r) == 1
     assert levels["imagenet_c-noise"] == ("gaussian_noise", "shot_noise", "impulse_noise")
-    for part in parts:
-        others = [level for other in parts if other != part for level in levels[other]]
-        assert chosen.levels_of_other_parts(part) == others
-    assert chosen.share_of_group(of_r) == 1
-    assert [chosen.share_of_group(part) for part in parts] == [3 / 15, 4 / 15, 4 / 15, 4 / 15]
+    assert list(shares.values()) == [3 / 15, 4 / 15, 4 / 15, 4 / 15]
+    for group in PARTS_OF_C:
+        levels_of_others = []
+        for other_group in PARTS_OF_C:
+            if other_group != group:
+                levels_of_others += levels[other_group]
+        assert chosen.levels_of_other_parts(group) == levels_of_others
 
 
 @pytest.mark.parametrize(
@@ -249,151 +313,210 @@ def test_each_part_of_a_dataset_is_an_evaluation_group():
 )
 def test_the_configuration_that_a_page_shows_gives_the_same_grid(choices):
     shown = grid(**choices)
-    pasted = grid(**yaml.safe_load(yaml.safe_dump(shown.as_config())))
-    assert pasted.runs() == shown.runs() and pasted.methods == shown.methods
-    assert pasted.resolved() == shown.resolved() and pasted.digest == shown.digest
+    text_of_page = yaml.safe_dump(shown.as_config())
+    pasted = grid(**yaml.safe_load(text_of_page))
+    assert pasted.runs() == shown.runs()
+    assert pasted.methods == shown.methods
+    assert pasted.resolved() == shown.resolved()
+    assert pasted.digest == shown.digest
 
 
 def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():
-    choices = {"models": ["efficientnet_lite0"], "methods": ["ft"], "targets": ["noto"]}
-    chosen = grid(**choices, train_subset=[0.5, "all", "50"], seeds=[3, 4])
+    chosen = grid(
+        models=["efficientnet_lite0"],
+        methods=["ft"],
+        targets=["noto"],
+        train_subset=[0.5, "all", "50"],
+        seeds=[3, 4],
+    )
     assert [(run.method, run.size, run.seed) for run in chosen.runs()] == [
         ("pretrained", "all", 0),
-        *(("ft", size, seed) for size, seed in itertools.product(["0.5", "all", "50"], [3, 4])),
+        ("ft", "0.5", 3),
+        ("ft", "0.5", 4),
+        ("ft", "all", 3),
+        ("ft", "all", 4),
+        ("ft", "50", 3),
+        ("ft", "50", 4),
     ]
     assert chosen.shown_size == "all"
 
 
 @pytest.mark.parametrize("train", [0.8, 0.9, 0.55])
 def test_splits_that_leave_nothing_to_test_are_refused(train):
-    for select in (round(1 - train, 2), 0.5):
+    def held_out(select):
+        split = {"train": train, "select": round(select, 4)}
+        return grid(family="imagenet", protocol="held_out", split=split)
+
+    for nothing_left in (1 - train, 0.5):
         with pytest.raises(UserError, match="config, split"):
-            grid(family="imagenet", protocol="held_out", split={"train": train, "select": select})
-    kept = grid(
-        family="imagenet",
-        protocol="held_out",
-        split={"train": train, "select": round(0.9999 - train, 4)},
-    )
-    assert sum(kept.split_fractions.values()) < 1
+            held_out(nothing_left)
+    chosen = held_out(0.9999 - train)
+    assert 0.99 < sum(chosen.split_fractions.values()) < 1
 
 
 def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
     groups = grid(family="imagenet", leak_free=True).leak_free_groups()
-    assert (
-        groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"]
-        and "imagenet_v2" not in groups
-    )
-    assert grid(family="imagenet").leak_free_groups() is None
-    assert grid(family="imagenet", leak_free=True, protocol="held_out").leak_free_groups() is None
+    leaking = grid(family="imagenet")
+    held_out = grid(family="imagenet", leak_free=True, protocol="held_out")
+    assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"]
+    assert "imagenet_v2" not in groups
+    assert leaking.leak_free_groups() is None
+    assert held_out.leak_free_groups() is None
 
 
 def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
     chosen = grid(family="imagenet", protocol="held_out")
-    assert chosen.split_before("imagenet_val") == chosen.split_before("imagenet_r") == []
+    with_all = grid(family="imagenet", protocol="held_out", datasets="all")
+    assert chosen.split_before("imagenet_val") == []
+    assert chosen.split_before("imagenet_r") == []
     assert chosen.split_before("imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
-    more = grid(family="imagenet", protocol="held_out", datasets="all")
-    assert (
-        more.split_before("imagenet_c_extra")[-1] == "imagenet_c"
-        and more.split_before("imagenet_val") == []
-    )
+    *_, last_before_extra = with_all.split_before("imagenet_c_extra")
+    assert last_before_extra == "imagenet_c"
+    assert with_all.split_before("imagenet_val") == []
 
 
 def test_conditions_name_the_budget_and_what_is_left_out():
-    phrases = "; ".join(
-        grid(family="imagenet", budget={"max_images_per_dataset": 73}, leak_free=True).conditions()
-    )
-    assert "73 images" in phrases and "leak-free" in phrases and "paper" in phrases
-    plain = "; ".join(grid(family="imagenet").conditions())
-    assert "73" not in plain and "leak-free" not in plain
+    # given
+    budget = {"max_images_per_dataset": 73}
+    # when
+    conditions = "; ".join(grid(family="imagenet", budget=budget, leak_free=True).conditions())
+    conditions_of_default = "; ".join(grid(family="imagenet").conditions())
+    # then
+    assert "73 images" in conditions
+    assert "leak-free" in conditions
+    assert "paper" in conditions
+    assert "73" not in conditions_of_default
+    assert "leak-free" not in conditions_of_default
 
 
 def test_leak_free_without_effect_is_said_and_is_no_condition():
     """Under held_out, no scored image shares its source with one that was trained on."""
-    held_out = grid(family="imagenet", protocol="held_out", leak_free=True)
-    assert "leak-free" not in "; ".join(held_out.conditions())
-    (notice,) = set(held_out.notices) - set(grid(family="imagenet", protocol="held_out").notices)
-    assert "leak_free" in notice and "held_out" in notice
-    assert not [
-        said for said in grid(family="imagenet", leak_free=True).notices if "leak_free" in said
-    ]
+    # given
+    held_out = grid(family="imagenet", protocol="held_out")
+    held_out_and_leak_free = grid(family="imagenet", protocol="held_out", leak_free=True)
+    leak_free = grid(family="imagenet", leak_free=True)
+    # then
+    assert "leak-free" not in "; ".join(held_out_and_leak_free.conditions())
+    (notice,) = set(held_out_and_leak_free.notices) - set(held_out.notices)
+    assert "leak_free" in notice
+    assert "held_out" in notice
+    assert notices_on(leak_free, "leak_free") == []
 
 
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
     chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
-    assert chosen.targets == ["noto"] and list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
-    assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in chosen.conditions())
+    conditions = chosen.conditions()
+    assert chosen.targets == ["noto"]
+    assert list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
+    assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in conditions)
 
 
 def test_a_list_of_values_sweeps_and_names_its_variants():
-    methods = grid(
-        methods=["lora"], method_settings={"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}}
-    ).methods
+    # given
+    settings = {"lora": {"rank": [4, 8], "lr": ["1e-5", 0.5]}}
+    # when
+    methods = grid(methods=["lora"], method_settings=settings).methods
+    # then
     assert set(methods) == {
-        f"lora-lr{lr}-rank{rank}" for lr in ("0.00001", "0.5") for rank in (4, 8)
+        "lora-lr0.00001-rank4",
+        "lora-lr0.00001-rank8",
+        "lora-lr0.5-rank4",
+        "lora-lr0.5-rank8",
     }
     assert methods["lora-lr0.00001-rank4"].settings["lr"] == 1e-5
     assert methods["lora-lr0.5-rank8"].settings["rank"] == 8
     assert methods["lora-lr0.5-rank8"].label == "LoRA, lr 0.5, rank 8"
 
 
+def parents_of_methods(*args, **choices):
+    """The parents of each method of a grid, by name; arguments are those of `grid`."""
+    methods = grid(*args, **choices).methods
+    return {name: method.parents for name, method in methods.items()}
+
+
 def test_a_method_that_depends_on_a_swept_one_is_swept_with_it():
+    # given
     settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}, "wise_ft": {"alpha": 0.5}}
-    parents = {
-        n: m.parents
-        for n, m in grid(methods=["wise_ft", "lp_ft"], method_settings=settings).methods.items()
-    }
-    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",) and parents["lp_ft-lr1"] == (
-        "linear_probe-lr1",
-    )
-    assert len(parents) == 2 + 2 + 2 + 2 and "ft" not in parents
+    # when
+    parents = parents_of_methods(methods=["wise_ft", "lp_ft"], method_settings=settings)
+    # then
+    assert parents["wise_ft-lr0.2"] == ("ft-lr0.2",)
+    assert parents["lp_ft-lr1"] == ("linear_probe-lr1",)
+    assert len(parents) == 2 + 2 + 2 + 2
+    assert "ft" not in parents
 
 
 def test_parents_swept_over_the_same_setting_are_told_apart():
+    # given
     settings = {"ft": {"lr": [0.1, 0.2]}, "lwf": {"lr": [0.3, 0.4]}}
-    methods = grid(methods=["soup"], method_settings=settings).methods
-    soups = {name: method.parents for name, method in methods.items() if "soup" in name}
+    # when
+    parents = parents_of_methods(methods=["soup"], method_settings=settings)
+    # then
+    soups = [name for name in parents if "soup" in name]
     assert len(soups) == 4
-    assert soups["soup-ft_lr0.1-lwf_lr0.4"] == ("ft-lr0.1", "ewc", "lwf-lr0.4")
-    both = grid(
-        methods=["lp_ft"], method_settings={"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}
-    ).methods
-    assert both["lp_ft-lr1-linear_probe_lr4"].settings["lr"] == 1
-    assert both["lp_ft-lr1-linear_probe_lr4"].parents == ("linear_probe-lr4",) and len(both) == 6
+    assert parents["soup-ft_lr0.1-lwf_lr0.4"] == ("ft-lr0.1", "ewc", "lwf-lr0.4")
+
+
+def test_a_method_and_its_parent_swept_over_the_same_setting_are_told_apart():
+    # given
+    settings = {"lp_ft": {"lr": [1, 2]}, "linear_probe": {"lr": [3, 4]}}
+    # when
+    methods = grid(methods=["lp_ft"], method_settings=settings).methods
+    # then
+    method = methods["lp_ft-lr1-linear_probe_lr4"]
+    assert method.settings["lr"] == 1
+    assert method.parents == ("linear_probe-lr4",)
+    assert len(methods) == 6
 
 
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
-    catalog = with_entries(
-        methods={"mine": {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}}
-    )
-    assert list(grid(catalog, methods=["mine"]).methods) == ["linear_probe", "lp_ft", "mine"]
-    methods = grid(
-        catalog, methods=["mine"], method_settings={"linear_probe": {"lr": [1, 2]}}
-    ).methods
-    assert methods["mine-lr2"].parents == ("lp_ft-lr2",) and methods["lp_ft-lr2"].parents == (
-        "linear_probe-lr2",
-    )
+    # given
+    soup_of_lp_ft = {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}
+    catalog = with_entries(methods={"mine": soup_of_lp_ft})
+    sweep = {"linear_probe": {"lr": [1, 2]}}
+    # when
+    parents = parents_of_methods(catalog, methods=["mine"])
+    parents_in_sweep = parents_of_methods(catalog, methods=["mine"], method_settings=sweep)
+    # then
+    assert list(parents) == ["linear_probe", "lp_ft", "mine"]
+    assert parents_in_sweep["mine-lr2"] == ("lp_ft-lr2",)
+    assert parents_in_sweep["lp_ft-lr2"] == ("linear_probe-lr2",)
+
+
+def test_a_family_has_settings_of_its_own_which_config_overrides():
+    # given
+    settings = project_catalog().methods["ft"].settings
+    # when
+    of_family = grid(methods=["ft"]).methods["ft"]
+    of_config = grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"]
+    # then
+    assert of_family.settings == {**settings, "lr": 0.0001}
+    assert of_config.settings["lr"] == 3
 
 
 def test_a_family_has_a_grid_and_settings_of_its_own_which_config_overrides(with_entries):
+    # given
     entries = project_catalog().methods
-    assert grid(methods=["ft"]).methods["ft"].settings == {**entries["ft"].settings, "lr": 0.0001}
-    assert grid(methods=["ft"], method_settings={"ft": {"lr": 3}}).methods["ft"].settings["lr"] == 3
-    own = {"method_settings": {"lwf": {"temperature": 9}}, "recipes": {}}
-    chosen = grid(
-        own_family(with_entries, **own), family="mine", methods=["ft", "lwf"], recipes=["paper"]
-    )
-    assert list(chosen.models) == ["my_model"] and chosen.targets == ["my_set"]
-    rates = {name: entries[name].recipes["paper"] for name in ("ft", "lwf")}
-    lwf, ft = chosen.methods["lwf-paper"], chosen.methods["ft-paper"]
-    assert lwf.settings == {**entries["lwf"].settings, **rates["lwf"], "temperature": 9}
-    assert ft.settings == {**entries["ft"].settings, **rates["ft"]}
+    catalog = own_family(with_entries, method_settings={"lwf": {"temperature": 9}}, recipes={})
+    # when
+    chosen = grid(catalog, family="mine", methods=["ft", "lwf"], recipes=["paper"])
+    # then
+    assert list(chosen.models) == ["my_model"]
+    assert chosen.targets == ["my_set"]
+    ft = entries["ft"]
+    lwf = entries["lwf"]
+    settings_of_ft = {**ft.settings, **ft.recipes["paper"]}
+    settings_of_lwf = {**lwf.settings, **lwf.recipes["paper"], "temperature": 9}
+    assert chosen.methods["ft-paper"].settings == settings_of_ft
+    assert chosen.methods["lwf-paper"].settings == settings_of_lwf
 
 
 def test_a_parent_is_added_with_a_notice():
     chosen = grid(methods=["wise_ft"], method_settings={"wise_ft": {"alpha": 0.5}})
     assert list(chosen.methods) == ["ft", "wise_ft"]
     (notice,) = chosen.notices
-    assert "'ft'" in notice and "'wise_ft'" in notice
+    assert "'ft'" in notice
+    assert "'wise_ft'" in notice
 
 
 NOT_HERE = [
@@ -408,7 +531,7 @@ NOT_HERE = [
 def test_a_method_that_cannot_be_run_is_left_out_with_a_notice_or_refused_by_name(method, why):
     chosen = grid(methods="all")
     assert method not in chosen.methods
-    assert any(f"'{method}'" in notice and why in notice for notice in chosen.notices)
+    assert notices_on(chosen, f"'{method}'", why)
     with pytest.raises(UserError, match=f"config, methods: '{method}'.*{why}"):
         grid(methods=["ft", method])
 
@@ -418,27 +541,44 @@ def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entri
 
     There is nothing to average.
     """
+    # given
     soup = {"algorithm": "soup", "recipes": None, "parents": ["lora_released", "ft"]}
     catalog = with_entries(models={"my_vit": {"type": "vit"}}, methods={"mine": soup})
+    cnn = "efficientnet_lite0"
+    # when
+    chosen = grid(catalog, models=[cnn, "my_vit"], methods=["mine", "lwf"], recipes="paper")
+    # then
     assert set(catalog.methods["mine"].types) == {"cnn", "vit"}
-    choices = {"models": ["efficientnet_lite0", "my_vit"], "methods": ["mine", "lwf"]}
-    with pytest.raises(UserError, match="config, recipes: .*'mine'"):
-        grid(catalog, **choices)  # ft is trained with adamw here, lora_released always with paper
-    chosen = grid(catalog, **choices, recipes="paper")
-    assert set(chosen.methods_of("my_vit")) == {
-        "lora_released",
-        "ft-paper",
-        "mine-paper",
-        "lwf-paper",
-    }
-    assert chosen.methods_of("efficientnet_lite0") == ["ft-paper", "lwf-paper"]
+    methods_of_vit = set(chosen.methods_of("my_vit"))
+    assert methods_of_vit == {"lora_released", "ft-paper", "mine-paper", "lwf-paper"}
+    assert chosen.methods_of(cnn) == ["ft-paper", "lwf-paper"]
     runs = {(run.model, run.method) for run in chosen.runs()}
     for method in ("mine-paper", "lora_released"):
-        assert ("my_vit", method) in runs and ("efficientnet_lite0", method) not in runs
-        assert any(
-            f"'{method}'" in notice and "'efficientnet_lite0'" in notice
-            for notice in chosen.notices
-        )
+        assert ("my_vit", method) in runs
+        assert (cnn, method) not in runs
+        assert notices_on(chosen, f"'{method}'", f"'{cnn}'")
+
+
+def test_a_soup_of_methods_with_different_schedules_is_refused(with_entries):
+    # given: ft is trained with adamw here, lora_released always with paper
+    soup = {"algorithm": "soup", "recipes": None, "parents": ["lora_released", "ft"]}
+    catalog = with_entries(models={"my_vit": {"type": "vit"}}, methods={"mine": soup})
+    # then
+    with pytest.raises(UserError, match="config, recipes: .*'mine'"):
+        grid(catalog, models=["efficientnet_lite0", "my_vit"], methods=["mine", "lwf"])
+
+
+def catalog_with_texts(with_entries):
+    """A catalogue with a model with a text tower, `my_clip`, and a merge of flyp, `mine`."""
+    merge = {
+        "algorithm": "wise_ft",
+        "recipes": None,
+        "parents": ["flyp"],
+        "settings": {"alpha": 0.5},
+        "can_fit": None,
+    }
+    model = {"library": "open_clip", "head": "zero_shot"}
+    return with_entries(models={"my_clip": model}, methods={"mine": merge})
 
 
 def test_methods_that_train_with_texts_are_for_models_with_a_text_tower(with_entries):
@@ -446,48 +586,48 @@ def test_methods_that_train_with_texts_are_for_models_with_a_text_tower(with_ent
 
     A fitted head in place of the zero-shot one leaves no use for the tower.
     """
-    mine = {
-        "algorithm": "wise_ft",
-        "recipes": None,
-        "parents": ["flyp"],
-        "settings": {"alpha": 0.5},
-        "can_fit": None,
-    }
-    catalog = with_entries(
-        models={"my_clip": {"library": "open_clip", "head": "zero_shot"}}, methods={"mine": mine}
-    )
-    choices = {"methods": ["ft", "mine"], "recipes": "paper"}
-    chosen = grid(catalog, models=["efficientnet_lite0", "my_clip"], **choices)
+    # given
+    catalog = catalog_with_texts(with_entries)
+    models = ["efficientnet_lite0", "my_clip"]
+    # when
+    chosen = grid(catalog, models=models, methods=["ft", "mine"], recipes="paper")
+    # then
     assert chosen.methods_of("my_clip") == ["ft-paper", "flyp-paper", "mine-paper"]
     assert chosen.methods_of("efficientnet_lite0") == ["ft-paper"]
     why = (
         "is not run on 'efficientnet_lite0': it trains with texts, but the model has no text tower"
     )
-    assert {f"method '{name}' {why}" for name in ("flyp-paper", "mine-paper")} <= set(
-        chosen.notices
-    )
-    with pytest.raises(
-        UserError,
-        match="'mine' cannot be run: of 'flyp': it trains with texts, but no chosen model",
-    ):
-        grid(catalog, models=["efficientnet_lite0"], **choices)
+    assert f"method 'flyp-paper' {why}" in chosen.notices
+    assert f"method 'mine-paper' {why}" in chosen.notices
+
+
+def test_methods_that_train_with_texts_are_refused_if_no_model_has_a_text_tower(with_entries):
+    catalog = catalog_with_texts(with_entries)
+    message = "'mine' cannot be run: of 'flyp': it trains with texts, but no chosen model"
+    with pytest.raises(UserError, match=message):
+        grid(catalog, models=["efficientnet_lite0"], methods=["ft", "mine"], recipes="paper")
 
 
 def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
+    # given
     soup = {"algorithm": "soup", "recipes": None, "parents": ["ft", "replay"]}
+    # when
     chosen = grid(with_entries(methods={"mine": soup}), methods="all")
-    assert "mine" not in chosen.methods and "replay" not in chosen.methods
-    assert any(
-        "'mine'" in notice and "'replay'" in notice and "reference" in notice
-        for notice in chosen.notices
-    )
+    # then
+    assert "mine" not in chosen.methods
+    assert "replay" not in chosen.methods
+    assert notices_on(chosen, "'mine'", "'replay'", "reference")
 
 
 def test_a_dataset_that_is_never_a_target_is_evaluated_and_counts_in_ri(with_entries):
+    # given
     catalog = with_entries(datasets={"mine": {"never_target": "a network fails on it"}})
+    # when
     chosen = grid(catalog, targets="all")
-    assert "mine" in chosen.ood and "mine" not in chosen.targets
-    assert any("'mine'" in notice and "a network fails" in notice for notice in chosen.notices)
+    # then
+    assert "mine" in chosen.ood
+    assert "mine" not in chosen.targets
+    assert notices_on(chosen, "'mine'", "a network fails")
     with pytest.raises(UserError, match="config, targets: 'mine'.*a network fails on it"):
         grid(catalog, targets=["mine"])
 
@@ -495,92 +635,99 @@ def test_a_dataset_that_is_never_a_target_is_evaluated_and_counts_in_ri(with_ent
 def test_a_dataset_whose_licence_forbids_tuning_is_a_target_only_once_its_terms_are_accepted(
     with_entries,
 ):
-    catalog = with_entries(
-        datasets={"mine": {"tuning": {"accept": "mine_tuning", "terms": "It forbids tuning."}}}
-    )
-    chosen = grid(catalog, targets="all")
-    assert "mine" not in chosen.targets and "mine" in chosen.ood
-    assert any("'mine'" in notice and "It forbids tuning." in notice for notice in chosen.notices)
+    # given
+    tuning = {"accept": "mine_tuning", "terms": "It forbids tuning."}
+    catalog = with_entries(datasets={"mine": {"tuning": tuning}})
+    # when
+    not_accepted = grid(catalog, targets="all")
+    accepted = grid(catalog, targets="all", accept_terms=["mine_tuning"])
+    # then
+    assert "mine" not in not_accepted.targets
+    assert "mine" in not_accepted.ood
+    assert notices_on(not_accepted, "'mine'", "It forbids tuning.")
+    assert "mine" in accepted.targets
+    assert notices_on(accepted, "'mine'", "mine_tuning")
     with pytest.raises(UserError, match="config, targets: 'mine'.*It forbids tuning.*mine_tuning"):
         grid(catalog, targets=["mine"])
-    accepted = grid(catalog, targets="all", accept_terms=["mine_tuning"])
-    assert "mine" in accepted.targets
-    assert any("'mine'" in notice and "mine_tuning" in notice for notice in accepted.notices)
 
 
 def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_without_its_original(
     with_entries,
 ):
     """A variant counts in RI only then."""
+    # given
     catalog = with_entries(datasets={"mine": {"optional": True, "variant_of": "noto"}})
-    assert "mine" not in grid(catalog).datasets
-    both = grid(catalog, datasets="all", targets="all")
-    assert "mine" in both.datasets and "mine" not in both.ood and "mine" not in both.targets
-    alone = grid(catalog, datasets=["mine", "twemoji"], targets=["twemoji"])
-    assert alone.ood == ["twemoji", "mine"]
-    assert any(phrase == "RI with Noto" for phrase in alone.conditions())
+    # when
+    default = grid(catalog)
+    with_original = grid(catalog, datasets="all", targets="all")
+    without_original = grid(catalog, datasets=["mine", "twemoji"], targets=["twemoji"])
+    # then
+    assert "mine" not in default.datasets
+    assert "mine" in with_original.datasets
+    assert "mine" not in with_original.ood
+    assert "mine" not in with_original.targets
+    assert without_original.ood == ["twemoji", "mine"]
+    assert "RI with Noto" in without_original.conditions()
 
 
 @pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r"])
 def test_a_and_r_among_all_classes_are_their_photos_and_have_no_part_in_ri(name):
+    # given
     chosen = grid(family="imagenet", datasets="all", targets="all")
-    original, whole = chosen.datasets[name], chosen.datasets[f"{name}_1000"]
-    assert name in chosen.ood and whole.name not in [*chosen.ood, *chosen.targets]
-    assert (whole.sources, whole.images, whole.source_group) == (
-        original.sources,
-        original.images,
-        name,
-    )
-    spaces = [chosen.catalog.label_space(entry) for entry in (original, whole)]
-    assert [len(space.keys) for space in spaces] == [200, 1000] and set(spaces[0].keys) < set(
-        spaces[1].keys
-    )
+    # when
+    original = chosen.datasets[name]
+    among_all = chosen.datasets[f"{name}_1000"]
+    # then
+    assert name in chosen.ood
+    assert among_all.name not in chosen.ood
+    assert among_all.name not in chosen.targets
+    assert among_all.sources == original.sources
+    assert among_all.images == original.images
+    assert among_all.source_group == name
+    classes = chosen.catalog.label_space(original).keys
+    all_classes = chosen.catalog.label_space(among_all).keys
+    assert len(classes) == 200
+    assert len(all_classes) == 1000
+    assert set(classes) < set(all_classes)
 
 
 def test_corrupted_noto_shares_its_sources_and_is_there_only_when_named():
-    assert (
-        "noto_corrupted" not in grid().datasets
-        and "noto_corrupted" not in grid(datasets="all", targets="all").targets
-    )
+    # given
+    default = grid()
+    with_all = grid(datasets="all", targets="all")
+    # when
     chosen = grid(datasets=["noto", "noto_corrupted", "openmoji"], leak_free=True)
-    assert set(chosen.ood) == set(chosen.datasets) and chosen.evaluation_groups()[
-        "noto_corrupted"
-    ] == ["noto_corrupted"]
-    assert chosen.leak_free_groups() == dict.fromkeys(("noto", "noto_corrupted"), "noto")
+    # then
+    assert "noto_corrupted" not in default.datasets
+    assert "noto_corrupted" not in with_all.targets
+    assert set(chosen.ood) == set(chosen.datasets)
+    assert chosen.evaluation_groups()["noto_corrupted"] == ["noto_corrupted"]
+    assert chosen.leak_free_groups() == {"noto": "noto", "noto_corrupted": "noto"}
 
 
 def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_of_ri(with_entries):
+    # given
     catalog = with_entries(datasets={"mine": {"role": "in_distribution"}})
+    # when
     chosen = grid(catalog, targets="all")
-    assert "mine" in chosen.datasets and "mine" not in chosen.targets and "mine" not in chosen.ood
+    # then
+    assert "mine" in chosen.datasets
+    assert "mine" not in chosen.targets
+    assert "mine" not in chosen.ood
     with pytest.raises(UserError, match="config, targets: 'mine'"):
         grid(catalog, targets=["mine"])
 
 
 def test_a_model_pretrained_here_is_for_its_own_family():
+    # when
     chosen = grid(family="fashion", models=["fashion_cnn_1k"])
+    # then
     assert chosen.head("fashion_cnn_1k") == "pretrained"
-    assert [entry.name for entry in chosen.datasets_read()][-1] == "fashion_train"
+    *_, last_dataset_read = chosen.datasets_read()
+    assert last_dataset_read.name == "fashion_train"
     assert "fashion_train" not in chosen.datasets
     with pytest.raises(UserError, match="config, models: 'fashion_cnn_1k'.*fashion.*emoji"):
         grid(models=["fashion_cnn_1k"])
-
-
-def fashion_networks(with_entries, **changes_by_name):
-    """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
-
-    None takes a key away. Their group is that of the network, which has rates, if none is given.
-    """
-    entry = vars(project_catalog().models["fashion_cnn_1k"])
-    keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
-    common = {**{key: entry[key] for key in keys}, "source": None, "weights": None}
-    models = {}
-    for name, changes in changes_by_name.items():
-        group = changes.pop("group", entry["group"])
-        training = {**FASHION_TRAINING, **changes}
-        stated = {key: setting for key, setting in training.items() if setting is not None}
-        models[name] = {**common, "group": group, "pretrain": stated}
-    return with_entries(models=models)
 
 
 FASHION_TRAINING = {
@@ -593,32 +740,76 @@ FASHION_TRAINING = {
 }
 
 
+def fashion_networks(with_entries, **changes_by_name):
+    """A catalogue with copies of a network of `fashion`, each with keys of `pretrain` changed.
+
+    None takes a key away. Their group is that of the network, which has rates, if none is given.
+    """
+    original = vars(project_catalog().models["fashion_cnn_1k"])
+    copied_keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
+    copied = {key: original[key] for key in copied_keys}
+    models = {}
+    for name, changes in changes_by_name.items():
+        group = changes.pop("group", original["group"])
+        training = {**FASHION_TRAINING, **changes}
+        pretrain = {key: setting for key, setting in training.items() if setting is not None}
+        models[name] = {
+            **copied,
+            "source": None,
+            "weights": None,
+            "group": group,
+            "pretrain": pretrain,
+        }
+    return with_entries(models=models)
+
+
+def training_settings(catalog, model):
+    """The settings with which a network of `fashion` is pretrained."""
+    chosen = grid(catalog, family="fashion", models=[model])
+    return from_params(TrainingSettings, chosen.pretraining(model))
+
+
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
+    # given
     catalog = fashion_networks(
         with_entries,
         by_recipe={"recipe": "adamw", "shift": 2, "seed": 7},
         by_sgd={"steps": None, "epochs": 220, "weight_decay": 0.0005},
     )
-    chosen = grid(catalog, family="fashion", models=["by_recipe", "by_sgd"])
-    training = from_params(TrainingSettings, chosen.pretraining("by_recipe"))
-    assert (training.optimizer, training.clip_norm, training.weight_decay) == ("adamw", 1.0, 0.1)
-    assert (training.epochs, training.steps, training.batch_size) == (None, 40, 16)
-    assert training.micro == 16, "BatchNorm needs whole batches"
-    training = from_params(TrainingSettings, chosen.pretraining("by_sgd"))
-    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0005)
-    assert (training.epochs, training.steps, training.clip_norm) == (220, None, None)
-    rates = list(learning_rates(1.0, 10_000, training))
-    assert rates.index(max(rates)) == 999, "only the fraction bounds the warm-up"
+    # when
+    by_recipe = training_settings(catalog, "by_recipe")
+    by_sgd = training_settings(catalog, "by_sgd")
+    # then
+    assert by_recipe.optimizer == "adamw"
+    assert by_recipe.clip_norm == 1.0
+    assert by_recipe.weight_decay == 0.1
+    assert by_recipe.epochs is None
+    assert by_recipe.steps == 40
+    assert by_recipe.batch_size == 16
+    assert by_recipe.micro == 16, "BatchNorm needs whole batches"
+    assert by_sgd.optimizer == "sgd"
+    assert by_sgd.momentum == 0.9
+    assert by_sgd.weight_decay == 0.0005
+    assert by_sgd.epochs == 220
+    assert by_sgd.steps is None
+    assert by_sgd.clip_norm is None
+    rates = list(learning_rates(1.0, 10_000, by_sgd))
+    step_of_highest_rate = rates.index(max(rates))
+    assert step_of_highest_rate == 999, "only the fraction bounds the warm-up"
 
 
 def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
+    # given
     catalog = fashion_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
     chosen = grid(catalog, family="fashion", models=["first", "second"])
-    parts = [
-        (view["pretraining_size"], view["pretraining_seed"])
-        for view in (chosen.view_of(model, []) for model in ("first", "second"))
-    ]
-    assert parts == [("60", 0), ("0.5", 9)]
+    # when
+    view_of_first = chosen.view_of("first", [])
+    view_of_second = chosen.view_of("second", [])
+    # then
+    assert view_of_first["pretraining_size"] == "60"
+    assert view_of_first["pretraining_seed"] == 0
+    assert view_of_second["pretraining_size"] == "0.5"
+    assert view_of_second["pretraining_seed"] == 9
 
 
 @pytest.mark.parametrize(
@@ -629,39 +820,62 @@ def test_pretraining_on_more_images_than_there_are_is_refused(
     with_entries, size, budget, available
 ):
     catalog = fashion_networks(with_entries, mine={"size": size})
-    choices = {"family": "fashion", "models": ["mine"]}
-    choices["budget"] = {"max_images_per_dataset": budget}
+    limit = {"max_images_per_dataset": budget}
     message = rf"mine: pretrain\.size is {size}.*fashion_train.*{available}"
     with pytest.raises(UserError, match=message):
-        grid(catalog, **choices)
+        grid(catalog, family="fashion", models=["mine"], budget=limit)
 
 
-def test_a_rate_by_model_or_group_is_that_models_alone(with_entries):
-    catalog = fashion_networks(
-        with_entries, one={"group": "small"}, two={"group": "small"}, three={}
-    )
-    choices = {"family": "fashion", "models": ["one", "two", "three"], "methods": ["ft", "wise_ft"]}
-    rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
-    chosen = grid(catalog, **choices, method_settings={"ft": {"lr": rates}})
-    settings = {model: chosen.settings("ft", model) for model in choices["models"]}
-    assert {model: setting["lr"] for model, setting in settings.items()} == {
-        "one": 0.1,
-        "two": 0.2,
-        "three": 0.3,
-    }
-    same_everywhere = grid(catalog, **choices, method_settings={"ft": {"lr": 0.1}})
-    assert list(chosen.methods) == list(same_everywhere.methods), "it is no sweep"
-    assert settings["one"] == same_everywhere.settings("ft", "one")
-    assert list(settings["one"]) == list(same_everywhere.settings("ft", "one"))
-    # Another model has its rate; nothing of the others changes.
-    fewer = grid(
+MODELS_IN_GROUPS = ["one", "two", "three"]
+
+
+@pytest.fixture
+def catalog_with_groups(with_entries):
+    """A catalogue with networks of `fashion`, of which one and two are in the group `small`."""
+    return fashion_networks(with_entries, one={"group": "small"}, two={"group": "small"}, three={})
+
+
+def fine_tuned_with(catalog, rates, models=MODELS_IN_GROUPS):
+    """A grid in which the learning rate of ft, on which wise_ft depends, is stated.
+
+    Args:
+        rates: a rate, or one by model or group.
+    """
+    return grid(
         catalog,
-        **{**choices, "models": ["one"]},
-        method_settings={"ft": {"lr": {"small": 0.1}}},
+        family="fashion",
+        models=models,
+        methods=["ft", "wise_ft"],
+        method_settings={"ft": {"lr": rates}},
     )
-    assert fewer.settings("ft", "one") == settings["one"]
-    again = resolve_grid(validated(chosen.as_config(), "config", "config.yaml"), catalog)
-    assert again.digest == chosen.digest
+
+
+def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
+    # given
+    rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
+    # when
+    chosen = fine_tuned_with(catalog_with_groups, rates)
+    # then
+    rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
+    assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
+    as_config = validated(chosen.as_config(), "config", "config.yaml")
+    assert resolve_grid(as_config, catalog_with_groups).digest == chosen.digest
+
+
+def test_rates_by_model_are_no_sweep_and_change_nothing_else(catalog_with_groups):
+    # given
+    rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
+    # when
+    chosen = fine_tuned_with(catalog_with_groups, rates)
+    same_everywhere = fine_tuned_with(catalog_with_groups, 0.1)
+    fewer_models = fine_tuned_with(catalog_with_groups, {"small": 0.1}, models=["one"])
+    # then
+    settings = chosen.settings("ft", "one")
+    settings_if_same = same_everywhere.settings("ft", "one")
+    assert list(chosen.methods) == list(same_everywhere.methods)
+    assert settings == settings_if_same
+    assert list(settings) == list(settings_if_same)
+    assert fewer_models.settings("ft", "one") == settings
 
 
 @pytest.mark.parametrize(
@@ -685,6 +899,7 @@ def test_rates_that_lack_a_model_or_are_for_none_are_refused(with_entries, rates
 
 
 def test_a_family_may_state_rates_by_group(with_entries):
+    # given
     rates = {"lite": 0.02, "big": 0.01}
     defaults = {
         **grid().family.defaults,
@@ -696,9 +911,11 @@ def test_a_family_may_state_rates_by_group(with_entries):
         datasets={"my_set": {"family": "mine"}},
         models={"small_net": {"group": "lite"}, "large_net": {"group": "big"}},
     )
+    # when
     chosen = grid(catalog, family="mine", methods=["ft"])
-    rates_of_models = [chosen.settings("ft", name)["lr"] for name in chosen.models]
-    assert rates_of_models == [0.02, 0.01]
+    # then
+    rates_of_models = {name: chosen.settings("ft", name)["lr"] for name in chosen.models}
+    assert rates_of_models == {"small_net": 0.02, "large_net": 0.01}
 
 
 def own_family(with_entries, models=("mine",), head="published", **changes):
@@ -712,7 +929,7 @@ def own_family(with_entries, models=("mine",), head="published", **changes):
 
 
 @pytest.mark.parametrize(
-    ("family", "choices", "place"),
+    ("family", "choices", "message"),
     [
         ({"models": ["emoji"]}, {"models": "all"}, "config, models: .*mine"),
         ({"head": "none"}, {}, "config, models: 'my_model'.*reference"),
@@ -724,8 +941,8 @@ def own_family(with_entries, models=("mine",), head="published", **changes):
         ),
     ],
 )
-def test_a_family_that_cannot_be_run_is_explained(with_entries, family, choices, place):
-    with pytest.raises(UserError, match=place):
+def test_a_family_that_cannot_be_run_is_explained(with_entries, family, choices, message):
+    with pytest.raises(UserError, match=message):
         grid(own_family(with_entries, **family), family="mine", **choices)
 
 
@@ -735,33 +952,41 @@ def test_a_family_without_datasets_is_explained(with_entries):
 
 
 def test_the_largest_seeds_are_taken_by_what_uses_them():
+    # given
     largest = (1 << 31) - 1
-    config = validated(
-        {"seeds": [largest], "stir": {"seed": (1 << 64) - 1}}, "config", "config.yaml"
-    )
-    pa.array(config["seeds"], pa.int32())  # a column of rows
-    torch.Generator().manual_seed(config["stir"]["seed"])
+    largest_of_stir = (1 << 64) - 1
+    choices = {"seeds": [largest], "stir": {"seed": largest_of_stir}}
+    # when
+    config = validated(choices, "config", "config.yaml")
+    # then
+    column_of_rows = pa.array(config["seeds"], pa.int32())
+    generator = torch.Generator().manual_seed(config["stir"]["seed"])
+    assert column_of_rows.to_pylist() == [largest]
+    assert generator.initial_seed() == largest_of_stir
 
 
 def test_numbers_that_the_command_line_gives_as_text_are_numbers():
-    given = {
+    # given
+    choices = {
         "seeds": ["0", "1"],
         "training": {"epochs": "3", "steps": "5"},
         "image_size": "64",
         "models": ["1"],
+        "compute": {"warm_start": "False"},
     }
-    config = validated({**given, "compute": {"warm_start": "False"}}, "config", "config.yaml")
-    assert (
-        config["seeds"] == [0, 1]
-        and config["training"]["epochs"] == 3
-        and config["training"]["steps"] == 5
-    )
-    assert config["image_size"] == 64 and config["models"] == ["1"]
+    # when
+    config = validated(choices, "config", "config.yaml")
+    # then
+    assert config["seeds"] == [0, 1]
+    assert config["training"]["epochs"] == 3
+    assert config["training"]["steps"] == 5
+    assert config["image_size"] == 64
+    assert config["models"] == ["1"], "it is a name"
     assert config["compute"]["warm_start"] is False
 
 
 @pytest.mark.parametrize(
-    ("choices", "place"),
+    ("choices", "message"),
     [
         ({"model": "all"}, "config.yaml: .*'model'.*'models'"),
         ({"training": {"lr": 1}}, "config.yaml: .*'lr' in 'training'"),
@@ -832,68 +1057,71 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"methods": ["lora"], "method_settings": {"lora": {"lr": [1, 10**300]}}}, "'lora-lr10000"),
     ],
 )
-def test_bad_choices_are_refused_with_their_key(choices, place):
-    with pytest.raises(UserError, match=place):
+def test_bad_choices_are_refused_with_their_key(choices, message):
+    with pytest.raises(UserError, match=message):
         grid(**choices)
 
 
 def test_dawin_is_refused_on_datasets_that_would_take_it_days():
-    # ImageNet-C has 3.75 million images; a budget, or other datasets, make it possible.
-    with pytest.raises(
-        UserError,
-        match="'dawin' cannot be run: .*'imagenet_c' has 3,750,000; .*max_images_per_dataset",
-    ):
-        grid(family="imagenet", methods=["dawin"])
-    assert (
-        "dawin"
-        in grid(
-            family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_000}
-        ).methods
-    )
-    with pytest.raises(UserError, match="'dawin' cannot be run"):
-        grid(family="imagenet", methods=["dawin"], budget={"max_images_per_dataset": 100_001})
+    """ImageNet-C has 3.75 million images; a budget, or other datasets, make it possible."""
+
+    def with_dawin(**choices):
+        return grid(family="imagenet", methods=["dawin"], **choices)
+
+    too_many = {"max_images_per_dataset": 100_001}
+    few_enough = {"max_images_per_dataset": 100_000}
     others = ["imagenet_a", "imagenet_r", "imagenet_val"]
-    assert (
-        "dawin"
-        in grid(
-            family="imagenet", datasets=others, targets=["imagenet_r"], methods=["dawin"]
-        ).methods
-    )
+    message = "'dawin' cannot be run: .*'imagenet_c' has 3,750,000; .*max_images_per_dataset"
+    with pytest.raises(UserError, match=message):
+        with_dawin()
+    with pytest.raises(UserError, match="'dawin' cannot be run"):
+        with_dawin(budget=too_many)
+    assert "dawin" in with_dawin(budget=few_enough).methods
+    assert "dawin" in with_dawin(datasets=others, targets=["imagenet_r"]).methods
 
 
 def test_all_methods_leave_out_what_would_take_days_with_a_notice():
-    chosen = grid(family="imagenet", methods="all")
-    assert "dawin" not in chosen.methods
-    assert any(
-        notice.startswith("method 'dawin' is left out: it is too slow") for notice in chosen.notices
-    )
-    assert "dawin" in grid(methods="all").methods
+    of_imagenet = grid(family="imagenet", methods="all")
+    of_emoji = grid(methods="all")
+    assert "dawin" not in of_imagenet.methods
+    assert notices_on(of_imagenet, "method 'dawin' is left out: it is too slow")
+    assert "dawin" in of_emoji.methods
 
 
 def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_target():
-    # With a proxy it is the pretrained model's; without one, and of methods that start elsewhere,
-    # it is not shared.
-    with_proxy = grid(family="imagenet", methods=["ewc", "ewc_empirical", "lwf", "replay"])
+    """With a proxy it is the pretrained model's.
+
+    Without one, and of methods that start elsewhere, it is not shared.
+    """
+    # given
+    methods = ["ewc", "ewc_empirical", "lwf", "replay"]
+    with_proxy = grid(family="imagenet", methods=methods)
+    without_proxy = grid(family="emoji", methods=["ewc"])
+    # then
     assert with_proxy.reference is not None
     assert with_proxy.shared_fisher("ewc") == (2000, "sampled")
     assert with_proxy.shared_fisher("ewc_empirical") == (2000, "empirical")
-    assert with_proxy.shared_fisher("lwf") is None and with_proxy.shared_fisher("replay") is None
-    assert grid(family="emoji", methods=["ewc"]).shared_fisher("ewc") is None
+    assert with_proxy.shared_fisher("lwf") is None
+    assert with_proxy.shared_fisher("replay") is None
+    assert without_proxy.reference is None
+    assert without_proxy.shared_fisher("ewc") is None
 
 
 def test_a_family_that_asks_for_the_worst_group_needs_a_dataset_with_groups(with_entries):
+    # given
     defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
     family = {"defaults": defaults, "scores": ["macro_f1", "worst_group"]}
-    entries = {"models": {"my_model": {"families": ["mine"]}}}
-    without = with_entries(
-        families={"mine": family}, datasets={"my_set": {"family": "mine"}}, **entries
-    )
+
+    def catalog_with(dataset):
+        return with_entries(
+            families={"mine": family},
+            datasets={"my_set": {"family": "mine", **dataset}},
+            models={"my_model": {"families": ["mine"]}},
+        )
+
+    # then
     message = "families/mine.yaml, scores: worst_group is asked for, but no dataset .* has groups"
     with pytest.raises(UserError, match=message):
-        grid(without, family="mine")
-    having = with_entries(
-        families={"mine": family},
-        datasets={"my_set": {"family": "mine", "groups": "hospital"}},
-        **entries,
-    )
-    assert grid(having, family="mine").datasets["my_set"].groups == "hospital"
+        grid(catalog_with({}), family="mine")
+    chosen = grid(catalog_with({"groups": "hospital"}), family="mine")
+    assert chosen.datasets["my_set"].groups == "hospital"

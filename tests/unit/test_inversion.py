@@ -1,10 +1,12 @@
 """STIR where its value is known: linear networks, whose inversions are solved exactly."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-import safetensors.torch
 import timm
 import torch
 
@@ -16,195 +18,337 @@ from rib.evaluation.inversion import invert, representation_of, starts
 from tiny.tables import write
 from tiny.training import CPU
 
-IMAGES, SIDE, WIDTH = 60, 4, 8
+IMAGES = 60
+SIDE = 4
+PIXELS = 3 * SIDE**2
+WIDTH = 8  # number of features
+SEED_OF_STARTS = 3
 
 
-def alike(one, other):
-    return cka(*(Kernel.of(part.numpy(), np.arange(len(part)), "a") for part in (one, other)))[0]
+def cka_of(features, other_features):
+    """CKA of two sets of features (N, d) of the same images, each of an object of its own."""
+    objects = np.arange(len(features))
+    kernel = Kernel.of(features.numpy(), objects, "a")
+    other_kernel = Kernel.of(other_features.numpy(), objects, "a")
+    on_all_images, *_ = cka(kernel, other_kernel)
+    return on_all_images
 
 
 @pytest.fixture
-def seen():
-    """Images, starts, and orthonormal rows that span all of the pixels' space."""
-    generator = torch.Generator().manual_seed(0)
-    images, start = (torch.rand((IMAGES, 3, SIDE, SIDE), generator=generator) for _ in range(2))
-    rows = torch.linalg.qr(torch.randn(3 * SIDE**2, 3 * SIDE**2, generator=generator))[0].T
-    return images, start, rows
+def generator():
+    """Random numbers, the same for each test."""
+    return torch.Generator().manual_seed(0)
 
 
-def linear(matrix):
-    return lambda images: (images - 0.5).flatten(1) @ matrix.T
+@pytest.fixture
+def images(generator):
+    """Images of noise, (IMAGES, 3, SIDE, SIDE)."""
+    return torch.rand((IMAGES, 3, SIDE, SIDE), generator=generator)
+
+
+@pytest.fixture
+def start(images, generator):
+    """Other images of noise, from which inversions start."""
+    return torch.rand(images.shape, generator=generator)
+
+
+@pytest.fixture
+def directions(start, generator):
+    """Orthonormal rows that span the space of all pixels, (PIXELS, PIXELS)."""
+    orthogonal, _ = torch.linalg.qr(torch.randn(PIXELS, PIXELS, generator=generator))
+    return orthogonal.T
+
+
+def linear_network(directions_that_are_read):
+    """A function that gives features (N, d) of images, from d directions of their pixels."""
+    return lambda images: (images - 0.5).flatten(1) @ directions_that_are_read.T
 
 
 def inverted(representation, images, start, steps=400, lr=0.05):
-    progress = Progress(desc="test", total=len(images) * steps, unit="pass")
-    found = invert(representation, representation(images), start, steps, lr, progress)
-    assert progress.n == len(images) * steps, "passes are counted"
-    return found
+    """Images with the features of some images, and their residuals, see `invert`."""
+    passes = len(images) * steps
+    progress = Progress(desc="test", total=passes, unit="pass")
+    features = representation(images)
+    inversions, residuals = invert(representation, features, start, steps, lr, progress)
+    assert progress.n == passes, "passes are counted"
+    return inversions, residuals
 
 
-def test_inversion_of_a_linear_network_reaches_what_it_is_to_reach(seen):
-    images, start, rows = seen
-    first = linear(rows[:WIDTH])
-    found, residual = inverted(first, images, start)
-    assert residual.max() < 0.01 and found.min() >= 0 and found.max() <= 1
-    expected = (first(found) - first(images)).norm(dim=1) / first(images).norm(dim=1)
-    torch.testing.assert_close(residual, expected, rtol=1e-3, atol=1e-6)
-    assert (found - images).abs().mean() > 0.1, "other images that the network can't tell apart"
+def residuals_of(representation, images, inversions):
+    """How far the features of inversions are off those of images, by the norm of these: (N,)."""
+    features = representation(images)
+    distances = (representation(inversions) - features).norm(dim=1)
+    return distances / features.norm(dim=1)
+
+
+def test_inversion_of_a_linear_network_reaches_what_it_is_to_reach(images, start, directions):
+    network = linear_network(directions[:WIDTH])
+    inversions, residuals = inverted(network, images, start)
+    expected = residuals_of(network, images, inversions)
+    assert residuals.max() < 0.01
+    assert inversions.min() >= 0
+    assert inversions.max() <= 1
+    torch.testing.assert_close(residuals, expected, rtol=1e-3, atol=1e-6)
+    difference = (inversions - images).abs().mean()
+    assert difference > 0.1, "other images that the network can't tell apart"
 
 
 def test_stir_is_1_for_one_that_reads_the_same_and_0_for_one_that_reads_what_the_other_ignores(
-    seen,
+    images, start, directions
 ):
-    images, start, rows = seen
-    found, _ = inverted(linear(rows[:WIDTH]), images, start)
-    mixed = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)) @ rows[:WIDTH]
-    same, other = linear(mixed), linear(rows[WIDTH : 2 * WIDTH])
-    assert alike(same(images), same(found)) > 0.999
-    assert abs(alike(other(images), other(found))) < 0.1
-    # Direction counts: a network that reads less shares the invariances of one that reads more, not
-    # the other way round.
-    less = linear(rows[: WIDTH // 4])
-    assert alike(less(images), less(found)) > 0.999
-    of_less, _ = inverted(less, images, start)
-    assert alike(linear(rows[:WIDTH])(images), linear(rows[:WIDTH])(of_less)) < 0.7
+    # given
+    read_directions = directions[:WIDTH]
+    mixing = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1))
+    network = linear_network(read_directions)
+    reads_the_same = linear_network(mixing @ read_directions)
+    reads_the_ignored = linear_network(directions[WIDTH : 2 * WIDTH])
+    # when
+    inversions, _ = inverted(network, images, start)
+    # then
+    assert cka_of(reads_the_same(images), reads_the_same(inversions)) > 0.999
+    assert abs(cka_of(reads_the_ignored(images), reads_the_ignored(inversions))) < 0.1
 
 
-def test_the_best_image_of_all_steps_is_kept(seen):
-    images, start, rows = seen
-    first = linear(rows[:WIDTH])
-    unmoved, residual = inverted(first, images, start, steps=0)
-    assert torch.equal(unmoved, start)
-    worse, after = inverted(
-        first, images, start, steps=5, lr=100.0
-    )  # each step throws pixels to the range's ends
-    assert (after <= residual + 1e-6).all() and torch.isfinite(worse).all()
-    solved, least = inverted(first, images, images.clone(), steps=3)
-    assert torch.equal(solved, images) and least.max() < 1e-5
+def test_a_network_that_reads_less_shares_the_invariances_of_one_that_reads_more_not_vice_versa(
+    images, start, directions
+):
+    # given
+    reads_more = linear_network(directions[:WIDTH])
+    reads_less = linear_network(directions[: WIDTH // 4])
+    # when
+    inversions_of_more, _ = inverted(reads_more, images, start)
+    inversions_of_less, _ = inverted(reads_less, images, start)
+    # then
+    assert cka_of(reads_less(images), reads_less(inversions_of_more)) > 0.999
+    assert cka_of(reads_more(images), reads_more(inversions_of_less)) < 0.7
 
 
-def test_each_image_is_inverted_by_itself():
-    """With a real network, in whatever batch."""
-    torch.manual_seed(0)
-    network = timm.create_model("test_vit", img_size=32).eval().requires_grad_(False)
-    representation = representation_of(
-        network, {"mean": [0.5] * 3, "std": [0.25] * 3}, "pre_logits", CPU
+def test_the_best_image_of_all_steps_is_kept(images, start, directions):
+    # given
+    network = linear_network(directions[:WIDTH])
+    throws_pixels_to_the_ends_of_their_range = 100.0
+    # when
+    unmoved, residuals_of_start = inverted(network, images, start, steps=0)
+    thrown, residuals_of_thrown = inverted(
+        network, images, start, steps=5, lr=throws_pixels_to_the_ends_of_their_range
     )
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    solved, residuals_of_solved = inverted(network, images, images.clone(), steps=3)
+    # then
+    assert torch.equal(unmoved, start)
+    assert (residuals_of_thrown <= residuals_of_start + 1e-6).all()
+    assert torch.isfinite(thrown).all()
+    assert torch.equal(solved, images)
+    assert residuals_of_solved.max() < 1e-5
+
+
+PREPROCESSING_OF_VIT = {"mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+@pytest.fixture
+def vit():
+    """A small transformer."""
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", img_size=32).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def photos():
+    """Four images of noise for this transformer."""
+    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_representation_is_the_networks_features_of_preprocessed_images(vit, photos):
+    representation = representation_of(vit, PREPROCESSING_OF_VIT, "pre_logits", CPU)
     with torch.no_grad():
-        expected = network.forward_head(
-            network.forward_features((images - 0.5) / 0.25), pre_logits=True
-        )
-    torch.testing.assert_close(representation(images), expected)
-    start = starts(images, "noise", [0.5] * 3, seed=3)
-    together, residual = inverted(representation, images, start, steps=10)
-    alone, _ = inverted(representation, images[:2], start[:2], steps=10)
+        tokens = vit.forward_features((photos - 0.5) / 0.25)
+        expected = vit.forward_head(tokens, pre_logits=True)
+    torch.testing.assert_close(representation(photos), expected)
+
+
+def test_each_image_is_inverted_by_itself(vit, photos):
+    """With a real network, in whatever batch."""
+    # given
+    representation = representation_of(vit, PREPROCESSING_OF_VIT, "pre_logits", CPU)
+    start = starts(photos, "noise", [], SEED_OF_STARTS)
+    # when
+    together, residuals = inverted(representation, photos, start, steps=10)
+    alone, _ = inverted(representation, photos[:2], start[:2], steps=10)
+    # then
     torch.testing.assert_close(together[:2], alone, rtol=1e-3, atol=1e-3)
-    begun = (representation(start) - representation(images)).norm(dim=1) / representation(
-        images
-    ).norm(dim=1)
-    assert (residual < begun).all()
+    assert (residuals < residuals_of(representation, photos, start)).all()
 
 
 def test_starts_are_the_same_for_every_run_and_depend_on_the_seed():
     like = torch.zeros(3, 3, 4, 4)
-    assert torch.equal(starts(like, "noise", [], 1), starts(like, "noise", [], 1))
-    assert not torch.equal(starts(like, "noise", [], 1), starts(like, "noise", [], 2))
-    grey = starts(like, "mean", [0.1, 0.2, 0.3], 0)
-    assert grey.shape == like.shape and grey[2, :, 1, 3].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    noise = starts(like, "noise", [], seed=1)
+    assert noise.shape == like.shape
+    assert torch.equal(noise, starts(like, "noise", [], seed=1))
+    assert not torch.equal(noise, starts(like, "noise", [], seed=2))
 
 
-def test_a_layer_that_the_network_lacks_is_refused():
-    network = timm.create_model("test_vit", img_size=32).eval()
-    representation = representation_of(
-        network, {"mean": [0.5] * 3, "std": [0.5] * 3}, "stage9", CPU
-    )
+def test_starts_may_have_one_colour():
+    like = torch.zeros(3, 3, 4, 4)
+    colour = torch.tensor([0.1, 0.2, 0.3])
+    coloured = starts(like, "mean", colour.tolist(), seed=0)
+    assert coloured.shape == like.shape
+    assert torch.equal(coloured, colour[:, None, None].expand(like.shape))
+
+
+def test_a_layer_that_the_network_lacks_is_refused(vit, photos):
+    representation = representation_of(vit, PREPROCESSING_OF_VIT, "stage9", CPU)
     with pytest.raises(UserError, match=r"stir\.layer.*'stage9'.*stage1"):
-        representation(torch.rand(1, 3, 32, 32))
+        representation(photos)
 
 
-def test_every_number_of_the_table_is_that_of_its_features(tmp_path):
+# The table.
+
+SETTINGS = {"layer": "stage4", "steps": 7, "confidence": 0.9}
+OBJECTS = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # of the images; two show the same
+N = len(OBJECTS)
+FEATURES = [
+    f"{network}.{images}"
+    for network in ("before", "after")
+    for images in ("images", "inverted_before", "inverted_after")
+]
+
+
+@dataclass(frozen=True)
+class StirJob:
+    """What the job of a run has stored."""
+
+    run: dict  # its columns
+    features: Path
+    index: Path
+    arrays: dict  # features (N, 4) and residuals (N,), by name
+
+
+def stored_job(folder, run, rng):
+    """Store random features of a run on the dataset `t`, which are more or less alike.
+
+    Args:
+        run: its model, target, method, size and seed.
+    """
+    common = rng.normal(size=(N, 4))
+    arrays = {}
+    for number, name in enumerate(FEATURES, start=1):
+        noise = rng.normal(size=(N, 4))
+        arrays[name] = (common + noise * number / 4).astype(np.float32)
+    for network in ("before", "after"):
+        arrays[f"residual_{network}"] = rng.random(N).astype(np.float32)
+    path = folder.joinpath(*(str(name) for name in run.values()))
+    path.mkdir(parents=True)
+    job = StirJob(run, path / "t.safetensors", path / "t.parquet", arrays)
+    safetensors.numpy.save_file(arrays, job.features)
+    pd.DataFrame({"object_id": OBJECTS, "more": 1}).to_parquet(job.index)
+    return job
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """What the jobs of two runs have stored."""
+    rng = np.random.default_rng(0)
+    runs = [
+        {"model": "m", "target": "t", "method": "ft", "size": "10", "seed": 2},
+        {"model": "n", "target": "u", "method": "lwf", "size": "all", "seed": 0},
+    ]
+    return [stored_job(tmp_path, run, rng) for run in runs]
+
+
+def table_of(jobs, path):
+    """The table of STIR of some jobs, written to a file and read again."""
+    write(
+        stir_table,
+        features=iter([job.features for job in jobs]),
+        indexes=iter([job.index for job in jobs]),
+        table=path,
+        conditions="c",
+        **SETTINGS,
+    )
+    return pd.read_csv(path, dtype={"size": str})
+
+
+def numbers_by_hand(arrays, inverted_network, other_network):
+    """The numbers of a row of the table, from features and residuals of its run.
+
+    Args:
+        inverted_network, other_network: `before` and `after`, or the other way round.
+    """
+
+    def cka_values(name, other_name):
+        """CKA of two sets of features, of all images and without those of each object."""
+        objects = np.array(OBJECTS)
+        kernel = Kernel.of(arrays[name], objects, "t")
+        other_kernel = Kernel.of(arrays[other_name], objects, "t")
+        return cka(kernel, other_kernel)
+
+    inversions = f"inverted_{inverted_network}"
+    stir = cka_values(f"{other_network}.images", f"{other_network}.{inversions}")
+    fidelity = cka_values(f"{inverted_network}.images", f"{inverted_network}.{inversions}")
+    of_images = cka_values("before.images", "after.images")
+    stir_of_all_images, *_ = stir
+    fidelity_of_all_images, *_ = fidelity
+    cka_of_all_images, *_ = of_images
+    stir_low, stir_high = jackknife_interval(stir, 0.9)
+    cka_low, cka_high = jackknife_interval(of_images, 0.9)
+    return {
+        "stir": stir_of_all_images,
+        "ci_low": stir_low,
+        "ci_high": stir_high,
+        "cka": cka_of_all_images,
+        "cka_low": cka_low,
+        "cka_high": cka_high,
+        "fidelity": fidelity_of_all_images,
+        "residual": arrays[f"residual_{inverted_network}"].mean(),
+        "passes": N * SETTINGS["steps"],
+    }
+
+
+def test_every_number_of_the_table_is_that_of_its_features(jobs, tmp_path):
     """Random features of two runs, with two images of some objects.
 
     Each reference has its own inversions and residuals.
     """
-    rng = np.random.default_rng(0)
-    objects, paths, indexes, stored = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [], [], {}
-    for run in ("m/t/ft/10/2", "n/u/lwf/all/0"):
-        common = rng.normal(size=(12, 4))
-        shown = ("images", "inverted_before", "inverted_after")
-        kinds = [f"{when}.{what}" for when in ("before", "after") for what in shown]
-        features = {
-            kind: common + rng.normal(size=(12, 4)) * (place + 1) / 4
-            for place, kind in enumerate(kinds)
-        }
-        stored[run] = {
-            **{kind: part.astype(np.float32) for kind, part in features.items()},
-            **{
-                f"residual_{when}": rng.random(12).astype(np.float32)
-                for when in ("before", "after")
-            },
-        }
-        path = tmp_path / run / "t.safetensors"
-        path.parent.mkdir(parents=True)
-        safetensors.numpy.save_file(stored[run], path)
-        pd.DataFrame({"object_id": objects, "more": 1}).to_parquet(path.with_suffix(".parquet"))
-        paths.append(path)
-        indexes.append(path.with_suffix(".parquet"))
-    settings = {"layer": "stage4", "steps": 7, "conditions": "c", "confidence": 0.9}
-    write(
-        stir_table,
-        features=iter(paths),
-        indexes=iter(indexes),
-        table=tmp_path / "stir.csv",
-        **settings,
-    )
-    table = pd.read_csv(tmp_path / "stir.csv", dtype={"size": str})
+    table = table_of(jobs, tmp_path / "stir.csv")
+    assert len(table) == 2 * len(jobs)
+    rows_of_pretrained = table[table["reference"] == "pretrained"].to_dict("records")
+    rows_of_tuned = table[table["reference"] == "fine-tuned"].to_dict("records")
+    for job, of_pretrained, of_tuned in zip(jobs, rows_of_pretrained, rows_of_tuned, strict=True):
+        for row in (of_pretrained, of_tuned):
+            described = {"dataset": "t", "layer": "stage4", "n": N, "conditions": "c"}
+            expected = {**job.run, **described}
+            assert {name: row[name] for name in expected} == expected
+        expected_of_pretrained = numbers_by_hand(job.arrays, "before", "after")
+        expected_of_tuned = numbers_by_hand(job.arrays, "after", "before")
+        numbers_of_pretrained = {name: of_pretrained[name] for name in expected_of_pretrained}
+        numbers_of_tuned = {name: of_tuned[name] for name in expected_of_tuned}
+        assert numbers_of_pretrained == pytest.approx(expected_of_pretrained, abs=1e-6)
+        assert numbers_of_tuned == pytest.approx(expected_of_tuned, abs=1e-6)
+
+
+def test_the_table_has_two_rows_of_each_run_and_its_columns_in_order(jobs, tmp_path):
+    table = table_of(jobs, tmp_path / "stir.csv")
     assert list(table) == [
         *("model", "method", "target", "size", "seed", "dataset", "layer", "reference", "n"),
         *("stir", "ci_low", "ci_high"),
         *("cka", "cka_low", "cka_high", "fidelity", "residual", "passes", "conditions"),
     ]
-    assert table.iloc[:, :9].to_numpy().tolist() == [
-        [*run, "t", "stage4", reference, 12]
-        for run in (("m", "ft", "t", "10", 2), ("n", "lwf", "u", "all", 0))
-        for reference in ("pretrained", "fine-tuned")
-    ]
-    for line in table.itertuples():
-        own = stored[f"{line.model}/{line.target}/{line.method}/{line.size}/{line.seed}"]
-        kernels = {
-            name: Kernel.of(part, np.array(objects), "a")
-            for name, part in own.items()
-            if "." in name
-        }
-        when, other = ("before", "after") if line.reference == "pretrained" else ("after", "before")
-        pairs = {
-            "stir": (f"{other}.images", f"{other}.inverted_{when}"),  # seen by the other network
-            "fidelity": (f"{when}.images", f"{when}.inverted_{when}"),
-            "cka": ("before.images", "after.images"),
-        }
-        found = {name: cka(*(kernels[part] for part in pair)) for name, pair in pairs.items()}
-        for name, values in found.items():
-            assert getattr(line, name) == pytest.approx(values[0], abs=1e-6)
-        assert (line.ci_low, line.ci_high) == pytest.approx(
-            jackknife_interval(found["stir"], 0.9), abs=1e-6
-        )
-        assert (line.cka_low, line.cka_high) == pytest.approx(
-            jackknife_interval(found["cka"], 0.9), abs=1e-6
-        )
-        assert line.residual == pytest.approx(own[f"residual_{when}"].mean(), abs=1e-6)
-        assert line.passes == 12 * 7 and line.conditions == "c"
-    few = {name: part[:4] for name, part in stored["m/t/ft/10/2"].items()}
-    safetensors.numpy.save_file(few, paths[0])
-    pd.DataFrame({"object_id": objects[:4]}).to_parquet(indexes[0])
+    assert table["model"].tolist() == ["m", "m", "n", "n"]
+    assert table["reference"].tolist() == ["pretrained", "fine-tuned"] * 2
+
+
+def test_too_few_images_are_refused(jobs, tmp_path):
+    # given
+    job, _ = jobs
+    of_four_images = {name: array[:4] for name, array in job.arrays.items()}
+    safetensors.numpy.save_file(of_four_images, job.features)
+    pd.DataFrame({"object_id": OBJECTS[:4]}).to_parquet(job.index)
+    # then
     with pytest.raises(UserError, match=r"^t: .*4 images"):
-        write(
-            stir_table,
-            features=paths[:1],
-            indexes=indexes[:1],
-            table=tmp_path / "none.csv",
-            **settings,
-        )
+        table_of([job], tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_no_table_is_made_without_a_fine_tuned_run(tmp_path):
     with pytest.raises(UserError, match="no fine-tuned run"):
-        write(stir_table, features=[], indexes=[], table=tmp_path / "none.csv", **settings)
+        table_of([], tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()

@@ -5,6 +5,7 @@ How rates and weight decay are spread over a network is tested, too.
 
 import copy
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -38,11 +39,17 @@ from tiny.training import (
 ADAMW = replace(
     TRAINING, epochs=3, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, warmup_fraction=0.25
 )
-LR, STEPS = 0.001, 9
-MEMBERS = torch.tensor([(1, 5, 1), (7, 7, 7), (9, 20, 30)])  # of the classes of SPACE
+PLAIN_SGD = replace(ADAMW, optimizer="sgd", weight_decay=0.0, clip_norm=None)
+LR = 0.001
+STEPS = 9
+OUTPUTS_OF_CLASSES = torch.tensor([(1, 5, 1), (7, 7, 7), (9, 20, 30)])  # of SPACE
+LAYERS_OF_VIT = 8
+# Parameters that timm's models exempt from a decay by groups.
+ALWAYS_EXEMPT = {"pos_embed", "cls_token"}
 
 
-def frozen_norms(network):
+def with_frozen_norms(network):
+    """A copy of a network that trains while the statistics of its BatchNorm stay."""
     model = copy.deepcopy(network).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -50,143 +57,196 @@ def frozen_norms(network):
     return model
 
 
-def bare_loop(network, target, training, take_step, seed=0, steps=STEPS, augmentation=None):
+def rate_by_hand(step, steps, training):
+    """The learning rate of a step, counted from 0: a linear warm-up and half a cosine."""
+    warmup = int(steps * training.warmup_fraction)
+    if step < warmup:
+        return LR * (step + 1) / warmup
+    share_of_rest = (step - warmup) / (steps - warmup)
+    return LR * 0.5 * (1 + math.cos(math.pi * share_of_rest))
+
+
+def augmented_pixels(target, rows, augmentation, epoch):
+    """Inputs of a network (n, 3, H, W): images of some rows, augmented one by one."""
+    augmented_images = []
+    for row in rows.tolist():
+        image = torch.from_numpy(target.images[row]).permute(2, 0, 1)
+        augmented_images.append(augmentation(image, epoch, row).permute(1, 2, 0))
+    return normalised(torch.stack(augmented_images).numpy())
+
+
+def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
     """The training loop with nothing of the library but its inputs.
 
     Args:
         take_step: of the parameters with gradients, the learning rate and the step's number.
 
     Returns:
-        The network, and norms of the gradients.
+        The network, and norms of the gradients before they are clipped, if they are.
     """
-    model, norms = frozen_norms(network), []
-    inputs, labels = images_of(target).inputs, torch.from_numpy(target.labels)
-    n, size = len(labels), training.batch_size
-    of_epoch = -(-n // size)
+    model = with_frozen_norms(network)
     parameters = list(model.parameters())
-    for step in range(steps):
-        epoch, place = divmod(step, of_epoch)
-        rows = np.random.default_rng([seed, epoch]).permutation(n)[place * size :][:size]
-        pixels = inputs[rows]
-        if augmentation:
-            images = torch.from_numpy(target.images[rows]).permute(0, 3, 1, 2)
-            images = [
-                augmentation(image, epoch, row)
-                for image, row in zip(images, rows.tolist(), strict=True)
-            ]
-            pixels = normalised(torch.stack(images).permute(0, 2, 3, 1).numpy())
+    inputs = images_of(target).inputs
+    labels = torch.from_numpy(target.labels)
+    n = len(labels)
+    batch_size = training.batch_size
+    steps_per_epoch = math.ceil(n / batch_size)
+    norms = []
+    for step in range(STEPS):
+        epoch, step_of_epoch = divmod(step, steps_per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(n)
+        start = step_of_epoch * batch_size
+        rows = order[start : start + batch_size]
+        if augmentation is None:
+            pixels = inputs[rows]
+        else:
+            pixels = augmented_pixels(target, rows, augmentation, epoch)
         model.zero_grad()
-        F.cross_entropy(model(pixels)[:, MEMBERS].max(dim=2).values, labels[rows]).backward()
+        class_logits = model(pixels)[:, OUTPUTS_OF_CLASSES].max(dim=2).values
+        F.cross_entropy(class_logits, labels[rows]).backward()
         if training.clip_norm:
-            norms.append(nn.utils.clip_grad_norm_(parameters, training.clip_norm).item())
-        warmup = int(steps * training.warmup_fraction)
-        cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-        take_step(parameters, LR * (step + 1) / warmup if step < warmup else LR * cosine, step)
+            norm = nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+            norms.append(norm.item())
+        take_step(parameters, rate_by_hand(step, STEPS, training), step)
     return model, norms
 
 
-def of_torch(make):
-    """Steps by an optimiser of torch."""
-    made = []
+def steps_of_torch(optimizer_class, **settings):
+    """A function that takes the steps of `bare_loop` by an optimiser of torch."""
+    optimizers = []
 
     def take_step(parameters, lr, step):
-        if not made:
-            made.append(make(parameters))
-        for group in made[0].param_groups:
+        if not optimizers:
+            optimizers.append(optimizer_class(parameters, lr=lr, **settings))
+        (optimizer,) = optimizers
+        for group in optimizer.param_groups:
             group["lr"] = lr
-        made[0].step()
+        optimizer.step()
 
     return take_step
 
 
+def largest_difference(model, other_model, name):
+    """The largest absolute difference of two networks in the numbers of one parameter."""
+    difference = model.get_parameter(name) - other_model.get_parameter(name)
+    return difference.abs().max().item()
+
+
 def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, target):
+    # given
+    without_clipping = replace(ADAMW, clip_norm=None)
+    adamw = steps_of_torch(torch.optim.AdamW, weight_decay=0.1)
+    adamw_without_clipping = steps_of_torch(torch.optim.AdamW, weight_decay=0.1)
+    # when
     model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW, seed=3)
-
-    def steps():
-        return of_torch(lambda parameters: torch.optim.AdamW(parameters, lr=LR, weight_decay=0.1))
-
-    by_hand, norms = bare_loop(network, target, ADAMW, steps(), seed=3)
+    by_hand, norms = bare_loop(network, target, ADAMW, adamw, seed=3)
+    unclipped, _ = bare_loop(network, target, without_clipping, adamw_without_clipping, seed=3)
+    # then
+    tensors_by_hand = by_hand.state_dict()
     assert max(norms) > 1, "gradients are clipped"
-    for (name, value), wanted in zip(
-        model.state_dict().items(), by_hand.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, wanted), name
-    other, _ = bare_loop(network, target, replace(ADAMW, clip_norm=None), steps(), seed=3)
-    assert not torch.equal(other.fc.weight, model.fc.weight)
+    assert model.state_dict().keys() == tensors_by_hand.keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors_by_hand[name]), name
+    assert not torch.equal(unclipped.fc.weight, model.fc.weight)
 
 
-def test_adamw_follows_its_equations(network, target):
-    """Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, in double precision.
+class AdamWInDoublePrecision:
+    """Steps of Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2.
 
     All parameters decay.
     """
-    first, second, weights = {}, {}, {}
 
-    def take_step(parameters, lr, step):
-        for place, parameter in enumerate(parameters):
-            g = parameter.grad.double()
-            m = first[place] = 0.9 * first.get(place, 0) + 0.1 * g
-            v = second[place] = 0.999 * second.get(place, 0) + 0.001 * g**2
-            w = weights.setdefault(place, parameter.detach().double())
-            corrected = m / (1 - 0.9 ** (step + 1)), (v / (1 - 0.999 ** (step + 1))).sqrt()
-            weights[place] = w - lr * (corrected[0] / (corrected[1] + 1e-8) + 0.1 * w)
-            with torch.no_grad():
-                parameter.copy_(weights[place])
+    def __init__(self):
+        self.first_moments = {}  # by position of the parameter
+        self.second_moments = {}
+        self.weights = {}
 
-    by_hand, _ = bare_loop(network, target, ADAMW, take_step)
+    @torch.no_grad()
+    def __call__(self, parameters, lr, step):
+        for position, parameter in enumerate(parameters):
+            gradient = parameter.grad.double()
+            earlier_first = self.first_moments.get(position, 0)
+            earlier_second = self.second_moments.get(position, 0)
+            first = 0.9 * earlier_first + 0.1 * gradient
+            second = 0.999 * earlier_second + 0.001 * gradient**2
+            corrected_first = first / (1 - 0.9 ** (step + 1))
+            corrected_second = second / (1 - 0.999 ** (step + 1))
+            update = corrected_first / (corrected_second.sqrt() + 1e-8)
+            weight = self.weights.get(position, parameter.double())
+            self.first_moments[position] = first
+            self.second_moments[position] = second
+            self.weights[position] = weight - lr * (update + 0.1 * weight)
+            parameter.copy_(self.weights[position])
+
+
+def test_adamw_follows_its_equations(network, target):
+    # when
+    by_hand, _ = bare_loop(network, target, ADAMW, AdamWInDoublePrecision())
     model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW)
-    start = network.state_dict()
-    for name, value in model.named_parameters():
-        moved = (value - start[name]).abs().max().item()
+    # then
+    for name, parameter in model.named_parameters():
+        parameter_by_hand = by_hand.get_parameter(name)
+        moved = largest_difference(model, network, name)
+        mean_error = (parameter - parameter_by_hand).abs().mean()
+        assert moved > 10 * 1e-6, name
+        assert mean_error < 1e-6, name
         torch.testing.assert_close(
-            value, by_hand.get_parameter(name), rtol=0, atol=0.01 * moved, msg=name
+            parameter, parameter_by_hand, rtol=0, atol=0.01 * moved, msg=name
         )
-        assert (value.detach() - by_hand.get_parameter(name)).abs().mean() < 1e-6
-    assert moved > 10 * 1e-6
+
+
+class LionByHand:
+    """Steps of Chen et al. 2023 (arXiv 2302.06675), algorithm 2, with a weight decay of 0.1."""
+
+    def __init__(self):
+        self.momenta = {}  # by position of the parameter
+
+    @torch.no_grad()
+    def __call__(self, parameters, lr, step):
+        for position, parameter in enumerate(parameters):
+            gradient = parameter.grad
+            momentum = self.momenta.setdefault(position, torch.zeros_like(parameter))
+            direction = torch.sign(0.9 * momentum + (1 - 0.9) * gradient)
+            parameter.mul_(1 - lr * 0.1).sub_(direction, alpha=lr)
+            momentum.mul_(0.99).add_(gradient, alpha=1 - 0.99)
 
 
 def test_lion_follows_its_equations(network, target):
-    """Chen et al. 2023 (arXiv 2302.06675), algorithm 2."""
-    training, momenta = replace(ADAMW, optimizer="lion"), {}
-
-    @torch.no_grad()
-    def take_step(parameters, lr, step):
-        for place, parameter in enumerate(parameters):
-            m, g = momenta.setdefault(place, torch.zeros_like(parameter)), parameter.grad
-            update = torch.sign(m * 0.9 + g * (1 - 0.9))
-            parameter.mul_(1 - lr * 0.1).sub_(update, alpha=lr)
-            m.mul_(0.99).add_(g, alpha=1 - 0.99)
-
-    by_hand, _ = bare_loop(network, target, training, take_step)
-    model, history = trained(FullFineTuning(lr=LR), network, target, training)
+    # given
+    lion = replace(ADAMW, optimizer="lion")
+    # when
+    by_hand, _ = bare_loop(network, target, lion, LionByHand())
+    model, history = trained(FullFineTuning(lr=LR), network, target, lion)
+    # then
     assert history[-1]["loss"] < history[0]["loss"]
-    for name, value in model.named_parameters():
+    for name, parameter in model.named_parameters():
         # the sign of a gradient at zero is that of its rounding
-        differ = (value - by_hand.get_parameter(name)).abs() > 1e-5
-        assert differ.float().mean() < 0.01, name
+        differs = (parameter - by_hand.get_parameter(name)).abs() > 1e-5
+        assert differs.float().mean() < 0.01, name
 
 
 def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, target):
-    training, names = (
-        replace(ADAMW, optimizer="sgd", weight_decay=0.0, clip_norm=None),
-        ["flip", "crop"],
-    )
-    augmentation = Augmentation(names, 64, seed=5)
-    model, task = copy.deepcopy(network), task_of(copy.deepcopy(network), target)
+    # given
+    augmentation = Augmentation(["flip", "crop"], 64, seed=5)
+    sgd = steps_of_torch(torch.optim.SGD, momentum=0.9)
+    sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
+    model = copy.deepcopy(network)
+    task = task_of(model, target)
     task.target.inputs.augmentation = augmentation
     method = FullFineTuning(lr=LR)
-    method.setup(replace(task, model=model))
-    train(method, network.state_dict(), training, RUN, CPU)
-    make = of_torch(lambda parameters: torch.optim.SGD(parameters, lr=LR, momentum=0.9))
-    by_hand, _ = bare_loop(network, target, training, make, augmentation=augmentation)
-    make = of_torch(lambda parameters: torch.optim.SGD(parameters, lr=LR, momentum=0.9))
-    plain, _ = bare_loop(network, target, training, make)
-    for name, value in model.named_parameters():
-        moved = (plain.get_parameter(name) - by_hand.get_parameter(name)).abs().max().item()
+    method.setup(task)
+    # when
+    train(method, network.state_dict(), PLAIN_SGD, RUN, CPU)
+    by_hand, _ = bare_loop(network, target, PLAIN_SGD, sgd, augmentation=augmentation)
+    unaugmented, _ = bare_loop(network, target, PLAIN_SGD, sgd_without_augmentation)
+    # then
+    for name in ("conv1.0.weight", "fc.weight"):
+        assert largest_difference(unaugmented, by_hand, name) > 0
+    for name, parameter in model.named_parameters():
+        effect = largest_difference(unaugmented, by_hand, name)
         torch.testing.assert_close(
-            value, by_hand.get_parameter(name), rtol=0, atol=0.02 * moved + 1e-8, msg=name
+            parameter, by_hand.get_parameter(name), rtol=0, atol=0.02 * effect + 1e-8, msg=name
         )
-        assert moved > 0 or name not in ("conv1.0.weight", "fc.weight")
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])
@@ -195,7 +255,8 @@ def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, sm
 
     Cross-entropy with (1 - s) of the label and s / C of each of C classes, written out.
     """
-    training = replace(
+    # given
+    one_step = replace(
         TRAINING,
         epochs=1,
         batch_size=10,
@@ -203,141 +264,186 @@ def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, sm
         momentum=0.0,
         label_smoothing=smoothing,
     )
-    model, history = trained(FullFineTuning(lr=0.1), network, target, training)
-    by_hand = frozen_norms(network)
-    logs = F.log_softmax(masked(by_hand(normalised(target.images)), target.space), dim=1)
-    wanted = (1 - smoothing) * F.one_hot(torch.from_numpy(target.labels), 3) + smoothing / 3
-    loss = -(wanted * logs).sum(dim=1).mean()
-    assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    # when
+    model, (epoch,) = trained(FullFineTuning(lr=0.1), network, target, one_step)
+    # then
+    by_hand = with_frozen_norms(network)
+    class_logits = masked(by_hand(normalised(target.images)), target.space)
+    log_probabilities = F.log_softmax(class_logits, dim=1)
+    labels = F.one_hot(torch.from_numpy(target.labels), 3)
+    smoothed_labels = (1 - smoothing) * labels + smoothing / 3
+    loss = -(smoothed_labels * log_probabilities).sum(dim=1).mean()
     (gradient,) = torch.autograd.grad(loss, [by_hand.fc.weight])
-    torch.testing.assert_close(
-        model.fc.weight.data, network.fc.weight - 0.1 * gradient, rtol=0, atol=1e-6
-    )
+    after_one_step = network.fc.weight - 0.1 * gradient
+    assert epoch["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(model.fc.weight.data, after_one_step, rtol=0, atol=1e-6)
 
 
+@pytest.fixture
 def vit():
+    """A small transformer."""
     torch.manual_seed(0)
     return timm.create_model("test_vit", num_classes=1000, img_size=64).eval()
 
 
-def rates_of(model, target, training, monkeypatch):
-    """The rate and the weight decay of each parameter in each step, by name."""
-    names, found, step = (
-        {id(p): name for name, p in model.named_parameters()},
-        [],
-        finetune._take_step,
-    )
+class StepOfParameter(NamedTuple):
+    """How an optimiser is told to change a parameter."""
 
-    def looks(method, optimizer, *arguments):
-        groups = [
-            (group["lr"], group["weight_decay"], p)
-            for group in optimizer.param_groups
-            for p in group["params"]
-        ]
-        found.append({names[id(p)]: (lr, decay) for lr, decay, p in groups})
-        return step(method, optimizer, *arguments)
+    lr: float
+    weight_decay: float
 
-    monkeypatch.setattr(finetune, "_take_step", looks)
+
+def steps_of_parameters(model, target, training, monkeypatch):
+    """Train a network; gives a mapping of names of parameters to `StepOfParameter` for each step.
+
+    Each parameter must be in one group of the optimiser only.
+    """
+    name_of_parameter = {id(parameter): name for name, parameter in model.named_parameters()}
+    steps = []
+    take_step = finetune._take_step
+
+    def note_and_take_step(method, optimizer, *arguments):
+        step_of_name = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = name_of_parameter[id(parameter)]
+                assert name not in step_of_name
+                step_of_name[name] = StepOfParameter(group["lr"], group["weight_decay"])
+        steps.append(step_of_name)
+        return take_step(method, optimizer, *arguments)
+
+    monkeypatch.setattr(finetune, "_take_step", note_and_take_step)
     method = FullFineTuning(lr=LR)
     method.setup(task_of(model, target))
-    train(
-        method,
-        {name: value.clone() for name, value in model.state_dict().items()},
-        training,
-        RUN,
-        CPU,
-    )
-    return found
+    pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train(method, pretrained, training, RUN, CPU)
+    return steps
 
 
-def layer(name):
-    """Layers of timm's test_vit from its input up.
+def layer_of(name):
+    """The layer of a parameter of timm's test_vit, counted from its input up.
 
     Patches and tokens, six blocks (the norm with the last), the head.
     """
-    if name.startswith("blocks."):
-        return 1 + int(name.split(".")[1])
-    return {"norm": 6, "head": 7}.get(name.split(".")[0], 0)
+    module, *names_inside = name.split(".")
+    if module == "blocks":
+        return 1 + int(names_inside[0])
+    return {"norm": 6, "head": 7}.get(module, 0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_the_rate_falls_by_layer_from_the_head_down_in_every_step(target, monkeypatch, optimizer):
+def test_the_rate_falls_by_layer_from_the_head_down_in_every_step(
+    vit, target, monkeypatch, optimizer
+):
+    # given
     training = replace(ADAMW, optimizer=optimizer, layer_decay=0.5)
-    model = vit()
-    found = rates_of(model, target, training, monkeypatch)
-    assert len(found) == STEPS
-    for step, rates in enumerate(found):
-        assert rates.keys() == {name for name, _ in model.named_parameters()}
-        for name, (lr, _) in rates.items():
-            assert lr == pytest.approx(
-                rate(step, STEPS, LR, training) * 0.5 ** (7 - layer(name)), rel=1e-12
-            ), name
-    groups = create_optimizer_v2(
-        model, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5
-    ).param_groups
-    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        assert found[-1][name][0] == pytest.approx(
-            rate(8, STEPS, LR, training) * scales[id(parameter)]
-        )
+    names = {name for name, _ in vit.named_parameters()}
+    # when
+    steps = steps_of_parameters(vit, target, training, monkeypatch)
+    # then
+    assert {layer_of(name) for name in names} == set(range(LAYERS_OF_VIT))
+    assert len(steps) == STEPS
+    for number, step_of_name in enumerate(steps):
+        assert step_of_name.keys() == names
+        rate_of_head = rate(number, STEPS, LR, training)
+        for name, step in step_of_name.items():
+            layers_above = LAYERS_OF_VIT - 1 - layer_of(name)
+            assert step.lr == pytest.approx(rate_of_head * 0.5**layers_above, rel=1e-12), name
+    last_step = steps[-1]
+    last_rate = rate(STEPS - 1, STEPS, LR, training)
+    timms = create_optimizer_v2(vit, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    scale_of_parameter = {
+        id(parameter): group["lr_scale"]
+        for group in timms.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in vit.named_parameters():
+        assert last_step[name].lr == pytest.approx(last_rate * scale_of_parameter[id(parameter)])
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.9])
 @pytest.mark.parametrize("decays", [True, False])
-def test_biases_and_norms_decay_or_not(target, monkeypatch, layer_decay, decays):
+def test_biases_and_norms_decay_or_not(vit, target, monkeypatch, layer_decay, decays):
+    # given
     training = replace(ADAMW, epochs=1, decay_norm_and_bias=decays, layer_decay=layer_decay)
-    model = vit()
-    (rates, *_) = rates_of(model, target, training, monkeypatch)
-    for name, parameter in model.named_parameters():
-        if name not in (
-            "pos_embed",
-            "cls_token",
-        ):  # timm's models exempt them from a decay by groups
-            assert rates[name][1] == (0.1 if decays or parameter.ndim > 1 else 0), name
+    # when
+    first_step, *_ = steps_of_parameters(vit, target, training, monkeypatch)
+    # then
+    decay_of_matrices = set()
+    decay_of_norms_and_biases = set()
+    for name, parameter in vit.named_parameters():
+        if name in ALWAYS_EXEMPT:
+            continue
+        if parameter.ndim > 1:
+            decay_of_matrices.add(first_step[name].weight_decay)
+        else:
+            decay_of_norms_and_biases.add(first_step[name].weight_decay)
+    assert decay_of_matrices == {0.1}
+    assert decay_of_norms_and_biases == {0.1 if decays else 0}
+
+
+def outputs_of_no_class(space):
+    """Outputs of a network of 1000 that stand for no class of a label space."""
+    used_outputs = {output for outputs in space.indices for output in outputs}
+    return [output for output in range(1000) if output not in used_outputs]
 
 
 def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target):
     """Outputs of no class: their weights shrink, and their biases unless they are exempt."""
-    unused = [i for i in range(1000) if not any(i in row for row in target.space.indices)]
-    shrunk = np.prod([1 - 0.1 * rate(step, STEPS, LR, ADAMW) for step in range(STEPS)])
-    for exempt in (False, True):
-        training = replace(ADAMW, decay_norm_and_bias=not exempt)
-        model, _ = trained(FullFineTuning(lr=LR), network, target, training)
-        torch.testing.assert_close(
-            model.fc.weight[unused], network.fc.weight[unused] * shrunk, rtol=1e-5, atol=0
-        )
-        wanted = network.fc.bias[unused] * (1 if exempt else shrunk)
-        torch.testing.assert_close(
-            model.fc.bias[unused], wanted, rtol=1e-6 if exempt else 1e-5, atol=0
-        )
+    # given
+    unused = outputs_of_no_class(target.space)
+    share_left = np.prod([1 - 0.1 * rate(step, STEPS, LR, ADAMW) for step in range(STEPS)])
+    exempting = replace(ADAMW, decay_norm_and_bias=False)
+    weights = network.fc.weight[unused]
+    biases = network.fc.bias[unused]
+    # when
+    model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW)
+    model_of_exempt, _ = trained(FullFineTuning(lr=LR), network, target, exempting)
+    # then
+    shrunk_weights = weights * share_left
+    shrunk_biases = biases * share_left
+
+    def assert_close(tensor, expected, rtol):
+        torch.testing.assert_close(tensor[unused], expected, rtol=rtol, atol=0)
+
+    assert share_left < 1 - 1e-4
+    assert_close(model.fc.weight, shrunk_weights, rtol=1e-5)
+    assert_close(model.fc.bias, shrunk_biases, rtol=1e-5)
+    assert_close(model_of_exempt.fc.weight, shrunk_weights, rtol=1e-5)
+    assert_close(model_of_exempt.fc.bias, biases, rtol=1e-6)
 
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
 def test_a_recipe_by_layers_is_refused_for_parameters_outside_the_network(network, target, changes):
+    method = VisualPrompting(lr=1.0, padding=0.1, init_std=0.0)
     with pytest.raises(UserError, match="layer_decay, or decay_norm_and_bias"):
-        trained(
-            VisualPrompting(lr=1.0, padding=0.1, init_std=0.0),
-            network,
-            target,
-            replace(ADAMW, **changes),
-        )
+        trained(method, network, target, replace(ADAMW, **changes))
 
 
-def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target):
+def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target, monkeypatch):
     """A frozen part has no gradient; all parts of the whole count together."""
-    norms, clip = [], nn.utils.clip_grad_norm_
+    # given
+    limit = 0.5
+    norms_before = []
+    norms_after = []
+    clip = nn.utils.clip_grad_norm_
 
-    def watched(parameters, limit):
+    def note_and_clip(parameters, limit):
         parameters = list(parameters)
-        norms.append(clip(parameters, limit).item())
-        after = torch.stack([p.grad.norm() for p in parameters]).norm().item()
-        assert after == pytest.approx(min(norms[-1], 0.5), rel=1e-3)
-        return torch.tensor(norms[-1])
+        norm = clip(parameters, limit)
+        norms_before.append(norm.item())
+        norms_of_parts = torch.stack([parameter.grad.norm() for parameter in parameters])
+        norms_after.append(norms_of_parts.norm().item())
+        return norm
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune.nn.utils, "clip_grad_norm_", watched)
-        trained(FullFineTuning(lr=LR), network, target, replace(ADAMW, clip_norm=0.5))
-    assert len(norms) == STEPS and max(norms) > 0.5
+    monkeypatch.setattr(finetune.nn.utils, "clip_grad_norm_", note_and_clip)
+    # when
+    trained(FullFineTuning(lr=LR), network, target, replace(ADAMW, clip_norm=limit))
+    # then
+    assert len(norms_before) == STEPS
+    assert max(norms_before) > limit
+    limited = [min(norm, limit) for norm in norms_before]
+    assert norms_after == pytest.approx(limited, rel=1e-3)
 
 
 def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target):
@@ -358,12 +464,11 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
     # when
     trained(method, network, target, one_step)
     # then
-    values = torch.cat([strip.detach().flatten() for _, strip in method.trainable()])
-    assert values.norm().item() == pytest.approx(2.0 * 0.001, rel=1e-3)
+    prompt = torch.cat([strip.detach().flatten() for _, strip in method.trainable()])
+    assert prompt.norm().item() == pytest.approx(2.0 * 0.001, rel=1e-3)
 
 
 def test_inputs_of_these_tests_are_the_images(target):
     pixels = images_of(target).inputs[np.arange(3)]
-    torch.testing.assert_close(
-        pixels, normalised(target.images[:3], HALF, HALF), rtol=1e-5, atol=1e-6
-    )
+    expected = normalised(target.images[:3], HALF, HALF)
+    torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-6)

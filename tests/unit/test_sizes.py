@@ -1,6 +1,9 @@
 """Tables by number of images against hand-made ones, and their figures against frozen tables."""
 
+import itertools
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,85 +22,105 @@ METHODS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
     "lwf": {"label": "LwF", "colour": "#009e73", "marker": "^"},
 }
-SIZES = {"all": (80, 40), "0.5": (40, 20), "10": (10, 10)}  # images of target a and of target b
+TARGETS = ("a", "b")
+# By size, the images of each target that are trained on, and their mean.
+TRAIN_IMAGES = {
+    "all": {"a": 80, "b": 40, "mean": 60},
+    "0.5": {"a": 40, "b": 20, "mean": 30},
+    "10": {"a": 10, "b": 10, "mean": 10},
+}
 PRETRAINED_ON = {"m5": 5, "m50": 50}
 LABELS = {"m5": "Five", "m50": "Fifty", "published": "Published"}
+MODELS = ("m50", "m5", "published")
+CELL = ["model", "method", "size"]
+RUN = ["model", "method", "target", "size", "seed"]
+GREY = "#bdbdbd"
+
+
+def ri_table():
+    """RI of each run, each another number, with an interval of its own."""
+    runs = itertools.product(MODELS, METHODS, TARGETS, TRAIN_IMAGES)
+    table = pd.DataFrame(runs, columns=["model", "method", "target", "size"])
+    ri = table.index.astype(float)
+    return table.assign(seed=0, n=100, ri=ri, ci_low=ri - 1.5, ci_high=ri + 2.5, conditions="paper")
+
+
+def cells():
+    """Each model, method and size, with its accuracy after fine-tuning; before, it is 50."""
+    table = pd.DataFrame(itertools.product(MODELS, METHODS, TRAIN_IMAGES), columns=CELL)
+    table = table.sort_values(CELL, ignore_index=True)
+    return table.assign(ood_after=30.0 + table.index)
+
+
+def mri_table():
+    """mRI of each cell: the difference of its accuracies."""
+    table = cells()
+    mri = table["ood_after"] - 50.0
+    return table.assign(
+        mri=mri, ci_low=mri - 1.0, ci_high=mri + 2.0, ood_before=50.0, conditions="paper"
+    )
+
+
+def ood_table():
+    """Accuracies of each cell before and after fine-tuning, a row each, with intervals."""
+    table = cells()
+    before = table.assign(when="before", accuracy=50.0)
+    after = table.assign(when="after", accuracy=table["ood_after"])
+    both = pd.concat([before, after]).drop(columns="ood_after")
+    return both.assign(
+        ci_low=both["accuracy"] - 2.0, ci_high=both["accuracy"] + 1.0, conditions="paper"
+    )
+
+
+@dataclass(frozen=True)
+class SizeFiles:
+    """A folder with tables of a grid, and files of its runs and models; its tables of sizes.
+
+    Two models were pretrained here, and one was published.
+    """
+
+    folder: Path
+
+    def table(self, name):
+        """The file of a table."""
+        return self.folder / f"{name}.csv"
+
+    def read(self, name):
+        """A table of this folder."""
+        return read(self.table(name))
+
+    def write_sizes(self, pretraining_images=None):
+        """Write both tables of sizes.
+
+        Args:
+            pretraining_images: numbers that entries of models state.
+        """
+        settings = SizeSettings(
+            pretraining_images=pretraining_images or {}, conditions="protocol paper", code=""
+        )
+        write(
+            size_tables,
+            tables=GridTables(self.table("ri"), self.table("mri"), self.table("ood")),
+            manifests=sorted(self.folder.glob("finetune/**/manifest.json")),
+            descriptions=sorted(self.folder.glob("models/*/model.json")),
+            settings=settings,
+            conditions=settings.conditions,
+            outputs={name: self.table(name) for name in ("sizes", "pretraining_sizes")},
+        )
 
 
 @pytest.fixture
 def files(tmp_path):
-    """Tables of two models that were pretrained here and a published one, by name.
-
-    The facts of trainings are beside them.
-    """
-    runs = [
-        (m, f, t, s)
-        for m in ("m50", "m5", "published")
-        for f in METHODS
-        for t in "ab"
-        for s in SIZES
-    ]
-    ri = pd.DataFrame(
-        [
-            (*run, 0, 100, float(place), place - 1.5, place + 2.5, "paper")
-            for place, run in enumerate(runs)
-        ],
-        columns=[
-            "model",
-            "method",
-            "target",
-            "size",
-            "seed",
-            "n",
-            "ri",
-            "ci_low",
-            "ci_high",
-            "conditions",
-        ],
-    )
-    cells = sorted({(model, method, size) for model, method, _, size in runs})
-    mri = pd.DataFrame(
-        [
-            (*cell, place - 20.0, place - 21.0, place - 18.0, 50.0, 30.0 + place, "paper")
-            for place, cell in enumerate(cells)
-        ],
-        columns=[
-            "model",
-            "method",
-            "size",
-            "mri",
-            "ci_low",
-            "ci_high",
-            "ood_before",
-            "ood_after",
-            "conditions",
-        ],
-    )
-    ood = pd.DataFrame(
-        [
-            (*cell, when, value, value - 2.0, value + 1.0, "paper")
-            for place, cell in enumerate(cells)
-            for when, value in (("before", 50.0), ("after", 30.0 + place))
-        ],
-        columns=["model", "method", "size", "when", "accuracy", "ci_low", "ci_high", "conditions"],
-    )
-    for name, table in {"ri": ri, "mri": mri, "ood": ood}.items():
-        table.to_csv(tmp_path / f"{name}.csv", index=False)
-    for model, target, size in {(model, target, size) for model, _, target, size in runs}:
-        write_manifest(tmp_path, model, target, size, SIZES[size]["ab".index(target)])
+    """Files of a grid, without its tables of sizes."""
+    files = SizeFiles(tmp_path)
+    ri_table().to_csv(files.table("ri"), index=False)
+    mri_table().to_csv(files.table("mri"), index=False)
+    ood_table().to_csv(files.table("ood"), index=False)
+    for model, target, size in itertools.product(MODELS, TARGETS, TRAIN_IMAGES):
+        write_manifest(tmp_path, model, target, size, TRAIN_IMAGES[size][target])
     for model, images in PRETRAINED_ON.items():
-        facts = {
-            "trained": {
-                "images": images,
-                "test": {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10},
-            }
-        }
-        (tmp_path / "models" / model).mkdir(parents=True)
-        (tmp_path / "models" / model / "model.json").write_text(json.dumps(facts))
-    return {
-        name: tmp_path / f"{name}.csv"
-        for name in ("ri", "mri", "ood", "sizes", "pretraining_sizes")
-    }
+        write_description(tmp_path, model, images)
+    return files
 
 
 def write_manifest(folder, model, target, size, images):
@@ -107,162 +130,198 @@ def write_manifest(folder, model, target, size, images):
     path.write_text(json.dumps({"images": 99, "train_images": images}))
 
 
-def write_sizes(files, pretraining_images=None):
-    """Write both tables.
-
-    Args:
-        files: paths of all tables, see the fixture of this name.
-        pretraining_images: numbers that entries of models state.
-    """
-    folder = files["ri"].parent
-    settings = SizeSettings(
-        pretraining_images=pretraining_images or {}, conditions="protocol paper", code=""
-    )
-    write(
-        size_tables,
-        tables=GridTables(files["ri"], files["mri"], files["ood"]),
-        manifests=sorted(folder.glob("finetune/**/manifest.json")),
-        descriptions=sorted(folder.glob("models/*/model.json")),
-        settings=settings,
-        conditions=settings.conditions,
-        outputs={name: files[name] for name in ("sizes", "pretraining_sizes")},
-    )
+def write_description(folder, model, images):
+    """Write the description of a model that was pretrained on a number of images."""
+    path = folder / f"models/{model}/model.json"
+    path.parent.mkdir(parents=True)
+    test = {"dataset": "t", "images": 9, "accuracy": 80.0 + images / 10}
+    path.write_text(json.dumps({"trained": {"images": images, "test": test}}))
 
 
 def read(path):
+    """A table with sizes as they were written."""
     return pd.read_csv(path, dtype={"size": str})
 
 
+def test_every_ri_has_its_numbers_of_images(files):
+    # when
+    files.write_sizes()
+    # then
+    table = files.read("sizes")
+    assert list(table)[:7] == [*RUN, "train_images", "pretraining_images"]
+    rows_of_a_size = len(MODELS) * len(METHODS) * (len(TARGETS) + len(["mean"]))
+    assert len(table) == rows_of_a_size * len(TRAIN_IMAGES)
+    for row in table.itertuples():
+        assert row.train_images == TRAIN_IMAGES[row.size][row.target]
+        expected = PRETRAINED_ON.get(row.model, np.nan)
+        np.testing.assert_equal(row.pretraining_images, expected)
+
+
 def test_every_ri_has_its_numbers_of_images_and_mri_their_mean(files):
-    write_sizes(files)
-    table, ri = read(files["sizes"]), read(files["ri"])
-    assert list(table)[:7] == [
-        "model",
-        "method",
-        "target",
-        "size",
-        "seed",
-        "train_images",
-        "pretraining_images",
-    ]
-    assert len(table) == 3 * 2 * 3 * (2 + 1)
-    for line in table.itertuples():
-        expected = (
-            np.mean(SIZES[line.size])
-            if line.target == "mean"
-            else SIZES[line.size]["ab".index(line.target)]
-        )
-        assert line.train_images == expected
-        if line.model == "published":
-            assert np.isnan(line.pretraining_images)
-        else:
-            assert line.pretraining_images == PRETRAINED_ON[line.model]
-    both = table.merge(ri, on=["model", "method", "target", "size", "seed"])
-    assert (
-        len(both) == 36
-        and (both["ri_x"] == both["ri_y"]).all()
-        and (both["ci_low_x"] == both["ci_low_y"]).all()
-    )
-    mean = table[table["target"] == "mean"]
-    assert mean["seed"].isna().all() and mean["ri"].nunique() == len(mean) == 18
+    # when
+    files.write_sizes()
+    # then
+    table = files.read("sizes")
+    both = table.merge(files.read("ri"), on=RUN, suffixes=("", "_of_ri"))
+    assert len(both) == 36
+    assert (both["ri"] == both["ri_of_ri"]).all()
+    assert (both["ci_low"] == both["ci_low_of_ri"]).all()
+    means = table[table["target"] == "mean"]
+    both = means.merge(files.read("mri"), on=CELL, suffixes=("", "_of_mri"))
+    assert len(means) == len(both) == 18
+    assert means["seed"].isna().all()
+    assert (both["ri"] == both["mri"]).all()
+    assert (both["ci_high"] == both["ci_high_of_mri"]).all()
 
 
 def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
-    write_sizes(files)
-    table = read(files["pretraining_sizes"])
-    assert list(table["pretraining_images"]) == sorted(table["pretraining_images"])
-    assert set(table["model"]) == {"m5", "m50"} and len(table) == 2 * 2 * 3
+    # when
+    files.write_sizes()
+    # then
+    table = files.read("pretraining_sizes")
+    assert table["pretraining_images"].is_monotonic_increasing
+    assert set(table["model"]) == {"m5", "m50"}
+    assert len(table) == 2 * len(METHODS) * len(TRAIN_IMAGES)
     np.testing.assert_allclose(table["after"] - table["before"], table["mri"])
-    assert (table["before_low"] == 48).all() and (table["after_high"] == table["after"] + 1).all()
-    assert dict(zip(table["model"], table["held_out"], strict=True)) == {"m5": 80.5, "m50": 85.0}
+    assert (table["before_low"] == 48).all()
+    assert (table["after_high"] == table["after"] + 1).all()
+    accuracies = table.groupby("model")["held_out"].agg(set).to_dict()
+    assert accuracies == {"m5": {80.5}, "m50": {85.0}}
 
 
 def test_published_models_have_the_number_that_they_state(files):
-    write_sizes(files, pretraining_images={"published": 20})
-    table, sizes = read(files["pretraining_sizes"]), read(files["sizes"])
-    assert (
-        list(dict.fromkeys(table["model"])) == ["m5", "published", "m50"]
-        and len(table) == 3 * 2 * 3
-    )
+    # when
+    files.write_sizes(pretraining_images={"published": 20})
+    # then
+    table = files.read("pretraining_sizes")
+    sizes = files.read("sizes")
+    assert list(table["model"].unique()) == ["m5", "published", "m50"]
+    assert len(table) == len(MODELS) * len(METHODS) * len(TRAIN_IMAGES)
     published = table[table["model"] == "published"]
-    assert set(published["pretraining_images"]) == {20} and published["held_out"].isna().all()
-    assert set(sizes[sizes["model"] == "published"]["pretraining_images"]) == {20}
+    assert set(published["pretraining_images"]) == {20}
+    assert published["held_out"].isna().all()
+    sizes_of_published = sizes[sizes["model"] == "published"]
+    assert set(sizes_of_published["pretraining_images"]) == {20}
 
 
 def test_the_same_input_gives_the_same_bytes(files):
-    written = []
-    for _ in range(2):
-        write_sizes(files)
-        written.append([files[name].read_bytes() for name in ("sizes", "pretraining_sizes")])
-    assert written[0] == written[1]
+    files.write_sizes()
+    sizes = files.table("sizes").read_bytes()
+    pretraining = files.table("pretraining_sizes").read_bytes()
+    files.write_sizes()
+    assert files.table("sizes").read_bytes() == sizes
+    assert files.table("pretraining_sizes").read_bytes() == pretraining
 
 
 def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files):
+    # given: the size 10 alone, which is written 010
     for name in ("ri", "mri", "ood"):
-        table = read(files[name])
-        table[table["size"] == "10"].assign(size="010").to_csv(files[name], index=False)
-    for folder in files["ri"].parent.glob("finetune/*/*/ft/10"):
+        table = files.read(name)
+        of_size_10 = table[table["size"] == "10"].assign(size="010")
+        of_size_10.to_csv(files.table(name), index=False)
+    for folder in files.folder.glob("finetune/*/*/ft/10"):
         folder.rename(folder.with_name("010"))
-    write_sizes(files)
-    for name, lines in (("sizes", 18), ("pretraining_sizes", 4)):
-        table = read(files[name])
-        assert len(table) == lines and set(table["size"]) == {"010"}
-        assert set(table["conditions"]) == {"protocol paper"} and list(table)[-1] == "conditions"
+    # when
+    files.write_sizes()
+    # then
+    for name, number_of_rows in (("sizes", 18), ("pretraining_sizes", 4)):
+        table = files.read(name)
+        assert len(table) == number_of_rows
+        assert set(table["size"]) == {"010"}
+        assert set(table["conditions"]) == {"protocol paper"}
+        *_, last_column = table
+        assert last_column == "conditions"
+
+
+# Figures.
 
 
 def spans(axes):
-    """Both ends of every vertical interval that was drawn."""
-    lines = [lines for container in axes.containers for lines in container[2]]
-    return [tuple(np.round(segment[:, 1], 6)) for part in lines for segment in part.get_segments()]
+    """Lower and upper end of every vertical interval that was drawn."""
+    spans_of_axes = []
+    for container in axes.containers:
+        _, _, lines_of_intervals = container
+        for lines in lines_of_intervals:
+            for segment in lines.get_segments():
+                low, high = np.round(segment[:, 1], 6)
+                spans_of_axes.append((low, high))
+    return spans_of_axes
+
+
+def labels_of(texts):
+    """What some labels of a figure say."""
+    return [text.get_text() for text in texts]
+
+
+def intervals(table, name):
+    """Lower and upper end of the interval of each row, of columns such as `ci_low`."""
+    return set(zip(table[f"{name}_low"], table[f"{name}_high"], strict=True))
 
 
 def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
-    write_sizes(files)
-    table = read(files["sizes"])
+    # given
+    files.write_sizes()
+    table = files.read("sizes")
+    # when
     figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
+    # then
     assert [axes.get_title() for axes in figure.axes] == list(LABELS.values())
-    assert set(shown["target"]) == {"mean"} and len(shown) == 18
+    assert set(shown["target"]) == {"mean"}
+    assert len(shown) == 18
     for axes, model in zip(figure.axes, LABELS, strict=True):
-        assert axes.get_xscale() == "log" and [t.get_text() for t in axes.get_xticklabels()] == [
-            "10",
-            "30",
-            "60",
-        ]
-        own = shown[shown["model"] == model]
-        expected = {(line.ci_low, line.ci_high) for line in own.itertuples()}
-        assert set(spans(axes)) == expected and len(spans(axes)) == 6
-        for method, look in METHODS.items():
-            drawn = [line for line in axes.lines if to_hex(line.get_color()) == look["colour"]]
-            (own_line,) = (line for line in drawn if line.get_linestyle() == "-")
-            rows = own[own["method"] == method].sort_values("train_images")
-            assert list(own_line.get_ydata()) == list(rows["ri"])
-            np.testing.assert_allclose(own_line.get_xdata(), rows["train_images"], rtol=0.05)
+        shown_of_model = shown[shown["model"] == model]
+        assert axes.get_xscale() == "log"
+        assert labels_of(axes.get_xticklabels()) == ["10", "30", "60"]
+        assert len(spans(axes)) == 6
+        assert set(spans(axes)) == intervals(shown_of_model, "ci")
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["FT", "LwF"]
-    assert figure.get_supylabel() == "mRI (percentage points)" and "95%" in figure.get_supxlabel()
+    assert labels_of(legend.get_texts()) == ["FT", "LwF"]
+    assert figure.get_supylabel() == "mRI (percentage points)"
+    assert "95%" in figure.get_supxlabel()
+
+
+def test_train_subsets_joins_the_sizes_of_a_method_by_a_line_of_its_colour(files):
+    # given
+    files.write_sizes()
+    table = files.read("sizes")
+    # when
+    figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
+    # then
+    models_and_methods = itertools.product(zip(figure.axes, LABELS, strict=True), METHODS)
+    for (axes, model), method in models_and_methods:
+        is_shown = (shown["model"] == model) & (shown["method"] == method)
+        rows = shown[is_shown].sort_values("train_images")
+        (line,) = (
+            line
+            for line in axes.lines
+            if line.get_linestyle() == "-" and to_hex(line.get_color()) == METHODS[method]["colour"]
+        )
+        assert len(rows) == 3
+        assert list(line.get_ydata()) == list(rows["ri"])
+        np.testing.assert_allclose(line.get_xdata(), rows["train_images"], rtol=0.05)
 
 
 def test_pretraining_sizes_draws_before_after_and_mri(files):
-    write_sizes(files)
-    table = read(files["pretraining_sizes"])
-    how = {"models": LABELS, "series": dict.fromkeys(PRETRAINED_ON, "Net on digits")}
-    whole = table[table["size"] == "all"]
-    figure, shown = pretraining_sizes.draw(whole, **how, methods=METHODS, confidence=0.9)
-    top, bottom = figure.axes
-    assert len(shown) == 4
-    expected = {(48.0, 51.0)} | {(line.after_low, line.after_high) for line in whole.itertuples()}
-    assert set(spans(top)) == expected
-    assert set(spans(bottom)) == {(line.ci_low, line.ci_high) for line in whole.itertuples()}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "before (pretrained)",
-        "FT",
-        "LwF",
-    ]
-    assert [text.get_text() for text in bottom.get_xticklabels()] == ["5", "50"]
-    assert (
-        top.get_ylabel() == "Mean OOD accuracy (%)"
-        and bottom.get_ylabel() == "mRI (percentage points)"
+    # given
+    files.write_sizes()
+    table = files.read("pretraining_sizes")
+    of_all_images = table[table["size"] == "all"]
+    series = dict.fromkeys(PRETRAINED_ON, "Net on digits")
+    # when
+    figure, shown = pretraining_sizes.draw(
+        of_all_images, models=LABELS, series=series, methods=METHODS, confidence=0.9
     )
+    # then
+    top, bottom = figure.axes
+    before = (48.0, 51.0)
+    assert len(shown) == 4
+    assert set(spans(top)) == {before} | intervals(of_all_images, "after")
+    assert set(spans(bottom)) == intervals(of_all_images, "ci")
+    assert top.get_ylabel() == "Mean OOD accuracy (%)"
+    assert bottom.get_ylabel() == "mRI (percentage points)"
+    assert labels_of(bottom.get_xticklabels()) == ["5", "50"]
+    (legend,) = figure.legends
+    assert labels_of(legend.get_texts()) == ["before (pretrained)", "FT", "LwF"]
     assert "90%" in figure.get_supxlabel()
 
 
@@ -271,84 +330,111 @@ def published_models(numbers):
 
     They are in the order of `numbers` of pretraining images.
     """
-    table = pd.DataFrame(
-        {
-            "model": [f"m{i}" for i in range(len(numbers))],
-            "pretraining_images": numbers,
-            "method": "ft",
-        }
+    names = [f"m{i}" for i in range(len(numbers))]
+    table = pd.DataFrame({"model": names, "pretraining_images": numbers, "method": "ft"})
+    before = 30.0 + table.index
+    after = 40.0 + 2 * table.index
+    mri = 10.0 + table.index
+    return table.assign(
+        before=before,
+        before_low=before - 1,
+        before_high=before + 2,
+        after=after,
+        after_low=after - 1,
+        after_high=after + 2,
+        mri=mri,
+        ci_low=mri - 1,
+        ci_high=mri + 2,
     )
-    table["before"], table["after"], table["mri"] = (
-        30.0 + table.index,
-        40.0 + 2 * table.index,
-        10.0 + table.index,
-    )
-    for name, value in (("before", "before"), ("after", "after"), ("ci", "mri")):
-        table[f"{name}_low"], table[f"{name}_high"] = table[value] - 1, table[value] + 2
-    return table
 
 
-def drawn_sizes(table, **more):
-    labels = {model: model.upper() for model in table["model"]}
+def drawn_sizes(table, series):
+    """The axes of accuracies, and of mRI below, of a figure of models with FT.
+
+    Args:
+        series: the series of some models, by name.
+    """
     figure, _ = pretraining_sizes.draw(
-        table, models=labels, methods={"ft": METHODS["ft"]}, confidence=0.95, **more
+        table,
+        models={model: model.upper() for model in table["model"]},
+        methods={"ft": METHODS["ft"]},
+        confidence=0.95,
+        series=series,
     )
     figure.canvas.draw()
-    return figure.axes
+    top, bottom = figure.axes
+    return top, bottom
 
 
 def test_published_models_are_labelled_points_and_only_a_series_has_a_line():
+    # given
     table = published_models([10**3, 10**4, 10**6, 10**9])
+    # when
     top, bottom = drawn_sizes(table, series={"m0": "net", "m2": "net"})
-    lines = [
-        line
+    # then
+    heights_of_lines = [
+        list(line.get_ydata())
         for line in top.lines
-        if line.get_color() != "#bdbdbd" and line.get_linestyle() != "None"
+        if line.get_color() != GREY and line.get_linestyle() != "None"
     ]
-    assert sorted(len(line.get_xdata()) for line in lines) == [1, 1, 1, 1, 2, 2]
-    joined = [list(line.get_ydata()) for line in lines if len(line.get_xdata()) == 2]
+    joined = [heights for heights in heights_of_lines if len(heights) == 2]
+    single = [heights for heights in heights_of_lines if len(heights) == 1]
+    assert len(heights_of_lines) == 6
     assert joined == [[30, 32], [40, 44]]
-    assert set(spans(top)) == {
-        (value - 1, value + 2) for value in [*table["before"], *table["after"]]
-    }
-    assert set(spans(bottom)) == {(value - 1, value + 2) for value in table["mri"]}
-    assert [text.get_text() for text in bottom.get_xticklabels()] == ["M0", "M1", "M2", "M3"]
+    assert len(single) == 4
+    assert set(spans(top)) == intervals(table, "before") | intervals(table, "after")
+    assert set(spans(bottom)) == intervals(table, "ci")
+    assert labels_of(bottom.get_xticklabels()) == ["M0", "M1", "M2", "M3"]
 
 
 def test_models_of_one_number_stand_side_by_side_below_it():
-    top, bottom = drawn_sizes(
-        published_models([1281167, 1281167, 1281167, 11797632, 2320000000]), series={}
+    # given
+    table = published_models([1281167, 1281167, 1281167, 11797632, 2320000000])
+    # when
+    top, bottom = drawn_sizes(table, series={})
+    # then
+    (axis_of_numbers,) = top.child_axes
+    assert labels_of(axis_of_numbers.get_xticklabels()) == ["1.281", "11.8", "2,320"]
+    positions = np.log2(bottom.get_xticks())
+    first, second, third, fourth, fifth = positions
+    assert np.diff(positions) == pytest.approx(np.ones(4))
+    middle_of_the_three = np.mean([first, second, third])
+    assert np.log2(axis_of_numbers.get_xticks()) == pytest.approx(
+        [middle_of_the_three, fourth, fifth]
     )
-    (above,) = top.child_axes
-    assert [text.get_text() for text in above.get_xticklabels()] == ["1.281", "11.8", "2,320"]
-    places = np.log2(bottom.get_xticks())
-    assert np.diff(places) == pytest.approx(np.ones(4))
-    assert np.log2(above.get_xticks()) == pytest.approx([places[:3].mean(), places[3], places[4]])
-    between = sorted(
-        np.log2(line.get_xdata()[0]) for line in bottom.lines if line.get_linestyle() == ":"
-    )
-    assert between == pytest.approx([places[2] + 0.5, places[3] + 0.5])
+    dotted_lines = [line for line in bottom.lines if line.get_linestyle() == ":"]
+    positions_of_dotted = sorted(np.log2(line.get_xdata()[0]) for line in dotted_lines)
+    assert positions_of_dotted == pytest.approx([third + 0.5, fourth + 0.5])
 
 
-def test_only_figures_of_every_size_are_given_all_of_them(files, tmp_path):
-    write_sizes(files)
-    made = {ending: tmp_path / f"x.{ending}" for ending in ("png", "pdf", "csv")}
-    settings = {"models": LABELS, "methods": METHODS, "confidence": 0.95}
-    for figure, table, more, shown in (
-        ("train_subsets", "sizes", {}, set(SIZES)),
-        (
-            "pretraining_sizes",
-            "pretraining_sizes",
-            {"series": dict.fromkeys(PRETRAINED_ON, "Net")},
-            {"all"},
-        ),
-    ):
-        inputs = {table: str(tmp_path / f"{table}.csv")}
-        figure_settings = FigureSettings(
-            drawing_module=drawing_module(figure),
-            draw_settings={**settings, **more},
-            size="all",
-            sizes=["all", "0.5", "10"],
-        )
-        write_figure(inputs, figure_settings, FigureFiles(**made))
-        assert set(read(made["csv"])["size"]) == shown
+def sizes_in_figure(files, name, table, **settings):
+    """The sizes that a figure shows which is written as by its job.
+
+    Args:
+        name: of the figure.
+        table: that it reads.
+        settings: further arguments of `draw`.
+    """
+    figure_settings = FigureSettings(
+        drawing_module=drawing_module(name),
+        draw_settings={"models": LABELS, "methods": METHODS, "confidence": 0.95, **settings},
+        size="all",
+        sizes=["all", "0.5", "10"],
+    )
+    paths = {ending: files.folder / f"figure.{ending}" for ending in ("png", "pdf", "csv")}
+    write_figure({table: str(files.table(table))}, figure_settings, FigureFiles(**paths))
+    return set(read(paths["csv"])["size"])
+
+
+def test_only_figures_of_every_size_are_given_all_of_them(files):
+    # given
+    files.write_sizes()
+    series = dict.fromkeys(PRETRAINED_ON, "Net")
+    # when
+    sizes_of_train_subsets = sizes_in_figure(files, "train_subsets", "sizes")
+    sizes_of_pretraining = sizes_in_figure(
+        files, "pretraining_sizes", "pretraining_sizes", series=series
+    )
+    # then
+    assert sizes_of_train_subsets == {"all", "0.5", "10"}
+    assert sizes_of_pretraining == {"all"}

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rib.base.errors import UserError
@@ -96,19 +96,25 @@ def split_of(folder, earlier=(), budget="all", fractions=FRACTIONS, same_sources
 
 def sources(n, classes=4, prefix="s"):
     """The class of so many sources of each class, by id."""
-    return {f"{prefix}{label}/{number}": label for label in range(classes) for number in range(n)}
+    return sources_of_sizes([n] * classes, prefix)
 
 
-def sources_of_sizes(sizes):
+def sources_of_sizes(sizes, prefix="s"):
     """The class of sources by id, from the number of each class."""
-    return {f"s{label}/{i}": label for label, size in enumerate(sizes) for i in range(size)}
+    return {
+        f"{prefix}{label}/{number}": label
+        for label, size in enumerate(sizes)
+        for number in range(size)
+    }
 
 
 def tally(labels, parts):
     """Number of sources of each class (a row) in each part (a column)."""
     numbers = collections.Counter((label, parts[source]) for source, label in labels.items())
     classes = sorted(set(labels.values()))
-    columns = {part: [numbers[label, part] for label in classes] for part in PARTS}
+    columns = {}
+    for part in PARTS:
+        columns[part] = [numbers[label, part] for label in classes]
     return pd.DataFrame(columns, index=classes)
 
 
@@ -134,6 +140,7 @@ def totals(counts):
 percent = st.integers(5, 90)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), percent, percent)
 def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, train, select):
     each_class_can_have_a_training_image = min(sizes) * train >= 100
@@ -147,6 +154,7 @@ def test_each_class_and_the_whole_have_their_fractions_within_one_image(sizes, t
     assert largest_error(totals(counts), fractions) < 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 3), min_size=4, max_size=12))
 def test_totals_take_no_class_its_last_training_image(sizes):
     labels = sources_of_sizes(sizes)
@@ -159,16 +167,16 @@ def test_a_thousand_classes_of_29_are_not_all_rounded_alike():
     labels = sources(29, 1000)
     counts = tally(labels, assign_splits(labels, FRACTIONS, {}))
     assert set(counts[TRAIN]) == {17, 18}
-    numbers_of_others = {*counts[SELECT], *counts[TEST]}
-    assert numbers_of_others == {5, 6}
+    assert set(counts[SELECT]) | set(counts[TEST]) == {5, 6}
     assert counts.sum().to_dict() == {TRAIN: 17400, SELECT: 5800, TEST: 5800}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.permutations(range(60)))
 def test_the_order_of_rows_says_nothing(order):
     labels = sources(15)
-    rows = list(labels.items())
-    labels_in_order = dict(rows[i] for i in order)
+    ids = list(labels)
+    labels_in_order = {ids[row]: labels[ids[row]] for row in order}
     assert assign_splits(labels_in_order, FRACTIONS, {}) == assign_splits(labels, FRACTIONS, {})
 
 
@@ -243,29 +251,51 @@ def test_another_dataset_changes_no_split_before_it_and_the_same_sources_are_spl
     assert list(table["source_id"]) == sorted(table["source_id"])
 
 
+def errors_within(parts, labels):
+    """By how many images a part of a class is off its fraction, at most.
+
+    Args:
+        parts: of those sources that a budget takes.
+        labels: class of all sources.
+    """
+    labels_within = {source: labels[source] for source in parts}
+    return largest_error(tally(labels_within, parts), FRACTIONS)
+
+
 @pytest.mark.parametrize("budget", [20, 57, 90])
 def test_a_budget_is_split_as_evenly(tmp_path, budget):
     """What the budget takes of a set is split like a whole one.
 
     Another set's sources agree with it.
     """
+    # given
     labels = sources(29)
-
-    def labels_within(parts):
-        return {source: label for source, label in labels.items() if source in parts}
-
     val = prepared(tmp_path / "val", labels)
     copy = prepared(tmp_path / "copy", labels, variants=3)
+    # when
     split_of_val = split_of(val, budget=budget)
+    split_of_copy = split_of(copy, [split_of_val], budget=budget)
+    # then
     parts_of_val = read_split(split_of_val)
-    parts_of_copy = read_split(split_of(copy, [split_of_val], budget=budget))
     assert len(parts_of_val) == budget
-    assert largest_error(tally(labels_within(parts_of_val), parts_of_val), FRACTIONS) < 1
-    assert parts_of_copy == parts_of_val
+    assert errors_within(parts_of_val, labels) < 1
+    assert read_split(split_of_copy) == parts_of_val
+
+
+@pytest.mark.parametrize("budget", [20, 57, 90])
+def test_a_budget_is_split_evenly_by_the_parts_that_its_sources_have(tmp_path, budget):
+    """Another set with these sources was split as a whole before."""
+    # given
+    labels = sources(29)
+    whole = prepared(tmp_path / "whole", labels)
     smaller = prepared(tmp_path / "smaller", labels)
-    parts_of_smaller = read_split(split_of(smaller, [split_of(val)], budget=budget))
-    counts = tally(labels_within(parts_of_smaller), parts_of_smaller)
-    assert largest_error(counts, FRACTIONS) < 1.5, "parts alternate in the budget's order"
+    # when
+    split_of_smaller = split_of(smaller, [split_of(whole)], budget=budget)
+    # then
+    parts_of_smaller = read_split(split_of_smaller)
+    assert len(parts_of_smaller) == budget
+    error = errors_within(parts_of_smaller, labels)
+    assert error < 1.5, "parts alternate in the budget's order"
 
 
 def source_ids(images):
@@ -275,27 +305,36 @@ def source_ids(images):
 
 
 def test_splits_are_disjoint_and_complete_and_of_a_proxy_the_train_split_is_taken(tmp_path):
+    # given
     folder = prepared(tmp_path / "val", sources(29))
-    files = DatasetFiles("val", folder)
-    split = replace(files, split=split_of(folder))
-    all_sources = source_ids(load_whole(files, VIEW))
-    sources_of_parts = {part: source_ids(load_dataset(split, VIEW, part)) for part in PARTS}
-    assert sum(len(ids) for ids in sources_of_parts.values()) == 4 * 29
-    assert set().union(*sources_of_parts.values()) == set(all_sources)
-    assert source_ids(load_dataset(files, VIEW, TRAIN)) == all_sources
-    assert source_ids(load_proxy(files, VIEW)) == all_sources
-    assert source_ids(load_proxy(split, VIEW)) == sources_of_parts[TRAIN]
+    whole = DatasetFiles("val", folder)
+    all_sources = source_ids(load_whole(whole, VIEW))
+    # when
+    split = replace(whole, split=split_of(folder))
+    # then
+    trained = source_ids(load_dataset(split, VIEW, TRAIN))
+    selected = source_ids(load_dataset(split, VIEW, SELECT))
+    tested = source_ids(load_dataset(split, VIEW, TEST))
+    assert len(trained) + len(selected) + len(tested) == 4 * 29
+    assert {*trained, *selected, *tested} == set(all_sources)
+    assert source_ids(load_dataset(whole, VIEW, TRAIN)) == all_sources
+    assert source_ids(load_proxy(whole, VIEW)) == all_sources
+    assert source_ids(load_proxy(split, VIEW)) == trained
 
 
 def parts_of_photos(*folders, budget="all"):
     """The parts in which each photo is, over datasets that were split."""
+    view = replace(VIEW, budget=budget)
     parts_by_photo = collections.defaultdict(set)
     for folder in folders:
         parts = read_split(folder / "split.parquet")
         photos = pq.read_table(folder / "index.parquet")[PHOTO].to_pylist()
-        images = load_whole(DatasetFiles(folder.name, folder), replace(VIEW, budget=budget))
-        rows = range(len(photos)) if images.rows is None else images.rows
-        for source, row in zip(images.index["source_id"].to_pylist(), rows, strict=True):
+        images = load_whole(DatasetFiles(folder.name, folder), view)
+        sources_of_images = images.index["source_id"].to_pylist()
+        rows = images.rows
+        if rows is None:
+            rows = range(len(photos))
+        for source, row in zip(sources_of_images, rows, strict=True):
             parts_by_photo[photos[row]].add(parts[source])
     return parts_by_photo
 
@@ -332,10 +371,10 @@ def test_a_photo_of_an_earlier_dataset_keeps_its_part_under_any_name(tmp_path):
     """
     # given
     photos = [f"photo {n}" for n in range(80)]
-    half_of_them = [f"photo {n}" if n % 2 else f"own {n}" for n in range(80)]
+    every_second_is_another = [f"own {n}" if n % 2 == 0 else f"photo {n}" for n in range(80)]
     labels_of_second = sources(20, prefix="other")
     first = prepared(tmp_path / "first", sources(20), photos=photos)
-    second = prepared(tmp_path / "second", labels_of_second, photos=half_of_them)
+    second = prepared(tmp_path / "second", labels_of_second, photos=every_second_is_another)
     # when
     split_of_first = split_of(first)
     bytes_of_first = split_of_first.read_bytes()
@@ -348,10 +387,14 @@ def test_a_photo_of_an_earlier_dataset_keeps_its_part_under_any_name(tmp_path):
 
 
 def test_equal_ids_of_datasets_with_other_sources_mean_nothing(tmp_path):
+    # given
     first = prepared(tmp_path / "first", sources(29))
     second = prepared(tmp_path / "second", sources(29) | sources(3, prefix="n"))
-    alone = split_of(second).read_bytes()
-    assert split_of(second, [split_of(first)], same_sources=False).read_bytes() == alone
+    # when
+    bytes_alone = split_of(second).read_bytes()
+    bytes_after_first = split_of(second, [split_of(first)], same_sources=False).read_bytes()
+    # then
+    assert bytes_after_first == bytes_alone
 
 
 @pytest.mark.parametrize("budget", ["all", 50])
@@ -388,7 +431,9 @@ def test_no_photo_is_trained_on_and_tested_in_any_datasets(tmp_path, seed, budge
     assert max(len(parts) for parts in used_parts) == 1
     parts_of_first = read_split(first_folder / "split.parquet")
     parts_of_last = read_split(last_folder / "split.parquet")
-    for source in parts_of_first.keys() & parts_of_last.keys():
+    common_sources = parts_of_first.keys() & parts_of_last.keys()
+    assert common_sources
+    for source in common_sources:
         assert parts_of_last[source] in (parts_of_first[source], LEFT_OUT)
 
 
@@ -405,15 +450,18 @@ def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_pa
     parts_of_first = read_split(split_of_first)
     trained = [source for source in labels_of_first if parts_of_first[source] == TRAIN]
     tested = [source for source in labels_of_first if parts_of_first[source] == TEST]
-    linked_photos = [f"photo of {trained[0]}", f"photo of {tested[0]}"]
-    photos_of_second = [*linked_photos, *(f"own {n}" for n in range(38))]
+    first_trained, *_ = trained
+    first_tested, *_ = tested
+    linked_photos = [f"photo of {first_trained}", f"photo of {first_tested}"]
+    photos_of_second = linked_photos + [f"own {n}" for n in range(38)]
     labels_of_second = sources(5, prefix="o")
     second = prepared(tmp_path / "second", labels_of_second, variants=2, photos=photos_of_second)
     # when
     split_of_second = split_of(second, [split_of_first], same_sources=False)
     # then
     parts = read_split(split_of_second)
-    assert [source for source, part in parts.items() if part == LEFT_OUT] == ["o0/0"]
+    left_out = [source for source, part in parts.items() if part == LEFT_OUT]
+    assert left_out == ["o0/0"]
     assert "second: left out 1 source images" in caplog.text
     files = DatasetFiles("second", second, split=split_of_second)
     images = sum(len(load_dataset(files, VIEW, part).labels) for part in PARTS)
@@ -430,11 +478,14 @@ def test_an_index_that_does_not_know_identical_photos_is_not_split(tmp_path):
 
 
 def test_a_budget_takes_each_photo_before_any_twice(tmp_path):
-    """Given each photo twice, when half of the images are taken, then no photo is taken twice."""
+    # given: each photo twice
     photos = [f"photo {n // 2}" for n in range(40)]
     folder = prepared(tmp_path / "twice", sources(10), photos=photos)
-    images = load_whole(DatasetFiles("twice", folder), replace(VIEW, budget=20))
-    assert len({photos[row] for row in images.rows}) == 20
+    # when
+    half_of_images = load_whole(DatasetFiles("twice", folder), replace(VIEW, budget=20))
+    # then
+    photos_that_were_taken = {photos[row] for row in half_of_images.rows}
+    assert len(photos_that_were_taken) == 20
 
 
 def test_a_part_knows_its_images():
@@ -447,26 +498,38 @@ def test_a_part_knows_its_images():
     assert [all_ids[row] for row in selected_again.rows] == source_ids(selected_again)
 
 
-@pytest.mark.parametrize("n, part", [(1, "test"), (3, "train")])
-def test_a_part_without_images_and_a_class_without_training_images_are_refused(tmp_path, n, part):
-    fractions_without_images = {"test": FRACTIONS, "train": {"train": 0.1, "select": 0.2}}
-    folder = prepared(tmp_path / "d", sources(n))
-    table = split_of(folder, fractions=fractions_without_images[part])
+@pytest.mark.parametrize("per_class, part", [(1, "test"), (3, "train")])
+def test_a_part_without_images_and_a_class_without_training_images_are_refused(
+    tmp_path, per_class, part
+):
+    # given
+    fractions = {"test": FRACTIONS, "train": {"train": 0.1, "select": 0.2}}
+    folder = prepared(tmp_path / "d", sources(per_class))
+    # when
+    split = split_of(folder, fractions=fractions[part])
+    # then
     with pytest.raises(UserError, match=rf"held_out: d: .* the {part} split"):
-        load_dataset(DatasetFiles("d", folder, split=table), VIEW, part)
+        load_dataset(DatasetFiles("d", folder, split=split), VIEW, part)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 2**64 - 1), st.data())
 def test_subsets_are_nested_and_classes_are_balanced(labels, seed, data):
+    # given
     labels = np.sort(np.array(labels))
+    size = data.draw(st.integers(1, len(labels)))
+    # when
     order = balanced_order(of_labels(labels), seed)
+    # then
     assert sorted(order) == list(range(len(labels)))
-    n = data.draw(st.integers(1, len(labels)))
-    counts = collections.Counter(labels[order[:n]])
-    for label, available in collections.Counter(labels).items():
-        assert counts[label] == available or counts[label] >= max(counts.values()) - 1
+    available = collections.Counter(labels)
+    taken = collections.Counter(labels[order[:size]])
+    most_of_a_class = max(taken.values())
+    for label in available:
+        assert taken[label] == available[label] or taken[label] >= most_of_a_class - 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=40), st.integers(0, 9), st.data())
 def test_a_smaller_subset_of_a_seed_is_part_of_its_larger_ones(labels, seed, data):
     images = of_labels(np.sort(np.array(labels)))
@@ -480,42 +543,54 @@ def test_a_smaller_subset_of_a_seed_is_part_of_its_larger_ones(labels, seed, dat
 def test_each_seed_draws_other_images():
     images = dataset(50)
     draws = [frozenset(source_ids(subset(images, "8", seed))) for seed in range(20)]
+    drawn_sources = frozenset.union(*draws)
     assert len(set(draws)) == 20
-    drawn_sources = frozenset().union(*draws)
     assert len(drawn_sources) > 100, "draws of 160 images overlap no more than by chance"
 
 
-def test_seed_0_draws_what_all_seeds_drew_in_earlier_versions():
-    """The order of budgets, too, which is written out here: hashes of class and source id."""
-    dataset_of_pairs = dataset(5, variants=2)
-    source_of_image = dataset_of_pairs.index["source_id"].to_pylist()
-    image_ids = dataset_of_pairs.index["image_id"].to_pylist()
+def hashed(text):
+    """What images and their sources are sorted by, from their ids."""
+    return sha256(f"order\0{text}".encode()).digest()[:8]
 
-    def hashed(text):
-        return sha256(f"order\0{text}".encode()).digest()[:8]
+
+def order_of_class(images, label):
+    """Images of a class in the order in which budgets take them, from its definition.
+
+    First come all sources with their first image, sorted by hashes, then all with their second.
+    """
+    image_ids = images.index["image_id"].to_pylist()
+    images_of_source = collections.defaultdict(list)
+    for image, source in enumerate(images.index["source_id"].to_pylist()):
+        if images.labels[image] == label:
+            images_of_source[source].append(image)
 
     def hash_of_image(image):
         return hashed(image_ids[image])
 
-    images_of_source = collections.defaultdict(list)
-    for image, source in enumerate(source_of_image):
-        images_of_source[source].append(image)
-    rank_in_class = {}
+    keys = {}
+    for source, images_of_one in images_of_source.items():
+        for turn, image in enumerate(sorted(images_of_one, key=hash_of_image)):
+            keys[image] = (turn, hashed(source))
+    return sorted(keys, key=keys.get)
+
+
+def test_seed_0_draws_what_all_seeds_drew_in_earlier_versions():
+    """The order of budgets, too, which is written out here: hashes of class and source id."""
+    # given
+    images = dataset(5, variants=2)
+    source_of_image = images.index["source_id"].to_pylist()
+    # when
+    order = balanced_order(images, 0).tolist()
+    budget = first_images(images, 9)
+    # then
+    keys = {}
     for label in range(4):
-        keys = {}
-        for source, images in images_of_source.items():
-            if dataset_of_pairs.labels[images[0]] == label:
-                for n, image in enumerate(sorted(images, key=hash_of_image)):
-                    keys[image] = (n, hashed(source), image)
-        for rank, image in enumerate(sorted(keys, key=keys.get)):
-            rank_in_class[image] = rank
-
-    def key_of_image(image):
-        return rank_in_class[image], hashed(source_of_image[image])
-
-    expected = sorted(rank_in_class, key=key_of_image)
-    assert balanced_order(dataset_of_pairs, 0).tolist() == expected
-    assert first_images(dataset_of_pairs, 9).rows.tolist() == sorted(expected[:9])
+        for rank, image in enumerate(order_of_class(images, label)):
+            keys[image] = (rank, hashed(source_of_image[image]))
+    expected = sorted(keys, key=keys.get)
+    assert len(expected) == len(images.labels)
+    assert order == expected
+    assert budget.rows.tolist() == sorted(expected[:9])
 
 
 def test_sizes_are_numbers_or_fractions():
@@ -526,9 +601,13 @@ def test_sizes_are_numbers_or_fractions():
     assert len(half.labels) == 20
     assert set(source_ids(small)) < set(source_ids(half))
     assert subset(images, "all", seed=3) is images
-    for size in ("41", "0.001"):
-        with pytest.raises(UserError, match=f"train_subset {size}: d has 40 images"):
-            subset(images, size, seed=3)
+
+
+@pytest.mark.parametrize("size", ["41", "0.001"])
+def test_a_size_that_a_dataset_does_not_have_is_refused(size):
+    images = dataset(10)
+    with pytest.raises(UserError, match=f"train_subset {size}: d has 40 images"):
+        subset(images, size, seed=3)
 
 
 def test_a_budget_takes_other_sources_before_another_image_of_one():
@@ -536,24 +615,32 @@ def test_a_budget_takes_other_sources_before_another_image_of_one():
 
     It is one of the photos that other sets' budgets take.
     """
-    with_variants = dataset(6, variants=5)
+    # given
     without_variants = dataset(6)
+    with_variants = dataset(6, variants=5)
+    # when
+    order_without_variants = balanced_order(without_variants)
     order = balanced_order(with_variants)
+    # then
     assert sorted(order) == list(range(120))
     first_24 = with_variants.take(np.sort(order[:24]))
-    assert sorted(source_ids(first_24)) == sorted(source_ids(without_variants)), "each source once"
     first_8 = with_variants.take(np.sort(order[:8]))
-    assert collections.Counter(first_8.labels) == dict.fromkeys(range(4), 2)
-    order_without_variants = balanced_order(without_variants)
     first_8_without_variants = without_variants.take(np.sort(order_without_variants[:8]))
+    assert sorted(source_ids(first_24)) == sorted(source_ids(without_variants)), "each source once"
+    assert collections.Counter(first_8.labels) == {0: 2, 1: 2, 2: 2, 3: 2}
     assert set(source_ids(first_8)) == set(source_ids(first_8_without_variants))
-    variants = {image.rpartition("/")[-1] for image in first_24.index["image_id"].to_pylist()}
+    variants = {image_id.rpartition("/")[-1] for image_id in first_24.index["image_id"].to_pylist()}
     assert len(variants) > 2, "which image of a source comes first is random"
 
 
 def counts_by_slice(images, rows, slices):
-    """Number of images in some rows by class and slice, (4, slices)."""
-    counts = np.zeros((4, int(slices.max()) + 1), int)
+    """Number of images in some rows by class and slice, (4, slices).
+
+    Args:
+        slices: that of each image, by number.
+    """
+    number_of_slices = int(slices.max()) + 1
+    counts = np.zeros((4, number_of_slices), int)
     np.add.at(counts, (images.labels[rows], slices[rows]), 1)
     return counts
 
@@ -563,27 +650,36 @@ def test_a_budget_takes_slices_in_turn_and_sources_as_ever(number_of_slices):
     """Given each source in each corruption, as ImageNet-C has them, when some images are taken,
     then each class has about as many of each corruption, from the sources that were taken before.
     """
+    # given
     images = dataset(7, variants=number_of_slices)
     slices = np.tile(np.arange(number_of_slices), 28)
-    order = balanced_over_slices(images, slices)
-    assert sorted(order) == list(range(28 * number_of_slices))
     source_of_image, _ = images.sources
-    assert source_of_image[order].tolist() == source_of_image[balanced_order(images)].tolist()
+    # when
+    order = balanced_over_slices(images, slices)
+    order_without_slices = balanced_order(images)
+    # then
+    assert sorted(order) == list(range(28 * number_of_slices))
+    assert source_of_image[order].tolist() == source_of_image[order_without_slices].tolist()
     for taken in range(1, len(order)):
         counts = counts_by_slice(images, order[:taken], slices)
+        counts_of_all_classes = counts.sum(axis=0)
         assert np.ptp(counts, axis=1).max() <= 3, f"{taken} images; up to 7 by chance"
-        assert np.ptp(counts.sum(axis=0)) <= 4, f"{taken} images"
+        assert np.ptp(counts_of_all_classes) <= 4, f"{taken} images"
 
 
 def test_a_budget_takes_sources_of_each_slice_where_a_source_has_only_one():
-    """Given patches of slides, each a source of its own, when few are taken, then of all slides."""
+    # given: patches of slides, each a source of its own; of a class 20, 9 and 1 of a slide
     images = dataset(30)
     slide_of_image = np.tile(np.repeat(np.arange(3), [20, 9, 1]), 4)
+    # when
     order = balanced_over_slices(images, slide_of_image)
-    counts = counts_by_slice(images, order[: 4 * 9], slide_of_image)
+    # then
+    nine_per_class = order[: 4 * 9]
+    counts = counts_by_slice(images, nine_per_class, slide_of_image)
     assert counts.tolist() == [[4, 4, 1]] * 4
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 3))
 def test_a_budget_of_a_dataset_without_slices_takes_what_it_took_before_there_were_slices(
     labels, variants
@@ -594,21 +690,39 @@ def test_a_budget_of_a_dataset_without_slices_takes_what_it_took_before_there_we
     assert order.tolist() == balanced_order(images).tolist()
 
 
-def test_a_view_has_a_share_of_a_dataset_of_each_combination_of_its_columns(tmp_path):
+@pytest.fixture
+def corrupted_files(tmp_path):
+    """A dataset `c` of 144 images, each with one of two corruptions and one of three severities."""
     folder = prepared(tmp_path / "c", sources(6), variants=6)
     index = pq.read_table(folder / "index.parquet")
-    corruptions = np.tile(["fog", "fog", "fog", "blur", "blur", "blur"], 24)
-    severities = np.tile([1, 2, 10], 48)
-    index = index.append_column("corruption", [corruptions]).append_column("severity", [severities])
+    corruptions = ["fog", "fog", "fog", "blur", "blur", "blur"] * 24
+    severities = [1, 2, 10] * 48
+    index = index.append_column("corruption", [corruptions])
+    index = index.append_column("severity", [severities])
     pq.write_table(index, folder / "index.parquet")
-    files = DatasetFiles("c", folder)
-    of_c = {"budget": {"c": 0.5, "d": 3}}
-    images = load_whole(files, replace(VIEW, **of_c))
-    assert len(images.rows) == 72, "half of 144"
-    combinations = collections.Counter(
-        zip(corruptions[images.rows], severities[images.rows], images.labels, strict=True)
-    )
-    assert set(combinations.values()) == {3}, "of six images each"
-    fewer = load_whole(files, replace(VIEW, budget=24))
-    assert set(fewer.rows) < set(images.rows), "subsets are nested"
-    assert load_whole(files, replace(VIEW, budget={"d": 3, "e": 4})).rows is None
+    return DatasetFiles("c", folder)
+
+
+def test_a_view_has_a_share_of_a_dataset_of_each_combination_of_its_columns(corrupted_files):
+    # given
+    half_of_c = replace(VIEW, budget={"c": 0.5, "d": 3})
+    columns = pq.read_table(corrupted_files.folder / "index.parquet").to_pandas()
+    # when
+    images = load_whole(corrupted_files, half_of_c)
+    # then
+    taken = columns.iloc[images.rows]
+    counts = taken.groupby(["corruption", "severity", "label"]).size()
+    assert len(taken) == 72, "half of 144"
+    assert counts.tolist() == [3] * 24, "of six images each"
+
+
+def test_a_smaller_budget_is_part_of_a_larger_share(corrupted_files):
+    half_of_c = load_whole(corrupted_files, replace(VIEW, budget={"c": 0.5, "d": 3}))
+    fewer = load_whole(corrupted_files, replace(VIEW, budget=24))
+    assert len(fewer.rows) == 24
+    assert set(fewer.rows) < set(half_of_c.rows)
+
+
+def test_budgets_of_other_datasets_say_nothing(corrupted_files):
+    images = load_whole(corrupted_files, replace(VIEW, budget={"d": 3, "e": 4}))
+    assert images.rows is None
