@@ -409,7 +409,13 @@ def b11(folder: Path) -> str:
     """what is shown of a training
     (norms of gradients, history and event file of an epoch of 200 images): over its steps"""
     data, model, spent = dataset(folder, 200), network(), []
-    watch = Watch(folder, None, str(folder / "job.log"), history=folder / "history.csv")
+    watch = Watch(
+        model_folder=folder,
+        view=None,
+        config={},
+        log_file=str(folder / "job.log"),
+        history=folder / "history.csv",
+    )
     training = replace(TRAINING, epochs=4)
 
     def timed(*progress) -> None:
