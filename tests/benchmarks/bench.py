@@ -470,7 +470,13 @@ def b11(folder: Path) -> str:
     data = dataset(folder, images)
     model = network()
     algorithm = algorithm_of("ft", model, data)
-    watch = Watch(folder, None, str(folder / "job.log"), history=folder / "history.csv")
+    watch = Watch(
+        model_folder=folder,
+        view=None,
+        config={},
+        log_file=str(folder / "job.log"),
+        history=folder / "history.csv",
+    )
     seconds_of_calls = []
 
     def timed(*progress) -> None:

@@ -12,8 +12,10 @@ from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.reporting.cost_estimate import _line_of_dataset, lines, plan
+from rib.reporting.settings import FeatureJob, FullRun
 from rib.reporting.stages import Machine
 from rib.training.settings import TrainingSettings
+from tiny.changed import replace
 from tiny.records import FACTS
 
 MACHINE = Machine(
@@ -26,6 +28,11 @@ MACHINE = Machine(
     forks_others=True,
 )
 STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
+FULL_RUN = FullRun(
+    jobs={"finetune": 3, "evaluate_run": 2, "prepare": 4, "publish_grid": 1},
+    snapshots=[],
+    features=[],
+)
 TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
 SOURCE = {
     "kind": "http",
@@ -93,12 +100,11 @@ def estimate(tmp_path, with_entries, monkeypatch):
         },
     )
 
-    def make(**choices):
+    def make(full_run=FULL_RUN, **choices):
         chosen = resolve_grid(
             validated({"family": "f", **choices}, "config", "config.yaml"), catalog
         )
-        jobs = {"finetune": 3, "evaluate_run": 2, "prepare": 4, "publish_grid": 1}
-        return plan(chosen, Path("results/f"), jobs, MACHINE), chosen
+        return plan(chosen, Path("results/f"), full_run, MACHINE), chosen
 
     return make
 
@@ -331,3 +337,103 @@ def test_rates_that_were_measured_of_whole_jobs_have_starts_and_decoding_in_them
     for stage in ("training", "evaluation"):
         assert works[stage].of_photos > 0
         assert works[stage].starts == works[stage].decoding == works[stage].epoch_ends == 0
+
+
+# Optional analyses
+
+
+PRETRAINED_RUN = "net/none/pretrained/all/0"
+
+
+def with_jobs(snapshots=(), features=()):
+    """A full run with other jobs besides the usual ones.
+
+    Args:
+        snapshots: runs that are trained once more.
+        features: jobs that compute features.
+    """
+    return replace(FULL_RUN, snapshots=[*snapshots], features=[*features])
+
+
+def features_of(dataset, networks=1):
+    """A job that computes features on a dataset."""
+    return FeatureJob(run=PRETRAINED_RUN, dataset=dataset, networks=networks)
+
+
+def test_a_plan_without_optional_analyses_has_no_lines_of_them(estimate):
+    usual_plan, grid = estimate()
+    text = "\n".join(lines(usual_plan, grid, MACHINE))
+    assert "napshots" not in text
+    assert "eatures" not in text
+
+
+def test_trainings_that_keep_snapshots_take_as_long_as_those_of_their_runs(estimate):
+    # given a grid of two trainings, on `a` and on the photos of `c`, which also keep snapshots
+    choices = {"targets": ["a", "c"], "reference": "none"}
+    trained_runs = ["net/a/ft/all/0", "net/c/ft/all/0"]
+    usual_plan, _ = estimate(**choices)
+    # when
+    plan_with_snapshots, grid = estimate(with_jobs(snapshots=trained_runs), **choices)
+    # then
+    assert plan_with_snapshots.images == {**usual_plan.images, "snapshots": 10 * (1000 + 3000)}
+    assert plan_with_snapshots.hours["snapshots"] == usual_plan.hours["train"] > 0
+    works = plan_with_snapshots.stages.work
+    assert works["snapshots"] == replace(works["training"], starts=0.0)
+    assert works["training"] == usual_plan.stages.work["training"]
+    text = "\n".join(lines(plan_with_snapshots, grid, MACHINE))
+    assert "Snapshots  40,000 images, 0.0 hours of one device" in text
+    assert "  snapshots: " in text
+
+
+def test_the_snapshots_of_one_run_are_counted_with_its_own_target(estimate):
+    choices = {"targets": ["a", "c"], "reference": "none"}
+    of_a, _ = estimate(with_jobs(snapshots=["net/a/ft/all/0"]), **choices)
+    assert of_a.images["snapshots"] == 10 * 1000
+    assert of_a.stages.work["snapshots"].photos == 0
+
+
+def test_features_are_of_at_most_as_many_images_as_config_says(estimate):
+    # given features of `b`, and those of all ten snapshots of a run on `c`, which has photos
+    jobs = [features_of("b"), features_of("c", networks=10)]
+    choices = {"reference": "none", "representations": {"images": 2500}}
+    usual_plan, _ = estimate(**choices)
+    # when
+    plan_with_features, grid = estimate(with_jobs(features=jobs), **choices)
+    # then
+    images = {"b": 2000, "c": 10 * 2500}
+    assert plan_with_features.images == {**usual_plan.images, "features": 2000 + 10 * 2500}
+    rate_at_112_pixels = 4 * 1000
+    work = plan_with_features.stages.work["features"]
+    assert work.of_arrays == pytest.approx(images["b"] / rate_at_112_pixels / 3600)
+    assert work.of_photos == pytest.approx(images["c"] / rate_at_112_pixels / 3600)
+    assert plan_with_features.hours["features"] == pytest.approx(work.of_arrays + work.of_photos)
+    assert work.photos == images["c"]
+    text = "\n".join(lines(plan_with_features, grid, MACHINE))
+    assert "Features   27,000 images, 0.0 hours of one device" in text
+    assert "  features: " in text
+
+
+def test_features_are_of_the_test_split_within_the_budget(estimate):
+    choices = {"reference": "none", "protocol": "held_out"}
+    budget = {"max_images_per_dataset": {"b": 500}}
+    split_plan, grid = estimate(with_jobs(features=[features_of("b")]), **choices, budget=budget)
+    test_share = 1 - sum(grid.split_fractions.values())
+    assert split_plan.images["features"] == round(test_share * 500)
+
+
+@pytest.mark.usefixtures("nothing_stated")
+def test_snapshots_and_features_without_a_rate_are_said_to_be_unknown(estimate):
+    full_run = with_jobs(snapshots=["net/a/ft/all/0"], features=[features_of("b")])
+    text = "\n".join(lines(*estimate(full_run), MACHINE))
+    assert "Snapshots  9,000 images, hours unknown" in text
+    assert "  snapshots: not known" in text
+    assert "  features: not known" in text
+
+
+def test_jobs_of_optional_analyses_start_with_a_network(estimate):
+    jobs = {"keep_snapshots": 2, "compute_features": 3, "compute_epoch_features": 1}
+    works = estimate(replace(FULL_RUN, jobs=jobs))[0].stages.work
+    with_network = 4.5 + 4000 * 2.2e-9
+    assert works["snapshots"].starts == pytest.approx(2 * with_network / 3600)
+    assert works["features"].starts == pytest.approx(4 * with_network / 3600)
+    assert works["other jobs"].starts == 0

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.analyses.published.obstacles import obstacle_to_comparison
 from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
 from rib.analyses.published.tables import TOLERANCE, compare
+from tiny.changed import replace
+from tiny.grids import grid
 
 
 @pytest.fixture
@@ -27,14 +30,26 @@ def rows(tmp_path):
     return [tmp_path / "net.parquet", tmp_path / "other.parquet"]
 
 
-def compared(rows, stated, table, expected=None, obstacle=None):
+def compared(rows, stated, table, expected=None, obstacles=None):
+    """The table of comparisons.
+
+    Args:
+        stated: model, dataset, accuracy and source of each published number.
+        expected: images of whole datasets, by name.
+        obstacles: reasons why accuracies on datasets are not comparable, by name.
+    """
+    obstacle_of = obstacles or {}
     published = [
-        PublishedAccuracy(model=model, dataset=dataset, accuracy=accuracy, source=source)
+        PublishedAccuracy(
+            model=model,
+            dataset=dataset,
+            accuracy=accuracy,
+            source=source,
+            obstacle=obstacle_of.get(dataset),
+        )
         for model, dataset, accuracy, source in stated
     ]
-    settings = PublishedSettings(
-        published=published, expected_images=expected or {}, obstacle=obstacle, code=""
-    )
+    settings = PublishedSettings(published=published, expected_images=expected or {}, code="")
     compare(rows=rows, settings=settings, table=table)
     return pd.read_csv(table)
 
@@ -77,12 +92,108 @@ def test_a_dataset_that_is_not_whole_is_not_compared(rows, tmp_path):
 
 
 def test_settings_that_are_not_those_of_published_numbers_are_an_obstacle_to_all(rows, tmp_path):
+    obstacles = {"a": "half precision", "b": "half precision"}
     table = compared(
         rows,
         [("net", "a", 80.2, "x"), ("net", "b", 1.0, "x")],
         tmp_path / "t.csv",
         {"a": 5},
-        "half precision",
+        obstacles,
     )
     assert set(table["verdict"]) == {"not comparable: half precision"}
     assert table["difference"].tolist() == [0.0, 59.0]
+
+
+def test_an_obstacle_on_one_dataset_leaves_the_others_comparable(rows, tmp_path, capsys):
+    # given three published numbers, one of them on a dataset that was read in part
+    stated = [("net", "a", 80.2, "x"), ("net", "b", 60.0, "x"), ("other", "a", 30.0, "x")]
+    # when
+    table = compared(rows, stated, tmp_path / "t.csv", obstacles={"b": "a part of b"})
+    # then
+    assert table["verdict"].tolist() == ["within", "not comparable: a part of b", "outside"]
+    assert "1 of 3 published numbers within" in capsys.readouterr().out
+
+
+# What is an obstacle
+
+VIT = "vit_small_patch16_224.augreg_in1k"
+
+
+def photos(**choices):
+    """A grid of two models on four datasets of the family imagenet, seen as published."""
+    return grid(
+        **{
+            "family": "imagenet",
+            "models": [VIT, "resnet18.tv_in1k"],
+            "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r", "imagenet_sketch"],
+            "targets": ["imagenet_r"],
+            "reference": "none",
+            "methods": [],
+            "uncropped": [],
+            **choices,
+        }
+    )
+
+
+def obstacles_in(chosen_grid, model=VIT):
+    """The obstacles of the datasets that have one, by name."""
+    obstacles = {}
+    for dataset in chosen_grid.datasets:
+        obstacle = obstacle_to_comparison(chosen_grid, model, dataset)
+        if obstacle is not None:
+            obstacles[dataset] = obstacle
+    return obstacles
+
+
+def test_a_grid_of_whole_datasets_as_published_has_no_obstacle():
+    assert obstacles_in(photos()) == {}
+
+
+@pytest.mark.parametrize(
+    "limits", [{"imagenet_r": 0.1}, {"imagenet_r": 29_999}, {"default": 50_889, "imagenet_r": 5}]
+)
+def test_a_limit_is_an_obstacle_on_the_dataset_that_it_leaves_images_out_of(limits):
+    # given ImageNet-R of 30,000 images, and the largest other one of 50,889
+    limited = photos(budget={"max_images_per_dataset": limits})
+    # then
+    assert obstacles_in(limited) == {"imagenet_r": "the budget leaves images of imagenet_r out"}
+
+
+def test_a_limit_that_leaves_no_image_out_is_no_obstacle():
+    assert obstacles_in(photos(budget={"max_images_per_dataset": {"imagenet_r": 30_000}})) == {}
+
+
+def test_a_limit_of_all_datasets_is_an_obstacle_on_each_that_is_larger():
+    limited = photos(budget={"max_images_per_dataset": 10_000})
+    assert obstacles_in(limited).keys() == {"imagenet_val", "imagenet_r", "imagenet_sketch"}
+
+
+def test_any_limit_is_an_obstacle_where_the_number_of_images_is_not_stated():
+    # given
+    limited = photos(budget={"max_images_per_dataset": {"imagenet_r": 40_000}})
+    unknown = replace(limited.datasets["imagenet_r"], images=None)
+    limited = replace(limited, datasets={**limited.datasets, "imagenet_r": unknown})
+    # then
+    assert obstacles_in(limited).keys() == {"imagenet_r"}
+
+
+def test_whole_photos_are_an_obstacle_on_their_dataset():
+    obstacles = obstacles_in(photos(uncropped=["imagenet_v2"]))
+    assert obstacles == {"imagenet_v2": "imagenet_v2 is read without the model's crop"}
+
+
+def test_splits_are_an_obstacle_on_all_datasets():
+    obstacles = obstacles_in(photos(protocol="held_out"))
+    assert set(obstacles.values()) == {"protocol held_out scores a part"}
+    assert len(obstacles) == 4
+
+
+def test_another_geometry_is_an_obstacle_of_the_models_that_were_published_with_a_different_one():
+    # given a model that was published at 224 pixels, and one that is not
+    small = photos(image_size=224)
+    preprocessing = {**small.models[VIT].preprocessing, "input_size": 384}
+    larger = replace(small.models[VIT], preprocessing=preprocessing)
+    small = replace(small, models={**small.models, VIT: larger})
+    # then
+    assert "own geometry" in obstacles_in(small)["imagenet_val"]
+    assert obstacles_in(small, "resnet18.tv_in1k") == {}

@@ -22,6 +22,10 @@ import timm
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rib.config.budget import Limit
+from rib.config.choices import budget_of
+from rib.config.run import ALL
+from rib.config.schema import validated
 from rib.data.split_dataset import split_dataset
 from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
@@ -109,6 +113,11 @@ def project(tmp_path):
     return project
 
 
+def config_with(limits):
+    """A config of Snakemake with limits of the numbers of images of datasets."""
+    return {"family": "tiny", "budget": {"max_images_per_dataset": limits}}
+
+
 def watch_of(project, job="digest", **changes):
     """What reports a training of a job that monitors both datasets.
 
@@ -118,6 +127,7 @@ def watch_of(project, job="digest", **changes):
     fields = {
         "model_folder": project.folder / "model",
         "view": VIEW,
+        "config": config_with(ALL),
         "monitored": [project.manifest("other"), project.manifest("more")],
         "monitored_splits": [project.split_of_more],
         "log_file": str(project.folder / "logs/run/0.log"),
@@ -272,6 +282,58 @@ def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_i
     assert {"monitor/other", "monitor/more"} <= values_shown(project).keys()
     selected_sources = {source for source, part in part_of_source.items() if part == "select"}
     assert scored_sources["more"] == selected_sources
+
+
+@dataclass(frozen=True)
+class BudgetCase:
+    """Limits of numbers of images, and how many images of `other` are monitored with them."""
+
+    limits: Limit | Mapping[str, Limit]  # of config
+    limits_of_job: Limit | Mapping[str, Limit]  # of the datasets of the training
+    monitored_images: int  # of nine
+
+
+BUDGET_CASES = {
+    "a limit of its own, where the training has none": BudgetCase({"other": 4}, ALL, 4),
+    "a share of its own, where the training has none": BudgetCase({"other": 0.5}, ALL, 4),
+    "as a text of --config": BudgetCase({"other": "4"}, ALL, 4),
+    "that of all others": BudgetCase({"default": 6, "target": 3}, 3, 6),
+    "none, where the training has one": BudgetCase({"target": 3}, 3, IMAGES),
+    "one for all": BudgetCase(5, 5, 5),
+    "a limit of its own beside different ones of the training": BudgetCase(
+        {"other": 2, "target": 3, "proxy": 5}, {"target": 3, "proxy": 5}, 2
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BUDGET_CASES.values(), ids=BUDGET_CASES)
+def test_a_monitored_dataset_has_the_limit_of_its_evaluations(project, monkeypatch, case):
+    # given the images that evaluations score
+    files = DatasetFiles("other", project.prepared("other"))
+    config = config_with(case.limits)
+    budget = budget_of(validated(config, "config", "config.yaml"))
+    view_of_evaluation = replace(VIEW, budget=budget.limits(["other"]))
+    evaluated_images = load_dataset(files, view_of_evaluation, "test").index["row"].to_pylist()
+    # when
+    monitored_images = []
+
+    def note_images(state, model_folder, dataset, *settings):
+        monitored_images.extend(dataset.index["row"].to_pylist())
+        return 0.5
+
+    monkeypatch.setattr(watching, "accuracy_of", note_images)
+    watch = watch_of(
+        project,
+        view=replace(VIEW, budget=case.limits_of_job),
+        config=config,
+        monitored=[project.manifest("other")],
+        monitored_splits=[],
+    )
+    report_start(watch)
+    report(watch, 1)
+    # then
+    assert len(monitored_images) == case.monitored_images
+    assert sorted(monitored_images) == evaluated_images
 
 
 def test_at_most_200_images_are_monitored(project, monkeypatch):

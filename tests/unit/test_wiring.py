@@ -419,6 +419,7 @@ def asked(script_module, monkeypatch):
             params=Params(fromdict={"cfg": job.settings, "source": {"kind": "http"}}),
             wildcards=Wildcards(fromdict=job.wildcards),
             log=Log(["logs/x.log"]),
+            config={},
             threads=2,
             scriptdir=str(SCRIPTS),
         )

@@ -33,12 +33,16 @@ def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, acc
         table["images"]
     ) == {20}
     finished_copy.snakemake(
-        "published", "--cores", "1", config=("budget={max_images_per_dataset: 10}",)
+        "published", "--cores", "1", config=("budget={max_images_per_dataset: {blue: 10}}",)
     )
     table = pd.read_csv(
         finished_copy.folder / "reports/tiny/published/tables/published.csv"
     ).set_index("dataset")
-    assert table.loc["blue", "verdict"] == "not comparable: the budget leaves images out"
+    assert table["verdict"].to_dict() == {
+        "red": "within",
+        "green": "outside",
+        "blue": "not comparable: the budget leaves images of blue out",
+    }
 
 
 def test_without_published_numbers_it_says_so(finished_copy):

@@ -1,8 +1,8 @@
 # Compare the accuracies of pretrained models with those that their publishers state.
 # Uses SMALL_TABLES and table_files of metrics.smk.
 
+from rib.analyses.published.obstacles import obstacle_to_comparison
 from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
-from rib.config.run import ALL
 
 STATED = [
     row
@@ -15,24 +15,6 @@ STATED_ON = sorted(
     {(row["model"], group) for row in STATED for group in GRID.groups_of(row["dataset"])}
 )
 PUBLISHED = f"{METRICS}/tables/published.csv"
-
-
-def unlike_published():
-    """Reason why accuracies cannot be compared with published ones; None if they can."""
-    if GRID.split_fractions:
-        return "protocol held_out scores a part"
-    if any(GRID.budget.limit(row["dataset"]) != ALL for row in STATED):
-        return "the budget leaves images out"
-    if GRID.uncropped:
-        return "some datasets are read without the models' crop"
-    for name, model in GRID.models.items():
-        geometry = GRID.geometry(name)
-        native = model.preprocessing
-        has_native_size = geometry.size == native["input_size"]
-        has_native_crop = geometry.crop_pct == native["crop_pct"]
-        if not (has_native_size and has_native_crop):
-            return "images are not brought to the models' own geometry"
-    return None
 
 
 def published_table(wildcards):
@@ -54,6 +36,7 @@ def published_accuracies():
             dataset=row["dataset"],
             accuracy=float(row["accuracy"]),
             source=row["source"],
+            obstacle=obstacle_to_comparison(GRID, row["model"], row["dataset"]),
         )
         accuracies.append(accuracy)
     return accuracies
@@ -66,7 +49,6 @@ def published_settings(wildcards):
         expected_images={
             name: dataset.images for name, dataset in GRID.datasets.items() if dataset.images
         },
-        obstacle=unlike_published(),
         code=digest("compare_published"),
     )
     return to_params(settings)

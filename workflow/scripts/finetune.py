@@ -40,6 +40,7 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
         watch = Watch(
             model_folder=folder_of(files.model),
             view=settings.view,
+            config=snakemake.config,
             log_file=snakemake.log[0],
             monitored=paths(files.get("monitored", [])),
             monitored_splits=paths(files.get("monitored_splits", [])),

@@ -12,7 +12,7 @@ with run(snakemake):
         config=settings.config,
         catalog=settings.catalog,
         results=settings.results,
-        jobs=settings.jobs,
+        full_run=settings.full_run,
         cores=settings.cores,
         gpus=settings.gpus,
     )

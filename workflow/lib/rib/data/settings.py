@@ -33,11 +33,7 @@ class DatasetView(Settings):
         return geometry_of(dataset, self.geometry, self.uncropped)
 
     def limit_of(self, dataset: str) -> Limit:
-        """The limit of a dataset's number of images.
-
-        Datasets that are only monitored have that of the job's datasets, or none if these have
-        different ones, since what is monitored is no part of a job's settings.
-        """
+        """The limit of a dataset's number of images."""
         if isinstance(self.budget, dict):
             return self.budget.get(dataset, ALL)
         return self.budget

@@ -199,10 +199,7 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
     """
     split_of_source = read_split(table)
     source_of_image, sources = dataset.declared_sources
-    # A dataset that is only monitored may have sources that the budget left out of all splits.
-    is_source_in_split = np.array(
-        [split_of_source.get(source) == split for source in sources], bool
-    )
+    is_source_in_split = np.array([split_of_source[source] == split for source in sources], bool)
     images = dataset.take(np.flatnonzero(is_source_in_split[source_of_image]))
     classes_without_images = set(dataset.labels) - set(images.labels)
     if len(images.labels) == 0:

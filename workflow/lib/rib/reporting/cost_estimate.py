@@ -23,11 +23,14 @@ from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_of
 from rib.data.settings import DatasetView
 from rib.records import provenance
+from rib.reporting.settings import FeatureJob, FullRun
 from rib.reporting.stages import (
     EVALUATION,
+    FEATURES,
     HOUR,
     PHOTO,
     PREPARATION,
+    SNAPSHOTS,
     TRAINING,
     Machine,
     StageWork,
@@ -45,7 +48,15 @@ RAW = Path("data/raw")  # archives as published
 TRAIN = "train"
 EVALUATE = "evaluate"
 STAGES = {TRAIN: "finetune", EVALUATE: "evaluate"}
-STAGE_OF_KIND = {TRAIN: TRAINING, EVALUATE: EVALUATION}
+# Those of optional analyses are called as their stages.
+STAGE_OF_KIND = {
+    TRAIN: TRAINING,
+    EVALUATE: EVALUATION,
+    SNAPSHOTS: SNAPSHOTS,
+    FEATURES: FEATURES,
+}
+# The kind of passes that take as long as those of each kind.
+RATE_OF_KIND = {TRAIN: TRAIN, EVALUATE: EVALUATE, SNAPSHOTS: TRAIN, FEATURES: EVALUATE}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
 # Methods whose training costs less, against full fine-tuning, pass each image through the network
 # once and keep its features: linear probing.
@@ -69,7 +80,7 @@ class Plan:
     """Costs of a grid; unknown costs are listed and not included in the sums."""
 
     jobs: dict[str, int] = field(default_factory=dict)  # number by rule
-    # Passes of an image through a network, by kind.
+    # Passes of an image through a network, by kind; those of optional analyses if there are any.
     images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
     # Hours of one device by kind of pass, only of models with known throughput.
     hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
@@ -84,7 +95,7 @@ class Plan:
 
         They are part of a rate that was measured of whole jobs.
         """
-        return kind not in self.rates[model].of_whole_jobs
+        return RATE_OF_KIND[kind] not in self.rates[model].of_whole_jobs
 
     def add_passes(
         self, model: str, kind: str, images: int, hours_factor: float = 1, of_photos: bool = False
@@ -98,12 +109,12 @@ class Plan:
             hours_factor: what a pass takes, as a multiple of that of the usual pass of its kind.
             of_photos: whether the images are stored encoded, and so decoded in the job.
         """
-        self.images[kind] += images
-        rate = self.rates[model].rates.get(kind)
+        self.images[kind] = self.images.get(kind, 0) + images
+        rate = self.rates[model].rates.get(RATE_OF_KIND[kind])
         if not rate:
             return
         hours = images / rate / HOUR * hours_factor
-        self.hours[kind] += hours
+        self.hours[kind] = self.hours.get(kind, 0.0) + hours
         work = self.stages.work[STAGE_OF_KIND[kind]]
         if of_photos:
             work.of_photos += hours
@@ -115,7 +126,7 @@ def print_plan(
     config: Mapping[str, Any],
     catalog: Sequence[str],
     results: Path,
-    jobs: Mapping[str, int],
+    full_run: FullRun,
     cores: int | None,
     gpus: int | None,
 ) -> None:
@@ -125,25 +136,25 @@ def print_plan(
         config: config.yaml, validated.
         catalog: catalogue folders.
         results: folder with the family's results, in which throughput was measured.
-        jobs: number of jobs of a full run, by rule.
+        full_run: its jobs.
         cores, gpus: of the call of Snakemake, see `machine_of`.
     """
     folders = [Path(folder) for folder in catalog]
     grid = resolve_grid(config, Catalog(folders, config["external"]))
     machine = machine_of(config["compute"], cores, gpus, grid.family.expects_gpu)
-    print_lines(*lines(plan(grid, results, jobs, machine), grid, machine))
+    print_lines(*lines(plan(grid, results, full_run, machine), grid, machine))
 
 
-def plan(grid: Grid, results: Path, jobs: Mapping[str, int], machine: Machine) -> Plan:
+def plan(grid: Grid, results: Path, full_run: FullRun, machine: Machine) -> Plan:
     """Estimate the cost of a grid.
 
     Args:
         grid: the grid.
         results: folder with the family's results, in which throughput was measured.
-        jobs: number of jobs by rule.
+        full_run: its jobs.
         machine: on which it is run.
     """
-    estimate = Plan(jobs=dict(jobs))
+    estimate = Plan(jobs=dict(full_run.jobs))
     runs = [*grid.runs(), *grid.runs_over_targets()]
     counts = _image_counts(estimate, grid, results)
     used_images = {name: _used_images(grid, name, counts) for name in grid.datasets}
@@ -155,11 +166,17 @@ def plan(grid: Grid, results: Path, jobs: Mapping[str, int], machine: Machine) -
         if model.pretrain:
             estimate.add_passes(name, TRAIN, _images_seen_in_pretraining(model.pretrain, counts))
     for run in runs:
-        _add_run(estimate, grid, run, used_images)
-        _add_epoch_ends(estimate, grid, run, used_images, machine)
+        _add_training(estimate, grid, run, used_images, TRAIN)
+        _add_epoch_ends(estimate, grid, run, used_images, TRAIN, machine)
+        _add_evaluation(estimate, grid, run, used_images)
+    for run in map(Run.parse, full_run.snapshots):
+        _add_training(estimate, grid, run, used_images, SNAPSHOTS)
+        _add_epoch_ends(estimate, grid, run, used_images, SNAPSHOTS, machine)
+    for job in full_run.features:
+        _add_features(estimate, grid, job, used_images)
     _add_shared_fisher(estimate, grid, counts)
     _add_decoding_in_preparation(estimate, grid, counts)
-    _add_starts(estimate, grid, jobs, machine)
+    _add_starts(estimate, grid, full_run.jobs, machine)
     estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
     return estimate
 
@@ -245,21 +262,32 @@ def _most_images_of_proxy(grid: Grid) -> int:
     return grid.reference.images_per_class * classes
 
 
-def _add_run(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int]) -> None:
-    """Add the images of one run: those it trains on in all epochs, and those it is scored on."""
+def _add_training(
+    estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int], kind: str
+) -> None:
+    """Add the images that a run is trained on in all epochs, if it is trained.
+
+    Args:
+        kind: of the passes: TRAIN, or SNAPSHOTS if the training is repeated.
+    """
     cost_of_training = 1.0
     if run.method != PRETRAINED:
         cost_of_training = grid.methods[run.method].cost_of("training")
     trained_images = _trained_images(grid, run, used_images)
-    if trained_images:
-        target = grid.datasets[run.target]
-        are_photos = target.storage == "encoded"
-        estimate.add_passes(run.model, TRAIN, trained_images, cost_of_training, are_photos)
-        if are_photos and estimate.counts_overhead(run.model, TRAIN):
-            photos = trained_images
-            if cost_of_training < COST_WITH_KEPT_FEATURES:
-                photos = images_of(run.size, used_images[run.target])
-            estimate.stages.add_decoding(TRAINING, photos, _size_of_photo(target))
+    if not trained_images:
+        return
+    target = grid.datasets[run.target]
+    are_photos = target.storage == "encoded"
+    estimate.add_passes(run.model, kind, trained_images, cost_of_training, are_photos)
+    if are_photos and estimate.counts_overhead(run.model, kind):
+        photos = trained_images
+        if cost_of_training < COST_WITH_KEPT_FEATURES:
+            photos = images_of(run.size, used_images[run.target])
+        estimate.stages.add_decoding(STAGE_OF_KIND[kind], photos, _size_of_photo(target))
+
+
+def _add_evaluation(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int]) -> None:
+    """Add the images that a run is scored on."""
     datasets = list(grid.datasets)
     if run.method in grid.over_targets:
         datasets = list(grid.not_trained_on)
@@ -273,6 +301,21 @@ def _add_run(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int
         if estimate.counts_overhead(run.model, EVALUATE):
             size_of_photo = _size_of_photo(grid.datasets[name])
             estimate.stages.add_decoding(EVALUATION, photos, size_of_photo)
+
+
+def _add_features(
+    estimate: Plan, grid: Grid, job: FeatureJob, used_images: Mapping[str, int]
+) -> None:
+    """Add the images of which a job computes features."""
+    dataset = grid.datasets[job.dataset]
+    model = Run.parse(job.run).model
+    tested_images = round(_test_share(grid) * used_images[job.dataset])
+    most_images: int = grid.config["representations"]["images"]
+    passes = job.networks * min(most_images, tested_images)
+    are_photos = dataset.storage == "encoded"
+    estimate.add_passes(model, FEATURES, passes, of_photos=are_photos)
+    if are_photos and estimate.counts_overhead(model, FEATURES):
+        estimate.stages.add_decoding(FEATURES, passes, _size_of_photo(dataset))
 
 
 def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int:
@@ -299,11 +342,20 @@ def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int
 
 
 def _add_epoch_ends(
-    estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int], machine: Machine
+    estimate: Plan,
+    grid: Grid,
+    run: Run,
+    used_images: Mapping[str, int],
+    kind: str,
+    machine: Machine,
 ) -> None:
-    """Add the ends of the epochs of a run, which are passes over the images it is trained on."""
+    """Add the ends of the epochs of a run, which are passes over the images it is trained on.
+
+    Args:
+        kind: of the passes: TRAIN, or SNAPSHOTS if the training is repeated.
+    """
     is_trained = _trained_images(grid, run, used_images) > 0
-    if not (is_trained and estimate.counts_overhead(run.model, TRAIN)):
+    if not (is_trained and estimate.counts_overhead(run.model, kind)):
         return
     training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
     train_share = 1.0
@@ -314,7 +366,7 @@ def _add_epoch_ends(
     steps = training.total_steps(images, images_of_target)
     epochs = math.ceil(steps / training.steps_per_epoch(images))
     size_of_weights = _size_of_weights(grid.models[run.model])
-    estimate.stages.add_epoch_ends(epochs, size_of_weights, machine)
+    estimate.stages.add_epoch_ends(STAGE_OF_KIND[kind], epochs, size_of_weights, machine)
 
 
 def _add_starts(estimate: Plan, grid: Grid, jobs: Mapping[str, int], machine: Machine) -> None:
@@ -367,11 +419,15 @@ def _evaluated_images(
     datasets: Iterable[str],
 ) -> int:
     """Images of datasets that pass through a run's networks when it is evaluated."""
-    test_share = 1.0
-    if grid.split_fractions:
-        test_share = 1 - sum(grid.split_fractions.values())
     images = sum(used_images[name] for name in datasets)
-    return round(_networks_of(grid, run) * test_share * images)
+    return round(_networks_of(grid, run) * _test_share(grid) * images)
+
+
+def _test_share(grid: Grid) -> float:
+    """The share of a dataset's images that is in its test split; all without splits."""
+    if not grid.split_fractions:
+        return 1.0
+    return 1 - sum(grid.split_fractions.values())
 
 
 def _networks_of(grid: Grid, run: Run) -> int:
@@ -714,6 +770,7 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
         f"Jobs       {sum(estimate.jobs.values()):,} ({jobs})",
         f"Training   {estimate.images[TRAIN]:,} images, {_hours(estimate, TRAIN)}",
         f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
+        *_lines_of_optional_analyses(estimate),
         *stage_lines(estimate.stages.work, machine, _stages_of_unknown_rate(estimate, machine)),
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
@@ -735,23 +792,33 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
     return text
 
 
+def _lines_of_optional_analyses(estimate: Plan) -> list[str]:
+    """Images and hours of what only optional analyses need, if they are made."""
+    text = []
+    for kind, title in ((SNAPSHOTS, "Snapshots "), (FEATURES, "Features  ")):
+        if kind in estimate.images:
+            text.append(f"{title} {estimate.images[kind]:,} images, {_hours(estimate, kind)}")
+    return text
+
+
 def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
     """Stages in which images pass through networks, and whose time on the machine is not known.
 
     On a GPU, no model's rate is known; `Plan.unknown` names the models that lack one where others
     have it. Stated rates are of a GPU, so without one all rates must have been measured here.
     """
-    stages = []
+    unknown_stages = []
     for kind, stage in STAGE_OF_KIND.items():
+        rate = RATE_OF_KIND[kind]
         if machine.gpus > 0:
-            is_known = any(kind in throughput.rates for throughput in estimate.rates.values())
+            is_known = any(rate in throughput.rates for throughput in estimate.rates.values())
         else:
             is_known = all(
-                kind in throughput.of_whole_jobs for throughput in estimate.rates.values()
+                rate in throughput.of_whole_jobs for throughput in estimate.rates.values()
             )
-        if estimate.images[kind] and not is_known:
-            stages.append(stage)
-    return stages
+        if estimate.images.get(kind) and not is_known:
+            unknown_stages.append(stage)
+    return unknown_stages
 
 
 def _line_of_rates(model: str, throughput: Throughput) -> str:
@@ -825,7 +892,9 @@ def _hours(estimate: Plan, kind: str) -> str:
     if not estimate.images[kind]:
         return "0.0 hours of one device"
     models_without_rate = [
-        name for name, throughput in estimate.rates.items() if kind not in throughput.rates
+        name
+        for name, throughput in estimate.rates.items()
+        if RATE_OF_KIND[kind] not in throughput.rates
     ]
     if len(models_without_rate) == len(estimate.rates):
         return "hours unknown"

@@ -36,13 +36,17 @@ SPEED_OF_GPU_MEMORY = 100
 PREPARATION = "preparation"
 TRAINING = "training"
 EVALUATION = "evaluation"
+SNAPSHOTS = "snapshots"  # trainings that are repeated, to keep weights in their course
+FEATURES = "features"
 OTHER_JOBS = "other jobs"
 RULES = {
     PREPARATION: ("prepare",),
     TRAINING: ("finetune", "pretrain_model", "compute_fisher"),
     EVALUATION: ("evaluate", "score"),
+    SNAPSHOTS: ("keep_snapshots",),
+    FEATURES: ("compute_features", "compute_epoch_features"),
 }
-STAGES_WITH_NETWORKS = (TRAINING, EVALUATION)
+STAGES_WITH_NETWORKS = (TRAINING, EVALUATION, SNAPSHOTS, FEATURES)
 # Resources that a stage may wait for.
 GPUS = "GPU"
 CORES = "cores"
@@ -118,14 +122,16 @@ class StageWork:
         self.work[stage].photos += photos
         self.work[stage].decoding += seconds / HOUR
 
-    def add_epoch_ends(self, epochs: int, bytes_of_weights: int, machine: Machine) -> None:
-        """Add ends of epochs of a training of a network."""
+    def add_epoch_ends(
+        self, stage: str, epochs: int, bytes_of_weights: int, machine: Machine
+    ) -> None:
+        """Add ends of epochs of a training of a network, which is in a stage."""
         seconds_of_byte = EPOCH_END_OF_BYTE
         if machine.gpus:
             seconds_of_byte /= SPEED_OF_GPU_MEMORY
         seconds = epochs * (EPOCH_END + seconds_of_byte * bytes_of_weights)
-        self.work[TRAINING].epochs += epochs
-        self.work[TRAINING].epoch_ends += seconds / HOUR
+        self.work[stage].epochs += epochs
+        self.work[stage].epoch_ends += seconds / HOUR
 
     def add_starts(self, rule: str, jobs: float, bytes_of_weights: float, machine: Machine) -> None:
         """Add the starts of the jobs of a rule.

@@ -10,6 +10,8 @@ class PublishedAccuracy(Settings):
     dataset: str
     accuracy: float  # percent
     source: str
+    # why the accuracy that this grid measures is not comparable with it; None if it is
+    obstacle: str | None
 
 
 class PublishedSettings(Settings):
@@ -18,6 +20,4 @@ class PublishedSettings(Settings):
     published: list[PublishedAccuracy]
     # Number of images of each whole dataset, if its entry states it; subsets are not comparable.
     expected_images: dict[str, int]
-    # Why no accuracy of this grid is comparable with published ones; None if they are.
-    obstacle: str | None
     code: str  # digest of the source code

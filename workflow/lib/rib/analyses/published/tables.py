@@ -31,12 +31,16 @@ def compare(rows: Iterable[Path], settings: PublishedSettings, table: Path) -> N
     difference = comparison["measured"] - comparison["published"]
     # Rounded as in the table, so that a difference equal to the tolerance is within.
     comparison["difference"] = difference.round(DECIMALS)
+    # Not from the table, in which None may become NaN.
+    obstacles = {
+        (accuracy.model, accuracy.dataset): accuracy.obstacle for accuracy in settings.published
+    }
     comparison["verdict"] = [
         _verdict(
             row["difference"],
             row["images"],
             settings.expected_images.get(row["dataset"]),
-            settings.obstacle,
+            obstacles[row["model"], row["dataset"]],
         )
         for row in comparison.to_dict("records")
     ]
@@ -70,7 +74,7 @@ def _verdict(
     Args:
         difference: measured minus published accuracy, percentage points.
         expected_images: images of the whole dataset; None if that is unknown.
-        obstacle: see `PublishedSettings`.
+        obstacle: see `PublishedAccuracy`.
     """
     if obstacle:
         return f"not comparable: {obstacle}"
