@@ -1,4 +1,10 @@
-"""Cost estimates against sums done by hand."""
+"""Cost estimates against sums done by hand.
+
+The family has three datasets of two classes: `a` with 1,000 images, `b` with 2,000 that shares the
+source images of `a`, and `c` with 3,000 photos that stay encoded. A tenth of `a`, 100 images, is
+the pretraining proxy. The only model has 1,000 parameters, sees images at 112 pixels and passes
+1,000 images/s in evaluation and 100 in training at 224 pixels, as throughput.csv states.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,164 +33,103 @@ MACHINE = Machine(
     forks_networks=False,
     forks_others=True,
 )
-STATED = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
 FULL_RUN = FullRun(
     jobs={"finetune": 3, "evaluate_run": 2, "prepare": 4, "publish_grid": 1},
     snapshots=[],
     features=[],
 )
-TRAINED = {"recipes": {"paper": {"lr": 0.1}}}
-SOURCE = {
+HOUR = 3600
+BYTES_OF_WEIGHTS = 4000  # of 1,000 parameters
+IMAGES = {"a": 1000, "b": 2000, "c": 3000}
+ALL_IMAGES = 6000
+EPOCHS = 10
+BATCH_SIZE = 8
+# Images/s of the model at 112 pixels, which are four times as many as those stated at 224.
+TRAINING_RATE = 4 * 100
+EVALUATION_RATE = 4 * 1000
+# Seconds that stages.py states.
+START_WITH_NETWORK = 4.5 + BYTES_OF_WEIGHTS * 2.2e-9
+START_WITHOUT_NETWORK = 0.2
+END_OF_EPOCH_ON_GPU = 0.0015 + BYTES_OF_WEIGHTS * 4.6e-12
+
+STATED_THROUGHPUT = "architecture,evaluate,train,source\nnet,1000,100,tests\n"
+ARCHIVE = {
     "kind": "http",
     "urls": ["http://127.0.0.1/x"],
     "file": "x.tar",
     "size": 500,
     "digest": "md5:" + 32 * "0",
 }
-
-
-@pytest.fixture
-def estimate(tmp_path, with_entries, monkeypatch):
-    """Plans a grid of one model on a family of three sets of two classes.
-
-    The sets have 1000, 2000 and 3000 images.
-    """
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "classes").mkdir()
-    (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
-    (tmp_path / "throughput.csv").write_text(STATED)
-    grid = {
+DATASET = {"family": "f", "source": ARCHIVE, "layout": "class_folders", "settings": None}
+DATASETS = {
+    "a": {**DATASET, "images": IMAGES["a"], "source_group": "g"},
+    "b": {**DATASET, "images": IMAGES["b"], "source_group": "g"},
+    "c": {**DATASET, "images": IMAGES["c"], "storage": "encoded"},
+}
+FAMILY = {
+    "classes": {"file": "two.csv", "format": "wnids"},
+    "reference": {"part_of": "a", "images_per_class": 50},
+    "method_settings": {},
+    "recipes": {},
+    "defaults": {
         "models": ["net"],
         "methods": ["ft"],
         "targets": ["a"],
         "image_size": 112,
-        "epochs": 10,
-        "batch_size": 8,
-    }
-    grid |= {"recipes": ["paper"], "train_subset": ["all"]}
-    family = {
-        "classes": {"file": "two.csv", "format": "wnids"},
-        "reference": {"part_of": "a", "images_per_class": 50},
-        "method_settings": {},
-        "recipes": {},
-        "defaults": grid,
-        "one_image_per_class": False,
-        "classes_per_dataset": False,
-    }
-    entry = {"family": "f", "source": SOURCE, "layout": "class_folders", "settings": None}
-    network = {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"}
+        "epochs": EPOCHS,
+        "batch_size": BATCH_SIZE,
+        "recipes": ["paper"],
+        "train_subset": ["all"],
+    },
+    "one_image_per_class": False,
+    "classes_per_dataset": False,
+}
+# `quick` costs less than full fine-tuning; both merges are of `ft` and `quick`.
+SOUP = {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None}
+METHODS = {
+    "quick": {
+        "algorithm": "ft",
+        "recipes": {"paper": {"lr": 0.1}},
+        "cost": {"training": 0.5, "storage": 0.25},
+    },
+    "mixed": {**SOUP, "cost": None},
+    "stored": {**SOUP, "cost": {"storage": 1.5}},
+}
+MODEL = {
+    "families": ["f"],
+    "architecture": "net",
+    "parameters": 1000,
+    "source": {"file": "net.safetensors", "kind": "hub", "repo": "a/b", "path": "p.safetensors"},
+}
+
+
+@pytest.fixture
+def estimate(tmp_path, with_entries, monkeypatch):
+    """Plans a grid of the family; gives the plan and the grid."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes").mkdir()
+    (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
+    (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT)
     catalog = with_entries(
-        families={"f": family},
-        datasets={
-            "a": {**entry, "images": 1000, "source_group": "g"},
-            "b": {**entry, "images": 2000, "source_group": "g"},
-            "c": {**entry, "images": 3000, "storage": "encoded"},
-        },
-        methods={
-            "quick": {**TRAINED, "algorithm": "ft", "cost": {"training": 0.5, "storage": 0.25}},
-            "mixed": {
-                "algorithm": "soup",
-                "parents": ["ft", "quick"],
-                "recipes": None,
-                "cost": None,
-            },
-            "stored": {
-                "algorithm": "soup",
-                "parents": ["ft", "quick"],
-                "recipes": None,
-                "cost": {"storage": 1.5},
-            },
-        },
-        models={
-            "net": {"families": ["f"], "architecture": "net", "parameters": 1000, "source": network}
-        },
+        families={"f": FAMILY}, datasets=DATASETS, methods=METHODS, models={"net": MODEL}
     )
 
-    def make(full_run=FULL_RUN, **choices):
-        chosen = resolve_grid(
-            validated({"family": "f", **choices}, "config", "config.yaml"), catalog
-        )
-        return plan(chosen, Path("results/f"), full_run, MACHINE), chosen
+    def plan_grid(full_run=FULL_RUN, **choices):
+        config = validated({"family": "f", **choices}, "config", "config.yaml")
+        grid = resolve_grid(config, catalog)
+        return plan(grid, Path("results/f"), full_run, MACHINE), grid
 
-    return make
-
-
-def test_images_hours_and_bytes(estimate):
-    found, _ = estimate()
-    # 100 of a's 1000 stand for pretraining; b shares its sources and loses as large a part
-    assert found.images == {"train": 10 * 900, "evaluate": 2 * (900 + 1800 + 3000)}
-    # at 112 px four times as fast as stated
-    assert found.hours["train"] == pytest.approx(9000 / 400 / 3600)
-    assert found.hours["evaluate"] == pytest.approx(11400 / 4000 / 3600)
-    assert found.download == 3 * 500 + 4000
-    assert found.disk == {
-        "archives": 1500,
-        "rows per image": 9 * 11400,
-        "prepared images": (1000 + 2000) * 112 * 112 * 3 + 500,
-        "pretrained weights": 8000,
-        "checkpoints, at most": 4000,
-    }
+    return plan_grid
 
 
-def test_budget_sizes_seeds_and_splits_count(estimate):
-    choices = {
-        "budget": {"max_images_per_dataset": 500},
-        "seeds": [0, 1],
-        "train_subset": ["all", "0.1"],
-    }
-    found, _ = estimate(**choices)
-    assert found.images == {"train": 2 * 10 * (500 + 500), "evaluate": 5 * 1500}, (
-        "a subset has as many steps"
-    )
-    found, _ = estimate(**choices, training={"subset_length": "epochs"})
-    assert found.images == {"train": 2 * 10 * (500 + 50), "evaluate": 5 * 1500}
-    found, _ = estimate(reference="none", protocol="held_out")
-    assert found.images == {"train": 10 * 600, "evaluate": 2 * 1200}
+@pytest.fixture
+def nothing_stated(estimate, tmp_path):
+    """No throughput of the model is stated."""
+    (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT.replace("net", "other"))
 
 
-def test_each_method_has_a_length_of_its_own(estimate):
-    passes = {"methods": ["ft"], "reference": "none"}
-    evaluated = 2 * 6000
-    for own, images in (({"epochs": 3}, 3 * 1000), ({"steps": 5}, 5 * 8)):
-        found, _ = estimate(**passes, method_settings={"ft": own})
-        assert found.images == {"train": images, "evaluate": evaluated}
-    found, _ = estimate(**passes, training={"steps": 7}, train_subset=["all", "0.1"])
-    assert found.images["train"] == 2 * 7 * 8, "whatever the number of images"
-
-
-def test_hours_of_training_and_checkpoints_are_multiples_of_full_fine_tunings(estimate):
-    base, _ = estimate(methods=["ft"], reference="none")
-    found, _ = estimate(methods=["quick"], reference="none")
-    assert found.images == base.images
-    assert found.hours["train"] == pytest.approx(base.hours["train"] * 0.5)
-    assert found.hours["evaluate"] == base.hours["evaluate"]
-    assert found.disk["checkpoints, at most"] == 4000 * 0.25
-
-
-def test_a_merge_stores_nothing_unless_its_entry_says_so(estimate):
-    soup, _ = estimate(methods=["mixed"], reference="none")
-    merged, _ = estimate(methods=["stored"], reference="none")
-    assert soup.disk["checkpoints, at most"] == (1 + 0.25) * 4000  # of its two parents
-    assert merged.disk["checkpoints, at most"] == (1 + 0.25 + 1.5) * 4000
-    assert merged.hours["train"] == soup.hours["train"]
-
-
-def test_a_curve_passes_each_image_through_all_its_states(estimate):
-    found, _ = estimate(methods=["wise_ft_curve"], reference="none")
-    assert found.images["evaluate"] == (1 + 1 + 11) * 6000
-
-
-def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
-    (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
-    text = "\n".join(lines(*estimate(), MACHINE))
-    assert (
-        "9,000 images, hours unknown" in text
-        and "net: no jobs have run" in text
-        and "3 finetune" in text
-    )
-
-
-def record(seconds, **cfg):
+def record_of_job(seconds, **cfg):
+    """The record of a job that took some seconds, with fields of its settings."""
     return {
         **FACTS,
         "seconds": seconds,
@@ -196,69 +141,205 @@ def record(seconds, **cfg):
     }
 
 
-@pytest.fixture
-def nothing_stated(estimate, tmp_path):
-    (tmp_path / "throughput.csv").write_text(STATED.replace("net", "other"))
+def write_evaluation_of_pretrained_model():
+    """Write record and manifest of an evaluation here: 3,500 images in 10 seconds."""
+    folder = Path("results/f/paper/evaluate/net/none/pretrained/all/0")
+    folder.mkdir(parents=True)
+    provenance.write(folder / "x.provenance.json", record_of_job(10.0))
+    write_json(folder / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
+
+
+# Images, hours and bytes
+
+
+def test_images_hours_and_bytes(estimate):
+    # when
+    whole_plan, _ = estimate()
+    # then: b shares sources with a, and loses as large a part of its images to the proxy
+    images_without_proxy = {"a": 900, "b": 1800, "c": 3000}
+    trained_images = EPOCHS * images_without_proxy["a"]
+    networks = 2  # the pretrained and the fine-tuned one
+    evaluated_images = networks * sum(images_without_proxy.values())
+    assert whole_plan.images == {"train": trained_images, "evaluate": evaluated_images}
+    assert whole_plan.hours["train"] == pytest.approx(trained_images / TRAINING_RATE / HOUR)
+    assert whole_plan.hours["evaluate"] == pytest.approx(evaluated_images / EVALUATION_RATE / HOUR)
+    archives = 3 * 500
+    assert whole_plan.download == archives + BYTES_OF_WEIGHTS
+    bytes_of_arrays = (IMAGES["a"] + IMAGES["b"]) * 112 * 112 * 3
+    bytes_of_photos = 500
+    assert whole_plan.disk == {
+        "archives": archives,
+        "rows per image": 9 * evaluated_images,
+        "prepared images": bytes_of_arrays + bytes_of_photos,
+        "pretrained weights": 2 * BYTES_OF_WEIGHTS,
+        "checkpoints, at most": BYTES_OF_WEIGHTS,
+    }
+
+
+def test_budget_sizes_seeds_and_splits_count(estimate):
+    # given 500 images of each dataset, two seeds, and two sizes
+    choices = {
+        "budget": {"max_images_per_dataset": 500},
+        "seeds": [0, 1],
+        "train_subset": ["all", "0.1"],
+    }
+    seeds = 2
+    networks = 5  # the pretrained one, and of each seed one of each size
+    evaluated_images = networks * 3 * 500
+    # when a subset has as many steps as the whole
+    plan_in_steps, _ = estimate(**choices)
+    # then
+    trained_images = seeds * EPOCHS * (500 + 500)
+    assert plan_in_steps.images == {"train": trained_images, "evaluate": evaluated_images}
+    # when it has as many epochs
+    plan_in_epochs, _ = estimate(**choices, training={"subset_length": "epochs"})
+    # then
+    trained_images = seeds * EPOCHS * (500 + 50)
+    assert plan_in_epochs.images == {"train": trained_images, "evaluate": evaluated_images}
+    # when datasets are split
+    plan_of_splits, _ = estimate(reference="none", protocol="held_out")
+    # then 60 % train and 20 % test
+    assert plan_of_splits.images == {"train": EPOCHS * 600, "evaluate": 2 * 1200}
+
+
+def test_each_method_has_a_length_of_its_own(estimate):
+    # given
+    choices = {"methods": ["ft"], "reference": "none"}
+    evaluated_images = 2 * ALL_IMAGES
+    images_of_length = [({"epochs": 3}, 3 * IMAGES["a"]), ({"steps": 5}, 5 * BATCH_SIZE)]
+    for length, trained_images in images_of_length:
+        # when
+        plan_of_length, _ = estimate(**choices, method_settings={"ft": length})
+        # then
+        assert plan_of_length.images == {"train": trained_images, "evaluate": evaluated_images}
+    # when two sizes have a number of steps
+    plan_of_sizes, _ = estimate(**choices, training={"steps": 7}, train_subset=["all", "0.1"])
+    # then
+    sizes = 2
+    assert plan_of_sizes.images["train"] == sizes * 7 * BATCH_SIZE, "whatever the number of images"
+
+
+def test_hours_of_training_and_checkpoints_are_multiples_of_full_fine_tunings(estimate):
+    # when
+    plan_of_ft, _ = estimate(methods=["ft"], reference="none")
+    plan_of_quick, _ = estimate(methods=["quick"], reference="none")
+    # then
+    assert plan_of_quick.images == plan_of_ft.images
+    assert plan_of_quick.hours["train"] == pytest.approx(plan_of_ft.hours["train"] * 0.5)
+    assert plan_of_quick.hours["evaluate"] == plan_of_ft.hours["evaluate"]
+    assert plan_of_quick.disk["checkpoints, at most"] == BYTES_OF_WEIGHTS * 0.25
+
+
+def test_a_merge_stores_nothing_unless_its_entry_says_so(estimate):
+    # when
+    plan_of_mixed, _ = estimate(methods=["mixed"], reference="none")
+    plan_of_stored, _ = estimate(methods=["stored"], reference="none")
+    # then
+    shares_of_parents = 1 + 0.25
+    bytes_of_mixed = shares_of_parents * BYTES_OF_WEIGHTS
+    bytes_of_stored = (shares_of_parents + 1.5) * BYTES_OF_WEIGHTS
+    assert plan_of_mixed.disk["checkpoints, at most"] == bytes_of_mixed
+    assert plan_of_stored.disk["checkpoints, at most"] == bytes_of_stored
+    assert plan_of_stored.hours["train"] == plan_of_mixed.hours["train"]
+
+
+def test_a_curve_passes_each_image_through_all_its_states(estimate):
+    # when
+    plan_of_curve, _ = estimate(methods=["wise_ft_curve"], reference="none")
+    # then
+    networks = 1 + 1 + 11  # the pretrained one, that of `ft`, and the states of the curve
+    assert plan_of_curve.images["evaluate"] == networks * ALL_IMAGES
+
+
+# Throughput
+
+
+def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
+    # given
+    (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT.replace("net", "other"))
+    # when
+    plan_without_rates, grid = estimate()
+    # then
+    text = "\n".join(lines(plan_without_rates, grid, MACHINE))
+    assert "9,000 images, hours unknown" in text
+    assert "net: no jobs have run" in text
+    assert "3 finetune" in text
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_runs_that_were_made_elsewhere_and_are_recorded_give_rates(estimate):
     """As in a clone of a shared project, before results are pulled."""
-    _, chosen = estimate(reference="none")
-    run, view, (group,) = "net/a/ft/all/0", chosen.view_of("net", ["a"]), chosen.evaluation_groups()
-    view = to_params(from_params(DatasetView, view))
-    training = to_params(from_params(TrainingSettings, chosen.training("ft")))
-    trained = record(20.0, view=view, training=training)
-    evaluated = record(3.0, view=view)
+    # given records of a training of 20 seconds and an evaluation of 3
+    _, grid = estimate(reference="none")
+    view = to_params(from_params(DatasetView, grid.view_of("net", ["a"])))
+    training = to_params(from_params(TrainingSettings, grid.training("ft")))
+    run = "net/a/ft/all/0"
+    (group,) = grid.evaluation_groups()
+    record_of_training = record_of_job(20.0, view=view, training=training)
+    record_of_evaluation = record_of_job(3.0, view=view)
     provenance.save(
         {
-            f"results/f/paper/finetune/{run}/provenance.json": [trained],
-            f"results/f/paper/evaluate/{run}/{group}.provenance.json": [evaluated],
+            f"results/f/paper/finetune/{run}/provenance.json": [record_of_training],
+            f"results/f/paper/evaluate/{run}/{group}.provenance.json": [record_of_evaluation],
         }
     )
-    found, _ = estimate(reference="none")
-    assert found.rates["net"][:2] == (
-        {"train": 10 * 1000 / 20, "evaluate": 6000 / 3},
-        "as recorded",
-    )
-    assert found.hours["train"] == pytest.approx(20 / 3600)
-    found, _ = estimate(reference="none", training={"epochs": 1})
-    assert found.rates["net"][1] == "evaluate as recorded, train a guess from evaluation", (
-        "of another training"
-    )
+    # when
+    plan_of_same_grid, _ = estimate(reference="none")
+    # then
+    rates = {"train": EPOCHS * IMAGES["a"] / 20, "evaluate": ALL_IMAGES / 3}
+    assert plan_of_same_grid.rates["net"][:2] == (rates, "as recorded")
+    assert plan_of_same_grid.hours["train"] == pytest.approx(20 / HOUR)
+    # when the record is of another training
+    plan_of_shorter_training, _ = estimate(reference="none", training={"epochs": 1})
+    # then
+    origin = plan_of_shorter_training.rates["net"][1]
+    assert origin == "evaluate as recorded, train a guess from evaluation"
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_a_model_that_was_only_evaluated_has_a_guess_of_its_training(estimate):
-    run = Path("results/f/paper/evaluate/net/none/pretrained/all/0")
-    run.mkdir(parents=True)
-    provenance.write(run / "x.provenance.json", record(10.0))
-    write_json(run / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
-    found, chosen = estimate()
-    assert found.rates["net"][0] == {"evaluate": 350, "train": 100}
-    text = "\n".join(lines(found, chosen, MACHINE))
-    assert "hours unknown" not in text and "train a guess from evaluation" in text
+    # given
+    write_evaluation_of_pretrained_model()
+    # when
+    plan_with_guess, grid = estimate()
+    # then
+    assert plan_with_guess.rates["net"][0] == {"evaluate": 350, "train": 100}
+    text = "\n".join(lines(plan_with_guess, grid, MACHINE))
+    assert "hours unknown" not in text
+    assert "train a guess from evaluation" in text
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_where_nothing_is_trained_the_hours_are_known(estimate):
-    text = "\n".join(lines(*estimate(methods=[]), MACHINE))
-    assert (
-        "Training   0 images, 0.0 hours" in text
-        and "Evaluation 5,700 images, hours unknown" in text
-    )
+    # when
+    plan_without_training, grid = estimate(methods=[])
+    # then
+    text = "\n".join(lines(plan_without_training, grid, MACHINE))
+    assert "Training   0 images, 0.0 hours" in text
+    assert "Evaluation 5,700 images, hours unknown" in text
+
+
+# Fisher information
 
 
 def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estimate, with_entries):
-    # 100 of a's images are the proxy; two seeds, and two variants with other weights that share it
+    # given two targets and two seeds, and two variants with other weights that share it
     choices = {"methods": ["ewc"], "seeds": [0, 1], "targets": ["a", "b"]}
-    variants = {"ewc": {"lr": 0.1, "weight": [1.0, 10.0], "fisher_images": 30}}
-    few, _ = estimate(**choices, method_settings=variants)
-    most, _ = estimate(
-        **choices, method_settings={"ewc": {**variants["ewc"], "fisher_images": 2000}}
-    )
-    assert most.images["train"] - few.images["train"] == 2 * (100 - 30)
-    assert few.disk["shared Fisher information"] == 2 * 4 * 1000  # of float32 parameters
+    seeds = 2
+    images_of_proxy = 100
+    few_images = {"lr": 0.1, "weight": [1.0, 10.0], "fisher_images": 30}
+    more_than_the_proxy = {**few_images, "fisher_images": 2000}
+    # when
+    plan_of_few, _ = estimate(**choices, method_settings={"ewc": few_images})
+    plan_of_all, _ = estimate(**choices, method_settings={"ewc": more_than_the_proxy})
+    # then
+    additional_images = plan_of_all.images["train"] - plan_of_few.images["train"]
+    assert additional_images == seeds * (images_of_proxy - 30)
+    bytes_of_float32 = seeds * 4 * 1000
+    assert plan_of_few.disk["shared Fisher information"] == bytes_of_float32
+
+
+# Lines of datasets
 
 
 @pytest.mark.parametrize(
@@ -276,67 +357,86 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estim
     ],
 )
 def test_a_datasets_size_terms_and_state_are_a_line(facts, has_been_fetched, line):
-    dataset = {
+    # given
+    usual_facts = {
         "name": "photos",
         "sources": [{"size": 500}, {"size": 500}],
         "licence": "theirs",
         "licences_on_hub": (),
         "gated_repositories": (),
-        **facts,
     }
-    assert _line_of_dataset(SimpleNamespace(**dataset), has_been_fetched) == line
+    dataset = SimpleNamespace(**{**usual_facts, **facts})
+    # then
+    assert _line_of_dataset(dataset, has_been_fetched) == line
+
+
+# Stages
 
 
 def test_photos_that_stay_encoded_are_decoded_at_each_pass(estimate):
     """c is stored encoded: 3,000 photos, of which the archive has 500 bytes."""
-    found, _ = estimate(targets=["c"], methods=["ft"], reference="none")
-    works = found.stages.work
-    seconds_of_photo = 0.0005 + 3e-8 * 500 / 3000
-    assert works["preparation"].photos == 1000 + 2000 + 3000
-    assert works["training"].photos == 10 * 3000
-    assert works["training"].decoding == pytest.approx(30_000 * seconds_of_photo / 3600)
-    assert works["training"].of_arrays == 0 and works["training"].of_photos > 0
-    assert works["evaluation"].photos == 2 * 3000
-    assert works["evaluation"].of_arrays == pytest.approx(works["evaluation"].of_photos), (
+    # when
+    plan_of_photos, _ = estimate(targets=["c"], methods=["ft"], reference="none")
+    # then
+    works = plan_of_photos.stages.work
+    seconds_of_photo = 0.0005 + 3e-8 * 500 / IMAGES["c"]
+    trained_photos = EPOCHS * IMAGES["c"]
+    assert works["preparation"].photos == ALL_IMAGES
+    assert works["training"].photos == trained_photos
+    assert works["training"].decoding == pytest.approx(trained_photos * seconds_of_photo / HOUR)
+    assert works["training"].of_arrays == 0
+    assert works["training"].of_photos > 0
+    assert works["training"].of_photos == plan_of_photos.hours["train"]
+    assert works["evaluation"].photos == 2 * IMAGES["c"]
+    hours_of_photos = works["evaluation"].of_photos
+    assert works["evaluation"].of_arrays == pytest.approx(hours_of_photos), (
         "a and b have 3,000 images together"
     )
-    assert works["training"].of_photos == found.hours["train"]
 
 
 def test_a_method_that_keeps_features_decodes_each_photo_once(estimate):
-    found, _ = estimate(targets=["c"], methods=["linear_probe"], reference="none")
-    assert found.images["train"] > 3000
-    assert found.stages.work["training"].photos == 3000
+    # when
+    plan_of_probe, _ = estimate(targets=["c"], methods=["linear_probe"], reference="none")
+    # then
+    assert plan_of_probe.images["train"] > IMAGES["c"]
+    assert plan_of_probe.stages.work["training"].photos == IMAGES["c"]
 
 
 def test_each_epoch_ends_once_however_small_the_part_that_is_trained_on(estimate):
-    """10 epochs of 125 steps on all 1000 images; on 80, as many steps are 125 epochs of ten."""
-    found, _ = estimate(methods=["ft"], reference="none", train_subset=["all", 80])
-    work = found.stages.work["training"]
-    assert work.epochs == 10 + 125
-    seconds_of_epoch = 0.0015 + 4000 * 4.6e-12  # on a GPU
-    assert work.epoch_ends == pytest.approx(135 * seconds_of_epoch / 3600)
+    # when
+    plan_of_sizes, _ = estimate(methods=["ft"], reference="none", train_subset=["all", 80])
+    # then: 80 images are ten steps, and are trained on for as many steps as all 1,000
+    steps = EPOCHS * 125
+    epochs = EPOCHS + steps // 10
+    work = plan_of_sizes.stages.work["training"]
+    assert work.epochs == epochs == 10 + 125
+    assert work.epoch_ends == pytest.approx(epochs * END_OF_EPOCH_ON_GPU / HOUR)
 
 
 def test_jobs_with_networks_take_longer_to_start_than_others(estimate):
-    works = estimate()[0].stages.work
-    with_network = 4.5 + 4000 * 2.2e-9
-    assert works["training"].starts == pytest.approx(3 * with_network / 3600)
-    assert works["evaluation"].starts == pytest.approx(2 * with_network / 3600)
-    assert works["preparation"].starts == pytest.approx(4 * 0.2 / 3600)
-    assert works["other jobs"].starts == pytest.approx(0.2 / 3600)
+    # when
+    whole_plan, _ = estimate()
+    # then
+    works = whole_plan.stages.work
+    assert works["training"].starts == pytest.approx(3 * START_WITH_NETWORK / HOUR)
+    assert works["evaluation"].starts == pytest.approx(2 * START_WITH_NETWORK / HOUR)
+    assert works["preparation"].starts == pytest.approx(4 * START_WITHOUT_NETWORK / HOUR)
+    assert works["other jobs"].starts == pytest.approx(START_WITHOUT_NETWORK / HOUR)
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_rates_that_were_measured_of_whole_jobs_have_starts_and_decoding_in_them(estimate):
-    run = Path("results/f/paper/evaluate/net/none/pretrained/all/0")
-    run.mkdir(parents=True)
-    provenance.write(run / "x.provenance.json", record(10.0))
-    write_json(run / "x.manifest.json", {"datasets": {"a": {"n": 1000}, "b": {"n": 2500}}})
-    works = estimate(targets=["c"])[0].stages.work
+    # given
+    write_evaluation_of_pretrained_model()
+    # when
+    plan_of_photos, _ = estimate(targets=["c"])
+    # then
+    works = plan_of_photos.stages.work
     for stage in ("training", "evaluation"):
         assert works[stage].of_photos > 0
-        assert works[stage].starts == works[stage].decoding == works[stage].epoch_ends == 0
+        assert works[stage].starts == 0
+        assert works[stage].decoding == 0
+        assert works[stage].epoch_ends == 0
 
 
 # Optional analyses
