@@ -224,6 +224,7 @@ def use_tars(project):
     path.write_text(yaml.safe_dump(entries))
 
 
+@pytest.mark.slow
 def test_three_domains_of_webdatasets_tars_become_arrays_and_rows(tmp_path):
     # given: a repository with tars of a split, and one of another split that nobody reads
     files = {f"test/{i}.tar": tar_of_samples(tmp_path / "a.tar", i) for i in range(SHARDS)}

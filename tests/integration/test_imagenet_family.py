@@ -26,7 +26,7 @@ from tiny import family
 from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
 from tiny.project import Project, copy_project, rows_of
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 SMALL = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 PASSWORD = "open sesame"
@@ -382,7 +382,6 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
     assert (imagenet.tables.parent / "figures/effective_robustness.png").is_file()
 
 
-@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_it(imagenet):
     project = imagenet.project
     assert "Nothing to be done" in project.snakemake("-n", config=CONFIG)

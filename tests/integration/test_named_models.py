@@ -169,6 +169,7 @@ def test_torch_is_not_imported_to_read_the_lock(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositories, tmp_path):
     """The zero-shot head is made offline, with the tokenizer that was fetched with the weights."""
     of_timm(project.folder / "networks/mine", img_size=32)

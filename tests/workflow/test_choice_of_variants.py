@@ -87,6 +87,7 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
     )
 
 
+@pytest.mark.slow
 def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(tmp_path):
     """Of three learning rates two are finished, with merges.
 
