@@ -473,7 +473,6 @@ def b11(folder: Path) -> str:
     watch = Watch(
         model_folder=folder,
         view=None,
-        config={},
         log_file=str(folder / "job.log"),
         history=folder / "history.csv",
     )

@@ -35,6 +35,7 @@ from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
+from rib.monitoring.monitored_view import monitored_view
 from rib.monitoring.watch import Watch
 from rib.training import finetune, training_state
 from rib.training.finetune import train, write_history
@@ -127,7 +128,6 @@ def watch_of(project, job="digest", **changes):
     fields = {
         "model_folder": project.folder / "model",
         "view": VIEW,
-        "config": config_with(ALL),
         "monitored": [project.manifest("other"), project.manifest("more")],
         "monitored_splits": [project.split_of_more],
         "log_file": str(project.folder / "logs/run/0.log"),
@@ -322,10 +322,10 @@ def test_a_monitored_dataset_has_the_limit_of_its_evaluations(project, monkeypat
         return 0.5
 
     monkeypatch.setattr(watching, "accuracy_of", note_images)
+    view_of_job = replace(VIEW, budget=case.limits_of_job)
     watch = watch_of(
         project,
-        view=replace(VIEW, budget=case.limits_of_job),
-        config=config,
+        view=monitored_view(view_of_job, ["other"], config),
         monitored=[project.manifest("other")],
         monitored_splits=[],
     )

@@ -37,12 +37,18 @@ with run(snakemake, resumes="state.pt", warm="networks") as output:
     snapshots = [path for name, path in output.items() if name.startswith("snapshot")]
     watch = None
     if settings.training is not None:
+        monitored = files.get("monitored", [])
+        view = settings.view
+        if monitored:
+            from rib.monitoring.monitored_view import monitored_view
+
+            monitored_datasets = [dataset_of_manifest(manifest) for manifest in monitored]
+            view = monitored_view(settings.view, monitored_datasets, snakemake.config)
         watch = Watch(
             model_folder=folder_of(files.model),
-            view=settings.view,
-            config=snakemake.config,
+            view=view,
             log_file=snakemake.log[0],
-            monitored=paths(files.get("monitored", [])),
+            monitored=paths(monitored),
             monitored_splits=paths(files.get("monitored_splits", [])),
             monitored_related=paths(files.get("monitored_related", [])),
             monitored_proxy_folder=optional_folder(files.get("monitored_proxy", [])),

@@ -6,17 +6,12 @@ This is its history so far, values in trackers, and accuracies on other datasets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 
 from rib.base.progress import log
-from rib.base.settings import replaced
-from rib.config.choices import budget_of
-from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.data.splits import SELECT
 from rib.data.subsets import first_images
@@ -37,8 +32,7 @@ class Watch:
     """
 
     model_folder: Path
-    view: DatasetView  # of the job, which knows nothing of the monitored datasets
-    config: Mapping[str, Any]  # of the call of Snakemake, with the limits of all datasets
+    view: DatasetView  # of the monitored datasets
     log_file: str  # of the job; trackers write to the folder of the same name without ending
     monitored: Sequence[Path] = ()  # manifests of prepared datasets
     monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
@@ -134,7 +128,7 @@ class Watch:
             for files in self._datasets():
                 label = f"monitoring {files.name}"
                 try:
-                    dataset = load_dataset(files, self._monitored_view, SELECT)
+                    dataset = load_dataset(files, self.view, SELECT)
                     images = first_images(dataset, MONITORED_IMAGES)
                     accuracies[files.name] = accuracy_of(
                         state, self.model_folder, images, BATCH, device, label
@@ -143,39 +137,26 @@ class Watch:
                     self._warn(error)
         return accuracies
 
-    @cached_property
-    def _monitored_view(self) -> DatasetView:
-        """The view of the job, but with the limits that the monitored datasets have in evaluations.
-
-        They come from config, since what is monitored is no part of a job's settings.
-        """
-        config = validated(self.config, "config", "config.yaml or --config")
-        names = [_dataset_of_manifest(manifest) for manifest in self.monitored]
-        return replaced(self.view, budget=budget_of(config).limits(names))
-
     def _datasets(self) -> list[DatasetFiles]:
         """The monitored datasets, without images of the pretraining proxy, as their splits are.
 
         The proxy is images that stand in for the pretraining data.
 
-        A split is .../split/<dataset>/<name>.parquet.
+        A manifest is .../prepare/<dataset>/<geometry>/manifest.json, and a split
+        .../split/<dataset>/<name>.parquet.
         """
         split_of = {path.parent.name: path for path in self.monitored_splits}
         datasets = []
         for manifest in self.monitored:
-            name = _dataset_of_manifest(manifest)
+            folder = manifest.parent
+            name = folder.parent.name
             proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
             dataset = DatasetFiles(
                 name=name,
-                folder=manifest.parent,
+                folder=folder,
                 proxy=proxy,
                 split=split_of.get(name),
                 decode_workers=self.decode_workers,
             )
             datasets.append(dataset)
         return datasets
-
-
-def _dataset_of_manifest(manifest: Path) -> str:
-    """The name of a prepared dataset, from .../prepare/<dataset>/<geometry>/manifest.json."""
-    return manifest.parent.parent.name
