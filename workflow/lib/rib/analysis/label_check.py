@@ -292,8 +292,8 @@ def _read_rows(
     Objects with identical photos are one. The third is the accuracy (0 to 1) on each dataset of
     which there are rows.
     """
-    index = pd.read_parquet(files.index, columns=["label"])
-    index["object_id"] = _read_objects(files.index)
+    index = pd.read_parquet(files.index, columns=["label", "object_id"])
+    index["object_id"] = _joined_objects(index["object_id"], read_identities(files.index))
     rows_of_datasets = read_rows(files.rows, ["row", "prediction", "rank"])
     if dataset not in rows_of_datasets:
         raise UserError(f"{dataset}: the rows in {files.rows[0]} have none of it; delete the file.")
@@ -311,13 +311,14 @@ def _read_rows(
     )
 
 
-def _read_objects(index: Path) -> pd.Series:
-    """The object of each image of an index, in its order.
+def _joined_objects(object_ids: pd.Series, identities: pa.Array) -> pd.Series:
+    """The object of each image; of objects with identical photos the first id stands for all.
 
-    Of objects with identical photos the first id stands for all.
+    Args:
+        object_ids: of each image of an index.
+        identities: of each photo, see `read_identities`.
     """
-    object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"]
-    first_id = joined_ids(pa.array(object_ids, pa.string()), read_identities(index))
+    first_id = joined_ids(pa.array(object_ids, pa.string()), identities)
     return object_ids.map(lambda object_id: first_id.get(object_id, object_id))
 
 
