@@ -219,6 +219,20 @@ def test_p_counts_the_observed_draw_and_is_one_where_nothing_differs():
     assert sign_flip_p(np.zeros((2, 1, 20)), [(0, 1)], 1000, 0)[0, 0] == 1
 
 
+def test_objects_to_which_both_methods_owe_the_same_do_not_change_p():
+    """Each pair is compared as if the objects on which its methods agree were not there."""
+    rng = np.random.default_rng(3)
+    first_difference = rng.integers(-2, 4, 11).astype(float)
+    second_difference = rng.integers(-3, 3, 9).astype(float)
+    shared = rng.normal(size=(1, 60))
+    contributions = np.repeat(shared, 3, axis=0)
+    contributions[1, 5:16] -= first_difference
+    contributions[2, 40:49] -= second_difference
+    p = sign_flip_p(contributions[:, None], [(0, 1), (0, 2)], 100_000, 0)
+    expected = [exact_p(first_difference), exact_p(second_difference)]
+    assert p[:, 0] == pytest.approx(expected, abs=tolerance_of(100_000))
+
+
 def test_p_does_not_depend_on_how_many_signs_are_in_memory(monkeypatch):
     contributions = np.random.default_rng(0).normal(size=(3, 2, 70))
     pairs = [(0, 1), (0, 2), (1, 2)]

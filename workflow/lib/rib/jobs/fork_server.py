@@ -36,9 +36,12 @@ from rib.jobs.parent_run import PARENT_RUN, POLL, end_process, parent_run
 
 # Environment variable: folder of the sockets of a run whose jobs share servers, or empty.
 WARM = "RIB_WARM_START"
-# Modules that a server imports, by the name of a job's libraries.
+# Modules that a server imports, by the name of a job's libraries. All jobs need Snakemake's, and
+# settings, whose library, pydantic, imports most of itself when the first class is made.
+NEEDED_BY_ALL = ("snakemake.script", "rib.base.settings")
 PRELOADED = {
     "networks": (
+        *NEEDED_BY_ALL,
         "torch",
         "timm",
         "safetensors.torch",
@@ -46,12 +49,12 @@ PRELOADED = {
         "tensorboard.summary.writer.record_writer",
     ),
     "tables": (
+        *NEEDED_BY_ALL,
         "pandas",
         "pyarrow.parquet",
         "matplotlib.pyplot",
         "matplotlib.backends.backend_pdf",  # every figure is a PDF file, too
         "scipy.stats",
-        "pydantic",
     ),
 }
 # Seconds to wait until a server listens, and in a worker until its job has sent all.
