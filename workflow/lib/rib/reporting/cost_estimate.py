@@ -44,19 +44,37 @@ STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
 ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like ImageNet-C's
 RAW = Path("data/raw")  # archives as published
-# Kinds of passes of an image through a network, and the stages that make them.
+# Kinds of passes of an image through a network. Those of optional analyses are called as their
+# stages.
 TRAIN = "train"
 EVALUATE = "evaluate"
-STAGES = {TRAIN: "finetune", EVALUATE: "evaluate"}
-# Those of optional analyses are called as their stages.
-STAGE_OF_KIND = {
-    TRAIN: TRAINING,
-    EVALUATE: EVALUATION,
-    SNAPSHOTS: SNAPSHOTS,
-    FEATURES: FEATURES,
+
+
+@dataclass(frozen=True)
+class PassesOfKind:
+    """What a plan says of the passes of one kind.
+
+    Attributes:
+        title: of their line in the plan.
+        stage: in which they are made (see rib.reporting.stages).
+        rate: the kind that takes as long, TRAIN or EVALUATE.
+        is_optional: whether only optional analyses need them.
+    """
+
+    title: str
+    stage: str
+    rate: str
+    is_optional: bool = False
+
+
+KINDS = {
+    TRAIN: PassesOfKind("Training", TRAINING, rate=TRAIN),
+    EVALUATE: PassesOfKind("Evaluation", EVALUATION, rate=EVALUATE),
+    SNAPSHOTS: PassesOfKind("Snapshots", SNAPSHOTS, rate=TRAIN, is_optional=True),
+    FEATURES: PassesOfKind("Features", FEATURES, rate=EVALUATE, is_optional=True),
 }
-# The kind of passes that take as long as those of each kind.
-RATE_OF_KIND = {TRAIN: TRAIN, EVALUATE: EVALUATE, SNAPSHOTS: TRAIN, FEATURES: EVALUATE}
+# Rules of the jobs in which the rates are measured.
+MEASURED_RULES = {TRAIN: "finetune", EVALUATE: "evaluate"}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
 # Methods whose training costs less, against full fine-tuning, pass each image through the network
 # once and keep its features: linear probing.
@@ -80,10 +98,10 @@ class Plan:
     """Costs of a grid; unknown costs are listed and not included in the sums."""
 
     jobs: dict[str, int] = field(default_factory=dict)  # number by rule
-    # Passes of an image through a network, by kind; those of optional analyses if there are any.
-    images: dict[str, int] = field(default_factory=lambda: {TRAIN: 0, EVALUATE: 0})
+    # Passes of an image through a network, by kind.
+    images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     # Hours of one device by kind of pass, only of models with known throughput.
-    hours: dict[str, float] = field(default_factory=lambda: {TRAIN: 0.0, EVALUATE: 0.0})
+    hours: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     rates: dict[str, Throughput] = field(default_factory=dict)  # by model
     download: int = 0  # bytes still to be downloaded
     disk: dict[str, int] = field(default_factory=dict)  # bytes by content
@@ -95,7 +113,7 @@ class Plan:
 
         They are part of a rate that was measured of whole jobs.
         """
-        return RATE_OF_KIND[kind] not in self.rates[model].of_whole_jobs
+        return KINDS[kind].rate not in self.rates[model].of_whole_jobs
 
     def add_passes(
         self, model: str, kind: str, images: int, hours_factor: float = 1, of_photos: bool = False
@@ -109,13 +127,13 @@ class Plan:
             hours_factor: what a pass takes, as a multiple of that of the usual pass of its kind.
             of_photos: whether the images are stored encoded, and so decoded in the job.
         """
-        self.images[kind] = self.images.get(kind, 0) + images
-        rate = self.rates[model].rates.get(RATE_OF_KIND[kind])
+        self.images[kind] += images
+        rate = self.rates[model].rates.get(KINDS[kind].rate)
         if not rate:
             return
         hours = images / rate / HOUR * hours_factor
-        self.hours[kind] = self.hours.get(kind, 0.0) + hours
-        work = self.stages.work[STAGE_OF_KIND[kind]]
+        self.hours[kind] += hours
+        work = self.stages.work[KINDS[kind].stage]
         if of_photos:
             work.of_photos += hours
         else:
@@ -283,7 +301,7 @@ def _add_training(
         photos = trained_images
         if cost_of_training < COST_WITH_KEPT_FEATURES:
             photos = images_of(run.size, used_images[run.target])
-        estimate.stages.add_decoding(STAGE_OF_KIND[kind], photos, _size_of_photo(target))
+        estimate.stages.add_decoding(KINDS[kind].stage, photos, _size_of_photo(target))
 
 
 def _add_evaluation(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int]) -> None:
@@ -366,7 +384,7 @@ def _add_epoch_ends(
     steps = training.total_steps(images, images_of_target)
     epochs = math.ceil(steps / training.steps_per_epoch(images))
     size_of_weights = _size_of_weights(grid.models[run.model])
-    estimate.stages.add_epoch_ends(STAGE_OF_KIND[kind], epochs, size_of_weights, machine)
+    estimate.stages.add_epoch_ends(KINDS[kind].stage, epochs, size_of_weights, machine)
 
 
 def _add_starts(estimate: Plan, grid: Grid, jobs: Mapping[str, int], machine: Machine) -> None:
@@ -376,7 +394,7 @@ def _add_starts(estimate: Plan, grid: Grid, jobs: Mapping[str, int], machine: Ma
         jobs: number of jobs by rule.
     """
     size_of_weights = sum(map(_size_of_weights, grid.models.values())) / len(grid.models)
-    kind_of_stage = {stage: kind for kind, stage in STAGE_OF_KIND.items()}
+    kind_of_stage = {passes.stage: kind for kind, passes in KINDS.items()}
     for rule, number in jobs.items():
         kind = kind_of_stage.get(stage_of(rule))
         share = 1.0
@@ -581,7 +599,9 @@ def _add_rates(estimate: Plan, grid: Grid, results: Path, used_images: Mapping[s
     }
     for name in grid.models:
         estimate.rates[name] = _throughput(
-            measured={kind: _measured(results, STAGES[kind], name) for kind in STAGES},
+            measured={
+                kind: _measured(results, MEASURED_RULES[kind], name) for kind in MEASURED_RULES
+            },
             recorded=_recorded(grid, name, results, used_images, gathered),
             stated=_stated(grid, name, stated_rates),
         )
@@ -601,7 +621,7 @@ def _stated(
     if row is None:
         return {}
     scale = (STATED_SIDE / grid.geometry(model).size) ** 2
-    return {kind: float(row[kind]) * scale for kind in STAGES}
+    return {kind: float(row[kind]) * scale for kind in MEASURED_RULES}
 
 
 def _throughput(
@@ -619,7 +639,7 @@ def _throughput(
     rates: dict[str, float] = {}
     origins: dict[str, str] = {}
     of_whole_jobs = set()
-    for kind in STAGES:
+    for kind in MEASURED_RULES:
         measured_rate = measured[kind]
         if measured_rate:
             rates[kind] = measured_rate
@@ -667,7 +687,7 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
         if record is None or record["rule"] == IMPORTED:
             continue
         facts = read_json(manifest)
-        if stage == STAGES[TRAIN]:
+        if stage == MEASURED_RULES[TRAIN]:
             images += facts["images"]
         else:
             images += sum(dataset["n"] for dataset in facts["datasets"].values())
@@ -768,9 +788,7 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
         f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
         f"Numbers depend on: {'; '.join(grid.conditions())}.",
         f"Jobs       {sum(estimate.jobs.values()):,} ({jobs})",
-        f"Training   {estimate.images[TRAIN]:,} images, {_hours(estimate, TRAIN)}",
-        f"Evaluation {estimate.images[EVALUATE]:,} images, {_hours(estimate, EVALUATE)}",
-        *_lines_of_optional_analyses(estimate),
+        *_lines_of_passes(estimate),
         *stage_lines(estimate.stages.work, machine, _stages_of_unknown_rate(estimate, machine)),
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
@@ -792,12 +810,13 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
     return text
 
 
-def _lines_of_optional_analyses(estimate: Plan) -> list[str]:
-    """Images and hours of what only optional analyses need, if they are made."""
+def _lines_of_passes(estimate: Plan) -> list[str]:
+    """Images and hours of each kind of passes; what only optional analyses need if it is made."""
     text = []
-    for kind, title in ((SNAPSHOTS, "Snapshots "), (FEATURES, "Features  ")):
-        if kind in estimate.images:
-            text.append(f"{title} {estimate.images[kind]:,} images, {_hours(estimate, kind)}")
+    for kind, passes in KINDS.items():
+        images = estimate.images[kind]
+        if images or not passes.is_optional:
+            text.append(f"{passes.title:<10} {images:,} images, {_hours(estimate, kind)}")
     return text
 
 
@@ -808,16 +827,16 @@ def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
     have it. Stated rates are of a GPU, so without one all rates must have been measured here.
     """
     unknown_stages = []
-    for kind, stage in STAGE_OF_KIND.items():
-        rate = RATE_OF_KIND[kind]
+    for kind, passes in KINDS.items():
+        rate = passes.rate
         if machine.gpus > 0:
             is_known = any(rate in throughput.rates for throughput in estimate.rates.values())
         else:
             is_known = all(
                 rate in throughput.of_whole_jobs for throughput in estimate.rates.values()
             )
-        if estimate.images.get(kind) and not is_known:
-            unknown_stages.append(stage)
+        if estimate.images[kind] and not is_known:
+            unknown_stages.append(passes.stage)
     return unknown_stages
 
 
@@ -894,7 +913,7 @@ def _hours(estimate: Plan, kind: str) -> str:
     models_without_rate = [
         name
         for name, throughput in estimate.rates.items()
-        if RATE_OF_KIND[kind] not in throughput.rates
+        if KINDS[kind].rate not in throughput.rates
     ]
     if len(models_without_rate) == len(estimate.rates):
         return "hours unknown"
