@@ -115,6 +115,12 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
     assert "external" not in shown_choices, "paths of the user are not shown"
 
 
+def test_a_methods_label_is_the_first_that_a_row_has(tmp_path):
+    table = [f"{HEAD},label", f"{ROW_OF_NOTO},First", f"{ROW_OF_TWEMOJI},Second"]
+    chosen = grid_with_tables(tmp_path, table)
+    assert chosen.methods["theirs"].label == "First"
+
+
 @pytest.mark.parametrize("methods", ["all", ["pretrained"], ["theirs"], []])
 def test_they_join_whatever_other_methods_are_chosen(tmp_path, methods):
     chosen = grid_with_tables(tmp_path, [HEAD, *ROWS], methods=methods)
