@@ -203,6 +203,22 @@ def test_what_differs_is_printed_with_a_remedy_logged_and_refused(capsys, caplog
     assert f"job {record('a')})" in caplog.text
 
 
+def test_all_jobs_in_a_folder_are_checked_too(capsys):
+    # given
+    make("exported", "made from nothing")
+    write(output("exported"), "edited")
+    # when
+    verify([record("c")], LOG)
+    printed_without_the_folder = capsys.readouterr().out
+    with pytest.raises(UserError, match="^1 .* in 1 jobs"):
+        verify([record("c")], LOG, folders=["results/exported"])
+    printed_with_the_folder = capsys.readouterr().out
+    # then
+    assert "3 jobs, 3 files" in printed_without_the_folder
+    assert "4 jobs, 4 files" in printed_with_the_folder
+    assert f": 1\n  {output('exported')}\n" in printed_with_the_folder
+
+
 def test_jobs_that_have_nothing_here_are_counted(capsys):
     # given
     provenance.gather([Path("results")])
