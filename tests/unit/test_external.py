@@ -36,92 +36,148 @@ from tiny.training import (
     task_of,
 )
 
-HEAD = "model,target,method,seed,file"
+CATALOG = ROOT / "workflow/catalog"
 CHOICES = {"models": ["efficientnet_lite0"], "targets": ["noto", "twemoji"], "methods": ["ft"]}
-ROWS = ["efficientnet_lite0,noto,theirs,0,a.pth", "efficientnet_lite0,twemoji,theirs,0,b"]
-CLIP = {
+# A table has a row of each run.
+HEAD = "model,target,method,seed,file"
+ROW_OF_NOTO = "efficientnet_lite0,noto,theirs,0,a.pth"
+ROW_OF_TWEMOJI = "efficientnet_lite0,twemoji,theirs,0,b"
+ROWS = [ROW_OF_NOTO, ROW_OF_TWEMOJI]
+# Networks, as the catalogue describes them.
+TEST_RESNET = {"library": "timm", "architecture": "test_resnet", "arguments": {}}
+TEST_VIT = {"library": "timm", "architecture": "test_vit", "arguments": {}}
+CLIP_CONFIG = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
+TINY_CLIP = {
+    "library": "open_clip",
+    "architecture": "tiny",
+    "arguments": {"model_cfg": CLIP_CONFIG},
+}
+OTHER_PICKLED_OBJECTS = "contains other pickled objects than tensors"
 
 
-def resolved(folder, *tables, folders=(), **choices):
-    """The grid with tables of these lines in a folder."""
+def rows_ending(value):
+    """ROWS with a value in one more column."""
+    return [f"{row},{value}" for row in ROWS]
+
+
+def rows_of_method(name):
+    """ROWS with another method."""
+    return [row.replace("theirs", name) for row in ROWS]
+
+
+def grid_with_tables(folder, *tables, folders=(), **choices):
+    """The grid of some choices with tables in a folder, 0.csv, 1.csv and so on.
+
+    Args:
+        tables: lines of each.
+        folders: more folders of the catalogue.
+    """
     paths = []
     for number, lines in enumerate(tables):
-        paths.append(str(folder / f"{number}.csv"))
-        (folder / f"{number}.csv").write_text("\n".join(lines) + "\n")
-    catalog = Catalog([ROOT / "workflow/catalog", *folders], paths)
+        table = folder / f"{number}.csv"
+        table.write_text("\n".join(lines) + "\n")
+        paths.append(str(table))
+    catalog = Catalog([CATALOG, *folders], paths)
     return grid(catalog, external=paths, **{**CHOICES, **choices})
 
 
 def test_the_methods_of_tables_join_the_grid(tmp_path):
-    labelled = [f"{row},Their method" for row in ROWS]
-    others = [row.replace("theirs", "others") for row in ROWS]
-    found = resolved(tmp_path, [f"{HEAD},label", *labelled], [HEAD, *others])
-    assert list(found.methods) == ["ft", "theirs", "others"]
-    theirs, others = found.methods["theirs"], found.methods["others"]
-    assert (theirs.label, others.label) == (
-        "Their method",
-        "others",
-    ) and theirs.style != others.style
-    assert (theirs.form, theirs.schedule, theirs.trains, theirs.can_fit) == (
-        "external",
-        None,
-        False,
-        False,
-    )
-    assert Run("efficientnet_lite0", "twemoji", "theirs", "all", 0) in found.runs()
-    files = {run: row["path"] for run, row in found.catalog.external.items() if "/theirs/" in run}
-    names = [f"efficientnet_lite0/{target}/theirs/all/0" for target in ("noto", "twemoji")]
-    assert files == dict(zip(names, (tmp_path / "a.pth", tmp_path / "b"), strict=True))
-    shown = found.resolved()
-    assert shown["recipes"] == ["adamw"] and "external" not in shown, (
-        "paths of the user are not shown"
-    )
+    # given
+    labelled_table = [f"{HEAD},label", *rows_ending("Their method")]
+    plain_table = [HEAD, *rows_of_method("others")]
+    # when
+    chosen = grid_with_tables(tmp_path, labelled_table, plain_table)
+    # then
+    assert list(chosen.methods) == ["ft", "theirs", "others"]
+    theirs = chosen.methods["theirs"]
+    others = chosen.methods["others"]
+    assert theirs.label == "Their method"
+    assert others.label == "others"
+    assert theirs.style != others.style
+    assert theirs.form == "external"
+    assert theirs.schedule is None
+    assert theirs.trains is False
+    assert theirs.can_fit is False
+    assert Run("efficientnet_lite0", "twemoji", "theirs", "all", 0) in chosen.runs()
+    files_of_theirs = {
+        run: row["path"] for run, row in chosen.catalog.external.items() if "/theirs/" in run
+    }
+    assert files_of_theirs == {
+        "efficientnet_lite0/noto/theirs/all/0": tmp_path / "a.pth",
+        "efficientnet_lite0/twemoji/theirs/all/0": tmp_path / "b",
+    }
+    shown_choices = chosen.resolved()
+    assert shown_choices["recipes"] == ["adamw"]
+    assert "external" not in shown_choices, "paths of the user are not shown"
+
+
+def test_a_methods_label_is_the_first_that_a_row_has(tmp_path):
+    table = [f"{HEAD},label", f"{ROW_OF_NOTO},First", f"{ROW_OF_TWEMOJI},Second"]
+    chosen = grid_with_tables(tmp_path, table)
+    assert chosen.methods["theirs"].label == "First"
 
 
 @pytest.mark.parametrize("methods", ["all", ["pretrained"], ["theirs"], []])
 def test_they_join_whatever_other_methods_are_chosen(tmp_path, methods):
-    found = resolved(tmp_path, [HEAD, *ROWS], methods=methods)
-    assert list(found.methods).count("theirs") == 1 and (
-        methods == "all" or list(found.methods) == ["theirs"]
-    )
+    chosen = grid_with_tables(tmp_path, [HEAD, *ROWS], methods=methods)
+    names = list(chosen.methods)
+    if methods == "all":
+        assert "ft" in names
+        assert names.count("theirs") == 1
+    else:
+        assert names == ["theirs"]
 
 
 def test_rows_of_runs_that_are_not_chosen_wait(tmp_path):
-    other = ["efficientnet_lite2,noto,theirs,0,c.pth", "efficientnet_lite0,noto,theirs,5,d.pth"]
-    assert len(resolved(tmp_path, [HEAD, *ROWS, *other]).catalog.external) == 4
+    of_another_model = "efficientnet_lite2,noto,theirs,0,c.pth"
+    of_another_seed = "efficientnet_lite0,noto,theirs,5,d.pth"
+    table = [HEAD, *ROWS, of_another_model, of_another_seed]
+    chosen = grid_with_tables(tmp_path, table)
+    assert len(chosen.catalog.external) == 4
 
 
 def test_a_run_of_each_size_and_seed_has_a_row(tmp_path):
-    rows = [f"{row},{size}" for row in ROWS for size in ("all", "")]
-    with pytest.raises(UserError, match=r"1\.csv line 3: .*noto/theirs/all/0 is in .*line 2 too"):
-        resolved(tmp_path, [HEAD], [f"{HEAD},size", *rows])
-    rows = [f"{row},{size}" for row in ROWS for size in ("all", "0.5")]
-    rows += [row.replace(",0,", ",7,") for row in rows]
-    found = resolved(tmp_path, [f"{HEAD},size", *rows], train_subset=["all", 0.5], seeds=[0, 7])
-    assert sum(run.method == "theirs" for run in found.runs()) == 8
-    with pytest.raises(
-        UserError, match=r"2 runs have no row, such as efficientnet_lite0/noto/theirs/all/8"
-    ):
-        resolved(
-            tmp_path,
-            [f"{HEAD},size", *rows],
-            train_subset=["all", 0.5],
-            seeds=[0, 8],
-            targets=["noto"],
-        )
+    # given
+    head = f"{HEAD},size"
+    rows_of_seed_0 = [*rows_ending("all"), *rows_ending("0.5")]
+    rows_of_seed_7 = [row.replace(",0,", ",7,") for row in rows_of_seed_0]
+    table = [head, *rows_of_seed_0, *rows_of_seed_7]
+    sizes = ["all", 0.5]
+    # when
+    chosen = grid_with_tables(tmp_path, table, train_subset=sizes, seeds=[0, 7])
+    # then
+    runs_of_theirs = [run for run in chosen.runs() if run.method == "theirs"]
+    assert len(runs_of_theirs) == 8
+    message = r"2 runs have no row, such as efficientnet_lite0/noto/theirs/all/8"
+    with pytest.raises(UserError, match=message):
+        grid_with_tables(tmp_path, table, train_subset=sizes, seeds=[0, 8], targets=["noto"])
+
+
+def test_a_run_with_two_rows_is_refused_even_if_one_leaves_the_size_out(tmp_path):
+    empty_table = [HEAD]
+    table_with_two_rows_of_a_run = [
+        f"{HEAD},size",
+        f"{ROW_OF_NOTO},all",
+        f"{ROW_OF_NOTO},",
+        f"{ROW_OF_TWEMOJI},all",
+        f"{ROW_OF_TWEMOJI},",
+    ]
+    message = r"1\.csv line 3: .*noto/theirs/all/0 is in .*line 2 too"
+    with pytest.raises(UserError, match=message):
+        grid_with_tables(tmp_path, empty_table, table_with_two_rows_of_a_run)
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ([HEAD.replace(",file", ""), "a,b,c,0"], r"0\.csv lacks the column file"),
-        ([HEAD, ROWS[0], "efficientnet_lite0,twemoji"], r"0\.csv line 3: expected 5 values"),
+        ([HEAD, ROW_OF_NOTO, "efficientnet_lite0,twemoji"], r"0\.csv line 3: expected 5 values"),
         (
-            [HEAD, *ROWS, ROWS[0]],
+            [HEAD, ROW_OF_NOTO, ROW_OF_TWEMOJI, ROW_OF_NOTO],
             r"0\.csv line 4: efficientnet_lite0/noto/theirs/all/0 is in .*line 2 too",
         ),
         ([HEAD, *ROWS, "vit,noto,theirs,0,a"], r"0\.csv line 4: unknown model 'vit'"),
@@ -129,74 +185,76 @@ def test_a_run_of_each_size_and_seed_has_a_row(tmp_path):
             [HEAD, *ROWS, "efficientnet_lite0,notto,theirs,0,a"],
             r"0\.csv line 4: unknown target 'notto' \(.*'noto'",
         ),
-        (
-            [f"{HEAD},size", *[f"{row},10" for row in ROWS]],
-            r"config, external: \d+ runs have no row",
-        ),
+        ([f"{HEAD},size", *rows_ending("10")], r"config, external: \d+ runs have no row"),
         ([HEAD.replace("seed", "sead"), *ROWS], "lacks the column seed"),
         (
-            [f"{HEAD},lable", *[f"{row},x" for row in ROWS]],
+            [f"{HEAD},lable", *rows_ending("x")],
             r"0\.csv line 2: unknown column 'lable' \(did you mean 'label'",
         ),
-        ([HEAD, ROWS[0].replace(",0,", ",zero,"), *ROWS[1:]], r"0\.csv line 2: the seed is 'zero'"),
         (
-            [HEAD, *[row.replace("theirs", "ft") for row in ROWS]],
-            "config, external: 'ft' is already defined in",
+            [HEAD, ROW_OF_NOTO.replace(",0,", ",zero,"), ROW_OF_TWEMOJI],
+            r"0\.csv line 2: the seed is 'zero'",
         ),
+        ([HEAD, *rows_of_method("ft")], "config, external: 'ft' is already defined in"),
+        ([HEAD, *rows_of_method("../x")], r"config, external: '\.\./x' is not a valid name"),
+        ([HEAD, *rows_of_method("pretrained")], "'pretrained' is not a valid name"),
+        ([f"{HEAD},label", *rows_ending("<b>")], r"config, external: 'theirs\.label' is '<b>'"),
         (
-            [HEAD, *[row.replace("theirs", "../x") for row in ROWS]],
-            r"config, external: '\.\./x' is not a valid name",
-        ),
-        (
-            [HEAD, *[row.replace("theirs", "pretrained") for row in ROWS]],
-            "'pretrained' is not a valid name",
-        ),
-        (
-            [f"{HEAD},label", *[f"{row},<b>" for row in ROWS]],
-            r"config, external: 'theirs\.label' is '<b>'",
-        ),
-        (
-            [HEAD, ROWS[0]],
+            [HEAD, ROW_OF_NOTO],
             "config, external: 1 runs have no row, "
             "such as efficientnet_lite0/twemoji/theirs/all/0;",
         ),
     ],
 )
-def test_a_bad_table_is_one_sentence(tmp_path, lines, said):
-    with pytest.raises(UserError, match=said):
-        resolved(tmp_path, lines)
+def test_a_bad_table_is_one_sentence(tmp_path, lines, message):
+    with pytest.raises(UserError, match=message):
+        grid_with_tables(tmp_path, lines)
 
 
 def test_a_table_that_does_not_exist_is_one_sentence(tmp_path):
+    catalog = Catalog([CATALOG], [str(tmp_path / "none.csv")])
     with pytest.raises(UserError, match=r"none\.csv does not exist; correct its name"):
-        _ = Catalog([ROOT / "workflow/catalog"], [str(tmp_path / "none.csv")]).methods
+        _ = catalog.methods
 
 
 def test_tables_and_files_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    # given
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "t.csv").write_text(f"{HEAD}\n{ROWS[0].replace('a.pth', '~/deep/a.pth')}\n")
-    (row,) = Catalog([ROOT / "workflow/catalog"], ["~/t.csv"]).external.values()
+    row_in_home = ROW_OF_NOTO.replace("a.pth", "~/deep/a.pth")
+    (tmp_path / "t.csv").write_text(f"{HEAD}\n{row_in_home}\n")
+    # when
+    catalog = Catalog([CATALOG], ["~/t.csv"])
+    # then
+    (row,) = catalog.external.values()
     assert row["path"] == tmp_path / "deep/a.pth"
 
 
 def test_a_merge_of_a_users_may_average_them(tmp_path):
-    style = {"colour": "#000000", "marker": "x"}
+    # given
+    common = {"label": "x", "source": "x", "style": {"colour": "#000000", "marker": "x"}}
     entries = {
-        "half": {"algorithm": "wise_ft", "settings": {"alpha": 0.5}, "parents": ["theirs"]},
-        "mixed": {"algorithm": "soup", "parents": ["ft", "theirs"]},
+        "half": {
+            **common,
+            "algorithm": "wise_ft",
+            "settings": {"alpha": 0.5},
+            "parents": ["theirs"],
+        },
+        "mixed": {**common, "algorithm": "soup", "parents": ["ft", "theirs"]},
         "further": {
+            **common,
             "algorithm": "ft",
             "recipes": {"adamw": {"lr": 0.001}},
             "starts_from": "theirs",
         },
     }
-    more = {"label": "x", "source": "x", "style": style}
-    (tmp_path / "methods.yaml").write_text(
-        yaml.safe_dump({name: {**e, **more} for name, e in entries.items()})
+    (tmp_path / "methods.yaml").write_text(yaml.safe_dump(entries))
+    # when
+    chosen = grid_with_tables(
+        tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=["half", "mixed", "further"]
     )
-    found = resolved(tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=list(entries))
-    recipes = {name: method.schedule for name, method in found.methods.items()}
-    assert recipes == {
+    # then
+    schedules = {name: method.schedule for name, method in chosen.methods.items()}
+    assert schedules == {
         "theirs": None,
         "half": None,
         "ft": "adamw",
@@ -206,161 +264,220 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
 
 
 def test_a_thousand_rows_are_read_in_a_moment(tmp_path):
-    rows = [
-        f"efficientnet_lite0,{t},theirs,{seed},{seed}.pth"
-        for t in ("noto", "twemoji")
-        for seed in range(500)
-    ]
-    resolved(tmp_path, [HEAD, *ROWS])
-    begun = time.process_time()
-    found = resolved(tmp_path, [HEAD, *rows], seeds=list(range(500)))
-    assert len(found.catalog.external) == 1000 and time.process_time() - begun < 2
+    # given
+    grid_with_tables(tmp_path, [HEAD, *ROWS])  # what is read only once is read
+    table = [HEAD]
+    for seed in range(500):
+        table.append(f"efficientnet_lite0,noto,theirs,{seed},{seed}.pth")
+        table.append(f"efficientnet_lite0,twemoji,theirs,{seed},{seed}.pth")
+    # when
+    start = time.process_time()
+    chosen = grid_with_tables(tmp_path, table, seeds=list(range(500)))
+    seconds = time.process_time() - start
+    # then
+    assert len(chosen.catalog.external) == 1000
+    assert seconds < 2
 
 
-def changed(network, part=""):
-    """A copy of a network with other floating-point weights, of those whose name has a part."""
-    tuned, generator = copy.deepcopy(network), torch.Generator().manual_seed(1)
+def fine_tuned(network, substring=""):
+    """A copy of a network with other floating-point weights.
+
+    Args:
+        substring: that the names of the changed weights have.
+    """
+    tuned = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(1)
     for name, tensor in tuned.state_dict().items():
-        if tensor.is_floating_point() and part in name:
+        if tensor.is_floating_point() and substring in name:
             tensor += 1e-3 * torch.randn(tensor.shape, generator=generator)
     return tuned
 
 
 def save(state, path):
-    """Save a state dict as the name of the file says; its path."""
-    write = torch.save if path.suffix in (".pth", ".bin") else safetensors.torch.save_file
-    write({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    """Save a state dict in the format that the ending of the file says; gives its path."""
+    contiguous_tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(contiguous_tensors, path)
+    else:
+        torch.save(contiguous_tensors, path)
     return path
 
 
-def versions(*files):
+def with_prefix(prefix, state):
+    """A state dict whose names begin with a prefix."""
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+def sizes_and_times(*files):
+    """Sizes and times of files, as they are noted when a job is planned."""
     return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
 
-def taken(network, library, architecture, *files, **arguments):
-    """The state dict that a network has after it has taken the weights of files."""
-    model = copy.deepcopy(network)
-    method = External(
-        "a/run",
-        versions(*files),
-        {"library": library, "architecture": architecture, "arguments": arguments},
+def state_with_weights_of(network, model, *files):
+    """The state dict that a copy of a network has after it has taken the weights of files.
+
+    Args:
+        model: the network's library, architecture and arguments.
+    """
+    taking_network = copy.deepcopy(network)
+    method = External(run="a/run", files=sizes_and_times(*files), model=model)
+    method.setup(task_of(taking_network, random_images(4)))
+    return taking_network.state_dict()
+
+
+def assert_same_tensors(state, expected_state):
+    """Compare names, types and bits of tensors, of which there is at least one."""
+    assert expected_state
+    assert state.keys() == expected_state.keys()
+    for key, expected_tensor in expected_state.items():
+        assert torch.equal(state[key], expected_tensor), key
+        assert state[key].dtype == expected_tensor.dtype, key
+
+
+def run_job(folder, model, target, *files):
+    """Run the job of run net/set/theirs/all/0, whose weights are in files; gives its output."""
+    output = FineTuningOutput(
+        checkpoint=folder / "checkpoint.safetensors",
+        manifest=folder / "manifest.json",
+        rescue=folder / "rescue",
+        saved=folder / "saved",
     )
-    method.setup(task_of(model, random_images(4)))
-    return model.state_dict()
-
-
-def same(found, expected):
-    assert found.keys() == expected.keys()
-    for key, tensor in expected.items():
-        assert torch.equal(found[key], tensor) and found[key].dtype == tensor.dtype, key
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.bin"])
-@pytest.mark.parametrize("part", ["", "fc."])
-def test_a_job_stores_what_differs_from_the_pretrained_weights(tmp_path, caplog, name, part):
-    network, data = resnet(), random_images(10, 32)
-    tuned, folder = changed(network, part), model_folder(tmp_path / "model", network)
-    target = DatasetFiles("set", prepared_folder(tmp_path / "set", data))
-    found = job(tmp_path, folder, target, save(tuned.state_dict(), tmp_path / name))
-    stored = xor_decompress(safetensors.torch.load_file(found["checkpoint"]), network.state_dict())
-    same(
-        stored, {k: t for k, t in tuned.state_dict().items() if part in k and t.is_floating_point()}
-    )
-    model = apply(load(folder, CPU)[0], {"theirs": 1.0}, {"theirs": found["checkpoint"]})
-    same(model.state_dict(), tuned.state_dict())
-    facts = read_json(found["manifest"])
-    assert {key: facts[key] for key in ("train_images", "steps", "images")} == {
-        "train_images": 10,
-        "steps": 0,
-        "images": 0,
+    settings_of_method = {
+        "run": "net/set/theirs/all/0",
+        "files": sizes_and_times(*files),
+        "model": TEST_RESNET,
     }
-    assert facts["taken_from"] == {name: sha256(tmp_path / name)}
-    assert 0 <= facts["fit"] <= 1
-    assert "equal" not in caplog.text
-
-
-def job(folder, model, target, *files):
-    """Run the job of a run; its outputs."""
-    paths = {"checkpoint": folder / "checkpoint.safetensors", "manifest": folder / "manifest.json"}
-    of = {"library": "timm", "architecture": "test_resnet", "arguments": {}}
     finetune(
         run=Run("net", "set", "theirs", "all", 0),
         inputs=FineTuningInputs(model_folder=model, target=target),
         settings=FineTuningSettings(
             algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
-            settings={"run": "net/set/theirs/all/0", "files": versions(*files), "model": of},
+            settings=settings_of_method,
             parents=[],
             training=None,
             view=VIEW,
             compute=COMPUTE,
             code=CODE,
         ),
-        output=FineTuningOutput(rescue=folder / "rescue", saved=folder / "saved", **paths),
+        output=output,
     )
-    return paths
+    return output
+
+
+@pytest.mark.parametrize("file_name", ["w.safetensors", "w.pth", "w.bin"])
+@pytest.mark.parametrize("substring", ["", "fc."])
+def test_a_job_stores_what_differs_from_the_pretrained_weights(
+    tmp_path, caplog, file_name, substring
+):
+    # given
+    network = resnet()
+    tuned = fine_tuned(network, substring)
+    folder = model_folder(tmp_path / "model", network)
+    target = DatasetFiles("set", prepared_folder(tmp_path / "set", random_images(10, 32)))
+    file = save(tuned.state_dict(), tmp_path / file_name)
+    # when
+    output = run_job(tmp_path, folder, target, file)
+    # then
+    stored_tensors = safetensors.torch.load_file(output.checkpoint)
+    changed_tensors = xor_decompress(stored_tensors, network.state_dict())
+    expected_tensors = {
+        name: tensor
+        for name, tensor in tuned.state_dict().items()
+        if substring in name and tensor.is_floating_point()
+    }
+    assert_same_tensors(changed_tensors, expected_tensors)
+    pretrained, _ = load(folder, CPU)
+    restored = apply(pretrained, {"theirs": 1.0}, {"theirs": output.checkpoint})
+    assert_same_tensors(restored.state_dict(), tuned.state_dict())
+    manifest = read_json(output.manifest)
+    assert manifest["train_images"] == 10
+    assert manifest["steps"] == 0
+    assert manifest["images"] == 0
+    assert manifest["taken_from"] == {file_name: sha256(file)}
+    assert 0 <= manifest["fit"] <= 1
+    assert "equal" not in caplog.text
 
 
 def test_weights_that_equal_the_pretrained_ones_are_taken_with_a_warning(tmp_path, caplog):
+    # given
     network = resnet()
-    target = DatasetFiles("set", prepared_folder(tmp_path / "set", random_images(10, 32)))
     folder = model_folder(tmp_path / "model", network)
-    found = job(tmp_path, folder, target, save(network.state_dict(), tmp_path / "w.pth"))
+    target = DatasetFiles("set", prepared_folder(tmp_path / "set", random_images(10, 32)))
+    file = save(network.state_dict(), tmp_path / "w.pth")
+    # when
+    output = run_job(tmp_path, folder, target, file)
+    # then
     assert "net/set/theirs/all/0: the weights equal the pretrained ones" in caplog.text
-    same(
-        apply(load(folder, CPU)[0], {"x": 1.0}, {"x": found["checkpoint"]}).state_dict(),
-        network.state_dict(),
-    )
+    pretrained, _ = load(folder, CPU)
+    restored = apply(pretrained, {"theirs": 1.0}, {"theirs": output.checkpoint})
+    assert_same_tensors(restored.state_dict(), network.state_dict())
 
 
 def test_the_library_converts_names_and_types(tmp_path):
     """Those of a timm network inside an open_clip model, in half precision."""
+    # given
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=7)
-    tuned = changed(network).half()
-    tuned.head.bias.data.zero_()
-    state = {
-        f"visual.trunk.{key}": tensor
-        for key, tensor in tuned.state_dict().items()
-        if "head" not in key
+    tuned = fine_tuned(network).half()
+    tuned.head.bias.data.zero_()  # open_clip's projection has none
+    trunk = {key: tensor for key, tensor in tuned.state_dict().items() if "head" not in key}
+    state_in_open_clip = {
+        **with_prefix("visual.trunk.", trunk),
+        "visual.head.proj.weight": tuned.head.weight,
     }
-    state["visual.head.proj.weight"] = tuned.head.weight
-    same(
-        taken(network, "timm", "test_vit", save(state, tmp_path / "w.safetensors")),
-        {key: tensor.float() for key, tensor in tuned.state_dict().items()},
-    )
+    file = save(state_in_open_clip, tmp_path / "w.safetensors")
+    # when
+    taken_state = state_with_weights_of(network, TEST_VIT, file)
+    # then
+    in_single_precision = {key: tensor.float() for key, tensor in tuned.state_dict().items()}
+    assert_same_tensors(taken_state, in_single_precision)
 
 
 @pytest.fixture(scope="module")
-def clip():
-    """A small fine-tuned open_clip model, and a network of its image tower before that."""
-    open_clip = pytest.importorskip("open_clip")
+def clip_network():
+    """A network of the image tower of a small open_clip model, with five outputs."""
+    pytest.importorskip("open_clip")
     torch.manual_seed(0)
-    network = build("open_clip", "tiny", 5, arguments={"model_cfg": CLIP})
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in CLIP.items()}
-    return open_clip.model.CLIP(**config).eval(), network
+    return build("open_clip", "tiny", 5, arguments={"model_cfg": CLIP_CONFIG})
+
+
+@pytest.fixture(scope="module")
+def clip_model():
+    """The whole open_clip model with other weights, as if it were fine-tuned."""
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(1)
+    return open_clip.model.CLIP(**copy.deepcopy(CLIP_CONFIG)).eval()
 
 
 @pytest.mark.parametrize("form", ["whole", "damaged text", "tower", "classifier", "exported"])
-def test_an_image_tower_is_taken_with_the_head_that_there_is(tmp_path, caplog, clip, form):
-    whole, network = clip
-    visual = {f"visual.{key}": tensor for key, tensor in whole.visual.state_dict().items()}
-    head = {"head.weight": torch.randn(5, 8), "head.bias": torch.randn(5)}
-    state, files = visual, []
-    if form in ("whole", "exported"):
-        state = whole.state_dict()
-    elif form == "damaged text":
-        state = {**whole.state_dict(), "text_projection": torch.full((16, 8), torch.nan)}
-    elif form == "classifier":
-        state = visual | head
+def test_an_image_tower_is_taken_with_the_head_that_there_is(
+    tmp_path, caplog, clip_model, clip_network, form
+):
+    # given
+    whole_model = clip_model.state_dict()
+    tower = with_prefix("visual.", clip_model.visual.state_dict())
+    head = {"weight": torch.randn(5, 8), "bias": torch.randn(5)}
+    head_in_classifier = with_prefix("head.", head)
+    state_by_form = {
+        "whole": whole_model,
+        "damaged text": {**whole_model, "text_projection": torch.full((16, 8), torch.nan)},
+        "tower": tower,
+        "classifier": {**tower, **head_in_classifier},
+        "exported": whole_model,
+    }
+    files = [save(state_by_form[form], tmp_path / "open_clip_model.safetensors")]
     if form == "exported":
-        plain = {key.removeprefix("head."): tensor for key, tensor in head.items()}
-        files = [save(plain, tmp_path / "classification_head.safetensors")]
-    files = [save(state, tmp_path / "open_clip_model.safetensors"), *files]
-    found = taken(network, "open_clip", "tiny", *files, model_cfg=CLIP)
-    kept = {key: tensor for key, tensor in network.state_dict().items() if key.startswith("head.")}
-    has_head = form in ("classifier", "exported")
-    same(found, visual | (head if has_head else kept))
-    assert ("so the pretrained one is kept" in caplog.text) != has_head
+        files.append(save(head, tmp_path / "classification_head.safetensors"))
+    # when
+    taken_state = state_with_weights_of(clip_network, TINY_CLIP, *files)
+    # then
+    if form in ("classifier", "exported"):
+        assert_same_tensors(taken_state, {**tower, **head_in_classifier})
+        assert "so the pretrained one is kept" not in caplog.text
+    else:
+        pretrained_head = with_prefix("head.", clip_network.head.state_dict())
+        assert_same_tensors(taken_state, {**tower, **pretrained_head})
+        assert "so the pretrained one is kept" in caplog.text
 
 
 class Trap:
@@ -370,58 +487,88 @@ class Trap:
         return os.mkdir, ("trap",)
 
 
-# How a state dict of test_resnet is changed, and the sentence.
-BAD = {
-    "pickled code": (
-        lambda s: {**s, "x": Trap()},
-        "contains other pickled objects than tensors, which are never",
-    ),
-    "nested": (lambda s: {"state_dict": s}, "save its state dict, tensors by name"),
-    "NaN": (
-        lambda s: s | {"fc.bias": s["fc.bias"] * torch.nan},
-        "'fc.bias' has NaN or infinite values",
-    ),
-    "other outputs": (
-        lambda s: s | {"fc.weight": s["fc.weight"][:7], "fc.bias": s["fc.bias"][:7]},
-        r"fc\.weight.*7",
-    ),
-    "no head": (
-        lambda s: {key: s[key] for key in s if "fc." not in key},
-        r"Missing key.*fc\.weight",
-    ),
-    "another architecture": (
-        lambda s: timm.create_model("test_vit").state_dict(),
-        r"don't fit timm's test_resnet .*Missing key.*conv1",
-    ),
-    "one tensor more": (lambda s: s | {"more": torch.zeros(2)}, "Unexpected key.*more"),
-}
+def with_pickled_code(state):
+    """A state dict with an object that runs code when it is unpickled."""
+    return {**state, "x": Trap()}
+
+
+def nested(state):
+    """A state dict inside another dict, as trainers save it."""
+    return {"state_dict": state}
+
+
+def with_nan(state):
+    """A state dict of test_resnet with NaN in place of some numbers."""
+    return {**state, "fc.bias": state["fc.bias"] * torch.nan}
+
+
+def with_seven_outputs(state):
+    """A state dict of test_resnet with another number of outputs."""
+    return {**state, "fc.weight": state["fc.weight"][:7], "fc.bias": state["fc.bias"][:7]}
+
+
+def without_head(state):
+    """A state dict of test_resnet without its last layer."""
+    return {key: tensor for key, tensor in state.items() if "fc." not in key}
+
+
+def of_another_architecture(state):
+    """The state dict of another network, whatever the first one was."""
+    return timm.create_model("test_vit").state_dict()
+
+
+def with_one_tensor_more(state):
+    """A state dict with a tensor that the network lacks."""
+    return {**state, "more": torch.zeros(2)}
 
 
 @pytest.mark.attack("weights")
-@pytest.mark.parametrize("kind", BAD)
-def test_files_that_cannot_be_used_are_refused(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            with_pickled_code, f"{OTHER_PICKLED_OBJECTS}, which are never", id="pickled code"
+        ),
+        pytest.param(nested, "save its state dict, tensors by name", id="nested"),
+        pytest.param(with_nan, "'fc.bias' has NaN or infinite values", id="NaN"),
+        pytest.param(with_seven_outputs, r"fc\.weight.*7", id="other outputs"),
+        pytest.param(without_head, r"Missing key.*fc\.weight", id="no head"),
+        pytest.param(
+            of_another_architecture,
+            r"don't fit timm's test_resnet .*Missing key.*conv1",
+            id="another architecture",
+        ),
+        pytest.param(with_one_tensor_more, "Unexpected key.*more", id="one tensor more"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(tmp_path, monkeypatch, change, message):
+    # given
     monkeypatch.chdir(tmp_path)
-    network, (change, said) = resnet(), BAD[kind]
-    path = tmp_path / "w.pth"
-    torch.save(change(network.state_dict()), path)
-    with pytest.raises(UserError, match=f"(?s)^a/run: .*{said}") as refused:
-        taken(network, "timm", "test_resnet", path)
-    assert (
-        not re.search("weights_only|torch.load|safe_globals", str(refused.value))
-        and not (tmp_path / "trap").exists()
-    )
+    network = resnet()
+    file = tmp_path / "w.pth"
+    torch.save(change(network.state_dict()), file)
+    # when
+    with pytest.raises(UserError, match=f"(?s)^a/run: .*{message}") as refusal:
+        state_with_weights_of(network, TEST_RESNET, file)
+    # then
+    advice_on_less_safe_ways = re.search("weights_only|torch.load|safe_globals", str(refusal.value))
+    assert advice_on_less_safe_ways is None
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.attack("weights")
 def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
+    # given
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.bin").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(
-        UserError, match=r"^a/run: .*w\.bin contains other pickled objects than tensors"
-    ):
-        taken(resnet(), "timm", "test_resnet", tmp_path / "w.bin")
+    pickled_trap = pickle.dumps(Trap())
+    file = tmp_path / "w.bin"
+    file.write_bytes(pickled_trap)
+    # when
+    with pytest.raises(UserError, match=rf"^a/run: .*w\.bin {OTHER_PICKLED_OBJECTS}"):
+        state_with_weights_of(resnet(), TEST_RESNET, file)
+    # then
     assert not (tmp_path / "trap").exists()
-    pickle.loads(pickle.dumps(Trap()))
+    pickle.loads(pickled_trap)
     assert (tmp_path / "trap").exists(), "the trap works"
 
 
@@ -436,40 +583,33 @@ def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
     ],
     ids=["other outputs", "no bias", "infinity", "more"],
 )
-def test_a_head_that_does_not_fit_is_refused(tmp_path, clip, head):
-    whole, network = clip
-    files = (
-        save(whole.state_dict(), tmp_path / "a.safetensors"),
-        save(head, tmp_path / "b.safetensors"),
-    )
-    with pytest.raises(
-        ValueError, match="the head of a/run has NaN or infinite values, or isn't Linear.*5"
-    ):
-        taken(network, "open_clip", "tiny", *files, model_cfg=CLIP)
+def test_a_head_that_does_not_fit_is_refused(tmp_path, clip_model, clip_network, head):
+    file_of_model = save(clip_model.state_dict(), tmp_path / "a.safetensors")
+    file_of_head = save(head, tmp_path / "b.safetensors")
+    message = "the head of a/run has NaN or infinite values, or isn't Linear.*5"
+    with pytest.raises(ValueError, match=message):
+        state_with_weights_of(clip_network, TINY_CLIP, file_of_model, file_of_head)
 
 
 @pytest.mark.attack("weights")
-def test_a_tower_that_lacks_a_tensor_is_refused(tmp_path, clip):
-    whole, network = clip
-    visual = {
-        f"visual.{key}": tensor
-        for key, tensor in whole.visual.state_dict().items()
-        if key != "proj"
-    }
+def test_a_tower_that_lacks_a_tensor_is_refused(tmp_path, clip_model, clip_network):
+    tower = with_prefix("visual.", clip_model.visual.state_dict())
+    del tower["visual.proj"]
+    file = save(tower, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"a/run: .*Missing key.*visual\.proj"):
-        taken(
-            network, "open_clip", "tiny", save(visual, tmp_path / "w.safetensors"), model_cfg=CLIP
-        )
+        state_with_weights_of(clip_network, TINY_CLIP, file)
 
 
 @pytest.mark.attack("weights")
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    # given
     network = resnet()
-    path = save(network.state_dict(), tmp_path / "w.pth")
-    planned = versions(path)
-    save(changed(network).state_dict(), path)
-    of = {"library": "timm", "architecture": "test_resnet", "arguments": {}}
-    with pytest.raises(
-        ValueError, match=r"w\.pth has changed since the job was planned; run again"
-    ):
-        External("a/run", planned, of).setup(task_of(copy.deepcopy(network), random_images(4)))
+    file = save(network.state_dict(), tmp_path / "w.pth")
+    planned = sizes_and_times(file)
+    save(fine_tuned(network).state_dict(), file)
+    # when
+    method = External(run="a/run", files=planned, model=TEST_RESNET)
+    # then
+    message = r"w\.pth has changed since the job was planned; run again"
+    with pytest.raises(ValueError, match=message):
+        method.setup(task_of(copy.deepcopy(network), random_images(4)))

@@ -10,9 +10,9 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector
 
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
 from rib.config.settings import LIBRARY
 from rib.methods import greedy_soup, load_algorithm, lwf, soup, wise_ft_selected
 from rib.methods.digrap import DirectionalGradientProjection
@@ -37,11 +37,9 @@ from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
 from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
-from rib.models.class_logits import class_logits, class_members
 from rib.models.network import OpenClipClassifier, build
 from tiny.changed import replace
 from tiny.training import (
-    CPU,
     TRAINING,
     masked,
     normalised,
@@ -52,46 +50,111 @@ from tiny.training import (
     trained,
 )
 
+# Settings of algorithms.
+DISTIL = {"lr": 0.1, "temperature": 2.0, "weight": 1.0, "distil": "all"}
+FISHER = {"lr": 0.1, "weight": 1.0, "fisher": "sampled", "fisher_images": 1}
+ADAPT = {"lr": 0.1, "rank": 1, "alpha": 1.0, "also": "none"}
+PROMPT = {"lr": 0.1, "padding": 0.1, "init_std": 0.0}
+WEIGHED = {"lr": 0.1, "weight": 0.0}
+PROJECT = {"lr": 0.1, "rate": 0.1}
+ANNEALED = {**PROJECT, "annealing": 0.5}
+ALL_ROWS = slice(None)
 
-@pytest.fixture(scope="module")
-def catalog(pytestconfig):
-    return Catalog([pytestconfig.rootpath / "workflow/catalog"])
+
+def vit():
+    """A small vision transformer for images of 64 pixels."""
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=1000, img_size=64).eval()
 
 
-def changed(network, model):
-    before, after = network.state_dict(), model.state_dict()
+def set_up(algorithm, network, target, reference=None, seed=0):
+    """Set up an algorithm with a copy of a network, which becomes its `model`; gives it."""
+    algorithm.setup(task_of(copy.deepcopy(network), target, reference, seed))
+    return algorithm
+
+
+def names_of_changed(network, model):
+    """Names of the tensors that differ between two networks."""
+    before = network.state_dict()
+    after = model.state_dict()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+def column(history, name):
+    """A value of all epochs of a history, of which there is at least one."""
+    assert history
+    return [epoch[name] for epoch in history]
+
+
+def noise(*shape):
+    """Normally distributed numbers, always the same for a shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def divergence_by_hand(teacher, student, temperature):
+    """KL(softmax(teacher / T) || softmax(student / T)) of logits, mean over a batch."""
+    teacher_probabilities = torch.softmax(teacher.detach().double() / temperature, dim=1)
+    student_probabilities = torch.softmax(student.detach().double() / temperature, dim=1)
+    log_ratios = (teacher_probabilities / student_probabilities).log()
+    divergences = (teacher_probabilities * log_ratios).sum(dim=1)
+    return divergences.mean().item()
+
+
+def cross_entropy_by_hand(logits, dataset, rows):
+    """Cross-entropy, a scalar, of the class logits of some rows of a dataset.
+
+    Args:
+        logits: (N, 1000) of these rows.
+    """
+    labels = torch.from_numpy(dataset.labels)[rows]
+    return F.cross_entropy(masked(logits.float(), dataset.space), labels)
+
+
 def test_linear_probe_on_stored_features_equals_training_through_the_network(network, target):
-    fast = LinearProbing(lr=0.1)
-    slow = LinearProbing(lr=0.1)
-    slow.logits = lambda rows: slow.model(slow.inputs[rows])
-    (a, history_a), (b, history_b) = (trained(probe, network, target) for probe in (fast, slow))
-    torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-5, atol=1e-6)
-    assert [row["accuracy"] for row in history_a] == [row["accuracy"] for row in history_b]
+    # given
+    probe = LinearProbing(lr=0.1)
+    probe_of_images = LinearProbing(lr=0.1)
+
+    def logits_through_the_network(rows):
+        return probe_of_images.model(probe_of_images.inputs[rows])
+
+    probe_of_images.logits = logits_through_the_network
+    # when
+    model, history = trained(probe, network, target)
+    model_of_images, history_of_images = trained(probe_of_images, network, target)
+    # then
+    torch.testing.assert_close(
+        model.state_dict(), model_of_images.state_dict(), rtol=1e-5, atol=1e-6
+    )
+    assert column(history, "accuracy") == column(history_of_images, "accuracy")
 
 
 def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
-    algorithm = LearningWithoutForgetting(lr=0.1, temperature=3.0, weight=0.7, distil="all")
-    algorithm.setup(task_of(copy.deepcopy(network), target))
+    # given
+    weight = 0.7
+    temperature = 3.0
+    algorithm = LearningWithoutForgetting(
+        lr=0.1, temperature=temperature, weight=weight, distil="all"
+    )
+    set_up(algorithm, network, target)
     rows = np.array([2, 0, 7])
     with torch.no_grad():
         teacher = network(algorithm.inputs[rows])
-    student = (
-        teacher + torch.randn(teacher.shape, generator=torch.Generator().manual_seed(1))
-    ).requires_grad_()
-    loss = algorithm.penalty(rows, student)
-    p, q = (torch.softmax(logits.detach().double() / 3, dim=1) for logits in (teacher, student))
-    assert loss.item() == pytest.approx(
-        0.7 * 9 * (p * (p / q).log()).sum(dim=1).mean().item(), rel=1e-4
-    )
-    loss.backward()
+    student = (teacher + noise(*teacher.shape)).requires_grad_()
+    # when
+    penalty = algorithm.penalty(rows, student)
+    penalty.backward()
+    penalty_of_an_equal_student = algorithm.penalty(rows, teacher)
+    # then
+    divergence = divergence_by_hand(teacher, student, temperature)
+    expected_penalty = weight * temperature**2 * divergence
+    assert penalty.item() == pytest.approx(expected_penalty, rel=1e-4)
     # d/dz of T^2 KL(p || softmax(z / T)) is T (q - p); the mean over the batch divides by its size.
-    torch.testing.assert_close(
-        student.grad.double(), 0.7 * 3 * (q - p) / len(rows), rtol=1e-3, atol=1e-6
-    )
-    assert algorithm.penalty(rows, teacher).item() == pytest.approx(0, abs=1e-5)
+    p = torch.softmax(teacher.double() / temperature, dim=1)
+    q = torch.softmax(student.detach().double() / temperature, dim=1)
+    expected_gradient = weight * temperature * (q - p) / len(rows)
+    torch.testing.assert_close(student.grad.double(), expected_gradient, rtol=1e-3, atol=1e-6)
+    assert penalty_of_an_equal_student.item() == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
@@ -99,52 +162,72 @@ def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_t
     network, target, monkeypatch, batch_norm
 ):
     """The student moves, and its BatchNorm with it; the teacher stays as it was."""
+    # given
     monkeypatch.setattr(lwf, "MOST_STORED", 9)  # of 10 images
     algorithm = LearningWithoutForgetting(**{**DISTIL, "batch_norm": batch_norm, "lr": 0.02})
-    model, history = trained(algorithm, network, target)
-    assert changed(network, model) and history[-1]["loss"] > history[-1]["cross_entropy"]
     rows = np.array([3, 9, 4])
-    student = torch.randn(3, 1000, generator=torch.Generator().manual_seed(1))
+    student = noise(3, 1000)
     with torch.no_grad():
-        p, q = (
-            torch.softmax(x / 2, dim=1) for x in (network(normalised(target.images[rows])), student)
-        )
-    expected = 4 * (p * (p / q).log()).sum(dim=1).mean().item()
-    assert algorithm.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
+        teacher = network(normalised(target.images[rows]))
+    # when
+    model, history = trained(algorithm, network, target)
+    penalty = algorithm.penalty(rows, student)
+    # then
+    *_, last_epoch = history
+    assert names_of_changed(network, model)
+    assert last_epoch["loss"] > last_epoch["cross_entropy"]
+    expected_penalty = 2**2 * divergence_by_hand(teacher, student, temperature=2)
+    assert penalty.item() == pytest.approx(expected_penalty, rel=1e-4)
 
 
 def test_stored_logits_teach_as_those_computed_in_each_step(network, target, monkeypatch, progress):
+    # given
     settings = {**DISTIL, "lr": 0.02}
+    # when
     monkeypatch.setattr(lwf, "MOST_STORED", 9)
-    computed, other = trained(LearningWithoutForgetting(**settings), network, target)
-    assert "teacher logits" not in {what for what, *_ in progress()}, "more than may be stored"
+    model, history = trained(LearningWithoutForgetting(**settings), network, target)
+    titles_without_storing = [title for title, _, _, _ in progress()]
     monkeypatch.setattr(lwf, "MOST_STORED", 10)
-    stored, history = trained(LearningWithoutForgetting(**settings), network, target)
-    assert ("teacher logits", 1, 1, "batch") in progress()
-    torch.testing.assert_close(stored.state_dict(), computed.state_dict(), rtol=1e-4, atol=1e-5)
-    assert [row["loss"] for row in history] == pytest.approx(
-        [row["loss"] for row in other], rel=1e-5
+    model_of_stored, history_of_stored = trained(
+        LearningWithoutForgetting(**settings), network, target
     )
+    # then
+    assert "teacher logits" not in titles_without_storing, "more than may be stored"
+    assert ("teacher logits", 1, 1, "batch") in progress()
+    torch.testing.assert_close(
+        model_of_stored.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5
+    )
+    losses = column(history, "loss")
+    assert column(history_of_stored, "loss") == pytest.approx(losses, rel=1e-5)
 
 
 def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weight_lwf_is_ft(
     network, target
 ):
+    # given
     settings = {"lr": 0.01, "temperature": 2.0, "distil": "all"}
-    model, alone = trained(LearningWithoutForgetting(**settings, weight=0.0), network, target)
-    _, both = trained(LearningWithoutForgetting(**settings, weight=1.0), network, target)
-    assert not changed(model, trained(FullFineTuning(lr=0.01), network, target)[0])
-    assert all(row["loss"] == row["cross_entropy"] for row in alone)
-    assert both[-1]["loss"] > both[-1]["cross_entropy"] > 0
+    without_weight = LearningWithoutForgetting(**settings, weight=0.0)
+    with_weight = LearningWithoutForgetting(**settings, weight=1.0)
+    # when
+    model_without_weight, history_without_weight = trained(without_weight, network, target)
+    _, history_with_weight = trained(with_weight, network, target)
+    model_of_ft, _ = trained(FullFineTuning(lr=0.01), network, target)
+    # then
+    assert not names_of_changed(model_without_weight, model_of_ft)
+    cross_entropies = column(history_without_weight, "cross_entropy")
+    assert column(history_without_weight, "loss") == cross_entropies
+    *_, last_epoch = history_with_weight
+    assert last_epoch["loss"] > last_epoch["cross_entropy"] > 0
 
 
 def test_wise_ft_weighs_pretrained_and_parent():
     assert recipe(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    for alpha in (0, 1):
-        assert recipe(["ft"], alpha=alpha) == {"pretrained": 1 - alpha, "ft": alpha}
-    for parents in ([], ["ft", "lwf"]):
-        with pytest.raises(ValueError, match=f"names {len(parents)}"):
-            recipe(parents, alpha=0.5)
+    assert recipe(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
+    assert recipe(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
+    with pytest.raises(ValueError, match="names 0"):
+        recipe([], alpha=0.5)
+    with pytest.raises(ValueError, match="names 2"):
+        recipe(["ft", "lwf"], alpha=0.5)
 
 
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
@@ -153,7 +236,11 @@ def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
         1.0: {"pretrained": 0, "ft": 1},
     }
     assert curve(["ft"], steps=4) == {
-        i / 4: {"pretrained": 1 - i / 4, "ft": i / 4} for i in range(5)
+        0.0: {"pretrained": 1, "ft": 0},
+        0.25: {"pretrained": 0.75, "ft": 0.25},
+        0.5: {"pretrained": 0.5, "ft": 0.5},
+        0.75: {"pretrained": 0.25, "ft": 0.75},
+        1.0: {"pretrained": 0, "ft": 1},
     }
 
 
@@ -162,15 +249,6 @@ def test_an_unknown_architecture_and_a_setting_out_of_range_are_named():
         build("timm", "resnet_of_mine")
     with pytest.raises(UserError, match=r"ft\.py: batch_norm is 'frosen'"):
         load_algorithm(LIBRARY / "methods/ft.py", {"lr": 0.1, "batch_norm": "frosen"})
-
-
-DISTIL = {"lr": 0.1, "temperature": 2.0, "weight": 1.0, "distil": "all"}
-FISHER = {"lr": 0.1, "weight": 1.0, "fisher": "sampled", "fisher_images": 1}
-ADAPT = {"lr": 0.1, "rank": 1, "alpha": 1.0, "also": "none"}
-PROMPT = {"lr": 0.1, "padding": 0.1, "init_std": 0.0}
-WEIGHED = {"lr": 0.1, "weight": 0.0}
-PROJECT = {"lr": 0.1, "rate": 0.1}
-ANNEALED = {**PROJECT, "annealing": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -228,26 +306,48 @@ ANNEALED = {**PROJECT, "annealing": 0.5}
 def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(
     algorithm, settings, fit, unfit
 ):
+    """Values by setting: those that fit are taken, and those that don't are refused.
+
+    Args:
+        settings: the other settings of the algorithm.
+    """
     for name, values in fit.items():
         for value in values:
-            assert getattr(algorithm(**{**settings, name: value}), name) == value
+            configured = algorithm(**{**settings, name: value})
+            assert getattr(configured, name) == value
+    assert unfit
     for name, values in unfit.items():
+        assert values
         for value in values:
             with pytest.raises(ValueError, match=f"{name}.*set"):
                 algorithm(**{**settings, name: value})
 
 
-def module_with(tmp_path, *classes):
+def module_with(folder, *class_names):
+    """Write a module with classes that are marked as algorithms; gives its file."""
     lines = ["from rib.methods import algorithm", "from rib.methods.base import FineTuning"]
-    lines += [f"@algorithm\nclass {name}(FineTuning):\n    pass" for name in classes]
-    (tmp_path / "mine.py").write_text("\n".join(lines) + "\n")
-    return tmp_path / "mine.py"
+    for name in class_names:
+        lines += ["@algorithm", f"class {name}(FineTuning):", "    pass"]
+    file = folder / "mine.py"
+    file.write_text("\n".join(lines) + "\n")
+    return file
 
 
 def test_an_algorithm_is_the_one_marked_class_of_its_module(tmp_path):
-    for _ in range(2):  # a module is read again, so that its class is marked twice
-        found = load_algorithm(module_with(tmp_path, "Mine"), {"lr": 0.5})
-        assert type(found).__name__ == "Mine" and found.lr == 0.5
+    # given
+    settings = {"lr": 0.5}
+    file = module_with(tmp_path, "Mine")
+    # when
+    algorithm = load_algorithm(file, settings)
+    read_again = load_algorithm(file, settings)  # so that its class is marked twice
+    # then
+    assert type(algorithm).__name__ == "Mine"
+    assert algorithm.lr == 0.5
+    assert type(read_again).__name__ == "Mine"
+    assert read_again.lr == 0.5
+
+
+def test_a_module_with_no_marked_class_or_with_two_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"mine\.py.*no class"):
         load_algorithm(module_with(tmp_path), {})
     with pytest.raises(UserError, match="First, Second"):
@@ -256,51 +356,89 @@ def test_an_algorithm_is_the_one_marked_class_of_its_module(tmp_path):
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_a_network_trains_with_its_batch_norm_frozen_or_not(network, target, batch_norm):
+    # given
     model = nn.Sequential(copy.deepcopy(network), nn.Dropout(0.5), nn.BatchNorm1d(1000)).eval()
     algorithm = FullFineTuning(lr=0.01, batch_norm=batch_norm)
     algorithm.setup(task_of(model, target))
+    # when
     algorithm.train_mode()
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    # then
+    norms = set()
+    other_modules = set()
     for module in model.modules():
-        assert module.training == (batch_norm == "train" or not isinstance(module, norms)), module
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            norms.add(module)
+        else:
+            other_modules.add(module)
+    assert {type(norm) for norm in norms} >= {nn.BatchNorm1d, nn.BatchNorm2d}
+    assert {norm.training for norm in norms} == {batch_norm == "train"}
+    assert {module.training for module in other_modules} == {True}
 
 
 @pytest.mark.parametrize("algorithm", [LinearProbing(lr=0.1), VisualPrompting(**PROMPT)])
 def test_a_frozen_network_stays_in_evaluation_mode(network, target, algorithm):
-    algorithm.setup(task_of(copy.deepcopy(network), target))
+    # given
+    set_up(algorithm, network, target)
     algorithm.model.train()
+    # when
     algorithm.train_mode()
-    assert not any(module.training for module in algorithm.model.modules())
-    assert (algorithm.batch_norm, algorithm.dropout, algorithm.drop_path) == ("frozen", 0.0, 0.0)
+    # then
+    assert {module.training for module in algorithm.model.modules()} == {False}
+    assert algorithm.batch_norm == "frozen"
+    assert algorithm.dropout == 0.0
+    assert algorithm.drop_path == 0.0
 
 
-def step_of(algorithm, network, target, rows, seed=0):
-    """An algorithm that was set up, on a network that moved away from its start."""
-    model = copy.deepcopy(network)
-    algorithm.setup(task_of(model, target, seed=seed))
+def penalty_after_a_move(algorithm, network, target, rows, seed=0):
+    """Set up an algorithm, and move its network away from the start.
+
+    Returns:
+        The penalty on some rows of the target, the network, and the parameters of the start.
+    """
+    set_up(algorithm, network, target, seed=seed)
+    model = algorithm.model
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model, start, algorithm.penalty(rows, model(algorithm.inputs[rows]))
+    penalty = algorithm.penalty(rows, model(algorithm.inputs[rows]))
+    return penalty, model, start
+
+
+def squared_distance(model, start, importance=None):
+    """Sum over a network's parameters of their squared differences from the start.
+
+    Args:
+        importance: of each parameter, by which its squares are multiplied.
+    """
+    distance = 0.0
+    for name, parameter in model.named_parameters():
+        squares = (parameter.detach() - start[name]) ** 2
+        if importance is not None:
+            squares = importance[name] * squares
+        distance += squares.sum().item()
+    assert distance > 0
+    return distance
 
 
 @pytest.mark.parametrize(("released", "factor"), [(False, 0.15), (True, 1.0)])
 def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of_it(
     network, target, catalog, released, factor
 ):
-    settings = (
-        settings_of(catalog.methods["ewc_released"]) if released else {"lr": 0.1, "weight": 0.3}
-    )
-    model, start, penalty = step_of(L2StartingPoint(**settings), network, target, np.arange(3))
-    by_hand = factor * sum(
-        ((p - start[name]) ** 2).sum().item() for name, p in model.named_parameters()
-    )
-    assert penalty.item() == pytest.approx(by_hand, rel=1e-5)
+    # given
+    settings = {"lr": 0.1, "weight": 0.3}
+    if released:
+        settings = settings_of(catalog.methods["ewc_released"])
+    algorithm = L2StartingPoint(**settings)
+    # when
+    penalty, model, start = penalty_after_a_move(algorithm, network, target, np.arange(3))
     penalty.backward()
+    # then
+    assert penalty.item() == pytest.approx(factor * squared_distance(model, start), rel=1e-5)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, 2 * factor * (parameter.detach() - start[name]))
+        expected_gradient = 2 * factor * (parameter.detach() - start[name])
+        torch.testing.assert_close(parameter.grad, expected_gradient)
 
 
 @pytest.mark.parametrize(
@@ -316,219 +454,290 @@ def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of
 def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(
     network, target, kind, most, rows, progress
 ):
-    """Independent reference: torch.func's per-sample gradients, log-probabilities written out."""
-    algorithm = ElasticWeightConsolidation(lr=0.1, weight=3.0, fisher=kind, fisher_images=most)
-    model, start, penalty = step_of(algorithm, network, target, np.arange(3), seed=7)
-    assert progress() == [("Fisher information", len(rows), len(rows), "image")]
+    """Independent reference: torch.func's per-sample gradients, log-probabilities written out.
+
+    Args:
+        kind: of Fisher information.
+        most: largest number of images that it is computed on.
+        rows: of these images.
+    """
+    # given
+    weight = 3.0
+    algorithm = ElasticWeightConsolidation(lr=0.1, weight=weight, fisher=kind, fisher_images=most)
     images = normalised(target.images)[list(rows)]
-    with torch.no_grad():
-        probabilities = network(images).softmax(dim=1)
     if kind == "sampled":
-        generator = torch.Generator().manual_seed(7)
-        labels = torch.cat(
-            [torch.multinomial(row, 1, generator=generator) for row in probabilities]
-        )
+        labels = sampled_labels(network, images, seed=7)
     else:
         labels = torch.from_numpy(target.labels)[list(rows)]
 
     def log_probability(parameters, image, label):
-        logits = torch.func.functional_call(
-            network, (parameters, dict(network.named_buffers())), (image[None],)
-        )[0]
+        """Log-probability of an image's label under a network with these parameters."""
+        tensors = (parameters, dict(network.named_buffers()))
+        (logits,) = torch.func.functional_call(network, tensors, (image[None],))
         if kind == "empirical":
-            logits = torch.stack([logits[list(row)].max() for row in target.space.indices])
+            class_logits = [logits[list(outputs)].max() for outputs in target.space.indices]
+            logits = torch.stack(class_logits)
         return torch.log(logits.softmax(dim=0))[label]
 
-    per_image = [
-        torch.func.grad(log_probability)(start, *pair) for pair in zip(images, labels, strict=True)
-    ]
-    fisher = {
-        name: torch.stack([one[name] ** 2 for one in per_image]).mean(dim=0) for name in start
-    }
-    for found, (name, expected) in zip(algorithm.importance, fisher.items(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7, msg=name)
-    by_hand = 1.5 * sum(
-        (fisher[name] * (p - start[name]) ** 2).sum().item() for name, p in model.named_parameters()
-    )
-    assert penalty.item() == pytest.approx(by_hand, rel=1e-3)
+    # when
+    penalty, model, start = penalty_after_a_move(algorithm, network, target, np.arange(3), seed=7)
+    # then
+    assert progress() == [("Fisher information", len(rows), len(rows), "image")]
+    expected_fisher = {name: torch.zeros_like(parameter) for name, parameter in start.items()}
+    for image, label in zip(images, labels, strict=True):
+        gradients = torch.func.grad(log_probability)(start, image, label)
+        for name, gradient in gradients.items():
+            expected_fisher[name] += gradient**2 / len(rows)
+    for importance, (name, expected) in zip(
+        algorithm.importance, expected_fisher.items(), strict=True
+    ):
+        torch.testing.assert_close(importance, expected, rtol=1e-3, atol=1e-7, msg=name)
+    weighted_distance = squared_distance(model, start, expected_fisher)
+    assert penalty.item() == pytest.approx(weight / 2 * weighted_distance, rel=1e-3)
+
+
+def sampled_labels(network, images, seed):
+    """A label of each image, drawn from the network's own probabilities of its 1000 outputs."""
+    with torch.no_grad():
+        probabilities = network(images).softmax(dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    labels = [torch.multinomial(row, 1, generator=generator) for row in probabilities]
+    return torch.cat(labels)
 
 
 def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, target):
+    # given
     reference = SimpleNamespace(
         images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space
     )
-    found = []
-    for data in ((target, None), (target, reference), (reference, None)):
-        algorithm = ElasticWeightConsolidation(
-            lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
-        )
-        algorithm.setup(task_of(copy.deepcopy(network), *data))
-        found.append(algorithm.importance)
-    assert not torch.equal(found[0][0], found[1][0])
-    assert all(torch.equal(a, b) for a, b in zip(found[1], found[2], strict=True))
+    settings = {**FISHER, "fisher": "empirical", "fisher_images": 10}
+
+    def importance(trained_on, reference=None):
+        algorithm = ElasticWeightConsolidation(**settings)
+        return set_up(algorithm, network, trained_on, reference).importance
+
+    # when
+    on_target = importance(target)
+    on_reference_beside_target = importance(target, reference)
+    on_reference = importance(reference)
+    # then
+    for of_target, of_reference in zip(on_target, on_reference_beside_target, strict=True):
+        assert not torch.equal(of_target, of_reference)
+    for beside_target, alone in zip(on_reference_beside_target, on_reference, strict=True):
+        assert torch.equal(beside_target, alone)
 
 
 def test_replay_adds_the_cross_entropy_of_the_reference(network, target):
+    # given
     reference = SimpleNamespace(
         images=target.images[:3], labels=target.labels[:3], space=target.space
     )
-    algorithm = Replay(lr=0.1, weight=0.5)
-    algorithm.setup(task_of(copy.deepcopy(network), target, reference))
-    rows = np.arange(5)
-    images = torch.from_numpy(reference.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    scores = class_logits(network(images), class_members(target.space, CPU))
-    expected = 0.5 * F.cross_entropy(scores, torch.from_numpy(reference.labels))
-    assert algorithm.penalty(rows, None).item() == pytest.approx(expected.item(), rel=1e-4)
+    replay = set_up(Replay(lr=0.1, weight=0.5), network, target, reference)
+    # when
+    penalty = replay.penalty(np.arange(5), None)
+    # then
+    logits = network(normalised(reference.images))
+    expected_penalty = 0.5 * cross_entropy_by_hand(logits, reference, ALL_ROWS)
+    assert penalty.item() == pytest.approx(expected_penalty.item(), rel=1e-4)
+    without_reference = Replay(lr=0.1, weight=0.5)
     with pytest.raises(ValueError, match="pretraining proxy"):
-        Replay(lr=0.1, weight=0.5).setup(task_of(network, target))
+        without_reference.setup(task_of(network, target))
 
 
 def test_replay_draws_again_for_each_seed_step_and_part_of_a_batch(network, target):
-    reference, pixels = random_images(30, seed=4), normalised(random_images(30, seed=4).images)
+    # given
+    reference = random_images(30, seed=4)
+    pixels = normalised(reference.images)
 
-    def drawn(seed, step, first):
-        algorithm = Replay(lr=0.1, weight=2.0)
-        algorithm.setup(task_of(copy.deepcopy(network), target, reference, seed))
-        algorithm.step = step
-        rows = np.array([first, 8])
-        chosen = np.random.default_rng([seed, step, first, 1]).choice(30, size=2, replace=False)
-        error = F.cross_entropy(
-            masked(network(pixels[chosen]), target.space), torch.from_numpy(chosen % 3)
-        )
-        assert algorithm.penalty(rows, None).item() == pytest.approx(2 * error.item(), rel=1e-4)
-        return tuple(chosen)
+    def penalty_of(seed, step, first_row):
+        replay = set_up(Replay(lr=0.1, weight=2.0), network, target, reference, seed)
+        replay.step = step
+        return replay.penalty(np.array([first_row, 8]), None).item()
 
-    assert len({drawn(*key) for key in [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 2)]}) == 4
+    # when
+    drawn_rows = set()
+    for seed, step, first_row in [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 2)]:
+        penalty = penalty_of(seed, step, first_row)
+        # then
+        draws = np.random.default_rng([seed, step, first_row, 1])
+        rows = draws.choice(30, size=2, replace=False)
+        cross_entropy = cross_entropy_by_hand(network(pixels[rows]), reference, rows)
+        assert penalty == pytest.approx(2 * cross_entropy.item(), rel=1e-4)
+        drawn_rows.add(tuple(rows))
+    assert len(drawn_rows) == 4
 
 
 def test_the_released_lwf_distils_class_logits_without_the_square(network, target, catalog):
+    # given
     algorithm = LearningWithoutForgetting(**settings_of(catalog.methods["lwf_released"]))
-    algorithm.setup(task_of(copy.deepcopy(network), target))
+    set_up(algorithm, network, target)
     rows = np.array([1, 4])
-    student = torch.randn(2, 1000, generator=torch.Generator().manual_seed(1))
+    student = noise(2, 1000)
     with torch.no_grad():
         teacher = network(algorithm.inputs[rows])
-    p, q = (
-        class_logits(x, class_members(target.space, CPU)).div(2).softmax(dim=1)
-        for x in (teacher, student)
+    # when
+    penalty = algorithm.penalty(rows, student)
+    # then
+    expected_penalty = divergence_by_hand(
+        masked(teacher, target.space), masked(student, target.space), temperature=2
     )
-    expected = (p * (p.log() - q.log())).sum(dim=1).mean().item()
-    assert algorithm.penalty(rows, student).item() == pytest.approx(expected, rel=1e-4)
+    assert penalty.item() == pytest.approx(expected_penalty, rel=1e-4)
 
 
 def test_the_prompt_starts_from_noise_of_its_seed(network, target):
-    def started(seed=0, **settings):
+    # given
+    def prompt(seed=0, **settings):
         algorithm = VisualPrompting(**{**PROMPT, "padding": 0.125, **settings})
-        algorithm.setup(task_of(copy.deepcopy(network), target, seed=seed))
-        return algorithm
+        return set_up(algorithm, network, target, seed=seed).prompt
 
-    noise = torch.cat(
-        [strip.flatten() for strip in started(init_std=0.3).prompt.parameters()]
-    ).detach()
-    again, other = (started(seed, init_std=0.3).prompt.top for seed in (0, 1))
-    assert torch.equal(again.flatten(), noise[: again.numel()]) and not torch.allclose(again, other)
-    assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.3, rel=0.05)
-    assert not any(strip.any() for strip in started(init_std=0.0).prompt.parameters())
+    # when
+    prompt_of_seed_0 = prompt(seed=0, init_std=0.3)
+    again_of_seed_0 = prompt(seed=0, init_std=0.3)
+    prompt_of_seed_1 = prompt(seed=1, init_std=0.3)
+    prompt_without_noise = prompt(init_std=0.0)
+    # then
+    values = parameters_to_vector(prompt_of_seed_0.parameters()).detach()
+    values_again = parameters_to_vector(again_of_seed_0.parameters())
+    values_without_noise = parameters_to_vector(prompt_without_noise.parameters())
+    assert torch.equal(values_again, values)
+    assert not torch.allclose(prompt_of_seed_0.top, prompt_of_seed_1.top)
+    assert abs(values.mean()) < 0.02
+    assert values.std() == pytest.approx(0.3, rel=0.05)
+    assert not values_without_noise.any()
     generator = torch.Generator().manual_seed(1)
-    wanted = [
-        0.3 * torch.randn(shape, generator=generator)
-        for shape in [(3, 8, 64)] * 2 + [(3, 48, 8)] * 2
-    ]
-    for strip, values in zip(started(1, init_std=0.3).prompt.parameters(), wanted, strict=True):
-        assert torch.equal(strip, values)
-    for padding, width in ((0.001, 1), (0.24, 15), (0.245, 16)):
-        assert started(padding=padding).prompt.top.shape == (3, width, 64)
+    expected_top = 0.3 * torch.randn(3, 8, 64, generator=generator)
+    expected_bottom = 0.3 * torch.randn(3, 8, 64, generator=generator)
+    expected_left = 0.3 * torch.randn(3, 48, 8, generator=generator)
+    expected_right = 0.3 * torch.randn(3, 48, 8, generator=generator)
+    assert torch.equal(prompt_of_seed_1.top, expected_top)
+    assert torch.equal(prompt_of_seed_1.bottom, expected_bottom)
+    assert torch.equal(prompt_of_seed_1.left, expected_left)
+    assert torch.equal(prompt_of_seed_1.right, expected_right)
+    assert prompt(padding=0.001).top.shape == (3, 1, 64)
+    assert prompt(padding=0.24).top.shape == (3, 15, 64)
+    assert prompt(padding=0.245).top.shape == (3, 16, 64)
 
 
 def test_the_prompt_trains_by_the_gradient_through_the_network(network, target):
     """One step on all images, written out on a border of the input."""
-    algorithm = VisualPrompting(lr=5.0, padding=0.125, init_std=0.0)
-    training = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0)
-    model, history = trained(algorithm, network, target, training)
-    border = torch.zeros(3, 64, 64, requires_grad=True)
-    scores = masked(network(normalised(target.images) + border), target.space)
-    loss = F.cross_entropy(scores, torch.from_numpy(target.labels))
-    (gradient,) = torch.autograd.grad(loss, border)
-    wanted = -5.0 * gradient
+    # given
+    lr = 5.0
+    algorithm = VisualPrompting(lr=lr, padding=0.125, init_std=0.0)
+    one_step = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0)
+    # when
+    model, history = trained(algorithm, network, target, one_step)
     stored = algorithm.state_delta(network.state_dict())
-    inner = wanted[:, 8:-8]
-    strips = {
-        "top": wanted[:, :8],
-        "bottom": wanted[:, -8:],
-        "left": inner[..., :8],
-        "right": inner[..., -8:],
+    # then
+    border = torch.zeros(3, 64, 64, requires_grad=True)
+    logits = network(normalised(target.images) + border)
+    loss = cross_entropy_by_hand(logits, target, ALL_ROWS)
+    (gradient,) = torch.autograd.grad(loss, border)
+    expected_border = -lr * gradient
+    between_top_and_bottom = expected_border[:, 8:-8]
+    expected_strips = {
+        "padding_prompt.top": expected_border[:, :8],
+        "padding_prompt.bottom": expected_border[:, -8:],
+        "padding_prompt.left": between_top_and_bottom[..., :8],
+        "padding_prompt.right": between_top_and_bottom[..., -8:],
     }
-    assert stored.keys() == {f"padding_prompt.{name}" for name in strips} and not changed(
-        network, model
-    )
-    for name, values in strips.items():
-        torch.testing.assert_close(stored[f"padding_prompt.{name}"], values, rtol=1e-3, atol=1e-5)
-    assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert stored.keys() == expected_strips.keys()
+    for name, expected_strip in expected_strips.items():
+        torch.testing.assert_close(stored[name], expected_strip, rtol=1e-3, atol=1e-5)
+    assert not names_of_changed(network, model)
+    assert column(history, "loss") == pytest.approx([loss.item()], rel=1e-5)
 
 
-def vit():
-    torch.manual_seed(0)
-    return timm.create_model("test_vit", num_classes=1000, img_size=64).eval()
+def factors_of(model, layer):
+    """LoRA's factors A (r, in) and B (out, r) of a layer of an adapted network."""
+    parameters = dict(model.named_parameters())
+    a = parameters[f"{layer}.lora_A.default.weight"].detach()
+    b = parameters[f"{layer}.lora_B.default.weight"].detach()
+    return a.flatten(1), b.flatten(1)
 
 
-@pytest.mark.parametrize("make", [vit, resnet])
-def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make, target):
+def update_of_fused_attention(a, b, rank):
+    """The update of a weight of fused q, k and v: of this rank for q and v each, none for k."""
+    a_of_query, a_of_value = a.split(rank)
+    width = len(b) // 3
+    b_of_query, _, b_of_value = b.split(width)
+    update_of_query = b_of_query[:, :rank] @ a_of_query
+    update_of_key = torch.zeros(width, width)
+    update_of_value = b_of_value[:, rank:] @ a_of_value
+    return torch.cat([update_of_query, update_of_key, update_of_value])
+
+
+@pytest.mark.parametrize("make_network", [vit, resnet])
+def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make_network, target):
     """Equation 3 of the paper; in a ViT an update of rank r for q and one for v, and none for k."""
-    network = make()
-    algorithm = LowRankAdaptation(**{**ADAPT, "rank": 2, "alpha": 6.0, "lr": 0.1})
+    # given
+    rank = 2
+    alpha = 6.0
+    network = make_network()
+    start = network.state_dict()
+    algorithm = LowRankAdaptation(**{**ADAPT, "rank": rank, "alpha": alpha, "lr": 0.1})
+    # when
     model, _ = trained(algorithm, network, target)
-    parts, before = dict(model.named_parameters()), network.state_dict()
-    updated = add_low_rank_updates(before, algorithm.state_delta(before))
-    assert updated
-    for name, value in updated.items():
-        layer = name.removesuffix(".weight")
-        a, b = (parts[f"{layer}.lora_{x}.default.weight"].detach().flatten(1) for x in "AB")
+    updated_tensors = add_low_rank_updates(start, algorithm.state_delta(start))
+    # then
+    assert updated_tensors
+    for name, tensor in updated_tensors.items():
+        a, b = factors_of(model, name.removesuffix(".weight"))
         if "qkv" in name:
-            width = len(b) // 3
-            (q, _, v), (a_q, a_v) = b.split(width), a.split(2)
-            update = torch.cat([q[:, :2] @ a_q, torch.zeros(width, width), v[:, 2:] @ a_v])
+            update = update_of_fused_attention(a, b, rank)
         else:
-            assert a.shape[0] == 2
+            assert len(a) == rank
             update = b @ a
         assert update.any()
-        wanted = before[name] + 6.0 / 2 * update.view(value.shape)
-        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+        expected_tensor = start[name] + alpha / rank * update.view(tensor.shape)
+        torch.testing.assert_close(tensor, expected_tensor, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [vit, resnet])
-def test_lora_starts_as_the_network_and_trains_its_factors_alone(make, target):
-    network = make()
-    algorithm = LowRankAdaptation(**ADAPT)
-    algorithm.setup(task_of(copy.deepcopy(network), target))
+@pytest.mark.parametrize("make_network", [vit, resnet])
+def test_lora_starts_as_the_network_and_trains_its_factors_alone(make_network, target):
+    # given
+    network = make_network()
     rows = np.arange(3)
-    torch.testing.assert_close(
-        algorithm.logits(rows), network(algorithm.inputs[rows]), rtol=1e-5, atol=1e-5
-    )
-    names = [name for name, _ in algorithm.trainable()]
-    assert len(names) == 2 * len(algorithm.layers) > 0 and all(".lora_" in name for name in names)
+    # when
+    algorithm = set_up(LowRankAdaptation(**ADAPT), network, target)
+    # then
+    expected_logits = network(algorithm.inputs[rows])
+    torch.testing.assert_close(algorithm.logits(rows), expected_logits, rtol=1e-5, atol=1e-5)
+    trained_names = [name for name, _ in algorithm.trainable()]
+    assert len(algorithm.layers) > 0
+    assert len(trained_names) == 2 * len(algorithm.layers)
+    assert all(".lora_" in name for name in trained_names)
 
 
 def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolution_of_a_cnn(
     target,
 ):
-    for network, wanted in (
-        (vit(), lambda name, part: name.endswith("attn.qkv")),
-        (resnet(), lambda name, part: isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)),
-    ):
-        expected = {name for name, part in network.named_modules() if wanted(name, part)}
-        algorithm = LowRankAdaptation(**ADAPT)
-        algorithm.setup(task_of(network, target))
-        assert algorithm.layers.keys() == expected != set()
+    # given
+    transformer = vit()
+    cnn = resnet()
+    attention = {name for name, _ in transformer.named_modules() if name.endswith("attn.qkv")}
+    pointwise_convolutions = set()
+    for name, layer in cnn.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+            pointwise_convolutions.add(name)
+    # when
+    lora_of_transformer = set_up(LowRankAdaptation(**ADAPT), transformer, target)
+    lora_of_cnn = set_up(LowRankAdaptation(**ADAPT), cnn, target)
+    # then
+    assert attention
+    assert lora_of_transformer.layers.keys() == attention
+    assert pointwise_convolutions
+    assert lora_of_cnn.layers.keys() == pointwise_convolutions
 
 
 def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target, catalog):
-    algorithm = LowRankAdaptation(**settings_of(catalog.methods["lora_released"]))
-    algorithm.setup(task_of(vit(), target))
+    settings = settings_of(catalog.methods["lora_released"])
+    algorithm = set_up(LowRankAdaptation(**settings), vit(), target)
     names = {name for name, _ in algorithm.trainable() if ".lora_" not in name}
     assert names == {"cls_token", "pos_embed", "norm.weight", "norm.bias"}
 
 
 def clip_tower():
+    """A network of a small image tower of open_clip, with 24 features."""
     tower = VisionTransformer(
         image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
     )
@@ -536,29 +745,39 @@ def clip_tower():
 
 
 def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, catalog):
-    norms = {
-        f"visual.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in ("weight", "bias")
-    }
-    clip = {
+    # given
+    settings = settings_of(catalog.methods["linear_probe_released"])
+    # when
+    of_clip_tower = set_up(LinearProbingReleased(**settings), clip_tower(), target)
+    of_vit = set_up(LinearProbingReleased(**settings), vit(), target)
+    of_cnn = set_up(LinearProbingReleased(**settings), resnet(), target)
+    # then
+    assert {name for name, _ in of_clip_tower.trainable()} == {
         "visual.class_embedding",
         "visual.positional_embedding",
+        "visual.ln_pre.weight",
+        "visual.ln_pre.bias",
+        "visual.ln_post.weight",
+        "visual.ln_post.bias",
         "visual.proj",
         "head.weight",
         "head.bias",
     }
-    for network, wanted in (
-        (clip_tower(), norms | clip),
-        (vit(), {"cls_token", "pos_embed", "norm.weight", "norm.bias", "head.weight", "head.bias"}),
-        (resnet(), {"fc.weight", "fc.bias"}),
-    ):
-        algorithm = LinearProbingReleased(**settings_of(catalog.methods["linear_probe_released"]))
-        algorithm.setup(task_of(network, target))
-        assert {
-            name for name, _ in algorithm.trainable()
-        } == wanted and algorithm.batch_norm == "train"
+    assert {name for name, _ in of_vit.trainable()} == {
+        "cls_token",
+        "pos_embed",
+        "norm.weight",
+        "norm.bias",
+        "head.weight",
+        "head.bias",
+    }
+    assert {name for name, _ in of_cnn.trainable()} == {"fc.weight", "fc.bias"}
+    assert of_clip_tower.batch_norm == "train"
+    assert of_vit.batch_norm == "train"
+    assert of_cnn.batch_norm == "train"
 
 
-class Parts(nn.Module):
+class LayersOfAllKinds(nn.Module):
     """Layers under the names by which LoRA finds those to adapt.
 
     The head is a pointwise convolution.
@@ -566,59 +785,88 @@ class Parts(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.plain, self.wide = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 3)
-        self.grouped, self.tall = nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, (1, 3))
-        self.block = nn.ModuleDict(
-            {"se": nn.ModuleDict({"reduce": nn.Conv2d(4, 2, 1)}), "other": nn.Linear(4, 4)}
-        )
-        self.block["mlp"] = nn.ModuleDict(
+        self.plain = nn.Conv2d(8, 4, 1)
+        self.wide = nn.Conv2d(4, 4, 3)
+        self.grouped = nn.Conv2d(4, 4, 1, groups=2)
+        self.tall = nn.Conv2d(4, 4, (1, 3))
+        squeeze_and_excitation = nn.ModuleDict({"reduce": nn.Conv2d(4, 2, 1)})
+        mlp = nn.ModuleDict(
             {"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4), "fc3": nn.Linear(4, 4)}
         )
-        self.fc1, self.qkv = nn.Linear(4, 4), nn.Linear(4, 12)
+        self.block = nn.ModuleDict(
+            {"se": squeeze_and_excitation, "other": nn.Linear(4, 4), "mlp": mlp}
+        )
+        self.fc1 = nn.Linear(4, 4)
+        self.qkv = nn.Linear(4, 12)
         self.head = nn.Conv2d(4, 1000, 1)
 
     def get_classifier(self):
+        """The head, as of timm's networks."""
         return self.head
 
 
+def network_with_attention(**layers):
+    """Layers of all kinds, and an attention `attn` with these layers of 4 features each."""
+    model = LayersOfAllKinds()
+    model.attn = nn.ModuleDict(layers)
+    return model
+
+
 def test_lora_tells_pointwise_layers_and_fused_attention_from_others():
-    model = Parts()
-    model.attn = nn.ModuleDict({"qkv": nn.Linear(4, 12)})
-    found = adapted_layers(model)
-    assert found == (["attn.qkv"], ["plain", "block.mlp.fc1", "block.mlp.fc2"])
-    for name, value in (("qkv", nn.Linear(4, 8)), ("head_first", True)):
-        model.attn = nn.ModuleDict({"qkv": nn.Linear(4, 12)})
-        setattr(model.attn, name, value)
-        with pytest.raises(ValueError, match=r"'attn\.qkv'"):
-            adapted_layers(model)
+    # given
+    model = network_with_attention(qkv=nn.Linear(4, 12))
+    model_with_two_projections = network_with_attention(qkv=nn.Linear(4, 8))
+    model_with_heads_first = network_with_attention(qkv=nn.Linear(4, 12))
+    model_with_heads_first.attn.head_first = True
+    # when
+    fused_layers, single_layers = adapted_layers(model)
+    # then
+    assert fused_layers == ["attn.qkv"]
+    assert single_layers == ["plain", "block.mlp.fc1", "block.mlp.fc2"]
+    with pytest.raises(ValueError, match=r"'attn\.qkv'"):
+        adapted_layers(model_with_two_projections)
+    with pytest.raises(ValueError, match=r"'attn\.qkv'"):
+        adapted_layers(model_with_heads_first)
 
 
 def test_a_network_without_attention_and_pointwise_layers_is_refused_by_lora(target):
+    # given
+    head = nn.LazyLinear(1000)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), head)
+
+    def get_classifier():
+        return head
+
+    model.get_classifier = get_classifier
+    # then
     with pytest.raises(ValueError, match="neither attention nor pointwise"):
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(1000))
-        model.get_classifier = lambda: model[2]
         LowRankAdaptation(**ADAPT).setup(task_of(model, target))
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_attention_that_was_unfolded_computes_the_same(batch_first):
+    # given
     torch.manual_seed(0)
-    attention, tokens = (
-        nn.MultiheadAttention(12, 3, batch_first=batch_first).eval(),
-        torch.randn(4, 5, 12),
-    )
+    attention = nn.MultiheadAttention(12, 3, batch_first=batch_first).eval()
+    tokens = torch.randn(4, 5, 12)
     with torch.no_grad():
-        attention.in_proj_bias.normal_(), attention.out_proj.bias.normal_()
-        wanted, _ = attention(tokens, tokens, tokens, need_weights=False)
-        model = nn.Sequential(nn.ModuleDict({"attn": attention}))
-        unfold_attention(model)
-        found, _ = model[0]["attn"](tokens, tokens, tokens)
-    assert isinstance(model[0]["attn"], FusedAttention)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        attention.in_proj_bias.normal_()
+        attention.out_proj.bias.normal_()
+        expected_outputs, _ = attention(tokens, tokens, tokens, need_weights=False)
+    model = nn.ModuleDict({"block": nn.ModuleDict({"attn": attention})})
+    # when
+    unfold_attention(model)
+    # then
+    unfolded = model.get_submodule("block.attn")
+    with torch.no_grad():
+        outputs, _ = unfolded(tokens, tokens, tokens)
+    assert isinstance(unfolded, FusedAttention)
+    torch.testing.assert_close(outputs, expected_outputs, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_that_was_unfolded_respects_a_mask():
     """A text tower's tokens see only those before them."""
+    # given
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(12, 3, batch_first=True).eval()
     tokens = torch.randn(4, 5, 12)
@@ -626,31 +874,36 @@ def test_attention_that_was_unfolded_respects_a_mask():
     causal_mask = torch.zeros(5, 5).masked_fill(later_tokens, float("-inf"))
     with torch.no_grad():
         expected, _ = attention(tokens, tokens, tokens, need_weights=False, attn_mask=causal_mask)
-
+        # when
         unfolded = FusedAttention(attention)
         outputs, _ = unfolded(tokens, tokens, tokens, attn_mask=causal_mask)
-
+    # then
     torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_separate_projections_of_query_and_value_are_adapted_and_that_of_the_key_is_not():
-    model = Parts()
-    names = ["q_proj", "k_proj", "v_proj", "out_proj"]
-    model.attn = nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
-
-    fused, single = adapted_layers(model)
-
-    assert fused == []
-    assert single == ["attn.q_proj", "attn.v_proj"]
+    # given
+    model = network_with_attention(
+        q_proj=nn.Linear(4, 4),
+        k_proj=nn.Linear(4, 4),
+        v_proj=nn.Linear(4, 4),
+        out_proj=nn.Linear(4, 4),
+    )
+    # when
+    fused_layers, single_layers = adapted_layers(model)
+    # then
+    assert fused_layers == []
+    assert single_layers == ["attn.q_proj", "attn.v_proj"]
 
 
 def test_only_the_updates_of_query_and_value_get_gradients_and_get_them_whole():
     """The factor B (3 d, 2 r) of a fused layer, with d 2 and r 1."""
+    # given
     b = nn.Parameter(torch.zeros(6, 2))
     _train_only_q_and_v(b, rank=1)
-
+    # when
     b.sum().backward()
-
+    # then
     of_query = [[1, 0], [1, 0]]
     of_key = [[0, 0], [0, 0]]
     of_value = [[0, 1], [0, 1]]
@@ -659,98 +912,140 @@ def test_only_the_updates_of_query_and_value_get_gradients_and_get_them_whole():
 
 @pytest.fixture
 def in_bf16(monkeypatch):
-    """Networks compute in bf16."""
+    """Networks compute in bf16, as they do in the context that this gives."""
     monkeypatch.setitem(devices._policy, "precision", "bf16")
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.mark.parametrize("most", [9, 10])
+@pytest.mark.parametrize("most_stored", [9, 10])
 def test_lwfs_teacher_computes_in_the_students_precision(
-    network, target, monkeypatch, in_bf16, most
+    network, target, monkeypatch, in_bf16, most_stored
 ):
     """So that a student that has not moved agrees with its teacher."""
-    monkeypatch.setattr(lwf, "MOST_STORED", most)
-    algorithm, rows = LearningWithoutForgetting(**DISTIL), np.arange(10)
-    algorithm.setup(task_of(copy.deepcopy(network), target))
-    with torch.no_grad(), in_bf16:
-        same = network(algorithm.inputs[rows]).float()
+    # given
+    monkeypatch.setattr(lwf, "MOST_STORED", most_stored)
+    algorithm = set_up(LearningWithoutForgetting(**DISTIL), network, target)
+    rows = np.arange(10)
     with torch.no_grad():
-        other = network(algorithm.inputs[rows])
-    assert abs(algorithm.penalty(rows, same)) < 0.1 * algorithm.penalty(rows, other)
+        student_in_single_precision = network(algorithm.inputs[rows])
+        with in_bf16:
+            student = network(algorithm.inputs[rows]).float()
+    # when
+    penalty = algorithm.penalty(rows, student)
+    penalty_in_single_precision = algorithm.penalty(rows, student_in_single_precision)
+    # then
+    assert abs(penalty) < 0.1 * penalty_in_single_precision
 
 
 def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen(
     network, target, in_bf16
 ):
-    replay = Replay(lr=0.1, weight=1.0)
-    replay.setup(task_of(copy.deepcopy(network), target, target))
-    chosen = np.random.default_rng([0, 0, 0, 1]).choice(10, size=10, replace=False)
+    # given
+    rows = np.arange(10)
+    replay = set_up(Replay(lr=0.1, weight=1.0), network, target, reference=target)
+    probe = set_up(LinearProbing(lr=0.1), network, target)
+    # when
+    penalty = replay.penalty(rows, None)
+    features = probe.features(rows).float()
+    # then
+    seed = 0
+    step = 0
+    first_row = 0
+    draws = np.random.default_rng([seed, step, first_row, 1])
+    replayed_rows = draws.choice(10, size=10, replace=False)
     with in_bf16:
-        logits = network(replay.inputs[chosen])
-    error = F.cross_entropy(
-        masked(logits.float(), target.space), torch.from_numpy(target.labels)[chosen]
-    )
-    assert replay.penalty(np.arange(10), None).item() == pytest.approx(error.item(), rel=1e-6)
-    probe = LinearProbing(lr=0.1)
-    probe.setup(task_of(copy.deepcopy(network), target))
-    single = network.forward_head(
-        network.forward_features(probe.inputs[slice(None)]), pre_logits=True
-    )
-    difference = (probe.features(np.arange(10)).float() - single).abs().max() / single.abs().max()
-    assert 1e-4 < difference < 0.05
+        logits = network(replay.inputs[replayed_rows])
+    cross_entropy = cross_entropy_by_hand(logits, target, replayed_rows)
+    assert penalty.item() == pytest.approx(cross_entropy.item(), rel=1e-6)
+    feature_map = network.forward_features(probe.inputs[ALL_ROWS])
+    in_single_precision = network.forward_head(feature_map, pre_logits=True)
+    largest_difference = (features - in_single_precision).abs().max()
+    relative_difference = largest_difference / in_single_precision.abs().max()
+    assert 1e-4 < relative_difference < 0.05
 
 
 def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_single(
     network, target, in_bf16
 ):
-    algorithm, one = FullFineTuning(lr=0.01), replace(TRAINING, epochs=1, batch_size=10)
-    _, history = trained(algorithm, network, target, one)
-    rows = np.random.default_rng([0, 0]).permutation(10)
+    # given
+    algorithm = FullFineTuning(lr=0.01)
+    one_step = replace(TRAINING, epochs=1, batch_size=10)
+    # when
+    _, history = trained(algorithm, network, target, one_step)
+    # then
+    seed = 0
+    epoch = 0
+    rows = np.random.default_rng([seed, epoch]).permutation(10)
+    pixels = normalised(target.images)
+    batch = pixels[rows].contiguous(memory_format=torch.channels_last)
     with in_bf16:
-        logits = network(
-            normalised(target.images)[rows].contiguous(memory_format=torch.channels_last)
-        )
-    error = F.cross_entropy(
-        masked(logits.float(), target.space), torch.from_numpy(target.labels)[rows]
-    )
-    single = F.cross_entropy(
-        masked(network(normalised(target.images)), target.space), torch.from_numpy(target.labels)
-    )
-    assert abs(history[0]["loss"] - error.item()) < 0.1 * abs(error.item() - single.item())
+        logits = network(batch)
+    expected_loss = cross_entropy_by_hand(logits, target, rows).item()
+    loss_in_single_precision = cross_entropy_by_hand(network(pixels), target, ALL_ROWS).item()
+    (loss,) = column(history, "loss")
+    effect_of_precision = abs(expected_loss - loss_in_single_precision)
+    assert abs(loss - expected_loss) < 0.1 * effect_of_precision
 
 
 def test_a_network_with_several_heads_has_no_probe(network, target):
+    # given
     model = copy.deepcopy(network)
-    model.get_classifier = lambda: (model.fc, model.fc)
-    with pytest.raises(
-        ValueError, match="head is a tuple, but linear probing trains one linear layer"
-    ):
+
+    def two_heads():
+        return (model.fc, model.fc)
+
+    model.get_classifier = two_heads
+    # then
+    message = "head is a tuple, but linear probing trains one linear layer"
+    with pytest.raises(ValueError, match=message):
         LinearProbing(lr=0.1).setup(task_of(model, target))
 
 
 def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
-    scores = {0.0: 1, 0.5: 3, 1.0: 3}
-    chosen = wise_ft_selected.select(["ft"], lambda weights: scores[weights["ft"]], steps=2)
-    assert chosen == {"pretrained": 0.5, "ft": 0.5}
+    # given
+    accuracy_by_alpha = {0.0: 1, 0.5: 3, 1.0: 3}
+
+    def accuracy(weights):
+        return accuracy_by_alpha[weights["ft"]]
+
+    # when
+    weights = wise_ft_selected.select(["ft"], accuracy, steps=2)
+    # then
+    assert weights == {"pretrained": 0.5, "ft": 0.5}
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    assert soup.recipe(["ft", "ewc", "lwf"]) == dict.fromkeys(
-        ["pretrained", "ft", "ewc", "lwf"], 0.25
-    )
+    weights = soup.recipe(["ft", "ewc", "lwf"])
+    assert weights == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 
 def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one_does_not():
     """Even one that costs little does not."""
 
-    def score(weights):
-        return {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}.get(tuple(weights), 0.4)
+    # given
+    accuracy_by_soup = {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}
 
-    # of equals the first of the entry is the first of the soup; the pretrained model is last here,
-    # and lowers it
-    assert greedy_soup.select(["a", "b"], score) == {"a": 0.5, "b": 0.5}
-    assert greedy_soup.select(["a"], lambda weights: -len(weights)) == {"pretrained": 1.0}
-    assert greedy_soup.select(["a"], lambda weights: len(weights)) == {"pretrained": 0.5, "a": 0.5}
+    def accuracy_of_equals(weights):
+        """0.4 of other soups: of those with the pretrained model, and of one of b and then a.
+
+        For of equals the first of the entry is the first of the soup.
+        """
+        return accuracy_by_soup.get(tuple(weights), 0.4)
+
+    def accuracy_that_falls(weights):
+        return -len(weights)
+
+    def accuracy_that_rises(weights):
+        return len(weights)
+
+    # when
+    soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals)
+    soup_that_would_fall = greedy_soup.select(["a"], accuracy_that_falls)
+    soup_that_rises = greedy_soup.select(["a"], accuracy_that_rises)
+    # then
+    assert soup_of_equals == {"a": 0.5, "b": 0.5}
+    assert soup_that_would_fall == {"pretrained": 1.0}
+    assert soup_that_rises == {"pretrained": 0.5, "a": 0.5}
 
 
 def test_a_greedy_soup_compares_with_the_soup_so_far():
@@ -758,7 +1053,8 @@ def test_a_greedy_soup_compares_with_the_soup_so_far():
 
     c is compared with the soup of both.
     """
-    scores = {
+    # given
+    accuracy_by_soup = {
         ("a",): 0.5,
         ("b",): 0.4,
         ("c",): 0.3,
@@ -767,8 +1063,13 @@ def test_a_greedy_soup_compares_with_the_soup_so_far():
         ("a", "b", "c"): 0.6,
     }
 
-    def score(weights):
-        assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) == 1
-        return scores.get(tuple(weights), 0.65)
+    def accuracy(weights):
+        """Of a soup, whose weights are equal and add up to 1; 0.65 of other soups."""
+        assert sum(weights.values()) == pytest.approx(1)
+        assert len(set(weights.values())) == 1
+        return accuracy_by_soup.get(tuple(weights), 0.65)
 
-    assert greedy_soup.select(["c", "b", "a"], score) == {"a": 0.5, "b": 0.5}
+    # when
+    weights = greedy_soup.select(["c", "b", "a"], accuracy)
+    # then
+    assert weights == {"a": 0.5, "b": 0.5}

@@ -1,4 +1,7 @@
-"""Results against their records, in a chain of three jobs."""
+"""Results against their records, in a chain of three jobs.
+
+b reads the output of a, and c that of b.
+"""
 
 import shutil
 from pathlib import Path
@@ -13,6 +16,7 @@ from rib.records.verify import (
     MISSING,
     STALE,
     UNRECORDED,
+    Examination,
     Finding,
     examine,
     related,
@@ -22,319 +26,486 @@ from rib.records.verify import (
 from tiny.records import edit, make, output, record
 
 CHAIN = ("a", "b", "c")
+LOG = "logs/verify.log"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def chain_of_jobs(tmp_path, monkeypatch):
+    """The three jobs have run in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(CHAIN):
-        make(name, f"made {name}", *CHAIN[number - 1 : number] if number else ())
-    return tmp_path
+    make("a", "made a")
+    make("b", "made b", "a")
+    make("c", "made c", "b")
 
 
-def found(*names: str) -> list[tuple[str, str]]:
-    return [
-        (finding.kind, finding.file)
-        for finding in examine([record(name) for name in names or "c"]).findings
-    ]
+def write(file: str, text: str) -> None:
+    """Write a file, and its folder where there is none."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(text)
+
+
+def hashes_of(*files: str) -> dict[str, str]:
+    """Hashes of files as they are now, as a record states them."""
+    return {file: sha256(Path(file)) for file in files}
+
+
+def record_of(name: str) -> dict:
+    """The provenance record that a job has now."""
+    return provenance.read(Path(record(name)))
+
+
+def examine_jobs(*names: str) -> Examination:
+    """Examine jobs, and those that they depend on."""
+    return examine([record(name) for name in names])
+
+
+def kinds_and_files(examination: Examination) -> list[tuple[str, str]]:
+    """Of each finding its kind and the affected file."""
+    return [(finding.kind, finding.file) for finding in examination.findings]
+
+
+def differences_of(*names: str) -> list[tuple[str, str]]:
+    """Kind and file of each finding about jobs, and those that they depend on."""
+    return kinds_and_files(examine_jobs(*names))
 
 
 def test_all_that_a_result_was_made_from_is_hashed():
-    seen = examine([record("c")])
-    assert (
-        list(seen.records) == [record(name) for name in CHAIN]
-        and seen.findings == seen.absent == []
-    )
-    assert seen.hashes == {output(name): sha256(Path(output(name))) for name in CHAIN}
+    examination = examine_jobs("c")
+    assert list(examination.records) == [record("a"), record("b"), record("c")]
+    assert examination.hashes == hashes_of(output("a"), output("b"), output("c"))
+    assert examination.findings == []
+    assert examination.absent == []
 
 
 def test_an_edited_output_is_named_once_and_not_again_as_an_input():
-    Path(output("a")).write_text("edited")
-    assert found() == [(CHANGED, output("a"))]
+    write(output("a"), "edited")
+    assert differences_of("c") == [(CHANGED, output("a"))]
 
 
 def test_a_lost_output_is_named():
     Path(output("b")).unlink()
-    assert found() == [(MISSING, output("b"))]
+    assert differences_of("c") == [(MISSING, output("b"))]
 
 
 def test_what_was_made_from_other_inputs_is_stale():
     make("a", "made again")
-    seen = examine([record("c")])
-    assert seen.findings == [
-        Finding(STALE, output("b"), record("b"), f"{output('a')} differs from the record")
-    ]
+    examination = examine_jobs("c")
+    reason = f"{output('a')} differs from the record"
+    assert examination.findings == [Finding(STALE, output("b"), record("b"), reason)]
 
 
 def test_an_input_that_no_job_makes_is_compared_and_missed():
-    Path("captions.rst").write_text("text")
-    made = provenance.read(Path(record("c")))
-    edit("c", inputs={**made["inputs"], "captions.rst": sha256(Path("captions.rst"))})
-    assert found() == []
-    Path("captions.rst").write_text("other")
-    assert found() == [(STALE, output("c"))]
+    # given
+    write("captions.rst", "text")
+    edit("c", inputs=record_of("c")["inputs"] | hashes_of("captions.rst"))
+    # when
+    as_recorded = differences_of("c")
+    write("captions.rst", "other")
+    after_an_edit = differences_of("c")
     Path("captions.rst").unlink()
-    assert found() == [(MISSING, "captions.rst")]
+    after_its_loss = differences_of("c")
+    # then
+    assert as_recorded == []
+    assert after_an_edit == [(STALE, output("c"))]
+    assert after_its_loss == [(MISSING, "captions.rst")]
 
 
 @pytest.mark.parametrize(
-    ("damage", "why"), [(None, "no record"), ("{", "damaged"), ("[]", "damaged")]
+    ("damage", "reason"), [(None, "no record"), ("{", "damaged"), ("[]", "damaged")]
 )
-@pytest.mark.parametrize(("name", "asked"), [("b", "cb"), ("b", "c"), ("c", "c")])
-def test_an_output_whose_record_is_lost_or_damaged_is_named(name, asked, damage, why):
+@pytest.mark.parametrize(("name", "examined_jobs"), [("b", "cb"), ("b", "c"), ("c", "c")])
+def test_an_output_whose_record_is_lost_or_damaged_is_named(name, examined_jobs, damage, reason):
     """Where nothing asked for its job and no record tells of it, as an input of another."""
-    Path(record(name)).unlink() if damage is None else Path(record(name)).write_text(damage)
-    (finding,) = examine(map(record, asked)).findings
-    job = record(name if name in asked or damage else "c")
-    differs = (CHANGED, record(name)) if damage else (UNRECORDED, output(name))
-    assert (finding.kind, finding.file, finding.job) == (*differs, job) and why in finding.why
+    # given
+    is_lost = damage is None
+    if is_lost:
+        Path(record(name)).unlink()
+        expected_difference = (UNRECORDED, output(name))
+    else:
+        write(record(name), damage)
+        expected_difference = (CHANGED, record(name))
+    # when
+    examination = examine_jobs(*examined_jobs)
+    # then
+    (finding,) = examination.findings
+    is_known = name in examined_jobs or not is_lost
+    expected_job = name if is_known else "c"
+    assert (finding.kind, finding.file) == expected_difference
+    assert finding.job == record(expected_job)
+    assert reason in finding.why
 
 
 def test_a_record_of_another_job_is_named():
     shutil.copy(record("a"), record("b"))
-    assert (CHANGED, record("b")) in found("b")
+    assert (CHANGED, record("b")) in differences_of("b")
 
 
 def test_gathered_records_stand_in_for_lost_ones():
+    # given
     provenance.gather([Path("results")])
     Path(record("b")).unlink()
-    assert found() == [(UNRECORDED, output("b"))]
-    Path(output("b")).write_text("edited")
-    assert sorted(found()) == [(CHANGED, output("b")), (UNRECORDED, output("b"))]
+    # when
+    as_made = differences_of("c")
+    write(output("b"), "edited")
+    after_an_edit = differences_of("c")
+    # then
+    assert as_made == [(UNRECORDED, output("b"))]
+    assert sorted(after_an_edit) == [(CHANGED, output("b")), (UNRECORDED, output("b"))]
 
 
 def test_what_was_not_pulled_is_counted_and_no_difference():
+    # given
     provenance.gather([Path("results")])
+    # when
     shutil.rmtree("results/a")
-    seen = examine([record("c")])
-    assert (
-        seen.absent == [record("a")]
-        and seen.findings == []
-        and set(seen.records) == {record("b"), record("c")}
-    )
+    without_folder_of_a = examine_jobs("c")
     shutil.rmtree("results/b")
     Path("results/b").mkdir()
-    assert record("b") in examine([record("c")]).absent
+    with_empty_folder_of_b = examine_jobs("c")
+    # then
+    assert without_folder_of_a.absent == [record("a")]
+    assert without_folder_of_a.findings == []
+    assert set(without_folder_of_a.records) == {record("b"), record("c")}
+    assert record("b") in with_empty_folder_of_b.absent
 
 
 def test_jobs_that_share_a_folder_are_told_apart():
     """As the rows of two evaluation groups."""
-    for group in ("one", "two"):
-        Path(f"results/c/{group}.parquet").write_text(group)
-    made = provenance.read(Path(record("c")))
-    made["outputs"] = {"results/c/one.parquet": sha256(Path("results/c/one.parquet"))}
-    provenance.write(Path("results/c/one.provenance.json"), made)
-    findings = examine(["results/c/one.provenance.json", "results/c/two.provenance.json"]).findings
-    assert [(finding.kind, finding.file) for finding in findings] == [
-        (UNRECORDED, "results/c/two.parquet")
-    ]
+    # given
+    write("results/c/one.parquet", "one")
+    write("results/c/two.parquet", "two")
+    record_of_one = record_of("c") | {"outputs": hashes_of("results/c/one.parquet")}
+    provenance.write(Path("results/c/one.provenance.json"), record_of_one)
+    # when
+    examination = examine(["results/c/one.provenance.json", "results/c/two.provenance.json"])
+    # then
+    assert kinds_and_files(examination) == [(UNRECORDED, "results/c/two.parquet")]
 
 
 def test_what_differs_is_printed_with_a_remedy_logged_and_refused(capsys, caplog):
+    # given
     caplog.set_level("DEBUG")
-    verify([record("c")], "logs/verify.log")
-    assert "3 jobs, 3 files, 18.0B" in capsys.readouterr().out
-    Path(output("a")).write_text("edited")
+    # when
+    verify([record("c")], LOG)
+    printed_as_made = capsys.readouterr().out
+    write(output("a"), "edited")
     Path(output("b")).unlink()
-    with pytest.raises(UserError, match="^2 .* in 2 jobs; logs/verify.log"):
-        verify([record("c")], "logs/verify.log")
-    printed = capsys.readouterr().out
-    assert f": 1\n  {output('a')}\n" in printed and f"`snakemake {output('a')}`" in printed
-    assert f": 1\n  {output('b')}\n" in printed and f"`snakemake {output('b')}`" in printed
-    assert f"changed: {output('a')} (" in caplog.text and f"job {record('a')})" in caplog.text
+    with pytest.raises(UserError, match=f"^2 .* in 2 jobs; {LOG}"):
+        verify([record("c")], LOG)
+    printed_with_differences = capsys.readouterr().out
+    # then
+    assert "3 jobs, 3 files, 18.0B" in printed_as_made
+    assert f": 1\n  {output('a')}\n" in printed_with_differences
+    assert f"`snakemake {output('a')}`" in printed_with_differences
+    assert f": 1\n  {output('b')}\n" in printed_with_differences
+    assert f"`snakemake {output('b')}`" in printed_with_differences
+    assert f"changed: {output('a')} (" in caplog.text
+    assert f"job {record('a')})" in caplog.text
+
+
+def test_all_jobs_in_a_folder_are_checked_too(capsys):
+    # given
+    make("exported", "made from nothing")
+    write(output("exported"), "edited")
+    # when
+    verify([record("c")], LOG)
+    printed_without_the_folder = capsys.readouterr().out
+    with pytest.raises(UserError, match="^1 .* in 1 jobs"):
+        verify([record("c")], LOG, folders=["results/exported"])
+    printed_with_the_folder = capsys.readouterr().out
+    # then
+    assert "3 jobs, 3 files" in printed_without_the_folder
+    assert "4 jobs, 4 files" in printed_with_the_folder
+    assert f": 1\n  {output('exported')}\n" in printed_with_the_folder
 
 
 def test_jobs_that_have_nothing_here_are_counted(capsys):
+    # given
     provenance.gather([Path("results")])
     shutil.rmtree("results/a")
-    verify([record("c")], "logs/verify.log")
-    assert "2 jobs, 2 files, 12.0B\n1 jobs have no files here" in capsys.readouterr().out
+    # when
+    verify([record("c")], LOG)
+    printed_without_a = capsys.readouterr().out
     make("a", "made a")
-    verify([record("c")], "logs/verify.log")
-    assert "no files here" not in capsys.readouterr().out
+    verify([record("c")], LOG)
+    printed_with_a = capsys.readouterr().out
+    # then
+    assert "2 jobs, 2 files, 12.0B\n1 jobs have no files here" in printed_without_a
+    assert "3 jobs, 3 files" in printed_with_a
+    assert "no files here" not in printed_with_a
 
 
 def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders():
     """Nothing was gathered; makers are found beside the inputs."""
-    known, makers = related([record("c")])
-    assert list(known) == [record(name) for name in CHAIN]
-    assert {path: len(lines) for path, lines in known.items()} == {
-        record(name): 1 for name in CHAIN
-    }
-    assert makers == {output(name): record(name) for name in CHAIN}
-    assert list(related([record("b"), record("b")])[0]) == [record("a"), record("b")]
-    assert related([]) == ({}, {}) and related(["results/x/provenance.json"])[0] == {
-        "results/x/provenance.json": []
-    }
+    # when
+    records_of_c, record_of_output = related([record("c")])
+    records_of_b, _ = related([record("b"), record("b")])
+    records_of_no_job, record_of_no_output = related([])
+    records_of_a_job_not_run, _ = related(["results/x/provenance.json"])
+    # then
+    number_of_records = {path: len(records) for path, records in records_of_c.items()}
+    assert list(records_of_c) == [record("a"), record("b"), record("c")]
+    assert number_of_records == {record("a"): 1, record("b"): 1, record("c"): 1}
+    assert record_of_output == {output(name): record(name) for name in CHAIN}
+    assert list(records_of_b) == [record("a"), record("b")]
+    assert records_of_no_job == {}
+    assert record_of_no_output == {}
+    assert records_of_a_job_not_run == {"results/x/provenance.json": []}
 
 
 def test_what_stands_before_a_record_that_was_asked_for_twice_is_found_too():
     records_by_path, _ = related([record("c"), record("a"), record("a")])
-    assert set(records_by_path) == {record(name) for name in CHAIN}
+    assert set(records_by_path) == {record("a"), record("b"), record("c")}
 
 
 def test_inputs_outside_of_what_jobs_make_are_not_looked_beside():
-    Path("elsewhere").mkdir()
-    Path("elsewhere/out.txt").write_text("text")
+    # given
+    write("elsewhere/out.txt", "text")
     shutil.copy(record("a"), "elsewhere/provenance.json")
-    edit("c", inputs={"elsewhere/out.txt": sha256(Path("elsewhere/out.txt"))})
-    assert list(related([record("c")])[0]) == [record("c")]
-    assert found() == []
+    edit("c", inputs=hashes_of("elsewhere/out.txt"))
+    # when
+    records_by_path, _ = related([record("c")])
+    # then
+    assert list(records_by_path) == [record("c")]
+    assert differences_of("c") == []
 
 
 @pytest.mark.parametrize("made_in", ["data/raw", "results", "reports"])
 def test_a_file_where_jobs_write_needs_a_record_and_one_elsewhere_none(made_in):
-    for place in (made_in, "mine"):
-        Path(f"{place}/x").mkdir(parents=True)
-        Path(f"{place}/x/input.txt").write_text("text")
-        edit("c", inputs={f"{place}/x/input.txt": sha256(Path(f"{place}/x/input.txt"))})
-        assert found() == ([] if place == "mine" else [(UNRECORDED, f"{place}/x/input.txt")])
-    (finding,) = examine_with(f"{made_in}/x/input.txt")
-    assert finding == Finding(UNRECORDED, f"{made_in}/x/input.txt", record("c"), "no record")
-
-
-def examine_with(*inputs: str) -> list[Finding]:
-    edit("c", inputs={file: sha256(Path(file)) for file in inputs})
-    return examine([record("c")]).findings
+    # given
+    file_of_a_job = f"{made_in}/x/input.txt"
+    file_of_the_user = "mine/x/input.txt"
+    write(file_of_a_job, "text")
+    write(file_of_the_user, "text")
+    # when
+    edit("c", inputs=hashes_of(file_of_a_job))
+    with_file_of_a_job = examine_jobs("c")
+    edit("c", inputs=hashes_of(file_of_the_user))
+    with_file_of_the_user = examine_jobs("c")
+    # then
+    unrecorded = Finding(UNRECORDED, file_of_a_job, record("c"), "no record")
+    assert with_file_of_a_job.findings == [unrecorded]
+    assert with_file_of_the_user.findings == []
 
 
 def test_an_input_that_is_a_record_needs_none_itself_and_is_compared():
-    edit("c", inputs={record("a"): sha256(Path(record("a")))})
-    assert found() == []
+    # given
+    edit("c", inputs=hashes_of(record("a")))
+    # when
+    as_recorded = differences_of("c")
     edit("a", seconds=2.0)
-    assert found() == [(STALE, output("c"))]
+    after_an_edit = differences_of("c")
+    # then
+    assert as_recorded == []
+    assert after_an_edit == [(STALE, output("c"))]
 
 
 def test_an_input_without_a_record_that_was_changed_is_named_once():
-    Path("data/raw/x").mkdir(parents=True)
-    Path("data/raw/x/file").write_text("text")
-    for name in ("b", "c"):
-        edit(name, inputs={"data/raw/x/file": "0" * 64})
-    assert found("b", "c") == [(UNRECORDED, "data/raw/x/file")]
+    # given
+    write("data/raw/x/file", "text")
+    edit("b", inputs={"data/raw/x/file": "0" * 64})
+    edit("c", inputs={"data/raw/x/file": "0" * 64})
+    # when
+    with_the_file = differences_of("b", "c")
     Path("data/raw/x/file").unlink()
-    assert found("b", "c") == [], "not pulled, as its job"
+    without_the_file = differences_of("b", "c")
+    # then
+    assert with_the_file == [(UNRECORDED, "data/raw/x/file")]
+    assert without_the_file == [], "not pulled, as its job"
 
 
 def test_an_input_that_is_lost_is_named_once_and_says_whose_it_is():
-    for name in ("b", "c"):
-        edit(name, inputs={"captions.rst": "0" * 64})
-    (finding,) = examine([record("b"), record("c")]).findings
-    assert finding == Finding(MISSING, "captions.rst", record("b"), f"an input of {output('b')}")
-    Path("captions.rst").write_text("another text")
-    assert found("b", "c") == [(STALE, output("b")), (STALE, output("c"))]
+    # given
+    edit("b", inputs={"captions.rst": "0" * 64})
+    edit("c", inputs={"captions.rst": "0" * 64})
+    # when
+    without_the_file = examine_jobs("b", "c")
+    write("captions.rst", "another text")
+    with_another_text = differences_of("b", "c")
+    # then
+    reason = f"an input of {output('b')}"
+    assert without_the_file.findings == [Finding(MISSING, "captions.rst", record("b"), reason)]
+    assert with_another_text == [(STALE, output("b")), (STALE, output("c"))]
 
 
 def test_every_other_input_makes_a_finding_and_a_job_without_outputs_is_named_by_its_record():
-    for name in ("one", "other", "same"):
-        Path(f"{name}.txt").write_text(name)
-    listed = {"one.txt": "0" * 64, "same.txt": sha256(Path("same.txt")), "other.txt": "1" * 64}
-    edit("c", inputs=listed, outputs={})
-    assert examine([record("c")]).findings == [
-        Finding(STALE, record("c"), record("c"), f"{file} differs from the record")
-        for file in ("one.txt", "other.txt")
+    # given
+    write("one.txt", "one")
+    write("same.txt", "same")
+    write("other.txt", "other")
+    recorded_inputs = {
+        "one.txt": "0" * 64,
+        **hashes_of("same.txt"),
+        "other.txt": "1" * 64,
+    }
+    edit("c", inputs=recorded_inputs, outputs={})
+    # when
+    examination = examine_jobs("c")
+    # then
+    assert examination.findings == [
+        Finding(STALE, record("c"), record("c"), "one.txt differs from the record"),
+        Finding(STALE, record("c"), record("c"), "other.txt differs from the record"),
     ]
 
 
 def test_a_record_with_an_output_elsewhere_is_another_jobs():
-    Path("results/c/more.txt").write_text("more")
-    both = {
-        output("c"): sha256(Path(output("c"))),
-        "results/c/more.txt": sha256(Path("results/c/more.txt")),
-    }
-    edit("c", outputs=both)
-    assert found() == []
-    edit("c", outputs={**both, output("b"): sha256(Path(output("b")))})
-    assert found() == [(CHANGED, record("c"))]
+    # given
+    write("results/c/more.txt", "more")
+    outputs_in_folder = hashes_of(output("c"), "results/c/more.txt")
+    output_elsewhere = hashes_of(output("b"))
+    # when
+    edit("c", outputs=outputs_in_folder)
+    with_two_in_its_folder = differences_of("c")
+    edit("c", outputs=outputs_in_folder | output_elsewhere)
+    with_one_elsewhere = differences_of("c")
+    # then
+    assert with_two_in_its_folder == []
+    assert with_one_elsewhere == [(CHANGED, record("c"))]
 
 
 def test_a_job_of_which_one_output_is_here_was_run():
-    edit("c", outputs={output("c"): sha256(Path(output("c"))), "results/c/more.txt": "0" * 64})
+    # given
+    edit("c", outputs=hashes_of(output("c")) | {"results/c/more.txt": "0" * 64})
     provenance.gather([Path("results/a")])
-    lines = provenance.load()
-    lines[record("c")] = [provenance.read(Path(record("c")))]
-    provenance.save(lines)
+    gathered = provenance.load()
+    gathered[record("c")] = [record_of("c")]
+    provenance.save(gathered)
     Path(record("c")).unlink()
-    assert set(found()) == {(UNRECORDED, output("c")), (MISSING, "results/c/more.txt")}
+    # when
+    with_one_output = differences_of("c")
     Path(output("c")).unlink()
-    seen = examine([record("c")])
-    assert seen.absent == [record("c")] and seen.findings == [] and record("c") not in seen.records
+    with_no_output = examine_jobs("c")
+    # then
+    assert set(with_one_output) == {(UNRECORDED, output("c")), (MISSING, "results/c/more.txt")}
+    assert with_no_output.absent == [record("c")]
+    assert with_no_output.findings == []
+    assert record("c") not in with_no_output.records
 
 
 def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
     """Beside it: an evaluation group of another job, DVC's and temporary files, a folder."""
+    # given
+    record_of_group = "results/c/two.provenance.json"
     Path(record("c")).unlink()
-    for name in ("two.parquet", "two.provenance.json", "c.dvc", "half.tmp"):
-        Path(f"results/c/{name}").write_text("")
+    write(record_of_group, "")
+    write("results/c/two.parquet", "")
+    write("results/c/c.dvc", "")
+    write("results/c/half.tmp", "")
     Path("results/c/folder").mkdir()
-    assert [(finding.kind, finding.file) for finding in examine([record("c")]).findings] == [
-        (UNRECORDED, output("c"))
-    ]
+    # when
+    with_output_of_c = differences_of("c")
     Path(output("c")).unlink()
-    assert examine([record("c")]).absent == [record("c")]
-    Path("results/c/two.provenance.json").unlink()
-    (finding,) = examine(["results/c/two.provenance.json"]).findings
-    assert (finding.kind, finding.file) == (UNRECORDED, "results/c/two.parquet")
+    without_output_of_c = examine_jobs("c")
+    Path(record_of_group).unlink()
+    without_record_of_group = examine([record_of_group])
+    # then
+    assert with_output_of_c == [(UNRECORDED, output("c"))]
+    assert without_output_of_c.absent == [record("c")]
+    assert kinds_and_files(without_record_of_group) == [(UNRECORDED, "results/c/two.parquet")]
 
 
 def test_of_several_gathered_records_the_best_one_counts_and_what_differs_from_it_is_found():
-    Path("results/c/more.txt").write_text("more")
-    right = {
-        output("c"): sha256(Path(output("c"))),
-        "results/c/more.txt": sha256(Path("results/c/more.txt")),
-    }
-    made = provenance.read(Path(record("c")))
-    half = {**made, "outputs": {**right, "results/c/more.txt": "0" * 64}}
-    none = {**made, "outputs": dict.fromkeys(right, "1" * 64)}
+    # given
+    write("results/c/more.txt", "more")
+    right_outputs = hashes_of(output("c"), "results/c/more.txt")
+    right_record = record_of("c") | {"outputs": right_outputs}
+    half_right_outputs = right_outputs | {"results/c/more.txt": "0" * 64}
+    half_right_record = record_of("c") | {"outputs": half_right_outputs}
+    wrong_outputs = {output("c"): "1" * 64, "results/c/more.txt": "1" * 64}
+    wrong_record = record_of("c") | {"outputs": wrong_outputs}
     Path(record("c")).unlink()
-    for lines in ([none, half], [half, none]):
-        provenance.save({record("c"): lines})
-        assert set(found()) == {(UNRECORDED, output("c")), (CHANGED, "results/c/more.txt")}
-    provenance.save({record("c"): [none, half, {**made, "outputs": right}]})
-    seen = examine([record("c")])
-    assert seen.records[record("c")]["outputs"] == right and len(seen.findings) == 1
+    # when
+    provenance.save({record("c"): [wrong_record, half_right_record]})
+    with_the_better_one_last = differences_of("c")
+    provenance.save({record("c"): [half_right_record, wrong_record]})
+    with_the_better_one_first = differences_of("c")
+    provenance.save({record("c"): [wrong_record, half_right_record, right_record]})
+    with_a_right_one = examine_jobs("c")
+    # then
+    expected_differences = {(UNRECORDED, output("c")), (CHANGED, "results/c/more.txt")}
+    assert set(with_the_better_one_last) == expected_differences
+    assert set(with_the_better_one_first) == expected_differences
+    assert with_a_right_one.records[record("c")]["outputs"] == right_outputs
+    assert kinds_and_files(with_a_right_one) == [(UNRECORDED, output("c"))]
 
 
-def finding(kind: str, number: int, why: str = "") -> Finding:
-    return Finding(kind, f"f{number:02}", f"job{number}", why)
+def finding_of(kind: str, number: int, reason: str = "") -> Finding:
+    """A finding about file f01 of job 1, or of another number."""
+    return Finding(kind, f"f{number:02}", f"job{number}", reason)
 
 
 def test_ten_files_of_a_kind_are_listed_and_the_first_three_are_in_the_advice():
-    lines = report_lines([finding(CHANGED, n) for n in range(10)])
-    assert lines[0].endswith(": 10") and lines[1] == "  f00" and lines[10] == "  f09"
-    assert len(lines) == 12 and "`snakemake f00 f01 f02`" in lines[11]
-    lines = report_lines([finding(CHANGED, n) for n in range(12)])
-    assert (
-        lines[0].endswith(": 12") and lines[10:12] == ["  f09", "  and 2 more"] and len(lines) == 13
-    )
+    # given
+    ten_findings = [finding_of(CHANGED, number) for number in range(10)]
+    twelve_findings = [finding_of(CHANGED, number) for number in range(12)]
+    first_ten_files = [f"  f{number:02}" for number in range(10)]
+    # when
+    heading_of_ten, *files_of_ten, advice_on_ten = report_lines(ten_findings)
+    heading_of_twelve, *files_of_twelve, _ = report_lines(twelve_findings)
+    # then
+    assert heading_of_ten.endswith(": 10")
+    assert files_of_ten == first_ten_files
+    assert "`snakemake f00 f01 f02`" in advice_on_ten
+    assert heading_of_twelve.endswith(": 12")
+    assert files_of_twelve == [*first_ten_files, "  and 2 more"]
 
 
 def test_kinds_are_listed_in_one_order_with_why_and_stale_jobs_once():
+    # given
     findings = [
-        *(
-            finding(UNRECORDED, 1, "no record"),
-            finding(STALE, 2, "x"),
-            finding(STALE, 2, "y"),
-            finding(STALE, 3, "x"),
-        ),
-        *(finding(MISSING, 4), finding(CHANGED, 5)),
+        finding_of(UNRECORDED, 1, "no record"),
+        finding_of(STALE, 2, "x"),
+        finding_of(STALE, 2, "y"),
+        finding_of(STALE, 3, "x"),
+        finding_of(MISSING, 4),
+        finding_of(CHANGED, 5),
     ]
+    # when
     lines = report_lines(findings)
-    heads = [line for line in lines if not line.startswith(" ")]
-    assert [line.rpartition(":")[2] for line in heads] == [" 1", " 1", " 2 (of 3 inputs)", " 1"]
-    places = [
-        lines.index(line)
-        for line in ("  f05", "  f04", "  f02 (y)", "  f03 (x)", "  f01 (no record)")
-    ]
-    assert places == sorted(places) and len(lines) == 4 * 2 + 5
-    assert "`snakemake --forcerun f02 f03`" in lines[places[3] + 1]
-    assert len(report_lines([])) == 1
+    # then
+    (
+        heading_of_changed,
+        changed_file,
+        _,
+        heading_of_missing,
+        missing_file,
+        _,
+        heading_of_stale,
+        first_stale_file,
+        second_stale_file,
+        advice_on_stale,
+        heading_of_unrecorded,
+        unrecorded_file,
+        _,
+    ) = lines
+    assert heading_of_changed.endswith(": 1")
+    assert changed_file == "  f05"
+    assert heading_of_missing.endswith(": 1")
+    assert missing_file == "  f04"
+    assert heading_of_stale.endswith(": 2 (of 3 inputs)")
+    assert first_stale_file == "  f02 (y)"
+    assert second_stale_file == "  f03 (x)"
+    assert "`snakemake --forcerun f02 f03`" in advice_on_stale
+    assert heading_of_unrecorded.endswith(": 1")
+    assert unrecorded_file == "  f01 (no record)"
+
+
+def test_no_findings_are_told_in_one_line():
+    assert report_lines([]) == ["all files match their records"]
 
 
 def test_a_damaged_record_is_named_by_itself():
-    group = "results/c/two.provenance.json"
-    Path(group).write_text("{")
-    for file in ("results/c/two.parquet", group):
-        Path(file).touch()
-        (finding,) = examine([group]).findings
-        assert (finding.kind, finding.file, finding.job) == (CHANGED, group, group)
-        Path(file).unlink()
+    # given
+    record_of_group = "results/c/two.provenance.json"
+    output_of_group = "results/c/two.parquet"
+    write(record_of_group, "{")
+    # when
+    write(output_of_group, "")
+    (finding_beside_an_output,) = examine([record_of_group]).findings
+    Path(output_of_group).unlink()
+    (finding_alone,) = examine([record_of_group]).findings
+    # then
+    assert finding_beside_an_output.kind == CHANGED
+    assert finding_beside_an_output.file == record_of_group
+    assert finding_beside_an_output.job == record_of_group
+    assert finding_alone == finding_beside_an_output
