@@ -195,6 +195,10 @@ def test_a_run_with_two_rows_is_refused_even_if_one_leaves_the_size_out(tmp_path
             [HEAD, ROW_OF_NOTO.replace(",0,", ",zero,"), ROW_OF_TWEMOJI],
             r"0\.csv line 2: the seed is 'zero'",
         ),
+        (
+            [HEAD, *ROWS, ROW_OF_NOTO.replace(",0,", ",00,")],
+            r"0\.csv line 4: the seed is '00'; give a whole number, without zeros in front",
+        ),
         ([HEAD, *rows_of_method("ft")], "config, external: 'ft' is already defined in"),
         ([HEAD, *rows_of_method("../x")], r"config, external: '\.\./x' is not a valid name"),
         ([HEAD, *rows_of_method("pretrained")], "'pretrained' is not a valid name"),

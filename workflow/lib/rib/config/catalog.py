@@ -436,20 +436,20 @@ class Catalog:
         has `path`, the file of the weights, and `where`, its own file and line.
 
         Raises:
-            UserError: A column is unknown or missing, a seed is no whole number, or two rows are of
-                one run.
+            UserError: A column is unknown or missing, a seed is no whole number or has zeros in
+                front, or two rows are of one run.
         """
         rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
             for where, row in read_table(table, REQUIRED_COLUMNS):
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
-                if not re.fullmatch("[0-9]+", row["seed"]):
+                if not re.fullmatch("0|[1-9][0-9]*", row["seed"]):
                     raise UserError(
-                        f"{where}: the seed is {show(row['seed'])}; give a whole number."
+                        f"{where}: the seed is {show(row['seed'])}; give a whole number, without "
+                        "zeros in front."
                     )
                 size = row.get("size") or ALL
-                # Not the text of a Run, which has the seed without zeros in front.
                 run = "/".join((row["model"], row["target"], row["method"], size, row["seed"]))
                 if run in rows:
                     raise UserError(
