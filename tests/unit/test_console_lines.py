@@ -1,8 +1,9 @@
-"""What the terminal says about a run as a whole (workflow/rules/run_texts.py)."""
+"""What the terminal says about a run as a whole (workflow/rules/run_texts.py, run_progress.py)."""
 
+from run_progress import RunProgress
 from run_texts import closing_line, dry_run_table
 from snakemake.jobs import Reason
-from snakemake_internals.jobs import REASONS, reason_to_run
+from snakemake_internals.jobs import REASONS, Job, reason_to_run
 
 RUN = "results/tiny/paper/finetune/net/red"
 RECORD = "reports/tiny/tables/provenance.json"
@@ -61,3 +62,34 @@ def test_every_reason_of_snakemake_to_make_a_file_has_words():
     assert set(reason.get_names()) == REASONS.keys()
     assert reason_to_run(reason.get_names()) == "forced"
     assert reason_to_run(["neither input nor output"]) is None
+
+
+def fine_tuning(number, method):
+    """A job of the graph that fine-tunes with a method."""
+    return Job(
+        number=number,
+        rule="finetune",
+        wildcards={"model": "net", "target": f"t{number}", "method": method},
+        outputs=(),
+        log_file=None,
+        only_names_targets=False,
+    )
+
+
+def test_jobs_of_a_kind_that_has_none_finished_are_said_to_be_missing_in_the_time_left(monkeypatch):
+    # given two trainings with each of two methods, one after the other, on a clock of our own
+    seconds = iter([0.0, 5.0, 5.0, 12.0])
+    monkeypatch.setattr("run_progress.time.monotonic", lambda: next(seconds))
+    methods = ["linear_probe", "ft", "linear_probe", "ft"]
+    progress = RunProgress([fine_tuning(number, method) for number, method in enumerate(methods)])
+    assert progress.state() == "0 running, time left unknown"
+    # when a linear probe has taken 5 seconds
+    progress.start(0)
+    progress.finish(0)
+    # then it says nothing about full fine-tuning
+    assert progress.state() == "0 running, at least 5.0 s left without 2 jobs of new kinds"
+    # when full fine-tuning has taken 7 seconds
+    progress.start(1)
+    progress.finish(1)
+    # then
+    assert progress.state() == "0 running, about 12.0 s left"
