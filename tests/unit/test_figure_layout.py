@@ -1,6 +1,7 @@
 """How panels are arranged, and that texts do not run into one another."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -32,6 +33,25 @@ def test_methods_of_a_model_fill_rows_about_equally(methods, columns, rows):
     grid = figure.axes[0].get_gridspec()
     assert (grid.ncols, grid.nrows) == (columns, rows)
     assert len(panels) == methods
+
+
+def test_rows_of_panels_are_equally_far_apart_also_above_missing_panels():
+    # given seven methods, so that the last of four columns has one panel, without one below
+    labels = {f"method{number}": f"Method {number}" for number in range(7)}
+    runs = pd.MultiIndex.from_product([["m", "n"], labels], names=["model", "method"])
+    numbers = pd.Series(1.0, index=runs)
+    # when the axis has long labels
+    figure, panels = run_panels(numbers, {"m": "M", "n": "N"}, labels, panel=(2, 1), margin=(1, 1))
+    for axes in panels.values():
+        axes.set_xticks([0, 1], ["a long label", "another one"], rotation=90)
+    figure.draw_without_rendering()
+    # then
+    tops = [panels[model, f"method{first}"].get_position().y1 for model in "mn" for first in (0, 4)]
+    distances = np.diff(tops)
+    assert distances == pytest.approx(distances[0])
+    above_missing = panels["n", "method3"]
+    labels_of_axis = above_missing.get_xticklabels()
+    assert [label.get_visible() for label in labels_of_axis] == [True, True]
 
 
 def protocol_with_label(label, accuracy):

@@ -56,8 +56,11 @@ def run_panels(
                 lowest_panels[column] = axes
             else:
                 axes.axis("off")
-    for axes in lowest_panels.values():
+    for column, axes in lowest_panels.items():
         axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+        if axes is not grid[-1, column]:
+            # The labels lie where panels are missing, so rows need not be moved apart for them.
+            axes.xaxis.set_in_layout(False)
     return figure, panels
 
 

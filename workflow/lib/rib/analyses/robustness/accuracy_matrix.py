@@ -83,7 +83,7 @@ def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -
     """Colour the cells of a panel and label its rows and columns."""
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     dataset_labels = list(datasets.values())
-    axes.set_xticks(range(len(datasets)), dataset_labels, rotation=40, ha="right", fontsize=7)
+    axes.set_xticks(range(len(datasets)), dataset_labels, rotation=90, fontsize=7)
     axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
     axes.tick_params(length=0)
     axes.grid(False)
