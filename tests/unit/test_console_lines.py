@@ -1,5 +1,7 @@
 """What the terminal says about a run as a whole (workflow/rules/run_texts.py, run_progress.py)."""
 
+from types import SimpleNamespace
+
 from run_progress import RunProgress
 from run_texts import closing_line, dry_run_table
 from snakemake.jobs import Reason
@@ -79,7 +81,8 @@ def fine_tuning(number, method):
 def test_jobs_of_a_kind_that_has_none_finished_are_said_to_be_missing_in_the_time_left(monkeypatch):
     # given two trainings with each of two methods, one after the other, on a clock of our own
     seconds = iter([0.0, 5.0, 5.0, 12.0])
-    monkeypatch.setattr("run_progress.time.monotonic", lambda: next(seconds))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("run_progress.time", clock)
     methods = ["linear_probe", "ft", "linear_probe", "ft"]
     progress = RunProgress([fine_tuning(number, method) for number, method in enumerate(methods)])
     assert progress.state() == "0 running, time left unknown"

@@ -36,7 +36,7 @@ def test_methods_of_a_model_fill_rows_about_equally(methods, columns, rows):
 
 
 def test_rows_of_panels_are_equally_far_apart_also_above_missing_panels():
-    # given seven methods, so that the last of four columns has one panel, without one below
+    # given seven methods of each model, so that the last of four columns has no panel at the bottom
     labels = {f"method{number}": f"Method {number}" for number in range(7)}
     runs = pd.MultiIndex.from_product([["m", "n"], labels], names=["model", "method"])
     numbers = pd.Series(1.0, index=runs)

@@ -128,8 +128,9 @@ def test_an_output_whose_record_is_lost_or_damaged_is_named(name, examined_jobs,
     examination = examine_jobs(*examined_jobs)
     # then
     (finding,) = examination.findings
-    is_known = name in examined_jobs or not is_lost
-    expected_job = name if is_known else "c"
+    expected_job = name
+    if is_lost and name not in examined_jobs:
+        expected_job = "c"
     assert (finding.kind, finding.file) == expected_difference
     assert finding.job == record(expected_job)
     assert reason in finding.why
@@ -385,9 +386,9 @@ def test_a_job_of_which_one_output_is_here_was_run():
 def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
     """Beside it: an evaluation group of another job, DVC's and temporary files, a folder."""
     # given
-    record_of_group = "results/c/two.provenance.json"
+    path_of_group_record = "results/c/two.provenance.json"
     Path(record("c")).unlink()
-    write(record_of_group, "")
+    write(path_of_group_record, "")
     write("results/c/two.parquet", "")
     write("results/c/c.dvc", "")
     write("results/c/half.tmp", "")
@@ -396,8 +397,8 @@ def test_what_a_lost_record_leaves_behind_is_told_from_other_jobs_files():
     with_output_of_c = differences_of("c")
     Path(output("c")).unlink()
     without_output_of_c = examine_jobs("c")
-    Path(record_of_group).unlink()
-    without_record_of_group = examine([record_of_group])
+    Path(path_of_group_record).unlink()
+    without_record_of_group = examine([path_of_group_record])
     # then
     assert with_output_of_c == [(UNRECORDED, output("c"))]
     assert without_output_of_c.absent == [record("c")]
@@ -496,16 +497,16 @@ def test_no_findings_are_told_in_one_line():
 
 def test_a_damaged_record_is_named_by_itself():
     # given
-    record_of_group = "results/c/two.provenance.json"
+    path_of_group_record = "results/c/two.provenance.json"
     output_of_group = "results/c/two.parquet"
-    write(record_of_group, "{")
+    write(path_of_group_record, "{")
     # when
     write(output_of_group, "")
-    (finding_beside_an_output,) = examine([record_of_group]).findings
+    (finding_beside_an_output,) = examine([path_of_group_record]).findings
     Path(output_of_group).unlink()
-    (finding_alone,) = examine([record_of_group]).findings
+    (finding_alone,) = examine([path_of_group_record]).findings
     # then
     assert finding_beside_an_output.kind == CHANGED
-    assert finding_beside_an_output.file == record_of_group
-    assert finding_beside_an_output.job == record_of_group
+    assert finding_beside_an_output.file == path_of_group_record
+    assert finding_beside_an_output.job == path_of_group_record
     assert finding_alone == finding_beside_an_output

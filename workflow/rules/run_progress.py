@@ -84,6 +84,8 @@ class RunProgress:
             return "time left unknown"
         seconds_left = f"{duration(estimate.seconds)} left"
         jobs = estimate.jobs_without_estimate
+        if jobs == 1:
+            return f"at least {seconds_left} without 1 job of a new kind"
         if jobs:
             return f"at least {seconds_left} without {jobs} jobs of new kinds"
         return f"about {seconds_left}"

@@ -57,21 +57,21 @@ class PassesOfKind:
     Attributes:
         title: of their line in the plan.
         stage: in which they are made (see rib.reporting.stages).
-        rate: the kind that takes as long, TRAIN or EVALUATE.
+        as_long_as: the kind whose images/s count for these passes, TRAIN or EVALUATE.
         is_optional: whether only optional analyses need them.
     """
 
     title: str
     stage: str
-    rate: str
+    as_long_as: str
     is_optional: bool = False
 
 
 KINDS = {
-    TRAIN: PassesOfKind("Training", TRAINING, rate=TRAIN),
-    EVALUATE: PassesOfKind("Evaluation", EVALUATION, rate=EVALUATE),
-    SNAPSHOTS: PassesOfKind("Snapshots", SNAPSHOTS, rate=TRAIN, is_optional=True),
-    FEATURES: PassesOfKind("Features", FEATURES, rate=EVALUATE, is_optional=True),
+    TRAIN: PassesOfKind("Training", TRAINING, as_long_as=TRAIN),
+    EVALUATE: PassesOfKind("Evaluation", EVALUATION, as_long_as=EVALUATE),
+    SNAPSHOTS: PassesOfKind("Snapshots", SNAPSHOTS, as_long_as=TRAIN, is_optional=True),
+    FEATURES: PassesOfKind("Features", FEATURES, as_long_as=EVALUATE, is_optional=True),
 }
 # Rules of the jobs in which the rates are measured.
 MEASURED_RULES = {TRAIN: "finetune", EVALUATE: "evaluate"}
@@ -113,7 +113,7 @@ class Plan:
 
         They are part of a rate that was measured of whole jobs.
         """
-        return KINDS[kind].rate not in self.rates[model].of_whole_jobs
+        return KINDS[kind].as_long_as not in self.rates[model].of_whole_jobs
 
     def add_passes(
         self, model: str, kind: str, images: int, hours_factor: float = 1, of_photos: bool = False
@@ -128,7 +128,7 @@ class Plan:
             of_photos: whether the images are stored encoded, and so decoded in the job.
         """
         self.images[kind] += images
-        rate = self.rates[model].rates.get(KINDS[kind].rate)
+        rate = self.rates[model].rates.get(KINDS[kind].as_long_as)
         if not rate:
             return
         hours = images / rate / HOUR * hours_factor
@@ -828,7 +828,7 @@ def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
     """
     unknown_stages = []
     for kind, passes in KINDS.items():
-        rate = passes.rate
+        rate = passes.as_long_as
         if machine.gpus > 0:
             is_known = any(rate in throughput.rates for throughput in estimate.rates.values())
         else:
@@ -913,7 +913,7 @@ def _hours(estimate: Plan, kind: str) -> str:
     models_without_rate = [
         name
         for name, throughput in estimate.rates.items()
-        if KINDS[kind].rate not in throughput.rates
+        if KINDS[kind].as_long_as not in throughput.rates
     ]
     if len(models_without_rate) == len(estimate.rates):
         return "hours unknown"
