@@ -145,26 +145,44 @@ def test_ranking_joins_methods_that_are_not_told_apart():
     assert joined == [(0, 1), (1, 2)]
 
 
+def ranked_with_letters(letters):
+    """A row of a ranking for each letter."""
+    rows = pd.concat([ranked()] * len(letters), ignore_index=True).iloc[: len(letters)]
+    return rows.assign(letters=letters, reference="pretrained")
+
+
 def test_numbers_and_all_letters_are_in_the_picture():
-    letters = [*string.ascii_lowercase, "a1", "b1", "c1", "d1"]
-    many = pd.concat([ranked()] * 10, ignore_index=True).assign(
-        letters=letters, reference="pretrained"
-    )
+    # given as many letters as are drawn, two of them with a number
+    letters = [*string.ascii_lowercase[:24], "a1", "b1"]
+    assert len(letters) == ranking.MOST_LETTERS
+    # when
     with plt.style.context(STYLE):
-        figure, _ = draw_ranking(table=many)
+        figure, _ = draw_ranking(table=ranked_with_letters(letters))
         figure.draw_without_rendering()
-        (axes,), picture = figure.axes, figure.bbox
+        (axes,) = figure.axes
         boxes = {text: text.get_window_extent() for text in axes.texts}
-    assert all(axes.bbox.x1 < box.x0 and box.x1 <= picture.x1 for box in boxes.values())
-    of_letters = [box for text, box in boxes.items() if text.get_text() in letters]
-    numbers = [box for text, box in boxes.items() if "[" in text.get_text()]
-    assert len(of_letters) == 30 and max(box.x1 for box in numbers) < min(
-        box.x0 for box in of_letters
-    )
-    assert all(
-        one.x1 < other.x0
-        for one, other in itertools.pairwise(sorted(of_letters, key=lambda box: box.x0))
-    )
+    # then all are right of the panel
+    for box in boxes.values():
+        assert axes.bbox.x1 < box.x0
+        assert box.x1 <= figure.bbox.x1
+    # and the letters right of the numbers, side by side
+    boxes_of_letters = [box for text, box in boxes.items() if text.get_text() in letters]
+    boxes_of_numbers = [box for text, box in boxes.items() if "[" in text.get_text()]
+    assert len(boxes_of_letters) == len(letters)
+    boxes_of_letters.sort(key=lambda box: box.x0)
+    assert max(box.x1 for box in boxes_of_numbers) < boxes_of_letters[0].x0
+    for left, right in itertools.pairwise(boxes_of_letters):
+        assert left.x1 < right.x0
+
+
+def test_of_more_letters_none_is_drawn_and_the_figure_says_where_they_are():
+    letters = [*string.ascii_lowercase, "a1"]
+    assert len(letters) == ranking.MOST_LETTERS + 1
+    figure, _ = draw_ranking(table=ranked_with_letters(letters))
+    (axes,) = figure.axes
+    assert not set(texts(axes)) & set(letters)
+    assert "same letter:\nnot told apart" not in texts(axes)
+    assert "M: what is not told apart is in ranking.csv, by letters" in figure.get_supxlabel()
 
 
 def test_a_ranking_over_seeds_says_so():
@@ -219,6 +237,22 @@ def test_cost_has_a_logarithmic_axis_where_methods_are_far_apart_and_larger_unit
     )
     figure, _ = draw_cost(costs(lwf=4.9).assign(device=["cpu", np.nan, "cpu"]))
     assert figure.axes[0].get_xlabel() == "CPU seconds for one mRI"
+
+
+def test_a_logarithmic_axis_of_costs_is_labelled_with_plain_numbers():
+    """Also if it spans hardly more than one power of ten, where Matplotlib labels minor ticks."""
+    with plt.style.context(STYLE):
+        figure, _ = draw_cost(costs(ft=75.0, wise=240.0, lwf=11.0))
+        figure.draw_without_rendering()
+        axis = figure.axes[0].xaxis
+        lowest, highest = axis.get_view_interval()
+        labels = [
+            label.get_text()
+            for label in axis.get_ticklabels(which="both")
+            if label.get_text() and lowest <= label.get_position()[0] <= highest
+        ]
+    minutes = [float(label) for label in labels]
+    assert minutes == [0.2, 0.5, 1, 2, 5]
 
 
 def histories(seeds):

@@ -51,11 +51,50 @@ def example(tmp_path, monkeypatch):
     (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
 
 
+@pytest.fixture
+def fashion_tables(tmp_path_factory, monkeypatch):
+    """Tables of a comparison of four methods, of which one is not finished and one not ranked."""
+    folder = tmp_path_factory.mktemp("fashion_methods")
+    tables = {
+        "mri": """method,mri,ci_low,ci_high,on_target,unfinished
+            ft,10,9,11,100,0
+            lwf,-2.5,-3,-2,61.25,0
+            spd,3,2,4,80,1
+            soup_seeds,12,11,13,99,0""",
+        "ranking": """method,reference,difference,diff_low,diff_high
+            ft,ft,0,,
+            lwf,ft,-12.5,-14,-11""",
+        "in_distribution": """method,change,ci_low,ci_high
+            ft,-20,-22,-18
+            lwf,-1,-2,0
+            spd,-2,-3,-1
+            soup_seeds,-15,-16,-14""",
+        "cost": """method,seconds
+            ft,40
+            lwf,44
+            spd,40
+            soup_seeds,124""",
+    }
+    for name, text in tables.items():
+        lines = [line.strip() for line in text.splitlines()]
+        (folder / f"{name}.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(readme, "FASHION_METHODS", folder)
+
+
 def test_the_comparison_has_the_best_first(example):
     assert readme.comparison().splitlines()[2:] == [
         "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50.0 | not ranked |",
         "| `ft` | +1.0 [+0.5, +2.0] | 99.9 | ab |",
         "| `lwf` | -1.0 [-2.3, +0.0] | 100.0 | b |",
+    ]
+
+
+def test_methods_on_fashion_have_their_difference_from_full_fine_tuning_first(fashion_tables):
+    assert readme.fashion_methods().splitlines()[2:] == [
+        "| `soup_seeds` | not ranked | +12.0 [+11.0, +13.0] | -15.0 [-16.0, -14.0] | 99.0 | 3.1 |",
+        "| `ft` | reference | +10.0 [+9.0, +11.0] | -20.0 [-22.0, -18.0] | 100.0 | 1.0 |",
+        "| `spd` | unfinished | +3.0 [+2.0, +4.0] | -2.0 [-3.0, -1.0] | 80.0 | 1.0 |",
+        "| `lwf` | -12.5 [-14.0, -11.0] | -2.5 [-3.0, -2.0] | -1.0 [-2.0, +0.0] | 61.3 | 1.1 |",
     ]
 
 
@@ -230,11 +269,26 @@ def pages(folder, *names):
     return sorted(folder.glob("*.md"))
 
 
-def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
+PARTS = (
+    "graph",
+    "config",
+    "figures",
+    "methods",
+    "recipes",
+    "comparison",
+    "fashion_methods",
+    "paper",
+    "headline",
+)
+
+
+def test_each_part_comes_to_its_place(tmp_path, example, fashion_tables, monkeypatch):
+    # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
-    names = ("graph", "config", "figures", "methods", "recipes", "headline", "comparison", "paper")
-    first, second = pages(tmp_path, *names)
+    first, second = pages(tmp_path, *PARTS)
+    # when
     readme.renew([first, second], GRAPH)
+    # then
     assert first.read_text() == (
         f"before\n<!-- made by make docs: graph -->\n"
         f"{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
@@ -242,18 +296,29 @@ def test_each_part_comes_to_its_place(tmp_path, example, monkeypatch):
     text = second.read_text()
     for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
-    assert "stale" not in text and text.count("made by") == len(names) - 1
+    assert "stale" not in text
+    assert text.count("made by") == len(PARTS) - 1
+    # when it is done again, then nothing changes
     readme.renew([first, second], GRAPH)
     assert second.read_text() == text
 
 
-@pytest.mark.parametrize("wrong", [(), ("headline", "more"), ("headline", "headline")])
-def test_a_part_has_one_place(tmp_path, example, monkeypatch, wrong):
+@pytest.mark.parametrize(
+    "last_parts",
+    [(), ("headline", "more"), ("headline", "headline")],
+    ids=["missing", "unknown", "twice"],
+)
+def test_a_part_has_one_place(tmp_path, example, fashion_tables, monkeypatch, last_parts):
+    # given places for all parts but the headline, and for the last ones
     monkeypatch.chdir(ROOT)
-    found = pages(tmp_path, "graph", "config", "figures", "methods", "recipes", *wrong)
-    with pytest.raises(AssertionError):
-        readme.renew(found, GRAPH)
-    assert all("stale" in page.read_text() for page in found)
+    *parts_but_headline, _headline = PARTS
+    pages_of_parts = pages(tmp_path, *parts_but_headline, *last_parts)
+    # when
+    with pytest.raises(AssertionError, match="the pages have places for"):
+        readme.renew(pages_of_parts, GRAPH)
+    # then nothing is written
+    for page in pages_of_parts:
+        assert "stale" in page.read_text()
 
 
 @pytest.mark.attack("text")

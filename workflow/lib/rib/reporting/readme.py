@@ -11,8 +11,10 @@ from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from rib.analysis.fit import read_table
-from rib.base.rounding import fit_percent, points
+from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
@@ -28,6 +30,8 @@ CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
 EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
+FASHION_METHODS = Path("reports/fashion_methods")  # of a run of configs/fashion_methods.yaml
+REFERENCE = "ft"  # full fine-tuning, with which its methods are compared
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
@@ -118,12 +122,71 @@ def comparison() -> str:
     for line, letters_of_row in zip(best_first.to_dict("records"), letters_of_rows, strict=True):
         row = (
             f"`{line['method']}`",
-            f"{points(line['mri'])} [{points(line['ci_low'])}, {points(line['ci_high'])}]",
+            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
             fit_percent(line["fit"]),
             letters_of_row,
         )
         rows.append(row)
     return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
+
+
+def fashion_methods() -> str:
+    """Methods of the kept comparison on fashion, best first, with differences from a reference.
+
+    The reference is full fine-tuning. Differences come first, with simultaneous intervals, then
+    mRI, the change in distribution, accuracy on the target, and processor time as a multiple of
+    that of the reference.
+    """
+    mri = read_table(FASHION_METHODS / "mri.csv")
+    ranking = read_table(FASHION_METHODS / "ranking.csv").set_index("method")
+    in_distribution = read_table(FASHION_METHODS / "in_distribution.csv").set_index("method")
+    seconds = read_table(FASHION_METHODS / "cost.csv").set_index("method")["seconds"]
+    assert set(ranking["reference"]) == {REFERENCE}
+    rows = []
+    for line in mri.sort_values("mri", ascending=False, kind="stable").to_dict("records"):
+        method = line["method"]
+        change = in_distribution.loc[method]
+        row = (
+            f"`{method}`",
+            _difference_from_reference(line, ranking),
+            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
+            _with_interval(change["change"], change["ci_low"], change["ci_high"]),
+            percent(line["on_target"]),
+            f"{seconds[method] / seconds[REFERENCE]:.1f}",
+        )
+        rows.append(row)
+    header = (
+        "method",
+        f"mRI minus that of `{REFERENCE}`",
+        "mRI",
+        "in distribution",
+        "on the target (%)",
+        f"processor time (x `{REFERENCE}`)",
+    )
+    return _table(header, rows)
+
+
+def _difference_from_reference(line: Mapping[Hashable, Any], ranking: pd.DataFrame) -> str:
+    """Difference of a method's mRI from that of the reference, or why there is none.
+
+    Args:
+        line: the method's line in mri.csv.
+        ranking: ranking.csv, by method.
+    """
+    method = line["method"]
+    if method == REFERENCE:
+        return "reference"
+    if line["unfinished"]:
+        return "unfinished"
+    if method not in ranking.index:
+        return "not ranked"  # a merge over seeds: one network for each target
+    ranked = ranking.loc[method]
+    return _with_interval(ranked["difference"], ranked["diff_low"], ranked["diff_high"])
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    """A difference in percentage points and its interval: `+1.2 [+0.3, +2.1]`."""
+    return f"{points(value)} [{points(low)}, {points(high)}]"
 
 
 def recipe_table(catalog: Catalog) -> str:
@@ -330,6 +393,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "recipes": recipe_table(catalog),
         "headline": headline(catalog),
         "comparison": comparison(),
+        "fashion_methods": fashion_methods(),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}

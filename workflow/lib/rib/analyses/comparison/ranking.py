@@ -1,6 +1,6 @@
 """Differences of methods from a reference in mRI, best on top, one panel per model.
 
-Letters and lines join methods that are not told apart.
+Letters and lines join methods that are not told apart, unless there are too many letters to read.
 """
 
 import re
@@ -26,6 +26,7 @@ from rib.figures._panels import name_rows
 MARGIN = 0.12  # to the numbers of mRI
 NUMBERS_WIDTH = 1.3
 LETTER_WIDTH = 0.15
+MOST_LETTERS = 26  # more of a model can't be followed by eye, and are not drawn
 FINISHED_ONLY = True  # others have no rank
 
 
@@ -53,13 +54,15 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
     notes = _notes(ranking, confidence)
     for model, rows in rows_of_models.items():
         notes += _smallest_difference(rows, models[model])
+        if not _drawn_letters(rows):
+            notes.append(f"{models[model]}: what is not told apart is in ranking.csv, by letters")
     figure.supxlabel("\n".join(notes), fontsize=8)
     return figure, ranking
 
 
 def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, one below the other, with room for the rows and letters of each."""
-    most_letters = max(len(_letters("".join(rows["letters"]))) for rows in rows_of_panels)
+    most_letters = max(len(_drawn_letters(rows)) for rows in rows_of_panels)
     width = 5.8 + MARGIN + NUMBERS_WIDTH + LETTER_WIDTH * most_letters
     height = 1.1 + sum(0.6 + 0.26 * len(rows) for rows in rows_of_panels)
     figure, panels = plt.subplots(
@@ -190,13 +193,28 @@ def _signed(change: float) -> str:
 
 
 def _letters(text: str) -> list[str]:
-    """Distinct letters in order, each with its optional number: `aba1` has `a`, `b` and `a1`."""
-    letters = re.findall(r"\D\d*", text)
-    return list(dict.fromkeys(letters))
+    """The letters of a method, each with its optional number: `aba1` is `a`, `b` and `a1`."""
+    return re.findall(r"\D\d*", text)
+
+
+def _drawn_letters(rows: pd.DataFrame) -> list[str]:
+    """The letters of a model's methods: first a to z, then a1 and so on; none if they are too many.
+
+    Args:
+        rows: a row for each method with its letters.
+    """
+    distinct_letters = set()
+    for text in rows["letters"]:
+        distinct_letters.update(_letters(text))
+    if len(distinct_letters) > MOST_LETTERS:
+        return []
+    return sorted(distinct_letters, key=lambda letter: (len(letter), letter))
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
     """Write the letters of each method right of its numbers, with a column for each letter.
+
+    If there are more than `MOST_LETTERS`, none is written.
 
     Methods that share a letter are not told apart, so a line joins their rows in its column.
 
@@ -204,10 +222,10 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
         rows: a row for each method, from top to bottom, with its letters: `ab` is a and b, and
             `a1b1` is a1 and b1, which follow z.
     """
+    drawn_letters = _drawn_letters(rows)
+    if not drawn_letters:
+        return
     letters_of_rows = [_letters(text) for text in rows["letters"]]
-    distinct_letters = set()
-    for letters_of_row in letters_of_rows:
-        distinct_letters.update(letters_of_row)
     left_edge = MARGIN + NUMBERS_WIDTH
     axes.text(
         1,
@@ -218,9 +236,7 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
         va="bottom",
         fontsize=8,
     )
-    # First a to z, then a1 and so on.
-    letters_in_order = sorted(distinct_letters, key=lambda letter: (len(letter), letter))
-    for column, letter in enumerate(letters_in_order):
+    for column, letter in enumerate(drawn_letters):
         middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
         coordinates = _right_of(axes, middle_of_column)
         rows_with_letter = [y for y, letters in enumerate(letters_of_rows) if letter in letters]

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE
 from rib.figures import Drawn, Labels
@@ -93,5 +94,7 @@ def _scale_cost(axes: Axes, seconds: pd.Series) -> None:
     if len(seconds) and seconds.max() > WIDE * seconds.min():
         axes.set_xscale("log")
         # Matplotlib's own labels are mathtext, which is off.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.18)
