@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rib.analysis.fit import read_table
-from rib.base.rounding import fit_percent, percent, points
+from rib.base.rounding import fit_percent, percent, points, rounded
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
@@ -152,7 +152,7 @@ def fashion_methods() -> str:
             _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
             _with_interval(change["change"], change["ci_low"], change["ci_high"]),
             percent(line["on_target"]),
-            f"{seconds[method] / seconds[REFERENCE]:.1f}",
+            f"{rounded(seconds[method] / seconds[REFERENCE])}",
         )
         rows.append(row)
     header = (
