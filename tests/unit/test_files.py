@@ -128,3 +128,18 @@ def test_progress_is_lines_of_the_log_and_short_work_has_none(caplog, capfd):
     assert "long:  50%" in caplog.text and "2/4" in caplog.text and "file/s" in caplog.text
     assert capfd.readouterr() == ("", "")
     assert bar.mininterval == bar.delay == 5
+
+
+def test_what_an_earlier_process_has_done_counts_in_no_rate():
+    # given 600 of 800 images that were trained on before this process was started
+    bar = Progress(desc="resumed", total=800, unit="image", done_before=600)
+    # when 20 more take 10 seconds
+    bar.start_t = bar._time() - 10
+    bar.update(20)
+    facts = bar.format_dict
+    line = bar.format_meter(**{**facts, "ncols": 0})
+    bar.close()
+    # then at 2 images a second the others take a minute and a half
+    assert "620/800" in line
+    assert "2.00image/s" in line
+    assert "<01:30" in line

@@ -65,20 +65,24 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
         desc: str,
         total: int | None = None,
         unit: str,
+        done_before: int = 0,
     ):
-        """Begin at 0.
+        """Begin to count.
 
         Args:
             iterable: what is iterated over; None if `update` is called instead.
             desc: what is done, such as `packing photos`.
             total: number of units; None if unknown.
             unit: what is counted, such as `image`.
+            done_before: units of an earlier process, which this one goes on from. They count in no
+                rate.
         """
         super().__init__(
             iterable,
             desc=desc,
             total=total,
             unit=unit,
+            initial=done_before,
             mininterval=5,
             delay=5,
             ascii=True,
@@ -90,7 +94,7 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
         self, msg: str | None = None, pos: int | None = None
     ) -> bool:
         """Log count, rate and ETA, where tqdm would draw its bar; both arguments are ignored."""
-        if self.n == 0:
+        if self.n == self.initial:
             return True  # nothing is done yet, so there is no rate and no ETA to log
         meter = dict(self.format_dict)
         meter["ncols"] = 0  # columns of the bar: with none, the line has the numbers only

@@ -191,9 +191,11 @@ def _curl(transfer: Transfer, name: str, is_patient: bool) -> CurlExit:
     options += ["--connect-timeout", str(CONNECT_TIMEOUT)]
     options += ["--speed-limit", "1000", "--speed-time", str(STALL)]
     options += ["--write-out", "%{http_code}", "--output", str(partial_file)]
-    progress = Progress(desc=f"fetching {name}", total=transfer.size, unit="B")
-    started = time.monotonic()
     bytes_before = _size_of(partial_file)
+    progress = Progress(
+        desc=f"fetching {name}", total=transfer.size, unit="B", done_before=bytes_before
+    )
+    started = time.monotonic()
 
     def check(output: bytes) -> None:
         """Show the progress; stop curl if it gets too many bytes, or none for too long."""

@@ -459,9 +459,11 @@ def train(
     if watch is not None:
         watch(history, images_seen, None, read_changes, device)
     progress = Progress(
-        desc=f"training {run}", total=training.images_seen(steps, images), unit="image"
+        desc=f"training {run}",
+        total=training.images_seen(steps, images),
+        unit="image",
+        done_before=images_seen,
     )
-    progress.update(images_seen)
     for epoch in range(position.epoch, math.ceil(steps / steps_per_epoch)):
         method.inputs.epoch = epoch
         batches = epoch_batches(images, training.batch_size, run.seed, epoch)
