@@ -102,11 +102,10 @@ def test_ranking_names_the_reference_of_each_panel():
     other = other.assign(reference="pretrained", difference=other["mri"], diff_low=other["mri"] - 1)
     other["diff_high"] = other["mri"] + 1
     figure, _ = draw_ranking(table=pd.concat([ranked(), other], ignore_index=True))
-    labels = [axes.get_xlabel() for axes in figure.axes]
-    assert labels[0].startswith("mRI minus that of FT") and labels[1].startswith(
-        "mRI minus that of the pretrained model"
-    )
-    dotted = [line for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+    from_ft, from_pretrained = figure.axes
+    assert from_ft.get_xlabel().startswith("mRI minus that of FT")
+    assert from_pretrained.get_xlabel().startswith("mRI minus that of the pretrained model")
+    dotted = [line for line in from_pretrained.lines if line.get_linestyle() == ":"]
     assert not dotted, "the pretrained model is at 0"
 
 
@@ -270,22 +269,24 @@ def draw_training(table, targets):
 
 
 def test_training_has_a_column_per_target_and_a_line_per_trained_method():
-    figure, shown = draw_training(histories([0]), {"a": "Set A", "b": "Set B"})
+    figure, shown_rows = draw_training(histories([0]), {"a": "Set A", "b": "Set B"})
     assert [axes.get_title() for axes in figure.axes] == ["Set A", "Set B", "", ""]
-    loss, accuracy = figure.axes[0], figure.axes[2]
+    loss, _loss_on_b, accuracy, _accuracy_on_b = figure.axes
     assert [list(line.get_ydata()) for line in loss.lines] == [[4, 3, 2]] * 2
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[20, 40, 60]] * 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FT", "LwF"] and len(
-        shown
-    ) == 12
-    assert loss.get_ylim()[0] == 0 and loss.get_ylim()[1] > 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FT", "LwF"]
+    assert len(shown_rows) == 12
+    lowest_loss, highest_loss = loss.get_ylim()
+    assert lowest_loss == 0
+    assert highest_loss > 4
 
 
 def test_training_has_thin_lines_per_seed_and_their_mean():
     figure, _ = draw_training(histories([0, 1]), {"a": "Set A", "b": "Set B"})
     lines = figure.axes[0].lines[:3]
     assert [list(line.get_ydata()) for line in lines] == [[4, 3, 2], [5, 4, 3], [4.5, 3.5, 2.5]]
-    assert lines[0].get_linewidth() == lines[1].get_linewidth() < lines[2].get_linewidth()
+    width_of_seed, width_of_other_seed, width_of_mean = (line.get_linewidth() for line in lines)
+    assert width_of_seed == width_of_other_seed < width_of_mean
     assert "thin: single seeds" in figure.legends[0].get_title().get_text()
 
 

@@ -15,17 +15,16 @@ def test_files_of_a_small_call_are_named():
     outputs = [
         f"reports/tiny/figures/radar.{ending}" for ending in ("png", "csv", "provenance.json")
     ]
-    made = closing_line(outputs)
-    assert made == "Made: reports/tiny/figures/radar.csv, reports/tiny/figures/radar.png."
+    assert closing_line(outputs) == (
+        "Made: reports/tiny/figures/radar.csv, reports/tiny/figures/radar.png."
+    )
 
 
 def test_many_files_are_counted_by_their_folder_in_the_order_of_the_stages():
     tables = [f"reports/tiny/tables/{name}.csv" for name in "abcd"]
     checkpoints = [f"{RUN}/{method}/checkpoint.safetensors" for method in "abcde"]
-    made = closing_line(
-        [RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"]
-    )
-    assert made == (
+    outputs = [RECORD, *tables, "reports/tiny/index.html", *checkpoints, "data/raw/red/red.zip"]
+    assert closing_line(outputs) == (
         f"Made: data/raw/red/red.zip, 5 files in {RUN}/, reports/tiny/index.html, "
         f"4 files in reports/tiny/tables/."
     )

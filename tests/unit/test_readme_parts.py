@@ -102,9 +102,10 @@ def test_every_key_of_config_has_a_line():
     keys = yaml.safe_load((ROOT / "config.yaml").read_text())
     table = readme.config_table()
     for key, value in keys.items():
-        for name in (
-            [f"{key}.{part}" for part in value] if isinstance(value, dict) and value else [key]
-        ):
+        names = [key]
+        if isinstance(value, dict) and value:
+            names = [f"{key}.{key_of_section}" for key_of_section in value]
+        for name in names:
             assert f"\n| `{name}` | `" in table
 
 
@@ -259,12 +260,12 @@ def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
 
 
 def pages(folder, *names):
-    """Two pages with places for parts."""
-    texts = [
+    """Two pages with places for parts: the first has the first one, the second the others."""
+    first, *others = [
         f"before\n<!-- made by make docs: {name} -->\nstale\n<!-- end -->\nafter {name}\n"
         for name in names
     ]
-    for number, text in enumerate((texts[0], "\n".join(texts[1:]))):
+    for number, text in enumerate((first, "\n".join(others))):
         (folder / f"{number}.md").write_text(text)
     return sorted(folder.glob("*.md"))
 
