@@ -339,10 +339,12 @@ def _drawn_p(
     for start in Progress(range(0, draws, draws_at_once), desc="flipping signs", unit="block"):
         draws_of_block = min(draws_at_once, draws - start)
         bits = _random_bits(draws_of_block, objects, rng)
-        is_positive[:draws_of_block] = bits[:, differs]
+        is_positive_in_block = is_positive[:draws_of_block]
+        is_positive_in_block[...] = bits[:, differs]
+        positive_sums = is_positive_in_block @ by_object
         # Each sign is 2 x bit - 1, so the sum with signs is twice that of the positive, minus all.
-        positive_sums = is_positive[:draws_of_block] @ by_object
-        drawn = absolute_differences(2 * positive_sums - observed_sums)
+        drawn_sums = 2 * positive_sums - observed_sums
+        drawn = absolute_differences(drawn_sums)
         at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
     return (1 + at_least_observed) / (1 + draws)
 
