@@ -35,7 +35,7 @@ the RI of any target), and a note if it is below FEWEST_OBJECTS.
 
 import itertools
 import string
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -314,12 +314,10 @@ def _drawn_p(
     # A sum over objects for each method and column is a product with this matrix.
     by_method_and_column = contributions[used_methods].reshape(-1, contributions.shape[2])
     contributes = by_method_and_column.any(axis=0)  # the sign of a zero doesn't matter
-    objects = int(contributes.sum())  # that signs are drawn for
     # Where the methods of no pair differ, a sign changes no difference.
     differs = _differs_in_a_pair(contributions, pairs)[contributes]
     by_object = by_method_and_column[:, contributes][:, differs].T
     by_object = np.ascontiguousarray(by_object)  # (objects that differ, methods x columns)
-    observed_sums = by_object.sum(axis=0)
 
     def absolute_differences(sums: np.ndarray) -> np.ndarray:
         """Absolute differences between the two methods of each pair, (draws, pairs, columns).
@@ -330,11 +328,31 @@ def _drawn_p(
         by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
 
-    observed = absolute_differences(observed_sums[None])
-    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # number of draws
-    rng = np.random.default_rng(seed)
-    bytes_of_draw = 8 * (objects + 2 * observed.size)
+    observed = absolute_differences(by_object.sum(axis=0)[None])
+    bytes_of_draw = 8 * (len(differs) + 2 * observed.size)
     draws_at_once = max(1, BLOCK_BYTES // bytes_of_draw)
+    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # number of draws
+    for drawn_sums in _sums_with_random_signs(by_object, differs, draws, draws_at_once, seed):
+        drawn = absolute_differences(drawn_sums)
+        at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
+    return (1 + at_least_observed) / (1 + draws)
+
+
+def _sums_with_random_signs(
+    by_object: np.ndarray, differs: np.ndarray, draws: int, draws_at_once: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Sums over objects, each with a random sign: (draws of a block, methods x columns) by block.
+
+    Args:
+        by_object: contributions of the objects that differ, (objects that differ, methods x
+            columns).
+        differs: which of the objects that signs are drawn for differ, (objects,) bool.
+        draws_at_once: number of draws of a block; the last has the rest.
+        seed: of the signs.
+    """
+    objects = len(differs)
+    observed_sums = by_object.sum(axis=0)
+    rng = np.random.default_rng(seed)
     is_positive = np.empty((draws_at_once, len(by_object)))  # 1.0 or 0.0, of one block
     for start in Progress(range(0, draws, draws_at_once), desc="flipping signs", unit="block"):
         draws_of_block = min(draws_at_once, draws - start)
@@ -343,10 +361,7 @@ def _drawn_p(
         is_positive_in_block[...] = bits[:, differs]
         positive_sums = is_positive_in_block @ by_object
         # Each sign is 2 x bit - 1, so the sum with signs is twice that of the positive, minus all.
-        drawn_sums = 2 * positive_sums - observed_sums
-        drawn = absolute_differences(drawn_sums)
-        at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
-    return (1 + at_least_observed) / (1 + draws)
+        yield 2 * positive_sums - observed_sums
 
 
 def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -113,18 +113,15 @@ def _costs(method: Method) -> list[str]:
 
 def comparison() -> str:
     """Methods of the kept comparison, best first: mRI, fit and letters of those not told apart."""
-    mri = read_table(COMPARED / "mri.csv")
-    ranking = read_table(COMPARED / "ranking.csv")
-    letters = ranking.set_index("method")["letters"]
-    best_first = mri.sort_values("mri", ascending=False, kind="stable")
-    letters_of_rows = best_first["method"].map(letters).fillna("not ranked")
+    letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
     rows = []
-    for line, letters_of_row in zip(best_first.to_dict("records"), letters_of_rows, strict=True):
+    for line in _best_first(COMPARED):
+        method = line["method"]
         row = (
-            f"`{line['method']}`",
+            f"`{method}`",
             _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
             fit_percent(line["fit"]),
-            letters_of_row,
+            letters.get(method, "not ranked"),
         )
         rows.append(row)
     return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
@@ -137,13 +134,12 @@ def fashion_methods() -> str:
     mRI, the change in distribution, accuracy on the target, and processor time as a multiple of
     that of the reference.
     """
-    mri = read_table(FASHION_METHODS / "mri.csv")
     ranking = read_table(FASHION_METHODS / "ranking.csv").set_index("method")
     in_distribution = read_table(FASHION_METHODS / "in_distribution.csv").set_index("method")
     seconds = read_table(FASHION_METHODS / "cost.csv").set_index("method")["seconds"]
     assert set(ranking["reference"]) == {REFERENCE}
     rows = []
-    for line in mri.sort_values("mri", ascending=False, kind="stable").to_dict("records"):
+    for line in _best_first(FASHION_METHODS):
         method = line["method"]
         change = in_distribution.loc[method]
         row = (
@@ -164,6 +160,12 @@ def fashion_methods() -> str:
         f"processor time (x `{REFERENCE}`)",
     )
     return _table(header, rows)
+
+
+def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
+    """Lines of mri.csv of a kept comparison of methods, that with the highest mRI first."""
+    mri = read_table(comparison_folder / "mri.csv")
+    return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
 
 
 def _difference_from_reference(line: Mapping[Hashable, Any], ranking: pd.DataFrame) -> str:
