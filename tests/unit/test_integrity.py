@@ -482,14 +482,14 @@ def test_a_job_reads_a_big_input_once(big, monkeypatch):
     assert hashing.MEMORY.parts[0] == "work", "which is nobody's result"
 
 
-# Hashes that a job hands on
+# Hashes of outputs, which the job remembers
 
 
 def test_what_a_job_has_hashed_is_not_hashed_by_the_next(monkeypatch):
     """If it is so big that hashing takes longer than to wait until it has settled."""
     # given a job that hashes its outputs before they have their names
     monkeypatch.setattr(hashing, "REMEMBERED", 1)
-    monkeypatch.setattr(hashing, "HANDED_ON", 10)
+    monkeypatch.setattr(hashing, "REMEMBERED_AT_ONCE", 10)
     monkeypatch.setattr(hashing, "SETTLED", 0.05)
     for name, text in {"big": "many pixels", "small": "few"}.items():
         staged = write_file(f"{name}.staged", text)
@@ -497,7 +497,7 @@ def test_what_a_job_has_hashed_is_not_hashed_by_the_next(monkeypatch):
         digest = sha256(staged)
         output = Path(f"{name}.npy")
         staged.rename(output)
-        hashing.hand_on(output, digest, signature)
+        hashing.remember_hash(output, digest, signature)
     # when
     read_files = []
 
@@ -514,15 +514,15 @@ def test_what_a_job_has_hashed_is_not_hashed_by_the_next(monkeypatch):
     assert read_files == ["small.npy"]
 
 
-def test_a_file_that_changed_since_it_was_hashed_is_not_handed_on(monkeypatch):
-    monkeypatch.setattr(hashing, "HANDED_ON", 1)
+def test_the_hash_of_a_file_that_changed_since_is_not_remembered(monkeypatch):
+    monkeypatch.setattr(hashing, "REMEMBERED_AT_ONCE", 1)
     monkeypatch.setattr(hashing, "SETTLED", 0.01)
 
     longer = write_file("big.npy", "many pixels")
     signature = hashing.signature(longer)
     digest = sha256(longer)
     longer.write_text("more pixels than there were")
-    hashing.hand_on(longer, digest, signature)
+    hashing.remember_hash(longer, digest, signature)
     assert not hashing.MEMORY.exists()
 
     same_size = write_file("same.npy", "many pixels")
@@ -534,27 +534,27 @@ def test_a_file_that_changed_since_it_was_hashed_is_not_handed_on(monkeypatch):
         same_size.write_text("last pixels")
 
     monkeypatch.setattr(hashing.time, "sleep", change_while_waiting)
-    hashing.hand_on(same_size, digest, signature)
+    hashing.remember_hash(same_size, digest, signature)
     assert not hashing.MEMORY.exists()
 
 
 def test_a_job_that_can_note_no_hash_has_done_its_work(monkeypatch):
-    monkeypatch.setattr(hashing, "HANDED_ON", 1)
+    monkeypatch.setattr(hashing, "REMEMBERED_AT_ONCE", 1)
     monkeypatch.setattr(hashing, "SETTLED", 0.01)
     path = write_file("big.npy", "many pixels")
     in_place_of_a_folder = Path(hashing.MEMORY.parts[0])
     in_place_of_a_folder.write_text("not a folder")
-    hashing.hand_on(path, sha256(path), hashing.signature(path))
+    hashing.remember_hash(path, sha256(path), hashing.signature(path))
     assert in_place_of_a_folder.read_text() == "not a folder"
 
 
-def test_a_job_hands_on_the_hashes_of_its_outputs(inputs, monkeypatch):
-    handed_on = {}
+def test_a_job_remembers_the_hashes_of_its_outputs(inputs, monkeypatch):
+    remembered = {}
 
     def note(path, digest, _):
-        handed_on[str(path)] = digest
+        remembered[str(path)] = digest
 
-    monkeypatch.setattr("rib.jobs.job.hand_on", note)
+    monkeypatch.setattr("rib.jobs.job.remember_hash", note)
     with running_job() as output:
         write_outputs(output)
-    assert handed_on["results/out.x"] == sha256(Path("results/out.x"))
+    assert remembered["results/out.x"] == sha256(Path("results/out.x"))

@@ -256,8 +256,8 @@ def test_stored_features_are_those_that_are_computed_in_each_step(
     move(method_that_stores.model)
     move(method_that_computes.model)
     # when
-    stored = method_that_stores.start(rows)
-    computed = method_that_computes.start(rows)
+    stored = method_that_stores.pretrained_features(rows)
+    computed = method_that_computes.pretrained_features(rows)
     # then
     assert progress() == [("pretrained features", 1, 1, "batch")], "one of both stores them"
     torch.testing.assert_close(stored, computed, rtol=1e-4, atol=1e-6)

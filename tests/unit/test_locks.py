@@ -84,7 +84,7 @@ def test_without_locks_a_lock_is_refused_in_a_sentence_that_names_the_file():
 def test_without_locks_a_run_is_refused_before_it_registers(monkeypatch):
     monkeypatch.setattr(parent_run, "_held", [])
     with pytest.raises(UserError, match=r"^\.snakemake/runs/.*no file locks"):
-        parent_run.announce(locked=False, jobs_at_once=1)
+        parent_run.announce(files_are_locked=False, jobs_at_once=1)
     assert parent_run._held == [] and not list(parent_run.RUNS.glob("*.jobs"))
 
 

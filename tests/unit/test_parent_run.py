@@ -31,7 +31,7 @@ def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monk
     dead.parent.mkdir(parents=True)
     dead.touch()
     with FileLock(alive):
-        assert len(parent_run.others(locked=True)) == 1 and dead.exists()
+        assert len(parent_run.other_active_runs(files_are_locked=True)) == 1 and dead.exists()
         assert (
             "process 1 " in parent_run.announce(True, 1)[0] and not dead.exists() and alive.exists()
         )

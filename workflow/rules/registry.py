@@ -135,7 +135,13 @@ class Registry:
         self.analyses[name] = Analysis(tables, figures, files or {}, optional, descriptions)
 
     def chosen(self) -> list[Analysis]:
-        """Analyses that are part of the run; a UserError if config lists an unknown one."""
+        """Analyses that are part of the run.
+
+        They are those that are not optional, and the optional ones that config lists.
+
+        Raises:
+            UserError: config lists one that doesn't exist, or isn't optional.
+        """
         if self._analyses_in_config == "all":
             return list(self.analyses.values())
         optional = [name for name, analysis in self.analyses.items() if analysis.optional]

@@ -10,7 +10,7 @@ from pathlib import Path
 from snakemake.persistence.file import FilePersistence
 
 from rib.base.errors import UserError
-from rib.jobs.parent_run import others
+from rib.jobs.parent_run import other_active_runs
 from rib.jobs.script import UNRECORDED
 
 _inputs_of_job = FilePersistence._input  # Snakemake's own function
@@ -51,7 +51,7 @@ def _unlock_unless_a_run_is_active(persistence: FilePersistence) -> None:
 
     Raises a UserError if a run is active.
     """
-    active_runs = others(locked=True).values()
+    active_runs = other_active_runs(files_are_locked=True).values()
     if active_runs:
         raise UserError(
             f"a run is active in this folder ({'; '.join(active_runs)}); its locks are kept. "

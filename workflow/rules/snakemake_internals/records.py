@@ -16,7 +16,7 @@ from snakemake.io import Mtime, _IOFile
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
-from rib.jobs.parent_run import others
+from rib.jobs.parent_run import other_active_runs
 
 LONG_AGO = 1.0  # seconds since 1970; Snakemake treats 0 as no time
 SAME_TIME = 1e-3  # seconds by which the times of one version of a file may differ
@@ -104,7 +104,7 @@ class SeenRecords(SnakemakeRecords):
 
     def __init__(self):
         super().__init__()
-        self.locked = self.locked and bool(others(locked=True))
+        self.locked = self.locked and bool(other_active_runs(files_are_locked=True))
         self._metadata: dict[str, MetadataRecord] = {}  # of adopted outputs, by path
 
     def _keep(self, path: str, metadata: MetadataRecord) -> None:

@@ -445,15 +445,17 @@ def _with_sources(
     Args:
         paths: of the indexes, whose folders name the datasets.
         source_groups: by dataset; a dataset without one is a group of its own.
-        identities: of the images of all indexes, see `read_identities`.
+        identities: of the images of all indexes, in their order, see `read_identities`.
     """
     source_ids = []
     for path, index in zip(paths, indexes, strict=True):
-        dataset = path.parts[-3]
-        group = source_groups.get(dataset, dataset)  # other groups may use the same ids
+        dataset = path.parts[-3]  # of {dataset}/{geometry}/index.parquet
+        group = source_groups.get(dataset, dataset)
+        # Other groups may use the same ids.
         source_ids.append(f"{group}/" + index["source_id"].astype(str))
-    joined = pd.concat(_join_identical(source_ids, identities), ignore_index=True)
-    source_numbers, _ = pd.factorize(joined)
+    ids_by_content = _join_identical(source_ids, identities)
+    ids_of_all_indexes = pd.concat(ids_by_content, ignore_index=True)
+    source_numbers, _ = pd.factorize(ids_of_all_indexes)
     ends_of_indexes = np.cumsum([len(index) for index in indexes])
     numbers_of_indexes = np.split(source_numbers, ends_of_indexes[:-1])
     with_sources = []

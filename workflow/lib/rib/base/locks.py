@@ -54,7 +54,10 @@ def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waited for without limit; raises as `acquire`."""
+    """Hold the lock of a file in a `with` block.
+
+    It is waited for without limit. Raises as `acquire`.
+    """
     lock = acquire(path)
     try:
         yield

@@ -1023,7 +1023,7 @@ def _check_learning_rates(grid: Grid) -> None:
     """Raise a UserError if a method that is run on a model has no learning rate for it."""
     for model in grid.models:
         for method in grid.methods_of(model):
-            grid.settings(method, model)
+            grid.settings(method, model)  # raises if there is no rate
 
 
 def _notices_on_grid(grid: Grid) -> list[str]:

@@ -349,7 +349,7 @@ def _read_classes(
     """Rows of a CSV file with one class per line, as `read_table` gives them.
 
     Args:
-        key_column: column that must not be empty.
+        key_column: one of the columns, which must not be empty.
         columns: those that the file must have.
 
     Returns:

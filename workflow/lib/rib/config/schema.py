@@ -294,7 +294,12 @@ def _problem_with_keys(collection: _OpenCollection) -> str | None:
 
 
 def read_source(path: Path) -> str:
-    """Text of a file that a user wrote; raise a UserError if it cannot be read."""
+    """Text of a file that a user wrote.
+
+    Raises:
+        UserError: the system can't read it.
+        UnicodeDecodeError: it isn't UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -139,6 +139,9 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
         annotation: type of the setting in Python, such as `float` or `list[int]`, or the name of a
             range, such as `Positive`. It may end with ` | None` for a setting that may be left out.
         subject: file, entry and setting, with which messages begin.
+
+    Raises:
+        UserError: the value is of another type, or not in the range.
     """
     if annotation.endswith(OR_NONE):
         if value is None:
@@ -149,7 +152,7 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
         return _checked_list(value, annotation, subject)
     converted = value
     if isinstance(value, str) and type_name in ("float", "int", *RANGES):
-        converted = number(value)
+        converted = number(value)  # None, which is refused, if it is no number
     expectation = _unmet_expectation(converted, annotation)
     if expectation is not None:
         raise UserError(f"{subject} is {show(value)}; give {expectation}.")

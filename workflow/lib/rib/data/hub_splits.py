@@ -77,7 +77,7 @@ def files_of_split(
         )
     default_config = DEFAULT
     if stated_configs is None:
-        splits_of_configs = _splits_by_path(readable_paths)
+        splits_of_configs = _paths_by_config_and_split(readable_paths)
     else:
         configs = _checked_configs(stated_configs, where)
         splits_of_configs = _listed_splits(configs, readable_paths, where)
@@ -123,13 +123,13 @@ def _choose_split(splits: Iterable[str], chosen: ChosenNames, where: str) -> str
 # By folders and names
 
 
-def _splits_by_path(paths: Iterable[str]) -> SplitsOfConfigs:
-    """Paths by split by config, as folders and names of files tell them."""
+def _paths_by_config_and_split(paths: Iterable[str]) -> SplitsOfConfigs:
+    """Paths as {config: {split: [path, ...]}}, which are told by the names of folders and files."""
     splits_of_configs: SplitsOfConfigs = {}
     for path in paths:
-        name = split_of_path(path)
-        splits = splits_of_configs.setdefault(name.config, {})
-        splits.setdefault(name.split, []).append(path)
+        config, split = split_of_path(path)
+        paths_of_splits = splits_of_configs.setdefault(config, {})
+        paths_of_splits.setdefault(split, []).append(path)
     return splits_of_configs
 
 

@@ -206,7 +206,7 @@ def _no_problem(package: Path) -> None:
 
 
 def _fetch_by_apt(mirror: Mapping[str, Any], request: _Request) -> None:
-    """Fetch the content in a Debian package, by apt-get."""
+    """Fetch a Debian package by apt-get, and unpack the content from it to where it is wanted."""
     seconds_to_answer = min(request.seconds_to_answer, STALL)
 
     def fetch_to(package: Path) -> None:

@@ -30,7 +30,7 @@ KEPT = ("architecture", "input_size", "fixed_input_size", "num_classes", "first_
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """What the published model has and the run's network lacks."""
+    """Parts of an export that are those of the published model: the run's network has none."""
 
     archive: Path | None = None  # of open_clip: published weights, with the text tower
     weights: Mapping | None = None  # of open_clip: `weights` of the model's entry
@@ -58,14 +58,15 @@ class ExportedNetwork:
 def export_network(
     source: RunOnDataset, published: PublishedModel, files: ExportFiles
 ) -> ExportedNetwork:
-    """Write a run's network, with merged weights, as its library opens a folder.
+    """Write a run's network to files that its library opens.
 
-    The libraries open it by timm's or open_clip's create_model.
+    The library opens them by timm's or open_clip's create_model. The weights are those of plain
+    layers: what a method trains beside a layer, as LoRA does, is added to the layer's weights.
 
     Args:
         source: the run on its target.
-        published: what the network lacks.
-        files: to write.
+        published: parts of the export that are taken from the published model.
+        files: paths of the files that are written.
 
     Raises:
         UserError: the run has a padding prompt, the disk is too full, or the library gives other

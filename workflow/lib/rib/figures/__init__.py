@@ -253,7 +253,8 @@ def _add_below(figure: Figure, note: str) -> None:
     if not existing_note:
         figure.supxlabel(note, fontsize=7)
         return
-    # A second call of supxlabel would change the font of the existing note.
+    # A second call of supxlabel would change the font of the existing note, so its text is changed,
+    # which matplotlib keeps among the figure's texts.
     for text in figure.texts:
         if text.get_text() == existing_note:
             text.set_text(f"{existing_note}\n{note}")

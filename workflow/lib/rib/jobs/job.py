@@ -34,7 +34,7 @@ from rib.jobs.messages import message_of, message_of_os_error
 from rib.jobs.parent_run import is_held
 from rib.records import integrity, provenance
 from rib.records.environment import surroundings
-from rib.records.hashing import hand_on, signature
+from rib.records.hashing import remember_hash, signature
 
 WORK = Path("work")  # contains the private folders
 COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
@@ -326,42 +326,56 @@ def _publish(
 ) -> None:
     """Move finished outputs to their declared names, the record and the manifest last.
 
+    Record and manifest get the hashes of the others. Those of very large files are remembered, so
+    that the next job need not read them.
+
     Args:
         staged: paths in the private folder by name of the output.
         declared: where they belong, for example {"weights": "results/emoji/models/net/weights.pt"}.
         record: the provenance record without what is known of outputs and environment.
+
+    Raises:
+        RuntimeError: the job has not written one of its outputs.
     """
-    hashes = {}
-    signatures_when_hashed = {}
-    for name, path in staged.items():
-        if name in (PROVENANCE, MANIFEST):
-            continue
+    names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
+    names_of_last = [name for name in (PROVENANCE, MANIFEST) if name in staged]
+    hashes = {}  # by declared path
+    signatures_when_hashed = {}  # by name
+    for name in names:
+        path = staged[name]
         if not path.is_file():
             raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
-        signatures_when_hashed[declared[name]] = signature(path)
+        # Before its hash is computed, so that a change meanwhile is noticed.
+        signatures_when_hashed[name] = signature(path)
         hashes[declared[name]] = sha256(path)
     if MANIFEST in staged:
         _complete_manifest(staged[MANIFEST], hashes)
         hashes[declared[MANIFEST]] = sha256(staged[MANIFEST])
     if PROVENANCE in staged:
-        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sizes = {}
-        for name, declared_path in declared.items():
-            if declared_path in hashes:
-                sizes[declared_path] = staged[name].stat().st_size
-        complete_record = {
-            **record,
-            **surroundings(),
-            "outputs": hashes,
-            "sizes": sizes,
-            "ended": ended,
+        sizes = {
+            declared_path: staged[name].stat().st_size
+            for name, declared_path in declared.items()
+            if declared_path in hashes
         }
-        provenance.write(staged[PROVENANCE], complete_record)
-    names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
-    names += [name for name in (PROVENANCE, MANIFEST) if name in staged]
-    _rename({staged[name]: Path(declared[name]) for name in names})
-    for declared_path, signature_when_hashed in signatures_when_hashed.items():
-        hand_on(Path(declared_path), hashes[declared_path], signature_when_hashed)
+        provenance.write(staged[PROVENANCE], _complete_record(record, hashes, sizes))
+    _rename({staged[name]: Path(declared[name]) for name in [*names, *names_of_last]})
+    for name in names:
+        path = Path(declared[name])
+        remember_hash(path, hashes[declared[name]], signatures_when_hashed[name])
+
+
+def _complete_record(
+    record: Mapping[str, Any], hashes: Mapping[str, str], sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """A provenance record with what is known at the end of a job.
+
+    Args:
+        record: what was known before the outputs were finished.
+        hashes: SHA-256 of each output, by its declared path.
+        sizes: bytes of each output, by its declared path.
+    """
+    ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
 
 
 def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:

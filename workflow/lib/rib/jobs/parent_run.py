@@ -30,7 +30,7 @@ REGISTRATIONS = "*.*.*.lock"  # pattern of the files in RUNS: host, process id a
 LOCKED_FILES = Path(".snakemake/locks")
 POLL = 0.5  # seconds between checks that the owner is alive
 GRACE = 5.0  # seconds that a job has to clean up
-STARTED = 3600.0  # seconds within which every run has locked its outputs
+SECONDS_TO_LOCK = 3600.0  # after its start, within which every run has locked its outputs
 _held: list[FileLock] = []  # kept until the process ends
 
 
@@ -92,11 +92,11 @@ def end_jobs(is_running: Callable[[], object]) -> None:
             return
 
 
-def announce(locked: bool, jobs_at_once: int) -> list[str]:
+def announce(files_are_locked: bool, jobs_at_once: int) -> list[str]:
     """Register this process as a run of the current folder until it ends.
 
     Args:
-        locked: see `others`.
+        files_are_locked: see `other_active_runs`.
         jobs_at_once: how many jobs the run starts at once, which `snakemake status` tells.
 
     Returns:
@@ -111,7 +111,7 @@ def announce(locked: bool, jobs_at_once: int) -> list[str]:
     atexit.register(_remove, registration)
     _held.append(acquire(registration))
     _jobs_file(registration).write_text(str(jobs_at_once), encoding="utf-8")
-    active_runs = others(locked)
+    active_runs = other_active_runs(files_are_locked)
     for path in sorted(RUNS.glob(REGISTRATIONS)):
         if path != registration and path not in active_runs:
             _remove(path)
@@ -134,9 +134,9 @@ def _remove(registration: Path) -> None:
 
 def jobs_of_others() -> int | None:
     """How many jobs the other active runs of the current folder start at once; None without one."""
-    locked = LOCKED_FILES.is_dir() and any(LOCKED_FILES.iterdir())
+    files_are_locked = LOCKED_FILES.is_dir() and any(LOCKED_FILES.iterdir())
     jobs = 0
-    for registration in others(locked):
+    for registration in other_active_runs(files_are_locked):
         file = _jobs_file(registration)
         with contextlib.suppress(OSError, ValueError):
             if file.is_file():  # not a pipe, which would be waited for
@@ -144,7 +144,7 @@ def jobs_of_others() -> int | None:
     return jobs or None
 
 
-def others(locked: bool) -> dict[Path, str]:
+def other_active_runs(files_are_locked: bool) -> dict[Path, str]:
     """Descriptions of the other active runs of the current folder, by their registrations.
 
     A description is `process 4711 on host, since 2025-06-01 12:00`. File locks may not work between
@@ -152,20 +152,20 @@ def others(locked: bool) -> dict[Path, str]:
     files of the folder are locked, and for one hour after its start.
 
     Args:
-        locked: whether Snakemake has locked files of the folder.
+        files_are_locked: whether Snakemake has locked files of the folder.
     """
     own_registrations = {Path(lock.lock_file) for lock in _held}
     other_registrations = set(RUNS.glob(REGISTRATIONS)) - own_registrations
     active_runs = {}
     for path in sorted(other_registrations):
-        host, process_id, _, _ = path.name.rsplit(".", 3)
+        host, process_id, _random, _ending = path.name.rsplit(".", 3)  # a host may have dots
         with contextlib.suppress(FileNotFoundError):  # the run may end meanwhile
-            start = path.stat().st_mtime
+            start = path.stat().st_mtime  # nothing is written to it later
             if host == socket.gethostname():
                 is_active = is_held(path)
             else:
-                has_started_lately = time.time() - start < STARTED
-                is_active = locked or has_started_lately
+                has_started_lately = time.time() - start < SECONDS_TO_LOCK
+                is_active = files_are_locked or has_started_lately
             if is_active:
                 start_text = f"{datetime.fromtimestamp(start):%Y-%m-%d %H:%M}"
                 active_runs[path] = f"process {process_id} on {host}, since {start_text}"

@@ -20,16 +20,17 @@ class External(FineTuning):
 
     Args:
         run: the run, for messages.
-        files: by path, their size in bytes and time of modification in ns when the job was planned.
-            The first has the weights; a second one those of the head of an open_clip model.
+        files: files of weights by path, with their size in bytes and time of modification in ns
+            when the job was planned, such as {"weights.pt": [1024, 1764526800000000000]}. The first
+            has the weights; a second one those of the head of an open_clip model.
         model: library, architecture and arguments of the network.
     """
 
     def __init__(self, run: str, files: Mapping[str, Sequence[int]], model: Mapping):
-        super().__init__(lr=1.0)
+        super().__init__(lr=1.0)  # any rate: nothing is trained
         self.run = run
         self.files = files
-        self.network = model  # not the network itself, which is `self.model`
+        self.facts_of_model = model  # the network itself is `self.model`
 
     def setup(self, task: Task) -> None:
         """Load the weights from the files; nothing is trained.
@@ -40,7 +41,7 @@ class External(FineTuning):
         """
         super().setup(task)
         states = [read_state(Path(file), None, self.run) for file in self.files]
-        if self.network["library"] == "timm":
+        if self.facts_of_model["library"] == "timm":
             self._load_network(states[0])
         elif len(states) == 1:
             self._load_image_tower(states[0])
@@ -59,7 +60,7 @@ class External(FineTuning):
 
     def _load_network(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights of a whole network of timm, which must have as many outputs."""
-        arguments = {**self.network["arguments"], "num_classes": self.model.num_classes}
+        arguments = {**self.facts_of_model["arguments"], "num_classes": self.model.num_classes}
         self.model.load_state_dict(self._loaded(state, arguments).state_dict())
 
     def _load_image_tower(
@@ -81,7 +82,7 @@ class External(FineTuning):
         tower_state = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
         if not tower_state:
             tower_state = state
-        loaded = self._loaded(tower_state, self.network["arguments"])
+        loaded = self._loaded(tower_state, self.facts_of_model["arguments"])
         tower = loaded.get_submodule("visual")
         classifier.visual.load_state_dict(tower.state_dict())
         if head_state:
@@ -106,8 +107,8 @@ class External(FineTuning):
         """A network of the run's architecture with these weights."""
         return with_weights(
             state,
-            self.network["library"],
-            self.network["architecture"],
+            self.facts_of_model["library"],
+            self.facts_of_model["architecture"],
             arguments,
             keys="by_name",
             name=self.run,

@@ -48,7 +48,9 @@ class FeatureDistance(FineTuning):
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
         max_images = LARGEST_STORED // features_of_one_image.nbytes
-        self.start = pretrained_outputs(_features, task, max_images, "pretrained features")
+        self.pretrained_features = pretrained_outputs(
+            _features, task, max_images, "pretrained features"
+        )
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
@@ -57,8 +59,12 @@ class FeatureDistance(FineTuning):
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * squared distance between features and pretrained ones, mean over images."""
-        squared_distances = (self.features - self.start(rows)).square().sum(dim=1)
+        """weight * squared distance between features and pretrained ones, mean over images.
+
+        The features are those of the pass that gave the logits, see `logits`.
+        """
+        differences = self.features - self.pretrained_features(rows)
+        squared_distances = differences.square().sum(dim=1)
         return self.weight * squared_distances.mean()
 
 

@@ -44,7 +44,9 @@ class LipsumFineTuning(FineTuning):
         self.text = task.text
         self.encoded_step = -1  # the step whose texts are encoded
         self.encoded_texts = self.encode(0)  # an error now if texts are too long
-        self.start = pretrained_outputs(_image_features, task, MOST_STORED, "features")
+        self.pretrained_features = pretrained_outputs(
+            _image_features, task, MOST_STORED, "features"
+        )
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
@@ -70,7 +72,7 @@ class LipsumFineTuning(FineTuning):
             self.encoded_step = self.step
         # v_m(x; theta) - v_m(x; start) is the similarity to the text of f(x; theta) - f(x; start),
         # since similarities are linear in the image's features.
-        feature_differences = self.features.float() - self.start(rows)  # (N, d)
+        feature_differences = self.features.float() - self.pretrained_features(rows)  # (N, d)
         similarity_differences = feature_differences @ self.encoded_texts.T  # (N, M)
         return self.weight / 2 * similarity_differences.square().mean()
 

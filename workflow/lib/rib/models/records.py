@@ -147,18 +147,24 @@ def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
         architecture: such as `resnet18`.
         record: what timm states of the weights: `test_input_size`, `mean`, `num_classes` and so on.
         arguments: keyword arguments with which the network is built, such as {"img_size": 384}.
+
+    Returns:
+        head, preprocessing and licence of a model's entry, what describes its network, and
+        `resized_by`: the argument with which it is built for images of another size, or None for a
+        network that takes images of any size.
     """
     recorded_input = _timm_input(record, arguments)
     channels, height, width = recorded_input.size
     is_square_rgb = channels == 3 and height == width
     side = height if is_square_rgb else None
     crop_mode = record.get("crop_mode") or "center"
-    takes_image_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
+    # A network whose input size is fixed must be built anew for another one.
+    is_built_for_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
     return {
         "head": "published" if _has_imagenet_head(record) else "none",
         "preprocessing": _preprocessing(record, side, recorded_input.crop_pct, crop_mode),
         "licence": record.get("license") or UNKNOWN,
-        "resized_by": "img_size" if takes_image_size else None,
+        "resized_by": "img_size" if is_built_for_size else None,
         **_network_facts("timm", architecture, arguments),
     }
 

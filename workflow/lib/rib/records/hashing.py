@@ -21,7 +21,7 @@ MEMORY = Path("work/checked")
 # Bytes from which hashing takes longer than the cache lookup (about 12 ms).
 REMEMBERED = 16 << 20
 # Bytes from which hashing takes longer than to wait until a file has settled.
-HANDED_ON = 2 << 30
+REMEMBERED_AT_ONCE = 2 << 30
 # Seconds; coarsest resolution of file times, below which a second change could go unnoticed.
 SETTLED = 2.0
 
@@ -93,7 +93,7 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
     return digest
 
 
-def hand_on(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -> None:
+def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -> None:
     """Remember the hash of a very large file that a job has made, so that no other job reads it.
 
     It waits until a second change would be noticed. Smaller files are left to the next job, as is a
@@ -104,7 +104,7 @@ def hand_on(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -
         digest: SHA-256 of its bytes.
         signature_when_hashed: its signature, taken before it was hashed.
     """
-    if signature_when_hashed["size"] < HANDED_ON:
+    if signature_when_hashed["size"] < REMEMBERED_AT_ONCE:
         return
     signature_before = signature(path)
     # Moving a file changes its change time, and its inode if it goes to another disk.

@@ -33,12 +33,15 @@ FINISHED_ONLY = True  # others have no rank
 def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float) -> Drawn:
     """Difference of mRI from the reference (percentage points), with simultaneous intervals.
 
-    Right of the panel are mRI with its own interval, and letters of what is not told apart.
+    Right of the panel are mRI with its own interval, and letters: methods that share one are not
+    told apart.
 
     Args:
-        ranking: columns model, method, size, mri, ci_low, ci_high, seeds, reference, difference,
-            diff_low, diff_high, letters, smallest_difference, fit, in display order; no rows of
-            models without a finished method. Optional: objects.
+        ranking: ranking.csv, as `rib.analysis.comparison` writes it, in display order: columns
+            model, method, size, mri with ci_low and ci_high, seeds, fit, letters,
+            smallest_difference, and reference, the method from which `difference` with diff_low and
+            diff_high is. A model without a finished method has no rows. The column objects, their
+            number, may be missing; then no note says that they are few.
     """
     ranked_models = [model for model in models if model in set(ranking["model"])]
     if not ranked_models:

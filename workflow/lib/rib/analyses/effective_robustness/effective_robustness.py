@@ -87,7 +87,7 @@ def _limits(accuracies: list[float]) -> Limits:
 
 
 def _set_logit_axes(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
-    """Set logit axes with ticks in percent."""
+    """Set logit axes with ticks; limits are in percent."""
     functions = (_logit_of_percent, _percent_of_logit)
     axes.set_xscale("function", functions=functions)
     axes.set_yscale("function", functions=functions)

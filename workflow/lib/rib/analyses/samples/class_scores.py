@@ -117,8 +117,14 @@ class ImageTallies:
 
 
 def _totals(tallies: csr_matrix, weights: np.ndarray, objects: Indices) -> np.ndarray:
-    """Weighted sums over objects, (replicates, categories)."""
-    totals: np.ndarray = (tallies[objects].T @ weights.T).T
+    """Weighted sums over the chosen objects, (replicates, categories).
+
+    Args:
+        tallies: numbers of images of all objects, by category, (all objects, categories).
+        weights: how often each replicate counts each chosen object, (replicates, chosen objects).
+        objects: the chosen ones, rows of `tallies`.
+    """
+    totals: np.ndarray = weights @ tallies[objects]
     return totals
 
 

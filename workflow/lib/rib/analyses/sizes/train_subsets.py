@@ -1,8 +1,11 @@
 """mRI by the number of fine-tuning images, per model and method."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from rib.base.appearance import INK
 from rib.config.run import MEAN
@@ -20,14 +23,11 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
 
     Args:
         sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, as written by
-            rib.analyses.sizes.tables.
+            rib.analyses.sizes.tables. Rows with the target MEAN have mRI in the column ri.
     """
     is_chosen = sizes["model"].isin(list(models)) & sizes["method"].isin(list(methods))
     shown_rows = sizes[(sizes["target"] == MEAN) & is_chosen]
-    columns = 2 if len(models) == 4 else min(COLUMNS, len(models))
-    rows = -(-len(models) // columns)
-    size = (max(3.6, 1.2 + 2.1 * columns), 0.9 + 2.2 * rows)
-    figure, panels = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    figure, panels = _panels(len(models))
     for axes, (model, label) in zip(panels.flat, models.items(), strict=False):
         of_model = shown_rows[shown_rows["model"] == model]
         for i, (method, style) in enumerate(methods.items()):
@@ -53,3 +53,14 @@ def draw(sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: fl
     )
     method_legend(figure, panels.flat[0])
     return figure, shown_rows.reset_index(drop=True)
+
+
+def _panels(models: int) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels in rows, at least as many as models."""
+    columns = min(COLUMNS, models)
+    if models == 4:
+        columns = 2  # two and two, not three and one
+    rows = math.ceil(models / columns)
+    width = max(3.6, 1.2 + 2.1 * columns)
+    height = 0.9 + 2.2 * rows
+    return plt.subplots(rows, columns, figsize=(width, height), sharey=True, squeeze=False)

@@ -216,28 +216,31 @@ def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> l
 
 
 def _compare_runs(
-    rows: Iterable[Path], splittings: Sequence[Splitting]
+    row_files: Iterable[Path], splittings: Sequence[Splitting]
 ) -> Iterator[tuple[Run, Slice, float, float]]:
     """Each fine-tuned run, slice, and accuracies (percent) before and after.
 
-    Runs are read one at a time, the pretrained ones first.
+    Runs are read one at a time, the pretrained ones first: each model has one.
 
     Raises:
         UserError: two runs were scored on different images.
     """
-    files = by_run(rows)
+    files = by_run(row_files)
     pretrained_runs = [run for run in files if run.method == PRETRAINED]
     fine_tuned_runs = [run for run in files if run.method != PRETRAINED]
-    before_of_model: dict[str, tuple[Run, list[tuple[Slice, float]]]] = {}
+    pretrained_run_of: dict[str, Run] = {}  # by model
+    accuracies_before_of: dict[str, list[tuple[Slice, float]]] = {}  # by model
     runs = [*pretrained_runs, *fine_tuned_runs]
     for run in Progress(runs, desc="reading rows", unit="run"):
-        accuracies_after = list(_accuracies(files[run].values(), splittings))
-        if run.model not in before_of_model:  # it is the pretrained one
-            before_of_model[run.model] = (run, accuracies_after)
-        pretrained_run, accuracies_before = before_of_model[run.model]
-        _refuse_different_slices(accuracies_before, accuracies_after, (pretrained_run, run))
+        accuracies = list(_accuracies(files[run].values(), splittings))
         if run.method == PRETRAINED:
+            pretrained_run_of[run.model] = run
+            accuracies_before_of[run.model] = accuracies
             continue
+        accuracies_before = accuracies_before_of[run.model]
+        accuracies_after = accuracies
+        compared_runs = (pretrained_run_of[run.model], run)
+        _refuse_different_slices(accuracies_before, accuracies_after, compared_runs)
         slices_with_accuracies = zip(accuracies_before, accuracies_after, strict=True)
         for (image_slice, before), (_, after) in slices_with_accuracies:
             yield run, image_slice, before, after
