@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rib.base.files import read_json
-from rib.config.label_space import read_table
+from rib.config.label_space import read_csv_rows
 from rib.data.archives import archive_members
 from rib.data.prepared import PreparedDataset
 from rib.models.convert import ModelOutput, convert
@@ -47,7 +47,7 @@ def sets(folder):
 
 
 def test_each_row_of_the_class_map_gives_a_reason_of_its_own():
-    rows = list(read_table(ROOT / "workflow/catalog/classes/emoji.csv", ("emoji", "reason")))
+    rows = list(read_csv_rows(ROOT / "workflow/catalog/classes/emoji.csv", ("emoji", "reason")))
     assert len({row["reason"] for _, row in rows}) == len(rows) == len(SPACE.keys)
 
 

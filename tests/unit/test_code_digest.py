@@ -169,7 +169,7 @@ TRAINING = SCORING | {
 }
 EVALUATION = SCORING | {
     "evaluation/evaluate.py",
-    "evaluation/recipes.py",
+    "evaluation/merge_files.py",
     "models/fuse_batch_norm.py",
     "models/state.py",
 }
@@ -177,7 +177,7 @@ FEATURES = NETWORK | {
     "models/layers.py",
     "models/state.py",
     "models/fuse_batch_norm.py",
-    "evaluation/recipes.py",
+    "evaluation/merge_files.py",
 }
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The
@@ -197,7 +197,7 @@ STAGES = [
         "merge_weights",
         {"method": "wise_ft_curve"},
         {
-            "evaluation/recipes.py",
+            "evaluation/merge_files.py",
             "methods/wise_ft_curve.py",
             "methods/wise_ft.py",
             "base/plugins.py",

@@ -295,7 +295,7 @@ def test_entries_have_the_costs_of_the_kept_comparison():
         own = table.loc[method.name] - table.loc[[*method.parents]].sum()
         found = {
             "storage": own["megabytes"] / ft["megabytes"]
-        }  # merges also have a recipe of some hundred bytes
+        }  # merges also have a file of some hundred bytes
         if method.trains:
             found["training"] = own["finetune"] / own["images"] / (ft["finetune"] / ft["images"])
         for what, ratio in found.items():

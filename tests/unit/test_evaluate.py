@@ -24,7 +24,7 @@ from rib.data.dataset_part import DatasetPart
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate, write_rows
-from rib.evaluation.recipes import RunNetworks, State
+from rib.evaluation.merge_files import NetworkState, RunNetworks
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
@@ -462,7 +462,7 @@ def test_rows_are_stored_in_small_types(files, tmp_path):
 
 def curve(*alphas):
     """States on the line from the pretrained network (alpha 0) to the fine-tuned one (1)."""
-    return [State(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in alphas]
+    return [NetworkState(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in alphas]
 
 
 def test_a_curve_has_the_rows_of_each_alpha(network, files, datasets, tmp_path):

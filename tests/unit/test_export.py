@@ -24,7 +24,7 @@ from rib.config.geometry import Geometry
 from rib.config.run import ALL, Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.export import ExportFiles, PublishedModel, export_network
-from rib.evaluation.recipes import State
+from rib.evaluation.merge_files import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods import load_algorithm
 from rib.models.checkpoint import apply
@@ -176,7 +176,7 @@ class Exported:
         self.geometry = Geometry(self.architecture.size, 0.9, "bilinear", crop_mode)
         return RunOnDataset(
             run=Run("net", "target", "ft", ALL, 0),
-            states=[State(None, weights)],
+            states=[NetworkState(None, weights)],
             checkpoints=self.checkpoints,
             model_folder=self.model_folder,
             dataset=DatasetFiles("target", self.folder / "target"),

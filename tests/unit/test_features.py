@@ -22,7 +22,7 @@ from rib.base.files import read_json
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.features import compute_epoch_features, compute_features, features_of, layers_of
-from rib.evaluation.recipes import State
+from rib.evaluation.merge_files import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.inputs import Inputs
@@ -269,7 +269,7 @@ def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(ru
         job(
             run,
             tmp_path / "curve",
-            states=[State(0.0, {"pretrained": 1.0}), State(1.0, {"ft": 1.0})],
+            states=[NetworkState(0.0, {"pretrained": 1.0}), NetworkState(1.0, {"ft": 1.0})],
         )
     broken = {
         "layer4.0.conv1.weight": torch.full_like(

@@ -26,15 +26,15 @@ from rib.config.label_space import (
     LabelSpace,
     imagenet_wnids,
     read_class_map,
+    read_csv_rows,
     read_index_map,
     read_own_classes,
-    read_table,
     read_timm_list,
     read_wnid_list,
 )
 from rib.config.schema import read_yaml, validated
 from rib.data.download import download
-from rib.data.folders import files_of, listing, pack
+from rib.data.folders import files_in, listing, pack
 from rib.data.variables import ARCHIVES
 from rib.jobs import code_digest
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
@@ -713,7 +713,7 @@ def test_published_numbers_are_taken_or_refused_with_their_file(rows):
     with folder_of({**OWN, **BESIDE, "published.csv": text, "baselines.csv": text}) as folder:
         published = folder / "published.csv"
         outcome(lambda: baselines(resolved(CONFIG, [CATALOG, folder])))
-        result = outcome(lambda: list(read_table(published, ("model", "accuracy"))))
+        result = outcome(lambda: list(read_csv_rows(published, ("model", "accuracy"))))
     assert isinstance(result, list) or str(published) in result, result
 
 
@@ -733,7 +733,7 @@ def test_a_folder_with_any_names_is_packed_or_refused(names):
             if not is_only_dots:
                 (folder / name.decode("utf-8", "surrogateescape")).write_bytes(name)
         # when
-        result = outcome(lambda: (listing(folder), pack(folder, archive, "set"), files_of(folder)))
+        result = outcome(lambda: (listing(folder), pack(folder, archive, "set"), files_in(folder)))
         # then
         assert isinstance(result, tuple) or "contains no files" in result
         assert {path.name for path in Path(top).iterdir()} <= {"images", "a.tar"}

@@ -186,12 +186,12 @@ def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
     rows = write_file("s/rows.parquet", "rows")
     # when datasets are stated that another manifest lists, then
     manifest_of_rows = write_manifest("s/rows.manifest.json", rows, datasets=datasets)
-    assert integrity.files_of(manifest_of_rows) == {rows: sha256(rows)}
+    assert integrity.files_of_manifest(manifest_of_rows) == {rows: sha256(rows)}
     # when the manifest is that of a group of datasets, then
     manifest_of_group = write_manifest(
         "s/manifest.json", rows, datasets=datasets, order=["a", "b", "gone"]
     )
-    assert integrity.files_of(manifest_of_group) == {
+    assert integrity.files_of_manifest(manifest_of_group) == {
         rows: sha256(rows),
         Path("p/a/manifest.json"): sha256_of_text("a"),
         Path("p/b/manifest.json"): sha256_of_text("b"),

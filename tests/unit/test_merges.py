@@ -25,14 +25,14 @@ from rib.config.schema import validated
 from rib.config.settings import LIBRARY, constant, takes_fisher
 from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
-from rib.evaluation.recipes import State, run_states, write_recipe
+from rib.evaluation.merge_files import NetworkState, run_states, write_merge
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.output_ensemble import OutputEnsemble
-from rib.models.checkpoint import States, apply, read_tensors, xor_compress
+from rib.models.checkpoint import StatesToMerge, apply, read_tensors, xor_compress
 from rib.models.class_logits import class_members
 from rib.models.inputs import Images, Inputs
 from rib.models.merge import Merge
@@ -333,7 +333,7 @@ def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
 def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
     states = moved_states(network, "pqr")
     merged_state = merge("dare", states, density=1.0)
-    weights = task_arithmetic.recipe(list(states), scaling=0.4)
+    weights = task_arithmetic.weights(list(states), scaling=0.4)
     assert weights == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
     checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
     by_task_arithmetic = apply(copy.deepcopy(network), weights, checkpoints)
@@ -413,13 +413,13 @@ def test_peft_agrees(density):
     torch.manual_seed(0)
     start = {"a.weight": torch.randn(6, 8)}
     states = {parent: {"a.weight": start["a.weight"] + torch.randn(6, 8)} for parent in "pqr"}
-    states_to_merge = States(start, states, ["a.weight"], 48, RUN)
+    states_to_merge = StatesToMerge(start, states, ["a.weight"], 48, RUN)
 
     by_ties = dict(ties.merge(states_to_merge, density=density, scaling=0.7))["a.weight"]
     expected = merged_by_peft(merge_utils.ties, states, start, weight=0.7, density=density)
     torch.testing.assert_close(by_ties, expected)
 
-    weights = task_arithmetic.recipe("pqr", scaling=0.4)
+    weights = task_arithmetic.weights("pqr", scaling=0.4)
     by_task_arithmetic = weights["pretrained"] * start["a.weight"]
     for parent, state in states.items():
         by_task_arithmetic = by_task_arithmetic + weights[parent] * state["a.weight"]
@@ -608,33 +608,33 @@ def test_an_algorithm_says_what_it_needs():
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
-def test_a_recipe_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
+def test_the_file_of_a_merge_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
     manifest = tmp_path / "manifest.json"
-    recipe = tmp_path / "recipe.json"
+    merge_file = tmp_path / "merge.json"
     write_json(manifest, {"files": {"checkpoint.safetensors": "hash"}})
     settings_and_parents = {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]}
 
-    write_recipe(
+    write_merge(
         run=Run("m", "t", "x", "all", 3),
         manifests=[manifest],
         settings=MergeSettings(
             algorithm="any/where/mine.py", form=form, code=CODE, **settings_and_parents
         ),
-        recipe=recipe,
+        merge_file=merge_file,
     )
 
     merge = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **settings_and_parents}
-    written = read_json(recipe)
+    written = read_json(merge_file)
     assert written["states"] == [{"alpha": None, "merge": merge}]
     assert written["checkpoints"] == {"ft, seed 1": "hash"}
 
-    (state,) = run_states("x", recipe, "there/mine.py", [tmp_path / "f"])
+    (state,) = run_states("x", merge_file, "there/mine.py", [tmp_path / "f"])
     merge_with_files = Merge(
         **{**merge, "algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}
     )
     assert state == (None, merge_with_files)
     assert list(state.weights) == ["ft, seed 1"]
-    (state_without_files,) = run_states("x", recipe)
+    (state_without_files,) = run_states("x", merge_file)
     assert state_without_files.weights.algorithm == "mine"
 
 
@@ -664,7 +664,7 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     source = source_of(
         model_folder(tmp_path / "model", network),
         prepared_folder(tmp_path / "set", dataset),
-        [State(None, {"ft": 1.0})],
+        [NetworkState(None, {"ft": 1.0})],
         {"ft": checkpoint},
         tmp_path,
     )
@@ -765,8 +765,8 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
     assert not networks.training
     assert batch_norms(networks)
 
-    of_merge = source_of(folder, tmp_path, [State(None, merge)], checkpoints, tmp_path)
-    of_ensemble = source_of(folder, tmp_path, [State(None, ensemble)], checkpoints, tmp_path)
+    of_merge = source_of(folder, tmp_path, [NetworkState(None, merge)], checkpoints, tmp_path)
+    of_ensemble = source_of(folder, tmp_path, [NetworkState(None, ensemble)], checkpoints, tmp_path)
     assert of_merge.weights is merge
     with pytest.raises(
         UserError, match=r"an ensemble has several networks; choose a method with one\.$"

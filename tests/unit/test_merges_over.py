@@ -21,7 +21,7 @@ from rib.analysis.fit import fit_table
 from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
-from rib.evaluation.recipes import store_recipe, write_recipe
+from rib.evaluation.merge_files import store_merge, write_merge
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
@@ -240,8 +240,8 @@ KEYS = ["ft, seed 0", "ft, seed 1", "ft, seed 2"]
 
 
 def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
-    assert soup.recipe(KEYS, pretrained=False) == dict.fromkeys(KEYS, 1 / 3)
-    assert soup.recipe(KEYS) == dict.fromkeys(["pretrained", *KEYS], 1 / 4)
+    assert soup.weights(KEYS, pretrained=False) == dict.fromkeys(KEYS, 1 / 3)
+    assert soup.weights(KEYS) == dict.fromkeys(["pretrained", *KEYS], 1 / 4)
     settings = {
         name: project_catalog().methods[name].settings
         for name in ("soup", "soup_seeds", "greedy_soup_sweep")
@@ -266,36 +266,36 @@ def test_recipe_1_is_that_of_the_paper():
 
 
 def written(folder, source, **settings):
-    """The recipe of an algorithm over KEYS."""
+    """What is written of a merge over KEYS."""
     manifests = [folder / f"{place}.json" for place in range(len(KEYS))]
     for place, path in enumerate(manifests):
         path.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{place}"}}))
     (folder / "mine.py").write_text(source)
-    write_recipe(
+    write_merge(
         run=RUN,
         manifests=manifests,
         settings=MergeSettings(
             algorithm=str(folder / "mine.py"),
             settings=settings,
             parents=KEYS,
-            form="recipe",
+            form="weights",
             code=CODE,
         ),
-        recipe=folder / "recipe.json",
+        merge_file=folder / "merge.json",
     )
-    return json.loads((folder / "recipe.json").read_text())
+    return json.loads((folder / "merge.json").read_text())
 
 
 LISTED = (
-    "def recipe(parents, *, weights: list):\n"
+    "def weights(parents, *, weights: list):\n"
     "    return {key: weights[i] for i, key in enumerate(parents)}\n"
 )
 STRICT = (
-    "def recipe(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
+    "def weights(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
 )
 
 
-def test_a_users_recipe_is_stored_by_key(tmp_path):
+def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
     stored = written(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
     assert stored["states"] == [
         {"alpha": None, "weights": dict(zip(KEYS, [0.5, 0.25, 0.25], strict=True))}
@@ -310,25 +310,25 @@ def test_a_users_recipe_is_stored_by_key(tmp_path):
         (STRICT, [0.5, 0.5], "mine.py: zip.*; correct the method's entry."),
         (STRICT, [0.5, 0.5, 0.5], "mine.py: the weights add up to 1.5, not 1; correct it."),
         (
-            "def recipe(parents, *, weights):\n    return {'ft': 1.0}\n",
+            "def weights(parents, *, weights):\n    return {'ft': 1.0}\n",
             [],
-            "the recipe weighs 'ft', which is not merged; "
+            "the merge weighs 'ft', which is not merged; "
             "name only ft, seed 0, ft, seed 1, ft, seed 2, pretrained.",
         ),
     ],
     ids=["too short", "zipped", "sum", "unknown"],
 )
-def test_a_users_bad_recipe_is_one_sentence(tmp_path, source, weights, said):
+def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weights, said):
     with pytest.raises(UserError, match=f"^{said}$"):
         written(tmp_path, source, weights=weights)
-    assert not (tmp_path / "recipe.json").exists()
+    assert not (tmp_path / "merge.json").exists()
 
 
 def test_a_selection_of_what_is_not_merged_is_refused(tmp_path):
-    from rib.evaluation.recipes import State
+    from rib.evaluation.merge_files import NetworkState
 
-    with pytest.raises(UserError, match="^the recipe weighs 'b', which is not merged"):
-        store_recipe(tmp_path / "r.json", [State(None, {"a": 0.5, "b": 0.5})], ["a"], [], [])
+    with pytest.raises(UserError, match="^the merge weighs 'b', which is not merged"):
+        store_merge(tmp_path / "r.json", [NetworkState(None, {"a": 0.5, "b": 0.5})], ["a"], [], [])
 
 
 # What is made of the runs

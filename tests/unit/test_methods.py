@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from rib.base.errors import UserError
 from rib.config.settings import LIBRARY
-from rib.methods import greedy_soup, load_algorithm, lwf, soup, wise_ft_selected
+from rib.methods import greedy_soup, load_algorithm, lwf, soup, wise_ft, wise_ft_selected
 from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
@@ -33,7 +33,6 @@ from rib.methods.lwf import LearningWithoutForgetting
 from rib.methods.replay import Replay
 from rib.methods.spd import SelectiveProjectionDecay
 from rib.methods.visual_prompt import VisualPrompting
-from rib.methods.wise_ft import recipe
 from rib.methods.wise_ft_curve import curve
 from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
@@ -221,13 +220,13 @@ def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weig
 
 
 def test_wise_ft_weighs_pretrained_and_parent():
-    assert recipe(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    assert recipe(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
-    assert recipe(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
+    assert wise_ft.weights(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
+    assert wise_ft.weights(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
+    assert wise_ft.weights(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
     with pytest.raises(ValueError, match="names 0"):
-        recipe([], alpha=0.5)
+        wise_ft.weights([], alpha=0.5)
     with pytest.raises(ValueError, match="names 2"):
-        recipe(["ft", "lwf"], alpha=0.5)
+        wise_ft.weights(["ft", "lwf"], alpha=0.5)
 
 
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
@@ -1015,7 +1014,7 @@ def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    weights = soup.recipe(["ft", "ewc", "lwf"])
+    weights = soup.weights(["ft", "ewc", "lwf"])
     assert weights == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 

@@ -23,7 +23,7 @@ from rib.data.parts import (
     write_part,
 )
 from rib.data.prepared import PreparedDataset
-from rib.records.integrity import files_of
+from rib.records.integrity import files_of_manifest
 from tiny.grids import grid
 from tiny.training import SPACE
 
@@ -118,7 +118,9 @@ def test_the_manifest_of_a_part_lists_its_dataset_like_that_of_a_group(index, tm
     assert read_group(listed) == {"c": tmp_path}
     assert read_part(listed) == NOISE
     assert "fog" not in listed.read_text(), "another part may change without evaluating this again"
-    assert set(files_of(listed)) == {tmp_path / "manifest.json", index}, "which a job verifies"
+    assert set(files_of_manifest(listed)) == {tmp_path / "manifest.json", index}, (
+        "which a job verifies"
+    )
     group = read_json(listed)
     del group["part"]
     write_json(listed, group)

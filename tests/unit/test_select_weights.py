@@ -16,7 +16,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.settings import LIBRARY, algorithm_settings
 from rib.data.view import DatasetFiles
-from rib.evaluation.recipes import run_states, write_recipe
+from rib.evaluation.merge_files import run_states, write_merge
 from rib.evaluation.select_weights import select_weights
 from rib.evaluation.settings import MergeSettings, SelectionSettings
 from tiny.training import (
@@ -57,56 +57,56 @@ def manifests(tmp_path):
     return manifest_of
 
 
-def write_merge_recipe(folder, algorithm, parents, manifests, **settings):
-    """Write the recipe of a merge as its job does; gives the file.
+def write_merge_file(folder, algorithm, parents, manifests, **settings):
+    """Write the file of a merge as its job does, and return its path.
 
     Args:
         algorithm: its file.
         parents: methods that are merged.
         settings: of the merge.
     """
-    recipe = folder / "recipe.json"
+    merge_file = folder / "merge.json"
     form, _ = algorithm_settings(algorithm)
-    write_recipe(
+    write_merge(
         run=RUN,
         manifests=[manifests[method] for method in parents],
         settings=MergeSettings(
             algorithm=str(algorithm), settings=settings, parents=parents, form=form, code=CODE
         ),
-        recipe=recipe,
+        merge_file=merge_file,
     )
-    return recipe
+    return merge_file
 
 
 # Merges of given weights
 
 
-def test_a_recipe_names_states_weights_and_the_checkpoints_they_are_made_from(tmp_path, manifests):
-    recipe = write_merge_recipe(tmp_path, algorithm_file("soup"), ["ft", "lwf"], manifests)
+def test_a_merge_names_states_weights_and_the_checkpoints_they_are_made_from(tmp_path, manifests):
+    merge_file = write_merge_file(tmp_path, algorithm_file("soup"), ["ft", "lwf"], manifests)
     weights = {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3}
-    assert read_json(recipe) == {
+    assert read_json(merge_file) == {
         "states": [{"alpha": None, "weights": weights}],
         "checkpoints": {"ft": "hash of ft", "lwf": "hash of lwf"},
         "candidates": [],
     }
-    assert run_states("soup", recipe) == [(None, weights)]
+    assert run_states("soup", merge_file) == [(None, weights)]
 
 
 def test_the_settings_of_a_merge_are_those_of_its_algorithm(tmp_path, manifests):
     algorithm = algorithm_file("wise_ft")
-    recipe = write_merge_recipe(tmp_path, algorithm, ["ft"], manifests, alpha=0.25)
-    assert run_states("wise_ft", recipe) == [(None, {"pretrained": 0.75, "ft": 0.25})]
+    merge_file = write_merge_file(tmp_path, algorithm, ["ft"], manifests, alpha=0.25)
+    assert run_states("wise_ft", merge_file) == [(None, {"pretrained": 0.75, "ft": 0.25})]
 
 
-def test_a_curves_recipe_has_a_state_per_alpha_in_order(tmp_path, manifests):
+def test_the_merge_of_a_curve_has_a_state_per_alpha_in_order(tmp_path, manifests):
     algorithm = algorithm_file("wise_ft_curve")
-    recipe = write_merge_recipe(tmp_path, algorithm, ["ft"], manifests, steps=2)
-    assert run_states("curve", recipe) == [
+    merge_file = write_merge_file(tmp_path, algorithm, ["ft"], manifests, steps=2)
+    assert run_states("curve", merge_file) == [
         (0.0, {"pretrained": 1.0, "ft": 0.0}),
         (0.5, {"pretrained": 0.5, "ft": 0.5}),
         (1.0, {"pretrained": 0.0, "ft": 1.0}),
     ]
-    assert read_json(recipe)["checkpoints"] == {"ft": "hash of ft"}
+    assert read_json(merge_file)["checkpoints"] == {"ft": "hash of ft"}
 
 
 def test_a_run_that_is_no_merge_has_its_own_state():
@@ -116,18 +116,18 @@ def test_a_run_that_is_no_merge_has_its_own_state():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def recipe(parents): raise ValueError('no such thing')", r"mine\.py: no such thing"),
-        ("def recipe(parents): return {'ft': 0.5, 'lwf': 0.6}", r"mine\.py: .* 1\.1, "),
-        ("def recipe(parents): return {'ft': 0.9}", r" 0\.9, "),
+        ("def weights(parents): raise ValueError('no such thing')", r"mine\.py: no such thing"),
+        ("def weights(parents): return {'ft': 0.5, 'lwf': 0.6}", r"mine\.py: .* 1\.1, "),
+        ("def weights(parents): return {'ft': 0.9}", r" 0\.9, "),
         ("def curve(parents): return {0: {'ft': 1}, 1: {'ft': 2}}", " 2, "),
     ],
 )
-def test_a_recipe_that_does_not_add_up_is_refused(tmp_path, manifests, source, message):
+def test_weights_that_do_not_add_up_to_one_are_refused(tmp_path, manifests, source, message):
     algorithm = tmp_path / "mine.py"
     algorithm.write_text(source + "\n")
     with pytest.raises(UserError, match=message):
-        write_merge_recipe(tmp_path, algorithm, ["ft", "lwf"], manifests)
-    assert not (tmp_path / "recipe.json").exists()
+        write_merge_file(tmp_path, algorithm, ["ft", "lwf"], manifests)
+    assert not (tmp_path / "merge.json").exists()
 
 
 # Merges whose weights are chosen on the select split
@@ -182,14 +182,14 @@ def parents(tmp_path_factory):
 
 
 def select(parents, methods, manifests, algorithm, folder, **settings):
-    """The recipe that a merge chooses, as its job writes it.
+    """What a merge chooses, as its job writes it.
 
     Args:
         methods: that are merged.
         algorithm: its file.
         settings: of the merge.
     """
-    recipe = folder / "recipe.json"
+    merge_file = folder / "merge.json"
     select_weights(
         model_folder=parents.model_folder,
         target=parents.target,
@@ -204,9 +204,9 @@ def select(parents, methods, manifests, algorithm, folder, **settings):
             compute=COMPUTE,
             code=CODE,
         ),
-        recipe=recipe,
+        merge_file=merge_file,
     )
-    return read_json(recipe)
+    return read_json(merge_file)
 
 
 def accuracy_of_average(parents, weights):
@@ -244,30 +244,30 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
     assert len(set(accuracies)) > 1
     # when
     algorithm = algorithm_file("wise_ft_selected")
-    recipe = select(parents, ["ft"], manifests, algorithm, tmp_path, steps=4)
+    merge = select(parents, ["ft"], manifests, algorithm, tmp_path, steps=4)
     # then each alpha was scored
     expected_candidates = []
     for weights, accuracy in zip(weights_of_alphas, accuracies, strict=True):
         candidate = {"weights": weights, "accuracy": round(accuracy, 6), "images": SELECT_IMAGES}
         expected_candidates.append(candidate)
-    assert recipe["candidates"] == expected_candidates
+    assert merge["candidates"] == expected_candidates
     progress_of_alpha = ("selecting on set", SELECT_IMAGES, SELECT_IMAGES, "image")
     assert progress() == [progress_of_alpha] * len(alphas)
     percent_of_half = 100 * accuracies[alphas.index(0.5)]
     assert f"{percent_of_half:.1f} % of {SELECT_IMAGES} select images" in caplog.text
     # and the first of the best was chosen
     best_weights = weights_of_alphas[int(np.argmax(accuracies))]
-    assert recipe["states"] == [{"alpha": None, "weights": best_weights}]
-    assert recipe["checkpoints"] == {"ft": "hash of ft"}
+    assert merge["states"] == [{"alpha": None, "weights": best_weights}]
+    assert merge["checkpoints"] == {"ft": "hash of ft"}
 
 
 def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests, tmp_path):
     # when
     algorithm = algorithm_file("greedy_soup")
-    recipe = select(parents, ["ft", "lwf"], manifests, algorithm, tmp_path)
+    merge = select(parents, ["ft", "lwf"], manifests, algorithm, tmp_path)
     # then candidates have their accuracy
-    assert recipe["candidates"]
-    for candidate in recipe["candidates"]:
+    assert merge["candidates"]
+    for candidate in merge["candidates"]:
         accuracy = accuracy_of_average(parents, candidate["weights"])
         assert candidate["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     # and from the best on, each network is added that does no harm
@@ -280,7 +280,7 @@ def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, ma
         larger_soup = [*soup, method]
         if accuracy_of_soup(parents, larger_soup) >= accuracy_of_soup(parents, soup):
             soup = larger_soup
-    (state,) = recipe["states"]
+    (state,) = merge["states"]
     assert state["weights"] == equal_weights(soup)
 
 
@@ -292,6 +292,6 @@ def test_a_state_that_is_asked_for_again_is_scored_once(parents, manifests, tmp_
         "    assert score({'ft': 0.5, 'pretrained': 0.5}) == first\n"
         "    return {'ft': 1.0}\n"
     )
-    recipe = select(parents, ["ft"], manifests, algorithm, tmp_path)
-    assert len(recipe["candidates"]) == 1
-    assert recipe["states"] == [{"alpha": None, "weights": {"ft": 1.0}}]
+    merge = select(parents, ["ft"], manifests, algorithm, tmp_path)
+    assert len(merge["candidates"]) == 1
+    assert merge["states"] == [{"alpha": None, "weights": {"ft": 1.0}}]

@@ -102,7 +102,7 @@ def test_missing_and_unknown_settings_are_named(settings, named):
             ["temperature", "weight", "distil", "lr", "batch_norm", "dropout", "drop_path"],
         ),
         ("linear_probe", "finetune", ["lr"]),
-        ("wise_ft", "recipe", ["alpha"]),
+        ("wise_ft", "weights", ["alpha"]),
         ("wise_ft_curve", "curve", ["steps"]),
         ("greedy_soup", "select", ["pretrained"]),
     ],

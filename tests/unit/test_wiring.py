@@ -115,12 +115,12 @@ def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
 
 # Inputs that rules have from a function that they share with others, and to which these jobs give
 # nothing.
-NO_MERGE = {"recipe", "fisher", "fisher_manifests"}
+NO_MERGE = {"merge", "fisher", "fisher_manifests"}
 NEVER_GIVEN = {
     # of pretrained models and of what was trained, not of merges
     "compute_fisher": NO_MERGE | {"dataset_proxy"},
     "evaluate_snapshots": NO_MERGE | {"manifests"},
-    # they choose the recipe, from weights without Fisher information; both protocols of `select`
+    # they choose the weights, from weights without Fisher information; both protocols of `select`
     # have no proxy here
     "select_weights": NO_MERGE | {"target_proxy"},
     # the merges that these grids score so need no Fisher information
@@ -230,7 +230,7 @@ STAGES = {
     "store_text": ("rib.models.convert:store_text", TextSettings),
     "pretrain_model": ("rib.training.pretrain:pretrain", PretrainingSettings),
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
-    "merge_weights": ("rib.evaluation.recipes:write_recipe", MergeSettings),
+    "merge_weights": ("rib.evaluation.merge_files:write_merge", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
     "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
@@ -353,7 +353,7 @@ def script_module(monkeypatch):
         spec.loader.exec_module(module)
         shared.append(module)
     # what scripts read of files that are not there
-    monkeypatch.setattr("rib.evaluation.recipes.run_states", lambda *_: [])
+    monkeypatch.setattr("rib.evaluation.merge_files.run_states", lambda *_: [])
     monkeypatch.setattr(sys.modules["_networks"], "run_states", lambda **_: [])
     return shared[0]
 
@@ -521,7 +521,7 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
 def named_code(job):
     """Files of code that a job's settings name, by the setting."""
     named = {}
-    # The recipe of a merge that is computed on loading does not depend on the algorithm's code.
+    # The file of a merge that is computed on loading does not depend on the algorithm's code.
     is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in (
         "merge",
         "ensemble",

@@ -19,7 +19,7 @@ ARRAY = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 CHECKPOINT = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
-RECIPE = "results/tiny/paper/merge/tiny_cnn/green/wise_ft/all/0/recipe.json"
+MERGE_FILE = "results/tiny/paper/merge/tiny_cnn/green/wise_ft/all/0/merge.json"
 # What is made from each.
 MADE_FROM = {
     ARCHIVE: ARRAY.replace("green", "blue"),
@@ -50,7 +50,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
         file.write(b"edited")
     os.truncate(folder / ROWS, 100)
     (folder / ARRAY).unlink()
-    (folder / RECIPE).with_name("provenance.json").unlink()
+    (folder / MERGE_FILE).with_name("provenance.json").unlink()
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert (
@@ -59,7 +59,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     )
     assert (
         f"missing: 1\n  {ARRAY}\n" in printed
-        and f"without a provenance record: 1\n  {RECIPE}" in printed
+        and f"without a provenance record: 1\n  {MERGE_FILE}" in printed
     )
     assert (
         "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them."

@@ -108,20 +108,20 @@ MERGES = "results/tiny/held_out/merge/tiny_vit/red"
 
 
 def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out_rows):
-    recipe = json.loads(
-        (held_out_rows.folder / MERGES / "wise_ft_selected/all/0/recipe.json").read_text()
+    merge = json.loads(
+        (held_out_rows.folder / MERGES / "wise_ft_selected/all/0/merge.json").read_text()
     )
-    assert len(recipe["candidates"]) == 11 and recipe["candidates"][0]["images"] > 0
-    best = max(candidate["accuracy"] for candidate in recipe["candidates"])
-    (state,) = recipe["states"]
+    assert len(merge["candidates"]) == 11 and merge["candidates"][0]["images"] > 0
+    best = max(candidate["accuracy"] for candidate in merge["candidates"])
+    (state,) = merge["states"]
     assert {"weights": state["weights"], "accuracy": best}.items() <= next(
-        c for c in recipe["candidates"] if c["weights"] == state["weights"]
+        c for c in merge["candidates"] if c["weights"] == state["weights"]
     ).items()
 
 
 @pytest.mark.thorough
 def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
-    soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/recipe.json").read_text())
+    soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/merge.json").read_text())
     assert {"pretrained", "ft", "ewc", "lwf"} == {
         name for c in soup["candidates"] for name in c["weights"]
     }

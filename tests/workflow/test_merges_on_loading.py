@@ -56,12 +56,12 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
     assert {rule: planned.get(rule) for rule in jobs} == jobs and "finetune" not in planned
     files = [f"{RUNS}/evaluate/tiny_cnn/red/{name}/all/0/tiny.parquet" for name in names]
     merging.snakemake(*files, "--cores", "2", config=chosen(*names))
-    recipe = json.loads(
-        (merging.folder / f"{RUNS}/merge/tiny_cnn/red/mine_ties/all/0/recipe.json").read_text()
+    merge = json.loads(
+        (merging.folder / f"{RUNS}/merge/tiny_cnn/red/mine_ties/all/0/merge.json").read_text()
     )
     made = {"form": "merge", "algorithm": "ties", "run": "tiny_cnn/red/mine_ties/all/0"}
     made |= {"parents": ["ft", "lwf"], "settings": SETTINGS["mine_ties"]}
-    assert recipe["states"] == [{"alpha": None, "merge": made}]
+    assert merge["states"] == [{"alpha": None, "merge": made}]
     for parent in ("ft", "lwf"):
         path = merging.folder / f"{RUNS}/fisher/tiny_cnn/red/{parent}/all/0/7.safetensors"
         found = safetensors.torch.load_file(path)

@@ -34,7 +34,7 @@ def parents(printed, rule, run):
     (block,) = (
         block
         for block in blocks
-        if f"output: results/tiny/held_out/merge/{run}/recipe.json" in block
+        if f"output: results/tiny/held_out/merge/{run}/merge.json" in block
     )
     inputs = re.search("input: (.*)", block)[1]
     return re.findall(r"results/tiny/held_out/finetune/tiny_vit/(\S+)/manifest\.json", inputs)
@@ -94,7 +94,7 @@ def table(project, name):
     return pd.read_csv(project.folder / f"{TABLES}/{name}.csv", dtype={"size": str})
 
 
-def test_recipes_name_parents_by_what_they_differ_in(merged):
+def test_merges_name_parents_by_what_they_differ_in(merged):
     runs = merged.folder / "results/tiny/held_out"
     expected = {
         "red/soup_seeds-lr0.001/all/1": {
@@ -107,8 +107,8 @@ def test_recipes_name_parents_by_what_they_differ_in(merged):
         },
     }
     for run, parts in expected.items():
-        recipe = json.loads((runs / f"merge/tiny_vit/{run}/recipe.json").read_text())
-        assert recipe["states"] == [{"alpha": None, "weights": dict.fromkeys(parts, 0.5)}]
+        merge = json.loads((runs / f"merge/tiny_vit/{run}/merge.json").read_text())
+        assert merge["states"] == [{"alpha": None, "weights": dict.fromkeys(parts, 0.5)}]
         manifests = {
             key: runs / f"finetune/tiny_vit/{part}/manifest.json" for key, part in parts.items()
         }
@@ -116,9 +116,9 @@ def test_recipes_name_parents_by_what_they_differ_in(merged):
             key: json.loads(path.read_text())["files"]["checkpoint.safetensors"]
             for key, path in manifests.items()
         }
-        assert recipe["checkpoints"] == hashes and len(set(hashes.values())) == 2
+        assert merge["checkpoints"] == hashes and len(set(hashes.values())) == 2
     greedy = json.loads(
-        (runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/recipe.json").read_text()
+        (runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/merge.json").read_text()
     )
     assert {name for found in greedy["candidates"] for name in found["weights"]} == {
         "ft-lr0.001",
@@ -175,7 +175,7 @@ def test_the_python_api_loads_the_networks_of_merges(merged):
     for run in ("red/soup_seeds-lr0.001/all/1", "green/soup_sweep/all/0", over_targets):
         network, rows = rib.load_run(merged.folder, f"tiny/held_out/tiny_vit/{run}", **choices)
         keys = json.loads(
-            (merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/recipe.json").read_text()
+            (merged.folder / f"results/tiny/held_out/merge/tiny_vit/{run}/merge.json").read_text()
         )
         assert list(network.files["checkpoints"]) == list(keys["checkpoints"]) and len(rows)
 

@@ -32,7 +32,7 @@ def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
 def state_inputs(wildcards):
     """Inputs from which a run's weights are made, by name.
 
-    They are the pretrained model, the checkpoints of the parents, and of a merge its recipe and,
+    They are the pretrained model, the checkpoints of the parents, and of a merge its file and,
     if it needs it, the Fisher information of its parents. Large files are `ancient`, since jobs
     watch their manifests instead.
     """
@@ -42,7 +42,7 @@ def state_inputs(wildcards):
     return {
         "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
-        "recipe": f"{MERGE}/recipe.json".format(**wildcards) if is_merge else [],
+        "merge": f"{MERGE}/merge.json".format(**wildcards) if is_merge else [],
         "manifests": checkpoint_files("manifest.json", wildcards, parents),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", wildcards, parents)),
         "fisher_manifests": fisher_files("manifest.json", wildcards),

@@ -26,8 +26,8 @@ def export_inputs(wildcards):
     network = network_inputs(wildcards)
     model = GRID.models[wildcards.model]
     files_of_weights = [network["model"], *network["manifests"]]
-    if network["recipe"]:
-        files_of_weights.append(network["recipe"])
+    if network["merge"]:
+        files_of_weights.append(network["merge"])
     return {
         **network,
         "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],

@@ -80,7 +80,7 @@ COMPARED_SETTINGS = {
     "confidence": CONFIDENCE,
 }
 # Methods with one state; curves and ensembles have several.
-ONE_STATE = of_form("finetune", "external", "recipe", "select", "merge")
+ONE_STATE = of_form("finetune", "external", "weights", "select", "merge")
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
 # Labels of which Fisher information is computed, unless its file says otherwise.

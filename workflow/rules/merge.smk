@@ -1,11 +1,11 @@
-# Merges of weights are stored as recipes over checkpoints, and computed on loading.
+# The file of a merge says how its weights are made of checkpoints, which is done on loading.
 
 from rib.config.settings import constant, takes_fisher
 from rib.evaluation.settings import MergeSettings, SelectionSettings
 
 FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
 MERGE = f"{RUNS}/merge/{RUN_PATH}"
-RECIPE = {name: f"{MERGE}/{name}.json" for name in ("recipe", "provenance")}
+MERGE_FILES = {name: f"{MERGE}/{name}.json" for name in ("merge", "provenance")}
 MERGED_RUNS = [
     run
     for run in GRID.runs()
@@ -78,11 +78,11 @@ refuse_parents()
 
 
 def merge_settings(wildcards):
-    """Settings of a job that writes the recipe of a merge."""
+    """Settings of a job that writes the file of a merge."""
     method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
     if wildcards.method in ON_LOADING:
-        # The recipe of what is computed on loading doesn't depend on the algorithm's code.
+        # The file of what is computed on loading doesn't depend on the algorithm's code.
         code = digest("merge_weights")
     else:
         code = digest("merge_weights", algorithm)
@@ -102,11 +102,11 @@ rule merge_weights:
             "manifest.json", wildcards, PARENTS[wildcards.method]
         ),
     output:
-        **RECIPE,
+        **MERGE_FILES,
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:
-        method=of_form("recipe", "curve", "merge", "ensemble"),
+        method=of_form("weights", "curve", "merge", "ensemble"),
     localrule: True
     conda:
         "../../envs/fetch.yaml"
@@ -122,7 +122,7 @@ def selection_inputs(wildcards):
         **state_inputs(wildcards),
         **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
         "watched": ancient(prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])),
-        "recipe": [],  # which this job writes
+        "merge": [],  # which this job writes
     }
 
 
@@ -142,12 +142,12 @@ def selection_settings(wildcards):
     return to_params(settings)
 
 
-# Score candidates on the select split of the target; the recipe contains their accuracies.
+# Score candidates on the select split of the target; the file has their accuracies.
 rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        **RECIPE,
+        **MERGE_FILES,
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:

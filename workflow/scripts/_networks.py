@@ -6,7 +6,7 @@ It is imported after the job has begun (see rib.jobs.script.run), since it impor
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.recipes import RunNetworks, run_states
+from rib.evaluation.merge_files import RunNetworks, run_states
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import NetworkSettings
 
@@ -16,12 +16,12 @@ def networks_of_run(files, method: str, settings: NetworkSettings) -> RunNetwork
 
     Args:
         files: inputs of the job, of which `model` is the manifest of the pretrained model,
-            `checkpoints` are those of the settings' parents, and `recipe` and `fisher` those of a
+            `checkpoints` are those of the settings' parents, and `merge` and `fisher` those of a
             merge, empty for other runs.
     """
     states = run_states(
         method=method,
-        recipe=optional_path(files.recipe),
+        merge_file=optional_path(files.merge),
         algorithm=settings.algorithm,
         fisher=paths(files.fisher),
     )

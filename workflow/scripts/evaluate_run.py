@@ -13,7 +13,7 @@ with run(snakemake, warm="networks") as output:
     from rib.data.parts import read_part
     from rib.data.view import DatasetFiles
     from rib.evaluation.evaluate import EvaluationOutput, evaluate
-    from rib.evaluation.recipes import State
+    from rib.evaluation.merge_files import NetworkState
     from rib.evaluation.settings import EvaluationSettings
 
     files = snakemake.input
@@ -33,7 +33,7 @@ with run(snakemake, warm="networks") as output:
         )
     networks = networks_of_run(files, snakemake.wildcards.method, settings)
     if settings.states is not None:
-        snapshots = [State(state.alpha, state.weights) for state in settings.states]
+        snapshots = [NetworkState(state.alpha, state.weights) for state in settings.states]
         networks = replace(networks, states=snapshots)
     evaluate(
         run=run_of(snakemake.wildcards),

@@ -1,4 +1,4 @@
-"""Select one merge on held-out images and write its recipe."""
+"""Select one merge on held-out images and write its file."""
 
 from _run import run
 
@@ -23,5 +23,5 @@ with run(snakemake, warm="networks") as output:
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
         manifests=paths(files.manifests),
         settings=settings,
-        recipe=output["recipe"],
+        merge_file=output["merge"],
     )

@@ -50,9 +50,9 @@ from rib.data import download, folders, prepare, prepared, variables, view
 from rib.data.settings import DatasetView, PreparationSettings
 from rib.data.splits import TEST
 from rib.evaluation import fisher as fisher_information
-from rib.evaluation import recipes
+from rib.evaluation import merge_files
 from rib.evaluation.evaluate import rows_of_networks
-from rib.evaluation.recipes import State, run_states
+from rib.evaluation.merge_files import NetworkState, run_states
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import MergeSettings
 from rib.jobs.cache_key import cache_key
@@ -66,7 +66,7 @@ from rib.models.settings import ComputeSettings, ConversionSettings, TextSetting
 from rib.models.state import for_inference
 from rib.models.structure import changed_tensor, has_global_hooks, structural_difference
 from rib.records.hashing import differing
-from rib.records.integrity import files_of
+from rib.records.integrity import files_of_manifest
 from rib.training import finetune as training
 from rib.training import pretrain
 from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
@@ -90,7 +90,7 @@ WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
-RECIPE = "recipe.json"
+MERGE_FILE = "merge.json"
 FISHER = "fisher.safetensors"
 TRAINING_STATE = "state.pt"
 RESCUED = "rescue.safetensors"
@@ -108,7 +108,7 @@ class NetworkFiles(TypedDict):
     """What a network was made from: its attribute `files`."""
 
     model_folder: Path  # of the pretrained model
-    states: Sequence[State]  # one, with the weight of each checkpoint
+    states: Sequence[NetworkState]  # one, with the weight of each checkpoint
     checkpoints: Mapping[str, Path]  # by method
 
 
@@ -318,8 +318,8 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
     text_argument(str(run) if isinstance(run, Path) else run, "run", "a run")
     _refuse_arguments(settings, "family", "models")
     stages_folder, finished_run, rows = _finished_run(project, Path(run))
-    recipe = stages_folder / "merge" / str(finished_run) / RECIPE
-    states = run_states(finished_run.method, recipe if recipe.is_file() else None)
+    merge_file = stages_folder / "merge" / str(finished_run) / MERGE_FILE
+    states = run_states(finished_run.method, merge_file if merge_file.is_file() else None)
     parents = {
         key: _run_of_parent(finished_run, key) for key in states[0].weights if key != PRETRAINED
     }
@@ -342,7 +342,7 @@ def load_run(project: str | Path, run: str, **settings: Any) -> tuple[nn.Module,
     merge = states[0].weights
     if isinstance(merge, Merge):
         merge = _merge_of_project(merge, parents, stages_folder / "fisher", stages.grid.catalog)
-        states = [State(None, merge)]
+        states = [NetworkState(None, merge)]
     _refuse_missing_parts(stages.grid, rows)
     table = _rows_in_order(rows)
     return stages.network(finished_run, model_folder, states, checkpoints), table
@@ -423,7 +423,7 @@ def _merge_of_project(
     algorithm takes it. Raises a UserError if one of the latter is missing or was changed.
 
     Args:
-        merge: as its recipe describes it, without files.
+        merge: as its file describes it, without files.
         parents: the runs that are merged, by key.
         fisher_folder: folder of the project's Fisher information.
         catalog: in which the algorithm is found by its name.
@@ -644,7 +644,7 @@ def _refuse_changed(*manifests: Path) -> None:
     for manifest in manifests:
         changed = [manifest]
         if manifest.is_file():
-            changed = differing(files_of(manifest), "checking files")
+            changed = differing(files_of_manifest(manifest), "checking files")
         if changed:
             raise UserError(
                 f"{changed[0]} is missing or was changed; delete its folder, and make it again."
@@ -692,7 +692,11 @@ class _Stages:
         variables.set_from(config)
 
     def network(
-        self, run: Run, model_folder: Path, states: Sequence[State], checkpoints: Mapping[str, Path]
+        self,
+        run: Run,
+        model_folder: Path,
+        states: Sequence[NetworkState],
+        checkpoints: Mapping[str, Path],
     ) -> nn.Module:
         """The network of a run, with what it was made from as attributes."""
         if len(states) > 1:
@@ -998,7 +1002,7 @@ class _Stages:
         made_with = {"archives": archives, "settings": settings}
         return self.kept(f"text/{self.name}", made_with, make)
 
-    def trained(self, run: Run) -> tuple[list[State], dict[str, Path]]:
+    def trained(self, run: Run) -> tuple[list[NetworkState], dict[str, Path]]:
         """States of a run of a method, and the checkpoints that they are made of, by key.
 
         A method that is trained has one checkpoint. A merge has those of its parents, which are
@@ -1013,15 +1017,15 @@ class _Stages:
         if method.trains:
             checkpoint_file = self.fine_tuned(run, parents)
             return run_states(run.method, None), {run.method: checkpoint_file}
-        recipe = self.merged(run, parents)
+        merge_file = self.merged(run, parents)
         algorithm = self.grid.catalog.algorithm_file(method.algorithm)
         fisher = []
         if takes_fisher(algorithm):
             fisher = [self.fisher(run, key, parents) for key in parents]
-        return run_states(run.method, recipe, str(algorithm), fisher), parents
+        return run_states(run.method, merge_file, str(algorithm), fisher), parents
 
     def merged(self, run: Run, parents: Mapping[str, Path]) -> Path:
-        """File of a merge's recipe, which says how its weights are computed from checkpoints.
+        """File of a merge, which says how its weights are computed from checkpoints.
 
         Args:
             run: that of the merge.
@@ -1035,17 +1039,17 @@ class _Stages:
             settings=method.settings,
             parents=tuple(parents),
             form=method.form,  # type: ignore[arg-type]  # a text of the catalogue, checked here
-            code=digest(Path(recipes.__file__), algorithm),
+            code=digest(Path(merge_files.__file__), algorithm),
         )
 
         def make(folder: Path) -> None:
-            """Write the recipe of the merge into a folder of the cache."""
-            recipes.write_recipe(
-                run=run, manifests=manifests, settings=settings, recipe=folder / RECIPE
+            """Write the file of the merge into a folder of the cache."""
+            merge_files.write_merge(
+                run=run, manifests=manifests, settings=settings, merge_file=folder / MERGE_FILE
             )
 
         made_with = {"run": run, "manifests": manifests, "settings": settings}
-        return self.kept(f"merge/{run}", made_with, make) / RECIPE
+        return self.kept(f"merge/{run}", made_with, make) / MERGE_FILE
 
     def fine_tuned(self, run: Run, start: Mapping[str, Path]) -> Path:
         """Checkpoint of a run that is trained, from the checkpoints of other methods if any."""

@@ -42,7 +42,13 @@ from rib.config.hub_datasets import (
     resolve_requests,
     sources_of,
 )
-from rib.config.label_space import READERS, LabelSpace, read_own_classes, read_table, read_timm_list
+from rib.config.label_space import (
+    READERS,
+    LabelSpace,
+    read_csv_rows,
+    read_own_classes,
+    read_timm_list,
+)
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import known_name, load_schema, number, read_yaml, validated
@@ -441,7 +447,7 @@ class Catalog:
         """
         rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
-            for where, row in read_table(table, REQUIRED_COLUMNS):
+            for where, row in read_csv_rows(table, REQUIRED_COLUMNS):
                 for column in row:
                     known_name(column, COLUMNS, "column", where)
                 if not re.fullmatch("0|[1-9][0-9]*", row["seed"]):
@@ -711,7 +717,7 @@ class Catalog:
         for folder in self.folders:
             path = folder / name
             if path.is_file():
-                rows_with_place.extend(read_table(path, columns))
+                rows_with_place.extend(read_csv_rows(path, columns))
         for where, row in rows_with_place:
             for column in number_columns:
                 if not is_number(number(row[column])):
@@ -722,7 +728,7 @@ class Catalog:
         """Icon name by codepoint, for datasets whose package has no such table; else empty."""
         if dataset.icons_file is None:
             return {}
-        table = read_table(self._class_file(dataset.icons_file), ("codepoint", "icon"))
+        table = read_csv_rows(self._class_file(dataset.icons_file), ("codepoint", "icon"))
         return {row["codepoint"]: row["icon"] for _, row in table}
 
     def only(self, dataset: Dataset) -> tuple[str, ...] | None:

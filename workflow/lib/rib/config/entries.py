@@ -11,10 +11,10 @@ from rib.config.run import LOADED, METHODS
 # Forms of an algorithm: fine-tuning, here or elsewhere, or merging the weights of other methods.
 FINETUNE = "finetune"
 EXTERNAL = "external"
-RECIPE = "recipe"  # the merge's recipe file states how much of each parent's weights it has
+WEIGHTS = "weights"  # how much of the weights of each parent a merge has
 CURVE = "curve"
 SELECT = "select"
-MERGES = (RECIPE, CURVE, SELECT, *LOADED)
+MERGES = (WEIGHTS, CURVE, SELECT, *LOADED)
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
 

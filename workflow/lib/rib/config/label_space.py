@@ -346,7 +346,7 @@ def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) 
 def _read_classes(
     path: Path, key_column: str, columns: Iterable[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file with one class per line, as `read_table` gives them.
+    """Rows of a CSV file with one class per line, as `read_csv_rows` gives them.
 
     Args:
         key_column: one of the columns, which must not be empty.
@@ -356,9 +356,9 @@ def _read_classes(
         File and line of each row, for messages, and its cells by column.
 
     Raises:
-        UserError: There are no rows, or one has no key; or see `read_table`.
+        UserError: There are no rows, or one has no key; or see `read_csv_rows`.
     """
-    rows = list(read_table(path, columns))
+    rows = list(read_csv_rows(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
     for where, row in rows:
@@ -367,7 +367,7 @@ def _read_classes(
     return rows
 
 
-def read_table(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
+def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
     """Yield where each row of a CSV file is, for messages, and its cells by column.
 
     For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}.

@@ -248,7 +248,7 @@ ANY_JSON = ValueType("text, numbers, or lists and mappings of these", _is_json)
 def algorithm_settings(path: Path) -> tuple[str, Mapping[str, Setting]]:
     """Form of an algorithm, and its settings, read from its source.
 
-    The settings of a merge are the keyword-only arguments of its function, such as `recipe` (see
+    The settings of a merge are the keyword-only arguments of its function, such as `weights` (see
     rib.methods). Otherwise they are the fields of the class decorated with `@algorithm` and
     FineTuning's, or the keyword-only arguments of its constructor, whose `**common` are
     FineTuning's.

@@ -12,7 +12,7 @@ from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """Sorted files below a folder, without hidden ones and links to outside.
 
     Raises:
@@ -47,7 +47,7 @@ def listing(folder: Path) -> str:
     An edit that keeps a file's size goes unnoticed.
     """
     digest = hashlib.sha256()
-    for path in files_of(folder):
+    for path in files_in(folder):
         name = path.relative_to(folder).as_posix()
         digest.update(os.fsencode(f"{name}\0{path.stat().st_size}\0"))
     return digest.hexdigest()[:16]
@@ -56,7 +56,7 @@ def listing(folder: Path) -> str:
 def pack(folder: Path, target: Path, name: str) -> Path:
     """Write a folder's files to a tar that depends only on their names and bytes.
 
-    What `files_of` leaves out is logged.
+    What `files_in` leaves out is logged.
 
     Args:
         name: the dataset or model, for messages.
@@ -64,7 +64,7 @@ def pack(folder: Path, target: Path, name: str) -> Path:
     Returns:
         The tar.
     """
-    files = files_of(folder)
+    files = files_in(folder)
     _log_left_out(folder, files, name)
     with tarfile.open(target, "w") as archive:
         for path in Progress(files, desc=f"packing {name}", unit="file"):

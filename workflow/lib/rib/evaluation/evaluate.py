@@ -20,7 +20,7 @@ from rib.data.dataset_part import DatasetPart
 from rib.data.parts import batches_with_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.recipes import RunNetworks
+from rib.evaluation.merge_files import RunNetworks
 from rib.evaluation.score import score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices

@@ -14,7 +14,7 @@ from rib.data.settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.recipes import State
+from rib.evaluation.merge_files import NetworkState
 from rib.models.merge import Merge, Weights
 from rib.models.settings import ComputeSettings
 
@@ -24,7 +24,7 @@ class RunOnDataset:
     """One run's network and one dataset's images, those of the test split where there is one."""
 
     run: Run
-    states: Sequence[State]  # of the run
+    states: Sequence[NetworkState]  # of the run
     checkpoints: Mapping[str, Path]  # by the names that the states weigh
     model_folder: Path  # of the pretrained model
     dataset: DatasetFiles

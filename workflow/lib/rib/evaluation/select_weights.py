@@ -13,7 +13,7 @@ from rib.base.progress import log
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.recipes import State, store_recipe
+from rib.evaluation.merge_files import NetworkState, store_merge
 from rib.evaluation.score import correct
 from rib.evaluation.settings import SelectionSettings
 from rib.models import device as devices
@@ -29,17 +29,17 @@ def select_weights(
     checkpoints: Mapping[str, Path],
     manifests: Sequence[Path],
     settings: SelectionSettings,
-    recipe: Path,
+    merge_file: Path,
 ) -> None:
-    """Choose a merge by its accuracy on the select split of the target, and write it as a recipe.
+    """Choose a merge by its accuracy on the select split of the target, and write its file.
 
-    The candidates in the recipe (see `store_recipe`) are all weights that the algorithm scored.
+    The candidates in the file (see `store_merge`) are all weights that the algorithm scored.
 
     Args:
         model_folder: that of the pretrained model.
         checkpoints: by the keys of the parents.
         manifests: those of the checkpoints, in the order of the parents.
-        recipe: written as JSON.
+        merge_file: written as JSON.
     """
     device = devices.start(settings.compute)
     candidates = Candidates(
@@ -52,7 +52,7 @@ def select_weights(
     algorithm = load_module(settings.algorithm)
     parents = list(settings.parents)
     selected = algorithm.select(parents, candidates.accuracy, **settings.settings)
-    store_recipe(recipe, [State(None, selected)], parents, manifests, candidates.scored())
+    store_merge(merge_file, [NetworkState(None, selected)], parents, manifests, candidates.scored())
 
 
 class Candidates:
@@ -100,7 +100,7 @@ class Candidates:
         return list(self._scores.values())
 
     def _score(self, weights: Mapping[str, float]) -> dict:
-        """Score a merge of the checkpoints on all images, as an entry of the recipe's candidates.
+        """Score a merge of the checkpoints on all images, as an entry of the merge's candidates.
 
         Args:
             weights: weight of each checkpoint in the merge, by its key.

@@ -8,13 +8,13 @@ from rib.models.settings import ComputeSettings
 
 
 class MergeSettings(Settings):
-    """What the recipe of a merge depends on, besides the checkpoints that it merges."""
+    """What the file of a merge depends on, besides the checkpoints that it merges."""
 
     algorithm: str  # file of the method's algorithm
     settings: FreeSettings  # of the algorithm
     parents: Texts  # keys of the checkpoints that are merged (see rib.config.run.parent_of)
     # `merge` and `ensemble` are computed on loading (see rib.methods)
-    form: Literal["recipe", "curve", "merge", "ensemble"]
+    form: Literal["weights", "curve", "merge", "ensemble"]
     code: str  # digest of the source code
 
 

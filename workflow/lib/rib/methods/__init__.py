@@ -1,11 +1,11 @@
-"""Fine-tuning methods, one algorithm per module. No torch here: recipes of merges don't need it.
+"""Fine-tuning methods, one algorithm per module. No torch here: weights of merges don't need it.
 
 An algorithm that trains is a subclass of `rib.methods.base.FineTuning` marked with `@algorithm`.
 Its settings are its annotated fields, in addition to those of FineTuning, or the keyword-only
 arguments of its constructor, where `**common` adds those of FineTuning. Settings with a default are
 optional in the entry. An algorithm that merges is one of the functions
 
-    recipe(parents, *, <settings>) -> {parent: weight}
+    weights(parents, *, <settings>) -> {parent: weight}
     curve(parents, *, <settings>) -> {alpha: {parent: weight}}
     select(parents, score, *, <settings>) -> {parent: weight}
 
@@ -19,10 +19,10 @@ of
 
 and runs whenever the merged run is loaded; only its name and settings are stored. `merge` yields
 the merged parameters one by one, in the network's order, from `states`
-(rib.models.checkpoint.States), which reads the parents' tensors by name when they are asked for.
-Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`, the
-diagonal Fisher information of each parent is computed first, on the parent's training images, at
-most as many as the setting `fisher_images`, which it must have: {parent: {name: tensor}}.
+(rib.models.checkpoint.StatesToMerge), which reads the parents' tensors by name when they are asked
+for. Buffers are averaged and counters kept without it. If `merge` has a second argument `fisher`,
+the diagonal Fisher information of each parent is computed first, on the parent's training images,
+at most as many as the setting `fisher_images`, which it must have: {parent: {name: tensor}}.
 `ensemble` makes one network of those of the pretrained model and the parents, by name.
 FEWEST_PARENTS in the module is the smallest number of parents, 1 by default; MOST_IMAGES is the
 largest number of images of an evaluated dataset, without limit by default.

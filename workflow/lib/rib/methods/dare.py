@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from rib.methods import Positive, Share
-from rib.models.checkpoint import States
+from rib.models.checkpoint import StatesToMerge
 
 
-def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tuple[str, Tensor]]:
+def merge(
+    states: StatesToMerge, *, density: Share, scaling: Positive
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each merged parameter: theta_pre + lambda sum_t tau'_t.
 
     tau'_t are the updates of parent t, of which a random share is kept, divided by that share.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from rib.methods import Count
-from rib.models.checkpoint import States
+from rib.models.checkpoint import StatesToMerge
 
 
 def merge(
-    states: States, fisher: Mapping[str, Mapping[str, Tensor]], *, fisher_images: Count
+    states: StatesToMerge, fisher: Mapping[str, Mapping[str, Tensor]], *, fisher_images: Count
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each merged parameter: sum_m F_m theta_m / sum_m F_m.
 

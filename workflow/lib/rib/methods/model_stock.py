@@ -13,12 +13,12 @@ from itertools import combinations
 
 from torch import Tensor
 
-from rib.models.checkpoint import States
+from rib.models.checkpoint import StatesToMerge
 
 FEWEST_PARENTS = 2
 
 
-def merge(states: States) -> Iterator[tuple[str, Tensor]]:
+def merge(states: StatesToMerge) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each merged parameter: (1 - t) theta_pre + t mean_i theta_i.
 
     The ratio is t = n cos / (1 + (n - 1) cos) for n parents theta_i. Here cos is the cosine between

@@ -11,7 +11,7 @@ from rib.config.run import PRETRAINED
 from rib.methods import Positive
 
 
-def recipe(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:
+def weights(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:
     """Weights of the pretrained model and of each parent; `scaling` is lambda.
 
     For two parents and lambda 0.3: {"pretrained": 0.4, "ft, seed 1": 0.3, "ft, seed 2": 0.3}.

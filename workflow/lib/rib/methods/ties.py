@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from rib.methods import Positive, Share
-from rib.models.checkpoint import States
+from rib.models.checkpoint import StatesToMerge
 
 
-def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tuple[str, Tensor]]:
+def merge(
+    states: StatesToMerge, *, density: Share, scaling: Positive
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each merged parameter: theta_pre + lambda tau.
 
     tau is the mean of the parents' updates that are large enough and have the elected sign, that of
@@ -45,7 +47,7 @@ def merge(states: States, *, density: Share, scaling: Positive) -> Iterator[tupl
         yield name, merged.to(start.dtype)
 
 
-def _threshold(states: States, parent: str, density: float) -> float:
+def _threshold(states: StatesToMerge, parent: str, density: float) -> float:
     """Smallest magnitude of an update that is kept of a parent, over all parameters.
 
     It is 0 if no more values than are kept have changed.

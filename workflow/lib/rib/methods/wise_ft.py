@@ -10,7 +10,7 @@ from rib.config.run import PRETRAINED
 from rib.methods import UpToOne
 
 
-def recipe(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
+def weights(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
     """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one.
 
     Raises a ValueError if there is not exactly one parent, the fine-tuned state.

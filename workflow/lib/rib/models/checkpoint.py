@@ -286,7 +286,7 @@ def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class States:
+class StatesToMerge:
     """What an algorithm of form `merge` combines; see rib.methods.
 
     A parent is a fine-tuned network that is merged, known by its method, such as `ft`.
@@ -335,7 +335,7 @@ def combine(
     changed_names: set[str] = set()
     for changes_of_parent in changes.values():
         changed_names.update(changes_of_parent)
-    states = States(
+    states = StatesToMerge(
         start=start,
         changes=changes,
         names=[name for name in start if name in sizes and name in changed_names],

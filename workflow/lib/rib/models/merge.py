@@ -31,7 +31,7 @@ class Merge:
     def call(self, function_name: str, *inputs: object) -> Any:
         """What a function of the algorithm returns for the inputs and the merge's settings.
 
-        For example `call("recipe", ["ft"])` calls `recipe(["ft"], alpha=0.5)` of the module
+        For example `call("weights", ["ft"])` calls `weights(["ft"], alpha=0.5)` of the module
         wise_ft.py, if the settings are {"alpha": 0.5}. An iterator of (name, tensor) is read to its
         end, and given as a dict. What is returned depends on the function (see rib.methods).
 

@@ -30,7 +30,7 @@ class CheckedFile:
     sha256: str
 
 
-def files_of(manifest: Path) -> dict[Path, str]:
+def files_of_manifest(manifest: Path) -> dict[Path, str]:
     """Files that a manifest lists, directly or through other manifests, with their hashes.
 
     Raises:
@@ -46,7 +46,7 @@ def files_of(manifest: Path) -> dict[Path, str]:
                 manifest_of_dataset = Path(entry["manifest"])
                 digests[manifest_of_dataset] = entry["sha256"]
                 if manifest_of_dataset.is_file():
-                    digests |= files_of(manifest_of_dataset)
+                    digests |= files_of_manifest(manifest_of_dataset)
         if all(map(provenance.HASH.fullmatch, digests.values())):
             return digests
     raise UserError(
@@ -63,7 +63,7 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
     claims_of_files: dict[Path, set[str]] = {path: set() for path in inputs}
     for path in inputs:
         if path.name.endswith("manifest.json") and path.is_file():
-            for file, digest in files_of(path).items():
+            for file, digest in files_of_manifest(path).items():
                 claims_of_files.setdefault(file, set()).add(digest)
     folders = dict.fromkeys(path.parent for path in claims_of_files)
     recorded = _recorded_outputs(folders)

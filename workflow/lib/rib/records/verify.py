@@ -13,7 +13,7 @@ from rib.base.files import in_bytes
 from rib.base.progress import log, print_lines
 from rib.records import provenance
 from rib.records.hashing import hashes
-from rib.records.integrity import files_of
+from rib.records.integrity import files_of_manifest
 
 SHOWN = 10  # printed files per kind; the log lists all
 # Kinds of findings.
@@ -327,7 +327,7 @@ def _findings_on_manifests(
     for manifest in record["outputs"]:
         if not manifest.endswith("manifest.json") or manifest in wrong_files:
             continue
-        for listed_file, digest in files_of(Path(manifest)).items():
+        for listed_file, digest in files_of_manifest(Path(manifest)).items():
             file = str(listed_file)
             if recorded.get(file, digest) != digest:
                 problem = f"states another hash of {file} than its record"

@@ -20,7 +20,7 @@ from rib.config.entries import Dataset, Model
 from rib.config.grid import Grid, resolve_grid
 from rib.config.memory import GIGA, NetworkMemory
 from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
-from rib.data.folders import files_of
+from rib.data.folders import files_in
 from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.reporting.settings import FeatureJob, FullRun
@@ -250,7 +250,7 @@ def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | Non
         return len(grid.catalog.label_space(dataset).keys)
     first_source = dataset.sources[0]
     if first_source["kind"] == "folder":
-        return len(files_of(Path(first_source["path"])))
+        return len(files_in(Path(first_source["path"])))
     return None
 
 
@@ -576,7 +576,7 @@ def _size_of_archive(path: Path, source: Mapping[str, Any]) -> int | None:
     if path.is_file():
         return path.stat().st_size
     if source.get("size") is None and source["kind"] == "folder":
-        return sum(file.stat().st_size for file in files_of(Path(source["path"])))
+        return sum(file.stat().st_size for file in files_in(Path(source["path"])))
     stated_size: int | None = source.get("size")
     return stated_size
 

@@ -1,4 +1,4 @@
-"""Merges, stored as recipes over checkpoints instead of copies of the weights. No torch."""
+"""Files of merges, which say how weights are made of checkpoints, in place of copies. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from rib.models.merge import Merge, Weights
 LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
 
 
-class State(NamedTuple):
+class NetworkState(NamedTuple):
     """State of a network with which a run is scored."""
 
     alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
@@ -27,14 +27,14 @@ class RunNetworks:
     """What the networks of a run, one for each of its states, are made of."""
 
     model_folder: Path  # of the pretrained model
-    states: Sequence[State]
+    states: Sequence[NetworkState]
     checkpoints: Mapping[str, Path]  # by the names that the states weigh
 
 
-def write_recipe(
-    *, run: Run, manifests: Sequence[Path], settings: MergeSettings, recipe: Path
+def write_merge(
+    *, run: Run, manifests: Sequence[Path], settings: MergeSettings, merge_file: Path
 ) -> None:
-    """Write a merge's recipe (see `store_recipe`).
+    """Write the file of a merge (see `store_merge`).
 
     What is computed on loading (`merge`, `ensemble`) needs torch, and is not loaded here.
 
@@ -48,17 +48,17 @@ def write_recipe(
     merge = Merge(settings.form, settings.algorithm, settings.settings, parents, str(run))
     algorithm_file = Path(settings.algorithm)
     if settings.form in LOADED:
-        states = [State(None, replace(merge, algorithm=algorithm_file.stem))]
+        states = [NetworkState(None, replace(merge, algorithm=algorithm_file.stem))]
     elif settings.form == CURVE:
         states = []
         for alpha, weights in merge.call(settings.form, parents).items():
             _refuse_other_sum_than_one(weights, algorithm_file)
-            states.append(State(alpha, weights))
+            states.append(NetworkState(alpha, weights))
     else:
         weights = merge.call(settings.form, parents)
         _refuse_other_sum_than_one(weights, algorithm_file)
-        states = [State(None, weights)]
-    store_recipe(recipe, states, parents, manifests, [])
+        states = [NetworkState(None, weights)]
+    store_merge(merge_file, states, parents, manifests, [])
 
 
 def _refuse_other_sum_than_one(weights: Mapping[str, float], algorithm_file: Path) -> None:
@@ -68,17 +68,17 @@ def _refuse_other_sum_than_one(weights: Mapping[str, float], algorithm_file: Pat
         raise UserError(f"{algorithm_file.name}: the weights add up to {total}, not 1; correct it.")
 
 
-def store_recipe(
+def store_merge(
     path: Path,
-    states: Sequence[State],
+    states: Sequence[NetworkState],
     parents: Sequence[str],
     manifests: Sequence[Path],
     candidates: Sequence[Mapping],
 ) -> None:
-    """Write a recipe as JSON: states, hashes of the parents' checkpoints, candidates.
+    """Write the file of a merge as JSON: states, hashes of the parents' checkpoints, candidates.
 
     A state has alpha and either weights by parent or, as `merge`, what to run on loading: the name
-    of an algorithm, not its file, since recipes may come from others.
+    of an algorithm, not its file, since files may come from others.
 
     Args:
         manifests: those of the checkpoints, in the order of the parents.
@@ -91,15 +91,15 @@ def store_recipe(
     hash_of_parent = {}
     for parent, manifest in zip(parents, manifests, strict=True):
         hash_of_parent[parent] = read_json(manifest)["files"]["checkpoint.safetensors"]
-    recipe = {
+    merge = {
         "states": [{"alpha": state.alpha, **_stored(state.weights)} for state in states],
         "checkpoints": hash_of_parent,
         "candidates": list(candidates),
     }
-    write_json(path, recipe)
+    write_json(path, merge)
 
 
-def _refuse_unknown_names(states: Sequence[State], parents: Sequence[str]) -> None:
+def _refuse_unknown_names(states: Sequence[NetworkState], parents: Sequence[str]) -> None:
     """Raise a UserError if a state weighs something else than the parents and the pretrained model.
 
     It names the first of them.
@@ -112,12 +112,12 @@ def _refuse_unknown_names(states: Sequence[State], parents: Sequence[str]) -> No
         allowed_names = ", ".join((*parents, PRETRAINED))
         first_unknown = min(repr(name) for name in unknown_names)
         raise UserError(
-            f"the recipe weighs {first_unknown}, which is not merged; name only {allowed_names}."
+            f"the merge weighs {first_unknown}, which is not merged; name only {allowed_names}."
         )
 
 
 def _stored(weights: Weights) -> dict:
-    """Weights as a recipe has them: {"weights": {"ft": 1.0}}, or {"merge": ...} with its fields.
+    """Weights as a file has them: {"weights": {"ft": 1.0}}, or {"merge": ...} with its fields.
 
     The files of Fisher information are not stored; they are given when a run is loaded.
     """
@@ -130,24 +130,25 @@ def _stored(weights: Weights) -> dict:
 
 def run_states(
     method: str,
-    recipe: Path | None,
+    merge_file: Path | None,
     algorithm: str | Path | None = None,
     fisher: Sequence[Path] = (),
-) -> list[State]:
+) -> list[NetworkState]:
     """The states with which a run is scored: several of a curve, otherwise one.
 
     Args:
         method: of the run, such as `ft`.
-        recipe: that of a merge; None for a method that has a checkpoint, or the pretrained model.
+        merge_file: that of a merge; None for a method that has a checkpoint, or the pretrained
+            model.
         algorithm: for a merge that is computed on loading, its algorithm's file; by default only
             the name is known.
         fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
     """
-    if recipe is None:
-        return [State(None, {method: 1.0})]
-    states = read_json(recipe)["states"]
+    if merge_file is None:
+        return [NetworkState(None, {method: 1.0})]
+    states = read_json(merge_file)["states"]
     if "merge" not in states[0]:
-        return [State(state["alpha"], state["weights"]) for state in states]
+        return [NetworkState(state["alpha"], state["weights"]) for state in states]
     stored_merge = states[0]["merge"]
     merge = Merge(
         form=stored_merge["form"],
@@ -158,4 +159,4 @@ def run_states(
     )
     if fisher:
         merge = replace(merge, fisher=dict(zip(merge.parents, fisher, strict=True)))
-    return [State(None, merge)]
+    return [NetworkState(None, merge)]
