@@ -153,7 +153,7 @@ def ranked_with_letters(letters):
 def test_numbers_and_all_letters_are_in_the_picture():
     # given as many letters as are drawn, two of them with a number
     letters = [*string.ascii_lowercase[:24], "a1", "b1"]
-    assert len(letters) == ranking.MOST_LETTERS
+    assert len(letters) == ranking.MAX_LETTERS
     # when
     with plt.style.context(STYLE):
         figure, _ = draw_ranking(table=ranked_with_letters(letters))
@@ -176,7 +176,7 @@ def test_numbers_and_all_letters_are_in_the_picture():
 
 def test_of_more_letters_none_is_drawn_and_the_figure_says_where_they_are():
     letters = [*string.ascii_lowercase, "a1"]
-    assert len(letters) == ranking.MOST_LETTERS + 1
+    assert len(letters) == ranking.MAX_LETTERS + 1
     figure, _ = draw_ranking(table=ranked_with_letters(letters))
     (axes,) = figure.axes
     assert not set(texts(axes)) & set(letters)

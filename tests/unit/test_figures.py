@@ -47,8 +47,8 @@ LABELS = {"m2": "Second", "m1": "First"}
 BEFORE_AFTER = {
     **METHOD,
     "models": LABELS,
-    "datasets": 8,
-    "targets": 5,
+    "number_of_datasets": 8,
+    "number_of_targets": 5,
     "confidence": 0.95,
     "paper": {},
 }
@@ -328,7 +328,7 @@ def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
 def test_one_target_is_no_plural(accuracy, ri, mri):
     # given
     settings = protocol_settings("a", targets={"a": "Set A"})
-    settings_of_bars = {**BEFORE_AFTER, "targets": 1, "datasets": 2}
+    settings_of_bars = {**BEFORE_AFTER, "number_of_targets": 1, "number_of_datasets": 2}
     # when
     figure, _ = protocol.draw(accuracy, ri, mri, **settings)
     bars, _ = before_after.draw(OOD, **settings_of_bars)

@@ -26,10 +26,12 @@ CODE = ("Snakefile", "workflow", "profiles", "envs", "CITATION.cff")
 def code_changes(
     workflow, records: Iterable[str], folders: Iterable[str], without: Collection[str]
 ) -> dict[str, dict]:
-    """Finished jobs whose settings differ from their record only in the digest of their code.
+    """Finished jobs that would now get other settings, but only because their code has changed.
+
+    A job is known by its record, which is one of its outputs.
 
     Args:
-        workflow: Snakemake's.
+        workflow: Snakemake's, which has the rules.
         records: paths of provenance records; the jobs that these depend on are examined, too.
         folders: all records in these are examined, too.
         without: rules whose jobs are left out.
@@ -40,7 +42,7 @@ def code_changes(
     """
     snakemake_records = SnakemakeRecords()
     records_in_folders = map(str, provenance.below(map(Path, folders)))
-    paths, _ = related([*records, *records_in_folders])
+    paths, _record_of_output = related([*records, *records_in_folders])
     changes = {}
     for path in paths:
         job_record = provenance.read(Path(path))

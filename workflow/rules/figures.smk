@@ -170,8 +170,8 @@ REGISTRY.figure(
     settings={
         **ONE_METHOD,
         "models": {name: MODEL_LABELS[name] for name in EXAMPLE_MODELS},
-        "datasets": len(GRID.ood),
-        "targets": len(GRID.targets),
+        "number_of_datasets": len(GRID.ood),
+        "number_of_targets": len(GRID.targets),
         "confidence": CONFIDENCE,
         "paper": PAPER_BARS,
     },

@@ -62,17 +62,17 @@ class SnakemakeRecords:
         """Register an output as if its job had run here.
 
         Args:
-            path: of the output.
+            path: the output, whose time of modification becomes `ended`.
             job_record: provenance record of the job.
-            ended: when the job ended, in seconds since 1970; the file gets this time.
+            ended: when the job ended, in seconds since 1970.
         """
         metadata = MetadataRecord(
             rule=job_record["rule"],
             input=sorted(job_record["inputs"]),
             log=[job_record["log"]],
-            params=[repr(job_record["cfg"])],
+            params=[repr(job_record["cfg"])],  # each rule has its settings as its only parameter
             record_format_version=RECORD_FORMAT_VERSION,
-            job_hash=crc32(job_record["log"].encode()),
+            job_hash=crc32(job_record["log"].encode()),  # only the outputs of one job share it
             starttime=ended - job_record["seconds"],
             endtime=ended,
             incomplete=False,

@@ -157,7 +157,13 @@ def _address_space() -> int | None:
 
 
 def _limit(rlimit: int, soft_limit: int) -> None:
-    """Set the soft limit of a resource, one of `resource.RLIMIT_...`, of this process."""
-    with contextlib.suppress(ValueError, OSError):  # a stricter limit holds, or there is none
+    """Set the soft limit of a resource of this process, if the system allows it.
+
+    Args:
+        rlimit: the resource, one of `resource.RLIMIT_...`.
+        soft_limit: in the unit of the resource.
+    """
+    # The hard limit may be lower, and then holds; or the system doesn't limit this resource.
+    with contextlib.suppress(ValueError, OSError):
         _, hard_limit = resource.getrlimit(rlimit)
         resource.setrlimit(rlimit, (soft_limit, hard_limit))

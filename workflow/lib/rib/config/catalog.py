@@ -602,11 +602,11 @@ class Catalog:
                 source.update(redacted_addresses(source))
 
     def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-        """A source with its addresses as they are written in the catalogue, secrets included.
+        """A source with its whole addresses, which may hold secrets.
 
         Args:
             name: the dataset or model with the source.
-            source: as the entry has it.
+            source: of the entry, whose addresses have no secrets (see `_hide_addresses`).
         """
         return {**source, **self._addresses.get((name, source["file"]), {})}
 

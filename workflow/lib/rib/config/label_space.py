@@ -121,7 +121,9 @@ def _timm_file(name: str) -> str:
         raise UserError("timm is not installed in this environment; run `make environment`.")
     path = Path(spec.submodule_search_locations[0]) / "data/_info" / name
     if not path.is_file():
-        raise UserError(f"timm has no class list '{name}'; correct classes in the dataset's entry.")
+        raise UserError(
+            f"timm has no class list '{name}'; correct `classes` in the dataset's entry."
+        )
     return path.read_text(encoding="utf-8")
 
 

@@ -31,7 +31,8 @@ def _check_pattern(
 ) -> Iterator[ValidationError]:
     """Yield an error if a text does not match the pattern that its schema states.
 
-    `$` matches only at the end of the text; in Python it also matches before a last line break.
+    `$`, which the schemas use for nothing else, matches only at the end of the text; in Python it
+    also matches before a last line break. The arguments are those of every check of jsonschema.
     """
     strict_pattern = pattern.replace("$", r"\Z")
     if isinstance(value, str) and not re.search(strict_pattern, value):

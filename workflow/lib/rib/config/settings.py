@@ -103,9 +103,14 @@ def _checked_rates(
 ) -> dict[object, object]:
     """Learning rates by model or group of models, checked; texts such as `1e-3` become numbers.
 
+    Whether the models exist is checked elsewhere.
+
     Args:
         setting: the learning rate, with the numbers that it allows.
         subject: file, entry and setting, with which messages begin.
+
+    Raises:
+        UserError: there are none, or one is no number in the range.
     """
     if not rates:
         raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
@@ -152,7 +157,7 @@ def _checked_value(value: object, annotation: str, subject: str) -> object:
         return _checked_list(value, annotation, subject)
     converted = value
     if isinstance(value, str) and type_name in ("float", "int", *RANGES):
-        converted = number(value)  # None, which is refused, if it is no number
+        converted = number(value)  # None for other texts, which is refused below
     expectation = _unmet_expectation(converted, annotation)
     if expectation is not None:
         raise UserError(f"{subject} is {show(value)}; give {expectation}.")

@@ -31,7 +31,7 @@ def find_file(file_name: str) -> Path | None:
     return None
 
 
-def find_carrier(
+def find_packed_file(
     mirrors: Sequence[Mapping[str, Any]],
 ) -> tuple[Path, Mapping[str, Any]] | None:
     """A file in the user's archive folders that has the content of a mirror packed, or None.
@@ -43,22 +43,22 @@ def find_carrier(
         for mirror in mirrors:
             if not is_packed(mirror):
                 continue
-            carriers = _carriers(folder, mirror)
-            if carriers:
-                return carriers[0], mirror
+            packed_files = _packed_files(folder, mirror)
+            if packed_files:
+                return packed_files[0], mirror
     return None
 
 
-def _carriers(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
+def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
     """Files in a folder that have the name of the file that a mirror gives."""
     if mirror["kind"] == "apt":
         paths = sorted(folder.glob(f"{mirror['package']}_*.deb"))
     else:
-        paths = [folder / name_of_carrier(mirror)]
+        paths = [folder / name_of_packed_file(mirror)]
     return [path for path in paths if path.is_file()]
 
 
-def name_of_carrier(mirror: Mapping[str, Any]) -> str:
+def name_of_packed_file(mirror: Mapping[str, Any]) -> str:
     """Name of the file that a mirror gives; `*` stands for the version of a Debian package."""
     if mirror["kind"] == "apt":
         return f"{mirror['package']}_*.deb"
@@ -93,8 +93,8 @@ def advice(file_name: str, mirrors: Sequence[Mapping[str, Any]] = ()) -> str:
     """
     names = [file_name]
     for mirror in mirrors:
-        if is_packed(mirror) and name_of_carrier(mirror) not in names:
-            names.append(name_of_carrier(mirror))
+        if is_packed(mirror) and name_of_packed_file(mirror) not in names:
+            names.append(name_of_packed_file(mirror))
     folders = archive_folders()
     folder = "a folder listed under `archives` in config.yaml"
     if folders:

@@ -58,19 +58,19 @@ class Content:
             return f"{received} was received instead of the pinned file"
         return None
 
-    def unpack(self, carrier: Path, mirror: Mapping[str, Any], target: Path) -> None:
+    def unpack(self, packed_file: Path, mirror: Mapping[str, Any], target: Path) -> None:
         """Write the content that a file has packed.
 
         Args:
-            carrier: the file that the mirror gave.
+            packed_file: the file that the mirror gave.
             mirror: says how the content is packed.
             target: where the content is written; nothing is left there after an error.
 
         Raises:
-            UserError: the carrier is damaged, lacks the content, or has another one.
+            UserError: the packed_file is damaged, lacks the content, or has another one.
         """
         try:
-            self._write(carrier, mirror, target)
+            self._write(packed_file, mirror, target)
             difference = self.difference(target)
             if difference is not None:
                 raise UserError(difference)
@@ -78,23 +78,23 @@ class Content:
             target.unlink(missing_ok=True)
             raise
 
-    def _write(self, carrier: Path, mirror: Mapping[str, Any], target: Path) -> None:
+    def _write(self, packed_file: Path, mirror: Mapping[str, Any], target: Path) -> None:
         """Unpack what a file has in place of the content, before it is compared with the pin.
 
         Args:
-            carrier: a gzip file or, if the mirror has a `member`, a Debian package with this file,
-                which may be compressed itself.
+            packed_file: a gzip file or, if the mirror has a `member`, a Debian package with this
+                file, which may be compressed itself.
             mirror: says how the content is packed.
             target: where it is written.
         """
         is_compressed = "compression" in mirror
         if "member" not in mirror:
-            _gunzip(carrier, target, self._stated_size())
+            _gunzip(packed_file, target, self._stated_size())
             return
         largest = self.largest_packed if is_compressed else self._stated_size()
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             member = Path(scratch) / "member"
-            member.write_bytes(read_member(carrier, mirror["member"], largest, Path(scratch)))
+            member.write_bytes(read_member(packed_file, mirror["member"], largest, Path(scratch)))
             if is_compressed:
                 _gunzip(member, target, self._stated_size())
             else:

@@ -18,7 +18,7 @@ from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest
 from rib.base.progress import Progress, log
 from rib.config.sources import mirrors_of
-from rib.data.archive_folders import find_carrier, find_file, refuse_missing_folder
+from rib.data.archive_folders import find_file, find_packed_file, refuse_missing_folder
 from rib.data.content import Content
 from rib.data.folders import pack
 from rib.data.http import run_client
@@ -72,13 +72,15 @@ def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
     It is linked if it is there as it is, and unpacked if it is there as a mirror packs it, such as
     compressed or in a Debian package.
 
+    The folders are those that config lists under `archives`.
+
     Args:
         source: the file's entry in the catalogue.
         target: where the file is wanted.
         name: the dataset or model, for messages.
 
     Raises:
-        UserError: it is there with other bytes, or one of the folders does not exist.
+        UserError: it is there with other bytes; or it isn't there, and a folder doesn't exist.
     """
     archive = find_file(source["file"])
     if archive is not None:
@@ -87,17 +89,17 @@ def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
             verify_digest(archive, source["digest"], name)
         target.symlink_to(archive)
         return True
-    carrier_and_mirror = find_carrier(mirrors_of(source))
-    if carrier_and_mirror is not None:
-        carrier, mirror = carrier_and_mirror
-        log.info("taking %s from %s", source["file"], carrier)
+    packed_file_and_mirror = find_packed_file(mirrors_of(source))
+    if packed_file_and_mirror is not None:
+        packed_file, mirror = packed_file_and_mirror
+        log.info("taking %s from %s", source["file"], packed_file)
         try:
-            _content(source).unpack(carrier, mirror, target)
+            _content(source).unpack(packed_file, mirror, target)
         except UserError as error:
             problem = str(error).rstrip(".")
             raise UserError(
-                f"{name}: {source['file']} can't be taken from {carrier}: {problem}. Remove this "
-                "file, or replace it by the published one, and run again."
+                f"{name}: {source['file']} can't be taken from {packed_file}: {problem}. Remove "
+                "this file, or replace it by the published one, and run again."
             ) from error
         return True
     refuse_missing_folder()

@@ -145,15 +145,17 @@ def _fetch_compressed(mirror: Mapping[str, Any], request: _Request) -> None:
     transfer.partial_file.unlink()
 
 
-def _problem_unpacking(mirror: Mapping[str, Any], request: _Request, carrier: Path) -> str | None:
+def _problem_unpacking(
+    mirror: Mapping[str, Any], request: _Request, packed_file: Path
+) -> str | None:
     """Unpack the content from a file to where it is wanted; say what is wrong, or None.
 
     Args:
         mirror: says how the content is packed, compressed or in a Debian package.
-        carrier: the file that the mirror gave.
+        packed_file: the file that the mirror gave.
     """
     try:
-        request.content.unpack(carrier, mirror, request.staged)
+        request.content.unpack(packed_file, mirror, request.staged)
     except UserError as error:
         return str(error)
     return None

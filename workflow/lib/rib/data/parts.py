@@ -116,9 +116,10 @@ def batches_with_part(
 
 
 def _levels_of_images(index: Path, part: DatasetPart) -> pa.ChunkedArray:
-    """The level of the slice that each image has."""
+    """The level, such as `fog`, of each image of an index, in the column that divides the parts."""
     levels = pq.read_table(index, columns=[part.column])[part.column]
-    if pa.types.is_dictionary(levels.type):  # as prepared datasets have texts
+    # The index of a prepared dataset has texts as numbers, with a dictionary of them.
+    if pa.types.is_dictionary(levels.type):
         return levels.cast(levels.type.value_type)
     return levels
 

@@ -118,7 +118,8 @@ def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
 def _rank(scores: Tensor, answers: Tensor) -> Tensor:
     """Number of classes that beat the best right answer of each image: (N,).
 
-    Of equal scores the class with the lower index wins, and a NaN beats all.
+    Of equal scores the class with the lower index wins. A NaN of another class beats all; with a
+    NaN of a right answer, the number is C.
 
     Args:
         scores: (N, C), of all classes.
@@ -131,10 +132,11 @@ def _rank(scores: Tensor, answers: Tensor) -> Tensor:
     is_not_best = scores_of_answers != best_score
     best_answer = answers.masked_fill(is_not_best, number_of_classes).amin(dim=1, keepdim=True)
     classes = torch.arange(number_of_classes, device=scores.device)
-    # The best answer itself is among the classes that don't beat it.
-    is_tied_behind = (best_score == scores) & (classes >= best_answer)
-    is_beaten = (best_score > scores) | is_tied_behind
-    return number_of_classes - is_beaten.sum(dim=1)
+    # Classes that don't beat it are counted, since no comparison with NaN is true. The best answer
+    # itself is one of them.
+    loses_tie_or_is_best = (best_score == scores) & (classes >= best_answer)
+    does_not_beat_it = (best_score > scores) | loses_tie_or_is_best
+    return number_of_classes - does_not_beat_it.sum(dim=1)
 
 
 def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:

@@ -53,9 +53,10 @@ class DaWin(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, outputs) of images (N, 3, H, W).
 
-        For each image the first network computes them with averaged tensors in place of its own.
+        Those of an image are computed by the first network, whose tensors are replaced by averages
+        of all networks' tensors with the weights that the networks have for this image.
         """
-        weights = self.weights(images)
+        weights = self.weights(images)  # (networks, N)
         states = self._states()
         logits = []
         for image, weights_of_image in zip(images.split(1), weights.unbind(dim=1), strict=True):

@@ -36,22 +36,23 @@ class FastTrainableProjection(ConstrainedFineTuning):
         """Prepare for training: each radius is SMALLEST, and nothing was projected before."""
         super().setup(task)
         self.remember_numbers("radius", SMALLEST)
-        # d / |d|_1 in the rows that were projected in the step before, 0 in others.
+        # From the step before: by how much each row moves if the radius grows by one. That is
+        # d / |d|_1 in rows that were projected, and 0 in others.
         self.directions = self.remember_tensors("direction")
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Take a step of FTP: learn the radii, take the optimiser's step, project it.
 
-        Each trained tensor has one radius. Rows d of its deviation from the start that are longer
-        than the radius, in the norm |d|_1, are shortened to it.
+        Each trained tensor has one radius. A row of the tensor whose deviation d from its start is
+        longer than the radius, in the norm |d|_1, is brought back to the radius.
         """
-        gradient = dots(self.gradients(), self.directions)  # dCE/dradius of each tensor, (L,)
-        annealed_gradient = torch.where(gradient > 0, self.annealing * gradient, gradient)
-        radii = self.adam("radius", annealed_gradient, self.rate)
+        radii = self._learn_radii()
         optimizer.step()
         deviations = self.deviations()
         lengths = [mars_norm(deviation) for deviation in deviations]  # |d|_1 of each row
+        # No radius is larger than the longest row. These are the radii that Adam goes on from, so
+        # they are clipped in place.
         longest = torch.stack([lengths_of_rows.max() for lengths_of_rows in lengths])
         torch.minimum(radii, longest, out=radii).clamp_(min=SMALLEST)
         for i, parameter in enumerate(self.parameters):
@@ -64,6 +65,13 @@ class FastTrainableProjection(ConstrainedFineTuning):
             # Rows beyond the radius are brought back to it.
             projected = self.starts[i] + radius * direction
             parameter.copy_(torch.where(lengths[i] > radius, projected, parameter))
+
+    def _learn_radii(self) -> Tensor:
+        """Take a step of Adam on the radii, and return them: (L,), one for each trained tensor."""
+        gradient = dots(self.gradients(), self.directions)  # dCE/dradius of each tensor, (L,)
+        # A positive gradient makes a radius smaller, which `annealing` slows down.
+        annealed_gradient = torch.where(gradient > 0, self.annealing * gradient, gradient)
+        return self.adam("radius", annealed_gradient, self.rate)
 
 
 def mars_norm(tensor: Tensor) -> Tensor:

@@ -268,23 +268,23 @@ def _scores_by_penalty(
     return scores_of
 
 
-def _best_penalty(scores_of: Mapping[int, SelectScores]) -> int:
+def _best_penalty(scores_by_power: Mapping[int, SelectScores]) -> int:
     """The penalty, as a power of ten, with the lowest cross-entropy; the strongest of ties."""
-    return min(scores_of, key=lambda power: (scores_of[power].cross_entropy, -power))
+    return min(scores_by_power, key=lambda power: (scores_by_power[power].cross_entropy, -power))
 
 
-def _penalty_beyond(scores_of: Mapping[int, SelectScores]) -> int | None:
+def _penalty_beyond(scores_by_power: Mapping[int, SelectScores]) -> int | None:
     """The next penalty to try, as a power of ten; None if the search is over.
 
     It is over if the best penalty is neither the strongest nor the weakest that was tried, or if it
     is at a limit. Of tried powers -2 to 1 with 1 the best, 2 is next.
     """
-    best_power = _best_penalty(scores_of)
+    best_power = _best_penalty(scores_by_power)
     if best_power in (STRONGEST, WEAKEST):
         return None
-    if best_power == max(scores_of):
+    if best_power == max(scores_by_power):
         return best_power + 1
-    if best_power == min(scores_of):
+    if best_power == min(scores_by_power):
         return best_power - 1
     return None
 

@@ -149,7 +149,10 @@ def _file(path: str, address: str, digest: str, size: int) -> dict[str, Any]:
 
 
 def _record_set(folder: Path) -> dict[str, Any]:
-    """The images of a prepared dataset: the columns of its index."""
+    """Croissant's RecordSet of a prepared dataset: its images, with the columns of its index.
+
+    These are integers or texts.
+    """
     index = folder / INDEX
     identifier = f"{folder}/images"
     fields = []

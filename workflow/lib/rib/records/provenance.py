@@ -249,13 +249,17 @@ def _parsed(text: str, newline: str) -> dict[str, Any]:
 
 
 def _refuse_other_version(record: Mapping[str, Any]) -> None:
-    """Raise an OtherVersionError if a record has another format version than is read here."""
+    """Raise an OtherVersionError if a record has another format version than is read here.
+
+    The message goes on from the path of the record.
+    """
     version = record.get(FORMAT_KEY)
     if version is None:
         raise OtherVersionError(
             "has no format version, so that an earlier version of the code wrote it, and this "
             f"checkout reads version {FORMAT_VERSION}"
         )
+    # `True` and 1.0 equal 1, and are none.
     if type(version) is not int or version != FORMAT_VERSION:
         raise OtherVersionError(
             f"has format version {version!r:.20}, and this checkout reads version {FORMAT_VERSION}"

@@ -222,14 +222,19 @@ def _read_facts_and_records(path: Path) -> tuple[dict[str, Any], list[dict[str, 
 
 
 def _digests_of_outputs(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """SHA-256 of the files that jobs wrote; a ValueError if records contradict each other."""
+    """SHA-256 of the files that jobs wrote.
+
+    Raises a ValueError if two records state different ones for such a file. The message goes on
+    from the name of the bundle.
+    """
     digests: dict[str, str] = {}
     for record in records:
         digests.update(record["outputs"])
+    # Only now, since the record of a job may precede those of the jobs that wrote its inputs.
     for record in records:
         for files in (record["inputs"], record["outputs"]):
             for file, digest in files.items():
-                if digests.get(file, digest) != digest:
+                if file in digests and digests[file] != digest:
                     raise ValueError(f"its records contradict each other about {file}")
     return digests
 

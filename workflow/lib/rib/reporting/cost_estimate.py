@@ -234,10 +234,12 @@ def _image_counts(estimate: Plan, grid: Grid, results: Path) -> dict[str, int]:
 
 
 def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | None:
-    """Number of images of a dataset: as prepared, else from its entry, else from its folder.
+    """Number of images of a dataset, or about that many; None if it is unknown.
 
-    None if it is unknown.
+    It is known from what is prepared, or else from the entry, or from the number of classes if the
+    family has one image of each, or from the files in the dataset's folder.
     """
+    # In every geometry it has the same images.
     manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
     if manifests:
         prepared_images: int = read_json(manifests[0])["n"]

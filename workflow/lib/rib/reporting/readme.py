@@ -64,10 +64,10 @@ def _config_keys() -> dict[str, dict[str, Any]]:
 
 
 def figure_list() -> str:
-    """Figures and their captions."""
+    """Figures and their captions, as a list in Markdown."""
     lines = []
-    captions = [path for path in ANALYSES.glob("*/*.rst") if path.with_suffix(".py").is_file()]
-    for path in sorted(captions, key=lambda path: path.stem):
+    caption_files = [path for path in ANALYSES.glob("*/*.rst") if path.with_suffix(".py").is_file()]
+    for path in sorted(caption_files, key=lambda path: path.stem):
         words = path.read_text(encoding="utf-8").split()
         caption = " ".join(words).replace("``", "`")
         lines.append(f"- `{path.stem}`: {caption}")

@@ -26,7 +26,7 @@ from rib.figures._panels import name_rows
 MARGIN = 0.12  # to the numbers of mRI
 NUMBERS_WIDTH = 1.3
 LETTER_WIDTH = 0.15
-MOST_LETTERS = 26  # more of a model can't be followed by eye, and are not drawn
+MAX_LETTERS = 26  # more of a model can't be followed by eye, and are not drawn
 FINISHED_ONLY = True  # others have no rank
 
 
@@ -57,7 +57,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
     notes = _notes(ranking, confidence)
     for model, rows in rows_of_models.items():
         notes += _smallest_difference(rows, models[model])
-        if not _drawn_letters(rows):
+        if not _letters_to_draw(rows):
             notes.append(f"{models[model]}: what is not told apart is in ranking.csv, by letters")
     figure.supxlabel("\n".join(notes), fontsize=8)
     return figure, ranking
@@ -65,7 +65,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
 
 def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, one below the other, with room for the rows and letters of each."""
-    most_letters = max(len(_drawn_letters(rows)) for rows in rows_of_panels)
+    most_letters = max(len(_letters_to_draw(rows)) for rows in rows_of_panels)
     width = 5.8 + MARGIN + NUMBERS_WIDTH + LETTER_WIDTH * most_letters
     height = 1.1 + sum(0.6 + 0.26 * len(rows) for rows in rows_of_panels)
     figure, panels = plt.subplots(
@@ -195,12 +195,12 @@ def _signed(change: float) -> str:
     return points(change).replace("-", MINUS)
 
 
-def _letters(text: str) -> list[str]:
+def _split_letters(text: str) -> list[str]:
     """The letters of a method, each with its optional number: `aba1` is `a`, `b` and `a1`."""
     return re.findall(r"\D\d*", text)
 
 
-def _drawn_letters(rows: pd.DataFrame) -> list[str]:
+def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
     """The letters of a model's methods: first a to z, then a1 and so on; none if they are too many.
 
     Args:
@@ -208,8 +208,8 @@ def _drawn_letters(rows: pd.DataFrame) -> list[str]:
     """
     distinct_letters = set()
     for text in rows["letters"]:
-        distinct_letters.update(_letters(text))
-    if len(distinct_letters) > MOST_LETTERS:
+        distinct_letters.update(_split_letters(text))
+    if len(distinct_letters) > MAX_LETTERS:
         return []
     return sorted(distinct_letters, key=lambda letter: (len(letter), letter))
 
@@ -217,36 +217,35 @@ def _drawn_letters(rows: pd.DataFrame) -> list[str]:
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
     """Write the letters of each method right of its numbers, with a column for each letter.
 
-    If there are more than `MOST_LETTERS`, none is written.
-
-    Methods that share a letter are not told apart, so a line joins their rows in its column.
+    Methods that share a letter are not told apart, so a line joins their rows in its column. If
+    there are more than `MAX_LETTERS`, none is written.
 
     Args:
-        rows: a row for each method, from top to bottom, with its letters: `ab` is a and b, and
-            `a1b1` is a1 and b1, which follow z.
+        rows: a row for each method, from top to bottom, with its letters: `ab` is a and b. After z
+            come a1, b1 and so on, so that `a1b1` is two letters, too.
     """
-    drawn_letters = _drawn_letters(rows)
-    if not drawn_letters:
+    columns = _letters_to_draw(rows)
+    if not columns:
         return
-    letters_of_rows = [_letters(text) for text in rows["letters"]]
+    letters_of_rows = [_split_letters(text) for text in rows["letters"]]
     left_edge = MARGIN + NUMBERS_WIDTH
     axes.text(
         1,
-        -0.7,
+        -0.7,  # above the first row
         "same letter:\nnot told apart",
         transform=_right_of(axes, left_edge),
         ha="left",
         va="bottom",
         fontsize=8,
     )
-    for column, letter in enumerate(drawn_letters):
+    for column, letter in enumerate(columns):
         middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
         coordinates = _right_of(axes, middle_of_column)
         rows_with_letter = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
-        _draw_letter(axes, letter, rows_with_letter, coordinates)
+        _draw_column(axes, letter, rows_with_letter, coordinates)
 
 
-def _draw_letter(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
+def _draw_column(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
     """Write a letter beside each of the rows that have it, and draw a line from first to last.
 
     Args:

@@ -112,19 +112,24 @@ def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
 def _draw_line(
     axes: Axes, line: Line, baselines: pd.DataFrame, limits: Limits, confidence: float
 ) -> None:
-    """Draw the baseline models and their line with its confidence interval.
+    """Draw the baseline models and the line fitted to them, with its confidence interval.
 
-    The line is dashed where it is extrapolated.
+    The line is solid between the baselines, and dashed beyond.
 
     Args:
-        baselines: id, ood of each baseline model (percent).
-        limits: ends of the horizontal axis.
+        line: fitted to the baselines; accuracy out of distribution by that in distribution.
+        baselines: accuracies of each baseline model in distribution, `id`, and out of distribution,
+            `ood` (percent).
+        limits: ends of the horizontal axis, accuracies in distribution (percent).
+        confidence: that of the interval, such as 0.95.
     """
+    # Evenly spaced on the axis, whose scale is that of logits.
     first_logit, last_logit = logit(np.array(limits) / 100)
     x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # percent
     low, high = line.interval(x, confidence)
     axes.fill_between(x, low, high, color="#d9d9d9", linewidth=0, zorder=1)
     axes.plot(x, line.at(x), color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
+    # The solid line covers the dashed one between the baselines.
     fitted_x = np.linspace(line.lowest, line.highest, 50)
     axes.plot(fitted_x, line.at(fitted_x), color=PALE, linewidth=1.4, zorder=2)
     axes.plot(baselines["id"], baselines["ood"], "o", color=PALE, markersize=2, zorder=2)

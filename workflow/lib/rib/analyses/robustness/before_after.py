@@ -41,28 +41,34 @@ def draw(
     method: str,
     method_label: str,
     models: Labels,
-    datasets: int,
-    targets: int,
+    number_of_datasets: int,
+    number_of_targets: int,
     confidence: float,
     paper: Mapping[str, Mapping[str, float]],
 ) -> Drawn:
-    """Bars of mean OOD accuracy (percent) with confidence intervals, one pair per model.
+    """Bars of mean OOD accuracy (percent) before and after fine-tuning, a pair for each model.
+
+    The mean is over targets and, for each target, over the other OOD datasets.
 
     Args:
-        ood: columns model, method, when, accuracy, ci_low, ci_high.
-        datasets: number of datasets of the family.
-        targets: number of targets averaged over.
-        paper: the paper's accuracies before and after (percent), by model; if any, the rows shown
-            have them too.
+        ood: columns model, method, when (`before` or `after` fine-tuning), accuracy, ci_low,
+            ci_high; a row for each of these models, methods and times.
+        method: the method with which models are fine-tuned.
+        number_of_datasets: of the family, out of distribution.
+        number_of_targets: on each of which each model is fine-tuned.
+        confidence: that of the intervals, such as 0.95.
+        paper: the paper's accuracies (percent) by model and then by `before` and `after`; it may
+            lack models.
+
+    Returns:
+        The figure and the rows that it shows; if any accuracies of the paper are given, in the
+        column `paper`, too.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
     shown_rows = ood[(ood["method"] == method) & ood["model"].isin(list(models))]
-    in_paper = []
-    for row in shown_rows.to_dict("records"):
-        paper_accuracies = paper.get(row["model"], {})
-        in_paper.append(paper_accuracies.get(row["when"], np.nan))
-    shown_rows = shown_rows.assign(paper=in_paper)
+    if paper:
+        shown_rows = shown_rows.assign(paper=_paper_accuracies(shown_rows, paper))
     figure, axes = plt.subplots(figsize=(max(4.6, 0.5 + 1.05 * len(models)), 3.4))
     for when, style in BARS.items():
         rows = shown_rows[shown_rows["when"] == when].set_index("model").loc[list(models)]
@@ -72,17 +78,25 @@ def draw(
             _draw_paper(axes, rows["paper"], SIDES[when])
     _name_models(axes, list(models.values()))
     axes.set_ylabel("Mean OOD accuracy (%)")
-    other_datasets = counted(datasets - 1, "OOD dataset")
+    other_datasets = counted(number_of_datasets - 1, "OOD dataset")
     axes.set_xlabel(
-        f"Mean over {counted(targets, 'target')} of the other {other_datasets}; "
+        f"Mean over {counted(number_of_targets, 'target')} of the other {other_datasets}; "
         f"whiskers: {confidence:.0%} confidence intervals",
         fontsize=7,
     )
-    axes.set_ylim(0, 1.25 * shown_rows[["ci_high", "paper"]].max().max())
+    columns_to_show = ["ci_high", "paper"] if paper else ["ci_high"]
+    axes.set_ylim(0, 1.25 * shown_rows[columns_to_show].max().max())  # with room for the legend
     _add_legend(axes)
-    if not paper:
-        shown_rows = shown_rows.drop(columns="paper")
     return figure, shown_rows.reset_index(drop=True)
+
+
+def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]]) -> list[float]:
+    """The paper's accuracy for each row with a model and `when`; NaN if there is none."""
+    accuracies = []
+    for row in rows.to_dict("records"):
+        accuracies_of_model = paper.get(row["model"], {})
+        accuracies.append(accuracies_of_model.get(row["when"], np.nan))
+    return accuracies
 
 
 def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
