@@ -98,6 +98,25 @@ def test_methods_on_fashion_have_their_difference_from_full_fine_tuning_first(fa
     ]
 
 
+def test_networks_have_the_differences_of_methods_from_full_fine_tuning(
+    catalog, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(readme, "FASHION_SEEDS", tmp_path)
+    (tmp_path / "ranking.csv").write_text(
+        "model,method,reference,difference,diff_low,diff_high\n"
+        "fashion_vit_50k,ft,ft,0,,\n"
+        "fashion_vit_50k,lwf,ft,-12.5,-14,-11\n"
+        "fashion_cnn_1k,lwf,ft,1,0.5,2\n"
+        "fashion_cnn_1k,ewc,ft,2.25,1,3\n"
+    )
+    assert readme.fashion_networks(catalog).splitlines() == [
+        "| network | `ewc` | `lwf` |",
+        "| --- | --- | --- |",
+        "| CNN on 1,000 | +2.3 [+1.0, +3.0] | +1.0 [+0.5, +2.0] |",
+        "| ViT on 50,000 | not ranked | -12.5 [-14.0, -11.0] |",
+    ]
+
+
 def test_every_key_of_config_has_a_line():
     keys = yaml.safe_load((ROOT / "config.yaml").read_text())
     table = readme.config_table()
@@ -278,6 +297,7 @@ PARTS = (
     "recipes",
     "comparison",
     "fashion_methods",
+    "fashion_networks",
     "paper",
     "headline",
 )

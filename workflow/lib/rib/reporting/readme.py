@@ -31,7 +31,8 @@ ANALYSES = Path("workflow/lib/rib/analyses")
 EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 FASHION_METHODS = Path("reports/fashion_methods")  # of a run of configs/fashion_methods.yaml
-REFERENCE = "ft"  # full fine-tuning, with which its methods are compared
+FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
+REFERENCE = "ft"  # full fine-tuning, with which methods on fashion are compared
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
@@ -160,6 +161,29 @@ def fashion_methods() -> str:
         f"processor time (x `{REFERENCE}`)",
     )
     return _table(header, rows)
+
+
+def fashion_networks(catalog: Catalog) -> str:
+    """Differences of methods from the reference in mRI, for each network of the kept grid of seeds.
+
+    The reference is full fine-tuning. Intervals hold for all methods of a network at once.
+    """
+    ranking = read_table(FASHION_SEEDS / "ranking.csv")
+    assert set(ranking["reference"]) == {REFERENCE}
+    ranked_runs = ranking.set_index(["model", "method"])
+    methods = sorted(set(ranking["method"]) - {REFERENCE})
+    networks = [name for name in catalog.models if name in set(ranking["model"])]
+    rows = []
+    for network in networks:
+        row = [markdown(catalog.models[network].label)]
+        for method in methods:
+            if (network, method) not in ranked_runs.index:
+                row.append("not ranked")
+                continue
+            run = ranked_runs.loc[(network, method)]
+            row.append(_with_interval(run["difference"], run["diff_low"], run["diff_high"]))
+        rows.append(tuple(row))
+    return _table(("network", *(f"`{method}`" for method in methods)), rows)
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
@@ -396,6 +420,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "headline": headline(catalog),
         "comparison": comparison(),
         "fashion_methods": fashion_methods(),
+        "fashion_networks": fashion_networks(catalog),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
