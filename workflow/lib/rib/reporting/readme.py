@@ -32,6 +32,8 @@ EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 FASHION_METHODS = Path("reports/fashion_methods")  # of a run of configs/fashion_methods.yaml
 FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
+# Of a run of some methods of configs/fashion_methods.yaml with further networks.
+FASHION_REPLICATION = Path("reports/fashion_replication")
 REFERENCE = "ft"  # full fine-tuning, with which methods on fashion are compared
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
@@ -164,26 +166,61 @@ def fashion_methods() -> str:
 
 
 def fashion_networks(catalog: Catalog) -> str:
-    """Differences of methods from the reference in mRI, for each network of the kept grid of seeds.
+    """Differences of methods from full fine-tuning in mRI, by network of the kept grid of seeds.
 
-    The reference is full fine-tuning. Intervals hold for all methods of a network at once.
+    Intervals hold for all methods of a network at once.
     """
     ranking = read_table(FASHION_SEEDS / "ranking.csv")
-    assert set(ranking["reference"]) == {REFERENCE}
-    ranked_runs = ranking.set_index(["model", "method"])
     methods = sorted(set(ranking["method"]) - {REFERENCE})
     networks = [name for name in catalog.models if name in set(ranking["model"])]
-    rows = []
-    for network in networks:
-        row = [markdown(catalog.models[network].label)]
-        for method in methods:
-            if (network, method) not in ranked_runs.index:
-                row.append("not ranked")
-                continue
-            run = ranked_runs.loc[(network, method)]
-            row.append(_with_interval(run["difference"], run["diff_low"], run["diff_high"]))
-        rows.append(tuple(row))
+    rows = [
+        (markdown(catalog.models[network].label), *_differences(ranking, network, methods))
+        for network in networks
+    ]
     return _table(("network", *(f"`{method}`" for method in methods)), rows)
+
+
+def fashion_replication(catalog: Catalog) -> str:
+    """Differences from full fine-tuning in mRI of the methods that were run on further networks.
+
+    The first network is that of the kept comparison of all methods, in whose order they are.
+    Intervals hold for all methods of a run on a network at once.
+    """
+    first_ranking = read_table(FASHION_METHODS / "ranking.csv")
+    further_ranking = read_table(FASHION_REPLICATION / "ranking.csv")
+    further_methods = set(further_ranking["method"]) - {REFERENCE}
+    methods = [method for method in first_ranking["method"] if method in further_methods]
+    columns = []
+    labels = []
+    for ranking in (first_ranking, further_ranking):
+        for network in sorted(set(ranking["model"])):
+            labels.append(markdown(catalog.models[network].label))
+            columns.append(_differences(ranking, network, methods))
+    rows = []
+    for number, method in enumerate(methods):
+        rows.append((f"`{method}`", *(column[number] for column in columns)))
+    return _table(("method", *labels), rows)
+
+
+def _differences(ranking: pd.DataFrame, network: str, methods: Iterable[str]) -> list[str]:
+    """Differences of methods from full fine-tuning in mRI on a network, with their intervals.
+
+    Args:
+        ranking: ranking.csv of a run that is compared to full fine-tuning.
+        network: name of the network's model.
+        methods: those of which the difference is given; one without a rank has none.
+    """
+    assert set(ranking["reference"]) == {REFERENCE}
+    rows_of_network = ranking[ranking["model"] == network].to_dict("records")
+    row_of_method = {row["method"]: row for row in rows_of_network}
+    differences = []
+    for method in methods:
+        if method not in row_of_method:
+            differences.append("not ranked")
+            continue
+        row = row_of_method[method]
+        differences.append(_with_interval(row["difference"], row["diff_low"], row["diff_high"]))
+    return differences
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
@@ -421,6 +458,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "comparison": comparison(),
         "fashion_methods": fashion_methods(),
         "fashion_networks": fashion_networks(catalog),
+        "fashion_replication": fashion_replication(catalog),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
