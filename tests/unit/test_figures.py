@@ -144,12 +144,33 @@ def labels_of(list_of_texts):
 
 def vertical_spans(axes):
     """Lower and upper end of each whisker of upright bars, in the order of drawing."""
-    return [tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()]
+    spans = []
+    for whiskers in axes.collections:
+        for points in whiskers.get_segments():
+            heights = points[:, 1]
+            spans.append(tuple(heights))
+    return spans
 
 
 def horizontal_spans(lines):
     """Left and right end of each line of a collection of lying ones."""
-    return [tuple(segment[:, 0]) for segment in lines.get_segments()]
+    spans = []
+    for points in lines.get_segments():
+        distances_from_left = points[:, 0]
+        spans.append(tuple(distances_from_left))
+    return spans
+
+
+def panel_of(figure):
+    """The first axes of a figure, which others, such as a colour bar, may follow."""
+    panel, *_ = figure.axes
+    return panel
+
+
+def image_of(figure):
+    """The coloured cells of the first axes of a figure."""
+    (image,) = panel_of(figure).images
+    return image
 
 
 def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
@@ -221,7 +242,7 @@ def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
         *("+1.5", "+1.0 to +2.0", "fit 100.0"),
     ]
     assert texts(figure) == of_ft + of_lwf
-    (image,) = figure.axes[0].images
+    image = image_of(figure)
     np.testing.assert_allclose(image.get_array(), [[5, -12.5, -3.75], [1, 2, 1.5]])
     assert image.norm.vmin == -12.5
     assert image.norm.vmax == 12.5
@@ -248,10 +269,11 @@ def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
     tuned_on_b = ["24", "34", "44‡"]
     assert texts(figure) == pretrained + tuned_on_a + tuned_on_b
     half_a_cell = 0.47
-    outlined_cells = [
-        (patch.get_x() + half_a_cell, patch.get_y() + half_a_cell)
-        for patch in figure.axes[0].patches
-    ]
+    outlined_cells = []
+    for outline in panel_of(figure).patches:
+        column = outline.get_x() + half_a_cell
+        row = outline.get_y() + half_a_cell
+        outlined_cells.append((column, row))
     a_after_tuning_on_a = (0, 1)
     b_after_tuning_on_b = (1, 2)
     assert outlined_cells == [a_after_tuning_on_a, b_after_tuning_on_b]
@@ -278,7 +300,7 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
     figure, shown = examples.draw([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
     # then
     assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]
-    assert figure.axes[0].get_ylabel() == "ant"
+    assert panel_of(figure).get_ylabel() == "ant"
     assert shown["image_id"].tolist() == ["x", "x", "x"]
 
 
@@ -289,7 +311,7 @@ def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
     assert "-3.8 points" in written
     assert "(50 images)" in written
     assert "Set B (target)" in written
-    assert list(shown["change"]) == [14, 14, 14]
+    assert shown["change"].tolist() == [14, 14, 14]
 
 
 @pytest.mark.parametrize("size, images", [("all", 301), ("0.5", 150), ("1", 1)])
@@ -333,7 +355,7 @@ def test_one_target_is_no_plural(accuracy, ri, mri):
     figure, _ = protocol.draw(accuracy, ri, mri, **settings)
     bars, _ = before_after.draw(OOD, **settings_of_bars)
     # then
-    for written in (" ".join(texts(figure)), bars.axes[0].get_xlabel()):
+    for written in (" ".join(texts(figure)), panel_of(bars).get_xlabel()):
         assert written.count("1 target") == 1
         assert "targets" not in written
         assert "1 datasets" not in written
@@ -346,9 +368,12 @@ def colours_of(figure, text):
 
 
 def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
+    # given
     falling = accuracy.assign(accuracy=-accuracy["accuracy"])
+    # when
     figure_of_gains, _ = protocol.draw(accuracy, ri, mri, **protocol_settings("a"))
     figure_of_losses, _ = protocol.draw(falling, ri, mri, **PROTOCOL)
+    # then
     colours_of_gains = colours_of(figure_of_gains, "+7.0")
     colours_of_losses = colours_of(figure_of_losses, "-14.0")
     assert GAIN in colours_of_gains
@@ -369,11 +394,12 @@ def test_what_has_not_changed_has_the_colour_of_neither(accuracy, ri, mri):
 
 def test_the_map_of_ri_goes_from_the_colour_of_losses_to_that_of_gains(ri, mri):
     figure, _ = ri_matrix.draw(ri, mri, **RI_MATRIX)
-    (image,) = figure.axes[0].images
+    image = image_of(figure)
 
     def distance(share_of_map, colour):
-        red_green_blue = image.cmap(share_of_map)[:3]
-        return np.abs(np.subtract(red_green_blue, to_rgb(colour))).sum()
+        """Of a place of the map, 0 to 1 from its lower end, to a colour."""
+        colour_of_map = to_rgb(image.cmap(share_of_map))
+        return np.abs(np.subtract(colour_of_map, to_rgb(colour))).sum()
 
     assert distance(0.9, GAIN) < distance(0.9, LOSS)
     assert distance(0.1, LOSS) < distance(0.1, GAIN)
@@ -407,7 +433,7 @@ def test_no_figure_has_colours_of_its_own_for_gains_and_losses():
 
 def test_text_is_dark_on_light_and_light_on_dark(accuracy):
     figure, _ = draw_accuracy(accuracy)
-    (image,) = figure.axes[0].images
+    image = image_of(figure)
     assert text_colour(image, 0) == "black"
     assert text_colour(image, 100) == "white"
 
@@ -453,7 +479,9 @@ def test_the_same_table_gives_the_same_files(tmp_path):
     paths = write(tmp_path / "a", "before_after", {"ood": OOD}, BEFORE_AFTER)
     other_paths = write(tmp_path / "b", "before_after", {"ood": OOD}, BEFORE_AFTER)
     for ending in ("png", "pdf", "csv"):
-        assert paths[ending].read_bytes() == other_paths[ending].read_bytes()
+        content = paths[ending].read_bytes()
+        assert content != b""
+        assert content == other_paths[ending].read_bytes()
 
 
 @pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number
@@ -615,13 +643,19 @@ def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
 @pytest.fixture
 def figure_of_effective_robustness():
     """Set B against set A, of ft and lwf that were fine-tuned on B and on C; and its numbers."""
-    baselines = [
-        {"model": f"b{x}", "dataset": "b", "in_distribution": "a", "id": x, "ood": x - 20}
-        for x in (50.0, 60.0, 80.0)
-    ]
-    table = pd.DataFrame(
-        itertools.product(["ft", "lwf"], ["b", "c"]), columns=["method", "target"]
-    ).assign(
+    baselines = []
+    for accuracy_on_a in (50.0, 60.0, 80.0):
+        baselines.append(
+            {
+                "model": f"b{accuracy_on_a}",
+                "dataset": "b",
+                "in_distribution": "a",
+                "id": accuracy_on_a,
+                "ood": accuracy_on_a - 20,
+            }
+        )
+    runs = pd.DataFrame(itertools.product(["ft", "lwf"], ["b", "c"]), columns=["method", "target"])
+    table = runs.assign(
         model="m",
         dataset="b",
         in_distribution="a",
@@ -665,7 +699,8 @@ def test_effective_robustness_names_its_panels_and_shows_all_points(figure_of_ef
     assert [panel.get_title() for panel in figure.axes] == ["Set B, FT", "Set B, LwF"]
     first_panel, last_panel = figure.axes
     assert last_panel.get_xlabel() == "Set A (%)"
-    *_, last_label = labels_of(figure.legends[0].get_texts())
+    (legend,) = figure.legends
+    *_, last_label = labels_of(legend.get_texts())
     assert "90%" in last_label
     left, right = first_panel.get_xlim()
     bottom, top = first_panel.get_ylim()
@@ -687,9 +722,12 @@ MATHTEXT = {
 @pytest.mark.attack("text")
 @pytest.mark.parametrize("text", MATHTEXT.values(), ids=MATHTEXT)
 def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
+    # then a figure is written
     settings = {**BEFORE_AFTER, "method_label": text, "models": {"m2": text, "m1": text}}
     paths = write(tmp_path, "before_after", {"ood": OOD}, settings)
-    assert all(path.stat().st_size > 0 for path in paths.values())
+    for path in paths.values():
+        assert path.stat().st_size > 0
+    # and in every kind of text
     with plt.style.context(STYLE):
         figure, axes = plt.subplots()
         axes.plot([0, 1], label=text)
@@ -703,7 +741,8 @@ def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
         axes.legend()
         figure.canvas.draw()
     assert labels_of(written_texts) == [text] * 4
-    assert not any(written.get_parse_math() for written in figure.findobj(Text))
+    parsed_texts = [written for written in figure.findobj(Text) if written.get_parse_math()]
+    assert parsed_texts == []
 
 
 def test_logarithmic_axes_are_without_mathtext():

@@ -1,3 +1,5 @@
+"""BatchNorm is fused into the convolution before it where logits stay the same."""
+
 import pytest
 import timm
 import torch
@@ -9,59 +11,94 @@ from rib.models.fuse_batch_norm import frozen_copy, fuse_batch_norm
 def with_statistics(model):
     """Random BatchNorm statistics and scales, so that fusing them has an effect."""
     generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-1, 1, generator=generator)
-            for tensor in (module.running_var, module.weight):
-                tensor.data.uniform_(0.5, 2, generator=generator)
+    for norm in batch_norms(model):
+        norm.running_mean.uniform_(-1, 1, generator=generator)
+        for tensor in (norm.running_var, norm.weight):
+            tensor.data.uniform_(0.5, 2, generator=generator)
     return model.eval()
+
+
+def batch_norms(model):
+    """The BatchNorm layers of a network."""
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def noise(*shape):
+    """Images of noise, always the same for a shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(
     "name", ["test_efficientnet", "test_resnet", "tf_efficientnet_lite0", "test_vit"]
 )
 def test_fusing_changes_logits_by_rounding_only(name):
+    # given
     torch.manual_seed(0)
     model = with_statistics(timm.create_model(name, num_classes=10)).double()
-    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1)).double()
+    has_batch_norm = bool(batch_norms(model))
+    assert has_batch_norm == (name != "test_vit")
+    images = noise(2, 3, 160, 160).double()
+    # when
     with torch.inference_mode():
-        before = model(images)
-        after = fuse_batch_norm(model, images)(images)
-    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        logits_before = model(images)
+        logits_after = fuse_batch_norm(model, images)(images)
+    # then
+    torch.testing.assert_close(logits_after, logits_before, rtol=1e-9, atol=1e-9)
+    assert batch_norms(model) == []
 
 
 class Shared(nn.Module):
-    """A convolution whose output is used beside its BatchNorm too."""
+    """A convolution whose output is used beside its BatchNorm too.
 
-    def __init__(self):
+    Args:
+        share: of the output that is used directly.
+    """
+
+    def __init__(self, share=1.0):
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.share = share
 
     def forward(self, x):
         x = self.conv(x)
-        return self.norm(x) + x
+        return self.norm(x) + self.share * x
 
 
 def test_a_convolution_that_is_used_elsewhere_is_left_alone():
+    # given
+    torch.manual_seed(0)
     model = with_statistics(Shared())
-    images = torch.randn(2, 3, 8, 8)
+    images = noise(2, 3, 8, 8)
     with torch.inference_mode():
-        before = model(images)
-        assert torch.equal(fuse_batch_norm(model, images)(images), before)
+        logits_before = model(images)
+        # when
+        logits_after = fuse_batch_norm(model, images)(images)
+    # then
+    assert torch.equal(logits_after, logits_before)
     assert isinstance(model.norm, nn.BatchNorm2d)
 
 
 def test_a_frozen_copy_computes_the_same_and_leaves_the_network_alone():
+    # given
+    torch.manual_seed(0)
     model = with_statistics(timm.create_model("test_resnet", num_classes=10))
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    found = frozen_copy(model, images)
+    images = noise(2, 3, 64, 64)
+    state_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    number_of_norms = len(batch_norms(model))
+    assert number_of_norms > 0
+    # when
+    fused = frozen_copy(model, images)
+    # then
     with torch.inference_mode():
-        torch.testing.assert_close(found(images), model(images), rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
-    assert found is not model and model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        torch.testing.assert_close(fused(images), model(images), rtol=1e-4, atol=1e-4)
+    assert fused is not model
+    assert batch_norms(fused) == []
+    assert len(batch_norms(model)) == number_of_norms
+    state_after = model.state_dict()
+    assert state_after.keys() == state_before.keys()
+    for name, tensor in state_after.items():
+        assert torch.equal(tensor, state_before[name]), name
 
 
 class Between(nn.Module):
@@ -69,39 +106,54 @@ class Between(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.act, self.norm = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)
-        self.conv, self.last = nn.Conv2d(4, 5, 3, bias=True), nn.BatchNorm2d(5)
+        self.first = nn.Conv2d(3, 4, 1)
+        self.act = nn.ReLU()
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(4, 5, 3, bias=True)
+        self.last = nn.BatchNorm2d(5)
 
     def forward(self, x):
-        return self.last(self.conv(self.norm(self.act(self.first(x)))))
+        activations = self.act(self.first(x))
+        return self.last(self.conv(self.norm(activations)))
 
 
 def test_only_what_directly_follows_a_convolution_is_fused():
+    # given
     torch.manual_seed(0)
-    model, images = with_statistics(Between()), torch.randn(2, 3, 8, 8)
+    model = with_statistics(Between())
+    images = noise(2, 3, 8, 8)
     with torch.inference_mode():
-        before = model(images)
-        assert fuse_batch_norm(model, images) is model
-        torch.testing.assert_close(model(images), before, rtol=1e-5, atol=1e-5)
-    assert isinstance(model.norm, nn.BatchNorm2d) and not isinstance(model.last, nn.BatchNorm2d)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        logits_before = model(images)
+        # when
+        fused = fuse_batch_norm(model, images)
+        logits_after = model(images)
+    # then
+    assert fused is model
+    torch.testing.assert_close(logits_after, logits_before, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.norm, nn.BatchNorm2d)
+    assert not isinstance(model.last, nn.BatchNorm2d)
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
 
 
 def test_fusing_is_taken_back_where_it_moves_logits_by_more_than_rounding(caplog):
-    class Slightly(Shared):
-        share = 0.0
-
-        def forward(self, x):
-            x = self.conv(x)
-            return self.norm(x) + self.share * x
-
+    # given two networks whose logits would be moved by little and by much
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 8, 8)
-    for share, fused in ((1e-5, True), (0.02, False)):
-        model = with_statistics(Slightly())
-        model.share = share
-        conv, norm = model.conv, model.norm
-        fuse_batch_norm(model, images)
-        assert isinstance(model.norm, nn.BatchNorm2d) is not fused
-        assert fused or (model.conv is conv and model.norm is norm)
-        assert bool(caplog.records) is not fused
+    images = noise(2, 3, 8, 8)
+    moved_by_rounding = with_statistics(Shared(share=1e-5))
+    moved_by_more = with_statistics(Shared(share=0.02))
+    conv = moved_by_more.conv
+    norm = moved_by_more.norm
+    # when
+    fuse_batch_norm(moved_by_rounding, images)
+    # then
+    assert not isinstance(moved_by_rounding.norm, nn.BatchNorm2d)
+    assert caplog.messages == []
+    # when
+    fuse_batch_norm(moved_by_more, images)
+    # then
+    assert moved_by_more.conv is conv
+    assert moved_by_more.norm is norm
+    (message,) = caplog.messages
+    assert message.startswith("BatchNorm is not fused: logits would change by ")

@@ -1,3 +1,5 @@
+"""Images are decoded within limits, resized and cropped, and drawn."""
+
 import io
 import struct
 import zlib
@@ -21,16 +23,18 @@ from tiny.fuzz import fuzzed
 
 
 def noise(width, height):
-    return Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    )
+    """A photo of noise, always the same for a size."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 @pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop", [0.875, 0.9, 1.0])
 def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interpolation, crop):
+    # given
     image = noise(*size)
+    geometry = Geometry(32, crop, interpolation)
     transform = timm.data.create_transform(
         32,
         is_training=False,
@@ -39,23 +43,32 @@ def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interp
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )
-    expected = (transform(image).numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
-    assert (resize_and_crop(image, Geometry(32, crop, interpolation)) == expected).all()
+    channels_first = transform(image).numpy()
+    expected_pixels = (channels_first.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    # when
+    pixels = resize_and_crop(image, geometry)
+    # then
+    np.testing.assert_array_equal(pixels, expected_pixels)
 
 
 def resized_whole(image, geometry):
     """What `resize_and_crop` gives, by resizing all of the image."""
-    shorter = int(geometry.size / geometry.crop_pct)
+    resized_side = int(geometry.size / geometry.crop_pct)
     if geometry.crop_mode == "squash":
-        size = (shorter, shorter)
+        width = resized_side
+        height = resized_side
     else:
-        size = tuple(shorter * side // min(image.size) for side in image.size)
-    resized = image.resize(size, images.RESAMPLING[geometry.interpolation])
-    left, top = (round((side - geometry.size) / 2) for side in size)
+        shorter_side = min(image.size)
+        width = resized_side * image.width // shorter_side
+        height = resized_side * image.height // shorter_side
+    resized = image.resize((width, height), images.RESAMPLING[geometry.interpolation])
+    left = round((width - geometry.size) / 2)
+    top = round((height - geometry.size) / 2)
     return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)))
 
 
 def geometries(*crop_modes):
+    """Geometries with any of these crop modes, for Hypothesis."""
     return st.builds(
         Geometry,
         size=st.integers(1, 64),
@@ -65,74 +78,103 @@ def geometries(*crop_modes):
     )
 
 
-SIDES = st.tuples(st.integers(1, 80), st.integers(1, 80))
+SIZES = st.tuples(st.integers(1, 80), st.integers(1, 80))  # width and height
+NARROW_SIZES = st.tuples(st.integers(1, 3), st.integers(1, 900))
 
 
 @fuzzed(300)
-@given(SIDES, geometries("center", "squash"))
+@given(SIZES, geometries("center", "squash"))
 def test_ordinary_photos_have_the_pixels_of_the_whole_resized_photo(size, geometry):
     image = noise(*size)
-    assert (resize_and_crop(image, geometry) == resized_whole(image, geometry)).all()
+    pixels = resize_and_crop(image, geometry)
+    np.testing.assert_array_equal(pixels, resized_whole(image, geometry))
 
 
 @fuzzed(600)
-@given(
-    SIDES | st.tuples(st.integers(1, 3), st.integers(1, 900)), geometries("center"), st.booleans()
-)
+@given(SIZES | NARROW_SIZES, geometries("center"), st.booleans())
 def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometry, turned):
     """Black and white noise, in which filters overshoot.
 
     A shift of a hundredth pixel is seen in it.
     """
-    image = noise(*(reversed(size) if turned else size)).point(lambda value: 255 * (value > 127))
+    # given
+    if turned:
+        height, width = size
+    else:
+        width, height = size
+    black_and_white = noise(width, height).point(lambda value: 255 * (value > 127))
+    # when
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "MOST_RESIZED_PIXELS", 0)
-        cropped_first = resize_and_crop(image, geometry).astype(int)
-    whole = resized_whole(image, geometry).astype(int)
-    assert np.abs(cropped_first - whole).max() <= 2  # each side is rounded once
+        cropped_first = resize_and_crop(black_and_white, geometry).astype(int)
+    # then
+    expected_pixels = resized_whole(black_and_white, geometry).astype(int)
+    assert cropped_first.shape == expected_pixels.shape
+    assert np.abs(cropped_first - expected_pixels).max() <= 2  # each side is rounded once
 
 
 @pytest.mark.attack("memory")
 @pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (2, 1999), (3000, 3)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size, interpolation):
-    pixels, resize = [], Image.Image.resize
+    # given
+    numbers_of_pixels = []
+    resize = Image.Image.resize
 
-    def counted(image, size, *arguments):
-        pixels.append(max(size[0] * size[1], size[0] * image.height, image.width * size[1]))
-        return resize(image, size, *arguments)
+    def count_and_resize(image, new_size, *arguments):
+        """Pillow resizes one side, and then the other."""
+        new_width, new_height = new_size
+        after_width = new_width * image.height
+        after_height = image.width * new_height
+        numbers_of_pixels.append(max(new_width * new_height, after_width, after_height))
+        return resize(image, new_size, *arguments)
 
-    monkeypatch.setattr(Image.Image, "resize", counted)
-    assert resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation)).shape == (
-        1024,
-        1024,
-        3,
-    )
-    assert sum(pixels) <= 2 * 1024**2
+    monkeypatch.setattr(Image.Image, "resize", count_and_resize)
+    # when
+    pixels = resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation))
+    # then
+    assert pixels.shape == (1024, 1024, 3)
+    assert numbers_of_pixels
+    assert sum(numbers_of_pixels) <= 2 * 1024**2
 
 
 def encoded(image, kind="PNG", **options):
+    """Bytes of an image in a format, whose writer has these options."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
+def decoded(data, border=0):
+    """Pixels that `decode` gives."""
+    return np.asarray(decode(data, "x", border))
+
+
 def test_a_border_is_cut_off_on_each_side():
     image = noise(31, 17)
-    assert (np.asarray(decode(encoded(image), "x", 2)) == np.asarray(image)[2:-2, 2:-2]).all()
-    assert decode(encoded(image), "x").size == (31, 17)
+    without_border = np.asarray(image)[2:-2, 2:-2]
+    np.testing.assert_array_equal(decoded(encoded(image), border=2), without_border)
+    np.testing.assert_array_equal(decoded(encoded(image)), np.asarray(image))
+
+
+def black_range(pixels):
+    """First and last column, and first and last row, of the pixels whose red is 0."""
+    rows, columns = np.where(pixels[..., 0] == 0)
+    return {
+        "columns": (columns.min(), columns.max()),
+        "rows": (rows.min(), rows.max()),
+    }
 
 
 def test_drawings_keep_their_aspect_and_a_white_margin():
-    pixels = fit_on_white(
-        Image.new("RGB", (40, 20), "black"), Geometry(100, 1.0, "bicubic"), margin=0.1
-    )
-    rows, columns = np.where(pixels[..., 0] == 0)
-    assert (columns.min(), columns.max()) == (10, 89) and (rows.min(), rows.max()) == (30, 69)
+    drawing = Image.new("RGB", (40, 20), "black")
+    pixels = fit_on_white(drawing, Geometry(100, 1.0, "bicubic"), margin=0.1)
+    assert black_range(pixels) == {"columns": (10, 89), "rows": (30, 69)}
 
 
 def test_transparency_becomes_white():
-    assert np.asarray(decode(encoded(Image.new("RGBA", (2, 2), (255, 0, 0, 0))), "x")).min() == 255
+    transparent_red = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    np.testing.assert_array_equal(decoded(encoded(transparent_red)), np.full((2, 2, 3), 255))
 
 
 def png_of(width, height):
@@ -146,34 +188,43 @@ def png_of(width, height):
 def gif_of(width, height):
     """A GIF whose first frame is larger than its screen, which decoders enlarge."""
     data = bytearray(encoded(Image.new("L", (1, 1)), "GIF"))
-    place = data.index(b",\0\0\0\0\1\0\1\0")
-    data[place + 5 : place + 9] = struct.pack("<HH", width, height)
+    start_of_frame = data.index(b",\0\0\0\0\1\0\1\0")
+    start_of_sides = start_of_frame + 5
+    data[start_of_sides : start_of_sides + 4] = struct.pack("<HH", width, height)
     return bytes(data)
 
 
 def bmp_of(width, height):
+    """A BMP of one pixel whose header states other sides."""
     data = bytearray(encoded(Image.new("L", (1, 1)), "BMP"))
     data[18:26] = struct.pack("<ii", width, height)
     return bytes(data)
 
 
 @pytest.mark.attack("memory")
-@pytest.mark.parametrize("made", [png_of, gif_of, bmp_of])
+@pytest.mark.parametrize("image_of", [png_of, gif_of, bmp_of])
 @pytest.mark.parametrize(
     "size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"]
 )
-def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, made, size):
-    data = made(*size)
-    with pytest.raises(
-        CorruptImageError, match=rf"set/a\.png .*{size[0]} x {size[1]} .*limits\.photo_megapixels"
-    ):
+def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, image_of, size):
+    # given
+    width, height = size
+    data = image_of(width, height)
+    peak()  # what follows is measured
+    # when
+    message = rf"set/a\.png .*{width} x {height} .*limits\.photo_megapixels"
+    with pytest.raises(CorruptImageError, match=message):
         decode(data, "set/a.png")
+    # then
     assert peak() < 1 << 22
 
 
 def test_limits_outside_of_snakemake_are_the_defaults_of_config():
-    limits = validated({}, "config", "config.yaml")["limits"]
-    assert {f"RIB_{name.upper()}": limit for name, limit in limits.items()} == DEFAULTS
+    default_config = validated({}, "config", "config.yaml")
+    limit_of_variable = {}
+    for name, limit in default_config["limits"].items():
+        limit_of_variable[f"RIB_{name.upper()}"] = limit
+    assert limit_of_variable == DEFAULTS
 
 
 def test_the_limit_of_pixels_is_a_setting(monkeypatch):
@@ -181,15 +232,13 @@ def test_the_limit_of_pixels_is_a_setting(monkeypatch):
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "3")
     assert decode(data, "x").size == (1500, 2000)
     monkeypatch.setenv(PHOTO_MEGAPIXELS, "2")
-    with pytest.raises(CorruptImageError):
+    with pytest.raises(CorruptImageError, match=r"1500 x 2000 .*limits\.photo_megapixels"):
         decode(data, "x")
 
 
-BROKEN, POSTSCRIPT, LINE = (
-    b"\x89PNG",
-    encoded(Image.new("L", (4, 4)), "EPS"),
-    encoded(Image.new("L", (1, 1001))),
-)
+BROKEN = b"\x89PNG"
+POSTSCRIPT = encoded(Image.new("L", (4, 4)), "EPS")
+LINE = encoded(Image.new("L", (1, 1001)))
 
 
 @pytest.mark.parametrize(
@@ -203,18 +252,23 @@ def test_an_image_that_is_not_decoded_is_named(data, why):
 
 
 RAMP = np.linspace(0, 65535, 256).reshape(16, 16)
-PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of a TIFF
+# Tags of a TIFF.
+PHOTOMETRIC = 262
+SAMPLE_FORMAT = 339
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_values_of_16_bits_keep_their_highest_eight(kind):
-    image = Image.fromarray(RAMP.astype(np.uint16))
-    assert (
-        np.asarray(decode(encoded(image, kind), "x")) == (RAMP.astype(np.uint16) >> 8)[..., None]
-    ).all()
+    grey_values = RAMP.astype(np.uint16)
+    highest_bits = grey_values >> 8
+    pixels = decoded(encoded(Image.fromarray(grey_values), kind))
+    assert pixels.shape == (16, 16, 3)
+    for channel in np.moveaxis(pixels, -1, 0):
+        np.testing.assert_array_equal(channel, highest_bits)
 
 
-UNKNOWN = {
+# By reason, the type of the values of a TIFF and its tags.
+UNKNOWN_RANGES = {
     "floating-point numbers": (np.float32, {}),
     "integers of 32 bits": (np.int32, {}),
     "with a sign": (np.uint8, {SAMPLE_FORMAT: 2}),
@@ -223,28 +277,28 @@ UNKNOWN = {
 
 
 @pytest.mark.attack("data")
-@pytest.mark.parametrize("why", UNKNOWN)
+@pytest.mark.parametrize("why", UNKNOWN_RANGES)
 def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
     """A TIFF from 0 to 255 or 65535 in a kind of numbers that has no range is refused.
 
     The sentence says what to do.
     """
-    kind, tags = UNKNOWN[why]
-    data = encoded(
-        Image.fromarray((RAMP if kind != np.uint8 else RAMP / 257).astype(kind)),
-        "TIFF",
-        tiffinfo=tags,
-    )
+    # given
+    type_of_values, tags = UNKNOWN_RANGES[why]
+    values = RAMP / 257 if type_of_values == np.uint8 else RAMP
+    image = Image.fromarray(values.astype(type_of_values))
+    data = encoded(image, "TIFF", tiffinfo=tags)
+    # then
     with pytest.raises(CorruptImageError, match=rf"set/a\.tif .*{why}.*8 bits per channel"):
         decode(data, "set/a.tif")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
 def test_of_several_frames_the_first_counts(kind):
-    first, second = Image.new("L", (5, 4), 10), Image.new("L", (5, 4), 200)
-    assert np.unique(
-        decode(encoded(first, kind, save_all=True, append_images=[second]), "x")
-    ).tolist() == [10]
+    first_frame = Image.new("L", (5, 4), 10)
+    second_frame = Image.new("L", (5, 4), 200)
+    data = encoded(first_frame, kind, save_all=True, append_images=[second_frame])
+    np.testing.assert_array_equal(decoded(data), np.full((4, 5, 3), 10))
 
 
 ICONS = {
@@ -265,25 +319,23 @@ ICONS = {
 }
 
 
-def drawn(name, margin=0.1):
-    with renderer() as draw:
-        return render(draw, ICONS, name, 50, margin, "set")
+def draw(name):
+    """Draw an icon of ICONS with a side of 50 pixels, of which a tenth is margin on each side."""
+    with renderer() as render_svg:
+        return render(render_svg, ICONS, name, 50, 0.1, "set")
 
 
 def test_icons_fill_their_square_but_for_the_margin():
-    rows, columns = np.where(drawn("left")[..., 0] == 0)
-    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (5, 24, 5, 44)
-    rows, columns = np.where(drawn("wide")[..., 0] == 0)
-    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (5, 44, 15, 34)
+    assert black_range(draw("left")) == {"columns": (5, 24), "rows": (5, 44)}
+    assert black_range(draw("wide")) == {"columns": (5, 44), "rows": (15, 34)}
 
 
 def test_aliases_flip_and_turn():
-    assert (drawn("right") == drawn("left")[:, ::-1]).all()
-    assert (drawn("again") == drawn("left")).all()
-    rows, columns = np.where(
-        drawn("top")[..., 0] == 0
-    )  # a quarter turn clockwise brings the left half to the top
-    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (5, 44, 5, 24)
+    left = draw("left")
+    np.testing.assert_array_equal(draw("right"), left[:, ::-1])
+    np.testing.assert_array_equal(draw("again"), left)
+    # a quarter turn clockwise brings the left half to the top
+    assert black_range(draw("top")) == {"columns": (5, 44), "rows": (5, 24)}
 
 
 @pytest.mark.parametrize(
@@ -292,4 +344,4 @@ def test_aliases_flip_and_turn():
 )
 def test_an_icon_that_cannot_be_drawn_is_named(name, why):
     with pytest.raises(UserError, match=rf"set: (?=.*'{name}').*{why}"):
-        drawn(name)
+        draw(name)

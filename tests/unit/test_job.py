@@ -1,3 +1,5 @@
+"""Jobs publish whole outputs with their record, or say what went wrong and leave nothing."""
+
 import errno
 import json
 import os
@@ -25,49 +27,82 @@ from rib.records.environment import commit
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Starts a job; arguments may be others."""
+    """A function that starts a job in tmp_path; arguments may be others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("in")
-    usual = {
+    usual_arguments = {
         "rule": "r",
         "name": "n",
         "cfg": {"a": 1},
         "inputs": {"one": "in.txt", "many": ["in.txt"]},
-        "outputs": {name: f"results/{name}.x" for name in ("data", "manifest", "provenance")},
+        "outputs": {
+            "data": "results/data.x",
+            "manifest": "results/manifest.x",
+            "provenance": "results/provenance.x",
+        },
         "log_file": "logs/n.log",
     }
-    return lambda **changes: job(**{**usual, **changes})
+
+    def start_job(**changes):
+        return job(**{**usual_arguments, **changes})
+
+    return start_job
+
+
+def private_files(folder):
+    """What jobs have left in their private folders, which all lie in `work`."""
+    return list((folder / "work").iterdir())
 
 
 def test_outputs_are_published_with_manifest_and_provenance(start, tmp_path):
+    # when
     with start() as out:
         out["data"].write_text("made")
         out["manifest"].write_text('{"n": 1}')
-    made = sha256(tmp_path / "results/data.x")
-    assert json.loads((tmp_path / "results/manifest.x").read_text()) == {
-        "n": 1,
-        "files": {"data.x": made},
-    }
+    # then the manifest has its facts and the hash of the data
+    hash_of_data = sha256(tmp_path / "results/data.x")
+    manifest = json.loads((tmp_path / "results/manifest.x").read_text())
+    assert manifest == {"n": 1, "files": {"data.x": hash_of_data}}
+    # and the record has all hashes
+    hash_of_manifest = sha256(tmp_path / "results/manifest.x")
     record = json.loads((tmp_path / "results/provenance.x").read_text())
     assert record["inputs"] == {"in.txt": sha256(tmp_path / "in.txt")}
-    manifest = sha256(tmp_path / "results/manifest.x")
-    assert record["outputs"] == {"results/data.x": made, "results/manifest.x": manifest}
-    assert record["rule"] == "r" and record["log"] == "logs/n.log" and record["commit"] is None
-    assert record["cfg"] == {"a": 1} and record["versions"]["numpy"]
+    assert record["outputs"] == {
+        "results/data.x": hash_of_data,
+        "results/manifest.x": hash_of_manifest,
+    }
+    assert record["sizes"]["results/data.x"] == len("made")
+    # and what job it was, and what it cost
+    assert record["rule"] == "r"
+    assert record["log"] == "logs/n.log"
+    assert record["cfg"] == {"a": 1}
+    assert record["commit"] is None
+    assert record["versions"]["numpy"] == np.__version__
     assert record["seconds"] >= record["cpu_seconds"] * 0.5
-    assert record["peak_memory"] > 10**7 and record["sizes"]["results/data.x"] == len("made")
-    assert not any((tmp_path / "work").iterdir())
+    assert record["peak_memory"] > 10**7
+    assert private_files(tmp_path) == []
 
 
 def test_the_manifest_gets_its_name_after_the_files_that_it_lists(start, monkeypatch):
-    named, rename = [], os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (rename(old, new), named.append(Path(new))))
+    # given
+    named_files = []
+    rename = os.replace
+
+    def rename_and_note(source, target):
+        rename(source, target)
+        named_files.append(Path(target))
+
+    monkeypatch.setattr(os, "replace", rename_and_note)
     outputs = {name: f"results/{name}.x" for name in ("manifest", "provenance", "data", "more")}
+    # when
     with start(outputs=outputs) as out:
         for name in ("data", "more"):
             out[name].write_text(name)
-    named = [path.stem for path in named if path.parent == Path("results")]
-    assert sorted(named) == sorted(outputs) and named[-1] == "manifest"
+    # then
+    published = [path.stem for path in named_files if path.parent == Path("results")]
+    assert sorted(published) == sorted(outputs)
+    *_, last = published
+    assert last == "manifest"
 
 
 @pytest.fixture
@@ -75,12 +110,14 @@ def two_disks(monkeypatch):
     """Renaming from work/ to another folder fails, as between disks."""
     rename = os.replace
 
-    def replace(old, new):
-        if Path(old).parts[0] == "work" != Path(new).parts[0]:
-            raise OSError(errno.EXDEV, "Invalid cross-device link", str(old), None, str(new))
-        rename(old, new)
+    def rename_on_one_disk(source, target):
+        is_in_work = Path(source).is_relative_to("work")
+        stays_in_work = Path(target).is_relative_to("work")
+        if is_in_work and not stays_in_work:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(source), None, str(target))
+        rename(source, target)
 
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "replace", rename_on_one_disk)
 
 
 OUTPUTS = {
@@ -92,26 +129,28 @@ OUTPUTS = {
 
 @pytest.mark.usefixtures("two_disks")
 def test_results_may_lie_on_another_disk_than_work(start, tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results/.data.x.copy").write_text("of a job that was killed")
+    # given
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / ".data.x.copy").write_text("of a job that was killed")
+    time_of_data = 1e9
+    users_archive = tmp_path / "in.txt"
+    # when
     with start(outputs=OUTPUTS) as out:
         out["data"].write_text("made")
-        os.utime(out["data"], (1e9, 1e9))
-        out["archive"].symlink_to(tmp_path / "in.txt")
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
-        "archive.x",
-        "data.x",
-        "provenance.x",
-    ]
-    assert (tmp_path / "results/data.x").read_text() == "made"
-    assert (tmp_path / "results/data.x").stat().st_mtime == 1e9
-    assert (tmp_path / "results/archive.x").readlink() == tmp_path / "in.txt", (
-        "the user's archive is not copied"
-    )
+        os.utime(out["data"], (time_of_data, time_of_data))
+        out["archive"].symlink_to(users_archive)
+    # then
+    names = sorted(path.name for path in results.iterdir())
+    assert names == ["archive.x", "data.x", "provenance.x"]
+    assert (results / "data.x").read_text() == "made"
+    assert (results / "data.x").stat().st_mtime == time_of_data
+    assert (results / "archive.x").readlink() == users_archive, "it is not copied"
 
 
 @pytest.mark.usefixtures("two_disks")
 def test_where_the_other_disk_is_full_nothing_is_half_written(start, tmp_path, monkeypatch, capfd):
+    # given
     copy = shutil.copy2
 
     def copy_until_full(source, target, **options):
@@ -121,12 +160,21 @@ def test_where_the_other_disk_is_full_nothing_is_half_written(start, tmp_path, m
         return copy(source, target, **options)
 
     monkeypatch.setattr(shutil, "copy2", copy_until_full)
+    # when
     with pytest.raises(SystemExit), start(outputs=OUTPUTS) as out:
         out["data"].write_text("made")
         out["archive"].write_text("a part and another")
+    # then
     assert list((tmp_path / "results").iterdir()) == []
     printed = capfd.readouterr().err
     assert "results/.archive.x.copy: no space is left" in printed, "the disk that is full is named"
+
+
+def assert_words_of_lines(lines, words):
+    """Each line has its word, and there are no others."""
+    assert len(lines) == len(words)
+    for line, word in zip(lines, words, strict=True):
+        assert word in line
 
 
 @pytest.mark.parametrize(
@@ -135,19 +183,23 @@ def test_where_the_other_disk_is_full_nothing_is_half_written(start, tmp_path, m
 def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(
     start, tmp_path, capfd, outputs, printed
 ):
+    # when
     with start(outputs=outputs) as out:
         log.info("a line")
         log.warning("a warning")
-        for path in dict(out.items()).values():
+        for path in out.values():
             path.touch()
-    lines = capfd.readouterr().err.splitlines()
-    assert all(word in line for word, line in zip(printed, lines, strict=True))
-    kept = (tmp_path / "logs/n.log").read_text().splitlines()
-    assert all(word in line for word, line in zip(["line", "warning", "done"], kept, strict=True))
+    # then
+    assert_words_of_lines(capfd.readouterr().err.splitlines(), printed)
+    lines_of_log = (tmp_path / "logs/n.log").read_text().splitlines()
+    assert_words_of_lines(lines_of_log, ["line", "warning", "done"])
 
 
 def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
-    if (pid := os.fork()) == 0:
+    # when a job is stopped, and again while it cleans up
+    pid = os.fork()
+    is_child = pid == 0
+    if is_child:
         try:
             with start() as out:
                 out["data"].write_text("half")
@@ -161,16 +213,22 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
             os._exit(end.code)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
-    assert (tmp_path / "cleaned").exists() and not any((tmp_path / "work").iterdir())
+    # then
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+    assert (tmp_path / "cleaned").exists()
+    assert private_files(tmp_path) == []
 
 
 def test_why_a_job_failed_is_read_from_its_log(start, tmp_path):
     log_file = tmp_path / "logs/n.log"
     assert reason(log_file) is None
+    # when it fails
     with pytest.raises(SystemExit), start():
         raise UserError("the disk is a teapot.")
+    # then
     assert reason(log_file) == "the disk is a teapot."
+    # and when it succeeds
     with start() as out:
         out["data"].write_text("made")
     assert reason(log_file) is None
@@ -195,24 +253,35 @@ class OutOfMemoryError(RuntimeError):
     ids=lambda value: type(value).__name__,
 )
 def test_a_failed_job_says_why_and_leaves_nothing(start, tmp_path, capfd, error, reported):
+    # when
     with pytest.raises(SystemExit), start() as out:
         out["data"].write_text("half")
         raise error
-    printed, kept = capfd.readouterr().err, (tmp_path / "logs/n.log").read_text()
-    assert printed.startswith("r n: ") and reported in printed and reported in kept
-    assert ("Traceback" in kept) != isinstance(error, UserError | OSError)
-    assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+    # then
+    printed = capfd.readouterr().err
+    text_of_log = (tmp_path / "logs/n.log").read_text()
+    assert printed.startswith("r n: ")
+    assert reported in printed
+    assert reported in text_of_log
+    has_traceback = "Traceback" in text_of_log
+    is_explained = isinstance(error, UserError | OSError)
+    assert has_traceback != is_explained
+    assert not (tmp_path / "results").exists()
+    assert private_files(tmp_path) == []
 
 
 def write_text(path):
+    """Write 100 kB of text."""
     path.write_text("a" * 100_000)
 
 
 def write_parquet(path):
+    """Write a table of more than 100 kB."""
     pq.write_table(pa.table({"a": [str(number) for number in range(50_000)]}), path)
 
 
 def write_safetensors(path):
+    """Write a tensor of 400 kB."""
     safetensors.numpy.save_file({"a": np.zeros(50_000)}, path)
 
 
@@ -222,12 +291,16 @@ def test_a_file_larger_than_a_limit_is_a_sentence(start, tmp_path, capfd, limite
 
     It leaves nothing.
     """
+    # when
     with pytest.raises(SystemExit), start() as out, limited_files(20_000):
         write(out["data"])
+    # then
     (line,) = capfd.readouterr().err.splitlines()
-    assert "the file is larger" in line and "ulimit -f" in line
+    assert "the file is larger" in line
+    assert "ulimit -f" in line
     assert "Traceback" not in (tmp_path / "logs/n.log").read_text()
-    assert not (tmp_path / "results").exists() and not any((tmp_path / "work").iterdir())
+    assert not (tmp_path / "results").exists()
+    assert private_files(tmp_path) == []
 
 
 FAILING_SCRIPT = """
@@ -242,16 +315,20 @@ raise {error}("results/a.csv is missing; run again.") from OSError("no such file
 def test_a_script_that_fails_outside_of_its_job_shows_a_users_error_as_a_sentence(
     tmp_path, pytestconfig, error
 ):
+    # given
     script = tmp_path / "script.py"
     script.write_text(FAILING_SCRIPT.format(error=error))
     scripts = pytestconfig.rootpath / "workflow/scripts"
+    # when
     process = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(scripts)},
         capture_output=True,
         text=True,
     )
-    assert process.returncode == 1 and process.stdout == ""
+    # then
+    assert process.returncode == 1
+    assert process.stdout == ""
     if error == "UserError":
         assert process.stderr == "results/a.csv is missing; run again.\n"
     else:
@@ -259,15 +336,19 @@ def test_a_script_that_fails_outside_of_its_job_shows_a_users_error_as_a_sentenc
 
 
 def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
+    # given
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
+    rule_files = list((pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
+    text_of_rules = "\n".join(path.read_text() for path in rule_files)
     for rule in (*MEMORY_SETTING, "evaluate_run"):
-        assert any(
-            f" {rule}" in path.read_text()
-            for path in (pytestconfig.rootpath / "workflow/rules").rglob("*.smk")
-        )
-        named = re.search(r"(\w+)\.(\w+) in config", message_of(OutOfMemoryError(), rule, "log"))
-        assert named[2] in config[named[1]]
-    assert "training.micro_batch_size" in message_of(OutOfMemoryError(), "finetune", "log")
+        assert f" {rule}" in text_of_rules
+        # when
+        message = message_of(OutOfMemoryError(), rule, "log")
+        # then
+        setting = re.search(r"(?P<section>\w+)\.(?P<key>\w+) in config", message)
+        assert setting["key"] in config[setting["section"]]
+    message_of_training = message_of(OutOfMemoryError(), "finetune", "log")
+    assert "training.micro_batch_size" in message_of_training
 
 
 def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):
@@ -278,40 +359,46 @@ def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):
 
 
 def test_what_a_killed_job_left_is_swept_away(start, tmp_path):
-    if (pid := os.fork()) == 0:
+    # given a job that was killed
+    pid = os.fork()
+    is_child = pid == 0
+    if is_child:
         with start() as out:
             out["data"].write_text("half")
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert any((tmp_path / "work").iterdir()) and not (tmp_path / "results").exists()
+    assert private_files(tmp_path) != []
+    assert not (tmp_path / "results").exists()
+    # when it runs again
     with start() as out:
         out["data"].write_text("whole")
-    assert (tmp_path / "results/data.x").read_text() == "whole" and not any(
-        (tmp_path / "work").iterdir()
-    )
+    # then
+    assert (tmp_path / "results/data.x").read_text() == "whole"
+    assert private_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("stopped", [UserError("no."), KeyboardInterrupt()])
 def test_a_job_that_resumes_keeps_what_it_had_until_it_is_done_or_is_another(
     start, tmp_path, stopped
 ):
-    outputs = {"data": "data.x"}
-    with (
-        pytest.raises((SystemExit, KeyboardInterrupt)),
-        start(outputs=outputs, resumes="data.x") as out,
-    ):
+    # given
+    resuming = {"outputs": {"data": "data.x"}, "resumes": "data.x"}
+    # when it is stopped
+    with pytest.raises((SystemExit, KeyboardInterrupt)), start(**resuming) as out:
         out["data"].write_text("half")
         raise stopped
-    with (
-        pytest.raises((SystemExit, KeyboardInterrupt)),
-        start(outputs=outputs, resumes="data.x") as out,
-    ):
-        assert out["data"].read_text() == "half"
+    # then it goes on
+    with pytest.raises((SystemExit, KeyboardInterrupt)), start(**resuming) as out:
+        text_at_start = out["data"].read_text()
         raise stopped
-    with start(cfg={"a": 2}, outputs=outputs, resumes="data.x") as out:
-        assert not out["data"].exists(), "of other settings"
+    assert text_at_start == "half"
+    # and with other settings it starts again
+    with start(**resuming, cfg={"a": 2}) as out:
+        was_there_at_start = out["data"].exists()
         out["data"].write_text("whole")
-    assert (tmp_path / "data.x").read_text() == "whole" and not any((tmp_path / "work").iterdir())
+    assert not was_there_at_start
+    assert (tmp_path / "data.x").read_text() == "whole"
+    assert private_files(tmp_path) == []
 
 
 def test_settings_that_json_would_change_are_refused(start, capfd):
@@ -321,29 +408,42 @@ def test_settings_that_json_would_change_are_refused(start, capfd):
 
 
 def test_the_commit_is_the_projects_and_says_when_files_differ(tmp_path, monkeypatch):
+    # given a project with one commit
     def git(*arguments):
-        who = ("-c", "user.name=n", "-c", "user.email=e")
-        return subprocess.run(
-            ["git", *who, *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        """Run git as some user; gives what it prints."""
+        user = ("-c", "user.name=n", "-c", "user.email=e")
+        process = subprocess.run(
+            ["git", *user, *arguments], check=True, capture_output=True, text=True
+        )
+        return process.stdout.strip()
 
     monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("1")
     git("init", "-q")
-    (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-qm", "one")
-    assert commit() == git("rev-parse", "HEAD")
-    (tmp_path / "file").write_text("2")
-    assert commit() == git("rev-parse", "HEAD") + "-dirty"
-    (tmp_path / "inside").mkdir()
-    monkeypatch.chdir(tmp_path / "inside")
+    head = git("rev-parse", "HEAD")
+    # then
+    assert commit() == head
+    # and where a file differs
+    file.write_text("2")
+    assert commit() == f"{head}-dirty"
+    # and in a folder within
+    folder_within = tmp_path / "inside"
+    folder_within.mkdir()
+    monkeypatch.chdir(folder_within)
     assert commit() is None
 
 
 def test_a_move_that_is_not_permitted_names_both_of_its_ends():
-    error = PermissionError(
-        errno.EACCES, "Permission denied", "work/new.safetensors", None, "results/old.safetensors"
-    )
+    # given
+    source = "work/new.safetensors"
+    target = "results/old.safetensors"
+    error = PermissionError(errno.EACCES, "Permission denied", source, None, target)
+    # when
     message = message_of(error, "convert_model", "log")
-    assert "work/new.safetensors" in message and "results/old.safetensors" in message
+    # then
+    assert source in message
+    assert target in message
     assert "change its permissions" in message

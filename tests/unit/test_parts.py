@@ -12,9 +12,9 @@ from rib import api
 from rib.analysis.counts import count, read_objects, read_rows_of
 from rib.analysis.sample_rows import parts_together, read_rows
 from rib.base.errors import UserError
-from rib.base.files import read_json, sha256, write_json
+from rib.base.files import sha256, write_json
 from rib.data.dataset_part import DatasetPart
-from rib.data.groups import read_group
+from rib.data.groups import read_group, write_group
 from rib.data.parts import (
     batches_with_part,
     check_part,
@@ -40,15 +40,17 @@ def index(tmp_path):
 
 
 def write_index(path, corruptions):
-    number = len(corruptions)
+    """Write an index of images with these corruptions, and severities from 1 on; gives its path."""
+    number_of_images = len(corruptions)
+    names = [str(row) for row in range(number_of_images)]
     table = pa.table(
         {
-            "row": pa.array(range(number), pa.int32()),
-            "image_id": [f"{i}" for i in range(number)],
-            "label": pa.array([0] * number, pa.int32()),
-            "object_id": [f"{i}" for i in range(number)],
+            "row": pa.array(range(number_of_images), pa.int32()),
+            "image_id": names,
+            "label": pa.array([0] * number_of_images, pa.int32()),
+            "object_id": names,
             "corruption": pa.array(corruptions).dictionary_encode(),  # as prepared datasets have it
-            "severity": pa.array(range(1, number + 1), pa.int32()),
+            "severity": pa.array(range(1, number_of_images + 1), pa.int32()),
         }
     )
     pq.write_table(table, path)
@@ -66,7 +68,7 @@ def test_a_part_has_the_images_with_its_levels(index):
 def test_levels_may_be_numbers(index):
     light = DatasetPart(column="severity", levels=[1, 2])
     check_part(index, light, (3, 4, 5, 6), WHERE)
-    assert images_of_part(index, light).tolist() == [True, True] + [False] * 4
+    assert images_of_part(index, light).tolist() == [True, True, False, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -84,80 +86,108 @@ def test_levels_may_be_numbers(index):
     ],
 )
 def test_a_part_that_does_not_exist_is_told(index, part, reason):
+    """The part is that of the noise, with something changed."""
+    # given
     check_part(index, NOISE, WEATHER.levels, WHERE)
+    missing_part = NOISE.model_copy(update=part)
+    # when
     with pytest.raises(UserError) as error:
-        check_part(index, NOISE.model_copy(update=part), WEATHER.levels, WHERE)
+        check_part(index, missing_part, WEATHER.levels, WHERE)
+    # then
     assert str(error.value).startswith(f"{WHERE}: {reason}")
 
 
 def test_images_in_no_part_are_told(index):
+    message = f"{WHERE}: images with the corruption 'fog' are in no part; add it to one."
     with pytest.raises(UserError) as error:
         check_part(index, NOISE, ("snow",), WHERE)
-    assert str(error.value) == (
-        f"{WHERE}: images with the corruption 'fog' are in no part; add it to one."
-    )
+    assert str(error.value) == message
 
 
 def test_a_dataset_without_slices_can_have_no_parts(tmp_path):
-    pq.write_table(pa.table({"row": [0], "label": [0]}), tmp_path / "index.parquet")
-    with pytest.raises(UserError, match="has no column 'corruption'; remove parts."):
-        check_part(tmp_path / "index.parquet", NOISE, WEATHER.levels, WHERE)
+    index = tmp_path / "index.parquet"
+    pq.write_table(pa.table({"row": [0], "label": [0]}), index)
+    with pytest.raises(UserError, match=r"has no column 'corruption'; remove parts\."):
+        check_part(index, NOISE, WEATHER.levels, WHERE)
 
 
 def test_the_manifest_of_a_part_lists_its_dataset_like_that_of_a_group(index, tmp_path):
-    write_json(tmp_path / "manifest.json", {"files": {"index.parquet": sha256(index)}})
-    listed = tmp_path / "group.json"
+    # given
+    dataset_manifest = tmp_path / "manifest.json"
+    write_json(dataset_manifest, {"files": {"index.parquet": sha256(index)}})
+    manifest = tmp_path / "group.json"
+    # when
     write_part(
         dataset="c",
         part=NOISE,
         other_levels=WEATHER.levels,
-        dataset_manifest=tmp_path / "manifest.json",
+        dataset_manifest=dataset_manifest,
         index=index,
-        manifest=listed,
+        manifest=manifest,
     )
-    assert read_group(listed) == {"c": tmp_path}
-    assert read_part(listed) == NOISE
-    assert "fog" not in listed.read_text(), "another part may change without evaluating this again"
-    assert set(files_of_manifest(listed)) == {tmp_path / "manifest.json", index}, (
-        "which a job verifies"
-    )
-    group = read_json(listed)
-    del group["part"]
-    write_json(listed, group)
-    assert read_part(listed) is None
+    # then
+    assert read_group(manifest) == {"c": tmp_path}
+    assert read_part(manifest) == NOISE
+    text = manifest.read_text()
+    for level in WEATHER.levels:
+        assert level not in text, "another part may change without evaluating this again"
+    files_that_a_job_verifies = set(files_of_manifest(manifest))
+    assert files_that_a_job_verifies == {dataset_manifest, index}
+
+
+def test_a_group_of_whole_datasets_is_no_part(index, tmp_path):
+    dataset_manifest = tmp_path / "manifest.json"
+    write_json(dataset_manifest, {"files": {"index.parquet": sha256(index)}})
+    manifest = tmp_path / "group.json"
+    write_group(datasets=["c"], manifests=[dataset_manifest], manifest=manifest)
+    assert read_part(manifest) is None
 
 
 # Which batches it takes.
 
 
 def dataset_of(rows):
+    """A dataset of which these images of its index are used."""
     index = pa.table({"row": pa.array(rows, pa.int32())})
     labels = np.zeros(len(rows), np.int64)
     return PreparedDataset("c", None, labels, np.array(rows), index, SPACE)
 
 
 def test_a_part_takes_the_whole_batches_that_have_an_image_of_it():
-    dataset = dataset_of([0, 2, 3, 5, 8, 9, 11])  # of an index of 12, in batches of 2
+    # given seven of the twelve images of an index, in batches of two
+    dataset = dataset_of([0, 2, 3, 5, 8, 9, 11])
     is_in_part = np.zeros(12, bool)
-    is_in_part[[1, 3, 11]] = True  # image 1 is not used
-    taken = batches_with_part(dataset, is_in_part, 2)
-    assert taken.index["row"].to_pylist() == [3, 5, 11]
-    assert taken.rows.tolist() == [3, 5, 11]
+    unused_image = 1
+    is_in_part[[unused_image, 3, 11]] = True
+    # when
+    taken_images = batches_with_part(dataset, is_in_part, batch_size=2)
+    # then
+    batch_of_3 = [3, 5]
+    batch_of_11 = [11]
+    assert taken_images.index["row"].to_pylist() == batch_of_3 + batch_of_11
+    assert taken_images.rows.tolist() == batch_of_3 + batch_of_11
 
 
 def test_a_part_without_images_takes_one_batch_so_that_there_is_something_to_score():
-    taken = batches_with_part(dataset_of([0, 2, 3]), np.zeros(4, bool), 2)
-    assert taken.index["row"].to_pylist() == [0, 2]
+    nothing_in_part = np.zeros(4, bool)
+    taken_images = batches_with_part(dataset_of([0, 2, 3]), nothing_in_part, batch_size=2)
+    assert taken_images.index["row"].to_pylist() == [0, 2]
 
 
 # Its rows, together with those of the others.
 
 
 def rows_of(numbers, dataset="c", alphas=(None,), ranks=None):
-    """Rows of a run, with these numbers of images, one after the other for each alpha."""
+    """Rows of a run, with these numbers of images, one after the other for each alpha.
+
+    Args:
+        ranks: of the images' classes; without them, images of even numbers are right.
+    """
+    if ranks is None:
+        ranks = [number % 2 for number in numbers]
     tables = []
     for alpha in alphas:
-        table = pd.DataFrame({"row": numbers, "rank": ranks or [number % 2 for number in numbers]})
+        table = pd.DataFrame({"row": numbers, "rank": ranks})
         tables.append(table.assign(alpha=alpha, dataset=dataset))
     table = pd.concat(tables, ignore_index=True)
     return table.astype({"alpha": float, "dataset": "category", "row": "int32", "rank": "int16"})
@@ -165,73 +195,96 @@ def rows_of(numbers, dataset="c", alphas=(None,), ranks=None):
 
 @pytest.fixture
 def run_folder(tmp_path):
+    """The folder of the rows of the pretrained model."""
     folder = tmp_path / "net/none/pretrained/all/0"
     folder.mkdir(parents=True)
     return folder
 
 
-def written(folder, **tables):
-    """A file of rows of each table."""
+@pytest.fixture
+def objects(tmp_path):
+    """The objects of the six images of dataset c, as its index names them."""
+    folder = tmp_path / "prepare/c/32"
+    folder.mkdir(parents=True)
+    return read_objects([write_index(folder / "index.parquet", CORRUPTIONS)])
+
+
+def write_tables(folder, tables):
+    """Write rows to a file for each table, given by name; gives the paths in order."""
     paths = []
     for name, table in tables.items():
-        paths.append(folder / f"{name}.parquet")
-        table.to_parquet(paths[-1])
+        path = folder / f"{name}.parquet"
+        table.to_parquet(path)
+        paths.append(path)
     return paths
 
 
 def test_the_rows_of_parts_are_those_of_the_dataset_in_the_order_of_its_index(run_folder):
-    other = rows_of([0, 1], "other")
-    (whole, of_other) = written(run_folder, c=rows_of([0, 1, 2, 3, 4]), other=other)
-    parts = written(run_folder, noise=rows_of([0, 2, 4]), weather=rows_of([1, 3]))
+    # given
+    tables_of_whole = {"c": rows_of([0, 1, 2, 3, 4])}
+    tables_of_parts = {"noise": rows_of([0, 2, 4]), "weather": rows_of([1, 3])}
+    whole = write_tables(run_folder, tables_of_whole)
+    parts = write_tables(run_folder, tables_of_parts)
+    other = write_tables(run_folder, {"other": rows_of([0, 1], "other")})
+    # when
     columns = ["row", "rank"]
-    expected = read_rows([whole, of_other], columns)
-    together = read_rows([*parts, of_other], columns)
-    assert list(together) == ["c", "other"]
-    for dataset, rows in expected.items():
-        assert together[dataset][columns].to_numpy().tolist() == rows[columns].to_numpy().tolist()
+    rows_of_whole = read_rows([*whole, *other], columns)
+    rows_of_parts = read_rows([*parts, *other], columns)
+    # then
+    assert list(rows_of_parts) == ["c", "other"]
+    assert list(rows_of_whole) == ["c", "other"]
+    for dataset, expected_rows in rows_of_whole.items():
+        assert len(expected_rows) > 0
+        rows = rows_of_parts[dataset][columns]
+        assert rows.to_numpy().tolist() == expected_rows[columns].to_numpy().tolist()
 
 
 def test_the_rows_of_a_curve_stay_in_the_order_of_alpha():
     alphas = (0.0, 0.5, 1.0)
-    parts = [rows_of([0, 3], alphas=alphas), rows_of([1, 2], alphas=alphas)]
-    together = parts_together(parts)
+    noise = rows_of([0, 3], alphas=alphas)
+    weather = rows_of([1, 2], alphas=alphas)
     whole = rows_of([0, 1, 2, 3], alphas=alphas)
-    pd.testing.assert_frame_equal(together, whole)
+    pd.testing.assert_frame_equal(parts_together([noise, weather]), whole)
 
 
-def test_correct_predictions_are_counted_over_all_parts(run_folder, tmp_path):
-    folder = tmp_path / "prepare/c/32"
-    folder.mkdir(parents=True)
-    objects = read_objects([write_index(folder / "index.parquet", CORRUPTIONS)])
-    (whole,) = written(run_folder, c=rows_of(range(6)))
-    parts = written(
-        run_folder,
-        noise=rows_of([0, 2, 5]),
-        empty=rows_of([]),  # of the images within the budget, none may be of this part
-        weather=rows_of([1, 3, 4]),
-    )
-    expected = count(read_rows_of([whole]), objects)
-    counted = count(read_rows_of(parts), objects)
-    assert counted.states == expected.states
-    assert counted.correct["c"].tolist() == expected.correct["c"].tolist() == [[1, 0, 1, 0, 1, 0]]
-    assert counted.images["c"].tolist() == [1] * 6
+def test_correct_predictions_are_counted_over_all_parts(run_folder, objects):
+    # given
+    tables_of_parts = {
+        "noise": rows_of([0, 2, 5]),
+        "empty": rows_of([]),  # of the images within the budget, none may be of this part
+        "weather": rows_of([1, 3, 4]),
+    }
+    whole = write_tables(run_folder, {"c": rows_of(range(6))})
+    parts = write_tables(run_folder, tables_of_parts)
+    # when
+    counts_of_whole = count(read_rows_of(whole), objects)
+    counts_of_parts = count(read_rows_of(parts), objects)
+    # then
+    assert len(counts_of_parts.states) == 1
+    assert counts_of_parts.states == counts_of_whole.states
+    even_images_are_right = [[1, 0, 1, 0, 1, 0]]
+    assert counts_of_whole.correct["c"].tolist() == even_images_are_right
+    assert counts_of_parts.correct["c"].tolist() == even_images_are_right
+    assert counts_of_parts.images["c"].tolist() == [1, 1, 1, 1, 1, 1]
 
 
-def test_a_missing_part_is_noticed(run_folder, tmp_path):
-    folder = tmp_path / "prepare/c/32"
-    folder.mkdir(parents=True)
-    objects = read_objects([write_index(folder / "index.parquet", CORRUPTIONS)])
+def test_a_missing_part_is_noticed(run_folder, tmp_path, objects):
+    # given
     other_run = tmp_path / "net/c/ft/all/0"
     other_run.mkdir(parents=True)
-    parts = written(run_folder, noise=rows_of([0, 2, 5]), weather=rows_of([1, 3, 4]))
-    parts += written(other_run, noise=rows_of([0, 2, 5]))
-    with pytest.raises(UserError, match="c"):
-        count(read_rows_of(parts), objects)
+    noise = rows_of([0, 2, 5])
+    weather = rows_of([1, 3, 4])
+    complete = write_tables(run_folder, {"noise": noise, "weather": weather})
+    without_weather = write_tables(other_run, {"noise": noise})
+    # then
+    with pytest.raises(UserError, match="were scored on different images of c;"):
+        count(read_rows_of([*complete, *without_weather]), objects)
 
 
 def test_rows_with_a_part_without_images_keep_their_types():
-    some, none = rows_of([0, 3]), rows_of([]).astype({"row": "int64"})
-    pd.testing.assert_frame_equal(parts_together([some, none]), some)
+    rows = rows_of([0, 3])
+    no_rows = rows_of([]).astype({"row": "int64"})
+    pd.testing.assert_frame_equal(parts_together([rows, no_rows]), rows)
 
 
 # The Python interface.
@@ -239,23 +292,29 @@ def test_rows_with_a_part_without_images_keep_their_types():
 
 def test_rows_that_two_grids_have_left_count_once(run_folder):
     whole = rows_of([0, 1, 2])
-    files = written(run_folder, **{"c-noise": rows_of([0, 2]), "c": whole})
+    files = write_tables(run_folder, {"c-noise": rows_of([0, 2]), "c": whole})
     pd.testing.assert_frame_equal(api._rows_in_order(files), whole, check_dtype=False)
 
 
 def test_rows_of_another_checkpoint_are_refused(run_folder):
     outdated = rows_of([0, 2], ranks=[5, 5])
-    files = written(run_folder, **{"c-noise": outdated, "c": rows_of([0, 1, 2])})
+    files = write_tables(run_folder, {"c-noise": outdated, "c": rows_of([0, 1, 2])})
     with pytest.raises(UserError, match="rows of the same images of c differ"):
         api._rows_in_order(files)
 
 
 def test_a_run_that_has_some_parts_alone_is_refused():
-    chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
-    of_r, *parts = chosen.evaluation_groups()
-    files = [Path(f"net/none/pretrained/all/0/{name}.parquet") for name in (of_r, *parts)]
-    api._refuse_missing_parts(chosen, files)
-    api._refuse_missing_parts(chosen, files[:1])  # C was not evaluated at all
-    *without_digital, _ = files
+    # given
+    grid_of_parts = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
+    group_of_r, *parts_of_c = grid_of_parts.evaluation_groups()
+    assert "imagenet_c-digital" in parts_of_c
+    folder = Path("net/none/pretrained/all/0")
+    files_of_c = {part: folder / f"{part}.parquet" for part in parts_of_c}
+    file_of_r = folder / f"{group_of_r}.parquet"
+    # then all parts are accepted, and none, as where C was not evaluated at all
+    api._refuse_missing_parts(grid_of_parts, [file_of_r, *files_of_c.values()])
+    api._refuse_missing_parts(grid_of_parts, [file_of_r])
+    # and some are not
+    del files_of_c["imagenet_c-digital"]
     with pytest.raises(UserError, match="there are no rows of imagenet_c-digital"):
-        api._refuse_missing_parts(chosen, without_digital)
+        api._refuse_missing_parts(grid_of_parts, [file_of_r, *files_of_c.values()])
