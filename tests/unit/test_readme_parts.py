@@ -61,9 +61,9 @@ def fashion_tables(tmp_path_factory, monkeypatch):
             lwf,-2.5,-3,-2,61.25,0
             spd,3,2,4,80,1
             soup_seeds,12,11,13,99,0""",
-        "ranking": """method,reference,difference,diff_low,diff_high
-            ft,ft,0,,
-            lwf,ft,-12.5,-14,-11""",
+        "ranking": """model,method,reference,difference,diff_low,diff_high
+            fashion_cnn_50k,ft,ft,0,,
+            fashion_cnn_50k,lwf,ft,-12.5,-14,-11""",
         "in_distribution": """method,change,ci_low,ci_high
             ft,-20,-22,-18
             lwf,-1,-2,0
@@ -114,6 +114,41 @@ def test_networks_have_the_differences_of_methods_from_full_fine_tuning(
         "| --- | --- | --- |",
         "| CNN on 1,000 | +2.3 [+1.0, +3.0] | +1.0 [+0.5, +2.0] |",
         "| ViT on 50,000 | not ranked | -12.5 [-14.0, -11.0] |",
+    ]
+
+
+def test_methods_that_were_run_on_further_networks_are_in_the_order_of_the_comparison(
+    catalog, tmp_path, monkeypatch
+):
+    # given a comparison on one network, and a run of two of its methods on another one
+    header = "model,method,reference,difference,diff_low,diff_high\n"
+    comparison = tmp_path / "comparison"
+    replication = tmp_path / "replication"
+    for folder in (comparison, replication):
+        folder.mkdir()
+    (comparison / "ranking.csv").write_text(
+        f"{header}"
+        "fashion_cnn_50k,replay,ft,3,2,4\n"
+        "fashion_cnn_50k,ldifs,ft,2,1,3\n"
+        "fashion_cnn_50k,ewc,ft,1,0.5,2\n"
+        "fashion_cnn_50k,ft,ft,0,,\n"
+    )
+    (replication / "ranking.csv").write_text(
+        f"{header}"
+        "fashion_cnn_50k_seed1,ewc,ft,1.5,1,2\n"
+        "fashion_cnn_50k_seed1,ft,ft,0,,\n"
+        "fashion_cnn_50k_seed1,replay,ft,-2,-3,-1\n"
+    )
+    monkeypatch.setattr(readme, "FASHION_METHODS", comparison)
+    monkeypatch.setattr(readme, "FASHION_REPLICATION", replication)
+    # when
+    table = readme.fashion_replication(catalog)
+    # then
+    assert table.splitlines() == [
+        "| method | CNN on 50,000 | CNN on 50,000, seed 1 |",
+        "| --- | --- | --- |",
+        "| `replay` | +3.0 [+2.0, +4.0] | -2.0 [-3.0, -1.0] |",
+        "| `ewc` | +1.0 [+0.5, +2.0] | +1.5 [+1.0, +2.0] |",
     ]
 
 
@@ -298,6 +333,7 @@ PARTS = (
     "comparison",
     "fashion_methods",
     "fashion_networks",
+    "fashion_replication",
     "paper",
     "headline",
 )
