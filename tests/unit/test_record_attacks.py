@@ -615,6 +615,22 @@ def test_a_folder_that_is_a_link_out_is_refused(tmp_path_factory):
         adopt()
 
 
+@ADOPTION
+def test_a_folder_of_archives_that_is_a_link_out_is_refused(tmp_path_factory):
+    """Though an archive itself may be a link."""
+    # given
+    folder_elsewhere = tmp_path_factory.mktemp("elsewhere")
+    archive = folder_elsewhere / "a.zip"
+    archive.write_text("archive")
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/a").symlink_to(folder_elsewhere)
+    edit("a", outputs={"data/raw/a/a.zip": sha256(archive)})
+    save_line()
+    # then
+    with pytest.raises(UserError, match=r"^data/raw/a/a\.zip"):
+        adopt()
+
+
 def link_results(elsewhere: Path) -> None:
     """All results lie on another disk."""
     shutil.move("results", elsewhere / "disk")
