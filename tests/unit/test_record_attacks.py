@@ -21,10 +21,11 @@ from rib.records.verify import CHANGED, Finding, examine, report_lines
 from tiny.records import edit, make, output, record
 
 OWN = Path(record("a"))
-LINK, OUTSIDE = "results/a/link.txt", "outside"
-RECORDS, ADOPTION, CHANGES = (
-    pytest.mark.attack(topic) for topic in ("records", "adoption", "changed results")
-)
+OUTSIDE = "outside"  # a file that is no result
+ZEROS = "0" * 64  # in place of a hash
+RECORDS = pytest.mark.attack("records")
+ADOPTION = pytest.mark.attack("adoption")
+CHANGES = pytest.mark.attack("changed results")
 # Another value of each part, and of parts of a part.
 EDITS = {
     "rule": {"rule": "other"},
@@ -33,9 +34,9 @@ EDITS = {
     "order of settings": {"cfg": {"a": [2], "b": 1}},
     "seconds": {"seconds": 2.0},
     "end": {"ended": "2025-12-31T10:00:00.000+00:00"},
-    "inputs": {"inputs": {"captions.rst": "0" * 64}},
+    "inputs": {"inputs": {"captions.rst": ZEROS}},
     "no outputs": {"outputs": {}},
-    "hash of an output": {"outputs": {output("a"): "0" * 64}},
+    "hash of an output": {"outputs": {output("a"): ZEROS}},
     "size of an output": {"sizes": {output("a"): 7}},
     "a part more": {"seed": 3},
 }
@@ -52,83 +53,142 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def ten_seconds():
     """Longer hangs are failures."""
-    usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+
+    def fail(*_):
+        pytest.fail("it hangs")
+
+    usual_handler = signal.signal(signal.SIGALRM, fail)
     signal.alarm(10)
     yield
     signal.alarm(0)
-    signal.signal(signal.SIGALRM, usual)
+    signal.signal(signal.SIGALRM, usual_handler)
 
 
-def gathered() -> None:
+def gather_records() -> None:
+    """Gather the records of all results, as after a run."""
     provenance.gather([Path("results")])
 
 
-def flips(data: bytes):
-    """Data with each bit flipped in turn."""
-    for place in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[place // 8] ^= 1 << place % 8
-        yield bytes(flipped)
+def flip_each_bit(content: bytes):
+    """Content with each bit flipped in turn, of which there is at least one."""
+    assert content
+    for place in range(8 * len(content)):
+        flipped_content = bytearray(content)
+        flipped_content[place // 8] ^= 1 << place % 8
+        yield bytes(flipped_content)
 
 
-def about_record() -> list[tuple[str, str]]:
-    return [
-        (found.kind, found.file) for found in examine([str(OWN)]).findings if found.file == str(OWN)
-    ]
+def examine_record() -> list[tuple[str, str]]:
+    """What `verify` finds about the job's record itself: kind and file of each finding."""
+    findings = examine([str(OWN)]).findings
+    return [(finding.kind, finding.file) for finding in findings if finding.file == str(OWN)]
+
+
+RECORD_IS_CHANGED = [(CHANGED, str(OWN))]  # what is then found about it
 
 
 @pytest.mark.thorough
 @RECORDS
 def test_each_bit_of_a_record_counts(record_property):
     """Here one with a number that has another spelling, and with a letter that is escaped."""
+    # given
     edit("a", cfg={"lr": 1e-05, "name": "ä"})
-    assert about_record() == []
-    for flipped in flips(OWN.read_bytes()):
-        OWN.write_bytes(flipped)
-        assert provenance.read(OWN) is None, flipped
-    OWN.write_bytes(flipped)
-    assert about_record() == [(CHANGED, str(OWN))]
-    record_property("flipped bits", 8 * len(flipped))
+    assert examine_record() == []
+    content = OWN.read_bytes()
+    for flipped_content in flip_each_bit(content):
+        # when
+        OWN.write_bytes(flipped_content)
+        # then
+        assert provenance.read(OWN) is None, flipped_content
+    assert examine_record() == RECORD_IS_CHANGED
+    record_property("flipped bits", 8 * len(content))
 
 
 @pytest.mark.thorough
 @RECORDS
 def test_each_bit_of_a_gathered_line_counts(record_property):
-    gathered()
-    record_property("flipped bits", 8 * provenance.FILE.stat().st_size)
-    for flipped in flips(provenance.FILE.read_bytes()):
-        provenance.FILE.write_bytes(flipped)
+    # given
+    gather_records()
+    content = provenance.FILE.read_bytes()
+    for flipped_content in flip_each_bit(content):
+        # when
+        provenance.FILE.write_bytes(flipped_content)
+        # then
         with pytest.raises(UserError, match=r"^provenance\.jsonl, line \d"):
             provenance.load()
+    record_property("flipped bits", 8 * len(content))
 
 
 def without_digest(text: str) -> str:
+    """A record or a line without its digest."""
     return re.sub(r',\s+"sha256": "\w+"', "", text)
 
 
 def edited(text: str) -> str:
+    """A record or a line that states other seconds, and the digest of before."""
     return text.replace('"seconds": 1.0', '"seconds": 2.0')
+
+
+def with_another_spelling_of_a_number(text: str) -> str:
+    """A record with zeros more at the end of its numbers."""
+    return text.replace("1.0", "1.00")
+
+
+def with_a_part_twice(text: str) -> str:
+    """A record that has two rules, of which JSON readers take the second."""
+    return text.replace('"rule": "r"', '"rule": "x", "rule": "r"')
+
+
+def in_one_line(text: str) -> str:
+    """A record without its line breaks."""
+    return json.dumps(json.loads(text))
+
+
+def with_another_kind_of_digest(text: str) -> str:
+    """A record whose digest is said to be of MD5."""
+    return text.replace("sha256", "md5")
+
+
+def with_a_blank_more(text: str) -> str:
+    """A record with a blank after its end."""
+    return text + " "
+
+
+def nesting(text: str) -> str:
+    """What no parser takes, in place of a record."""
+    return "[" * 100_000
+
+
+def with_zeroed_hashes(line: str) -> str:
+    """A line with zeros in place of its hashes."""
+    return re.sub(r"\b[0-9a-f]{64}", ZEROS, line)
 
 
 @pytest.mark.parametrize("change", EDITS.values(), ids=list(EDITS))
 @RECORDS
 def test_an_edited_record_is_damaged(change):
-    digest = re.search(r'"sha256".*', OWN.read_text())[0]
+    # given a record that was edited, and the digest of before
+    end_with_digest = re.compile('"sha256".*')
+    usual_end = end_with_digest.search(OWN.read_text())[0]
     edit("a", **change)
-    OWN.write_text(re.sub(r'"sha256".*', digest, OWN.read_text()))
-    assert about_record() == [(CHANGED, str(OWN))] and provenance.read(OWN) is None
+    edited_record = OWN.read_text()
+    OWN.write_text(end_with_digest.sub(usual_end, edited_record))
+    assert OWN.read_text() != edited_record
+    # then
+    assert examine_record() == RECORD_IS_CHANGED
+    assert provenance.read(OWN) is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
         without_digest,
-        lambda text: text.replace("1.0", "1.00"),
-        lambda text: text.replace('"rule": "r"', '"rule": "x", "rule": "r"'),
-        lambda text: json.dumps(json.loads(text)),
-        lambda text: text.replace("sha256", "md5"),
-        lambda text: text + " ",
-        lambda text: "[" * 100_000,
+        with_another_spelling_of_a_number,
+        with_a_part_twice,
+        in_one_line,
+        with_another_kind_of_digest,
+        with_a_blank_more,
+        nesting,
     ],
     ids=[
         "no digest",
@@ -142,80 +202,113 @@ def test_an_edited_record_is_damaged(change):
 )
 @RECORDS
 def test_a_record_in_another_form_is_damaged(change):
-    OWN.write_text(change(OWN.read_text()))
-    assert about_record() == [(CHANGED, str(OWN))]
+    # given
+    text = OWN.read_text()
+    changed_text = change(text)
+    assert changed_text != text
+    # when
+    OWN.write_text(changed_text)
+    # then
+    assert examine_record() == RECORD_IS_CHANGED
 
 
 @pytest.mark.parametrize("change", EDITS.values(), ids=list(EDITS))
 @RECORDS
 def test_an_edited_record_with_a_right_digest_contradicts_the_gathered_line(change):
-    gathered()
+    # given
+    gather_records()
+    # when
     edit("a", **change)
-    assert provenance.read(OWN) and about_record() == [(CHANGED, str(OWN))]
-    if "outputs" not in change:
+    # then
+    assert provenance.read(OWN)
+    assert examine_record() == RECORD_IS_CHANGED
+    states_the_outputs_that_are_here = "outputs" not in change
+    if states_the_outputs_that_are_here:
         with pytest.raises(UserError, match=re.escape(str(OWN))):
             track.gather([Path("results")])
 
 
 def test_a_newer_record_and_one_that_was_accepted_since_contradict_nothing():
-    gathered()
-    for change in (
-        {"ended": "2026-01-02T10:00:00.000+00:00"},
-        {"accepted": [{"when": "2026-02-02T10:00:00+00:00"}]},
-    ):
+    # given
+    gather_records()
+    newer = {"ended": "2026-01-02T10:00:00.000+00:00"}
+    accepted_since = {"accepted": [{"when": "2026-02-02T10:00:00+00:00"}]}
+    for change in (newer, accepted_since):
+        # when
         make("a", **change)
-        assert about_record() == [] and provenance.gather([Path("results")]) == 1
+        # then
+        assert examine_record() == []
+        assert provenance.gather([Path("results")]) == 1
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda line: re.sub(r"\b[0-9a-f]{64}", "0" * 64, line), edited, without_digest],
+    [with_zeroed_hashes, edited, without_digest],
     ids=["zeroed hashes", "seconds", "no digest"],
 )
 @RECORDS
 def test_an_edited_gathered_line_is_named_by_its_number(change):
-    gathered()
-    provenance.FILE.write_text(change(provenance.FILE.read_text()))
+    # given
+    gather_records()
+    line = provenance.FILE.read_text()
+    changed_line = change(line)
+    assert changed_line != line
+    # when
+    provenance.FILE.write_text(changed_line)
+    # then
     with pytest.raises(UserError, match=r"^provenance\.jsonl, line 1 "):
         examine([str(OWN)])
 
 
 @RECORDS
 def test_zeroed_hashes_of_a_line_with_a_right_digest_differ_from_the_record():
-    (line,) = provenance.load().get(str(OWN), [provenance.read(OWN)])
-    provenance.save({str(OWN): [{**line, "outputs": dict.fromkeys(line["outputs"], "0" * 64)}]})
-    assert about_record() == [(CHANGED, str(OWN))]
+    facts = provenance.read(OWN)
+    zeroed_outputs = dict.fromkeys(facts["outputs"], ZEROS)
+    provenance.save({str(OWN): [{**facts, "outputs": zeroed_outputs}]})
+    assert examine_record() == RECORD_IS_CHANGED
 
 
-def with_manifest(edit_manifest, *more: str, recorded: bool = True) -> Path:
-    """A job's manifest, edited after its record was made.
+def write_edited_manifest(edit_manifest, is_recorded: bool = True) -> Path:
+    """Write a job's manifest, edit it after its record was made, and give its path.
 
-    The record then states the hash of the edited one.
+    Args:
+        edit_manifest: changes the file with a path.
+        is_recorded: whether the record then states the hash of the edited one.
     """
-    path = OWN.with_name("manifest.json")
-    path.write_text(json.dumps({"files": {"out.txt": sha256(Path(output("a")))}}))
-    right = {**provenance.read(OWN)["outputs"], str(path): sha256(path)}
-    edit("a", outputs=right)
-    integrity.refuse_changed([path])
-    edit_manifest(path)
-    edit("a", outputs={**right, str(path): sha256(path)} if recorded else right)
-    return path
+    manifest = OWN.with_name("manifest.json")
+    manifest.write_text(json.dumps({"files": {"out.txt": sha256(Path(output("a")))}}))
+    outputs = {**provenance.read(OWN)["outputs"], str(manifest): sha256(manifest)}
+    edit("a", outputs=outputs)
+    integrity.refuse_changed([manifest])
+    edit_manifest(manifest)
+    if is_recorded:
+        outputs[str(manifest)] = sha256(manifest)
+    edit("a", outputs=outputs)
+    return manifest
 
 
-def wrong_digit(path: Path) -> None:
-    text = path.read_text()
-    digit = re.search("[0-9a-f]{64}", text)[0][0]
-    path.write_text(text.replace(f'"{digit}', '"1' if digit == "0" else '"0'))
+def wrong_digit(manifest: Path) -> None:
+    """Change the first digit of the first hash in a manifest."""
+    text = manifest.read_text()
+    first_hash = re.search("[0-9a-f]{64}", text)[0]
+    other_digit = "1" if first_hash.startswith("0") else "0"
+    manifest.write_text(text.replace(first_hash, other_digit + first_hash[1:]))
 
 
-def wrong_digit_of_a_lost_file(path: Path) -> None:
-    wrong_digit(path)
+def wrong_digit_of_a_lost_file(manifest: Path) -> None:
+    """Change a hash in a manifest, and lose the file that has it."""
+    wrong_digit(manifest)
     Path(output("a")).unlink()
 
 
-def other_file_too(path: Path) -> None:
+def other_file_too(manifest: Path) -> None:
+    """Change an output, and the manifest so that it states its hash."""
     Path(output("a")).write_text("evil")
-    path.write_text(json.dumps({"files": {"out.txt": sha256(Path(output("a")))}}))
+    manifest.write_text(json.dumps({"files": {"out.txt": sha256(Path(output("a")))}}))
+
+
+def leave_alone(manifest: Path) -> None:
+    """Change nothing."""
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
@@ -223,38 +316,45 @@ def other_file_too(path: Path) -> None:
 @RECORDS
 def test_no_job_takes_over_what_an_edited_manifest_states(change, recorded):
     """Even where the record agrees with the manifest, and the manifest with the file."""
-    path = with_manifest(change, recorded=recorded)
-    with (
-        pytest.raises(SystemExit),
-        job(
-            rule="r", name="n", cfg={}, inputs={"m": str(path)}, outputs={"x": "x"}, log_file="log"
-        ),
-    ):
+    # given
+    manifest = write_edited_manifest(change, is_recorded=recorded)
+    job_that_reads_it = job(
+        rule="r", name="n", cfg={}, inputs={"m": str(manifest)}, outputs={"x": "x"}, log_file="log"
+    )
+    # when
+    with pytest.raises(SystemExit), job_that_reads_it:
         pytest.fail("the job has started")
+    # then
     assert not Path("x").exists()
 
 
 @RECORDS
 def test_a_manifest_that_states_another_hash_than_the_record_is_named_by_verify():
-    path = with_manifest(wrong_digit)
-    (found,) = examine([str(OWN)]).findings
-    assert (found.kind, found.file) == (CHANGED, str(path)) and output("a") in found.why
+    manifest = write_edited_manifest(wrong_digit)
+    (finding,) = examine([str(OWN)]).findings
+    assert finding.kind == CHANGED
+    assert finding.file == str(manifest)
+    assert output("a") in finding.why
 
 
 def test_a_job_records_hashes_of_bytes():
-    made = with_manifest(lambda path: None)
-    outputs = {name: f"results/b/{name}.json" for name in ("x", "provenance")}
+    # given
+    manifest = write_edited_manifest(leave_alone)
+    # when
     with job(
         rule="r",
         name="n",
         cfg={},
-        inputs={"m": [str(made), output("a")]},
-        outputs=outputs,
+        inputs={"m": [str(manifest), output("a")]},
+        outputs={"x": "results/b/x.json", "provenance": "results/b/provenance.json"},
         log_file="l",
-    ) as out:
-        out["x"].write_text("x")
-    assert provenance.read(Path("results/b/provenance.json"))["inputs"] == {
-        str(path): sha256(path) for path in (made, Path(output("a")))
+    ) as output_files:
+        output_files["x"].write_text("x")
+    # then
+    facts = provenance.read(Path("results/b/provenance.json"))
+    assert facts["inputs"] == {
+        str(manifest): sha256(manifest),
+        output("a"): sha256(Path(output("a"))),
     }
 
 
@@ -262,22 +362,26 @@ def test_a_job_records_hashes_of_bytes():
 def test_accept_and_track_leave_a_damaged_record_out(caplog):
     OWN.write_text(edited(OWN.read_text()))
     assert provenance.gather([Path("results")]) == 0
-    assert (
-        str(OWN) in caplog.text
-        and provenance.DAMAGED in caplog.text
-        and "`snakemake pull`" in caplog.text
-    )
+    assert str(OWN) in caplog.text
+    assert provenance.DAMAGED in caplog.text
+    assert "`snakemake pull`" in caplog.text
 
 
-# ---- adoption
+# Adoption
 
 
-def listing(**change) -> None:
-    """A gathered line with a right digest; `path` may be among the changes."""
+def save_line(**change) -> None:
+    """Save the job's record as the only gathered line, with a right digest.
+
+    Args:
+        change: facts of the record, and `path`, its path.
+    """
     facts = {**provenance.read(OWN), **change}
-    provenance.save({facts.pop("path", str(OWN)): [facts]})
+    path = facts.pop("path", str(OWN))
+    provenance.save({path: [facts]})
 
 
+# Values that are wrong in a record, by what is wrong about them.
 NUMBERS = {
     "huge": 10**400,
     "infinite": 1e999,
@@ -291,7 +395,7 @@ HASHES = {
     "long": "0" * 65,
     "capital": "A" * 64,
     "number": 1,
-    "list": ["0" * 64],
+    "list": [ZEROS],
     "none": None,
 }
 NAMES = {
@@ -302,18 +406,9 @@ NAMES = {
     "escape": "results/a/\x1b[2J",
     "line break": "results/a\nb",
 }
-WRONG = {
-    **{f"seconds: {what}": {"seconds": number} for what, number in NUMBERS.items()},
-    **{f"size: {what}": {"sizes": {output("a"): number}} for what, number in NUMBERS.items()},
-    **{
-        f"hash of an output: {what}": {"outputs": {output("a"): value}}
-        for what, value in HASHES.items()
-    },
-    **{f"hash of an input: {what}": {"inputs": {"x": value}} for what, value in HASHES.items()},
-    **{f"output: {what}": {"outputs": {name: "0" * 64}} for what, name in NAMES.items()},
-    **{f"record: {what}": {"path": f"{name}provenance.json"} for what, name in NAMES.items()},
+OTHER_WRONG_PARTS = {
     "record: no record": {"path": "results/a/out.txt"},
-    "input with an escape": {"inputs": {"\x1b[2J": "0" * 64}},
+    "input with an escape": {"inputs": {"\x1b[2J": ZEROS}},
     "rule with an escape": {"rule": "\x1b[2J"},
     "rule: list": {"rule": ["r"]},
     "settings: list": {"cfg": ["a"]},
@@ -329,13 +424,39 @@ WRONG = {
 }
 
 
+def wrong_parts() -> dict[str, dict]:
+    """Changes of a record by name, each of which makes a part of it wrong."""
+    changes = {}
+    for what, number in NUMBERS.items():
+        changes[f"seconds: {what}"] = {"seconds": number}
+    for what, number in NUMBERS.items():
+        changes[f"size: {what}"] = {"sizes": {output("a"): number}}
+    for what, value in HASHES.items():
+        changes[f"hash of an output: {what}"] = {"outputs": {output("a"): value}}
+    for what, value in HASHES.items():
+        changes[f"hash of an input: {what}"] = {"inputs": {"x": value}}
+    for what, name in NAMES.items():
+        changes[f"output: {what}"] = {"outputs": {name: ZEROS}}
+    for what, name in NAMES.items():
+        changes[f"record: {what}"] = {"path": f"{name}provenance.json"}
+    return {**changes, **OTHER_WRONG_PARTS}
+
+
+WRONG = wrong_parts()
+
+
 @pytest.mark.parametrize("change", WRONG.values(), ids=list(WRONG))
 @ADOPTION
 def test_a_gathered_line_with_a_wrong_part_is_named_by_its_number(change):
-    listing()
-    line = provenance.FILE.read_text()
-    listing(**change)
-    provenance.FILE.write_text(line + provenance.FILE.read_text())
+    # given
+    save_line()
+    right_line = provenance.FILE.read_text()
+    save_line(**change)
+    wrong_line = provenance.FILE.read_text()
+    assert wrong_line != right_line
+    # when
+    provenance.FILE.write_text(right_line + wrong_line)
+    # then
     with pytest.raises(UserError, match=r"^provenance\.jsonl, line 2 ") as error:
         provenance.load()
     assert str(error.value).isprintable()
@@ -351,47 +472,60 @@ def test_a_line_that_no_parser_takes_is_named_by_its_number(line):
         provenance.load()
 
 
-def adopted() -> dict:
+def adopt() -> dict:
+    """The gathered records whose results are here, by path of the record."""
     return provenance.match(provenance.load(), lambda file: False, lambda file: False)
 
 
-def a_folder(path: Path) -> None:
+def plant_folder(path: Path) -> None:
+    """A folder in place of a file."""
     path.mkdir()
 
 
-def a_link_to_a_device(path: Path) -> None:
+def plant_link_to_a_device(path: Path) -> None:
+    """A link to a device without an end in place of a file."""
     path.symlink_to("/dev/zero")
 
 
-def a_link_out(path: Path) -> None:
+def plant_link_out(path: Path) -> None:
+    """A link to a file that is no result in place of a file."""
     Path(OUTSIDE).write_text("secret")
     path.symlink_to(Path(OUTSIDE).resolve())
 
 
-def a_loop(path: Path) -> None:
+def plant_loop(path: Path) -> None:
+    """A link to itself in place of a file."""
     path.symlink_to(path.name)
 
 
 @pytest.mark.usefixtures("ten_seconds")
 @pytest.mark.parametrize("file", [output("a"), str(OWN)], ids=["output", "record"])
-@pytest.mark.parametrize("plant", [a_folder, os.mkfifo, a_link_to_a_device, a_link_out, a_loop])
+@pytest.mark.parametrize(
+    "plant",
+    [plant_folder, os.mkfifo, plant_link_to_a_device, plant_link_out, plant_loop],
+    ids=["a_folder", "mkfifo", "a_link_to_a_device", "a_link_out", "a_loop"],
+)
 @ADOPTION
 def test_what_is_no_regular_file_in_the_folders_of_results_is_not_opened(plant, file):
-    listing()
+    # given
+    save_line()
     Path(file).unlink()
     plant(Path(file))
-    with pytest.raises(UserError, match=f"^{file}"):
-        adopted()
-    assert not Path(OUTSIDE).exists() or Path(OUTSIDE).read_text() == "secret"
+    # when
+    with pytest.raises(UserError, match=f"^{re.escape(file)}"):
+        adopt()
+    # then
+    if plant is plant_link_out:
+        assert Path(OUTSIDE).read_text() == "secret"
 
 
 @pytest.mark.parametrize("name", ["results/", "results/.", "results/a", "reports//"])
 @ADOPTION
 def test_a_folder_is_no_output(name):
     Path("reports").mkdir()
-    listing(outputs={name: "0" * 64})
-    with pytest.raises(UserError, match=f"^{name}|line 1"):
-        adopted()
+    save_line(outputs={name: ZEROS})
+    with pytest.raises(UserError, match=f"^{re.escape(name)}|line 1"):
+        adopt()
 
 
 @pytest.mark.parametrize(
@@ -400,10 +534,15 @@ def test_a_folder_is_no_output(name):
 @pytest.mark.parametrize("part", ["outputs", "inputs"])
 @ADOPTION
 def test_a_name_that_is_not_normal_is_refused(name, part):
-    listing(**{part: {name: "0" * 64}})
-    if part == "outputs" or name != "results/a/..":  # inputs may lie anywhere
+    """But inputs may lie anywhere, and so in a folder above that of a job, too."""
+    save_line(**{part: {name: ZEROS}})
+    may_lie_anywhere = part == "inputs"
+    if may_lie_anywhere and name == "results/a/..":
+        (line,) = provenance.load()[str(OWN)]
+        assert line["inputs"] == {name: ZEROS}
+    else:
         with pytest.raises(UserError, match="line 1"):
-            adopted()
+            adopt()
 
 
 MACHINE = {"system": "Linux", "processor": "one", "python": "3.11"}
@@ -434,13 +573,13 @@ def test_a_record_that_the_page_could_not_show_is_damaged(facts):
         {"order": 1},
         {
             "order": ["m"],
-            "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": "0" * 64}},
+            "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": ZEROS}},
         },
         [],
         None,
         {"files": []},
-        {"files": {"../x": "0" * 64}},
-        {"files": {"": "0" * 64}},
+        {"files": {"../x": ZEROS}},
+        {"files": {"": ZEROS}},
         {"files": {"x": [1]}},
         {"files": {"x": "0"}},
     ],
@@ -450,7 +589,7 @@ def test_a_record_that_the_page_could_not_show_is_damaged(facts):
 def test_a_manifest_in_another_form_is_damaged(manifest):
     path = Path("results/a/manifest.json")
     path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=f"^{path} was edited or damaged"):
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))} was edited or damaged"):
         integrity.refuse_changed([path])
 
 
@@ -459,62 +598,91 @@ def test_a_manifest_in_another_form_is_damaged(manifest):
 def test_a_record_that_is_a_pipe_is_not_opened_by_verify():
     OWN.unlink()
     os.mkfifo(OWN)
-    assert provenance.read(OWN) is None and examine([str(OWN)]).records == {}
+    assert provenance.read(OWN) is None
+    assert examine([str(OWN)]).records == {}
 
 
 @ADOPTION
 def test_a_folder_that_is_a_link_out_is_refused(tmp_path_factory):
     """Adoption would set the times of files there."""
-    listing()
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "a"
-    shutil.move("results/a", elsewhere)
-    Path("results/a").symlink_to(elsewhere)
-    with pytest.raises(UserError, match=f"^{output('a')}"):
-        adopted()
+    # given
+    save_line()
+    folder_elsewhere = tmp_path_factory.mktemp("elsewhere") / "a"
+    shutil.move("results/a", folder_elsewhere)
+    Path("results/a").symlink_to(folder_elsewhere)
+    # then
+    with pytest.raises(UserError, match=f"^{re.escape(output('a'))}"):
+        adopt()
 
 
-def moved_results(elsewhere: Path) -> str:
+@ADOPTION
+def test_a_folder_of_archives_that_is_a_link_out_is_refused(tmp_path_factory):
+    """Though an archive itself may be a link."""
+    # given
+    folder_elsewhere = tmp_path_factory.mktemp("elsewhere")
+    archive = folder_elsewhere / "a.zip"
+    archive.write_text("archive")
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/a").symlink_to(folder_elsewhere)
+    edit("a", outputs={"data/raw/a/a.zip": sha256(archive)})
+    save_line()
+    # then
+    with pytest.raises(UserError, match=r"^data/raw/a/a\.zip"):
+        adopt()
+
+
+def link_results(elsewhere: Path) -> None:
+    """All results lie on another disk."""
     shutil.move("results", elsewhere / "disk")
     Path("results").symlink_to(elsewhere / "disk")
-    return output("a")
 
 
-def dvc_link(elsewhere: Path) -> str:
-    cached = elsewhere / "cache/files/md5" / sha256(Path(output("a")))[:2] / ("0" * 30)
-    cached.parent.mkdir(parents=True)
-    shutil.move(output("a"), cached)
-    Path(output("a")).symlink_to(cached)
-    return output("a")
+def link_to_dvc_cache(elsewhere: Path) -> None:
+    """An output is a link into DVC's cache."""
+    first_digits = sha256(Path(output("a")))[:2]
+    cached_file = elsewhere / "cache/files/md5" / first_digits / ("0" * 30)
+    cached_file.parent.mkdir(parents=True)
+    shutil.move(output("a"), cached_file)
+    Path(output("a")).symlink_to(cached_file)
 
 
-def archive_link(elsewhere: Path) -> str:
-    (elsewhere / "a.zip").write_text("archive")
-    Path("data/raw/a").mkdir(parents=True)
-    Path("data/raw/a/a.zip").symlink_to(elsewhere / "a.zip")
-    edit("a", outputs={"data/raw/a/a.zip": sha256(elsewhere / "a.zip")})
-    return "data/raw/a/a.zip"
+def link_to_archive(elsewhere: Path) -> None:
+    """The job's output is an archive that a user keeps elsewhere."""
+    archive = elsewhere / "a.zip"
+    archive.write_text("archive")
+    link = Path("data/raw/a/a.zip")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(archive)
+    edit("a", outputs={str(link): sha256(archive)})
 
 
-@pytest.mark.parametrize("arrange", [moved_results, dvc_link, archive_link])
+@pytest.mark.parametrize(
+    "arrange",
+    [link_results, link_to_dvc_cache, link_to_archive],
+    ids=["moved_results", "dvc_link", "archive_link"],
+)
 def test_links_that_users_have_are_adopted(arrange, tmp_path_factory):
     arrange(tmp_path_factory.mktemp("elsewhere"))
-    listing()
-    assert list(adopted()) == [str(OWN)]
+    save_line()
+    assert list(adopt()) == [str(OWN)]
 
 
+# Names of jobs that a shell would take apart or carry out.
 NASTY = ["a b", "it's", 'say "x"', "a;touch owned", "$(touch owned)", "`touch owned`", "-x", "*"]
 
 
-def of_adoption(name: str) -> str:
+def advice_of_adoption(name: str) -> str:
+    """What adoption says about a job whose output was changed."""
     path, facts = make(name)
     Path(output(name)).write_text("changed")
     provenance.save({path: [facts]})
     with pytest.raises(UserError) as error:
-        adopted()
+        adopt()
     return str(error.value)
 
 
-def of_a_job(name: str) -> str:
+def advice_of_a_job(name: str) -> str:
+    """What a job says that should read an output that was changed."""
     make(name)
     Path(output(name)).write_text("changed")
     with pytest.raises(UserError) as error:
@@ -522,69 +690,112 @@ def of_a_job(name: str) -> str:
     return str(error.value)
 
 
-def of_verify(name: str) -> str:
-    return report_lines([Finding(CHANGED, output(name), record(name))])[-1]
+def advice_of_verify(name: str) -> str:
+    """The last line that `verify` prints about an output that was changed."""
+    finding = Finding(CHANGED, output(name), record(name))
+    *_, last_line = report_lines([finding])
+    return last_line
 
 
-@pytest.mark.parametrize("source", [of_adoption, of_a_job, of_verify])
+def last_command_in(advice: str) -> str:
+    """The last command of Snakemake that stands in an advice, between backticks."""
+    start = advice.rindex("`snakemake ") + 1
+    return advice[start:].removesuffix(".").removesuffix("`")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [advice_of_adoption, advice_of_a_job, advice_of_verify],
+    ids=["of_adoption", "of_a_job", "of_verify"],
+)
 @pytest.mark.parametrize("name", NASTY)
 @ADOPTION
 def test_a_command_in_advice_has_the_files_as_words(name, source):
-    said = source(name)
-    command = said[said.rindex("`snakemake ") :].removesuffix(".")[1:-1]
-    assert shlex.split(command)[:2] == ["snakemake", output(name)]
+    command = last_command_in(source(name))
+    program, file, *_ = shlex.split(command)
+    assert program == "snakemake"
+    assert file == output(name)
 
 
-# ---- changed results
+# Changed results
 
 
-def changed(other_time=(), unfinished=()) -> list[str]:
+def list_changed(other_time=(), unfinished=()) -> list[str]:
+    """Files that count as changed.
+
+    Args:
+        other_time: files that have another time than when their job ended.
+        unfinished: files of which Snakemake says that their job did not end.
+    """
     return provenance.changed(set(other_time).__contains__, set(unfinished).__contains__)
 
 
-def two_outputs() -> list[str]:
-    Path("results/a/more.txt").write_text("more")
-    both = {file: sha256(Path(file)) for file in (output("a"), "results/a/more.txt")}
-    edit("a", outputs=both, sizes={file: Path(file).stat().st_size for file in both})
-    return list(both)
+def make_second_output() -> str:
+    """Give the job one more output, after its first one; gives its path."""
+    second_output = "results/a/more.txt"
+    Path(second_output).write_text("more")
+    hashes = {}
+    sizes = {}
+    for file in (output("a"), second_output):
+        hashes[file] = sha256(Path(file))
+        sizes[file] = Path(file).stat().st_size
+    edit("a", outputs=hashes, sizes=sizes)
+    return second_output
 
 
 @CHANGES
 def test_a_file_with_another_time_or_size_is_named():
-    one, other = two_outputs()
-    assert changed() == [] and changed([one]) == [one] and changed([one, other]) == [one, other]
-    Path(other).write_text("more than before")
-    assert changed() == [other] and changed([one]) == [one, other]
-    assert changed([one], unfinished=[one, other]) == []
+    # given
+    first = output("a")
+    second = make_second_output()
+    # another time
+    assert list_changed() == []
+    assert list_changed([first]) == [first]
+    assert list_changed([first, second]) == [first, second]
+    # another size
+    Path(second).write_text("more than before")
+    assert list_changed() == [second]
+    assert list_changed([first]) == [first, second]
+    # a job that did not end
+    assert list_changed([first], unfinished=[first, second]) == []
 
 
 @CHANGES
 def test_a_damaged_record_is_named_with_the_changed_files():
     OWN.write_text(edited(OWN.read_text()))
-    assert changed() == [str(OWN)]
+    assert list_changed() == [str(OWN)]
 
 
 def test_where_all_files_have_another_time_only_sizes_count():
-    one, other = two_outputs()
-    assert changed([one, other, str(OWN)]) == []
-    Path(one).write_text("other size")
-    assert changed([one, other, str(OWN)]) == [one]
+    first = output("a")
+    all_files = [first, make_second_output(), str(OWN)]
+    assert list_changed(all_files) == []
+    Path(first).write_text("other size")
+    assert list_changed(all_files) == [first]
 
 
 @CHANGES
 def test_a_link_in_a_loop_is_named_though_it_has_no_size():
     """Snakemake takes it for a file that nobody asked for, and has nothing to do."""
-    one, other = two_outputs()
-    Path(one).unlink()
-    a_loop(Path(one))
-    assert changed([one]) == changed([one, other, str(OWN)]) == [one]
-    assert changed([one], unfinished=[one]) == []
+    # given
+    first = output("a")
+    all_files = [first, make_second_output(), str(OWN)]
+    Path(first).unlink()
+    plant_loop(Path(first))
+    # then
+    assert list_changed([first]) == [first]
+    assert list_changed(all_files) == [first]
+    assert list_changed([first], unfinished=[first]) == []
 
 
 def test_files_that_are_not_here_are_not_changed():
-    one, _ = two_outputs()
-    Path(one).unlink()
-    Path(one).symlink_to("nowhere")
-    assert changed([one]) == []
-    Path(one).unlink()
-    assert changed() == []
+    # given
+    first = output("a")
+    make_second_output()
+    Path(first).unlink()
+    # a link that leads nowhere
+    Path(first).symlink_to("nowhere")
+    assert list_changed([first]) == []
+    # and no file at all
+    Path(first).unlink()
+    assert list_changed() == []
