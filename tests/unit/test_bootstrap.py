@@ -1,5 +1,7 @@
 """Intervals and p-values over objects and seeds."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,21 +18,28 @@ from rib.analysis.bootstrap import (
 from tiny.tiers import first
 
 
-def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=300, objects=120):
-    """Values of runs (targets, seeds, 1 + replicates), each a mean over objects, of expectation 0.
+@dataclass(frozen=True)
+class Effects:
+    """Standard deviations of what makes the values of runs differ from their expectation."""
 
-    Effects of objects are shared by all runs; effects of seeds differ between targets.
-    The arguments are standard deviations; `of_both` is that of what a run adds to each object.
+    of_objects: float  # shared by all runs
+    of_seeds: float  # other ones on each target
+    of_both: float  # what a run adds to each object
+
+
+def drawn_runs(rng, targets, seeds, effects, replicates=300, objects=120):
+    """Values of runs (targets, seeds, 1 + replicates), each a mean over objects.
+
+    Their expectation is 0. The first value of a run is the observed one.
     """
-    shared = rng.normal(0, of_objects, objects)
-    runs = (
-        rng.normal(0, of_seeds, (targets, seeds, 1))
-        + rng.normal(0, of_both, (targets, seeds, objects))
-        + shared
-    )
-    weights = rng.multinomial(objects, np.full(objects, 1 / objects), size=replicates)
-    weights = np.vstack([np.ones(objects), weights]) / objects
-    return runs @ weights.T
+    effect_of_objects = rng.normal(0, effects.of_objects, objects)
+    effect_of_seeds = rng.normal(0, effects.of_seeds, (targets, seeds, 1))
+    effect_of_both = rng.normal(0, effects.of_both, (targets, seeds, objects))
+    value_of_objects = effect_of_seeds + effect_of_both + effect_of_objects
+    uniform = np.full(objects, 1 / objects)
+    times_drawn = rng.multinomial(objects, uniform, size=replicates)
+    weights = np.vstack([np.ones(objects), times_drawn]) / objects
+    return value_of_objects @ weights.T
 
 
 # Shares of the variance as measured on emoji (seeds half as much as objects), each of them
@@ -52,47 +61,83 @@ def drawn_runs(rng, targets, seeds, of_objects, of_seeds, of_both, replicates=30
     ),
 )
 def test_two_level_intervals_cover_as_often_as_they_say(targets, seeds, parts):
-    rng, simulated = np.random.default_rng(0), 1000
-    found = [drawn_runs(rng, targets, seeds, *parts) for _ in range(simulated)]
-    hits = sum(low <= 0 <= high for _, low, high in (over_runs(values, 0.95) for values in found))
-    p = np.array([p_over_runs(values) for values in found])
-    assert 0.93 < hits / simulated < 0.975 and hits == (p >= 0.05).sum()
-    assert (p <= 0.01).mean() < 0.02 and (p <= 0.001).mean() <= 0.004, (
-        "Holm's correction needs small p"
-    )
+    # given
+    rng = np.random.default_rng(0)
+    effects = Effects(*parts)
+    simulations = 1000
+    # when
+    intervals_with_0 = 0
+    p_values = np.empty(simulations)
+    for simulation in range(simulations):
+        values = drawn_runs(rng, targets, seeds, effects)
+        _, low, high = over_runs(values, 0.95)
+        intervals_with_0 += low <= 0 <= high
+        p_values[simulation] = p_over_runs(values)
+    # then
+    coverage = intervals_with_0 / simulations
+    assert 0.93 < coverage < 0.975
+    assert intervals_with_0 == (p_values >= 0.05).sum()
+    # and small p, which Holm's correction needs, are as rare as they say
+    share_to_0_01 = (p_values <= 0.01).mean()
+    share_to_0_001 = (p_values <= 0.001).mean()
+    assert share_to_0_01 < 0.02
+    assert share_to_0_001 <= 0.004
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_with_few_seeds_only_objects_are_resampled(seeds):
-    values = drawn_runs(np.random.default_rng(1), 3, seeds, 1, 1, 1)
-    assert over_runs(values, 0.9) == estimate(values.mean(axis=(0, 1)), 0.9)
+    effects = Effects(of_objects=1, of_seeds=1, of_both=1)
+    values = drawn_runs(np.random.default_rng(1), 3, seeds, effects)
+    mean_of_runs = values.mean(axis=(0, 1))
+    assert over_runs(values, 0.9) == estimate(mean_of_runs, 0.9)
 
 
 def test_without_effects_of_objects_the_interval_is_students_over_seeds():
-    values = np.repeat(np.random.default_rng(2).normal(2, 1, (1, 4, 1)), 101, axis=2)
-    observed = values[0, :, 0]
+    # given
+    seeds = 4
+    observed = np.random.default_rng(2).normal(2, 1, seeds)
+    same_in_all_replicates = np.repeat(observed[:, None], 101, axis=1)
+    values = same_in_all_replicates[None]
+    # when
     mean, low, high = over_runs(values, 0.95)
+    p = p_over_runs(values)
+    # then
     test = stats.ttest_1samp(observed, 0)
-    assert mean == pytest.approx(observed.mean()) and (low, high) == pytest.approx(
-        test.confidence_interval(0.95)
-    )
-    assert p_over_runs(values) == pytest.approx(test.pvalue)
+    expected_low, expected_high = test.confidence_interval(0.95)
+    assert mean == pytest.approx(observed.mean())
+    assert low == pytest.approx(expected_low)
+    assert high == pytest.approx(expected_high)
+    assert p == pytest.approx(test.pvalue)
 
 
 def test_without_effects_of_seeds_the_standard_error_is_that_of_the_objects():
-    rng = np.random.default_rng(3)
-    drawn = rng.normal(size=401)
-    mean, low, high = over_runs(np.broadcast_to(drawn, (2, 3, 401)), 0.95)
-    reach = stats.norm.ppf(0.975) * drawn[1:].std()
-    assert (mean, low, high) == pytest.approx((drawn[0], drawn[0] - reach, drawn[0] + reach))
+    # given
+    values_of_each_run = np.random.default_rng(3).normal(size=401)
+    values = np.broadcast_to(values_of_each_run, (2, 3, 401))
+    # when
+    mean, low, high = over_runs(values, 0.95)
+    # then
+    observed = values_of_each_run[0]
+    standard_error = values_of_each_run[1:].std()
+    reach = stats.norm.ppf(0.975) * standard_error
+    assert mean == pytest.approx(observed)
+    assert low == pytest.approx(observed - reach)
+    assert high == pytest.approx(observed + reach)
 
 
 def test_the_interval_excludes_zero_where_p_is_below_its_level():
     rng = np.random.default_rng(4)
+    effects = Effects(of_objects=1, of_seeds=0.3, of_both=0.5)
+    significant_results = 0
     for _ in range(50):
-        values = drawn_runs(rng, 2, 3, 1, 0.3, 0.5, replicates=100) + rng.normal(0, 0.3)
+        runs_around_0 = drawn_runs(rng, 2, 3, effects, replicates=100)
+        values = runs_around_0 + rng.normal(0, 0.3)
         _, low, high = over_runs(values, 0.9)
-        assert (p_over_runs(values) < 0.1) == (low > 0 or high < 0)
+        excludes_0 = low > 0 or high < 0
+        is_significant = p_over_runs(values) < 0.1
+        assert is_significant == excludes_0
+        significant_results += is_significant
+    assert 0 < significant_results < 50
 
 
 @pytest.mark.parametrize("targets, seeds", [(1, 3), (2, 4)])
@@ -109,49 +154,72 @@ def test_what_objects_add_to_the_variance_over_seeds_is_that_of_a_mean_of_indepe
 
 
 def test_accuracies_stay_within_their_limits():
-    values = 98.5 + drawn_runs(np.random.default_rng(6), 1, 3, 1, 1, 1)
-    mean, low, high = over_runs(values, 0.95, LIMITS)
-    assert (
-        over_runs(values, 0.95)[2] > 100
-        and high == 100
-        and (mean, low) == over_runs(values, 0.95)[:2]
-    )
+    # given
+    effects = Effects(of_objects=1, of_seeds=1, of_both=1)
+    accuracies = 98.5 + drawn_runs(np.random.default_rng(6), 1, 3, effects)
+    # when
+    mean, low, high = over_runs(accuracies, 0.95, LIMITS)
+    # then
+    mean_without_limits, low_without_limits, high_without_limits = over_runs(accuracies, 0.95)
+    assert high_without_limits > 100
+    assert high == 100
+    assert mean == mean_without_limits
+    assert low == low_without_limits
 
 
 def test_runs_that_never_differ_have_p_one_and_no_width():
-    assert p_over_runs(np.zeros((2, 3, 50))) == 1 and over_runs(np.zeros((2, 3, 50)), 0.95) == (
-        0,
-        0,
-        0,
-    )
+    values = np.zeros((2, 3, 50))
+    mean, low, high = over_runs(values, 0.95)
+    assert p_over_runs(values) == 1
+    assert mean == 0
+    assert low == 0
+    assert high == 0
 
 
 def test_replicates_without_objects_are_left_out():
-    values = drawn_runs(np.random.default_rng(5), 2, 3, 1, 0.3, 0.5)
-    holes = values.copy()
-    holes[0, 1, 7] = np.nan
-    assert over_runs(holes, 0.95) == pytest.approx(over_runs(np.delete(values, 7, axis=2), 0.95))
+    # given
+    replicate = 7
+    effects = Effects(of_objects=1, of_seeds=0.3, of_both=0.5)
+    values = drawn_runs(np.random.default_rng(5), 2, 3, effects)
+    values_with_hole = values.copy()
+    values_with_hole[0, 1, replicate] = np.nan
+    values_without_replicate = np.delete(values, replicate, axis=2)
+    # then
+    expected = over_runs(values_without_replicate, 0.95)
+    assert over_runs(values_with_hole, 0.95) == pytest.approx(expected)
 
 
 def test_weights_are_those_of_a_bootstrap_of_all_objects():
-    weights = object_weights(30, 200, 0)
-    assert (weights[0] == 1).all() and (weights.sum(axis=1) == 30).all()
-    assert (weights == object_weights(30, 200, 0)).all() and (
-        weights != object_weights(30, 200, 1)
-    ).any()
+    objects = 30
+    replicates = 200
+    weights = object_weights(objects, replicates, seed=0)
+    weights_of_other_seed = object_weights(objects, replicates, seed=1)
+    object_weights.cache_clear()
+    weights_drawn_again = object_weights(objects, replicates, seed=0)
+    assert weights.shape == (1 + replicates, objects)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == objects).all()
+    assert (weights_drawn_again == weights).all()
+    assert (weights_of_other_seed != weights).any()
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_the_interval_over_seeds_is_students(n):
+    # given
     values = np.random.default_rng(n).normal(3, 2, n)
-    seeds, sd, low, high = spread(values, 0.9)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert (seeds, sd) == (n, pytest.approx(np.std(values, ddof=1))) and (
-        low,
-        high,
-    ) == pytest.approx(expected)
+    # when
+    seeds, deviation, low, high = spread(values, 0.9)
+    # then
+    expected_low, expected_high = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert seeds == n
+    assert deviation == pytest.approx(np.std(values, ddof=1))
+    assert low == pytest.approx(expected_low)
+    assert high == pytest.approx(expected_high)
 
 
 def test_one_seed_tells_nothing_of_others():
-    n, *found = spread(np.array([4.0]), 0.95)
-    assert n == 1 and np.isnan(found).all()
+    seeds, deviation, low, high = spread(np.array([4.0]), 0.95)
+    assert seeds == 1
+    assert np.isnan(deviation)
+    assert np.isnan(low)
+    assert np.isnan(high)

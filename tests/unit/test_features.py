@@ -4,9 +4,14 @@ The head on them gives the network's logits, for every kind of network.
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
@@ -33,6 +38,7 @@ from tiny.training import (
     COMPUTE,
     CPU,
     FINE_TUNED,
+    HALF,
     MEAN,
     STD,
     VIEW,
@@ -45,11 +51,14 @@ from tiny.training import (
     split_file,
 )
 
-SIDE = 64
-LAYERS = ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
+SIDE = 64  # of images, in pixels
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+LAYERS = [*STAGES, "pre_logits"]
+ALL_ROWS = slice(None)
 
 
 def open_clip_tower():
+    """A vision transformer as open_clip builds it."""
     tower = VisionTransformer(
         image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
     )
@@ -58,20 +67,18 @@ def open_clip_tower():
 
 def open_clip_resnet():
     """The tower of open_clip's RN50, made small."""
-    tower = OpenClipClassifier(
-        ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8), 24
-    )
-    for name, parameter in tower.named_parameters():
+    tower = ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8)
+    network = OpenClipClassifier(tower, 24)
+    for name, parameter in network.named_parameters():
         if name.endswith("bn3.weight"):  # which begins at zero, so that blocks would do nothing
             nn.init.ones_(parameter)
-    return tower
+    return network
 
 
 def open_clip_trunk():
     """A tower that open_clip takes from timm, as its ConvNeXts."""
-    return OpenClipClassifier(
-        TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear"), 24
-    )
+    tower = TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear")
+    return OpenClipClassifier(tower, 24)
 
 
 NETWORKS = {
@@ -87,20 +94,57 @@ NETWORKS = {
 
 @pytest.fixture(params=NETWORKS)
 def network(request):
+    """A small network of each kind."""
     torch.manual_seed(0)
     return NETWORKS[request.param]().eval()
 
 
 @pytest.fixture
 def images():
+    """Three images of noise, as a network takes them."""
     return torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def record_outputs(network, modules):
+    """Record what modules of a network give when images pass through it.
+
+    Args:
+        modules: their names.
+
+    Returns:
+        Outputs by module, which is filled with each forward pass.
+    """
+    output_of_module = {}
+
+    def record_of(name):
+        def record(module, arguments, output):
+            output_of_module[name] = output
+
+        return record
+
+    for name in modules:
+        network.get_submodule(name).register_forward_hook(record_of(name))
+    return output_of_module
+
+
+def mean_over_positions(output):
+    """The mean of a module's output over patches or pixels.
+
+    Args:
+        output: (N, tokens, d), of which the first is the class token, or (N, d, H, W).
+    """
+    if output.dim() == 3:
+        patches = output[:, 1:]
+        return patches.mean(dim=1)
+    return output.mean(dim=(2, 3))
 
 
 @torch.inference_mode()
 def test_the_head_on_pre_logits_gives_the_logits(network, images):
-    found = layers_of(network, images)
-    assert list(found) == LAYERS
-    torch.testing.assert_close(network.get_classifier()(found["pre_logits"]), network(images))
+    features = layers_of(network, images)
+    head = network.get_classifier()
+    assert list(features) == LAYERS
+    torch.testing.assert_close(head(features["pre_logits"]), network(images))
 
 
 # The modules whose outputs the stages are, named from the networks' definitions.
@@ -118,48 +162,75 @@ MODULES = {
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
 def test_stages_are_the_outputs_of_each_quarter_averaged_over_positions(name, images):
+    # given
     network = NETWORKS[name]().eval()
-    seen = {}
-    for module in set(MODULES[name]):
-        network.get_submodule(module).register_forward_hook(
-            lambda _, args, output, module=module: seen.__setitem__(module, output)
-        )
+    output_of_module = record_outputs(network, set(MODULES[name]))
     network(images)
-    found = layers_of(network, images)
-    for stage, module in zip(LAYERS, MODULES[name], strict=False):
-        output = seen[module]
-        tokens = output.dim() == 3  # of which the first is the class token
-        expected = output[:, 1:].mean(dim=1) if tokens else output.mean(dim=(2, 3))
-        torch.testing.assert_close(found[stage], expected, rtol=1e-4, atol=1e-5)
+    expected_features = {
+        stage: mean_over_positions(output_of_module[module])
+        for stage, module in zip(STAGES, MODULES[name], strict=True)
+    }
+    # when
+    features = layers_of(network, images)
+    # then
+    for stage, expected in expected_features.items():
+        torch.testing.assert_close(features[stage], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
+    # given
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", img_size=SIDE, depth=9).eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    last_blocks = ["blocks.2", "blocks.4", "blocks.6", "blocks.8"]  # the 3rd, 5th, 7th, 9th
+    output_of_block = record_outputs(network, last_blocks)
+    # when
+    with torch.inference_mode():
+        features = layers_of(network, images)
+    # then
+    for stage, block in zip(STAGES, last_blocks, strict=True):
+        expected = mean_over_positions(output_of_block[block])
+        torch.testing.assert_close(features[stage], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_padding_prompt_is_part_of_the_run(network, images):
+    # given
     prompt = PaddingPrompt.of(SIDE, 4, CPU)
     for strip in prompt.parameters():
         strip.fill_(0.5)
     model = nn.Sequential()
-    model.prompt, model.network = prompt, copy.deepcopy(network)
-    prompted, plain = layers_of(model, images), layers_of(network, images)
-    torch.testing.assert_close(
-        prompted["pre_logits"], layers_of(network, prompt(images))["pre_logits"]
-    )
-    assert not torch.allclose(prompted["pre_logits"], plain["pre_logits"])
+    model.prompt = prompt
+    model.network = copy.deepcopy(network)
+    # when
+    features = layers_of(model, images)["pre_logits"]
+    # then
+    features_of_prompted_images = layers_of(network, prompt(images))["pre_logits"]
+    features_of_plain_images = layers_of(network, images)["pre_logits"]
+    torch.testing.assert_close(features, features_of_prompted_images)
+    assert not torch.allclose(features, features_of_plain_images)
 
 
 def test_batches_do_not_matter_and_rows_keep_their_order(network):
+    # given
     pixels = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE, 3)).astype(np.uint8)
-    inputs = Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([6, 1, 2, 3, 4]))
-    whole, parts = (features_of(network, inputs, size, "test") for size in (5, 2))
-    for name in LAYERS:
-        assert whole[name].dtype == torch.float32 and whole[name].shape[0] == 5
-        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
-    reordered = features_of(
-        network, Inputs(pixels, [0.5] * 3, [0.5] * 3, CPU, np.array([1, 6])), 2, "test"
-    )
-    torch.testing.assert_close(
-        reordered["pre_logits"], whole["pre_logits"][[1, 0]], rtol=1e-4, atol=1e-5
-    )
+    five_images = Inputs(pixels, HALF, HALF, CPU, rows=np.array([6, 1, 2, 3, 4]))
+    two_of_them = Inputs(pixels, HALF, HALF, CPU, rows=np.array([1, 6]))
+    # when
+    features = features_of(network, five_images, evaluation_batch_size=5, label="test")
+    features_in_batches = features_of(network, five_images, evaluation_batch_size=2, label="test")
+    features_of_two = features_of(network, two_of_them, evaluation_batch_size=2, label="test")
+    # then
+    assert list(features) == LAYERS
+    for layer in LAYERS:
+        assert features[layer].dtype == torch.float32
+        assert len(features[layer]) == 5
+        torch.testing.assert_close(
+            features[layer], features_in_batches[layer], rtol=1e-4, atol=1e-5
+        )
+    places_among_the_five = [1, 0]
+    expected = features["pre_logits"][places_among_the_five]
+    torch.testing.assert_close(features_of_two["pre_logits"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_whose_stages_are_unknown_is_refused():
@@ -169,156 +240,233 @@ def test_a_network_whose_stages_are_unknown_is_refused():
 
 # What a job writes.
 
-INDEX = ["row", "image_id", "label", "source_id", "object_id"]
+IMAGES = 11  # of the dataset
+INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Two snapshots of a run, and images to pass through them."""
+
+    networks: Sequence[nn.Module]  # of the snapshots
+    checkpoints: Sequence[Path]  # of the snapshots
+    model_folder: Path  # of the pretrained network
+    dataset_folder: Path
+    images: SimpleNamespace  # of the dataset
+
+    @property
+    def network(self):
+        """The network of the run, which is that of its first snapshot."""
+        return self.networks[0]
+
+    @property
+    def checkpoint(self):
+        """The checkpoint of the run."""
+        return self.checkpoints[0]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A network moved away from the pretrained one, twice, and images to pass through it."""
-    top, network = tmp_path_factory.mktemp("run"), resnet()
-    networks, files = [], []
+    """Snapshots in which the first layer is moved away from the pretrained one, at random."""
+    folder = tmp_path_factory.mktemp("run")
+    pretrained = resnet()
+    networks = []
+    checkpoints = []
     for seed in (1, 2):
-        model, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
-        weight = model.conv1[0].weight.data
-        weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
-        files.append(top / f"snapshot{seed}.safetensors")
-        safetensors.torch.save_file({"conv1.0.weight": weight}, files[-1])
-        networks.append(model)
-    images = random_images(11, 64, seed=1)
-    return SimpleNamespace(
+        network = copy.deepcopy(pretrained)
+        generator = torch.Generator().manual_seed(seed)
+        weight = network.conv1[0].weight.data
+        noise = torch.randn(weight.shape, generator=generator)
+        weight += 0.3 * weight.std() * noise
+        networks.append(network)
+        checkpoint = folder / f"snapshot{seed}.safetensors"
+        safetensors.torch.save_file({"conv1.0.weight": weight}, checkpoint)
+        checkpoints.append(checkpoint)
+    images = random_images(IMAGES, 64, seed=1)
+    return TrainedRun(
         networks=networks,
-        files=files,
+        checkpoints=checkpoints,
+        model_folder=model_folder(folder / "model", pretrained),
+        dataset_folder=prepared_folder(folder / "dataset", images),
         images=images,
-        model=model_folder(top / "model", network),
-        dataset=prepared_folder(top / "dataset", images),
     )
 
 
-def job(
-    run, out, function=compute_features, *, proxy=None, split=None, limit=99, more=None, **changes
-):
-    """What a job writes.
+class Written(NamedTuple):
+    """What a job has written."""
 
-    `more` are arguments of the function, `changes` those of the run on the dataset.
+    features: dict[str, torch.Tensor]  # by layer or snapshot
+    index: pa.Table
+    manifest: dict
+
+
+def source_of(run, *, proxy=None, split=None, **changes):
+    """The run on its dataset, with other fields changed.
+
+    Args:
+        proxy: folder of the dataset with the pretraining proxy, whose images are left out.
+        split: file of the dataset's split.
     """
-    out.mkdir()
     source = RunOnDataset(
         run=Run("net", "set", "ft", "all", 3),
         states=FINE_TUNED,
-        checkpoints={"ft": run.files[0]},
-        model_folder=run.model,
-        dataset=DatasetFiles("others", run.dataset, proxy, split),
+        checkpoints={"ft": run.checkpoint},
+        model_folder=run.model_folder,
+        dataset=DatasetFiles("others", run.dataset_folder, proxy, split),
         view=replace(VIEW, images_per_class=2),
         evaluation_batch_size=4,
         compute=COMPUTE,
     )
+    return replace(source, **changes)
+
+
+def run_job(function, source, folder, *, limit=99, **arguments):
+    """Run a job that computes features into a new folder; gives what it has written.
+
+    Args:
+        limit: of the number of images.
+        arguments: further ones of the job's function.
+    """
+    folder.mkdir()
+    features = folder / "features.safetensors"
+    index = folder / "index.parquet"
+    manifest = folder / "manifest.json"
     function(
-        source=replace(source, **changes),
+        source=source,
         limit=limit,
-        features=out / "features.safetensors",
-        index=out / "index.parquet",
-        manifest=out / "manifest.json",
-        **({"layers": "default"} if more is None else more),
+        features=features,
+        index=index,
+        manifest=manifest,
+        **arguments,
     )
-    features = safetensors.torch.load_file(out / "features.safetensors")
-    return features, pq.read_table(out / "index.parquet"), read_json(out / "manifest.json")
+    return Written(safetensors.torch.load_file(features), pq.read_table(index), read_json(manifest))
 
 
-def by_hand(run, network, rows):
+def features_by_hand(run, network, rows):
+    """Features of some images of the run's dataset by layer, all images in one batch."""
+    pixels = normalised(run.images.images[rows], MEAN, STD)
     with torch.inference_mode():
-        return layers_of(network, normalised(run.images.images[rows], MEAN, STD))
+        return layers_of(network, pixels)
 
 
 def test_a_job_keeps_every_layers_features_and_which_rows_they_are_of(run, tmp_path, progress):
-    features, index, manifest = job(run, tmp_path / "out")
-    assert progress() == [("features of net/set/ft/all/3 on others", 3, 3, "batch")]
-    wanted = by_hand(run, run.networks[0], slice(None))
-    assert features.keys() == set(LAYERS)
-    for name, values in features.items():
-        torch.testing.assert_close(values, wanted[name], rtol=1e-3, atol=1e-4)
-    assert index.column_names == INDEX and index["row"].to_pylist() == list(range(11))
-    assert index["label"].to_pylist() == run.images.labels.tolist()
-    sizes = {name: values.shape[1] for name, values in wanted.items()}
-    assert manifest == {"device": "cpu", "n": 11, "layers": sizes} and len(set(sizes.values())) > 1
+    # when
+    written = run_job(compute_features, source_of(run), tmp_path / "out", layers="default")
+    # then
+    batches = 3
+    progress_of_job = ("features of net/set/ft/all/3 on others", batches, batches, "batch")
+    assert progress() == [progress_of_job]
+    expected_features = features_by_hand(run, run.network, ALL_ROWS)
+    assert written.features.keys() == set(LAYERS)
+    for layer, features in written.features.items():
+        torch.testing.assert_close(features, expected_features[layer], rtol=1e-3, atol=1e-4)
+    assert written.index.column_names == INDEX_COLUMNS
+    assert written.index["row"].to_pylist() == list(range(IMAGES))
+    assert written.index["label"].to_pylist() == run.images.labels.tolist()
+    size_of_layer = {layer: features.shape[1] for layer, features in expected_features.items()}
+    assert written.manifest == {"device": "cpu", "n": IMAGES, "layers": size_of_layer}
+    assert len(set(size_of_layer.values())) > 1, "layers differ in their sizes"
 
 
 def test_a_job_keeps_the_layers_that_are_asked_for_and_refuses_unknown_ones(run, tmp_path):
-    features, _, manifest = job(run, tmp_path / "some", more={"layers": ["stage2", "pre_logits"]})
-    assert features.keys() == manifest["layers"].keys() == {"stage2", "pre_logits"}
-    with pytest.raises(UserError, match=r"net.*stage9.*stage1, stage2, stage3, stage4, pre_logits"):
-        job(run, tmp_path / "none", more={"layers": ["stage1", "stage9"]})
-    assert not list((tmp_path / "none").iterdir())
+    # given
+    source = source_of(run)
+    folder_of_unknown = tmp_path / "unknown"
+    # when
+    written = run_job(compute_features, source, tmp_path / "some", layers=["stage2", "pre_logits"])
+    # then
+    assert written.features.keys() == {"stage2", "pre_logits"}
+    assert written.manifest["layers"].keys() == {"stage2", "pre_logits"}
+    message = "net.*stage9.*stage1, stage2, stage3, stage4, pre_logits"
+    with pytest.raises(UserError, match=message):
+        run_job(compute_features, source, folder_of_unknown, layers=["stage1", "stage9"])
+    assert list(folder_of_unknown.iterdir()) == []
 
 
 def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_path):
-    rows = rows_of("test", 11)
-    features, index, _ = job(
-        run, tmp_path / "part", split=split_file(tmp_path / "split.parquet", 11)
+    # given
+    split = split_file(tmp_path / "split.parquet", IMAGES)
+    classes = 3
+    images_per_class = 2  # of the pretraining proxy, which are left out
+    # when
+    written = run_job(
+        compute_features, source_of(run, split=split), tmp_path / "split", layers="default"
     )
-    assert index["row"].to_pylist() == rows
-    wanted = by_hand(run, run.networks[0], rows)["pre_logits"]
-    torch.testing.assert_close(features["pre_logits"], wanted, rtol=1e-3, atol=1e-4)
-    _, limited, manifest = job(run, tmp_path / "limit", limit=6)
-    assert manifest["n"] == 6 and sorted(limited["label"].to_pylist()) == [0, 0, 1, 1, 2, 2]
-    _, without_proxy, _ = job(run, tmp_path / "proxy", proxy=run.dataset)
-    assert without_proxy.num_rows == 11 - 2 * 3
+    written_with_limit = run_job(
+        compute_features, source_of(run), tmp_path / "limit", limit=6, layers="default"
+    )
+    written_without_proxy = run_job(
+        compute_features,
+        source_of(run, proxy=run.dataset_folder),
+        tmp_path / "proxy",
+        layers="default",
+    )
+    # then
+    rows_of_test_split = rows_of("test", IMAGES)
+    expected_features = features_by_hand(run, run.network, rows_of_test_split)
+    assert written.index["row"].to_pylist() == rows_of_test_split
+    torch.testing.assert_close(
+        written.features["pre_logits"], expected_features["pre_logits"], rtol=1e-3, atol=1e-4
+    )
+    assert written_with_limit.manifest["n"] == 6
+    assert sorted(written_with_limit.index["label"].to_pylist()) == [0, 0, 1, 1, 2, 2]
+    assert written_without_proxy.index.num_rows == IMAGES - classes * images_per_class
 
 
 def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="net/set/ft/all/3 on others.*curve"):
-        job(
-            run,
-            tmp_path / "curve",
-            states=[NetworkState(0.0, {"pretrained": 1.0}), NetworkState(1.0, {"ft": 1.0})],
-        )
-    broken = {
-        "layer4.0.conv1.weight": torch.full_like(
-            run.networks[0].layer4[0].conv1.weight, float("nan")
-        )
-    }
-    safetensors.torch.save_file(broken, tmp_path / "broken.safetensors")
-    with pytest.raises(UserError, match="net/set/ft/all/3 on others.*'stage4'"):
-        job(run, tmp_path / "broken", checkpoints={"ft": tmp_path / "broken.safetensors"})
+    # given
+    curve = [NetworkState(0.0, {"pretrained": 1.0}), NetworkState(1.0, {"ft": 1.0})]
+    weight = run.network.layer4[0].conv1.weight
+    broken_checkpoint = tmp_path / "broken.safetensors"
+    safetensors.torch.save_file(
+        {"layer4.0.conv1.weight": torch.full_like(weight, float("nan"))}, broken_checkpoint
+    )
+    # then
+    source_of_curve = source_of(run, states=curve)
+    with pytest.raises(UserError, match=r"net/set/ft/all/3 on others.*curve"):
+        run_job(compute_features, source_of_curve, tmp_path / "curve", layers="default")
+    broken_source = source_of(run, checkpoints={"ft": broken_checkpoint})
+    with pytest.raises(UserError, match=r"net/set/ft/all/3 on others.*'stage4'"):
+        run_job(compute_features, broken_source, tmp_path / "broken", layers="default")
 
 
 def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progress):
-    features, index, manifest = job(
-        run, tmp_path / "out", compute_epoch_features, limit=6, more={"snapshots": run.files}
+    # when
+    written = run_job(
+        compute_epoch_features,
+        source_of(run),
+        tmp_path / "out",
+        limit=6,
+        snapshots=run.checkpoints,
     )
-    expected = [
-        (f"features of net/set/ft/all/3 on others, snapshot{number}", 2, 2, "batch")
-        for number in (1, 2)
+    # then
+    label = "features of net/set/ft/all/3 on others"
+    assert progress() == [
+        (f"{label}, snapshot1", 2, 2, "batch"),
+        (f"{label}, snapshot2", 2, 2, "batch"),
     ]
-    assert progress() == expected
-    rows = index["row"].to_pylist()
-    assert features.keys() == {"snapshot1", "snapshot2"} and rows == sorted(rows) and len(rows) == 6
+    rows = written.index["row"].to_pylist()
+    assert len(rows) == 6
+    assert rows == sorted(rows)
+    assert list(written.features) == ["snapshot1", "snapshot2"]
+    size_of_snapshot = {}
     for name, network in zip(("snapshot1", "snapshot2"), run.networks, strict=True):
-        wanted = by_hand(run, network, rows)["pre_logits"]
-        torch.testing.assert_close(features[name], wanted, rtol=1e-3, atol=1e-4)
-    assert manifest == {"device": "cpu", "n": 6, "layers": dict.fromkeys(features, wanted.shape[1])}
-
-
-def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
-    torch.manual_seed(0)
-    network = timm.create_model("test_vit", img_size=SIDE, depth=9).eval()
-    seen, images = {}, torch.randn(2, 3, SIDE, SIDE)
-    for number, block in enumerate(network.blocks, start=1):
-        block.register_forward_hook(
-            lambda _, args, output, number=number: seen.__setitem__(number, output)
-        )
-    with torch.inference_mode():
-        found = layers_of(network, images)
-    for stage, block in zip(LAYERS, (3, 5, 7, 9), strict=False):
-        torch.testing.assert_close(
-            found[stage], seen[block][:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5
-        )
+        expected = features_by_hand(run, network, rows)["pre_logits"]
+        torch.testing.assert_close(written.features[name], expected, rtol=1e-3, atol=1e-4)
+        size_of_snapshot[name] = expected.shape[1]
+    assert written.manifest == {"device": "cpu", "n": 6, "layers": size_of_snapshot}
 
 
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):
+    # given
     monkeypatch.setitem(devices._policy, "precision", "bf16")
     inputs = Inputs(run.images.images, MEAN, STD, CPU)
-    found = features_of(run.networks[0], inputs, 11, "test")["pre_logits"]
+    # when
+    features = features_of(run.network, inputs, evaluation_batch_size=IMAGES, label="test")
+    # then
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-        wanted = layers_of(run.networks[0], inputs[slice(None)])["pre_logits"]
-    assert found.dtype == torch.float32 and torch.equal(found, wanted.float())
-    assert not torch.equal(found, by_hand(run, run.networks[0], slice(None))["pre_logits"])
+        expected_features = layers_of(run.network, inputs[ALL_ROWS])
+    features_in_single_precision = features_by_hand(run, run.network, ALL_ROWS)
+    assert features["pre_logits"].dtype == torch.float32
+    assert torch.equal(features["pre_logits"], expected_features["pre_logits"].float())
+    assert not torch.equal(features["pre_logits"], features_in_single_precision["pre_logits"])

@@ -3,10 +3,9 @@
 Their runs and parents, and the table of merges over targets.
 """
 
-import itertools
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,119 +20,156 @@ from rib.analysis.fit import fit_table
 from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
-from rib.evaluation.merge_files import store_merge, write_merge
+from rib.evaluation.merge_files import NetworkState, store_merge, write_merge
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
 from tiny.tables import write
 from tiny.training import CODE, RUN
 
-SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}
+SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}  # an entry of the catalogue
+# Choices of config.
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
-SWEEP = {"ft": {"lr": [0.1, 0.2]}}
+SWEEP = {"ft": {"lr": [0.1, 0.2]}}  # of method_settings
+SWEEP_OF_TWO_SETTINGS = {"ft": {"lr": [0.1, 0.2], "dropout": [0, 0.5]}}
 
 
-def merges(chosen, name):
-    return [run for run in [*chosen.runs(), *chosen.runs_over_targets()] if run.method == name]
+def runs_of_method(chosen, method):
+    """The runs of a method of a grid, those without target among them."""
+    return [run for run in [*chosen.runs(), *chosen.runs_over_targets()] if run.method == method]
 
 
 # Runs and their parents
 
 
 def test_a_key_says_what_differs_from_the_merges_run():
-    run = Run("m", "a", "soup", "all", 4)
-    assert replace(run, **parent_of("ft-lr0.1")) == Run("m", "a", "ft-lr0.1", "all", 4)
-    assert replace(run, **parent_of("ft, seed 12")) == Run("m", "a", "ft", "all", 12)
-    assert replace(run, **parent_of("ft, target b_2")) == Run("m", "b_2", "ft", "all", 4)
+    merge = Run("m", "a", "soup", "all", 4)
+    variant = replace(merge, **parent_of("ft-lr0.1"))
+    other_seed = replace(merge, **parent_of("ft, seed 12"))
+    other_target = replace(merge, **parent_of("ft, target b_2"))
+    assert variant == Run("m", "a", "ft-lr0.1", "all", 4)
+    assert other_seed == Run("m", "a", "ft", "all", 12)
+    assert other_target == Run("m", "b_2", "ft", "all", 4)
 
 
 def test_a_merge_over_seeds_has_one_run_of_the_first_seed_for_each_target_and_size():
+    # when
     chosen = grid(**TWO, methods=["soup_seeds", "lwf"], train_subset=["all", 50])
-    expected = {(target, size, 4) for target in TWO["targets"] for size in ("all", "50")}
-    assert {(run.target, run.size, run.seed) for run in merges(chosen, "soup_seeds")} == expected
-    assert (
-        len(merges(chosen, "soup_seeds")) == 4
-        and len(merges(chosen, "ft")) == len(merges(chosen, "lwf")) == 8
-    )
-    assert (
-        chosen.parents_of("soup_seeds") == ["ft, seed 4", "ft, seed 2"]
-        and not chosen.runs_over_targets()
-    )
+    # then
+    first_seed = 4
+    merges = runs_of_method(chosen, "soup_seeds")
+    assert len(merges) == 4
+    assert {(merge.target, merge.size, merge.seed) for merge in merges} == {
+        ("noto", "all", first_seed),
+        ("noto", "50", first_seed),
+        ("openmoji", "all", first_seed),
+        ("openmoji", "50", first_seed),
+    }
+    # and methods that are trained have runs of both seeds
+    assert len(runs_of_method(chosen, "ft")) == 8
+    assert len(runs_of_method(chosen, "lwf")) == 8
+    assert chosen.parents_of("soup_seeds") == ["ft, seed 4", "ft, seed 2"]
+    assert chosen.runs_over_targets() == []
 
 
 def test_a_merge_over_targets_has_a_run_without_target_for_each_seed_and_size_and_none_with_ri():
+    # when
     chosen = grid(**TWO, methods=["soup_targets"], train_subset=["all", 50])
+    # then
+    model = "efficientnet_lite0"
+    runs_over_targets = chosen.runs_over_targets()
+    assert len(runs_over_targets) == 4
+    assert set(runs_over_targets) == {
+        Run(model, "none", "soup_targets", "all", 4),
+        Run(model, "none", "soup_targets", "all", 2),
+        Run(model, "none", "soup_targets", "50", 4),
+        Run(model, "none", "soup_targets", "50", 2),
+    }
+    methods_with_ri = {run.method for run in chosen.runs()}
+    assert "ft" in methods_with_ri
+    assert "soup_targets" not in methods_with_ri
     assert chosen.parents_of("soup_targets") == ["ft, target noto", "ft, target openmoji"]
-    assert "soup_targets" not in {run.method for run in chosen.runs()}
-    expected = set(
-        itertools.product(["efficientnet_lite0"], ["none"], ["soup_targets"], ["all", "50"], [4, 2])
-    )
-    found = chosen.runs_over_targets()
-    assert len(found) == 4 and {tuple(vars(run).values()) for run in found} == expected
 
 
 def test_a_merge_over_methods_keeps_the_names_of_methods_as_keys():
     chosen = grid(**TWO, methods=["soup", "lp_ft"])
-    assert chosen.parents_of("soup") == ["ft", "ewc", "lwf"] and chosen.parents_of("lp_ft") == [
-        "linear_probe"
-    ]
-    assert len(merges(chosen, "soup")) == 4
+    targets_and_seeds = 2 * 2
+    assert chosen.parents_of("soup") == ["ft", "ewc", "lwf"]
+    assert chosen.parents_of("lp_ft") == ["linear_probe"]
+    assert len(runs_of_method(chosen, "soup")) == targets_and_seeds
 
 
 def test_several_parents_over_seeds_are_all_merged(with_entries):
-    catalog = with_entries(methods={"mine": {**SOUP, "over": "seeds", "parents": ["ft", "lwf"]}})
-    keys = grid(catalog, **TWO, methods=["mine"]).parents_of("mine")
-    assert keys == ["ft, seed 4", "ft, seed 2", "lwf, seed 4", "lwf, seed 2"]
+    soup_of_two = {**SOUP, "over": "seeds", "parents": ["ft", "lwf"]}
+    catalog = with_entries(methods={"mine": soup_of_two})
+    chosen = grid(catalog, **TWO, methods=["mine"])
+    assert chosen.parents_of("mine") == ["ft, seed 4", "ft, seed 2", "lwf, seed 4", "lwf, seed 2"]
 
 
 def test_a_merge_over_variants_has_all_with_a_recipe_and_is_not_swept_itself():
-    settings = {"ft": {"lr": [0.1, 0.2], "dropout": [0, 0.5]}}
+    # when
     chosen = grid(
-        **TWO, methods=["soup_sweep"], method_settings=settings, recipes=["adamw", "paper"]
+        **TWO,
+        methods=["soup_sweep"],
+        method_settings=SWEEP_OF_TWO_SETTINGS,
+        recipes=["adamw", "paper"],
     )
-    assert len(chosen.methods) == 8 + 2
-    swept = [f"lr{lr}-dropout{rate}" for lr in ("0.1", "0.2") for rate in ("0", "0.5")]
-    found = {
-        name: sorted(chosen.methods[name].parents) for name in ("soup_sweep", "soup_sweep-paper")
-    }
-    assert found["soup_sweep"] == sorted(f"ft-{values}" for values in swept)
-    assert found["soup_sweep-paper"] == sorted(f"ft-paper-{values}" for values in swept)
-    assert chosen.parents_of("soup_sweep") == list(chosen.methods["soup_sweep"].parents)
-    assert chosen.methods["soup_sweep-paper"].label == "soup over a sweep, SGD"
+    # then each recipe has four variants and a merge
+    assert len(chosen.methods) == 2 * 4 + 2
+    merge = chosen.methods["soup_sweep"]
+    merge_with_sgd = chosen.methods["soup_sweep-paper"]
+    assert sorted(merge.parents) == [
+        "ft-lr0.1-dropout0",
+        "ft-lr0.1-dropout0.5",
+        "ft-lr0.2-dropout0",
+        "ft-lr0.2-dropout0.5",
+    ]
+    assert sorted(merge_with_sgd.parents) == [
+        "ft-paper-lr0.1-dropout0",
+        "ft-paper-lr0.1-dropout0.5",
+        "ft-paper-lr0.2-dropout0",
+        "ft-paper-lr0.2-dropout0.5",
+    ]
+    assert chosen.parents_of("soup_sweep") == list(merge.parents)
+    assert merge_with_sgd.label == "soup over a sweep, SGD"
 
 
 def test_a_parent_without_a_sweep_is_a_variant_of_a_merge_over_variants(with_entries):
     """The sweep of the merge's own settings gives variants of the merge."""
-    mine = {**SOUP, "over": "variants", "parents": ["ft", "lwf"]}
-    chosen = grid(
-        with_entries(methods={"mine": mine}),
-        methods=["mine"],
-        method_settings={**SWEEP, "mine": {"pretrained": [True, False]}},
-    )
-    assert {name for name in chosen.methods if "mine" in name} == {
-        "mine-pretrainedTrue",
-        "mine-pretrainedFalse",
-    }
-    assert chosen.methods["mine-pretrainedTrue"].parents == ("ft-lr0.1", "ft-lr0.2", "lwf")
+    # given
+    soup_of_two = {**SOUP, "over": "variants", "parents": ["ft", "lwf"]}
+    catalog = with_entries(methods={"mine": soup_of_two})
+    sweeps = {**SWEEP, "mine": {"pretrained": [True, False]}}
+    # when
+    chosen = grid(catalog, methods=["mine"], method_settings=sweeps)
+    # then
+    merges = {name for name in chosen.methods if "mine" in name}
+    assert merges == {"mine-pretrainedTrue", "mine-pretrainedFalse"}
+    for merge in merges:
+        assert chosen.methods[merge].parents == ("ft-lr0.1", "ft-lr0.2", "lwf")
 
 
 def test_a_recipe_that_is_not_swept_has_no_merge_over_variants(with_entries):
-    family = {"recipes": {"paper": {"ft": {"lr": [0.1, 0.2]}}, "adamw": {"ft": {"lr": 0.3}}}}
+    # given
+    recipes = {"paper": {"ft": {"lr": [0.1, 0.2]}}, "adamw": {"ft": {"lr": 0.3}}}
     defaults = {**grid().family.defaults, "targets": ["my_set"]}
     catalog = with_entries(
-        families={"mine": {**family, "defaults": defaults}}, datasets={"my_set": {"family": "mine"}}
+        families={"mine": {"recipes": recipes, "defaults": defaults}},
+        datasets={"my_set": {"family": "mine"}},
     )
     choices = {"family": "mine", "models": ["efficientnet_lite0"], "methods": ["soup_sweep"]}
-    methods = grid(catalog, **choices, recipes=["adamw", "paper"]).methods
-    assert [name for name in methods if "soup" in name] == ["soup_sweep-paper"]
-    with pytest.raises(
-        UserError, match="'soup_sweep' cannot be run: it merges a sweep with one recipe"
-    ):
+    # when
+    chosen = grid(catalog, **choices, recipes=["adamw", "paper"])
+    # then
+    assert [name for name in chosen.methods if "soup" in name] == ["soup_sweep-paper"]
+    message = "'soup_sweep' cannot be run: it merges a sweep with one recipe"
+    with pytest.raises(UserError, match=message):
         grid(catalog, **choices, recipes=["adamw"])
 
 
 def test_a_swept_parent_gives_a_merge_over_seeds_for_each_variant():
     chosen = grid(**TWO, methods=["soup_seeds"], method_settings=SWEEP)
+    assert chosen.parents_of("soup_seeds-lr0.1") == ["ft-lr0.1, seed 4", "ft-lr0.1, seed 2"]
     assert chosen.parents_of("soup_seeds-lr0.2") == ["ft-lr0.2, seed 4", "ft-lr0.2, seed 2"]
 
 
@@ -164,30 +200,43 @@ def test_a_merge_without_parents_or_datasets_is_refused_by_name_and_left_out_wit
     method, choices, why
 ):
     choices = {**TWO, **choices}
-    with pytest.raises(
-        UserError, match=f"^config, methods: '{method}' cannot be run: {re.escape(why)}[^.]*\\.$"
-    ):
+    # if it is chosen by name
+    message = f"^config, methods: '{method}' cannot be run: {re.escape(why)}[^.]*\\.$"
+    with pytest.raises(UserError, match=message):
         grid(**choices, methods=["ft", method])
+    # if it is one of all
     chosen = grid(**choices, methods="all")
-    assert not [name for name in chosen.methods if name.startswith(method)]
-    (notice,) = (
-        notice for notice in chosen.notices if notice.startswith(f"method '{method}' is left out")
-    )
+    assert [name for name in chosen.methods if name.startswith(method)] == []
+    start_of_notice = f"method '{method}' is left out"
+    (notice,) = [notice for notice in chosen.notices if notice.startswith(start_of_notice)]
     assert why in notice
 
 
 def test_merges_over_targets_are_scored_where_neither_targets_nor_their_sources_are(with_entries):
+    # given
     catalog = with_entries(datasets={"mine": {"source_group": "of_openmoji"}})
-    datasets = {
-        name: replace(entry) for name, entry in catalog.datasets.items() if entry.family == "emoji"
+    source_group_of_dataset = {
+        name: entry.source_group
+        for name, entry in catalog.datasets.items()
+        if entry.family == "emoji"
     }
+    # when
     chosen = grid(catalog, **TWO, methods=["soup_targets"])
-    assert chosen.not_trained_on == [name for name in chosen.datasets if name not in TWO["targets"]]
-    fluent = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
-    left = {
-        name for name, entry in datasets.items() if entry.source_group not in ("noto", "fluent")
-    } - {"noto"}
-    assert set(fluent.not_trained_on) == left and "mine" in left and "openmoji" in left
+    chosen_with_fluent = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
+    # then none of the targets is among them
+    other_datasets = [name for name in chosen.datasets if name not in ("noto", "openmoji")]
+    assert other_datasets
+    assert chosen.not_trained_on == other_datasets
+    # and none that was drawn by those who drew a target
+    datasets_of_other_sources = {
+        name
+        for name, source_group in source_group_of_dataset.items()
+        if source_group not in ("noto", "fluent")
+    }
+    expected_datasets = datasets_of_other_sources - {"noto"}
+    assert set(chosen_with_fluent.not_trained_on) == expected_datasets
+    assert "mine" in expected_datasets
+    assert "openmoji" in expected_datasets
 
 
 def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
@@ -195,6 +244,7 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
 
     Left out are variants of datasets that are there, and variants of targets.
     """
+    # given
     catalog = with_entries(
         datasets={
             "mine": {"variant_of": "noto"},
@@ -202,13 +252,17 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
             "own": {"role": "in_distribution"},
         }
     )
-    found = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
-    assert {"mine", "other", "own"} <= set(found.datasets) and "openmoji" in found.not_trained_on
-    assert not {"mine", "other", "own", "noto"} & set(found.not_trained_on)
+    # when
+    chosen = grid(catalog, methods=["soup_targets"], targets=["noto", "fluent_flat"])
+    # then
+    assert {"mine", "other", "own"} <= set(chosen.datasets)
+    assert "openmoji" in chosen.not_trained_on
+    for left_out in ("mine", "other", "own", "noto"):
+        assert left_out not in chosen.not_trained_on
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"algorithm": "ft", "over": "seeds"}, "methods.yaml, mine: over is only for merges"),
         (
@@ -222,15 +276,18 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
         ({"over": "runs"}, "methods.yaml: .*'mine.over' is 'runs'"),
     ],
 )
-def test_a_bad_entry_is_refused_in_one_sentence(with_entries, changes, said):
-    entry = {**SOUP, **({} if changes.get("algorithm") == "ft" else {"parents": ["ft"]}), **changes}
-    with pytest.raises(UserError, match=said):
-        _ = with_entries(methods={"mine": entry}).methods
+def test_a_bad_entry_is_refused_in_one_sentence(with_entries, changes, message):
+    entry = {**SOUP, **changes}
+    if entry["algorithm"] != "ft":
+        entry["parents"] = ["ft"]
+    catalog = with_entries(methods={"mine": entry})
+    with pytest.raises(UserError, match=message):
+        _ = catalog.methods
 
 
 def test_a_sweep_of_a_parent_of_a_merge_over_targets_is_nothing_to_select():
-    choices = {**TWO, "methods": ["soup_targets"], "method_settings": SWEEP, "select": "oracle"}
-    assert grid(**choices).selection.variants == {"ft": ["ft-lr0.1", "ft-lr0.2"]}
+    chosen = grid(**TWO, methods=["soup_targets"], method_settings=SWEEP, select="oracle")
+    assert chosen.selection.variants == {"ft": ["ft-lr0.1", "ft-lr0.2"]}
 
 
 # Weights
@@ -240,13 +297,22 @@ KEYS = ["ft, seed 0", "ft, seed 1", "ft, seed 2"]
 
 
 def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
-    assert soup.weights(KEYS, pretrained=False) == dict.fromkeys(KEYS, 1 / 3)
-    assert soup.weights(KEYS) == dict.fromkeys(["pretrained", *KEYS], 1 / 4)
-    settings = {
-        name: project_catalog().methods[name].settings
-        for name in ("soup", "soup_seeds", "greedy_soup_sweep")
+    third = 1 / 3
+    assert soup.weights(KEYS, pretrained=False) == {
+        "ft, seed 0": third,
+        "ft, seed 1": third,
+        "ft, seed 2": third,
     }
-    assert [own["pretrained"] for own in settings.values()] == [True, False, False]
+    assert soup.weights(KEYS) == {
+        "pretrained": 0.25,
+        "ft, seed 0": 0.25,
+        "ft, seed 1": 0.25,
+        "ft, seed 2": 0.25,
+    }
+    methods = project_catalog().methods
+    assert methods["soup"].settings["pretrained"] is True
+    assert methods["soup_seeds"].settings["pretrained"] is False
+    assert methods["greedy_soup_sweep"].settings["pretrained"] is False
 
 
 def test_recipe_1_is_that_of_the_paper():
@@ -254,38 +320,61 @@ def test_recipe_1_is_that_of_the_paper():
 
     Accuracies are those of a table.
     """
-    alone = {"a": 0.5, "b": 0.9, "c": 0.7, "d": 0.6, "pretrained": 0.95}
-    together = {"bc": 0.9, "bcd": 0.8, "abc": 0.91, "abcp": 0.0}
+    # given
+    accuracy_by_soup = {
+        "a": 0.5,
+        "b": 0.9,
+        "c": 0.7,
+        "d": 0.6,
+        "pretrained": 0.95,
+        "b c": 0.9,
+        "b c d": 0.8,
+        "a b c": 0.91,
+    }
 
-    def score(weights):
-        names = sorted(weights)
-        assert all(weight == pytest.approx(1 / len(names)) for weight in weights.values())
-        return alone[names[0]] if len(names) == 1 else together["".join(name[0] for name in names)]
+    def accuracy(weights):
+        """Of a soup, whose weights are equal and add up to 1."""
+        equal_weight = 1 / len(weights)
+        assert list(weights.values()) == pytest.approx([equal_weight] * len(weights))
+        return accuracy_by_soup[" ".join(sorted(weights))]
 
-    assert greedy_soup.select(list("abcd"), score, pretrained=False) == dict.fromkeys("bca", 1 / 3)
+    # when
+    weights = greedy_soup.select(["a", "b", "c", "d"], accuracy, pretrained=False)
+    # then
+    assert weights == {"b": 1 / 3, "c": 1 / 3, "a": 1 / 3}
 
 
-def written(folder, source, **settings):
-    """What is written of a merge over KEYS."""
-    manifests = [folder / f"{place}.json" for place in range(len(KEYS))]
-    for place, path in enumerate(manifests):
-        path.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{place}"}}))
-    (folder / "mine.py").write_text(source)
+def write_users_merge(folder, source, **settings):
+    """Write the file of a merge over KEYS as its job does, and give what is in it.
+
+    Args:
+        source: of the user's algorithm.
+        settings: of the merge.
+    """
+    manifests = []
+    for i in range(len(KEYS)):
+        manifest = folder / f"{i}.json"
+        manifest.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{i}"}}))
+        manifests.append(manifest)
+    algorithm = folder / "mine.py"
+    algorithm.write_text(source)
+    merge_file = folder / "merge.json"
     write_merge(
         run=RUN,
         manifests=manifests,
         settings=MergeSettings(
-            algorithm=str(folder / "mine.py"),
+            algorithm=str(algorithm),
             settings=settings,
             parents=KEYS,
             form="weights",
             code=CODE,
         ),
-        merge_file=folder / "merge.json",
+        merge_file=merge_file,
     )
-    return json.loads((folder / "merge.json").read_text())
+    return json.loads(merge_file.read_text())
 
 
+# Algorithms of users: their source.
 LISTED = (
     "def weights(parents, *, weights: list):\n"
     "    return {key: weights[i] for i, key in enumerate(parents)}\n"
@@ -293,24 +382,28 @@ LISTED = (
 STRICT = (
     "def weights(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
 )
+OF_ANOTHER_METHOD = "def weights(parents, *, weights):\n    return {'ft': 1.0}\n"
 
 
 def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
-    stored = written(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
-    assert stored["states"] == [
-        {"alpha": None, "weights": dict(zip(KEYS, [0.5, 0.25, 0.25], strict=True))}
-    ]
-    assert stored["checkpoints"] == {key: f"hash{place}" for place, key in enumerate(KEYS)}
+    merge = write_users_merge(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
+    weights = {"ft, seed 0": 0.5, "ft, seed 1": 0.25, "ft, seed 2": 0.25}
+    assert merge["states"] == [{"alpha": None, "weights": weights}]
+    assert merge["checkpoints"] == {
+        "ft, seed 0": "hash0",
+        "ft, seed 1": "hash1",
+        "ft, seed 2": "hash2",
+    }
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "said"),
+    ("source", "weights", "message"),
     [
         (LISTED, [0.5, 0.5], "mine.py: list index out of range; correct the method's entry."),
         (STRICT, [0.5, 0.5], "mine.py: zip.*; correct the method's entry."),
         (STRICT, [0.5, 0.5, 0.5], "mine.py: the weights add up to 1.5, not 1; correct it."),
         (
-            "def weights(parents, *, weights):\n    return {'ft': 1.0}\n",
+            OF_ANOTHER_METHOD,
             [],
             "the merge weighs 'ft', which is not merged; "
             "name only ft, seed 0, ft, seed 1, ft, seed 2, pretrained.",
@@ -318,155 +411,205 @@ def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
     ],
     ids=["too short", "zipped", "sum", "unknown"],
 )
-def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weights, said):
-    with pytest.raises(UserError, match=f"^{said}$"):
-        written(tmp_path, source, weights=weights)
+def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weights, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        write_users_merge(tmp_path, source, weights=weights)
     assert not (tmp_path / "merge.json").exists()
 
 
 def test_a_selection_of_what_is_not_merged_is_refused(tmp_path):
-    from rib.evaluation.merge_files import NetworkState
-
+    merge_file = tmp_path / "merge.json"
+    state = NetworkState(None, {"a": 0.5, "b": 0.5})
     with pytest.raises(UserError, match="^the merge weighs 'b', which is not merged"):
-        store_merge(tmp_path / "r.json", [NetworkState(None, {"a": 0.5, "b": 0.5})], ["a"], [], [])
+        store_merge(merge_file, [state], parents=["a"], manifests=[], candidates=[])
+    assert not merge_file.exists()
 
 
 # What is made of the runs
 
 
-@pytest.mark.parametrize(("lowest", "mark"), [(0.94, "yes"), (0.96, "no")])
-def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest, mark):
-    accuracy = pd.DataFrame([("m", "soup", "a", "all", 0, "a", 80.0)])
-    accuracy.columns = ["model", "method", "target", "size", "seed", "dataset", "accuracy"]
-    run = Run("m", "a", "soup", "all", 0)
-    fits = {run: {"ft, seed 0": 1.0, "ft, seed 1": 1.0, "ft, seed 2": lowest, "lwf, seed 2": 0.1}}
+@pytest.mark.parametrize(("lowest_fit", "unfinished"), [(0.94, "yes"), (0.96, "no")])
+def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest_fit, unfinished):
+    """A parent whose method need not fit its training images has no say."""
+    # given
+    merge = Run("m", "a", "soup", "all", 0)
+    accuracy = pd.DataFrame([{**vars(merge), "dataset": "a", "accuracy": 80.0}])
+    fit_of_parents = {
+        "ft, seed 0": 1.0,
+        "ft, seed 1": 1.0,
+        "ft, seed 2": lowest_fit,
+        "lwf, seed 2": 0.1,
+    }
     rule = FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True)
-    (line,) = fit_table(fits, accuracy, rule).to_dict("records")
-    assert (line["unfinished"], line["fit"]) == (mark, 80.0)
+    # when
+    table = fit_table({merge: fit_of_parents}, accuracy, rule)
+    # then
+    (row,) = table.to_dict("records")
+    assert row["unfinished"] == unfinished
+    assert row["fit"] == 80.0
 
 
 def test_the_cost_of_a_merge_over_seeds_is_that_of_all_its_trainings():
-    lines = [("evaluate", "m", "none", "pretrained", "all", "0", 5.0)]
-    for target, seed in itertools.product("ab", "012"):
-        lines += [
-            (stage, "m", target, "ft", "all", seed, took)
-            for stage, took in (("finetune", 100.0), ("evaluate", 2.0))
-        ]
-    lines += [
-        (stage, "m", target, "soup", "all", "0", 3.0)
-        for target in "ab"
-        for stage in ("merge", "evaluate")
-    ]
-    jobs = pd.DataFrame(
-        lines, columns=["stage", "model", "target", "method", "size", "seed", "seconds"]
-    )
-    jobs = jobs.assign(
-        device="", images=0, megabytes=0.0, record=[f"{i}.json" for i in range(len(jobs))]
-    )
-    table = cost_table(jobs, {"ft": [], "soup": ["ft"]}).set_index("method")
-    assert table.loc["ft", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [200, 0, 9, 5]
-    assert table.loc["soup", ["finetune", "merge", "evaluate", "jobs"]].tolist() == [600, 6, 11, 11]
+    # given three trainings on each of two targets, and a merge on each, whose run is of one seed
+    seconds_of_jobs = [("evaluate", "none", "pretrained", "0", 5.0)]
+    for target in ("a", "b"):
+        for seed in ("0", "1", "2"):
+            seconds_of_jobs.append(("finetune", target, "ft", seed, 100.0))
+            seconds_of_jobs.append(("evaluate", target, "ft", seed, 2.0))
+        seconds_of_jobs.append(("merge", target, "soup", "0", 3.0))
+        seconds_of_jobs.append(("evaluate", target, "soup", "0", 3.0))
+    columns = ["stage", "target", "method", "seed", "seconds"]
+    jobs = pd.DataFrame(seconds_of_jobs, columns=columns)
+    jobs = jobs.assign(model="m", size="all", device="", images=0, megabytes=0.0)
+    jobs["record"] = [f"{i}.json" for i in range(len(jobs))]
+    # when
+    table = cost_table(jobs, {"ft": [], "soup": ["ft"]})
+    # then fine-tuning costs the mean over seeds
+    cost_of_method = table.set_index("method").to_dict("index")
+    ft = cost_of_method["ft"]
+    assert ft["finetune"] == 2 * 100
+    assert ft["merge"] == 0
+    assert ft["evaluate"] == 2 * 2 + 5
+    assert ft["jobs"] == 2 * 2 + 1
+    # and the soup all trainings
+    soup_cost = cost_of_method["soup"]
+    assert soup_cost["finetune"] == 2 * 3 * 100
+    assert soup_cost["merge"] == 2 * 3
+    assert soup_cost["evaluate"] == 2 * 3 + 5
+    assert soup_cost["jobs"] == 2 * 3 + 2 + 2 + 1
 
 
-OBJECTS = {"a": 9, "b": 6, "c": 8}  # objects of datasets, of which a was trained on
-RIGHT = {"pretrained": 0.5, "soup_targets": 0.7}
+# Objects of datasets. On dataset a the merge was trained; there is one image of each object and a
+# second one of the first.
+OBJECTS = {"a": 9, "b": 6, "c": 8}
+EXPECTED_ACCURACY = {"pretrained": 0.5, "soup_targets": 0.7}
+REPLICATES = 200
+SEED_OF_REPLICATES = 3
+
+
+@dataclass(frozen=True)
+class TableOverTargets:
+    """The table of two seeds of a merge over targets, and the rows that it is of."""
+
+    table: pd.DataFrame
+    rows: pd.DataFrame
+
+
+def write_index(folder, dataset):
+    """Write a dataset's index; gives its path."""
+    objects = range(OBJECTS[dataset])
+    index = pd.DataFrame({"object_id": [*(f"o{i}" for i in objects), "o0"], "label": [*objects, 0]})
+    path = folder / dataset / "none/index.parquet"
+    path.parent.mkdir(parents=True)
+    index.to_parquet(path)
+    return path
+
+
+def random_rows(run, datasets, rng):
+    """Rows of a run's evaluation on datasets: each image is right, rank 0, or wrong, 1."""
+    rows_of_datasets = []
+    for dataset in datasets:
+        images = OBJECTS[dataset] + 1
+        is_wrong = rng.random(images) > EXPECTED_ACCURACY[run.method]
+        rows = pd.DataFrame({"row": np.arange(images), "rank": is_wrong.astype(int)})
+        rows = rows.assign(**vars(run), alpha=np.nan, dataset=dataset)
+        rows_of_datasets.append(rows[[*RUN_COLUMNS, *COLUMNS]])
+    return pd.concat(rows_of_datasets)
 
 
 @pytest.fixture
-def tabulated(tmp_path):
-    """The table of two seeds of a merge over targets, and the rows that it is of."""
-    rng, rows, manifests = np.random.default_rng(1), [], []
-    for name, n in OBJECTS.items():
-        index = pd.DataFrame(
-            {"object_id": [f"o{i}" for i in range(n)] + ["o0"], "label": [*range(n), 0]}
-        )
-        (tmp_path / f"{name}/none").mkdir(parents=True)
-        index.to_parquet(tmp_path / f"{name}/none/index.parquet")
-    for method, seed in (("pretrained", 0), ("soup_targets", 0), ("soup_targets", 1)):
-        parts = []
-        for name in OBJECTS if method == "pretrained" else ("b", "c"):
-            n = OBJECTS[name] + 1
-            run = {
-                "model": "m",
-                "method": method,
-                "target": "none",
-                "size": "all",
-                "seed": seed,
-                "alpha": np.nan,
-            }
-            answers = {"row": np.arange(n), "rank": (rng.random(n) > RIGHT[method]).astype(int)}
-            parts.append(
-                pd.DataFrame({**run, "dataset": name, **answers})[[*RUN_COLUMNS, *COLUMNS]]
-            )
-        folder = tmp_path / f"m/none/{method}/all/{seed}"
+def over_targets(tmp_path):
+    """The merge of seed 1 has a parent whose training is unfinished."""
+    fit_of_runs = {
+        Run("m", "none", "pretrained", "all", 0): {},
+        Run("m", "none", "soup_targets", "all", 0): {"ft, target a": 1.0, "ft, target z": 1.0},
+        Run("m", "none", "soup_targets", "all", 1): {"ft, target a": 1.0, "ft, target z": 0.9},
+    }
+    rng = np.random.default_rng(1)
+    row_files = []
+    manifests = []
+    for run, fit_of_parents in fit_of_runs.items():
+        datasets = ["a", "b", "c"] if run.method == "pretrained" else ["b", "c"]
+        folder = tmp_path / str(run)
         folder.mkdir(parents=True)
-        rows.append(folder / "g.parquet")
-        pd.concat(parts).to_parquet(rows[-1])
-        fit = (
-            {}
-            if method == "pretrained"
-            else {"ft, target a": 1.0, "ft, target z": 0.9 if seed else 1.0}
-        )
-        manifests.append(folder / "g.manifest.json")
-        manifests[-1].write_text(json.dumps({"device": "cpu", "fit": fit}))
+        row_file = folder / "g.parquet"
+        random_rows(run, datasets, rng).to_parquet(row_file)
+        row_files.append(row_file)
+        manifest = folder / "g.manifest.json"
+        manifest.write_text(json.dumps({"device": "cpu", "fit": fit_of_parents}))
+        manifests.append(manifest)
     settings = OverTargetsSettings(
         datasets=["b", "c"],
         fit=FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True),
-        replicates=200,
+        replicates=REPLICATES,
         confidence=0.9,
-        seed=3,
+        seed=SEED_OF_REPLICATES,
         conditions="protocol paper",
         code="",
     )
-    indexes = [tmp_path / f"{name}/none/index.parquet" for name in OBJECTS]
+    indexes = [write_index(tmp_path, dataset) for dataset in OBJECTS]
     write(
         over_targets_table,
-        files=RowFiles(rows=rows, indexes=indexes),
+        files=RowFiles(rows=row_files, indexes=indexes),
         manifests=manifests,
         settings=settings,
         conditions=settings.conditions,
         table=tmp_path / "table.csv",
     )
-    return pd.read_csv(tmp_path / "table.csv"), pd.concat(map(pd.read_parquet, rows))
+    rows = pd.concat([pd.read_parquet(row_file) for row_file in row_files])
+    return TableOverTargets(pd.read_csv(tmp_path / "table.csv"), rows)
 
 
-def slow_mean(images, drawn):
-    """Mean accuracy over b and c in percent, if each object counts as often as it was drawn."""
-    found = []
-    for name, own in images.items():
-        right = shown = 0
-        for row, rank in own:
-            times = int(
-                drawn[row if row < OBJECTS[name] else 0]
-            )  # the last image is of the first object
-            right, shown = right + times * (rank == 0), shown + times
-        found.append(100 * right / shown if shown else np.nan)
-    return sum(found) / 2
+def mean_accuracy_by_hand(rows, times_drawn):
+    """Mean accuracy over b and c in percent, if each object counts as often as it was drawn.
+
+    Args:
+        rows: of one run.
+        times_drawn: of each object of b and c, whose places are those of their names.
+    """
+    accuracies = []
+    for dataset in ("b", "c"):
+        right_images = 0
+        images = 0
+        for image in rows[rows["dataset"] == dataset].itertuples():
+            is_last_image = image.row == OBJECTS[dataset]
+            place_of_object = 0 if is_last_image else image.row
+            times = int(times_drawn[place_of_object])
+            images += times
+            if image.rank == 0:
+                right_images += times
+        accuracies.append(100 * right_images / images if images else np.nan)
+    return sum(accuracies) / 2
 
 
-def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same_draws(tabulated):
-    table, rows = tabulated
-    assert table["seed"].tolist() == [0, 1] and set(table["method"]) == {"soup_targets"}
-    assert set(table["datasets"]) == {2} and set(table["images"]) == {7 + 9}
-    weights = object_weights(
-        8, 200, 3
-    )  # objects o0 to o7 of b and c, whose places are those of their names
+def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same_draws(
+    over_targets,
+):
+    # given
+    objects_of_b_and_c = 8  # o0 to o7
+    weights = object_weights(objects_of_b_and_c, REPLICATES, SEED_OF_REPLICATES)
+    rows = over_targets.rows
+    rows_before = rows[rows["method"] == "pretrained"]
+    before = np.array([mean_accuracy_by_hand(rows_before, times) for times in weights])
+    # then
+    table = over_targets.table
+    assert table["method"].tolist() == ["soup_targets", "soup_targets"]
+    assert table["seed"].tolist() == [0, 1]
+    assert table["datasets"].tolist() == [2, 2]
+    images_of_b_and_c = 7 + 9
+    assert table["images"].tolist() == [images_of_b_and_c, images_of_b_and_c]
     for line in table.itertuples():
-        sides = [
-            rows[rows["method"] == "pretrained"],
-            rows[(rows["method"] != "pretrained") & (rows["seed"] == line.seed)],
-        ]
-        images = [
-            {name: own[own["dataset"] == name][["row", "rank"]].to_numpy() for name in "bc"}
-            for own in sides
-        ]
-        before, after = (np.array([slow_mean(own, drawn) for drawn in weights]) for own in images)
-        assert (line.before, line.after) == pytest.approx((before[0], after[0]), abs=1e-5)
-        low, high = np.nanpercentile((after - before)[1:], [5, 95])
-        assert (line.difference, line.ci_low, line.ci_high) == pytest.approx(
-            (line.after - line.before, low, high), abs=1e-5
-        )
+        rows_after = rows[(rows["method"] == "soup_targets") & (rows["seed"] == line.seed)]
+        after = np.array([mean_accuracy_by_hand(rows_after, times) for times in weights])
+        change = after - before
+        low, high = np.nanpercentile(change[1:], [5, 95])
+        assert line.before == pytest.approx(before[0], abs=1e-5)
+        assert line.after == pytest.approx(after[0], abs=1e-5)
+        assert line.difference == pytest.approx(change[0], abs=1e-5)
+        assert line.ci_low == pytest.approx(low, abs=1e-5)
+        assert line.ci_high == pytest.approx(high, abs=1e-5)
 
 
-def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished(tabulated):
-    assert tabulated[0].set_index("seed")["unfinished"].to_dict() == {0: 0, 1: 1}
+def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished(over_targets):
+    unfinished_of_seed = over_targets.table.set_index("seed")["unfinished"].to_dict()
+    assert unfinished_of_seed == {0: 0, 1: 1}

@@ -1,8 +1,11 @@
+"""The page of a run: its tables, what it says of its jobs, and what it begins with."""
+
 import copy
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -25,6 +28,8 @@ from tiny.analyses import DESCRIPTIONS, caption_of
 from tiny.descriptions import description
 from tiny.project import ROOT
 
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"  # stands for a number that there is not
 ABOUT = {
     "config": {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}},
     "config_file": {"protocol": "paper", "seeds": [0], "catalog": []},
@@ -35,7 +40,8 @@ ABOUT = {
     "shown_size": "all",
     "conditions": ["protocol paper", "at most 9 images per dataset"],
     "datasets": {
-        name: {"label": name.upper(), "licence": "MIT", "origin": "here"} for name in "ab"
+        "a": {"label": "A", "licence": "MIT", "origin": "here"},
+        "b": {"label": "B", "licence": "MIT", "origin": "here"},
     },
     "models": {
         "net": {"label": "Net", "architecture": "n", "pretraining": "IN-1K", "licence": "MIT"}
@@ -51,163 +57,425 @@ ABOUT = {
     "fit_threshold": 0.95,
     "sweeps": {},
 }
+RUN = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
+PRETRAINED_RUN = {**RUN, "method": "pretrained", "target": "none"}
+MACHINE = {"processor": "P", "system": "S", "python": "3.11"}
 
 
-def record(rule="finetune", started="2026-01-01T10:00:00+00:00", seconds=60.0, **more):
-    machine = {"processor": "P", "system": "S", "python": "3.11"}
-    facts = {"commit": "abc", "versions": {"torch": "2.6"}, "machine": machine}
-    own = {"log": "l", "cfg": {}, "inputs": {}, "outputs": {}, "sizes": {}, "ended": started}
-    own |= {"cpu_seconds": 1.0, "peak_memory": 10**6}
-    return {"rule": rule, "started": started, "seconds": seconds, **own, **facts, **more}
+def job_record(**changes):
+    """The record of a job that fine-tuned for a minute, with some of its entries changed."""
+    record = {
+        "rule": "finetune",
+        "started": "2026-01-01T10:00:00+00:00",
+        "ended": "2026-01-01T10:00:00+00:00",
+        "seconds": 60.0,
+        "cpu_seconds": 1.0,
+        "peak_memory": 10**6,
+        "log": "l",
+        "cfg": {},
+        "inputs": {},
+        "outputs": {},
+        "sizes": {},
+        "commit": "abc",
+        "versions": {"torch": "2.6"},
+        "machine": MACHINE,
+    }
+    return {**record, **changes}
+
+
+def write_table(path, rows):
+    """Write a CSV file; gives its path."""
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def rows_of_accuracy(run, **fit):
+    """A run's rows on both datasets."""
+    return [
+        {**run, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0, **fit}
+        for name in ("a", "b")
+    ]
 
 
 @pytest.fixture
 def tables(tmp_path):
-    run = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
-    before = {**run, "method": "pretrained", "target": "none"}
-    interval = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "unfinished": 1}
-    finished = {"fit": None, "unfinished": 0}
-    covered = {"ri_seen": 3.0, "seen_low": 1.0, "seen_high": 4.0, "n_seen": 2400.0}
-    covered |= dict.fromkeys(("ri_unseen", "unseen_low", "unseen_high", "n_unseen"))
-    mri = {"mri": -1.25, **interval, "ood_before": 50.0, "ood_after": 48.75}
-    mri |= {
+    """Tables of a run of one model, method, target and seed, whose training is unfinished."""
+    change = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "unfinished": 1}
+    mri = {
+        "model": "net",
+        "method": "ft",
+        "size": "all",
+        "mri": -1.25,
+        **change,
+        "ood_before": 50.0,
+        "ood_after": 48.75,
         "on_target": 90.0,
         "on_target_low": 88.0,
         "on_target_high": 91.0,
         "on_target_before": 40.0,
+        "seed_sd": None,
+        "seed_low": None,
+        "seed_high": None,
+        "seeds": 1,
+        "targets": 2,
+        "target_sd": 3.0,
+        "target_low": -28.0,
+        "target_high": 26.0,
     }
-    mri |= {"seed_sd": None, "seed_low": None, "seed_high": None}
-    mri |= {"seeds": 1, "targets": 2, "target_sd": 3.0, "target_low": -28.0, "target_high": 26.0}
-    rows = {
-        "mri": [{"model": "net", "method": "ft", "size": "all", **mri}],
-        "ri": [{**run, "n": 2400, "ri": -0.04, **interval, **covered}],
-        "accuracy": [
-            {**which, "dataset": name, "n": 1200, "correct": 600, "accuracy": 50.0, **fit}
-            for which, fit in ((before, finished), (run, {"fit": 80.0, "unfinished": 1}))
-            for name in "ab"
-        ],
-        "fit": [{**run, "fit": 80.0, "unfinished": "yes"}],
+    ri = {
+        **RUN,
+        "n": 2400,
+        "ri": -0.04,
+        **change,
+        "ri_seen": 3.0,
+        "seen_low": 1.0,
+        "seen_high": 4.0,
+        "n_seen": 2400.0,
+        "ri_unseen": None,
+        "unseen_low": None,
+        "unseen_high": None,
+        "n_unseen": None,
     }
-    for name, lines in rows.items():
-        pd.DataFrame(lines).to_csv(tmp_path / f"{name}.csv", index=False)
-    return {name: tmp_path / f"{name}.csv" for name in rows}
+    accuracy_before = rows_of_accuracy(PRETRAINED_RUN, fit=None, unfinished=0)
+    accuracy_after = rows_of_accuracy(RUN, fit=80.0, unfinished=1)
+    fit = {**RUN, "fit": 80.0, "unfinished": "yes"}
+    return {
+        "mri": write_table(tmp_path / "mri.csv", [mri]),
+        "ri": write_table(tmp_path / "ri.csv", [ri]),
+        "accuracy": write_table(tmp_path / "accuracy.csv", [*accuracy_before, *accuracy_after]),
+        "fit": write_table(tmp_path / "fit.csv", [fit]),
+    }
+
+
+def shown_table(file, about=ABOUT):
+    """A table as the page shows it.
+
+    Args:
+        file: CSV, whose name without ending is that of the table.
+    """
+    (table,) = page_tables({file.stem: file}, DESCRIPTIONS, description(about))
+    for row in table.rows:
+        assert len(row) == len(table.header)
+    return table
+
+
+def texts_of_rows(table):
+    """The texts of a shown table, row by row."""
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def cell_of(table, row, header):
+    """The cell of a shown table below a header, which no other column has."""
+    assert table.header.count(header) == 1
+    return table.rows[row][table.header.index(header)]
+
+
+# Tables
 
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
-    mri, ri, accuracy = page_tables(
-        {name: tables[name] for name in ("mri", "ri", "accuracy")}, DESCRIPTIONS, description(ABOUT)
+    # when
+    shown_tables = page_tables(
+        {name: tables[name] for name in ("mri", "ri", "accuracy")},
+        DESCRIPTIONS,
+        description(ABOUT),
     )
-    minus = "\N{MINUS SIGN}"
+    # then
+    mri, ri, accuracy = shown_tables
+    assert mri.header[:4] == ["Model", "Method", "mRI", "95 % confidence interval"]
     assert mri.rows[0][:4] == [
         ("Net", "Net"),
         ("full fine-tuning †", "full fine-tuning †"),
-        (f"{minus}1.3", -1.25),
-        (f"{minus}2.0 to +0.0", -2.0),
+        (f"{MINUS}1.3", -1.25),
+        (f"{MINUS}2.0 to +0.0", -2.0),
     ]
-    assert ri.rows[0][3] == ("+0.0", -0.04)
-    assert accuracy.header[3:] == ["A", "B", "Fit (%)"] and accuracy.rows[0][3:] == [
-        ("50.0", 50.0)
-    ] * 2 + [("80.0", 80.0)]
-    assert accuracy.rows[1][1][0] == "pretrained" and accuracy.rows[1][-1][0] == "\N{EN DASH}"
-    assert mri.header[-1] == ri.header[-1] == "Fit (%)" and ri.rows[0][-1] == (
-        "80.0",
-        80.0,
-    )
-    assert ri.header[6:] == ["Fit (%)"], "there are no other classes"
+    assert mri.header[-1] == "Fit (%)"
+    # and of RI, without other classes
+    assert ri.header == [
+        "Model",
+        "Method",
+        "Target",
+        "RI",
+        "95 % confidence interval",
+        "Images",
+        "Fit (%)",
+    ]
+    assert cell_of(ri, 0, "RI") == ("+0.0", -0.04)
+    assert cell_of(ri, 0, "Fit (%)") == ("80.0", 80.0)
+    # and of accuracies, with the pretrained model after the fine-tuned one
+    assert accuracy.header == ["Model", "Method", "Target", "A", "B", "Fit (%)"]
+    assert cell_of(accuracy, 0, "A") == ("50.0", 50.0)
+    assert cell_of(accuracy, 0, "B") == ("50.0", 50.0)
+    assert cell_of(accuracy, 0, "Fit (%)") == ("80.0", 80.0)
+    assert cell_of(accuracy, 1, "Method").text == "pretrained"
+    assert cell_of(accuracy, 1, "Fit (%)").text == DASH
 
 
 def test_columns_that_say_nothing_are_left_out(tables):
     """Size and seed where there is one, a spread over one seed, and RI of all classes once more."""
-
-    def header(name, about=ABOUT):
-        (table,) = page_tables({name: tables[name]}, DESCRIPTIONS, description(about))
-        assert all(len(row) == len(table.header) for row in table.rows)
-        return table.header
-
-    several = {**ABOUT, "sizes": ["all", "5"], "config": {**ABOUT["config"], "seeds": [0, 1]}}
-    assert {"Size", "Seed"}.isdisjoint(header("ri")) and {"Size", "Seed"} <= set(
-        header("ri", several)
-    )
-    assert "SD over seeds (pp)" not in header("mri", several)
-    assert "Classes of the target" not in header("ri")
-    read = pd.read_csv(tables["ri"])
-    read.assign(ri_unseen=1.0, n_unseen=7).to_csv(tables["ri"], index=False)
-    shown = header("ri")
-    assert shown[6:9] == [
+    # given
+    config = {**ABOUT["config"], "seeds": [0, 1]}
+    several_sizes_and_seeds = {**ABOUT, "sizes": ["all", "5"], "config": config}
+    # when
+    header = shown_table(tables["ri"]).header
+    header_of_several = shown_table(tables["ri"], several_sizes_and_seeds).header
+    header_of_means = shown_table(tables["mri"], several_sizes_and_seeds).header
+    # then
+    assert "Size" not in header
+    assert "Seed" not in header
+    assert "Size" in header_of_several
+    assert "Seed" in header_of_several
+    assert "SD over targets (pp)" in header_of_means
+    assert "SD over seeds (pp)" not in header_of_means
+    assert "Classes of the target" not in header
+    # but where there are other classes
+    ri_of_other_classes = pd.read_csv(tables["ri"]).assign(ri_unseen=1.0, n_unseen=7)
+    write_table(tables["ri"], ri_of_other_classes)
+    header_with_other_classes = shown_table(tables["ri"]).header
+    assert header_with_other_classes[6:] == [
         "Classes of the target",
         "95 % confidence interval",
         "Images of the target's classes",
+        "Other classes",
+        "Images of other classes",
+        "Fit (%)",
     ]
-    assert shown[9:] == ["Other classes", "Images of other classes", "Fit (%)"]
 
 
 def test_models_of_one_label_keep_rows_of_their_own(tables):
-    read = pd.read_csv(tables["accuracy"])
-    pd.concat([read, read.assign(model="twin", accuracy=90.0)]).to_csv(tables["accuracy"])
-    about = {**ABOUT, "models": {**ABOUT["models"], "twin": ABOUT["models"]["net"]}}
-    (table,) = page_tables({"accuracy": tables["accuracy"]}, DESCRIPTIONS, description(about))
-    assert sorted(row[3][1] for row in table.rows) == [50.0, 50.0, 90.0, 90.0]
+    # given
+    accuracy = pd.read_csv(tables["accuracy"])
+    accuracy_of_twin = accuracy.assign(model="twin", accuracy=90.0)
+    write_table(tables["accuracy"], pd.concat([accuracy, accuracy_of_twin]))
+    models = {**ABOUT["models"], "twin": ABOUT["models"]["net"]}
+    # when
+    table = shown_table(tables["accuracy"], {**ABOUT, "models": models})
+    # then
+    accuracies_on_a = [cell_of(table, row, "A").sort_key for row in range(len(table.rows))]
+    assert sorted(accuracies_on_a) == [50.0, 50.0, 90.0, 90.0]
+
+
+def test_the_page_has_the_counts_of_a_split(tmp_path):
+    """Of every dataset, those that train, select and test."""
+    splits = tmp_path / "splits.csv"
+    splits.write_text("dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n")
+    table = shown_table(splits)
+    assert table.header == ["Dataset", "Training", "Selection", "Test"]
+    assert texts_of_rows(table) == [["A", "30", "10", "11"], ["B", "6", "2", "2"]]
+
+
+def described_table(folder, csv, columns):
+    """A table `x` as the page shows it.
+
+    Args:
+        csv: its text.
+        columns: YAML that says how they are shown, as in tables.yaml.
+    """
+    table_file = folder / "x.csv"
+    table_file.write_text(csv)
+    description_file = folder / "columns.yaml"
+    description_file.write_text(f"x: {{title: X, question: why, note: N, columns: {columns}}}")
+    (table,) = page_tables({"x": table_file}, [description_file], description(ABOUT))
+    return table
+
+
+def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
+    table_of_few = described_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")
+    table_of_enough = described_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")
+    warning = "Fewer than 100 objects (40): the test finds differences too often."
+    assert table_of_few.note == f"N {warning}"
+    assert table_of_enough.note == "N"
+
+
+def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
+    # given
+    csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
+    change = "{value: d, form: signed, interval: [low, high]}"
+    columns = f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
+    # when
+    table = described_table(tmp_path, csv, columns)
+    # then
+    assert table.header == ["Method", "Images", "Change", "95 % confidence interval", "P"]
+    assert texts_of_rows(table) == [
+        ["full fine-tuning", "3", f"{MINUS}1.3", f"{MINUS}2.0 to +0.0", "0.012"],
+        ["full fine-tuning", "4", DASH, DASH, "0.5"],
+    ]
+
+
+def test_counts_beside_missing_values_have_no_decimals(tmp_path):
+    csv = "epoch,n\n0,5000\n,\n"
+    columns = "{Epoch: {value: epoch, form: count}, Images: {value: n, form: count}}"
+    table = described_table(tmp_path, csv, columns)
+    assert texts_of_rows(table) == [["0", "5,000"], [DASH, DASH]]
+
+
+def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
+    # given
+    csv = "first,second,r,low,high\na,other,-0.12345,,\na,other,0.5,0.4,0.6\n"
+    columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
+    # when
+    table = described_table(tmp_path, csv, columns)
+    # then
+    assert texts_of_rows(table) == [
+        ["A", "other", f"{MINUS}0.123", DASH],
+        ["A", "other", "0.500", "0.400 to 0.600"],
+    ]
+
+
+def test_means_are_of_chosen_variants_not_of_the_best_of_all(tmp_path):
+    """Given two variants of which the worse one was chosen on held-out images."""
+    # given
+    sweep = {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}
+    config_of_choice = {**ABOUT["config"], "select": "target"}
+    config_of_upper_bound = {**ABOUT["config"], "select": "oracle"}
+    mean = {"model": "net", "size": "all", "unfinished": 0, "ci_low": -1.0, "ci_high": 9.0}
+    means = pd.DataFrame(
+        [{**mean, "method": "ft-lr1", "mri": 2.0}, {**mean, "method": "ft-lr2", "mri": 8.0}]
+    )
+    choice = {"model": "net", "method": "ft", "size": "all", "ci_low": 1.0, "ci_high": 3.0}
+    choice_on_a = {**choice, "target": "a", "ri": 5.0}
+    choice_on_mean = {**choice, "target": "mean", "ri": 2.0}
+    selection = write_table(tmp_path / "selection.csv", [choice_on_a, choice_on_mean])
+
+    def mri_by_method(config):
+        about = description({**ABOUT, "sweeps": {"ft": sweep}, "config": config})
+        table = with_choices(means, selection, about)
+        return table.set_index("method")["mri"].to_dict()
+
+    # then
+    assert mri_by_method(config_of_choice) == {"ft": 2.0}
+    upper_bound_is_no_result = {"ft-lr1": 2.0, "ft-lr2": 8.0}
+    assert mri_by_method(config_of_upper_bound) == upper_bound_is_no_result
+
+
+# Jobs
 
 
 def test_a_mixture_names_libraries_and_rules():
+    # given
     versions = {"torch": "2.6", "numpy": "2.0"}
-    made = [record(rule=rule, versions=versions) for rule in ("prepare", "finetune", "evaluate")]
-    made += [record(rule="evaluate", versions={**versions, "torch": "2.7"})] * 2
-    assert run_facts(made).mixed == ["torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"]
-    other = {**record()["machine"], "processor": "another"}
-    (mixed,) = run_facts([record(), record(rule="evaluate", machine=other)]).mixed
-    assert mixed.startswith("processor ") and "another (evaluate)" in mixed
-    lacking = [record(versions={"torch": "2.6"}), record(versions={"pandas": "3"})]
-    assert not run_facts(lacking).mixed, "a stage that lacks a library is no mixture"
+    newer_versions = {"torch": "2.7", "numpy": "2.0"}
+    jobs_of_two_versions = [
+        job_record(rule="prepare", versions=versions),
+        job_record(rule="finetune", versions=versions),
+        job_record(rule="evaluate", versions=versions),
+        job_record(rule="evaluate", versions=newer_versions),
+        job_record(rule="evaluate", versions=newer_versions),
+    ]
+    other_machine = {**MACHINE, "processor": "another"}
+    jobs_of_two_machines = [job_record(), job_record(rule="evaluate", machine=other_machine)]
+    jobs_of_different_libraries = [
+        job_record(versions={"torch": "2.6"}),
+        job_record(versions={"pandas": "3"}),
+    ]
+    # then
+    mixed_versions = "torch 2.6 (prepare, finetune, evaluate), 2.7 (evaluate)"
+    assert run_facts(jobs_of_two_versions).mixed == [mixed_versions]
+    mixed_processors = "processor P (finetune), another (evaluate)"
+    assert run_facts(jobs_of_two_machines).mixed == [mixed_processors]
+    # and a stage that lacks a library is no mixture
+    assert run_facts(jobs_of_different_libraries).mixed == []
 
 
 def test_accepted_jobs_are_counted():
-    assert run_facts([record(), record(accepted=[{"from": "a"}])]).accepted == 1
+    facts = run_facts([job_record(), job_record(accepted=[{"from": "a"}])])
+    assert facts.accepted == 1
 
 
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
-    def minutes(start, seconds):
-        return record(started=f"2026-01-01T10:{start:02d}:00+00:00", seconds=seconds)
-
-    facts = run_facts([minutes(0, 120.0), minutes(1, 120.0), minutes(1, 30.0), minutes(30, 60.0)])
-    assert facts.busy == 180 + 60 and facts.seconds == 330 and facts.jobs == 4
+    # given jobs of which three overlap, from 10:00 to 10:03
+    records = [
+        job_record(started="2026-01-01T10:00:00+00:00", seconds=120.0),
+        job_record(started="2026-01-01T10:01:00+00:00", seconds=120.0),
+        job_record(started="2026-01-01T10:01:00+00:00", seconds=30.0),
+        job_record(started="2026-01-01T10:30:00+00:00", seconds=60.0),
+    ]
+    # when
+    facts = run_facts(records)
+    # then
+    assert facts.busy == 180 + 60
+    assert facts.seconds == 120 + 120 + 30 + 60
+    assert facts.jobs == 4
+    assert facts.started.startswith("2026-01-01 10:00")
+    assert facts.ended.startswith("2026-01-01 10:31")
     (row,) = facts.stage_rows
-    times = [("5 min 30 s", 330), ("2 min 00 s", 120), ("4.0 s", 4)]
-    assert row == [("finetune", "finetune"), ("4", 4), *times, ("1.00MB", 10**6), ("0.00B", 0)]
-    assert facts.started.startswith("2026-01-01 10:00") and facts.ended.startswith(
-        "2026-01-01 10:31"
-    )
+    assert row == [
+        ("finetune", "finetune"),
+        ("4", 4),
+        ("5 min 30 s", 330),  # of all jobs
+        ("2 min 00 s", 120),  # of the longest
+        ("4.0 s", 4),  # of processors
+        ("1.00MB", 10**6),  # of memory
+        ("0.00B", 0),  # written
+    ]
+
+
+def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
+    # given
+    records = [
+        job_record(cpu_seconds=50.0, peak_memory=10**9, sizes={"x": 10**6 - 1, "y": 1}),
+        job_record(cpu_seconds=10.0, peak_memory=2 * 10**9, sizes={"x": 0, "y": 1}),
+    ]
+    # when
+    (row,) = run_facts(records).stage_rows
+    # then
+    *_, processor_time, peak_memory, written_bytes = row
+    assert processor_time == ("1 min 00 s", 60)
+    assert peak_memory == ("2.00GB", 2 * 10**9)
+    assert written_bytes == ("1.00MB", 10**6 + 1)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "text"),
     [(3.21, "3.2 s"), (60, "1 min 00 s"), (248.4, "4 min 08 s"), (7500, "2 h 05 min")],
 )
-def test_durations_read_as_people_say_them(seconds, shown):
-    assert duration(seconds) == shown
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
 
 
-def page(tmp_path, tables, records, figures, about=ABOUT, questions=None):
-    paths = []
-    for number, content in enumerate(records):
-        paths.append(tmp_path / f"{number}.json")
-        provenance.write(paths[-1], content)
-    (tmp_path / "manifest.json").write_text('{"corrupt": ["x/1.jpg"]}')
+# The page
+
+
+def write_png(path):
+    """Write a small figure; gives its path."""
+    Image.new("RGB", (20, 10)).save(path)
+    return path
+
+
+def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=None):
+    """The page of a run as HTML.
+
+    Args:
+        tables: CSV files by name.
+        records: of its jobs, by default one of fine-tuning.
+        figures: PNG files.
+        questions: question of each figure.
+    """
+    record_files = []
+    for i, record in enumerate([job_record()] if records is None else records):
+        record_file = folder / f"{i}.json"
+        provenance.write(record_file, record)
+        record_files.append(str(record_file))
+    manifest = folder / "manifest.json"
+    manifest.write_text('{"corrupt": ["x/1.jpg"]}')
     analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
     inputs = PageInputs(
-        **{name: path for name, path in tables.items() if name not in analyses},
+        mri=tables["mri"],
+        ri=tables["ri"],
+        accuracy=tables["accuracy"],
+        fit=tables["fit"],
         analyses=analyses,
         columns=DESCRIPTIONS,
         figures=figures,
         captions=[caption_of(path.stem) for path in figures],
         citation=ROOT / "CITATION.cff",
-        records=[*map(str, paths), "was/not/pulled.json"],
+        records=[*record_files, "was/not/pulled.json"],
     )
     settings = PageSettings(
         about=description(about),
         analyses=list(analyses),
         more_files={"For <papers>": ["summary.tex"]},
-        prepared={"A": tmp_path / "manifest.json", "b": Path("was/not/pulled.json")},
+        prepared={"A": manifest, "b": Path("was/not/pulled.json")},
         questions=questions or {},
         colours={},
         averages={},
@@ -215,223 +483,215 @@ def page(tmp_path, tables, records, figures, about=ABOUT, questions=None):
         published=[],
         code="",
     )
-    write_page(inputs, settings, tmp_path / "index.html")
-    return (tmp_path / "index.html").read_text()
+    page_file = folder / "index.html"
+    write_page(inputs, settings, page_file)
+    return page_file.read_text()
+
+
+def text_between(start, end, text):
+    """What stands between the first `start` of a text and the next `end`."""
+    assert start in text
+    _, _, after_start = text.partition(start)
+    assert end in after_start
+    between, _, _ = after_start.partition(end)
+    return between
+
+
+def beginning_of(page):
+    """A page up to its figures and tables."""
+    assert "<main>" in page
+    beginning, _, _ = page.partition("<main>")
+    return beginning
 
 
 def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
-    Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
-    text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"])
-    assert "Toys &amp; &lt;games&gt;" in text and "<games>" not in text
-    assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in text
-    assert (
-        'src="data:image/webp;base64,' in text and 'src="http' not in text and "@import" not in text
-    )
-    assert "Accuracy on each dataset before" in text and "max-width: 12px" in text
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
-    assert citation["title"] in text.replace("&#39;", "'")
-    assert "different library versions" not in text
-    assert "x/1.jpg" in text and "1 image " in text
-    assert text.count("Protocol paper; at most 9 images per dataset.") == 3
+    # given
+    citation_file = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    title_of_paper = citation_file["preferred-citation"]["title"]
+    # when
+    page = page_of(tmp_path, tables, figures=[write_png(tmp_path / "radar.png")])
+    # then names are escaped
+    assert "Toys &amp; &lt;games&gt;" in page
+    assert "<games>" not in page
+    assert 'For &lt;papers&gt;: <a href="tables/summary.tex">summary.tex</a>' in page
+    # and figures are in the page, with 0.6 of their pixels
+    assert 'src="data:image/webp;base64,' in page
+    assert 'src="http' not in page
+    assert "@import" not in page
+    assert "Accuracy on each dataset before" in page
+    assert "max-width: 12px" in page
+    # and it says what it is of
+    assert title_of_paper in page.replace("&#39;", "'")
+    assert "different library versions" not in page
+    assert "x/1.jpg" in page
+    assert "1 image " in page
+    assert page.count("Protocol paper; at most 9 images per dataset.") == 3
 
 
 def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_path, tables):
-    assert "train_subset" not in page(tmp_path, tables, [record()], []).split("<main>")[0]
-    about = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
-    assert "train_subset 0.5" in page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+    two_sizes = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
+    page = page_of(tmp_path, tables)
+    page_of_two_sizes = page_of(tmp_path, tables, about=two_sizes)
+    assert "train_subset" not in beginning_of(page)
+    assert "train_subset 0.5" in beginning_of(page_of_two_sizes)
 
 
 def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
-    def said(about):
-        return page(tmp_path, tables, [record()], [], about).split("<main>")[0]
+    beginning = beginning_of(page_of(tmp_path, tables))
+    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in beginning
+    assert "below 95 %" in beginning
 
-    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in said(
-        ABOUT
-    ) and "below 95 %" in said(ABOUT)
-    tables["fit"].write_text(tables["fit"].read_text().replace("yes", "no"))
-    pd.read_csv(tables["mri"]).assign(unfinished=0).to_csv(tables["mri"], index=False)
-    assert "reached the threshold of 95 %" in said(ABOUT) and "unfinished" not in said(ABOUT)
-    about = {**ABOUT, "fit_threshold": None}
-    assert "No threshold of <a" in said(about) and "unfinished" not in said(about)
-    methods = {"ft": {**ABOUT["methods"]["ft"], "can_fit": False}}
-    assert "threshold" not in said({**ABOUT, "methods": methods})
+
+def mark_as_finished(tables):
+    """Write tables in which the training of the run is finished."""
+    write_table(tables["fit"], pd.read_csv(tables["fit"]).assign(unfinished="no"))
+    write_table(tables["mri"], pd.read_csv(tables["mri"]).assign(unfinished=0))
+
+
+def test_the_page_says_which_threshold_finished_training_has_reached(tmp_path, tables):
+    # given
+    without_threshold = {**ABOUT, "fit_threshold": None}
+    linear_probe = {**ABOUT["methods"]["ft"], "can_fit": False}
+    without_a_method_that_can_fit = {**ABOUT, "methods": {"ft": linear_probe}}
+    mark_as_finished(tables)
+    # when
+    beginning = beginning_of(page_of(tmp_path, tables))
+    beginning_without_threshold = beginning_of(page_of(tmp_path, tables, about=without_threshold))
+    beginning_without_such_a_method = beginning_of(
+        page_of(tmp_path, tables, about=without_a_method_that_can_fit)
+    )
+    # then
+    assert "reached the threshold of 95 %" in beginning
+    assert "unfinished" not in beginning
+    assert "No threshold of <a" in beginning_without_threshold
+    assert "unfinished" not in beginning_without_threshold
+    assert "threshold" not in beginning_without_such_a_method
 
 
 def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(
     tmp_path, tables
 ):
-    lines = [
-        {
-            "model": model,
-            "method": "ft",
-            "size": size,
-            "change": -9,
-            "ci_low": -10,
-            "ci_high": -8,
-            "before": b,
-            "after": a,
-        }
-        for model, size, b, a in [
-            ("net", "all", 90, 81),
-            ("net", "5", 90, 1),
-            ("other", "all", 70, 65),
-        ]
-    ]
-    pd.DataFrame(lines).to_csv(tmp_path / "in_distribution.csv", index=False)
-    own = {**ABOUT["models"], "other": {**ABOUT["models"]["net"], "label": "Other"}}
-    about = {**ABOUT, "models": own, "family": {**ABOUT["family"], "limits": "It shows nothing."}}
-    text = " ".join(
-        page(
-            tmp_path,
-            {**tables, "in_distribution": tmp_path / "in_distribution.csv"},
-            [record()],
-            [],
-            about,
-        ).split()
+    # given
+    change = {"method": "ft", "change": -9, "ci_low": -10, "ci_high": -8}
+    in_distribution = write_table(
+        tmp_path / "in_distribution.csv",
+        [
+            {**change, "model": "net", "size": "all", "before": 90, "after": 81},
+            {**change, "model": "net", "size": "5", "before": 90, "after": 1},
+            {**change, "model": "other", "size": "all", "before": 70, "after": 65},
+        ],
     )
-    assert (
-        "full fine-tuning: 70.0 to 90.0 % before, 65.0 to 81.0 % after." in text
-        and "It shows nothing." in text
-    )
-    without = page(tmp_path, tables, [record()], [])
-    assert "Accuracy in distribution" not in without and "It shows nothing" not in without
+    about = {
+        **ABOUT,
+        "models": {**ABOUT["models"], "other": {**ABOUT["models"]["net"], "label": "Other"}},
+        "family": {**ABOUT["family"], "limits": "It shows nothing."},
+    }
+    # when
+    page = page_of(tmp_path, {**tables, "in_distribution": in_distribution}, about=about)
+    page_without = page_of(tmp_path, tables)
+    # then
+    page_in_one_line = " ".join(page.split())
+    ranges_over_models = "full fine-tuning: 70.0 to 90.0 % before, 65.0 to 81.0 % after."
+    assert ranges_over_models in page_in_one_line
+    assert "It shows nothing." in page_in_one_line
+    assert "Accuracy in distribution" in page
+    assert "Accuracy in distribution" not in page_without
+    assert "It shows nothing" not in page_without
 
 
 def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):
     for name in ("fit", "mri", "ri"):
-        tables[name].write_text(tables[name].read_text().splitlines()[0] + "\n")
-    assert (
-        "fit" not in page(tmp_path, tables, [record()], []).split("<main>")[0].split("</style>")[1]
-    )
-
-
-def test_the_page_has_the_counts_of_a_split(tmp_path):
-    """Of every dataset, those that train, select and test."""
-    (tmp_path / "splits.csv").write_text(
-        "dataset,train,select,test,conditions\na,30,10,11,x\nb,6,2,2,x\n"
-    )
-    (table,) = page_tables({"splits": tmp_path / "splits.csv"}, DESCRIPTIONS, description(ABOUT))
-    assert table.header == ["Dataset", "Training", "Selection", "Test"]
-    assert [[text for text, _ in row] for row in table.rows] == [
-        ["A", "30", "10", "11"],
-        ["B", "6", "2", "2"],
-    ]
+        table_without_rows = pd.read_csv(tables[name]).iloc[:0]
+        write_table(tables[name], table_without_rows)
+    page = page_of(tmp_path, tables)
+    assert "fit" not in text_between("</style>", "<main>", page)
 
 
 def test_the_page_says_when_versions_differ_and_when_there_is_no_figure(tmp_path, tables):
-    text = page(
-        tmp_path, tables, [record(), record(versions={"torch": "2.7"}), record(commit=None)], []
-    )
-    assert all(
-        said in text
-        for said in ("different library versions", "torch 2.6 (2 jobs)", "torch 2.7 (1 job)")
-    )
-    assert "not run from a git checkout (1 job)" in text and "nothing to compare" in text
+    # given
+    records = [
+        job_record(),
+        job_record(versions={"torch": "2.7"}),
+        job_record(commit=None),
+    ]
+    # when
+    page = page_of(tmp_path, tables, records=records)
+    # then
+    assert "different library versions" in page
+    assert "torch 2.6 (2 jobs)" in page
+    assert "torch 2.7 (1 job)" in page
+    assert "not run from a git checkout (1 job)" in page
+    assert "nothing to compare" in page
 
 
 def test_a_figure_and_a_table_stand_below_their_question(tmp_path, tables):
-    Image.new("RGB", (20, 10)).save(tmp_path / "radar.png")
-    text = page(tmp_path, tables, [record()], [tmp_path / "radar.png"], questions={"radar": "why"})
-    section = text.split('id="q-why"')[1].split("</section>")[0]
-    assert 'id="radar"' in section and text.count('id="radar"') == 1
-    assert text.split('id="q-survived"')[1].split("</section>")[0].count("<summary>Table: ") == 3
-    assert 'href="#q-why"' in text and 'href="#q-model"' not in text, (
-        "no figure or table is about models"
-    )
+    # given
+    figure = write_png(tmp_path / "radar.png")
+    # when
+    page = page_of(tmp_path, tables, figures=[figure], questions={"radar": "why"})
+    # then
+    section_of_why = text_between('id="q-why"', "</section>", page)
+    section_of_survived = text_between('id="q-survived"', "</section>", page)
+    assert page.count('id="radar"') == 1
+    assert 'id="radar"' in section_of_why
+    assert section_of_survived.count("<summary>Table: ") == 3
+    # and there are links to questions, but not to that about models, on which nothing is shown
+    assert 'href="#q-why"' in page
+    assert 'href="#q-model"' not in page
 
 
 def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
-    short = page(tmp_path, tables, [record()], [])
-    many = pd.concat([pd.read_csv(tables["ri"])] * 1000, ignore_index=True)
-    many.assign(seed=range(1000)).to_csv(tables["ri"], index=False)
-    text = page(tmp_path, tables, [record()], [])
-    assert text.count("<tr>") - short.count("<tr>") == MOST_ROWS - 1
-    (more,) = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    assert len(json.loads(more)) == 1000 - MOST_ROWS
+    # given
+    rows_of_ri = 1000
+    page_of_one_row = page_of(tmp_path, tables)
+    ri = pd.concat([pd.read_csv(tables["ri"])] * rows_of_ri, ignore_index=True)
+    write_table(tables["ri"], ri.assign(seed=range(rows_of_ri)))
+    # when
+    page = page_of(tmp_path, tables)
+    # then
+    more_rows = page.count("<tr>") - page_of_one_row.count("<tr>")
+    assert more_rows == MOST_ROWS - 1
+    (data_of_script,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    assert len(json.loads(data_of_script)) == rows_of_ri - MOST_ROWS
 
 
 def test_every_figure_has_a_caption():
-    figures = [
+    modules_of_figures = [
         path for path in LIBRARY.glob("analyses/*/*.py") if "\ndef draw(" in path.read_text()
     ]
-    assert figures
-    for figure in figures:
-        assert len(figure.with_suffix(".rst").read_text()) > 100, figure
+    assert modules_of_figures
+    for module in modules_of_figures:
+        caption = module.with_suffix(".rst").read_text()
+        assert len(caption) > 100, module
 
 
-def test_costs_of_a_rule_add_up_and_its_largest_job_is_shown():
-    costs = [(50.0, 10**9, 10**6), (10.0, 2 * 10**9, 1)]
-    records = [
-        record(cpu_seconds=time, peak_memory=memory, sizes={"x": size - 1, "y": 1})
-        for time, memory, size in costs
-    ]
-    (row,) = run_facts(records).stage_rows
-    assert row[4:] == [("1 min 00 s", 60), ("2.00GB", 2 * 10**9), ("1.00MB", 10**6 + 1)]
+class Tag(NamedTuple):
+    """A tag of a page, as it starts."""
+
+    name: str
+    attributes: list[str]  # their names
+    links: list[str]  # to pages and images
 
 
-def shown_table(folder, csv, columns):
-    (folder / "x.csv").write_text(csv)
-    (folder / "columns.yaml").write_text(
-        f"x: {{title: X, question: why, note: N, columns: {columns}}}"
-    )
-    (table,) = page_tables({"x": folder / "x.csv"}, [folder / "columns.yaml"], description(ABOUT))
-    return table
+class TagReader(HTMLParser):
+    """Reads the tags of a page."""
 
-
-def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
-    noted = shown_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}").note
-    assert noted == "N Fewer than 100 objects (40): the test finds differences too often."
-    assert shown_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}").note == "N"
-
-
-def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
-    csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
-    change = "{value: d, form: signed, interval: [low, high]}"
-    table = shown_table(
-        tmp_path, csv, f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
-    )
-    assert table.header == ["Method", "Images", "Change", "95 % confidence interval", "P"]
-    assert [[shown for shown, _ in row] for row in table.rows] == [
-        ["full fine-tuning", "3", "\N{MINUS SIGN}1.3", "\N{MINUS SIGN}2.0 to +0.0", "0.012"],
-        ["full fine-tuning", "4", "\N{EN DASH}", "\N{EN DASH}", "0.5"],
-    ]
-
-
-def test_counts_beside_missing_values_have_no_decimals(tmp_path):
-    table = shown_table(
-        tmp_path,
-        "epoch,n\n0,5000\n,\n",
-        "{Epoch: {value: epoch, form: count}, Images: {value: n, form: count}}",
-    )
-    assert [[shown for shown, _ in row] for row in table.rows] == [
-        ["0", "5,000"],
-        ["\N{EN DASH}"] * 2,
-    ]
-
-
-def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
-    columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
-    rows = "a,other,-0.12345,,\na,other,0.5,0.4,0.6\n"
-    table = shown_table(tmp_path, f"first,second,r,low,high\n{rows}", columns)
-    assert [shown for shown, _ in table.rows[0]] == [
-        "A",
-        "other",
-        "\N{MINUS SIGN}0.123",
-        "\N{EN DASH}",
-    ]
-
-
-class Tags(HTMLParser):
-    """Tags of a page with the names of their attributes, and its links."""
-
-    def __init__(self, text):
+    def __init__(self):
         super().__init__()
-        self.found = []
-        self.feed(text)
+        self.tags = []
 
     def handle_starttag(self, tag, attrs):
+        attributes = sorted(name for name, _ in attrs)
         links = [value for name, value in attrs if name in ("href", "src")]
-        self.found.append((tag, sorted(name for name, _ in attrs), links))
+        self.tags.append(Tag(tag, attributes, links))
+
+
+def tags_of(page):
+    """The tags of a page, of which there is at least one."""
+    reader = TagReader()
+    reader.feed(page)
+    assert reader.tags
+    return reader.tags
 
 
 HOSTILE = {
@@ -447,70 +707,45 @@ HOSTILE = {
 @pytest.mark.attack("text")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text):
-    usual = {**ABOUT, "family": {**ABOUT["family"], "limits": "none"}}
-    about = copy.deepcopy(usual)
-    about["family"] = dict.fromkeys(about["family"], text)
-    about["config"]["archives"] = [text]
+    # given
+    usual_about = {**ABOUT, "family": {**ABOUT["family"], "limits": "none"}}
+    hostile_about = copy.deepcopy(usual_about)
+    hostile_about["family"] = dict.fromkeys(usual_about["family"], text)
+    hostile_about["config"]["archives"] = [text]
     for kind in ("datasets", "models", "methods"):
-        for entry in about[kind].values():
-            entry.update({key: text for key, value in entry.items() if isinstance(value, str)})
-    made = page(tmp_path, tables, [record(commit=text)], [], about)
-    assert Tags(made).found == Tags(page(tmp_path, tables, [record()], [], usual)).found
-    assert "49" not in made.split("<title>")[1].split("</title>")[0]
-
-
-def test_means_are_of_chosen_variants_not_of_the_best_of_all(tmp_path):
-    """Given two variants of which the worse one was chosen on held-out images."""
-    about = {
-        **ABOUT,
-        "sweeps": {"ft": {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}},
-    }
-    about["config"] = {**ABOUT["config"], "select": "target"}
-    row = {"model": "net", "size": "all", "unfinished": 0, "ci_low": -1.0, "ci_high": 9.0}
-    means = pd.DataFrame(
-        [{**row, "method": name, "mri": mri} for name, mri in (("ft-lr1", 2.0), ("ft-lr2", 8.0))]
-    )
-    chosen = {
-        "model": "net",
-        "method": "ft",
-        "size": "all",
-        "target": "mean",
-        "ri": 2.0,
-        "ci_low": 1.0,
-        "ci_high": 3.0,
-    }
-    pd.DataFrame([{**chosen, "target": "a", "ri": 5.0}, chosen]).to_csv(
-        tmp_path / "selection.csv", index=False
-    )
-
-    def changes():
-        table = with_choices(means, tmp_path / "selection.csv", description(about))
-        return table.set_index("method")["mri"].to_dict()
-
-    assert changes() == {"ft": 2.0}
-    about["config"]["select"] = "oracle"
-    assert changes() == {"ft-lr1": 2.0, "ft-lr2": 8.0}, "an upper bound is no result"
+        for entry in hostile_about[kind].values():
+            for key in entry:
+                if isinstance(entry[key], str):
+                    entry[key] = text
+    hostile_record = job_record(commit=text)
+    # when
+    usual_page = page_of(tmp_path, tables, about=usual_about)
+    hostile_page = page_of(tmp_path, tables, records=[hostile_record], about=hostile_about)
+    # then
+    assert tags_of(hostile_page) == tags_of(usual_page)
+    product_of_the_template = "49"
+    assert product_of_the_template not in text_between("<title>", "</title>", hostile_page)
 
 
 def test_the_page_begins_with_the_answer(tmp_path, tables):
-    text = page(tmp_path, tables, [record()], []).split("<main>")[0]
-    minus = "\N{MINUS SIGN}"
+    beginning = beginning_of(page_of(tmp_path, tables))
     assert (
         "Full fine-tuning changed mean accuracy on the out-of-distribution datasets other than the "
-        f"target by {minus}1.3 [{minus}2.0, +0.0] percentage points; its training is unfinished."
-    ) in text
-    assert "from 40.0 to 90.0 % [88.0, 91.0]; its images include those trained on" in text
-    assert "In brackets: 95 % confidence intervals" in text
+        f"target by {MINUS}1.3 [{MINUS}2.0, +0.0] percentage points; its training is unfinished."
+    ) in beginning
+    assert "from 40.0 to 90.0 % [88.0, 91.0]; its images include those trained on" in beginning
+    assert "In brackets: 95 % confidence intervals" in beginning
 
 
 def test_who_cites_is_told_a_commit_only_if_there_is_one(tmp_path, tables):
-    def cite(commit):
-        text = page(tmp_path, tables, [record(commit=commit)], [])
-        return text.split('id="cite"')[1]
-
-    assert "with the commit 0a1b2c" in cite("0a1b2c")
-    assert "commit" not in cite(None).split("</p>")[0] and "its version" in cite(None)
+    page = page_of(tmp_path, tables, records=[job_record(commit="0a1b2c")])
+    page_without_commit = page_of(tmp_path, tables, records=[job_record(commit=None)])
+    citation = text_between('id="cite"', "</p>", page)
+    citation_without_commit = text_between('id="cite"', "</p>", page_without_commit)
+    assert "with the commit 0a1b2c" in citation
+    assert "commit" not in citation_without_commit
+    assert "its version" in citation_without_commit
 
 
 def test_cost_of_one_mri_is_that_of_its_table_alone(tmp_path, tables):
-    assert "Cost per mRI" not in page(tmp_path, tables, [record()], [])
+    assert "Cost per mRI" not in page_of(tmp_path, tables)
