@@ -180,8 +180,8 @@ def test_pulled_checkpoints_need_no_files(to_change):
 def test_results_are_kept_after_a_change_of_code(to_change):
     to_change.edit(
         "workflow/lib/rib/methods/external.py",
-        'self.network["library"] == "timm"',
-        '"timm" == self.network["library"]',
+        'self.facts_of_model["library"] == "timm"',
+        '"timm" == self.facts_of_model["library"]',
     )
     printed = to_change.snakemake("accept", config=CHOICES)
     assert "2 jobs accepted" in printed and "Nothing to be done" in to_change.snakemake(
