@@ -163,14 +163,19 @@ def test_further_right_answers_are_classes_of_the_map_in_any_order_and_named_twi
     assert space_without_any == space_without_the_column
 
 
-def test_a_restricted_space_keeps_order_and_renumbers_the_further_answers():
-    # given
-    space = LabelSpace(
+def space_with_further_answers() -> LabelSpace:
+    """Four classes, of which three accept further ones."""
+    return LabelSpace(
         keys=("a", "b", "c", "d"),
         indices=((5, 6), (1,), (2,), (9,)),
         names=("A", "B", "C", "D"),
         also=((1, 3), (), (0, 1), (2,)),
     )
+
+
+def test_a_restricted_space_keeps_order_and_renumbers_the_further_answers():
+    # given
+    space = space_with_further_answers()
     # when some classes are left, given in any order
     assert space.restricted([3, 0, 2]) == LabelSpace(
         keys=("a", "c", "d"),
@@ -187,12 +192,7 @@ def test_a_restricted_space_keeps_order_and_renumbers_the_further_answers():
 
 def test_a_restricted_space_of_which_no_further_answer_is_left_is_one_that_never_had_any():
     # given
-    space = LabelSpace(
-        keys=("a", "b", "c", "d"),
-        indices=((5, 6), (1,), (2,), (9,)),
-        names=("A", "B", "C", "D"),
-        also=((1, 3), (), (0, 1), (2,)),
-    )
+    space = space_with_further_answers()
     space_that_never_had_any = LabelSpace(keys=("b", "d"), indices=((1,), (9,)), names=("B", "D"))
     # when
     restricted_space = space.restricted([1, 3])

@@ -111,12 +111,14 @@ def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_ou
     merge = json.loads(
         (held_out_rows.folder / MERGES / "wise_ft_selected/all/0/merge.json").read_text()
     )
-    assert len(merge["candidates"]) == 11 and merge["candidates"][0]["images"] > 0
-    best = max(candidate["accuracy"] for candidate in merge["candidates"])
+    candidates = merge["candidates"]
+    assert len(candidates) == 11
+    first_candidate, *_ = candidates
+    assert first_candidate["images"] > 0
+    best_accuracy = max(candidate["accuracy"] for candidate in candidates)
     (state,) = merge["states"]
-    assert {"weights": state["weights"], "accuracy": best}.items() <= next(
-        c for c in merge["candidates"] if c["weights"] == state["weights"]
-    ).items()
+    chosen = next(candidate for candidate in candidates if candidate["weights"] == state["weights"])
+    assert chosen["accuracy"] == best_accuracy
 
 
 @pytest.mark.thorough

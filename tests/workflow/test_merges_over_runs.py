@@ -96,7 +96,8 @@ def table(project, name):
 
 def test_merges_name_parents_by_what_they_differ_in(merged):
     runs = merged.folder / "results/tiny/held_out"
-    expected = {
+    # By merge, the runs of which it has the checkpoints, by the names that it has for them.
+    expected_parents = {
         "red/soup_seeds-lr0.001/all/1": {
             f"ft-lr0.001, seed {seed}": f"red/ft-lr0.001/all/{seed}" for seed in (1, 0)
         },
@@ -106,17 +107,16 @@ def test_merges_name_parents_by_what_they_differ_in(merged):
             for target in ("red", "green")
         },
     }
-    for run, parts in expected.items():
+    for run, run_of_parent in expected_parents.items():
         merge = json.loads((runs / f"merge/tiny_vit/{run}/merge.json").read_text())
-        assert merge["states"] == [{"alpha": None, "weights": dict.fromkeys(parts, 0.5)}]
-        manifests = {
-            key: runs / f"finetune/tiny_vit/{part}/manifest.json" for key, part in parts.items()
-        }
-        hashes = {
-            key: json.loads(path.read_text())["files"]["checkpoint.safetensors"]
-            for key, path in manifests.items()
-        }
-        assert merge["checkpoints"] == hashes and len(set(hashes.values())) == 2
+        assert merge["states"] == [{"alpha": None, "weights": dict.fromkeys(run_of_parent, 0.5)}]
+        hash_of_parent = {}
+        for name, parent_run in run_of_parent.items():
+            manifest_file = runs / f"finetune/tiny_vit/{parent_run}/manifest.json"
+            manifest = json.loads(manifest_file.read_text())
+            hash_of_parent[name] = manifest["files"]["checkpoint.safetensors"]
+        assert merge["checkpoints"] == hash_of_parent
+        assert len(set(hash_of_parent.values())) == 2
     greedy = json.loads(
         (runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/merge.json").read_text()
     )

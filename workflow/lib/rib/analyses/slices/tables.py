@@ -238,10 +238,9 @@ def _compare_runs(
             accuracies_before_of[run.model] = accuracies
             continue
         accuracies_before = accuracies_before_of[run.model]
-        accuracies_after = accuracies
         compared_runs = (pretrained_run_of[run.model], run)
-        _refuse_different_slices(accuracies_before, accuracies_after, compared_runs)
-        slices_with_accuracies = zip(accuracies_before, accuracies_after, strict=True)
+        _refuse_different_slices(accuracies_before, accuracies, compared_runs)
+        slices_with_accuracies = zip(accuracies_before, accuracies, strict=True)
         for (image_slice, before), (_, after) in slices_with_accuracies:
             yield run, image_slice, before, after
 
