@@ -19,7 +19,7 @@ choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-all test-slow torture security bench gpu mutation fixture lint format environment docs site example lock records dataset-records clean help
+.PHONY: run watch test test-all test-slow torture security same-results bench gpu mutation fixture lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ test-all: $(VENV)/test.done ## run all tests that need no server and no other us
 
 test-slow: $(VENV)/slow.done ## run the slow tests: clusters, ssh, kills, memory, simulations, large pages
 	@$(TESTS) -m slow
+
+same-results: $(VENV)/test.done ## compare results with another commit's, for example BEFORE=main; see CONTRIBUTING.md
+	@test -n "$(BEFORE)" || { echo "Say which commit to compare with: make same-results BEFORE=main"; exit 2; }
+	@PYTHONPATH=tests:workflow/lib python -m same_results "$(BEFORE)"
 
 torture: $(VENV)/test.done ## kill the default run 50 times, and pull, track and accept 20 times; nothing may differ from undisturbed runs
 	@python -m pytest -s tests/torture

@@ -6,86 +6,24 @@ They are run through the workflow and the Python API.
 import pytest
 import safetensors.torch
 import torch
-import yaml
 
 import rib
-from rib.base.files import read_json, sha256
-from rib.models.network import create
+from rib.base.files import read_json
+from tiny import clip
 from tiny.project import jobs, methods
-from tiny.texts import words
 
 pytestmark = pytest.mark.thorough
 
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-    "text_cfg": {
-        "context_length": 12,
-        "vocab_size": 64,
-        "width": 16,
-        "heads": 1,
-        "layers": 1,
-        "hf_tokenizer_name": "owner/words",
-        "pool_type": "last",
-    },
-}
 GRID = ("targets=[red]", "datasets=[red,green]", "image_size=32")
 WITH_TEXTS = ("flyp", "lipsum_ft")
 # What the tokenizer of tiny.texts makes of "a bad photo of a goldfish.", up to the context's length
 TOKENS_OF_A_BAD_PHOTO = [2, 1, 3, 4, 2, 6, 1, 0, 0, 0, 0, 0]
 
 
-def archived_file(path):
-    """A source of the catalogue: a file of this machine."""
-    return {
-        "kind": "file",
-        "path": str(path),
-        "file": path.name,
-        "digest": f"sha256:{sha256(path)}",
-    }
-
-
-def entry_of_clip(entry, weights, tokenizer):
-    """The entry of a model of open_clip.
-
-    Args:
-        entry: of another model, from which it takes what isn't of open_clip.
-        weights: path of its weights.
-        tokenizer: paths of the files of its tokenizer.
-    """
-    return {
-        **entry,
-        "library": "open_clip",
-        "architecture": "tiny",
-        "arguments": {"model_cfg": CONFIG},
-        "head": "zero_shot",
-        "label": "CLIP",
-        "style": {"colour": "#123456", "marker": "x"},
-        "source": archived_file(weights),
-        "tokenizer": [archived_file(path) for path in tokenizer],
-        "weights": {},
-        "preprocessing": {**entry["preprocessing"], "input_size": 32},
-    }
-
-
 @pytest.fixture
 def with_clip(project):
     """The tiny project with a model of open_clip, clip, and its tokenizer."""
-    archives = project.folder / "mine/archives"
-    torch.manual_seed(0)
-    state = create("open_clip", "tiny", {"model_cfg": CONFIG}).state_dict()
-    weights = archives / "clip.safetensors"
-    safetensors.torch.save_file(state, weights)
-    tokenizer = []
-    for name, content in words().items():
-        path = archives / name
-        path.write_bytes(content)
-        tokenizer.append(path)
-
-    models = project.folder / "mine/models.yaml"
-    entries = yaml.safe_load(models.read_text())
-    entries["clip"] = entry_of_clip(entries["tiny_vit"], weights, tokenizer)
-    models.write_text(yaml.safe_dump(entries))
+    clip.add(project.folder / "mine")
     return project
 
 
@@ -130,7 +68,7 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
     classes, templates, context_length = prompts.shape
     assert classes == 1000
     assert templates == 80
-    assert context_length == CONFIG["text_cfg"]["context_length"]
+    assert context_length == clip.CONFIG["text_cfg"]["context_length"]
     goldfish = 1
     first_template = 0
     assert prompts[goldfish, first_template].tolist() == TOKENS_OF_A_BAD_PHOTO
@@ -145,15 +83,15 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
     assert 0 <= manifest["fit"] <= 1
 
     # and the Python API makes the same checkpoint
-    clip = rib.load_model(
+    network = rib.load_model(
         "clip",
         "tiny",
         catalog=str(with_clip.folder / "mine"),
         cache=str(with_clip.folder / "cache"),
         image_size=32,
     )
-    network = rib.finetune(clip, "red", "flyp")
-    (checkpoint,) = network.files["checkpoints"].values()
+    finetuned_network = rib.finetune(network, "red", "flyp")
+    (checkpoint,) = finetuned_network.files["checkpoints"].values()
     checkpoint_of_workflow = finetuned(with_clip, "flyp") / "checkpoint.safetensors"
     assert checkpoint.read_bytes() == checkpoint_of_workflow.read_bytes()
 
