@@ -21,6 +21,7 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.config.label_space import MOST_CLASSES, read_own_classes
 from rib.data import prepare as preparation
 from rib.data.folders import pack
 from rib.data.images import CorruptImageError, decode
@@ -324,6 +325,22 @@ def test_without_classes_per_dataset_the_label_space_keeps_the_classes_without_i
     assert classes == space.to_json()
     assert index["label"].tolist() == [0, 2, 3, 4]
     assert read_json(folder / "manifest.json")["classes"] == 4
+
+
+def test_an_index_holds_the_labels_of_as_many_classes_as_a_class_file_may_have(tmp_path):
+    # given
+    keys = [f"k{number}" for number in range(MOST_CLASSES)]
+    class_file = tmp_path / "classes.csv"
+    lines = ["key,name", *(f"{key},name" for key in keys)]
+    class_file.write_text("\n".join(lines), encoding="utf-8")
+    space = read_own_classes(class_file)
+    drawings = {f"package/assets/{key}.png": jpeg(1, kind="PNG") for key in (keys[0], keys[-1])}
+    archive = tar(tmp_path / "a.tar", drawings)
+    folder = new_folder(tmp_path, "out")
+    # when
+    index, _, _ = run_prepare(folder, "codepoint_images", archive, space=space, margin=0)
+    # then
+    assert index["label"].tolist() == [0, 32_767]
 
 
 @STORAGES

@@ -1,11 +1,16 @@
+import ast
 import hashlib
-import textwrap
+import warnings
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rib.base.errors import UserError
 from rib.jobs import code_digest
 from rib.jobs.code_digest import LIBRARY
+from tiny.fuzz import fuzzed
+from tiny.tiers import examples
 
 
 @pytest.fixture
@@ -14,7 +19,7 @@ def essence(tmp_path):
 
     def of(source):
         path = tmp_path / f"m{hashlib.md5(source.encode()).hexdigest()}.py"
-        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        path.write_text(source, encoding="utf-8")
         return code_digest.essence(path)
 
     return of
@@ -33,11 +38,15 @@ def essence(tmp_path):
         ("def f():\n    'a' 'b'; return 1\n", "def f():\n    ; return 1"),
         ("x = 1   # why\n\n   \ny = 2  \n", "x = 1\ny = 2"),
         ("x = '# kept'  # cut\n", "x = '# kept'"),
-        ("'''Two\nlines.'''; x = '''a\n\n # b'''\n", "; x = '''a\n # b'''"),
+        ("'''Two\nlines.'''; x = '''a  \n\n # b'''\n\n", "; x = '''a  \n\n # b'''"),
+        ("x = f'''\n\n{y}  \n'''  # why\n", "x = f'''\n\n{y}  \n'''"),
+        ("x = 'a  \\\n\\\n'\n", "x = 'a  \\\n\\\n'"),
+        ("x = (\n\n    'a'  # why\n\n    'b'\n)\n", "x = (\n    'a'\n    'b'\n)"),
+        ("x = f \\\n# why\n(y)\nx = f \\\n(y)\n", "x = f \\\n\n(y)\nx = f \\\n(y)"),
         ("x = 'ü'; y = 1\ndef f(): 'Döc'; x = 1  # ü\n", "x = 'ü'; y = 1\ndef f(): ; x = 1"),
         (
             "x = '\x0c'  # why\n\x0c\ndef f():\n    'Doc.'\n    return 1\n",
-            "x = '\n'\ndef f():\n    return 1",
+            "x = '\x0c'\ndef f():\n    return 1",
         ),
         ("raise E('ü', 1) from e\n", "raise E from e"),
         ("raise a.E(  # why\n    'a'\n    'b',\n    code=1,\n)\n", "raise a.E"),
@@ -52,6 +61,112 @@ def essence(tmp_path):
 )
 def test_the_essence_is_the_source_without_what_it_tells_people(essence, source, expected):
     assert essence(source) == expected
+
+
+# Every form of literal, and whatever is not part of an essence.
+SAMPLE = '''"""A module's docstring."""
+x = """a
+
+  b  # c
+"""  # why
+y = f"""{x}
+
+{x=} '"""
+z = "a" \\
+    "b" 'c'[0:1]
+@x(  # why
+
+    "é"
+
+)
+def f(a):
+    """A docstring."""
+
+    if a: log.info("a")
+    else:
+        log.info(
+            """a
+
+            b""", x)
+    for a in y: z
+    (a)
+    raise E("""a
+
+    b""", a) \\
+        from a
+class A: "docstring"
+'''
+
+
+def meaning(source):
+    """Its tree without docstrings, arguments of raise and log calls; None if it is no Python."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # such as `1 is 1`
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        may_have_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if may_have_docstring and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+    for node in ast.walk(tree):
+        for field in ("body", "orelse", "finalbody"):
+            statements = getattr(node, field, None)
+            if isinstance(statements, list):
+                setattr(node, field, [one for one in statements if not is_log_call(one)])
+    return ast.dump(tree)
+
+
+def is_log_call(statement):
+    """Whether a statement is `log.info(...)`, or calls another method of `log`."""
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))):
+            return True
+    return False
+
+
+PIECES = {
+    "line breaks": "\n",
+    "spaces": " ",
+    "quotation marks": '"',
+    "comments": "#",
+    "log calls": " log.info()\n",
+    "form feeds": "\x0c",
+    "separators of lines": "\u2028",
+}
+
+
+@pytest.mark.parametrize("piece", examples(PIECES, ["line breaks"]))
+def test_sources_with_the_same_essence_have_the_same_meaning(essence, piece):
+    """Of a module that has whatever an essence leaves out, with a piece anywhere."""
+    meaning_of_essence = {essence(SAMPLE): meaning(SAMPLE)}
+    for i in range(len(SAMPLE)):
+        source = SAMPLE[:i] + piece + SAMPLE[i:]
+        found = meaning(source)
+        if found is not None:
+            expected = meaning_of_essence.setdefault(essence(source), found)
+            assert found == expected, f"{source!r} has the essence of another meaning"
+    assert len(set(meaning_of_essence.values())) > 9
+
+
+@pytest.mark.thorough
+@fuzzed(examples=200)
+@given(
+    file=st.sampled_from(sorted(LIBRARY.rglob("*.py"))),
+    place=st.floats(0, 1),
+    piece=st.sampled_from(sorted(PIECES.values())),
+    left_out=st.integers(0, 1),
+)
+def test_an_edit_that_changes_the_meaning_of_a_file_changes_its_essence(
+    essence, file, place, piece, left_out
+):
+    source = file.read_text(encoding="utf-8")
+    start = int(place * len(source))
+    edited = source[:start] + piece + source[start + left_out :]
+    if meaning(edited) not in (None, meaning(source)):
+        assert essence(edited) != essence(source)
 
 
 MODULES = {

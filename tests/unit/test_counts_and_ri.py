@@ -960,6 +960,38 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     assert (after - before).tolist() == [50, -25]
 
 
+@pytest.mark.parametrize(
+    ("images", "type_of_counts"), [(65_535, "uint16"), (65_536, "uint32"), (70_001, "uint32")]
+)
+def test_an_object_may_have_more_images_than_16_bits_can_count(tmp_path, images, type_of_counts):
+    """All images but the first are right before fine-tuning, half of them after it."""
+    # given
+    index = pd.DataFrame({"object_id": ["x"] * images, "label": 0})
+    of_images = {"dataset": "a", "row": range(images)}
+    is_wrong = np.arange(images) % 2
+    pretrained = {
+        **columns_of_run("pretrained", "none"),
+        **of_images,
+        "rank": [1] + [0] * (images - 1),
+    }
+    fine_tuned = {**columns_of_run("ft", "b"), **of_images, "rank": is_wrong}
+    # when
+    counts = count(by_runs(pd.DataFrame(pretrained), pd.DataFrame(fine_tuned)), {"a": index})
+    write_counts(counts, tmp_path / "counts.npz")
+    (stored_counts,) = read_counts(tmp_path / "counts.npz")
+    # then
+    for found in (counts, stored_counts):
+        assert found.images["a"].tolist() == [images]
+        assert found.correct["a"].tolist() == [[images - is_wrong.sum()], [images - 1]]
+        assert found.images["a"].dtype == found.correct["a"].dtype == type_of_counts
+        twice = np.array([[2]], np.uint8)
+        accuracies = found.accuracy_on("a", twice, ALL_INDICES, ALL_INDICES)
+        expected = [100 * (images - is_wrong.sum()) / images, 100 * (images - 1) / images]
+        assert accuracies.tolist() == [pytest.approx(expected)]
+    ((before, after),) = ood_parts(counts).values()
+    assert [after.sum(), before.sum()] == pytest.approx(expected)
+
+
 def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_leave_it_out(rows):
     counts = counted(rows)
     objects_of_a_and_b = {*counts.object_indices["a"], *counts.object_indices["b"]}

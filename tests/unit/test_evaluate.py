@@ -18,12 +18,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.config.label_space import LabelSpace
+from rib.config.label_space import MOST_CLASSES, LabelSpace
 from rib.config.run import Run
 from rib.data.dataset_part import DatasetPart
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
-from rib.evaluation.evaluate import ENCODING, EvaluationOutput, _rows, evaluate, write_rows
+from rib.evaluation.evaluate import (
+    ENCODING,
+    EvaluationOutput,
+    _rows,
+    evaluate,
+    rows_of_networks,
+    write_rows,
+)
 from rib.evaluation.merge_files import NetworkState, RunNetworks
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
@@ -458,6 +465,20 @@ def test_rows_are_stored_in_small_types(files, tmp_path):
         "margin": "halffloat",
         "brier": "halffloat",
     }
+
+
+def test_rows_hold_labels_and_ranks_of_as_many_classes_as_a_class_file_may_have():
+    # given
+    keys = tuple(map(str, range(MOST_CLASSES)))
+    outputs = tuple((output,) for output in range(MOST_CLASSES))
+    space = LabelSpace(keys, outputs, keys, MOST_CLASSES)
+    dataset = stated_dataset(space, labels=[0])
+    inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
+    logits = np.arange(MOST_CLASSES, dtype=np.float32)[np.newaxis]
+    # when
+    rows = rows_of_networks(RUN, [None], [Stated(logits)], [dataset], [inputs], 1)
+    # then
+    assert rows["prediction"].to_pylist() == rows["rank"].to_pylist() == [32_767]
 
 
 def curve(*alphas):

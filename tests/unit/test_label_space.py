@@ -129,6 +129,16 @@ def test_a_bad_table_of_classes_is_refused_with_its_line(write_table, read, text
         read(path)
 
 
+def test_a_class_file_has_at_most_as_many_classes_as_rows_can_hold(write_table):
+    lines = [f"k{number},name\n" for number in range(32_769)]
+    space = read_own_classes(write_table(OWN_CLASSES + "".join(lines[:-1])))
+    assert space.keys[-1] == "k32767"
+    subset = read_own_classes(write_table(OWN_CLASSES + lines[-2]), space)
+    assert subset.indices == ((32_767,),)
+    with pytest.raises(UserError, match=r"classes.csv lists 32769 classes; .* at most 32768, so"):
+        read_own_classes(write_table(OWN_CLASSES + "".join(lines)))
+
+
 def test_the_digest_depends_on_indices_and_not_on_names():
     # given
     space = LabelSpace(keys=("a",), indices=((1, 2),), names=("x",))

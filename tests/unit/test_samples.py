@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from rib.analyses.samples.calibration_error import calibration_error_and_floor
+from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObjects
 from rib.analyses.samples.settings import SampleSettings
 from rib.analyses.samples.tables import sample_tables
 from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import RowFiles, count
+from rib.analysis.counts import ALL_INDICES, RowFiles, count
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.sample_rows import compare_predictions
 from rib.analysis.settings import RIStatistics
@@ -296,6 +297,17 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid):
     line = flips.set_index("method").loc["ft"]
     assert line["right_to_wrong_low"] == pytest.approx(low, abs=1e-5)
     assert line["right_to_wrong_high"] == pytest.approx(high, abs=1e-5)
+
+
+@pytest.mark.parametrize("images", [65_535, 65_536, 70_001])
+def test_means_are_right_of_objects_with_more_images_than_16_bits_can_count(images):
+    object_of_image = np.zeros(images, int)
+    objects = {"a": DatasetObjects(object_of_image, pd.Index(["x"]))}
+    statistics = RIStatistics(ood_datasets=["a"], source_groups=None, **STATISTICS)
+    resampling = ResampledObjects(objects, {}, statistics)
+    sums = resampling.sum_by_object("a", [np.arange(images) % 2])
+    means = resampling.resampled_means("a", ALL_INDICES, sums)
+    assert means == pytest.approx(images // 2 / images)
 
 
 def test_what_all_objects_share_has_no_spread(grid):

@@ -57,8 +57,11 @@ class Counts:
     object_indices: dict[str, np.ndarray]
     # By dataset, (n,) class of each object, an index into the dataset's label space.
     labels: dict[str, np.ndarray]
-    images: dict[str, np.ndarray]  # by dataset, (n,) uint16 number of images of each object
-    correct: dict[str, np.ndarray]  # by dataset, (states, n) uint16 number of correct predictions
+    # By dataset, (n,) number of images of each object: uint16, or uint32 if an object has more
+    # images than uint16 holds.
+    images: dict[str, np.ndarray]
+    # By dataset, (states, n) number of correct predictions, in the type of its `images`.
+    correct: dict[str, np.ndarray]
     # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source
     # image the target has too, by its id or since images are identical. Pairs without any are left
     # out.
@@ -205,6 +208,7 @@ class ScoredImages:
     rows: np.ndarray  # (images,) ascending rows of the dataset's index
     object_of_row: np.ndarray  # (rows of the index,) index into `objects`; 0 for other rows
     objects: pd.Index  # sorted, of several levels, see `objects_of`
+    images_of_objects: np.ndarray  # (objects,) number of images of each, as in `Counts.images`
 
 
 def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
@@ -243,7 +247,8 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
                 object_of_correct = images.object_of_row[index_rows[is_correct]]
                 correct_of_objects = np.bincount(object_of_correct, minlength=len(images.objects))
                 correct_of_datasets = correct.setdefault(state, {})
-                correct_of_datasets[dataset] = correct_of_objects.astype(np.uint16)
+                type_of_counts = images.images_of_objects.dtype
+                correct_of_datasets[dataset] = correct_of_objects.astype(type_of_counts)
     states = sorted(correct)
     _refuse_missing_datasets(states, correct, scored)
     return _counts_of(states, correct, scored, indexes)
@@ -253,7 +258,14 @@ def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) 
     """The images that a run was scored on, from their rows in a dataset's index, in any order."""
     rows = np.sort(index_rows)
     object_of_row, objects = objects_of(index, rows)
-    return ScoredImages(first_run, rows, object_of_row, objects)
+    images_of_objects = _narrow(np.bincount(object_of_row[rows]))
+    return ScoredImages(first_run, rows, object_of_row, objects, images_of_objects)
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers in 16 bits if all fit, since a grid has millions of them, or else in 32."""
+    fit = numbers.max() <= np.iinfo(np.uint16).max
+    return numbers.astype(np.uint16 if fit else np.uint32)
 
 
 def _refuse_missing_datasets(
@@ -295,8 +307,7 @@ def _counts_of(
     for dataset, images in scored.items():
         object_indices[dataset] = unique_ids.get_indexer(ids_of_dataset[dataset])
         labels[dataset] = images.objects.get_level_values("label").to_numpy()
-        number_of_images = np.bincount(images.object_of_row[images.rows])
-        images_of_objects[dataset] = number_of_images.astype(np.uint16)
+        images_of_objects[dataset] = images.images_of_objects
         correct_of_states[dataset] = np.stack([correct[state][dataset] for state in states])
         scored_rows[dataset] = ScoredRows(indexes[dataset], images.rows, images.object_of_row)
     return Counts(

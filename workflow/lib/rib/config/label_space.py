@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any
 from rib.base.errors import UserError
 
 LARGEST_CLASS = 10  # wnids
+MOST_CLASSES = 32768  # of which indexes and rows hold labels, predictions and ranks, in 16 bits
 INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 
 
@@ -302,14 +304,18 @@ def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace
     """
     rows = _read_classes(path, "key", ("key", "name"))
     keys = [row["key"] for _, row in rows]
+    times_listed = Counter(keys)
+    output_of_key = {}
+    if family:
+        output_of_key = {key: output for output, key in enumerate(family.keys)}
     for where, row in rows:
         key = row["key"]
-        if keys.count(key) > 1:
+        if times_listed[key] > 1:
             raise UserError(f"{where}: {key} is listed twice; remove one.")
-        if family and key not in family.keys:
+        if family and key not in output_of_key:
             raise UserError(f"{where}: {key} is not a class of the family; correct it.")
     if family:
-        outputs = [family.keys.index(key) for key in keys]
+        outputs = [output_of_key[key] for key in keys]
         num_classes = family.num_classes
     else:
         outputs = list(range(len(keys)))
@@ -358,11 +364,17 @@ def _read_classes(
         File and line of each row, for messages, and its cells by column.
 
     Raises:
-        UserError: There are no rows, or one has no key; or see `read_csv_rows`.
+        UserError: There are no rows or more than `MOST_CLASSES`, or one has no key; or see
+            `read_csv_rows`.
     """
     rows = list(read_csv_rows(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
+    if len(rows) > MOST_CLASSES:
+        raise UserError(
+            f"{path} lists {len(rows)} classes; results can hold at most {MOST_CLASSES}, so leave "
+            "some out."
+        )
     for where, row in rows:
         if not row[key_column].strip():
             raise UserError(f"{where}: the class has no {key_column}; add it.")

@@ -4,7 +4,8 @@ Snakemake watches a rule's script but not the modules it imports. The settings o
 contain a digest of its script and of every project module that the script imports, directly or
 indirectly, so that a change re-runs only the jobs that use it. Modules beside a script that begin
 with `_` are project modules too. The digest ignores comments, docstrings, arguments of raised
-exceptions, log calls and the packages in `OUTSIDE`.
+exceptions, log calls, the packages in `OUTSIDE`, and blank lines and spaces at the end of a line,
+unless they are in a literal.
 """
 
 import ast
@@ -19,6 +20,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 
+MARK = "\0"  # in place of a line break within a line of code; no Python source contains it
 OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
 # A stretch of source: start row, start column, end row, end column. Rows count from 1, columns are
 # bytes from 0.
@@ -69,20 +71,44 @@ def essence(path: Path) -> str:
     if path.suffix != ".py":
         return path.read_text(encoding="utf-8")
     file = _parsed(path)
+    rows = file.source.encode().splitlines(keepends=True)  # of str they would end at form feeds
+    comments, ends_of_lines = _comments_and_ends_of_lines(file.source, rows)
+    for i, row in enumerate(rows):
+        # In a literal, blank lines and spaces before a line break are part of its value.
+        if i + 1 not in ends_of_lines:
+            rows[i] = row.replace(b"\n", MARK.encode())
     # Text is cut by position because the format of an AST dump differs between Python versions.
-    spans = [*_spans_of_comments(file.source), *_spans_for_people(file)]
-    lines = _without_spans(file.source.encode(), spans).decode().splitlines()
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    source = _without_spans(rows, [*comments, *_spans_for_people(file)]).decode()
+    lines = [line.rstrip() for line in source.split("\n")]
+    return "\n".join(line for line in lines if line).replace(MARK, "\n")
 
 
-def _without_spans(source: bytes, spans: Iterable[Span]) -> bytes:
+def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Span], set[int]]:
+    """Spans of comments, and rows whose line break is in no literal and after no backslash.
+
+    To split source into tokens takes most of the time of a digest.
+    """
+    comments = []
+    ends_of_lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, _ = token.start
+        if token.type == tokenize.COMMENT:
+            end = len(rows[row - 1].rstrip(b"\n"))
+            comments.append((row, end - len(token.string.encode()), row, end))
+        elif token.type in (tokenize.NEWLINE, tokenize.NL):
+            ends_of_lines.add(row)
+    return comments, ends_of_lines
+
+
+def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
     """Source without some stretches, which may overlap.
 
     Without the stretch from column 2 to 4 of row 1, `abcdef` is `abef`.
     """
+    source = b"".join(rows)
     start_of_row = [0]  # in bytes from the beginning of the source
-    for line in _rows(source):
-        start_of_row.append(start_of_row[-1] + len(line))
+    for row in rows:
+        start_of_row.append(start_of_row[-1] + len(row))
     stretches = []
     for first_row, first_column, last_row, last_column in spans:
         start = start_of_row[first_row - 1] + first_column
@@ -95,23 +121,6 @@ def _without_spans(source: bytes, spans: Iterable[Span]) -> bytes:
         remaining_source += source[end_of_cut:start]
         end_of_cut = max(end_of_cut, end)
     return remaining_source + source[end_of_cut:]
-
-
-def _rows(source: bytes) -> list[bytes]:
-    """Lines of source with their ends; str.splitlines would split at form feeds, unlike ast."""
-    return source.splitlines(keepends=True)
-
-
-def _spans_of_comments(source: str) -> Iterator[Span]:
-    """Comments, each up to the end of its line."""
-    if "#" not in source:
-        return  # to split source into tokens takes most of the time of a digest
-    rows = _rows(source.encode())
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, _ = token.start
-            end = len(rows[row - 1].rstrip(b"\n"))
-            yield row, end - len(token.string.encode()), row, end
 
 
 def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:

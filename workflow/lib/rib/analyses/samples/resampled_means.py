@@ -47,7 +47,7 @@ class ResampledObjects:
         for dataset, of_dataset in objects.items():
             self.object_of_image[dataset] = of_dataset.object_of_image
             self.object_indices[dataset] = unique_ids.get_indexer(of_dataset.ids)
-            self.images[dataset] = np.bincount(of_dataset.object_of_image).astype(np.uint16)
+            self.images[dataset] = np.bincount(of_dataset.object_of_image)
         self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
 
     def counted_objects(self, target: str, statistics: RIStatistics) -> CountedObjects:
