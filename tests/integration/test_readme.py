@@ -255,6 +255,17 @@ def test_commands_plan_a_run(bare, paper):
         shell(project, command if makes_nothing else f"{command} -n")
 
 
+@pytest.mark.thorough
+def test_two_lengths_of_a_training_are_two_methods_beside_the_finished_one(bare):
+    text = section("configuration", "What is trained again")
+    (command,) = [line for line in commands(text) if "method_settings" in line]
+    printed = shell(bare, f"{command} -n --verbose")
+    names = set(re.findall(r"`(ft-\w+)`", text))
+    assert names == {"ft-epochs30", "ft-epochs60"}
+    trained = set(re.findall(r"results/fashion/paper/finetune/\w+/\w+/(ft[\w-]*)/", printed))
+    assert trained == names
+
+
 def test_the_analyses_of_a_table_are_those_of_its_command():
     text = section("configuration", "Analyses on demand")
     analyses = re.findall(r"^. `([a-z]+)` .", text, re.MULTILINE)

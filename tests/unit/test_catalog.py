@@ -221,7 +221,14 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
             "datasets.yaml, mine: .*~no_such_user",
         ),
         ({"source": None, "sources": FOLDERS}, "datasets.yaml, mine: .*mine.tar"),
-        ({"source": None, "archives_of": ""}, "mine: .*''"),
+        ({"source": None, "archives_of": ""}, "mine, archives_of: .*''"),
+        ({"source": None, "archives_of": "notto"}, "datasets.yaml, mine, archives_of: .*'noto'"),
+        # which uses the archives of noto
+        (
+            {"source": None, "archives_of": "noto_corrupted"},
+            "datasets.yaml, mine, archives_of: 'noto_corrupted' has archives_of itself",
+        ),
+        ({"source": None, "archives_of": "mine"}, "mine, archives_of: 'mine' has archives_of"),
     ],
 )
 def test_a_bad_dataset_is_refused_with_its_key(with_entries, changes, place):

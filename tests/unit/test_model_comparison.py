@@ -421,7 +421,14 @@ def slow_tau(before, after):
     return same_minus_opposite / np.sqrt((pairs - ties_before) * (pairs - ties_after))
 
 
-@pytest.mark.parametrize("models", [5, 8, 30])
+def share_of_orders(before, after):
+    """Share of all orders of the models after whose tau is at least as far from 0 as theirs."""
+    taus = [slow_tau(before, np.array(order)) for order in itertools.permutations(after)]
+    is_at_least_as_large = np.abs(taus) >= abs(slow_tau(before, after)) - 1e-9
+    return np.mean(is_at_least_as_large)
+
+
+@pytest.mark.parametrize("models", [5, 7, 30])
 def test_tau_is_that_of_a_loop_over_pairs(models):
     rng = np.random.default_rng(models)
     for _ in range(20):
@@ -430,13 +437,33 @@ def test_tau_is_that_of_a_loop_over_pairs(models):
         assert tau == pytest.approx(slow_tau(before, after))
 
 
+@pytest.mark.parametrize("decimals", [9, 0], ids=["without ties", "with ties"])
 @pytest.mark.parametrize("seed", range(5))
-def test_p_of_tau_is_the_share_of_all_orders_with_at_least_its_size(seed):
-    before, after = np.random.default_rng(seed).normal(size=(2, 6))
-    observed, p = kendall_tau(before, after)
-    taus = [slow_tau(before, np.array(order)) for order in itertools.permutations(after)]
-    is_at_least_as_large = np.abs(taus) >= abs(observed) - 1e-9
-    assert p == pytest.approx(np.mean(is_at_least_as_large))
+def test_p_of_tau_is_the_share_of_all_orders_with_at_least_its_size(seed, decimals):
+    before, after = np.random.default_rng(seed).normal(size=(2, 6)).round(decimals)
+    _, p = kendall_tau(before, after)
+    assert p == pytest.approx(share_of_orders(before, after))
+
+
+@pytest.mark.parametrize("models", [5, 8, 9])
+def test_p_of_tau_without_ties_is_scipys_exact_one(models):
+    before, after = np.random.default_rng(models).normal(size=(2, models))
+    _, p = kendall_tau(before, after)
+    assert p == pytest.approx(stats.kendalltau(before, after, method="exact").pvalue)
+
+
+def test_p_of_tau_of_one_model_that_leads_twice_is_one_by_the_number_of_models():
+    lead = np.array([0.0, 0, 0, 0, 1])
+    tau, p = kendall_tau(lead, lead)
+    assert tau == pytest.approx(1)
+    assert p == pytest.approx(1 / 5), "the same model leads in a fifth of the pairings"
+
+
+def test_p_of_tau_of_more_than_eight_models_with_ties_is_approximate():
+    before = np.arange(9.0)
+    after = np.array([1.0, 1, 2, 3, 4, 5, 6, 7, 8])
+    _, p = kendall_tau(before, after)
+    assert p == stats.kendalltau(before, after, method="asymptotic").pvalue
 
 
 def test_rounding_errors_are_ties_for_tau():
@@ -470,9 +497,12 @@ def test_the_table_has_tau_and_its_p_and_no_interval_of_tau(tmp_path):
         observed_after, *_ = mean_over_runs(ood, model, "ft", "after")
         before.append(observed_before)
         after.append(observed_after)
-    expected = stats.kendalltau(np.round(before, 9), np.round(after, 9))
-    assert ranks["tau"].tolist() == pytest.approx([expected.statistic] * len(models), abs=1e-6)
-    assert ranks["tau_p"].tolist() == pytest.approx([expected.pvalue] * len(models), abs=1e-6)
+    before = np.round(before, 9)
+    after = np.round(after, 9)
+    expected_tau = slow_tau(before, after)
+    expected_p = share_of_orders(before, after)
+    assert ranks["tau"].tolist() == pytest.approx([expected_tau] * len(models), abs=1e-6)
+    assert ranks["tau_p"].tolist() == pytest.approx([expected_p] * len(models), abs=1e-6)
     assert not {"tau_low", "tau_high"} & set(ranks), (
         "a bootstrap pulls tau to 0, so its interval would not hold it"
     )

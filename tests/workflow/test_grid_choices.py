@@ -16,6 +16,7 @@ import timm
 import torch
 import yaml
 
+from rib.base.files import sha256
 from rib.data.splits import read_split
 from rib.models.checkpoint import xor_decompress
 from tiny import family
@@ -348,3 +349,30 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     assert kept.keys() == {
         name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)
     }
+
+
+@pytest.mark.thorough
+def test_a_dataset_does_not_replace_the_archive_of_another_familys_dataset(project):
+    # given: a prepared dataset, and another catalogue folder, whose family has one of its name
+    prepared = "results/{}/prepare/red/160px-bicubic-crop1/manifest.json"
+    project.snakemake(prepared.format("tiny"), "--cores", "1")
+    folder = project.folder / "other"
+    family.make(folder)
+    (folder / "families/tiny.yaml").rename(folder / "families/other.yaml")
+    for name in ("datasets.yaml", "models.yaml"):
+        entries = (folder / name).read_text()
+        (folder / name).write_text(re.sub(r"\btiny$", "other", entries, flags=re.MULTILINE))
+    other = Project(project.folder, family="other")
+    call = {"config": ("catalog=other",)}
+    # when both have the same archive
+    planned = other.planned(prepared.format("other"), **call)
+    # then
+    assert planned == {"prepare": 1}
+    # when it is another one
+    digest = sha256(folder / "archives/red.zip")
+    project.edit("other/datasets.yaml", digest, "0" * len(digest))
+    printed = other.snakemake("-n", prepared.format("other"), **call, check=False)
+    # then
+    *_, sentence = printed.strip().splitlines()
+    assert sentence.startswith("datasets.yaml, red: data/raw/red/red.zip is ")
+    assert "of family tiny" in sentence

@@ -4,12 +4,14 @@ Whoever pulls it has nothing to make again, and no damage slips through.
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +88,27 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
     assert colleague.state() == before, "a look writes nothing"
     printed = colleague.snakemake("--cores", "1")
     assert "Nothing to be done" in printed and "Adopted the outputs of 52 jobs" in printed
+
+
+@pytest.mark.thorough
+def test_jobs_that_read_a_file_in_two_roles_are_adopted(project):
+    """Trainings and tables read the manifest of `green` as that of the target and of the proxy."""
+    # given: records without Snakemake's metadata, as after a pull
+    project.edit(
+        "mine/families/tiny.yaml",
+        "reference: memory",
+        "reference: {part_of: green, images_per_class: 2}",
+    )
+    config = ("datasets=[red,green]", "targets=[green]", "methods=[replay]")
+    tables = f"{project.of_grid(*config)}/tables/mri.csv"
+    project.snakemake(tables, "--cores", "1", config=config)
+    with contextlib.chdir(project.folder):
+        provenance.gather([Path(folder) for folder in provenance.MADE])
+        shutil.rmtree(".snakemake/metadata")
+    # when
+    printed = project.snakemake(tables, "-n", config=config)
+    # then
+    assert "jobs match their records" in printed and "Nothing to be done" in printed
 
 
 @pytest.mark.thorough

@@ -1,7 +1,7 @@
-"""Functions of Snakemake that are replaced: what locks a folder, and what inputs are recorded.
+"""Functions of Snakemake that are replaced: what locks a folder, and what inputs are compared.
 
-tests/workflow/test_beside.py and test_faults.py notice a change of the locks, test_watching.py one
-of the inputs.
+tests/workflow/test_beside.py and test_faults.py notice a change of the locks, test_watching.py and
+test_sharing.py one of the inputs.
 """
 
 import shutil
@@ -13,12 +13,15 @@ from rib.base.errors import UserError
 from rib.jobs.parent_run import other_active_runs
 from rib.jobs.script import UNRECORDED
 
-_inputs_of_job = FilePersistence._input  # Snakemake's own function
+# Snakemake's own functions
+_inputs_of_job = FilePersistence._input
+_list_has_changed = FilePersistence._input_changed
 
 
 def replace_functions() -> None:
     """Let Snakemake call the functions below, for which it has no settings, in place of its own."""
     FilePersistence._input = _inputs_of_results
+    FilePersistence._input_changed = _inputs_have_changed
     FilePersistence._delete_locks = _delete_locks_of_this_run
     FilePersistence.cleanup_locks = _unlock_unless_a_run_is_active
 
@@ -37,6 +40,17 @@ def _inputs_of_results(persistence: FilePersistence, job) -> list[str]:
         for path in files:
             inputs.remove(path)
     return inputs
+
+
+def _inputs_have_changed(persistence: FilePersistence, job, file: str | None = None) -> bool:
+    """Whether an output has other inputs than recorded.
+
+    A job may read one file as several inputs. Snakemake lists it as often, but the record of a job
+    that another machine ran names it once.
+    """
+    if not _list_has_changed(persistence, job, file):
+        return False
+    return set(persistence.input(file)) != set(persistence._input(job))
 
 
 def _delete_locks_of_this_run(persistence: FilePersistence) -> None:

@@ -137,12 +137,23 @@ class Catalog:
         """Datasets by name; a dataset without an evaluation_group forms one alone.
 
         Those that name repositories of the hub have no sources until `add_hub_files` adds them.
+
+        Raises:
+            UserError: An entry is invalid, or the dataset whose archives it uses is unknown or has
+                none of its own.
         """
         entries = self._entries("datasets")
         # An entry has one source, several sources, or the name of a dataset whose archives it uses.
         sources_by_dataset = {}
         for name, entry in entries.items():
             if "archives_of" in entry:
+                where = f"datasets.yaml, {name}, archives_of"
+                raw = known_name(entry["archives_of"], entries, "dataset", where)
+                if "archives_of" in entries[raw]:
+                    raise UserError(
+                        f"{where}: '{raw}' has archives_of itself, so no archives of its own; name "
+                        "a dataset that has a source."
+                    )
                 continue
             if "sources" in entry:
                 sources_by_dataset[name] = entry.pop("sources")
@@ -178,12 +189,10 @@ class Catalog:
             sources_by_dataset: sources of archives, by the dataset that they belong to.
 
         Raises:
-            UserError: The dataset whose archives it uses is unknown, two archives have one file
-                name, or a setting of its layout is not valid.
+            UserError: Two archives have one file name, or a setting of its layout is not valid.
         """
         where = f"datasets.yaml, {name}"
         raw = entry.pop("archives_of", name)  # the dataset whose archives it uses
-        known_name(raw, sources_by_dataset, "dataset", name)
         sources = []
         if raw not in self._hub_sources:  # otherwise `add_hub_files` adds them
             for source in sources_by_dataset[raw]:
