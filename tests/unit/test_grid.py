@@ -469,6 +469,29 @@ def test_a_method_and_its_parent_swept_over_the_same_setting_are_told_apart():
     assert len(methods) == 6
 
 
+def names_without_rate(methods, **settings):
+    """Names of a grid's methods without their own swept rate, by name."""
+    chosen = grid(methods=methods, method_settings=settings)
+    return {name: method.without_rate for name, method in chosen.methods.items()}
+
+
+def test_the_name_without_a_methods_own_rate_keeps_the_rates_of_its_parents():
+    # given
+    of_probe = {"lr": [0.01, 0.015]}
+    # when
+    of_parent_only = names_without_rate(["lp_ft"], linear_probe=of_probe, lp_ft={"lr": 0.01})
+    of_both = names_without_rate(["lp_ft"], linear_probe=of_probe, lp_ft={"lr": [0.01, 0.1]})
+    with_other_settings = names_without_rate(["lora"], lora={"rank": [4, 40], "lr": [0.1]})
+    # then
+    assert of_parent_only["linear_probe-lr0.01"] == "linear_probe"
+    assert of_parent_only["linear_probe-lr0.015"] == "linear_probe"
+    assert of_parent_only["lp_ft-lr0.01"] == "lp_ft-lr0.01"
+    assert of_parent_only["lp_ft-lr0.015"] == "lp_ft-lr0.015"
+    assert of_both["lp_ft-lr0.01-linear_probe_lr0.015"] == "lp_ft-linear_probe_lr0.015"
+    assert of_both["lp_ft-lr0.1-linear_probe_lr0.015"] == "lp_ft-linear_probe_lr0.015"
+    assert with_other_settings["lora-lr0.1-rank40"] == "lora-rank40"
+
+
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
     # given
     soup_of_lp_ft = {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}

@@ -275,7 +275,12 @@ class Variants:
                 schedule=schedules.pop() if schedules else None,
                 parents=tuple(parent.method.name for parent in parents),
             )
-            yield Variant(self._named(variant, settings_in_name), settings_in_name)
+            named = self._named(variant, settings_in_name)
+            in_name_without_rate = dict(settings_in_name)
+            if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
+                del in_name_without_rate[RATE]
+            without_rate = self._named(variant, in_name_without_rate).name
+            yield Variant(replace(named, without_rate=without_rate), settings_in_name)
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """The lists of parents that variants of a method have, each in a variant of its own.
