@@ -885,6 +885,51 @@ def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
     assert resolve_grid(as_config, catalog_with_groups).digest == chosen.digest
 
 
+def test_a_rate_for_other_models_is_that_of_models_without_their_own(catalog_with_groups):
+    # given
+    rates = {"one": 0.1, "small": 0.2, "other": "3e-1"}
+    # when
+    chosen = fine_tuned_with(catalog_with_groups, rates)
+    # then
+    rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
+    assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
+    merges = [name for name in chosen.methods if name != "ft"]
+    assert merges
+    assert chosen.other_rates() == {"three": ["ft", *merges]}
+    assert fine_tuned_with(catalog_with_groups, 0.1).other_rates() == {}
+
+
+def test_a_model_called_other_may_not_meet_a_rate_for_other_models(with_entries):
+    catalog = fashion_networks(with_entries, other={}, one={})
+    with pytest.raises(UserError, match="ft, lr: 'other' holds for all models .* rename"):
+        fine_tuned_with(catalog, {"other": 0.1}, models=["one", "other"])
+
+
+def test_all_methods_run_on_all_networks_of_fashion_and_on_ones_own(with_entries):
+    # given
+    catalog = fashion_networks(with_entries, mine={"group": "my group"})
+    # when
+    chosen = grid(catalog, family="fashion", models="all", methods="all")
+    default = grid(catalog, family="fashion")
+    # then
+    trained = [name for name in chosen.methods_of("mine") if chosen.methods[name].trains]
+    stated_by_model = [
+        name for name in trained if isinstance(chosen.methods[name].settings["lr"], dict)
+    ]
+    rates = {name: chosen.settings(name, "mine")["lr"] for name in stated_by_model}
+    rates_of_closest = {
+        name: chosen.settings(name, "fashion_cnn_50k")["lr"] for name in stated_by_model
+    }
+    assert len(stated_by_model) == len(chosen.family.recipes["adamw"])
+    assert rates == rates_of_closest
+    other_rates = chosen.other_rates()
+    assert set(stated_by_model) <= set(other_rates["mine"])
+    assert "visual_prompt" in other_rates["fashion_cnn_1k"]
+    assert "ft" not in other_rates["fashion_cnn_1k"]
+    assert "fashion_cnn_50k" not in other_rates
+    assert default.other_rates() == {}
+
+
 def test_rates_by_model_are_no_sweep_and_change_nothing_else(catalog_with_groups):
     # given
     rates = {"small": 0.1, "two": "2e-1", "three": 0.3}
