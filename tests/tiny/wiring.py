@@ -105,8 +105,13 @@ GRIDS = {
             "models": ["fashion_cnn_1k", "fashion_cnn_50k"],
             "targets": ["fashion_edges"],
             "train_subset": ["all", 20],
-            "methods": ["ft", "greedy_soup_sweep"],
-            "method_settings": {"ft": {"lr": [0.1, 0.2]}},
+            # l2_sp has a rate of its own for one of the networks
+            "methods": ["ft", "greedy_soup_sweep", "lp_ft", "l2_sp"],
+            "method_settings": {
+                "ft": {"lr": [0.1, 0.2]},
+                "linear_probe": {"lr": [0.01, 0.015]},
+                "lp_ft": {"lr": 0.01},
+            },
             "select": "target",
             "monitor": ["fashion_edges"],
             "external": ["theirs.csv"],

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from rib.analysis.fit import fit_table, name_unfinished
+from rib.analysis.fit import fit_table, name_other_rates, name_unfinished
 from rib.analysis.settings import FitRule
 from rib.analysis.writing import read_fit, write_tables
 from rib.base.errors import UserError
@@ -120,6 +120,20 @@ def test_a_grid_without_fine_tuned_runs_has_no_fits():
     assert len(table) == 0
 
 
+def test_runs_whose_rate_was_not_chosen_for_the_network_are_marked_where_there_are_any():
+    # given
+    fits = fits_of(1.0)
+    # when
+    table = tabulate(fits, other_rates={"m": ["lwf", "soup"], "n": ["ft"]})
+    runs = table.reset_index()
+    # then
+    assert table["other_rate"].to_dict() == {"ft": "no", "lwf": "yes", "wise": "no", "soup": "yes"}
+    assert name_other_rates(runs, LABELS) == ["Net, LwF", "Net, soup"]
+    table_without_such_runs = tabulate(fits)
+    assert "other_rate" not in table_without_such_runs
+    assert name_other_rates(table_without_such_runs.reset_index(), LABELS) == []
+
+
 # Tables
 
 
@@ -185,6 +199,22 @@ def test_a_row_has_the_fit_of_the_runs_that_it_covers(fit, columns, row, expecte
     header, line = write_with_fit(fit, f"{columns},value,conditions\n{row},0.10,x; y\n")
     assert header == [*columns.split(","), "value", "conditions", "fit", "unfinished"]
     assert line == [*row.split(","), "0.10", "x; y", *expected]
+
+
+def test_a_row_counts_the_runs_whose_rate_was_not_chosen_for_the_network(fit):
+    # given
+    runs = pd.read_csv(fit)
+    is_ft = runs["method"] == "ft"
+    runs.assign(other_rate=is_ft.map({True: "yes", False: "no"})).to_csv(fit, index=False)
+    # when
+    header, *lines = write_with_fit(
+        fit, "model,method,size\nm,ft,all\nm,lwf,all\nm,pretrained,all\n"
+    )
+    # then
+    assert header == ["model", "method", "size", "fit", "unfinished", "other_rate"]
+    runs_of_ft = 4  # two targets, two seeds
+    counts = {line[1]: line[-1] for line in lines}
+    assert counts == {"ft": str(runs_of_ft), "lwf": "0", "pretrained": "0"}
 
 
 def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):

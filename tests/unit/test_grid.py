@@ -469,6 +469,29 @@ def test_a_method_and_its_parent_swept_over_the_same_setting_are_told_apart():
     assert len(methods) == 6
 
 
+def names_without_rate(methods, **settings):
+    """Names of a grid's methods without their own swept rate, by name."""
+    chosen = grid(methods=methods, method_settings=settings)
+    return {name: method.without_rate for name, method in chosen.methods.items()}
+
+
+def test_the_name_without_a_methods_own_rate_keeps_the_rates_of_its_parents():
+    # given
+    of_probe = {"lr": [0.01, 0.015]}
+    # when
+    of_parent_only = names_without_rate(["lp_ft"], linear_probe=of_probe, lp_ft={"lr": 0.01})
+    of_both = names_without_rate(["lp_ft"], linear_probe=of_probe, lp_ft={"lr": [0.01, 0.1]})
+    with_other_settings = names_without_rate(["lora"], lora={"rank": [4, 40], "lr": [0.1]})
+    # then
+    assert of_parent_only["linear_probe-lr0.01"] == "linear_probe"
+    assert of_parent_only["linear_probe-lr0.015"] == "linear_probe"
+    assert of_parent_only["lp_ft-lr0.01"] == "lp_ft-lr0.01"
+    assert of_parent_only["lp_ft-lr0.015"] == "lp_ft-lr0.015"
+    assert of_both["lp_ft-lr0.01-linear_probe_lr0.015"] == "lp_ft-linear_probe_lr0.015"
+    assert of_both["lp_ft-lr0.1-linear_probe_lr0.015"] == "lp_ft-linear_probe_lr0.015"
+    assert with_other_settings["lora-lr0.1-rank40"] == "lora-rank40"
+
+
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
     # given
     soup_of_lp_ft = {"algorithm": "soup", "recipes": None, "parents": ["lp_ft"]}
@@ -860,6 +883,51 @@ def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
     as_config = validated(chosen.as_config(), "config", "config.yaml")
     assert resolve_grid(as_config, catalog_with_groups).digest == chosen.digest
+
+
+def test_a_rate_for_other_models_is_that_of_models_without_their_own(catalog_with_groups):
+    # given
+    rates = {"one": 0.1, "small": 0.2, "other": "3e-1"}
+    # when
+    chosen = fine_tuned_with(catalog_with_groups, rates)
+    # then
+    rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
+    assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
+    merges = [name for name in chosen.methods if name != "ft"]
+    assert merges
+    assert chosen.other_rates() == {"three": ["ft", *merges]}
+    assert fine_tuned_with(catalog_with_groups, 0.1).other_rates() == {}
+
+
+def test_a_model_called_other_may_not_meet_a_rate_for_other_models(with_entries):
+    catalog = fashion_networks(with_entries, other={}, one={})
+    with pytest.raises(UserError, match="ft, lr: 'other' holds for all models .* rename"):
+        fine_tuned_with(catalog, {"other": 0.1}, models=["one", "other"])
+
+
+def test_all_methods_run_on_all_networks_of_fashion_and_on_ones_own(with_entries):
+    # given
+    catalog = fashion_networks(with_entries, mine={"group": "my group"})
+    # when
+    chosen = grid(catalog, family="fashion", models="all", methods="all")
+    default = grid(catalog, family="fashion")
+    # then
+    trained = [name for name in chosen.methods_of("mine") if chosen.methods[name].trains]
+    stated_by_model = [
+        name for name in trained if isinstance(chosen.methods[name].settings["lr"], dict)
+    ]
+    rates = {name: chosen.settings(name, "mine")["lr"] for name in stated_by_model}
+    rates_of_closest = {
+        name: chosen.settings(name, "fashion_cnn_50k")["lr"] for name in stated_by_model
+    }
+    assert len(stated_by_model) == len(chosen.family.recipes["adamw"])
+    assert rates == rates_of_closest
+    other_rates = chosen.other_rates()
+    assert set(stated_by_model) <= set(other_rates["mine"])
+    assert "visual_prompt" in other_rates["fashion_cnn_1k"]
+    assert "ft" not in other_rates["fashion_cnn_1k"]
+    assert "fashion_cnn_50k" not in other_rates
+    assert default.other_rates() == {}
 
 
 def test_rates_by_model_are_no_sweep_and_change_nothing_else(catalog_with_groups):

@@ -519,7 +519,10 @@ def random_rows(run, datasets, rng):
 
 @pytest.fixture
 def over_targets(tmp_path):
-    """The merge of seed 1 has a parent whose training is unfinished."""
+    """The merge of seed 1 has a parent whose training is unfinished.
+
+    The rate of the parents was not chosen for the network.
+    """
     fit_of_runs = {
         Run("m", "none", "pretrained", "all", 0): {},
         Run("m", "none", "soup_targets", "all", 0): {"ft, target a": 1.0, "ft, target z": 1.0},
@@ -540,7 +543,12 @@ def over_targets(tmp_path):
         manifests.append(manifest)
     settings = OverTargetsSettings(
         datasets=["b", "c"],
-        fit=FitRule(can_fit=["ft"], threshold=0.95, whole_targets=True),
+        fit=FitRule(
+            can_fit=["ft"],
+            threshold=0.95,
+            whole_targets=True,
+            other_rates={"m": ["soup_targets"]},
+        ),
         replicates=REPLICATES,
         confidence=0.9,
         seed=SEED_OF_REPLICATES,
@@ -610,6 +618,7 @@ def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same
         assert line.ci_high == pytest.approx(high, abs=1e-5)
 
 
-def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished(over_targets):
-    unfinished_of_seed = over_targets.table.set_index("seed")["unfinished"].to_dict()
-    assert unfinished_of_seed == {0: 0, 1: 1}
+def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished_or_has_another_rate(over_targets):
+    marks_of_seeds = over_targets.table.set_index("seed")
+    assert marks_of_seeds["unfinished"].to_dict() == {0: 0, 1: 1}
+    assert marks_of_seeds["other_rate"].to_dict() == {0: 1, 1: 1}

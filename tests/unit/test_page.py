@@ -542,6 +542,25 @@ def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
     assert "below 95 %" in beginning
 
 
+def test_the_page_marks_rates_that_were_not_chosen_for_the_network(tmp_path, tables):
+    # given
+    beginning_without = beginning_of(page_of(tmp_path, tables))
+    write_table(tables["fit"], pd.read_csv(tables["fit"]).assign(other_rate="yes"))
+    for name in ("mri", "ri"):
+        write_table(tables[name], pd.read_csv(tables[name]).assign(other_rate=1))
+    accuracy = pd.read_csv(tables["accuracy"])
+    is_fine_tuned = accuracy["method"] != "pretrained"
+    write_table(tables["accuracy"], accuracy.assign(other_rate=is_fine_tuned.astype(int)))
+    # when
+    beginning = beginning_of(page_of(tmp_path, tables))
+    # then
+    assert "Rate not chosen for this network (§) in: Net, full fine-tuning." in beginning
+    assert "§" not in beginning_without
+    for name in ("mri", "ri", "accuracy"):
+        assert cell_of(shown_table(tables[name]), 0, "Method").text == "full fine-tuning † §"
+    assert cell_of(shown_table(tables["accuracy"]), 1, "Method").text == "pretrained"
+
+
 def mark_as_finished(tables):
     """Write tables in which the training of the run is finished."""
     write_table(tables["fit"], pd.read_csv(tables["fit"]).assign(unfinished="no"))

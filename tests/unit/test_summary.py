@@ -146,6 +146,18 @@ def write_tables(folder, sizes, models, seeds, unfinished):
     return files
 
 
+def mark_other_rates(file, other_rates):
+    """Add the number of runs whose rate was not chosen for the network, one for each pair.
+
+    Args:
+        other_rates: pairs of model and method.
+    """
+    table = pd.read_csv(file)
+    pairs = zip(table["model"], table["method"], strict=True)
+    counts = [int(pair in other_rates) for pair in pairs]
+    table.assign(other_rate=counts).to_csv(file, index=False)
+
+
 @dataclass(frozen=True)
 class Summary:
     """The texts of a summary."""
@@ -157,12 +169,18 @@ class Summary:
 
     def rows(self):
         """Cells of each row of the first Markdown table, without escapes."""
-        table = re.search(r"(?:^\|.*\n)+", self.markdown, re.M)[0]
-        rows = []
-        for line in table.splitlines():
-            cells = re.split(r"(?<!\\)\|", line)[1:-1]
-            rows.append([re.sub(r"\\(\W)", r"\1", cell.strip()) for cell in cells])
-        return rows
+        return self.rows_of_tables()[0]
+
+    def rows_of_tables(self):
+        """Cells of each row of each Markdown table, without escapes."""
+        tables = []
+        for table in re.findall(r"(?:^\|.*\n)+", self.markdown, re.M):
+            rows = []
+            for line in table.splitlines():
+                cells = re.split(r"(?<!\\)\|", line)[1:-1]
+                rows.append([re.sub(r"\\(\W)", r"\1", cell.strip()) for cell in cells])
+            tables.append(rows)
+        return tables
 
     def columns(self):
         """Cells of the first Markdown table by header, without the line below it."""
@@ -178,8 +196,11 @@ class Summary:
 def summary(tmp_path):
     """A function that writes tables and their summary, and gives its texts."""
 
-    def write(sizes=("all",), models=("net", "other"), seeds=2, unfinished=()):
+    def write(sizes=("all",), models=("net", "other"), seeds=2, unfinished=(), other_rates=()):
         tables = write_tables(tmp_path, sizes, models, seeds, unfinished)
+        if other_rates:
+            for name in ("mri", "seeds_ri"):
+                mark_other_rates(tables[name], other_rates)
         settings = SummarySettings(
             labels=SummaryLabels(**LABELS),
             conditions="protocol paper; 10 % of images",
@@ -493,6 +514,22 @@ def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary):
     assert numbers["a_best"].sum() == 0, "lwf and probe tie"
 
     assert "**" not in summary(unfinished=list(RI)).markdown
+
+
+def test_methods_whose_rate_was_not_chosen_for_the_network_are_marked(summary):
+    # given
+    written = summary(other_rates=[("net", "lwf")])
+    # when
+    labels_of_net, labels_of_other = (
+        [label for label, *_ in rows[2:]] for rows in written.rows_of_tables()
+    )
+    # then
+    assert labels_of_net == ["full {fine}-tuning", "LwF 50% §", "probe|pipe"]
+    assert labels_of_other == ["full {fine}-tuning", "LwF 50%", "probe|pipe"]
+    assert "§: learning rate not chosen for this network" in written.markdown
+    assert r"LwF 50\% \S{}" in written.latex
+    assert r"\S{}: learning rate not chosen" in written.latex
+    assert "§" not in summary().markdown
 
 
 # Labels

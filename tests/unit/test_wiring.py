@@ -487,6 +487,22 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
     assert lengths_of_target == {"imagenet_r": {(10, None)}, "imagenet_c": {(None, 7960)}}
 
 
+def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring):
+    (choice,) = jobs_of(wiring["clothes, held out"], "choose_rates_on_select_splits")
+    swept_methods = choice.settings["swept_methods"]
+    swept_as = {name: swept["method"] for name, swept in swept_methods.items()}
+    assert swept_as["linear_probe-lr0.015"] == "linear_probe"
+    assert swept_as["lp_ft-lr0.01"] == "lp_ft-lr0.01"
+    assert swept_as["lp_ft-lr0.015"] == "lp_ft-lr0.015"
+
+
+def test_tables_know_which_rates_were_not_chosen_for_a_network(wiring):
+    (metrics,) = jobs_of(wiring["clothes, held out"], "compute_metrics")
+    (metrics_of_drawings,) = jobs_of(wiring["drawings"], "compute_metrics")
+    assert metrics.settings["fit"]["other_rates"] == {"fashion_cnn_1k": ["l2_sp"]}
+    assert metrics_of_drawings.settings["fit"]["other_rates"] == {}
+
+
 def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
     for job in jobs:
         if job.script and job.rule not in WITHOUT_CODE:

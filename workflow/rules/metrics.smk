@@ -29,11 +29,13 @@ REGISTRY.analysis(
     files={"Accuracy by class": [TABLES["classes"]]},
 )
 TABLES["mri_json"] = f"{METRICS}/tables/mri.json"
-# What decides whether a run is unfinished (rib.analysis.fit).
+# What decides how runs are marked (rib.analysis.fit).
 FIT_RULE = FitRule(
     can_fit=[name for name, method in GRID.methods.items() if method.can_fit],
     threshold=GRID.family.fit_threshold,
     whole_targets=GRID.split_fractions is None,
+    # Of the whole grid: of a preview's methods, not all have their parents in it.
+    other_rates=WHOLE_GRID.other_rates(),
 )
 # Correct predictions per run, dataset and object, for comparisons. Stored with the tables, to be
 # pulled with them.

@@ -10,7 +10,6 @@ from rib.analyses.learning_rates.settings import (
     LearningRateSettings,
     SweptMethod,
 )
-from rib.config.sweeps import in_path
 
 LEARNING_RATES = f"{METRICS}/tables/learning_rates.csv"
 # The chosen rates as the family's file takes them.
@@ -24,16 +23,15 @@ RATED_ROWS = rows_on_select_splits(RATED_RUNS)
 def swept_method(name):
     """What the choice of a learning rate needs to know of a method of the grid.
 
-    The method `lora-rank4-lr0.001` is swept over learning rates as `lora-rank4`.
+    The method `lora-lr0.001-rank4` is swept over learning rates as `lora-rank4`.
     """
     method = GRID.methods[name]
-    rate_in_name = f"-lr{in_path(method.settings['lr'])}"
     rate_of_model = {}
     for model in GRID.models:
         if name in GRID.methods_of(model):
             rate_of_model[model] = GRID.settings(name, model)["lr"]
     return SweptMethod(
-        method=name.replace(rate_in_name, ""),
+        method=method.without_rate,
         entry=method.base,
         recipe=method.schedule,
         can_fit=method.can_fit,

@@ -3,6 +3,9 @@
 A run is unfinished if it was trained with a method that can fit its training images but its fit is
 below the family's threshold, or if it merges the weights of such a run. Its RI describes how far
 training got, not what the method does.
+
+A learning rate that a mapping states for `other` models was not chosen for the network that is
+trained with it. Runs with such a rate, and merges of them, are marked, too.
 """
 
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from rib.analysis.settings import FitRule
 from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 
 UNFINISHED = "†"  # mark in tables and figures
+OTHER_RATE = "§"  # mark in tables of a rate that was not chosen for the network
 FIT_COLUMNS = ["fit", "unfinished"]
 
 
@@ -24,7 +28,9 @@ def fit_table(
 ) -> pd.DataFrame:
     """One row per fine-tuned run: its columns, fit (percent), unfinished (yes or no).
 
-    The fit is accuracy on the images that the run was trained on.
+    The fit is accuracy on the images that the run was trained on. If the rule names methods whose
+    learning rate was not chosen for a model, the column other_rate is yes for their runs, and no
+    for others; otherwise there is no such column.
 
     Args:
         fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see
@@ -32,7 +38,7 @@ def fit_table(
         accuracy: accuracies of runs on datasets, see `rib.analysis.tables.accuracy_table`. The fit
             of a merge is its accuracy on its target if its parents were trained on all of that, and
             NaN otherwise.
-        rule: what decides whether a run is unfinished.
+        rule: what decides how a run is marked.
     """
     rows_on_target = accuracy[accuracy["target"] == accuracy["dataset"]]
     accuracy_on_target = rows_on_target.set_index(RUN_COLUMNS)["accuracy"].to_dict()
@@ -48,7 +54,14 @@ def fit_table(
             fit = accuracy_on_target.get(run_values)
         is_unfinished = _is_below_threshold(fit_of_checkpoint, rule)
         lines.append((*run_values, fit, "yes" if is_unfinished else "no"))
-    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, *FIT_COLUMNS]).astype({"fit": float})
+    table = pd.DataFrame(lines, columns=[*RUN_COLUMNS, *FIT_COLUMNS]).astype({"fit": float})
+    if rule.other_rates:
+        other_rates = []
+        for model, method in zip(table["model"], table["method"], strict=True):
+            has_other_rate = method in rule.other_rates.get(model, [])
+            other_rates.append("yes" if has_other_rate else "no")
+        table["other_rate"] = other_rates
+    return table
 
 
 def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -> bool:
@@ -74,7 +87,8 @@ def read_table(path: Path) -> pd.DataFrame:
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A table with the columns fit and unfinished of the runs that each of its rows covers.
 
-    They are the mean fit and the number of unfinished runs. A row covers the runs that agree with
+    They are the mean fit and the number of unfinished runs; if the runs have the column other_rate,
+    the number of those with such a rate is added, too. A row covers the runs that agree with
     it in the run columns that the table has: without target and seed, those of all targets and
     seeds. `rib.analysis.writing.with_fit` has the details.
 
@@ -82,7 +96,8 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         table: some of the run columns, or `chosen` in place of method.
         runs: a `fit_table` whose run columns have the same types as those of the table.
     """
-    runs = runs.assign(unfinished=runs["unfinished"] == "yes")
+    counted = mark_columns(runs)
+    runs = runs.assign(**{column: runs[column] == "yes" for column in counted})
     run_columns = list(RUN_COLUMNS)
     if "chosen" in table:
         runs = runs.rename(columns={"method": "chosen"})
@@ -93,11 +108,33 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         # Rows of the target `mean` cover each run a second time.
         covered_by_means = runs.assign(target=MEAN, seed="")
         covered_runs = pd.concat([runs, covered_by_means])
-    marks = covered_runs.groupby(keys, as_index=False).agg(
-        fit=("fit", "mean"), unfinished=("unfinished", "sum")
-    )
+    summaries = {"fit": "mean", **dict.fromkeys(counted, "sum")}
+    marks = covered_runs.groupby(keys, as_index=False).agg(summaries)
     with_marks = table.merge(marks, how="left", on=keys)
-    return with_marks.fillna({"unfinished": 0}).astype({"unfinished": int})
+    return with_marks.fillna(dict.fromkeys(counted, 0)).astype(dict.fromkeys(counted, int))
+
+
+def mark_columns(table: pd.DataFrame) -> list[str]:
+    """Columns of a table that say which runs are marked: `unfinished` and perhaps `other_rate`."""
+    return [column for column in ("unfinished", "other_rate") if column in table]
+
+
+def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Name the models and methods whose learning rate was not chosen for the model.
+
+    An example is `CNN on 1,000, replay`. Without such runs the list is empty.
+
+    Args:
+        runs: rows of `fit_table`.
+        labels: labels of `models` and `methods`.
+    """
+    if "other_rate" not in runs:
+        return []
+    pairs = runs.loc[runs["other_rate"] == "yes", ["model", "method"]].drop_duplicates()
+    texts = []
+    for model, method in pairs.itertuples(index=False):
+        texts.append(f"{labels['models'][model]}, {labels['methods'][method]}")
+    return texts
 
 
 def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:

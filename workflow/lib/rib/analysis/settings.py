@@ -1,5 +1,7 @@
 """Settings that several analyses share. No pandas: rules import this module."""
 
+from pydantic import Field
+
 from rib.base.settings import Settings
 from rib.data.settings import DatasetView
 
@@ -23,11 +25,13 @@ class RIStatistics(Settings):
 
 
 class FitRule(Settings):
-    """What decides whether a run is unfinished (rib.analysis.fit)."""
+    """What decides how runs are marked: as unfinished, or their rate (rib.analysis.fit)."""
 
     can_fit: list[str]  # methods whose runs are unfinished below the threshold
     threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
     whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
+    # By model, methods whose learning rate was not chosen for it, as rib.config.grid has them.
+    other_rates: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class GridTableSettings(TableSettings):

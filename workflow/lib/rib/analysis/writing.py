@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.fit import marked
+from rib.analysis.fit import mark_columns, marked
 from rib.base.files import write_table
 from rib.base.text import printable_cell
 from rib.config.run import RUN_COLUMNS
@@ -47,9 +47,10 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
     """Add the columns fit and unfinished to a table that has the columns model and method.
 
     They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
-    of unfinished ones. A row covers the runs that agree with it in all run columns of its table;
-    target `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of
-    that method. Other tables, and those that have a column fit, are returned as they are.
+    of unfinished ones. If `fit` has a column other_rate, the number of runs for which it is yes is
+    added, too. A row covers the runs that agree with it in all run columns of its table; target
+    `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of that
+    method. Other tables, and those that have a column fit, are returned as they are.
 
     Args:
         table: to which columns are added.
@@ -67,10 +68,8 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
     runs = pd.DataFrame({column: _as_written(fit[column], NUMBERS) for column in fit.columns})
     runs["fit"] = pd.to_numeric(runs["fit"])
     marks = marked(runs_of_rows, runs)
-    return table.assign(
-        fit=_as_written(marks["fit"], NUMBERS).to_numpy(),
-        unfinished=marks["unfinished"].to_numpy(),
-    )
+    counts = {column: marks[column].to_numpy() for column in mark_columns(marks)}
+    return table.assign(fit=_as_written(marks["fit"], NUMBERS).to_numpy(), **counts)
 
 
 def _as_written(column: pd.Series, numbers: str) -> pd.Series:

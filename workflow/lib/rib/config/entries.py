@@ -184,8 +184,11 @@ class Method:
     over: str = METHODS
     # settings by schedule, which override `settings`
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Only variants have the next three.
+    # Only variants have the next four.
     base: str | None = None  # name of the entry that it is a variant of
+    # name without a swept rate of its own, which all rates of its sweep share: `lora-rank4` of
+    # `lora-lr0.01-rank4`
+    without_rate: str | None = None
     schedule: str | None = None  # schedule with which it, or its parents, are trained
     length: dict[str, int] = field(default_factory=dict)  # its `epochs` or `steps`, if it trains
 

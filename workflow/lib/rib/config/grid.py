@@ -20,7 +20,7 @@ from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
 from rib.config.schema import known_name, load_schema
-from rib.config.settings import LENGTH, RATE, SCHEDULE
+from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
@@ -526,7 +526,7 @@ class Grid:
     def settings(self, method: str, model: str) -> dict[str, Any]:
         """Settings of a method's algorithm on a model, with the model's own learning rate.
 
-        A rate that is stated for a model comes before that of its group.
+        A rate that is stated for a model comes before that of its group, and that before `other`.
 
         Raises:
             UserError: Rates are stated by model and group, and there is none for this model.
@@ -535,14 +535,46 @@ class Grid:
         rates = settings.get(RATE)
         if not isinstance(rates, dict):
             return settings
-        for name in (model, self.models[model].group):
-            if name in rates:
-                return {**settings, RATE: rates[name]}
-        raise UserError(
-            f"method '{method}': {RATE} is stated by model, for {', '.join(rates)}, and not for "
-            f"'{model}' or its group; add a rate for it to the recipes of the family's or the "
-            "method's entry, or to method_settings."
-        )
+        key = self._key_of_rate(rates, model)
+        if key is None:
+            raise UserError(
+                f"method '{method}': {RATE} is stated by model, for {', '.join(rates)}, and not "
+                f"for '{model}' or its group; add a rate for it, or for '{OTHER}', to the recipes "
+                "of the family's or the method's entry, or to method_settings."
+            )
+        return {**settings, RATE: rates[key]}
+
+    def _key_of_rate(self, rates: Mapping[str, float], model: str) -> str | None:
+        """Key of a model's rate in a mapping of rates: `my_cnn`, its group or `other`, or None."""
+        for key in (model, self.models[model].group, OTHER):
+            if key in rates:
+                return key
+        return None
+
+    def has_other_rate(self, method: str, model: str) -> bool:
+        """Whether a method, or one of its parents, is trained on a model at the rate `other`.
+
+        That rate was not chosen for the model or its group.
+        """
+        method_entry = self.methods[method]
+        rates = method_entry.settings.get(RATE)
+        if isinstance(rates, dict) and self._key_of_rate(rates, model) == OTHER:
+            return True
+        return any(self.has_other_rate(parent, model) for parent in method_entry.parents)
+
+    def other_rates(self) -> dict[str, list[str]]:
+        """Methods that have another network's learning rate on a model (see `has_other_rate`).
+
+        Returns:
+            Names of methods by model, such as {"my_cnn": ["ft", "wise_ft"]}; models without such
+            methods are left out.
+        """
+        methods_by_model = {}
+        for model in self.models:
+            methods = [name for name in self.methods_of(model) if self.has_other_rate(name, model)]
+            if methods:
+                methods_by_model[model] = methods
+        return methods_by_model
 
     def training(self, method: str) -> dict[str, Any]:
         """How a method is trained (rib.training.settings.TrainingSettings)."""

@@ -47,6 +47,7 @@ SCHEDULE = "recipe"
 LENGTH = ("epochs", "steps")
 OR_NONE = " | None"  # end of the annotation of a setting that may be left out
 RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
+OTHER = "other"  # key of such a mapping, with the rate of all models that it does not name
 TRAINING = {
     SCHEDULE: Setting("str", True, None),
     "epochs": Setting("int", True, None),

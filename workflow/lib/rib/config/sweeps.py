@@ -18,7 +18,7 @@ from rib.config.choices import as_list
 from rib.config.entries import MERGES, Family, Method
 from rib.config.run import VARIANTS
 from rib.config.schema import known_name
-from rib.config.settings import LENGTH, RATE, SCHEDULE, Setting, check_settings
+from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE, Setting, check_settings
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -207,13 +207,19 @@ class Variants:
         """Raise a UserError if a learning rate is for something else than a model or a group.
 
         Args:
-            rates: learning rates by name of a model or of a group of models.
+            rates: learning rates by name of a model or of a group of models, or by `other`.
             where: file and key, for messages.
         """
         models = self.catalog.models
         groups = [model.group for model in models.values() if model.group is not None]
+        names = {*models, *groups}
+        if OTHER in rates and OTHER in names:
+            raise UserError(
+                f"{where}, {RATE}: '{OTHER}' holds for all models that are not named, but a model "
+                "or group has this name; rename that."
+            )
         for model_or_group in rates:
-            known_name(model_or_group, {*models, *groups}, "model or group", f"{where}, {RATE}")
+            known_name(model_or_group, {*names, OTHER}, "model or group", f"{where}, {RATE}")
 
     def _layers_of_settings(
         self, method: Method, schedule: str | None
@@ -275,7 +281,12 @@ class Variants:
                 schedule=schedules.pop() if schedules else None,
                 parents=tuple(parent.method.name for parent in parents),
             )
-            yield Variant(self._named(variant, settings_in_name), settings_in_name)
+            named = self._named(variant, settings_in_name)
+            in_name_without_rate = dict(settings_in_name)
+            if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
+                del in_name_without_rate[RATE]
+            without_rate = self._named(variant, in_name_without_rate).name
+            yield Variant(replace(named, without_rate=without_rate), settings_in_name)
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """The lists of parents that variants of a method have, each in a variant of its own.

@@ -21,7 +21,14 @@ from PIL import Image
 
 from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.analysis.comparison import few_objects
-from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
+from rib.analysis.fit import (
+    OTHER_RATE,
+    UNFINISHED,
+    mark_columns,
+    name_other_rates,
+    name_unfinished,
+    read_table,
+)
 from rib.base import appearance
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
@@ -163,6 +170,7 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         bundle=vega_bundle() if views else "",
         cells=_explained_cells(inputs.cells, about) if inputs.cells else None,
         unfinished=name_unfinished(fits, _labels_of_runs(about)),
+        other_rates=name_other_rates(fits, _labels_of_runs(about)),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
         changes_in_distribution=changes,
@@ -420,7 +428,7 @@ def _described_columns(descriptions: Mapping[str, str | Mapping[str, Any]]) -> l
 
 def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
     """A row for each run, with its accuracy on each dataset."""
-    runs = [*RUN_COLUMNS, "fit", "unfinished"]
+    runs = [*RUN_COLUMNS, "fit", *mark_columns(accuracy)]
     return accuracy.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
 
 
@@ -559,7 +567,7 @@ def method_rows(about: GridDescription) -> list[list[Cell]]:
 
 
 def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
-    """Replace names by labels where possible, and mark methods of unfinished runs."""
+    """Replace names by labels where possible, and mark methods of runs that `fit_table` marks."""
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
             continue
@@ -567,9 +575,10 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
         if entries == "methods":
             labels = {**about.labels("sweeps"), **labels}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
-    if "unfinished" in table:
-        marks = [f" {UNFINISHED}" if number else "" for number in table["unfinished"]]
-        table["method"] += marks
+    for column, mark in (("unfinished", UNFINISHED), ("other_rate", OTHER_RATE)):
+        if column in table:
+            marks = [f" {mark}" if number else "" for number in table[column]]
+            table["method"] += marks
     return table
 
 

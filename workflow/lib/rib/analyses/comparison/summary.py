@@ -1,6 +1,6 @@
 """RI per target and mRI of all methods, a table per model, as Markdown, LaTeX and CSV. No torch."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import pandas as pd
 
 from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
 from rib.analysis.bootstrap import FEWEST_SEEDS
-from rib.analysis.fit import UNFINISHED, read_table
+from rib.analysis.fit import OTHER_RATE, UNFINISHED, read_table
 from rib.analysis.writing import read_fit, write_tables
 from rib.base.files import write_text
 from rib.base.rounding import MINUS, fit_percent, points
@@ -28,6 +28,7 @@ LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         UNFINISHED: r"\dag{}",
+        OTHER_RATE: r"\S{}",
     }
 )
 
@@ -146,6 +147,7 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     differences = read_table(tables.ranking).set_index(["model", "size", "method"])[DIFFERENCE]
     rows = _rows_in_display_order(cells, labels)
     note = _note(values, settings.confidence, settings.conditions)
+    other_rates = _other_rates(values)
 
     head_columns = ["Method"]
     if {size for _, size, _, _ in cells} != {ALL}:
@@ -154,7 +156,9 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     latex_texts = [NEEDS_BOOKTABS]
     for model in dict.fromkeys(row.model for row in rows):
         rows_of_model = [row for row in rows if row.model == model]
-        table = _table_of_model(rows_of_model, cells, differences, labels, head_columns)
+        table = _table_of_model(
+            rows_of_model, cells, differences, labels, head_columns, other_rates
+        )
         label = labels.models[model]
         markdown_texts.append(f"## {markdown(label)}\n")
         markdown_texts.append(_markdown(table, len(head_columns)))
@@ -175,6 +179,7 @@ def _table_of_model(
     differences: pd.DataFrame,
     labels: SummaryLabels,
     head_columns: Sequence[str],
+    other_rates: Collection[tuple[str, str]],
 ) -> pd.DataFrame:
     """The table of one model: its heads, a cell for each target and mRI, the difference, the fit.
 
@@ -182,13 +187,17 @@ def _table_of_model(
         rows: of the model.
         differences: columns `DIFFERENCE`, by model, size and method.
         head_columns: Method, or Method and Size.
+        other_rates: model and method of rows whose method is marked, see `_other_rates`.
     """
     model = rows[0].model
     differences_of_model = differences[differences.index.get_level_values("model") == model]
     difference_of_row = differences_of_model.to_dict("index")
     lines = []
     for row in rows:
-        heads = [labels.methods[row.method]]
+        method_label = labels.methods[row.method]
+        if (row.model, row.method) in other_rates:
+            method_label += f" {OTHER_RATE}"
+        heads = [method_label]
         if "Size" in head_columns:
             heads.append(row.size)
         cells_of_row = [cells[*row, column] for column in [*labels.targets, MRI]]
@@ -211,6 +220,14 @@ def _read_columns(per_target: Path, mean: Path) -> pd.DataFrame:
     return pd.concat([table_of_targets, table_of_mean])
 
 
+def _other_rates(values: pd.DataFrame) -> set[tuple[str, str]]:
+    """Model and method of runs whose learning rate was not chosen for the model."""
+    if "other_rate" not in values:
+        return set()
+    has_other_rate = values["other_rate"] > 0
+    return set(values.loc[has_other_rate, ["model", "method"]].itertuples(index=False, name=None))
+
+
 def _rows_in_display_order(cells: Cells, labels: SummaryLabels) -> list[RowKey]:
     """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
     sizes_of_model: dict[str, list[str]] = {}
@@ -231,7 +248,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
     """What the tables show.
 
     Args:
-        values: with the columns seeds (of each value) and unfinished.
+        values: with the columns seeds (of each value) and unfinished, and perhaps other_rate.
     """
     seeds = int(values["seeds"].max()) if len(values) else 0
     mean_of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
@@ -246,6 +263,9 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
     about_unfinished = ""
     if values["unfinished"].any():
         about_unfinished = f" {UNFINISHED}: training unfinished; such methods have no test."
+    about_rates = ""
+    if _other_rates(values):
+        about_rates = f" {OTHER_RATE}: learning rate not chosen for this network."
     capitalised_conditions = f"{conditions[:1].upper()}{conditions[1:]}"
     return (
         "RI per target and their mean, mRI, in percentage points, with "
@@ -253,7 +273,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
         f"than every other method (paired test, Holm-adjusted p at most {1 - confidence:.2g}); "
         "differences from the reference: with intervals that hold for all methods of a model and "
         "size together, for ranked methods; fit: mean accuracy on the images trained on."
-        f"{about_merges}{about_unfinished} {capitalised_conditions}."
+        f"{about_merges}{about_unfinished}{about_rates} {capitalised_conditions}."
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analysis.bootstrap import estimate, object_weights
 from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
-from rib.analysis.fit import fit_table
+from rib.analysis.fit import fit_table, mark_columns
 from rib.analysis.ri import ood_accuracies
 from rib.analysis.tables import accuracy_table, read_fits
 
@@ -62,5 +62,6 @@ def over_targets_table(
         lines.append(line)
     table = pd.DataFrame(lines, columns=[*KEY, *NUMBERS])
     fits_of_runs = fit_table(fits, accuracy_table(counts), settings.fit)
-    table = table.merge(fits_of_runs[[*KEY, "unfinished"]], on=KEY)
-    return table.assign(unfinished=(table["unfinished"] == "yes").astype(int))
+    marks = mark_columns(fits_of_runs)
+    table = table.merge(fits_of_runs[[*KEY, *marks]], on=KEY)
+    return table.assign(**{column: (table[column] == "yes").astype(int) for column in marks})
