@@ -287,7 +287,7 @@ def _refuse_hostile(text: str) -> None:
 
 
 def _repeated_key(collection: _OpenCollection) -> yaml.ScalarEvent | None:
-    """The second of the first two equal keys of a mapping, such as the second `a` of {a: 1, a: 2}."""
+    """The first key that a mapping has already, such as the second `a` of {a: 1, a: 2}."""
     if not isinstance(collection.start, yaml.MappingStartEvent):
         return None
     texts = set()
