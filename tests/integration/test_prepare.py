@@ -527,6 +527,17 @@ def test_a_corrupt_photo_stops_the_job_and_is_named(tmp_path, storage):
         run_prepare(new_folder(tmp_path, "out"), "class_folders", archive, storage=storage)
 
 
+def test_a_corrupt_photo_of_a_users_folder_is_to_be_replaced_in_the_folder(tmp_path):
+    files = two_photos_of_each_class()
+    files[f"x/{WNIDS[2]}/1.jpg"] = BROKEN
+    archive = tar(tmp_path / "a.tar", files)
+    with pytest.raises(UserError, match=r"replace it in own/images/photos, or raise") as error:
+        run_prepare(
+            new_folder(tmp_path, "out"), "class_folders", archive, folders=("own/images/photos",)
+        )
+    assert "fetch" not in str(error.value)
+
+
 @STORAGES
 def test_so_many_corrupt_photos_may_be_left_out_and_are_listed(tmp_path, storage):
     files = two_photos_of_each_class()

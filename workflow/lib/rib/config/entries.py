@@ -101,6 +101,11 @@ class Dataset:
     crop: str = "model"  # `none` if models see whole photos, whatever their own crop
     parts: Parts | None = None  # None if one job evaluates it
 
+    @property
+    def folders(self) -> list[str]:
+        """The user's folders of images that its archives are packed from."""
+        return [source["path"] for source in self.sources if source["kind"] == "folder"]
+
 
 @dataclass(frozen=True)
 class Model:
