@@ -802,8 +802,24 @@ def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwi
     assert len(load_whole(cartoon, replace(view, budget=4)).labels) == 4
     with pytest.raises(UserError, match="renamed: none.*source_group"):
         load_whole(renamed, view)
-    with pytest.raises(UserError, match=r"cartoon: all.*reference\.images_per_class"):
-        load_whole(cartoon, replace(view, images_per_class=5))
+    # and a dataset of the proxy's images alone is refused
+    photos_of_proxy = {
+        name: photo
+        for name, photo in cartoon_photos.items()
+        if any(name.endswith(f"{source.partition('/')[2]}.png") for source in sources_of_proxy)
+    }
+    of_proxy = prepared_beside_val(tmp_path, "of_proxy", photos_of_proxy)
+    with pytest.raises(UserError, match=r"of_proxy: all.*reference\.images_per_class"):
+        load_whole(of_proxy, view)
+
+
+@pytest.mark.parametrize("load", [load_proxy, load_whole])
+def test_a_pretraining_proxy_of_all_images_is_refused_wherever_it_is_read(tmp_path, load):
+    """Where the head is fitted on it, before anything is trained, and where it is left out."""
+    val = prepared_beside_val(tmp_path, "val", five_photos_of_each_class())
+    message = r"reference\.images_per_class is 50.* more than 5 images.*lower it"
+    with pytest.raises(UserError, match=message):
+        load(val, replace(VIEW, images_per_class=50))
 
 
 def test_a_photo_of_the_pretraining_proxy_is_left_out_under_another_name_too(tmp_path):
