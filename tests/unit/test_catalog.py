@@ -315,6 +315,21 @@ def test_a_class_file_that_is_missing_is_named_with_the_dataset_that_wants_it(wi
         read(catalog.datasets["mine"])
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"), [({}, False), ({"publishable": True}, True)], ids=["unsaid", "said"]
+)
+def test_images_of_a_users_dataset_are_shown_only_if_its_entry_says_so(
+    with_entries, keys, expected
+):
+    catalog = with_entries(datasets={"mine": keys})
+    assert catalog.datasets["mine"].publishable is expected
+
+
+def test_images_of_the_projects_datasets_are_shown_unless_their_entry_says_otherwise(catalog):
+    assert catalog.datasets["noto"].publishable
+    assert catalog.datasets["objectnet"].publishable is False
+
+
 PRETRAIN = {"dataset": "fashion_train", "test": "fashion", "batch_size": 8, "lr": 1}
 
 

@@ -579,6 +579,9 @@ class Catalog:
                 if content[name].keys() & {"source", "sources"}:
                     _locate_sources(name, entry, path)
                 self._hide_addresses(name, entry)
+                if kind == "datasets":
+                    # A user's licences are unknown here; the page shows no image by mistake.
+                    entry.setdefault("publishable", folder == self.folders[0])
                 _add_entry(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():

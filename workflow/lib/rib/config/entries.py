@@ -76,7 +76,7 @@ class Dataset:
     optional: bool
     adversarially_filtered: bool
     storage: str
-    publishable: bool
+    publishable: bool  # whether its images may be shown
     exclude: dict[str, Any]
     classes: dict[str, Any] | None = None
     images: int | None = None
