@@ -414,6 +414,14 @@ def test_a_method_is_added_to_what_is_there(to_change):
         assert name.removesuffix(".xor").endswith("bias"), name
 
 
+def test_adding_a_method_says_when_it_can_fit_its_images():
+    text = section("adding", "A method")
+    (entry,) = [example for example in files_of(text) if example.path == "own/methods.yaml"]
+    assert "can_fit" not in entry.content  # of biases alone
+    assert "`can_fit: true`" in text
+    assert "`fit_threshold`" in text
+
+
 def save_as(file, state):
     """Write a state dict in the format that the file's ending tells."""
     if file.suffix == ".pth":
