@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -22,11 +23,12 @@ from PIL import Image
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.data import prepare as preparation
-from rib.data.folders import pack
+from rib.data.folders import listing, listing_of, pack
 from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
+from rib.records import provenance
 from tiny.changed import replace
 from tiny.photos import (
     GEOMETRY,
@@ -39,6 +41,7 @@ from tiny.photos import (
     space_of,
     tar,
 )
+from tiny.records import FACTS
 from tiny.training import VIEW
 
 BROKEN = jpeg(0)[:100]
@@ -760,6 +763,30 @@ def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
     assert "photos: left out: 2 " in record.getMessage()
     assert str(hidden_photo) in record.getMessage()
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+
+
+def test_of_a_folder_that_is_not_here_the_listing_is_that_of_its_archive(tmp_path):
+    """As in a clone, whose images are in the pulled archive alone."""
+    # given
+    folder = tmp_path / "own/images/photos"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"x")
+    source = {"kind": "folder", "path": str(folder)}
+    archive = tmp_path / "photos.tar"
+    listing_of_images = listing(folder)
+    # when it is here, its own counts, whatever a record says
+    record = tmp_path / "photos.tar.provenance.json"
+    cfg = {"source": {**source, "listing": "of before"}}
+    files = {"log": "x.log", "inputs": {}, "outputs": {}, "sizes": {}}
+    provenance.write(record, {**FACTS, **files, "cfg": cfg})
+    assert listing_of(source, archive) == listing_of_images
+    # and when it is not
+    shutil.rmtree(folder)
+    assert listing_of(source, archive) == "of before"
+    # without any, it is named
+    record.unlink()
+    with pytest.raises(UserError, match="own/images/photos does not exist"):
+        listing_of(source, archive)
 
 
 def five_photos_of_each_class(ending="", first_seed=0):
